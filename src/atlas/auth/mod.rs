@@ -1,0 +1,135 @@
+//! The three ways to authenticate. A request asks for a [`Permit`], is sent with it, and when it
+//! is answered 401 the permit's maker says whether to try again.
+
+mod digest;
+mod oauth;
+
+use std::sync::Arc;
+
+use reqwest::header::{HeaderMap, HeaderValue};
+use reqwest::{Method, Url};
+use secrecy::{ExposeSecret as _, SecretString};
+
+use super::error::{Endpoint, Error, Problem};
+use super::observer::{Observer, Retry};
+use super::transport::Transport;
+use crate::clock::Clock;
+use crate::credentials::{self, Credential, Source};
+
+/// How one credential authenticates; shared by all its requests.
+pub(super) enum Auth {
+    ServiceAccount(Box<oauth::ServiceAccount>),
+    ApiKey(digest::ApiKey),
+    AccessToken(Source),
+}
+
+/// What a request is sent with.
+pub(super) enum Permit<'a> {
+    /// The service account's token, and which one it was.
+    Token(SecretString, u64),
+    /// A Digest answer, with the nonce in hand until the server has seen it.
+    Digest(digest::Turn<'a>),
+    /// The ready token as it was read.
+    Ready(SecretString),
+}
+
+impl Auth {
+    pub(super) fn new(
+        name: &str,
+        credential: Credential,
+        base: &Url,
+        observer: Arc<dyn Observer>,
+        clock: Clock,
+    ) -> Result<Self, String> {
+        Ok(match credential {
+            Credential::ServiceAccount { id, secret } => {
+                let name = name.to_owned();
+                let account = oauth::ServiceAccount::new(name, id, secret, base, observer, clock)?;
+                Self::ServiceAccount(Box::new(account))
+            }
+            Credential::ApiKey { public, private } => {
+                Self::ApiKey(digest::ApiKey::new(public, private))
+            }
+            Credential::AccessToken { token } => Self::AccessToken(token),
+        })
+    }
+
+    /// What the next request to `url` may be sent with.
+    ///
+    /// # Errors
+    /// When there is no credential to be had: a file that is gone, a token that is not given out.
+    pub(super) async fn permit(
+        &self,
+        transport: &Transport,
+        endpoint: Endpoint,
+        method: &Method,
+        url: &Url,
+    ) -> Result<Permit<'_>, Error> {
+        match self {
+            Self::ServiceAccount(account) => account
+                .token(transport)
+                .await
+                .map(|(token, generation)| Permit::Token(token, generation)),
+            Self::ApiKey(key) => key
+                .turn(method, url)
+                .await
+                .map(Permit::Digest)
+                .map_err(|problem| problem.at(endpoint)),
+            Self::AccessToken(source) => source
+                .read()
+                .map(Permit::Ready)
+                .map_err(|error| Problem::from(error).at(endpoint)),
+        }
+    }
+
+    /// Told of a 401: whether to ask for another permit and send the request again, and why.
+    pub(super) async fn refused(&self, permit: Permit<'_>, headers: &HeaderMap) -> Option<Retry> {
+        match (self, permit) {
+            (Self::ServiceAccount(account), Permit::Token(_, generation)) => account
+                .refused(generation)
+                .await
+                .then_some(Retry::Unauthorized),
+            (_, Permit::Digest(turn)) => turn.refused(headers).then_some(Retry::Challenge),
+            (Self::AccessToken(source), Permit::Ready(old)) => {
+                let rotated = source
+                    .read()
+                    .is_ok_and(|new| !credentials::same(&old, &new));
+                rotated.then_some(Retry::Unauthorized)
+            }
+            _ => None,
+        }
+    }
+
+    /// Gives back what Atlas counts: the live access token.
+    pub(super) async fn close(&self, transport: &Transport) {
+        if let Self::ServiceAccount(account) = self {
+            account.revoke(transport).await;
+        }
+    }
+}
+
+impl Permit<'_> {
+    /// The `Authorization` header, if the first request is not to be sent without one to get a
+    /// challenge.
+    pub(super) fn header(&self) -> Result<Option<HeaderValue>, Problem> {
+        match self {
+            Self::Token(token, _) | Self::Ready(token) => bearer(token).map(Some),
+            Self::Digest(turn) => Ok(turn.header()),
+        }
+    }
+}
+
+/// A header that no `Debug` output shows.
+fn sensitive(value: &str) -> Result<HeaderValue, Problem> {
+    let mut value = HeaderValue::from_str(value)
+        .map_err(|_| Problem::Invalid("a credential that fits no header".to_owned()))?;
+    value.set_sensitive(true);
+    Ok(value)
+}
+
+fn bearer(token: &SecretString) -> Result<HeaderValue, Problem> {
+    sensitive(&zeroize::Zeroizing::new(format!(
+        "Bearer {}",
+        token.expose_secret()
+    )))
+}

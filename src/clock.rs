@@ -1,0 +1,74 @@
+//! Wall time, from one place, so that a test can hold it still or let it run with tokio's paused time.
+
+use std::fmt;
+use std::sync::Arc;
+
+use jiff::{SignedDuration, Timestamp};
+use tokio::time::Instant;
+
+/// Where wall time comes from. Cheap to clone; everyone who needs the time of day holds one.
+///
+/// Intervals are never measured with it: those come from [`tokio::time::Instant`], which no
+/// operator and no NTP daemon can set back.
+#[derive(Clone)]
+pub struct Clock(Source);
+
+#[derive(Clone)]
+enum Source {
+    System,
+    Virtual { start: Timestamp, origin: Instant },
+    Custom(Arc<dyn Fn() -> Timestamp + Send + Sync>),
+}
+
+impl Clock {
+    /// The machine's own clock.
+    pub fn system() -> Self {
+        Self(Source::System)
+    }
+
+    /// A clock that shows `start` now and moves with tokio's time, so that `tokio::time::pause`
+    /// and `advance` move it too. Must be made inside a tokio runtime.
+    pub fn virtual_from(start: Timestamp) -> Self {
+        Self(Source::Virtual {
+            start,
+            origin: Instant::now(),
+        })
+    }
+
+    /// A clock that asks `read` each time: for tests in which the clock jumps.
+    pub fn custom(read: impl Fn() -> Timestamp + Send + Sync + 'static) -> Self {
+        Self(Source::Custom(Arc::new(read)))
+    }
+
+    /// The time now.
+    pub fn now(&self) -> Timestamp {
+        match &self.0 {
+            Source::System => Timestamp::now(),
+            Source::Virtual { start, origin } => {
+                let passed =
+                    SignedDuration::try_from(origin.elapsed()).unwrap_or(SignedDuration::MAX);
+                start.saturating_add(passed).unwrap_or(Timestamp::MAX)
+            }
+            Source::Custom(read) => read(),
+        }
+    }
+}
+
+impl fmt::Debug for Clock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self.0 {
+            Source::System => "Clock::system",
+            Source::Virtual { .. } => "Clock::virtual_from",
+            Source::Custom(_) => "Clock::custom",
+        })
+    }
+}
+
+/// Seconds since the Unix epoch, with their fraction, as Prometheus wants times.
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "microseconds of this era fit 53 bits"
+)]
+pub fn unix_seconds(at: Timestamp) -> f64 {
+    at.as_microsecond() as f64 / 1e6
+}

@@ -1,0 +1,84 @@
+//! `demo`: a simulated Atlas and the exporter that watches it, in one process.
+
+use std::io::Write as _;
+
+use tokio::net::TcpListener;
+
+use super::{Failure, merge, signals};
+use crate::cli::{Args, FLAGS};
+use crate::clock::Clock;
+use crate::config::{self, Config, ConfigError};
+use crate::credentials::Environment;
+use crate::exporter::Exporter;
+use crate::sim::SimHandle;
+
+pub(super) async fn run(
+    args: &Args,
+    environment: &Environment,
+    mistakes: Option<ConfigError>,
+) -> Result<(), Failure> {
+    let (sim_config, _) = merge(config::check_sim(args, environment), mistakes)?;
+    let listener = TcpListener::bind("127.0.0.1:0")
+        .await
+        .map_err(Failure::system(
+            "cannot open a port for the simulated Atlas",
+        ))?;
+    let scenario = sim_config.scenario.name();
+    let sim = SimHandle::start(listener, &sim_config, Clock::system())
+        .map_err(Failure::system("cannot start the simulated Atlas"))?;
+    let config = Config::check(args, &demo_environment(&sim, environment))?;
+    let (path, orgs) = (config.telemetry_path.clone(), config.orgs.len());
+    let shutdown = signals::shutdown()?;
+    let exporter = Exporter::start(config, Clock::system()).await?;
+    let base = exporter
+        .addresses()
+        .first()
+        .map_or_else(String::new, |address| format!("http://{address}"));
+    let keys: u64 = sim.with_world(|world| world.count_by_status().values().sum());
+    let text = format!(
+        "A simulated Atlas with {orgs} organizations and {keys} keys ({scenario}), watched by the exporter:\n\n\
+         \x20 metrics          {base}{path}\n\
+         \x20 page             {base}/\n\
+         \x20 readiness        {base}/-/ready\n\
+         \x20 simulated Atlas  {}\n\n\
+         Ctrl-C ends it.\n",
+        sim.base_url()
+    );
+    let mut out = std::io::stdout().lock();
+    let written = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+    drop(out);
+    written.map_err(Failure::system("cannot write to standard output"))?;
+    exporter.run(shutdown).await;
+    sim.stop().await;
+    Ok(())
+}
+
+/// What the exporter of the demo is told: the simulated Atlas and its throw-away service account,
+/// and what the real environment says of the rest.
+fn demo_environment(sim: &SimHandle, environment: &Environment) -> Environment {
+    let account = sim.account();
+    let defaults = [
+        (
+            "ATLAS_AI_KEYS_EXPORTER_WEB_LISTEN_ADDRESS",
+            "127.0.0.1:10064",
+        ),
+        // short, since the simulated Atlas has no quota to spare and people want to see life
+        ("ATLAS_AI_KEYS_EXPORTER_ATLAS_POLL_INTERVAL", "15s"),
+    ];
+    let fixed = [
+        ("MONGODB_ATLAS_BASE_URL", sim.base_url()),
+        ("MONGODB_ATLAS_ORG_ID", sim.org_ids().join(",")),
+        ("MONGODB_ATLAS_CLIENT_ID", account.client_id),
+        ("MONGODB_ATLAS_CLIENT_SECRET", account.client_secret),
+    ];
+    let given = FLAGS
+        .iter()
+        .filter_map(|flag| Some((flag.variable, environment.get(flag.variable)?)));
+    Environment::fixed(
+        defaults
+            .map(|(name, value)| (name, value.to_owned()))
+            .into_iter()
+            .chain(given)
+            .chain(fixed),
+    )
+}

@@ -1,0 +1,117 @@
+//! What each command does, from its arguments to its end.
+
+mod demo;
+mod serve;
+mod signals;
+mod sim;
+
+use std::ffi::OsString;
+
+use crate::cli::{Args, Command};
+use crate::config::{self, ConfigError};
+use crate::credentials::Environment;
+use crate::exporter::StartError;
+use crate::logging;
+
+/// Why a command ended badly. [`Failure::exit_code`] is what the shell is told.
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    /// clap's: unknown flags, or help that was asked for.
+    #[error(transparent)]
+    Usage(#[from] clap::Error),
+    /// The configuration is wrong.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The exporter cannot start.
+    #[error(transparent)]
+    Start(#[from] StartError),
+    /// The system refuses something.
+    #[error("{what}: {why}")]
+    System {
+        /// What was to be done.
+        what: &'static str,
+        /// What the system says.
+        why: std::io::Error,
+    },
+}
+
+impl Failure {
+    /// 1 when the work failed, 2 when the call or the configuration is wrong.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Usage(error) => u8::try_from(error.exit_code()).unwrap_or(2),
+            Self::Config(_) => 2,
+            Self::Start(_) | Self::System { .. } => 1,
+        }
+    }
+
+    fn system(what: &'static str) -> impl FnOnce(std::io::Error) -> Self {
+        move |why| Self::System { what, why }
+    }
+}
+
+/// Does what the command line asks, to its end.
+///
+/// # Errors
+/// [`Failure`], which says what to do.
+pub fn run(
+    arguments: impl IntoIterator<Item = OsString>,
+    environment: &Environment,
+) -> Result<(), Failure> {
+    let args = Args::parse(arguments)?;
+    let logs = config::check_logging(&args, environment);
+    if let Ok((level, format)) = logs {
+        logging::start(level, format);
+    }
+    harden();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(Failure::system("cannot start the runtime"))?;
+    // a configuration that is wrong in several places is told of all of them at once
+    let mistakes = logs.err();
+    runtime.block_on(async {
+        match args.command {
+            Command::Serve => serve::run(&args, environment, mistakes).await,
+            Command::Demo => demo::run(&args, environment, mistakes).await,
+            Command::Sim => sim::run(&args, environment, mistakes).await,
+        }
+    })
+}
+
+/// `checked`, with the mistakes that were found before.
+fn merge<T>(
+    checked: Result<T, ConfigError>,
+    before: Option<ConfigError>,
+) -> Result<T, ConfigError> {
+    match (checked, before) {
+        (Ok(value), None) => Ok(value),
+        (Ok(_), Some(before)) => Err(before),
+        (Err(error), before) => {
+            let mistakes = error
+                .0
+                .into_iter()
+                .chain(before.into_iter().flat_map(|before| before.0));
+            Err(ConfigError(mistakes.collect()))
+        }
+    }
+}
+
+/// Keeps secrets out of core dumps and away from other processes of the same user.
+#[cfg(target_os = "linux")]
+fn harden() {
+    use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
+    let none = Rlimit {
+        current: Some(0),
+        maximum: Some(0),
+    };
+    if let Err(error) = setrlimit(Resource::Core, none)
+        .and_then(|()| set_dumpable_behavior(DumpableBehavior::NotDumpable))
+    {
+        tracing::warn!(%error, "core dumps cannot be switched off; a crash could write secrets to disk");
+    }
+}
+
+/// Elsewhere the system's own settings hold.
+#[cfg(not(target_os = "linux"))]
+fn harden() {}

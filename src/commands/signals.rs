@@ -1,0 +1,42 @@
+//! SIGTERM and SIGINT, which ask the process to end.
+
+use tokio_util::sync::CancellationToken;
+use tracing::info;
+
+use super::Failure;
+
+/// A token that is cancelled at the first SIGTERM or SIGINT.
+#[cfg(unix)]
+pub(super) fn shutdown() -> Result<CancellationToken, Failure> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let listen = |kind| signal(kind).map_err(Failure::system("cannot listen for signals"));
+    let (mut term, mut int) = (
+        listen(SignalKind::terminate())?,
+        listen(SignalKind::interrupt())?,
+    );
+    let token = CancellationToken::new();
+    let cancelled = token.clone();
+    tokio::spawn(async move {
+        let signal = tokio::select! {
+            _ = term.recv() => "SIGTERM",
+            _ = int.recv() => "SIGINT",
+        };
+        info!(signal, "stopping");
+        cancelled.cancel();
+    });
+    Ok(token)
+}
+
+/// A token that is cancelled at Ctrl-C.
+#[cfg(not(unix))]
+pub(super) fn shutdown() -> Result<CancellationToken, Failure> {
+    let token = CancellationToken::new();
+    let cancelled = token.clone();
+    tokio::spawn(async move {
+        if tokio::signal::ctrl_c().await.is_ok() {
+            info!("stopping");
+            cancelled.cancel();
+        }
+    });
+    Ok(token)
+}

@@ -1,0 +1,372 @@
+//! Where secrets come from, and how they are kept from getting anywhere else.
+//!
+//! A [`Source`] is a place, never a value: it is read when a secret is needed and the value is
+//! wiped when it was used, so that a rotated file is seen at once and nothing lingers in memory.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::io::Read as _;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use secrecy::{ExposeSecret, SecretString};
+use zeroize::{Zeroize as _, Zeroizing};
+
+/// The environment that configuration and secrets are taken from: the process' own, or one that
+/// a test or the demo made.
+#[derive(Clone)]
+pub enum Environment {
+    /// The process' own.
+    Process,
+    /// These variables and no others.
+    Fixed(Arc<HashMap<String, String>>),
+}
+
+impl Environment {
+    /// An environment of these variables alone.
+    pub fn fixed<K: Into<String>, V: Into<String>>(
+        variables: impl IntoIterator<Item = (K, V)>,
+    ) -> Self {
+        let variables = variables
+            .into_iter()
+            .map(|(name, value)| (name.into(), value.into()));
+        Self::Fixed(Arc::new(variables.collect()))
+    }
+
+    /// The value of `name`; an empty one counts as not set, as shells and unit files leave them.
+    pub fn get(&self, name: &str) -> Option<String> {
+        let value = match self {
+            Self::Process => std::env::var_os(name)?.to_string_lossy().into_owned(),
+            Self::Fixed(variables) => variables.get(name)?.clone(),
+        };
+        (!value.is_empty()).then_some(value)
+    }
+}
+
+impl fmt::Debug for Environment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // values may be secrets
+        f.write_str("Environment")
+    }
+}
+
+/// Where one secret, or one part of a credential, is found.
+#[derive(Clone, Debug)]
+pub enum Source {
+    /// A file, whose trailing newline does not count.
+    File(PathBuf),
+    /// An environment variable.
+    Variable {
+        /// Its name.
+        name: String,
+        /// Where it is looked up.
+        environment: Environment,
+    },
+}
+
+/// Why a secret cannot be had. Never holds the secret or a part of it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ReadError {
+    /// The file cannot be read.
+    #[error(
+        "{place} cannot be read: {why}; check that it exists and that the exporter's user may read it"
+    )]
+    Unreadable {
+        /// Which source.
+        place: String,
+        /// What the system says.
+        why: String,
+    },
+    /// There is nothing in it.
+    #[error("{place} is empty; put the secret there")]
+    Empty {
+        /// Which source.
+        place: String,
+    },
+    /// There is something in it that no secret of Atlas has.
+    #[error("{place} holds something that is no secret: {why}")]
+    Unusable {
+        /// Which source.
+        place: String,
+        /// What is wrong with it.
+        why: &'static str,
+    },
+}
+
+/// Most bytes of a secret's file that are read; Atlas' own secrets have under 100.
+const MAX_SECRET_BYTES: u64 = 16 << 10;
+
+impl Source {
+    /// Reads the secret as it is now.
+    ///
+    /// # Errors
+    /// [`ReadError`], naming the place and what to do, when there is no usable secret.
+    pub fn read(&self) -> Result<SecretString, ReadError> {
+        let place = self.to_string();
+        let mut text = match self {
+            Self::File(path) => read_file(path, &place)?,
+            Self::Variable { name, environment } => {
+                Zeroizing::new(environment.get(name).unwrap_or_default())
+            }
+        };
+        let length = text.trim_end_matches(['\r', '\n']).len();
+        text.truncate(length);
+        if text.is_empty() {
+            return Err(ReadError::Empty { place });
+        }
+        if !text.bytes().all(|byte| (0x20..0x7f).contains(&byte)) {
+            return Err(ReadError::Unusable {
+                place,
+                why: "it has control characters, line breaks or letters beyond ASCII",
+            });
+        }
+        Ok(SecretString::from(std::mem::take(&mut *text)))
+    }
+}
+
+fn read_file(path: &PathBuf, place: &str) -> Result<Zeroizing<String>, ReadError> {
+    let unreadable = |why: std::io::Error| ReadError::Unreadable {
+        place: place.to_owned(),
+        why: why.to_string(),
+    };
+    let unusable = |why| ReadError::Unusable {
+        place: place.to_owned(),
+        why,
+    };
+    let file = std::fs::File::open(path).map_err(unreadable)?;
+    // room for all of it at once: a buffer that grows leaves copies behind
+    let mut bytes = Zeroizing::new(Vec::with_capacity(17 << 10));
+    file.take(MAX_SECRET_BYTES + 1)
+        .read_to_end(&mut bytes)
+        .map_err(unreadable)?;
+    if bytes.len() as u64 > MAX_SECRET_BYTES {
+        return Err(unusable("it is larger than 16 KiB"));
+    }
+    match String::from_utf8(std::mem::take(&mut *bytes)) {
+        Ok(text) => Ok(Zeroizing::new(text)),
+        Err(error) => {
+            error.into_bytes().zeroize();
+            Err(unusable("it is no UTF-8 text"))
+        }
+    }
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File(path) => write!(f, "file {}", path.display()),
+            Self::Variable { name, .. } => write!(f, "environment variable {name}"),
+        }
+    }
+}
+
+/// A credential of one of the three kinds that Atlas knows, as the places of its parts.
+#[derive(Clone, Debug)]
+pub enum Credential {
+    /// A service account: OAuth 2.0 client credentials.
+    ServiceAccount {
+        /// The client id.
+        id: Source,
+        /// The client secret.
+        secret: Source,
+    },
+    /// A programmatic API key: HTTP Digest.
+    ApiKey {
+        /// The public key.
+        public: Source,
+        /// The private key.
+        private: Source,
+    },
+    /// An access token that somebody else made.
+    AccessToken {
+        /// The token.
+        token: Source,
+    },
+}
+
+impl Credential {
+    /// The kind, in words.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::ServiceAccount { .. } => "service account",
+            Self::ApiKey { .. } => "programmatic API key",
+            Self::AccessToken { .. } => "access token",
+        }
+    }
+
+    fn parts(&self) -> Vec<&Source> {
+        match self {
+            Self::ServiceAccount { id, secret } => vec![id, secret],
+            Self::ApiKey { public, private } => vec![public, private],
+            Self::AccessToken { token } => vec![token],
+        }
+    }
+
+    /// What is wrong with it now, a sentence for each part that cannot be read.
+    pub fn mistakes(&self) -> Vec<String> {
+        self.parts()
+            .into_iter()
+            .filter_map(|source| source.read().err())
+            .map(|error| error.to_string())
+            .collect()
+    }
+}
+
+/// The parts of a credential: the name in `$CREDENTIALS_DIRECTORY`, and the variable's.
+const PARTS: [(&str, &str); 5] = [
+    ("client-id", "MONGODB_ATLAS_CLIENT_ID"),
+    ("client-secret", "MONGODB_ATLAS_CLIENT_SECRET"),
+    ("public-api-key", "MONGODB_ATLAS_PUBLIC_API_KEY"),
+    ("private-api-key", "MONGODB_ATLAS_PRIVATE_API_KEY"),
+    ("access-token", "MONGODB_ATLAS_ACCESS_TOKEN"),
+];
+
+/// The three ways to give a credential, for whoever gave none.
+pub const THREE_WAYS: &str = "give one of: a service account (MONGODB_ATLAS_CLIENT_ID and MONGODB_ATLAS_CLIENT_SECRET, recommended), \
+a programmatic API key (MONGODB_ATLAS_PUBLIC_API_KEY and MONGODB_ATLAS_PRIVATE_API_KEY), \
+or an access token (MONGODB_ATLAS_ACCESS_TOKEN); each as a variable, as a file named by the same variable with _FILE behind it, \
+or as a file client-id, client-secret, public-api-key, private-api-key, access-token in systemd's $CREDENTIALS_DIRECTORY";
+
+/// Finds the credential that the environment gives. For each part the first place wins: systemd's
+/// directory, then the variable ending in `_FILE`, then the variable itself; of several whole
+/// credentials the one whose secret stands in the earliest place, then the service account.
+///
+/// # Errors
+/// Sentences, each a mistake: no credential at all, or only half of one.
+pub fn find(environment: &Environment) -> Result<Credential, Vec<String>> {
+    let [id, secret, public, private, token] =
+        PARTS.map(|(file, variable)| locate(environment, file, variable));
+    let mut whole: Vec<(u8, Credential)> = Vec::new();
+    let mut halves = Vec::new();
+    for (first, second, names, make) in [
+        (
+            id,
+            secret,
+            ["client id", "client secret"],
+            service_account as fn(Source, Source) -> Credential,
+        ),
+        (
+            public,
+            private,
+            ["public API key", "private API key"],
+            api_key,
+        ),
+    ] {
+        match (first, second) {
+            (Some((_, first)), Some((rank, second))) => whole.push((rank, make(first, second))),
+            (Some((_, there)), None) => halves.push(half(&there, names[0], names[1])),
+            (None, Some((_, there))) => halves.push(half(&there, names[1], names[0])),
+            (None, None) => {}
+        }
+    }
+    if let Some((rank, token)) = token {
+        whole.push((rank, Credential::AccessToken { token }));
+    }
+    // stable: of equal ranks the first, in the order above
+    whole.sort_by_key(|(rank, _)| *rank);
+    match whole.into_iter().next() {
+        Some((_, credential)) => Ok(credential),
+        None if halves.is_empty() => Err(vec![format!("no credential: {THREE_WAYS}")]),
+        None => Err(halves),
+    }
+}
+
+fn service_account(id: Source, secret: Source) -> Credential {
+    Credential::ServiceAccount { id, secret }
+}
+
+fn api_key(public: Source, private: Source) -> Credential {
+    Credential::ApiKey { public, private }
+}
+
+fn half(there: &Source, has: &str, lacks: &str) -> String {
+    format!("half a credential: {there} gives a {has}, but nothing gives a {lacks}; {THREE_WAYS}")
+}
+
+/// The first place that gives a part, and its rank.
+fn locate(environment: &Environment, file: &str, variable: &str) -> Option<(u8, Source)> {
+    if let Some(directory) = environment.get("CREDENTIALS_DIRECTORY") {
+        let path = PathBuf::from(directory).join(file);
+        if path.exists() {
+            return Some((0, Source::File(path)));
+        }
+    }
+    if let Some(path) = environment.get(&format!("{variable}_FILE")) {
+        return Some((1, Source::File(path.into())));
+    }
+    environment.get(variable).map(Zeroizing::new).map(|_| {
+        let source = Source::Variable {
+            name: variable.to_owned(),
+            environment: environment.clone(),
+        };
+        (2, source)
+    })
+}
+
+/// Whether two secrets are the same.
+pub fn same(a: &SecretString, b: &SecretString) -> bool {
+    a.expose_secret() == b.expose_secret()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_place_wins() {
+        let directory = tempfile::tempdir().expect("a directory");
+        std::fs::write(directory.path().join("client-secret"), "from-systemd\n").expect("written");
+        let environment = Environment::fixed([
+            (
+                "CREDENTIALS_DIRECTORY",
+                directory.path().to_str().expect("a path"),
+            ),
+            ("MONGODB_ATLAS_CLIENT_ID", "id"),
+            ("MONGODB_ATLAS_CLIENT_SECRET", "from-variable"),
+            ("MONGODB_ATLAS_ACCESS_TOKEN", "token"),
+        ]);
+        let Ok(Credential::ServiceAccount { secret, .. }) = find(&environment) else {
+            panic!("the service account's secret stands in the earlier place");
+        };
+        assert_eq!(
+            secret.read().expect("readable").expose_secret(),
+            "from-systemd"
+        );
+    }
+
+    #[test]
+    fn half_a_credential_is_told_apart_from_none() {
+        let none = find(&Environment::fixed([("X", "y")])).expect_err("there is none");
+        assert!(
+            none[0].starts_with("no credential")
+                && none[0].contains("MONGODB_ATLAS_PRIVATE_API_KEY"),
+            "{none:?}"
+        );
+        let half = find(&Environment::fixed([("MONGODB_ATLAS_CLIENT_ID", "id")]))
+            .expect_err("there is half");
+        assert!(half[0].contains("variable MONGODB_ATLAS_CLIENT_ID gives a client id, but nothing gives a client secret"), "{half:?}");
+    }
+
+    #[test]
+    fn a_secret_is_read_again_and_never_printed() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("secret");
+        let source = Source::File(path.clone());
+        assert!(matches!(source.read(), Err(ReadError::Unreadable { .. })));
+        for (content, expected) in [
+            ("one\n", Some("one")),
+            ("two", Some("two")),
+            ("\n", None),
+            ("a\nb", None),
+            ("\u{e9}", None),
+        ] {
+            std::fs::write(&path, content).expect("written");
+            let read = source.read();
+            assert_eq!(
+                read.as_ref().ok().map(ExposeSecret::expose_secret),
+                expected
+            );
+            assert!(!format!("{read:?}").contains("two"));
+        }
+    }
+}

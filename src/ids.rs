@@ -1,0 +1,101 @@
+//! Identifiers, parsed once at the edge, so that no function takes one for another.
+
+use std::fmt;
+use std::sync::Arc;
+
+/// An organization's id: 24 lower-case hexadecimal digits (`^([a-f0-9]{24})$` in Atlas' API description).
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct OrgId(Arc<str>);
+
+/// Why a text is no [`OrgId`].
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "an organization id is 24 hexadecimal digits in lower case, such as 32b6e34b3d91647abb20e7b8"
+)]
+pub struct InvalidOrgId;
+
+impl OrgId {
+    /// Takes `text` for an organization id.
+    ///
+    /// # Errors
+    /// [`InvalidOrgId`] when it is anything but 24 lower-case hexadecimal digits.
+    pub fn parse(text: &str) -> Result<Self, InvalidOrgId> {
+        let hex = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
+        if text.len() == 24 && text.bytes().all(hex) {
+            Ok(Self(text.into()))
+        } else {
+            Err(InvalidOrgId)
+        }
+    }
+
+    /// The id as Atlas writes it.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for OrgId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for OrgId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+macro_rules! free_text_id {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+        pub struct $name(Box<str>);
+
+        impl $name {
+            /// Takes any text: Atlas documents no form that could be checked.
+            pub fn new(text: impl Into<Box<str>>) -> Self {
+                Self(text.into())
+            }
+
+            /// The id as Atlas writes it.
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+    };
+}
+
+free_text_id! {
+    /// A project's id (Atlas' `groupId`); empty when Atlas did not say.
+    ProjectId
+}
+free_text_id! {
+    /// An AI model API key's id (Atlas' `apiKeyId`), which is not hexadecimal.
+    KeyId
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn organization_ids_are_checked() {
+        assert!(OrgId::parse("32b6e34b3d91647abb20e7b8").is_ok());
+        for wrong in [
+            "",
+            "32b6e34b3d91647abb20e7b",
+            "32B6E34B3D91647ABB20E7B8",
+            "32b6e34b3d91647abb20e7b8a",
+            "xxb6e34b3d91647abb20e7b8",
+        ] {
+            assert_eq!(OrgId::parse(wrong), Err(InvalidOrgId), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,40 @@
+//! Prometheus exporter for MongoDB Atlas AI model API keys.
+//!
+//! Data goes one way, and no way back:
+//!
+//! ```text
+//! configuration ─► Atlas client ─► walk ─► inventory ─► exposition ─► HTTP
+//!    (config)        (atlas)      (poll)  (inventory)   (metrics)    (web)
+//! ```
+//!
+//! A *walk* reads every page of one organization. Only a complete walk becomes an *inventory*: an
+//! immutable value that is swapped in whole. A scrape reads the inventories that stand at that
+//! moment; it never waits for Atlas or for another scrape.
+//!
+//! | module | what lives there |
+//! | --- | --- |
+//! | [`cli`], [`config`] | the command line; what it means, checked |
+//! | [`credentials`] | where secrets come from |
+//! | [`atlas`] | all that knows the Atlas API |
+//! | [`poll`] | walks, and when they happen |
+//! | [`inventory`] | the keys of an organization, and the shelf where inventories stand |
+//! | [`metrics`] | every metric family, and the exposition |
+//! | [`web`] | listeners and routes |
+//! | [`exporter`], [`commands`] | the rooms put together; what each command does |
+//! | [`sim`] | the simulated Atlas, which shares no code with [`atlas`] |
+//! | [`clock`], [`ids`], [`logging`] | time, identifiers, logs |
+
+pub mod atlas;
+pub mod cli;
+pub mod clock;
+pub mod commands;
+pub mod config;
+pub mod credentials;
+pub mod exporter;
+pub mod ids;
+pub mod inventory;
+pub mod logging;
+pub mod metrics;
+pub mod poll;
+pub mod sim;
+pub mod web;

@@ -1,0 +1,138 @@
+//! Every metric family, once. Help texts name the Atlas member that a value comes from and say
+//! that it is polled.
+
+/// The type of a family.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Goes up and down.
+    Gauge,
+    /// Only goes up.
+    Counter,
+    /// Counts by size.
+    Histogram,
+}
+
+impl Kind {
+    /// The name in a TYPE line.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Gauge => "gauge",
+            Self::Counter => "counter",
+            Self::Histogram => "histogram",
+        }
+    }
+}
+
+/// A metric family.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Family {
+    /// The whole name.
+    pub name: &'static str,
+    /// The type.
+    pub kind: Kind,
+    /// The labels, in their order.
+    pub labels: &'static [&'static str],
+    /// The HELP line.
+    pub help: &'static str,
+}
+
+macro_rules! families {
+    ($($id:ident = $kind:ident $name:literal [$($label:literal),*] $help:literal;)*) => {
+        $(#[doc = concat!("`", $name, "`: ", $help)]
+        pub const $id: Family = Family {
+            name: $name,
+            kind: Kind::$kind,
+            labels: &[$($label),*],
+            help: $help,
+        };)*
+
+        /// Every family, but for `process_*`, which the `prometheus` crate defines.
+        pub const ALL: &[&Family] = &[$(&$id),*];
+    };
+}
+
+families! {
+    KEYS = Gauge "mongodbatlas_ai_model_api_keys" ["org_id", "project_id", "status"]
+        "Number of AI model API keys by status (Atlas member status), as the last complete walk saw them (polled). A status once seen for a project goes to 0.";
+    KEY_INFO = Gauge "mongodbatlas_ai_model_api_key_info" ["org_id", "project_id", "api_key_id", "name", "status", "cloud", "geography", "endpoint"]
+        "Always 1; what Atlas says of the AI model API key in the members name, status, cloud, geography and endpoint (polled).";
+    KEY_CREATED = Gauge "mongodbatlas_ai_model_api_key_created_timestamp_seconds" ["org_id", "project_id", "api_key_id"]
+        "When the AI model API key was created (Atlas member createdAt), in seconds since the Unix epoch (polled).";
+    KEY_LAST_USED = Gauge "mongodbatlas_ai_model_api_key_last_used_timestamp_seconds" ["org_id", "project_id", "api_key_id"]
+        "When the AI model API key was last used (Atlas member lastUsedAt), in seconds since the Unix epoch (polled). Absent for a key never used.";
+    KEY_LAST_USED_AGE = Gauge "mongodbatlas_ai_model_api_key_last_used_age_seconds" ["org_id", "project_id", "api_key_id"]
+        "Seconds from lastUsedAt (Atlas member, polled) to this scrape. Absent for a key never used.";
+    KEY_IDLE = Gauge "mongodbatlas_ai_model_api_key_idle_seconds" ["org_id", "project_id", "api_key_id"]
+        "Seconds from lastUsedAt, or from createdAt for a key never used (Atlas members, polled), to this scrape.";
+    KEY_USED = Gauge "mongodbatlas_ai_model_api_key_used" ["org_id", "project_id", "api_key_id"]
+        "1 if the AI model API key was ever used, that is if Atlas member lastUsedAt is set, else 0 (polled).";
+    KEYS_IDLE = Gauge "mongodbatlas_ai_model_api_keys_idle" ["org_id", "project_id", "threshold"]
+        "Number of AI model API keys that at this scrape are idle for at least the threshold (Atlas members lastUsedAt and createdAt, polled).";
+
+    BUILD_INFO = Gauge "atlas_ai_keys_exporter_build_info" ["version", "revision", "rustversion"]
+        "Always 1; what this exporter was built from.";
+    ORG_UP = Gauge "atlas_ai_keys_exporter_org_up" ["org_id"]
+        "1 if the last walk of the organization was complete, 0 if it failed or none has ended yet.";
+    ORG_LAST_SUCCESS = Gauge "atlas_ai_keys_exporter_org_last_success_timestamp_seconds" ["org_id"]
+        "When the last complete walk of the organization ended, in seconds since the Unix epoch: the age of what is shown. Absent before the first.";
+    ORG_LAST_ATTEMPT = Gauge "atlas_ai_keys_exporter_org_last_attempt_timestamp_seconds" ["org_id"]
+        "When the last walk of the organization began, in seconds since the Unix epoch. Absent before the first.";
+    ORG_POLL_INTERVAL = Gauge "atlas_ai_keys_exporter_org_poll_interval_seconds" ["org_id"]
+        "The interval between two walks of the organization that is in force.";
+    ORG_POLL_DURATION = Gauge "atlas_ai_keys_exporter_org_poll_duration_seconds" ["org_id"]
+        "How long the last walk of the organization took, complete or not. Absent before the first.";
+    ORG_POLL_PAGES = Gauge "atlas_ai_keys_exporter_org_poll_pages" ["org_id"]
+        "Pages that the last complete walk of the organization has read. Absent before the first.";
+    ORG_POLL_FAILURES = Counter "atlas_ai_keys_exporter_org_poll_failures_total" ["org_id", "reason"]
+        "Walks of the organization that failed, by reason.";
+    ORG_INVENTORY_RESTORED = Gauge "atlas_ai_keys_exporter_org_inventory_restored" ["org_id"]
+        "1 if what is shown of the organization comes from storage and was not walked since the start, else 0.";
+    API_REQUESTS = Counter "atlas_ai_keys_exporter_api_requests_total" ["endpoint", "code"]
+        "Requests to Atlas, by HTTP status, or by the reason of a failure when there was no answer.";
+    API_REQUEST_DURATION = Histogram "atlas_ai_keys_exporter_api_request_duration_seconds" ["endpoint"]
+        "How long requests to Atlas took, connect to last byte.";
+    API_RETRIES = Counter "atlas_ai_keys_exporter_api_retries_total" ["endpoint", "reason"]
+        "Requests to Atlas that were sent again, by reason.";
+    API_RATE_LIMIT_CAPACITY = Gauge "atlas_ai_keys_exporter_api_rate_limit_capacity" ["endpoint", "org_id"]
+        "Size of Atlas' token bucket (response header RateLimit-Limit). Absent until Atlas tells it.";
+    API_RATE_LIMIT_REMAINING = Gauge "atlas_ai_keys_exporter_api_rate_limit_remaining" ["endpoint", "org_id"]
+        "What was left in Atlas' token bucket at the last answer (response header RateLimit-Remaining). Absent until Atlas tells it.";
+    API_THROTTLED = Counter "atlas_ai_keys_exporter_api_throttled_seconds_total" ["endpoint", "org_id"]
+        "Time spent waiting because Atlas asked to (Retry-After) or the request budget was spent.";
+    TOKEN_EXPIRY = Gauge "atlas_ai_keys_exporter_token_expiry_timestamp_seconds" ["credential"]
+        "When the access token in use ends, in seconds since the Unix epoch. Absent for credentials without one.";
+    TOKEN_REQUESTS = Counter "atlas_ai_keys_exporter_token_requests_total" ["credential", "outcome"]
+        "Access tokens that Atlas was asked for, by outcome.";
+    KEYS_DROPPED = Gauge "atlas_ai_keys_exporter_keys_dropped" ["org_id"]
+        "Keys left out of the per-key series, wholly or in part: those without an id, or with a date that cannot be read.";
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_follow_the_conventions() {
+        let mut names: Vec<_> = ALL.iter().map(|family| family.name).collect();
+        for family in ALL {
+            assert_eq!(
+                family.name.ends_with("_total"),
+                family.kind == Kind::Counter,
+                "{}",
+                family.name
+            );
+            assert!(
+                family.name.starts_with("mongodbatlas_")
+                    || family.name.starts_with("atlas_ai_keys_exporter_")
+            );
+            assert!(
+                !family.help.contains(['\n', '\\']),
+                "{}: HELP needs no escaping",
+                family.name
+            );
+        }
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), ALL.len());
+    }
+}

@@ -1,0 +1,255 @@
+//! The exporter's metrics about itself. Others tell it what happened, in verbs; what that does to
+//! which counter is decided here alone.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use prometheus::core::Collector;
+use prometheus::proto::MetricFamily;
+use prometheus::{
+    CounterVec, GaugeVec, HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts, Registry,
+};
+
+use super::catalogue::{self as c, Family};
+use crate::clock::unix_seconds;
+
+/// Upper bounds of the request histogram, in seconds.
+const BUCKETS: &[f64] = &[0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
+
+/// The exporter's own metrics. One for the process, shared by everyone who has something to tell.
+pub struct Own {
+    registry: Registry,
+    org_up: IntGaugeVec,
+    org_last_success: GaugeVec,
+    org_last_attempt: GaugeVec,
+    org_poll_interval: GaugeVec,
+    org_poll_duration: GaugeVec,
+    org_poll_pages: IntGaugeVec,
+    org_poll_failures: IntCounterVec,
+    org_inventory_restored: IntGaugeVec,
+    api_requests: IntCounterVec,
+    api_request_duration: HistogramVec,
+    api_retries: IntCounterVec,
+    api_rate_limit_capacity: IntGaugeVec,
+    api_rate_limit_remaining: IntGaugeVec,
+    api_throttled: CounterVec,
+    token_expiry: GaugeVec,
+    token_requests: IntCounterVec,
+    keys_dropped: IntGaugeVec,
+}
+
+fn opts(family: &Family) -> Opts {
+    Opts::new(family.name, family.help)
+}
+
+/// Registers what `make` makes of a family of the catalogue.
+fn add<T: Collector + Clone + 'static>(
+    registry: &Registry,
+    family: &Family,
+    make: impl FnOnce(Opts, &[&str]) -> prometheus::Result<T>,
+) -> prometheus::Result<T> {
+    let made = make(opts(family), family.labels)?;
+    registry.register(Box::new(made.clone()))?;
+    Ok(made)
+}
+
+impl Own {
+    /// Makes and registers every family.
+    ///
+    /// # Errors
+    /// When the catalogue names a family twice or badly, which a test rules out.
+    pub fn new() -> prometheus::Result<Self> {
+        let r = &Registry::new();
+        let build = add(r, &c::BUILD_INFO, IntGaugeVec::new)?;
+        let version = env!("CARGO_PKG_VERSION");
+        build
+            .with_label_values(&[version, env!("BUILD_REVISION"), env!("BUILD_RUSTVERSION")])
+            .set(1);
+        #[cfg(target_os = "linux")]
+        r.register(Box::new(
+            prometheus::process_collector::ProcessCollector::for_self(),
+        ))?;
+        Ok(Self {
+            org_up: add(r, &c::ORG_UP, IntGaugeVec::new)?,
+            org_last_success: add(r, &c::ORG_LAST_SUCCESS, GaugeVec::new)?,
+            org_last_attempt: add(r, &c::ORG_LAST_ATTEMPT, GaugeVec::new)?,
+            org_poll_interval: add(r, &c::ORG_POLL_INTERVAL, GaugeVec::new)?,
+            org_poll_duration: add(r, &c::ORG_POLL_DURATION, GaugeVec::new)?,
+            org_poll_pages: add(r, &c::ORG_POLL_PAGES, IntGaugeVec::new)?,
+            org_poll_failures: add(r, &c::ORG_POLL_FAILURES, IntCounterVec::new)?,
+            org_inventory_restored: add(r, &c::ORG_INVENTORY_RESTORED, IntGaugeVec::new)?,
+            api_requests: add(r, &c::API_REQUESTS, IntCounterVec::new)?,
+            api_request_duration: add(r, &c::API_REQUEST_DURATION, |opts, labels| {
+                HistogramVec::new(HistogramOpts::from(opts).buckets(BUCKETS.to_vec()), labels)
+            })?,
+            api_retries: add(r, &c::API_RETRIES, IntCounterVec::new)?,
+            api_rate_limit_capacity: add(r, &c::API_RATE_LIMIT_CAPACITY, IntGaugeVec::new)?,
+            api_rate_limit_remaining: add(r, &c::API_RATE_LIMIT_REMAINING, IntGaugeVec::new)?,
+            api_throttled: add(r, &c::API_THROTTLED, CounterVec::new)?,
+            token_expiry: add(r, &c::TOKEN_EXPIRY, GaugeVec::new)?,
+            token_requests: add(r, &c::TOKEN_REQUESTS, IntCounterVec::new)?,
+            keys_dropped: add(r, &c::KEYS_DROPPED, IntGaugeVec::new)?,
+            registry: r.clone(),
+        })
+    }
+
+    /// An organization is watched from now on: its series begin, every failure reason at 0.
+    pub fn watch_org<'a>(
+        &self,
+        org: &str,
+        interval: Duration,
+        reasons: impl IntoIterator<Item = &'a str>,
+    ) {
+        self.org_up.with_label_values(&[org]).set(0);
+        self.org_inventory_restored.with_label_values(&[org]).set(0);
+        self.org_poll_interval
+            .with_label_values(&[org])
+            .set(interval.as_secs_f64());
+        for reason in reasons {
+            self.org_poll_failures.with_label_values(&[org, reason]);
+        }
+    }
+
+    /// An endpoint is asked from now on for `org`: its counters begin at 0.
+    pub fn watch_endpoint<'a>(
+        &self,
+        endpoint: &str,
+        org: Option<&str>,
+        retries: impl IntoIterator<Item = &'a str>,
+    ) {
+        self.api_request_duration.with_label_values(&[endpoint]);
+        self.api_requests.with_label_values(&[endpoint, "200"]);
+        for reason in retries {
+            self.api_retries.with_label_values(&[endpoint, reason]);
+        }
+        if let Some(org) = org {
+            self.api_throttled.with_label_values(&[endpoint, org]);
+        }
+    }
+
+    /// A credential may ask for tokens from now on: its counters begin at 0.
+    pub fn watch_credential<'a>(
+        &self,
+        credential: &str,
+        outcomes: impl IntoIterator<Item = &'a str>,
+    ) {
+        for outcome in outcomes {
+            self.token_requests
+                .with_label_values(&[credential, outcome]);
+        }
+    }
+
+    /// A walk begins.
+    pub fn walk_begun(&self, org: &str, at: Timestamp) {
+        self.org_last_attempt
+            .with_label_values(&[org])
+            .set(unix_seconds(at));
+    }
+
+    /// A walk was complete.
+    pub fn walk_succeeded(
+        &self,
+        org: &str,
+        at: Timestamp,
+        pages: u32,
+        took: Duration,
+        dropped: u64,
+    ) {
+        self.org_up.with_label_values(&[org]).set(1);
+        self.org_last_success
+            .with_label_values(&[org])
+            .set(unix_seconds(at));
+        self.org_poll_duration
+            .with_label_values(&[org])
+            .set(took.as_secs_f64());
+        self.org_poll_pages
+            .with_label_values(&[org])
+            .set(i64::from(pages));
+        self.keys_dropped
+            .with_label_values(&[org])
+            .set(i64::try_from(dropped).unwrap_or(i64::MAX));
+    }
+
+    /// A walk failed. The time of the last success does not move.
+    pub fn walk_failed(&self, org: &str, reason: &str, took: Duration) {
+        self.org_up.with_label_values(&[org]).set(0);
+        self.org_poll_duration
+            .with_label_values(&[org])
+            .set(took.as_secs_f64());
+        self.org_poll_failures
+            .with_label_values(&[org, reason])
+            .inc();
+    }
+
+    /// A request to Atlas has ended.
+    pub fn request(&self, endpoint: &str, code: &str, took: Duration) {
+        self.api_requests.with_label_values(&[endpoint, code]).inc();
+        self.api_request_duration
+            .with_label_values(&[endpoint])
+            .observe(took.as_secs_f64());
+    }
+
+    /// A request to Atlas is sent again.
+    pub fn retry(&self, endpoint: &str, reason: &str) {
+        self.api_retries
+            .with_label_values(&[endpoint, reason])
+            .inc();
+    }
+
+    /// Time that is spent waiting because Atlas asked to.
+    pub fn throttled(&self, endpoint: &str, org: &str, wait: Duration) {
+        self.api_throttled
+            .with_label_values(&[endpoint, org])
+            .inc_by(wait.as_secs_f64());
+    }
+
+    /// Atlas told about its token bucket.
+    pub fn rate_limit(
+        &self,
+        endpoint: &str,
+        org: &str,
+        capacity: Option<u64>,
+        remaining: Option<u64>,
+    ) {
+        let number = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
+        if let Some(capacity) = capacity {
+            self.api_rate_limit_capacity
+                .with_label_values(&[endpoint, org])
+                .set(number(capacity));
+        }
+        if let Some(remaining) = remaining {
+            self.api_rate_limit_remaining
+                .with_label_values(&[endpoint, org])
+                .set(number(remaining));
+        }
+    }
+
+    /// A token was asked for.
+    pub fn token(&self, credential: &str, outcome: &str) {
+        self.token_requests
+            .with_label_values(&[credential, outcome])
+            .inc();
+    }
+
+    /// The token in use ends then.
+    pub fn token_ends(&self, credential: &str, at: Timestamp) {
+        self.token_expiry
+            .with_label_values(&[credential])
+            .set(unix_seconds(at));
+    }
+
+    /// What stands now.
+    pub(super) fn gather(&self) -> Vec<MetricFamily> {
+        self.registry.gather()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_family_of_the_catalogue_can_be_registered() {
+        Own::new().expect("the catalogue is sound");
+    }
+}

@@ -1,0 +1,8 @@
+//! What is served: the metrics, health and readiness, and a page that names them. Nothing here
+//! ever waits for Atlas.
+
+mod listen;
+mod routes;
+
+pub use listen::{BindError, bind, serve};
+pub use routes::{App, router};
