@@ -6,7 +6,7 @@ CARGO ?= cargo
 .PHONY: help demo test lint bench programs
 
 help: ## this list
-	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/make \1|\2/' | column -t -s '|'
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: ## the exporter watching a simulated Atlas, on http://127.0.0.1:10064
 	$(CARGO) run --release --locked -- demo

@@ -1,0 +1,344 @@
+//! Each of the three ways to authenticate: what it costs, how it fails, how it is renewed.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    missing_docs
+)]
+
+mod common;
+
+use std::time::Duration;
+
+use atlas_ai_keys_exporter::sim::{BodyForm, Effect, Fault, SimConfig, SimEndpoint, SimHandle};
+use common::{Lab, shown, sim_variables, still, world};
+
+const QUICK: &[&str] = &["--atlas.poll-interval", "1s", "--atlas.page-size", "10"];
+
+fn asked(sim: &SimHandle, endpoint: SimEndpoint) -> usize {
+    sim.requests()
+        .iter()
+        .filter(|request| request.endpoint == endpoint)
+        .count()
+}
+
+fn digest_variables(sim: &SimHandle) -> Vec<(String, String)> {
+    let account = sim.account();
+    let mut variables = sim_variables(sim);
+    variables.retain(|(name, _)| !name.contains("CLIENT"));
+    variables.push(("MONGODB_ATLAS_PUBLIC_API_KEY".into(), account.public_key));
+    variables.push(("MONGODB_ATLAS_PRIVATE_API_KEY".into(), account.private_key));
+    variables
+}
+
+fn with(mut variables: Vec<(String, String)>, name: &str, value: &str) -> Vec<(String, String)> {
+    variables.retain(|(n, _)| n != name);
+    variables.push((name.to_owned(), value.to_owned()));
+    variables
+}
+
+async fn walks(lab: &Lab, count: usize) {
+    let begun = std::time::Instant::now();
+    let mut seen = 0.0;
+    let mut successes = 0;
+    while successes < count {
+        assert!(
+            begun.elapsed() < common::PATIENCE,
+            "{successes} of {count} walks"
+        );
+        let last = lab
+            .scrape()
+            .await
+            .sum("atlas_ai_keys_exporter_org_last_success_timestamp_seconds");
+        if last > seen {
+            (seen, successes) = (last, successes + 1);
+        }
+        tokio::time::sleep(Duration::from_millis(30)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_token_serves_every_request_and_is_given_back() {
+    let lab = Lab::start(still(3, 100), QUICK).await;
+    lab.walked().await;
+    walks(&lab, 3).await;
+    let scrape = lab.scrape().await;
+    assert_eq!(
+        asked(&lab.sim, SimEndpoint::Token),
+        1,
+        "three organizations, one token"
+    );
+    assert_eq!(lab.sim.live_tokens(), 1);
+    let expiry = scrape
+        .get(
+            "atlas_ai_keys_exporter_token_expiry_timestamp_seconds",
+            &[("credential", "default")],
+        )
+        .unwrap();
+    let attempt = scrape.values("atlas_ai_keys_exporter_org_last_attempt_timestamp_seconds")[0];
+    assert!(
+        (expiry - attempt - 3600.0).abs() < 30.0,
+        "{expiry} {attempt}"
+    );
+    let sim = lab.stop().await;
+    assert_eq!(sim.live_tokens(), 0, "revoked on a clean stop");
+    sim.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_is_renewed_ahead_of_its_end() {
+    let config = SimConfig {
+        token_seconds: 3,
+        ..still(1, 5)
+    };
+    let lab = Lab::start(config, QUICK).await;
+    lab.walked().await;
+    lab.wait("a second token", |scrape| {
+        scrape.get(
+            "atlas_ai_keys_exporter_token_requests_total",
+            &[("outcome", "issued")],
+        ) >= Some(2.0)
+    })
+    .await;
+    walks(&lab, 2).await;
+    let refused = lab
+        .sim
+        .requests()
+        .iter()
+        .filter(|request| request.status == 401)
+        .count();
+    assert_eq!(refused, 0, "nobody ever saw an ended token");
+    lab.stop().await.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_revoked_token_is_made_anew_without_a_failed_walk() {
+    let lab = Lab::start(still(1, 35), QUICK).await;
+    lab.walked().await;
+    lab.sim.revoke_all_tokens();
+    let scrape = lab
+        .wait("a new token", |scrape| {
+            scrape.get(
+                "atlas_ai_keys_exporter_token_requests_total",
+                &[("outcome", "issued")],
+            ) == Some(2.0)
+        })
+        .await;
+    assert_eq!(
+        scrape.sum("atlas_ai_keys_exporter_org_poll_failures_total"),
+        0.0
+    );
+    walks(&lab, 2).await;
+    let scrape = lab.scrape().await;
+    assert_eq!(
+        scrape.sum("atlas_ai_keys_exporter_org_poll_failures_total"),
+        0.0
+    );
+    assert_eq!(
+        asked(&lab.sim, SimEndpoint::Token),
+        2,
+        "single flight: pages that were refused at once share the new one"
+    );
+    lab.stop().await.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_401_for_good_does_not_make_a_token_each_time() {
+    let lab = Lab::start(still(1, 5), QUICK).await;
+    let org = lab.sim.org_ids()[0].clone();
+    lab.walked().await;
+    lab.sim.add_fault(Fault::new(
+        SimEndpoint::AiModelApiKeys,
+        Effect::Status {
+            status: 401,
+            body: BodyForm::Json,
+            retry_after: None,
+        },
+    ));
+    lab.wait("three failed walks", |scrape| {
+        scrape.failures(&org, "unauthorized") >= 3.0
+    })
+    .await;
+    assert_eq!(
+        asked(&lab.sim, SimEndpoint::Token),
+        2,
+        "one at the start, one after the first 401"
+    );
+    lab.stop().await.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wrong_client_secret_is_unauthorized_and_asked_for_rarely() {
+    let sim = common::sim(still(3, 30)).await;
+    let orgs = sim.org_ids();
+    let variables = with(
+        sim_variables(&sim),
+        "MONGODB_ATLAS_CLIENT_SECRET",
+        "mdb_sa_sk_wrong",
+    );
+    let lab = Lab::watching(sim, variables, QUICK).await;
+    let scrape = lab
+        .wait("a failure of each", |scrape| {
+            orgs.iter()
+                .all(|org| scrape.failures(org, "unauthorized") >= 1.0)
+        })
+        .await;
+    assert!(
+        scrape.get(
+            "atlas_ai_keys_exporter_token_requests_total",
+            &[("outcome", "refused")]
+        ) >= Some(1.0)
+    );
+    assert_eq!(
+        asked(&lab.sim, SimEndpoint::AiModelApiKeys),
+        0,
+        "without a token nothing is asked"
+    );
+    assert!(
+        asked(&lab.sim, SimEndpoint::Token) <= 2,
+        "three organizations do not ask three times"
+    );
+    lab.stop().await.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn trouble_at_the_token_endpoint_has_its_own_reasons() {
+    for (effect, reason, outcome) in [
+        (503, "server_error", "failed"),
+        (429, "rate_limited", "rate_limited"),
+        (403, "forbidden", "refused"),
+    ] {
+        let sim = common::sim(still(1, 5)).await;
+        let org = sim.org_ids()[0].clone();
+        sim.add_fault(Fault::new(
+            SimEndpoint::Token,
+            Effect::Status {
+                status: effect,
+                body: BodyForm::Json,
+                retry_after: None,
+            },
+        ));
+        let variables = sim_variables(&sim);
+        let lab = Lab::watching(sim, variables, QUICK).await;
+        let scrape = lab
+            .wait(reason, |scrape| scrape.failures(&org, reason) >= 1.0)
+            .await;
+        assert!(
+            scrape.get(
+                "atlas_ai_keys_exporter_token_requests_total",
+                &[("outcome", outcome)]
+            ) >= Some(1.0),
+            "{outcome}"
+        );
+        lab.stop().await.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_secret_with_reserved_characters_is_encoded_first() {
+    // RFC 6749 §2.3.1: form-urlencoded before Basic, so a colon or percent sign survives
+    let sim = common::sim(still(1, 5)).await;
+    let variables = with(
+        sim_variables(&sim),
+        "MONGODB_ATLAS_CLIENT_SECRET",
+        "a:b%2Bc d+é".trim_end_matches('é'),
+    );
+    let lab = Lab::watching(sim, variables, QUICK).await;
+    let org = lab.sim.org_ids()[0].clone();
+    lab.wait("a refusal in words", |scrape| {
+        scrape.failures(&org, "unauthorized") >= 1.0
+    })
+    .await;
+    lab.stop().await.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn digest_pays_for_one_challenge() {
+    let sim = common::sim(still(1, 395)).await;
+    let variables = digest_variables(&sim);
+    let lab = Lab::watching(sim, variables, &["--atlas.page-size", "10"]).await;
+    let scrape = lab.walked().await;
+    assert_eq!(shown(&scrape), world(&lab.sim));
+    assert_eq!(scrape.sum("atlas_ai_keys_exporter_org_poll_pages"), 40.0);
+    assert_eq!(lab.sim.requests().len(), 41, "40 pages, and one challenge");
+    assert_eq!(
+        scrape.get(
+            "atlas_ai_keys_exporter_api_retries_total",
+            &[("reason", "challenge")]
+        ),
+        Some(1.0)
+    );
+    lab.stop().await.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stale_nonce_costs_one_request_more_and_no_walk() {
+    let sim = common::sim(still(2, 60)).await;
+    let variables = digest_variables(&sim);
+    let lab = Lab::watching(sim, variables, QUICK).await;
+    lab.walked().await;
+    lab.sim.expire_nonces();
+    walks(&lab, 3).await;
+    let scrape = lab.scrape().await;
+    assert_eq!(
+        scrape.sum("atlas_ai_keys_exporter_org_poll_failures_total"),
+        0.0
+    );
+    let refused = lab
+        .sim
+        .requests()
+        .iter()
+        .filter(|request| request.status == 401)
+        .count();
+    assert_eq!(refused, 2, "the first challenge and the stale nonce");
+    lab.stop().await.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wrong_private_key_is_unauthorized() {
+    let sim = common::sim(still(1, 5)).await;
+    let org = sim.org_ids()[0].clone();
+    let variables = with(
+        digest_variables(&sim),
+        "MONGODB_ATLAS_PRIVATE_API_KEY",
+        "wrong",
+    );
+    let lab = Lab::watching(sim, variables, QUICK).await;
+    lab.wait("a failure", |scrape| {
+        scrape.failures(&org, "unauthorized") >= 1.0
+    })
+    .await;
+    assert!(lab.sim.requests().len() <= 4, "{:?}", lab.sim.requests());
+    lab.stop().await.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_ready_token_is_used_as_it_is_and_read_again_when_it_is_rotated() {
+    let sim = common::sim(still(1, 5)).await;
+    let org = sim.org_ids()[0].clone();
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("token");
+    std::fs::write(&path, "an-old-token\n").unwrap();
+    let mut variables = sim_variables(&sim);
+    variables.retain(|(name, _)| !name.contains("CLIENT"));
+    variables.push((
+        "MONGODB_ATLAS_ACCESS_TOKEN_FILE".into(),
+        path.to_str().unwrap().into(),
+    ));
+    let good = sim.account().access_token;
+    let lab = Lab::watching(sim, variables, QUICK).await;
+    lab.wait("a failure", |scrape| {
+        scrape.failures(&org, "unauthorized") >= 1.0
+    })
+    .await;
+    std::fs::write(&path, format!("{good}\n")).unwrap();
+    lab.walked().await;
+    std::fs::remove_file(&path).unwrap();
+    let before = lab.scrape().await.failures(&org, "unauthorized");
+    lab.wait("a missing file to be told", |scrape| {
+        scrape.failures(&org, "unauthorized") > before
+    })
+    .await;
+    lab.stop().await.stop().await;
+}

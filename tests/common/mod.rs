@@ -1,0 +1,526 @@
+//! What the tests share: a laboratory with a simulated Atlas and an exporter in this process, the
+//! real binary as a child that ends with its test, and a reader of the text format that is written
+//! independently of the writer.
+
+#![allow(
+    dead_code,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    missing_docs,
+    unreachable_pub,
+    reason = "each test uses a part of this, and a test may panic"
+)]
+
+use std::collections::BTreeMap;
+use std::io::{BufRead as _, BufReader, Read as _};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex, Once};
+use std::time::{Duration, Instant};
+
+use atlas_ai_keys_exporter::cli::Args;
+use atlas_ai_keys_exporter::clock::Clock;
+use atlas_ai_keys_exporter::config::Config;
+use atlas_ai_keys_exporter::credentials::Environment;
+use atlas_ai_keys_exporter::exporter::Exporter;
+use atlas_ai_keys_exporter::sim::{SimConfig, SimHandle, SimKey};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+/// How long a test waits for what must come.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A simulated Atlas on a port of its own.
+pub async fn sim(config: SimConfig) -> SimHandle {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    SimHandle::start(listener, &config, Clock::system()).unwrap()
+}
+
+/// A world in which nothing happens by itself.
+pub fn still(orgs: usize, keys: usize) -> SimConfig {
+    SimConfig {
+        orgs,
+        keys,
+        speed: 0.0,
+        ..SimConfig::default()
+    }
+}
+
+/// What an exporter must be told to watch `sim` with its service account.
+pub fn sim_variables(sim: &SimHandle) -> Vec<(String, String)> {
+    let account = sim.account();
+    [
+        ("MONGODB_ATLAS_BASE_URL", sim.base_url()),
+        ("MONGODB_ATLAS_ORG_ID", sim.org_ids().join(",")),
+        ("MONGODB_ATLAS_CLIENT_ID", account.client_id),
+        ("MONGODB_ATLAS_CLIENT_SECRET", account.client_secret),
+    ]
+    .map(|(name, value)| (name.to_owned(), value))
+    .to_vec()
+}
+
+/// An exporter in this process, watching a simulated Atlas in this process.
+pub struct Lab {
+    pub sim: SimHandle,
+    pub base: String,
+    shutdown: CancellationToken,
+    running: tokio::task::JoinHandle<()>,
+}
+
+impl Lab {
+    /// An exporter with these flags besides what it needs to know of the simulated Atlas.
+    pub async fn start(sim_config: SimConfig, flags: &[&str]) -> Self {
+        let sim = sim(sim_config).await;
+        let variables = sim_variables(&sim);
+        Self::watching(sim, variables, flags).await
+    }
+
+    /// An exporter that is told these variables.
+    pub async fn watching(
+        sim: SimHandle,
+        variables: Vec<(String, String)>,
+        flags: &[&str],
+    ) -> Self {
+        Self::with_clock(sim, variables, flags, Clock::system()).await
+    }
+
+    /// An exporter with a clock of its own.
+    pub async fn with_clock(
+        sim: SimHandle,
+        variables: Vec<(String, String)>,
+        flags: &[&str],
+        clock: Clock,
+    ) -> Self {
+        let mut line = vec!["x", "--web.listen-address", "127.0.0.1:0"];
+        line.extend(flags);
+        let environment = Environment::fixed(variables);
+        let config = Config::check(&Args::parse(line).unwrap(), &environment).unwrap();
+        let exporter = Exporter::start(config, clock).await.unwrap();
+        let base = format!("http://{}", exporter.addresses()[0]);
+        let shutdown = CancellationToken::new();
+        let running = tokio::spawn(exporter.run(shutdown.clone()));
+        Self {
+            sim,
+            base,
+            shutdown,
+            running,
+        }
+    }
+
+    pub async fn get(&self, path: &str) -> (u16, String) {
+        get(&format!("{}{path}", self.base)).await
+    }
+
+    pub async fn scrape(&self) -> Scrape {
+        let (status, text) = self.get("/metrics").await;
+        assert_eq!(status, 200, "/metrics is always 200");
+        Scrape::parse(&text)
+    }
+
+    /// Scrapes until `good`, and hands out the scrape that was.
+    pub async fn wait(&self, what: &str, good: impl Fn(&Scrape) -> bool) -> Scrape {
+        let begun = Instant::now();
+        loop {
+            let scrape = self.scrape().await;
+            if good(&scrape) {
+                return scrape;
+            }
+            assert!(begun.elapsed() < PATIENCE, "in vain: {what}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// Waits until every organization has had a complete walk.
+    pub async fn walked(&self) -> Scrape {
+        let orgs = self.sim.org_ids().len();
+        self.wait("a complete walk of every organization", |scrape| {
+            scrape
+                .values("atlas_ai_keys_exporter_org_up")
+                .iter()
+                .filter(|up| **up > 0.0)
+                .count()
+                == orgs
+        })
+        .await
+    }
+
+    /// Stops the exporter in good order and hands out the simulated Atlas.
+    pub async fn stop(self) -> SimHandle {
+        self.shutdown.cancel();
+        self.running.await.unwrap();
+        self.sim
+    }
+}
+
+pub async fn get(url: &str) -> (u16, String) {
+    // reqwest is built without a provider of its own
+    static PROVIDER: Once = Once::new();
+    PROVIDER.call_once(|| {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+    });
+    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    let response = client.get(url).send().await.unwrap();
+    let status = response.status().as_u16();
+    (status, response.text().await.unwrap())
+}
+
+/// One series of a scrape.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Series {
+    pub name: String,
+    pub labels: BTreeMap<String, String>,
+    pub value: f64,
+}
+
+/// A scrape, taken apart.
+#[derive(Debug, Clone, Default)]
+pub struct Scrape {
+    pub series: Vec<Series>,
+    pub text: String,
+}
+
+impl Scrape {
+    pub fn parse(text: &str) -> Self {
+        let lines = text
+            .lines()
+            .filter(|line| !line.starts_with('#') && !line.is_empty());
+        Self {
+            series: lines.map(parse_line).collect(),
+            text: text.to_owned(),
+        }
+    }
+
+    pub fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a Series> {
+        self.series.iter().filter(move |series| series.name == name)
+    }
+
+    pub fn values(&self, name: &str) -> Vec<f64> {
+        self.all(name).map(|series| series.value).collect()
+    }
+
+    pub fn sum(&self, name: &str) -> f64 {
+        self.values(name).iter().sum()
+    }
+
+    /// The value of the one series with (at least) these labels.
+    pub fn get(&self, name: &str, labels: &[(&str, &str)]) -> Option<f64> {
+        let mut found = self.all(name).filter(|series| {
+            labels
+                .iter()
+                .all(|(label, value)| series.labels.get(*label).map(String::as_str) == Some(*value))
+        });
+        let value = found.next()?.value;
+        assert!(
+            found.next().is_none(),
+            "more than one {name} with {labels:?}"
+        );
+        Some(value)
+    }
+
+    /// The series of the inventory that change with a walk only, in order.
+    pub fn inventory(&self) -> Vec<(String, BTreeMap<String, String>, String)> {
+        let ages = ["age_seconds", "idle_seconds", "keys_idle"];
+        self.series
+            .iter()
+            .filter(|series| {
+                series.name.starts_with("mongodbatlas_")
+                    && !ages.iter().any(|age| series.name.ends_with(age))
+            })
+            .map(|series| {
+                (
+                    series.name.clone(),
+                    series.labels.clone(),
+                    series.value.to_string(),
+                )
+            })
+            .collect()
+    }
+
+    pub fn failures(&self, org: &str, reason: &str) -> f64 {
+        self.get(
+            "atlas_ai_keys_exporter_org_poll_failures_total",
+            &[("org_id", org), ("reason", reason)],
+        )
+        .expect("every reason begins at 0")
+    }
+}
+
+fn parse_line(line: &str) -> Series {
+    let Some((name, rest)) = line.split_once('{') else {
+        let (name, value) = line.split_once(' ').unwrap();
+        return Series {
+            name: name.to_owned(),
+            labels: BTreeMap::new(),
+            value: value.parse().unwrap(),
+        };
+    };
+    let mut labels = BTreeMap::new();
+    let mut chars = rest.chars().peekable();
+    loop {
+        let label: String = chars.by_ref().take_while(|c| *c != '=').collect();
+        assert_eq!(chars.next(), Some('"'), "{line}");
+        let mut value = String::new();
+        loop {
+            match chars.next().expect("a closing quote") {
+                '"' => break,
+                '\\' => value.push(match chars.next().expect("an escaped character") {
+                    'n' => '\n',
+                    escaped => escaped,
+                }),
+                plain => value.push(plain),
+            }
+        }
+        assert!(
+            labels.insert(label, value).is_none(),
+            "a label twice: {line}"
+        );
+        match chars.next() {
+            Some(',') => {}
+            Some('}') => break,
+            other => panic!("{other:?} in {line}"),
+        }
+    }
+    let value: String = chars.collect();
+    Series {
+        name: name.to_owned(),
+        labels,
+        value: value
+            .trim()
+            .parse()
+            .unwrap_or_else(|_| panic!("no number: {line}")),
+    }
+}
+
+/// A key as a scrape shows it.
+pub fn shown(scrape: &Scrape) -> BTreeMap<String, (String, String, Option<String>)> {
+    let used: BTreeMap<_, _> = scrape
+        .all("mongodbatlas_ai_model_api_key_last_used_timestamp_seconds")
+        .map(|series| {
+            (
+                series.labels["api_key_id"].clone(),
+                format!("{:.6}", series.value),
+            )
+        })
+        .collect();
+    scrape
+        .all("mongodbatlas_ai_model_api_key_info")
+        .map(|series| {
+            let id = series.labels["api_key_id"].clone();
+            let last_used = used.get(&id).cloned();
+            (
+                id,
+                (
+                    series.labels["name"].clone(),
+                    series.labels["status"].clone(),
+                    last_used,
+                ),
+            )
+        })
+        .collect()
+}
+
+/// The same of what the simulated Atlas holds.
+#[allow(
+    clippy::cast_precision_loss,
+    reason = "microseconds of this era fit 53 bits"
+)]
+pub fn truth<'a>(
+    keys: impl IntoIterator<Item = &'a SimKey>,
+) -> BTreeMap<String, (String, String, Option<String>)> {
+    keys.into_iter()
+        .map(|key| {
+            let last_used = key
+                .last_used
+                .map(|at| format!("{:.6}", at.as_microsecond() as f64 / 1e6));
+            (
+                key.id.clone(),
+                (key.name.clone(), key.status.clone(), last_used),
+            )
+        })
+        .collect()
+}
+
+/// All keys of all organizations.
+pub fn world(sim: &SimHandle) -> BTreeMap<String, (String, String, Option<String>)> {
+    sim.with_world(|world| {
+        let orgs = world.org_ids();
+        truth(orgs.iter().flat_map(|org| world.keys(org)))
+    })
+}
+
+/// The real binary, or another program, as a child that is ended by its handle.
+pub struct Program {
+    child: Child,
+    output: Arc<Mutex<String>>,
+    readers: Vec<std::thread::JoinHandle<()>>,
+}
+
+impl Program {
+    /// Starts the exporter's binary in an environment of these variables alone.
+    pub fn exporter(arguments: &[&str], variables: &[(String, String)]) -> Self {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_atlas-ai-keys-exporter"));
+        command
+            .args(arguments)
+            .env_clear()
+            .envs(variables.iter().cloned());
+        Self::start(command)
+    }
+
+    /// Starts a program; a test that needs one fails when it is missing.
+    pub fn start(mut command: Command) -> Self {
+        let program = command.get_program().to_string_lossy().into_owned();
+        let mut child = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap_or_else(|error| panic!("{program} cannot be started ({error}); `make test` installs what the tests need"));
+        let output = Arc::new(Mutex::new(String::new()));
+        let mut readers = Vec::new();
+        let streams: [Box<dyn std::io::Read + Send>; 2] = [
+            Box::new(child.stdout.take().unwrap()),
+            Box::new(child.stderr.take().unwrap()),
+        ];
+        for stream in streams {
+            let output = Arc::clone(&output);
+            readers.push(std::thread::spawn(move || {
+                let mut lines = BufReader::new(stream);
+                let mut line = Vec::new();
+                while lines.read_until(b'\n', &mut line).unwrap_or(0) > 0 {
+                    output
+                        .lock()
+                        .unwrap()
+                        .push_str(&String::from_utf8_lossy(&line));
+                    line.clear();
+                }
+            }));
+        }
+        Self {
+            child,
+            output,
+            readers,
+        }
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub fn output(&self) -> String {
+        self.output.lock().unwrap().clone()
+    }
+
+    /// Waits for a line of output with `mark`, and hands out what follows the mark in it.
+    pub fn wait_for(&mut self, mark: &str) -> String {
+        let begun = Instant::now();
+        loop {
+            let output = self.output();
+            let found = output.split_inclusive('\n').find_map(|line| {
+                line.strip_suffix('\n')?
+                    .split_once(mark)
+                    .map(|(_, rest)| rest.to_owned())
+            });
+            if let Some(rest) = found {
+                return rest;
+            }
+            if let Some(status) = self.child.try_wait().unwrap() {
+                std::thread::sleep(Duration::from_millis(100));
+                panic!(
+                    "it ended ({status}) before it said {mark:?}:\n{}",
+                    self.output()
+                );
+            }
+            assert!(
+                begun.elapsed() < PATIENCE,
+                "it never said {mark:?}:\n{output}"
+            );
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// Sends a signal to this child alone.
+    pub fn signal(&self, signal: rustix::process::Signal) {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, signal).unwrap();
+    }
+
+    /// Waits until it ends by itself: its exit code, all it said, and how long that took.
+    pub fn finish(mut self) -> (Option<i32>, String, Duration) {
+        let begun = Instant::now();
+        let status = loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                break status;
+            }
+            assert!(
+                begun.elapsed() < PATIENCE,
+                "it does not end:\n{}",
+                self.output()
+            );
+            std::thread::sleep(Duration::from_millis(10));
+        };
+        let took = begun.elapsed();
+        for reader in self.readers.drain(..) {
+            reader.join().unwrap();
+        }
+        (status.code(), self.output(), took)
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A port that was free a moment ago, for programs that cannot be told to choose one.
+pub fn free_port() -> u16 {
+    std::net::TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port()
+}
+
+/// Runs a program to its end with `input`: exit code, standard output and standard error.
+pub fn run(command: &mut Command, input: &[u8]) -> (Option<i32>, String, String) {
+    use std::io::Write as _;
+    let program = command.get_program().to_string_lossy().into_owned();
+    let mut child = command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap_or_else(|error| {
+            panic!(
+                "{program} cannot be started ({error}); `make test` installs what the tests need"
+            )
+        });
+    let mut stdin = child.stdin.take().unwrap();
+    let input = input.to_vec();
+    let writer = std::thread::spawn(move || {
+        let _ = stdin.write_all(&input);
+    });
+    let mut stdout = child.stdout.take().unwrap();
+    let reader = std::thread::spawn(move || {
+        let mut text = Vec::new();
+        stdout.read_to_end(&mut text).unwrap();
+        text
+    });
+    let mut stderr = Vec::new();
+    child
+        .stderr
+        .take()
+        .unwrap()
+        .read_to_end(&mut stderr)
+        .unwrap();
+    writer.join().unwrap();
+    let stdout = reader.join().unwrap();
+    let status = child.wait().unwrap();
+    (
+        status.code(),
+        String::from_utf8_lossy(&stdout).into_owned(),
+        String::from_utf8_lossy(&stderr).into_owned(),
+    )
+}

@@ -1,0 +1,424 @@
+//! Whatever Atlas answers: what is published, and which reason is counted.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    missing_docs
+)]
+
+mod common;
+
+use atlas_ai_keys_exporter::sim::{BodyForm, Effect, Fault, SimEndpoint};
+use common::{Lab, shown, still, world};
+use futures_util::future::join_all;
+
+const FLAGS: &[&str] = &[
+    "--atlas.poll-interval",
+    "1s",
+    "--atlas.timeout",
+    "400ms",
+    "--atlas.page-size",
+    "10",
+];
+
+fn status(status: u16, body: BodyForm, retry_after: Option<u32>) -> Effect {
+    Effect::Status {
+        status,
+        body,
+        retry_after,
+    }
+}
+
+fn on_keys(effect: Effect) -> Fault {
+    Fault::new(SimEndpoint::AiModelApiKeys, effect)
+}
+
+/// A first walk is good; then the fault comes on page 2 of 3 and the keys of the world change.
+/// The last complete truth must stay, `org_up` must say 0, the time of success must not move.
+async fn stays_and_counts(effect: Effect, reason: &str) {
+    let name = format!("{effect:?}");
+    let lab = Lab::start(still(1, 25), FLAGS).await;
+    let org = lab.sim.org_ids()[0].clone();
+    let before = lab.walked().await;
+    lab.sim.add_fault(on_keys(effect).on_page(2));
+    lab.sim.with_world(|world| {
+        let first = world.keys(&org)[0].id.clone();
+        assert!(world.delete(&org, &first));
+    });
+    let after = lab
+        .wait(&format!("{name} to be counted as {reason}"), |scrape| {
+            scrape.failures(&org, reason) >= 1.0
+        })
+        .await;
+    assert_eq!(
+        after.inventory(),
+        before.inventory(),
+        "{name}: the last complete truth stays"
+    );
+    let own = |name: &str| format!("atlas_ai_keys_exporter_{name}");
+    assert_eq!(after.values(&own("org_up")), [0.0], "{name}");
+    let success = own("org_last_success_timestamp_seconds");
+    assert_eq!(
+        after
+            .all(&own("org_poll_failures_total"))
+            .filter(|s| s.value > 0.0)
+            .count(),
+        1,
+        "{name}: one reason alone"
+    );
+    let (before_success, after_success) = (before.values(&success), after.values(&success));
+    assert!(
+        after_success >= before_success
+            && after_success[0] <= after.values(&own("org_last_attempt_timestamp_seconds"))[0]
+    );
+    let ready = lab.get("/-/ready").await;
+    assert_eq!(ready.0, 200, "{name}: there is an inventory to show");
+    // and when all is well again, the change shows
+    lab.sim.clear_faults();
+    let healed = lab
+        .wait(&format!("{name} to heal"), |scrape| {
+            scrape.values(&own("org_up")) == [1.0]
+        })
+        .await;
+    assert_eq!(shown(&healed), world(&lab.sim), "{name}");
+    assert!(healed.values(&success) > before_success, "{name}");
+    lab.stop().await.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn error_statuses_keep_the_last_truth() {
+    let mut cases = Vec::new();
+    for body in [BodyForm::Json, BodyForm::Html, BodyForm::Empty] {
+        for (code, reason) in [
+            (401, "unauthorized"),
+            (403, "forbidden"),
+            (404, "not_found"),
+            (500, "server_error"),
+            (503, "server_error"),
+        ] {
+            cases.push(stays_and_counts(status(code, body, None), reason));
+        }
+    }
+    cases.push(stays_and_counts(
+        status(429, BodyForm::Json, Some(1)),
+        "rate_limited",
+    ));
+    cases.push(stays_and_counts(
+        status(429, BodyForm::Html, None),
+        "rate_limited",
+    ));
+    cases.push(stays_and_counts(
+        status(400, BodyForm::Json, None),
+        "invalid_response",
+    ));
+    cases.push(stays_and_counts(
+        status(406, BodyForm::Json, None),
+        "invalid_response",
+    ));
+    // a body that is cut off is a matter of the connection, whatever its status was to be
+    cases.push(stays_and_counts(
+        status(503, BodyForm::Cut, None),
+        "connection",
+    ));
+    join_all(cases).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bodies_and_connections_that_break_keep_the_last_truth() {
+    let content_type = |value: &str| Effect::ContentType {
+        value: value.into(),
+    };
+    let redirect = |location: &str| Effect::Redirect {
+        location: location.into(),
+    };
+    join_all([
+        stays_and_counts(Effect::Delay { seconds: 5.0 }, "timeout"),
+        stays_and_counts(
+            Effect::Drip {
+                bytes: 1,
+                every_ms: 50,
+            },
+            "timeout",
+        ),
+        stays_and_counts(Effect::EndlessBody, "invalid_response"),
+        stays_and_counts(Effect::CutBody, "connection"),
+        stays_and_counts(Effect::Reset, "connection"),
+        stays_and_counts(content_type("text/html"), "invalid_response"),
+        stays_and_counts(Effect::InvalidJson, "invalid_response"),
+        stays_and_counts(redirect("http://127.0.0.1:9/elsewhere"), "invalid_response"),
+    ])
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gzip_bomb_is_refused_in_bounded_memory() {
+    let lab = Lab::start(
+        still(1, 25),
+        &["--atlas.poll-interval", "1s", "--atlas.page-size", "10"],
+    )
+    .await;
+    let org = lab.sim.org_ids()[0].clone();
+    let before = lab.walked().await;
+    lab.sim.add_fault(on_keys(Effect::GzipBomb));
+    let after = lab
+        .wait("the bomb to be refused", |scrape| {
+            scrape.failures(&org, "invalid_response") >= 1.0
+        })
+        .await;
+    assert_eq!(after.inventory(), before.inventory());
+    lab.stop().await.stop().await;
+}
+
+/// A fault that leaves the keys whole: everything is published, nothing is counted as a failure.
+async fn changes_nothing(effect: Effect) {
+    let name = format!("{effect:?}");
+    let sim = common::sim(still(1, 25)).await;
+    sim.add_fault(on_keys(effect));
+    let variables = common::sim_variables(&sim);
+    let lab = Lab::watching(sim, variables, FLAGS).await;
+    let scrape = lab.walked().await;
+    assert_eq!(shown(&scrape), world(&lab.sim), "{name}");
+    assert_eq!(
+        scrape.sum("atlas_ai_keys_exporter_org_poll_failures_total"),
+        0.0,
+        "{name}"
+    );
+    assert_eq!(
+        scrape.sum("atlas_ai_keys_exporter_org_poll_pages"),
+        3.0,
+        "{name}: one walk of three pages"
+    );
+    lab.stop().await.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn oddities_that_change_nothing() {
+    join_all([
+        changes_nothing(Effect::NoRateLimitHeaders),
+        changes_nothing(Effect::RateLimitZero),
+        changes_nothing(Effect::TotalCount { value: 0 }),
+        changes_nothing(Effect::TotalCount { value: 7 }),
+        changes_nothing(Effect::TotalCount { value: -1 }),
+        changes_nothing(Effect::TotalCount { value: i64::MAX }),
+        changes_nothing(Effect::NoTotalCount),
+        changes_nothing(Effect::NoLinks),
+        changes_nothing(Effect::Secret),
+        changes_nothing(Effect::Drip {
+            bytes: 4000,
+            every_ms: 1,
+        }),
+        changes_nothing(Effect::MissingMembers {
+            members: vec!["cloud".into(), "createdBy".into(), "endpoint".into()],
+        }),
+    ])
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_limit_of_zero_teaches_nothing() {
+    let sim = common::sim(still(1, 5)).await;
+    sim.add_fault(on_keys(Effect::RateLimitZero));
+    let variables = common::sim_variables(&sim);
+    let lab = Lab::watching(sim, variables, FLAGS).await;
+    let scrape = lab.walked().await;
+    assert!(
+        scrape
+            .values("atlas_ai_keys_exporter_api_rate_limit_capacity")
+            .is_empty()
+    );
+    assert!(
+        scrape
+            .values("atlas_ai_keys_exporter_api_rate_limit_remaining")
+            .is_empty()
+    );
+    lab.sim.clear_faults();
+    let name = "atlas_ai_keys_exporter_api_rate_limit_capacity";
+    lab.wait("a real limit to be learnt", |scrape| {
+        scrape.values(name) == [500.0]
+    })
+    .await;
+    lab.stop().await.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn repeated_keys_are_walked_once_more_and_merged() {
+    let sim = common::sim(still(1, 25)).await;
+    sim.add_fault(on_keys(Effect::RepeatKeys));
+    let variables = common::sim_variables(&sim);
+    let lab = Lab::watching(sim, variables, FLAGS).await;
+    let scrape = lab.walked().await;
+    assert_eq!(shown(&scrape), world(&lab.sim), "repeats are merged");
+    assert_eq!(
+        scrape.sum("atlas_ai_keys_exporter_org_poll_pages"),
+        6.0,
+        "two walks of three pages"
+    );
+    lab.stop().await.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn skipped_keys_are_looked_for_in_a_second_walk() {
+    let sim = common::sim(still(1, 25)).await;
+    // one key is missing from page 2 of the first walk alone
+    sim.add_fault(on_keys(Effect::SkipKeys).on_page(2).times(1));
+    let variables = common::sim_variables(&sim);
+    let lab = Lab::watching(sim, variables, FLAGS).await;
+    let scrape = lab.walked().await;
+    assert_eq!(shown(&scrape), world(&lab.sim));
+    assert_eq!(scrape.sum("atlas_ai_keys_exporter_org_poll_pages"), 6.0);
+    lab.stop().await.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_short_page_with_a_next_link_is_not_the_end() {
+    let sim = common::sim(still(1, 25)).await;
+    sim.add_fault(on_keys(Effect::SkipKeys).on_page(2));
+    let variables = common::sim_variables(&sim);
+    let lab = Lab::watching(sim, variables, FLAGS).await;
+    let scrape = lab.walked().await;
+    // what the second walk says is published, and page 3 with it
+    assert_eq!(shown(&scrape).len(), 24);
+    lab.stop().await.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn keys_without_an_id_are_counted_and_the_rest_stands() {
+    let sim = common::sim(still(1, 25)).await;
+    sim.add_fault(on_keys(Effect::MissingMembers {
+        members: vec!["apiKeyId".into()],
+    }));
+    let variables = common::sim_variables(&sim);
+    let lab = Lab::watching(sim, variables, FLAGS).await;
+    let scrape = lab.walked().await;
+    // every second key of pages with 10, 10 and 5
+    assert_eq!(scrape.sum("atlas_ai_keys_exporter_keys_dropped"), 12.0);
+    assert_eq!(shown(&scrape).len(), 13);
+    assert_eq!(scrape.sum("atlas_ai_keys_exporter_org_up"), 1.0);
+    lab.stop().await.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broken_date_costs_its_series_and_nothing_else() {
+    let sim = common::sim(still(1, 25)).await;
+    sim.add_fault(on_keys(Effect::BrokenDates));
+    let variables = common::sim_variables(&sim);
+    let lab = Lab::watching(sim, variables, FLAGS).await;
+    let scrape = lab.walked().await;
+    // every third key of pages with 10, 10 and 5
+    let broken = 3 + 3 + 1;
+    assert_eq!(
+        scrape.sum("atlas_ai_keys_exporter_keys_dropped"),
+        f64::from(broken)
+    );
+    assert_eq!(
+        shown(&scrape).len(),
+        25,
+        "the keys are known by name and status"
+    );
+    assert_eq!(
+        scrape.sum("mongodbatlas_ai_model_api_keys"),
+        25.0,
+        "and counted"
+    );
+    for family in ["created_timestamp_seconds", "used", "idle_seconds"] {
+        let count = scrape
+            .all(&format!("mongodbatlas_ai_model_api_key_{family}"))
+            .count();
+        assert_eq!(count, 18, "{family}: no value is made up");
+    }
+    lab.stop().await.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_organization_in_trouble_does_not_disturb_the_others() {
+    let sim = common::sim(still(3, 60)).await;
+    let orgs = sim.org_ids();
+    sim.add_fault(on_keys(status(403, BodyForm::Json, None)).on_org(&orgs[1]));
+    let variables = common::sim_variables(&sim);
+    let lab = Lab::watching(sim, variables, FLAGS).await;
+    let scrape = lab
+        .wait("two walks and a failure", |scrape| {
+            scrape.sum("atlas_ai_keys_exporter_org_up") == 2.0
+                && scrape.failures(&orgs[1], "forbidden") >= 1.0
+        })
+        .await;
+    assert_eq!(
+        scrape.get("atlas_ai_keys_exporter_org_up", &[("org_id", &orgs[1])]),
+        Some(0.0)
+    );
+    let (code, text) = lab.get("/-/ready").await;
+    assert_eq!(code, 503);
+    assert!(
+        text.contains(&orgs[1]) && !text.contains(&orgs[0]),
+        "{text}"
+    );
+    assert!(
+        scrape
+            .all("mongodbatlas_ai_model_api_keys")
+            .all(|series| series.labels["org_id"] != orgs[1])
+    );
+    lab.stop().await.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_version_that_atlas_lacks_falls_back_to_the_preview_once() {
+    let lab = Lab::start(
+        still(1, 25),
+        &[
+            "--atlas.api-version",
+            "2031-01-01",
+            "--atlas.page-size",
+            "10",
+        ],
+    )
+    .await;
+    let scrape = lab.walked().await;
+    assert_eq!(shown(&scrape), world(&lab.sim));
+    let refused = lab
+        .sim
+        .requests()
+        .iter()
+        .filter(|request| request.status == 406)
+        .count();
+    assert_eq!(refused, 1);
+    let retries = scrape.get(
+        "atlas_ai_keys_exporter_api_retries_total",
+        &[("reason", "not_acceptable")],
+    );
+    assert_eq!(retries, Some(1.0));
+    lab.stop().await.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_moment_of_trouble_does_not_cost_the_walk() {
+    let sim = common::sim(still(1, 25)).await;
+    sim.add_fault(on_keys(Effect::Reset).on_page(2).times(1));
+    sim.add_fault(
+        on_keys(status(502, BodyForm::Html, None))
+            .on_page(3)
+            .times(1),
+    );
+    let variables = common::sim_variables(&sim);
+    let lab = Lab::watching(sim, variables, FLAGS).await;
+    let scrape = lab.walked().await;
+    assert_eq!(
+        scrape.sum("atlas_ai_keys_exporter_org_poll_failures_total"),
+        0.0
+    );
+    assert_eq!(
+        scrape.get(
+            "atlas_ai_keys_exporter_api_retries_total",
+            &[("reason", "connection")]
+        ),
+        Some(1.0)
+    );
+    assert_eq!(
+        scrape.get(
+            "atlas_ai_keys_exporter_api_retries_total",
+            &[("reason", "server_error")]
+        ),
+        Some(1.0)
+    );
+    lab.stop().await.stop().await;
+}

@@ -1,0 +1,190 @@
+//! Each ending of a walk, on the client itself: how many requests it costs, and what it brings.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    missing_docs
+)]
+
+mod common;
+
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use atlas_ai_keys_exporter::atlas::{ApiKey, Endpoint, Error, KeyPage, Next, Problem};
+use atlas_ai_keys_exporter::poll::{Walk, WalkError, walk};
+use atlas_ai_keys_exporter::sim::{Effect, Fault, SimEndpoint};
+use common::{Lab, shown, still, world};
+
+/// How many requests for pages a walk of `keys` keys costs, 10 a page, and whether all came.
+async fn cost(keys: usize, effect: Option<Effect>) -> usize {
+    let sim = common::sim(still(1, keys)).await;
+    for effect in effect {
+        sim.add_fault(Fault::new(SimEndpoint::AiModelApiKeys, effect));
+    }
+    let variables = common::sim_variables(&sim);
+    let lab = Lab::watching(sim, variables, &["--atlas.page-size", "10"]).await;
+    let scrape = lab.walked().await;
+    assert_eq!(shown(&scrape), world(&lab.sim), "{keys} keys");
+    let sim = lab.stop().await;
+    let requests = sim.requests();
+    sim.stop().await;
+    requests
+        .iter()
+        .filter(|request| request.endpoint == SimEndpoint::AiModelApiKeys)
+        .count()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_walk_costs_the_fewest_requests_possible() {
+    for (keys, requests) in [
+        (0, 1),
+        (1, 1),
+        (10, 1),
+        (11, 2),
+        (20, 2),
+        (95, 10),
+        (100, 10),
+    ] {
+        assert_eq!(cost(keys, None).await, requests, "{keys} keys");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_links_a_full_page_is_no_end() {
+    for (keys, requests) in [(0, 1), (9, 1), (10, 2), (15, 2), (20, 3)] {
+        assert_eq!(
+            cost(keys, Some(Effect::NoLinks)).await,
+            requests,
+            "{keys} keys"
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_total_that_is_missing_or_too_low_costs_nothing_more() {
+    assert_eq!(cost(35, Some(Effect::NoTotalCount)).await, 4);
+    assert_eq!(cost(35, Some(Effect::TotalCount { value: 1 })).await, 4);
+}
+
+fn key(id: u32) -> ApiKey {
+    ApiKey {
+        id: id.to_string(),
+        ..ApiKey::default()
+    }
+}
+
+fn page(ids: impl IntoIterator<Item = u32>, next: Next, total: Option<u64>) -> KeyPage {
+    let keys: Vec<_> = ids.into_iter().map(key).collect();
+    KeyPage {
+        results: keys.len(),
+        keys,
+        malformed: Vec::new(),
+        next,
+        total,
+    }
+}
+
+async fn scripted(pages: Vec<Result<KeyPage, Error>>, size: u32) -> (Result<Walk, WalkError>, u32) {
+    let asked = AtomicU32::new(0);
+    let fetch = |number: u32| {
+        asked.fetch_add(1, Ordering::Relaxed);
+        let last = page([], Next::NotLinked, None);
+        let answer = pages.get(number as usize - 1).cloned().unwrap_or(Ok(last));
+        async move { answer }
+    };
+    let result = walk(fetch, size, 4).await;
+    (result, asked.into_inner())
+}
+
+#[tokio::test]
+async fn a_failed_page_leaves_nothing() {
+    let refused = Problem::Timeout(std::time::Duration::from_secs(1)).at(Endpoint::AiModelApiKeys);
+    let pages = vec![
+        Ok(page([1, 2], Next::Linked, Some(6))),
+        Err(refused.clone()),
+        Ok(page([5, 6], Next::NotLinked, Some(6))),
+    ];
+    let (result, _) = scripted(pages, 2).await;
+    assert_eq!(
+        result.unwrap_err(),
+        WalkError {
+            page: 2,
+            error: refused
+        }
+    );
+}
+
+#[tokio::test]
+async fn pages_that_repeat_for_ever_are_incomplete() {
+    let same = || Ok(page([1, 2], Next::Linked, None));
+    let (result, asked) = scripted(vec![same(), same(), same(), same()], 2).await;
+    let error = result.unwrap_err();
+    assert_eq!(
+        (error.page, error.error.problem.reason().as_str()),
+        (2, "incomplete")
+    );
+    assert_eq!(asked, 2, "and it is told at once");
+}
+
+#[tokio::test]
+async fn an_empty_page_ends_a_walk_even_if_it_names_a_next_one() {
+    let (result, asked) = scripted(
+        vec![
+            Ok(page([1, 2], Next::Linked, None)),
+            Ok(page([], Next::Linked, None)),
+        ],
+        2,
+    )
+    .await;
+    assert_eq!((result.unwrap().keys.len(), asked), (2, 2));
+}
+
+#[tokio::test]
+async fn of_a_key_that_comes_twice_the_later_page_is_believed() {
+    let mut renamed = key(2);
+    renamed.name = Some("new".into());
+    let mut second = page([3], Next::NotLinked, Some(3));
+    second.keys.push(renamed.clone());
+    let (result, _) = scripted(vec![Ok(page([1, 2], Next::Linked, Some(3))), Ok(second)], 2).await;
+    let walk = result.unwrap();
+    assert!(!walk.settled);
+    assert_eq!(walk.keys, [key(1), renamed, key(3)]);
+}
+
+#[tokio::test]
+async fn a_total_that_moves_is_not_settled_and_one_that_is_wrong_is() {
+    let walk_with = async |first, second| {
+        let pages = vec![
+            Ok(page([1, 2], Next::Linked, first)),
+            Ok(page([3], Next::NotLinked, second)),
+        ];
+        scripted(pages, 2).await.0.unwrap().settled
+    };
+    assert!(!walk_with(Some(3), Some(2)).await);
+    assert!(walk_with(Some(99), Some(99)).await);
+    assert!(walk_with(None, None).await);
+    assert!(walk_with(Some(3), None).await);
+}
+
+#[tokio::test]
+async fn no_more_than_four_pages_are_under_way() {
+    let (now, most) = (AtomicU32::new(0), AtomicU32::new(0));
+    let fetch = |number: u32| {
+        let (now, most) = (&now, &most);
+        async move {
+            most.fetch_max(now.fetch_add(1, Ordering::Relaxed) + 1, Ordering::Relaxed);
+            tokio::task::yield_now().await;
+            now.fetch_sub(1, Ordering::Relaxed);
+            let next = if number == 20 {
+                Next::NotLinked
+            } else {
+                Next::Linked
+            };
+            Ok(page([number], next, Some(20)))
+        }
+    };
+    let walk = walk(fetch, 1, 4).await.unwrap();
+    assert_eq!((walk.pages, walk.keys.len(), walk.settled), (20, 20, true));
+    assert_eq!(most.into_inner(), 4);
+}
