@@ -45,7 +45,7 @@ pub(crate) fn list(
     version: Version,
 ) -> Result<Value, Answer> {
     let (page, size) = call.query.page()?;
-    state.before_page();
+    state.before_page(page);
     let org = call.org.as_deref().and_then(|id| state.world.org(id));
     let org = org.ok_or_else(|| Answer::not_found(call.parts.uri.path()))?;
     // pages that overlap by one key repeat it, as they do when a key is created before them

@@ -111,7 +111,7 @@ pub(crate) struct State {
     hook_calls: u64,
 }
 
-type Hook = Box<dyn FnMut(u64, &mut World) + Send>;
+type Hook = Box<dyn FnMut(u64, u32, &mut World) + Send>;
 
 /// One request that the simulated Atlas has answered.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
@@ -138,10 +138,10 @@ impl Sim {
 
 impl State {
     /// Runs the test's hook before the keys are looked at.
-    pub(crate) fn before_page(&mut self) {
+    pub(crate) fn before_page(&mut self, page: u32) {
         self.hook_calls += 1;
         if let Some(hook) = &mut self.hook {
-            hook(self.hook_calls, &mut self.world);
+            hook(self.hook_calls, page, &mut self.world);
         }
     }
 }
@@ -221,13 +221,19 @@ impl SimHandle {
         self.sim.state().account.clone()
     }
 
+    /// Changes the credentials: rotates a secret, say.
+    pub fn with_account<T>(&self, change: impl FnOnce(&mut Account) -> T) -> T {
+        change(&mut self.sim.state().account)
+    }
+
     /// Looks at the world as it is now, or changes it.
     pub fn with_world<T>(&self, look: impl FnOnce(&mut World) -> T) -> T {
         look(&mut self.sim.state().world)
     }
 
-    /// Calls `hook` with the number of the call and the world, before each page of keys is cut.
-    pub fn before_each_page(&self, hook: impl FnMut(u64, &mut World) + Send + 'static) {
+    /// Calls `hook` with the number of the call, the page that is asked for and the world, before
+    /// each page of keys is cut.
+    pub fn before_each_page(&self, hook: impl FnMut(u64, u32, &mut World) + Send + 'static) {
         self.sim.state().hook = Some(Box::new(hook));
     }
 

@@ -1,0 +1,196 @@
+//! Bad input: every mistake at once, each with the value, where it came from and what would be right.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    missing_docs
+)]
+
+mod common;
+
+use common::Program;
+
+fn variables(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
+    pairs
+        .iter()
+        .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+        .collect()
+}
+
+fn fails(arguments: &[&str], pairs: &[(&str, &str)]) -> (Option<i32>, String) {
+    let (code, output, _) = Program::exporter(arguments, &variables(pairs)).finish();
+    (code, output)
+}
+
+const GOOD: &[(&str, &str)] = &[
+    ("MONGODB_ATLAS_ORG_ID", "32b6e34b3d91647abb20e7b8"),
+    ("MONGODB_ATLAS_ACCESS_TOKEN", "token"),
+];
+
+#[test]
+fn every_mistake_is_listed() {
+    let (code, output) = fails(
+        &[
+            "--atlas.org-id=nonsense",
+            "--atlas.base-url=http://cloud.mongodb.com",
+            "--atlas.api-version=latest",
+            "--atlas.timeout=-1s",
+            "--atlas.page-size=501",
+            "--metrics.idle-thresholds=7d,soon",
+            "--web.listen-address=nowhere",
+            "--web.telemetry-path=/",
+            "--log.level=loud",
+            "--log.format=xml",
+        ],
+        &[("ATLAS_AI_KEYS_EXPORTER_ATLAS_POLL_INTERVAL", "0s")],
+    );
+    assert_eq!(code, Some(2), "{output}");
+    for part in [
+        "--atlas.org-id: \"nonsense\" will not do; it must be an organization id, 24 hexadecimal digits",
+        "--atlas.base-url: \"http://cloud.mongodb.com\" will not do; it must be an https address",
+        "--atlas.api-version: \"latest\" will not do; it must be preview or a date",
+        "environment variable ATLAS_AI_KEYS_EXPORTER_ATLAS_POLL_INTERVAL: \"0s\" will not do; it must be a duration from 1s",
+        "--atlas.timeout: \"-1s\"",
+        "--atlas.page-size: \"501\" will not do; it must be a whole number from 1 to 500",
+        "--metrics.idle-thresholds: \"7d,soon\"",
+        "--web.listen-address: \"nowhere\"",
+        "--web.telemetry-path: \"/\"",
+        "--log.level: \"loud\" will not do; it must be one of error, warn, info, debug, trace",
+        "--log.format: \"xml\" will not do; it must be logfmt or json",
+        "no credential: give one of: a service account",
+        "wrong in 12 places",
+    ] {
+        assert!(output.contains(part), "{part}\n{output}");
+    }
+}
+
+#[test]
+fn a_missing_credential_says_the_three_ways() {
+    let (code, output) = fails(&[], &GOOD[..1]);
+    assert_eq!(code, Some(2));
+    for part in [
+        "MONGODB_ATLAS_CLIENT_ID and MONGODB_ATLAS_CLIENT_SECRET, recommended",
+        "MONGODB_ATLAS_PUBLIC_API_KEY and MONGODB_ATLAS_PRIVATE_API_KEY",
+        "MONGODB_ATLAS_ACCESS_TOKEN",
+    ] {
+        assert!(output.contains(part), "{output}");
+    }
+}
+
+#[test]
+fn a_credential_that_cannot_be_read_is_named_and_not_shown() {
+    let (code, output) = fails(
+        &[],
+        &[
+            GOOD[0],
+            ("MONGODB_ATLAS_CLIENT_ID", "some-id"),
+            ("MONGODB_ATLAS_CLIENT_SECRET_FILE", "/nonexistent/secret"),
+        ],
+    );
+    assert_eq!(code, Some(2));
+    assert!(
+        output.contains("file /nonexistent/secret cannot be read"),
+        "{output}"
+    );
+    let (_, output) = fails(&[], &[GOOD[0], ("MONGODB_ATLAS_ACCESS_TOKEN", "tok\nen")]);
+    assert!(
+        output.contains(
+            "environment variable MONGODB_ATLAS_ACCESS_TOKEN holds something that is no secret"
+        ),
+        "{output}"
+    );
+    assert!(
+        !output.contains("tok\n") && !output.contains("tok\\n"),
+        "{output}"
+    );
+}
+
+#[test]
+fn organizations_are_needed_and_not_named_twice() {
+    let (code, output) = fails(&[], &GOOD[1..]);
+    assert_eq!(code, Some(2));
+    assert!(
+        output.contains("no organization to watch: give --atlas.org-id"),
+        "{output}"
+    );
+    let twice = "32b6e34b3d91647abb20e7b8,32b6e34b3d91647abb20e7b8";
+    let (code, output) = fails(&[], &[("MONGODB_ATLAS_ORG_ID", twice), GOOD[1]]);
+    assert_eq!(code, Some(2));
+    assert!(
+        output.contains("environment variable MONGODB_ATLAS_ORG_ID: \"32b6e34b3d91647abb20e7b8\"")
+            && output.contains("twice"),
+        "{output}"
+    );
+}
+
+#[test]
+fn unknown_flags_and_commands_are_refused() {
+    for arguments in [
+        &["--no-such-flag"][..],
+        &["no-such-command"],
+        &["--sim.seed", "1"],
+        &["--atlas.client-secret", "x"],
+    ] {
+        let (code, output) = fails(arguments, GOOD);
+        assert_eq!(code, Some(2), "{output}");
+        assert!(output.contains(arguments[0]), "{output}");
+    }
+}
+
+#[test]
+fn the_simulated_atlas_checks_its_flags_too() {
+    let (code, output) = fails(
+        &[
+            "sim",
+            "--sim.seed=x",
+            "--sim.orgs=0",
+            "--sim.scenario=storm",
+            "--sim.speed=-1",
+        ],
+        &[],
+    );
+    assert_eq!(code, Some(2));
+    for part in [
+        "--sim.seed",
+        "--sim.orgs",
+        "calm, stale, outage, throttled, revoked, churn",
+        "--sim.speed",
+    ] {
+        assert!(output.contains(part), "{output}");
+    }
+}
+
+#[test]
+fn a_port_in_use_is_a_clear_error() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let (code, output) = fails(&["--web.listen-address", &address], GOOD);
+    assert_eq!(code, Some(1), "{output}");
+    assert!(
+        output.contains(&format!("cannot listen on {address}")) && output.contains("in use"),
+        "{output}"
+    );
+}
+
+#[test]
+fn help_shows_every_flag_with_default_and_variable() {
+    let (code, output) = fails(&["--help"], &[]);
+    assert_eq!(code, Some(0));
+    for flag in atlas_ai_keys_exporter::cli::FLAGS {
+        assert!(
+            output.contains(&format!("--{} <{}>", flag.name, flag.value)),
+            "{}",
+            flag.name
+        );
+        assert!(output.contains(flag.variable), "{}", flag.variable);
+        assert!(
+            flag.default.is_none_or(|default| output.contains(default)),
+            "{}",
+            flag.name
+        );
+    }
+    let (code, output) = fails(&["--version"], &[]);
+    assert_eq!(code, Some(0));
+    assert!(output.contains(env!("CARGO_PKG_VERSION")), "{output}");
+}

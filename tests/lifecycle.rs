@@ -1,0 +1,235 @@
+//! Starting, being ready, ending.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    missing_docs
+)]
+
+mod common;
+
+use std::io::Write as _;
+use std::time::{Duration, Instant};
+
+use atlas_ai_keys_exporter::clock::Clock;
+use atlas_ai_keys_exporter::sim::{Effect, Fault, SimEndpoint};
+use common::{Lab, Program, get, sim_variables, still};
+use jiff::{SignedDuration, Timestamp};
+use rustix::process::Signal;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+
+const FIVE_SECONDS: Duration = Duration::from_secs(5);
+
+#[tokio::test(flavor = "multi_thread")]
+async fn it_ends_within_five_seconds_whatever_atlas_does() {
+    for (signal, hangs) in [
+        (Signal::TERM, SimEndpoint::AiModelApiKeys),
+        (Signal::INT, SimEndpoint::Token),
+        (Signal::TERM, SimEndpoint::Revoke),
+    ] {
+        let sim = common::sim(still(1, 5)).await;
+        sim.add_fault(Fault::new(hangs, Effect::Delay { seconds: 3600.0 }));
+        let mut program =
+            Program::exporter(&["--web.listen-address=127.0.0.1:0"], &sim_variables(&sim));
+        if hangs == SimEndpoint::Revoke {
+            program.wait_for("walk complete");
+        } else {
+            program.wait_for("address=");
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+        program.signal(signal);
+        let (code, output, took) = program.finish();
+        assert_eq!(code, Some(0), "{output}");
+        assert!(took < FIVE_SECONDS, "{took:?}: {output}");
+        sim.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_scrape_under_way_is_finished_and_a_stalled_one_does_not_hold_it_up() {
+    let sim = common::sim(still(1, 20_000)).await;
+    let mut program =
+        Program::exporter(&["--web.listen-address=127.0.0.1:0"], &sim_variables(&sim));
+    let address = program.wait_for("address=");
+    program.wait_for("walk complete");
+    // one client reads slowly, another not at all
+    let request = format!("GET /metrics HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+    let connect = || {
+        let mut stream = std::net::TcpStream::connect(&address).unwrap();
+        stream.write_all(request.as_bytes()).unwrap();
+        stream
+    };
+    let (slow, stalled) = (connect(), connect());
+    let reader = std::thread::spawn(move || {
+        let mut text = Vec::new();
+        let mut chunk = vec![0; 1 << 20];
+        let mut slow = slow;
+        loop {
+            let read = std::io::Read::read(&mut slow, &mut chunk).unwrap();
+            if read == 0 {
+                return text;
+            }
+            text.extend_from_slice(&chunk[..read]);
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    });
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    program.signal(Signal::TERM);
+    let (code, output, took) = program.finish();
+    assert_eq!(code, Some(0), "{output}");
+    assert!(took < FIVE_SECONDS, "{took:?}");
+    let text = String::from_utf8(reader.join().unwrap()).unwrap();
+    assert!(
+        text.trim_end().ends_with("\r\n0"),
+        "the last chunk came: {:?}",
+        &text[text.len().saturating_sub(80)..]
+    );
+    assert!(text.contains("process_threads"), "the whole scrape came");
+    drop(stalled);
+    sim.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn it_serves_before_atlas_answers_and_is_ready_after() {
+    let sim = common::sim(still(2, 20)).await;
+    let orgs = sim.org_ids();
+    sim.add_fault(
+        Fault::new(SimEndpoint::AiModelApiKeys, Effect::Delay { seconds: 1.5 }).on_org(&orgs[1]),
+    );
+    let variables = sim_variables(&sim);
+    let lab = Lab::watching(sim, variables, &[]).await;
+    let scrape = lab.scrape().await;
+    assert_eq!(
+        scrape.get("atlas_ai_keys_exporter_org_up", &[("org_id", &orgs[1])]),
+        Some(0.0),
+        "not up before the first walk"
+    );
+    assert_eq!(lab.get("/-/healthy").await.0, 200);
+    lab.wait("the first organization", |scrape| {
+        scrape.sum("atlas_ai_keys_exporter_org_up") == 1.0
+    })
+    .await;
+    let (status, text) = lab.get("/-/ready").await;
+    assert_eq!(status, 503);
+    assert!(
+        text.contains(&orgs[1]) && !text.contains(&orgs[0]),
+        "{text}"
+    );
+    lab.walked().await;
+    assert_eq!(lab.get("/-/ready").await.0, 200);
+    lab.stop().await.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn other_paths_and_methods_are_refused() {
+    let lab = Lab::start(still(1, 5), &["--web.telemetry-path=/m"]).await;
+    assert_eq!(lab.get("/metrics").await.0, 404);
+    assert_eq!(lab.get("/m").await.0, 200);
+    let (status, page) = lab.get("/").await;
+    assert!(status == 200 && page.contains("href=\"/m\""), "{page}");
+    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    let answer = client.post(format!("{}/m", lab.base)).send().await.unwrap();
+    assert_eq!(answer.status(), 405);
+    assert_eq!(answer.headers()["allow"], "GET,HEAD");
+    let answer = client.head(format!("{}/m", lab.base)).send().await.unwrap();
+    assert_eq!(answer.status(), 200);
+    assert_eq!(
+        answer.headers()["content-type"],
+        "text/plain; version=0.0.4; charset=utf-8"
+    );
+    lab.stop().await.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_clock_that_jumps_makes_no_negative_age_and_stops_nothing() {
+    let jump = Arc::new(AtomicI64::new(0));
+    let read = Arc::clone(&jump);
+    let clock = Clock::custom(move || {
+        Timestamp::now() + SignedDuration::from_hours(read.load(Ordering::Relaxed))
+    });
+    let sim = common::sim(still(1, 30)).await;
+    let variables = sim_variables(&sim);
+    let lab = Lab::with_clock(sim, variables, &["--atlas.poll-interval", "1s"], clock).await;
+    lab.walked().await;
+    for hours in [24 * 365 * 3, -24 * 365 * 3] {
+        jump.store(hours, Ordering::Relaxed);
+        let before = lab.sim.requests().len();
+        let begun = Instant::now();
+        while lab.sim.requests().len() < before + 2 {
+            assert!(
+                begun.elapsed() < FIVE_SECONDS,
+                "polling goes on, {hours} hours off"
+            );
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        let scrape = lab.scrape().await;
+        assert!(
+            scrape
+                .values("mongodbatlas_ai_model_api_key_idle_seconds")
+                .iter()
+                .all(|age| *age >= 0.0)
+        );
+        assert_eq!(
+            scrape.sum("atlas_ai_keys_exporter_org_poll_failures_total"),
+            0.0
+        );
+    }
+    assert_eq!(
+        lab.scrape()
+            .await
+            .sum("mongodbatlas_ai_model_api_key_last_used_age_seconds"),
+        0.0,
+        "times to come have the age 0"
+    );
+    lab.stop().await.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_demo_shows_three_organizations_and_their_keys() {
+    let mut program = Program::exporter(&["demo", "--web.listen-address=127.0.0.1:0"], &[]);
+    let url = program.wait_for("metrics          ");
+    let begun = Instant::now();
+    let scrape = loop {
+        let scrape = common::Scrape::parse(&get(&url).await.1);
+        if scrape.sum("atlas_ai_keys_exporter_org_up") == 3.0 {
+            break scrape;
+        }
+        assert!(begun.elapsed() < common::PATIENCE);
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    };
+    let keys = scrape.sum("mongodbatlas_ai_model_api_keys");
+    assert!((1190.0..1210.0).contains(&keys), "{keys}");
+    program.signal(Signal::INT);
+    let (code, output, took) = program.finish();
+    assert_eq!(code, Some(0), "{output}");
+    assert!(took < FIVE_SECONDS);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn retry_after_is_waited_for() {
+    let sim = common::sim(still(1, 5)).await;
+    let limited = Effect::Status {
+        status: 429,
+        body: atlas_ai_keys_exporter::sim::BodyForm::Json,
+        retry_after: Some(3),
+    };
+    sim.add_fault(Fault::new(SimEndpoint::AiModelApiKeys, limited).times(1));
+    let variables = sim_variables(&sim);
+    let lab = Lab::watching(sim, variables, &["--atlas.poll-interval", "1s"]).await;
+    let begun = Instant::now();
+    lab.walked().await;
+    assert!(
+        begun.elapsed() >= Duration::from_secs(3),
+        "{:?}",
+        begun.elapsed()
+    );
+    let scrape = lab.scrape().await;
+    assert_eq!(
+        scrape.sum("atlas_ai_keys_exporter_api_throttled_seconds_total"),
+        3.0,
+        "and the waiting is visible"
+    );
+    lab.stop().await.stop().await;
+}

@@ -1,0 +1,250 @@
+//! Whatever happens between and within walks, what is published is a truth: every key as the
+//! simulated Atlas held it at some moment of the walk, and no key lost that pages do not lose.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    missing_docs
+)]
+
+mod common;
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use atlas_ai_keys_exporter::atlas::{
+    Client, ClientConfig, Endpoint, Observer, Outcome, Retry, TokenOutcome, Version,
+};
+use atlas_ai_keys_exporter::clock::Clock;
+use atlas_ai_keys_exporter::credentials::{self, Environment};
+use atlas_ai_keys_exporter::ids::OrgId;
+use atlas_ai_keys_exporter::inventory::{Inventory, Shelf};
+use atlas_ai_keys_exporter::metrics::{Exposition, Own};
+use atlas_ai_keys_exporter::poll;
+use atlas_ai_keys_exporter::sim::{BodyForm, Effect, Fault, SimEndpoint, SimHandle, World};
+use common::{Scrape, shown, still, truth};
+use jiff::Timestamp;
+use proptest::prelude::*;
+
+type Keys = BTreeMap<String, (String, String, Option<String>)>;
+
+const PAGE: u32 = 5;
+
+#[derive(Debug, Clone)]
+enum Happening {
+    Create,
+    Delete(prop::sample::Index),
+    Rename(prop::sample::Index, String),
+    Use(prop::sample::Index),
+    Toggle(prop::sample::Index),
+}
+
+fn happening() -> impl Strategy<Value = Happening> {
+    let index = any::<prop::sample::Index>;
+    prop_oneof![
+        2 => Just(Happening::Create),
+        3 => index().prop_map(Happening::Delete),
+        1 => (index(), "\\PC{1,20}").prop_map(|(i, name)| Happening::Rename(i, name)),
+        2 => index().prop_map(Happening::Use),
+        1 => index().prop_map(Happening::Toggle),
+    ]
+}
+
+fn effect() -> impl Strategy<Value = Effect> {
+    let status = |status| Effect::Status {
+        status,
+        body: BodyForm::Json,
+        retry_after: None,
+    };
+    prop_oneof![
+        Just(status(503)),
+        Just(status(404)),
+        Just(Effect::InvalidJson),
+        Just(Effect::CutBody),
+        Just(Effect::RepeatKeys),
+        Just(Effect::NoLinks),
+        Just(Effect::NoTotalCount),
+        (-2_i64..60).prop_map(|value| Effect::TotalCount { value }),
+        Just(Effect::RateLimitZero),
+    ]
+}
+
+fn happen(world: &mut World, org: &str, what: &Happening) {
+    let pick = |world: &World, index: &prop::sample::Index| {
+        let keys = world.keys(org);
+        (!keys.is_empty()).then(|| index.get(keys).id.clone())
+    };
+    match what {
+        Happening::Create => drop(world.create(org, "new")),
+        Happening::Delete(index) => {
+            pick(world, index).map(|id| world.delete(org, &id));
+        }
+        Happening::Rename(index, name) => {
+            pick(world, index).map(|id| world.rename(org, &id, name));
+        }
+        Happening::Use(index) => {
+            pick(world, index).map(|id| world.use_key(org, &id));
+        }
+        Happening::Toggle(index) => {
+            pick(world, index).map(|id| world.set_status(org, &id, "INACTIVE"));
+        }
+    }
+}
+
+struct Deaf;
+
+impl Observer for Deaf {
+    fn request(&self, _: Endpoint, _: Outcome, _: Duration) {}
+    fn retry(&self, _: Endpoint, _: Retry) {}
+    fn rate_limit(&self, _: Endpoint, _: &OrgId, _: Option<u64>, _: Option<u64>) {}
+    fn token(&self, _: &str, _: TokenOutcome) {}
+    fn token_ends(&self, _: &str, _: Timestamp) {}
+}
+
+fn client(sim: &SimHandle) -> Client {
+    let environment = Environment::fixed(common::sim_variables(sim));
+    let config = ClientConfig {
+        name: "default".into(),
+        credential: credentials::find(&environment).unwrap(),
+        base_url: reqwest::Url::parse(&format!("{}/", sim.base_url())).unwrap(),
+        version: Version::Date("2025-03-12".into()),
+        timeout: Duration::from_secs(10),
+    };
+    Client::new(config, Arc::new(Deaf), Clock::system()).unwrap()
+}
+
+fn expose(inventory: &Arc<Inventory>) -> Keys {
+    let shelf = Shelf::default();
+    shelf.put(Arc::clone(inventory));
+    let own = Arc::new(Own::new().unwrap());
+    let text = Exposition::new(own, shelf.all(), [].into(), Timestamp::now()).whole();
+    shown(&Scrape::parse(&String::from_utf8(text).unwrap()))
+}
+
+/// The world before each page that was cut, and at the end.
+#[derive(Default)]
+struct History {
+    snapshots: Vec<Keys>,
+    /// Where the walk begins that is published.
+    last_walk: usize,
+}
+
+fn check(published: &Keys, history: &History, pages: u32) -> Result<(), TestCaseError> {
+    let held = |id: &str| -> Vec<Option<&(String, String, Option<String>)>> {
+        history.snapshots.iter().map(|keys| keys.get(id)).collect()
+    };
+    for (id, key) in published {
+        prop_assert!(
+            held(id).into_iter().any(|version| version == Some(key)),
+            "{id} was never {key:?}"
+        );
+    }
+    let first = &history.snapshots[0];
+    let unchanged = |id: &str, key| held(id).into_iter().all(|version| version == Some(key));
+    let lost = first
+        .iter()
+        .filter(|(id, key)| unchanged(id, key) && !published.contains_key(*id))
+        .count();
+    // a deletion while the published walk runs moves every later key to an earlier place, at most
+    // one over the border of each page that was read already; nothing else can hide a key
+    let walk = &history.snapshots[history.last_walk..];
+    let gone = |pair: &[Keys]| {
+        pair[0]
+            .keys()
+            .filter(|id| !pair[1].contains_key(*id))
+            .count()
+    };
+    let deleted: usize = walk.windows(2).map(gone).sum();
+    prop_assert!(
+        lost <= deleted * pages as usize,
+        "{lost} unchanged keys lost with {deleted} deletions"
+    );
+    prop_assert!(
+        u64::from(pages) >= (published.len() as u64).div_ceil(u64::from(PAGE)),
+        "{pages} pages"
+    );
+    Ok(())
+}
+
+async fn play(
+    keys: usize,
+    rounds: Vec<Vec<(u64, Happening)>>,
+    faults: Vec<(usize, Effect, u32)>,
+) -> Result<(), TestCaseError> {
+    let sim = common::sim(still(1, keys)).await;
+    let org = sim.org_ids()[0].clone();
+    let org_id = OrgId::parse(&org).unwrap();
+    let client = client(&sim);
+    let mut previous: Option<Arc<Inventory>> = None;
+    for (number, plan) in rounds.into_iter().enumerate() {
+        sim.clear_faults();
+        for (_, effect, page) in faults.iter().filter(|(round, ..)| *round == number) {
+            sim.add_fault(
+                Fault::new(SimEndpoint::AiModelApiKeys, effect.clone())
+                    .on_page(*page)
+                    .times(1),
+            );
+        }
+        let history = Arc::new(Mutex::new(History::default()));
+        let (recorder, org_of_hook) = (Arc::clone(&history), org.clone());
+        let begun = Mutex::new(None);
+        sim.before_each_page(move |call, page, world| {
+            let call = call - *begun.lock().unwrap().get_or_insert(call);
+            let mut history = recorder.lock().unwrap();
+            if page == 1 {
+                history.last_walk = history.snapshots.len();
+            }
+            history.snapshots.push(truth(world.keys(&org_of_hook)));
+            for (_, what) in plan.iter().filter(|(at, _)| *at == call) {
+                happen(world, &org_of_hook, what);
+                history.snapshots.push(truth(world.keys(&org_of_hook)));
+            }
+        });
+        let read = poll::read(
+            &client,
+            &org_id,
+            PAGE,
+            &Clock::system(),
+            previous.as_deref(),
+        )
+        .await;
+        let Ok(report) = read else {
+            // nothing is published, and what stood still stands
+            continue;
+        };
+        let inventory = Arc::new(report.inventory);
+        check(&expose(&inventory), &history.lock().unwrap(), report.pages)?;
+        previous = Some(inventory);
+    }
+    client.close().await;
+    prop_assert_eq!(sim.live_tokens(), 0);
+    sim.stop().await;
+    Ok(())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 96, max_shrink_iters: 200, ..ProptestConfig::default() })]
+
+    #[test]
+    fn what_is_published_was_true(
+        keys in 0_usize..40,
+        rounds in prop::collection::vec(prop::collection::vec((0_u64..16, happening()), 0..6), 1..4),
+        faults in prop::collection::vec((0_usize..3, effect(), 1_u32..9), 0..3),
+    ) {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        runtime.block_on(play(keys, rounds, faults))?;
+    }
+
+    #[test]
+    fn without_deletions_no_key_is_ever_lost(
+        keys in 0_usize..40,
+        rounds in prop::collection::vec(prop::collection::vec((0_u64..16, happening().prop_filter("no deletion", |what| !matches!(what, Happening::Delete(_)))), 0..6), 1..4),
+        faults in prop::collection::vec((0_usize..3, effect(), 1_u32..9), 0..3),
+    ) {
+        // with no deletion the bound on lost keys is zero
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        runtime.block_on(play(keys, rounds, faults))?;
+    }
+}
