@@ -18,7 +18,7 @@ async fn requests(fault: Option<Effect>) -> usize {
         ..still(1, 100_000)
     };
     let sim = common::sim(config).await;
-    for effect in fault {
+    if let Some(effect) = fault {
         sim.add_fault(Fault::new(SimEndpoint::AiModelApiKeys, effect));
     }
     let variables = common::sim_variables(&sim);

@@ -194,7 +194,7 @@ async fn changes_nothing(effect: Effect) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn oddities_that_change_nothing() {
-    join_all([
+    join_all(vec![
         changes_nothing(Effect::NoRateLimitHeaders),
         changes_nothing(Effect::RateLimitZero),
         changes_nothing(Effect::TotalCount { value: 0 }),

@@ -19,7 +19,7 @@ use common::{Lab, shown, still, world};
 /// How many requests for pages a walk of `keys` keys costs, 10 a page, and whether all came.
 async fn cost(keys: usize, effect: Option<Effect>) -> usize {
     let sim = common::sim(still(1, keys)).await;
-    for effect in effect {
+    if let Some(effect) = effect {
         sim.add_fault(Fault::new(SimEndpoint::AiModelApiKeys, effect));
     }
     let variables = common::sim_variables(&sim);

@@ -13,6 +13,8 @@
     reason = "each test uses a part of this, and a test may panic"
 )]
 
+pub mod prometheus;
+
 use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::process::{Child, Command, Stdio};

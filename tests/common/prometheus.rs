@@ -1,0 +1,87 @@
+//! A real Prometheus, as a child of the test that asks it.
+
+use std::collections::BTreeMap;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use reqwest::Url;
+use serde_json::Value;
+
+use super::{PATIENCE, Program, free_port, get};
+
+/// A running Prometheus, which ends with this value.
+pub struct Prometheus {
+    _program: Program,
+    base: String,
+    _storage: tempfile::TempDir,
+}
+
+/// One answer to a query: the labels, the time and the value.
+pub struct Sample {
+    pub labels: BTreeMap<String, String>,
+    pub value: f64,
+}
+
+impl Prometheus {
+    /// A Prometheus that scrapes `target` every second.
+    pub fn scraping(target: &str) -> Self {
+        let storage = tempfile::tempdir().unwrap();
+        let config = storage.path().join("prometheus.yml");
+        let text = format!(
+            "scrape_configs:\n- job_name: atlas-ai-keys\n  scrape_interval: 1s\n  static_configs:\n  - targets: ['{target}']\n"
+        );
+        std::fs::write(&config, text).unwrap();
+        let base = format!("127.0.0.1:{}", free_port());
+        let mut command = Command::new("prometheus");
+        command
+            .arg(format!("--config.file={}", config.display()))
+            .arg(format!(
+                "--storage.tsdb.path={}",
+                storage.path().join("data").display()
+            ))
+            .arg(format!("--web.listen-address={base}"));
+        let mut program = Program::start(command);
+        program.wait_for("Server is ready to receive web requests");
+        Self {
+            _program: program,
+            base: format!("http://{base}"),
+            _storage: storage,
+        }
+    }
+
+    pub async fn query(&self, query: &str) -> Vec<Sample> {
+        let url =
+            Url::parse_with_params(&format!("{}/api/v1/query", self.base), [("query", query)])
+                .unwrap();
+        let (status, text) = get(url.as_str()).await;
+        assert_eq!(status, 200, "{query}: {text}");
+        let answer: Value = serde_json::from_str(&text).unwrap();
+        let results = answer["data"]["result"].as_array().unwrap();
+        results
+            .iter()
+            .map(|result| Sample {
+                labels: serde_json::from_value(result["metric"].clone()).unwrap(),
+                value: result["value"][1].as_str().unwrap().parse().unwrap(),
+            })
+            .collect()
+    }
+
+    /// Asks until there is an answer.
+    pub async fn answer(&self, query: &str) -> Vec<Sample> {
+        let begun = Instant::now();
+        loop {
+            let samples = self.query(query).await;
+            if !samples.is_empty() {
+                return samples;
+            }
+            assert!(begun.elapsed() < PATIENCE, "no answer to {query}");
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+    }
+
+    pub async fn number(&self, query: &str) -> f64 {
+        let samples = self.answer(query).await;
+        assert_eq!(samples.len(), 1, "{query}");
+        samples[0].value
+    }
+}

@@ -1,0 +1,69 @@
+//! What the release binary takes of a machine's memory. `make test` builds it.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    missing_docs
+)]
+
+mod common;
+
+use std::path::Path;
+use std::process::Command;
+
+use atlas_ai_keys_exporter::sim::SimConfig;
+use common::{Program, get, sim_variables};
+
+/// The most that 1,200 keys may take, in KiB.
+const BOUND: u64 = 16 << 10;
+
+fn resident(pid: u32, member: &str) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status
+        .lines()
+        .find(|line| line.starts_with(member))
+        .unwrap();
+    line.split_whitespace().nth(1).unwrap().parse().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn twelve_hundred_keys_fit_into_sixteen_mebibytes() {
+    // the release binary lies beside the one that tests are built with
+    let debug = Path::new(env!("CARGO_BIN_EXE_atlas-ai-keys-exporter"));
+    let release = debug
+        .parent()
+        .and_then(Path::parent)
+        .unwrap()
+        .join("release")
+        .join(debug.file_name().unwrap());
+    assert!(
+        release.exists(),
+        "`cargo build --release` first, as `make test` does"
+    );
+    let sim = common::sim(SimConfig::default()).await;
+    let mut command = Command::new(release);
+    command
+        .args([
+            "--web.listen-address=127.0.0.1:0",
+            "--atlas.poll-interval=1s",
+        ])
+        .env_clear()
+        .envs(sim_variables(&sim));
+    let mut exporter = Program::start(command);
+    let address = exporter.wait_for("address=");
+    for _ in 0..200 {
+        get(&format!("http://{address}/metrics")).await;
+    }
+    let begun = std::time::Instant::now();
+    while exporter.output().matches("walk complete").count() < 9 {
+        assert!(begun.elapsed() < common::PATIENCE);
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    let (now, most) = (
+        resident(exporter.pid(), "VmRSS:"),
+        resident(exporter.pid(), "VmHWM:"),
+    );
+    assert!(most < BOUND, "{now} KiB now, {most} KiB at most");
+    sim.stop().await;
+}
