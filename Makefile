@@ -21,7 +21,7 @@ lint: ## formatting and clippy, warnings as errors
 	$(CARGO) clippy --locked --all-targets --features real-programs -- -D warnings
 
 bench: ## what a scrape and a walk cost, each as a ratio in one run
-	$(CARGO) bench --locked
+	$(CARGO) bench --locked --benches
 
 programs:
 	@tests/install-programs

@@ -204,6 +204,7 @@ async fn oddities_that_change_nothing() {
         changes_nothing(Effect::NoTotalCount),
         changes_nothing(Effect::NoLinks),
         changes_nothing(Effect::Secret),
+        changes_nothing(Effect::Gzip),
         changes_nothing(Effect::Drip {
             bytes: 4000,
             every_ms: 1,

@@ -9,10 +9,16 @@
 
 mod common;
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+
+use atlas_ai_keys_exporter::clock::Clock;
 use atlas_ai_keys_exporter::sim::{BucketSize, ChangeKind, SimConfig, SimHandle};
 use common::still;
+use jiff::{SignedDuration, Timestamp};
 use reqwest::{Client, Method, Response, StatusCode};
 use serde_json::{Value, json};
+use tokio::net::TcpListener;
 
 const STABLE: &str = "application/vnd.atlas.2025-03-12+json";
 const PREVIEW: &str = "application/vnd.atlas.preview+json";
@@ -26,8 +32,11 @@ struct Atlas {
 
 impl Atlas {
     async fn with(config: SimConfig) -> Self {
+        Self::around(common::sim(config).await)
+    }
+
+    fn around(sim: SimHandle) -> Self {
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let sim = common::sim(config).await;
         let org = sim.org_ids()[0].clone();
         let http = Client::builder()
             .no_proxy()
@@ -361,7 +370,46 @@ async fn tokens_are_made_counted_and_revoked() {
 }
 
 #[tokio::test]
-async fn a_hundred_tokens_are_the_most_and_fifty_a_minute() {
+async fn a_hundred_live_tokens_are_the_most() {
+    let minutes = Arc::new(AtomicI64::new(0));
+    let read = Arc::clone(&minutes);
+    let clock = Clock::custom(move || {
+        Timestamp::UNIX_EPOCH + SignedDuration::from_mins(read.load(Ordering::Relaxed))
+    });
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let sim = SimHandle::start(listener, &still(1, 5), clock).unwrap();
+    let atlas = Atlas::around(sim);
+    let account = atlas.sim.account();
+    let mint = async || {
+        let (id, secret) = (&account.client_id, &account.client_secret);
+        atlas
+            .token(id, secret, "grant_type=client_credentials")
+            .await
+    };
+    for number in 0..100 {
+        // some forty a minute, so that the bucket of the minting is no matter
+        minutes.store(number / 40, Ordering::Relaxed);
+        assert_eq!(mint().await.0, 200, "token {number}");
+    }
+    minutes.store(10, Ordering::Relaxed);
+    let (status, body) = mint().await;
+    assert_eq!(
+        (status.as_u16(), &body["error"]),
+        (403, &json!("access_denied"))
+    );
+    assert!(
+        body["error_description"]
+            .as_str()
+            .unwrap()
+            .starts_with("Access Token limit reached.")
+    );
+    minutes.store(61, Ordering::Relaxed);
+    assert_eq!(mint().await.0, 200, "the first ones have ended");
+    atlas.sim.stop().await;
+}
+
+#[tokio::test]
+async fn fifty_tokens_a_minute_are_the_most() {
     let atlas = Atlas::with(still(1, 5)).await;
     let account = atlas.sim.account();
     let mut refused = None;

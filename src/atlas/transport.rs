@@ -129,28 +129,29 @@ impl Transport {
 
 /// The last cause of an error, which is the one that says something.
 fn chain(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut cause = error;
-    while let Some(next) = cause.source() {
-        cause = next;
-    }
-    cause.to_string()
+    causes(error)
+        .last()
+        .map_or_else(String::new, ToString::to_string)
 }
 
-fn causes<'a>(
-    error: &'a (dyn std::error::Error + 'static),
-) -> impl Iterator<Item = &'a (dyn std::error::Error + 'static)> {
-    std::iter::successors(Some(error), |error| error.source())
+type Cause<'a> = &'a (dyn std::error::Error + 'static);
+
+/// An error and its causes. [`std::io::Error`] names the source of the error that it wraps, not
+/// the wrapped one, which may itself be another `io::Error` around what matters.
+fn causes(error: Cause<'_>) -> impl Iterator<Item = Cause<'_>> {
+    std::iter::successors(Some(error), |error| {
+        let wrapped = error
+            .downcast_ref::<std::io::Error>()
+            .and_then(std::io::Error::get_ref);
+        match wrapped {
+            Some(wrapped) => Some(wrapped as Cause<'_>),
+            None => error.source(),
+        }
+    })
 }
 
 fn is_tls(error: &reqwest::Error) -> bool {
-    causes(error).any(|cause| {
-        // rustls comes wrapped in io::Error, whose source is that of the wrapped error
-        cause.is::<rustls::Error>()
-            || cause
-                .downcast_ref::<std::io::Error>()
-                .and_then(std::io::Error::get_ref)
-                .is_some_and(<dyn std::error::Error + Send + Sync>::is::<rustls::Error>)
-    })
+    causes(error).any(<dyn std::error::Error>::is::<rustls::Error>)
 }
 
 /// Whether the body ended before its announced length: a matter of the connection.

@@ -35,7 +35,8 @@ pub(crate) fn deliver(mut answer: Answer, effects: &[Effect]) -> Response<Body> 
                 every_ms,
             } => return drip(answer, bytes, *piece, *every_ms),
             Effect::EndlessBody => return answer.into_response(endless()),
-            Effect::GzipBomb => return gzip_bomb(answer),
+            Effect::Gzip => return packed(answer, gzip(&bytes)),
+            Effect::GzipBomb => return packed(answer, bomb()),
             _ => {}
         }
     }
@@ -69,23 +70,21 @@ fn endless() -> Body {
     }))
 }
 
-fn gzip_bomb(mut answer: Answer) -> Response<Body> {
+fn packed(mut answer: Answer, bytes: Bytes) -> Response<Body> {
     answer
         .headers
         .insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
-    answer.into_response(Body::from(bomb()))
+    answer.into_response(Body::from(bytes))
+}
+
+fn gzip(bytes: &[u8]) -> Bytes {
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::best());
+    // writing to a Vec cannot fail
+    let _ = encoder.write_all(bytes);
+    Bytes::from(encoder.finish().unwrap_or_default())
 }
 
 fn bomb() -> Bytes {
     static BOMB: OnceLock<Bytes> = OnceLock::new();
-    BOMB.get_or_init(|| {
-        let blank = vec![b' '; 1 << 20];
-        let mut encoder = GzEncoder::new(Vec::new(), Compression::best());
-        for _ in 0..BOMB_BYTES / blank.len() {
-            // writing to a Vec cannot fail
-            let _ = encoder.write_all(&blank);
-        }
-        Bytes::from(encoder.finish().unwrap_or_default())
-    })
-    .clone()
+    BOMB.get_or_init(|| gzip(&vec![b' '; BOMB_BYTES])).clone()
 }

@@ -114,6 +114,8 @@ pub enum Effect {
         /// Where to.
         location: String,
     },
+    /// The good answer, packed with gzip.
+    Gzip,
     /// A small gzip body that unpacks to 96 MiB.
     GzipBomb,
     /// A body that never ends.
