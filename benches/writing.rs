@@ -6,7 +6,7 @@ use std::hint::black_box;
 use std::sync::Arc;
 
 use atlas_ai_keys_exporter::ids::{KeyId, OrgId, ProjectId};
-use atlas_ai_keys_exporter::inventory::{Inventory, KeyRecord, Moment};
+use atlas_ai_keys_exporter::inventory::{Inventory, KeyRecord, Moment, Shown};
 use atlas_ai_keys_exporter::metrics::{Exposition, Own, Threshold};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use jiff::{SignedDuration, Timestamp};
@@ -76,12 +76,16 @@ fn writing(criterion: &mut Criterion) {
         let records = records(keys);
         let org = OrgId::parse(ORG).unwrap();
         let now = Timestamp::now();
-        let inventory = Arc::new(Inventory::new(org, now, records.clone(), 0, None));
-        let own = Arc::new(Own::new().unwrap());
+        let inventory = Arc::new(Inventory::new(org, (now, now), records.clone(), 0, &[]));
+        let own = Own::new().unwrap();
         let thresholds: Arc<[Threshold]> = [].into();
         let scrape = || {
-            let (own, thresholds) = (Arc::clone(&own), Arc::clone(&thresholds));
-            Exposition::new(own, vec![Arc::clone(&inventory)], thresholds, now)
+            let (own, thresholds) = (own.gather(), Arc::clone(&thresholds));
+            let shown = Shown {
+                inventories: vec![Arc::clone(&inventory)],
+                details: Vec::new(),
+            };
+            Exposition::new(own, shown, thresholds, now)
         };
         // six families a key, the info metric among them
         group.throughput(Throughput::Elements(6 * keys as u64));

@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fmt;
+use std::path::PathBuf;
 
 use clap::builder::StyledStr;
 use clap::{Arg, ArgAction, ArgMatches};
@@ -16,7 +17,7 @@ use crate::credentials::Environment;
 pub struct Flag {
     /// Its name without the dashes.
     pub name: &'static str,
-    /// What its value is called in `--help`.
+    /// What its value is called in `--help`; empty for a switch, which needs none.
     pub value: &'static str,
     /// What it is when nobody says anything.
     pub default: Option<&'static str>,
@@ -47,14 +48,20 @@ macro_rules! flags {
 /// The flags of every command.
 pub const FLAGS: &[Flag] = flags! {
     "atlas.org-id" "ID" None, "MONGODB_ATLAS_ORG_ID", true, "Atlas", "An organization to watch; can be given more than once";
+    "atlas.discover-orgs" "" Some("false"), "ATLAS_AI_KEYS_EXPORTER_ATLAS_DISCOVER_ORGS", false, "Atlas", "Watch every organization that the credential can see, listed again each interval";
     "atlas.base-url" "URL" Some("https://cloud.mongodb.com"), "MONGODB_ATLAS_BASE_URL", false, "Atlas", "Where Atlas is; plain http is accepted for loopback hosts only";
     "atlas.api-version" "VERSION" Some("2025-03-12"), "ATLAS_AI_KEYS_EXPORTER_ATLAS_API_VERSION", false, "Atlas", "The API's version: a date, or preview";
     "atlas.poll-interval" "DURATION" Some("5m"), "ATLAS_AI_KEYS_EXPORTER_ATLAS_POLL_INTERVAL", false, "Atlas", "How often each organization is walked";
     "atlas.timeout" "DURATION" Some("30s"), "ATLAS_AI_KEYS_EXPORTER_ATLAS_TIMEOUT", false, "Atlas", "What one request may take, connect to last byte";
     "atlas.page-size" "N" Some("500"), "ATLAS_AI_KEYS_EXPORTER_ATLAS_PAGE_SIZE", false, "Atlas", "Keys a page, 1 to 500";
+    "atlas.max-staleness" "DURATION" Some("0s"), "ATLAS_AI_KEYS_EXPORTER_ATLAS_MAX_STALENESS", false, "Atlas", "Age past which the keys of an organization that cannot be read are no longer shown; 0s for never";
+    "atlas.shard" "I/N" Some("1/1"), "ATLAS_AI_KEYS_EXPORTER_ATLAS_SHARD", false, "Atlas", "Watch only the I-th of N shares of the organizations; auto/N takes I from a StatefulSet pod's ordinal";
+    "config.file" "FILE" None, "ATLAS_AI_KEYS_EXPORTER_CONFIG_FILE", false, "Configuration", "A YAML file with several credentials and everything the flags say";
+    "storage.path" "DIR" None, "ATLAS_AI_KEYS_EXPORTER_STORAGE_PATH", false, "Storage", "Where the last complete walk of each organization survives a restart; systemd's $STATE_DIRECTORY when not given";
     "metrics.idle-thresholds" "LIST" Some("7d,30d,90d"), "ATLAS_AI_KEYS_EXPORTER_METRICS_IDLE_THRESHOLDS", false, "Metrics", "Thresholds of the idle roll-up, with commas between";
     "web.listen-address" "ADDRESS" Some(":10064"), "ATLAS_AI_KEYS_EXPORTER_WEB_LISTEN_ADDRESS", true, "Web", "Where to serve, HOST:PORT or :PORT; can be given more than once";
     "web.telemetry-path" "PATH" Some("/metrics"), "ATLAS_AI_KEYS_EXPORTER_WEB_TELEMETRY_PATH", false, "Web", "The path of the metrics";
+    "web.enable-lifecycle" "" Some("false"), "ATLAS_AI_KEYS_EXPORTER_WEB_ENABLE_LIFECYCLE", false, "Web", "Allow POST and PUT to /-/reload";
     "log.level" "LEVEL" Some("info"), "ATLAS_AI_KEYS_EXPORTER_LOG_LEVEL", false, "Log", "error, warn, info, debug or trace";
     "log.format" "FORMAT" Some("logfmt"), "ATLAS_AI_KEYS_EXPORTER_LOG_FORMAT", false, "Log", "logfmt or json, on standard error";
 };
@@ -85,12 +92,19 @@ pub enum Command {
 }
 
 /// Where a value comes from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Origin {
     /// The flag of that name.
     Flag(&'static str),
     /// The environment variable of that name.
     Variable(&'static str),
+    /// A member of the configuration file.
+    File {
+        /// The file.
+        path: PathBuf,
+        /// The member, such as `atlas.timeout`.
+        member: String,
+    },
     /// Nobody gave one: the default of the flag of that name.
     Default(&'static str),
 }
@@ -100,6 +114,7 @@ impl fmt::Display for Origin {
         match self {
             Self::Flag(name) => write!(f, "--{name}"),
             Self::Variable(name) => write!(f, "environment variable {name}"),
+            Self::File { path, member } => write!(f, "{member} in {}", path.display()),
             Self::Default(name) => write!(f, "default of --{name}"),
         }
     }
@@ -140,28 +155,22 @@ impl Args {
         Ok(Self { command, given })
     }
 
-    /// The values of a flag, and where they come from: the command line, else the environment,
-    /// else the default; empty when there is none.
-    pub fn values(&self, flag: &Flag, environment: &Environment) -> (Vec<String>, Origin) {
+    /// The values of a flag, and where they come from: the command line, else the environment.
+    pub fn given(&self, flag: &Flag, environment: &Environment) -> Option<(Vec<String>, Origin)> {
         if let Some(values) = self.given.get(flag.name) {
-            return (values.clone(), Origin::Flag(flag.name));
+            return Some((values.clone(), Origin::Flag(flag.name)));
         }
-        if let Some(value) = environment.get(flag.variable) {
-            let values = if flag.repeatable {
-                value
-                    .split(',')
-                    .map(|part| part.trim().to_owned())
-                    .filter(|part| !part.is_empty())
-                    .collect()
-            } else {
-                vec![value]
-            };
-            return (values, Origin::Variable(flag.variable));
-        }
-        (
-            flag.default.map(str::to_owned).into_iter().collect(),
-            Origin::Default(flag.name),
-        )
+        let value = environment.get(flag.variable)?;
+        let values = if flag.repeatable {
+            value
+                .split(',')
+                .map(|part| part.trim().to_owned())
+                .filter(|part| !part.is_empty())
+                .collect()
+        } else {
+            vec![value]
+        };
+        Some((values, Origin::Variable(flag.variable)))
     }
 }
 
@@ -178,10 +187,16 @@ fn arg(flag: &Flag) -> Arg {
         .default
         .map(|default| format!(" [default: {default}]"))
         .unwrap_or_default();
-    Arg::new(flag.name)
-        .long(flag.name)
-        .value_name(flag.value)
-        .help_heading(flag.group)
+    let arg = Arg::new(flag.name).long(flag.name);
+    let arg = if flag.value.is_empty() {
+        arg.num_args(0..=1)
+            .require_equals(true)
+            .default_missing_value("true")
+            .value_name("BOOL")
+    } else {
+        arg.value_name(flag.value).allow_hyphen_values(true)
+    };
+    arg.help_heading(flag.group)
         .help(StyledStr::from(format!(
             "{}{default} [env: {}]",
             flag.help, flag.variable
@@ -191,7 +206,6 @@ fn arg(flag: &Flag) -> Arg {
         } else {
             ArgAction::Set
         })
-        .allow_hyphen_values(true)
 }
 
 /// The whole command line.
@@ -238,30 +252,23 @@ mod tests {
     }
 
     #[test]
-    fn flags_win_over_variables_and_variables_over_defaults() {
+    fn flags_win_over_variables() {
         let environment = Environment::fixed([
             ("ATLAS_AI_KEYS_EXPORTER_ATLAS_TIMEOUT", "7s"),
             ("MONGODB_ATLAS_ORG_ID", "a, b,"),
         ]);
         let args = Args::parse(["x", "--atlas.page-size", "3"]).expect("good");
+        let given = |name| args.given(flag(name), &environment);
         assert_eq!(
-            args.values(flag("atlas.page-size"), &environment),
-            (vec!["3".into()], Origin::Flag("atlas.page-size"))
+            given("atlas.page-size"),
+            Some((vec!["3".into()], Origin::Flag("atlas.page-size")))
         );
+        let variable = Origin::Variable("ATLAS_AI_KEYS_EXPORTER_ATLAS_TIMEOUT");
+        assert_eq!(given("atlas.timeout"), Some((vec!["7s".into()], variable)));
+        assert_eq!(given("atlas.poll-interval"), None);
         assert_eq!(
-            args.values(flag("atlas.timeout"), &environment),
-            (
-                vec!["7s".into()],
-                Origin::Variable("ATLAS_AI_KEYS_EXPORTER_ATLAS_TIMEOUT")
-            )
-        );
-        assert_eq!(
-            args.values(flag("atlas.poll-interval"), &environment).0,
-            ["5m"]
-        );
-        assert_eq!(
-            args.values(flag("atlas.org-id"), &environment).0,
-            ["a", "b"]
+            given("atlas.org-id").map(|(values, _)| values),
+            Some(vec!["a".into(), "b".into()])
         );
     }
 
@@ -273,15 +280,30 @@ mod tests {
         ] {
             let args = Args::parse(line).expect("good");
             assert_eq!(args.command, Command::Demo);
-            assert_eq!(
-                args.values(flag("log.level"), &Environment::fixed([("", "")]))
-                    .0,
-                ["debug"]
-            );
+            let given = args.given(flag("log.level"), &Environment::fixed([("", "")]));
+            assert_eq!(given.map(|(values, _)| values), Some(vec!["debug".into()]));
         }
         assert!(
             Args::parse(["x", "--sim.seed", "1"]).is_err(),
             "a simulated Atlas is for demo and sim"
+        );
+    }
+
+    #[test]
+    fn a_switch_needs_no_value() {
+        let value = |line: &[&str]| {
+            let args = Args::parse(line.iter().copied()).expect("good");
+            let given = args.given(flag("atlas.discover-orgs"), &Environment::fixed([("", "")]));
+            (args.command, given.map(|(values, _)| values))
+        };
+        assert_eq!(
+            value(&["x", "--atlas.discover-orgs", "demo"]),
+            (Command::Demo, Some(vec!["true".into()])),
+            "what follows is no value"
+        );
+        assert_eq!(
+            value(&["x", "--atlas.discover-orgs=false"]),
+            (Command::Serve, Some(vec!["false".into()]))
         );
     }
 }

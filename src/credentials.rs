@@ -6,11 +6,13 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::io::Read as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use secrecy::{ExposeSecret, SecretString};
 use zeroize::{Zeroize as _, Zeroizing};
+
+use crate::yaml::{self, Node};
 
 /// The environment that configuration and secrets are taken from: the process' own, or one that
 /// a test or the demo made.
@@ -50,8 +52,21 @@ impl fmt::Debug for Environment {
     }
 }
 
+/// Two are the same when they have the same variables: a new process environment is never seen.
+impl PartialEq for Environment {
+    fn eq(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Process, Self::Process) => true,
+            (Self::Fixed(a), Self::Fixed(b)) => a == b,
+            _ => false,
+        }
+    }
+}
+
+impl Eq for Environment {}
+
 /// Where one secret, or one part of a credential, is found.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Source {
     /// A file, whose trailing newline does not count.
     File(PathBuf),
@@ -61,6 +76,15 @@ pub enum Source {
         name: String,
         /// Where it is looked up.
         environment: Environment,
+    },
+    /// A member of a credential in the configuration file itself.
+    Member {
+        /// The file.
+        file: PathBuf,
+        /// The credential's name.
+        credential: String,
+        /// The member.
+        member: &'static str,
     },
 }
 
@@ -105,6 +129,11 @@ impl Source {
         let place = self.to_string();
         let mut text = match self {
             Self::File(path) => read_file(path, &place)?,
+            Self::Member {
+                file,
+                credential,
+                member,
+            } => read_member(file, credential, member, &place)?,
             Self::Variable { name, environment } => {
                 Zeroizing::new(environment.get(name).unwrap_or_default())
             }
@@ -124,7 +153,7 @@ impl Source {
     }
 }
 
-fn read_file(path: &PathBuf, place: &str) -> Result<Zeroizing<String>, ReadError> {
+fn read_file(path: &Path, place: &str) -> Result<Zeroizing<String>, ReadError> {
     let unreadable = |why: std::io::Error| ReadError::Unreadable {
         place: place.to_owned(),
         why: why.to_string(),
@@ -151,17 +180,53 @@ fn read_file(path: &PathBuf, place: &str) -> Result<Zeroizing<String>, ReadError
     }
 }
 
+/// Reads the configuration file again for one member: nothing of it is kept in between.
+fn read_member(
+    file: &Path,
+    credential: &str,
+    member: &str,
+    place: &str,
+) -> Result<Zeroizing<String>, ReadError> {
+    let root = yaml::read(file).map_err(|why| ReadError::Unreadable {
+        place: place.to_owned(),
+        why,
+    })?;
+    let entries = match root.get("credentials") {
+        Some(Node::List(entries)) => entries.as_slice(),
+        _ => &[],
+    };
+    let named = entries
+        .iter()
+        .find(|entry| entry.get("name").and_then(Node::text) == Some(credential));
+    // a single one needs no name
+    let entry = named.or(match entries {
+        [only] => Some(only),
+        _ => None,
+    });
+    let text = entry.and_then(|entry| entry.get(member)?.text());
+    Ok(Zeroizing::new(text.unwrap_or_default().to_owned()))
+}
+
 impl fmt::Display for Source {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::File(path) => write!(f, "file {}", path.display()),
             Self::Variable { name, .. } => write!(f, "environment variable {name}"),
+            Self::Member {
+                file,
+                credential,
+                member,
+            } => write!(
+                f,
+                "{member} of credential {credential} in {}",
+                file.display()
+            ),
         }
     }
 }
 
 /// A credential of one of the three kinds that Atlas knows, as the places of its parts.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Credential {
     /// A service account: OAuth 2.0 client credentials.
     ServiceAccount {
@@ -202,6 +267,15 @@ impl Credential {
         }
     }
 
+    /// The files that it is in.
+    pub fn files(&self) -> impl Iterator<Item = &Path> {
+        self.parts().into_iter().filter_map(|source| match source {
+            Source::File(path) => Some(path.as_path()),
+            Source::Member { file, .. } => Some(file.as_path()),
+            Source::Variable { .. } => None,
+        })
+    }
+
     /// What is wrong with it now, a sentence for each part that cannot be read.
     pub fn mistakes(&self) -> Vec<String> {
         self.parts()
@@ -212,13 +286,60 @@ impl Credential {
     }
 }
 
-/// The parts of a credential: the name in `$CREDENTIALS_DIRECTORY`, and the variable's.
-const PARTS: [(&str, &str); 5] = [
-    ("client-id", "MONGODB_ATLAS_CLIENT_ID"),
-    ("client-secret", "MONGODB_ATLAS_CLIENT_SECRET"),
-    ("public-api-key", "MONGODB_ATLAS_PUBLIC_API_KEY"),
-    ("private-api-key", "MONGODB_ATLAS_PRIVATE_API_KEY"),
-    ("access-token", "MONGODB_ATLAS_ACCESS_TOKEN"),
+/// A part of a credential, and what it is called where.
+#[derive(Debug)]
+pub struct Part {
+    /// In the configuration file.
+    pub member: &'static str,
+    /// In `$CREDENTIALS_DIRECTORY`.
+    file: &'static str,
+    /// In the environment.
+    variable: &'static str,
+    /// Whether it is a secret; the others are names.
+    pub secret: bool,
+}
+
+const fn part(
+    member: &'static str,
+    file: &'static str,
+    variable: &'static str,
+    secret: bool,
+) -> Part {
+    Part {
+        member,
+        file,
+        variable,
+        secret,
+    }
+}
+
+/// The parts of a credential: those of a service account, of an API key, and a token.
+pub const PARTS: [Part; 5] = [
+    part("client_id", "client-id", "MONGODB_ATLAS_CLIENT_ID", false),
+    part(
+        "client_secret",
+        "client-secret",
+        "MONGODB_ATLAS_CLIENT_SECRET",
+        true,
+    ),
+    part(
+        "public_api_key",
+        "public-api-key",
+        "MONGODB_ATLAS_PUBLIC_API_KEY",
+        false,
+    ),
+    part(
+        "private_api_key",
+        "private-api-key",
+        "MONGODB_ATLAS_PRIVATE_API_KEY",
+        true,
+    ),
+    part(
+        "access_token",
+        "access-token",
+        "MONGODB_ATLAS_ACCESS_TOKEN",
+        true,
+    ),
 ];
 
 /// The three ways to give a credential, for whoever gave none.
@@ -234,8 +355,44 @@ or as a file client-id, client-secret, public-api-key, private-api-key, access-t
 /// # Errors
 /// Sentences, each a mistake: no credential at all, or only half of one.
 pub fn find(environment: &Environment) -> Result<Credential, Vec<String>> {
-    let [id, secret, public, private, token] =
-        PARTS.map(|(file, variable)| locate(environment, file, variable));
+    let found = PARTS.map(|part| locate(environment, part.file, part.variable));
+    choose(found)
+}
+
+/// Makes a credential of the `parts` that the configuration file gives, in the order of [`PARTS`].
+/// The other half of one may stand where [`find`] looks; with no part at all, all of it.
+///
+/// # Errors
+/// As [`find`].
+pub fn complete(
+    environment: &Environment,
+    parts: [Option<Source>; 5],
+) -> Result<Credential, Vec<String>> {
+    if parts.iter().all(Option::is_none) {
+        return find(environment);
+    }
+    // of the kinds that the file says nothing of, the environment's are another credential's
+    let [id, secret, public, private, token] = &parts;
+    let account = id.is_some() || secret.is_some();
+    let key = public.is_some() || private.is_some();
+    let wanted = [account, account, key, key, token.is_some()];
+    let mut located = PARTS
+        .map(|part| locate(environment, part.file, part.variable))
+        .into_iter();
+    let mut wanted = wanted.into_iter();
+    choose(parts.map(|given| {
+        let (located, wanted) = (located.next().flatten(), wanted.next() == Some(true));
+        match given {
+            // the configuration file comes before every other place
+            Some(source) => Some((0, source)),
+            None => located.filter(|_| wanted),
+        }
+    }))
+}
+
+/// Of several whole credentials the one whose secret stands in the earliest place.
+fn choose(found: [Option<(u8, Source)>; 5]) -> Result<Credential, Vec<String>> {
+    let [id, secret, public, private, token] = found;
     let mut whole: Vec<(u8, Credential)> = Vec::new();
     let mut halves = Vec::new();
     for (first, second, names, make) in [
@@ -288,18 +445,18 @@ fn locate(environment: &Environment, file: &str, variable: &str) -> Option<(u8, 
     if let Some(directory) = environment.get("CREDENTIALS_DIRECTORY") {
         let path = PathBuf::from(directory).join(file);
         if path.exists() {
-            return Some((0, Source::File(path)));
+            return Some((1, Source::File(path)));
         }
     }
     if let Some(path) = environment.get(&format!("{variable}_FILE")) {
-        return Some((1, Source::File(path.into())));
+        return Some((2, Source::File(path.into())));
     }
     environment.get(variable).map(Zeroizing::new).map(|_| {
         let source = Source::Variable {
             name: variable.to_owned(),
             environment: environment.clone(),
         };
-        (2, source)
+        (3, source)
     })
 }
 

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 /// An organization's id: 24 lower-case hexadecimal digits (`^([a-f0-9]{24})$` in Atlas' API description).
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct OrgId(Arc<str>);
@@ -32,6 +34,25 @@ impl OrgId {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// A number that only the id and `salt` decide, the same on every machine for ever.
+    pub fn stable_hash(&self, salt: u64) -> u64 {
+        stable_hash(self.0.as_bytes(), salt)
+    }
+}
+
+/// FNV-1a with a final mix. Written out, since the standard library's hashers promise nothing
+/// from one release to the next, and what is decided by this must stay decided.
+pub fn stable_hash(bytes: &[u8], salt: u64) -> u64 {
+    let mut hash = 0xcbf2_9ce4_8422_2325_u64 ^ salt.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    for byte in bytes {
+        hash = (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
+    }
+    hash ^= hash >> 33;
+    hash = hash.wrapping_mul(0xff51_afd7_ed55_8ccd);
+    hash ^= hash >> 33;
+    hash = hash.wrapping_mul(0xc4ce_b9fe_1a85_ec53);
+    hash ^ (hash >> 33)
 }
 
 impl fmt::Display for OrgId {
@@ -49,7 +70,10 @@ impl fmt::Debug for OrgId {
 macro_rules! free_text_id {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*
-        #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+        #[derive(
+            Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize,
+        )]
+        #[serde(transparent)]
         pub struct $name(Box<str>);
 
         impl $name {

@@ -36,5 +36,7 @@ pub mod inventory;
 pub mod logging;
 pub mod metrics;
 pub mod poll;
+pub mod shard;
 pub mod sim;
 pub mod web;
+pub mod yaml;

@@ -4,12 +4,13 @@
 //! would show headers, and headers hold secrets.
 
 use std::io;
+use std::sync::OnceLock;
 
 use tracing::level_filters::LevelFilter;
-use tracing_subscriber::Layer as _;
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{Layer as _, Registry, reload};
 
 /// From which level on events are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,26 +50,58 @@ impl LogFormat {
     }
 }
 
+/// What is written in each form; the other form is off.
+struct Filters {
+    logfmt: reload::Handle<Targets, Registry>,
+    json: reload::Handle<Targets, Registry>,
+}
+
+static FILTERS: OnceLock<Filters> = OnceLock::new();
+
+fn targets(level: LogLevel, on: bool) -> Targets {
+    let level = if on { level.0 } else { LevelFilter::OFF };
+    Targets::new().with_target(env!("CARGO_CRATE_NAME"), level)
+}
+
 /// Begins to write logs, for the whole process. A second call changes nothing.
 pub fn start(level: LogLevel, format: LogFormat) {
-    let own = Targets::new().with_target(env!("CARGO_CRATE_NAME"), level.0);
-    let layer = match format {
-        LogFormat::Logfmt => tracing_logfmt::builder()
-            .with_target(false)
-            .with_span_name(false)
-            .with_span_path(false)
-            .layer()
-            .with_writer(io::stderr)
-            .with_filter(own)
-            .boxed(),
-        LogFormat::Json => tracing_subscriber::fmt::layer()
-            .json()
-            .flatten_event(true)
-            .with_target(false)
-            .with_writer(io::stderr)
-            .with_filter(own)
-            .boxed(),
-    };
+    let is = |form| targets(level, format == form);
+    let (logfmt, logfmt_filter) = reload::Layer::new(is(LogFormat::Logfmt));
+    let (json, json_filter) = reload::Layer::new(is(LogFormat::Json));
+    let logfmt = tracing_logfmt::builder()
+        .with_target(false)
+        .with_span_name(false)
+        .with_span_path(false)
+        .layer()
+        .with_writer(io::stderr)
+        .with_filter(logfmt);
+    let json = tracing_subscriber::fmt::layer()
+        .json()
+        .flatten_event(true)
+        .with_target(false)
+        .with_writer(io::stderr)
+        .with_filter(json);
     // the only error is that somebody has begun already
-    let _ = tracing_subscriber::registry().with(layer).try_init();
+    let begun = tracing_subscriber::registry()
+        .with(vec![logfmt.boxed(), json.boxed()])
+        .try_init();
+    if begun.is_ok() {
+        let _ = FILTERS.set(Filters {
+            logfmt: logfmt_filter,
+            json: json_filter,
+        });
+    }
+}
+
+/// Writes from another level on, or in another form, from now on.
+pub fn set(level: LogLevel, format: LogFormat) {
+    if let Some(filters) = FILTERS.get() {
+        // the subscriber lives as long as the process
+        let _ = filters
+            .logfmt
+            .reload(targets(level, format == LogFormat::Logfmt));
+        let _ = filters
+            .json
+            .reload(targets(level, format == LogFormat::Json));
+    }
 }

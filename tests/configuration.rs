@@ -111,7 +111,7 @@ fn organizations_are_needed_and_not_named_twice() {
     let (code, output) = fails(&[], &GOOD[1..]);
     assert_eq!(code, Some(2));
     assert!(
-        output.contains("no organization to watch: give --atlas.org-id"),
+        output.contains("no organization to watch with credential default: give --atlas.org-id"),
         "{output}"
     );
     let twice = "32b6e34b3d91647abb20e7b8,32b6e34b3d91647abb20e7b8";
@@ -178,11 +178,12 @@ fn help_shows_every_flag_with_default_and_variable() {
     let (code, output) = fails(&["--help"], &[]);
     assert_eq!(code, Some(0));
     for flag in atlas_ai_keys_exporter::cli::FLAGS {
-        assert!(
-            output.contains(&format!("--{} <{}>", flag.name, flag.value)),
-            "{}",
-            flag.name
-        );
+        let shown = if flag.value.is_empty() {
+            format!("--{}[=<BOOL>]", flag.name)
+        } else {
+            format!("--{} <{}>", flag.name, flag.value)
+        };
+        assert!(output.contains(&shown), "{shown}");
         assert!(output.contains(flag.variable), "{}", flag.variable);
         assert!(
             flag.default.is_none_or(|default| output.contains(default)),

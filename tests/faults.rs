@@ -132,7 +132,7 @@ async fn bodies_and_connections_that_break_keep_the_last_truth() {
     let redirect = |location: &str| Effect::Redirect {
         location: location.into(),
     };
-    join_all([
+    join_all(vec![
         stays_and_counts(Effect::Delay { seconds: 5.0 }, "timeout"),
         stays_and_counts(
             Effect::Drip {
@@ -223,20 +223,15 @@ async fn a_limit_of_zero_teaches_nothing() {
     let variables = common::sim_variables(&sim);
     let lab = Lab::watching(sim, variables, FLAGS).await;
     let scrape = lab.walked().await;
-    assert!(
-        scrape
-            .values("atlas_ai_keys_exporter_api_rate_limit_capacity")
-            .is_empty()
-    );
-    assert!(
-        scrape
-            .values("atlas_ai_keys_exporter_api_rate_limit_remaining")
-            .is_empty()
-    );
+    let keys = &[("endpoint", "ai_model_api_keys")];
+    for name in ["capacity", "remaining"] {
+        let name = format!("atlas_ai_keys_exporter_api_rate_limit_{name}");
+        assert_eq!(scrape.get(&name, keys), None);
+    }
     lab.sim.clear_faults();
     let name = "atlas_ai_keys_exporter_api_rate_limit_capacity";
     lab.wait("a real limit to be learnt", |scrape| {
-        scrape.values(name) == [500.0]
+        scrape.get(name, keys) == Some(500.0)
     })
     .await;
     lab.stop().await.stop().await;
@@ -380,12 +375,15 @@ async fn a_version_that_atlas_lacks_falls_back_to_the_preview_once() {
         .sim
         .requests()
         .iter()
-        .filter(|request| request.status == 406)
+        .filter(|request| request.endpoint == SimEndpoint::AiModelApiKeys && request.status == 406)
         .count();
     assert_eq!(refused, 1);
     let retries = scrape.get(
         "atlas_ai_keys_exporter_api_retries_total",
-        &[("reason", "not_acceptable")],
+        &[
+            ("endpoint", "ai_model_api_keys"),
+            ("reason", "not_acceptable"),
+        ],
     );
     assert_eq!(retries, Some(1.0));
     lab.stop().await.stop().await;
@@ -410,14 +408,17 @@ async fn a_moment_of_trouble_does_not_cost_the_walk() {
     assert_eq!(
         scrape.get(
             "atlas_ai_keys_exporter_api_retries_total",
-            &[("reason", "connection")]
+            &[("endpoint", "ai_model_api_keys"), ("reason", "connection")]
         ),
         Some(1.0)
     );
     assert_eq!(
         scrape.get(
             "atlas_ai_keys_exporter_api_retries_total",
-            &[("reason", "server_error")]
+            &[
+                ("endpoint", "ai_model_api_keys"),
+                ("reason", "server_error")
+            ]
         ),
         Some(1.0)
     );

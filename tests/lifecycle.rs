@@ -206,30 +206,3 @@ async fn the_demo_shows_three_organizations_and_their_keys() {
     assert_eq!(code, Some(0), "{output}");
     assert!(took < FIVE_SECONDS);
 }
-
-#[tokio::test(flavor = "multi_thread")]
-async fn retry_after_is_waited_for() {
-    let sim = common::sim(still(1, 5)).await;
-    let limited = Effect::Status {
-        status: 429,
-        body: atlas_ai_keys_exporter::sim::BodyForm::Json,
-        retry_after: Some(3),
-    };
-    sim.add_fault(Fault::new(SimEndpoint::AiModelApiKeys, limited).times(1));
-    let variables = sim_variables(&sim);
-    let lab = Lab::watching(sim, variables, &["--atlas.poll-interval", "1s"]).await;
-    let begun = Instant::now();
-    lab.walked().await;
-    assert!(
-        begun.elapsed() >= Duration::from_secs(3),
-        "{:?}",
-        begun.elapsed()
-    );
-    let scrape = lab.scrape().await;
-    assert_eq!(
-        scrape.sum("atlas_ai_keys_exporter_api_throttled_seconds_total"),
-        3.0,
-        "and the waiting is visible"
-    );
-    lab.stop().await.stop().await;
-}

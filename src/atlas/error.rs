@@ -3,13 +3,27 @@
 use std::fmt;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::credentials::ReadError;
 
 /// What a request asks for: the `endpoint` label.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Endpoint {
     /// `GET /api/atlas/v2/orgs/{orgId}/aiModelApiKeys`.
     AiModelApiKeys,
+    /// `GET /api/atlas/v2/orgs/{orgId}/aiModelApiKeys/{apiKeyId}`.
+    AiModelApiKey,
+    /// `GET /api/atlas/v2/orgs/{orgId}/aiModelApiRateLimits`.
+    AiModelApiRateLimits,
+    /// `GET /api/atlas/v2/orgs`.
+    Orgs,
+    /// `GET /api/atlas/v2/orgs/{orgId}`.
+    Org,
+    /// `GET /api/atlas/v2/orgs/{orgId}/groups`.
+    Groups,
+    /// `GET /api/atlas/v2/rateLimits`.
+    RateLimits,
     /// `POST /api/oauth/token`.
     Token,
     /// `POST /api/oauth/revoke`.
@@ -17,13 +31,53 @@ pub enum Endpoint {
 }
 
 impl Endpoint {
+    /// Every endpoint.
+    pub const ALL: [Self; 9] = [
+        Self::AiModelApiKeys,
+        Self::AiModelApiKey,
+        Self::AiModelApiRateLimits,
+        Self::Orgs,
+        Self::Org,
+        Self::Groups,
+        Self::RateLimits,
+        Self::Token,
+        Self::Revoke,
+    ];
+
     /// The label's value.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::AiModelApiKeys => "ai_model_api_keys",
+            Self::AiModelApiKey => "ai_model_api_key",
+            Self::AiModelApiRateLimits => "ai_model_api_rate_limits",
+            Self::Orgs => "orgs",
+            Self::Org => "org",
+            Self::Groups => "groups",
+            Self::RateLimits => "rate_limits",
             Self::Token => "oauth_token",
             Self::Revoke => "oauth_revoke",
         }
+    }
+
+    /// The endpoint with this path, whose variable parts are in braces, as Atlas writes it in its
+    /// list of rate limits.
+    pub(super) fn at(path: &str) -> Option<Self> {
+        let parts: Vec<&str> = path
+            .split('/')
+            .skip_while(|part| *part != "v2")
+            .skip(1)
+            .map(|part| if part.starts_with('{') { "{}" } else { part })
+            .collect();
+        Some(match *parts.as_slice() {
+            ["orgs", "{}", "aiModelApiKeys"] => Self::AiModelApiKeys,
+            ["orgs", "{}", "aiModelApiKeys", "{}"] => Self::AiModelApiKey,
+            ["orgs", "{}", "aiModelApiRateLimits"] => Self::AiModelApiRateLimits,
+            ["orgs"] => Self::Orgs,
+            ["orgs", "{}"] => Self::Org,
+            ["orgs", "{}", "groups"] => Self::Groups,
+            ["rateLimits"] => Self::RateLimits,
+            _ => return None,
+        })
     }
 }
 

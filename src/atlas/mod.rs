@@ -5,20 +5,26 @@
 //! | --- | --- |
 //! | `client` | one credential's requests, each tried again where that is right |
 //! | `auth` | access tokens and Digest |
-//! | `transport` | the HTTP client, and the bounds on what it takes in |
-//! | `wire`, `lenient` | the page of keys as it comes over the wire |
+//! | `budget` | how many requests Atlas' token buckets bear, learnt as they are sent |
+//! | `transport`, `http` | how a request gets to Atlas, and the bounds on what is taken in |
+//! | `wire` | the answers as they come over the wire |
 //! | `error` | problems and the reasons they are counted under |
 //! | `observer` | what others are told of the requests |
 
 mod auth;
+mod budget;
 mod client;
 mod error;
-mod lenient;
+mod http;
 mod observer;
 mod transport;
 mod wire;
 
-pub use client::{Client, ClientConfig, Version};
+pub use auth::{KeptToken, TokenStore};
+pub use budget::{BucketSize, Budgets, EndpointSet, LaneId, Scope};
+pub use client::{Client, ClientConfig, Context, Version};
 pub use error::{Endpoint, Error, ErrorCode, Problem, Reason};
+pub use http::connect;
 pub use observer::{Observer, Outcome, Retry, TokenOutcome};
-pub use wire::{ApiKey, KeyPage, Malformed, Next, When};
+pub use transport::{Answer, Transport};
+pub use wire::{ApiKey, KeyPage, ListedOrg, Malformed, ModelLimit, Next, Project, When};

@@ -29,16 +29,19 @@ pub enum Retry {
     Connection,
     /// Atlas was out of order for a moment.
     ServerError,
+    /// The request budget was spent.
+    RateLimited,
 }
 
 impl Retry {
     /// Every reason, so that each counter can begin at 0.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::Unauthorized,
         Self::Challenge,
         Self::NotAcceptable,
         Self::Connection,
         Self::ServerError,
+        Self::RateLimited,
     ];
 
     /// The label's value.
@@ -49,6 +52,7 @@ impl Retry {
             Self::NotAcceptable => "not_acceptable",
             Self::Connection => "connection",
             Self::ServerError => "server_error",
+            Self::RateLimited => "rate_limited",
         }
     }
 }
@@ -92,10 +96,12 @@ pub trait Observer: Send + Sync {
     fn rate_limit(
         &self,
         endpoint: Endpoint,
-        org: &OrgId,
+        org: Option<&OrgId>,
         capacity: Option<u64>,
         remaining: Option<u64>,
     );
+    /// A request has waited for the budget before it was sent.
+    fn throttled(&self, endpoint: Endpoint, org: Option<&OrgId>, waited: Duration);
     /// A token was asked for.
     fn token(&self, credential: &str, outcome: TokenOutcome);
     /// The token in use ends then.

@@ -4,20 +4,16 @@ use std::io::Write as _;
 
 use tokio::net::TcpListener;
 
-use super::{Failure, merge, signals};
+use super::{Failure, loader, signals};
 use crate::cli::{Args, FLAGS};
 use crate::clock::Clock;
-use crate::config::{self, Config, ConfigError};
+use crate::config;
 use crate::credentials::Environment;
-use crate::exporter::Exporter;
+use crate::exporter::{Exporter, Surroundings};
 use crate::sim::SimHandle;
 
-pub(super) async fn run(
-    args: &Args,
-    environment: &Environment,
-    mistakes: Option<ConfigError>,
-) -> Result<(), Failure> {
-    let (sim_config, _) = merge(config::check_sim(args, environment), mistakes)?;
+pub(super) async fn run(args: Args, environment: &Environment) -> Result<(), Failure> {
+    let (sim_config, _) = config::check_sim(&args, environment)?;
     let listener = TcpListener::bind("127.0.0.1:0")
         .await
         .map_err(Failure::system(
@@ -26,10 +22,12 @@ pub(super) async fn run(
     let scenario = sim_config.scenario.name();
     let sim = SimHandle::start(listener, &sim_config, Clock::system())
         .map_err(Failure::system("cannot start the simulated Atlas"))?;
-    let config = Config::check(args, &demo_environment(&sim, environment))?;
-    let (path, orgs) = (config.telemetry_path.clone(), config.orgs.len());
+    let load = loader(args, demo_environment(&sim, environment));
+    let config = load()?;
+    let (path, orgs) = (config.telemetry_path.clone(), sim.org_ids().len());
     let shutdown = signals::shutdown()?;
-    let exporter = Exporter::start(config, Clock::system()).await?;
+    let exporter = Exporter::start(config, Surroundings::real(load)).await?;
+    signals::reload_on_hangup(exporter.control())?;
     let base = exporter
         .addresses()
         .first()

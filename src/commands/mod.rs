@@ -6,11 +6,12 @@ mod signals;
 mod sim;
 
 use std::ffi::OsString;
+use std::sync::Arc;
 
 use crate::cli::{Args, Command};
-use crate::config::{self, ConfigError};
+use crate::config::{self, Config, ConfigError};
 use crate::credentials::Environment;
-use crate::exporter::StartError;
+use crate::exporter::{Load, StartError};
 use crate::logging;
 
 /// Why a command ended badly. [`Failure::exit_code`] is what the shell is told.
@@ -59,8 +60,7 @@ pub fn run(
     environment: &Environment,
 ) -> Result<(), Failure> {
     let args = Args::parse(arguments)?;
-    let logs = config::check_logging(&args, environment);
-    if let Ok((level, format)) = logs {
+    if let Some((level, format)) = config::logging(&args, environment) {
         logging::start(level, format);
     }
     harden();
@@ -68,33 +68,18 @@ pub fn run(
         .enable_all()
         .build()
         .map_err(Failure::system("cannot start the runtime"))?;
-    // a configuration that is wrong in several places is told of all of them at once
-    let mistakes = logs.err();
     runtime.block_on(async {
         match args.command {
-            Command::Serve => serve::run(&args, environment, mistakes).await,
-            Command::Demo => demo::run(&args, environment, mistakes).await,
-            Command::Sim => sim::run(&args, environment, mistakes).await,
+            Command::Serve => serve::run(args, environment).await,
+            Command::Demo => demo::run(args, environment).await,
+            Command::Sim => sim::run(&args, environment).await,
         }
     })
 }
 
-/// `checked`, with the mistakes that were found before.
-fn merge<T>(
-    checked: Result<T, ConfigError>,
-    before: Option<ConfigError>,
-) -> Result<T, ConfigError> {
-    match (checked, before) {
-        (Ok(value), None) => Ok(value),
-        (Ok(_), Some(before)) => Err(before),
-        (Err(error), before) => {
-            let mistakes = error
-                .0
-                .into_iter()
-                .chain(before.into_iter().flat_map(|before| before.0));
-            Err(ConfigError(mistakes.collect()))
-        }
-    }
+/// How to make the configuration of these arguments again, at a reload.
+fn loader(args: Args, environment: Environment) -> Load {
+    Arc::new(move || Config::check(&args, &environment))
 }
 
 /// Keeps secrets out of core dumps and away from other processes of the same user.

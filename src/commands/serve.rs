@@ -2,30 +2,27 @@
 
 use tracing::info;
 
-use super::{Failure, merge, signals};
+use super::{Failure, loader, signals};
 use crate::cli::Args;
-use crate::clock::Clock;
-use crate::config::{Config, ConfigError};
 use crate::credentials::Environment;
-use crate::exporter::Exporter;
+use crate::exporter::{Exporter, Surroundings};
 
-pub(super) async fn run(
-    args: &Args,
-    environment: &Environment,
-    mistakes: Option<ConfigError>,
-) -> Result<(), Failure> {
-    let config = merge(Config::check(args, environment), mistakes)?;
+pub(super) async fn run(args: Args, environment: &Environment) -> Result<(), Failure> {
+    let load = loader(args, environment.clone());
+    let config = load()?;
     let shutdown = signals::shutdown()?;
     info!(
         version = env!("CARGO_PKG_VERSION"),
         revision = env!("BUILD_REVISION"),
-        organizations = config.orgs.len(),
-        credential = config.credential.kind(),
+        credentials = config.accounts.len(),
+        organizations = config.accounts.iter().map(|account| account.orgs.len()).sum::<usize>(),
+        shard = %config.shard,
         atlas = %config.base_url,
         interval = %humantime::format_duration(config.poll_interval),
         "starting"
     );
-    let exporter = Exporter::start(config, Clock::system()).await?;
+    let exporter = Exporter::start(config, Surroundings::real(load)).await?;
+    signals::reload_on_hangup(exporter.control())?;
     exporter.run(shutdown).await;
     Ok(())
 }

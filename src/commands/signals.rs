@@ -1,9 +1,12 @@
-//! SIGTERM and SIGINT, which ask the process to end.
+//! SIGTERM and SIGINT, which ask the process to end, and SIGHUP, which asks it to reload.
+
+use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 use super::Failure;
+use crate::exporter::Control;
 
 /// A token that is cancelled at the first SIGTERM or SIGINT.
 #[cfg(unix)]
@@ -39,4 +42,25 @@ pub(super) fn shutdown() -> Result<CancellationToken, Failure> {
         }
     });
     Ok(token)
+}
+
+/// Reloads the configuration at each SIGHUP, until the process ends.
+#[cfg(unix)]
+pub(super) fn reload_on_hangup(control: Arc<Control>) -> Result<(), Failure> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut hangup =
+        signal(SignalKind::hangup()).map_err(Failure::system("cannot listen for signals"))?;
+    tokio::spawn(async move {
+        while hangup.recv().await.is_some() {
+            // what is wrong with it is told there
+            let _ = control.reload("SIGHUP").await;
+        }
+    });
+    Ok(())
+}
+
+/// Elsewhere there is no such signal.
+#[cfg(not(unix))]
+pub(super) fn reload_on_hangup(_: Arc<Control>) -> Result<(), Failure> {
+    Ok(())
 }

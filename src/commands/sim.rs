@@ -2,7 +2,7 @@
 
 use std::io::Write as _;
 
-use super::{Failure, merge, signals};
+use super::{Failure, signals};
 use crate::cli::Args;
 use crate::clock::Clock;
 use crate::config::{self, ConfigError};
@@ -11,12 +11,8 @@ use crate::exporter::StartError;
 use crate::sim::SimHandle;
 use crate::web;
 
-pub(super) async fn run(
-    args: &Args,
-    environment: &Environment,
-    mistakes: Option<ConfigError>,
-) -> Result<(), Failure> {
-    let (config, listen) = merge(config::check_sim(args, environment), mistakes)?;
+pub(super) async fn run(args: &Args, environment: &Environment) -> Result<(), Failure> {
+    let (config, listen) = config::check_sim(args, environment)?;
     let shutdown = signals::shutdown()?;
     let Some(address) = listen.first() else {
         return Err(ConfigError(vec!["--sim.listen-address is missing".to_owned()]).into());

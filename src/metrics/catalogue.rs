@@ -68,6 +68,16 @@ families! {
         "1 if the AI model API key was ever used, that is if Atlas member lastUsedAt is set, else 0 (polled).";
     KEYS_IDLE = Gauge "mongodbatlas_ai_model_api_keys_idle" ["org_id", "project_id", "threshold"]
         "Number of AI model API keys that at this scrape are idle for at least the threshold (Atlas members lastUsedAt and createdAt, polled).";
+    KEY_CHANGES = Counter "mongodbatlas_ai_model_api_key_changes_total" ["org_id", "change"]
+        "What happened to AI model API keys from one complete walk to the next (polled); revived is used again after the largest idle threshold.";
+    LIMIT_REQUESTS = Gauge "mongodbatlas_ai_model_rate_limit_requests_per_minute" ["org_id", "model_group", "cloud", "geography"]
+        "The organization's limit of requests a minute for a group of models (Atlas member requestsPerMinuteLimit, polled hourly).";
+    LIMIT_TOKENS = Gauge "mongodbatlas_ai_model_rate_limit_tokens_per_minute" ["org_id", "model_group", "cloud", "geography"]
+        "The organization's limit of tokens a minute for a group of models (Atlas member tokensPerMinuteLimit, polled hourly).";
+    ORG_INFO = Gauge "mongodbatlas_organization_info" ["org_id", "org_name"]
+        "Always 1; the organization's name (Atlas member name, polled hourly).";
+    PROJECT_INFO = Gauge "mongodbatlas_project_info" ["org_id", "project_id", "project_name"]
+        "Always 1; the project's name (Atlas member name of a group, polled hourly).";
 
     BUILD_INFO = Gauge "atlas_ai_keys_exporter_build_info" ["version", "revision", "rustversion"]
         "Always 1; what this exporter was built from.";
@@ -103,6 +113,12 @@ families! {
         "When the access token in use ends, in seconds since the Unix epoch. Absent for credentials without one.";
     TOKEN_REQUESTS = Counter "atlas_ai_keys_exporter_token_requests_total" ["credential", "outcome"]
         "Access tokens that Atlas was asked for, by outcome.";
+    CONFIG_RELOAD_SUCCESSFUL = Gauge "atlas_ai_keys_exporter_config_last_reload_successful" []
+        "1 if the last attempt to load the configuration was successful, 0 if it was bad and the one before is still used.";
+    CONFIG_RELOAD_SUCCESS = Gauge "atlas_ai_keys_exporter_config_last_reload_success_timestamp_seconds" []
+        "When the configuration in use was loaded, in seconds since the Unix epoch.";
+    STORAGE_FAILURES = Counter "atlas_ai_keys_exporter_storage_failures_total" []
+        "Attempts to keep what was read for the next start that failed, most likely for want of room or rights on the disk.";
     KEYS_DROPPED = Gauge "atlas_ai_keys_exporter_keys_dropped" ["org_id"]
         "Keys left out of the per-key series, wholly or in part: those without an id, or with a date that cannot be read.";
 }

@@ -6,10 +6,10 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use prometheus::{Encoder as _, TextEncoder};
 
-use super::own::Own;
+use super::own::Gathered;
 use super::series::{FAMILIES, Form, head};
 use super::threshold::Threshold;
-use crate::inventory::Inventory;
+use crate::inventory::Shown;
 
 /// What the answer's `Content-Type` says of the text format 0.0.4.
 pub const TEXT_CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -20,33 +20,27 @@ const PIECE: usize = 64 << 10;
 
 /// A scrape under way. Held by the response that it is the body of.
 pub struct Exposition {
-    own: Arc<Own>,
-    inventories: Vec<Arc<Inventory>>,
+    own: Option<Gathered>,
+    shown: Shown,
     thresholds: Arc<[Threshold]>,
     now: Timestamp,
     family: usize,
     org: usize,
     key: usize,
-    own_written: bool,
 }
 
 impl Exposition {
-    /// A scrape of `inventories` as they are seen at `now`, and of the exporter's own metrics.
-    pub fn new(
-        own: Arc<Own>,
-        inventories: Vec<Arc<Inventory>>,
-        thresholds: Arc<[Threshold]>,
-        now: Timestamp,
-    ) -> Self {
+    /// A scrape of what is `shown`, as it is seen at `now`, and of the exporter's `own` metrics,
+    /// which were gathered before.
+    pub fn new(own: Gathered, shown: Shown, thresholds: Arc<[Threshold]>, now: Timestamp) -> Self {
         Self {
-            own,
-            inventories,
+            own: Some(own),
+            shown,
             thresholds,
             now,
             family: 0,
             org: 0,
             key: 0,
-            own_written: false,
         }
     }
 
@@ -75,18 +69,32 @@ impl Exposition {
         let Some((family, form)) = FAMILIES.get(self.family) else {
             return self.write_own(out);
         };
-        if self.org == 0 && self.key == 0 && !self.inventories.is_empty() {
-            head(out, family);
-        }
-        let Some(inventory) = self.inventories.get(self.org) else {
+        let orgs = match form {
+            Form::Details(_) => self.shown.details.len(),
+            Form::Inventory(_) | Form::Keys(_) => self.shown.inventories.len(),
+        };
+        if self.org >= orgs {
             self.family += 1;
             self.org = 0;
             return true;
-        };
+        }
+        if self.org == 0 && self.key == 0 {
+            head(out, family);
+        }
         match form {
-            Form::PerOrg(write) => write(out, family, inventory, &self.thresholds, self.now),
-            Form::PerKey(write) => {
-                while let Some(key) = inventory.key(self.key) {
+            Form::Details(write) => {
+                if let Some((org, details)) = self.shown.details.get(self.org) {
+                    write(out, family, org, details);
+                }
+            }
+            Form::Inventory(write) => {
+                if let Some(inventory) = self.shown.inventories.get(self.org) {
+                    write(out, family, inventory, &self.thresholds, self.now);
+                }
+            }
+            Form::Keys(write) => {
+                let inventory = self.shown.inventories.get(self.org);
+                while let Some(key) = inventory.and_then(|inventory| inventory.key(self.key)) {
                     write(out, family, key, self.now);
                     self.key += 1;
                     if out.len() >= PIECE {
@@ -101,12 +109,11 @@ impl Exposition {
     }
 
     fn write_own(&mut self, out: &mut Vec<u8>) -> bool {
-        if self.own_written {
+        let Some(Gathered(own)) = self.own.take() else {
             return false;
-        }
-        self.own_written = true;
+        };
         // writing to a Vec cannot fail, and the registry checked names when they came in
-        let _ = TextEncoder::new().encode(&self.own.gather(), out);
+        let _ = TextEncoder::new().encode(&own, out);
         true
     }
 }
@@ -117,7 +124,8 @@ mod tests {
 
     use super::*;
     use crate::ids::{KeyId, OrgId, ProjectId};
-    use crate::inventory::{KeyRecord, Moment};
+    use crate::inventory::{Inventory, KeyRecord, Moment};
+    use crate::metrics::Own;
 
     fn at(second: i64) -> Timestamp {
         Timestamp::from_second(second).expect("a time")
@@ -142,15 +150,19 @@ mod tests {
             })
             .collect();
         let org = OrgId::parse("32b6e34b3d91647abb20e7b8").expect("an id");
-        Arc::new(Inventory::new(org, at(150), records, 0, None))
+        Arc::new(Inventory::new(org, (at(150), at(150)), records, 0, &[]))
     }
 
     fn expose(inventories: Vec<Arc<Inventory>>, now: Timestamp) -> Exposition {
-        let own = Arc::new(Own::new().expect("sound"));
+        let own = Own::new().expect("sound").gather();
+        let shown = Shown {
+            inventories,
+            details: Vec::new(),
+        };
         Exposition::new(
             own,
-            inventories,
-            [Threshold::new(Duration::from_secs(60))].into(),
+            shown,
+            [Threshold::new(Duration::from_mins(1))].into(),
             now,
         )
     }
@@ -189,9 +201,10 @@ mod tests {
             whole.extend(piece);
         }
         let text = String::from_utf8(whole).expect("text");
-        for (family, _) in FAMILIES {
+        for (family, form) in FAMILIES {
             let head = format!("# TYPE {} ", family.name);
-            assert_eq!(text.matches(&head).count(), 1, "{}", family.name);
+            let heads = usize::from(!matches!(form, Form::Details(_)));
+            assert_eq!(text.matches(&head).count(), heads, "{}", family.name);
         }
         assert_eq!(
             text.matches("mongodbatlas_ai_model_api_key_info{").count(),
@@ -202,7 +215,7 @@ mod tests {
     #[test]
     fn without_an_inventory_there_are_no_key_families() {
         let text = String::from_utf8(expose(vec![], at(0)).whole()).expect("text");
-        assert!(!text.contains("mongodbatlas_"), "{text}");
+        assert!(!text.contains("\nmongodbatlas_"), "{text}");
         assert!(text.contains("atlas_ai_keys_exporter_build_info{"));
     }
 }

@@ -17,5 +17,5 @@ mod series;
 mod threshold;
 
 pub use exposition::{Exposition, TEXT_CONTENT_TYPE};
-pub use own::Own;
+pub use own::{Gathered, Own};
 pub use threshold::Threshold;

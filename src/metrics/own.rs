@@ -7,7 +7,8 @@ use jiff::Timestamp;
 use prometheus::core::Collector;
 use prometheus::proto::MetricFamily;
 use prometheus::{
-    CounterVec, GaugeVec, HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts, Registry,
+    CounterVec, Gauge, GaugeVec, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
+    IntGaugeVec, Opts, Registry,
 };
 
 use super::catalogue::{self as c, Family};
@@ -15,6 +16,9 @@ use crate::clock::unix_seconds;
 
 /// Upper bounds of the request histogram, in seconds.
 const BUCKETS: &[f64] = &[0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
+
+/// The exporter's own metrics at one moment.
+pub struct Gathered(pub(super) Vec<MetricFamily>);
 
 /// The exporter's own metrics. One for the process, shared by everyone who has something to tell.
 pub struct Own {
@@ -36,6 +40,10 @@ pub struct Own {
     token_expiry: GaugeVec,
     token_requests: IntCounterVec,
     keys_dropped: IntGaugeVec,
+    key_changes: IntCounterVec,
+    config_reload_successful: IntGauge,
+    config_reload_success: Gauge,
+    storage_failures: IntCounter,
 }
 
 fn opts(family: &Family) -> Opts {
@@ -89,41 +97,99 @@ impl Own {
             token_expiry: add(r, &c::TOKEN_EXPIRY, GaugeVec::new)?,
             token_requests: add(r, &c::TOKEN_REQUESTS, IntCounterVec::new)?,
             keys_dropped: add(r, &c::KEYS_DROPPED, IntGaugeVec::new)?,
+            key_changes: add(r, &c::KEY_CHANGES, IntCounterVec::new)?,
+            config_reload_successful: add(r, &c::CONFIG_RELOAD_SUCCESSFUL, |opts, _| {
+                IntGauge::with_opts(opts)
+            })?,
+            config_reload_success: add(r, &c::CONFIG_RELOAD_SUCCESS, |opts, _| {
+                Gauge::with_opts(opts)
+            })?,
+            storage_failures: add(r, &c::STORAGE_FAILURES, |opts, _| {
+                IntCounter::with_opts(opts)
+            })?,
             registry: r.clone(),
         })
     }
 
-    /// An organization is watched from now on: its series begin, every failure reason at 0.
+    /// An organization is watched from now on: its series begin, every failure reason and every
+    /// change at 0. `endpoint` is the one that its walks ask.
     pub fn watch_org<'a>(
         &self,
         org: &str,
-        interval: Duration,
+        endpoint: &str,
         reasons: impl IntoIterator<Item = &'a str>,
+        changes: impl IntoIterator<Item = &'a str>,
     ) {
         self.org_up.with_label_values(&[org]).set(0);
         self.org_inventory_restored.with_label_values(&[org]).set(0);
-        self.org_poll_interval
-            .with_label_values(&[org])
-            .set(interval.as_secs_f64());
+        self.api_throttled.with_label_values(&[endpoint, org]);
         for reason in reasons {
             self.org_poll_failures.with_label_values(&[org, reason]);
         }
+        for change in changes {
+            self.key_changes.with_label_values(&[org, change]);
+        }
     }
 
-    /// An endpoint is asked from now on for `org`: its counters begin at 0.
-    pub fn watch_endpoint<'a>(
-        &self,
-        endpoint: &str,
-        org: Option<&str>,
-        retries: impl IntoIterator<Item = &'a str>,
-    ) {
+    /// An organization is watched no more: none of its series is left.
+    pub fn forget_org(&self, org: &str, endpoints: &[&str], reasons: &[&str], changes: &[&str]) {
+        // a series that never was is no error worth telling
+        for gauge in [
+            &self.org_last_success,
+            &self.org_last_attempt,
+            &self.org_poll_interval,
+            &self.org_poll_duration,
+        ] {
+            let _ = gauge.remove_label_values(&[org]);
+        }
+        for gauge in [
+            &self.org_up,
+            &self.org_poll_pages,
+            &self.org_inventory_restored,
+            &self.keys_dropped,
+        ] {
+            let _ = gauge.remove_label_values(&[org]);
+        }
+        for reason in reasons {
+            let _ = self.org_poll_failures.remove_label_values(&[org, reason]);
+        }
+        for change in changes {
+            let _ = self.key_changes.remove_label_values(&[org, change]);
+        }
+        for endpoint in endpoints {
+            let labels = [*endpoint, org];
+            let _ = self.api_rate_limit_capacity.remove_label_values(&labels);
+            let _ = self.api_rate_limit_remaining.remove_label_values(&labels);
+            let _ = self.api_throttled.remove_label_values(&labels);
+        }
+    }
+
+    /// The interval between two walks of the organization that is in force.
+    pub fn interval(&self, org: &str, interval: Duration) {
+        self.org_poll_interval
+            .with_label_values(&[org])
+            .set(interval.as_secs_f64());
+    }
+
+    /// What an earlier process has left is shown, from a walk that began and ended at these times.
+    pub fn restored(&self, org: &str, begun: Timestamp, ended: Timestamp, dropped: u64, up: bool) {
+        self.org_inventory_restored.with_label_values(&[org]).set(1);
+        self.org_up.with_label_values(&[org]).set(i64::from(up));
+        self.org_last_attempt
+            .with_label_values(&[org])
+            .set(unix_seconds(begun));
+        self.org_last_success
+            .with_label_values(&[org])
+            .set(unix_seconds(ended));
+        self.dropped(org, dropped);
+    }
+
+    /// An endpoint is asked from now on: its counters begin at 0.
+    pub fn watch_endpoint<'a>(&self, endpoint: &str, retries: impl IntoIterator<Item = &'a str>) {
         self.api_request_duration.with_label_values(&[endpoint]);
         self.api_requests.with_label_values(&[endpoint, "200"]);
         for reason in retries {
             self.api_retries.with_label_values(&[endpoint, reason]);
-        }
-        if let Some(org) = org {
-            self.api_throttled.with_label_values(&[endpoint, org]);
         }
     }
 
@@ -137,6 +203,45 @@ impl Own {
             self.token_requests
                 .with_label_values(&[credential, outcome]);
         }
+    }
+
+    /// A credential is used no more: none of its series is left.
+    pub fn forget_credential<'a>(
+        &self,
+        credential: &str,
+        outcomes: impl IntoIterator<Item = &'a str>,
+    ) {
+        let _ = self.token_expiry.remove_label_values(&[credential]);
+        for outcome in outcomes {
+            let labels = [credential, outcome];
+            let _ = self.token_requests.remove_label_values(&labels);
+        }
+    }
+
+    /// The configuration was loaded, or the new one was bad.
+    pub fn reloaded(&self, good: bool, at: Timestamp) {
+        self.config_reload_successful.set(i64::from(good));
+        if good {
+            self.config_reload_success.set(unix_seconds(at));
+        }
+    }
+
+    /// Something could not be kept for the next start.
+    pub fn not_kept(&self) {
+        self.storage_failures.inc();
+    }
+
+    /// A change has happened to so many keys more.
+    pub fn changed(&self, org: &str, change: &str, keys: u64) {
+        self.key_changes
+            .with_label_values(&[org, change])
+            .inc_by(keys);
+    }
+
+    fn dropped(&self, org: &str, keys: u64) {
+        self.keys_dropped
+            .with_label_values(&[org])
+            .set(i64::try_from(keys).unwrap_or(i64::MAX));
     }
 
     /// A walk begins.
@@ -165,9 +270,8 @@ impl Own {
         self.org_poll_pages
             .with_label_values(&[org])
             .set(i64::from(pages));
-        self.keys_dropped
-            .with_label_values(&[org])
-            .set(i64::try_from(dropped).unwrap_or(i64::MAX));
+        self.org_inventory_restored.with_label_values(&[org]).set(0);
+        self.dropped(org, dropped);
     }
 
     /// A walk failed. The time of the last success does not move.
@@ -238,9 +342,10 @@ impl Own {
             .set(unix_seconds(at));
     }
 
-    /// What stands now.
-    pub(super) fn gather(&self) -> Vec<MetricFamily> {
-        self.registry.gather()
+    /// What stands now. Taken before the inventories of a scrape, so that no scrape says of an
+    /// organization that all is well and shows keys from before it was.
+    pub fn gather(&self) -> Gathered {
+        Gathered(self.registry.gather())
     }
 }
 

@@ -1,64 +1,217 @@
-//! A walk, once more if the keys do not add up, made into an inventory.
+//! A walk, once more if the keys do not add up, a second look at keys that are missing, and an
+//! inventory made of it.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::{StreamExt as _, stream};
 use tokio::time::Instant;
 use tracing::{debug, warn};
 
+use super::changes::{self, KeyChange};
 use super::walk::{Place, Walk, WalkError, walk};
-use crate::atlas::{ApiKey, Client, When};
+use crate::atlas::{ApiKey, Client, Endpoint, Problem, When};
 use crate::clock::Clock;
 use crate::ids::{KeyId, OrgId, ProjectId};
-use crate::inventory::{Inventory, KeyRecord, Moment};
+use crate::inventory::{Inventory, KeyRecord, Moment, unescape};
 
-/// Pages of one walk that are under way at once.
+/// Requests of one walk that are under way at once.
 const PAGES_AT_ONCE: usize = 4;
+/// Missing keys that are asked for one by one; for more, another walk is cheaper.
+const FEW: usize = 16;
 /// Malformed keys that are logged one by one; the rest are a number.
 const MALFORMED_LOGGED: usize = 5;
+
+/// How a round is done.
+#[derive(Debug, Clone)]
+pub struct Manner {
+    /// Keys a page, 1 to 500.
+    pub page_size: u32,
+    /// A key that is used after not having been for so long counts as revived.
+    pub revived_after: Duration,
+    /// The time of day.
+    pub clock: Clock,
+}
 
 /// What a complete round has found.
 #[derive(Debug)]
 pub struct Report {
     /// The new inventory.
-    pub inventory: Inventory,
-    /// Pages read, those of a first walk that did not add up included.
+    pub inventory: Arc<Inventory>,
+    /// What happened since the inventory before; nothing when there was none.
+    pub changes: Vec<KeyChange>,
+    /// Pages read, those of every walk of the round.
     pub pages: u32,
+    /// Requests that it took, single keys included.
+    pub requests: u32,
     /// From the first request to the last answer.
     pub took: Duration,
 }
 
-/// Reads every key of `org`, `size` a page. `previous` is the inventory that the new one replaces.
+/// Reads every key of `org`. `previous` is the inventory that the new one replaces: a key of it
+/// that is missing now is believed deleted only when a second look agrees.
 ///
 /// # Errors
 /// [`WalkError`] when a page failed; then nothing is known.
 pub async fn read(
     client: &Client,
     org: &OrgId,
-    size: u32,
-    clock: &Clock,
-    previous: Option<&Inventory>,
+    manner: &Manner,
+    previous: Option<Arc<Inventory>>,
 ) -> Result<Report, WalkError> {
-    let begun = Instant::now();
-    let pass = || walk(|page| client.keys(org, page, size), size, PAGES_AT_ONCE);
-    let mut found = pass().await?;
-    let mut pages = found.pages;
-    if !found.settled {
-        debug!(%org, pages, "the keys do not add up, most likely because some were created or deleted on the way; once more");
-        found = pass().await?;
-        pages += found.pages;
-        if !found.settled {
-            warn!(%org, pages, "the keys do not add up in a second walk either; showing what it says, repeats merged");
-        }
+    let (begun, begun_at) = (Instant::now(), manner.clock.now());
+    let mut round = Round {
+        client,
+        org,
+        size: manner.page_size,
+        pages: 0,
+        requests: 0,
+        seen_before: HashSet::new(),
+    };
+    let mut found = round.settled_walk().await?;
+    if let Some(previous) = &previous {
+        found = round.second_look(found, previous).await?;
     }
+    let (pages, requests) = (round.pages, round.requests);
     log_malformed(org, &found);
-    let dropped = dropped(&found.malformed);
-    let records = found.keys.into_iter().map(record).collect();
+    let times = (begun_at, manner.clock.now());
+    let (owner, revived_after) = (org.clone(), manner.revived_after);
+    // sorting and rendering a million keys is no work for a thread that serves scrapes
+    let made = tokio::task::spawn_blocking(move || {
+        let dropped = dropped(&found.malformed);
+        let records = found.keys.into_iter().map(record).collect();
+        let known = previous
+            .as_ref()
+            .map_or(&[][..], |previous| previous.counts());
+        let inventory = Inventory::new(owner, times, records, dropped, known);
+        let changes = previous.map_or_else(Vec::new, |previous| {
+            changes::between(&previous, &inventory, revived_after)
+        });
+        (Arc::new(inventory), changes)
+    });
+    let (inventory, changes) = made.await.map_err(|_| bug())?;
     Ok(Report {
-        inventory: Inventory::new(org.clone(), clock.now(), records, dropped, previous),
+        inventory,
+        changes,
         pages,
+        requests,
         took: begun.elapsed(),
     })
+}
+
+/// The error of a round that panicked.
+pub(super) fn bug() -> WalkError {
+    WalkError {
+        page: 0,
+        error: Problem::Invalid(
+            "reading it panicked, which is a bug in this exporter; please report it".to_owned(),
+        )
+        .at(Endpoint::AiModelApiKeys),
+    }
+}
+
+struct Round<'a> {
+    client: &'a Client,
+    org: &'a OrgId,
+    size: u32,
+    pages: u32,
+    requests: u32,
+    /// Ids that walks before the last one have seen.
+    seen_before: HashSet<String>,
+}
+
+impl Round<'_> {
+    async fn walk(&mut self) -> Result<Walk, WalkError> {
+        let found = walk(
+            |page| self.client.keys(self.org, page, self.size),
+            self.size,
+            PAGES_AT_ONCE,
+        )
+        .await?;
+        self.pages += found.pages;
+        self.requests += found.pages;
+        Ok(found)
+    }
+
+    /// A walk, and when its keys do not add up one more, which is believed.
+    async fn settled_walk(&mut self) -> Result<Walk, WalkError> {
+        let (org, first) = (self.org, self.walk().await?);
+        if first.settled {
+            return Ok(first);
+        }
+        debug!(%org, pages = first.pages, "the keys do not add up, most likely because some were created or deleted on the way; once more");
+        self.seen_before = first.keys.into_iter().map(|key| key.id).collect();
+        let second = self.walk().await?;
+        if !second.settled {
+            warn!(%org, pages = self.pages, "the keys do not add up in a second walk either; showing what it says, repeats merged");
+        }
+        Ok(second)
+    }
+
+    /// Looks again for keys of `previous` that are not in `found`, and puts those back that are
+    /// still there. A key that two walks have not seen has been looked for twice already.
+    async fn second_look(
+        &mut self,
+        mut found: Walk,
+        previous: &Inventory,
+    ) -> Result<Walk, WalkError> {
+        let missing = self.missing(&found, previous);
+        if missing.is_empty() {
+            return Ok(found);
+        }
+        let few = missing.len() <= FEW.min(found.pages as usize);
+        debug!(org = %self.org, keys = missing.len(), one_by_one = few, "keys are missing; a second look");
+        if few && let Some(still_there) = self.ask_for(&missing).await {
+            found.keys.extend(still_there);
+            return Ok(found);
+        }
+        let again = self.walk().await?;
+        let mut keys: HashMap<String, ApiKey> = found
+            .keys
+            .into_iter()
+            .map(|key| (key.id.clone(), key))
+            .collect();
+        // what either walk has seen is there; the later one knows better what it looks like
+        keys.extend(again.keys.into_iter().map(|key| (key.id.clone(), key)));
+        Ok(Walk {
+            keys: keys.into_values().collect(),
+            ..again
+        })
+    }
+
+    fn missing(&self, found: &Walk, previous: &Inventory) -> Vec<KeyId> {
+        let there: HashSet<&str> = found.keys.iter().map(|key| key.id.as_str()).collect();
+        // a walk that was not believed is no look at a key that it has seen
+        let looked_twice =
+            |id: &str| !self.seen_before.is_empty() && !self.seen_before.contains(id);
+        previous
+            .keys()
+            .map(|key| unescape(key.escaped("api_key_id")))
+            .filter(|id| !there.contains(&**id) && !looked_twice(id))
+            .map(|id| KeyId::new(id.into_owned()))
+            .collect()
+    }
+
+    /// Those of `missing` that Atlas still knows; none when it does not say for each of them.
+    async fn ask_for(&mut self, missing: &[KeyId]) -> Option<Vec<ApiKey>> {
+        let (client, org) = (self.client, self.org);
+        let mut answers = stream::iter(missing.to_vec())
+            .map(|id| async move { client.key(org, &id).await })
+            .buffer_unordered(PAGES_AT_ONCE);
+        let mut still_there = Vec::new();
+        while let Some(answer) = answers.next().await {
+            self.requests += 1;
+            match answer {
+                Ok(key) => still_there.extend(key),
+                Err(error) => {
+                    debug!(%org, %error, "Atlas does not say whether a key is there; walking once more");
+                    return None;
+                }
+            }
+        }
+        Some(still_there)
+    }
 }
 
 fn log_malformed(org: &OrgId, found: &Walk) {

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
+use crate::atlas::Reason;
 use crate::ids::OrgId;
 
 /// The regular times of one organization: every interval, at an offset that only its id decides,
@@ -15,23 +16,19 @@ pub struct Schedule {
 }
 
 impl Schedule {
-    /// The schedules of `orgs`; no two of them fall into the same instant.
-    pub fn spread<'a>(orgs: impl IntoIterator<Item = &'a OrgId>, interval: Duration) -> Vec<Self> {
+    /// The schedule of `org`.
+    pub fn new(org: &OrgId, interval: Duration) -> Self {
         let nanos = interval.as_nanos().max(1);
-        let mut taken = std::collections::BTreeSet::new();
-        orgs.into_iter()
-            .map(|org| {
-                let mut offset = u128::from(stable_hash(org)) * nanos / (u128::from(u64::MAX) + 1);
-                // two ids with one offset are next to impossible, but not impossible
-                while !taken.insert(offset) && taken.len() < 1_000_000 {
-                    offset = (offset + 1) % nanos;
-                }
-                Self {
-                    interval,
-                    offset: nanoseconds(offset),
-                }
-            })
-            .collect()
+        let share = u128::from(org.stable_hash(0));
+        Self {
+            interval,
+            offset: nanoseconds(share * nanos / (u128::from(u64::MAX) + 1)),
+        }
+    }
+
+    /// The time between two walks.
+    pub fn interval(&self) -> Duration {
+        self.interval
     }
 
     /// How long after `now` the next regular time is: more than half an interval and at most one
@@ -51,58 +48,85 @@ fn nanoseconds(nanos: u128) -> Duration {
     u64::try_from(nanos).map_or(Duration::MAX, Duration::from_nanos)
 }
 
-/// FNV-1a with a final mix. Written out, since the standard library's hashers promise nothing
-/// from one release to the next, and this one must give the same on every machine for ever.
-fn stable_hash(org: &OrgId) -> u64 {
-    let mut hash = org
-        .as_str()
-        .bytes()
-        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-        });
-    hash ^= hash >> 33;
-    hash = hash.wrapping_mul(0xff51_afd7_ed55_8ccd);
-    hash ^ (hash >> 33)
-}
-
-/// How long to wait after failures that follow each other: twice as long each time, with jitter.
+/// How long to wait after failures that follow each other.
+///
+/// A failure that may pass is tried again soon, twice as late each time, and never later than the
+/// next regular time. A refusal that has come three times in a row (401, 403, 404) will not pass
+/// by itself: it is tried again at a slower pace, until it is over or somebody changes the
+/// credential.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Backoff {
     failures: u32,
+    refusals: u32,
 }
 
 /// The wait after the first failure.
 const FIRST_WAIT: Duration = Duration::from_secs(5);
-/// The longest wait.
-const LONGEST_WAIT: Duration = Duration::from_secs(600);
+/// The longest wait within an interval.
+const LONGEST_WAIT: Duration = Duration::from_mins(10);
+/// Refusals in a row from which on the pace is slower.
+const LASTING_FROM: u32 = 3;
+/// The slowest pace, unless the interval itself is slower.
+const SLOWEST: Duration = Duration::from_hours(1);
 
 impl Backoff {
-    /// One more failure: how long to wait until the next try. Never past `regular`, the next
-    /// regular time, unless Atlas itself asked to wait longer with `retry_after`.
-    pub fn after_failure(&mut self, regular: Duration, retry_after: Option<Duration>) -> Duration {
-        let doubled = FIRST_WAIT
-            .saturating_mul(1 << self.failures.min(16))
-            .min(LONGEST_WAIT);
+    /// One more failure: how long to wait until the next try. `schedule` and `regular`, the time to
+    /// the next regular walk, are the organization's.
+    pub fn after_failure(
+        &mut self,
+        reason: Reason,
+        schedule: &Schedule,
+        regular: Duration,
+    ) -> Duration {
+        let lasting = matches!(
+            reason,
+            Reason::Unauthorized | Reason::Forbidden | Reason::NotFound
+        );
         self.failures = self.failures.saturating_add(1);
-        let jittered = doubled.mul_f64(0.5 + fastrand::f64() / 2.0);
-        match retry_after {
-            // a moment later than asked for, and not everyone at the same moment
-            Some(wait) => jittered
-                .min(regular)
-                .max(wait + Duration::from_millis(fastrand::u64(1..1000))),
-            None => jittered.min(regular),
+        self.refusals = if lasting {
+            self.refusals.saturating_add(1)
+        } else {
+            0
+        };
+        if self.is_open() {
+            let times = 2_u32.saturating_pow(self.refusals - LASTING_FROM + 1);
+            let slower = schedule
+                .interval
+                .saturating_mul(times)
+                .min(SLOWEST.max(schedule.interval));
+            return jittered(slower);
         }
+        let doubled = FIRST_WAIT
+            .saturating_mul(1 << (self.failures - 1).min(16))
+            .min(LONGEST_WAIT);
+        jittered(doubled).min(regular)
     }
 
-    /// All is well again.
-    pub fn reset(&mut self) {
-        self.failures = 0;
+    /// Whether refusals have come so often in a row that the pace is slower.
+    pub fn is_open(&self) -> bool {
+        self.refusals >= LASTING_FROM
     }
+
+    /// Whether the last try was good.
+    pub fn is_well(&self) -> bool {
+        self.failures == 0
+    }
+
+    /// All is well again, or somebody has changed what was wrong.
+    pub fn reset(&mut self) {
+        *self = Self::default();
+    }
+}
+
+fn jittered(wait: Duration) -> Duration {
+    wait.mul_f64(0.5 + fastrand::f64() / 2.0)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const INTERVAL: Duration = Duration::from_mins(5);
 
     fn orgs(count: u32) -> Vec<OrgId> {
         (0..count)
@@ -113,20 +137,17 @@ mod tests {
     #[test]
     fn offsets_are_stable_distinct_and_spread() {
         let orgs = orgs(500);
-        let interval = Duration::from_secs(300);
-        let spread = Schedule::spread(&orgs, interval);
-        assert_eq!(
-            spread,
-            Schedule::spread(&orgs, interval),
-            "the same on every start"
-        );
-        let mut offsets: Vec<_> = spread.iter().map(|schedule| schedule.offset).collect();
+        let mut offsets: Vec<_> = orgs
+            .iter()
+            .map(|org| Schedule::new(org, INTERVAL).offset)
+            .collect();
+        assert_eq!(offsets[7], Schedule::new(&orgs[7], INTERVAL).offset);
         offsets.sort();
         offsets.dedup();
         assert_eq!(offsets.len(), 500);
         let first_half = offsets
             .iter()
-            .filter(|offset| **offset < interval / 2)
+            .filter(|offset| **offset < INTERVAL / 2)
             .count();
         assert!(
             (200..300).contains(&first_half),
@@ -136,39 +157,42 @@ mod tests {
 
     #[test]
     fn the_next_time_is_at_the_offset_and_not_soon() {
-        let interval = Duration::from_secs(300);
-        for schedule in Schedule::spread(&orgs(50), interval) {
+        for org in orgs(50) {
+            let schedule = Schedule::new(&org, INTERVAL);
             for second in [0, 1, 149, 151, 299, 1_000_000_007] {
                 let now = Timestamp::from_second(second).expect("a time");
                 let wait = schedule.next_after(now);
                 assert!(
-                    wait > interval / 2 && wait <= interval * 3 / 2 + Duration::from_nanos(1),
+                    wait > INTERVAL / 2 && wait <= INTERVAL * 3 / 2 + Duration::from_nanos(1),
                     "{wait:?}"
                 );
                 let due =
                     u128::try_from(now.as_nanosecond()).expect("after 1970") + wait.as_nanos();
-                assert_eq!(due % interval.as_nanos(), schedule.offset.as_nanos());
+                assert_eq!(due % INTERVAL.as_nanos(), schedule.offset.as_nanos());
             }
         }
     }
 
     #[test]
     fn from_one_regular_time_to_the_next_is_one_interval() {
-        let interval = Duration::from_secs(300);
-        let schedule = Schedule::spread(&orgs(1), interval)[0];
+        let schedule = Schedule::new(&orgs(1)[0], INTERVAL);
         let first = Timestamp::UNIX_EPOCH
             + jiff::SignedDuration::try_from(schedule.next_after(Timestamp::UNIX_EPOCH))
                 .expect("short");
-        assert_eq!(schedule.next_after(first), interval);
+        assert_eq!(schedule.next_after(first), INTERVAL);
+    }
+
+    fn waits(reason: Reason, count: usize) -> Vec<Duration> {
+        let schedule = Schedule::new(&orgs(1)[0], INTERVAL);
+        let mut backoff = Backoff::default();
+        (0..count)
+            .map(|_| backoff.after_failure(reason, &schedule, INTERVAL))
+            .collect()
     }
 
     #[test]
-    fn backoff_doubles_and_respects_retry_after() {
-        let mut backoff = Backoff::default();
-        let regular = Duration::from_secs(300);
-        let waits: Vec<_> = (0..8)
-            .map(|_| backoff.after_failure(regular, None))
-            .collect();
+    fn what_may_pass_is_tried_again_soon_and_never_later_than_the_next_regular_time() {
+        let waits = waits(Reason::ServerError, 8);
         assert!(
             waits[0] >= FIRST_WAIT / 2 && waits[0] <= FIRST_WAIT,
             "{waits:?}"
@@ -177,16 +201,36 @@ mod tests {
             waits[3] >= FIRST_WAIT * 4 && waits[3] <= FIRST_WAIT * 8,
             "{waits:?}"
         );
-        assert!(
-            waits.iter().all(|wait| *wait <= regular),
-            "never later than the next regular time"
-        );
-        let asked = Duration::from_secs(400);
-        assert!(
-            backoff.after_failure(regular, Some(asked)) > asked,
-            "unless Atlas asks for it"
-        );
+        assert!(waits.iter().all(|wait| *wait <= INTERVAL));
+    }
+
+    #[test]
+    fn a_refusal_that_lasts_is_tried_again_at_a_slower_pace() {
+        for reason in [Reason::Unauthorized, Reason::Forbidden, Reason::NotFound] {
+            let waits = waits(reason, 9);
+            assert!(waits[1] <= INTERVAL, "two may pass: {waits:?}");
+            assert!(
+                waits[2] >= INTERVAL && waits[2] <= INTERVAL * 2,
+                "{waits:?}"
+            );
+            assert!(
+                waits[3] >= INTERVAL * 2 && waits[3] <= INTERVAL * 4,
+                "{waits:?}"
+            );
+            assert!(waits[8] >= SLOWEST / 2 && waits[8] <= SLOWEST, "{waits:?}");
+        }
+    }
+
+    #[test]
+    fn another_failure_ends_a_row_of_refusals() {
+        let schedule = Schedule::new(&orgs(1)[0], INTERVAL);
+        let mut backoff = Backoff::default();
+        for reason in [Reason::Forbidden, Reason::Forbidden, Reason::Timeout] {
+            backoff.after_failure(reason, &schedule, INTERVAL);
+        }
+        backoff.after_failure(Reason::Forbidden, &schedule, INTERVAL);
+        assert!(!backoff.is_open() && !backoff.is_well());
         backoff.reset();
-        assert!(backoff.after_failure(regular, None) <= FIRST_WAIT);
+        assert!(backoff.is_well());
     }
 }

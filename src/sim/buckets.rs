@@ -35,6 +35,25 @@ impl BucketSize {
     }
 }
 
+/// Who shares the bucket of the keys and their limits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BucketScope {
+    /// Everybody who asks about the same organization.
+    Organization,
+    /// Every request of the same user.
+    User,
+}
+
+impl BucketScope {
+    /// As Atlas writes it.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Organization => "ORGANIZATION",
+            Self::User => "USER",
+        }
+    }
+}
+
 /// What a bucket says to one request.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Taken {
@@ -53,13 +72,15 @@ struct Bucket {
 /// All buckets, by endpoint set and scope; each begins full at its first request.
 pub(crate) struct Buckets {
     org: BucketSize,
+    scope: BucketScope,
     all: HashMap<(&'static str, String), Bucket>,
 }
 
 impl Buckets {
-    pub(crate) fn new(org: BucketSize) -> Self {
+    pub(crate) fn new(org: BucketSize, scope: BucketScope) -> Self {
         Self {
             org,
+            scope,
             all: HashMap::new(),
         }
     }
@@ -69,9 +90,18 @@ impl Buckets {
         self.org
     }
 
-    /// Takes one token at the scope of an organization.
+    /// Who shares the bucket of the keys.
+    pub(crate) fn scope(&self) -> BucketScope {
+        self.scope
+    }
+
+    /// Takes one token for a request about `org`.
     pub(crate) fn take_org(&mut self, set: &'static str, org: &str, now: Timestamp) -> Taken {
-        self.take(set, org, self.org, now)
+        let scope = match self.scope {
+            BucketScope::Organization => org,
+            BucketScope::User => "user",
+        };
+        self.take(set, scope, self.org, now)
     }
 
     /// Takes one token.
@@ -113,7 +143,7 @@ mod tests {
 
     #[test]
     fn a_bucket_empties_and_refills() {
-        let mut buckets = Buckets::new(BucketSize::SMALLEST);
+        let mut buckets = Buckets::new(BucketSize::SMALLEST, BucketScope::Organization);
         let at = |second| Timestamp::from_second(second).expect("a time");
         for left in (0..10).rev() {
             assert_eq!(buckets.take_org("keys", "o", at(5)).remaining, Some(left));

@@ -1,6 +1,5 @@
 //! Every endpoint of the API that this project knows, from the request line to the answer.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
@@ -20,18 +19,14 @@ use super::{Sim, State, body, control, keys_endpoint, oauth};
 const MAX_REQUEST_BODY: usize = 64 << 10;
 
 /// Answers one request, as well or as badly as the faults in force ask.
-pub(crate) async fn answer(
-    sim: Arc<Sim>,
-    reset: ResetFlag,
-    request: Request<hyper::body::Incoming>,
-) -> Response<Body> {
+pub(crate) async fn answer(sim: &Sim, reset: &ResetFlag, request: Request<Body>) -> Response<Body> {
     let (parts, incoming) = request.into_parts();
-    let body = axum::body::to_bytes(Body::new(incoming), MAX_REQUEST_BODY)
+    let body = axum::body::to_bytes(incoming, MAX_REQUEST_BODY)
         .await
         .map(|bytes| bytes.to_vec())
         .unwrap_or_default();
     if parts.uri.path().starts_with("/sim/") {
-        return control::answer(&sim, &parts, &body);
+        return control::answer(sim, &parts, &body);
     }
     let call = Call::new(parts, body);
     let endpoint = call.endpoint;
@@ -49,8 +44,8 @@ pub(crate) async fn answer(
         }
     }
     let mut state = sim.state();
-    let response = respond(&mut state, &call, &effects, &reset, sim.clock.now());
-    state.requests.push(super::Request {
+    let response = respond(&mut state, &call, &effects, reset, sim.clock.now());
+    state.requests.push(super::Asked {
         endpoint,
         org: call.org,
         page: matches!(endpoint, SimEndpoint::AiModelApiKeys)
@@ -102,6 +97,9 @@ fn respond(
         answer.headers.remove(remaining);
     } else if effects.contains(&Effect::RateLimitZero) && answer.status.is_success() {
         answer.set_rate_limit(0, 0);
+    }
+    if effects.contains(&Effect::BareRefusals) && answer.status == StatusCode::TOO_MANY_REQUESTS {
+        answer = Answer::error(answer.status, "RATE_LIMITED", "Slow down.", json!([]));
     }
     answer.pretty = call.query.flag("pretty");
     if call.query.flag("envelope")
@@ -193,10 +191,10 @@ fn good_answer(
             .buckets
             .take("rateLimits", "user", BucketSize::TYPICAL, now),
         (Some(org), endpoint) => {
-            let set = if endpoint == SimEndpoint::Groups {
-                "groups"
-            } else {
-                "aiModelApi"
+            let set = match endpoint {
+                SimEndpoint::Org => "org",
+                SimEndpoint::Groups => "groups",
+                _ => "aiModelApi",
             };
             state.buckets.take_org(set, org, now)
         }
@@ -281,7 +279,7 @@ fn other_body(state: &State, call: &Call, version: Version) -> Result<Value, Ans
             vec![json!({
                 "endpointSetId": "aiModelApi",
                 "endpointSetName": "AI model API keys",
-                "scope": "ORGANIZATION",
+                "scope": state.buckets.scope().as_str(),
                 "capacity": number(size.capacity),
                 "refillRate": number(size.refill),
                 "refillDurationSeconds": number(size.refill_seconds),

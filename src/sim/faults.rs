@@ -104,6 +104,8 @@ pub enum Effect {
     NoRateLimitHeaders,
     /// `RateLimit-Limit: 0` and `RateLimit-Remaining: 0` with a good answer.
     RateLimitZero,
+    /// A refusal for want of tokens says neither how long to wait nor how large the bucket is.
+    BareRefusals,
     /// A `totalCount` that is off.
     TotalCount {
         /// What it says instead.

@@ -39,9 +39,10 @@ mod server;
 mod world;
 
 use std::fmt::Write as _;
-use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use axum::body::Body;
+use axum::http::{Request, Response};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -49,7 +50,7 @@ use tokio_util::task::TaskTracker;
 use crate::clock::Clock;
 
 pub use account::Account;
-pub use buckets::BucketSize;
+pub use buckets::{BucketScope, BucketSize};
 pub use faults::{BodyForm, Effect, Fault, SimEndpoint};
 pub use scenario::Scenario;
 pub use world::{Change, ChangeKind, SimKey, World};
@@ -69,6 +70,8 @@ pub struct SimConfig {
     pub speed: f64,
     /// The token bucket of each organization for the keys and their limits.
     pub org_bucket: BucketSize,
+    /// Who shares that bucket.
+    pub bucket_scope: BucketScope,
     /// Life of an access token in seconds.
     pub token_seconds: u64,
     /// Life of a Digest nonce in seconds.
@@ -86,6 +89,7 @@ impl Default for SimConfig {
             scenario: Scenario::Calm,
             speed: 1.0,
             org_bucket: BucketSize::TYPICAL,
+            bucket_scope: BucketScope::Organization,
             token_seconds: 3600,
             nonce_seconds: 30,
             faults: Vec::new(),
@@ -106,7 +110,7 @@ pub(crate) struct State {
     pub(crate) nonces: digest::Nonces,
     pub(crate) buckets: buckets::Buckets,
     pub(crate) faults: faults::Faults,
-    pub(crate) requests: Vec<Request>,
+    pub(crate) requests: Vec<Asked>,
     hook: Option<Hook>,
     hook_calls: u64,
 }
@@ -115,7 +119,7 @@ type Hook = Box<dyn FnMut(u64, u32, &mut World) + Send>;
 
 /// One request that the simulated Atlas has answered.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
-pub struct Request {
+pub struct Asked {
     /// What was asked.
     pub endpoint: SimEndpoint,
     /// The organization in the path, if there is one.
@@ -148,7 +152,7 @@ impl State {
 
 /// A running simulated Atlas. Held by whoever started it; [`SimHandle::stop`] ends it.
 pub struct SimHandle {
-    addr: SocketAddr,
+    base_url: String,
     sim: Arc<Sim>,
     shutdown: CancellationToken,
     tasks: TaskTracker,
@@ -161,6 +165,22 @@ impl SimHandle {
     /// When the listener has no address.
     pub fn start(listener: TcpListener, config: &SimConfig, clock: Clock) -> std::io::Result<Self> {
         let addr = listener.local_addr()?;
+        let handle = Self {
+            base_url: format!("http://{addr}"),
+            ..Self::without_network(config, clock)
+        };
+        handle.tasks.spawn(server::serve(
+            listener,
+            Arc::clone(&handle.sim),
+            handle.shutdown.clone(),
+            handle.tasks.clone(),
+        ));
+        Ok(handle)
+    }
+
+    /// A simulated Atlas that can be reached by [`SimHandle::ask`] alone: for tests in which
+    /// time is simulated as well.
+    pub fn without_network(config: &SimConfig, clock: Clock) -> Self {
         let now = clock.now();
         let mut faults = faults::Faults::new(now);
         for fault in config
@@ -177,7 +197,7 @@ impl SimHandle {
                 world: World::new(config, now),
                 account: Account::new(config.seed, config.token_seconds),
                 nonces: digest::Nonces::new(config.seed, config.nonce_seconds),
-                buckets: buckets::Buckets::new(org_bucket),
+                buckets: buckets::Buckets::new(org_bucket, config.bucket_scope),
                 faults,
                 requests: Vec::new(),
                 hook: None,
@@ -185,30 +205,24 @@ impl SimHandle {
             }),
             clock,
         });
-        let shutdown = CancellationToken::new();
-        let tasks = TaskTracker::new();
-        tasks.spawn(server::serve(
-            listener,
-            Arc::clone(&sim),
-            shutdown.clone(),
-            tasks.clone(),
-        ));
-        Ok(Self {
-            addr,
+        Self {
+            base_url: "http://localhost".to_owned(),
             sim,
-            shutdown,
-            tasks,
-        })
+            shutdown: CancellationToken::new(),
+            tasks: TaskTracker::new(),
+        }
     }
 
-    /// Where it listens.
-    pub fn addr(&self) -> SocketAddr {
-        self.addr
+    /// Answers one request; none where the connection would have been reset.
+    pub async fn ask(&self, request: Request<Body>) -> Option<Response<Body>> {
+        let reset = server::ResetFlag::default();
+        let answer = endpoints::answer(&self.sim, &reset, request).await;
+        (!reset.is_set()).then_some(answer)
     }
 
     /// `http://HOST:PORT`, what `--atlas.base-url` wants.
     pub fn base_url(&self) -> String {
-        format!("http://{}", self.addr)
+        self.base_url.clone()
     }
 
     /// The ids of the organizations.
@@ -265,7 +279,7 @@ impl SimHandle {
     }
 
     /// Every request so far.
-    pub fn requests(&self) -> Vec<Request> {
+    pub fn requests(&self) -> Vec<Asked> {
         self.sim.state().requests.clone()
     }
 

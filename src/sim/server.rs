@@ -27,6 +27,10 @@ impl ResetFlag {
     pub(crate) fn set(&self) {
         self.0.store(true, Ordering::Release);
     }
+
+    pub(crate) fn is_set(&self) -> bool {
+        self.0.load(Ordering::Acquire)
+    }
 }
 
 /// A connection that fails, and is reset, once its flag is set.
@@ -37,7 +41,7 @@ struct Resettable {
 
 impl Resettable {
     fn check(&self) -> io::Result<()> {
-        if self.flag.0.load(Ordering::Acquire) {
+        if self.flag.is_set() {
             // without this the kernel would end the connection in good order
             self.stream.set_zero_linger()?;
             return Err(io::ErrorKind::ConnectionReset.into());
@@ -108,7 +112,7 @@ async fn connection(stream: TcpStream, sim: Arc<Sim>, shutdown: CancellationToke
         let (sim, flag) = (Arc::clone(&sim), flag.clone());
         async move {
             Ok::<Response<Body>, std::convert::Infallible>(
-                endpoints::answer(sim, flag, request).await,
+                endpoints::answer(&sim, &flag, request.map(Body::new)).await,
             )
         }
     });

@@ -3,6 +3,8 @@
 
 mod listen;
 mod routes;
+mod settings;
 
 pub use listen::{BindError, bind, serve};
 pub use routes::{App, router};
+pub use settings::{Reload, Settings, SharedSettings};

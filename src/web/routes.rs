@@ -1,20 +1,21 @@
 //! The routes.
 
+use std::convert::Infallible;
 use std::fmt::Write as _;
 use std::sync::Arc;
 
 use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::State;
-use axum::http::{HeaderName, HeaderValue, StatusCode, header};
+use axum::http::{HeaderName, HeaderValue, Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 use futures_util::stream;
 
+use super::settings::{Reload, Settings, SharedSettings};
 use crate::clock::Clock;
-use crate::ids::OrgId;
 use crate::inventory::Shelf;
-use crate::metrics::{Exposition, Own, TEXT_CONTENT_TYPE, Threshold};
+use crate::metrics::{Exposition, Own, TEXT_CONTENT_TYPE};
 
 /// What the routes answer from. Shared by all requests.
 pub struct App {
@@ -22,51 +23,71 @@ pub struct App {
     pub own: Arc<Own>,
     /// The inventories.
     pub shelf: Arc<Shelf>,
-    /// The organizations that are watched.
-    pub orgs: Vec<OrgId>,
-    /// Thresholds of the idle roll-up.
-    pub thresholds: Arc<[Threshold]>,
-    /// The path of the metrics.
-    pub telemetry_path: String,
+    /// The settings in force.
+    pub settings: Arc<SharedSettings>,
+    /// Who takes up a new configuration.
+    pub control: Arc<dyn Reload>,
     /// The time of a scrape.
     pub clock: Clock,
 }
 
-/// Every route. Other methods than GET and HEAD are answered 405 with `Allow`.
+/// Every route. Other methods than the route's are answered 405 with `Allow`.
 pub fn router(app: Arc<App>) -> Router {
     Router::new()
         .route("/", get(landing))
         .route("/-/healthy", get(healthy))
         .route("/-/ready", get(ready))
-        .route(&app.telemetry_path, get(metrics))
-        .fallback(async || {
-            (
-                StatusCode::NOT_FOUND,
-                "There is nothing here; / has the links.\n",
-            )
-        })
+        .route("/-/reload", post(reload).put(reload))
+        .fallback(by_path)
         .with_state(app)
 }
 
-async fn metrics(State(app): State<Arc<App>>) -> Response {
+/// The path of the metrics can change at a reload, and no router's table can.
+async fn by_path(State(app): State<Arc<App>>, method: Method, uri: Uri) -> Response {
+    let settings = app.settings.get();
+    if uri.path() != settings.telemetry_path {
+        let text = "There is nothing here; / has the links.\n";
+        return (StatusCode::NOT_FOUND, text).into_response();
+    }
+    match method {
+        Method::GET => metrics(&app, &settings),
+        Method::HEAD => metrics_head().into_response(),
+        _ => (
+            StatusCode::METHOD_NOT_ALLOWED,
+            [(header::ALLOW, "GET,HEAD")],
+        )
+            .into_response(),
+    }
+}
+
+fn metrics_head() -> [(HeaderName, &'static str); 1] {
+    [(header::CONTENT_TYPE, TEXT_CONTENT_TYPE)]
+}
+
+fn metrics(app: &App, settings: &Settings) -> Response {
+    let own = app.own.gather();
     let exposition = Exposition::new(
-        Arc::clone(&app.own),
-        app.shelf.all(),
-        Arc::clone(&app.thresholds),
+        own,
+        app.shelf.shown(settings.max_staleness),
+        Arc::clone(&settings.thresholds),
         app.clock.now(),
     );
     let pieces = stream::unfold(exposition, async |mut exposition| {
         let piece = exposition.next_piece()?;
-        Some((
-            Ok::<_, std::convert::Infallible>(Bytes::from(piece)),
-            exposition,
-        ))
+        Some((Ok::<_, Infallible>(Bytes::from(piece)), exposition))
     });
-    (
-        [(header::CONTENT_TYPE, TEXT_CONTENT_TYPE)],
-        Body::from_stream(pieces),
-    )
-        .into_response()
+    (metrics_head(), Body::from_stream(pieces)).into_response()
+}
+
+async fn reload(State(app): State<Arc<App>>) -> Response {
+    if !app.settings.get().lifecycle {
+        let text = "Reloading over HTTP is switched off; --web.enable-lifecycle switches it on.\n";
+        return (StatusCode::FORBIDDEN, text).into_response();
+    }
+    match app.control.reload().await {
+        Ok(()) => "Reloaded.\n".into_response(),
+        Err(mistakes) => (StatusCode::BAD_REQUEST, format!("{mistakes}\n")).into_response(),
+    }
 }
 
 async fn healthy() -> &'static str {
@@ -74,12 +95,7 @@ async fn healthy() -> &'static str {
 }
 
 async fn ready(State(app): State<Arc<App>>) -> Response {
-    let missing: Vec<&str> = app
-        .orgs
-        .iter()
-        .filter(|org| app.shelf.get(org).is_none())
-        .map(OrgId::as_str)
-        .collect();
+    let missing = app.shelf.missing();
     if missing.is_empty() {
         return "Ready.\n".into_response();
     }
@@ -100,10 +116,10 @@ async fn landing(State(app): State<Arc<App>>) -> Response {
     let _ = writeln!(
         page,
         "<ul><li><a href=\"{0}\">Metrics</a></li><li><a href=\"/-/healthy\">Health</a></li><li><a href=\"/-/ready\">Readiness</a></li></ul>",
-        app.telemetry_path
+        app.settings.get().telemetry_path
     );
     page.push_str("<table>\n<tr><th scope=\"col\">Organization</th><th scope=\"col\">Keys</th><th scope=\"col\">Last complete walk</th></tr>\n");
-    for org in &app.orgs {
+    for org in &*app.shelf.watched() {
         let (keys, read_at) = match app.shelf.get(org) {
             Some(inventory) => (
                 inventory.len().to_string(),

@@ -14,6 +14,7 @@
 )]
 
 pub mod prometheus;
+pub mod wire;
 
 use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader, Read as _};
@@ -25,7 +26,7 @@ use atlas_ai_keys_exporter::cli::Args;
 use atlas_ai_keys_exporter::clock::Clock;
 use atlas_ai_keys_exporter::config::Config;
 use atlas_ai_keys_exporter::credentials::Environment;
-use atlas_ai_keys_exporter::exporter::Exporter;
+use atlas_ai_keys_exporter::exporter::{Exporter, Load, Surroundings};
 use atlas_ai_keys_exporter::sim::{SimConfig, SimHandle, SimKey};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -97,8 +98,14 @@ impl Lab {
         let mut line = vec!["x", "--web.listen-address", "127.0.0.1:0"];
         line.extend(flags);
         let environment = Environment::fixed(variables);
-        let config = Config::check(&Args::parse(line).unwrap(), &environment).unwrap();
-        let exporter = Exporter::start(config, clock).await.unwrap();
+        let args = Args::parse(line).unwrap();
+        let load: Load = Arc::new(move || Config::check(&args, &environment));
+        let config = load().unwrap();
+        let surroundings = Surroundings {
+            clock,
+            ..Surroundings::real(load)
+        };
+        let exporter = Exporter::start(config, surroundings).await.unwrap();
         let base = format!("http://{}", exporter.addresses()[0]);
         let shutdown = CancellationToken::new();
         let running = tokio::spawn(exporter.run(shutdown.clone()));

@@ -6,13 +6,14 @@ mod oauth;
 
 use std::sync::Arc;
 
+pub use oauth::{KeptToken, TokenStore};
 use reqwest::header::{HeaderMap, HeaderValue};
 use reqwest::{Method, Url};
 use secrecy::{ExposeSecret as _, SecretString};
 
 use super::error::{Endpoint, Error, Problem};
 use super::observer::{Observer, Retry};
-use super::transport::Transport;
+use super::transport::Line;
 use crate::clock::Clock;
 use crate::credentials::{self, Credential, Source};
 
@@ -35,16 +36,18 @@ pub(super) enum Permit<'a> {
 
 impl Auth {
     pub(super) fn new(
-        name: &str,
+        name: &Arc<str>,
         credential: Credential,
         base: &Url,
+        store: Option<Arc<dyn TokenStore>>,
         observer: Arc<dyn Observer>,
         clock: Clock,
     ) -> Result<Self, String> {
         Ok(match credential {
             Credential::ServiceAccount { id, secret } => {
-                let name = name.to_owned();
-                let account = oauth::ServiceAccount::new(name, id, secret, base, observer, clock)?;
+                let name = Arc::clone(name);
+                let account =
+                    oauth::ServiceAccount::new(name, id, secret, base, store, observer, clock)?;
                 Self::ServiceAccount(Box::new(account))
             }
             Credential::ApiKey { public, private } => {
@@ -60,14 +63,14 @@ impl Auth {
     /// When there is no credential to be had: a file that is gone, a token that is not given out.
     pub(super) async fn permit(
         &self,
-        transport: &Transport,
+        line: &Line,
         endpoint: Endpoint,
         method: &Method,
         url: &Url,
     ) -> Result<Permit<'_>, Error> {
         match self {
             Self::ServiceAccount(account) => account
-                .token(transport)
+                .token(line)
                 .await
                 .map(|(token, generation)| Permit::Token(token, generation)),
             Self::ApiKey(key) => key
@@ -100,10 +103,19 @@ impl Auth {
         }
     }
 
+    /// Told that a file of the credential has changed.
+    pub(super) async fn changed(&self) {
+        match self {
+            Self::ServiceAccount(account) => account.changed().await,
+            // these read their files at each request
+            Self::ApiKey(_) | Self::AccessToken(_) => {}
+        }
+    }
+
     /// Gives back what Atlas counts: the live access token.
-    pub(super) async fn close(&self, transport: &Transport) {
+    pub(super) async fn close(&self, line: &Line) {
         if let Self::ServiceAccount(account) = self {
-            account.revoke(transport).await;
+            account.revoke(line).await;
         }
     }
 }

@@ -5,9 +5,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use jiff::SignedDuration;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use jiff::{SignedDuration, Timestamp};
 use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderValue};
-use reqwest::{Request, Url};
+use reqwest::{Method, Request, Url};
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::Deserialize;
 use tokio::sync::Mutex;
@@ -18,24 +20,51 @@ use zeroize::Zeroizing;
 use super::sensitive;
 use crate::atlas::error::{Endpoint, Error, Problem};
 use crate::atlas::observer::{Observer, TokenOutcome};
-use crate::atlas::transport::{Answer, Transport};
+use crate::atlas::transport::{Answer, Line};
 use crate::clock::Clock;
-use crate::credentials::Source;
+use crate::credentials::{ReadError, Source};
+use crate::ids::stable_hash;
 
 /// A token is renewed this long before its end, or a tenth of its life if that is shorter.
-const RENEW_AHEAD: Duration = Duration::from_secs(300);
+const RENEW_AHEAD: Duration = Duration::from_mins(5);
 /// What is believed of a token whose answer does not say how long it lives.
 const USUAL_LIFE: u64 = 3600;
 /// After a 401 a new token is made, but not more often than this.
-const RENEW_AFTER_401_EVERY: Duration = Duration::from_secs(60);
+const RENEW_AFTER_401_EVERY: Duration = Duration::from_mins(1);
+/// The longest life that is believed of a token.
+const LONGEST_LIFE: Duration = Duration::from_hours(24);
 /// The longest pause after attempts to get a token that failed.
-const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+const LONGEST_PAUSE: Duration = Duration::from_mins(1);
 
-pub(super) struct Tokens {
+/// An access token that outlives the process.
+pub struct KeptToken {
+    /// Whom it was given to: not the client's id, but a number made of it.
+    pub client: String,
+    /// The token.
+    pub token: SecretString,
+    /// When it ends.
+    pub ends_at: Timestamp,
+}
+
+/// Where the live access token is kept, so that a crash loop does not make a new one at each
+/// start. Its methods block; what fails in them is told there.
+pub trait TokenStore: Send + Sync {
+    /// The token that was kept, if there is one.
+    fn load(&self) -> Option<KeptToken>;
+    /// Keeps a token in the place of the one before.
+    fn save(&self, token: &KeptToken);
+    /// Forgets it: it was given back.
+    fn clear(&self);
+}
+
+#[derive(Default)]
+struct Tokens {
     live: Option<Live>,
     generation: u64,
     renewed_after_401: Option<Instant>,
     pause: Option<Pause>,
+    /// Whether the store has been looked into.
+    looked: bool,
 }
 
 struct Live {
@@ -53,12 +82,13 @@ struct Pause {
 
 /// A service account and the one token that it has.
 pub(in crate::atlas) struct ServiceAccount {
-    name: String,
+    name: Arc<str>,
     id: Source,
     secret: Source,
     token_url: Url,
     revoke_url: Url,
     tokens: Mutex<Tokens>,
+    store: Option<Arc<dyn TokenStore>>,
     observer: Arc<dyn Observer>,
     clock: Clock,
 }
@@ -71,10 +101,11 @@ struct TokenBody {
 
 impl ServiceAccount {
     pub(super) fn new(
-        name: String,
+        name: Arc<str>,
         id: Source,
         secret: Source,
         base: &Url,
+        store: Option<Arc<dyn TokenStore>>,
         observer: Arc<dyn Observer>,
         clock: Clock,
     ) -> Result<Self, String> {
@@ -85,31 +116,31 @@ impl ServiceAccount {
             secret,
             token_url: join("api/oauth/token")?,
             revoke_url: join("api/oauth/revoke")?,
-            tokens: Mutex::new(Tokens {
-                live: None,
-                generation: 0,
-                renewed_after_401: None,
-                pause: None,
-            }),
+            tokens: Mutex::default(),
+            store,
             observer,
             clock,
         })
     }
 
     /// The token in use, made or renewed if need be, and its number.
-    pub(super) async fn token(&self, transport: &Transport) -> Result<(SecretString, u64), Error> {
+    pub(super) async fn token(&self, line: &Line) -> Result<(SecretString, u64), Error> {
         let mut tokens = self.tokens.lock().await;
+        if !tokens.looked {
+            tokens.looked = true;
+            self.take_up(&mut tokens).await;
+        }
         let now = Instant::now();
         if let Some(live) = &tokens.live
             && now < live.renew_at
         {
             return Ok((live.token.clone(), tokens.generation));
         }
-        match self.renew(transport, &mut tokens, now).await {
+        match self.renew(line, &mut tokens, now).await {
             Ok(token) => Ok((token, tokens.generation)),
             Err(error) => match &tokens.live {
                 Some(live) if now < live.ends_at => {
-                    debug!(credential = self.name, %error, "the token could not be renewed yet and is used on");
+                    debug!(credential = &*self.name, %error, "the token could not be renewed yet and is used on");
                     Ok((live.token.clone(), tokens.generation))
                 }
                 _ => Err(error),
@@ -117,9 +148,48 @@ impl ServiceAccount {
         }
     }
 
+    /// Takes up the token that an earlier process has left, if it is still good.
+    async fn take_up(&self, tokens: &mut Tokens) {
+        let Some(kept) = self.in_store(|store| store.load()).await.flatten() else {
+            return;
+        };
+        let left = kept.ends_at.duration_since(self.clock.now());
+        let left = Duration::try_from(left)
+            .unwrap_or_default()
+            .min(LONGEST_LIFE);
+        if self.fingerprint().ok().as_ref() != Some(&kept.client) || left <= RENEW_AHEAD {
+            return;
+        }
+        info!(credential = &*self.name, left = %humantime::format_duration(Duration::from_secs(left.as_secs())), "using the access token of an earlier start");
+        self.observer.token_ends(&self.name, kept.ends_at);
+        let now = Instant::now();
+        tokens.generation += 1;
+        tokens.live = Some(Live {
+            token: kept.token,
+            renew_at: now + left.saturating_sub(RENEW_AHEAD),
+            ends_at: now + left,
+        });
+    }
+
+    /// Tells one service account from another without saying which it is.
+    fn fingerprint(&self) -> Result<String, ReadError> {
+        let id = self.id.read()?;
+        let whose = format!("{} {}", self.token_url, id.expose_secret());
+        Ok(format!("{:016x}", stable_hash(whose.as_bytes(), 0)))
+    }
+
+    /// Does something with the store, if there is one, on a thread that may block.
+    async fn in_store<T: Send + 'static>(
+        &self,
+        act: impl FnOnce(&dyn TokenStore) -> T + Send + 'static,
+    ) -> Option<T> {
+        let store = Arc::clone(self.store.as_ref()?);
+        tokio::task::spawn_blocking(move || act(&*store)).await.ok()
+    }
+
     async fn renew(
         &self,
-        transport: &Transport,
+        line: &Line,
         tokens: &mut Tokens,
         now: Instant,
     ) -> Result<SecretString, Error> {
@@ -128,7 +198,7 @@ impl ServiceAccount {
             Some(pause) => pause.failures,
             None => 0,
         };
-        match self.mint(transport).await {
+        match self.mint(line).await {
             Ok((token, life)) => {
                 let ahead = RENEW_AHEAD.min(life / 10);
                 tokens.generation += 1;
@@ -143,7 +213,7 @@ impl ServiceAccount {
             Err(error) => {
                 let backoff = Duration::from_secs(1 << failures.min(6)).min(LONGEST_PAUSE);
                 let pause = backoff.max(error.problem.retry_after().unwrap_or_default());
-                warn!(credential = self.name, %error, reason = %error.problem.reason(), pause = %humantime::format_duration(pause), "no access token");
+                warn!(credential = &*self.name, %error, reason = %error.problem.reason(), pause = %humantime::format_duration(pause), "no access token");
                 tokens.pause = Some(Pause {
                     until: now + pause,
                     failures: failures + 1,
@@ -154,8 +224,8 @@ impl ServiceAccount {
         }
     }
 
-    async fn mint(&self, transport: &Transport) -> Result<(SecretString, Duration), Error> {
-        let minted = self.ask_for_token(transport).await;
+    async fn mint(&self, line: &Line) -> Result<(SecretString, Duration), Error> {
+        let minted = self.ask_for_token(line).await;
         let outcome = match &minted {
             Ok(_) => TokenOutcome::Issued,
             Err(error) => match error.problem {
@@ -173,27 +243,31 @@ impl ServiceAccount {
             .clock
             .now()
             .saturating_add(SignedDuration::try_from(life).unwrap_or_default());
-        if let Ok(ends) = ends {
-            self.observer.token_ends(&self.name, ends);
+        if let Ok(ends_at) = ends {
+            self.observer.token_ends(&self.name, ends_at);
+            if let Ok(client) = self.fingerprint() {
+                let token = token.clone();
+                self.in_store(move |store| {
+                    store.save(&KeptToken {
+                        client,
+                        token,
+                        ends_at,
+                    });
+                })
+                .await;
+            }
         }
-        info!(credential = self.name, life = %humantime::format_duration(life), "new access token");
+        info!(credential = &*self.name, life = %humantime::format_duration(life), "new access token");
         Ok((token, life))
     }
 
-    async fn ask_for_token(
-        &self,
-        transport: &Transport,
-    ) -> Result<(SecretString, Duration), Error> {
+    async fn ask_for_token(&self, line: &Line) -> Result<(SecretString, Duration), Error> {
         let endpoint = Endpoint::Token;
         let problem = |problem: Problem| problem.at(endpoint);
         let request = self
-            .form(
-                transport,
-                &self.token_url,
-                "grant_type=client_credentials".to_owned(),
-            )
+            .form(&self.token_url, "grant_type=client_credentials".to_owned())
             .map_err(problem)?;
-        let answer = transport.send(endpoint, request).await?;
+        let answer = line.send(endpoint, request).await?;
         if answer.is_token_limit() {
             return Err(problem(Problem::TokenLimit));
         }
@@ -204,33 +278,33 @@ impl ServiceAccount {
             )));
         }
         let body: TokenBody = parse(&answer).map_err(problem)?;
-        let life = Duration::from_secs(body.expires_in.unwrap_or(USUAL_LIFE).clamp(1, 86_400));
+        let life =
+            Duration::from_secs(body.expires_in.unwrap_or(USUAL_LIFE).max(1)).min(LONGEST_LIFE);
         Ok((body.access_token, life))
     }
 
     /// A form to be posted with the client's id and secret, each encoded as RFC 6749 §2.3.1 asks.
-    fn form(&self, transport: &Transport, url: &Url, body: String) -> Result<Request, Problem> {
+    fn form(&self, url: &Url, body: String) -> Result<Request, Problem> {
         let encode = |secret: &SecretString| -> Zeroizing<String> {
             Zeroizing::new(
                 url::form_urlencoded::byte_serialize(secret.expose_secret().as_bytes()).collect(),
             )
         };
-        let (id, secret) = (self.id.read()?, self.secret.read()?);
-        let mut request = transport
-            .http()
-            .post(url.clone())
-            .basic_auth(encode(&id).as_str(), Some(encode(&secret).as_str()))
-            .header(ACCEPT, HeaderValue::from_static("application/json"))
-            .header(
-                CONTENT_TYPE,
-                HeaderValue::from_static("application/x-www-form-urlencoded"),
-            )
-            .body(body)
-            .build()
-            .map_err(|error| Problem::Invalid(error.without_url().to_string()))?;
-        if let Some(value) = request.headers_mut().get_mut(AUTHORIZATION) {
-            value.set_sensitive(true);
-        }
+        let (id, secret) = (encode(&self.id.read()?), encode(&self.secret.read()?));
+        let pair = Zeroizing::new(format!("{}:{}", &*id, &*secret));
+        let basic = Zeroizing::new(format!(
+            "Basic {}",
+            &*Zeroizing::new(STANDARD.encode(&*pair))
+        ));
+        let mut request = Request::new(Method::POST, url.clone());
+        let headers = request.headers_mut();
+        headers.insert(AUTHORIZATION, sensitive(&basic)?);
+        headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
+        headers.insert(
+            CONTENT_TYPE,
+            HeaderValue::from_static("application/x-www-form-urlencoded"),
+        );
+        *request.body_mut() = Some(body.into());
         Ok(request)
     }
 
@@ -253,31 +327,44 @@ impl ServiceAccount {
         true
     }
 
+    /// Told that the client's id or secret has changed: a new token is made at the next request,
+    /// and the one in hand serves on should that fail.
+    pub(super) async fn changed(&self) {
+        let mut tokens = self.tokens.lock().await;
+        tokens.pause = None;
+        tokens.renewed_after_401 = None;
+        if let Some(live) = &mut tokens.live {
+            live.renew_at = Instant::now();
+        }
+    }
+
     /// Ends the token at Atlas. What goes wrong is only logged: the token ends by itself anyway.
-    pub(super) async fn revoke(&self, transport: &Transport) {
+    pub(super) async fn revoke(&self, line: &Line) {
         let Some(live) = self.tokens.lock().await.live.take() else {
             return;
         };
+        // first: a token that is being revoked is no token to take up
+        self.in_store(|store| store.clear()).await;
         let token: String =
             url::form_urlencoded::byte_serialize(live.token.expose_secret().as_bytes()).collect();
         let body = format!("token={token}&token_type_hint=access_token");
-        let sent = match self.form(transport, &self.revoke_url, body) {
-            Ok(request) => transport.send(Endpoint::Revoke, request).await,
+        let sent = match self.form(&self.revoke_url, body) {
+            Ok(request) => line.send(Endpoint::Revoke, request).await,
             Err(problem) => Err(problem.at(Endpoint::Revoke)),
         };
         match sent {
             Ok(answer) if answer.status.is_success() => {
-                info!(credential = self.name, "access token revoked");
+                info!(credential = &*self.name, "access token revoked");
             }
             Ok(answer) => {
                 let status = answer.status.as_u16();
                 warn!(
-                    credential = self.name,
+                    credential = &*self.name,
                     status, "access token not revoked; it ends by itself"
                 );
             }
             Err(error) => {
-                warn!(credential = self.name, %error, "access token not revoked; it ends by itself");
+                warn!(credential = &*self.name, %error, "access token not revoked; it ends by itself");
             }
         }
     }

@@ -1,4 +1,4 @@
-//! The page of keys as it comes over the wire. Tolerant member by member: whatever is missing,
+//! Keys as they come over the wire, one or a page of them. Tolerant member by member: whatever is missing,
 //! null or of the wrong kind costs that member, not the page. A member that is not named here,
 //! `secret` above all, is skipped by the parser and becomes no value at all.
 
@@ -8,8 +8,9 @@ use jiff::Timestamp;
 use serde::Deserialize;
 use serde::de::{Deserializer, MapAccess, SeqAccess, Visitor};
 
-use super::error::Problem;
+use super::super::error::Problem;
 use super::lenient::{Count, Links, Text, any_value, skip_seq};
+use super::parse;
 
 /// A time that may be missing or unreadable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -81,24 +82,13 @@ pub struct KeyPage {
     pub total: Option<u64>,
 }
 
-/// Reads a page.
+/// Reads a page of keys.
 ///
 /// # Errors
 /// [`Problem::Invalid`] when the body is no JSON object with `results`. It says where, and
 /// nothing of the body.
-pub(super) fn page(body: &[u8]) -> Result<KeyPage, Problem> {
-    let body: PageBody = serde_json::from_slice(body).map_err(|error| {
-        let kind = match error.classify() {
-            serde_json::error::Category::Eof => "it ends too early",
-            serde_json::error::Category::Syntax => "it is no JSON",
-            _ => "it is no page with results",
-        };
-        Problem::Invalid(format!(
-            "{kind} (line {}, column {})",
-            error.line(),
-            error.column()
-        ))
-    })?;
+pub(in crate::atlas) fn page(body: &[u8]) -> Result<KeyPage, Problem> {
+    let body: PageBody = parse(body, "it is no page with results")?;
     let mut page = KeyPage {
         keys: Vec::with_capacity(body.results.len()),
         malformed: Vec::new(),
@@ -122,6 +112,16 @@ pub(super) fn page(body: &[u8]) -> Result<KeyPage, Problem> {
         }
     }
     Ok(page)
+}
+
+/// Reads one key.
+///
+/// # Errors
+/// [`Problem::Invalid`] when the body is no JSON object with an `apiKeyId`.
+pub(in crate::atlas) fn key(body: &[u8]) -> Result<ApiKey, Problem> {
+    let raw: RawKey = parse(body, "it is no key")?;
+    raw.key(&mut |_| {})
+        .ok_or_else(|| Problem::Invalid("it is a key without an apiKeyId".to_owned()))
 }
 
 #[derive(Deserialize)]

@@ -6,7 +6,7 @@ use std::fmt;
 use serde::Deserialize;
 use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
-use super::wire::When;
+use super::keys::When;
 
 #[derive(Default)]
 pub(super) enum Text {

@@ -4,20 +4,27 @@
 //! label blocks, escaped; the counts by status; the idle times of each project in order, so that
 //! a roll-up at the scrape is a binary search and not a walk over the keys.
 
+mod details;
+mod labels;
+mod shelf;
+
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
-use std::sync::{Arc, PoisonError, RwLock};
 
 use jiff::Timestamp;
+
+pub use details::{Details, Limit, ProjectName};
+pub use labels::{label, unescape};
+pub use shelf::{Shelf, Shown};
 
 use crate::ids::{KeyId, OrgId, ProjectId};
 
 /// A moment that Atlas may have left out, or written in a way that nobody can read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Moment {
     /// Atlas gave this time.
     At(Timestamp),
     /// Atlas gave null or nothing: for `lastUsedAt`, the key was never used.
+    #[default]
     Missing,
     /// Atlas gave something that is no time, so nothing is known.
     Unreadable,
@@ -34,7 +41,7 @@ impl Moment {
 
 /// One key, as it goes into an inventory. Texts that Atlas left out are empty, which in
 /// Prometheus is the same as a label that is not there.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct KeyRecord {
     /// `apiKeyId`.
     pub id: KeyId,
@@ -102,6 +109,43 @@ pub struct KeyView<'a> {
     pub used: Option<bool>,
 }
 
+impl<'a> KeyView<'a> {
+    /// The value of a label of either block, as it is escaped there; empty when there is none.
+    pub fn escaped(&self, label: &str) -> &'a str {
+        labels::split(self.identity)
+            .chain(labels::split(self.description))
+            .find(|(name, _)| *name == label)
+            .map_or("", |(_, value)| value)
+    }
+
+    /// The key as it went in, but for what is missing: that is the same as what is empty.
+    pub fn record(&self) -> KeyRecord {
+        let mut record = KeyRecord {
+            created: self.created.map_or(Moment::Missing, Moment::At),
+            last_used: match (self.last_used, self.used) {
+                (Some(at), _) => Moment::At(at),
+                (None, Some(_)) => Moment::Missing,
+                (None, None) => Moment::Unreadable,
+            },
+            ..KeyRecord::default()
+        };
+        for (label, value) in labels::split(self.identity).chain(labels::split(self.description)) {
+            let value = unescape(value).into_owned();
+            match label {
+                "project_id" => record.project = ProjectId::new(value),
+                "api_key_id" => record.id = KeyId::new(value),
+                "name" => record.name = value,
+                "status" => record.status = value,
+                "cloud" => record.cloud = value,
+                "geography" => record.geography = value,
+                "endpoint" => record.endpoint = value,
+                _ => {}
+            }
+        }
+        record
+    }
+}
+
 /// How many keys of a project have a status.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StatusCount {
@@ -133,6 +177,7 @@ impl ProjectIdle {
 #[derive(Debug)]
 pub struct Inventory {
     org: OrgId,
+    begun_at: Timestamp,
     read_at: Timestamp,
     text: String,
     keys: Vec<Key>,
@@ -142,17 +187,18 @@ pub struct Inventory {
 }
 
 impl Inventory {
-    /// Makes the inventory of `org` from the keys that a complete walk, ended at `read_at`, has seen.
+    /// Makes the inventory of `org` from the keys that a complete walk has seen, which began and
+    /// ended at these times.
     ///
-    /// `dropped` counts keys that the walk had to leave out or could not read wholly. `previous`
-    /// is the inventory that this one replaces: a status it knew for a project is counted as 0
-    /// here instead of vanishing.
+    /// `dropped` counts keys that the walk had to leave out or could not read wholly. `known` is
+    /// what the inventory before has counted: a status that was seen for a project is counted as
+    /// 0 here instead of vanishing.
     pub fn new(
         org: OrgId,
-        read_at: Timestamp,
+        (begun_at, read_at): (Timestamp, Timestamp),
         mut records: Vec<KeyRecord>,
         dropped: u64,
-        previous: Option<&Self>,
+        known: &[StatusCount],
     ) -> Self {
         records.sort_unstable_by(|a, b| (&a.project, &a.id).cmp(&(&b.project, &b.id)));
         let mut text = String::with_capacity(records.len() * 256);
@@ -172,10 +218,11 @@ impl Inventory {
             })
             .collect();
         text.shrink_to_fit();
-        let counts = count(&records, previous);
+        let counts = count(&records, known);
         let idle = idle_times(&records, &counts);
         Self {
             org,
+            begun_at,
             read_at,
             text,
             keys,
@@ -188,6 +235,11 @@ impl Inventory {
     /// The organization.
     pub fn org(&self) -> &OrgId {
         &self.org
+    }
+
+    /// When the walk that saw these keys began.
+    pub fn begun_at(&self) -> Timestamp {
+        self.begun_at
     }
 
     /// When the walk that saw these keys ended.
@@ -278,27 +330,9 @@ fn description(text: &mut String, record: &KeyRecord) {
     }
 }
 
-/// Appends `name="value"` with the value escaped as Prometheus' text formats ask: backslash,
-/// double quote and newline, nothing else.
-pub fn label(text: &mut String, name: &str, value: &str) {
-    // writing to a String cannot fail
-    let _ = write!(text, "{name}=\"");
-    for part in value.split_inclusive(['\\', '"', '\n']) {
-        let (plain, escaped) = match part.as_bytes().last() {
-            Some(b'\\') => (part.len() - 1, "\\\\"),
-            Some(b'"') => (part.len() - 1, "\\\""),
-            Some(b'\n') => (part.len() - 1, "\\n"),
-            _ => (part.len(), ""),
-        };
-        text.push_str(part.get(..plain).unwrap_or_default());
-        text.push_str(escaped);
-    }
-    text.push('"');
-}
-
-fn count(records: &[KeyRecord], previous: Option<&Inventory>) -> Vec<StatusCount> {
+fn count(records: &[KeyRecord], known: &[StatusCount]) -> Vec<StatusCount> {
     let mut counts: BTreeMap<(&ProjectId, &str), u64> = BTreeMap::new();
-    for known in previous.iter().flat_map(|inventory| inventory.counts()) {
+    for known in known {
         counts.insert((&known.project, &known.status), 0);
     }
     for record in records {
@@ -335,40 +369,6 @@ fn idle_times(records: &[KeyRecord], counts: &[StatusCount]) -> Vec<ProjectIdle>
         .collect()
 }
 
-/// Where the inventories stand: the poll room puts a new one in, a scrape takes those that stand
-/// at that moment. The lock is held for a few pointer copies only, never across an `.await`.
-#[derive(Debug, Default)]
-pub struct Shelf {
-    standing: RwLock<BTreeMap<OrgId, Arc<Inventory>>>,
-}
-
-impl Shelf {
-    /// Replaces the inventory of its organization.
-    pub fn put(&self, inventory: Arc<Inventory>) {
-        let old = {
-            let mut standing = self
-                .standing
-                .write()
-                .unwrap_or_else(PoisonError::into_inner);
-            standing.insert(inventory.org().clone(), inventory)
-        };
-        // freed after the lock is gone: giving back a large inventory takes time
-        drop(old);
-    }
-
-    /// The inventory of `org`, if there is one.
-    pub fn get(&self, org: &OrgId) -> Option<Arc<Inventory>> {
-        let standing = self.standing.read().unwrap_or_else(PoisonError::into_inner);
-        standing.get(org).cloned()
-    }
-
-    /// All inventories, in the order of their organizations.
-    pub fn all(&self) -> Vec<Arc<Inventory>> {
-        let standing = self.standing.read().unwrap_or_else(PoisonError::into_inner);
-        standing.values().cloned().collect()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -399,10 +399,10 @@ mod tests {
     fn labels_are_escaped_once() {
         let inventory = Inventory::new(
             org(),
-            at(0),
+            (at(0), at(0)),
             vec![record("k", "p", "ACTIVE", Moment::Missing)],
             0,
-            None,
+            &[],
         );
         let key = inventory.key(0).expect("a key");
         assert_eq!(
@@ -424,19 +424,19 @@ mod tests {
     fn a_status_once_seen_goes_to_zero() {
         let first = Inventory::new(
             org(),
-            at(0),
+            (at(0), at(0)),
             vec![record("k", "p", "INACTIVE", Moment::Missing)],
             0,
-            None,
+            &[],
         );
         let second = Inventory::new(
             org(),
-            at(1),
+            (at(1), at(1)),
             vec![record("k", "p", "ACTIVE", Moment::Missing)],
             0,
-            Some(&first),
+            first.counts(),
         );
-        let third = Inventory::new(org(), at(2), vec![], 0, Some(&second));
+        let third = Inventory::new(org(), (at(2), at(2)), vec![], 0, second.counts());
         let counts = |i: &Inventory| {
             i.counts()
                 .iter()
@@ -462,10 +462,10 @@ mod tests {
     fn an_unreadable_date_is_neither_used_nor_unused() {
         let inventory = Inventory::new(
             org(),
-            at(0),
+            (at(0), at(0)),
             vec![record("k", "p", "ACTIVE", Moment::Unreadable)],
             1,
-            None,
+            &[],
         );
         let key = inventory.key(0).expect("a key");
         assert_eq!(
@@ -479,11 +479,22 @@ mod tests {
     fn idle_counts_include_the_border() {
         let records =
             [10, 20, 30].map(|s| record(&format!("k{s}"), "p", "ACTIVE", Moment::At(at(s))));
-        let inventory = Inventory::new(org(), at(0), records.to_vec(), 0, None);
+        let inventory = Inventory::new(org(), (at(0), at(0)), records.to_vec(), 0, &[]);
         let project = &inventory.idle()[0];
         assert_eq!(
             [9, 10, 25, 30].map(|s| project.idle_since(at(s))),
             [0, 1, 2, 3]
         );
+    }
+
+    #[test]
+    fn a_key_comes_out_as_it_went_in() {
+        let mut odd = record("k\"\n", "p\\", "", Moment::Unreadable);
+        odd.created = Moment::Missing;
+        let records = vec![odd, record("k", "p", "ACTIVE", Moment::At(at(7)))];
+        let inventory = Inventory::new(org(), (at(0), at(0)), records.clone(), 0, &[]);
+        let mut out: Vec<_> = inventory.keys().map(|key| key.record()).collect();
+        out.sort_by(|a, b| b.id.cmp(&a.id));
+        assert_eq!(out, records);
     }
 }

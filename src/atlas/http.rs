@@ -1,0 +1,125 @@
+//! The HTTP client: what it sends along, and how much it takes in.
+
+use std::sync::Arc;
+
+use futures_util::future::BoxFuture;
+use reqwest::{Request, Url, redirect};
+use zeroize::Zeroizing;
+
+use super::error::Problem;
+use super::transport::{Answer, Transport};
+
+/// A way to `base` over HTTP, with TLS where its scheme asks for it.
+///
+/// # Errors
+/// What the TLS library says when it cannot be set up, most likely for want of system roots.
+pub fn connect(base: &Url) -> Result<Arc<dyn Transport>, String> {
+    Http::new(base).map(|http| Arc::new(http) as Arc<dyn Transport>)
+}
+
+/// Most bytes of an answer that are taken in, unpacked. A page of 500 keys has some 300 kB.
+const MAX_BODY: usize = 64 << 20;
+
+/// Atlas over HTTPS. Connections are kept and reused between walks.
+struct Http(reqwest::Client);
+
+impl Http {
+    fn new(base: &Url) -> Result<Self, String> {
+        // one provider for the whole process; a second call finds it set, which is what is wanted
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let mut builder = reqwest::Client::builder()
+            .user_agent(concat!(
+                "atlas-ai-keys-exporter/",
+                env!("CARGO_PKG_VERSION")
+            ))
+            .redirect(redirect::Policy::none())
+            .pool_max_idle_per_host(4)
+            .tcp_nodelay(true)
+            .referer(false);
+        if base.scheme() == "http" {
+            // plain text is for loopback only: no proxy may see it
+            builder = builder.no_proxy();
+        }
+        builder.build().map(Self).map_err(|error| chain(&error))
+    }
+
+    async fn read(&self, request: Request) -> Result<Answer, Problem> {
+        let mut response = self.0.execute(request).await.map_err(problem)?;
+        let announced = response
+            .content_length()
+            .and_then(|length| usize::try_from(length).ok());
+        let mut body = Zeroizing::new(Vec::with_capacity(announced.unwrap_or(0).min(MAX_BODY)));
+        while let Some(chunk) = response.chunk().await.map_err(problem)? {
+            if body.len() + chunk.len() > MAX_BODY {
+                return Err(Problem::Invalid("it is larger than 64 MiB".to_owned()));
+            }
+            body.extend_from_slice(&chunk);
+        }
+        Ok(Answer {
+            status: response.status(),
+            headers: response.headers().clone(),
+            body,
+        })
+    }
+}
+
+impl Transport for Http {
+    fn exchange(&self, request: Request) -> BoxFuture<'_, Result<Answer, Problem>> {
+        Box::pin(self.read(request))
+    }
+}
+
+fn problem(error: reqwest::Error) -> Problem {
+    // the address is known, and a query could hold what does not belong into a log
+    let error = error.without_url();
+    if is_tls(&error) {
+        return Problem::Tls(chain(&error));
+    }
+    if error.is_decode() && !is_cut_off(&error) {
+        return Problem::Invalid(format!("its body cannot be read: {}", chain(&error)));
+    }
+    Problem::Connection(chain(&error))
+}
+
+/// The last cause of an error, which is the one that says something.
+fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    causes(error)
+        .last()
+        .map_or_else(String::new, ToString::to_string)
+}
+
+type Cause<'a> = &'a (dyn std::error::Error + 'static);
+
+/// An error and its causes. [`std::io::Error`] names the source of the error that it wraps, not
+/// the wrapped one, which may itself be another `io::Error` around what matters.
+fn causes(error: Cause<'_>) -> impl Iterator<Item = Cause<'_>> {
+    std::iter::successors(Some(error), |error| {
+        let wrapped = error
+            .downcast_ref::<std::io::Error>()
+            .and_then(std::io::Error::get_ref);
+        match wrapped {
+            Some(wrapped) => Some(wrapped as Cause<'_>),
+            None => error.source(),
+        }
+    })
+}
+
+fn is_tls(error: &reqwest::Error) -> bool {
+    causes(error).any(<dyn std::error::Error>::is::<rustls::Error>)
+}
+
+/// Whether the body ended before its announced length: a matter of the connection.
+fn is_cut_off(error: &reqwest::Error) -> bool {
+    causes(error).any(|cause| {
+        cause.downcast_ref::<hyper::Error>().is_some_and(|error| {
+            error.is_incomplete_message() || error.is_body_write_aborted() || error.is_closed()
+        }) || cause.downcast_ref::<std::io::Error>().is_some_and(|error| {
+            matches!(
+                error.kind(),
+                std::io::ErrorKind::UnexpectedEof
+                    | std::io::ErrorKind::ConnectionReset
+                    | std::io::ErrorKind::BrokenPipe
+            )
+        })
+    })
+}

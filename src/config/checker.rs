@@ -1,0 +1,132 @@
+//! Where a value comes from, and the mistakes that are found on the way.
+
+use std::path::PathBuf;
+
+use super::file::ConfigFile;
+use super::values::listen_address;
+use super::{ConfigError, ListenAddress};
+use crate::cli::{Args, FLAGS, Flag, Origin, SIM_FLAGS, SIM_LISTEN};
+use crate::credentials::Environment;
+use crate::logging::{LogFormat, LogLevel};
+
+/// Looks values up, the command line before the environment before the file before the default,
+/// and collects what is wrong with them.
+pub(super) struct Checker<'a> {
+    args: &'a Args,
+    pub(super) environment: &'a Environment,
+    pub(super) file: Option<ConfigFile>,
+    pub(super) mistakes: Vec<String>,
+}
+
+impl<'a> Checker<'a> {
+    pub(super) fn new(args: &'a Args, environment: &'a Environment) -> Self {
+        let mut checker = Self {
+            args,
+            environment,
+            file: None,
+            mistakes: Vec::new(),
+        };
+        if let (Some(path), origin) = checker.path("config.file") {
+            match ConfigFile::read(path) {
+                Ok(file) => checker.file = Some(file),
+                Err(why) => checker.mistakes.push(format!("{origin}: {why}")),
+            }
+        }
+        checker
+    }
+
+    pub(super) fn file_path(&self) -> Option<PathBuf> {
+        self.path("config.file").0
+    }
+
+    fn path(&self, name: &str) -> (Option<PathBuf>, Origin) {
+        let (values, origin) = self.values(name);
+        (values.into_iter().next().map(PathBuf::from), origin)
+    }
+
+    /// The directory for state; systemd names one in its own way.
+    pub(super) fn storage(&self) -> Option<PathBuf> {
+        self.path("storage.path").0.or_else(|| {
+            let directories = self.environment.get("STATE_DIRECTORY")?;
+            directories.split(':').next().map(PathBuf::from)
+        })
+    }
+
+    /// Every member of the file that nobody looks for is a mistake.
+    pub(super) fn unknown_members(&mut self) {
+        if let Some(file) = &self.file {
+            self.mistakes.extend(file.unknown_members());
+        }
+    }
+
+    pub(super) fn values(&self, name: &str) -> (Vec<String>, Origin) {
+        let mut flags = FLAGS.iter().chain(SIM_FLAGS).chain(SIM_LISTEN);
+        let flag: Option<&Flag> = flags.find(|flag| flag.name == name);
+        let Some(flag) = flag else {
+            return (Vec::new(), Origin::Default(""));
+        };
+        self.args
+            .given(flag, self.environment)
+            .or_else(|| self.file.as_ref()?.values(flag))
+            .unwrap_or_else(|| {
+                let default = flag.default.map(str::to_owned);
+                (default.into_iter().collect(), Origin::Default(flag.name))
+            })
+    }
+
+    pub(super) fn wrong(&mut self, origin: &Origin, value: &str, right: &str) {
+        let shown: String = value.chars().take(100).collect();
+        self.mistakes.push(format!(
+            "{origin}: {shown:?} will not do; it must be {right}"
+        ));
+    }
+
+    pub(super) fn one<T, E: AsRef<str>>(
+        &mut self,
+        name: &str,
+        parse: impl FnOnce(&str) -> Result<T, E>,
+    ) -> Option<T> {
+        let (values, origin) = self.values(name);
+        let value = values.first()?;
+        match parse(value) {
+            Ok(parsed) => Some(parsed),
+            Err(right) => {
+                self.wrong(&origin, value, right.as_ref());
+                None
+            }
+        }
+    }
+
+    pub(super) fn logging(&mut self) -> Option<(LogLevel, LogFormat)> {
+        let level = self.one("log.level", |text| {
+            LogLevel::named(text).ok_or("one of error, warn, info, debug, trace")
+        });
+        let format = self.one("log.format", |text| {
+            LogFormat::named(text).ok_or("logfmt or json")
+        });
+        Some((level?, format?))
+    }
+
+    pub(super) fn listen(&mut self, name: &str) -> Vec<ListenAddress> {
+        let (values, origin) = self.values(name);
+        let mut addresses = Vec::new();
+        for value in values {
+            match listen_address(&value) {
+                Some(address) if address.port != 0 && addresses.contains(&address) => {
+                    self.wrong(&origin, &value, "given once: it is there twice");
+                }
+                Some(address) => addresses.push(address),
+                None => self.wrong(&origin, &value, "HOST:PORT, [IPV6]:PORT or :PORT with a port from 0 to 65535, such as 127.0.0.1:10064"),
+            }
+        }
+        addresses
+    }
+
+    /// What `whole` makes of the checked values, unless there are mistakes.
+    pub(super) fn finish<T>(self, whole: impl FnOnce() -> Option<T>) -> Result<T, ConfigError> {
+        match whole() {
+            Some(whole) if self.mistakes.is_empty() => Ok(whole),
+            _ => Err(ConfigError(self.mistakes)),
+        }
+    }
+}

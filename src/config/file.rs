@@ -1,0 +1,162 @@
+//! The configuration file. What the flags say is said there by the same names: `--atlas.poll-interval`
+//! is the member `poll_interval` of `atlas`. Only `credentials` has no flag.
+
+use std::path::{Path, PathBuf};
+
+use crate::cli::{FLAGS, Flag, Origin};
+use crate::yaml::{self, Node};
+
+/// A file that was read, and not yet understood.
+pub(super) struct ConfigFile {
+    pub(super) path: PathBuf,
+    root: Node,
+}
+
+/// The list of credentials.
+pub(super) const CREDENTIALS: &str = "credentials";
+
+impl ConfigFile {
+    pub(super) fn read(path: PathBuf) -> Result<Self, String> {
+        let root = yaml::read(&path).map_err(|why| format!("{} {why}", path.display()))?;
+        match root {
+            Node::Members(_) | Node::Nothing => Ok(Self { path, root }),
+            other => Err(format!(
+                "{} is {}, and must have members: {}",
+                path.display(),
+                other.kind(),
+                sections().join(", ")
+            )),
+        }
+    }
+
+    /// Names a place in the file.
+    pub(super) fn origin(&self, member: impl Into<String>) -> Origin {
+        Origin::File {
+            path: self.path.clone(),
+            member: member.into(),
+        }
+    }
+
+    pub(super) fn dir(&self) -> &Path {
+        self.path.parent().unwrap_or(Path::new(""))
+    }
+
+    pub(super) fn credentials(&self) -> Option<&Node> {
+        self.root.get(CREDENTIALS)
+    }
+
+    /// What the file says in the place of a flag.
+    pub(super) fn values(&self, flag: &Flag) -> Option<(Vec<String>, Origin)> {
+        let (section, member) = place(flag)?;
+        let values = match self.root.get(&section)?.get(&member)? {
+            Node::Text(text) if flag.repeatable => {
+                text.split(',').map(|part| part.trim().to_owned()).collect()
+            }
+            Node::Text(text) => vec![text.to_string()],
+            Node::List(items) => {
+                let texts = items.iter().filter_map(Node::text).map(str::to_owned);
+                if flag.repeatable {
+                    texts.collect()
+                } else {
+                    // a list of durations, which a flag has with commas between
+                    vec![texts.collect::<Vec<_>>().join(",")]
+                }
+            }
+            Node::Nothing | Node::Members(_) => return None,
+        };
+        Some((values, self.origin(format!("{section}.{member}"))))
+    }
+
+    /// A sentence for each member that is none of this program's, or is of the wrong kind.
+    pub(super) fn unknown_members(&self) -> Vec<String> {
+        let mut mistakes = Vec::new();
+        let Node::Members(members) = &self.root else {
+            return mistakes;
+        };
+        for (name, value) in members {
+            if name == CREDENTIALS {
+                continue;
+            }
+            let known: Vec<(String, &Flag)> = FLAGS
+                .iter()
+                .filter_map(|flag| {
+                    let (section, member) = place(flag)?;
+                    (section == *name).then_some((member, flag))
+                })
+                .collect();
+            match value {
+                _ if known.is_empty() => mistakes.push(format!(
+                    "{}: there is no such member; it must be one of {}",
+                    self.origin(name),
+                    sections().join(", ")
+                )),
+                Node::Members(inner) => self.unknown_in(name, inner, &known, &mut mistakes),
+                Node::Nothing => {}
+                other => mistakes.push(format!(
+                    "{}: it is {}, and must have members",
+                    self.origin(name),
+                    other.kind()
+                )),
+            }
+        }
+        mistakes
+    }
+
+    fn unknown_in(
+        &self,
+        section: &str,
+        members: &[(String, Node)],
+        known: &[(String, &Flag)],
+        mistakes: &mut Vec<String>,
+    ) {
+        for (name, value) in members {
+            let origin = self.origin(format!("{section}.{name}"));
+            let Some((_, flag)) = known.iter().find(|(member, _)| member == name) else {
+                let names: Vec<_> = known.iter().map(|(member, _)| member.as_str()).collect();
+                mistakes.push(format!(
+                    "{origin}: there is no such member; it must be one of {}",
+                    names.join(", ")
+                ));
+                continue;
+            };
+            let takes_list = flag.repeatable || flag.value == "LIST";
+            let fits = match value {
+                Node::Text(_) => true,
+                Node::List(items) => takes_list && items.iter().all(|item| item.text().is_some()),
+                Node::Nothing | Node::Members(_) => false,
+            };
+            if !fits {
+                let right = if takes_list {
+                    "a text or a list of texts"
+                } else {
+                    "a text"
+                };
+                mistakes.push(format!(
+                    "{origin}: it is {}, and must be {right}",
+                    value.kind()
+                ));
+            }
+        }
+    }
+}
+
+/// The section and the member that say what a flag says; none for the file's own name.
+fn place(flag: &Flag) -> Option<(String, String)> {
+    if flag.name == "config.file" {
+        return None;
+    }
+    let (section, member) = flag.name.split_once('.')?;
+    Some((section.to_owned(), member.replace('-', "_")))
+}
+
+fn sections() -> Vec<String> {
+    let mut sections: Vec<String> = FLAGS
+        .iter()
+        .filter_map(place)
+        .map(|(section, _)| section)
+        .collect();
+    sections.push(CREDENTIALS.to_owned());
+    sections.sort_unstable();
+    sections.dedup();
+    sections
+}

@@ -1,0 +1,217 @@
+//! Flags, environment and file become one validated [`Config`]. Every mistake is found, not the
+//! first alone, and each names the value, where it came from and what would be right.
+//!
+//! | room | what lives there |
+//! | --- | --- |
+//! | `checker` | where a value comes from, and the mistakes that are found |
+//! | `file` | the configuration file |
+//! | `accounts` | the credentials, each with its organizations |
+//! | `values` | what each text means |
+
+mod accounts;
+mod checker;
+mod file;
+mod values;
+
+use std::fmt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use reqwest::Url;
+
+use crate::atlas::Version;
+use crate::cli::Args;
+use crate::credentials::Environment;
+use crate::logging::{LogFormat, LogLevel};
+use crate::metrics::Threshold;
+use crate::shard::Shard;
+use crate::sim::{Scenario, SimConfig};
+pub use accounts::Account;
+use checker::Checker;
+use values::{
+    base_url, duration, page_size, shard, switch, telemetry_path, thresholds, version, whole,
+};
+
+/// What the exporter does, checked and complete.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// How to authenticate, and what to watch: at least one, no name and no organization twice.
+    pub accounts: Vec<Account>,
+    /// Atlas' address, ending in a slash.
+    pub base_url: Url,
+    /// The API's version.
+    pub version: Version,
+    /// How often each organization is walked.
+    pub poll_interval: Duration,
+    /// What one request may take.
+    pub timeout: Duration,
+    /// Keys a page.
+    pub page_size: u32,
+    /// Past which age an inventory is no longer shown; zero for never.
+    pub max_staleness: Duration,
+    /// This instance's share of the organizations.
+    pub shard: Shard,
+    /// Where state is kept over a restart, if anywhere.
+    pub storage: Option<PathBuf>,
+    /// Thresholds of the idle roll-up, in order; at least one.
+    pub idle_thresholds: Vec<Threshold>,
+    /// Where to serve; at least one.
+    pub listen: Vec<ListenAddress>,
+    /// The path of the metrics.
+    pub telemetry_path: String,
+    /// Whether a request may ask for a reload.
+    pub lifecycle: bool,
+    /// From which level on logs are written.
+    pub log_level: LogLevel,
+    /// The form of the logs.
+    pub log_format: LogFormat,
+    /// The configuration file, if there is one.
+    pub file: Option<PathBuf>,
+}
+
+/// An address to listen on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ListenAddress {
+    /// A host name or address; empty for every address, IPv4 and IPv6.
+    pub host: String,
+    /// The port; 0 for one that the system chooses.
+    pub port: u16,
+}
+
+impl fmt::Display for ListenAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.host.contains(':') {
+            write!(f, "[{}]:{}", self.host, self.port)
+        } else {
+            write!(f, "{}:{}", self.host, self.port)
+        }
+    }
+}
+
+/// Everything that is wrong with a configuration, a sentence each.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the configuration is wrong in {} place{}:\n{}", .0.len(), if .0.len() == 1 { "" } else { "s" }, .0.iter().map(|m| format!("  - {m}")).collect::<Vec<_>>().join("\n"))]
+pub struct ConfigError(pub Vec<String>);
+
+/// The longest interval.
+const WEEK: Duration = Duration::from_hours(7 * 24);
+/// The longest age.
+const CENTURY: Duration = Duration::from_hours(100 * 366 * 24);
+
+impl Config {
+    /// Makes a configuration of the command line, the environment and the configuration file.
+    ///
+    /// # Errors
+    /// [`ConfigError`] with every mistake.
+    pub fn check(args: &Args, environment: &Environment) -> Result<Self, ConfigError> {
+        let mut checker = Checker::new(args, environment);
+        checker.unknown_members();
+        let accounts = accounts::check(&mut checker);
+        let log = checker.logging();
+        let base_url = checker.one("atlas.base-url", base_url);
+        let version = checker.one("atlas.api-version", version);
+        let poll_interval = checker.one("atlas.poll-interval", |text| {
+            duration(text, Duration::from_secs(1), WEEK)
+        });
+        let timeout = checker.one("atlas.timeout", |text| {
+            duration(text, Duration::from_millis(100), Duration::from_mins(10))
+        });
+        let page_size = checker.one("atlas.page-size", page_size);
+        let max_staleness = checker.one("atlas.max-staleness", |text| {
+            duration(text, Duration::ZERO, CENTURY)
+        });
+        let host = host_name(environment);
+        let shard = checker.one("atlas.shard", |text| shard(text, &host));
+        let storage = checker.storage();
+        let idle_thresholds = checker.one("metrics.idle-thresholds", thresholds);
+        let listen = checker.listen("web.listen-address");
+        let telemetry_path = checker.one("web.telemetry-path", telemetry_path);
+        let lifecycle = checker.one("web.enable-lifecycle", switch);
+        let file = checker.file_path();
+        // what is missing has a mistake that says so
+        let whole = || {
+            let (log_level, log_format) = log?;
+            Some(Self {
+                accounts,
+                base_url: base_url?,
+                version: version?,
+                poll_interval: poll_interval?,
+                timeout: timeout?,
+                page_size: page_size?,
+                max_staleness: max_staleness?,
+                shard: shard?,
+                storage,
+                idle_thresholds: idle_thresholds?,
+                listen,
+                telemetry_path: telemetry_path?,
+                lifecycle: lifecycle?,
+                log_level,
+                log_format,
+                file,
+            })
+        };
+        checker.finish(whole)
+    }
+}
+
+/// What logs look like, and from which level on they are written, as far as that can be made out
+/// before everything else is checked.
+pub fn logging(args: &Args, environment: &Environment) -> Option<(LogLevel, LogFormat)> {
+    Checker::new(args, environment).logging()
+}
+
+/// The name that a `StatefulSet` gives its pods, or any other host's.
+fn host_name(environment: &Environment) -> String {
+    environment.get("HOSTNAME").unwrap_or_else(|| {
+        #[cfg(unix)]
+        return rustix::system::uname()
+            .nodename()
+            .to_string_lossy()
+            .into_owned();
+        #[cfg(not(unix))]
+        String::new()
+    })
+}
+
+/// How the simulated Atlas begins, and where it listens when it stands alone.
+///
+/// # Errors
+/// [`ConfigError`] with every mistake.
+pub fn check_sim(
+    args: &Args,
+    environment: &Environment,
+) -> Result<(SimConfig, Vec<ListenAddress>), ConfigError> {
+    let mut checker = Checker::new(args, environment);
+    let seed = checker.one("sim.seed", |text| {
+        text.parse().map_err(|_| "a whole number from 0")
+    });
+    let orgs = checker.one("sim.orgs", |text| {
+        whole(text, 1, 10_000).ok_or("a whole number from 1 to 10000")
+    });
+    let keys = checker.one("sim.keys", |text| {
+        whole(text, 0, 5_000_000).ok_or("a whole number from 0 to 5000000")
+    });
+    let scenario = checker.one("sim.scenario", |text| {
+        Scenario::named(text).ok_or("one of calm, stale, outage, throttled, revoked, churn")
+    });
+    let speed = checker.one("sim.speed", |text| {
+        let speed = text
+            .parse::<f64>()
+            .ok()
+            .filter(|speed| (0.0..=1e6).contains(speed));
+        speed.ok_or("a number from 0 (nothing happens) to 1000000")
+    });
+    let listen = checker.listen("sim.listen-address");
+    checker.logging();
+    checker.finish(|| {
+        let config = SimConfig {
+            seed: seed?,
+            orgs: orgs?,
+            keys: keys?,
+            scenario: scenario?,
+            speed: speed?,
+            ..SimConfig::default()
+        };
+        Some((config, listen))
+    })
+}

@@ -1,0 +1,239 @@
+//! What a configuration becomes: clients, a plan for the scheduler, settings for the routes. The
+//! same at the start and at each reload; what a new configuration does not change is kept.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use futures_util::future::BoxFuture;
+use tokio::sync::{Mutex, mpsc};
+use tracing::{error, info, warn};
+
+use super::teller::Teller;
+use super::{StartError, Surroundings};
+use crate::atlas::{Budgets, Client, ClientConfig, Context, Observer};
+use crate::config::{Account, Config};
+use crate::logging;
+use crate::poll::{Command, Manner, Member, Plan, Storage};
+use crate::web::{Reload, Settings, SharedSettings};
+
+/// Takes up configurations, and tells the scheduler of them.
+pub struct Control {
+    maker: Maker,
+    settings: Arc<SharedSettings>,
+    commands: mpsc::Sender<Command>,
+    /// One reload at a time.
+    roster: Mutex<Roster>,
+}
+
+/// Makes clients and plans of configurations.
+struct Maker {
+    surroundings: Surroundings,
+    budgets: Arc<Budgets>,
+    teller: Arc<Teller>,
+}
+
+/// The clients of all credentials, by name.
+type Clients = BTreeMap<Arc<str>, Arc<Client>>;
+
+/// What is in use.
+struct Roster {
+    config: Config,
+    clients: Clients,
+}
+
+impl Control {
+    /// Takes up the first configuration.
+    pub(super) fn new(
+        config: &Config,
+        surroundings: Surroundings,
+        teller: Arc<Teller>,
+        commands: mpsc::Sender<Command>,
+    ) -> Result<(Self, Plan), StartError> {
+        let maker = Maker {
+            surroundings,
+            budgets: Arc::default(),
+            teller,
+        };
+        let (clients, plan) = maker.plan(config, None)?;
+        let control = Self {
+            maker,
+            settings: Arc::new(SharedSettings::new(settings(config))),
+            commands,
+            roster: Mutex::new(Roster {
+                config: config.clone(),
+                clients,
+            }),
+        };
+        Ok((control, plan))
+    }
+
+    /// What the routes are told of the configuration.
+    pub(super) fn settings(&self) -> Arc<SharedSettings> {
+        Arc::clone(&self.settings)
+    }
+
+    /// The files that the configuration in use depends on, with the credential that each is for;
+    /// none for the configuration itself.
+    pub(super) async fn files(&self) -> Vec<(PathBuf, Option<Arc<str>>)> {
+        let roster = self.roster.lock().await;
+        let file = roster.config.file.iter().map(|path| (path.clone(), None));
+        let credentials = roster.config.accounts.iter().flat_map(|account| {
+            let name = &account.name;
+            account
+                .credential
+                .files()
+                .map(|path| (path.to_owned(), Some(Arc::clone(name))))
+        });
+        file.chain(credentials).collect()
+    }
+
+    /// Told that a file of a credential has changed.
+    pub(super) async fn credential_changed(&self, name: Arc<str>) {
+        // the scheduler has ended only when everything ends
+        let _ = self.commands.send(Command::CredentialChanged(name)).await;
+    }
+
+    /// Reads the configuration again and takes it up. A bad one changes nothing.
+    ///
+    /// # Errors
+    /// What is wrong with it, in a text of several lines.
+    pub async fn reload(&self, why: &str) -> Result<(), String> {
+        let mut roster = self.roster.lock().await;
+        let result = self.reload_into(&mut roster).await;
+        let Maker {
+            surroundings,
+            teller,
+            ..
+        } = &self.maker;
+        teller
+            .own
+            .reloaded(result.is_ok(), surroundings.clock.now());
+        match &result {
+            Ok(()) => info!(why, "configuration reloaded"),
+            Err(mistakes) => error!(
+                why,
+                mistakes, "the new configuration is not used, the one before still is"
+            ),
+        }
+        result
+    }
+
+    async fn reload_into(&self, roster: &mut Roster) -> Result<(), String> {
+        let load = Arc::clone(&self.maker.surroundings.load);
+        let config = tokio::task::spawn_blocking(move || load())
+            .await
+            .map_err(|error| error.to_string())?
+            .map_err(|error| error.to_string())?;
+        let (clients, plan) = self
+            .maker
+            .plan(&config, Some(roster))
+            .map_err(|error| error.to_string())?;
+        if config.listen != roster.config.listen {
+            warn!("web.listen-address has changed, and is only read at the start");
+        }
+        logging::set(config.log_level, config.log_format);
+        self.settings.set(settings(&config));
+        *roster = Roster { config, clients };
+        self.commands
+            .send(Command::Plan(plan))
+            .await
+            .map_err(|_| "the exporter is stopping".to_owned())
+    }
+}
+
+impl Maker {
+    /// Clients and a plan for `config`. A client that is to be as it was `before` is the same one,
+    /// with its token, its nonce and its connections.
+    fn plan(
+        &self,
+        config: &Config,
+        before: Option<&Roster>,
+    ) -> Result<(Clients, Plan), StartError> {
+        let storage = config.storage.as_deref().map(Storage::open).transpose()?;
+        let mut clients = BTreeMap::new();
+        let mut members = Vec::new();
+        for account in &config.accounts {
+            let client_config = client_config(config, account);
+            let known = before
+                .filter(|before| before.config.storage == config.storage)
+                .and_then(|before| before.clients.get(&account.name))
+                .filter(|client| *client.config() == client_config);
+            let client = match known {
+                Some(client) => Arc::clone(client),
+                None => self.client(client_config, storage.as_ref())?,
+            };
+            self.teller.credential(account);
+            clients.insert(Arc::clone(&account.name), Arc::clone(&client));
+            members.push(Member {
+                client,
+                orgs: account.orgs.clone(),
+                discover: account.discover,
+            });
+        }
+        for gone in before.iter().flat_map(|before| before.clients.keys()) {
+            if !clients.contains_key(gone) {
+                self.teller.credential_gone(gone);
+            }
+        }
+        let plan = Plan {
+            members,
+            shard: config.shard,
+            interval: config.poll_interval,
+            manner: Manner {
+                page_size: config.page_size,
+                revived_after: config
+                    .idle_thresholds
+                    .last()
+                    .map(|threshold| threshold.length)
+                    .unwrap_or_default(),
+                clock: self.surroundings.clock.clone(),
+            },
+            storage,
+        };
+        Ok((clients, plan))
+    }
+
+    fn client(
+        &self,
+        config: ClientConfig,
+        storage: Option<&Storage>,
+    ) -> Result<Arc<Client>, StartError> {
+        let context = Context {
+            transport: (self.surroundings.connect)(&config.base_url).map_err(StartError::Client)?,
+            budgets: Arc::clone(&self.budgets),
+            tokens: storage.map(|storage| storage.token_file(&config.name)),
+            observer: Arc::clone(&self.teller) as Arc<dyn Observer>,
+            clock: self.surroundings.clock.clone(),
+        };
+        Client::new(config, context)
+            .map(Arc::new)
+            .map_err(StartError::Client)
+    }
+}
+
+impl Reload for Control {
+    fn reload(&self) -> BoxFuture<'_, Result<(), String>> {
+        Box::pin(self.reload("HTTP request"))
+    }
+}
+
+fn client_config(config: &Config, account: &Account) -> ClientConfig {
+    ClientConfig {
+        name: Arc::clone(&account.name),
+        credential: account.credential.clone(),
+        base_url: config.base_url.clone(),
+        version: config.version.clone(),
+        timeout: config.timeout,
+        patience: config.poll_interval,
+    }
+}
+
+fn settings(config: &Config) -> Settings {
+    Settings {
+        thresholds: config.idle_thresholds.clone().into(),
+        telemetry_path: config.telemetry_path.clone(),
+        max_staleness: config.max_staleness,
+        lifecycle: config.lifecycle,
+    }
+}

@@ -1,0 +1,92 @@
+//! Noticing that a file has changed: the configuration, or one that a credential is in. Looked at
+//! every few seconds, which sees every way in which files are replaced, Kubernetes' swap of a
+//! symbolic link included, on every file system.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use tokio_util::sync::CancellationToken;
+
+use super::control::Control;
+
+/// How often files are looked at.
+const EVERY: Duration = Duration::from_secs(2);
+
+/// What tells one state of a file from another. On Unix the time of the last change of its content
+/// or its rights cannot be set back, so that nothing has to be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Stamp {
+    length: u64,
+    modified: Option<SystemTime>,
+    identity: (u64, u64),
+    changed: (i64, i64),
+}
+
+impl Stamp {
+    /// The state of the file that `path` leads to; none when there is none.
+    fn of(path: &Path) -> Option<Self> {
+        let data = fs::metadata(path).ok()?;
+        #[cfg(unix)]
+        let (identity, changed) = {
+            use std::os::unix::fs::MetadataExt as _;
+            ((data.dev(), data.ino()), (data.ctime(), data.ctime_nsec()))
+        };
+        #[cfg(not(unix))]
+        let (identity, changed) = ((0, 0), (0, 0));
+        Some(Self {
+            length: data.len(),
+            modified: data.modified().ok(),
+            identity,
+            changed,
+        })
+    }
+}
+
+/// Lets `control` know of changes until `shutdown`.
+pub(super) async fn watch(control: Arc<Control>, shutdown: CancellationToken) {
+    let mut seen: BTreeMap<PathBuf, Option<Stamp>> = BTreeMap::new();
+    loop {
+        let files = control.files().await;
+        if !files.is_empty() {
+            let (stamps, files) = look(files).await;
+            let changed: BTreeSet<&Option<Arc<str>>> = files
+                .iter()
+                .filter(|(path, _)| {
+                    seen.get(path)
+                        .is_some_and(|before| stamps.get(path) != Some(before))
+                })
+                .map(|(_, credential)| credential)
+                .collect();
+            for credential in changed {
+                match credential {
+                    Some(name) => control.credential_changed(Arc::clone(name)).await,
+                    // what is wrong with it is told there
+                    None => drop(control.reload("the file has changed").await),
+                }
+            }
+            seen = stamps;
+        }
+        tokio::select! {
+            () = shutdown.cancelled() => return,
+            () = tokio::time::sleep(EVERY) => {}
+        }
+    }
+}
+
+type Files = Vec<(PathBuf, Option<Arc<str>>)>;
+
+async fn look(files: Files) -> (BTreeMap<PathBuf, Option<Stamp>>, Files) {
+    // a file system can hang
+    tokio::task::spawn_blocking(move || {
+        let stamps = files
+            .iter()
+            .map(|(path, _)| (path.clone(), Stamp::of(path)))
+            .collect();
+        (stamps, files)
+    })
+    .await
+    .unwrap_or_default()
+}

@@ -1,0 +1,146 @@
+//! Puts the rooms together: configuration in, a running exporter out.
+//!
+//! | room | what lives there |
+//! | --- | --- |
+//! | `control` | what a configuration becomes, at the start and at each reload |
+//! | `files` | noticing that a file has changed |
+//! | `teller` | who counts what the Atlas and poll rooms tell |
+
+mod control;
+mod files;
+mod teller;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use reqwest::Url;
+use tokio::net::TcpListener;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tracing::info;
+
+use crate::atlas::{self, Transport};
+use crate::clock::Clock;
+use crate::config::{Config, ConfigError};
+use crate::inventory::Shelf;
+use crate::metrics::Own;
+use crate::poll::{self, Scheduler, StorageError};
+use crate::web::{self, App, BindError};
+
+pub use control::Control;
+use teller::Teller;
+
+/// Why the exporter cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// An address cannot be listened on.
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    /// The HTTP client cannot be made.
+    #[error("the client for Atlas cannot be set up: {0}")]
+    Client(String),
+    /// The metrics cannot be registered.
+    #[error("the exporter's own metrics cannot be registered: {0}")]
+    Metrics(#[from] prometheus::Error),
+    /// The directory for state cannot be made.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+}
+
+/// Makes the way to the Atlas at a base URL.
+pub type Connect = Arc<dyn Fn(&Url) -> Result<Arc<dyn Transport>, String> + Send + Sync>;
+/// Makes a configuration anew.
+pub type Load = Arc<dyn Fn() -> Result<Config, ConfigError> + Send + Sync>;
+
+/// What the exporter is surrounded by, which a test can replace.
+#[derive(Clone)]
+pub struct Surroundings {
+    /// The time of day.
+    pub clock: Clock,
+    /// The way to Atlas.
+    pub connect: Connect,
+    /// The configuration, as it is at a reload.
+    pub load: Load,
+}
+
+impl Surroundings {
+    /// The machine's clock and network.
+    pub fn real(load: Load) -> Self {
+        Self {
+            clock: Clock::system(),
+            connect: Arc::new(atlas::connect),
+            load,
+        }
+    }
+}
+
+/// An exporter whose listeners are open; [`Exporter::run`] lets it work.
+pub struct Exporter {
+    listeners: Vec<TcpListener>,
+    app: Arc<App>,
+    scheduler: Scheduler,
+    commands: mpsc::Receiver<poll::Command>,
+    control: Arc<Control>,
+}
+
+impl Exporter {
+    /// Opens the listeners, makes all parts, and takes up what an earlier process has left;
+    /// nothing is asked of Atlas yet.
+    ///
+    /// # Errors
+    /// [`StartError`] when an address is in use, TLS cannot be set up, or there can be no
+    /// directory for state.
+    pub async fn start(config: Config, surroundings: Surroundings) -> Result<Self, StartError> {
+        let mut listeners = Vec::new();
+        for address in &config.listen {
+            listeners.push(web::bind(address).await?);
+        }
+        let own = Arc::new(Own::new()?);
+        let shelf = Arc::new(Shelf::default());
+        let clock = surroundings.clock.clone();
+        let teller = Arc::new(Teller::new(Arc::clone(&own)));
+        // a reload is rare, and the next one waits for this one
+        let (sender, commands) = mpsc::channel(8);
+        let (control, plan) = Control::new(&config, surroundings, Arc::clone(&teller), sender)?;
+        let scheduler = Scheduler::start(plan, Arc::clone(&shelf), teller, clock.clone()).await;
+        let control = Arc::new(control);
+        own.reloaded(true, clock.now());
+        let app = Arc::new(App {
+            own,
+            shelf,
+            settings: control.settings(),
+            control: Arc::clone(&control) as Arc<dyn web::Reload>,
+            clock,
+        });
+        Ok(Self {
+            listeners,
+            app,
+            scheduler,
+            commands,
+            control,
+        })
+    }
+
+    /// Where it listens.
+    pub fn addresses(&self) -> Vec<SocketAddr> {
+        self.listeners
+            .iter()
+            .filter_map(|listener| listener.local_addr().ok())
+            .collect()
+    }
+
+    /// What a signal can ask of it.
+    pub fn control(&self) -> Arc<Control> {
+        Arc::clone(&self.control)
+    }
+
+    /// Polls and serves until `shutdown`, then lets scrapes that are under way end and gives back
+    /// the access tokens: five seconds at most, whatever Atlas does.
+    pub async fn run(self, shutdown: CancellationToken) {
+        let polling = self.scheduler.run(self.commands, shutdown.clone());
+        let serving = web::serve(self.listeners, web::router(self.app), shutdown.clone());
+        let watching = files::watch(self.control, shutdown);
+        tokio::join!(polling, serving, watching);
+        info!("stopped");
+    }
+}

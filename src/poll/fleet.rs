@@ -1,0 +1,267 @@
+//! Which organizations are watched, and with which credential: those that the configuration names,
+//! and those that a credential can see.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use tokio::time::Instant;
+use tracing::info;
+
+use super::round::Manner;
+use super::storage::{Account, Storage};
+use crate::atlas::{Client, EndpointSet, ListedOrg};
+use crate::ids::OrgId;
+use crate::shard::Shard;
+
+/// What to watch, and how. Made of the configuration, again at each reload.
+pub struct Plan {
+    /// The credentials, each with what it watches; no two of the same name.
+    pub members: Vec<Member>,
+    /// This instance's share of the organizations.
+    pub shard: Shard,
+    /// How often each organization is walked, as long as the request budget allows.
+    pub interval: Duration,
+    /// How a walk is done.
+    pub manner: Manner,
+    /// Where state is kept, if anywhere.
+    pub storage: Option<Storage>,
+}
+
+/// A credential and its organizations.
+pub struct Member {
+    /// Asks Atlas on behalf of the credential.
+    pub client: Arc<Client>,
+    /// The organizations that the configuration names.
+    pub orgs: Vec<OrgId>,
+    /// Whether every other organization that the credential can see is watched as well.
+    pub discover: bool,
+}
+
+/// How long after a restart or a change the rate limits are asked for again.
+const LIMITS_EVERY: Duration = Duration::from_hours(1);
+
+/// All credentials, and what they have found.
+pub(super) struct Fleet {
+    pub(super) members: Vec<Scout>,
+    shard: Shard,
+    interval: Duration,
+}
+
+/// A credential, what it has found, and when it looks again.
+pub(super) struct Scout {
+    pub(super) member: Member,
+    seen: BTreeMap<OrgId, Seen>,
+    listed_at: Option<Timestamp>,
+    limits: Vec<EndpointSet>,
+    limits_at: Option<Timestamp>,
+    pub(super) list_due: Instant,
+    pub(super) limits_due: Instant,
+    pub(super) listing: bool,
+    pub(super) limiting: bool,
+}
+
+struct Seen {
+    name: Option<String>,
+    last: Instant,
+}
+
+impl Fleet {
+    pub(super) fn new() -> Self {
+        Self {
+            members: Vec::new(),
+            shard: Shard::WHOLE,
+            interval: Duration::ZERO,
+        }
+    }
+
+    /// Takes over a plan. What a credential of the same name has found stays found; what was
+    /// `kept` of the others is taken up. Hands out the clients that are no longer used.
+    pub(super) fn apply(
+        &mut self,
+        members: Vec<Member>,
+        (shard, interval): (Shard, Duration),
+        kept: &mut BTreeMap<Arc<str>, Account>,
+        now: Timestamp,
+    ) -> Vec<Arc<Client>> {
+        let mut before: BTreeMap<Arc<str>, Scout> = std::mem::take(&mut self.members)
+            .into_iter()
+            .map(|scout| (Arc::clone(scout.member.client.name()), scout))
+            .collect();
+        let mut retired = Vec::new();
+        (self.shard, self.interval) = (shard, interval);
+        for member in members {
+            let name = Arc::clone(member.client.name());
+            let scout = match before.remove(&name) {
+                Some(known) => {
+                    if !Arc::ptr_eq(&known.member.client, &member.client) {
+                        retired.push(Arc::clone(&known.member.client));
+                    }
+                    known.reassigned(member)
+                }
+                None => Scout::new(
+                    member,
+                    kept.remove(&name).unwrap_or_default(),
+                    interval,
+                    now,
+                ),
+            };
+            self.members.push(scout);
+        }
+        retired.extend(before.into_values().map(|scout| scout.member.client));
+        retired
+    }
+
+    /// Every organization that is watched, with the client that asks about it. One that several
+    /// credentials can see belongs to the one that names it, else to the first.
+    pub(super) fn watched(&self) -> BTreeMap<OrgId, Arc<Client>> {
+        let named = self
+            .members
+            .iter()
+            .flat_map(|scout| scout.member.orgs.iter().map(move |org| (org, scout)));
+        let found = self
+            .members
+            .iter()
+            .filter(|scout| scout.member.discover)
+            .flat_map(|scout| scout.seen.keys().map(move |org| (org, scout)));
+        let mut watched = BTreeMap::new();
+        for (org, scout) in named.chain(found) {
+            if self.shard.contains(org) {
+                watched
+                    .entry(org.clone())
+                    .or_insert_with(|| Arc::clone(&scout.member.client));
+            }
+        }
+        watched
+    }
+
+    /// The credentials that have not yet found out which organizations they can see.
+    pub(super) fn searching(&self) -> Vec<Arc<str>> {
+        self.members
+            .iter()
+            .filter(|scout| scout.member.discover && scout.listed_at.is_none())
+            .map(|scout| Arc::clone(scout.member.client.name()))
+            .collect()
+    }
+
+    /// The name of `org` as a list has told it.
+    pub(super) fn name_of(&self, org: &OrgId) -> Option<&str> {
+        self.members
+            .iter()
+            .find_map(|scout| scout.seen.get(org)?.name.as_deref())
+    }
+
+    pub(super) fn get(&mut self, credential: &str) -> Option<&mut Scout> {
+        self.members
+            .iter_mut()
+            .find(|scout| &**scout.member.client.name() == credential)
+    }
+
+    /// A credential has listed what it can see. An organization that is missing from the list is
+    /// watched for one interval more; one that is marked deleted is not.
+    pub(super) fn listed(&mut self, credential: &str, listed: Vec<ListedOrg>, now: Timestamp) {
+        let (interval, at) = (self.interval, Instant::now());
+        let Some(scout) = self.get(credential) else {
+            return;
+        };
+        scout.listed_at = Some(now);
+        for org in listed {
+            let known = if org.deleted {
+                scout.seen.remove(&org.id).map(|_| "deleted")
+            } else {
+                let seen = Seen {
+                    name: org.name,
+                    last: at,
+                };
+                match scout.seen.insert(org.id.clone(), seen) {
+                    None => Some("found"),
+                    Some(_) => None,
+                }
+            };
+            if let Some(what) = known {
+                info!(credential, org = %org.id, what, "organization");
+            }
+        }
+        // lists are an interval apart: it was missing from the one before as well
+        let long_gone = interval * 3 / 2;
+        scout.seen.retain(|org, seen| {
+            let stays = at.saturating_duration_since(seen.last) < long_gone;
+            if !stays {
+                info!(credential, %org, what = "gone", "organization");
+            }
+            stays
+        });
+    }
+}
+
+impl Scout {
+    fn new(member: Member, kept: Account, interval: Duration, now: Timestamp) -> Self {
+        let at = Instant::now();
+        if !kept.limits.is_empty() {
+            member.client.learn(kept.limits.clone());
+        }
+        let seen = kept.orgs.into_iter().filter_map(|(id, name)| {
+            let org = OrgId::parse(&id).ok()?;
+            Some((org, Seen { name, last: at }))
+        });
+        Self {
+            seen: seen.collect(),
+            listed_at: kept.listed_at,
+            limits: kept.limits,
+            limits_at: kept.limits_at,
+            list_due: at + left(kept.listed_at, interval, now),
+            limits_due: at + left(kept.limits_at, LIMITS_EVERY, now),
+            listing: false,
+            limiting: false,
+            member,
+        }
+    }
+
+    fn reassigned(self, member: Member) -> Self {
+        // what was found with another credential of that name may not be seen with this one
+        let list_due = if Arc::ptr_eq(&self.member.client, &member.client) {
+            self.list_due
+        } else {
+            Instant::now()
+        };
+        Self {
+            member,
+            list_due,
+            ..self
+        }
+    }
+
+    /// What is to be kept over a restart.
+    pub(super) fn account(&self) -> Account {
+        Account {
+            listed_at: self.listed_at,
+            orgs: self
+                .seen
+                .iter()
+                .map(|(org, seen)| (org.to_string(), seen.name.clone()))
+                .collect(),
+            limits_at: self.limits_at,
+            limits: self.limits.clone(),
+        }
+    }
+
+    /// The rate limits are known now, or known not to be told.
+    pub(super) fn limits_told(&mut self, told: Option<Vec<EndpointSet>>, now: Timestamp) {
+        if let Some(sets) = told {
+            self.member.client.learn(sets.clone());
+            self.limits = sets;
+        }
+        self.limits_at = Some(now);
+        self.limits_due = Instant::now() + LIMITS_EVERY;
+    }
+}
+
+/// What is left of `every` since `then`; at most all of it, should the clock have been set.
+fn left(then: Option<Timestamp>, every: Duration, now: Timestamp) -> Duration {
+    let Some(then) = then else {
+        return Duration::ZERO;
+    };
+    let passed = now.duration_since(then).max(SignedDuration::ZERO);
+    every.saturating_sub(Duration::try_from(passed).unwrap_or_default())
+}

@@ -1,0 +1,140 @@
+//! What is kept of a credential: what it can see, and its live access token. Never the credential
+//! itself.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use secrecy::{ExposeSecret as _, SecretString};
+use serde::{Deserialize, Serialize, Serializer};
+use tracing::warn;
+
+use super::{Storage, StorageError, file};
+use crate::atlas::{EndpointSet, KeptToken, TokenStore};
+use crate::ids::stable_hash;
+
+/// What a credential can see, and when it was asked.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Account {
+    /// When the organizations were listed.
+    pub listed_at: Option<Timestamp>,
+    /// The organizations, with their names.
+    pub orgs: Vec<(String, Option<String>)>,
+    /// When the rate limits were asked for.
+    pub limits_at: Option<Timestamp>,
+    /// The token buckets.
+    pub limits: Vec<EndpointSet>,
+}
+
+const VERSION: u32 = 1;
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct AccountBody {
+    version: u32,
+    credential: String,
+    account: Account,
+}
+
+impl Storage {
+    /// What was kept of the credential of that name.
+    pub fn load_account(&self, credential: &str) -> Option<Account> {
+        let body: AccountBody = file::load_json(&self.path("credential", credential))?;
+        (body.version == VERSION && body.credential == credential).then_some(body.account)
+    }
+
+    /// Keeps `account` for the credential of that name.
+    ///
+    /// # Errors
+    /// When the disk is full or read-only; what was there is still there.
+    pub fn save_account(&self, credential: &str, account: &Account) -> Result<(), StorageError> {
+        let body = AccountBody {
+            version: VERSION,
+            credential: credential.to_owned(),
+            account: account.clone(),
+        };
+        file::save_json(&self.path("credential", credential), &body)
+    }
+
+    /// Where the access token of the credential of that name is kept.
+    pub fn token_file(&self, credential: &str) -> Arc<dyn TokenStore> {
+        Arc::new(TokenFile {
+            path: self.path("token", credential),
+        })
+    }
+
+    fn path(&self, kind: &str, credential: &str) -> PathBuf {
+        // a name is free text, and no file name
+        let hash = stable_hash(credential.as_bytes(), 0);
+        self.dir.join(format!("{kind}-{hash:016x}.json"))
+    }
+}
+
+/// The file of one access token. Only the owner may read it.
+#[derive(Debug)]
+struct TokenFile {
+    path: PathBuf,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TokenBody {
+    version: u32,
+    client: String,
+    ends_at: Timestamp,
+    #[serde(serialize_with = "expose")]
+    token: SecretString,
+}
+
+fn expose<S: Serializer>(secret: &SecretString, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(secret.expose_secret())
+}
+
+impl TokenStore for TokenFile {
+    fn load(&self) -> Option<KeptToken> {
+        if !is_private(&self.path) {
+            warn!(file = %self.path.display(), "others may read the access token that was kept; it is not used, and a new one is made");
+            return None;
+        }
+        let body: TokenBody = file::load_json(&self.path)?;
+        (body.version == VERSION).then_some(KeptToken {
+            client: body.client,
+            token: body.token,
+            ends_at: body.ends_at,
+        })
+    }
+
+    fn save(&self, token: &KeptToken) {
+        let body = TokenBody {
+            version: VERSION,
+            client: token.client.clone(),
+            ends_at: token.ends_at,
+            token: token.token.clone(),
+        };
+        if let Err(error) = file::save_json(&self.path, &body) {
+            warn!(%error, "the access token cannot be kept; the next start makes a new one");
+        }
+    }
+
+    fn clear(&self) {
+        if let Err(error) = file::remove(&self.path) {
+            warn!(%error, "the access token that was kept cannot be removed");
+        }
+    }
+}
+
+/// Whether nobody but the owner may read the file, or there is none.
+#[cfg(unix)]
+fn is_private(path: &Path) -> bool {
+    use std::os::unix::fs::PermissionsExt as _;
+    // rights of the group and of others
+    const OTHERS: u32 = 0o077;
+    std::fs::metadata(path).map_or(true, |data| data.permissions().mode() & OTHERS == 0)
+}
+
+/// Elsewhere the directory's own rights hold.
+#[cfg(not(unix))]
+fn is_private(_: &Path) -> bool {
+    true
+}

@@ -1,0 +1,110 @@
+//! What survives a restart: the last complete walk of each organization with its counters, when it
+//! is due, what a credential can see, and its live access token.
+//!
+//! Everything here is a convenience: whatever fails is told and the exporter goes on without it.
+//! A file is replaced whole or not at all, and one that is not as it was written is set aside.
+//! Every method blocks; callers are on a thread for that.
+//!
+//! | file | holds |
+//! | --- | --- |
+//! | `ORG.inventory` | the last complete walk, the change counters, names and limits |
+//! | `ORG.deferred` | when to try again, while walks fail |
+//! | `credential-HASH.json` | the organizations that the credential can see, its rate limits |
+//! | `token-HASH.json` | the live access token |
+
+mod account;
+mod file;
+mod org;
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use tracing::warn;
+
+pub use account::Account;
+pub use file::StorageError;
+pub use org::Stored;
+
+use crate::ids::OrgId;
+use org::{SavedOrg, read, write};
+
+/// A directory of state. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Storage {
+    dir: PathBuf,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Deferred {
+    until: Timestamp,
+}
+
+/// Temporary files that are older than this were left behind by a process that was killed.
+const LEFT_BEHIND_AFTER: Duration = Duration::from_mins(10);
+
+impl Storage {
+    /// Uses `dir`, which is made if it is not there.
+    ///
+    /// # Errors
+    /// When it cannot be made. A directory that cannot be written to is no error here: what is in
+    /// it can be read.
+    pub fn open(dir: &Path) -> Result<Self, StorageError> {
+        file::make_directory(dir)?;
+        file::sweep(dir, LEFT_BEHIND_AFTER);
+        Ok(Self {
+            dir: dir.to_owned(),
+        })
+    }
+
+    /// The last complete walk of `org`, if there is one to be had. A file that is cut off, foreign
+    /// or newer is set aside with a warning.
+    pub fn load(&self, org: &OrgId) -> Option<Stored> {
+        file::load(&self.inventory(org), |input| read(input, org))
+    }
+
+    /// Keeps a complete walk in the place of the one before, which ends a deferral.
+    ///
+    /// # Errors
+    /// When the disk is full or read-only; what was there is still there.
+    pub fn save(&self, saved: &SavedOrg<'_>) -> Result<(), StorageError> {
+        let org = saved.inventory.org();
+        file::replace(&self.inventory(org), |output| write(output, saved))?;
+        file::remove(&self.deferred(org))
+    }
+
+    /// Remembers that `org` is not to be walked before `until`, though its last walk failed.
+    ///
+    /// # Errors
+    /// As [`Storage::save`].
+    pub fn defer(&self, org: &OrgId, until: Timestamp) -> Result<(), StorageError> {
+        file::save_json(&self.deferred(org), &Deferred { until })
+    }
+
+    /// Until when `org` is not to be walked, if its last walk failed.
+    pub fn deferred_until(&self, org: &OrgId) -> Option<Timestamp> {
+        let deferred: Deferred = file::load_json(&self.deferred(org))?;
+        Some(deferred.until)
+    }
+
+    /// Forgets `org`, which is watched no more.
+    pub fn forget(&self, org: &OrgId) {
+        for path in [self.inventory(org), self.deferred(org)] {
+            if let Err(error) = file::remove(&path) {
+                warn!(%error, "what was kept of an organization cannot be removed");
+            }
+        }
+    }
+
+    fn inventory(&self, org: &OrgId) -> PathBuf {
+        self.dir.join(format!("{org}.inventory"))
+    }
+
+    fn deferred(&self, org: &OrgId) -> PathBuf {
+        self.dir.join(format!("{org}.deferred"))
+    }
+}
+
+pub use org::SavedOrg as Saved;

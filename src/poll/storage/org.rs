@@ -1,0 +1,372 @@
+//! The form of an organization's file: a line that says what it is, a line for each key, and a
+//! line with a checksum of all that is before it.
+
+use std::borrow::Cow;
+use std::io::{self, BufRead, Write};
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::super::changes::Counts;
+use super::file::Unfit;
+use crate::ids::{KeyId, OrgId, ProjectId};
+use crate::inventory::{Details, Inventory, KeyRecord, Moment, StatusCount};
+
+const FORMAT: &str = "atlas-ai-keys-exporter inventory";
+const VERSION: u32 = 1;
+
+/// What is kept of an organization.
+#[derive(Debug)]
+pub struct SavedOrg<'a> {
+    /// The last complete walk.
+    pub inventory: &'a Inventory,
+    /// Requests that it took.
+    pub requests: u32,
+    /// How often each change has happened.
+    pub counts: &'a Counts,
+    /// What is known beside the keys.
+    pub details: &'a Details,
+}
+
+/// What was kept of an organization.
+#[derive(Debug)]
+pub struct Stored {
+    /// The last complete walk.
+    pub inventory: Inventory,
+    /// Requests that it took.
+    pub requests: u32,
+    /// How often each change has happened.
+    pub counts: Counts,
+    /// What is known beside the keys.
+    pub details: Details,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Head<'a> {
+    org: Cow<'a, str>,
+    begun_at: Timestamp,
+    read_at: Timestamp,
+    keys: usize,
+    dropped: u64,
+    requests: u32,
+    /// A status once seen for a project is shown as 0, not left out.
+    statuses: Vec<(Cow<'a, str>, Cow<'a, str>)>,
+    changes: Cow<'a, Counts>,
+    details: Cow<'a, Details>,
+}
+
+/// What every version of the head has, and nothing that only some have.
+#[derive(Serialize, Deserialize)]
+struct Mark<'a> {
+    format: Cow<'a, str>,
+    version: u32,
+}
+
+#[derive(Serialize, Deserialize, Default)]
+#[serde(default, deny_unknown_fields)]
+struct Line {
+    id: String,
+    project: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    name: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    status: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    cloud: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    geography: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    endpoint: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    created: Option<Timestamp>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    last_used: Option<Timestamp>,
+    /// Atlas gave a `lastUsedAt` that is no time.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    last_used_unreadable: bool,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Foot {
+    crc32: u32,
+}
+
+struct Checked<'a> {
+    output: &'a mut dyn Write,
+    sum: crc32fast::Hasher,
+}
+
+impl Checked<'_> {
+    fn line(&mut self, value: &impl Serialize) -> io::Result<()> {
+        let mut text = serde_json::to_vec(value)?;
+        text.push(b'\n');
+        self.sum.update(&text);
+        self.output.write_all(&text)
+    }
+}
+
+/// Writes all of it.
+pub(super) fn write(output: &mut dyn Write, saved: &SavedOrg<'_>) -> io::Result<()> {
+    let inventory = saved.inventory;
+    let mut checked = Checked {
+        output,
+        sum: crc32fast::Hasher::new(),
+    };
+    checked.line(&Mark {
+        format: FORMAT.into(),
+        version: VERSION,
+    })?;
+    checked.line(&Head {
+        org: inventory.org().as_str().into(),
+        begun_at: inventory.begun_at(),
+        read_at: inventory.read_at(),
+        keys: inventory.len(),
+        dropped: inventory.dropped(),
+        requests: saved.requests,
+        statuses: inventory
+            .counts()
+            .iter()
+            .map(|count| (count.project.as_str().into(), count.status.as_str().into()))
+            .collect(),
+        changes: Cow::Borrowed(saved.counts),
+        details: Cow::Borrowed(saved.details),
+    })?;
+    for key in inventory.keys() {
+        checked.line(&line(key.record()))?;
+    }
+    let crc32 = checked.sum.clone().finalize();
+    checked.line(&Foot { crc32 })
+}
+
+fn line(record: KeyRecord) -> Line {
+    let time = |moment| match moment {
+        Moment::At(at) => Some(at),
+        Moment::Missing | Moment::Unreadable => None,
+    };
+    Line {
+        id: record.id.as_str().to_owned(),
+        project: record.project.as_str().to_owned(),
+        name: record.name,
+        status: record.status,
+        cloud: record.cloud,
+        geography: record.geography,
+        endpoint: record.endpoint,
+        created: time(record.created),
+        last_used: time(record.last_used),
+        last_used_unreadable: record.last_used == Moment::Unreadable,
+    }
+}
+
+fn record(line: Line) -> KeyRecord {
+    KeyRecord {
+        id: KeyId::new(line.id),
+        project: ProjectId::new(line.project),
+        name: line.name,
+        status: line.status,
+        cloud: line.cloud,
+        geography: line.geography,
+        endpoint: line.endpoint,
+        created: line.created.map_or(Moment::Missing, Moment::At),
+        last_used: match line.last_used {
+            Some(at) => Moment::At(at),
+            None if line.last_used_unreadable => Moment::Unreadable,
+            None => Moment::Missing,
+        },
+    }
+}
+
+struct Lines<R> {
+    input: R,
+    sum: crc32fast::Hasher,
+    text: Vec<u8>,
+}
+
+impl<R: BufRead> Lines<R> {
+    /// The next line, and the checksum of all lines before it.
+    fn next(&mut self) -> Result<(&[u8], u32), Unfit> {
+        let before = self.sum.clone().finalize();
+        self.text.clear();
+        self.input
+            .read_until(b'\n', &mut self.text)
+            .map_err(|error| error.to_string())?;
+        if self.text.last() != Some(&b'\n') {
+            return Err("it is cut off".to_owned());
+        }
+        self.sum.update(&self.text);
+        Ok((&self.text, before))
+    }
+
+    fn parse<T: for<'de> Deserialize<'de>>(&mut self) -> Result<T, Unfit> {
+        let (text, _) = self.next()?;
+        serde_json::from_slice(text).map_err(|_| "it is damaged".to_owned())
+    }
+}
+
+/// Reads what [`write`] has written for `org`.
+pub(super) fn read(input: impl BufRead, org: &OrgId) -> Result<Stored, Unfit> {
+    let mut lines = Lines {
+        input,
+        sum: crc32fast::Hasher::new(),
+        text: Vec::new(),
+    };
+    let mark: Mark<'static> = lines.parse()?;
+    if mark.format != FORMAT {
+        return Err("it is something else".to_owned());
+    }
+    if mark.version != VERSION {
+        return Err(format!(
+            "it has version {}, and this exporter knows version {VERSION}",
+            mark.version
+        ));
+    }
+    let head: Head<'static> = lines.parse()?;
+    if head.org != org.as_str() {
+        return Err("it is of another organization".to_owned());
+    }
+    // what the head says is believed only as far as the lines bear it out
+    let mut records = Vec::with_capacity(head.keys.min(1 << 20));
+    for _ in 0..head.keys {
+        records.push(record(lines.parse()?));
+    }
+    let (text, sum) = lines.next()?;
+    let foot: Foot = serde_json::from_slice(text).map_err(|_| "it is damaged".to_owned())?;
+    if foot.crc32 != sum {
+        return Err("its checksum is wrong".to_owned());
+    }
+    let known: Vec<StatusCount> = head
+        .statuses
+        .into_iter()
+        .map(|(project, status)| StatusCount {
+            project: ProjectId::new(project.into_owned()),
+            status: status.into_owned(),
+            keys: 0,
+        })
+        .collect();
+    let times = (head.begun_at, head.read_at);
+    Ok(Stored {
+        inventory: Inventory::new(org.clone(), times, records, head.dropped, &known),
+        requests: head.requests,
+        counts: head.changes.into_owned(),
+        details: head.details.into_owned(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::inventory::{Limit, ProjectName};
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).expect("a time")
+    }
+
+    fn org() -> OrgId {
+        OrgId::parse("32b6e34b3d91647abb20e7b8").expect("an id")
+    }
+
+    fn sample() -> (Inventory, Counts, Details) {
+        let record = |id: &str, last_used| KeyRecord {
+            id: KeyId::new(id),
+            project: ProjectId::new("p"),
+            name: "a \"name\"\nof two lines \\".into(),
+            status: "ACTIVE".into(),
+            created: Moment::At(at(5)),
+            last_used,
+            ..KeyRecord::default()
+        };
+        let records = vec![
+            record("a", Moment::At(at(7))),
+            record("b", Moment::Missing),
+            record("c", Moment::Unreadable),
+        ];
+        let known = [StatusCount {
+            project: ProjectId::new("gone"),
+            status: "INACTIVE".into(),
+            keys: 0,
+        }];
+        let details = Details {
+            name: Some("Example".into()),
+            projects: vec![ProjectName {
+                id: ProjectId::new("p"),
+                name: "search".into(),
+            }],
+            limits: vec![Limit {
+                group: "g".into(),
+                cloud: "ANY".into(),
+                geography: String::new(),
+                requests_per_minute: Some(7),
+                tokens_per_minute: None,
+            }],
+            asked_at: Some(at(9)),
+        };
+        let counts = Counts::from([("created".to_owned(), 3)]);
+        (
+            Inventory::new(org(), (at(8), at(9)), records, 1, &known),
+            counts,
+            details,
+        )
+    }
+
+    fn written() -> Vec<u8> {
+        let (inventory, counts, details) = sample();
+        let mut out = Vec::new();
+        let saved = SavedOrg {
+            inventory: &inventory,
+            requests: 4,
+            counts: &counts,
+            details: &details,
+        };
+        write(&mut out, &saved).expect("a vector takes all");
+        out
+    }
+
+    #[test]
+    fn what_is_written_is_read_back() {
+        let (inventory, counts, details) = sample();
+        let stored = read(&*written(), &org()).expect("whole");
+        let records =
+            |inventory: &Inventory| inventory.keys().map(|key| key.record()).collect::<Vec<_>>();
+        assert_eq!(records(&stored.inventory), records(&inventory));
+        assert_eq!(stored.inventory.counts(), inventory.counts());
+        assert_eq!(
+            (
+                stored.inventory.read_at(),
+                stored.inventory.begun_at(),
+                stored.inventory.dropped()
+            ),
+            (at(9), at(8), 1)
+        );
+        assert_eq!(
+            (stored.counts, stored.details, stored.requests),
+            (counts, details, 4)
+        );
+    }
+
+    #[test]
+    fn whatever_is_cut_off_or_damaged_is_refused() {
+        let whole = written();
+        for length in 0..whole.len() {
+            assert!(read(&whole[..length], &org()).is_err(), "cut at {length}");
+        }
+        for place in 0..whole.len() {
+            let mut damaged = whole.clone();
+            damaged[place] ^= 1;
+            assert!(read(&*damaged, &org()).is_err(), "damaged at {place}");
+        }
+    }
+
+    #[test]
+    fn what_is_foreign_or_newer_is_refused_with_a_reason() {
+        let text = String::from_utf8(written()).expect("text");
+        let refused = |text: &str, org: &OrgId| read(text.as_bytes(), org).expect_err("unfit");
+        let newer = text.replacen("\"version\":1", "\"version\":2", 1);
+        assert!(refused(&newer, &org()).contains("version 2"));
+        let foreign = text.replacen("inventory\"", "cookbook\"", 1);
+        assert!(refused(&foreign, &org()).contains("something else"));
+        let other = OrgId::parse("000000000000000000000000").expect("an id");
+        assert!(refused(&text, &other).contains("another organization"));
+        assert!(read(&b"\n\n"[..], &org()).is_err());
+    }
+}

@@ -1,0 +1,97 @@
+//! One instance's share of the organizations, when several instances watch one account.
+
+use std::fmt;
+
+use crate::ids::OrgId;
+
+/// The `index`-th of `count` shares.
+///
+/// Each organization belongs to the share that bids most for it (rendezvous hashing), so that
+/// every organization is in exactly one share, and one share more takes its part evenly from the
+/// others and moves nothing between them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Shard {
+    index: u32,
+    count: u32,
+}
+
+impl Shard {
+    /// All organizations.
+    pub const WHOLE: Self = Self { index: 1, count: 1 };
+    /// Most shares there can be.
+    pub const MOST: u32 = 10_000;
+
+    /// The `index`-th (from 1) of `count` shares, if there is such a one.
+    pub fn new(index: u32, count: u32) -> Option<Self> {
+        (count <= Self::MOST && (1..=count).contains(&index)).then_some(Self { index, count })
+    }
+
+    /// Whether `org` is in this share.
+    pub fn contains(self, org: &OrgId) -> bool {
+        let most = (1..=self.count).max_by_key(|share| org.stable_hash(u64::from(*share)));
+        most == Some(self.index)
+    }
+}
+
+impl fmt::Display for Shard {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.index, self.count)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn orgs() -> Vec<OrgId> {
+        (0..2000_u32)
+            .map(|n| OrgId::parse(&format!("{:024x}", u128::from(n) * 7919)).expect("an id"))
+            .collect()
+    }
+
+    fn share_of(org: &OrgId, count: u32) -> u32 {
+        let owners: Vec<u32> = (1..=count)
+            .filter(|index| Shard::new(*index, count).expect("a share").contains(org))
+            .collect();
+        assert_eq!(owners.len(), 1, "{org} is watched once");
+        owners[0]
+    }
+
+    #[test]
+    fn every_organization_is_in_exactly_one_share_and_the_shares_are_even() {
+        for count in [1, 2, 3, 7] {
+            let mut sizes = vec![0_usize; count as usize + 1];
+            for org in orgs() {
+                sizes[share_of(&org, count) as usize] += 1;
+            }
+            let even = 2000 / count as usize;
+            assert!(
+                sizes[1..]
+                    .iter()
+                    .all(|size| size.abs_diff(even) < even / 4 + 1),
+                "{sizes:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn one_share_more_takes_its_part_and_moves_nothing_else() {
+        for count in 1..6 {
+            for org in orgs() {
+                let (before, after) = (share_of(&org, count), share_of(&org, count + 1));
+                assert!(before == after || after == count + 1, "{org}");
+            }
+        }
+    }
+
+    #[test]
+    fn shares_are_counted_from_one() {
+        assert!(
+            Shard::new(0, 3).is_none() && Shard::new(4, 3).is_none() && Shard::new(1, 0).is_none()
+        );
+        assert_eq!(
+            Shard::new(3, 3).map(|shard| shard.to_string()).as_deref(),
+            Some("3/3")
+        );
+    }
+}

@@ -1,0 +1,51 @@
+//! What the routes are told of the configuration, and may be told anew at a reload.
+
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+
+use crate::metrics::Threshold;
+
+/// What the routes answer by.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Thresholds of the idle roll-up.
+    pub thresholds: Arc<[Threshold]>,
+    /// The path of the metrics.
+    pub telemetry_path: String,
+    /// Past which age an inventory is not shown; zero for never.
+    pub max_staleness: Duration,
+    /// Whether a request may ask for a reload.
+    pub lifecycle: bool,
+}
+
+/// The settings in force. The lock is held for a pointer copy only.
+#[derive(Debug)]
+pub struct SharedSettings(RwLock<Arc<Settings>>);
+
+impl SharedSettings {
+    /// Begins with `settings`.
+    pub fn new(settings: Settings) -> Self {
+        Self(RwLock::new(Arc::new(settings)))
+    }
+
+    /// Those in force.
+    pub fn get(&self) -> Arc<Settings> {
+        Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Puts others in force.
+    pub fn set(&self, settings: Settings) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(settings);
+    }
+}
+
+/// Who takes up a new configuration when a request asks for it.
+pub trait Reload: Send + Sync {
+    /// Reads the configuration again and takes it up.
+    ///
+    /// # Errors
+    /// What is wrong with it; then the one before is still in force.
+    fn reload(&self) -> BoxFuture<'_, Result<(), String>>;
+}
