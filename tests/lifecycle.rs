@@ -13,7 +13,7 @@ use std::io::Write as _;
 use std::time::{Duration, Instant};
 
 use atlas_ai_keys_exporter::clock::Clock;
-use atlas_ai_keys_exporter::sim::{Effect, Fault, SimEndpoint};
+use atlas_ai_keys_exporter::sim::{BucketSize, Effect, Fault, SimConfig, SimEndpoint};
 use common::{Lab, Program, get, sim_variables, still};
 use jiff::{SignedDuration, Timestamp};
 use rustix::process::Signal;
@@ -205,4 +205,55 @@ async fn the_demo_shows_three_organizations_and_their_keys() {
     let (code, output, took) = program.finish();
     assert_eq!(code, Some(0), "{output}");
     assert!(took < FIVE_SECONDS);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_happens_to_a_key_is_a_line_of_the_log() {
+    let sim = common::sim(still(1, 40)).await;
+    let org = sim.org_ids()[0].clone();
+    let line = [
+        "--web.listen-address=127.0.0.1:0",
+        "--atlas.poll-interval=1s",
+    ];
+    let mut program = Program::exporter(&line, &sim_variables(&sim));
+    program.wait_for("walk complete");
+    let (key, project) = sim.with_world(|world| {
+        let key = world.keys(&org)[5].clone();
+        world.rename(&org, &key.id, "a name that is nobody's business");
+        (key.id, key.project)
+    });
+    let line = program.wait_for("message=\"key changed\"");
+    for part in [
+        format!("org={org}"),
+        format!("project={project}"),
+        format!("key={key}"),
+        "change=renamed".to_owned(),
+    ] {
+        assert!(line.contains(&part), "{part} in {line}");
+    }
+    assert!(!program.output().contains("nobody's business"), "ids alone");
+    sim.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_interval_that_the_budget_does_not_allow_is_told_once() {
+    let sim = common::sim(SimConfig {
+        org_bucket: BucketSize::SMALLEST,
+        ..still(2, 20)
+    })
+    .await;
+    let line = [
+        "--web.listen-address=127.0.0.1:0",
+        "--atlas.poll-interval=2s",
+        "--atlas.page-size=3",
+    ];
+    let mut program = Program::exporter(&line, &sim_variables(&sim));
+    let line = program.wait_for("walking less often");
+    assert!(line.contains("asked=2s"), "{line}");
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    program.signal(Signal::TERM);
+    let (code, output, _) = program.finish();
+    assert_eq!(code, Some(0), "{output}");
+    assert_eq!(output.matches("walking less often").count(), 1, "{output}");
+    sim.stop().await;
 }

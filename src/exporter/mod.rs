@@ -129,6 +129,11 @@ impl Exporter {
             .collect()
     }
 
+    /// What its routes answer from.
+    pub fn app(&self) -> Arc<App> {
+        Arc::clone(&self.app)
+    }
+
     /// What a signal can ask of it.
     pub fn control(&self) -> Arc<Control> {
         Arc::clone(&self.control)

@@ -152,6 +152,13 @@ impl Fleet {
             .find_map(|scout| scout.seen.get(org)?.name.as_deref())
     }
 
+    /// Whether Atlas has told the rate limits of a credential, or that it does not tell them.
+    pub(super) fn knows_limits(&self, credential: &str) -> bool {
+        self.members
+            .iter()
+            .any(|scout| &**scout.member.client.name() == credential && scout.limits_at.is_some())
+    }
+
     pub(super) fn get(&mut self, credential: &str) -> Option<&mut Scout> {
         self.members
             .iter_mut()

@@ -11,7 +11,7 @@ use tracing::debug;
 
 use super::changes::Counts;
 use super::round::{self, Manner, Report};
-use super::storage::{Account, Saved, Storage, StorageError};
+use super::storage::{Account, Deferred, Saved, Storage, StorageError};
 use super::walk::WalkError;
 use crate::atlas::{Client, EndpointSet, Error, ListedOrg};
 use crate::ids::OrgId;
@@ -42,19 +42,26 @@ pub(super) enum Ended {
         credential: Arc<str>,
         result: Result<Vec<EndpointSet>, Error>,
     },
-    /// What a credential can see was kept, or not.
-    AccountKept(Result<(), StorageError>),
+    /// What is known beside the keys was kept, or not.
+    BesideKept(Result<(), StorageError>),
     /// A client that is no longer used has given back its token.
     Closed,
 }
 
+/// A walk. `if_killed` is kept before it begins, and forgotten when it was complete.
 pub(super) async fn walk(
     client: Arc<Client>,
     org: OrgId,
     manner: Manner,
     previous: Option<Arc<Inventory>>,
+    if_killed: Option<(Storage, Deferred)>,
 ) -> Ended {
     let begun = Instant::now();
+    if let Some((storage, deferred)) = if_killed {
+        let id = org.clone();
+        // a disk that takes nothing is told when the result is to be kept
+        let _ = tokio::task::spawn_blocking(move || storage.defer(&id, deferred)).await;
+    }
     // a bug that strikes one organization must not end the watch over it
     let result = AssertUnwindSafe(round::read(&client, &org, &manner, previous))
         .catch_unwind()
@@ -73,16 +80,13 @@ pub(super) async fn keep(
     inventory: Arc<Inventory>,
     requests: u32,
     counts: Counts,
-    details: Option<Arc<Details>>,
 ) -> Ended {
     let org = inventory.org().clone();
     let kept = tokio::task::spawn_blocking(move || {
-        let details = details.unwrap_or_default();
         storage.save(&Saved {
             inventory: &inventory,
             requests,
             counts: &counts,
-            details: &details,
         })
     });
     Ended::Kept {
@@ -92,14 +96,20 @@ pub(super) async fn keep(
     }
 }
 
-/// Keeps when to try again.
-pub(super) async fn defer(storage: Storage, org: OrgId, until: Timestamp) -> Ended {
-    let deferred = org.clone();
-    let kept = tokio::task::spawn_blocking(move || storage.defer(&deferred, until));
+/// Keeps that a walk failed.
+pub(super) async fn defer(storage: Storage, org: OrgId, deferred: Deferred) -> Ended {
+    let id = org.clone();
+    let kept = tokio::task::spawn_blocking(move || storage.defer(&id, deferred));
     Ended::Kept {
         org,
         result: kept.await.unwrap_or(Ok(())),
     }
+}
+
+/// Keeps names and limits.
+pub(super) async fn keep_details(storage: Storage, org: OrgId, details: Arc<Details>) -> Ended {
+    let kept = tokio::task::spawn_blocking(move || storage.save_details(&org, &details));
+    Ended::BesideKept(kept.await.unwrap_or(Ok(())))
 }
 
 /// Keeps what a credential can see.
@@ -109,7 +119,7 @@ pub(super) async fn keep_account(
     account: Account,
 ) -> Ended {
     let kept = tokio::task::spawn_blocking(move || storage.save_account(&credential, &account));
-    Ended::AccountKept(kept.await.unwrap_or(Ok(())))
+    Ended::BesideKept(kept.await.unwrap_or(Ok(())))
 }
 
 /// Asks for names and limits. What is not told stays as it was `before`; nothing of it matters to

@@ -26,5 +26,5 @@ pub use fleet::{Member, Plan};
 pub use round::{Manner, Report, read};
 pub use schedule::{Backoff, Schedule};
 pub use scheduler::{Command, Scheduler, Watcher};
-pub use storage::{Account, Saved, Storage, StorageError, Stored};
+pub use storage::{Account, Deferred, Saved, Storage, StorageError, Stored};
 pub use walk::{Place, Walk, WalkError, walk};

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
 
 use crate::atlas::Reason;
 use crate::ids::OrgId;
@@ -54,7 +55,7 @@ fn nanoseconds(nanos: u128) -> Duration {
 /// next regular time. A refusal that has come three times in a row (401, 403, 404) will not pass
 /// by itself: it is tried again at a slower pace, until it is over or somebody changes the
 /// credential.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Backoff {
     failures: u32,
     refusals: u32,

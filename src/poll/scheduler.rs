@@ -18,7 +18,7 @@ use super::jobs::{self, Ended};
 use super::pace::{self, Cost};
 use super::round::{Manner, Report};
 use super::schedule::Schedule;
-use super::storage::{Storage, StorageError, Stored};
+use super::storage::{Deferred, Storage, StorageError, Stored};
 use super::walk::WalkError;
 use super::watch::Watch;
 use crate::atlas::{Client, Error, LaneId, ListedOrg};
@@ -225,24 +225,30 @@ impl Scheduler {
         let load = tokio::task::spawn_blocking(move || {
             orgs.into_iter()
                 .map(|org| {
-                    let (stored, deferred) = (storage.load(&org), storage.deferred_until(&org));
-                    (org, stored, deferred)
+                    let (stored, details) = (storage.load(&org), storage.load_details(&org));
+                    let deferred = storage.load_deferred(&org);
+                    (org, stored, details, deferred)
                 })
                 .collect::<Vec<_>>()
         });
-        for (org, stored, deferred) in load.await.unwrap_or_default() {
+        for (org, stored, details, deferred) in load.await.unwrap_or_default() {
             let now = self.clock.now();
             let Some(watch) = self.orgs.get_mut(&org) else {
                 continue;
             };
-            match stored {
-                None => watch.defer(deferred, now),
-                Some(stored) => {
-                    let read_at = stored.inventory.read_at();
-                    watch.restored(read_at, stored.details.asked_at, deferred, now);
-                    let up = deferred.is_none() && watch.is_fresh(now);
-                    self.show_restored(&org, stored, up);
-                }
+            if let Some(details) = details {
+                watch.knows_details(details.asked_at, now);
+                self.shelf.put_details(&org, Arc::new(details));
+            }
+            if let Some(stored) = &stored {
+                watch.restored(stored.inventory.read_at(), now);
+            }
+            if let Some(deferred) = deferred {
+                watch.defer(deferred, now);
+            }
+            let up = watch.is_fresh(now);
+            if let Some(stored) = stored {
+                self.show_restored(&org, stored, up);
             }
         }
     }
@@ -262,7 +268,6 @@ impl Scheduler {
         let age = Duration::try_from(age).unwrap_or_default();
         info!(%org, keys = inventory.len(), age = %whole_seconds(age), "showing what an earlier start has read");
         self.watcher.restored(&inventory, up);
-        self.shelf.put_details(org, Arc::new(stored.details));
         self.shelf.put(inventory, age);
     }
 
@@ -326,7 +331,9 @@ impl Scheduler {
         }
     }
 
-    /// Walks begin by the age of the inventory, the oldest first, so that none starves.
+    /// Walks begin by the age of the inventory, the oldest first, so that none starves. Until it
+    /// is clear whether Atlas tells the rate limits there is one walk at a time: many at once
+    /// could be more than the bucket holds.
     fn begin_walks(&mut self, now: Instant, wake: &mut Instant) {
         let mut walking: HashMap<Arc<str>, usize> = HashMap::new();
         let mut drawing: HashSet<LaneId> = HashSet::new();
@@ -346,11 +353,17 @@ impl Scheduler {
             let Some(watch) = self.orgs.get_mut(&org) else {
                 continue;
             };
-            let walks = walking.entry(Arc::clone(watch.client.name())).or_default();
+            let name = watch.client.name();
+            let walks = walking.entry(Arc::clone(name)).or_default();
+            let most = if self.fleet.knows_limits(name) {
+                WALKS_AT_ONCE
+            } else {
+                1
+            };
             // where the budget is short, one after the other keeps them in the order of age
             let waits_for_others =
                 self.stretched.contains(&watch.lane) && drawing.contains(&watch.lane);
-            if *walks >= WALKS_AT_ONCE || waits_for_others {
+            if *walks >= most || waits_for_others {
                 continue;
             }
             let delay = watch.client.delay(&org);
@@ -361,10 +374,13 @@ impl Scheduler {
             *walks += 1;
             drawing.insert(watch.lane.clone());
             watch.busy = true;
-            self.watcher.begun(&org, self.clock.now());
+            let at = self.clock.now();
+            self.watcher.begun(&org, at);
             let (client, manner) = (Arc::clone(&watch.client), self.manner.clone());
             let previous = self.shelf.get(&org);
-            self.jobs.spawn(jobs::walk(client, org, manner, previous));
+            let if_killed = self.storage.clone().zip(watch.first_try(at));
+            self.jobs
+                .spawn(jobs::walk(client, org, manner, previous, if_killed));
         }
     }
 
@@ -411,7 +427,11 @@ impl Scheduler {
             Ended::Details { org, details } => {
                 if let Some(watch) = self.orgs.get_mut(&org) {
                     watch.asking = false;
-                    self.shelf.put_details(&org, Arc::new(details));
+                    let details = Arc::new(details);
+                    self.shelf.put_details(&org, Arc::clone(&details));
+                    if let Some(storage) = self.storage.clone() {
+                        self.jobs.spawn(jobs::keep_details(storage, org, details));
+                    }
                 }
             }
             Ended::Listed { credential, result } => self.listed(&credential, result).await,
@@ -428,7 +448,7 @@ impl Scheduler {
                 }
                 self.set_paces();
             }
-            Ended::AccountKept(result) => self.kept(result),
+            Ended::BesideKept(result) => self.kept(result),
             Ended::Closed => {}
         }
         self.close_retired();
@@ -465,7 +485,6 @@ impl Scheduler {
             self.set_paces();
         }
         let at = self.regular_time(org);
-        let details = self.shelf.details(org);
         let Some(watch) = self.orgs.get_mut(org) else {
             return;
         };
@@ -474,7 +493,7 @@ impl Scheduler {
             Some(storage) => {
                 let counts = watch.counts.clone();
                 self.jobs
-                    .spawn(jobs::keep(storage, inventory, requests, counts, details));
+                    .spawn(jobs::keep(storage, inventory, requests, counts));
             }
             None => watch.busy = false,
         }
@@ -529,7 +548,9 @@ impl Scheduler {
             .and_then(|wait| self.clock.now().saturating_add(wait).ok());
         match (self.storage.clone(), until) {
             (Some(storage), Some(until)) => {
-                self.jobs.spawn(jobs::defer(storage, org.clone(), until));
+                let backoff = watch.backoff;
+                let deferred = Deferred { until, backoff };
+                self.jobs.spawn(jobs::defer(storage, org.clone(), deferred));
             }
             _ => watch.busy = false,
         }
@@ -624,15 +645,16 @@ impl Scheduler {
 
     /// Once when it begins, and once when it is over.
     fn tell_of_stretched(&self, now: &HashSet<LaneId>) {
-        for lane in now.difference(&self.stretched) {
-            let in_lane = self.orgs.values().filter(|watch| watch.lane == *lane);
-            let (orgs, interval) = in_lane.fold((0_u32, Duration::ZERO), |(orgs, _), watch| {
-                (orgs + 1, watch.schedule.interval())
-            });
+        if self.stretched.is_empty() && !now.is_empty() {
+            let longest = self
+                .orgs
+                .values()
+                .filter(|watch| now.contains(&watch.lane))
+                .map(|watch| watch.schedule.interval());
             warn!(
-                organizations = orgs,
+                organizations = longest.clone().count(),
                 asked = %humantime::format_duration(self.interval),
-                in_force = %humantime::format_duration(interval),
+                longest_in_force = %humantime::format_duration(longest.max().unwrap_or_default()),
                 "Atlas' request budget does not allow the interval that was asked for; walking less often"
             );
         }

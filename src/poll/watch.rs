@@ -8,7 +8,8 @@ use tokio::time::Instant;
 
 use super::changes::{Change, Counts};
 use super::schedule::{Backoff, Schedule};
-use crate::atlas::{Client, LaneId};
+use super::storage::Deferred;
+use crate::atlas::{Client, LaneId, Reason};
 use crate::ids::OrgId;
 
 /// Names and limits are asked for this often at most.
@@ -37,6 +38,8 @@ pub(super) struct Watch {
     pub(super) busy: bool,
     /// Names and limits are being asked for.
     pub(super) asking: bool,
+    /// A walk has begun since the start.
+    tried: bool,
 }
 
 impl Watch {
@@ -58,41 +61,45 @@ impl Watch {
                 .into(),
             busy: false,
             asking: false,
+            tried: false,
         }
     }
 
-    /// Sets when it is due from what an earlier process has left: its inventory, read at
-    /// `read_at`, and until when it did not want to try again, if it had failed.
-    pub(super) fn restored(
-        &mut self,
-        read_at: Timestamp,
-        asked_at: Option<Timestamp>,
-        deferred: Option<Timestamp>,
-        now: Timestamp,
-    ) {
+    /// An earlier process has left an inventory that was read at `read_at`: it is due when it
+    /// would have been there.
+    pub(super) fn restored(&mut self, read_at: Timestamp, now: Timestamp) {
         self.read_at = Some(read_at);
-        let regular = read_at
-            .saturating_add(
-                SignedDuration::try_from(self.schedule.next_after(read_at)).unwrap_or_default(),
-            )
-            .unwrap_or(now);
-        self.due = Instant::now() + until(regular, now, self.schedule.interval() * 3 / 2);
-        self.defer(deferred, now);
+        let interval = self.schedule.interval();
+        let regular = after(read_at, self.schedule.next_after(read_at));
+        self.due = Instant::now() + until(regular, now, interval * 3 / 2);
+    }
+
+    /// Names and limits were last asked for at `asked_at`.
+    pub(super) fn knows_details(&mut self, asked_at: Option<Timestamp>, now: Timestamp) {
         if let Some(asked_at) = asked_at {
             let every = self.details_every();
-            let due = asked_at
-                .saturating_add(SignedDuration::try_from(every).unwrap_or_default())
-                .unwrap_or(now);
-            self.details_due = Instant::now() + until(due, now, every);
+            self.details_due = Instant::now() + until(after(asked_at, every), now, every);
         }
     }
 
-    /// An earlier process did not want to try again before `deferred`.
-    pub(super) fn defer(&mut self, deferred: Option<Timestamp>, now: Timestamp) {
-        if let Some(deferred) = deferred {
-            let longest = Duration::from_hours(1).max(self.schedule.interval());
-            self.due = Instant::now() + until(deferred, now, longest);
+    /// The last walk of an earlier process failed.
+    pub(super) fn defer(&mut self, deferred: Deferred, now: Timestamp) {
+        self.backoff = deferred.backoff;
+        let longest = Duration::from_hours(1).max(self.schedule.interval());
+        self.due = Instant::now() + until(deferred.until, now, longest);
+    }
+
+    /// What is to be remembered in case the process is killed during the first walk after a start:
+    /// a process that dies time and again must not ask as if nothing had happened. None for
+    /// later walks.
+    pub(super) fn first_try(&mut self, now: Timestamp) -> Option<Deferred> {
+        if std::mem::replace(&mut self.tried, true) {
+            return None;
         }
+        let (mut backoff, schedule) = (self.backoff, &self.schedule);
+        let wait = backoff.after_failure(Reason::Incomplete, schedule, schedule.interval());
+        let until = after(now, wait);
+        Some(Deferred { until, backoff })
     }
 
     /// How often names and limits are asked for.
@@ -100,13 +107,21 @@ impl Watch {
         DETAILS_EVERY.max(self.schedule.interval() * WALKS_PER_DETAILS)
     }
 
-    /// Whether the inventory is younger than the interval in force.
+    /// Whether the last walk was complete, as far as is known, and the next one is not overdue.
     pub(super) fn is_fresh(&self, now: Timestamp) -> bool {
-        self.read_at.is_some_and(|read_at| {
-            let age = Duration::try_from(now.duration_since(read_at)).unwrap_or_default();
-            age <= self.schedule.interval() * 3 / 2
-        })
+        self.backoff.is_well()
+            && self.read_at.is_some_and(|read_at| {
+                let age = Duration::try_from(now.duration_since(read_at)).unwrap_or_default();
+                age <= self.schedule.interval() * 3 / 2
+            })
     }
+}
+
+fn after(then: Timestamp, wait: Duration) -> Timestamp {
+    SignedDuration::try_from(wait)
+        .ok()
+        .and_then(|wait| then.saturating_add(wait).ok())
+        .unwrap_or(then)
 }
 
 /// From `now` to `then`, at most `longest`: the clock may have been set in between.

@@ -47,6 +47,7 @@ pub(crate) async fn answer(sim: &Sim, reset: &ResetFlag, request: Request<Body>)
     let response = respond(&mut state, &call, &effects, reset, sim.clock.now());
     state.requests.push(super::Asked {
         endpoint,
+        at: sim.clock.now(),
         org: call.org,
         page: matches!(endpoint, SimEndpoint::AiModelApiKeys)
             .then_some(page)
@@ -270,9 +271,14 @@ fn authorize(state: &mut State, call: &Call, now: Timestamp) -> Result<(), Answe
 fn other_body(state: &State, call: &Call, version: Version) -> Result<Value, Answer> {
     let world = &state.world;
     let path = call.parts.uri.path();
-    let org_json = |org: &super::world::SimOrg| json!({"id": org.id, "name": org.name, "isDeleted": false, "links": []});
+    let org_json = |org: &super::world::SimOrg| json!({"id": org.id, "name": org.name, "isDeleted": org.deleted, "links": []});
     let results = match call.endpoint {
-        SimEndpoint::Orgs => world.orgs.iter().map(org_json).collect(),
+        SimEndpoint::Orgs => world
+            .orgs
+            .iter()
+            .filter(|org| org.visible)
+            .map(org_json)
+            .collect(),
         SimEndpoint::RateLimits => {
             let size = state.buckets.org_size();
             let number = |value: u32| json!({"value": value, "defaultValue": value});

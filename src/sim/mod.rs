@@ -43,6 +43,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use axum::body::Body;
 use axum::http::{Request, Response};
+use jiff::Timestamp;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -126,6 +127,9 @@ pub struct Asked {
     pub org: Option<String>,
     /// `pageNum`, where there are pages.
     pub page: Option<u32>,
+    /// When it was answered.
+    #[serde(serialize_with = "world::iso")]
+    pub at: Timestamp,
     /// The status it was answered with; 0 for a connection that was reset.
     pub status: u16,
 }
@@ -225,6 +229,11 @@ impl SimHandle {
         self.base_url.clone()
     }
 
+    /// The clock that it lives by.
+    pub fn clock(&self) -> Clock {
+        self.sim.clock.clone()
+    }
+
     /// The ids of the organizations.
     pub fn org_ids(&self) -> Vec<String> {
         self.with_world(|world| world.org_ids())
@@ -270,6 +279,15 @@ impl SimHandle {
     /// Ends every nonce.
     pub fn expire_nonces(&self) {
         self.sim.state().nonces.expire_all();
+    }
+
+    /// Takes tokens for the keys of `org`, as another tool of the account does.
+    pub fn take_tokens(&self, org: &str, tokens: u32) {
+        let now = self.sim.clock.now();
+        let mut state = self.sim.state();
+        for _ in 0..tokens {
+            state.buckets.take_org("aiModelApi", org, now);
+        }
     }
 
     /// Live access tokens of the service account.

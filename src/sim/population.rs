@@ -73,7 +73,7 @@ fn share(keys: usize, orgs: usize) -> Vec<usize> {
     sizes
 }
 
-fn organization(
+pub(crate) fn organization(
     rng: &mut fastrand::Rng,
     index: usize,
     keys: usize,
@@ -97,6 +97,8 @@ fn organization(
             |name| (*name).to_owned(),
         ),
         projects,
+        visible: true,
+        deleted: false,
         keys: Vec::with_capacity(keys),
     };
     for n in 0..keys {

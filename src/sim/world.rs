@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use super::life::Life;
+use super::scenario::Scenario;
 use super::{SimConfig, population};
 
 /// One key of the simulated Atlas.
@@ -43,7 +44,7 @@ pub(crate) fn iso_text(at: Timestamp) -> String {
     at.strftime("%Y-%m-%dT%H:%M:%S%.6f+00:00").to_string()
 }
 
-fn iso<S: serde::Serializer>(at: &Timestamp, serializer: S) -> Result<S::Ok, S::Error> {
+pub(crate) fn iso<S: serde::Serializer>(at: &Timestamp, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(&iso_text(*at))
 }
 
@@ -103,6 +104,10 @@ pub(crate) struct SimOrg {
     pub(crate) id: String,
     pub(crate) name: String,
     pub(crate) projects: Vec<SimProject>,
+    /// Whether the credentials can see it.
+    pub(crate) visible: bool,
+    /// `isDeleted` in the list of organizations.
+    pub(crate) deleted: bool,
     /// In the order of creation, which is the order of the pages.
     pub(crate) keys: Vec<SimKey>,
 }
@@ -141,6 +146,11 @@ impl World {
         self.now = self.now.max(now);
     }
 
+    /// Nothing happens by itself any more.
+    pub fn freeze(&mut self) {
+        self.life = None;
+    }
+
     /// The ids of the organizations.
     pub fn org_ids(&self) -> Vec<String> {
         self.orgs.iter().map(|org| org.id.clone()).collect()
@@ -170,8 +180,33 @@ impl World {
         self.rng.fork()
     }
 
+    /// An organization that can be seen.
     pub(crate) fn org(&self, id: &str) -> Option<&SimOrg> {
-        self.orgs.iter().find(|org| org.id == id)
+        self.orgs.iter().find(|org| org.id == id && org.visible)
+    }
+
+    /// Founds an organization with `keys` keys and returns its id.
+    pub fn found_org(&mut self, keys: usize) -> String {
+        let mut rng = self.rng.fork();
+        let org =
+            population::organization(&mut rng, self.orgs.len(), keys, Scenario::Calm, self.now);
+        let id = org.id.clone();
+        self.orgs.push(org);
+        id
+    }
+
+    /// Lets the credentials see an organization, or not.
+    pub fn show_org(&mut self, id: &str, visible: bool) {
+        if let Some(org) = self.org_mut(id) {
+            org.visible = visible;
+        }
+    }
+
+    /// Marks an organization as deleted.
+    pub fn delete_org(&mut self, id: &str) {
+        if let Some(org) = self.org_mut(id) {
+            org.deleted = true;
+        }
     }
 
     fn org_mut(&mut self, id: &str) -> Option<&mut SimOrg> {

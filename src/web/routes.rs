@@ -12,7 +12,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use futures_util::stream;
 
-use super::settings::{Reload, Settings, SharedSettings};
+use super::settings::{Reload, SharedSettings};
 use crate::clock::Clock;
 use crate::inventory::Shelf;
 use crate::metrics::{Exposition, Own, TEXT_CONTENT_TYPE};
@@ -29,6 +29,21 @@ pub struct App {
     pub control: Arc<dyn Reload>,
     /// The time of a scrape.
     pub clock: Clock,
+}
+
+impl App {
+    /// A scrape that begins now.
+    pub fn exposition(&self) -> Exposition {
+        let settings = self.settings.get();
+        // before the inventories, see there
+        let own = self.own.gather();
+        Exposition::new(
+            own,
+            self.shelf.shown(settings.max_staleness),
+            Arc::clone(&settings.thresholds),
+            self.clock.now(),
+        )
+    }
 }
 
 /// Every route. Other methods than the route's are answered 405 with `Allow`.
@@ -50,7 +65,7 @@ async fn by_path(State(app): State<Arc<App>>, method: Method, uri: Uri) -> Respo
         return (StatusCode::NOT_FOUND, text).into_response();
     }
     match method {
-        Method::GET => metrics(&app, &settings),
+        Method::GET => metrics(app.exposition()),
         Method::HEAD => metrics_head().into_response(),
         _ => (
             StatusCode::METHOD_NOT_ALLOWED,
@@ -64,14 +79,7 @@ fn metrics_head() -> [(HeaderName, &'static str); 1] {
     [(header::CONTENT_TYPE, TEXT_CONTENT_TYPE)]
 }
 
-fn metrics(app: &App, settings: &Settings) -> Response {
-    let own = app.own.gather();
-    let exposition = Exposition::new(
-        own,
-        app.shelf.shown(settings.max_staleness),
-        Arc::clone(&settings.thresholds),
-        app.clock.now(),
-    );
+fn metrics(exposition: Exposition) -> Response {
     let pieces = stream::unfold(exposition, async |mut exposition| {
         let piece = exposition.next_piece()?;
         Some((Ok::<_, Infallible>(Bytes::from(piece)), exposition))

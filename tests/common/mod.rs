@@ -14,6 +14,7 @@
 )]
 
 pub mod prometheus;
+pub mod simulated;
 pub mod wire;
 
 use std::collections::BTreeMap;

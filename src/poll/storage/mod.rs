@@ -7,7 +7,8 @@
 //!
 //! | file | holds |
 //! | --- | --- |
-//! | `ORG.inventory` | the last complete walk, the change counters, names and limits |
+//! | `ORG.inventory` | the last complete walk, and the change counters |
+//! | `ORG.details` | names and limits |
 //! | `ORG.deferred` | when to try again, while walks fail |
 //! | `credential-HASH.json` | the organizations that the credential can see, its rate limits |
 //! | `token-HASH.json` | the live access token |
@@ -27,7 +28,9 @@ pub use account::Account;
 pub use file::StorageError;
 pub use org::Stored;
 
+use super::schedule::Backoff;
 use crate::ids::OrgId;
+use crate::inventory::Details;
 use org::{SavedOrg, read, write};
 
 /// A directory of state. Cheap to clone.
@@ -36,10 +39,14 @@ pub struct Storage {
     dir: PathBuf,
 }
 
-#[derive(Debug, Serialize, Deserialize)]
+/// What is remembered of an organization whose last walk failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Deferred {
-    until: Timestamp,
+pub struct Deferred {
+    /// It is not to be walked before.
+    pub until: Timestamp,
+    /// How often it has failed.
+    pub backoff: Backoff,
 }
 
 /// Temporary files that are older than this were left behind by a process that was killed.
@@ -75,23 +82,35 @@ impl Storage {
         file::remove(&self.deferred(org))
     }
 
-    /// Remembers that `org` is not to be walked before `until`, though its last walk failed.
+    /// Remembers that the last walk of `org` failed.
     ///
     /// # Errors
     /// As [`Storage::save`].
-    pub fn defer(&self, org: &OrgId, until: Timestamp) -> Result<(), StorageError> {
-        file::save_json(&self.deferred(org), &Deferred { until })
+    pub fn defer(&self, org: &OrgId, deferred: Deferred) -> Result<(), StorageError> {
+        file::save_json(&self.deferred(org), &deferred)
     }
 
-    /// Until when `org` is not to be walked, if its last walk failed.
-    pub fn deferred_until(&self, org: &OrgId) -> Option<Timestamp> {
-        let deferred: Deferred = file::load_json(&self.deferred(org))?;
-        Some(deferred.until)
+    /// What is remembered of the last walk of `org`, if it failed.
+    pub fn load_deferred(&self, org: &OrgId) -> Option<Deferred> {
+        file::load_json(&self.deferred(org))
+    }
+
+    /// Keeps names and limits of `org`.
+    ///
+    /// # Errors
+    /// As [`Storage::save`].
+    pub fn save_details(&self, org: &OrgId, details: &Details) -> Result<(), StorageError> {
+        file::save_json(&self.details(org), details)
+    }
+
+    /// Names and limits of `org`, if they were kept.
+    pub fn load_details(&self, org: &OrgId) -> Option<Details> {
+        file::load_json(&self.details(org))
     }
 
     /// Forgets `org`, which is watched no more.
     pub fn forget(&self, org: &OrgId) {
-        for path in [self.inventory(org), self.deferred(org)] {
+        for path in [self.inventory(org), self.details(org), self.deferred(org)] {
             if let Err(error) = file::remove(&path) {
                 warn!(%error, "what was kept of an organization cannot be removed");
             }
@@ -100,6 +119,10 @@ impl Storage {
 
     fn inventory(&self, org: &OrgId) -> PathBuf {
         self.dir.join(format!("{org}.inventory"))
+    }
+
+    fn details(&self, org: &OrgId) -> PathBuf {
+        self.dir.join(format!("{org}.details"))
     }
 
     fn deferred(&self, org: &OrgId) -> PathBuf {

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::super::changes::Counts;
 use super::file::Unfit;
 use crate::ids::{KeyId, OrgId, ProjectId};
-use crate::inventory::{Details, Inventory, KeyRecord, Moment, StatusCount};
+use crate::inventory::{Inventory, KeyRecord, Moment, StatusCount};
 
 const FORMAT: &str = "atlas-ai-keys-exporter inventory";
 const VERSION: u32 = 1;
@@ -24,8 +24,6 @@ pub struct SavedOrg<'a> {
     pub requests: u32,
     /// How often each change has happened.
     pub counts: &'a Counts,
-    /// What is known beside the keys.
-    pub details: &'a Details,
 }
 
 /// What was kept of an organization.
@@ -37,8 +35,6 @@ pub struct Stored {
     pub requests: u32,
     /// How often each change has happened.
     pub counts: Counts,
-    /// What is known beside the keys.
-    pub details: Details,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -53,7 +49,6 @@ struct Head<'a> {
     /// A status once seen for a project is shown as 0, not left out.
     statuses: Vec<(Cow<'a, str>, Cow<'a, str>)>,
     changes: Cow<'a, Counts>,
-    details: Cow<'a, Details>,
 }
 
 /// What every version of the head has, and nothing that only some have.
@@ -131,7 +126,6 @@ pub(super) fn write(output: &mut dyn Write, saved: &SavedOrg<'_>) -> io::Result<
             .map(|count| (count.project.as_str().into(), count.status.as_str().into()))
             .collect(),
         changes: Cow::Borrowed(saved.counts),
-        details: Cow::Borrowed(saved.details),
     })?;
     for key in inventory.keys() {
         checked.line(&line(key.record()))?;
@@ -249,14 +243,12 @@ pub(super) fn read(input: impl BufRead, org: &OrgId) -> Result<Stored, Unfit> {
         inventory: Inventory::new(org.clone(), times, records, head.dropped, &known),
         requests: head.requests,
         counts: head.changes.into_owned(),
-        details: head.details.into_owned(),
     })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::inventory::{Limit, ProjectName};
 
     fn at(second: i64) -> Timestamp {
         Timestamp::from_second(second).expect("a time")
@@ -266,7 +258,7 @@ mod tests {
         OrgId::parse("32b6e34b3d91647abb20e7b8").expect("an id")
     }
 
-    fn sample() -> (Inventory, Counts, Details) {
+    fn sample() -> (Inventory, Counts) {
         let record = |id: &str, last_used| KeyRecord {
             id: KeyId::new(id),
             project: ProjectId::new("p"),
@@ -286,37 +278,20 @@ mod tests {
             status: "INACTIVE".into(),
             keys: 0,
         }];
-        let details = Details {
-            name: Some("Example".into()),
-            projects: vec![ProjectName {
-                id: ProjectId::new("p"),
-                name: "search".into(),
-            }],
-            limits: vec![Limit {
-                group: "g".into(),
-                cloud: "ANY".into(),
-                geography: String::new(),
-                requests_per_minute: Some(7),
-                tokens_per_minute: None,
-            }],
-            asked_at: Some(at(9)),
-        };
         let counts = Counts::from([("created".to_owned(), 3)]);
         (
             Inventory::new(org(), (at(8), at(9)), records, 1, &known),
             counts,
-            details,
         )
     }
 
     fn written() -> Vec<u8> {
-        let (inventory, counts, details) = sample();
+        let (inventory, counts) = sample();
         let mut out = Vec::new();
         let saved = SavedOrg {
             inventory: &inventory,
             requests: 4,
             counts: &counts,
-            details: &details,
         };
         write(&mut out, &saved).expect("a vector takes all");
         out
@@ -324,7 +299,7 @@ mod tests {
 
     #[test]
     fn what_is_written_is_read_back() {
-        let (inventory, counts, details) = sample();
+        let (inventory, counts) = sample();
         let stored = read(&*written(), &org()).expect("whole");
         let records =
             |inventory: &Inventory| inventory.keys().map(|key| key.record()).collect::<Vec<_>>();
@@ -338,10 +313,7 @@ mod tests {
             ),
             (at(9), at(8), 1)
         );
-        assert_eq!(
-            (stored.counts, stored.details, stored.requests),
-            (counts, details, 4)
-        );
+        assert_eq!((stored.counts, stored.requests), (counts, 4));
     }
 
     #[test]
