@@ -198,7 +198,7 @@ impl<R: BufRead> Lines<R> {
     }
 }
 
-/// Reads what [`write`] has written for `org`.
+/// Reads what [`write()`] has written for `org`.
 pub(super) fn read(input: impl BufRead, org: &OrgId) -> Result<Stored, Unfit> {
     let mut lines = Lines {
         input,

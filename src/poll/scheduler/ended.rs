@@ -1,0 +1,233 @@
+//! What has ended, and what follows from it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::SignedDuration;
+use tokio::time::Instant;
+use tracing::{info, warn};
+
+use super::super::changes::KeyChange;
+use super::super::jobs::{self, Ended};
+use super::super::round::Report;
+use super::super::storage::{Deferred, StorageError};
+use super::super::walk::WalkError;
+use super::super::watch::Watch;
+use super::{Scheduler, Watcher, whole_seconds};
+use crate::atlas::{Error, ListedOrg};
+use crate::ids::OrgId;
+
+/// A failed list of organizations is asked for again after this, or after the interval if that is shorter.
+const LIST_AGAIN: Duration = Duration::from_mins(1);
+
+impl Scheduler {
+    pub(super) async fn ended(&mut self, ended: Ended) {
+        match ended {
+            Ended::Walk { org, took, result } => match result {
+                Ok(report) => self.walked(&org, report),
+                Err(error) => self.failed(&org, &error, took),
+            },
+            Ended::Kept { org, result } => {
+                self.kept(result);
+                if let Some(watch) = self.orgs.get_mut(&org) {
+                    watch.busy = false;
+                }
+            }
+            Ended::Details { org, details } => {
+                if let Some(watch) = self.orgs.get_mut(&org) {
+                    watch.asking = false;
+                    let details = Arc::new(details);
+                    self.shelf.put_details(&org, Arc::clone(&details));
+                    if let Some(storage) = self.storage.clone() {
+                        self.jobs.spawn(jobs::keep_details(storage, org, details));
+                    }
+                }
+            }
+            Ended::Listed { credential, result } => self.listed(&credential, result).await,
+            Ended::Limits { credential, result } => {
+                let told = result
+                    .inspect_err(|error| {
+                        info!(credential = &*credential, reason = %error.problem.reason(), "Atlas does not tell the rate limits; they are learnt from its answers");
+                    })
+                    .ok();
+                if let Some(scout) = self.fleet.get(&credential) {
+                    scout.limiting = false;
+                    scout.limits_told(told, self.clock.now());
+                    self.keep_account(&credential);
+                }
+                self.set_paces();
+            }
+            Ended::BesideKept(result) => self.kept(result),
+            Ended::Closed => {}
+        }
+        self.close_retired();
+    }
+
+    pub(super) fn walked(&mut self, org: &OrgId, report: Report) {
+        let Report {
+            inventory,
+            changes,
+            pages,
+            requests,
+            took,
+        } = report;
+        let Some(watch) = self.orgs.get_mut(org) else {
+            return;
+        };
+        watch.backoff.reset();
+        watch.read_at = Some(inventory.read_at());
+        let dearer = watch.requests != requests;
+        watch.requests = requests;
+        count(org, &changes, watch, &*self.watcher);
+        self.shelf.put(Arc::clone(&inventory), Duration::ZERO);
+        self.watcher.succeeded(&inventory, pages, took);
+        info!(
+            %org,
+            keys = inventory.len(),
+            pages,
+            dropped = inventory.dropped(),
+            took = %humantime::format_duration(Duration::from_millis(u64::try_from(took.as_millis()).unwrap_or(0))),
+            "walk complete"
+        );
+        let supply = watch.client.supply(org);
+        if dearer || supply != (watch.lane.clone(), watch.supply) {
+            self.set_paces();
+        }
+        let at = self.regular_time(org);
+        let Some(watch) = self.orgs.get_mut(org) else {
+            return;
+        };
+        watch.due = at;
+        match self.storage.clone() {
+            Some(storage) => {
+                let counts = watch.counts.clone();
+                self.jobs
+                    .spawn(jobs::keep(storage, inventory, requests, counts));
+            }
+            None => watch.busy = false,
+        }
+    }
+
+    /// The next regular time of `org`, at which no other organization is due.
+    pub(super) fn regular_time(&self, org: &OrgId) -> Instant {
+        let Some(watch) = self.orgs.get(org) else {
+            return Instant::now();
+        };
+        let mut at = Instant::now() + watch.schedule.next_after(self.clock.now());
+        while self
+            .orgs
+            .iter()
+            .any(|(other, watch)| other != org && watch.due == at)
+        {
+            at += Duration::from_millis(1);
+        }
+        at
+    }
+
+    pub(super) fn failed(&mut self, org: &OrgId, error: &WalkError, took: Duration) {
+        let regular = self
+            .regular_time(org)
+            .saturating_duration_since(Instant::now());
+        let Some(watch) = self.orgs.get_mut(org) else {
+            return;
+        };
+        let problem = &error.error.problem;
+        let was_open = watch.backoff.is_open();
+        let wait = watch
+            .backoff
+            .after_failure(problem.reason(), &watch.schedule, regular)
+            // what Atlas asked to wait is waited, and by all who draw on the bucket
+            .max(watch.client.delay(org));
+        watch.due = Instant::now() + wait;
+        warn!(
+            %org,
+            endpoint = %error.error.endpoint,
+            page = error.page,
+            reason = %problem.reason(),
+            error = %problem,
+            again_in = %whole_seconds(wait),
+            "walk failed; what the last complete one said still stands"
+        );
+        if watch.backoff.is_open() && !was_open {
+            warn!(%org, reason = %problem.reason(), "the refusal lasts; trying again at a slower pace until it is over or the credential changes");
+        }
+        self.watcher.failed(org, error, took);
+        let until = SignedDuration::try_from(wait)
+            .ok()
+            .and_then(|wait| self.clock.now().saturating_add(wait).ok());
+        match (self.storage.clone(), until) {
+            (Some(storage), Some(until)) => {
+                let backoff = watch.backoff;
+                let deferred = Deferred { until, backoff };
+                self.jobs.spawn(jobs::defer(storage, org.clone(), deferred));
+            }
+            _ => watch.busy = false,
+        }
+    }
+
+    pub(super) async fn listed(&mut self, credential: &str, result: Result<Vec<ListedOrg>, Error>) {
+        let interval = self.interval;
+        let Some(scout) = self.fleet.get(credential) else {
+            return;
+        };
+        scout.listing = false;
+        match result {
+            Ok(listed) => {
+                scout.list_due = Instant::now() + interval;
+                self.fleet.listed(credential, listed, self.clock.now());
+                self.keep_account(credential);
+                self.refresh().await;
+            }
+            Err(error) => {
+                let wait = interval.min(LIST_AGAIN);
+                scout.list_due = Instant::now() + wait;
+                warn!(
+                    credential,
+                    endpoint = %error.endpoint,
+                    reason = %error.problem.reason(),
+                    error = %error.problem,
+                    again_in = %whole_seconds(wait),
+                    "the organizations cannot be listed; those that are known are watched on"
+                );
+            }
+        }
+    }
+
+    pub(super) fn keep_account(&mut self, credential: &str) {
+        let (Some(storage), Some(scout)) = (self.storage.clone(), self.fleet.get(credential))
+        else {
+            return;
+        };
+        let (name, account) = (Arc::clone(scout.member.client.name()), scout.account());
+        self.jobs.spawn(jobs::keep_account(storage, name, account));
+    }
+
+    pub(super) fn kept(&mut self, result: Result<(), StorageError>) {
+        match result {
+            Ok(()) if !self.keeping => {
+                self.keeping = true;
+                info!("what is read is kept for the next start again");
+            }
+            Ok(()) => {}
+            Err(error) => {
+                self.watcher.not_kept();
+                // once, and not at each walk
+                if std::mem::replace(&mut self.keeping, false) {
+                    warn!(%error, "what is read is not kept for the next start");
+                }
+            }
+        }
+    }
+}
+
+/// Counts changes, and writes each into the log: an audit trail.
+fn count(org: &OrgId, changes: &[KeyChange], watch: &mut Watch, watcher: &dyn Watcher) {
+    for change in changes {
+        info!(%org, project = change.project, key = change.key, change = change.change.as_str(), "key changed");
+        *watch
+            .counts
+            .entry(change.change.as_str().to_owned())
+            .or_default() += 1;
+        watcher.changed(org, change.change, 1);
+    }
+}
