@@ -199,7 +199,10 @@ async fn it_works_where_atlas_tells_nothing_at_all() {
 #[tokio::test(start_paused = true)]
 async fn a_refusal_teaches_what_the_headers_did_not() {
     let sim = simulated_atlas(&small(1, 200, BucketScope::Organization));
-    sim.add_fault(Fault::new(SimEndpoint::RateLimits, status(404, None)));
+    // nor that the limits of the models draw on the same bucket, once an hour
+    for endpoint in [SimEndpoint::RateLimits, SimEndpoint::AiModelApiRateLimits] {
+        sim.add_fault(Fault::new(endpoint, status(404, None)));
+    }
     sim.add_fault(Fault::new(KEYS, Effect::NoRateLimitHeaders));
     let exporter =
         Simulated::watching(&sim, &["--atlas.page-size=10", "--atlas.poll-interval=1m"]).await;
