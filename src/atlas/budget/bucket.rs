@@ -123,15 +123,18 @@ impl Bucket {
 
     /// A request is sent; its number.
     pub(super) fn spend(&mut self, now: Instant) -> u64 {
-        if let (Some(capacity), Some(tokens)) = (self.capacity, self.tokens(now))
-            && let Some(level) = &mut self.level
-        {
-            let (_, every) = self
-                .refill
-                .unwrap_or(((capacity / 10).max(1), ASSUMED_PERIOD));
-            let passed = periods(level.at, now, every);
-            level.at += every.saturating_mul(u32::try_from(passed).unwrap_or(u32::MAX));
-            level.tokens = tokens.saturating_sub(1);
+        if let (Some(capacity), Some(tokens)) = (self.capacity, self.tokens(now)) {
+            let (refill, every) = self.refill_or_guess(capacity);
+            if let Some(level) = &mut self.level {
+                let passed = periods(level.at, now, every);
+                level.at += every.saturating_mul(u32::try_from(passed).unwrap_or(u32::MAX));
+                level.tokens = tokens.saturating_sub(1);
+                // Atlas' own refill may have come already, into a bucket that had no room for all
+                // of it: the one that is due here cannot be counted on any more
+                if tokens.saturating_add(refill) > capacity {
+                    level.at = now;
+                }
+            }
         }
         self.sent += 1;
         self.in_flight += 1;
@@ -399,5 +402,49 @@ mod tests {
             "a tenth a minute is assumed"
         );
         assert_eq!(bucket.tokens(now + 60 * SECOND), Some(150));
+    }
+
+    /// A bucket as Atlas has it: whole refills at times that nobody knows.
+    struct Real {
+        tokens: u64,
+        refills: u64,
+        phase: u64,
+    }
+
+    impl Real {
+        fn take(&mut self, second: u64) -> bool {
+            let due = (second + self.phase) / 60;
+            for _ in self.refills..due {
+                self.tokens = (self.tokens + 5).min(10);
+            }
+            self.refills = self.refills.max(due);
+            self.tokens = self.tokens.checked_sub(1).unwrap_or(u64::MAX);
+            self.tokens != u64::MAX
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn whenever_refills_come_no_token_is_taken_that_is_not_there(
+            phase in 0_u64..60,
+            pauses in proptest::collection::vec(
+                proptest::prop_oneof![6 => proptest::prelude::Just(0_u64), 1 => 0_u64..200],
+                1..300,
+            ),
+        ) {
+            let begin = Instant::now();
+            let mut bucket = Bucket::default();
+            bucket.learn(size(), begin);
+            let mut real = Real { tokens: 10, refills: phase / 60, phase };
+            let mut second = 0;
+            for pause in pauses {
+                second += pause;
+                let wait = bucket.delay(begin + Duration::from_secs(second));
+                second += wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
+                let number = bucket.spend(begin + Duration::from_secs(second));
+                proptest::prop_assert!(real.take(second), "refused at {second}");
+                bucket.answered(number, begin + Duration::from_secs(second), None, None);
+            }
+        }
     }
 }
