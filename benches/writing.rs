@@ -6,8 +6,10 @@ use std::hint::black_box;
 use std::sync::Arc;
 
 use atlas_ai_keys_exporter::ids::{KeyId, OrgId, ProjectId};
-use atlas_ai_keys_exporter::inventory::{Inventory, KeyRecord, Moment, Shown};
-use atlas_ai_keys_exporter::metrics::{Exposition, Own, Threshold};
+use atlas_ai_keys_exporter::inventory::{Inventory, KeyKind, KeyRecord, Moment, Shown};
+use atlas_ai_keys_exporter::metrics::{
+    Exposition, Format, KeyLabel, Own, PerKey, Scene, Selection,
+};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use jiff::{SignedDuration, Timestamp};
 use prometheus::{Encoder as _, GaugeVec, Opts, Registry, TextEncoder};
@@ -25,10 +27,14 @@ fn records(keys: usize) -> Vec<KeyRecord> {
             id: KeyId::new(format!("key{n:021}")),
             project: ProjectId::new(format!("{:024x}", n % 40)),
             name: format!("search-prod-{n}"),
-            status: "ACTIVE".into(),
-            cloud: "ANY".into(),
-            geography: "ANY".into(),
-            endpoint: "ai.mongodb.com".into(),
+            masked_secret: String::new(),
+            kind: KeyKind {
+                status: "ACTIVE".into(),
+                cloud: "ANY".into(),
+                geography: "ANY".into(),
+                endpoint: "ai.mongodb.com".into(),
+                created_by: String::new(),
+            },
             created: Moment::At(ago(10_000_000 + n)),
             last_used: Moment::At(ago(n)),
         })
@@ -78,14 +84,19 @@ fn writing(criterion: &mut Criterion) {
         let now = Timestamp::now();
         let inventory = Arc::new(Inventory::new(org, (now, now), records.clone(), 0, &[]));
         let own = Own::new().unwrap();
-        let thresholds: Arc<[Threshold]> = [].into();
+        let selection = Arc::new(Selection {
+            per_key: PerKey::All,
+            labels: KeyLabel::ALL[..5].into(),
+            max_keys: 1_000_000,
+            thresholds: [].into(),
+        });
         let scrape = || {
-            let (own, thresholds) = (own.gather(), Arc::clone(&thresholds));
             let shown = Shown {
                 inventories: vec![Arc::clone(&inventory)],
                 details: Vec::new(),
             };
-            Exposition::new(own, shown, thresholds, now)
+            let scene = Scene::new(shown, Arc::clone(&selection), now);
+            Exposition::new(Format::Text, own.gather(), scene)
         };
         // six families a key, the info metric among them
         group.throughput(Throughput::Elements(6 * keys as u64));

@@ -15,14 +15,17 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use atlas_ai_keys_exporter::atlas::{
-    Client, ClientConfig, Context, Endpoint, Observer, Outcome, Retry, TokenOutcome, Version,
+    Client, ClientConfig, Context, Endpoint, Members, Observer, Outcome, Retry, TokenOutcome,
+    Version,
 };
 use atlas_ai_keys_exporter::clock::Clock;
 use atlas_ai_keys_exporter::credentials::{self, Environment};
 use atlas_ai_keys_exporter::ids::OrgId;
 use atlas_ai_keys_exporter::inventory::{Inventory, Shown};
-use atlas_ai_keys_exporter::metrics::{Exposition, Own};
-use atlas_ai_keys_exporter::poll::{self, Manner};
+use atlas_ai_keys_exporter::metrics::{
+    Exposition, Format, KeyLabel, Own, PerKey, Scene, Selection,
+};
+use atlas_ai_keys_exporter::poll::{self, Manner, Prepare};
 use atlas_ai_keys_exporter::sim::{BodyForm, Effect, Fault, SimEndpoint, SimHandle, World};
 use common::wire::Wire;
 use common::{Scrape, shown, still, truth};
@@ -131,7 +134,18 @@ fn expose(inventory: &Arc<Inventory>) -> Keys {
         details: Vec::new(),
     };
     let own = Own::new().unwrap().gather();
-    let text = Exposition::new(own, standing, [].into(), Timestamp::now()).whole();
+    let selection = Selection {
+        per_key: PerKey::All,
+        labels: [KeyLabel::Name, KeyLabel::Status].into(),
+        max_keys: 1000,
+        thresholds: [].into(),
+    };
+    let text = Exposition::new(
+        Format::Text,
+        own,
+        Scene::new(standing, Arc::new(selection), Timestamp::now()),
+    )
+    .whole();
     shown(&Scrape::parse(&String::from_utf8(text).unwrap()))
 }
 
@@ -228,6 +242,8 @@ async fn play(
         let manner = Manner {
             page_size: PAGE,
             revived_after: Duration::from_hours(90 * 24),
+            members: Members::default(),
+            prepare: Prepare::default(),
             clock: clock.clone(),
         };
         let read = poll::read(&client, &org_id, &manner, previous.clone()).await;

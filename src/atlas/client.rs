@@ -16,7 +16,7 @@ use super::budget::{Budgets, EndpointSet, LaneId, Ticket};
 use super::error::{Endpoint, Error, Problem};
 use super::observer::{Observer, Retry};
 use super::transport::{Answer, Line, Transport};
-use super::wire::{self, ApiKey, KeyPage, ListedOrg, ModelLimit, Project};
+use super::wire::{self, ApiKey, KeyPage, ListedOrg, Members, ModelLimit, Project};
 use crate::clock::Clock;
 use crate::credentials::Credential;
 use crate::ids::{KeyId, OrgId};
@@ -152,14 +152,20 @@ impl Client {
     ///
     /// # Errors
     /// Whatever went wrong, after one more try where that is right.
-    pub async fn keys(&self, org: &OrgId, page: u32, size: u32) -> Result<KeyPage, Error> {
+    pub async fn keys(
+        &self,
+        org: &OrgId,
+        page: u32,
+        size: u32,
+        members: Members,
+    ) -> Result<KeyPage, Error> {
         let endpoint = Endpoint::AiModelApiKeys;
         let path = ["orgs", org.as_str(), "aiModelApiKeys"];
         let url = self.url(endpoint, &path, Some((size, page)))?;
         let answer = self.get(endpoint, Some(org), &url).await?;
         answer
             .json()
-            .and_then(wire::page)
+            .and_then(|body| wire::page(body, members))
             .map_err(|problem| problem.at(endpoint))
     }
 
@@ -167,7 +173,12 @@ impl Client {
     ///
     /// # Errors
     /// Whatever went wrong.
-    pub async fn key(&self, org: &OrgId, id: &KeyId) -> Result<Option<ApiKey>, Error> {
+    pub async fn key(
+        &self,
+        org: &OrgId,
+        id: &KeyId,
+        members: Members,
+    ) -> Result<Option<ApiKey>, Error> {
         let endpoint = Endpoint::AiModelApiKey;
         let path = ["orgs", org.as_str(), "aiModelApiKeys", id.as_str()];
         let url = self.url(endpoint, &path, None)?;
@@ -177,7 +188,7 @@ impl Client {
         }
         answer
             .json()
-            .and_then(wire::key)
+            .and_then(|body| wire::key(body, members))
             .map(Some)
             .map_err(|problem| problem.at(endpoint))
     }

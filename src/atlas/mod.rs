@@ -27,4 +27,4 @@ pub use error::{Endpoint, Error, ErrorCode, Problem, Reason};
 pub use http::connect;
 pub use observer::{Observer, Outcome, Retry, TokenOutcome};
 pub use transport::{Answer, Transport};
-pub use wire::{ApiKey, KeyPage, ListedOrg, Malformed, ModelLimit, Next, Project, When};
+pub use wire::{ApiKey, KeyPage, ListedOrg, Malformed, Members, ModelLimit, Next, Project, When};

@@ -23,13 +23,14 @@ use crate::atlas::Version;
 use crate::cli::Args;
 use crate::credentials::Environment;
 use crate::logging::{LogFormat, LogLevel};
-use crate::metrics::Threshold;
+use crate::metrics::{PerKey, Selection};
 use crate::shard::Shard;
 use crate::sim::{Scenario, SimConfig};
 pub use accounts::Account;
 use checker::Checker;
 use values::{
-    base_url, duration, page_size, shard, switch, telemetry_path, thresholds, version, whole,
+    base_url, duration, key_labels, page_size, shard, switch, telemetry_path, thresholds, version,
+    whole,
 };
 
 /// What the exporter does, checked and complete.
@@ -53,12 +54,14 @@ pub struct Config {
     pub shard: Shard,
     /// Where state is kept over a restart, if anywhere.
     pub storage: Option<PathBuf>,
-    /// Thresholds of the idle roll-up, in order; at least one.
-    pub idle_thresholds: Vec<Threshold>,
+    /// What is shown of the keys; at least one threshold.
+    pub selection: Selection,
     /// Where to serve; at least one.
     pub listen: Vec<ListenAddress>,
     /// The path of the metrics.
     pub telemetry_path: String,
+    /// Scrapes that are served at once.
+    pub max_requests: usize,
     /// Whether a request may ask for a reload.
     pub lifecycle: bool,
     /// From which level on logs are written.
@@ -123,9 +126,12 @@ impl Config {
         let host = host_name(environment);
         let shard = checker.one("atlas.shard", |text| shard(text, &host));
         let storage = checker.storage();
-        let idle_thresholds = checker.one("metrics.idle-thresholds", thresholds);
+        let selection = selection(&mut checker);
         let listen = checker.listen("web.listen-address");
         let telemetry_path = checker.one("web.telemetry-path", telemetry_path);
+        let max_requests = checker.one("web.max-requests", |text| {
+            whole(text, 1, 100_000).ok_or("a whole number from 1 to 100000")
+        });
         let lifecycle = checker.one("web.enable-lifecycle", switch);
         let file = checker.file_path();
         // what is missing has a mistake that says so
@@ -141,9 +147,10 @@ impl Config {
                 max_staleness: max_staleness?,
                 shard: shard?,
                 storage,
-                idle_thresholds: idle_thresholds?,
+                selection: selection?,
                 listen,
                 telemetry_path: telemetry_path?,
+                max_requests: max_requests?,
                 lifecycle: lifecycle?,
                 log_level,
                 log_format,
@@ -152,6 +159,23 @@ impl Config {
         };
         checker.finish(whole)
     }
+}
+
+fn selection(checker: &mut Checker<'_>) -> Option<Selection> {
+    let per_key = checker.one("metrics.per-key", |text| {
+        PerKey::named(text).ok_or("all, idle or none")
+    });
+    let labels = checker.one("metrics.key-labels", key_labels);
+    let max_keys = checker.one("metrics.max-keys", |text| {
+        whole(text, 0, 100_000_000).ok_or("a whole number from 0 to 100000000")
+    });
+    let thresholds = checker.one("metrics.idle-thresholds", thresholds);
+    Some(Selection {
+        per_key: per_key?,
+        labels: labels?.into(),
+        max_keys: max_keys?,
+        thresholds: thresholds?.into(),
+    })
 }
 
 /// What logs look like, and from which level on they are written, as far as that can be made out

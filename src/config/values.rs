@@ -6,7 +6,7 @@ use reqwest::Url;
 
 use super::{CENTURY, ListenAddress};
 use crate::atlas::Version;
-use crate::metrics::Threshold;
+use crate::metrics::{KeyLabel, Threshold};
 use crate::shard::Shard;
 
 pub(super) fn whole(text: &str, least: usize, most: usize) -> Option<usize> {
@@ -83,6 +83,27 @@ pub(super) fn thresholds(text: &str) -> Result<Vec<Threshold>, &'static str> {
     }
     thresholds.sort();
     Ok(thresholds)
+}
+
+/// Labels of the info metric; none at all is well.
+pub(super) fn key_labels(text: &str) -> Result<Vec<KeyLabel>, String> {
+    let right = || {
+        let names = KeyLabel::ALL.map(KeyLabel::as_str).join(", ");
+        format!("some of {names}, with commas between and none twice")
+    };
+    let mut labels = Vec::new();
+    for part in text
+        .split(',')
+        .map(str::trim)
+        .filter(|part| !part.is_empty())
+    {
+        let label = KeyLabel::named(part).ok_or_else(right)?;
+        if labels.contains(&label) {
+            return Err(right());
+        }
+        labels.push(label);
+    }
+    Ok(labels)
 }
 
 pub(super) fn listen_address(text: &str) -> Option<ListenAddress> {

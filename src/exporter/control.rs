@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU8;
 
 use futures_util::future::BoxFuture;
 use tokio::sync::{Mutex, mpsc};
@@ -11,16 +12,16 @@ use tracing::{error, info, warn};
 
 use super::teller::Teller;
 use super::{StartError, Surroundings};
-use crate::atlas::{Budgets, Client, ClientConfig, Context, Observer};
+use crate::atlas::{Budgets, Client, ClientConfig, Context, Members, Observer};
 use crate::config::{Account, Config};
 use crate::logging;
-use crate::poll::{Command, Manner, Member, Plan, Storage};
+use crate::metrics::{self, KeyLabel};
+use crate::poll::{Command, Manner, Member, Plan, Prepare, Storage};
 use crate::web::{Reload, Settings, SharedSettings};
 
 /// Takes up configurations, and tells the scheduler of them.
 pub struct Control {
     maker: Maker,
-    settings: Arc<SharedSettings>,
     commands: mpsc::Sender<Command>,
     /// One reload at a time.
     roster: Mutex<Roster>,
@@ -31,6 +32,7 @@ struct Maker {
     surroundings: Surroundings,
     budgets: Arc<Budgets>,
     teller: Arc<Teller>,
+    settings: Arc<SharedSettings>,
 }
 
 /// The clients of all credentials, by name.
@@ -54,11 +56,11 @@ impl Control {
             surroundings,
             budgets: Arc::default(),
             teller,
+            settings: Arc::new(SharedSettings::new(settings(config))),
         };
         let (clients, plan) = maker.plan(config, None)?;
         let control = Self {
             maker,
-            settings: Arc::new(SharedSettings::new(settings(config))),
             commands,
             roster: Mutex::new(Roster {
                 config: config.clone(),
@@ -70,7 +72,7 @@ impl Control {
 
     /// What the routes are told of the configuration.
     pub(super) fn settings(&self) -> Arc<SharedSettings> {
-        Arc::clone(&self.settings)
+        Arc::clone(&self.maker.settings)
     }
 
     /// The files that the configuration in use depends on, with the credential that each is for;
@@ -133,7 +135,7 @@ impl Control {
             warn!("web.listen-address has changed, and is only read at the start");
         }
         logging::set(config.log_level, config.log_format);
-        self.settings.set(settings(&config));
+        self.maker.settings.set(settings(&config));
         *roster = Roster { config, clients };
         self.commands
             .send(Command::Plan(plan))
@@ -176,6 +178,7 @@ impl Maker {
                 self.teller.credential_gone(gone);
             }
         }
+        let labels = &config.selection.labels;
         let plan = Plan {
             members,
             shard: config.shard,
@@ -183,15 +186,33 @@ impl Maker {
             manner: Manner {
                 page_size: config.page_size,
                 revived_after: config
-                    .idle_thresholds
+                    .selection
+                    .thresholds
                     .last()
                     .map(|threshold| threshold.length)
                     .unwrap_or_default(),
+                members: Members {
+                    created_by: labels.contains(&KeyLabel::CreatedBy),
+                    masked_secret: labels.contains(&KeyLabel::MaskedSecret),
+                },
                 clock: self.surroundings.clock.clone(),
+                prepare: self.prepare(),
             },
             storage,
         };
         Ok((clients, plan))
+    }
+
+    /// What scrapers that want a packed form will need of an inventory is made with it, not at
+    /// the first scrape after it.
+    fn prepare(&self) -> Prepare {
+        let settings = Arc::clone(&self.settings);
+        Prepare(Arc::new(move |inventory| {
+            let settings = settings.get();
+            for format in settings.packed_formats() {
+                metrics::prepare(format, inventory, &settings.selection);
+            }
+        }))
     }
 
     fn client(
@@ -231,7 +252,9 @@ fn client_config(config: &Config, account: &Account) -> ClientConfig {
 
 fn settings(config: &Config) -> Settings {
     Settings {
-        thresholds: config.idle_thresholds.clone().into(),
+        selection: Arc::new(config.selection.clone()),
+        max_requests: config.max_requests,
+        packed: AtomicU8::new(0),
         telemetry_path: config.telemetry_path.clone(),
         max_staleness: config.max_staleness,
         lifecycle: config.lifecycle,

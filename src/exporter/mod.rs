@@ -25,7 +25,7 @@ use crate::config::{Config, ConfigError};
 use crate::inventory::Shelf;
 use crate::metrics::Own;
 use crate::poll::{self, Scheduler, StorageError};
-use crate::web::{self, App, BindError};
+use crate::web::{self, App, BindError, Scrapes};
 
 pub use control::Control;
 use teller::Teller;
@@ -109,6 +109,7 @@ impl Exporter {
             own,
             shelf,
             settings: control.settings(),
+            scrapes: Scrapes::default(),
             control: Arc::clone(&control) as Arc<dyn web::Reload>,
             clock,
         });

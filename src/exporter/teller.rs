@@ -112,13 +112,8 @@ impl Watcher for Teller {
 
     fn restored(&self, inventory: &Inventory, up: bool) {
         let (begun, ended) = (inventory.begun_at(), inventory.read_at());
-        self.own.restored(
-            inventory.org().as_str(),
-            begun,
-            ended,
-            inventory.dropped(),
-            up,
-        );
+        self.own
+            .restored(inventory.org().as_str(), begun, ended, up);
     }
 
     fn begun(&self, org: &OrgId, at: Timestamp) {
@@ -127,8 +122,7 @@ impl Watcher for Teller {
 
     fn succeeded(&self, inventory: &Inventory, pages: u32, took: Duration) {
         let (org, at) = (inventory.org().as_str(), inventory.read_at());
-        self.own
-            .walk_succeeded(org, at, pages, took, inventory.dropped());
+        self.own.walk_succeeded(org, at, pages, took);
     }
 
     fn failed(&self, org: &OrgId, error: &WalkError, took: Duration) {

@@ -1,150 +1,39 @@
 //! The keys of one organization as one complete walk saw them: an immutable value, swapped in whole.
 //!
-//! Everything a scrape needs that cannot change between two walks is worked out here, once: the
-//! label blocks, escaped; the counts by status; the idle times of each project in order, so that
-//! a roll-up at the scrape is a binary search and not a walk over the keys.
+//! Everything a scrape needs that cannot change between two walks is worked out here, once: texts
+//! escaped, in one arena; values that many keys share, once each; the counts by status; the idle
+//! times of each project in order, so that a roll-up at the scrape is a binary search and not a
+//! walk over the keys.
+//!
+//! | room | what lives there |
+//! | --- | --- |
+//! | `draft` | keys as they come in, page by page |
+//! | `key` | one key, as it goes in and as it is looked at |
+//! | `labels` | escaping |
+//! | `details` | what is known of an organization beside its keys |
+//! | `shelf` | where the inventories stand |
 
 mod details;
+mod draft;
+mod key;
 mod labels;
 mod shelf;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+use std::ops::Range;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use jiff::Timestamp;
 
 pub use details::{Details, Limit, ProjectName};
-pub use labels::{label, unescape};
+pub use draft::{Draft, Put};
+pub use key::{KeyKind, KeyRecord, KeyView, Moment};
+pub use labels::{escape, label, unescape};
 pub use shelf::{Shelf, Shown};
 
-use crate::ids::{KeyId, OrgId, ProjectId};
-
-/// A moment that Atlas may have left out, or written in a way that nobody can read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Moment {
-    /// Atlas gave this time.
-    At(Timestamp),
-    /// Atlas gave null or nothing: for `lastUsedAt`, the key was never used.
-    #[default]
-    Missing,
-    /// Atlas gave something that is no time, so nothing is known.
-    Unreadable,
-}
-
-impl Moment {
-    fn at(self) -> Option<Timestamp> {
-        match self {
-            Self::At(at) => Some(at),
-            Self::Missing | Self::Unreadable => None,
-        }
-    }
-}
-
-/// One key, as it goes into an inventory. Texts that Atlas left out are empty, which in
-/// Prometheus is the same as a label that is not there.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct KeyRecord {
-    /// `apiKeyId`.
-    pub id: KeyId,
-    /// `groupId`.
-    pub project: ProjectId,
-    /// `name`.
-    pub name: String,
-    /// `status`.
-    pub status: String,
-    /// `cloud`.
-    pub cloud: String,
-    /// `geography`.
-    pub geography: String,
-    /// `endpoint`.
-    pub endpoint: String,
-    /// `createdAt`.
-    pub created: Moment,
-    /// `lastUsedAt`.
-    pub last_used: Moment,
-}
-
-impl KeyRecord {
-    /// Since when the key is idle: its last use, or its creation when it was never used.
-    fn idle_since(&self) -> Option<Timestamp> {
-        match self.last_used {
-            Moment::At(at) => Some(at),
-            Moment::Missing => self.created.at(),
-            Moment::Unreadable => None,
-        }
-    }
-}
-
-/// Part of the inventory's text.
-#[derive(Debug, Clone, Copy)]
-struct Span {
-    start: usize,
-    end: usize,
-}
-
-#[derive(Debug)]
-struct Key {
-    identity: Span,
-    description: Span,
-    created: Option<Timestamp>,
-    last_used: Option<Timestamp>,
-    idle_since: Option<Timestamp>,
-    used: Option<bool>,
-}
-
-/// One key of an [`Inventory`], as the exposition needs it. Label blocks are escaped for the text
-/// formats and carry no braces.
-#[derive(Debug, Clone, Copy)]
-pub struct KeyView<'a> {
-    /// `org_id="…",project_id="…",api_key_id="…"`.
-    pub identity: &'a str,
-    /// `name="…",status="…",cloud="…",geography="…",endpoint="…"`.
-    pub description: &'a str,
-    /// `createdAt`.
-    pub created: Option<Timestamp>,
-    /// `lastUsedAt`; none for a key that was never used.
-    pub last_used: Option<Timestamp>,
-    /// `lastUsedAt`, or `createdAt` for a key that was never used.
-    pub idle_since: Option<Timestamp>,
-    /// Whether `lastUsedAt` is set; none when it could not be read.
-    pub used: Option<bool>,
-}
-
-impl<'a> KeyView<'a> {
-    /// The value of a label of either block, as it is escaped there; empty when there is none.
-    pub fn escaped(&self, label: &str) -> &'a str {
-        labels::split(self.identity)
-            .chain(labels::split(self.description))
-            .find(|(name, _)| *name == label)
-            .map_or("", |(_, value)| value)
-    }
-
-    /// The key as it went in, but for what is missing: that is the same as what is empty.
-    pub fn record(&self) -> KeyRecord {
-        let mut record = KeyRecord {
-            created: self.created.map_or(Moment::Missing, Moment::At),
-            last_used: match (self.last_used, self.used) {
-                (Some(at), _) => Moment::At(at),
-                (None, Some(_)) => Moment::Missing,
-                (None, None) => Moment::Unreadable,
-            },
-            ..KeyRecord::default()
-        };
-        for (label, value) in labels::split(self.identity).chain(labels::split(self.description)) {
-            let value = unescape(value).into_owned();
-            match label {
-                "project_id" => record.project = ProjectId::new(value),
-                "api_key_id" => record.id = KeyId::new(value),
-                "name" => record.name = value,
-                "status" => record.status = value,
-                "cloud" => record.cloud = value,
-                "geography" => record.geography = value,
-                "endpoint" => record.endpoint = value,
-                _ => {}
-            }
-        }
-        record
-    }
-}
+use crate::ids::{OrgId, ProjectId};
+use key::Key;
 
 /// How many keys of a project have a status.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -162,73 +51,110 @@ pub struct StatusCount {
 pub struct ProjectIdle {
     /// The project.
     pub project: ProjectId,
-    since: Vec<Timestamp>,
+    since: Box<[i64]>,
 }
 
 impl ProjectIdle {
-    /// How many keys have been idle since `limit` or longer.
-    pub fn idle_since(&self, limit: Timestamp) -> u64 {
+    /// How many keys have been idle since `limit`, in microseconds since the Unix epoch, or longer.
+    pub fn idle_since(&self, limit: i64) -> u64 {
         self.since.partition_point(|since| *since <= limit) as u64
     }
 }
 
+/// The keys of one project, which follow each other.
+#[derive(Debug, Clone)]
+pub struct ProjectKeys {
+    /// The project.
+    pub project: ProjectId,
+    /// The places of its keys.
+    pub range: Range<usize>,
+}
+
+/// Bytes that somebody has made of an inventory, and how many they were before they were packed.
+#[derive(Debug, Clone, Default)]
+pub struct Finished {
+    /// The bytes.
+    pub bytes: bytes::Bytes,
+    /// Their number before.
+    pub unpacked: usize,
+    /// Their CRC-32 before.
+    pub checksum: u32,
+}
+
 /// The keys of one organization after one complete walk. Made by the poll room, held by the
 /// [`Shelf`] behind an `Arc` until the next complete walk, read by every scrape in between.
-#[derive(Debug)]
 pub struct Inventory {
     org: OrgId,
     begun_at: Timestamp,
     read_at: Timestamp,
-    text: String,
-    keys: Vec<Key>,
-    counts: Vec<StatusCount>,
-    idle: Vec<ProjectIdle>,
+    arena: Box<str>,
+    keys: Box<[Key]>,
+    projects: Box<[ProjectKeys]>,
+    kinds: Box<[KeyKind]>,
+    counts: Box<[StatusCount]>,
+    idle: Box<[ProjectIdle]>,
     dropped: u64,
+    finished: Mutex<HashMap<u64, Arc<Mutex<Option<Finished>>>>>,
 }
 
 impl Inventory {
-    /// Makes the inventory of `org` from the keys that a complete walk has seen, which began and
-    /// ended at these times.
-    ///
-    /// `dropped` counts keys that the walk had to leave out or could not read wholly. `known` is
-    /// what the inventory before has counted: a status that was seen for a project is counted as
-    /// 0 here instead of vanishing.
+    /// The inventory of `org` with these keys; see [`Draft::finish`].
     pub fn new(
         org: OrgId,
-        (begun_at, read_at): (Timestamp, Timestamp),
-        mut records: Vec<KeyRecord>,
+        times: (Timestamp, Timestamp),
+        records: impl IntoIterator<Item = KeyRecord>,
         dropped: u64,
         known: &[StatusCount],
     ) -> Self {
-        records.sort_unstable_by(|a, b| (&a.project, &a.id).cmp(&(&b.project, &b.id)));
-        let mut text = String::with_capacity(records.len() * 256);
-        let keys = records
-            .iter()
-            .map(|record| Key {
-                identity: append(&mut text, |text| identity(text, &org, record)),
-                description: append(&mut text, |text| description(text, record)),
-                created: record.created.at(),
-                last_used: record.last_used.at(),
-                idle_since: record.idle_since(),
-                used: match record.last_used {
-                    Moment::At(_) => Some(true),
-                    Moment::Missing => Some(false),
-                    Moment::Unreadable => None,
-                },
-            })
-            .collect();
-        text.shrink_to_fit();
-        let counts = count(&records, known);
-        let idle = idle_times(&records, &counts);
+        let mut draft = Draft::default();
+        for record in records {
+            draft.put(&record);
+        }
+        draft.finish(org, times, dropped, known)
+    }
+
+    fn of_draft(
+        org: OrgId,
+        (begun_at, read_at): (Timestamp, Timestamp),
+        draft: Draft,
+        dropped: u64,
+        known: &[StatusCount],
+    ) -> Self {
+        let order = order(&draft);
+        let mut arena = String::with_capacity(draft.arena.len());
+        let mut keys = Vec::with_capacity(order.len());
+        let mut projects: Vec<ProjectKeys> = Vec::new();
+        for place in order {
+            let Some((key, project)) = draft.keys.get(place as usize) else {
+                continue;
+            };
+            let Some(key) = settle(*key, &draft.arena, &mut arena) else {
+                continue;
+            };
+            let id = draft.projects.values.get(*project as usize);
+            match projects.last_mut() {
+                Some(last) if Some(&last.project) == id => last.range.end += 1,
+                _ => projects.push(ProjectKeys {
+                    project: id.cloned().unwrap_or_default(),
+                    range: keys.len()..keys.len() + 1,
+                }),
+            }
+            keys.push(key);
+        }
+        let counts = count(&projects, &keys, &draft.kinds.values, known);
+        let idle = idle_times(&projects, &keys, &counts);
         Self {
             org,
             begun_at,
             read_at,
-            text,
-            keys,
-            counts,
-            idle,
+            arena: arena.into(),
+            keys: keys.into(),
+            projects: projects.into(),
+            kinds: draft.kinds.values.into(),
+            counts: counts.into(),
+            idle: idle.into(),
             dropped,
+            finished: Mutex::default(),
         }
     }
 
@@ -263,22 +189,40 @@ impl Inventory {
         self.dropped
     }
 
-    /// The key at `index`, in the order of project and id.
-    pub fn key(&self, index: usize) -> Option<KeyView<'_>> {
-        let key = self.keys.get(index)?;
-        Some(KeyView {
-            identity: self.part(key.identity),
-            description: self.part(key.description),
-            created: key.created,
-            last_used: key.last_used,
-            idle_since: key.idle_since,
-            used: key.used,
-        })
+    /// The projects that have keys, in order.
+    pub fn projects(&self) -> &[ProjectKeys] {
+        &self.projects
+    }
+
+    /// The kinds of keys, in the order of [`KeyView::kind_index`].
+    pub fn kinds(&self) -> &[KeyKind] {
+        &self.kinds
+    }
+
+    /// Keys of one project, from the place `from` on.
+    pub fn keys_of<'a>(
+        &'a self,
+        project: &'a ProjectKeys,
+        from: usize,
+    ) -> impl Iterator<Item = KeyView<'a>> {
+        let range = project.range.start.max(from)..project.range.end;
+        self.keys
+            .get(range)
+            .unwrap_or_default()
+            .iter()
+            .map(|key| KeyView {
+                key,
+                arena: &self.arena,
+                project: &project.project,
+                kind: self.kinds.get(key.kind as usize).unwrap_or(&NO_KIND),
+            })
     }
 
     /// Every key, in the order of project and id.
     pub fn keys(&self) -> impl Iterator<Item = KeyView<'_>> {
-        (0..self.len()).filter_map(|index| self.key(index))
+        self.projects
+            .iter()
+            .flat_map(|project| self.keys_of(project, 0))
     }
 
     /// Numbers of keys by project and status, in that order.
@@ -292,51 +236,99 @@ impl Inventory {
         &self.idle
     }
 
-    fn part(&self, span: Span) -> &str {
-        self.text.get(span.start..span.end).unwrap_or_default()
+    /// How many keys have been idle since `limit`, in microseconds since the Unix epoch, or longer.
+    pub fn idle_since(&self, limit: i64) -> u64 {
+        self.idle
+            .iter()
+            .map(|project| project.idle_since(limit))
+            .sum()
+    }
+
+    /// What `make` makes of this inventory under the name `name`: once, whoever asks. Those who
+    /// ask meanwhile wait.
+    pub fn finished(&self, name: u64, make: impl FnOnce() -> Finished) -> Finished {
+        let place = {
+            let mut finished = self.finished.lock().unwrap_or_else(PoisonError::into_inner);
+            Arc::clone(finished.entry(name).or_default())
+        };
+        let mut place = place.lock().unwrap_or_else(PoisonError::into_inner);
+        place.get_or_insert_with(make).clone()
     }
 }
 
-fn append(text: &mut String, write: impl FnOnce(&mut String)) -> Span {
-    let start = text.len();
-    write(text);
-    Span {
-        start,
-        end: text.len(),
+static NO_KIND: std::sync::LazyLock<KeyKind> = std::sync::LazyLock::new(KeyKind::default);
+
+impl fmt::Debug for Inventory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Inventory")
+            .field("org", &self.org)
+            .field("read_at", &self.read_at)
+            .field("keys", &self.keys.len())
+            .finish_non_exhaustive()
     }
 }
 
-fn identity(text: &mut String, org: &OrgId, record: &KeyRecord) {
-    label(text, "org_id", org.as_str());
-    text.push(',');
-    label(text, "project_id", record.project.as_str());
-    text.push(',');
-    label(text, "api_key_id", record.id.as_str());
-}
-
-fn description(text: &mut String, record: &KeyRecord) {
-    let members = [
-        ("name", &record.name),
-        ("status", &record.status),
-        ("cloud", &record.cloud),
-        ("geography", &record.geography),
-        ("endpoint", &record.endpoint),
-    ];
-    for (index, (name, value)) in members.into_iter().enumerate() {
-        if index > 0 {
-            text.push(',');
+/// The places of the draft's keys in the order of project and id.
+fn order(draft: &Draft) -> Vec<u32> {
+    let mut rank: Vec<u32> = (0..).take(draft.projects.values.len()).collect();
+    rank.sort_unstable_by_key(|place| draft.projects.values.get(*place as usize));
+    let mut ranks = vec![0_u32; rank.len()];
+    for (number, place) in (0..).zip(rank) {
+        if let Some(rank) = ranks.get_mut(place as usize) {
+            *rank = number;
         }
-        label(text, name, value);
     }
+    let mut order: Vec<u32> = (0..).take(draft.keys.len()).collect();
+    order.sort_unstable_by_key(|place| {
+        draft.keys.get(*place as usize).map(|(key, project)| {
+            (
+                ranks.get(*project as usize).copied(),
+                key.texts(&draft.arena)[0],
+            )
+        })
+    });
+    order
 }
 
-fn count(records: &[KeyRecord], known: &[StatusCount]) -> Vec<StatusCount> {
+/// The same key with its texts escaped in another arena; none if they do not fit there.
+fn settle(key: Key, from: &str, arena: &mut String) -> Option<Key> {
+    let start = arena.len();
+    let [id, name, masked_secret] = key.texts(from).map(|text| {
+        let before = arena.len();
+        escape(arena, text);
+        u16::try_from(arena.len() - before).ok()
+    });
+    let settled = || {
+        Some(Key {
+            start: u32::try_from(start).ok()?,
+            id: id?,
+            name: name?,
+            masked_secret: masked_secret?,
+            ..key
+        })
+    };
+    let settled = settled();
+    if settled.is_none() {
+        arena.truncate(start);
+    }
+    settled
+}
+
+fn count(
+    projects: &[ProjectKeys],
+    keys: &[Key],
+    kinds: &[KeyKind],
+    known: &[StatusCount],
+) -> Vec<StatusCount> {
     let mut counts: BTreeMap<(&ProjectId, &str), u64> = BTreeMap::new();
     for known in known {
         counts.insert((&known.project, &known.status), 0);
     }
-    for record in records {
-        *counts.entry((&record.project, &record.status)).or_default() += 1;
+    for project in projects {
+        for key in keys.get(project.range.clone()).unwrap_or_default() {
+            let status = kinds.get(key.kind as usize).map_or("", |kind| &kind.status);
+            *counts.entry((&project.project, status)).or_default() += 1;
+        }
     }
     counts
         .into_iter()
@@ -348,23 +340,21 @@ fn count(records: &[KeyRecord], known: &[StatusCount]) -> Vec<StatusCount> {
         .collect()
 }
 
-fn idle_times(records: &[KeyRecord], counts: &[StatusCount]) -> Vec<ProjectIdle> {
-    let mut idle: BTreeMap<&ProjectId, Vec<Timestamp>> = BTreeMap::new();
+fn idle_times(projects: &[ProjectKeys], keys: &[Key], counts: &[StatusCount]) -> Vec<ProjectIdle> {
+    let mut idle: BTreeMap<&ProjectId, Vec<i64>> = BTreeMap::new();
     for known in counts {
         idle.entry(&known.project).or_default();
     }
-    for record in records {
-        if let Some(since) = record.idle_since() {
-            idle.entry(&record.project).or_default().push(since);
-        }
+    for project in projects {
+        let keys = keys.get(project.range.clone()).unwrap_or_default();
+        let since = idle.entry(&project.project).or_default();
+        since.extend(keys.iter().filter_map(Key::idle_since));
+        since.sort_unstable();
     }
     idle.into_iter()
-        .map(|(project, mut since)| {
-            since.sort_unstable();
-            ProjectIdle {
-                project: project.clone(),
-                since,
-            }
+        .map(|(project, since)| ProjectIdle {
+            project: project.clone(),
+            since: since.into(),
         })
         .collect()
 }
@@ -372,9 +362,14 @@ fn idle_times(records: &[KeyRecord], counts: &[StatusCount]) -> Vec<ProjectIdle>
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ids::KeyId;
 
     fn org() -> OrgId {
         OrgId::parse("32b6e34b3d91647abb20e7b8").expect("an id")
+    }
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).expect("a time")
     }
 
     fn record(id: &str, project: &str, status: &str, last_used: Moment) -> KeyRecord {
@@ -382,61 +377,58 @@ mod tests {
             id: KeyId::new(id),
             project: ProjectId::new(project),
             name: "a \"quoted\" \\ name\nof two lines".into(),
-            status: status.into(),
-            cloud: "ANY".into(),
-            geography: String::new(),
-            endpoint: String::new(),
+            kind: KeyKind {
+                status: status.into(),
+                cloud: "ANY".into(),
+                ..KeyKind::default()
+            },
             created: Moment::At(Timestamp::UNIX_EPOCH),
             last_used,
+            ..KeyRecord::default()
         }
     }
 
-    fn at(second: i64) -> Timestamp {
-        Timestamp::from_second(second).expect("a time")
+    fn inventory(records: Vec<KeyRecord>, known: &[StatusCount]) -> Inventory {
+        Inventory::new(org(), (at(0), at(0)), records, 0, known)
     }
 
     #[test]
-    fn labels_are_escaped_once() {
-        let inventory = Inventory::new(
-            org(),
-            (at(0), at(0)),
-            vec![record("k", "p", "ACTIVE", Moment::Missing)],
-            0,
-            &[],
-        );
-        let key = inventory.key(0).expect("a key");
+    fn texts_are_escaped_once_and_keys_in_order() {
+        let records = ["c", "a", "b"].map(|id| record(id, "p", "ACTIVE", Moment::Missing));
+        let mut records = records.to_vec();
+        records.push(record("z", "o", "ACTIVE", Moment::Missing));
+        let inventory = inventory(records, &[]);
+        let ids: Vec<_> = inventory.keys().map(|key| key.id()).collect();
+        assert_eq!(ids, ["z", "a", "b", "c"]);
+        let key = inventory.keys().next().expect("a key");
+        assert_eq!(key.name(), r#"a \"quoted\" \\ name\nof two lines"#);
+        assert_eq!((key.used(), key.project().as_str()), (Some(false), "o"));
         assert_eq!(
-            key.identity,
-            "org_id=\"32b6e34b3d91647abb20e7b8\",project_id=\"p\",api_key_id=\"k\""
-        );
-        assert!(key.description.starts_with(
-            r#"name="a \"quoted\" \\ name\nof two lines",status="ACTIVE",cloud="ANY""#
-        ));
-        assert_eq!(key.used, Some(false));
-        assert_eq!(
-            key.idle_since,
-            Some(Timestamp::UNIX_EPOCH),
+            key.idle_since(),
+            Some(0),
             "a key never used is idle since its creation"
         );
+        assert_eq!(inventory.kinds().len(), 1, "what is shared is kept once");
+    }
+
+    #[test]
+    fn a_key_comes_out_as_it_went_in() {
+        let mut odd = record("k\"\n", "p\\", "", Moment::Unreadable);
+        odd.created = Moment::Missing;
+        odd.masked_secret = "al-****odu2".into();
+        odd.kind.created_by = "Ada".into();
+        let records = vec![odd, record("k", "q", "ACTIVE", Moment::At(at(7)))];
+        let inventory = inventory(records.clone(), &[]);
+        let out: Vec<_> = inventory.keys().map(|key| key.record()).collect();
+        assert_eq!(out, records);
     }
 
     #[test]
     fn a_status_once_seen_goes_to_zero() {
-        let first = Inventory::new(
-            org(),
-            (at(0), at(0)),
-            vec![record("k", "p", "INACTIVE", Moment::Missing)],
-            0,
-            &[],
-        );
-        let second = Inventory::new(
-            org(),
-            (at(1), at(1)),
-            vec![record("k", "p", "ACTIVE", Moment::Missing)],
-            0,
-            first.counts(),
-        );
-        let third = Inventory::new(org(), (at(2), at(2)), vec![], 0, second.counts());
+        let first = inventory(vec![record("k", "p", "INACTIVE", Moment::Missing)], &[]);
+        let active = vec![record("k", "p", "ACTIVE", Moment::Missing)];
+        let second = inventory(active, first.counts());
+        let third = inventory(vec![], second.counts());
         let counts = |i: &Inventory| {
             i.counts()
                 .iter()
@@ -460,41 +452,36 @@ mod tests {
 
     #[test]
     fn an_unreadable_date_is_neither_used_nor_unused() {
-        let inventory = Inventory::new(
-            org(),
-            (at(0), at(0)),
-            vec![record("k", "p", "ACTIVE", Moment::Unreadable)],
-            1,
-            &[],
-        );
-        let key = inventory.key(0).expect("a key");
+        let inventory = inventory(vec![record("k", "p", "ACTIVE", Moment::Unreadable)], &[]);
+        let key = inventory.keys().next().expect("a key");
         assert_eq!(
-            (key.used, key.idle_since, key.last_used),
+            (key.used(), key.idle_since(), key.last_used()),
             (None, None, None)
         );
-        assert_eq!(inventory.idle()[0].idle_since(at(1_000_000)), 0);
+        assert_eq!(inventory.idle()[0].idle_since(1_000_000), 0);
     }
 
     #[test]
     fn idle_counts_include_the_border() {
         let records =
             [10, 20, 30].map(|s| record(&format!("k{s}"), "p", "ACTIVE", Moment::At(at(s))));
-        let inventory = Inventory::new(org(), (at(0), at(0)), records.to_vec(), 0, &[]);
-        let project = &inventory.idle()[0];
-        assert_eq!(
-            [9, 10, 25, 30].map(|s| project.idle_since(at(s))),
-            [0, 1, 2, 3]
-        );
+        let inventory = inventory(records.to_vec(), &[]);
+        let counts = [9, 10, 25, 30].map(|s| inventory.idle()[0].idle_since(s * 1_000_000));
+        assert_eq!(counts, [0, 1, 2, 3]);
+        assert_eq!(inventory.idle_since(20_000_000), 2);
     }
 
     #[test]
-    fn a_key_comes_out_as_it_went_in() {
-        let mut odd = record("k\"\n", "p\\", "", Moment::Unreadable);
-        odd.created = Moment::Missing;
-        let records = vec![odd, record("k", "p", "ACTIVE", Moment::At(at(7)))];
-        let inventory = Inventory::new(org(), (at(0), at(0)), records.clone(), 0, &[]);
-        let mut out: Vec<_> = inventory.keys().map(|key| key.record()).collect();
-        out.sort_by(|a, b| b.id.cmp(&a.id));
-        assert_eq!(out, records);
+    fn what_is_made_of_it_is_made_once() {
+        let inventory = inventory(vec![], &[]);
+        let make = |text: &'static str| {
+            move || Finished {
+                bytes: bytes::Bytes::from_static(text.as_bytes()),
+                ..Finished::default()
+            }
+        };
+        assert_eq!(inventory.finished(1, make("one")).bytes, "one");
+        assert_eq!(inventory.finished(1, make("again")).bytes, "one");
+        assert_eq!(inventory.finished(2, make("two")).bytes, "two");
     }
 }

@@ -1,6 +1,7 @@
 //! Where the inventories stand, and what else a scrape shows of an organization.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -14,6 +15,7 @@ use crate::ids::OrgId;
 #[derive(Debug, Default)]
 pub struct Shelf {
     standing: RwLock<Standing>,
+    generation: AtomicU64,
 }
 
 #[derive(Debug, Default)]
@@ -77,6 +79,11 @@ impl Shelf {
     pub fn put_details(&self, org: &OrgId, details: Arc<Details>) {
         let old = self.change(|standing| standing.details.insert(org.clone(), details));
         drop(old);
+    }
+
+    /// A number that is another one after every change.
+    pub fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Acquire)
     }
 
     /// The inventory of `org`, if there is one.
@@ -144,12 +151,12 @@ impl Shelf {
     }
 
     fn change<T>(&self, change: impl FnOnce(&mut Standing) -> T) -> T {
-        change(
-            &mut self
-                .standing
-                .write()
-                .unwrap_or_else(PoisonError::into_inner),
-        )
+        let mut standing = self
+            .standing
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
+        self.generation.fetch_add(1, Ordering::AcqRel);
+        change(&mut standing)
     }
 }
 

@@ -1,39 +1,49 @@
 //! Numbers as the text formats write them.
 
-use jiff::{SignedDuration, Timestamp};
-
 /// Appends a whole number.
 pub(super) fn whole(out: &mut Vec<u8>, number: u64) {
     out.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
 }
 
-/// Appends a time as seconds since the Unix epoch, with as many digits of the microseconds as it has.
-pub(super) fn timestamp(out: &mut Vec<u8>, at: Timestamp) {
-    micros(out, at.as_microsecond());
+/// Appends microseconds as seconds, with as many digits behind the point as they have.
+pub(super) fn micros(out: &mut Vec<u8>, micros: i64) {
+    parts(out, micros, 1_000_000);
 }
 
-/// Appends how long ago `then` is at `now`, in seconds; 0 for a time to come.
-pub(super) fn age(out: &mut Vec<u8>, now: Timestamp, then: Timestamp) {
-    let age = now.duration_since(then).max(SignedDuration::ZERO);
-    micros(out, i64::try_from(age.as_micros()).unwrap_or(i64::MAX));
+/// Appends milliseconds as seconds, with as many digits behind the point as they have.
+pub(super) fn millis(out: &mut Vec<u8>, millis: i64) {
+    parts(out, millis, 1000);
 }
 
-fn micros(out: &mut Vec<u8>, micros: i64) {
-    if micros < 0 {
+fn parts(out: &mut Vec<u8>, number: i64, unit: u64) {
+    if number < 0 {
         out.push(b'-');
     }
-    let micros = micros.unsigned_abs();
-    whole(out, micros / 1_000_000);
-    let fraction = micros % 1_000_000;
+    let number = number.unsigned_abs();
+    whole(out, number / unit);
+    let fraction = number % unit;
     if fraction == 0 {
         return;
     }
     // with a leading 1 the zeros behind the point stay
     let mut buffer = itoa::Buffer::new();
-    let digits = buffer.format(fraction + 1_000_000);
+    let digits = buffer.format(fraction + unit);
     let digits = digits.trim_end_matches('0');
     out.push(b'.');
     out.extend_from_slice(digits.as_bytes().get(1..).unwrap_or_default());
+}
+
+/// Appends any number.
+pub(super) fn float(out: &mut Vec<u8>, number: f64) {
+    use std::io::Write as _;
+    let text = match number {
+        f64::INFINITY => "+Inf",
+        f64::NEG_INFINITY => "-Inf",
+        _ if number.is_nan() => "NaN",
+        // writing to a Vec cannot fail
+        _ => return drop(write!(out, "{number}")),
+    };
+    out.extend_from_slice(text.as_bytes());
 }
 
 #[cfg(test)]
@@ -46,31 +56,32 @@ mod tests {
         String::from_utf8(out).expect("digits")
     }
 
-    fn at(micros: i64) -> Timestamp {
-        Timestamp::from_microsecond(micros).expect("a time")
-    }
-
     #[test]
     fn times_keep_their_digits() {
-        for (micros, expected) in [
+        for (number, expected) in [
             (1_768_495_669_855_000, "1768495669.855"),
             (1_768_495_669_000_001, "1768495669.000001"),
             (1_768_495_669_000_000, "1768495669"),
             (0, "0"),
             (-1_500_000, "-1.5"),
+            (i64::MIN, "-9223372036854.775808"),
         ] {
-            assert_eq!(text(|out| timestamp(out, at(micros))), expected);
+            assert_eq!(text(|out| micros(out, number)), expected);
         }
+        assert_eq!(text(|out| millis(out, 1_050)), "1.05");
     }
 
     #[test]
-    fn a_time_to_come_has_the_age_zero() {
-        assert_eq!(text(|out| age(out, at(1), at(2))), "0");
-        assert_eq!(text(|out| age(out, at(2_500_000), at(0))), "2.5");
-        assert_ne!(
-            text(|out| age(out, Timestamp::MAX, Timestamp::MIN)),
-            "0",
-            "no overflow at the ends of time"
-        );
+    fn any_number_is_written_as_prometheus_reads_it() {
+        for (number, expected) in [
+            (0.025, "0.025"),
+            (1.0, "1"),
+            (1e21, "1000000000000000000000"),
+            (f64::INFINITY, "+Inf"),
+            (f64::NEG_INFINITY, "-Inf"),
+            (f64::NAN, "NaN"),
+        ] {
+            assert_eq!(text(|out| float(out, number)), expected);
+        }
     }
 }

@@ -5,13 +5,14 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use prometheus::core::Collector;
-use prometheus::proto::MetricFamily;
+use prometheus::proto::{Metric, MetricFamily, MetricType};
 use prometheus::{
     CounterVec, Gauge, GaugeVec, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
     IntGaugeVec, Opts, Registry,
 };
 
-use super::catalogue::{self as c, Family};
+use super::catalogue::{self as c, Family, Kind};
+use super::encoder::{Buckets, Encoder, Head, Value};
 use crate::clock::unix_seconds;
 
 /// Upper bounds of the request histogram, in seconds.
@@ -39,7 +40,6 @@ pub struct Own {
     api_throttled: CounterVec,
     token_expiry: GaugeVec,
     token_requests: IntCounterVec,
-    keys_dropped: IntGaugeVec,
     key_changes: IntCounterVec,
     config_reload_successful: IntGauge,
     config_reload_success: Gauge,
@@ -96,7 +96,6 @@ impl Own {
             api_throttled: add(r, &c::API_THROTTLED, CounterVec::new)?,
             token_expiry: add(r, &c::TOKEN_EXPIRY, GaugeVec::new)?,
             token_requests: add(r, &c::TOKEN_REQUESTS, IntCounterVec::new)?,
-            keys_dropped: add(r, &c::KEYS_DROPPED, IntGaugeVec::new)?,
             key_changes: add(r, &c::KEY_CHANGES, IntCounterVec::new)?,
             config_reload_successful: add(r, &c::CONFIG_RELOAD_SUCCESSFUL, |opts, _| {
                 IntGauge::with_opts(opts)
@@ -146,7 +145,6 @@ impl Own {
             &self.org_up,
             &self.org_poll_pages,
             &self.org_inventory_restored,
-            &self.keys_dropped,
         ] {
             let _ = gauge.remove_label_values(&[org]);
         }
@@ -172,7 +170,7 @@ impl Own {
     }
 
     /// What an earlier process has left is shown, from a walk that began and ended at these times.
-    pub fn restored(&self, org: &str, begun: Timestamp, ended: Timestamp, dropped: u64, up: bool) {
+    pub fn restored(&self, org: &str, begun: Timestamp, ended: Timestamp, up: bool) {
         self.org_inventory_restored.with_label_values(&[org]).set(1);
         self.org_up.with_label_values(&[org]).set(i64::from(up));
         self.org_last_attempt
@@ -181,7 +179,6 @@ impl Own {
         self.org_last_success
             .with_label_values(&[org])
             .set(unix_seconds(ended));
-        self.dropped(org, dropped);
     }
 
     /// An endpoint is asked from now on: its counters begin at 0.
@@ -238,12 +235,6 @@ impl Own {
             .inc_by(keys);
     }
 
-    fn dropped(&self, org: &str, keys: u64) {
-        self.keys_dropped
-            .with_label_values(&[org])
-            .set(i64::try_from(keys).unwrap_or(i64::MAX));
-    }
-
     /// A walk begins.
     pub fn walk_begun(&self, org: &str, at: Timestamp) {
         self.org_last_attempt
@@ -252,14 +243,7 @@ impl Own {
     }
 
     /// A walk was complete.
-    pub fn walk_succeeded(
-        &self,
-        org: &str,
-        at: Timestamp,
-        pages: u32,
-        took: Duration,
-        dropped: u64,
-    ) {
+    pub fn walk_succeeded(&self, org: &str, at: Timestamp, pages: u32, took: Duration) {
         self.org_up.with_label_values(&[org]).set(1);
         self.org_last_success
             .with_label_values(&[org])
@@ -271,7 +255,6 @@ impl Own {
             .with_label_values(&[org])
             .set(i64::from(pages));
         self.org_inventory_restored.with_label_values(&[org]).set(0);
-        self.dropped(org, dropped);
     }
 
     /// A walk failed. The time of the last success does not move.
@@ -346,6 +329,65 @@ impl Own {
     /// organization that all is well and shows keys from before it was.
     pub fn gather(&self) -> Gathered {
         Gathered(self.registry.gather())
+    }
+}
+
+/// Appends every family that was gathered.
+pub(super) fn write<E: Encoder>(out: &mut Vec<u8>, gathered: &Gathered) {
+    let mut body = Vec::new();
+    for family in &gathered.0 {
+        let head = Head {
+            name: family.name(),
+            help: family.help(),
+            kind: match family.get_field_type() {
+                MetricType::COUNTER => Kind::Counter,
+                MetricType::HISTOGRAM => Kind::Histogram,
+                _ => Kind::Gauge,
+            },
+        };
+        body.clear();
+        for metric in family.get_metric() {
+            let labels: Vec<(&str, &str)> = metric
+                .get_label()
+                .iter()
+                .map(|label| (label.name(), label.value()))
+                .collect();
+            write_metric::<E>(&mut body, head, &labels, metric);
+        }
+        E::head(out, head, body.len());
+        out.extend_from_slice(&body);
+    }
+}
+
+fn write_metric<E: Encoder>(
+    out: &mut Vec<u8>,
+    head: Head<'_>,
+    labels: &[(&str, &str)],
+    metric: &Metric,
+) {
+    match head.kind {
+        Kind::Gauge => {
+            let value = metric.get_gauge().get_value();
+            E::sample(out, head, labels, Value::Float(value));
+        }
+        Kind::Counter => {
+            let value = metric.get_counter().get_value();
+            E::sample(out, head, labels, Value::Float(value));
+        }
+        Kind::Histogram => {
+            let histogram = metric.get_histogram();
+            let bounds: Vec<(f64, u64)> = histogram
+                .get_bucket()
+                .iter()
+                .map(|bucket| (bucket.upper_bound(), bucket.cumulative_count()))
+                .collect();
+            let buckets = Buckets {
+                bounds: &bounds,
+                sum: histogram.get_sample_sum(),
+                count: histogram.get_sample_count(),
+            };
+            E::histogram(out, head, labels, &buckets);
+        }
     }
 }
 

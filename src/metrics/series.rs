@@ -1,211 +1,299 @@
 //! The families of the inventory, written from it directly: no registry, no map, no copy of a
 //! label between two scrapes.
 
-use jiff::{SignedDuration, Timestamp};
-
 use super::catalogue::{self as c, Family};
-use super::number;
-use super::threshold::Threshold;
+use super::encoder::{Encoder, Head, Value};
+use super::scene::{Scene, idle_limit};
+use super::selection::KeyLabel;
 use crate::ids::OrgId;
-use crate::inventory::{Details, Inventory, KeyView, Limit, label};
+use crate::inventory::{Details, Inventory, KeyView, Limit, ProjectKeys};
 
-/// How one key looks in a family: appends its line, or nothing where a value is missing.
-type WriteKey = fn(&mut Vec<u8>, &Family, KeyView<'_>, Timestamp);
+/// Takes a sample's labels and value.
+type Emit<'a> = &'a mut dyn FnMut(&[(&str, &str)], Value);
 
-/// How a family is written.
-pub(super) enum Form {
-    /// A line a key, some keys at a time.
-    Keys(WriteKey),
-    /// A few lines an organization.
-    Inventory(fn(&mut Vec<u8>, &Family, &Inventory, &[Threshold], Timestamp)),
-    /// A few lines an organization, of what is known beside its keys.
-    Details(fn(&mut Vec<u8>, &Family, &OrgId, &Details)),
+/// Where the samples of a family come from.
+#[derive(Clone, Copy)]
+pub(super) enum Source {
+    /// One of each key, at a scene's `now`; nothing where a value is missing.
+    Keys(fn(KeyView<'_>, i64) -> Option<Value>),
+    /// One of each key, always 1, with what is known of it.
+    Info,
+    /// A few of each inventory.
+    Inventory(fn(&Inventory, &Scene, Emit<'_>)),
+    /// A few of what is known of each organization beside its keys.
+    Details(fn(&OrgId, &Details, Emit<'_>)),
 }
 
-/// The families of the inventory in the order of the exposition.
-pub(super) const FAMILIES: &[(Family, Form)] = &[
-    (c::KEYS, Form::Inventory(counts)),
-    (c::KEYS_IDLE, Form::Inventory(idle_counts)),
-    (c::KEY_INFO, Form::Keys(info)),
-    (c::KEY_CREATED, Form::Keys(created)),
-    (c::KEY_LAST_USED, Form::Keys(last_used)),
-    (c::KEY_LAST_USED_AGE, Form::Keys(last_used_age)),
-    (c::KEY_IDLE, Form::Keys(idle)),
-    (c::KEY_USED, Form::Keys(used)),
-    (c::LIMIT_REQUESTS, Form::Details(request_limits)),
-    (c::LIMIT_TOKENS, Form::Details(token_limits)),
-    (c::ORG_INFO, Form::Details(org_info)),
-    (c::PROJECT_INFO, Form::Details(project_info)),
+/// A family of the inventory.
+pub(super) struct Spec {
+    pub(super) family: &'static Family,
+    pub(super) source: Source,
+}
+
+const fn spec(family: &'static Family, source: Source) -> Spec {
+    Spec { family, source }
+}
+
+/// Families of the keys that change with a walk only, in the order of the exposition.
+pub(super) static FIXED: &[Spec] = &[
+    spec(&c::KEY_INFO, Source::Info),
+    spec(
+        &c::KEY_CREATED,
+        Source::Keys(|key, _| key.created().map(Value::Micros)),
+    ),
+    spec(
+        &c::KEY_LAST_USED,
+        Source::Keys(|key, _| key.last_used().map(Value::Micros)),
+    ),
+    spec(
+        &c::KEY_USED,
+        Source::Keys(|key, _| key.used().map(|used| Value::Whole(used.into()))),
+    ),
 ];
 
-/// Appends the HELP and TYPE lines.
-pub(super) fn head(out: &mut Vec<u8>, family: &Family) {
-    for part in [
-        "# HELP ",
-        family.name,
-        " ",
-        family.help,
-        "\n# TYPE ",
-        family.name,
-        " ",
-        family.kind.as_str(),
-        "\n",
-    ] {
-        out.extend_from_slice(part.as_bytes());
+/// The other families, behind those.
+pub(super) static MOVING: &[Spec] = &[
+    spec(
+        &c::KEY_LAST_USED_AGE,
+        Source::Keys(|key, now| key.last_used().map(|at| age(now, at))),
+    ),
+    spec(
+        &c::KEY_IDLE,
+        Source::Keys(|key, now| key.idle_since().map(|at| age(now, at))),
+    ),
+    spec(&c::KEYS, Source::Inventory(counts)),
+    spec(&c::KEYS_IDLE, Source::Inventory(idle_counts)),
+    spec(&c::KEYS_DROPPED, Source::Inventory(dropped)),
+    spec(&c::LIMIT_REQUESTS, Source::Details(request_limits)),
+    spec(&c::LIMIT_TOKENS, Source::Details(token_limits)),
+    spec(&c::ORG_INFO, Source::Details(org_info)),
+    spec(&c::PROJECT_INFO, Source::Details(project_info)),
+];
+
+/// How long ago `then` is; 0 for a time to come. Milliseconds: more would be noise that does not
+/// pack.
+fn age(now: i64, then: i64) -> Value {
+    Value::Millis(now.saturating_sub(then).max(0) / 1000)
+}
+
+impl Spec {
+    pub(super) fn head(&self) -> Head<'static> {
+        Head {
+            name: self.family.name,
+            help: self.family.help,
+            kind: self.family.kind,
+        }
     }
-}
 
-/// Appends one line up to the value.
-fn begin(out: &mut Vec<u8>, family: &Family, labels: &[&str]) {
-    out.extend_from_slice(family.name.as_bytes());
-    let mut separator = b'{';
-    for part in labels {
-        out.push(separator);
-        out.extend_from_slice(part.as_bytes());
-        separator = b',';
+    /// Organizations that it goes through.
+    pub(super) fn orgs(&self, scene: &Scene) -> usize {
+        match self.source {
+            Source::Details(_) => scene.shown.details.len(),
+            Source::Keys(_) | Source::Info if !scene.has_keys() => 0,
+            _ => scene.shown.inventories.len(),
+        }
     }
-    out.extend_from_slice(b"} ");
-}
 
-fn info(out: &mut Vec<u8>, family: &Family, key: KeyView<'_>, _: Timestamp) {
-    begin(out, family, &[key.identity, key.description]);
-    out.extend_from_slice(b"1\n");
-}
-
-fn created(out: &mut Vec<u8>, family: &Family, key: KeyView<'_>, _: Timestamp) {
-    if let Some(at) = key.created {
-        begin(out, family, &[key.identity]);
-        number::timestamp(out, at);
-        out.push(b'\n');
-    }
-}
-
-fn last_used(out: &mut Vec<u8>, family: &Family, key: KeyView<'_>, _: Timestamp) {
-    if let Some(at) = key.last_used {
-        begin(out, family, &[key.identity]);
-        number::timestamp(out, at);
-        out.push(b'\n');
-    }
-}
-
-fn last_used_age(out: &mut Vec<u8>, family: &Family, key: KeyView<'_>, now: Timestamp) {
-    if let Some(at) = key.last_used {
-        begin(out, family, &[key.identity]);
-        number::age(out, now, at);
-        out.push(b'\n');
-    }
-}
-
-fn idle(out: &mut Vec<u8>, family: &Family, key: KeyView<'_>, now: Timestamp) {
-    if let Some(since) = key.idle_since {
-        begin(out, family, &[key.identity]);
-        number::age(out, now, since);
-        out.push(b'\n');
-    }
-}
-
-fn used(out: &mut Vec<u8>, family: &Family, key: KeyView<'_>, _: Timestamp) {
-    if let Some(used) = key.used {
-        begin(out, family, &[key.identity]);
-        out.extend_from_slice(if used { b"1\n" } else { b"0\n" });
-    }
-}
-
-fn counts(
-    out: &mut Vec<u8>,
-    family: &Family,
-    inventory: &Inventory,
-    _: &[Threshold],
-    _: Timestamp,
-) {
-    for count in inventory.counts() {
-        let labels = block(&[
-            ("org_id", inventory.org().as_str()),
-            ("project_id", count.project.as_str()),
-            ("status", &count.status),
-        ]);
-        begin(out, family, &[&labels]);
-        number::whole(out, count.keys);
-        out.push(b'\n');
-    }
-}
-
-fn idle_counts(
-    out: &mut Vec<u8>,
-    family: &Family,
-    inventory: &Inventory,
-    thresholds: &[Threshold],
-    now: Timestamp,
-) {
-    for project in inventory.idle() {
-        for threshold in thresholds {
-            let length = SignedDuration::try_from(threshold.length).unwrap_or(SignedDuration::MAX);
-            let limit = now.saturating_sub(length).unwrap_or(Timestamp::MIN);
-            let labels = block(&[
-                ("org_id", inventory.org().as_str()),
-                ("project_id", project.project.as_str()),
-                ("threshold", &threshold.label),
-            ]);
-            begin(out, family, &[&labels]);
-            number::whole(out, project.idle_since(limit));
-            out.push(b'\n');
+    /// Appends the samples of the organization at place `org`, from the key at `from` on, until
+    /// there are `enough` bytes in `out` or `most` keys were looked at. The place of the next key
+    /// if that was before the end.
+    pub(super) fn write<E: Encoder>(
+        &self,
+        out: &mut Vec<u8>,
+        scene: &Scene,
+        (org, from): (usize, usize),
+        (enough, most): (usize, usize),
+    ) -> Option<usize> {
+        let head = self.head();
+        let mut emit = |labels: &[(&str, &str)], value: Value| E::sample(out, head, labels, value);
+        match self.source {
+            Source::Details(lines) => {
+                let (org, details) = scene.shown.details.get(org)?;
+                lines(org, details, &mut emit);
+                None
+            }
+            Source::Inventory(lines) => {
+                lines(scene.shown.inventories.get(org)?, scene, &mut emit);
+                None
+            }
+            Source::Keys(value) => {
+                let inventory = scene.shown.inventories.get(org)?;
+                let bounds = (from, enough, most);
+                each_key::<E>(out, head, inventory, bounds, |out, prefix, key| {
+                    if let Some(value) = value(key, scene.now)
+                        && scene.shows(&key)
+                    {
+                        E::key(out, prefix, key.id(), &[], value);
+                    }
+                })
+            }
+            Source::Info => {
+                let inventory = scene.shown.inventories.get(org)?;
+                let labels = InfoLabels::<E>::new(inventory, &scene.selection.labels);
+                let mut scratch = Vec::with_capacity(256);
+                let bounds = (from, enough, most);
+                each_key::<E>(out, head, inventory, bounds, |out, prefix, key| {
+                    if scene.shows(&key) {
+                        scratch.clear();
+                        labels.write(&mut scratch, key);
+                        E::key(out, prefix, key.id(), &scratch, Value::Whole(1));
+                    }
+                })
+            }
         }
     }
 }
 
-fn org_info(out: &mut Vec<u8>, family: &Family, org: &OrgId, details: &Details) {
-    if let Some(name) = &details.name {
-        let labels = block(&[("org_id", org.as_str()), ("org_name", name)]);
-        begin(out, family, &[&labels]);
-        out.extend_from_slice(b"1\n");
+fn each_key<E: Encoder>(
+    out: &mut Vec<u8>,
+    head: Head<'_>,
+    inventory: &Inventory,
+    (from, enough, most): (usize, usize, usize),
+    mut write: impl FnMut(&mut Vec<u8>, &[u8], KeyView<'_>),
+) -> Option<usize> {
+    let mut place = from;
+    let rest = |project: &&ProjectKeys| project.range.end > from;
+    for project in inventory.projects().iter().filter(rest) {
+        let prefix = E::prefix(head, inventory.org(), &project.project);
+        for key in inventory.keys_of(project, place) {
+            if out.len() >= enough || place - from >= most {
+                return Some(place);
+            }
+            write(out, &prefix, key);
+            place += 1;
+        }
+    }
+    None
+}
+
+/// The labels of the info metric, as far as they can be rendered once for many keys.
+struct InfoLabels<E> {
+    parts: Vec<Part>,
+    form: std::marker::PhantomData<E>,
+}
+
+enum Part {
+    /// For each kind of key, the labels that it decides.
+    Shared(Vec<Vec<u8>>),
+    Name,
+    MaskedSecret,
+}
+
+impl<E: Encoder> InfoLabels<E> {
+    fn new(inventory: &Inventory, labels: &[KeyLabel]) -> Self {
+        let is_own = |label: &KeyLabel| matches!(label, KeyLabel::Name | KeyLabel::MaskedSecret);
+        let parts = labels
+            .chunk_by(|a, b| !is_own(a) && !is_own(b))
+            .map(|group| match group {
+                [KeyLabel::Name] => Part::Name,
+                [KeyLabel::MaskedSecret] => Part::MaskedSecret,
+                group => Part::Shared(
+                    inventory
+                        .kinds()
+                        .iter()
+                        .map(|kind| {
+                            let labels: Vec<(&str, &str)> = group
+                                .iter()
+                                .filter_map(|label| Some((label.as_str(), label.shared(kind)?)))
+                                .collect();
+                            let mut rendered = Vec::new();
+                            E::shared_labels(&mut rendered, &labels);
+                            rendered
+                        })
+                        .collect(),
+                ),
+            })
+            .collect();
+        Self {
+            parts,
+            form: std::marker::PhantomData,
+        }
+    }
+
+    fn write(&self, out: &mut Vec<u8>, key: KeyView<'_>) {
+        for part in &self.parts {
+            match part {
+                Part::Shared(kinds) => {
+                    let rendered = kinds.get(key.kind_index());
+                    out.extend_from_slice(rendered.map_or(&[], Vec::as_slice));
+                }
+                Part::Name => E::own_label(out, KeyLabel::Name.as_str(), key.name()),
+                Part::MaskedSecret => {
+                    E::own_label(out, KeyLabel::MaskedSecret.as_str(), key.masked_secret());
+                }
+            }
+        }
     }
 }
 
-fn project_info(out: &mut Vec<u8>, family: &Family, org: &OrgId, details: &Details) {
+fn counts(inventory: &Inventory, _: &Scene, emit: Emit<'_>) {
+    for count in inventory.counts() {
+        let labels = [
+            ("org_id", inventory.org().as_str()),
+            ("project_id", count.project.as_str()),
+            ("status", &count.status),
+        ];
+        emit(&labels, Value::Whole(count.keys));
+    }
+}
+
+fn idle_counts(inventory: &Inventory, scene: &Scene, emit: Emit<'_>) {
+    for project in inventory.idle() {
+        for threshold in &*scene.selection.thresholds {
+            let labels = [
+                ("org_id", inventory.org().as_str()),
+                ("project_id", project.project.as_str()),
+                ("threshold", &threshold.label),
+            ];
+            let keys = project.idle_since(idle_limit(scene.now, threshold));
+            emit(&labels, Value::Whole(keys));
+        }
+    }
+}
+
+fn dropped(inventory: &Inventory, scene: &Scene, emit: Emit<'_>) {
+    let keys = inventory.dropped() + scene.cut_of(inventory);
+    emit(&[("org_id", inventory.org().as_str())], Value::Whole(keys));
+}
+
+fn org_info(org: &OrgId, details: &Details, emit: Emit<'_>) {
+    if let Some(name) = &details.name {
+        let labels = [("org_id", org.as_str()), ("org_name", name)];
+        emit(&labels, Value::Whole(1));
+    }
+}
+
+fn project_info(org: &OrgId, details: &Details, emit: Emit<'_>) {
     for project in &details.projects {
-        let labels = block(&[
+        let labels = [
             ("org_id", org.as_str()),
             ("project_id", project.id.as_str()),
             ("project_name", &project.name),
-        ]);
-        begin(out, family, &[&labels]);
-        out.extend_from_slice(b"1\n");
+        ];
+        emit(&labels, Value::Whole(1));
     }
 }
 
-fn request_limits(out: &mut Vec<u8>, family: &Family, org: &OrgId, details: &Details) {
+fn request_limits(org: &OrgId, details: &Details, emit: Emit<'_>) {
     for limit in &details.limits {
-        write_limit(out, family, org, limit, limit.requests_per_minute);
+        write_limit(org, limit, limit.requests_per_minute, emit);
     }
 }
 
-fn token_limits(out: &mut Vec<u8>, family: &Family, org: &OrgId, details: &Details) {
+fn token_limits(org: &OrgId, details: &Details, emit: Emit<'_>) {
     for limit in &details.limits {
-        write_limit(out, family, org, limit, limit.tokens_per_minute);
+        write_limit(org, limit, limit.tokens_per_minute, emit);
     }
 }
 
-fn write_limit(out: &mut Vec<u8>, family: &Family, org: &OrgId, limit: &Limit, value: Option<u64>) {
+fn write_limit(org: &OrgId, limit: &Limit, value: Option<u64>, emit: Emit<'_>) {
     if let Some(value) = value {
-        let labels = block(&[
+        let labels = [
             ("org_id", org.as_str()),
             ("model_group", &limit.group),
             ("cloud", &limit.cloud),
             ("geography", &limit.geography),
-        ]);
-        begin(out, family, &[&labels]);
-        number::whole(out, value);
-        out.push(b'\n');
+        ];
+        emit(&labels, Value::Whole(value));
     }
-}
-
-fn block(labels: &[(&str, &str)]) -> String {
-    let mut text = String::with_capacity(128);
-    for (index, (name, value)) in labels.iter().enumerate() {
-        if index > 0 {
-            text.push(',');
-        }
-        label(&mut text, name, value);
-    }
-    text
 }

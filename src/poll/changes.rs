@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 
+use crate::ids::ProjectId;
 use crate::inventory::{Inventory, KeyView};
 
 /// What can happen to a key: the `change` label, a closed list.
@@ -51,11 +52,11 @@ impl Change {
 /// How often each change has happened, by its label.
 pub type Counts = std::collections::BTreeMap<String, u64>;
 
-/// Something that happened to a key. Ids are escaped as in a label.
+/// Something that happened to a key. Its id is escaped as in a label.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KeyChange {
     /// The project.
-    pub project: String,
+    pub project: ProjectId,
     /// The key.
     pub key: String,
     /// What happened.
@@ -70,38 +71,35 @@ const NOT_NEW_AFTER: SignedDuration = SignedDuration::from_hours(1);
 /// having been for `revived_after`.
 pub fn between(previous: &Inventory, new: &Inventory, revived_after: Duration) -> Vec<KeyChange> {
     let mut before: HashMap<&str, KeyView<'_>> =
-        previous.keys().map(|key| (id(&key), key)).collect();
+        previous.keys().map(|key| (key.id(), key)).collect();
     let oldest = previous
         .begun_at()
         .saturating_sub(NOT_NEW_AFTER)
-        .unwrap_or(Timestamp::MIN);
+        .unwrap_or(Timestamp::MIN)
+        .as_microsecond();
     let mut changes = Vec::new();
     let mut note = |key: &KeyView<'_>, change| {
         changes.push(KeyChange {
-            project: key.escaped("project_id").to_owned(),
-            key: id(key).to_owned(),
+            project: key.project().clone(),
+            key: key.id().to_owned(),
             change,
         });
     };
     for key in new.keys() {
-        match before.remove(id(&key)) {
+        match before.remove(key.id()) {
             Some(old) => differences(&old, &key, revived_after, &mut note),
-            None if key.created.is_none_or(|created| created >= oldest) => {
+            None if key.created().is_none_or(|created| created >= oldest) => {
                 note(&key, Change::Created);
             }
             None => {}
         }
     }
     let mut gone: Vec<_> = before.into_values().collect();
-    gone.sort_unstable_by_key(|key| key.identity);
+    gone.sort_unstable_by_key(|key| (key.project(), key.id()));
     for key in gone {
         note(&key, Change::Deleted);
     }
     changes
-}
-
-fn id<'a>(key: &KeyView<'a>) -> &'a str {
-    key.escaped("api_key_id")
 }
 
 fn differences(
@@ -110,17 +108,17 @@ fn differences(
     revived_after: Duration,
     note: &mut impl FnMut(&KeyView<'_>, Change),
 ) {
-    if old.escaped("name") != new.escaped("name") {
+    if old.name() != new.name() {
         note(new, Change::Renamed);
     }
-    if old.escaped("status") != new.escaped("status") {
+    if old.kind().status != new.kind().status {
         note(new, Change::StatusChanged);
     }
-    match (old.last_used, new.last_used) {
-        (None, Some(_)) if old.used == Some(false) => note(new, Change::FirstUsed),
+    match (old.last_used(), new.last_used()) {
+        (None, Some(_)) if old.used() == Some(false) => note(new, Change::FirstUsed),
         (Some(before), Some(now)) => {
-            let pause = Duration::try_from(now.duration_since(before)).unwrap_or_default();
-            if pause >= revived_after && !pause.is_zero() {
+            let pause = u64::try_from(now.saturating_sub(before)).unwrap_or(0);
+            if pause > 0 && Duration::from_micros(pause) >= revived_after {
                 note(new, Change::Revived);
             }
         }
@@ -131,8 +129,8 @@ fn differences(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ids::{KeyId, OrgId, ProjectId};
-    use crate::inventory::{KeyRecord, Moment};
+    use crate::ids::{KeyId, OrgId};
+    use crate::inventory::{KeyKind, KeyRecord, Moment};
 
     const DAY: i64 = 86_400;
     const THRESHOLD: Duration = Duration::from_hours(90 * 24);
@@ -141,12 +139,19 @@ mod tests {
         Timestamp::from_second(second).expect("a time")
     }
 
+    fn status(status: &str) -> KeyKind {
+        KeyKind {
+            status: status.into(),
+            ..KeyKind::default()
+        }
+    }
+
     fn record(id: &str, created: i64, last_used: Option<i64>) -> KeyRecord {
         KeyRecord {
             id: KeyId::new(id),
             project: ProjectId::new("p"),
             name: "n".into(),
-            status: "ACTIVE".into(),
+            kind: status("ACTIVE"),
             created: Moment::At(at(created)),
             last_used: last_used.map_or(Moment::Missing, |used| Moment::At(at(used))),
             ..KeyRecord::default()
@@ -185,7 +190,7 @@ mod tests {
         };
         assert_eq!(found(vec![k()], vec![renamed]), one("k", "renamed"));
         let inactive = KeyRecord {
-            status: "INACTIVE".into(),
+            kind: status("INACTIVE"),
             ..k()
         };
         assert_eq!(found(vec![k()], vec![inactive]), one("k", "status_changed"));

@@ -60,6 +60,16 @@ pub(super) struct Scout {
     pub(super) limits_due: Instant,
     pub(super) listing: bool,
     pub(super) limiting: bool,
+    pub(super) keeping: Keeping,
+}
+
+/// Whether what a credential has found is being written to the disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Keeping {
+    Not,
+    UnderWay,
+    /// And there is something new already.
+    Again,
 }
 
 struct Seen {
@@ -221,6 +231,7 @@ impl Scout {
             limits_due: at + left(kept.limits_at, LIMITS_EVERY, now),
             listing: false,
             limiting: false,
+            keeping: Keeping::Not,
             member,
         }
     }

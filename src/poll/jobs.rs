@@ -42,8 +42,13 @@ pub(super) enum Ended {
         credential: Arc<str>,
         result: Result<Vec<EndpointSet>, Error>,
     },
-    /// What is known beside the keys was kept, or not.
-    BesideKept(Result<(), StorageError>),
+    /// Names and limits were kept, or not.
+    DetailsKept(Result<(), StorageError>),
+    /// What a credential can see was kept, or not.
+    AccountKept {
+        credential: Arc<str>,
+        result: Result<(), StorageError>,
+    },
     /// A client that is no longer used has given back its token.
     Closed,
 }
@@ -109,7 +114,7 @@ pub(super) async fn defer(storage: Storage, org: OrgId, deferred: Deferred) -> E
 /// Keeps names and limits.
 pub(super) async fn keep_details(storage: Storage, org: OrgId, details: Arc<Details>) -> Ended {
     let kept = tokio::task::spawn_blocking(move || storage.save_details(&org, &details));
-    Ended::BesideKept(kept.await.unwrap_or(Ok(())))
+    Ended::DetailsKept(kept.await.unwrap_or(Ok(())))
 }
 
 /// Keeps what a credential can see.
@@ -118,8 +123,12 @@ pub(super) async fn keep_account(
     credential: Arc<str>,
     account: Account,
 ) -> Ended {
-    let kept = tokio::task::spawn_blocking(move || storage.save_account(&credential, &account));
-    Ended::BesideKept(kept.await.unwrap_or(Ok(())))
+    let name = Arc::clone(&credential);
+    let kept = tokio::task::spawn_blocking(move || storage.save_account(&name, &account));
+    Ended::AccountKept {
+        credential,
+        result: kept.await.unwrap_or(Ok(())),
+    }
 }
 
 /// Asks for names and limits. What is not told stays as it was `before`; nothing of it matters to

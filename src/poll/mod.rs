@@ -23,7 +23,7 @@ mod watch;
 
 pub use changes::{Change, Counts, KeyChange, between};
 pub use fleet::{Member, Plan};
-pub use round::{Manner, Report, read};
+pub use round::{Manner, Prepare, Report, read};
 pub use schedule::{Backoff, Schedule};
 pub use scheduler::{Command, Scheduler, Watcher};
 pub use storage::{Account, Deferred, Saved, Storage, StorageError, Stored};

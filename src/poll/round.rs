@@ -1,7 +1,8 @@
 //! A walk, once more if the keys do not add up, a second look at keys that are missing, and an
 //! inventory made of it.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,11 +11,11 @@ use tokio::time::Instant;
 use tracing::{debug, warn};
 
 use super::changes::{self, KeyChange};
-use super::walk::{Place, Walk, WalkError, walk};
-use crate::atlas::{ApiKey, Client, Endpoint, Problem, When};
+use super::walk::{Place, Walk, WalkError, record, walk};
+use crate::atlas::{ApiKey, Client, Endpoint, Members, Problem};
 use crate::clock::Clock;
-use crate::ids::{KeyId, OrgId, ProjectId};
-use crate::inventory::{Inventory, KeyRecord, Moment, unescape};
+use crate::ids::{KeyId, OrgId};
+use crate::inventory::{Draft, Inventory, unescape};
 
 /// Requests of one walk that are under way at once.
 const PAGES_AT_ONCE: usize = 4;
@@ -30,8 +31,31 @@ pub struct Manner {
     pub page_size: u32,
     /// A key that is used after not having been for so long counts as revived.
     pub revived_after: Duration,
+    /// Members that are read only for who exports them.
+    pub members: Members,
     /// The time of day.
     pub clock: Clock,
+    /// Makes of an inventory, before it is shown, what scrapes will need of it.
+    pub prepare: Prepare,
+}
+
+/// See [`Manner::prepare`]. Called on a thread that may be kept busy.
+#[derive(Clone)]
+pub struct Prepare(pub Arc<MakeReady>);
+
+/// Makes something of an inventory.
+type MakeReady = dyn Fn(&Arc<Inventory>) + Send + Sync;
+
+impl Default for Prepare {
+    fn default() -> Self {
+        Self(Arc::new(|_| {}))
+    }
+}
+
+impl fmt::Debug for Prepare {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Prepare")
+    }
 }
 
 /// What a complete round has found.
@@ -65,9 +89,10 @@ pub async fn read(
         client,
         org,
         size: manner.page_size,
+        members: manner.members,
         pages: 0,
         requests: 0,
-        seen_before: HashSet::new(),
+        seen_before: Draft::default(),
     };
     let mut found = round.settled_walk().await?;
     if let Some(previous) = &previous {
@@ -76,19 +101,19 @@ pub async fn read(
     let (pages, requests) = (round.pages, round.requests);
     log_malformed(org, &found);
     let times = (begun_at, manner.clock.now());
-    let (owner, revived_after) = (org.clone(), manner.revived_after);
+    let (owner, manner) = (org.clone(), manner.clone());
     // sorting and rendering a million keys is no work for a thread that serves scrapes
     let made = tokio::task::spawn_blocking(move || {
         let dropped = dropped(&found.malformed);
-        let records = found.keys.into_iter().map(record).collect();
         let known = previous
             .as_ref()
             .map_or(&[][..], |previous| previous.counts());
-        let inventory = Inventory::new(owner, times, records, dropped, known);
+        let inventory = Arc::new(found.keys.finish(owner, times, dropped, known));
+        (manner.prepare.0)(&inventory);
         let changes = previous.map_or_else(Vec::new, |previous| {
-            changes::between(&previous, &inventory, revived_after)
+            changes::between(&previous, &inventory, manner.revived_after)
         });
-        (Arc::new(inventory), changes)
+        (inventory, changes)
     });
     let (inventory, changes) = made.await.map_err(|_| bug())?;
     Ok(Report {
@@ -115,16 +140,17 @@ struct Round<'a> {
     client: &'a Client,
     org: &'a OrgId,
     size: u32,
+    members: Members,
     pages: u32,
     requests: u32,
-    /// Ids that walks before the last one have seen.
-    seen_before: HashSet<String>,
+    /// What a walk before the last one has seen.
+    seen_before: Draft,
 }
 
 impl Round<'_> {
     async fn walk(&mut self) -> Result<Walk, WalkError> {
         let found = walk(
-            |page| self.client.keys(self.org, page, self.size),
+            |page| self.client.keys(self.org, page, self.size, self.members),
             self.size,
             PAGES_AT_ONCE,
         )
@@ -141,7 +167,7 @@ impl Round<'_> {
             return Ok(first);
         }
         debug!(%org, pages = first.pages, "the keys do not add up, most likely because some were created or deleted on the way; once more");
-        self.seen_before = first.keys.into_iter().map(|key| key.id).collect();
+        self.seen_before = first.keys;
         let second = self.walk().await?;
         if !second.settled {
             warn!(%org, pages = self.pages, "the keys do not add up in a second walk either; showing what it says, repeats merged");
@@ -163,41 +189,34 @@ impl Round<'_> {
         let few = missing.len() <= FEW.min(found.pages as usize);
         debug!(org = %self.org, keys = missing.len(), one_by_one = few, "keys are missing; a second look");
         if few && let Some(still_there) = self.ask_for(&missing).await {
-            found.keys.extend(still_there);
+            for key in still_there {
+                found.keys.put(&record(key));
+            }
             return Ok(found);
         }
-        let again = self.walk().await?;
-        let mut keys: HashMap<String, ApiKey> = found
-            .keys
-            .into_iter()
-            .map(|key| (key.id.clone(), key))
-            .collect();
+        let mut again = self.walk().await?;
         // what either walk has seen is there; the later one knows better what it looks like
-        keys.extend(again.keys.into_iter().map(|key| (key.id.clone(), key)));
-        Ok(Walk {
-            keys: keys.into_values().collect(),
-            ..again
-        })
+        again.keys.complete_with(&found.keys);
+        Ok(again)
     }
 
     fn missing(&self, found: &Walk, previous: &Inventory) -> Vec<KeyId> {
-        let there: HashSet<&str> = found.keys.iter().map(|key| key.id.as_str()).collect();
         // a walk that was not believed is no look at a key that it has seen
         let looked_twice =
             |id: &str| !self.seen_before.is_empty() && !self.seen_before.contains(id);
         previous
             .keys()
-            .map(|key| unescape(key.escaped("api_key_id")))
-            .filter(|id| !there.contains(&**id) && !looked_twice(id))
+            .map(|key| unescape(key.id()))
+            .filter(|id| !found.keys.contains(id) && !looked_twice(id))
             .map(|id| KeyId::new(id.into_owned()))
             .collect()
     }
 
     /// Those of `missing` that Atlas still knows; none when it does not say for each of them.
     async fn ask_for(&mut self, missing: &[KeyId]) -> Option<Vec<ApiKey>> {
-        let (client, org) = (self.client, self.org);
+        let (client, org, members) = (self.client, self.org, self.members);
         let mut answers = stream::iter(missing.to_vec())
-            .map(|id| async move { client.key(org, &id).await })
+            .map(|id| async move { client.key(org, &id, members).await })
             .buffer_unordered(PAGES_AT_ONCE);
         let mut still_there = Vec::new();
         while let Some(answer) = answers.next().await {
@@ -235,26 +254,4 @@ fn dropped(malformed: &[Place]) -> u64 {
         .map(|place| (place.page, place.malformed.index))
         .collect();
     places.len() as u64
-}
-
-fn record(key: ApiKey) -> KeyRecord {
-    KeyRecord {
-        id: KeyId::new(key.id),
-        project: ProjectId::new(key.project.unwrap_or_default()),
-        name: key.name.unwrap_or_default(),
-        status: key.status.unwrap_or_default(),
-        cloud: key.cloud.unwrap_or_default(),
-        geography: key.geography.unwrap_or_default(),
-        endpoint: key.endpoint.unwrap_or_default(),
-        created: moment(key.created),
-        last_used: moment(key.last_used),
-    }
-}
-
-fn moment(when: When) -> Moment {
-    match when {
-        When::At(at) => Moment::At(at),
-        When::Missing => Moment::Missing,
-        When::Broken => Moment::Unreadable,
-    }
 }

@@ -5,13 +5,14 @@
 //! shorter than asked for. A short page that does name a next one is no end: should Atlas ever
 //! cut pages shorter than asked for, the rest must not be taken for deleted.
 
-use std::collections::HashMap;
 use std::future::Future;
 
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesOrdered;
 
-use crate::atlas::{ApiKey, Endpoint, Error, KeyPage, Malformed, Next, Problem};
+use crate::atlas::{ApiKey, Endpoint, Error, KeyPage, Malformed, Next, Problem, When};
+use crate::ids::{KeyId, ProjectId};
+use crate::inventory::{Draft, KeyKind, KeyRecord, Moment, Put};
 
 /// Where something stood: page from 1, place on the page from 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,7 +27,7 @@ pub struct Place {
 #[derive(Debug, Default)]
 pub struct Walk {
     /// Every key once; of a key that came twice, what the later page said.
-    pub keys: Vec<ApiKey>,
+    pub keys: Draft,
     /// What could not be used.
     pub malformed: Vec<Place>,
     /// Pages read.
@@ -85,8 +86,7 @@ where
 /// What the pages so far have said.
 struct Book {
     size: u32,
-    keys: Vec<ApiKey>,
-    places: HashMap<String, usize>,
+    keys: Draft,
     malformed: Vec<Place>,
     pages: u32,
     expected: u32,
@@ -101,8 +101,7 @@ impl Book {
     fn new(size: u32) -> Self {
         Self {
             size: size.max(1),
-            keys: Vec::new(),
-            places: HashMap::new(),
+            keys: Draft::default(),
             malformed: Vec::new(),
             pages: 0,
             expected: 1,
@@ -134,7 +133,7 @@ impl Book {
         let known = self.keys.len();
         let usable = answer.keys.len();
         for key in answer.keys {
-            self.keep(key);
+            self.repeats += u64::from(self.keys.put(&record(key)) == Put::Again);
         }
         if self.ended {
             return Ok(());
@@ -150,17 +149,6 @@ impl Book {
             ));
         }
         Ok(())
-    }
-
-    fn keep(&mut self, key: ApiKey) {
-        let known = self.places.get(&key.id);
-        if let Some(known) = known.and_then(|place| self.keys.get_mut(*place)) {
-            self.repeats += 1;
-            *known = key;
-        } else {
-            self.places.insert(key.id.clone(), self.keys.len());
-            self.keys.push(key);
-        }
     }
 
     fn count(&mut self, total: Option<u64>) {
@@ -179,5 +167,32 @@ impl Book {
             malformed: self.malformed,
             pages: self.pages,
         }
+    }
+}
+
+/// A key as it goes into an inventory.
+pub(super) fn record(key: ApiKey) -> KeyRecord {
+    KeyRecord {
+        id: KeyId::new(key.id),
+        project: ProjectId::new(key.project.unwrap_or_default()),
+        name: key.name.unwrap_or_default(),
+        masked_secret: key.masked_secret.unwrap_or_default(),
+        kind: KeyKind {
+            status: key.status.unwrap_or_default(),
+            cloud: key.cloud.unwrap_or_default(),
+            geography: key.geography.unwrap_or_default(),
+            endpoint: key.endpoint.unwrap_or_default(),
+            created_by: key.created_by.unwrap_or_default(),
+        },
+        created: moment(key.created),
+        last_used: moment(key.last_used),
+    }
+}
+
+fn moment(when: When) -> Moment {
+    match when {
+        When::At(at) => Moment::At(at),
+        When::Missing => Moment::Missing,
+        When::Broken => Moment::Unreadable,
     }
 }

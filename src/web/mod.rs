@@ -3,8 +3,10 @@
 
 mod listen;
 mod routes;
+mod scrapes;
 mod settings;
 
 pub use listen::{BindError, bind, serve};
 pub use routes::{App, router};
+pub use scrapes::Scrapes;
 pub use settings::{Reload, Settings, SharedSettings};

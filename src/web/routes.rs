@@ -1,21 +1,19 @@
 //! The routes.
 
-use std::convert::Infallible;
 use std::fmt::Write as _;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::body::{Body, Bytes};
 use axum::extract::State;
-use axum::http::{HeaderName, HeaderValue, Method, StatusCode, Uri, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use futures_util::stream;
 
-use super::settings::{Reload, SharedSettings};
+use super::scrapes::{self, Scrapes};
+use super::settings::{Reload, Settings, SharedSettings};
 use crate::clock::Clock;
 use crate::inventory::Shelf;
-use crate::metrics::{Exposition, Own, TEXT_CONTENT_TYPE};
+use crate::metrics::{Exposition, Format, Gathered, Own, Scene};
 
 /// What the routes answer from. Shared by all requests.
 pub struct App {
@@ -25,6 +23,8 @@ pub struct App {
     pub shelf: Arc<Shelf>,
     /// The settings in force.
     pub settings: Arc<SharedSettings>,
+    /// What scrapes share.
+    pub scrapes: Scrapes,
     /// Who takes up a new configuration.
     pub control: Arc<dyn Reload>,
     /// The time of a scrape.
@@ -32,17 +32,12 @@ pub struct App {
 }
 
 impl App {
-    /// A scrape that begins now.
-    pub fn exposition(&self) -> Exposition {
-        let settings = self.settings.get();
-        // before the inventories, see there
-        let own = self.own.gather();
-        Exposition::new(
-            own,
-            self.shelf.shown(settings.max_staleness),
-            Arc::clone(&settings.thresholds),
-            self.clock.now(),
-        )
+    /// A scrape that begins now, with the exporter's own metrics as they were gathered before the
+    /// inventories were looked at.
+    pub fn exposition(&self, settings: &Settings, format: Format, own: Gathered) -> Exposition {
+        let shown = self.shelf.shown(settings.max_staleness);
+        let selection = Arc::clone(&settings.selection);
+        Exposition::new(format, own, Scene::new(shown, selection, self.clock.now()))
     }
 }
 
@@ -58,33 +53,25 @@ pub fn router(app: Arc<App>) -> Router {
 }
 
 /// The path of the metrics can change at a reload, and no router's table can.
-async fn by_path(State(app): State<Arc<App>>, method: Method, uri: Uri) -> Response {
+async fn by_path(
+    State(app): State<Arc<App>>,
+    method: Method,
+    uri: Uri,
+    headers: HeaderMap,
+) -> Response {
     let settings = app.settings.get();
     if uri.path() != settings.telemetry_path {
         let text = "There is nothing here; / has the links.\n";
         return (StatusCode::NOT_FOUND, text).into_response();
     }
     match method {
-        Method::GET => metrics(app.exposition()),
-        Method::HEAD => metrics_head().into_response(),
+        Method::GET | Method::HEAD => scrapes::answer(&app, &settings, &method, &headers),
         _ => (
             StatusCode::METHOD_NOT_ALLOWED,
             [(header::ALLOW, "GET,HEAD")],
         )
             .into_response(),
     }
-}
-
-fn metrics_head() -> [(HeaderName, &'static str); 1] {
-    [(header::CONTENT_TYPE, TEXT_CONTENT_TYPE)]
-}
-
-fn metrics(exposition: Exposition) -> Response {
-    let pieces = stream::unfold(exposition, async |mut exposition| {
-        let piece = exposition.next_piece()?;
-        Some((Ok::<_, Infallible>(Bytes::from(piece)), exposition))
-    });
-    (metrics_head(), Body::from_stream(pieces)).into_response()
 }
 
 async fn reload(State(app): State<Arc<App>>) -> Response {

@@ -1,23 +1,44 @@
 //! What the routes are told of the configuration, and may be told anew at a reload.
 
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 
-use crate::metrics::Threshold;
+use crate::metrics::{Format, Selection};
 
 /// What the routes answer by.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Settings {
-    /// Thresholds of the idle roll-up.
-    pub thresholds: Arc<[Threshold]>,
+    /// What is shown of the keys.
+    pub selection: Arc<Selection>,
+    /// Scrapes that are served at once.
+    pub max_requests: usize,
+    /// The forms that were asked for packed, each a bit: what they need of an inventory is made
+    /// ready with it.
+    pub packed: AtomicU8,
     /// The path of the metrics.
     pub telemetry_path: String,
     /// Past which age an inventory is not shown; zero for never.
     pub max_staleness: Duration,
     /// Whether a request may ask for a reload.
     pub lifecycle: bool,
+}
+
+impl Settings {
+    /// Somebody has asked for this form packed.
+    pub(super) fn packs(&self, format: Format) {
+        self.packed.fetch_or(1 << format as u8, Ordering::Relaxed);
+    }
+
+    /// The forms that somebody has asked for packed.
+    pub fn packed_formats(&self) -> impl Iterator<Item = Format> {
+        let packed = self.packed.load(Ordering::Relaxed);
+        Format::ALL
+            .into_iter()
+            .filter(move |format| packed & (1 << *format as u8) != 0)
+    }
 }
 
 /// The settings in force. The lock is held for a pointer copy only.

@@ -9,6 +9,7 @@ use atlas_ai_keys_exporter::clock::Clock;
 use atlas_ai_keys_exporter::config::Config;
 use atlas_ai_keys_exporter::credentials::Environment;
 use atlas_ai_keys_exporter::exporter::{Control, Exporter, Load, Surroundings};
+use atlas_ai_keys_exporter::metrics::Format;
 use atlas_ai_keys_exporter::sim::{Asked, SimConfig, SimEndpoint, SimHandle};
 use atlas_ai_keys_exporter::web::App;
 use jiff::Timestamp;
@@ -71,7 +72,9 @@ impl Simulated {
     }
 
     pub fn scrape(&self) -> Scrape {
-        Scrape::parse(&String::from_utf8(self.app.exposition().whole()).unwrap())
+        let (settings, own) = (self.app.settings.get(), self.app.own.gather());
+        let exposition = self.app.exposition(&settings, Format::Text, own);
+        Scrape::parse(&String::from_utf8(exposition.whole()).unwrap())
     }
 
     /// What readiness answers, as `/-/ready` does.

@@ -41,10 +41,23 @@ pub struct ApiKey {
     pub geography: Option<String>,
     /// `endpoint`.
     pub endpoint: Option<String>,
+    /// `createdBy`, a person's name; none unless it was asked for.
+    pub created_by: Option<String>,
+    /// `maskedSecret`; none unless it was asked for.
+    pub masked_secret: Option<String>,
     /// `createdAt`.
     pub created: When,
     /// `lastUsedAt`.
     pub last_used: When,
+}
+
+/// Members of a key that are read only for who exports them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Members {
+    /// `createdBy`.
+    pub created_by: bool,
+    /// `maskedSecret`.
+    pub masked_secret: bool,
 }
 
 /// A key, or a member of one, that cannot be used.
@@ -87,7 +100,7 @@ pub struct KeyPage {
 /// # Errors
 /// [`Problem::Invalid`] when the body is no JSON object with `results`. It says where, and
 /// nothing of the body.
-pub(in crate::atlas) fn page(body: &[u8]) -> Result<KeyPage, Problem> {
+pub(in crate::atlas) fn page(body: &[u8], members: Members) -> Result<KeyPage, Problem> {
     let body: PageBody = parse(body, "it is no page with results")?;
     let mut page = KeyPage {
         keys: Vec::with_capacity(body.results.len()),
@@ -104,7 +117,7 @@ pub(in crate::atlas) fn page(body: &[u8]) -> Result<KeyPage, Problem> {
         let mut report = |what| page.malformed.push(Malformed { index, what });
         match result {
             RawResult::Key(raw) => {
-                if let Some(key) = raw.key(&mut report) {
+                if let Some(key) = raw.key(members, &mut report) {
                     page.keys.push(key);
                 }
             }
@@ -118,9 +131,9 @@ pub(in crate::atlas) fn page(body: &[u8]) -> Result<KeyPage, Problem> {
 ///
 /// # Errors
 /// [`Problem::Invalid`] when the body is no JSON object with an `apiKeyId`.
-pub(in crate::atlas) fn key(body: &[u8]) -> Result<ApiKey, Problem> {
+pub(in crate::atlas) fn key(body: &[u8], members: Members) -> Result<ApiKey, Problem> {
     let raw: RawKey = parse(body, "it is no key")?;
-    raw.key(&mut |_| {})
+    raw.key(members, &mut |_| {})
         .ok_or_else(|| Problem::Invalid("it is a key without an apiKeyId".to_owned()))
 }
 
@@ -150,12 +163,14 @@ struct RawKey {
     cloud: Text,
     geography: Text,
     endpoint: Text,
+    created_by: Text,
+    masked_secret: Text,
     created_at: Text,
     last_used_at: Text,
 }
 
 impl RawKey {
-    fn key(self, report: &mut impl FnMut(&'static str)) -> Option<ApiKey> {
+    fn key(self, members: Members, report: &mut impl FnMut(&'static str)) -> Option<ApiKey> {
         let Text::Is(id) = self.api_key_id else {
             report("it has no apiKeyId");
             return None;
@@ -180,6 +195,14 @@ impl RawKey {
             cloud: text(self.cloud, "its cloud is no text"),
             geography: text(self.geography, "its geography is no text"),
             endpoint: text(self.endpoint, "its endpoint is no text"),
+            created_by: members
+                .created_by
+                .then(|| text(self.created_by, "its createdBy is no text"))
+                .flatten(),
+            masked_secret: members
+                .masked_secret
+                .then(|| text(self.masked_secret, "its maskedSecret is no text"))
+                .flatten(),
             ..ApiKey::default()
         };
         key.created = self.created_at.time();
@@ -229,7 +252,7 @@ mod tests {
 
     #[test]
     fn the_documented_example_is_read_without_its_secret() {
-        let page = page(EXAMPLE.as_bytes()).expect("a page");
+        let page = page(EXAMPLE.as_bytes(), Members::default()).expect("a page");
         assert_eq!(
             (page.results, page.next, page.total),
             (1, Next::NotLinked, Some(42))
@@ -242,6 +265,24 @@ mod tests {
         assert!(
             !format!("{page:?}").contains("al-"),
             "neither the secret nor its masked form is kept"
+        );
+    }
+
+    #[test]
+    fn members_that_are_personal_are_read_for_who_asks() {
+        let members = Members {
+            created_by: true,
+            masked_secret: true,
+        };
+        let key = page(EXAMPLE.as_bytes(), members)
+            .expect("a page")
+            .keys
+            .remove(0);
+        assert_eq!(key.created_by.as_deref(), Some("John Doe"));
+        assert_eq!(key.masked_secret.as_deref(), Some("al-****odu2"));
+        assert!(
+            !format!("{key:?}").contains("al-jZ"),
+            "and the secret for nobody"
         );
     }
 
@@ -276,7 +317,7 @@ mod tests {
     fn what_cannot_be_used_is_reported_with_its_place() {
         let body = r#"{"results":[{"apiKeyId":"good"},{"name":"no id"},null,7,"x",[1],{"apiKeyId":""},
             {"apiKeyId":"odd","name":5,"status":{"a":1},"groupId":["b"],"lastUsedAt":12,"createdAt":"never"}]}"#;
-        let page = page(body.as_bytes()).expect("a page");
+        let page = page(body.as_bytes(), Members::default()).expect("a page");
         assert_eq!(
             (page.results, page.next, page.total),
             (8, Next::Unknown, None)
@@ -315,7 +356,7 @@ mod tests {
                 Some(0),
             ),
         ] {
-            let page = page(body.as_bytes()).expect(body);
+            let page = page(body.as_bytes(), Members::default()).expect(body);
             assert_eq!((page.next, page.total), (next, total), "{body}");
         }
     }
@@ -332,7 +373,7 @@ mod tests {
             r#"{"results":"al-secret"}"#,
             r#"{"results":[{"secret":"al-"#,
         ] {
-            let problem = page(body.as_bytes()).expect_err(body);
+            let problem = page(body.as_bytes(), Members::default()).expect_err(body);
             assert!(matches!(problem, Problem::Invalid(_)));
             assert!(!problem.to_string().contains("al-"), "{problem}");
         }

@@ -6,7 +6,7 @@ mod lists;
 
 use serde::de::DeserializeOwned;
 
-pub use keys::{ApiKey, KeyPage, Malformed, Next, When};
+pub use keys::{ApiKey, KeyPage, Malformed, Members, Next, When};
 pub use lists::{ListedOrg, ModelLimit, Project};
 
 pub(super) use keys::{key, page};

@@ -8,6 +8,7 @@ use tokio::time::Instant;
 use tracing::{info, warn};
 
 use super::super::changes::KeyChange;
+use super::super::fleet::Keeping;
 use super::super::jobs::{self, Ended};
 use super::super::round::Report;
 use super::super::storage::{Deferred, StorageError};
@@ -57,7 +58,17 @@ impl Scheduler {
                 }
                 self.set_paces();
             }
-            Ended::BesideKept(result) => self.kept(result),
+            Ended::DetailsKept(result) => self.kept(result),
+            Ended::AccountKept { credential, result } => {
+                self.kept(result);
+                let scout = self.fleet.get(&credential);
+                let more = scout.is_some_and(|scout| {
+                    std::mem::replace(&mut scout.keeping, Keeping::Not) == Keeping::Again
+                });
+                if more {
+                    self.keep_account(&credential);
+                }
+            }
             Ended::Closed => {}
         }
         self.close_retired();
@@ -198,6 +209,12 @@ impl Scheduler {
         else {
             return;
         };
+        // one at a time: two at once could leave the older of them
+        if scout.keeping != Keeping::Not {
+            scout.keeping = Keeping::Again;
+            return;
+        }
+        scout.keeping = Keeping::UnderWay;
         let (name, account) = (Arc::clone(scout.member.client.name()), scout.account());
         self.jobs.spawn(jobs::keep_account(storage, name, account));
     }
@@ -223,7 +240,7 @@ impl Scheduler {
 /// Counts changes, and writes each into the log: an audit trail.
 fn count(org: &OrgId, changes: &[KeyChange], watch: &mut Watch, watcher: &dyn Watcher) {
     for change in changes {
-        info!(%org, project = change.project, key = change.key, change = change.change.as_str(), "key changed");
+        info!(%org, project = %change.project, key = change.key, change = change.change.as_str(), "key changed");
         *watch
             .counts
             .entry(change.change.as_str().to_owned())

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::super::changes::Counts;
 use super::file::Unfit;
 use crate::ids::{KeyId, OrgId, ProjectId};
-use crate::inventory::{Inventory, KeyRecord, Moment, StatusCount};
+use crate::inventory::{Draft, Inventory, KeyKind, KeyRecord, Moment, StatusCount};
 
 const FORMAT: &str = "atlas-ai-keys-exporter inventory";
 const VERSION: u32 = 1;
@@ -73,6 +73,10 @@ struct Line {
     geography: String,
     #[serde(skip_serializing_if = "String::is_empty")]
     endpoint: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    created_by: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    masked_secret: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     created: Option<Timestamp>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -143,10 +147,12 @@ fn line(record: KeyRecord) -> Line {
         id: record.id.as_str().to_owned(),
         project: record.project.as_str().to_owned(),
         name: record.name,
-        status: record.status,
-        cloud: record.cloud,
-        geography: record.geography,
-        endpoint: record.endpoint,
+        status: record.kind.status,
+        cloud: record.kind.cloud,
+        geography: record.kind.geography,
+        endpoint: record.kind.endpoint,
+        created_by: record.kind.created_by,
+        masked_secret: record.masked_secret,
         created: time(record.created),
         last_used: time(record.last_used),
         last_used_unreadable: record.last_used == Moment::Unreadable,
@@ -158,10 +164,14 @@ fn record(line: Line) -> KeyRecord {
         id: KeyId::new(line.id),
         project: ProjectId::new(line.project),
         name: line.name,
-        status: line.status,
-        cloud: line.cloud,
-        geography: line.geography,
-        endpoint: line.endpoint,
+        masked_secret: line.masked_secret,
+        kind: KeyKind {
+            status: line.status,
+            cloud: line.cloud,
+            geography: line.geography,
+            endpoint: line.endpoint,
+            created_by: line.created_by,
+        },
         created: line.created.map_or(Moment::Missing, Moment::At),
         last_used: match line.last_used {
             Some(at) => Moment::At(at),
@@ -219,10 +229,9 @@ pub(super) fn read(input: impl BufRead, org: &OrgId) -> Result<Stored, Unfit> {
     if head.org != org.as_str() {
         return Err("it is of another organization".to_owned());
     }
-    // what the head says is believed only as far as the lines bear it out
-    let mut records = Vec::with_capacity(head.keys.min(1 << 20));
+    let mut keys = Draft::default();
     for _ in 0..head.keys {
-        records.push(record(lines.parse()?));
+        keys.put(&record(lines.parse()?));
     }
     let (text, sum) = lines.next()?;
     let foot: Foot = serde_json::from_slice(text).map_err(|_| "it is damaged".to_owned())?;
@@ -240,7 +249,7 @@ pub(super) fn read(input: impl BufRead, org: &OrgId) -> Result<Stored, Unfit> {
         .collect();
     let times = (head.begun_at, head.read_at);
     Ok(Stored {
-        inventory: Inventory::new(org.clone(), times, records, head.dropped, &known),
+        inventory: keys.finish(org.clone(), times, head.dropped, &known),
         requests: head.requests,
         counts: head.changes.into_owned(),
     })
@@ -263,10 +272,14 @@ mod tests {
             id: KeyId::new(id),
             project: ProjectId::new("p"),
             name: "a \"name\"\nof two lines \\".into(),
-            status: "ACTIVE".into(),
+            kind: KeyKind {
+                status: "ACTIVE".into(),
+                created_by: "Ada".into(),
+                ..KeyKind::default()
+            },
+            masked_secret: "al-****odu2".into(),
             created: Moment::At(at(5)),
             last_used,
-            ..KeyRecord::default()
         };
         let records = vec![
             record("a", Moment::At(at(7))),

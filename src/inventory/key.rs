@@ -1,0 +1,199 @@
+//! One key: as it goes in, and as it is looked at.
+
+use std::borrow::Cow;
+
+use jiff::Timestamp;
+
+use super::labels::unescape;
+use crate::ids::{KeyId, ProjectId};
+
+/// A moment that Atlas may have left out, or written in a way that nobody can read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Moment {
+    /// Atlas gave this time.
+    At(Timestamp),
+    /// Atlas gave null or nothing: for `lastUsedAt`, the key was never used.
+    #[default]
+    Missing,
+    /// Atlas gave something that is no time, so nothing is known.
+    Unreadable,
+}
+
+/// One key, as it goes into an inventory. Texts that Atlas left out are empty, which in
+/// Prometheus is the same as a label that is not there.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct KeyRecord {
+    /// `apiKeyId`.
+    pub id: KeyId,
+    /// `groupId`.
+    pub project: ProjectId,
+    /// `name`.
+    pub name: String,
+    /// `maskedSecret`; empty unless it is exported.
+    pub masked_secret: String,
+    /// What many keys have in common.
+    pub kind: KeyKind,
+    /// `createdAt`.
+    pub created: Moment,
+    /// `lastUsedAt`.
+    pub last_used: Moment,
+}
+
+/// Members whose values many keys share.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct KeyKind {
+    /// `status`.
+    pub status: String,
+    /// `cloud`.
+    pub cloud: String,
+    /// `geography`.
+    pub geography: String,
+    /// `endpoint`.
+    pub endpoint: String,
+    /// `createdBy`; empty unless it is exported.
+    pub created_by: String,
+}
+
+/// A moment in 8 bytes: microseconds since the Unix epoch, or one of two values that no time has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Packed(i64);
+
+impl Packed {
+    const MISSING: Self = Self(i64::MIN);
+    const UNREADABLE: Self = Self(i64::MIN + 1);
+
+    pub(super) fn new(moment: Moment) -> Self {
+        match moment {
+            Moment::At(at) => Self(at.as_microsecond()),
+            Moment::Missing => Self::MISSING,
+            Moment::Unreadable => Self::UNREADABLE,
+        }
+    }
+
+    pub(super) fn micros(self) -> Option<i64> {
+        (self > Self::UNREADABLE).then_some(self.0)
+    }
+
+    fn moment(self) -> Moment {
+        match self {
+            Self::MISSING => Moment::Missing,
+            Self::UNREADABLE => Moment::Unreadable,
+            Self(micros) => {
+                Timestamp::from_microsecond(micros).map_or(Moment::Unreadable, Moment::At)
+            }
+        }
+    }
+}
+
+/// What an inventory or a draft holds of a key; its texts stand in the arena, one after the other.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Key {
+    pub(super) start: u32,
+    pub(super) id: u16,
+    pub(super) name: u16,
+    pub(super) masked_secret: u16,
+    pub(super) kind: u32,
+    pub(super) created: Packed,
+    pub(super) last_used: Packed,
+}
+
+impl Key {
+    /// Since when the key is idle, in microseconds: its last use, or its creation when it was
+    /// never used.
+    pub(super) fn idle_since(&self) -> Option<i64> {
+        match self.last_used {
+            Packed::MISSING => self.created.micros(),
+            used => used.micros(),
+        }
+    }
+
+    /// The parts of its text: id, name and masked secret.
+    pub(super) fn texts<'a>(&self, arena: &'a str) -> [&'a str; 3] {
+        let mut at = self.start as usize;
+        [self.id, self.name, self.masked_secret].map(|length| {
+            let end = at + usize::from(length);
+            let text = arena.get(at..end).unwrap_or_default();
+            at = end;
+            text
+        })
+    }
+}
+
+/// One key of an [`super::Inventory`]. Texts are escaped as in a label of the text formats.
+#[derive(Debug, Clone, Copy)]
+pub struct KeyView<'a> {
+    pub(super) key: &'a Key,
+    pub(super) arena: &'a str,
+    pub(super) project: &'a ProjectId,
+    pub(super) kind: &'a KeyKind,
+}
+
+impl<'a> KeyView<'a> {
+    /// `apiKeyId`, escaped.
+    pub fn id(&self) -> &'a str {
+        self.key.texts(self.arena)[0]
+    }
+
+    /// `name`, escaped.
+    pub fn name(&self) -> &'a str {
+        self.key.texts(self.arena)[1]
+    }
+
+    /// `maskedSecret`, escaped; empty unless it is exported.
+    pub fn masked_secret(&self) -> &'a str {
+        self.key.texts(self.arena)[2]
+    }
+
+    /// The project.
+    pub fn project(&self) -> &'a ProjectId {
+        self.project
+    }
+
+    /// What it has in common with many others.
+    pub fn kind(&self) -> &'a KeyKind {
+        self.kind
+    }
+
+    /// The place of [`KeyView::kind`] in [`super::Inventory::kinds`].
+    pub fn kind_index(&self) -> usize {
+        self.key.kind as usize
+    }
+
+    /// `createdAt`, in microseconds since the Unix epoch.
+    pub fn created(&self) -> Option<i64> {
+        self.key.created.micros()
+    }
+
+    /// `lastUsedAt`, in microseconds since the Unix epoch; none for a key that was never used.
+    pub fn last_used(&self) -> Option<i64> {
+        self.key.last_used.micros()
+    }
+
+    /// `lastUsedAt`, or `createdAt` for a key that was never used, in microseconds since the Unix
+    /// epoch.
+    pub fn idle_since(&self) -> Option<i64> {
+        self.key.idle_since()
+    }
+
+    /// Whether `lastUsedAt` is set; none when it could not be read.
+    pub fn used(&self) -> Option<bool> {
+        match self.key.last_used {
+            Packed::UNREADABLE => None,
+            used => Some(used != Packed::MISSING),
+        }
+    }
+
+    /// The key as it went in.
+    pub fn record(&self) -> KeyRecord {
+        let [id, name, masked_secret] = self.key.texts(self.arena).map(unescape);
+        KeyRecord {
+            id: KeyId::new(Cow::into_owned(id)),
+            project: self.project.clone(),
+            name: name.into_owned(),
+            masked_secret: masked_secret.into_owned(),
+            kind: self.kind.clone(),
+            created: self.key.created.moment(),
+            last_used: self.key.last_used.moment(),
+        }
+    }
+}

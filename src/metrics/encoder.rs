@@ -1,0 +1,90 @@
+//! What the three forms have in common, so that every family is written by the same code.
+
+use super::catalogue::Kind;
+use super::number;
+use crate::ids::{OrgId, ProjectId};
+
+/// A value before it is put into a form.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) enum Value {
+    /// A whole number.
+    Whole(u64),
+    /// Seconds, in microseconds.
+    Micros(i64),
+    /// Seconds, in milliseconds.
+    Millis(i64),
+    /// Any number.
+    Float(f64),
+}
+
+impl Value {
+    /// Appends it as the text formats write it.
+    pub(super) fn write(self, out: &mut Vec<u8>) {
+        match self {
+            Self::Whole(number) => number::whole(out, number),
+            Self::Micros(micros) => number::micros(out, micros),
+            Self::Millis(millis) => number::millis(out, millis),
+            Self::Float(float) => number::float(out, float),
+        }
+    }
+
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "53 bits, as Prometheus itself has them"
+    )]
+    pub(super) fn float(self) -> f64 {
+        match self {
+            Self::Whole(number) => number as f64,
+            Self::Micros(micros) => micros as f64 / 1e6,
+            Self::Millis(millis) => millis as f64 / 1e3,
+            Self::Float(float) => float,
+        }
+    }
+}
+
+/// What a family's head says.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Head<'a> {
+    pub(super) name: &'a str,
+    pub(super) help: &'a str,
+    pub(super) kind: Kind,
+}
+
+/// A histogram.
+pub(super) struct Buckets<'a> {
+    /// Upper bound and cumulative count of each bucket; the last may be infinite.
+    pub(super) bounds: &'a [(f64, u64)],
+    pub(super) sum: f64,
+    pub(super) count: u64,
+}
+
+/// A form of the exposition. Everything is appended to `out`.
+pub(super) trait Encoder {
+    /// Whether the head has to say how many bytes follow.
+    const SIZED: bool;
+
+    /// The head of a family whose samples take `body` bytes.
+    fn head(out: &mut Vec<u8>, head: Head<'_>, body: usize);
+
+    /// One sample of a family.
+    fn sample(out: &mut Vec<u8>, head: Head<'_>, labels: &[(&str, &str)], value: Value);
+
+    /// One histogram of a family.
+    fn histogram(out: &mut Vec<u8>, head: Head<'_>, labels: &[(&str, &str)], buckets: &Buckets<'_>);
+
+    /// What the samples of all keys of a project begin with.
+    fn prefix(head: Head<'_>, org: &OrgId, project: &ProjectId) -> Vec<u8>;
+
+    /// Labels that many keys share, as they stand behind a key's id.
+    fn shared_labels(out: &mut Vec<u8>, labels: &[(&str, &str)]);
+
+    /// A label of one key, whose value is escaped already, as it stands behind the key's id.
+    fn own_label(out: &mut Vec<u8>, name: &str, escaped: &str);
+
+    /// One sample of a key: the prefix, its id (escaped), labels that were made by the two
+    /// functions above, the value.
+    fn key(out: &mut Vec<u8>, prefix: &[u8], id: &str, labels: &[u8], value: Value);
+
+    /// What stands at the very end.
+    fn end(out: &mut Vec<u8>);
+}

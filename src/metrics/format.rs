@@ -1,0 +1,189 @@
+//! Which form of the exposition a scraper wants, by `Accept` and `Accept-Encoding` and their
+//! q-values (RFC 9110 §12), as Prometheus 2.x and 3.x send them.
+
+/// A form of the exposition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Format {
+    /// Prometheus' text format 0.0.4.
+    Text,
+    /// `OpenMetrics` 1.0.
+    OpenMetrics,
+    /// Delimited `io.prometheus.client.MetricFamily` messages.
+    Protobuf,
+}
+
+impl Format {
+    /// Every form.
+    pub const ALL: [Self; 3] = [Self::Text, Self::OpenMetrics, Self::Protobuf];
+
+    /// The answer's `Content-Type`.
+    pub fn content_type(self) -> &'static str {
+        match self {
+            Self::Text => "text/plain; version=0.0.4; charset=utf-8",
+            Self::OpenMetrics => "application/openmetrics-text; version=1.0.0; charset=utf-8",
+            Self::Protobuf => {
+                "application/vnd.google.protobuf; proto=io.prometheus.client.MetricFamily; encoding=delimited"
+            }
+        }
+    }
+
+    /// The form that `accept` wants most; text for who wants none of them, or says nothing.
+    pub fn wanted(accept: &str) -> Self {
+        let mut best = (0.0, Self::Text);
+        for (item, quality) in items(accept) {
+            if let Some(format) = Self::named(&item)
+                && quality > best.0
+            {
+                best = (quality, format);
+            }
+        }
+        best.1
+    }
+
+    fn named(item: &Item<'_>) -> Option<Self> {
+        let has = |name: &str, value: &str| {
+            item.parameters
+                .iter()
+                .any(|(n, v)| n.eq_ignore_ascii_case(name) && *v == value)
+        };
+        let given = |name: &str| {
+            item.parameters
+                .iter()
+                .any(|(n, _)| n.eq_ignore_ascii_case(name))
+        };
+        match item.name.to_ascii_lowercase().as_str() {
+            "application/vnd.google.protobuf"
+                if has("proto", "io.prometheus.client.MetricFamily")
+                    && has("encoding", "delimited") =>
+            {
+                Some(Self::Protobuf)
+            }
+            // 0.0.1 is a draft, which nobody asks for alone
+            "application/openmetrics-text" if has("version", "1.0.0") || !given("version") => {
+                Some(Self::OpenMetrics)
+            }
+            "text/plain" if has("version", "0.0.4") || !given("version") => Some(Self::Text),
+            "text/*" | "*/*" => Some(Self::Text),
+            _ => None,
+        }
+    }
+}
+
+/// Whether `accept_encoding` wants gzip, and not rather nothing of the kind.
+pub fn wants_gzip(accept_encoding: &str) -> bool {
+    let (mut gzip, mut identity, mut any) = (None, None, None);
+    for (item, quality) in items(accept_encoding) {
+        match item.name.to_ascii_lowercase().as_str() {
+            "gzip" | "x-gzip" => gzip = Some(quality),
+            "identity" => identity = Some(quality),
+            "*" => any = Some(quality),
+            _ => {}
+        }
+    }
+    let gzip = gzip.or(any).unwrap_or(0.0);
+    gzip > 0.0 && identity.is_none_or(|identity| gzip >= identity)
+}
+
+struct Item<'a> {
+    name: &'a str,
+    parameters: Vec<(&'a str, &'a str)>,
+}
+
+/// The items of a list, each with its quality; those that nobody could read are passed over.
+fn items(list: &str) -> impl Iterator<Item = (Item<'_>, f32)> {
+    list.split(',').filter_map(|item| {
+        let mut parts = item.split(';').map(str::trim);
+        let name = parts.next().filter(|name| !name.is_empty())?;
+        let mut quality = 1.0;
+        let mut parameters = Vec::new();
+        for part in parts {
+            let (key, value) = part.split_once('=').unwrap_or((part, ""));
+            let (key, value) = (key.trim(), value.trim().trim_matches('"'));
+            if key.eq_ignore_ascii_case("q") {
+                quality = value.parse().ok().filter(|q| (0.0..=1.0).contains(q))?;
+            } else {
+                parameters.push((key, value));
+            }
+        }
+        Some((Item { name, parameters }, quality))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_prometheus_sends_gets_what_it_wants() {
+        for (accept, expected) in [
+            // 2.42
+            (
+                "application/openmetrics-text;version=1.0.0,application/openmetrics-text;version=0.0.1;q=0.75,text/plain;version=0.0.4;q=0.5,*/*;q=0.1",
+                Format::OpenMetrics,
+            ),
+            // 2.42 with native histograms
+            (
+                "application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited,application/openmetrics-text;version=1.0.0;q=0.8,application/openmetrics-text;version=0.0.1;q=0.75,text/plain;version=0.0.4;q=0.5,*/*;q=0.1",
+                Format::Protobuf,
+            ),
+            // 3.x
+            (
+                "application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.6,application/openmetrics-text;version=0.0.1;q=0.5,text/plain;version=1.0.0;escaping=allow-utf-8;q=0.4,text/plain;version=0.0.4;q=0.3,*/*;q=0.2",
+                Format::OpenMetrics,
+            ),
+            // 3.x that prefers text
+            (
+                "text/plain;version=1.0.0;escaping=allow-utf-8;q=0.6,text/plain;version=0.0.4;q=0.5,application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.4,*/*;q=0.2",
+                Format::Text,
+            ),
+            ("", Format::Text),
+            ("*/*", Format::Text),
+            (
+                "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8",
+                Format::Text,
+            ),
+            ("application/json", Format::Text),
+            ("application/openmetrics-text; version=0.0.1", Format::Text),
+            (
+                "application/openmetrics-text; version=\"1.0.0\"",
+                Format::OpenMetrics,
+            ),
+            (
+                "application/openmetrics-text;version=1.0.0;q=0, text/plain",
+                Format::Text,
+            ),
+            (
+                "text/plain;q=0.5, application/openmetrics-text;q=0.9",
+                Format::OpenMetrics,
+            ),
+            ("application/vnd.google.protobuf", Format::Text),
+            (
+                "application/openmetrics-text;version=1.0.0;q=7",
+                Format::Text,
+            ),
+            (";;;,,=,q=", Format::Text),
+        ] {
+            assert_eq!(Format::wanted(accept), expected, "{accept}");
+        }
+    }
+
+    #[test]
+    fn gzip_is_for_who_wants_it() {
+        for (accept, expected) in [
+            ("gzip", true),
+            ("gzip, deflate, br", true),
+            ("deflate, gzip;q=0.5", true),
+            ("*", true),
+            ("gzip;q=0.8, identity;q=0.8", true),
+            ("", false),
+            ("identity", false),
+            ("identity;q=1, gzip;q=0", false),
+            ("gzip;q=0", false),
+            ("gzip;q=0, *", false),
+            ("gzip;q=0.2, identity;q=0.9", false),
+            ("br", false),
+        ] {
+            assert_eq!(wants_gzip(accept), expected, "{accept}");
+        }
+    }
+}

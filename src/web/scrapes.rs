@@ -1,0 +1,153 @@
+//! Answers to scrapes: in the form that the scraper wants, packed if it wants that, streamed.
+
+use std::collections::HashMap;
+use std::convert::Infallible;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use axum::body::{Body, Bytes};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use futures_util::stream;
+
+use super::routes::App;
+use super::settings::Settings;
+use crate::metrics::{
+    Batch, Broken, Chunk, Exposition, Format, Gathered, Scene, pack_end, pack_scene, wants_gzip,
+};
+
+/// What scrapes share.
+#[derive(Debug, Default)]
+pub struct Scrapes {
+    under_way: Arc<AtomicUsize>,
+    /// Of each form, what was packed last.
+    batches: Mutex<HashMap<Format, (Moment, Arc<Batch>)>>,
+}
+
+/// What is packed for one moment serves everybody who asks in that second, as long as the
+/// inventories and the settings are the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Moment {
+    second: i64,
+    generation: u64,
+    settings: usize,
+}
+
+/// One scrape under way, counted until it is dropped.
+struct Place(Arc<AtomicUsize>);
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Release);
+    }
+}
+
+impl Scrapes {
+    fn place(&self, most: usize) -> Option<Place> {
+        let before = self.under_way.fetch_add(1, Ordering::Acquire);
+        // given back when it is dropped, also if there was none
+        let place = Place(Arc::clone(&self.under_way));
+        (before < most).then_some(place)
+    }
+
+    fn batch(&self, app: &App, settings: &Arc<Settings>, format: Format) -> Arc<Batch> {
+        let now = app.clock.now();
+        let moment = Moment {
+            second: now.as_second(),
+            generation: app.shelf.generation(),
+            settings: Arc::as_ptr(settings) as usize,
+        };
+        let mut batches = self.batches.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((of, batch)) = batches.get(&format)
+            && *of == moment
+        {
+            return Arc::clone(batch);
+        }
+        let (batch, maker) = Batch::begin();
+        batches.insert(format, (moment, Arc::clone(&batch)));
+        let shown = app.shelf.shown(settings.max_staleness);
+        let scene = Scene::new(shown, Arc::clone(&settings.selection), now);
+        tokio::task::spawn_blocking(move || {
+            let sum = pack_scene(format, &scene, &mut |chunk| maker.put(chunk));
+            maker.finish(sum);
+        });
+        batch
+    }
+}
+
+fn list(headers: &HeaderMap, name: HeaderName) -> String {
+    let values: Vec<&str> = headers
+        .get_all(name)
+        .into_iter()
+        .filter_map(|value| value.to_str().ok())
+        .collect();
+    values.join(",")
+}
+
+/// Answers a scrape.
+pub(super) fn answer(
+    app: &App,
+    settings: &Arc<Settings>,
+    method: &Method,
+    headers: &HeaderMap,
+) -> Response {
+    let format = Format::wanted(&list(headers, header::ACCEPT));
+    let packed = wants_gzip(&list(headers, header::ACCEPT_ENCODING));
+    let content_type = HeaderValue::from_static(format.content_type());
+    let mut head = HeaderMap::new();
+    head.insert(header::CONTENT_TYPE, content_type);
+    head.insert(
+        header::VARY,
+        HeaderValue::from_static("Accept, Accept-Encoding"),
+    );
+    if packed {
+        head.insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+    }
+    if method == Method::HEAD {
+        return head.into_response();
+    }
+    let Some(place) = app.scrapes.place(settings.max_requests) else {
+        let text = "Too many scrapes at once; see --web.max-requests.\n";
+        return (StatusCode::SERVICE_UNAVAILABLE, text).into_response();
+    };
+    // before the inventories are looked at, see there
+    let own = app.own.gather();
+    let body = if packed {
+        settings.packs(format);
+        let batch = app.scrapes.batch(app, settings, format);
+        packed_body(format, own, batch, place)
+    } else {
+        plain_body(app.exposition(settings, format, own), place)
+    };
+    (head, body).into_response()
+}
+
+fn plain_body(exposition: Exposition, place: Place) -> Body {
+    let pieces = stream::unfold((exposition, place), async |(mut exposition, place)| {
+        loop {
+            let piece = exposition.next_piece()?;
+            if !piece.is_empty() {
+                let piece = Ok::<_, Infallible>(Bytes::from(piece));
+                return Some((piece, (exposition, place)));
+            }
+            // keys without series: others may want the thread
+            tokio::task::yield_now().await;
+        }
+    });
+    Body::from_stream(pieces)
+}
+
+/// The chunks of the batch, and behind them the exporter's own metrics of this scrape.
+fn packed_body(format: Format, own: Gathered, batch: Arc<Batch>, place: Place) -> Body {
+    let state = (Some(0), own, batch, place);
+    let chunks = stream::unfold(state, move |(next, own, batch, place)| async move {
+        let number: usize = next?;
+        let (chunk, next): (Result<Bytes, Broken>, _) = match batch.chunk(number).await {
+            Ok(Chunk::Bytes(chunk)) => (Ok(chunk), Some(number + 1)),
+            Ok(Chunk::End(sum)) => (Ok(pack_end(format, &own, sum)), None),
+            Err(broken) => (Err(broken), None),
+        };
+        Some((chunk, (next, own, batch, place)))
+    });
+    Body::from_stream(chunks)
+}
