@@ -25,7 +25,7 @@ use crate::config::{Config, ConfigError};
 use crate::inventory::Shelf;
 use crate::metrics::Own;
 use crate::poll::{self, Scheduler, StorageError};
-use crate::web::{self, App, BindError, Scrapes};
+use crate::web::{self, App, BindError, Patience, Scrapes};
 
 pub use control::Control;
 use teller::Teller;
@@ -144,7 +144,9 @@ impl Exporter {
     /// the access tokens: five seconds at most, whatever Atlas does.
     pub async fn run(self, shutdown: CancellationToken) {
         let polling = self.scheduler.run(self.commands, shutdown.clone());
-        let serving = web::serve(self.listeners, web::router(self.app), shutdown.clone());
+        let router = web::router(self.app);
+        let patience = Patience::default();
+        let serving = web::serve(self.listeners, router, patience, shutdown.clone());
         let watching = files::watch(self.control, shutdown);
         tokio::join!(polling, serving, watching);
         info!("stopped");

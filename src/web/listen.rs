@@ -2,11 +2,14 @@
 
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::pin::Pin;
 use std::time::Duration;
 
 use axum::Router;
-use tokio::net::TcpListener;
+use axum::serve::Listener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
+use tokio_io_timeout::TimeoutStream;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -14,6 +17,21 @@ use crate::config::ListenAddress;
 
 /// How long scrapes that are under way may go on after the stop was asked for.
 const GRACE: Duration = Duration::from_secs(3);
+
+/// How patient the listeners are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Patience {
+    /// A client that takes nothing of its answer for so long is cut off.
+    pub stalled: Duration,
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        Self {
+            stalled: Duration::from_secs(30),
+        }
+    }
+}
 
 /// An address that cannot be listened on.
 #[derive(Debug, thiserror::Error)]
@@ -47,16 +65,46 @@ pub async fn bind(address: &ListenAddress) -> Result<TcpListener, BindError> {
     })
 }
 
+/// A listener whose connections end when nobody takes what is written to them.
+struct Door {
+    listener: TcpListener,
+    patience: Patience,
+}
+
+impl Listener for Door {
+    type Io = Pin<Box<TimeoutStream<TcpStream>>>;
+    type Addr = SocketAddr;
+
+    async fn accept(&mut self) -> (Self::Io, Self::Addr) {
+        let (stream, address) = Listener::accept(&mut self.listener).await;
+        // an answer is written in large pieces, and its end is not to wait for an acknowledgement
+        let _ = stream.set_nodelay(true);
+        let mut stream = TimeoutStream::new(stream);
+        stream.set_write_timeout(Some(self.patience.stalled));
+        (Box::pin(stream), address)
+    }
+
+    fn local_addr(&self) -> io::Result<Self::Addr> {
+        self.listener.local_addr()
+    }
+}
+
 /// Serves `router` on every listener until `shutdown`, then lets answers that are under way end,
 /// for three seconds at most.
-pub async fn serve(listeners: Vec<TcpListener>, router: Router, shutdown: CancellationToken) {
+pub async fn serve(
+    listeners: Vec<TcpListener>,
+    router: Router,
+    patience: Patience,
+    shutdown: CancellationToken,
+) {
     let mut servers = JoinSet::new();
     for listener in listeners {
         if let Ok(address) = listener.local_addr() {
             info!(%address, "listening");
         }
         let stop = shutdown.clone().cancelled_owned();
-        let server = axum::serve(listener, router.clone()).with_graceful_shutdown(stop);
+        let door = Door { listener, patience };
+        let server = axum::serve(door, router.clone()).with_graceful_shutdown(stop);
         servers.spawn(async move { server.await });
     }
     shutdown.cancelled().await;

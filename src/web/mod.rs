@@ -6,7 +6,7 @@ mod routes;
 mod scrapes;
 mod settings;
 
-pub use listen::{BindError, bind, serve};
+pub use listen::{BindError, Patience, bind, serve};
 pub use routes::{App, router};
 pub use scrapes::Scrapes;
 pub use settings::{Reload, Settings, SharedSettings};

@@ -29,6 +29,7 @@ use atlas_ai_keys_exporter::config::Config;
 use atlas_ai_keys_exporter::credentials::Environment;
 use atlas_ai_keys_exporter::exporter::{Exporter, Load, Surroundings};
 use atlas_ai_keys_exporter::sim::{SimConfig, SimHandle, SimKey};
+use atlas_ai_keys_exporter::web::App;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -68,6 +69,7 @@ pub fn sim_variables(sim: &SimHandle) -> Vec<(String, String)> {
 pub struct Lab {
     pub sim: SimHandle,
     pub base: String,
+    pub app: Arc<App>,
     shutdown: CancellationToken,
     running: tokio::task::JoinHandle<()>,
 }
@@ -108,11 +110,13 @@ impl Lab {
         };
         let exporter = Exporter::start(config, surroundings).await.unwrap();
         let base = format!("http://{}", exporter.addresses()[0]);
+        let app = exporter.app();
         let shutdown = CancellationToken::new();
         let running = tokio::spawn(exporter.run(shutdown.clone()));
         Self {
             sim,
             base,
+            app,
             shutdown,
             running,
         }
