@@ -25,6 +25,11 @@ pub struct Sample {
 impl Prometheus {
     /// A Prometheus that scrapes `target` every second.
     pub fn scraping(target: &str) -> Self {
+        Self::with_features(target, &[])
+    }
+
+    /// The same with flags of its own.
+    pub fn with_features(target: &str, flags: &[&str]) -> Self {
         let storage = tempfile::tempdir().unwrap();
         let config = storage.path().join("prometheus.yml");
         let text = format!(
@@ -39,7 +44,8 @@ impl Prometheus {
                 "--storage.tsdb.path={}",
                 storage.path().join("data").display()
             ))
-            .arg(format!("--web.listen-address={base}"));
+            .arg(format!("--web.listen-address={base}"))
+            .args(flags);
         let mut program = Program::start(command);
         program.wait_for("Server is ready to receive web requests");
         Self {
