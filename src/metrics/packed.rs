@@ -8,7 +8,7 @@
 
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::io::Write as _;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use crc32fast::Hasher;
@@ -101,16 +101,30 @@ impl Sum {
     }
 }
 
+/// Packers that wait for the next run: setting one up takes a quarter of a megabyte, and to ask the
+/// allocator for that at every scrape and walk leaves holes that nothing else fits into.
+static IDLE: Mutex<Vec<Packer>> = Mutex::new(Vec::new());
+/// Idle packers that are kept. More are under way at once only where formats are mixed.
+const IDLE_MOST: usize = 2;
+
+type Packer = DeflateEncoder<Vec<u8>>;
+
+fn idle() -> MutexGuard<'static, Vec<Packer>> {
+    IDLE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// A run of deflate blocks under way.
 struct Run {
-    packer: DeflateEncoder<Vec<u8>>,
+    packer: Packer,
     sum: Sum,
 }
 
 impl Run {
     fn new() -> Self {
+        let packer = idle().pop();
+        let packer = packer.unwrap_or_else(|| DeflateEncoder::new(Vec::new(), Compression::fast()));
         Self {
-            packer: DeflateEncoder::new(Vec::with_capacity(CHUNK * 2), Compression::fast()),
+            packer,
             sum: Sum::default(),
         }
     }
@@ -130,11 +144,19 @@ impl Run {
         })
     }
 
-    /// Ends at a whole byte, and not with a last block: what the packer would write when it is
-    /// dropped goes nowhere.
+    /// Ends at a whole byte, and not with a last block: what the packer writes when it is made
+    /// ready for the next run goes nowhere.
     fn end(mut self) -> (Vec<u8>, Sum) {
         let _ = self.packer.flush();
-        let bytes = std::mem::take(self.packer.get_mut());
+        let mut bytes = std::mem::take(self.packer.get_mut());
+        // chunks of a batch stay for as long as nobody asks for a new one
+        bytes.shrink_to_fit();
+        if self.packer.reset(Vec::new()).is_ok() {
+            let mut idle = idle();
+            if idle.len() < IDLE_MOST {
+                idle.push(self.packer);
+            }
+        }
         (bytes, self.sum)
     }
 }
@@ -211,8 +233,7 @@ fn fixed<E: Encoder>(
             from = spec.write::<E>(&mut piece, scene, (org, key), (PIECE, usize::MAX));
             run.put(&piece);
         }
-        let (mut bytes, sum) = run.end();
-        bytes.shrink_to_fit();
+        let (bytes, sum) = run.end();
         Finished {
             bytes: bytes.into(),
             unpacked: usize::try_from(sum.1).unwrap_or(usize::MAX),
