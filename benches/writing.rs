@@ -1,5 +1,6 @@
-//! What one scrape costs to write: from the inventory directly, the stock way of the `prometheus`
-//! crate with the same series, and a copy of the finished bytes, which is the limit.
+//! What one scrape costs to write: from the inventory directly, in each form, against the stock way
+//! of the `prometheus` crate, against `prometheus-client`, and against a copy of the finished
+//! bytes, which is the limit. Each in elements: series a second.
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used)]
 
 use std::hint::black_box;
@@ -8,13 +9,21 @@ use std::sync::Arc;
 use atlas_ai_keys_exporter::ids::{KeyId, OrgId, ProjectId};
 use atlas_ai_keys_exporter::inventory::{Inventory, KeyKind, KeyRecord, Moment, Shown};
 use atlas_ai_keys_exporter::metrics::{
-    Exposition, Format, KeyLabel, Own, PerKey, Scene, Selection,
+    Exposition, Format, KeyLabel, Own, PerKey, Scene, Selection, pack_end, pack_scene,
 };
-use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use criterion::measurement::WallTime;
+use criterion::{
+    BenchmarkGroup, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main,
+};
 use jiff::{SignedDuration, Timestamp};
 use prometheus::{Encoder as _, GaugeVec, Opts, Registry, TextEncoder};
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
 
 const ORG: &str = "32b6e34b3d91647abb20e7b8";
+/// Families of one value a key, which both peers have as well.
+const NUMBERS: [&str; 5] = ["created", "last_used", "last_used_age", "idle", "used"];
 
 fn records(keys: usize) -> Vec<KeyRecord> {
     let now = Timestamp::now();
@@ -41,7 +50,23 @@ fn records(keys: usize) -> Vec<KeyRecord> {
         .collect()
 }
 
-/// The numbers of each key as gauges: what an exporter does that sets them at each scrape.
+fn scene(records: Vec<KeyRecord>) -> Scene {
+    let (org, now) = (OrgId::parse(ORG).unwrap(), Timestamp::now());
+    let inventory = Arc::new(Inventory::new(org, (now, now), records, 0, &[]));
+    let shown = Shown {
+        inventories: vec![inventory],
+        details: Vec::new(),
+    };
+    let selection = Selection {
+        per_key: PerKey::All,
+        labels: KeyLabel::ALL[..5].into(),
+        max_keys: 10_000_000,
+        thresholds: [].into(),
+    };
+    Scene::new(shown, Arc::new(selection), now)
+}
+
+/// The numbers of each key as gauges of the `prometheus` crate, set at each scrape.
 struct Stock {
     registry: Registry,
     gauges: Vec<GaugeVec>,
@@ -50,7 +75,7 @@ struct Stock {
 impl Stock {
     fn new() -> Self {
         let registry = Registry::new();
-        let gauges = ["created", "last_used", "last_used_age", "idle", "used"]
+        let gauges = NUMBERS
             .map(|name| {
                 let labels = ["org_id", "project_id", "api_key_id"];
                 let gauge = GaugeVec::new(Opts::new(name, "A number."), &labels).unwrap();
@@ -76,47 +101,84 @@ impl Stock {
     }
 }
 
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct Labels {
+    org_id: String,
+    project_id: String,
+    api_key_id: String,
+}
+
+/// The same as gauges of `prometheus-client`, which are set already: writing alone.
+fn client(records: &[KeyRecord]) -> prometheus_client::registry::Registry {
+    let mut registry = prometheus_client::registry::Registry::default();
+    for name in NUMBERS {
+        let family = Family::<Labels, Gauge>::default();
+        for record in records {
+            let labels = Labels {
+                org_id: ORG.to_owned(),
+                project_id: record.project.to_string(),
+                api_key_id: record.id.to_string(),
+            };
+            family.get_or_create(&labels).set(1_790_000_000);
+        }
+        registry.register(name, "A number", family);
+    }
+    registry
+}
+
+fn forms(group: &mut BenchmarkGroup<'_, WallTime>, keys: usize, scene: &Scene) {
+    let own = Own::new().unwrap();
+    for format in Format::ALL {
+        group.bench_with_input(
+            BenchmarkId::new(format!("{format:?}"), keys),
+            &(),
+            |b, ()| {
+                b.iter(|| {
+                    let mut exposition = Exposition::new(format, own.gather(), scene.clone());
+                    while let Some(piece) = exposition.next_piece() {
+                        black_box(piece);
+                    }
+                });
+            },
+        );
+    }
+    group.bench_with_input(BenchmarkId::new("Text, packed", keys), &(), |b, ()| {
+        b.iter(|| {
+            let sum = pack_scene(Format::Text, scene, &mut |chunk| drop(black_box(chunk)));
+            black_box(pack_end(Format::Text, &own.gather(), sum));
+        });
+    });
+    let finished = Exposition::new(Format::Text, own.gather(), scene.clone()).whole();
+    group.bench_with_input(BenchmarkId::new("copy", keys), &(), |b, ()| {
+        b.iter(|| black_box(finished.clone()));
+    });
+}
+
 fn writing(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("writing");
-    for keys in [1_000, 10_000, 100_000] {
+    group.sample_size(10);
+    for keys in [1_000, 10_000, 100_000, 1_000_000] {
         let records = records(keys);
-        let org = OrgId::parse(ORG).unwrap();
-        let now = Timestamp::now();
-        let inventory = Arc::new(Inventory::new(org, (now, now), records.clone(), 0, &[]));
-        let own = Own::new().unwrap();
-        let selection = Arc::new(Selection {
-            per_key: PerKey::All,
-            labels: KeyLabel::ALL[..5].into(),
-            max_keys: 1_000_000,
-            thresholds: [].into(),
-        });
-        let scrape = || {
-            let shown = Shown {
-                inventories: vec![Arc::clone(&inventory)],
-                details: Vec::new(),
-            };
-            let scene = Scene::new(shown, Arc::clone(&selection), now);
-            Exposition::new(Format::Text, own.gather(), scene)
-        };
+        let peers = keys <= 100_000;
         // six families a key, the info metric among them
         group.throughput(Throughput::Elements(6 * keys as u64));
-        group.bench_with_input(BenchmarkId::new("inventory", keys), &(), |b, ()| {
-            b.iter(|| {
-                let mut exposition = scrape();
-                while let Some(piece) = exposition.next_piece() {
-                    black_box(piece);
-                }
-            });
-        });
-        let finished = scrape().whole();
-        group.bench_with_input(BenchmarkId::new("copy", keys), &(), |b, ()| {
-            b.iter(|| black_box(finished.clone()));
-        });
+        forms(&mut group, keys, &scene(records.clone()));
+        if !peers {
+            // they would take minutes and gigabytes, and show nothing new
+            continue;
+        }
+        group.throughput(Throughput::Elements((NUMBERS.len() * keys) as u64));
         let stock = Stock::new();
-        group.throughput(Throughput::Elements(5 * keys as u64));
-        group.sample_size(10);
-        group.bench_with_input(BenchmarkId::new("stock", keys), &(), |b, ()| {
+        group.bench_with_input(BenchmarkId::new("prometheus", keys), &(), |b, ()| {
             b.iter(|| black_box(stock.scrape(&records)));
+        });
+        let client = client(&records);
+        group.bench_with_input(BenchmarkId::new("prometheus-client", keys), &(), |b, ()| {
+            b.iter(|| {
+                let mut out = String::new();
+                prometheus_client::encoding::text::encode(&mut out, &client).unwrap();
+                black_box(out)
+            });
         });
     }
     group.finish();

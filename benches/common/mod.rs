@@ -1,0 +1,220 @@
+//! What the whole-process benchmarks share: children that end with their handle, a client that
+//! does as little as possible, and what the kernel says of a process.
+#![allow(
+    dead_code,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::cast_precision_loss,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    missing_docs,
+    unreachable_pub,
+    reason = "a benchmark may panic, and measures in floats"
+)]
+
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::TcpStream;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use atlas_ai_keys_exporter::clock::Clock;
+use atlas_ai_keys_exporter::sim::{BucketSize, SimConfig, SimHandle};
+
+/// A simulated Atlas in this process, with a bucket that is never empty.
+pub async fn atlas(keys: usize) -> SimHandle {
+    let config = SimConfig {
+        orgs: 1,
+        keys,
+        speed: 0.0,
+        org_bucket: BucketSize::new(1_000_000, 1_000_000),
+        ..SimConfig::default()
+    };
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    SimHandle::start(listener, &config, Clock::system()).unwrap()
+}
+
+/// A child that ends with this value.
+pub struct Process {
+    child: Child,
+    pub address: String,
+}
+
+impl Process {
+    /// The exporter of this build, watching `sim`.
+    pub fn exporter(sim: &SimHandle, flags: &[&str]) -> Self {
+        let account = sim.account();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_atlas-ai-keys-exporter"));
+        command
+            .arg("--web.listen-address=127.0.0.1:0")
+            .args(flags)
+            .env_clear()
+            .env("MONGODB_ATLAS_BASE_URL", sim.base_url())
+            .env("MONGODB_ATLAS_ORG_ID", sim.org_ids().join(","))
+            .env("MONGODB_ATLAS_CLIENT_ID", account.client_id)
+            .env("MONGODB_ATLAS_CLIENT_SECRET", account.client_secret)
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+        let address = lines
+            .by_ref()
+            .map_while(Result::ok)
+            .find_map(|line| {
+                line.split_once("address=")
+                    .map(|(_, address)| address.to_owned())
+            })
+            .unwrap();
+        // the rest is read and thrown away, or the child would wait for it
+        std::thread::spawn(move || lines.map_while(Result::ok).for_each(drop));
+        Self { child, address }
+    }
+
+    /// `client_golang` with so many keys; none where Go or its packages are missing.
+    pub fn peer(keys: usize) -> Option<Self> {
+        let root = env!("CARGO_MANIFEST_DIR");
+        let built = Command::new("go")
+            .args([
+                "build",
+                "-o",
+                &format!("{root}/target/peer/peer"),
+                "main.go",
+            ])
+            .current_dir(format!("{root}/benches/peer"))
+            .env("GO111MODULE", "off")
+            .env("GOPATH", "/usr/share/gocode")
+            .status();
+        if !built.is_ok_and(|status| status.success()) {
+            return None;
+        }
+        let mut child = Command::new(format!("{root}/target/peer/peer"))
+            .arg(keys.to_string())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut address = String::new();
+        BufReader::new(child.stdout.take().unwrap())
+            .read_line(&mut address)
+            .unwrap();
+        Some(Self {
+            child,
+            address: address.trim().to_owned(),
+        })
+    }
+
+    /// Waits until its metrics show so many keys.
+    pub fn wait_for_keys(&self, keys: usize) {
+        let begun = Instant::now();
+        let mark = "mongodbatlas_ai_model_api_key_used{";
+        loop {
+            let (body, _) = fetch(&self.address, Coding::Identity);
+            let text = String::from_utf8_lossy(&body);
+            if text.matches(mark).count() >= keys {
+                return;
+            }
+            assert!(begun.elapsed() < Duration::from_mins(5));
+            std::thread::sleep(Duration::from_millis(200));
+        }
+    }
+
+    fn status(&self, member: &str) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let line = status
+            .lines()
+            .find(|line| line.starts_with(member))
+            .unwrap();
+        line.split_whitespace().nth(1).unwrap().parse().unwrap()
+    }
+
+    /// Resident memory in MiB.
+    pub fn resident(&self) -> f64 {
+        self.status("VmRSS:") as f64 / 1024.0
+    }
+
+    /// The most that was resident, in MiB.
+    pub fn resident_most(&self) -> f64 {
+        self.status("VmHWM:") as f64 / 1024.0
+    }
+
+    /// Processor time so far, of all its threads.
+    pub fn cpu(&self) -> Duration {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id())).unwrap();
+        let fields: Vec<&str> = stat
+            .rsplit_once(')')
+            .unwrap()
+            .1
+            .split_whitespace()
+            .collect();
+        let ticks: u64 = fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap();
+        // USER_HZ, which is 100 on every Linux that runs this
+        Duration::from_millis(ticks * 10)
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Coding {
+    Identity,
+    Gzip,
+}
+
+impl Coding {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Identity => "identity",
+            Self::Gzip => "gzip",
+        }
+    }
+}
+
+/// One scrape over a connection of its own: the answer as it comes, and how long that took.
+pub fn fetch(address: &str, coding: Coding) -> (Vec<u8>, Duration) {
+    let mut body = Vec::new();
+    let took = scrape(address, coding, |piece| body.extend_from_slice(piece));
+    (body, took)
+}
+
+/// The same without keeping the answer.
+pub fn time(address: &str, coding: Coding) -> Duration {
+    scrape(address, coding, |_| {})
+}
+
+fn scrape(address: &str, coding: Coding, mut take: impl FnMut(&[u8])) -> Duration {
+    let begun = Instant::now();
+    let mut stream = TcpStream::connect(address).unwrap();
+    let request = format!(
+        "GET /metrics HTTP/1.1\r\nHost: {address}\r\nAccept: text/plain;version=0.0.4\r\nAccept-Encoding: {}\r\nConnection: close\r\n\r\n",
+        coding.as_str()
+    );
+    stream.write_all(request.as_bytes()).unwrap();
+    let mut piece = vec![0; 1 << 20];
+    loop {
+        match stream.read(&mut piece).unwrap() {
+            0 => return begun.elapsed(),
+            read => take(&piece[..read]),
+        }
+    }
+}
+
+/// The middle of some times.
+pub fn median(mut times: Vec<Duration>) -> Duration {
+    times.sort_unstable();
+    times[times.len() / 2]
+}
+
+/// The time that so many percent are below.
+pub fn percentile(times: &mut [Duration], percent: usize) -> Duration {
+    times.sort_unstable();
+    times[(times.len() - 1) * percent / 100]
+}
+
+pub fn millis(time: Duration) -> f64 {
+    time.as_secs_f64() * 1e3
+}

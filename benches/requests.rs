@@ -1,0 +1,108 @@
+//! A whole scrape, from the request to the last byte: the exporter against `client_golang` with
+//! the same series, in one run, one after the other in turn. And what both take of memory and
+//! processor time.
+#![allow(
+    missing_docs,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "a benchmark may panic"
+)]
+
+mod common;
+
+use std::time::Duration;
+
+use common::{Coding, Process, atlas, median, millis, time};
+
+const KEYS: usize = 100_000;
+const FAMILIES: usize = 6;
+
+struct Measured {
+    wall: Duration,
+    cpu: Duration,
+}
+
+/// Scrapes both in turn, `rounds` times each.
+fn in_turn(processes: [&Process; 2], coding: Coding, rounds: u32) -> [Measured; 2] {
+    let mut walls = [Vec::new(), Vec::new()];
+    let mut cpus = [Duration::ZERO; 2];
+    for round in 0..=rounds {
+        for (place, process) in processes.into_iter().enumerate() {
+            let before = process.cpu();
+            let wall = time(&process.address, coding);
+            // the first one of each is not counted
+            if round > 0 {
+                walls[place].push(wall);
+                cpus[place] += process.cpu().saturating_sub(before);
+            }
+            // a second has its own ages, and no scrape of it is shared with another
+            std::thread::sleep(Duration::from_millis(1001));
+        }
+    }
+    let [ours, theirs] = walls;
+    [(ours, cpus[0]), (theirs, cpus[1])].map(|(walls, cpu)| Measured {
+        wall: median(walls),
+        cpu: cpu / rounds,
+    })
+}
+
+#[allow(clippy::cast_precision_loss, reason = "nanoseconds")]
+fn main() {
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    let sim = runtime.block_on(atlas(KEYS));
+    let exporter = Process::exporter(&sim, &["--atlas.poll-interval=1h"]);
+    exporter.wait_for_keys(KEYS);
+    let Some(peer) = Process::peer(KEYS) else {
+        println!(
+            "no Go or no client_golang here: apt-get install golang-go golang-github-prometheus-client-golang-dev"
+        );
+        return;
+    };
+    println!("{KEYS} keys, {FAMILIES} families each, whole requests, in turn\n");
+    println!("| | exporter | client_golang | ratio |\n| --- | --- | --- | --- |");
+    let row = |what: &str, ours: f64, theirs: f64, unit: &str| {
+        println!(
+            "| {what} | {ours:.1} {unit} | {theirs:.1} {unit} | {:.1} |",
+            theirs / ours
+        );
+    };
+    for coding in [Coding::Identity, Coding::Gzip] {
+        let [ours, theirs] = in_turn([&exporter, &peer], coding, 10);
+        row(
+            &format!("{coding:?}, wall"),
+            millis(ours.wall),
+            millis(theirs.wall),
+            "ms",
+        );
+        row(
+            &format!("{coding:?}, processor"),
+            millis(ours.cpu),
+            millis(theirs.cpu),
+            "ms",
+        );
+        let series = (KEYS * FAMILIES) as f64;
+        let each = |wall: Duration| wall.as_nanos() as f64 / series;
+        row(
+            &format!("{coding:?}, a series"),
+            each(ours.wall),
+            each(theirs.wall),
+            "ns",
+        );
+    }
+    for process in [&exporter, &peer] {
+        for round in 0..100 {
+            let coding = if round % 2 == 0 {
+                Coding::Gzip
+            } else {
+                Coding::Identity
+            };
+            time(&process.address, coding);
+        }
+    }
+    row(
+        "resident after 100 scrapes more",
+        exporter.resident(),
+        peer.resident(),
+        "MiB",
+    );
+}
