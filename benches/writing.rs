@@ -102,6 +102,7 @@ impl Stock {
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+#[allow(clippy::struct_field_names, reason = "these are the labels")]
 struct Labels {
     org_id: String,
     project_id: String,
