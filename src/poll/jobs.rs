@@ -11,6 +11,7 @@ use tracing::debug;
 
 use super::changes::Counts;
 use super::round::{self, Manner, Report};
+use super::scheduler::Paper;
 use super::storage::{Account, Deferred, Saved, Storage, StorageError};
 use super::walk::WalkError;
 use crate::atlas::{Client, EndpointSet, Error, ListedOrg};
@@ -25,9 +26,9 @@ pub(super) enum Ended {
         took: Duration,
         result: Result<Report, WalkError>,
     },
-    /// The result of a walk was kept, or not.
+    /// Something was kept, or not.
     Kept {
-        org: OrgId,
+        paper: Paper,
         result: Result<(), StorageError>,
     },
     /// Names and limits were asked for.
@@ -41,13 +42,6 @@ pub(super) enum Ended {
     Limits {
         credential: Arc<str>,
         result: Result<Vec<EndpointSet>, Error>,
-    },
-    /// Names and limits were kept, or not.
-    DetailsKept(Result<(), StorageError>),
-    /// What a credential can see was kept, or not.
-    AccountKept {
-        credential: Arc<str>,
-        result: Result<(), StorageError>,
     },
     /// A client that is no longer used has given back its token.
     Closed,
@@ -95,7 +89,7 @@ pub(super) async fn keep(
         })
     });
     Ended::Kept {
-        org,
+        paper: Paper::Walk(org),
         // a task that panicked has told so already
         result: kept.await.unwrap_or(Ok(())),
     }
@@ -106,15 +100,19 @@ pub(super) async fn defer(storage: Storage, org: OrgId, deferred: Deferred) -> E
     let id = org.clone();
     let kept = tokio::task::spawn_blocking(move || storage.defer(&id, deferred));
     Ended::Kept {
-        org,
+        paper: Paper::Deferral(org),
         result: kept.await.unwrap_or(Ok(())),
     }
 }
 
 /// Keeps names and limits.
 pub(super) async fn keep_details(storage: Storage, org: OrgId, details: Arc<Details>) -> Ended {
+    let paper = Paper::Details(org.clone());
     let kept = tokio::task::spawn_blocking(move || storage.save_details(&org, &details));
-    Ended::DetailsKept(kept.await.unwrap_or(Ok(())))
+    Ended::Kept {
+        paper,
+        result: kept.await.unwrap_or(Ok(())),
+    }
 }
 
 /// Keeps what a credential can see.
@@ -125,8 +123,8 @@ pub(super) async fn keep_account(
 ) -> Ended {
     let name = Arc::clone(&credential);
     let kept = tokio::task::spawn_blocking(move || storage.save_account(&name, &account));
-    Ended::AccountKept {
-        credential,
+    Ended::Kept {
+        paper: Paper::Account(credential),
         result: kept.await.unwrap_or(Ok(())),
     }
 }

@@ -14,6 +14,7 @@ use super::super::round::Report;
 use super::super::storage::{Deferred, StorageError};
 use super::super::walk::WalkError;
 use super::super::watch::Watch;
+use super::unkept::Paper;
 use super::{Scheduler, Watcher, whole_seconds};
 use crate::atlas::{Error, ListedOrg};
 use crate::ids::OrgId;
@@ -28,11 +29,9 @@ impl Scheduler {
                 Ok(report) => self.walked(&org, report),
                 Err(error) => self.failed(&org, &error, took),
             },
-            Ended::Kept { org, result } => {
-                self.kept(result);
-                if let Some(watch) = self.orgs.get_mut(&org) {
-                    watch.busy = false;
-                }
+            Ended::Kept { paper, result } => {
+                self.kept(&paper, result);
+                self.after(paper);
             }
             Ended::Details { org, details } => {
                 if let Some(watch) = self.orgs.get_mut(&org) {
@@ -57,17 +56,6 @@ impl Scheduler {
                     self.keep_account(&credential);
                 }
                 self.set_paces();
-            }
-            Ended::DetailsKept(result) => self.kept(result),
-            Ended::AccountKept { credential, result } => {
-                self.kept(result);
-                let scout = self.fleet.get(&credential);
-                let more = scout.is_some_and(|scout| {
-                    std::mem::replace(&mut scout.keeping, Keeping::Not) == Keeping::Again
-                });
-                if more {
-                    self.keep_account(&credential);
-                }
             }
             Ended::Closed => {}
         }
@@ -219,18 +207,46 @@ impl Scheduler {
         self.jobs.spawn(jobs::keep_account(storage, name, account));
     }
 
-    pub(super) fn kept(&mut self, result: Result<(), StorageError>) {
+    fn kept(&mut self, paper: &Paper, result: Result<(), StorageError>) {
         match result {
-            Ok(()) if !self.keeping => {
-                self.keeping = true;
-                info!("what is read is kept for the next start again");
+            Ok(()) => {
+                if self.unkept.kept(paper) {
+                    info!("what is read is kept for the next start again");
+                }
             }
-            Ok(()) => {}
             Err(error) => {
                 self.watcher.not_kept();
                 // once, and not at each walk
-                if std::mem::replace(&mut self.keeping, false) {
+                if self.unkept.failed(paper) {
                     warn!(%error, "what is read is not kept for the next start");
+                }
+            }
+        }
+    }
+
+    /// What waited for `paper` to be kept.
+    fn after(&mut self, paper: Paper) {
+        match paper {
+            Paper::Walk(org) | Paper::Deferral(org) => {
+                if let Some(watch) = self.orgs.get_mut(&org) {
+                    watch.busy = false;
+                } else {
+                    // it was dropped meanwhile
+                    self.unkept.forget(&org);
+                }
+            }
+            Paper::Details(org) => {
+                if !self.orgs.contains_key(&org) {
+                    self.unkept.forget(&org);
+                }
+            }
+            Paper::Account(credential) => {
+                let scout = self.fleet.get(&credential);
+                let more = scout.is_some_and(|scout| {
+                    std::mem::replace(&mut scout.keeping, Keeping::Not) == Keeping::Again
+                });
+                if more {
+                    self.keep_account(&credential);
                 }
             }
         }

@@ -6,11 +6,13 @@
 //! | `begin`, `ended` | what is due begins; what follows from what has ended |
 //! | `pacing` | which interval each organization can have |
 //! | `restore` | what an earlier process has left |
+//! | `unkept` | what could not be kept for the next one |
 
 mod begin;
 mod ended;
 mod pacing;
 mod restore;
+mod unkept;
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
@@ -22,6 +24,9 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
+
+pub(super) use unkept::Paper;
+use unkept::Unkept;
 
 use super::changes::Change;
 use super::fleet::{Fleet, Plan};
@@ -80,7 +85,7 @@ pub struct Scheduler {
     interval: Duration,
     manner: Manner,
     storage: Option<Storage>,
-    keeping: bool,
+    unkept: Unkept,
     jobs: JoinSet<Ended>,
     shelf: Arc<Shelf>,
     watcher: Arc<dyn Watcher>,
@@ -104,7 +109,7 @@ impl Scheduler {
             interval: plan.interval,
             manner: plan.manner.clone(),
             storage: None,
-            keeping: true,
+            unkept: Unkept::default(),
             jobs: JoinSet::new(),
             shelf,
             watcher,
@@ -169,6 +174,7 @@ impl Scheduler {
         for org in gone {
             self.orgs.remove(&org);
             self.watcher.forgotten(&org);
+            self.unkept.forget(&org);
             if let Some(storage) = self.storage.clone() {
                 let forgotten = tokio::task::spawn_blocking(move || storage.forget(&org));
                 let _ = forgotten.await;
