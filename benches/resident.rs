@@ -1,0 +1,73 @@
+//! What the exporter takes when there is nothing to do, for 100,000 keys, and for a million.
+#![allow(
+    missing_docs,
+    clippy::expect_used,
+    clippy::unwrap_used,
+    clippy::cast_precision_loss,
+    reason = "a benchmark may panic, and measures in floats"
+)]
+
+mod common;
+
+use std::time::Duration;
+
+use common::{Coding, Process, atlas, millis, time};
+
+fn main() {
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    println!(
+        "| keys | what | resident | at most | beyond no keys, a key |\n| --- | --- | --- | --- | --- |"
+    );
+    let mut nothing = 0.0;
+    for keys in [0, 100_000, 1_000_000] {
+        let sim = runtime.block_on(atlas(keys));
+        let flags: &[&str] = if keys == 0 {
+            &[]
+        } else {
+            // several walks, so that the old and the new inventory have been there at once
+            &["--atlas.poll-interval=15s"]
+        };
+        let exporter = Process::exporter(&sim, flags);
+        exporter.wait_for_keys(keys);
+        let row = |what: &str, nothing: f64| {
+            let resident = exporter.resident();
+            let each = if keys == 0 {
+                "-".to_owned()
+            } else {
+                format!("{:.0} B", (resident - nothing) * 1_048_576.0 / keys as f64)
+            };
+            println!(
+                "| {keys} | {what} | {resident:.1} MiB | {:.1} MiB | {each} |",
+                exporter.resident_most()
+            );
+        };
+        if keys == 0 {
+            std::thread::sleep(Duration::from_secs(3));
+            let before = exporter.cpu();
+            std::thread::sleep(Duration::from_mins(1));
+            let cpu = exporter.cpu().saturating_sub(before).as_secs_f64() / 60.0 * 100.0;
+            nothing = exporter.resident();
+            row(
+                &format!("a minute of nothing: {cpu:.2} % of a processor"),
+                0.0,
+            );
+            continue;
+        }
+        row("walked", nothing);
+        let plain = time(&exporter.address, Coding::Identity);
+        let packed = time(&exporter.address, Coding::Gzip);
+        // at least one walk more
+        std::thread::sleep(Duration::from_secs(20 + keys as u64 / 25_000));
+        for _ in 0..5 {
+            time(&exporter.address, Coding::Gzip);
+        }
+        row(
+            &format!(
+                "swapped and scraped: {:.0} ms plain, {:.0} ms packed for the first time",
+                millis(plain),
+                millis(packed)
+            ),
+            nothing,
+        );
+    }
+}
