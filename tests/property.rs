@@ -197,9 +197,11 @@ fn check(
         lost <= deleted * pages as usize,
         "{lost} unchanged keys lost with {deleted} deletions"
     );
+    // no more than fits onto the pages, and what deletions hid and the second look has found
     prop_assert!(
-        u64::from(pages) >= (published.len() as u64).div_ceil(u64::from(PAGE)),
-        "{pages} pages"
+        published.len() <= (PAGE as usize + deleted) * pages as usize,
+        "{} keys on {pages} pages with {deleted} deletions",
+        published.len()
     );
     Ok(())
 }
