@@ -11,8 +11,7 @@ use tracing::debug;
 
 use super::changes::Counts;
 use super::round::{self, Manner, Report};
-use super::scheduler::Paper;
-use super::storage::{Account, Deferred, Saved, Storage, StorageError};
+use super::storage::{Account, Deferred, Paper, Saved, Storage, StorageError};
 use super::walk::WalkError;
 use crate::atlas::{Client, EndpointSet, Error, ListedOrg};
 use crate::ids::OrgId;

@@ -25,7 +25,6 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
-pub(super) use unkept::Paper;
 use unkept::Unkept;
 
 use super::changes::Change;

@@ -1,22 +1,9 @@
 //! What could not be kept on the disk, so that trouble is told once, and its end once.
 
 use std::collections::HashSet;
-use std::sync::Arc;
 
+use super::super::storage::Paper;
 use crate::ids::OrgId;
-
-/// Something that is kept in a file of its own.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(in crate::poll) enum Paper {
-    /// The last complete walk of an organization.
-    Walk(OrgId),
-    /// Until when an organization is left alone.
-    Deferral(OrgId),
-    /// Its names and limits.
-    Details(OrgId),
-    /// What a credential can see.
-    Account(Arc<str>),
-}
 
 /// The files that are not what they should be. A full disk takes the small ones and not the large
 /// ones: it is well again only when all of them are written.

@@ -18,6 +18,7 @@ mod file;
 mod org;
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -47,6 +48,19 @@ pub struct Deferred {
     pub until: Timestamp,
     /// How often it has failed.
     pub backoff: Backoff,
+}
+
+/// Something that is kept in a file of its own.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) enum Paper {
+    /// The last complete walk of an organization.
+    Walk(OrgId),
+    /// Until when an organization is left alone.
+    Deferral(OrgId),
+    /// Its names and limits.
+    Details(OrgId),
+    /// What a credential can see.
+    Account(Arc<str>),
 }
 
 /// Temporary files that are older than this were left behind by a process that was killed.
