@@ -11,7 +11,7 @@ mod common;
 
 use std::time::Duration;
 
-use common::{Coding, Process, atlas, millis, time};
+use common::{Coding, Process, atlas, fetch, millis, time};
 
 fn main() {
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
@@ -55,7 +55,9 @@ fn main() {
         }
         row("walked", nothing);
         let plain = time(&exporter.address, Coding::Identity);
-        let packed = time(&exporter.address, Coding::Gzip);
+        let (body, packed) = fetch(&exporter.address, Coding::Gzip);
+        let packed_bytes = body.len() / keys;
+        drop(body);
         // at least one walk more
         std::thread::sleep(Duration::from_secs(20 + keys as u64 / 25_000));
         for _ in 0..5 {
@@ -63,7 +65,7 @@ fn main() {
         }
         row(
             &format!(
-                "swapped and scraped: {:.0} ms plain, {:.0} ms packed for the first time",
+                "swapped and scraped: {:.0} ms plain, {:.0} ms packed for the first time, {packed_bytes} packed bytes a key",
                 millis(plain),
                 millis(packed)
             ),

@@ -26,11 +26,20 @@ pub struct Scrapes {
 
 /// What is packed for one moment serves everybody who asks in that second, as long as the
 /// inventories and the settings are the same.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug)]
 struct Moment {
     second: i64,
     generation: u64,
-    settings: usize,
+    /// Held, so that no later settings can come to lie at the same address.
+    settings: Arc<Settings>,
+}
+
+impl Moment {
+    fn is(&self, other: &Self) -> bool {
+        self.second == other.second
+            && self.generation == other.generation
+            && Arc::ptr_eq(&self.settings, &other.settings)
+    }
 }
 
 /// One scrape under way, counted until it is dropped.
@@ -55,11 +64,11 @@ impl Scrapes {
         let moment = Moment {
             second: now.as_second(),
             generation: app.shelf.generation(),
-            settings: Arc::as_ptr(settings) as usize,
+            settings: Arc::clone(settings),
         };
         let mut batches = self.batches.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((of, batch)) = batches.get(&format)
-            && *of == moment
+            && of.is(&moment)
         {
             return Arc::clone(batch);
         }
