@@ -14,10 +14,11 @@ mod common;
 use std::time::{Duration, Instant};
 
 use atlas_ai_keys_exporter::sim::{Asked, SimHandle};
-use common::{Coding, Process, atlas, millis, percentile, time};
+use common::{Coding, Process, atlas, millis, percentile, probe, time};
 
 const KEYS: usize = 100_000;
 const SCRAPES: usize = 200;
+const PROBES: usize = 4000;
 const SCRAPERS: usize = 40;
 
 /// Walks that have begun so far, of all that ask this simulator.
@@ -75,6 +76,25 @@ fn main() {
             "| p{percent} | {without:.1} ms | {with:.1} ms | {:.2} |",
             with / without
         );
+    }
+
+    // nobody scrapes: what holds a probe up is the walk, the swap and the freeing
+    let before = walks(&sim);
+    let mut times = [Vec::new(), Vec::new()];
+    for _ in 0..PROBES {
+        for (place, process) in [&quiet, &busy].into_iter().enumerate() {
+            times[place].push(probe(&process.address));
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    println!(
+        "\n{PROBES} probes of each in turn, {} swaps meanwhile\n",
+        walks(&sim) - before
+    );
+    println!("| | without | while swapping |\n| --- | --- | --- |");
+    for percent in [50, 99, 100] {
+        let [without, with] = [0, 1].map(|place| millis(percentile(&mut times[place], percent)));
+        println!("| p{percent} | {without:.2} ms | {with:.2} ms |");
     }
     drop(busy);
 

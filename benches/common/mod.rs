@@ -186,11 +186,21 @@ pub fn time(address: &str, coding: Coding) -> Duration {
     scrape(address, coding, |_| {})
 }
 
-fn scrape(address: &str, coding: Coding, mut take: impl FnMut(&[u8])) -> Duration {
+/// A request that costs next to nothing: how long it takes is how long the serving threads were
+/// busy with something else.
+pub fn probe(address: &str) -> Duration {
+    request(address, "/-/healthy", Coding::Identity, |_| {})
+}
+
+fn scrape(address: &str, coding: Coding, take: impl FnMut(&[u8])) -> Duration {
+    request(address, "/metrics", coding, take)
+}
+
+fn request(address: &str, path: &str, coding: Coding, mut take: impl FnMut(&[u8])) -> Duration {
     let begun = Instant::now();
     let mut stream = TcpStream::connect(address).unwrap();
     let request = format!(
-        "GET /metrics HTTP/1.1\r\nHost: {address}\r\nAccept: text/plain;version=0.0.4\r\nAccept-Encoding: {}\r\nConnection: close\r\n\r\n",
+        "GET {path} HTTP/1.1\r\nHost: {address}\r\nAccept: text/plain;version=0.0.4\r\nAccept-Encoding: {}\r\nConnection: close\r\n\r\n",
         coding.as_str()
     );
     stream.write_all(request.as_bytes()).unwrap();

@@ -3,6 +3,7 @@
 
 use std::collections::HashSet;
 use std::fmt;
+use std::mem::take;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -102,8 +103,7 @@ pub async fn read(
     log_malformed(org, &found);
     let times = (begun_at, manner.clock.now());
     let (owner, manner) = (org.clone(), manner.clone());
-    // sorting and rendering a million keys is no work for a thread that serves scrapes
-    let made = tokio::task::spawn_blocking(move || {
+    let (inventory, changes) = elsewhere(move || {
         let dropped = dropped(&found.malformed);
         let known = previous
             .as_ref()
@@ -114,8 +114,8 @@ pub async fn read(
             changes::between(&previous, &inventory, manner.revived_after)
         });
         (inventory, changes)
-    });
-    let (inventory, changes) = made.await.map_err(|_| bug())?;
+    })
+    .await?;
     Ok(Report {
         inventory,
         changes,
@@ -123,6 +123,14 @@ pub async fn read(
         requests,
         took: begun.elapsed(),
     })
+}
+
+/// Does something with every key of an organization: a million of them are no work for a thread
+/// that serves scrapes.
+async fn elsewhere<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, WalkError> {
+    tokio::task::spawn_blocking(work).await.map_err(|_| bug())
 }
 
 /// The error of a round that panicked.
@@ -179,10 +187,15 @@ impl Round<'_> {
     /// still there. A key that two walks have not seen has been looked for twice already.
     async fn second_look(
         &mut self,
-        mut found: Walk,
-        previous: &Inventory,
+        found: Walk,
+        previous: &Arc<Inventory>,
     ) -> Result<Walk, WalkError> {
-        let missing = self.missing(&found, previous);
+        let (seen_before, previous) = (take(&mut self.seen_before), Arc::clone(previous));
+        let (mut found, missing) = elsewhere(move || {
+            let missing = missing(&found, &previous, &seen_before);
+            (found, missing)
+        })
+        .await?;
         if missing.is_empty() {
             return Ok(found);
         }
@@ -196,20 +209,11 @@ impl Round<'_> {
         }
         let mut again = self.walk().await?;
         // what either walk has seen is there; the later one knows better what it looks like
-        again.keys.complete_with(&found.keys);
-        Ok(again)
-    }
-
-    fn missing(&self, found: &Walk, previous: &Inventory) -> Vec<KeyId> {
-        // a walk that was not believed is no look at a key that it has seen
-        let looked_twice =
-            |id: &str| !self.seen_before.is_empty() && !self.seen_before.contains(id);
-        previous
-            .keys()
-            .map(|key| unescape(key.id()))
-            .filter(|id| !found.keys.contains(id) && !looked_twice(id))
-            .map(|id| KeyId::new(id.into_owned()))
-            .collect()
+        elsewhere(move || {
+            again.keys.complete_with(&found.keys);
+            again
+        })
+        .await
     }
 
     /// Those of `missing` that Atlas still knows; none when it does not say for each of them.
@@ -231,6 +235,18 @@ impl Round<'_> {
         }
         Some(still_there)
     }
+}
+
+/// Keys of `previous` that are not in `found`, but for those that two walks have not seen.
+fn missing(found: &Walk, previous: &Inventory, seen_before: &Draft) -> Vec<KeyId> {
+    // a walk that was not believed is no look at a key that it has seen
+    let looked_twice = |id: &str| !seen_before.is_empty() && !seen_before.contains(id);
+    previous
+        .keys()
+        .map(|key| unescape(key.id()))
+        .filter(|id| !found.keys.contains(id) && !looked_twice(id))
+        .map(|id| KeyId::new(id.into_owned()))
+        .collect()
 }
 
 fn log_malformed(org: &OrgId, found: &Walk) {
