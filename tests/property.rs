@@ -161,7 +161,7 @@ fn check(
     published: &Keys,
     before: &Keys,
     history: &History,
-    pages: u32,
+    (pages, requests): (u32, u32),
 ) -> Result<(), TestCaseError> {
     let held = |id: &str| -> Vec<Option<&(String, String, Option<String>)>> {
         history.snapshots.iter().map(|keys| keys.get(id)).collect()
@@ -197,10 +197,11 @@ fn check(
         lost <= deleted * pages as usize,
         "{lost} unchanged keys lost with {deleted} deletions"
     );
-    // no more than fits onto the pages, and what deletions hid and the second look has found
+    // no more than fits onto the pages, and one for each request for a single key
+    let singles = (requests - pages) as usize;
     prop_assert!(
-        published.len() <= (PAGE as usize + deleted) * pages as usize,
-        "{} keys on {pages} pages with {deleted} deletions",
+        published.len() <= (PAGE * pages) as usize + singles,
+        "{} keys on {pages} pages and {singles} by themselves",
         published.len()
     );
     Ok(())
@@ -256,7 +257,8 @@ async fn play(
         let inventory = report.inventory;
         let before = previous.as_ref().map(expose).unwrap_or_default();
         let published = expose(&inventory);
-        check(&published, &before, &history.lock().unwrap(), report.pages)?;
+        let asked = (report.pages, report.requests);
+        check(&published, &before, &history.lock().unwrap(), asked)?;
         previous = Some(inventory);
     }
     client.close().await;
