@@ -63,6 +63,9 @@ pub const FLAGS: &[Flag] = flags! {
     "metrics.max-keys" "N" Some("1000000"), "ATLAS_AI_KEYS_EXPORTER_METRICS_MAX_KEYS", false, "Metrics", "Keys that may have series of their own; past this the most idle ones are kept, and the others are counted";
     "metrics.idle-thresholds" "LIST" Some("7d,30d,90d"), "ATLAS_AI_KEYS_EXPORTER_METRICS_IDLE_THRESHOLDS", false, "Metrics", "Thresholds of the idle roll-up, with commas between";
     "web.listen-address" "ADDRESS" Some(":10064"), "ATLAS_AI_KEYS_EXPORTER_WEB_LISTEN_ADDRESS", true, "Web", "Where to serve, HOST:PORT or :PORT; can be given more than once";
+    "web.systemd-socket" "" Some("false"), "ATLAS_AI_KEYS_EXPORTER_WEB_SYSTEMD_SOCKET", false, "Web", "Serve on the sockets that systemd hands over, instead of --web.listen-address";
+    "web.probe-address" "ADDRESS" None, "ATLAS_AI_KEYS_EXPORTER_WEB_PROBE_ADDRESS", false, "Web", "Where to serve /-/healthy and /-/ready alone, in the clear and without a password";
+    "web.config.file" "FILE" None, "ATLAS_AI_KEYS_EXPORTER_WEB_CONFIG_FILE", false, "Web", "TLS, client certificates and passwords, in the exporter-toolkit's format; read again when it changes";
     "web.telemetry-path" "PATH" Some("/metrics"), "ATLAS_AI_KEYS_EXPORTER_WEB_TELEMETRY_PATH", false, "Web", "The path of the metrics";
     "web.max-requests" "N" Some("40"), "ATLAS_AI_KEYS_EXPORTER_WEB_MAX_REQUESTS", false, "Web", "Scrapes that are served at once; one more is answered 503";
     "web.enable-lifecycle" "" Some("false"), "ATLAS_AI_KEYS_EXPORTER_WEB_ENABLE_LIFECYCLE", false, "Web", "Allow POST and PUT to /-/reload";

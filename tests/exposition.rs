@@ -23,7 +23,7 @@ use atlas_ai_keys_exporter::metrics::{
     Exposition, Format, KeyLabel, Own, PerKey, Scene, Selection, Threshold, pack_end, pack_scene,
 };
 use atlas_ai_keys_exporter::sim::SimConfig;
-use atlas_ai_keys_exporter::web::{self, Patience};
+use atlas_ai_keys_exporter::web::{self, Door, Limits};
 use common::simulated::{Simulated, simulated_atlas};
 use common::{Lab, Scrape, still};
 use flate2::read::GzDecoder;
@@ -526,15 +526,17 @@ async fn a_reader_that_stalls_is_cut_off_and_holds_nobody_up() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let shutdown = CancellationToken::new();
-    let patience = Patience {
-        stalled: Duration::from_millis(500),
+    let door = Door {
+        listeners: vec![listener],
+        router: web::router(Arc::clone(&lab.app)),
+        limits: Limits {
+            rest: Duration::from_millis(500),
+            ..Limits::default()
+        },
+        access: None,
+        what: "a door that is less patient",
     };
-    let serving = tokio::spawn(web::serve(
-        vec![listener],
-        web::router(Arc::clone(&lab.app)),
-        patience,
-        shutdown.clone(),
-    ));
+    let serving = tokio::spawn(web::serve(vec![door], shutdown.clone()));
     let mut stalled = std::net::TcpStream::connect(address).unwrap();
     stalled
         .write_all(format!("GET /metrics HTTP/1.1\r\nHost: {address}\r\n\r\n").as_bytes())

@@ -73,7 +73,7 @@ async fn everything_it_says(
         sim.revoke_all_tokens();
         sim.expire_nonces();
         tokio::time::sleep(std::time::Duration::from_millis(1200)).await;
-        for path in ["/metrics", "/", "/-/ready", "/-/healthy", "/nothing"] {
+        for path in ["/metrics", "/", "/sd", "/-/ready", "/-/healthy", "/nothing"] {
             all.push_str(&get(&format!("http://{address}{path}")).await.1);
         }
         sim.clear_faults();
@@ -99,6 +99,8 @@ async fn nothing_leaks(kinds: &[&str], format: &str) {
             .any(|part| name.ends_with(part))
     });
     let all = everything_it_says(&sim, variables, format).await;
+    // a word of HTML that has the beginning of a key in it
+    let all = all.replace("initial-scale", "");
     let account = sim.account();
     for secret in [
         &account.client_secret,

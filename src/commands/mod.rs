@@ -7,6 +7,7 @@ mod sim;
 
 use std::ffi::OsString;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::cli::{Args, Command};
 use crate::config::{self, Config, ConfigError};
@@ -41,7 +42,7 @@ impl Failure {
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Usage(error) => u8::try_from(error.exit_code()).unwrap_or(2),
-            Self::Config(_) => 2,
+            Self::Config(_) | Self::Start(StartError::Access(_)) => 2,
             Self::Start(_) | Self::System { .. } => 1,
         }
     }
@@ -64,23 +65,54 @@ pub fn run(
         logging::start(level, format);
     }
     harden();
+    allow_files();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .map_err(Failure::system("cannot start the runtime"))?;
-    runtime.block_on(async {
+    let result = runtime.block_on(async {
         match args.command {
             Command::Serve => serve::run(args, environment).await,
             Command::Demo => demo::run(args, environment).await,
             Command::Sim => sim::run(&args, environment).await,
         }
-    })
+    });
+    // what still keeps a thread busy, a file system that hangs or a dear password, is not waited for
+    runtime.shutdown_timeout(LAST_MOMENT);
+    result
 }
+
+/// How long threads that are busy may go on after everything has ended.
+const LAST_MOMENT: Duration = Duration::from_millis(500);
 
 /// How to make the configuration of these arguments again, at a reload.
 fn loader(args: Args, environment: Environment) -> Load {
     Arc::new(move || Config::check(&args, &environment))
 }
+
+/// Allows as many open files as the system lets this process have: connections are files.
+#[cfg(unix)]
+fn allow_files() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let most = limit.maximum.unwrap_or(ENOUGH_FILES).min(ENOUGH_FILES);
+    if limit.current.is_some_and(|current| current < most) {
+        let raised = Rlimit {
+            current: Some(most),
+            ..limit
+        };
+        // with fewer there are fewer connections
+        let _ = setrlimit(Resource::Nofile, raised);
+    }
+}
+
+/// Elsewhere there is no such limit.
+#[cfg(not(unix))]
+fn allow_files() {}
+
+/// Files that are enough for all connections, and all the rest.
+#[cfg(unix)]
+const ENOUGH_FILES: u64 = 4096;
 
 /// Keeps secrets out of core dumps and away from other processes of the same user.
 #[cfg(target_os = "linux")]

@@ -17,7 +17,9 @@ pub(super) async fn run(args: &Args, environment: &Environment) -> Result<(), Fa
     let Some(address) = listen.first() else {
         return Err(ConfigError(vec!["--sim.listen-address is missing".to_owned()]).into());
     };
-    let listener = web::bind(address).await.map_err(StartError::from)?;
+    let listener = web::bind(address, "--sim.listen-address")
+        .await
+        .map_err(StartError::from)?;
     let sim = SimHandle::start(listener, &config, Clock::system())
         .map_err(Failure::system("cannot start the simulated Atlas"))?;
     let mut out = std::io::stdout().lock();

@@ -2,12 +2,13 @@
 
 use std::path::PathBuf;
 
+use super::ConfigError;
 use super::file::ConfigFile;
 use super::values::listen_address;
-use super::{ConfigError, ListenAddress};
 use crate::cli::{Args, FLAGS, Flag, Origin, SIM_FLAGS, SIM_LISTEN};
 use crate::credentials::Environment;
 use crate::logging::{LogFormat, LogLevel};
+use crate::web::ListenAddress;
 
 /// Looks values up, the command line before the environment before the file before the default,
 /// and collects what is wrong with them.
@@ -39,7 +40,7 @@ impl<'a> Checker<'a> {
         self.path("config.file").0
     }
 
-    fn path(&self, name: &str) -> (Option<PathBuf>, Origin) {
+    pub(super) fn path(&self, name: &str) -> (Option<PathBuf>, Origin) {
         let (values, origin) = self.values(name);
         (values.into_iter().next().map(PathBuf::from), origin)
     }

@@ -146,7 +146,7 @@ fn place(flag: &Flag) -> Option<(String, String)> {
         return None;
     }
     let (section, member) = flag.name.split_once('.')?;
-    Some((section.to_owned(), member.replace('-', "_")))
+    Some((section.to_owned(), member.replace(['-', '.'], "_")))
 }
 
 fn sections() -> Vec<String> {

@@ -13,19 +13,19 @@ mod checker;
 mod file;
 mod values;
 
-use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use reqwest::Url;
 
 use crate::atlas::Version;
-use crate::cli::Args;
+use crate::cli::{Args, Origin};
 use crate::credentials::Environment;
 use crate::logging::{LogFormat, LogLevel};
 use crate::metrics::{PerKey, Selection};
 use crate::shard::Shard;
 use crate::sim::{Scenario, SimConfig};
+use crate::web::ListenAddress;
 pub use accounts::Account;
 use checker::Checker;
 use values::{
@@ -56,8 +56,14 @@ pub struct Config {
     pub storage: Option<PathBuf>,
     /// What is shown of the keys; at least one threshold.
     pub selection: Selection,
-    /// Where to serve; at least one.
+    /// Where to serve; none when systemd hands the sockets over.
     pub listen: Vec<ListenAddress>,
+    /// Whether systemd hands the sockets over.
+    pub systemd_socket: bool,
+    /// Where to serve health alone, in the clear.
+    pub probe: Option<ListenAddress>,
+    /// Who is let in: a file in the exporter-toolkit's format.
+    pub web_file: Option<PathBuf>,
     /// The path of the metrics.
     pub telemetry_path: String,
     /// Scrapes that are served at once.
@@ -70,25 +76,6 @@ pub struct Config {
     pub log_format: LogFormat,
     /// The configuration file, if there is one.
     pub file: Option<PathBuf>,
-}
-
-/// An address to listen on.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ListenAddress {
-    /// A host name or address; empty for every address, IPv4 and IPv6.
-    pub host: String,
-    /// The port; 0 for one that the system chooses.
-    pub port: u16,
-}
-
-impl fmt::Display for ListenAddress {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.host.contains(':') {
-            write!(f, "[{}]:{}", self.host, self.port)
-        } else {
-            write!(f, "{}:{}", self.host, self.port)
-        }
-    }
 }
 
 /// Everything that is wrong with a configuration, a sentence each.
@@ -127,7 +114,20 @@ impl Config {
         let shard = checker.one("atlas.shard", |text| shard(text, &host));
         let storage = checker.storage();
         let selection = selection(&mut checker);
-        let listen = checker.listen("web.listen-address");
+        let (systemd_socket, listen) = listeners(&mut checker);
+        let probe = checker.listen("web.probe-address").into_iter().next();
+        if let Some(probe) = probe
+            .as_ref()
+            .filter(|probe| listen.contains(probe) && probe.port != 0)
+        {
+            let origin = checker.values("web.probe-address").1;
+            checker.wrong(
+                &origin,
+                &probe.to_string(),
+                "an address of its own: --web.listen-address has it",
+            );
+        }
+        let web_file = checker.path("web.config.file").0;
         let telemetry_path = checker.one("web.telemetry-path", telemetry_path);
         let max_requests = checker.one("web.max-requests", |text| {
             whole(text, 1, 100_000).ok_or("a whole number from 1 to 100000")
@@ -149,6 +149,9 @@ impl Config {
                 storage,
                 selection: selection?,
                 listen,
+                systemd_socket: systemd_socket?,
+                probe,
+                web_file,
                 telemetry_path: telemetry_path?,
                 max_requests: max_requests?,
                 lifecycle: lifecycle?,
@@ -159,6 +162,22 @@ impl Config {
         };
         checker.finish(whole)
     }
+}
+
+/// Whether systemd hands the sockets over, and the addresses to listen on when it does not.
+fn listeners(checker: &mut Checker<'_>) -> (Option<bool>, Vec<ListenAddress>) {
+    let systemd = checker.one("web.systemd-socket", switch);
+    let (values, origin) = checker.values("web.listen-address");
+    let listen = checker.listen("web.listen-address");
+    if systemd != Some(true) {
+        return (systemd, listen);
+    }
+    if !matches!(origin, Origin::Default(_)) {
+        let right =
+            "left out together with --web.systemd-socket, whose .socket unit has the addresses";
+        checker.wrong(&origin, &values.join(","), right);
+    }
+    (systemd, Vec::new())
 }
 
 fn selection(checker: &mut Checker<'_>) -> Option<Selection> {

@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use reqwest::Url;
 
-use super::{CENTURY, ListenAddress};
+use super::CENTURY;
 use crate::atlas::Version;
 use crate::metrics::{KeyLabel, Threshold};
 use crate::shard::Shard;
+use crate::web::ListenAddress;
 
 pub(super) fn whole(text: &str, least: usize, most: usize) -> Option<usize> {
     text.parse()
@@ -127,10 +128,10 @@ pub(super) fn listen_address(text: &str) -> Option<ListenAddress> {
 }
 
 pub(super) fn telemetry_path(text: &str) -> Result<String, &'static str> {
-    const RIGHT: &str = "a path such as /metrics: a slash, then letters, digits, dots, dashes, underscores and slashes, and not one that is taken (/ and /-/…)";
+    const RIGHT: &str = "a path such as /metrics: a slash, then letters, digits, dots, dashes, underscores and slashes, and not one that is taken (/, /sd and /-/…)";
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_' | '/');
-    if text.len() > 1 && text.starts_with('/') && !text.starts_with("/-") && text.chars().all(plain)
-    {
+    let taken = text == "/sd" || text.starts_with("/-");
+    if text.len() > 1 && text.starts_with('/') && !taken && text.chars().all(plain) {
         Ok(text.to_owned())
     } else {
         Err(RIGHT)
@@ -241,6 +242,7 @@ mod tests {
         assert_eq!(thresholds("30d, 7d").expect("two")[0].label, "7d");
         assert!(
             telemetry_path("/").is_err()
+                && telemetry_path("/sd").is_err()
                 && telemetry_path("/-/x").is_err()
                 && telemetry_path("/a{b}").is_err()
         );

@@ -17,7 +17,7 @@ use crate::config::{Account, Config};
 use crate::logging;
 use crate::metrics::{self, KeyLabel};
 use crate::poll::{Command, Manner, Member, Plan, Prepare, Storage};
-use crate::web::{Reload, Settings, SharedSettings};
+use crate::web::{Access, Loaded, Reload, Settings, SharedAccess, SharedSettings};
 
 /// Takes up configurations, and tells the scheduler of them.
 pub struct Control {
@@ -25,6 +25,7 @@ pub struct Control {
     commands: mpsc::Sender<Command>,
     /// One reload at a time.
     roster: Mutex<Roster>,
+    access: Arc<SharedAccess>,
 }
 
 /// Makes clients and plans of configurations.
@@ -42,11 +43,26 @@ type Clients = BTreeMap<Arc<str>, Arc<Client>>;
 struct Roster {
     config: Config,
     clients: Clients,
+    /// The files that the web configuration depends on.
+    web_files: Vec<PathBuf>,
+    /// Whether the last configuration that was read was good, and the last web configuration.
+    good: (bool, bool),
+}
+
+/// What a file is for.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Purpose {
+    /// The configuration itself.
+    Configuration,
+    /// The web configuration, and what it names.
+    Access,
+    /// The credential of that name.
+    Credential(Arc<str>),
 }
 
 impl Control {
-    /// Takes up the first configuration.
-    pub(super) fn new(
+    /// Takes up the first configuration, and the web configuration that it names.
+    pub(super) async fn new(
         config: &Config,
         surroundings: Surroundings,
         teller: Arc<Teller>,
@@ -59,13 +75,19 @@ impl Control {
             settings: Arc::new(SharedSettings::new(settings(config))),
         };
         let (clients, plan) = maker.plan(config, None)?;
+        let loaded = load_access(config.web_file.clone()).await;
+        let access = Arc::new(SharedAccess::new(loaded.access?));
+        tell_of(&access.get());
         let control = Self {
             maker,
             commands,
             roster: Mutex::new(Roster {
                 config: config.clone(),
                 clients,
+                web_files: loaded.files,
+                good: (true, true),
             }),
+            access,
         };
         Ok((control, plan))
     }
@@ -75,19 +97,24 @@ impl Control {
         Arc::clone(&self.maker.settings)
     }
 
-    /// The files that the configuration in use depends on, with the credential that each is for;
-    /// none for the configuration itself.
-    pub(super) async fn files(&self) -> Vec<(PathBuf, Option<Arc<str>>)> {
+    /// Who is let in.
+    pub(super) fn access(&self) -> Arc<SharedAccess> {
+        Arc::clone(&self.access)
+    }
+
+    /// The files that the configuration in use depends on, and what each is for.
+    pub(super) async fn files(&self) -> Vec<(PathBuf, Purpose)> {
         let roster = self.roster.lock().await;
-        let file = roster.config.file.iter().map(|path| (path.clone(), None));
+        let file = roster.config.file.iter();
+        let file = file.map(|path| (path.clone(), Purpose::Configuration));
+        let web = roster.web_files.iter();
+        let web = web.map(|path| (path.clone(), Purpose::Access));
         let credentials = roster.config.accounts.iter().flat_map(|account| {
             let name = &account.name;
-            account
-                .credential
-                .files()
-                .map(|path| (path.to_owned(), Some(Arc::clone(name))))
+            let files = account.credential.files();
+            files.map(|path| (path.to_owned(), Purpose::Credential(Arc::clone(name))))
         });
-        file.chain(credentials).collect()
+        file.chain(web).chain(credentials).collect()
     }
 
     /// Told that a file of a credential has changed.
@@ -103,14 +130,11 @@ impl Control {
     pub async fn reload(&self, why: &str) -> Result<(), String> {
         let mut roster = self.roster.lock().await;
         let result = self.reload_into(&mut roster).await;
-        let Maker {
-            surroundings,
-            teller,
-            ..
-        } = &self.maker;
-        teller
-            .own
-            .reloaded(result.is_ok(), surroundings.clock.now());
+        roster.good.0 = result.is_ok();
+        if result.is_ok() {
+            roster.good.1 = true;
+        }
+        self.tell_of_reload(&roster);
         match &result {
             Ok(()) => info!(why, "configuration reloaded"),
             Err(mistakes) => error!(
@@ -121,26 +145,88 @@ impl Control {
         result
     }
 
+    /// Reads the web configuration alone again, and takes it up. A bad one changes nothing: open
+    /// connections and new ones are served as before.
+    pub(super) async fn reload_access(&self) {
+        let mut roster = self.roster.lock().await;
+        let loaded = load_access(roster.config.web_file.clone()).await;
+        roster.web_files = loaded.files;
+        roster.good.1 = loaded.access.is_ok();
+        self.tell_of_reload(&roster);
+        match loaded.access {
+            Ok(access) => {
+                tell_of(&access);
+                self.access.set(access);
+                info!("web configuration reloaded");
+            }
+            Err(mistakes) => error!(
+                %mistakes,
+                "the new web configuration is not used, the one before still is"
+            ),
+        }
+    }
+
+    fn tell_of_reload(&self, roster: &Roster) {
+        let now = self.maker.surroundings.clock.now();
+        let good = roster.good.0 && roster.good.1;
+        self.maker.teller.own.reloaded(good, now);
+    }
+
     async fn reload_into(&self, roster: &mut Roster) -> Result<(), String> {
         let load = Arc::clone(&self.maker.surroundings.load);
         let config = tokio::task::spawn_blocking(move || load())
             .await
             .map_err(|error| error.to_string())?
             .map_err(|error| error.to_string())?;
+        let loaded = load_access(config.web_file.clone()).await;
+        // watched from now on, so that a file that was wrong is read again when it is right
+        roster.web_files = loaded.files;
+        let access = loaded.access.map_err(|error| error.to_string())?;
         let (clients, plan) = self
             .maker
             .plan(&config, Some(roster))
             .map_err(|error| error.to_string())?;
-        if config.listen != roster.config.listen {
-            warn!("web.listen-address has changed, and is only read at the start");
+        let before = &roster.config;
+        let listeners = |config: &Config| {
+            (
+                config.listen.clone(),
+                config.probe.clone(),
+                config.systemd_socket,
+            )
+        };
+        if listeners(&config) != listeners(before) {
+            warn!("an address to listen on has changed, and is only read at the start");
         }
         logging::set(config.log_level, config.log_format);
         self.maker.settings.set(settings(&config));
-        *roster = Roster { config, clients };
+        tell_of(&access);
+        self.access.set(access);
+        (roster.config, roster.clients) = (config, clients);
         self.commands
             .send(Command::Plan(plan))
             .await
             .map_err(|_| "the exporter is stopping".to_owned())
+    }
+}
+
+/// Reads a web configuration, if there is one, where the file system can keep nobody waiting.
+async fn load_access(path: Option<PathBuf>) -> Loaded {
+    let nothing = || Loaded {
+        files: Vec::new(),
+        access: Ok(Access::default()),
+    };
+    let Some(path) = path else {
+        return nothing();
+    };
+    tokio::task::spawn_blocking(move || Access::load(&path))
+        .await
+        // only when everything ends
+        .unwrap_or_else(|_| nothing())
+}
+
+fn tell_of(access: &Access) {
+    for warning in &access.warnings {
+        warn!("web configuration: {warning}");
     }
 }
 

@@ -1,4 +1,5 @@
-//! Noticing that a file has changed: the configuration, or one that a credential is in. Looked at
+//! Noticing that a file has changed: the configuration, the web configuration, or one that a
+//! credential is in. Looked at
 //! every few seconds, which sees every way in which files are replaced, Kubernetes' swap of a
 //! symbolic link included, on every file system.
 
@@ -10,7 +11,7 @@ use std::time::{Duration, SystemTime};
 
 use tokio_util::sync::CancellationToken;
 
-use super::control::Control;
+use super::control::{Control, Purpose};
 
 /// How often files are looked at.
 const EVERY: Duration = Duration::from_secs(2);
@@ -52,19 +53,20 @@ pub(super) async fn watch(control: Arc<Control>, shutdown: CancellationToken) {
         let files = control.files().await;
         if !files.is_empty() {
             let (stamps, files) = look(files).await;
-            let changed: BTreeSet<&Option<Arc<str>>> = files
+            let changed: BTreeSet<&Purpose> = files
                 .iter()
                 .filter(|(path, _)| {
                     seen.get(path)
                         .is_some_and(|before| stamps.get(path) != Some(before))
                 })
-                .map(|(_, credential)| credential)
+                .map(|(_, purpose)| purpose)
                 .collect();
-            for credential in changed {
-                match credential {
-                    Some(name) => control.credential_changed(Arc::clone(name)).await,
+            for purpose in changed {
+                match purpose {
                     // what is wrong with it is told there
-                    None => drop(control.reload("the file has changed").await),
+                    Purpose::Configuration => drop(control.reload("the file has changed").await),
+                    Purpose::Access => control.reload_access().await,
+                    Purpose::Credential(name) => control.credential_changed(Arc::clone(name)).await,
                 }
             }
             seen = stamps;
@@ -76,7 +78,7 @@ pub(super) async fn watch(control: Arc<Control>, shutdown: CancellationToken) {
     }
 }
 
-type Files = Vec<(PathBuf, Option<Arc<str>>)>;
+type Files = Vec<(PathBuf, Purpose)>;
 
 async fn look(files: Files) -> (BTreeMap<PathBuf, Option<Stamp>>, Files) {
     // a file system can hang

@@ -25,7 +25,7 @@ use crate::config::{Config, ConfigError};
 use crate::inventory::Shelf;
 use crate::metrics::Own;
 use crate::poll::{self, Scheduler, StorageError};
-use crate::web::{self, App, BindError, Patience, Scrapes};
+use crate::web::{self, AccessError, App, BindError, Board, Door, Limits, Readers, Scrapes};
 
 pub use control::Control;
 use teller::Teller;
@@ -36,6 +36,9 @@ pub enum StartError {
     /// An address cannot be listened on.
     #[error(transparent)]
     Bind(#[from] BindError),
+    /// The web configuration is wrong.
+    #[error(transparent)]
+    Access(#[from] AccessError),
     /// The HTTP client cannot be made.
     #[error("the client for Atlas cannot be set up: {0}")]
     Client(String),
@@ -77,6 +80,7 @@ impl Surroundings {
 /// An exporter whose listeners are open; [`Exporter::run`] lets it work.
 pub struct Exporter {
     listeners: Vec<TcpListener>,
+    probes: Vec<TcpListener>,
     app: Arc<App>,
     scheduler: Scheduler,
     commands: mpsc::Receiver<poll::Command>,
@@ -93,28 +97,42 @@ impl Exporter {
     pub async fn start(config: Config, surroundings: Surroundings) -> Result<Self, StartError> {
         let mut listeners = Vec::new();
         for address in &config.listen {
-            listeners.push(web::bind(address).await?);
+            listeners.push(web::bind(address, "--web.listen-address").await?);
+        }
+        if config.systemd_socket {
+            listeners = web::handed_over()?;
+        }
+        let mut probes = Vec::new();
+        if let Some(address) = &config.probe {
+            probes.push(web::bind(address, "--web.probe-address").await?);
         }
         let own = Arc::new(Own::new()?);
+        let board = Arc::new(Board::default());
         let shelf = Arc::new(Shelf::default());
         let clock = surroundings.clock.clone();
-        let teller = Arc::new(Teller::new(Arc::clone(&own)));
+        let teller = Teller::new(Arc::clone(&own), Arc::clone(&board), clock.clone());
+        let teller = Arc::new(teller);
         // a reload is rare, and the next one waits for this one
         let (sender, commands) = mpsc::channel(8);
-        let (control, plan) = Control::new(&config, surroundings, Arc::clone(&teller), sender)?;
+        let (control, plan) =
+            Control::new(&config, surroundings, Arc::clone(&teller), sender).await?;
         let scheduler = Scheduler::start(plan, Arc::clone(&shelf), teller, clock.clone()).await;
         let control = Arc::new(control);
         own.reloaded(true, clock.now());
         let app = Arc::new(App {
             own,
             shelf,
+            board,
             settings: control.settings(),
+            access: control.access(),
             scrapes: Scrapes::default(),
+            readers: Readers::default(),
             control: Arc::clone(&control) as Arc<dyn web::Reload>,
             clock,
         });
         Ok(Self {
             listeners,
+            probes,
             app,
             scheduler,
             commands,
@@ -125,6 +143,14 @@ impl Exporter {
     /// Where it listens.
     pub fn addresses(&self) -> Vec<SocketAddr> {
         self.listeners
+            .iter()
+            .filter_map(|listener| listener.local_addr().ok())
+            .collect()
+    }
+
+    /// Where it serves health alone.
+    pub fn probe_addresses(&self) -> Vec<SocketAddr> {
+        self.probes
             .iter()
             .filter_map(|listener| listener.local_addr().ok())
             .collect()
@@ -144,9 +170,24 @@ impl Exporter {
     /// the access tokens: five seconds at most, whatever Atlas does.
     pub async fn run(self, shutdown: CancellationToken) {
         let polling = self.scheduler.run(self.commands, shutdown.clone());
-        let router = web::router(self.app);
-        let patience = Patience::default();
-        let serving = web::serve(self.listeners, router, patience, shutdown.clone());
+        let limits = Limits::of_this_process();
+        let doors = vec![
+            Door {
+                listeners: self.listeners,
+                router: web::router(Arc::clone(&self.app)),
+                limits,
+                access: Some(Arc::clone(&self.app.access)),
+                what: "listening",
+            },
+            Door {
+                listeners: self.probes,
+                router: web::probes(self.app),
+                limits: limits.for_probes(),
+                access: None,
+                what: "listening for probes",
+            },
+        ];
+        let serving = web::serve(doors, shutdown.clone());
         let watching = files::watch(self.control, shutdown);
         tokio::join!(polling, serving, watching);
         info!("stopped");

@@ -6,28 +6,32 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use crate::atlas::{Endpoint, Observer, Outcome, Reason, Retry, TokenOutcome};
+use crate::clock::Clock;
 use crate::config::Account;
 use crate::credentials::Credential;
 use crate::ids::OrgId;
 use crate::inventory::Inventory;
 use crate::metrics::Own;
 use crate::poll::{Change, WalkError, Watcher};
+use crate::web::Board;
 
-/// Tells the exporter's own metrics what happens. Counters begin at 0, so that the first event is
+/// Tells the exporter's own metrics, and the board for people, what happens. Counters begin at 0, so that the first event is
 /// a rise and not a new series.
 pub(super) struct Teller {
     pub(super) own: Arc<Own>,
+    board: Arc<Board>,
+    clock: Clock,
 }
 
 impl Teller {
-    pub(super) fn new(own: Arc<Own>) -> Self {
+    pub(super) fn new(own: Arc<Own>, board: Arc<Board>, clock: Clock) -> Self {
         for endpoint in Endpoint::ALL {
             // those of the token are announced with a credential that has one
             if !matches!(endpoint, Endpoint::Token | Endpoint::Revoke) {
                 own.watch_endpoint(endpoint.as_str(), Retry::ALL.map(Retry::as_str));
             }
         }
-        Self { own }
+        Self { own, board, clock }
     }
 
     /// A credential is used from now on.
@@ -72,6 +76,9 @@ impl Observer for Teller {
     ) {
         self.own
             .rate_limit(endpoint.as_str(), label(org), capacity, remaining);
+        if let (Endpoint::AiModelApiKeys, Some(org)) = (endpoint, org) {
+            self.board.budget(org, capacity, remaining);
+        }
     }
 
     fn throttled(&self, endpoint: Endpoint, org: Option<&OrgId>, waited: Duration) {
@@ -89,6 +96,7 @@ impl Observer for Teller {
 
 impl Watcher for Teller {
     fn watched(&self, org: &OrgId) {
+        self.board.watched(org);
         self.own.watch_org(
             org.as_str(),
             Endpoint::AiModelApiKeys.as_str(),
@@ -98,6 +106,7 @@ impl Watcher for Teller {
     }
 
     fn forgotten(&self, org: &OrgId) {
+        self.board.forgotten(org);
         self.own.forget_org(
             org.as_str(),
             &Endpoint::ALL.map(Endpoint::as_str),
@@ -108,26 +117,35 @@ impl Watcher for Teller {
 
     fn interval(&self, org: &OrgId, interval: Duration) {
         self.own.interval(org.as_str(), interval);
+        self.board.interval(org, interval);
+    }
+
+    fn due(&self, org: &OrgId, at: Timestamp) {
+        self.board.due(org, at);
     }
 
     fn restored(&self, inventory: &Inventory, up: bool) {
         let (begun, ended) = (inventory.begun_at(), inventory.read_at());
         self.own
             .restored(inventory.org().as_str(), begun, ended, up);
+        self.board.restored(inventory.org(), up);
     }
 
     fn begun(&self, org: &OrgId, at: Timestamp) {
         self.own.walk_begun(org.as_str(), at);
+        self.board.begun(org);
     }
 
     fn succeeded(&self, inventory: &Inventory, pages: u32, took: Duration) {
         let (org, at) = (inventory.org().as_str(), inventory.read_at());
         self.own.walk_succeeded(org, at, pages, took);
+        self.board.succeeded(inventory.org());
     }
 
     fn failed(&self, org: &OrgId, error: &WalkError, took: Duration) {
         let reason = error.error.problem.reason();
         self.own.walk_failed(org.as_str(), reason.as_str(), took);
+        self.board.failed(org, reason.as_str(), self.clock.now());
     }
 
     fn changed(&self, org: &OrgId, change: Change, keys: u64) {

@@ -243,6 +243,14 @@ impl Inventory {
             .flat_map(|project| self.keys_of(project, 0))
     }
 
+    /// The key at a place, in the order of project and id.
+    pub fn key(&self, place: usize) -> Option<KeyView<'_>> {
+        let next = self
+            .projects
+            .partition_point(|project| project.range.end <= place);
+        self.keys_of(self.projects.get(next)?, place).next()
+    }
+
     /// Numbers of keys by project and status, in that order.
     pub fn counts(&self) -> &[StatusCount] {
         &self.counts

@@ -14,12 +14,37 @@ use prometheus::{
 use super::catalogue::{self as c, Family, Kind};
 use super::encoder::{Buckets, Encoder, Head, Value};
 use crate::clock::unix_seconds;
+use crate::ids::OrgId;
 
 /// Upper bounds of the request histogram, in seconds.
 const BUCKETS: &[f64] = &[0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
 
 /// The exporter's own metrics at one moment.
 pub struct Gathered(pub(super) Vec<MetricFamily>);
+
+impl Gathered {
+    /// The same without what concerns other organizations than these, which are in order.
+    #[must_use]
+    pub fn only(mut self, orgs: &[OrgId]) -> Self {
+        let concerned = |metric: &Metric| {
+            let mut labels = metric.get_label().iter();
+            labels
+                .find(|label| label.name() == "org_id")
+                .is_none_or(|label| {
+                    let org = label.value();
+                    org.is_empty()
+                        || orgs
+                            .binary_search_by(|chosen| chosen.as_str().cmp(org))
+                            .is_ok()
+                })
+        };
+        for family in &mut self.0 {
+            family.mut_metric().retain(concerned);
+        }
+        self.0.retain(|family| !family.get_metric().is_empty());
+        self
+    }
+}
 
 /// The exporter's own metrics. One for the process, shared by everyone who has something to tell.
 pub struct Own {

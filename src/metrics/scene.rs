@@ -7,6 +7,7 @@ use jiff::Timestamp;
 
 use super::selection::{PerKey, Selection};
 use super::threshold::Threshold;
+use crate::ids::OrgId;
 use crate::inventory::{Inventory, KeyView, Shown};
 
 /// One moment of the inventories.
@@ -44,6 +45,18 @@ impl Scene {
             limit: [idle, cut].into_iter().flatten().min(),
             cut,
         }
+    }
+
+    /// The same with these organizations alone, which are in order. What was cut because there
+    /// are too many keys stays cut.
+    #[must_use]
+    pub fn only(mut self, orgs: &[OrgId]) -> Self {
+        let chosen = |org: &OrgId| orgs.binary_search(org).is_ok();
+        self.shown
+            .inventories
+            .retain(|inventory| chosen(inventory.org()));
+        self.shown.details.retain(|(org, _)| chosen(org));
+        self
     }
 
     /// Whether every key of every inventory has series of its own.

@@ -24,6 +24,8 @@ pub(super) struct Watch {
     pub(super) backoff: Backoff,
     /// When it is walked next.
     pub(super) due: Instant,
+    /// What was last told of that.
+    pub(super) told_due: Option<Instant>,
     /// When its names and limits are asked for next.
     pub(super) details_due: Instant,
     /// When its inventory was read; none without one.
@@ -51,6 +53,7 @@ impl Watch {
             schedule: Schedule::new(org, interval),
             backoff: Backoff::default(),
             due: now,
+            told_due: None,
             details_due: now,
             read_at: None,
             requests: 1,

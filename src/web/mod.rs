@@ -1,12 +1,32 @@
-//! What is served: the metrics, health and readiness, and a page that names them. Nothing here
-//! ever waits for Atlas.
+//! What is served: the metrics, discovery, health and readiness, and a page for people. Nothing
+//! here ever waits for Atlas.
+//!
+//! | room | what lives there |
+//! | --- | --- |
+//! | `address`, `listen` | where to listen; sockets, connections and their limits |
+//! | `access` | TLS, client certificates, passwords: `--web.config.file` |
+//! | `routes` | every path, and what a wrong one is told |
+//! | `scrapes`, `choice` | `/metrics`; which organizations a request asks for |
+//! | `discovery` | `/sd` |
+//! | `health` | `/-/healthy` and `/-/ready` |
+//! | `page` | `/` |
+//! | `settings` | what the routes are told of the configuration |
 
+mod access;
+mod address;
+mod choice;
+mod discovery;
+mod health;
 mod listen;
+mod page;
 mod routes;
 mod scrapes;
 mod settings;
 
-pub use listen::{BindError, Patience, bind, serve};
-pub use routes::{App, router};
+pub use access::{Access, AccessError, Loaded, SharedAccess};
+pub use address::ListenAddress;
+pub use listen::{BindError, Door, Limits, bind, handed_over, serve};
+pub use page::{Board, Readers, has_words_for};
+pub use routes::{App, probes, router};
 pub use scrapes::Scrapes;
 pub use settings::{Reload, Settings, SharedSettings};

@@ -1,16 +1,20 @@
-//! The routes.
+//! Every path, and what a wrong one is told.
 
-use std::fmt::Write as _;
 use std::sync::Arc;
 
-use axum::Router;
 use axum::extract::State;
-use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
+use axum::{Router, middleware};
+use jiff::Timestamp;
 
+use super::access::{SharedAccess, guard};
+use super::choice::Choice;
+use super::page::{self, Board, Readers};
 use super::scrapes::{self, Scrapes};
 use super::settings::{Reload, Settings, SharedSettings};
+use super::{discovery, health};
 use crate::clock::Clock;
 use crate::inventory::Shelf;
 use crate::metrics::{Exposition, Format, Gathered, Own, Scene};
@@ -21,10 +25,16 @@ pub struct App {
     pub own: Arc<Own>,
     /// The inventories.
     pub shelf: Arc<Shelf>,
+    /// How each organization's walks go.
+    pub board: Arc<Board>,
     /// The settings in force.
     pub settings: Arc<SharedSettings>,
+    /// Who is let in.
+    pub access: Arc<SharedAccess>,
     /// What scrapes share.
     pub scrapes: Scrapes,
+    /// What readers of the page share.
+    pub readers: Readers,
     /// Who takes up a new configuration.
     pub control: Arc<dyn Reload>,
     /// The time of a scrape.
@@ -35,21 +45,60 @@ impl App {
     /// A scrape that begins now, with the exporter's own metrics as they were gathered before the
     /// inventories were looked at.
     pub fn exposition(&self, settings: &Settings, format: Format, own: Gathered) -> Exposition {
+        let scene = self.scene(settings, &Choice::All, self.clock.now());
+        Exposition::new(format, own, scene)
+    }
+
+    /// What a scrape shows of the inventories.
+    pub(super) fn scene(&self, settings: &Settings, choice: &Choice, now: Timestamp) -> Scene {
         let shown = self.shelf.shown(settings.max_staleness);
-        let selection = Arc::clone(&settings.selection);
-        Exposition::new(format, own, Scene::new(shown, selection, self.clock.now()))
+        let scene = Scene::new(shown, Arc::clone(&settings.selection), now);
+        match choice {
+            Choice::All => scene,
+            Choice::Some(orgs) => scene.only(orgs),
+        }
     }
 }
 
-/// Every route. Other methods than the route's are answered 405 with `Allow`.
+/// Every route, for those who are let in.
 pub fn router(app: Arc<App>) -> Router {
+    let access = Arc::clone(&app.access);
     Router::new()
-        .route("/", get(landing))
-        .route("/-/healthy", get(healthy))
-        .route("/-/ready", get(ready))
+        .route("/", get(page::show))
+        .route("/-/docs/{name}", get(page::document))
+        .route("/-/page/{name}", get(page::asset))
+        .route("/sd", get(discovery::targets))
+        .route("/-/healthy", get(health::healthy))
+        .route("/-/ready", get(health::ready))
         .route("/-/reload", post(reload).put(reload))
         .fallback(by_path)
+        .method_not_allowed_fallback(wrong_method)
         .with_state(app)
+        .layer(middleware::map_response(nosniff))
+        .layer(middleware::from_fn_with_state(access, guard))
+}
+
+/// Health and readiness alone, for everybody.
+pub fn probes(app: Arc<App>) -> Router {
+    Router::new()
+        .route("/-/healthy", get(health::healthy))
+        .route("/-/ready", get(health::ready))
+        .fallback(async || {
+            let text = "There is nothing here but /-/healthy and /-/ready.\n";
+            (StatusCode::NOT_FOUND, text)
+        })
+        .method_not_allowed_fallback(wrong_method)
+        .with_state(app)
+        .layer(middleware::map_response(nosniff))
+}
+
+/// No answer is anything else than what its type says.
+async fn nosniff(mut answer: Response) -> Response {
+    answer.headers_mut().insert(
+        header::X_CONTENT_TYPE_OPTIONS,
+        HeaderValue::from_static("nosniff"),
+    );
+    answer
 }
 
 /// The path of the metrics can change at a reload, and no router's table can.
@@ -65,13 +114,20 @@ async fn by_path(
         return (StatusCode::NOT_FOUND, text).into_response();
     }
     match method {
-        Method::GET | Method::HEAD => scrapes::answer(&app, &settings, &method, &headers),
-        _ => (
-            StatusCode::METHOD_NOT_ALLOWED,
-            [(header::ALLOW, "GET,HEAD")],
-        )
-            .into_response(),
+        Method::GET | Method::HEAD => {
+            scrapes::answer(&app, &settings, &method, uri.query(), &headers)
+        }
+        _ => {
+            let allow = [(header::ALLOW, "GET,HEAD")];
+            (allow, wrong_method().await).into_response()
+        }
     }
+}
+
+/// axum says in `Allow` which methods there are.
+async fn wrong_method() -> (StatusCode, &'static str) {
+    let text = "This path has no such method; the Allow header lists those it has.\n";
+    (StatusCode::METHOD_NOT_ALLOWED, text)
 }
 
 async fn reload(State(app): State<Arc<App>>) -> Response {
@@ -81,70 +137,7 @@ async fn reload(State(app): State<Arc<App>>) -> Response {
     }
     match app.control.reload().await {
         Ok(()) => "Reloaded.\n".into_response(),
+        // who may ask for a reload is told all that is wrong with it
         Err(mistakes) => (StatusCode::BAD_REQUEST, format!("{mistakes}\n")).into_response(),
     }
-}
-
-async fn healthy() -> &'static str {
-    "Healthy.\n"
-}
-
-async fn ready(State(app): State<Arc<App>>) -> Response {
-    let missing = app.shelf.missing();
-    if missing.is_empty() {
-        return "Ready.\n".into_response();
-    }
-    let text = format!(
-        "Not ready: no complete walk yet of {}.\n",
-        missing.join(", ")
-    );
-    (StatusCode::SERVICE_UNAVAILABLE, text).into_response()
-}
-
-async fn landing(State(app): State<Arc<App>>) -> Response {
-    let mut page = String::from(
-        "<!DOCTYPE html>\n<html lang=\"en\">\n<head><meta charset=\"utf-8\"><title>Atlas AI keys exporter</title></head>\n<body>\n\
-         <h1>Atlas AI keys exporter</h1>\n",
-    );
-    // the path is checked to have no character that means something in HTML, ids are hexadecimal;
-    // writing to a String cannot fail
-    let _ = writeln!(
-        page,
-        "<ul><li><a href=\"{0}\">Metrics</a></li><li><a href=\"/-/healthy\">Health</a></li><li><a href=\"/-/ready\">Readiness</a></li></ul>",
-        app.settings.get().telemetry_path
-    );
-    page.push_str("<table>\n<tr><th scope=\"col\">Organization</th><th scope=\"col\">Keys</th><th scope=\"col\">Last complete walk</th></tr>\n");
-    for org in &*app.shelf.watched() {
-        let (keys, read_at) = match app.shelf.get(org) {
-            Some(inventory) => (
-                inventory.len().to_string(),
-                inventory.read_at().strftime("%F %T UTC").to_string(),
-            ),
-            None => ("–".to_owned(), "none yet".to_owned()),
-        };
-        let _ = writeln!(
-            page,
-            "<tr><td>{org}</td><td>{keys}</td><td>{read_at}</td></tr>"
-        );
-    }
-    page.push_str("</table>\n</body>\n</html>\n");
-    let headers = [
-        (
-            header::CONTENT_TYPE,
-            HeaderValue::from_static("text/html; charset=utf-8"),
-        ),
-        (
-            header::CONTENT_SECURITY_POLICY,
-            HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'"),
-        ),
-        (
-            header::X_CONTENT_TYPE_OPTIONS,
-            HeaderValue::from_static("nosniff"),
-        ),
-        (
-            HeaderName::from_static("x-frame-options"),
-            HeaderValue::from_static("DENY"),
-        ),
-    ];
-    (headers, page).into_response()
 }

@@ -10,10 +10,12 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header}
 use axum::response::{IntoResponse, Response};
 use futures_util::stream;
 
+use super::choice::Choice;
 use super::routes::App;
 use super::settings::Settings;
 use crate::metrics::{
-    Batch, Broken, Chunk, Exposition, Format, Gathered, Scene, pack_end, pack_scene, wants_gzip,
+    Batch, Broken, Chunk, Exposition, Format, Gathered, Maker, Scene, pack_end, pack_scene,
+    wants_gzip,
 };
 
 /// What scrapes share.
@@ -74,14 +76,17 @@ impl Scrapes {
         }
         let (batch, maker) = Batch::begin();
         batches.insert(format, (moment, Arc::clone(&batch)));
-        let shown = app.shelf.shown(settings.max_staleness);
-        let scene = Scene::new(shown, Arc::clone(&settings.selection), now);
-        tokio::task::spawn_blocking(move || {
-            let sum = pack_scene(format, &scene, &mut |chunk| maker.put(chunk));
-            maker.finish(sum);
-        });
+        pack(format, app.scene(settings, &Choice::All, now), maker);
         batch
     }
+}
+
+/// Packs a scene where a thread may be kept busy.
+fn pack(format: Format, scene: Scene, maker: Maker) {
+    tokio::task::spawn_blocking(move || {
+        let sum = pack_scene(format, &scene, &mut |chunk| maker.put(chunk));
+        maker.finish(sum);
+    });
 }
 
 fn list(headers: &HeaderMap, name: HeaderName) -> String {
@@ -98,8 +103,13 @@ pub(super) fn answer(
     app: &App,
     settings: &Arc<Settings>,
     method: &Method,
+    query: Option<&str>,
     headers: &HeaderMap,
 ) -> Response {
+    let Ok(choice) = Choice::of(query, &app.shelf.watched()) else {
+        let text = "This exporter watches no organization with an id that was asked for; /sd lists those it does.\n";
+        return (StatusCode::NOT_FOUND, text).into_response();
+    };
     let format = Format::wanted(&list(headers, header::ACCEPT));
     let packed = wants_gzip(&list(headers, header::ACCEPT_ENCODING));
     let content_type = HeaderValue::from_static(format.content_type());
@@ -120,13 +130,25 @@ pub(super) fn answer(
         return (StatusCode::SERVICE_UNAVAILABLE, text).into_response();
     };
     // before the inventories are looked at, see there
-    let own = app.own.gather();
+    let own = match &choice {
+        Choice::All => app.own.gather(),
+        Choice::Some(orgs) => app.own.gather().only(orgs),
+    };
     let body = if packed {
         settings.packs(format);
-        let batch = app.scrapes.batch(app, settings, format);
+        let batch = match &choice {
+            Choice::All => app.scrapes.batch(app, settings, format),
+            // nobody else wants the same
+            Choice::Some(_) => {
+                let (batch, maker) = Batch::begin();
+                pack(format, app.scene(settings, &choice, app.clock.now()), maker);
+                batch
+            }
+        };
         packed_body(format, own, batch, place)
     } else {
-        plain_body(app.exposition(settings, format, own), place)
+        let scene = app.scene(settings, &choice, app.clock.now());
+        plain_body(Exposition::new(format, own, scene), place)
     };
     (head, body).into_response()
 }

@@ -13,6 +13,7 @@
     reason = "each test uses a part of this, and a test may panic"
 )]
 
+pub mod papers;
 pub mod prometheus;
 pub mod simulated;
 pub mod wire;
@@ -167,16 +168,28 @@ impl Lab {
     }
 }
 
-pub async fn get(url: &str) -> (u16, String) {
-    // reqwest is built without a provider of its own
+/// reqwest is built without a provider of its own.
+pub fn provider() {
     static PROVIDER: Once = Once::new();
     PROVIDER.call_once(|| {
         let _ = rustls::crypto::ring::default_provider().install_default();
     });
+}
+
+pub async fn get(url: &str) -> (u16, String) {
+    provider();
     let client = reqwest::Client::builder().no_proxy().build().unwrap();
     let response = client.get(url).send().await.unwrap();
     let status = response.status().as_u16();
     (status, response.text().await.unwrap())
+}
+
+/// The status of an answer, if there is one.
+pub async fn get_if_possible(url: &str) -> Option<u16> {
+    provider();
+    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    let answer = client.get(url).send().await.ok()?;
+    Some(answer.status().as_u16())
 }
 
 /// One series of a scrape.

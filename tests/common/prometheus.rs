@@ -30,11 +30,18 @@ impl Prometheus {
 
     /// The same with flags of its own.
     pub fn with_features(target: &str, flags: &[&str]) -> Self {
+        let job = format!("static_configs:\n  - targets: ['{target}']");
+        Self::with_jobs(&[("atlas-ai-keys", &job)], flags)
+    }
+
+    /// A Prometheus with these jobs, each scraped every second.
+    pub fn with_jobs(jobs: &[(&str, &str)], flags: &[&str]) -> Self {
         let storage = tempfile::tempdir().unwrap();
         let config = storage.path().join("prometheus.yml");
-        let text = format!(
-            "scrape_configs:\n- job_name: atlas-ai-keys\n  scrape_interval: 1s\n  static_configs:\n  - targets: ['{target}']\n"
-        );
+        let jobs = jobs.iter().map(|(name, job)| {
+            format!("- job_name: {name}\n  scrape_interval: 1s\n  scrape_timeout: 1s\n  {job}\n")
+        });
+        let text = format!("scrape_configs:\n{}", jobs.collect::<String>());
         std::fs::write(&config, text).unwrap();
         let base = format!("127.0.0.1:{}", free_port());
         let mut command = Command::new("prometheus");

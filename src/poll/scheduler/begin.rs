@@ -25,7 +25,21 @@ impl Scheduler {
         self.begin_lists(now, &mut wake);
         self.begin_walks(now, &mut wake);
         self.begin_details(now, &mut wake);
+        self.tell_what_is_due(now);
         wake
+    }
+
+    /// Says of each organization when its next walk is due, where that has changed.
+    fn tell_what_is_due(&mut self, now: Instant) {
+        for (org, watch) in &mut self.orgs {
+            if watch.busy || watch.told_due == Some(watch.due) {
+                continue;
+            }
+            watch.told_due = Some(watch.due);
+            let wait = watch.due.saturating_duration_since(now);
+            let at = self.clock.now().checked_add(wait);
+            self.watcher.due(org, at.unwrap_or(Timestamp::MAX));
+        }
     }
 
     pub(super) fn begin_lists(&mut self, now: Instant, wake: &mut Instant) {

@@ -50,6 +50,8 @@ pub trait Watcher: Send + Sync {
     fn forgotten(&self, org: &OrgId);
     /// The interval between two walks that is in force.
     fn interval(&self, org: &OrgId, interval: Duration);
+    /// When the next walk is due; told again when that changes.
+    fn due(&self, org: &OrgId, at: Timestamp);
     /// What an earlier process has left is shown until the first walk. `up` says that its last
     /// walk was complete and not long ago.
     fn restored(&self, inventory: &Inventory, up: bool);

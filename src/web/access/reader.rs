@@ -1,0 +1,213 @@
+//! Where a member of the web configuration is, and the mistakes that are found on the way.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use zeroize::Zeroizing;
+
+use crate::yaml::Node;
+
+/// Most bytes of a certificate or key file.
+const MAX_BYTES: u64 = 1 << 20;
+
+/// Looks members up and collects what is wrong with them. No mistake repeats a text that may be a
+/// secret.
+pub(super) struct Reader<'a> {
+    folder: &'a Path,
+    pub(super) files: Vec<PathBuf>,
+    pub(super) mistakes: Vec<String>,
+    pub(super) warnings: Vec<String>,
+}
+
+impl<'a> Reader<'a> {
+    pub(super) fn new(path: &'a Path) -> Self {
+        Self {
+            folder: path.parent().unwrap_or(Path::new("")),
+            files: vec![path.to_owned()],
+            mistakes: Vec::new(),
+            warnings: Vec::new(),
+        }
+    }
+
+    pub(super) fn wrong(&mut self, place: &str, what: impl AsRef<str>) {
+        self.mistakes.push(format!("{place}: {}", what.as_ref()));
+    }
+
+    /// `node` as members that all have one of the `known` names; empty when there are none.
+    pub(super) fn members<'n>(
+        &mut self,
+        node: Option<&'n Node>,
+        place: &str,
+        known: &[&str],
+    ) -> &'n [(String, Node)] {
+        match node {
+            None | Some(Node::Nothing) => &[],
+            Some(Node::Members(members)) => {
+                for (name, _) in members {
+                    if !known.contains(&name.as_str()) {
+                        let known = known.join(", ");
+                        let place = within(place, name);
+                        self.wrong(
+                            &place,
+                            format!("there is no such member; it must be one of {known}"),
+                        );
+                    }
+                }
+                members
+            }
+            Some(other) => {
+                self.wrong(
+                    place,
+                    format!("it is {}, and must have members", other.kind()),
+                );
+                &[]
+            }
+        }
+    }
+
+    /// The text at `place`; none when there is none, or an empty one.
+    pub(super) fn text<'n>(&mut self, node: Option<&'n Node>, place: &str) -> Option<&'n str> {
+        match node {
+            None | Some(Node::Nothing) => None,
+            Some(Node::Text(text)) => Some(text.as_str()).filter(|text| !text.is_empty()),
+            Some(other) => {
+                self.wrong(place, format!("it is {}, and must be a text", other.kind()));
+                None
+            }
+        }
+    }
+
+    /// The texts of a list; none when there is no list.
+    pub(super) fn texts<'n>(
+        &mut self,
+        node: Option<&'n Node>,
+        place: &str,
+    ) -> Option<Vec<&'n str>> {
+        match node {
+            None | Some(Node::Nothing) => None,
+            Some(Node::List(items)) => {
+                let mut texts = Vec::new();
+                for (number, item) in items.iter().enumerate() {
+                    match item.text() {
+                        Some(text) => texts.push(text),
+                        None => self.wrong(
+                            &format!("{place}[{number}]"),
+                            format!("it is {}, and must be a text", item.kind()),
+                        ),
+                    }
+                }
+                Some(texts)
+            }
+            Some(other) => {
+                self.wrong(place, format!("it is {}, and must be a list", other.kind()));
+                None
+            }
+        }
+    }
+
+    /// A truth value, in any way that YAML 1.1 has for one.
+    pub(super) fn switch(&mut self, node: Option<&Node>, place: &str, default: bool) -> bool {
+        let Some(text) = self.text(node, place) else {
+            return default;
+        };
+        let plain = text.to_ascii_lowercase();
+        let usual = text == plain || text == text.to_ascii_uppercase() || is_title(text);
+        match plain.as_str() {
+            "true" | "yes" | "on" | "y" if usual => true,
+            "false" | "no" | "off" | "n" if usual => false,
+            _ => {
+                self.wrong(
+                    place,
+                    format!("{:?} will not do; it must be true or false", shown(text)),
+                );
+                default
+            }
+        }
+    }
+
+    /// The content of a member that is given in the file itself, or in a file of its own by the
+    /// member `…_file`.
+    pub(super) fn content(
+        &mut self,
+        node: Option<&Node>,
+        section: &str,
+        name: &str,
+    ) -> Option<Content> {
+        let (inline, file) = (
+            within(section, name),
+            within(section, &format!("{name}_file")),
+        );
+        let get = |name: &str| node.and_then(|node| node.get(name));
+        let text = self.text(get(name), &inline);
+        let path = self.text(get(&format!("{name}_file")), &file);
+        match (text, path) {
+            (Some(_), Some(_)) => {
+                self.wrong(
+                    &file,
+                    format!("{inline} is given as well; it must be one of them"),
+                );
+                None
+            }
+            (Some(text), None) => Some(Content {
+                place: inline,
+                bytes: Zeroizing::new(text.as_bytes().to_vec()),
+            }),
+            (None, Some(path)) => {
+                let path = self.folder.join(path);
+                let place = format!("{file} ({})", path.display());
+                let read = read(&path);
+                self.files.push(path);
+                match read {
+                    Ok(bytes) => Some(Content { place, bytes }),
+                    Err(why) => {
+                        self.wrong(&place, why);
+                        None
+                    }
+                }
+            }
+            (None, None) => None,
+        }
+    }
+}
+
+/// The bytes of a certificate or a key, and where they come from. Wiped when dropped.
+pub(super) struct Content {
+    pub(super) place: String,
+    pub(super) bytes: Zeroizing<Vec<u8>>,
+}
+
+fn read(path: &Path) -> Result<Zeroizing<Vec<u8>>, String> {
+    let unreadable = |why: std::io::Error| {
+        format!(
+            "it cannot be read: {why}; check that it exists and that the exporter's user may read it"
+        )
+    };
+    let data = fs::metadata(path).map_err(unreadable)?;
+    if !data.is_file() {
+        return Err("it is no regular file".to_owned());
+    }
+    if data.len() > MAX_BYTES {
+        return Err("it is larger than 1 MiB".to_owned());
+    }
+    fs::read(path).map(Zeroizing::new).map_err(unreadable)
+}
+
+/// The name of a member within a section.
+pub(super) fn within(section: &str, name: &str) -> String {
+    let name = shown(name);
+    if section.is_empty() {
+        name
+    } else {
+        format!("{section}.{name}")
+    }
+}
+
+/// As much of a text as a message may have.
+pub(super) fn shown(text: &str) -> String {
+    text.chars().take(100).collect()
+}
+
+fn is_title(text: &str) -> bool {
+    let mut chars = text.chars();
+    chars.next().is_some_and(char::is_uppercase) && chars.all(char::is_lowercase)
+}

@@ -1,0 +1,27 @@
+//! Health and readiness.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+
+use super::routes::App;
+
+/// 200 while the process can serve.
+pub(super) async fn healthy() -> &'static str {
+    "Healthy.\n"
+}
+
+/// 200 once every organization has an inventory to show; before that, who is missing.
+pub(super) async fn ready(State(app): State<Arc<App>>) -> Response {
+    let missing = app.shelf.missing();
+    if missing.is_empty() {
+        return "Ready.\n".into_response();
+    }
+    let text = format!(
+        "Not ready: no complete walk yet of {}.\n",
+        missing.join(", ")
+    );
+    (StatusCode::SERVICE_UNAVAILABLE, text).into_response()
+}

@@ -1,0 +1,143 @@
+//! One connection: its TLS, its HTTP.
+
+use std::convert::Infallible;
+use std::pin::pin;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::body::Body;
+use axum::http::{Request, Response};
+use hyper::body::Incoming;
+use hyper::rt::{Read, Write};
+use hyper::server::conn::{http1, http2};
+use hyper::service::{Service as _, service_fn};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use tokio::net::TcpStream;
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+use tracing::debug;
+
+use super::crowd::Ticket;
+use super::limits::Limits;
+use super::seat::{Seat, Socket};
+use crate::web::access::Tls;
+
+/// What a connection holds of a head, or of an answer, before it is too much.
+const BUFFER: usize = 32 << 10;
+/// All headers of an HTTP/2 request.
+const HTTP2_HEAD: u32 = 16 << 10;
+/// Requests at once on one HTTP/2 connection.
+const HTTP2_STREAMS: u32 = 64;
+
+/// What a connection needs beside itself.
+#[derive(Clone)]
+pub(super) struct Ways {
+    pub(super) router: Router,
+    pub(super) limits: Limits,
+    /// Answers that are under way may end, and no other begins.
+    pub(super) stop: CancellationToken,
+    /// Nothing may go on.
+    pub(super) end: CancellationToken,
+}
+
+/// Serves one connection to its end.
+pub(super) async fn serve(stream: TcpStream, tls: Option<Tls>, ticket: Ticket, ways: Ways) {
+    // an answer is written in large pieces, and its end is not to wait for an acknowledgement
+    let _ = stream.set_nodelay(true);
+    let seat = Arc::clone(&ticket.seat);
+    let (limits, end) = (ways.limits, ways.end.clone());
+    let socket = Socket {
+        stream,
+        seat: Arc::clone(&seat),
+    };
+    let served = async {
+        let Some(tls) = tls else {
+            return http1(TokioIo::new(socket), seat.clone(), ways).await;
+        };
+        let handshake = TlsAcceptor::from(tls.config).accept(socket);
+        let handshake = tokio::select! {
+            () = ways.stop.cancelled() => return Ok(()),
+            shaken = tokio::time::timeout(limits.head, handshake) => shaken,
+        };
+        let stream = handshake
+            .map_err(|_| "the TLS handshake has taken too long".to_owned())?
+            .map_err(|error| format!("TLS: {error}"))?;
+        if stream.get_ref().1.alpn_protocol() == Some(b"h2") {
+            http2(TokioIo::new(stream), seat.clone(), ways).await
+        } else {
+            http1(TokioIo::new(stream), seat.clone(), ways).await
+        }
+    };
+    let ended = tokio::select! {
+        ended = served => ended,
+        why = seat.watch(&limits) => Err(why.to_owned()),
+        () = end.cancelled() => Err("the exporter stops".to_owned()),
+    };
+    if let Err(why) = ended {
+        debug!(why, "a connection was closed");
+    }
+    drop(ticket);
+}
+
+/// Hands a request to the routes, and watches its answer.
+async fn answer(
+    seat: Arc<Seat>,
+    router: Router,
+    request: Request<Incoming>,
+) -> Result<Response<Body>, Infallible> {
+    let answering = seat.answer();
+    let router = TowerToHyperService::new(router);
+    let response = router.call(request.map(Body::new)).await?;
+    Ok(response.map(|body| answering.watching(body)))
+}
+
+async fn http1(io: impl Read + Write + Unpin, seat: Arc<Seat>, ways: Ways) -> Result<(), String> {
+    seat.speaks_http1();
+    let Ways { router, stop, .. } = ways;
+    let service = service_fn(move |request| answer(Arc::clone(&seat), router.clone(), request));
+    let mut connection = pin!(
+        http1::Builder::new()
+            .timer(TokioTimer::new())
+            // the seat knows how long a head may take, and how long nobody may ask for anything
+            .header_read_timeout(None)
+            .max_buf_size(BUFFER)
+            .serve_connection(io, service)
+    );
+    let ended = tokio::select! {
+        ended = connection.as_mut() => ended,
+        () = stop.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    ended.map_err(|error| error.to_string())
+}
+
+async fn http2(io: impl Read + Write + Unpin, seat: Arc<Seat>, ways: Ways) -> Result<(), String> {
+    let Ways {
+        router,
+        stop,
+        limits,
+        ..
+    } = ways;
+    let service = service_fn(move |request| answer(Arc::clone(&seat), router.clone(), request));
+    let mut connection = pin!(
+        http2::Builder::new(TokioExecutor::new())
+            .timer(TokioTimer::new())
+            .max_header_list_size(HTTP2_HEAD)
+            .max_concurrent_streams(HTTP2_STREAMS)
+            .max_send_buf_size(BUFFER)
+            .keep_alive_interval(limits.rest)
+            .keep_alive_timeout(limits.head)
+            .serve_connection(io, service)
+    );
+    let ended = tokio::select! {
+        ended = connection.as_mut() => ended,
+        () = stop.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    ended.map_err(|error| error.to_string())
+}

@@ -1,0 +1,253 @@
+//! What one connection is doing, and for how long it may.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use axum::body::{Body, Bytes};
+use http_body::{Body as HttpBody, Frame, SizeHint};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::limits::Limits;
+
+/// How often a connection is looked after.
+const EVERY: Duration = Duration::from_secs(1);
+
+/// The place of one connection in the crowd. Held by its task, its socket and its answers; the
+/// crowd holds it as well, to send it away.
+pub(super) struct Seat {
+    doing: Mutex<Doing>,
+    /// Cancelled when the connection has to go.
+    pub(super) leave: CancellationToken,
+}
+
+struct Doing {
+    /// When the first byte of a head came in that is not whole yet.
+    head: Option<Instant>,
+    /// Since when nothing has gone on.
+    idle: Instant,
+    /// Whether there ever was a whole request.
+    served: bool,
+    /// Whether bytes that come in are the beginning of a head: HTTP/1 alone, since HTTP/2 has
+    /// other things to say as well.
+    heads: bool,
+    answers: Vec<Under>,
+    next: u64,
+}
+
+/// An answer under way.
+struct Under {
+    number: u64,
+    begun: Instant,
+    /// Since when a piece of it waits for being taken.
+    resting: Option<Instant>,
+}
+
+impl Seat {
+    pub(super) fn new() -> Arc<Self> {
+        Arc::new(Self {
+            doing: Mutex::new(Doing {
+                head: None,
+                idle: Instant::now(),
+                served: false,
+                heads: false,
+                answers: Vec::new(),
+                next: 0,
+            }),
+            leave: CancellationToken::new(),
+        })
+    }
+
+    fn doing(&self) -> MutexGuard<'_, Doing> {
+        self.doing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The connection speaks HTTP/1 from now on.
+    pub(super) fn speaks_http1(&self) {
+        self.doing().heads = true;
+    }
+
+    /// How much it would be missed: none while an answer is under way, else whether it ever asked
+    /// for anything, and since when it has been quiet. The least is missed least.
+    pub(super) fn missed(&self) -> Option<(bool, Instant)> {
+        let doing = self.doing();
+        let at_rest = doing.answers.is_empty();
+        at_rest.then_some((doing.served, doing.idle))
+    }
+
+    /// A whole head has come in; the answer is under way until what is returned is dropped.
+    pub(super) fn answer(self: &Arc<Self>) -> Answering {
+        let mut doing = self.doing();
+        doing.head = None;
+        doing.served = true;
+        let number = doing.next;
+        doing.next += 1;
+        doing.answers.push(Under {
+            number,
+            begun: Instant::now(),
+            resting: None,
+        });
+        Answering {
+            seat: Arc::clone(self),
+            number,
+        }
+    }
+
+    /// Why the connection has to go, if it has to.
+    fn overdue(&self, limits: &Limits) -> Option<&'static str> {
+        let doing = self.doing();
+        let longer = |since: Instant, most: Duration| since.elapsed() > most;
+        if doing.head.is_some_and(|since| longer(since, limits.head)) {
+            return Some("the head of a request has taken too long");
+        }
+        for under in &doing.answers {
+            if under
+                .resting
+                .is_some_and(|since| longer(since, limits.rest))
+            {
+                return Some("a client takes nothing of its answer");
+            }
+            if longer(under.begun, limits.answer) {
+                return Some("an answer has taken too long");
+            }
+        }
+        let quiet = doing.answers.is_empty() && longer(doing.idle, limits.idle);
+        quiet.then_some("nothing was asked for a long time")
+    }
+
+    /// Returns when the connection has to go, with the reason.
+    pub(super) async fn watch(&self, limits: &Limits) -> &'static str {
+        let every = EVERY.min(limits.rest / 4).min(limits.head / 4);
+        loop {
+            tokio::select! {
+                () = self.leave.cancelled() => return "there are too many connections",
+                () = tokio::time::sleep(every) => {}
+            }
+            if let Some(why) = self.overdue(limits) {
+                return why;
+            }
+        }
+    }
+}
+
+/// One answer under way.
+pub(super) struct Answering {
+    seat: Arc<Seat>,
+    number: u64,
+}
+
+impl Answering {
+    /// Whether a piece of the answer waits for being taken.
+    fn rests(&self, rests: bool) {
+        let mut doing = self.seat.doing();
+        if let Some(under) = doing
+            .answers
+            .iter_mut()
+            .find(|under| under.number == self.number)
+        {
+            under.resting = rests.then(Instant::now);
+        }
+    }
+
+    /// `body`, whose way to the client is watched.
+    pub(super) fn watching(self, body: Body) -> Body {
+        Body::new(Watched {
+            body,
+            answering: self,
+        })
+    }
+}
+
+impl Drop for Answering {
+    fn drop(&mut self) {
+        let mut doing = self.seat.doing();
+        doing.answers.retain(|under| under.number != self.number);
+        doing.idle = Instant::now();
+    }
+}
+
+/// A body that tells when it is asked for more: what was handed out before has then been taken.
+struct Watched {
+    body: Body,
+    answering: Answering,
+}
+
+impl HttpBody for Watched {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        let frame = Pin::new(&mut self.body).poll_frame(context);
+        self.answering.rests(matches!(frame, Poll::Ready(Some(_))));
+        frame
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// A socket that tells when the head of a request begins to come in.
+pub(super) struct Socket<S> {
+    pub(super) stream: S,
+    pub(super) seat: Arc<Seat>,
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Socket<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        let read = Pin::new(&mut self.stream).poll_read(context, buffer);
+        if buffer.filled().len() > before {
+            let mut doing = self.seat.doing();
+            if doing.heads && doing.answers.is_empty() {
+                doing.head.get_or_insert_with(Instant::now);
+            }
+        }
+        read
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Socket<S> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        pieces: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(context, pieces)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+}

@@ -1,0 +1,106 @@
+//! How the walks of each organization go, for people to read. The exporter's own metrics say the
+//! same to Prometheus.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use crate::ids::OrgId;
+
+/// What is known of every organization's walks. Told by whoever hears of walks, read by the page.
+#[derive(Debug, Default)]
+pub struct Board(Mutex<BTreeMap<OrgId, Card>>);
+
+/// One organization.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Card {
+    /// Whether the last walk was complete; none before the first has ended.
+    pub(super) up: Option<bool>,
+    /// Whether what is shown comes from an earlier process.
+    pub(super) restored: bool,
+    /// Whether a walk is under way.
+    pub(super) walking: bool,
+    /// Why the last walk failed, by the closed list of reasons.
+    pub(super) reason: Option<&'static str>,
+    /// When the last walk failed.
+    pub(super) failed_at: Option<Timestamp>,
+    /// When the next walk is due.
+    pub(super) due: Option<Timestamp>,
+    /// The interval in force.
+    pub(super) interval: Duration,
+    /// What the bucket of requests holds, and what is left in it.
+    pub(super) budget: Option<(u64, u64)>,
+}
+
+impl Board {
+    fn cards(&self) -> MutexGuard<'_, BTreeMap<OrgId, Card>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Changes the card of an organization that is watched.
+    fn change(&self, org: &OrgId, change: impl FnOnce(&mut Card)) {
+        if let Some(card) = self.cards().get_mut(org) {
+            change(card);
+        }
+    }
+
+    pub(super) fn card(&self, org: &OrgId) -> Card {
+        self.cards().get(org).cloned().unwrap_or_default()
+    }
+
+    /// An organization is watched from now on.
+    pub fn watched(&self, org: &OrgId) {
+        self.cards().insert(org.clone(), Card::default());
+    }
+
+    /// An organization is watched no more.
+    pub fn forgotten(&self, org: &OrgId) {
+        self.cards().remove(org);
+    }
+
+    /// The interval between two walks that is in force.
+    pub fn interval(&self, org: &OrgId, interval: Duration) {
+        self.change(org, |card| card.interval = interval);
+    }
+
+    /// When the next walk is due.
+    pub fn due(&self, org: &OrgId, at: Timestamp) {
+        self.change(org, |card| card.due = Some(at));
+    }
+
+    /// What an earlier process has left is shown.
+    pub fn restored(&self, org: &OrgId, up: bool) {
+        self.change(org, |card| (card.restored, card.up) = (true, Some(up)));
+    }
+
+    /// A walk begins.
+    pub fn begun(&self, org: &OrgId) {
+        self.change(org, |card| card.walking = true);
+    }
+
+    /// A walk was complete.
+    pub fn succeeded(&self, org: &OrgId) {
+        self.change(org, |card| {
+            (card.up, card.reason, card.failed_at) = (Some(true), None, None);
+            (card.walking, card.restored) = (false, false);
+        });
+    }
+
+    /// A walk failed, for one of the closed list of reasons.
+    pub fn failed(&self, org: &OrgId, reason: &'static str, at: Timestamp) {
+        self.change(org, |card| {
+            (card.up, card.reason, card.failed_at) = (Some(false), Some(reason), Some(at));
+            card.walking = false;
+        });
+    }
+
+    /// Atlas told about the bucket of requests that pays for the walks of an organization.
+    pub fn budget(&self, org: &OrgId, capacity: Option<u64>, remaining: Option<u64>) {
+        self.change(org, |card| {
+            let (holds, left) = card.budget.unwrap_or_default();
+            card.budget = Some((capacity.unwrap_or(holds), remaining.unwrap_or(left)));
+        });
+    }
+}

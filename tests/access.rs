@@ -1,0 +1,455 @@
+//! Who is let in: TLS, client certificates and passwords from `--web.config.file`, and how they
+//! change while connections are open.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    missing_docs
+)]
+
+mod common;
+
+use std::time::{Duration, Instant};
+
+use atlas_ai_keys_exporter::web::Access;
+use common::papers::{Papers, hash, indented};
+use common::{Lab, Scrape, still};
+use reqwest::{Client, Version, tls};
+
+const TLS: &str = "tls_server_config:\n  cert_file: server.pem\n  key_file: server.key\n";
+const RELOADED: &str = "atlas_ai_keys_exporter_config_last_reload_successful";
+
+/// Puts a web configuration in force at once.
+fn put(lab: &Lab, papers: &Papers, text: &str) {
+    let path = papers.write("web.yml", text);
+    lab.app.access.set(Access::load(&path).access.unwrap());
+}
+
+fn https(lab: &Lab, path: &str) -> String {
+    format!("{}{path}", lab.base.replace("http://", "https://"))
+}
+
+/// The status of an answer; none when the connection does not come about.
+async fn status(client: &Client, url: &str) -> Option<u16> {
+    let answer = client.get(url).send().await.ok()?;
+    Some(answer.status().as_u16())
+}
+
+async fn lab() -> Lab {
+    Lab::start(still(1, 10), &[]).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_without_the_password_gets_in() {
+    let (lab, papers) = (lab().await, Papers::new());
+    lab.walked().await;
+    let users = format!(
+        "basic_auth_users:\n  ada: {}\n  bob: {}\n",
+        hash("secret"),
+        hash("other")
+    );
+    put(&lab, &papers, &format!("{TLS}{users}"));
+    let client = papers.client().build().unwrap();
+    for path in [
+        "/",
+        "/metrics",
+        "/sd",
+        "/-/healthy",
+        "/-/ready",
+        "/-/reload",
+        "/-/page/page.css",
+        "/nothing",
+    ] {
+        let answer = client.get(https(&lab, path)).send().await.unwrap();
+        assert_eq!(answer.status(), 401, "{path}");
+        let challenge = answer.headers()["www-authenticate"]
+            .to_str()
+            .unwrap()
+            .to_owned();
+        assert!(challenge.starts_with("Basic realm="), "{challenge}");
+        assert_eq!(
+            answer.text().await.unwrap(),
+            "A user name and its password are needed.\n"
+        );
+    }
+    let ask = async |user: &str, password: &str| {
+        let request = client
+            .get(https(&lab, "/metrics"))
+            .basic_auth(user, Some(password));
+        request.send().await.unwrap().status().as_u16()
+    };
+    for (user, password) in [
+        ("ada", "other"),
+        ("ada", ""),
+        ("eve", "secret"),
+        ("", ""),
+        ("ADA", "secret"),
+        ("ada", "secret "),
+    ] {
+        assert_eq!(ask(user, password).await, 401, "{user:?} {password:?}");
+    }
+    for (user, password) in [("ada", "secret"), ("bob", "other"), ("ada", "secret")] {
+        assert_eq!(ask(user, password).await, 200, "{user}");
+    }
+    for bad in ["Basic", "Basic !!!", "Bearer x", "Basic YWRh", "basic /w=="] {
+        let request = client.get(https(&lab, "/")).header("authorization", bad);
+        assert_eq!(request.send().await.unwrap().status(), 401, "{bad}");
+    }
+    let plain = Client::builder().no_proxy().build().unwrap();
+    assert_eq!(
+        status(&plain, &format!("{}/metrics", lab.base)).await,
+        None,
+        "in the clear"
+    );
+    lab.stop().await.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn scrapes_go_on_while_passwords_are_guessed() {
+    let (lab, papers) = (lab().await, Papers::new());
+    lab.walked().await;
+    let dear = bcrypt::hash("secret", 9).unwrap();
+    put(
+        &lab,
+        &papers,
+        &format!("basic_auth_users:\n  ada: {dear}\n"),
+    );
+    let client = Client::builder().no_proxy().build().unwrap();
+    let url = format!("{}/metrics", lab.base);
+    let ask = async |password: String| {
+        let request = client.get(&url).basic_auth("ada", Some(password));
+        request.send().await.unwrap().status().as_u16()
+    };
+    assert_eq!(ask("secret".to_owned()).await, 200);
+    let guesses = futures_util::future::join_all((0..200).map(|n| ask(format!("guess {n}"))));
+    let scrapes = async {
+        let mut longest = Duration::ZERO;
+        for _ in 0..20 {
+            let begun = Instant::now();
+            assert_eq!(ask("secret".to_owned()).await, 200);
+            longest = longest.max(begun.elapsed());
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        longest
+    };
+    let (guesses, longest) = tokio::join!(guesses, scrapes);
+    assert!(
+        guesses.iter().all(|code| [401, 503].contains(code)),
+        "{guesses:?}"
+    );
+    assert!(
+        guesses.contains(&401) && guesses.contains(&503),
+        "most find no turn: {guesses:?}"
+    );
+    // all of them one after the other would take 200 times some 50 ms; a scrape waits for none
+    assert!(longest < Duration::from_secs(5), "{longest:?}");
+    lab.stop().await.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn client_certificates_are_asked_for_as_the_file_says() {
+    let (lab, papers) = (lab().await, Papers::new());
+    let everybody = ["", "client", "stranger", "expired", "self"];
+    for (asked, ca, let_in) in [
+        ("NoClientCert", "", &everybody[..]),
+        ("RequestClientCert", "", &everybody),
+        ("RequestClientCert", "ca.pem", &everybody),
+        (
+            "RequireAnyClientCert",
+            "",
+            &["client", "stranger", "expired", "self"],
+        ),
+        (
+            "RequireClientCert",
+            "ca.pem",
+            &["client", "stranger", "expired", "self"],
+        ),
+        ("VerifyClientCertIfGiven", "ca.pem", &["", "client"]),
+        ("RequireAndVerifyClientCert", "ca.pem", &["client"]),
+        ("RequireAndVerifyClientCert", "self.pem", &["self"]),
+    ] {
+        let mut text = format!("{TLS}  client_auth_type: {asked}\n");
+        if !ca.is_empty() {
+            text = format!("{text}  client_ca_file: {ca}\n");
+        }
+        put(&lab, &papers, &text);
+        for version in [tls::Version::TLS_1_2, tls::Version::TLS_1_3] {
+            for who in everybody {
+                let client = if who.is_empty() {
+                    papers.client()
+                } else {
+                    papers.client_with(who)
+                };
+                let client = client
+                    .tls_version_min(version)
+                    .tls_version_max(version)
+                    .build()
+                    .unwrap();
+                let code = status(&client, &https(&lab, "/-/healthy")).await;
+                let right = let_in.contains(&who).then_some(200);
+                assert_eq!(code, right, "{asked} with {ca:?}, {who:?}, {version:?}");
+            }
+        }
+    }
+    lab.stop().await.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_clients_with_an_allowed_name_get_in() {
+    let (lab, papers) = (lab().await, Papers::new());
+    for (names, code) in [
+        ("client.example", Some(200)),
+        ("10.1.2.3", Some(200)),
+        ("ada@client.example", Some(200)),
+        ("spiffe://example/client", Some(200)),
+        ("other, client.example", Some(200)),
+        ("other", None),
+        ("CLIENT.example", None),
+        ("client", None),
+    ] {
+        let text = format!(
+            "{TLS}  client_auth_type: RequireAndVerifyClientCert\n  client_ca_file: ca.pem\n  client_allowed_sans: [{names}]\n"
+        );
+        put(&lab, &papers, &text);
+        let client = papers.client_with("client").build().unwrap();
+        assert_eq!(
+            status(&client, &https(&lab, "/-/healthy")).await,
+            code,
+            "{names}"
+        );
+        let stranger = papers.client_with("stranger").build().unwrap();
+        assert_eq!(status(&stranger, &https(&lab, "/-/healthy")).await, None);
+    }
+    lab.stop().await.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn versions_suites_and_curves_are_narrowed() {
+    let (lab, papers) = (lab().await, Papers::new());
+    let (twelve, thirteen) = (tls::Version::TLS_1_2, tls::Version::TLS_1_3);
+    for (more, of_12, of_13) in [
+        ("", true, true),
+        ("  min_version: TLS13\n", false, true),
+        ("  max_version: TLS12\n", true, false),
+        ("  min_version: TLS12\n  max_version: TLS13\n", true, true),
+        (
+            "  cipher_suites: [TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256]\n",
+            true,
+            true,
+        ),
+        // the certificate has no RSA key
+        (
+            "  cipher_suites: [TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256]\n",
+            false,
+            true,
+        ),
+        ("  cipher_suites: [TLS_AES_128_GCM_SHA256]\n", false, true),
+        (
+            "  curve_preferences: [CurveP384]\n  prefer_server_cipher_suites: no\n",
+            true,
+            true,
+        ),
+    ] {
+        put(&lab, &papers, &format!("{TLS}{more}"));
+        for (version, right) in [(twelve, of_12), (thirteen, of_13)] {
+            let client = papers
+                .client()
+                .tls_version_min(version)
+                .tls_version_max(version);
+            let code = status(&client.build().unwrap(), &https(&lab, "/-/healthy")).await;
+            assert_eq!(code.is_some(), right, "{more:?} {version:?}");
+        }
+    }
+    lab.stop().await.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn http_2_is_spoken_where_both_sides_want_it() {
+    let (lab, papers) = (lab().await, Papers::new());
+    lab.walked().await;
+    for (more, only_1, version) in [
+        ("", false, Version::HTTP_2),
+        ("", true, Version::HTTP_11),
+        (
+            "http_server_config:\n  http2: false\n",
+            false,
+            Version::HTTP_11,
+        ),
+    ] {
+        put(&lab, &papers, &format!("{TLS}{more}"));
+        let client = papers.client();
+        let client = if only_1 { client.http1_only() } else { client };
+        let client = client.build().unwrap();
+        let answers = (0..20).map(async |_| {
+            let answer = client.get(https(&lab, "/metrics")).send().await.unwrap();
+            assert_eq!(answer.version(), version);
+            Scrape::parse(&answer.text().await.unwrap())
+                .values("mongodbatlas_ai_model_api_key_used")
+                .len()
+        });
+        let keys = futures_util::future::join_all(answers).await;
+        assert_eq!(keys, vec![10; 20]);
+    }
+    // the address is where HTTP/2 has it
+    let client = papers.client().build().unwrap();
+    put(&lab, &papers, TLS);
+    let targets = client
+        .get(https(&lab, "/sd"))
+        .send()
+        .await
+        .unwrap()
+        .text()
+        .await
+        .unwrap();
+    let address = lab.base.replace("http://", "");
+    assert!(
+        targets.contains(&format!("\"targets\":[\"{address}\"]"))
+            && targets.contains("\"__scheme__\":\"https\""),
+        "{targets}"
+    );
+    lab.stop().await.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_changed_file_is_taken_up_and_open_connections_stay() {
+    let papers = Papers::new();
+    let flag = papers.flag(TLS);
+    let lab = Lab::start(still(1, 10), &[&flag]).await;
+    let old = papers.client().build().unwrap();
+    let scrape = async |client: &Client| {
+        let answer = client.get(https(&lab, "/metrics")).send().await.ok()?;
+        Some(Scrape::parse(&answer.text().await.ok()?))
+    };
+    let until = async |client: &Client, reloaded: f64| {
+        let begun = Instant::now();
+        while scrape(client)
+            .await
+            .and_then(|scrape| scrape.get(RELOADED, &[]))
+            != Some(reloaded)
+        {
+            assert!(begun.elapsed() < common::PATIENCE, "in vain: {reloaded}");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    until(&old, 1.0).await;
+    papers.renew();
+    let new = papers.client().build().unwrap();
+    let begun = Instant::now();
+    while scrape(&new).await.is_none() {
+        assert!(begun.elapsed() < common::PATIENCE);
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert!(
+        scrape(&old).await.is_some(),
+        "the open connection is used on"
+    );
+    let fresh = {
+        let other = Papers::new();
+        other.client().build().unwrap()
+    };
+    assert!(scrape(&fresh).await.is_none(), "another CA than either");
+    // broken in every way: what was in force stays
+    for broken in [
+        "tls_server_config: [",
+        "nonsense: 1\n",
+        "tls_server_config:\n  cert_file: gone.pem\n  key_file: server.key\n",
+        "",
+    ] {
+        papers.write("web.yml", broken);
+        if broken.is_empty() {
+            continue;
+        }
+        until(&new, 0.0).await;
+        papers.write("web.yml", TLS);
+        until(&new, 1.0).await;
+    }
+    // an empty file switches everything off
+    let begun = Instant::now();
+    while common::get_if_possible(&format!("{}/-/healthy", lab.base)).await != Some(200) {
+        assert!(begun.elapsed() < common::PATIENCE);
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    lab.stop().await.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn requests_are_bounded_and_headers_are_added() {
+    let (lab, papers) = (lab().await, Papers::new());
+    let text = "rate_limit:\n  interval: 1h\n  burst: 3\nhttp_server_config:\n  headers:\n    Strict-Transport-Security: max-age=60\n    X-Frame-Options: sameorigin\n    X-Content-Type-Options: nosniff\n    Content-Security-Policy: default-src 'self'\n    X-XSS-Protection: '0'\n";
+    put(&lab, &papers, text);
+    let client = Client::builder().no_proxy().build().unwrap();
+    for (path, code) in [
+        ("/", 200),
+        ("/-/healthy", 200),
+        ("/nothing", 404),
+        ("/", 429),
+        ("/metrics", 429),
+    ] {
+        let answer = client
+            .get(format!("{}{path}", lab.base))
+            .send()
+            .await
+            .unwrap();
+        assert_eq!(answer.status(), code, "{path}");
+        let headers = answer.headers();
+        assert_eq!(headers["strict-transport-security"], "max-age=60");
+        assert_eq!(
+            headers["x-frame-options"], "sameorigin",
+            "the file goes before the page's own"
+        );
+        assert_eq!(headers.get_all("content-security-policy").iter().count(), 1);
+        assert_eq!(headers["content-security-policy"], "default-src 'self'");
+    }
+    lab.stop().await.stop().await;
+}
+
+#[test]
+fn every_mistake_is_named_and_no_secret_is() {
+    let papers = Papers::new();
+    let key = papers.read("server.key");
+    let inline = indented(&key);
+    let text = format!(
+        "nonsense: 1\ntls_server_config:\n  cert_file: gone.pem\n  key: |\n{inline}  key_file: server.key\n  client_auth_type: Sometimes\n  min_version: TLS10\n  cipher_suites: [TLS_RSA_WITH_AES_128_CBC_SHA]\n  curve_preferences: [CurveP521]\n  ciphers: x\nhttp_server_config:\n  http2: perhaps\n  headers:\n    Server: x\n    X-Frame-Options: none\nbasic_auth_users:\n  ada: hunter2\nrate_limit:\n  interval: 5\n"
+    );
+    let error = Access::load(&papers.write("web.yml", &text))
+        .access
+        .unwrap_err();
+    let told = error.to_string();
+    for part in [
+        "web.yml is wrong in 13 places",
+        "nonsense: there is no such member; it must be one of tls_server_config,",
+        "tls_server_config.ciphers: there is no such member",
+        "gone.pem): it cannot be read",
+        "tls_server_config.key_file: tls_server_config.key is given as well",
+        "\"Sometimes\" will not do; it must be one of NoClientCert,",
+        "TLS10 cannot be had here",
+        "\"TLS_RSA_WITH_AES_128_CBC_SHA\" cannot be had here; it must be one of",
+        "\"CurveP521\" cannot be had here",
+        "\"perhaps\" will not do; it must be true or false",
+        "http_server_config.headers.Server: there is no such member",
+        "\"none\" will not do; it must be deny or sameorigin",
+        "basic_auth_users.ada: it is no bcrypt hash",
+        "\"5\" will not do; it must be a duration such as",
+    ] {
+        assert!(told.contains(part), "{part} in\n{told}");
+    }
+    let of_key = key.lines().nth(1).unwrap();
+    assert!(
+        !told.contains("hunter2") && !told.contains(of_key),
+        "{told}"
+    );
+}
+
+#[test]
+fn the_files_that_matter_are_named_also_when_they_are_wrong() {
+    let papers = Papers::new();
+    let path = papers.write("web.yml", &TLS.replace("server.key", "client.key"));
+    let loaded = Access::load(&path);
+    assert_eq!(
+        loaded.files,
+        ["web.yml", "server.pem", "client.key"].map(|name| papers.path(name))
+    );
+    let told = loaded.access.unwrap_err().to_string();
+    assert!(told.contains("the key must be the certificate's"), "{told}");
+}

@@ -1,0 +1,138 @@
+//! Certificates, keys and web configurations for tests, in a folder that goes with them.
+
+use std::path::PathBuf;
+
+use rcgen::{
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    SanType,
+};
+use reqwest::{Certificate, Client, ClientBuilder, Identity};
+use tempfile::TempDir;
+
+/// The bcrypt hash of a password, at the least cost.
+pub fn hash(password: &str) -> String {
+    bcrypt::hash(password, 4).unwrap()
+}
+
+/// A text as it stands within a YAML block of two members' depth.
+pub fn indented(text: &str) -> String {
+    let mut block = String::new();
+    for line in text.lines() {
+        block.push_str("    ");
+        block.push_str(line);
+        block.push('\n');
+    }
+    block
+}
+
+/// A folder with `ca.pem`, and each with its key, `server` and `client` (issued by it), `stranger`
+/// (issued by another), `expired` and `self` (issued by itself, as `openssl req -x509` does).
+pub struct Papers {
+    dir: TempDir,
+}
+
+fn authority(name: &str) -> (CertificateParams, KeyPair) {
+    let mut params = CertificateParams::default();
+    params.distinguished_name.push(DnType::CommonName, name);
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    (params, KeyPair::generate().unwrap())
+}
+
+impl Default for Papers {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Papers {
+    pub fn new() -> Self {
+        let papers = Self {
+            dir: tempfile::tempdir().unwrap(),
+        };
+        papers.renew();
+        papers
+    }
+
+    /// All of them anew.
+    pub fn renew(&self) {
+        let (ca, ca_key) = authority("Example CA");
+        let (other, other_key) = authority("Another CA");
+        self.write("ca.pem", &ca.self_signed(&ca_key).unwrap().pem());
+        let (ca, other) = (Issuer::new(ca, ca_key), Issuer::new(other, other_key));
+        let mut server =
+            CertificateParams::new(vec!["localhost".into(), "127.0.0.1".into()]).unwrap();
+        server.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+        self.issue("server", &server, &ca);
+        let client = client();
+        self.issue("client", &client, &ca);
+        self.issue("stranger", &client, &other);
+        let mut expired = client.clone();
+        expired.not_after = rcgen::date_time_ymd(2020, 1, 1);
+        self.issue("expired", &expired, &ca);
+        let mut own = client;
+        own.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        own.distinguished_name.push(DnType::CommonName, "self");
+        let key = KeyPair::generate().unwrap();
+        self.write("self.pem", &own.self_signed(&key).unwrap().pem());
+        self.write("self.key", &key.serialize_pem());
+    }
+
+    fn issue(&self, name: &str, params: &CertificateParams, issuer: &Issuer<'_, KeyPair>) {
+        let key = KeyPair::generate().unwrap();
+        let certificate = params.signed_by(&key, issuer).unwrap();
+        self.write(&format!("{name}.pem"), &certificate.pem());
+        self.write(&format!("{name}.key"), &key.serialize_pem());
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    pub fn read(&self, name: &str) -> String {
+        std::fs::read_to_string(self.path(name)).unwrap()
+    }
+
+    /// Puts a file into the folder, in one step.
+    pub fn write(&self, name: &str, text: &str) -> PathBuf {
+        let path = self.path(name);
+        let new = self.path(&format!("{name}.new"));
+        std::fs::write(&new, text).unwrap();
+        std::fs::rename(new, &path).unwrap();
+        path
+    }
+
+    /// The flag for a web configuration of this text.
+    pub fn flag(&self, text: &str) -> String {
+        format!(
+            "--web.config.file={}",
+            self.write("web.yml", text).display()
+        )
+    }
+
+    /// A client that trusts the CA.
+    pub fn client(&self) -> ClientBuilder {
+        super::provider();
+        let ca = Certificate::from_pem(self.read("ca.pem").as_bytes()).unwrap();
+        Client::builder().no_proxy().tls_certs_only([ca])
+    }
+
+    /// The same with a certificate of its own.
+    pub fn client_with(&self, name: &str) -> ClientBuilder {
+        let pem = self.read(&format!("{name}.pem")) + &self.read(&format!("{name}.key"));
+        self.client()
+            .identity(Identity::from_pem(pem.as_bytes()).unwrap())
+    }
+}
+
+fn client() -> CertificateParams {
+    let mut client =
+        CertificateParams::new(vec!["client.example".into(), "10.1.2.3".into()]).unwrap();
+    client.distinguished_name.push(DnType::CommonName, "client");
+    client.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+    let names = [
+        SanType::Rfc822Name("ada@client.example".try_into().unwrap()),
+        SanType::URI("spiffe://example/client".try_into().unwrap()),
+    ];
+    client.subject_alt_names.extend(names);
+    client
+}

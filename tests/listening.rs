@@ -1,0 +1,372 @@
+//! Where it listens, and that nobody who only sits there keeps others from being served.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    missing_docs
+)]
+
+mod common;
+
+use std::io::{Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use atlas_ai_keys_exporter::web::{self, Door, Limits};
+use common::{Lab, Program, get, sim_variables, still};
+use tokio_util::sync::CancellationToken;
+
+fn variables() -> Vec<(String, String)> {
+    // nothing listens there, and nothing has to
+    [
+        ("MONGODB_ATLAS_BASE_URL", "http://127.0.0.1:9"),
+        ("MONGODB_ATLAS_ORG_ID", "0000000000000000000000aa"),
+        ("MONGODB_ATLAS_ACCESS_TOKEN", "x"),
+    ]
+    .map(|(name, value)| (name.to_owned(), value.to_owned()))
+    .to_vec()
+}
+
+/// Sends `request` as it is; hands out what comes back until the other side closes.
+fn raw(address: &str, request: &[u8]) -> String {
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(common::PATIENCE)).unwrap();
+    stream.write_all(request).unwrap();
+    let mut answer = Vec::new();
+    // a connection that is reset has said what it had to say
+    let _ = stream.read_to_end(&mut answer);
+    String::from_utf8_lossy(&answer).into_owned()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn several_addresses_and_both_families() {
+    let port = common::free_port();
+    let both = format!("--web.listen-address=:{port}");
+    let flags = [
+        both.as_str(),
+        "--web.listen-address=127.0.0.1:0",
+        "--web.listen-address=[::1]:0",
+    ];
+    let mut program = Program::exporter(&flags, &variables());
+    program.wait_for("address=[::1]:");
+    let output = program.output();
+    let mut bases: Vec<String> = output
+        .lines()
+        .filter(|line| line.contains("msg=listening") || line.contains("listening"))
+        .filter_map(|line| {
+            line.split_once("address=")
+                .map(|(_, address)| address.to_owned())
+        })
+        .filter(|address| !address.starts_with("[::]"))
+        .collect();
+    assert_eq!(bases.len(), 2, "{output}");
+    bases.extend([format!("127.0.0.1:{port}"), format!("[::1]:{port}")]);
+    for address in bases {
+        assert_eq!(
+            get(&format!("http://{address}/-/healthy")).await.0,
+            200,
+            "{address}"
+        );
+    }
+}
+
+#[test]
+fn an_address_in_use_ends_it_with_a_clear_error() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap();
+    for (flag, other) in [
+        ("--web.listen-address", "--web.probe-address=127.0.0.1:0"),
+        ("--web.probe-address", "--web.listen-address=127.0.0.1:0"),
+    ] {
+        let program = Program::exporter(&[&format!("{flag}={address}"), other], &variables());
+        let (code, output, _) = program.finish();
+        assert_eq!(code, Some(1), "{output}");
+        let told = format!("cannot listen on {address}: Address already in use");
+        assert!(
+            output.contains(&told) && output.contains(&format!("choose another with {flag}")),
+            "{output}"
+        );
+    }
+}
+
+#[test]
+fn what_makes_no_sense_together_is_refused() {
+    for (flags, part) in [
+        (
+            vec!["--web.systemd-socket", "--web.listen-address=:1"],
+            "left out together with --web.systemd-socket",
+        ),
+        (
+            vec!["--web.listen-address=:1", "--web.probe-address=:1"],
+            "an address of its own",
+        ),
+        (
+            vec!["--web.probe-address=nowhere"],
+            "HOST:PORT, [IPV6]:PORT or :PORT",
+        ),
+        (vec!["--web.telemetry-path=/sd"], "not one that is taken"),
+    ] {
+        let (code, output, _) = Program::exporter(&flags, &variables()).finish();
+        assert!(
+            code == Some(2) && output.contains(part),
+            "{code:?} {output}"
+        );
+    }
+    let (code, output, _) = Program::exporter(&["--web.systemd-socket"], &variables()).finish();
+    assert!(
+        code == Some(1) && output.contains("systemd has handed no socket over"),
+        "{output}"
+    );
+    let flags = [
+        "--web.config.file=/nowhere/web.yml",
+        "--web.listen-address=127.0.0.1:0",
+    ];
+    let (code, output, _) = Program::exporter(&flags, &variables()).finish();
+    assert!(
+        code == Some(2) && output.contains("web.yml") && output.contains("cannot be read"),
+        "{output}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn probes_need_no_password_and_get_nothing_else() {
+    let papers = common::papers::Papers::new();
+    let text = format!(
+        "tls_server_config:\n  cert_file: server.pem\n  key_file: server.key\nbasic_auth_users:\n  ada: {}\n",
+        common::papers::hash("secret")
+    );
+    let flag = papers.flag(&text);
+    let sim = common::sim(still(1, 10)).await;
+    let flags = [
+        "--web.listen-address=127.0.0.1:0",
+        "--web.probe-address=127.0.0.1:0",
+        &flag,
+    ];
+    let mut program = Program::exporter(&flags, &sim_variables(&sim));
+    let line = program.wait_for("listening for probes");
+    let address = line.split_once("address=").unwrap().1.to_owned();
+    program.wait_for("walk complete");
+    let begun = Instant::now();
+    while get(&format!("http://{address}/-/ready")).await.0 != 200 {
+        assert!(begun.elapsed() < common::PATIENCE);
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert_eq!(
+        get(&format!("http://{address}/-/healthy")).await,
+        (200, "Healthy.\n".to_owned())
+    );
+    for path in ["/", "/metrics", "/sd", "/-/reload", "/-/page/page.css"] {
+        assert_eq!(
+            get(&format!("http://{address}{path}")).await.0,
+            404,
+            "{path}"
+        );
+    }
+    drop(program);
+    sim.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn methods_and_heads_are_bounded() {
+    let lab = Lab::start(still(1, 10), &[]).await;
+    let address = lab.base.replace("http://", "");
+    let huge = format!(
+        "GET / HTTP/1.1\r\nHost: x\r\nX: {}\r\n\r\n",
+        "x".repeat(200_000)
+    );
+    let many = format!(
+        "GET / HTTP/1.1\r\nHost: x\r\n{}\r\n",
+        "X: y\r\n".repeat(1000)
+    );
+    let long = format!("GET /{} HTTP/1.1\r\nHost: x\r\n\r\n", "x".repeat(200_000));
+    tokio::task::spawn_blocking(move || {
+        for (request, statuses) in [
+            (
+                "BREW / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n",
+                &["405"][..],
+            ),
+            (
+                "DELETE /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n",
+                &["405"],
+            ),
+            (
+                "OPTIONS /sd HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n",
+                &["405"],
+            ),
+            (
+                "GET /sd HTTP/1.1\r\nHost: a@b\r\nConnection: close\r\n\r\n",
+                &["400"],
+            ),
+            (
+                "GET /sd HTTP/1.1\r\nHost: \r\nConnection: close\r\n\r\n",
+                &["400"],
+            ),
+            ("GET /sd HTTP/1.0\r\n\r\n", &["400"]),
+            ("GET / HTTP/9.9\r\n\r\n", &["400", "505"]),
+            ("\r\n\r\nnonsense\r\n\r\n", &["400"]),
+            (&huge, &["431"]),
+            (&many, &["431"]),
+            (&long, &["414", "431"]),
+        ] {
+            let answer = raw(&address, request.as_bytes());
+            let status = answer.get(9..12).unwrap_or_default();
+            let shown: String = request.chars().take(60).collect();
+            assert!(statuses.contains(&status), "{shown:?}: {answer}");
+            if status == "405" {
+                assert!(
+                    answer.contains("allow: GET,HEAD") && answer.ends_with("lists those it has.\n"),
+                    "{answer}"
+                );
+            }
+        }
+    })
+    .await
+    .unwrap();
+    lab.stop().await.stop().await;
+}
+
+/// A door to the routes of a laboratory that is less patient, and where it is.
+async fn door(
+    lab: &Lab,
+    limits: Limits,
+) -> (String, CancellationToken, tokio::task::JoinHandle<()>) {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let door = Door {
+        listeners: vec![listener],
+        router: web::router(Arc::clone(&lab.app)),
+        limits,
+        access: None,
+        what: "a door that is less patient",
+    };
+    let shutdown = CancellationToken::new();
+    let serving = tokio::spawn(web::serve(vec![door], shutdown.clone()));
+    (address, shutdown, serving)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_is_slow_is_sent_away() {
+    let lab = Lab::start(still(1, 10), &[]).await;
+    let second = Duration::from_secs(1);
+    let limits = Limits {
+        head: second,
+        idle: 3 * second,
+        ..Limits::default()
+    };
+    let (address, shutdown, serving) = door(&lab, limits).await;
+    tokio::task::spawn_blocking(move || {
+        let ends_after = |stream: &mut TcpStream| {
+            let begun = Instant::now();
+            stream.set_read_timeout(Some(common::PATIENCE)).unwrap();
+            let _ = stream.read_to_end(&mut Vec::new());
+            begun.elapsed()
+        };
+        // a head that comes in byte by byte and never ends
+        let mut dribbling = TcpStream::connect(&address).unwrap();
+        let mut writer = dribbling.try_clone().unwrap();
+        let dribble = std::thread::spawn(move || {
+            for byte in b"GET / HTTP/1.1\r\nHost: "
+                .iter()
+                .chain(std::iter::repeat(&b'x'))
+            {
+                if writer.write_all(&[*byte]).is_err() {
+                    break;
+                }
+                std::thread::sleep(Duration::from_millis(50));
+            }
+        });
+        let took = ends_after(&mut dribbling);
+        assert!((second..10 * second).contains(&took), "{took:?}");
+        drop(dribbling);
+        dribble.join().unwrap();
+        // one that says nothing, and one that has been answered and asks no more
+        let mut silent = TcpStream::connect(&address).unwrap();
+        let mut answered = TcpStream::connect(&address).unwrap();
+        answered
+            .write_all(b"GET /-/healthy HTTP/1.1\r\nHost: x\r\n\r\n")
+            .unwrap();
+        assert!(answered.read(&mut [0; 1000]).unwrap() > 0);
+        let took = ends_after(&mut silent);
+        assert!((2 * second..15 * second).contains(&took), "{took:?}");
+        assert!(ends_after(&mut answered) < 15 * second);
+    })
+    .await
+    .unwrap();
+    shutdown.cancel();
+    serving.await.unwrap();
+    lab.stop().await.stop().await;
+}
+
+/// What the process holds in memory, in bytes.
+#[cfg(target_os = "linux")]
+fn resident(pid: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmRSS:"))
+        .unwrap();
+    let kibibytes: u64 = line.trim().trim_end_matches(" kB").parse().unwrap();
+    kibibytes << 10
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test(flavor = "multi_thread")]
+async fn ten_thousand_connections_that_sit_there_keep_no_scrape_waiting() {
+    const CONNECTIONS: usize = 10_000;
+    allow_files(CONNECTIONS as u64 + 2000);
+    let sim = common::sim(still(1, 100)).await;
+    let mut program =
+        Program::exporter(&["--web.listen-address=127.0.0.1:0"], &sim_variables(&sim));
+    let address = program.wait_for("address=");
+    program.wait_for("walk complete");
+    let before = resident(program.pid());
+    let mut sitting = Vec::new();
+    let mut most = before;
+    for number in 0..CONNECTIONS {
+        let mut stream = tokio::net::TcpStream::connect(&address).await.unwrap();
+        // some are silent, some say half of something, some have been served
+        let half: &[u8] = match number % 3 {
+            0 => b"",
+            1 => b"GET /metrics HTTP/1.1\r\nHost: x\r\nX-Half",
+            _ => b"GET /-/healthy HTTP/1.1\r\nHost: x\r\n\r\n",
+        };
+        let _ = tokio::io::AsyncWriteExt::write_all(&mut stream, half).await;
+        sitting.push(stream);
+        if number % 500 == 499 {
+            let begun = Instant::now();
+            let (status, text) = get(&format!("http://{address}/metrics")).await;
+            assert!(status == 200 && text.contains("org_up{"), "after {number}");
+            assert!(
+                begun.elapsed() < Duration::from_secs(5),
+                "{:?}",
+                begun.elapsed()
+            );
+            most = most.max(resident(program.pid()));
+        }
+    }
+    let files = std::fs::read_dir(format!("/proc/{}/fd", program.pid()))
+        .unwrap()
+        .count();
+    assert!(
+        files < 1200,
+        "{files} open files: no more connections than may be"
+    );
+    assert!(
+        most - before < 48 << 20,
+        "{} MiB more",
+        (most - before) >> 20
+    );
+    drop(sitting);
+    sim.stop().await;
+}
+
+#[cfg(target_os = "linux")]
+fn allow_files(number: u64) {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let current = limit.current.map(|current| current.max(number));
+    setrlimit(Resource::Nofile, Rlimit { current, ..limit })
+        .expect("the test needs that many open files");
+}
