@@ -19,7 +19,7 @@
 //! | [`poll`] | walks, and when they happen |
 //! | [`inventory`] | the keys of an organization, and the shelf where inventories stand |
 //! | [`metrics`] | every metric family, and the exposition |
-//! | [`web`] | listeners and routes |
+//! | [`web`] | listeners, who is let in, routes, the page |
 //! | [`exporter`], [`commands`] | the rooms put together; what each command does |
 //! | [`sim`] | the simulated Atlas, which shares no code with [`atlas`] |
 //! | [`clock`], [`ids`], [`logging`] | time, identifiers, logs |

@@ -1,6 +1,7 @@
 //! Where a member of the web configuration is, and the mistakes that are found on the way.
 
-use std::fs;
+use std::fs::{self, File};
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use zeroize::Zeroizing;
@@ -189,7 +190,16 @@ fn read(path: &Path) -> Result<Zeroizing<Vec<u8>>, String> {
     if data.len() > MAX_BYTES {
         return Err("it is larger than 1 MiB".to_owned());
     }
-    fs::read(path).map(Zeroizing::new).map_err(unreadable)
+    let mut bytes = Zeroizing::new(Vec::with_capacity(64 << 10));
+    // what grows meanwhile, or has no length of its own, is not read to its end
+    let file = File::open(path).map_err(unreadable)?;
+    file.take(MAX_BYTES + 1)
+        .read_to_end(&mut bytes)
+        .map_err(unreadable)?;
+    if bytes.len() as u64 > MAX_BYTES {
+        return Err("it is larger than 1 MiB".to_owned());
+    }
+    Ok(bytes)
 }
 
 /// The name of a member within a section.

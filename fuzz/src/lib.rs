@@ -1,0 +1,209 @@
+//! What the fuzz targets do with any bytes, and what must hold whatever they are. `tests/corpus.rs`
+//! does the same with the bytes that were found to be interesting.
+//!
+//! `cargo +nightly fuzz run configuration` and `cargo +nightly fuzz run request` look for more.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::missing_panics_doc,
+    clippy::must_use_candidate,
+    reason = "a panic is what is looked for"
+)]
+
+use std::path::PathBuf;
+use std::sync::atomic::AtomicU8;
+use std::sync::{Arc, LazyLock};
+use std::time::Duration;
+
+use atlas_ai_keys_exporter::cli::Args;
+use atlas_ai_keys_exporter::clock::Clock;
+use atlas_ai_keys_exporter::config::Config;
+use atlas_ai_keys_exporter::credentials::Environment;
+use atlas_ai_keys_exporter::ids::{KeyId, OrgId, ProjectId};
+use atlas_ai_keys_exporter::inventory::{Inventory, KeyRecord, Moment, Shelf};
+use atlas_ai_keys_exporter::metrics::{KeyLabel, Own, PerKey, Selection, Threshold};
+use atlas_ai_keys_exporter::web::{
+    self, Access, App, Board, Readers, Reload, Scrapes, Settings, SharedAccess, SharedSettings,
+};
+use axum::Router;
+use axum::body::Body;
+use axum::http::{HeaderName, HeaderValue, Method, Request, Uri};
+use futures_util::future::BoxFuture;
+use hyper::service::Service as _;
+use hyper_util::service::TowerToHyperService;
+use jiff::Timestamp;
+use tokio::runtime::Runtime;
+
+/// A file of this process alone, with these bytes.
+fn file(name: &str, data: &[u8]) -> PathBuf {
+    let path = std::env::temp_dir().join(format!("{name}-{}.yml", std::process::id()));
+    std::fs::write(&path, data).expect("a folder for temporary files");
+    path
+}
+
+/// As a configuration and as a web configuration: each is accepted or refused, in words, and the
+/// words for a configuration repeat no line that could be a secret.
+pub fn configuration(data: &[u8]) {
+    let path = file("fuzz-configuration", data);
+    let flag = format!("--config.file={}", path.display());
+    let args = Args::parse(["x", &flag]).expect("a flag");
+    let environment = Environment::fixed([("MONGODB_ATLAS_ORG_ID", "0000000000000000000000aa")]);
+    if let Err(error) = Config::check(&args, &environment) {
+        assert!(!error.0.is_empty() && error.0.iter().all(|mistake| !mistake.is_empty()));
+    }
+    let loaded = Access::load(&path);
+    assert_eq!(loaded.files.first(), Some(&path));
+    if let Err(error) = loaded.access {
+        assert!(
+            !error.mistakes.is_empty() && error.mistakes.iter().all(|mistake| !mistake.is_empty())
+        );
+    }
+}
+
+/// Nobody takes up a new configuration here.
+struct Nobody;
+
+impl Reload for Nobody {
+    fn reload(&self) -> BoxFuture<'_, Result<(), String>> {
+        Box::pin(async { Err("nobody".to_owned()) })
+    }
+}
+
+fn settings() -> Settings {
+    Settings {
+        selection: Arc::new(Selection {
+            per_key: PerKey::All,
+            labels: KeyLabel::ALL.into(),
+            max_keys: 100,
+            thresholds: [Threshold::new(Duration::from_hours(1))].into(),
+        }),
+        max_requests: 4,
+        packed: AtomicU8::new(0),
+        telemetry_path: "/metrics".to_owned(),
+        max_staleness: Duration::ZERO,
+        lifecycle: true,
+    }
+}
+
+/// Routes over a few keys with hostile names; with a password or without.
+fn router(access: Access) -> Router {
+    let at = Timestamp::UNIX_EPOCH;
+    let names = [
+        "plain",
+        "<script>",
+        "\"><img src=x>",
+        "{{7*7}}",
+        "ключ\n\\\"",
+    ];
+    let records = (0..200_u32)
+        .zip(names.into_iter().cycle())
+        .map(|(number, name)| KeyRecord {
+            id: KeyId::new(format!("id{number}")),
+            project: ProjectId::new(format!("project{}", number % 3)),
+            name: name.to_owned(),
+            created: Moment::At(at),
+            last_used: if number % 2 == 0 {
+                Moment::Missing
+            } else {
+                Moment::At(at)
+            },
+            ..KeyRecord::default()
+        });
+    let org = OrgId::parse("0000000000000000000000aa").expect("an id");
+    let shelf = Shelf::default();
+    shelf.watch(vec![org.clone()], Vec::new());
+    let inventory = Inventory::new(org.clone(), (at, at), records, 0, &[]);
+    shelf.put(Arc::new(inventory), Duration::ZERO);
+    let board = Board::default();
+    board.watched(&org);
+    web::router(Arc::new(App {
+        own: Arc::new(Own::new().expect("the catalogue is sound")),
+        shelf: Arc::new(shelf),
+        board: Arc::new(board),
+        settings: Arc::new(SharedSettings::new(settings())),
+        access: Arc::new(SharedAccess::new(access)),
+        scrapes: Scrapes::default(),
+        readers: Readers::default(),
+        control: Arc::new(Nobody),
+        clock: Clock::system(),
+    }))
+}
+
+static OPEN: LazyLock<Router> = LazyLock::new(|| router(Access::default()));
+
+static CLOSED: LazyLock<Router> = LazyLock::new(|| {
+    let hash = bcrypt::hash("secret", 4).expect("a hash");
+    let path = file(
+        "fuzz-access",
+        format!("basic_auth_users:\n  ada: {hash}\n").as_bytes(),
+    );
+    router(Access::load(&path).access.expect("a good file"))
+});
+
+static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| {
+    let mut builder = tokio::runtime::Builder::new_current_thread();
+    builder.enable_time().build().expect("a runtime")
+});
+
+/// Lines as a request: method and path in the first, a header in each other. None where no HTTP
+/// server would have got as far as the routes.
+fn parse(data: &[u8]) -> Option<Request<Body>> {
+    let mut lines = data.split(|byte| *byte == b'\n');
+    let first = lines.next()?;
+    let space = first.iter().position(|byte| *byte == b' ')?;
+    let (method, path) = first.split_at(space);
+    let mut request = Request::new(Body::empty());
+    *request.method_mut() = Method::from_bytes(method).ok()?;
+    *request.uri_mut() = Uri::try_from(path.get(1..)?).ok()?;
+    for line in lines.take(64) {
+        let Some(colon) = line.iter().position(|byte| *byte == b':') else {
+            continue;
+        };
+        let (name, value) = line.split_at(colon);
+        let name = HeaderName::from_bytes(name).ok()?;
+        let value = HeaderValue::from_bytes(value.get(1..)?.trim_ascii()).ok()?;
+        request.headers_mut().append(name, value);
+    }
+    Some(request)
+}
+
+/// As a request: it is answered, never with an error of our own making, and a page has no script
+/// and no picture but its own.
+pub fn request(data: &[u8]) {
+    for (router, closed) in [(&*OPEN, false), (&*CLOSED, true)] {
+        let Some(request) = parse(data) else {
+            return;
+        };
+        let is_head = request.method() == Method::HEAD;
+        let is_scrape = request.uri().path() == "/metrics"
+            && request.uri().query().is_none()
+            && (is_head || request.method() == Method::GET);
+        let has_login = request.headers().contains_key("authorization");
+        let (parts, body) = RUNTIME.block_on(async {
+            let answer = TowerToHyperService::new(router.clone()).call(request).await;
+            let (parts, body) = answer.unwrap_or_else(|never| match never {}).into_parts();
+            let body = axum::body::to_bytes(body, 16 << 20)
+                .await
+                .expect("a whole answer");
+            (parts, body)
+        });
+        let status = parts.status.as_u16();
+        assert_ne!(status, 500);
+        assert!(
+            parts.headers.contains_key("x-content-type-options") || status == 401 || status == 503
+        );
+        if closed && !has_login {
+            assert_eq!(status, 401);
+        }
+        if !closed && is_scrape {
+            assert_eq!(status, 200);
+        }
+        let text = String::from_utf8_lossy(&body);
+        if text.starts_with("<!DOCTYPE html>") {
+            assert!(text.ends_with("</html>\n") || text.ends_with("</html>"));
+            assert_eq!(text.matches("<script").count(), 1);
+            assert!(!text.contains("<img"));
+        }
+    }
+}

@@ -1,0 +1,36 @@
+//! The fuzz targets once more over every input that was found to be interesting. Looking for more
+//! needs cargo-fuzz and a nightly compiler; see `fuzz/src/lib.rs`.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    missing_docs
+)]
+
+#[path = "../fuzz/src/lib.rs"]
+mod fuzz;
+
+use std::path::Path;
+
+fn replay(target: &str, run: impl Fn(&[u8])) {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("fuzz/corpus")
+        .join(target);
+    let mut inputs = 0;
+    for entry in std::fs::read_dir(folder).unwrap() {
+        run(&std::fs::read(entry.unwrap().path()).unwrap());
+        inputs += 1;
+    }
+    assert!(inputs >= 10, "{target}: {inputs} inputs");
+}
+
+#[test]
+fn configurations() {
+    replay("configuration", fuzz::configuration);
+}
+
+#[test]
+fn requests() {
+    replay("request", fuzz::request);
+}
