@@ -48,7 +48,12 @@ fn every_flag_and_family_in_the_documents_exists() {
         .iter()
         .map(|family| family.name)
         .collect();
-    for document in ["README.md", "docs/failures.md", "docs/configuration.md", "docs/web.md"] {
+    for document in [
+        "README.md",
+        "docs/failures.md",
+        "docs/configuration.md",
+        "docs/web.md",
+    ] {
         let text = read(document);
         for word in text.split(|c: char| !(c.is_ascii_alphanumeric() || "-_.".contains(c))) {
             if word.starts_with("mongodbatlas_") || word.starts_with("atlas_ai_keys_exporter_") {

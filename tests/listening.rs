@@ -227,7 +227,8 @@ async fn methods_and_heads_are_bounded() {
     lab.stop().await.stop().await;
 }
 
-/// A door to the routes of a laboratory that is less patient, and where it is.
+/// A door to the routes of a laboratory that is less patient, and where it is; encrypted if the
+/// laboratory is.
 async fn door(
     lab: &Lab,
     limits: Limits,
@@ -238,7 +239,7 @@ async fn door(
         listeners: vec![listener],
         router: web::router(Arc::clone(&lab.app)),
         limits,
-        access: None,
+        access: Some(Arc::clone(&lab.app.access)),
         what: "a door that is less patient",
     };
     let shutdown = CancellationToken::new();
@@ -294,6 +295,78 @@ async fn who_is_slow_is_sent_away() {
     })
     .await
     .unwrap();
+    shutdown.cancel();
+    serving.await.unwrap();
+    lab.stop().await.stop().await;
+}
+
+const TLS: &str = "tls_server_config:\n  cert_file: server.pem\n  key_file: server.key\n";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_handshake_that_never_ends_is_ended() {
+    let papers = common::papers::Papers::new();
+    let lab = Lab::start(still(1, 10), &[&papers.flag(TLS)]).await;
+    let limits = Limits {
+        head: Duration::from_secs(1),
+        ..Limits::default()
+    };
+    let (address, shutdown, serving) = door(&lab, limits).await;
+    tokio::task::spawn_blocking(move || {
+        for half in [&b""[..], b"\x16\x03\x01\x02\x00", b"GET / HTTP/1.1\r\n"] {
+            let begun = Instant::now();
+            raw(&address, half);
+            assert!(begun.elapsed() < Duration::from_secs(10), "{half:?}");
+        }
+    })
+    .await
+    .unwrap();
+    shutdown.cancel();
+    serving.await.unwrap();
+    lab.stop().await.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reader_over_http_2_that_stalls_is_cut_off_and_the_next_is_served() {
+    let papers = common::papers::Papers::new();
+    let many = atlas_ai_keys_exporter::sim::SimConfig {
+        org_bucket: atlas_ai_keys_exporter::sim::BucketSize::new(5000, 5000),
+        ..still(1, 30_000)
+    };
+    let lab = Lab::start(many, &["--web.max-requests=1"]).await;
+    lab.walked().await;
+    let access = web::Access::load(&papers.write("web.yml", TLS)).access;
+    lab.app.access.set(access.unwrap());
+    let limits = Limits {
+        rest: Duration::from_millis(500),
+        ..Limits::default()
+    };
+    let (address, shutdown, serving) = door(&lab, limits).await;
+    let url = format!("https://{address}/metrics");
+    let stalled = papers
+        .client()
+        .build()
+        .unwrap()
+        .get(&url)
+        .send()
+        .await
+        .unwrap();
+    assert_eq!(stalled.version(), reqwest::Version::HTTP_2);
+    let other = papers.client().build().unwrap();
+    let begun = Instant::now();
+    let text = loop {
+        let answer = other.get(&url).send().await.unwrap();
+        if answer.status() == 200 {
+            break answer.text().await.unwrap();
+        }
+        assert_eq!(answer.status(), 503, "the stalled one has the only place");
+        assert!(begun.elapsed() < common::PATIENCE);
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    };
+    assert!(
+        text.contains("process_threads"),
+        "somebody else's scrape is whole"
+    );
+    assert!(stalled.text().await.is_err(), "it was cut off");
     shutdown.cancel();
     serving.await.unwrap();
     lab.stop().await.stop().await;

@@ -333,6 +333,8 @@ mod tests {
         gate.at_once.close();
         assert_eq!(check("ada:password of ada").await, Ok(()));
         assert_eq!(check("bob:password of bob").await, Err(Refusal::Busy));
+        // and a name that nobody has is checked like any other
+        assert_eq!(check("eve:password of eve").await, Err(Refusal::Busy));
     }
 
     #[test]
