@@ -3,7 +3,9 @@
 CARGO ?= cargo
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench programs
+.PHONY: help demo test lint bench prometheus drill rules preview programs
+
+RULES := dashboards/rules/atlas-ai-keys.yml
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -22,6 +24,24 @@ lint: ## formatting and clippy, warnings as errors
 
 bench: ## what a scrape and a walk cost, each as a ratio in one run
 	$(CARGO) bench --locked --benches
+
+prometheus: programs ## Prometheus with all alerts beside `make demo`, on http://127.0.0.1:9090
+	@mkdir -p target/drill
+	@dashboards/drill/shorten < $(RULES) > target/drill/rules.yml
+	@cp dashboards/drill/prometheus.yml dashboards/drill/alertmanager.yml target/drill
+	@prometheus-alertmanager --config.file=target/drill/alertmanager.yml --storage.path=target/drill/alertmanager \
+	  --web.listen-address=127.0.0.1:9093 --cluster.listen-address= & trap "kill $$!" EXIT INT TERM; \
+	  prometheus --config.file=target/drill/prometheus.yml --storage.tsdb.path=target/drill/data --web.listen-address=127.0.0.1:9090
+
+drill: programs ## every situation on the simulated Atlas, and the alerts that it raises
+	$(CARGO) test --locked --features real-programs --test real_drill -- --ignored --nocapture
+
+rules: dashboards/rules/prometheus-rule.yml ## the PrometheusRule manifest, from the rules
+
+dashboards/rules/prometheus-rule.yml: $(RULES)
+	@{ printf '%s\n' '# Made from atlas-ai-keys.yml by `make rules`.' 'apiVersion: monitoring.coreos.com/v1' 'kind: PrometheusRule' \
+	  'metadata:' '  name: atlas-ai-keys' '  labels:' '    app.kubernetes.io/name: atlas-ai-keys-exporter' 'spec:'; \
+	  sed -n '/^groups:/,$$p' $(RULES) | sed 's/^\(.\)/  \1/'; } > $@
 
 programs:
 	@tests/install-programs

@@ -106,6 +106,7 @@ impl Observer for Deaf {
     fn throttled(&self, _: Endpoint, _: Option<&OrgId>, _: Duration) {}
     fn token(&self, _: &str, _: TokenOutcome) {}
     fn token_ends(&self, _: &str, _: Timestamp) {}
+    fn token_refused(&self, _: &str) {}
 }
 
 fn client(sim: &Arc<SimHandle>, clock: Clock) -> Client {

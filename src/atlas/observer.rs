@@ -106,4 +106,6 @@ pub trait Observer: Send + Sync {
     fn token(&self, credential: &str, outcome: TokenOutcome);
     /// The token in use ends then.
     fn token_ends(&self, credential: &str, at: Timestamp);
+    /// Atlas refuses the token that was in use before its end, and there is no other yet.
+    fn token_refused(&self, credential: &str);
 }

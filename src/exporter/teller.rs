@@ -92,6 +92,10 @@ impl Observer for Teller {
     fn token_ends(&self, credential: &str, at: Timestamp) {
         self.own.token_ends(credential, at);
     }
+
+    fn token_refused(&self, credential: &str) {
+        self.own.token_refused(credential);
+    }
 }
 
 impl Watcher for Teller {

@@ -110,7 +110,7 @@ families! {
     API_THROTTLED = Counter "atlas_ai_keys_exporter_api_throttled_seconds_total" ["endpoint", "org_id"]
         "Time spent waiting because Atlas asked to (Retry-After) or the request budget was spent.";
     TOKEN_EXPIRY = Gauge "atlas_ai_keys_exporter_token_expiry_timestamp_seconds" ["credential"]
-        "When the access token in use ends, in seconds since the Unix epoch. Absent for credentials without one.";
+        "When the access token in use ends, in seconds since the Unix epoch. Absent for credentials without one, and while Atlas refuses it.";
     TOKEN_REQUESTS = Counter "atlas_ai_keys_exporter_token_requests_total" ["credential", "outcome"]
         "Access tokens that Atlas was asked for, by outcome.";
     CONFIG_RELOAD_SUCCESSFUL = Gauge "atlas_ai_keys_exporter_config_last_reload_successful" []

@@ -350,6 +350,12 @@ impl Own {
             .set(unix_seconds(at));
     }
 
+    /// The token that was in use is refused, so that it has no end any more.
+    pub fn token_refused(&self, credential: &str) {
+        // one that never was is no error worth telling
+        let _ = self.token_expiry.remove_label_values(&[credential]);
+    }
+
     /// What stands now. Taken before the inventories of a scrape, so that no scrape says of an
     /// organization that all is well and shows keys from before it was.
     pub fn gather(&self) -> Gathered {

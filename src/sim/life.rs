@@ -14,6 +14,7 @@ enum Event {
     Toggle,
     Delete,
     FirstUse,
+    Revive,
 }
 
 /// Mean seconds between two events of a kind at speed 1, for 1,000 keys.
@@ -26,6 +27,9 @@ const MEANS: &[(Event, f64)] = &[
     (Event::FirstUse, 1800.0),
 ];
 
+/// What happens besides where keys come and go quickly: one that nobody used any more is used again.
+const REVIVALS: (Event, f64) = (Event::Revive, 600.0);
+
 /// The events to come.
 #[derive(Debug)]
 pub(crate) struct Life {
@@ -34,11 +38,12 @@ pub(crate) struct Life {
 }
 
 impl Life {
-    pub(crate) fn new(speed: f64, now: Timestamp) -> Self {
+    pub(crate) fn new(speed: f64, revivals: bool, now: Timestamp) -> Self {
         Self {
             speed,
             due: MEANS
                 .iter()
+                .chain(revivals.then_some(&REVIVALS))
                 .map(|(event, mean)| (now, *event, *mean))
                 .collect(),
         }
@@ -90,6 +95,9 @@ fn happen(rng: &mut fastrand::Rng, world: &mut World, event: Event, at: Timestam
         Event::Use if active && used && rng.u32(0..20) < activity => {
             world.use_at(&org, &id, at);
         }
+        Event::Revive if active && used && activity == 0 => {
+            world.use_at(&org, &id, at);
+        }
         Event::FirstUse if active && !used && activity > 0 => {
             world.use_at(&org, &id, at);
         }
@@ -102,7 +110,7 @@ fn happen(rng: &mut fastrand::Rng, world: &mut World, event: Event, at: Timestam
         Event::Delete => {
             world.delete_at(&org, &id, at);
         }
-        Event::Use | Event::FirstUse | Event::Create => {}
+        Event::Use | Event::FirstUse | Event::Revive | Event::Create => {}
     }
 }
 

@@ -189,7 +189,7 @@ impl SimHandle {
         let mut faults = faults::Faults::new(now);
         for fault in config
             .scenario
-            .faults()
+            .faults(config.speed)
             .into_iter()
             .chain(config.faults.clone())
         {

@@ -17,7 +17,7 @@ pub enum Scenario {
     Throttled,
     /// The credential works for a minute, then never again.
     Revoked,
-    /// Keys come and go quickly.
+    /// Keys come and go quickly, and stale ones come back.
     Churn,
 }
 
@@ -52,9 +52,10 @@ impl Scenario {
             .find(|scenario| scenario.name() == name)
     }
 
-    pub(crate) fn faults(self) -> Vec<Fault> {
+    /// What goes wrong, and when: after a minute, or sooner where time runs faster.
+    pub(crate) fn faults(self, speed: f64) -> Vec<Fault> {
         let after_a_minute = |endpoint, effect| Fault {
-            after_seconds: 60.0,
+            after_seconds: 60.0 / speed.max(1.0),
             ..Fault::new(endpoint, effect)
         };
         match self {

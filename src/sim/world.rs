@@ -131,8 +131,13 @@ impl World {
             orgs: population::populate(&mut rng, config, now),
             log: Vec::new(),
             now,
-            life: (config.speed > 0.0)
-                .then(|| Life::new(config.speed * config.scenario.pace(), now)),
+            life: (config.speed > 0.0).then(|| {
+                Life::new(
+                    config.speed * config.scenario.pace(),
+                    config.scenario == Scenario::Churn,
+                    now,
+                )
+            }),
             rng,
         }
     }

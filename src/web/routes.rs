@@ -66,6 +66,7 @@ pub fn router(app: Arc<App>) -> Router {
     Router::new()
         .route("/", get(page::show))
         .route("/-/docs/{name}", get(page::document))
+        .route("/-/docs/runbooks/{name}", get(page::runbook))
         .route("/-/page/{name}", get(page::asset))
         .route("/sd", get(discovery::targets))
         .route("/-/healthy", get(health::healthy))

@@ -324,6 +324,7 @@ impl ServiceAccount {
         }
         tokens.renewed_after_401 = Some(now);
         tokens.live = None;
+        self.observer.token_refused(&self.name);
         true
     }
 

@@ -6,9 +6,11 @@
 //! | `query` | what a reader asks for |
 //! | `orgs`, `keys` | organizations; the keys that are found |
 //! | `words` | states, errors and times in words |
+//! | `documents` | the documentation and the runbooks of this version |
 //! | `page.html`, `page.css`, `page.js`, `icon.svg` | what the browser gets |
 
 mod board;
+mod documents;
 mod keys;
 mod orgs;
 mod query;
@@ -26,6 +28,7 @@ use jiff::Timestamp;
 use tokio::sync::Semaphore;
 
 pub use board::Board;
+pub(super) use documents::{document, runbook};
 pub use words::has_words_for;
 
 use super::routes::App;
@@ -127,17 +130,6 @@ pub(super) async fn asset(Path(name): Path<String>) -> Response {
         _ => return (StatusCode::NOT_FOUND, "There is no such file.\n").into_response(),
     };
     (page_headers(content_type), text).into_response()
-}
-
-/// The documentation that belongs to this version, as it is written.
-pub(super) async fn document(Path(name): Path<String>) -> Response {
-    let text = match name.as_str() {
-        "configuration" => include_str!("../../../docs/configuration.md"),
-        "failures" => include_str!("../../../docs/failures.md"),
-        "web" => include_str!("../../../docs/web.md"),
-        _ => return (StatusCode::NOT_FOUND, "There is no such document.\n").into_response(),
-    };
-    (page_headers("text/plain; charset=utf-8"), text).into_response()
 }
 
 fn make(app: &App, query: Query, now: Timestamp) -> Page {
