@@ -97,7 +97,7 @@ const SITUATIONS: [Situation; 10] = [
     ),
     played(
         "throttled",
-        &["--sim.keys=60"],
+        &["--sim.keys=900"],
         &["AtlasRequestBudgetExhausted"],
     ),
     played(
