@@ -33,6 +33,10 @@ prometheus: programs ## Prometheus with all alerts beside `make demo`, on http:/
 	  --web.listen-address=127.0.0.1:9093 --cluster.listen-address= & trap "kill $$!" EXIT INT TERM; \
 	  prometheus --config.file=target/drill/prometheus.yml --storage.tsdb.path=target/drill/data --web.listen-address=127.0.0.1:9090
 
+preview: programs ## draws the dashboards with Grafana's own components, into target/preview
+	$(CARGO) build --release --locked
+	@dashboards/preview/draw
+
 drill: programs ## every situation on the simulated Atlas, and the alerts that it raises
 	$(CARGO) test --locked --features real-programs --test real_drill -- --ignored --nocapture
 

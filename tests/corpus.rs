@@ -8,6 +8,7 @@
     missing_docs
 )]
 
+#[allow(unreachable_pub, reason = "a library of its own")]
 #[path = "../fuzz/src/lib.rs"]
 mod fuzz;
 

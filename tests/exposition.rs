@@ -471,14 +471,7 @@ async fn a_walk_is_seen_at_once_in_what_is_packed() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn one_scrape_too_many_is_refused() {
-    let lab = Lab::start(
-        SimConfig {
-            org_bucket: atlas_ai_keys_exporter::sim::BucketSize::new(5000, 5000),
-            ..still(1, 30_000)
-        },
-        &["--web.max-requests=2"],
-    )
-    .await;
+    let lab = Lab::start(common::generous(1, 30_000), &["--web.max-requests=2"]).await;
     let address = lab.base.strip_prefix("http://").unwrap().to_owned();
     let hang = || {
         let mut stream = std::net::TcpStream::connect(&address).unwrap();
@@ -513,14 +506,7 @@ async fn one_scrape_too_many_is_refused() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_reader_that_stalls_is_cut_off_and_holds_nobody_up() {
-    let lab = Lab::start(
-        SimConfig {
-            org_bucket: atlas_ai_keys_exporter::sim::BucketSize::new(5000, 5000),
-            ..still(1, 30_000)
-        },
-        &[],
-    )
-    .await;
+    let lab = Lab::start(common::generous(1, 30_000), &[]).await;
     lab.walked().await;
     // the same routes behind a door that is less patient
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

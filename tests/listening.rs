@@ -328,10 +328,7 @@ async fn a_handshake_that_never_ends_is_ended() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_reader_over_http_2_that_stalls_is_cut_off_and_the_next_is_served() {
     let papers = common::papers::Papers::new();
-    let many = atlas_ai_keys_exporter::sim::SimConfig {
-        org_bucket: atlas_ai_keys_exporter::sim::BucketSize::new(5000, 5000),
-        ..still(1, 30_000)
-    };
+    let many = common::generous(1, 30_000);
     let lab = Lab::start(many, &["--web.max-requests=1"]).await;
     lab.walked().await;
     let access = web::Access::load(&papers.write("web.yml", TLS)).access;

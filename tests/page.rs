@@ -222,14 +222,7 @@ async fn it_waits_for_the_first_walk_with_everybody_else() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn many_keys_and_organizations_make_no_large_page() {
-    let lab = Lab::start(
-        SimConfig {
-            org_bucket: atlas_ai_keys_exporter::sim::BucketSize::new(5000, 5000),
-            ..still(45, 50_000)
-        },
-        &[],
-    )
-    .await;
+    let lab = Lab::start(common::generous(45, 50_000), &[]).await;
     lab.walked().await;
     let (_, page) = lab.get("/").await;
     assert!(page.len() < 150_000, "{} bytes", page.len());

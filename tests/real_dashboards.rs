@@ -221,36 +221,47 @@ fn they_are_laid_out_well_and_say_what_to_do() {
     }
 }
 
-/// The names in a PromQL expression: metrics, and labels.
+/// What is no name in an expression.
+const WORDS: &[&str] = &[
+    "sum",
+    "max",
+    "min",
+    "count",
+    "group",
+    "topk",
+    "by",
+    "on",
+    "without",
+    "ignoring",
+    "group_left",
+    "group_right",
+    "and",
+    "or",
+    "unless",
+    "bool",
+    "offset",
+    "inf",
+    "nan",
+    "vector",
+    "start",
+    "end",
+    "m",
+    "h",
+    "d",
+    "s",
+];
+/// What has labels in parentheses behind it.
+const OF_LABELS: [&str; 6] = [
+    "by",
+    "on",
+    "without",
+    "ignoring",
+    "group_left",
+    "group_right",
+];
+
+/// The names in an expression: metrics, and labels.
 fn names(expression: &str) -> (BTreeSet<String>, BTreeSet<String>) {
-    const WORDS: &[&str] = &[
-        "sum",
-        "max",
-        "min",
-        "count",
-        "group",
-        "topk",
-        "by",
-        "on",
-        "without",
-        "ignoring",
-        "group_left",
-        "group_right",
-        "and",
-        "or",
-        "unless",
-        "bool",
-        "offset",
-        "inf",
-        "nan",
-        "vector",
-        "start",
-        "end",
-        "m",
-        "h",
-        "d",
-        "s",
-    ];
     let (mut metrics, mut labels) = (BTreeSet::new(), BTreeSet::new());
     let (mut in_braces, mut in_text, mut of_labels) = (false, false, false);
     let mut current = String::new();
@@ -306,15 +317,7 @@ fn names(expression: &str) -> (BTreeSet<String>, BTreeSet<String>) {
                 }
             }
             '(' => {
-                of_labels = [
-                    "by",
-                    "on",
-                    "without",
-                    "ignoring",
-                    "group_left",
-                    "group_right",
-                ]
-                .contains(&last.as_str())
+                of_labels = OF_LABELS.contains(&last.as_str());
             }
             ')' => of_labels = false,
             _ => {}

@@ -308,9 +308,10 @@ fn situation_of(alert: &BTreeMap<String, String>, players: &[Player]) -> &'stati
                 .get("org_id")
                 .is_some_and(|org| player.orgs.contains(org))
     });
-    named
-        .map(|(situation, _)| situation.name)
-        .unwrap_or_else(|| panic!("nobody's: {alert:?}"))
+    let Some((situation, _)) = named else {
+        panic!("nobody's: {alert:?}")
+    };
+    situation.name
 }
 
 fn table(seen: &Seen, alerts: &BTreeSet<String>) -> String {
@@ -397,11 +398,11 @@ async fn drill(speed: &str, patience: Duration) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_alert_is_seen_where_it_belongs_and_nowhere_else() {
-    drill("20", Duration::from_secs(120)).await;
+    drill("20", Duration::from_mins(2)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "takes minutes; `make drill` runs it"]
 async fn in_real_time() {
-    drill("1", Duration::from_secs(600)).await;
+    drill("1", Duration::from_mins(10)).await;
 }

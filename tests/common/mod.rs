@@ -29,7 +29,7 @@ use atlas_ai_keys_exporter::clock::Clock;
 use atlas_ai_keys_exporter::config::Config;
 use atlas_ai_keys_exporter::credentials::Environment;
 use atlas_ai_keys_exporter::exporter::{Exporter, Load, Surroundings};
-use atlas_ai_keys_exporter::sim::{SimConfig, SimHandle, SimKey};
+use atlas_ai_keys_exporter::sim::{BucketSize, SimConfig, SimHandle, SimKey};
 use atlas_ai_keys_exporter::web::App;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -50,6 +50,14 @@ pub fn still(orgs: usize, keys: usize) -> SimConfig {
         keys,
         speed: 0.0,
         ..SimConfig::default()
+    }
+}
+
+/// The same with a request budget that is no matter.
+pub fn generous(orgs: usize, keys: usize) -> SimConfig {
+    SimConfig {
+        org_bucket: BucketSize::new(5000, 5000),
+        ..still(orgs, keys)
     }
 }
 

@@ -12,6 +12,7 @@ use hyper::rt::{Read, Write};
 use hyper::server::conn::{http1, http2};
 use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::graceful::GracefulConnection;
 use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
@@ -92,29 +93,28 @@ async fn answer(
     Ok(response.map(|body| answering.watching(body)))
 }
 
-async fn http1(io: impl Read + Write + Unpin, seat: Arc<Seat>, ways: Ways) -> Result<(), String> {
+async fn http1(
+    io: impl Read + Write + Unpin + 'static,
+    seat: Arc<Seat>,
+    ways: Ways,
+) -> Result<(), String> {
     seat.speaks_http1();
     let Ways { router, stop, .. } = ways;
     let service = service_fn(move |request| answer(Arc::clone(&seat), router.clone(), request));
-    let mut connection = pin!(
-        http1::Builder::new()
-            .timer(TokioTimer::new())
-            // the seat knows how long a head may take, and how long nobody may ask for anything
-            .header_read_timeout(None)
-            .max_buf_size(BUFFER)
-            .serve_connection(io, service)
-    );
-    let ended = tokio::select! {
-        ended = connection.as_mut() => ended,
-        () = stop.cancelled() => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
-        }
-    };
-    ended.map_err(|error| error.to_string())
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        // the seat knows how long a head may take, and how long nobody may ask for anything
+        .header_read_timeout(None)
+        .max_buf_size(BUFFER)
+        .serve_connection(io, service);
+    to_the_end(connection, stop).await
 }
 
-async fn http2(io: impl Read + Write + Unpin, seat: Arc<Seat>, ways: Ways) -> Result<(), String> {
+async fn http2(
+    io: impl Read + Write + Unpin + 'static,
+    seat: Arc<Seat>,
+    ways: Ways,
+) -> Result<(), String> {
     let Ways {
         router,
         stop,
@@ -122,16 +122,23 @@ async fn http2(io: impl Read + Write + Unpin, seat: Arc<Seat>, ways: Ways) -> Re
         ..
     } = ways;
     let service = service_fn(move |request| answer(Arc::clone(&seat), router.clone(), request));
-    let mut connection = pin!(
-        http2::Builder::new(TokioExecutor::new())
-            .timer(TokioTimer::new())
-            .max_header_list_size(HTTP2_HEAD)
-            .max_concurrent_streams(HTTP2_STREAMS)
-            .max_send_buf_size(BUFFER)
-            .keep_alive_interval(limits.rest)
-            .keep_alive_timeout(limits.head)
-            .serve_connection(io, service)
-    );
+    let connection = http2::Builder::new(TokioExecutor::new())
+        .timer(TokioTimer::new())
+        .max_header_list_size(HTTP2_HEAD)
+        .max_concurrent_streams(HTTP2_STREAMS)
+        .max_send_buf_size(BUFFER)
+        .keep_alive_interval(limits.rest)
+        .keep_alive_timeout(limits.head)
+        .serve_connection(io, service);
+    to_the_end(connection, stop).await
+}
+
+/// Lets a connection end by itself; after `stop` it takes no request more.
+async fn to_the_end(
+    connection: impl GracefulConnection<Error = hyper::Error>,
+    stop: CancellationToken,
+) -> Result<(), String> {
+    let mut connection = pin!(connection);
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
         () = stop.cancelled() => {
