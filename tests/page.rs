@@ -13,7 +13,7 @@ mod common;
 use std::time::{Duration, Instant};
 
 use atlas_ai_keys_exporter::atlas::Reason;
-use atlas_ai_keys_exporter::sim::{BodyForm, Effect, Fault, SimConfig, SimEndpoint};
+use atlas_ai_keys_exporter::sim::{BodyForm, Effect, Fault, SimEndpoint};
 use atlas_ai_keys_exporter::web::has_words_for;
 use common::{Lab, still};
 
