@@ -74,23 +74,29 @@ impl Browser {
     }
 
     async fn text(&self, selector: &str) -> String {
-        let element = self.client.find(Locator::Css(selector)).await.unwrap();
-        element.text().await.unwrap()
+        self.texts(selector).await.join("\n")
     }
 
+    /// The texts of all such elements, at one moment: the page may put others in their place.
     async fn texts(&self, selector: &str) -> Vec<String> {
-        let mut texts = Vec::new();
-        for element in self.client.find_all(Locator::Css(selector)).await.unwrap() {
-            texts.push(element.text().await.unwrap());
+        let begun = Instant::now();
+        loop {
+            let elements = self.client.find_all(Locator::Css(selector)).await.unwrap();
+            let texts = elements.iter().map(fantoccini::elements::Element::text);
+            match futures_util::future::try_join_all(texts).await {
+                Ok(texts) => return texts,
+                Err(error) if error.is_stale_element_reference() => {}
+                Err(error) => panic!("{selector}: {error}"),
+            }
+            assert!(begun.elapsed() < common::PATIENCE, "{selector} never stays");
         }
-        texts
     }
 
     /// Waits until an element has this text.
     async fn until(&self, selector: &str, text: &str) {
         let begun = Instant::now();
         loop {
-            let now = self.texts(selector).await.join("\n");
+            let now = self.text(selector).await;
             if now.contains(text) {
                 return;
             }
