@@ -15,7 +15,7 @@ demo: ## the exporter watching a simulated Atlas, on http://127.0.0.1:10064
 
 test: programs lint ## installs what the tests need, then runs all of them
 	$(CARGO) build --release --locked
-	$(CARGO) test --locked --features real-programs
+	$(CARGO) test --locked --features real-programs --no-fail-fast
 	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --locked --no-deps --document-private-items
 
 lint: ## formatting and clippy, warnings as errors
@@ -25,13 +25,13 @@ lint: ## formatting and clippy, warnings as errors
 bench: ## what a scrape and a walk cost, each as a ratio in one run
 	$(CARGO) bench --locked --benches
 
-prometheus: programs ## Prometheus with all alerts beside `make demo`, on http://127.0.0.1:9090
+prometheus: programs ## Prometheus with all alerts beside `make demo`, on http://127.0.0.1:19090
 	@mkdir -p target/drill
 	@dashboards/drill/shorten < $(RULES) > target/drill/rules.yml
 	@cp dashboards/drill/prometheus.yml dashboards/drill/alertmanager.yml target/drill
 	@prometheus-alertmanager --config.file=target/drill/alertmanager.yml --storage.path=target/drill/alertmanager \
-	  --web.listen-address=127.0.0.1:9093 --cluster.listen-address= & trap "kill $$!" EXIT INT TERM; \
-	  prometheus --config.file=target/drill/prometheus.yml --storage.tsdb.path=target/drill/data --web.listen-address=127.0.0.1:9090
+	  --web.listen-address=127.0.0.1:19093 --cluster.listen-address= & trap "kill $$!" EXIT INT TERM; \
+	  prometheus --config.file=target/drill/prometheus.yml --storage.tsdb.path=target/drill/data --web.listen-address=127.0.0.1:19090
 
 preview: programs ## draws the dashboards with Grafana's own components, into target/preview
 	$(CARGO) build --release --locked

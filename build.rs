@@ -24,4 +24,7 @@ fn main() {
         .unwrap_or("unknown");
     println!("cargo::rustc-env=BUILD_REVISION={revision}");
     println!("cargo::rustc-env=BUILD_RUSTVERSION={version}");
+    // cargo always tells it
+    let target = std::env::var("TARGET").unwrap_or_default();
+    println!("cargo::rustc-env=BUILD_TARGET={target}");
 }

@@ -9,6 +9,7 @@ use std::path::PathBuf;
 
 use clap::builder::StyledStr;
 use clap::{Arg, ArgAction, ArgMatches};
+use clap_complete::Shell;
 
 use crate::credentials::Environment;
 
@@ -87,11 +88,22 @@ pub const SIM_LISTEN: &[Flag] = flags! {
     "sim.listen-address" "ADDRESS" Some("127.0.0.1:10065"), "ATLAS_AI_KEYS_EXPORTER_SIM_LISTEN_ADDRESS", false, "Simulated Atlas", "Where the simulated Atlas serves";
 };
 
+/// The flags of `once`.
+pub const ONCE_FLAGS: &[Flag] = flags! {
+    "output" "FILE" None, "ATLAS_AI_KEYS_EXPORTER_ONCE_OUTPUT", false, "Once", "Where to write, in one step; standard output when not given";
+};
+
 /// What to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Command {
     /// Watch Atlas and serve the metrics.
     Serve,
+    /// One round, and its exposition.
+    Once,
+    /// The manual page.
+    Man,
+    /// The completions of a shell.
+    Completions(Shell),
     /// A simulated Atlas and the exporter that watches it, in one process.
     Demo,
     /// The simulated Atlas alone.
@@ -157,6 +169,15 @@ impl Args {
                 collect(sub, SIM_LISTEN, &mut given);
                 Command::Sim
             }
+            Some(("once", sub)) => {
+                collect(sub, ONCE_FLAGS, &mut given);
+                Command::Once
+            }
+            Some(("man", _)) => Command::Man,
+            Some(("completions", sub)) => match sub.get_one("shell") {
+                Some(shell) => Command::Completions(*shell),
+                None => Command::Serve,
+            },
             _ => Command::Serve,
         };
         Ok(Self { command, given })
@@ -225,9 +246,30 @@ pub fn definition() -> clap::Command {
             env!("CARGO_PKG_VERSION"),
             " (",
             env!("BUILD_REVISION"),
+            ", ",
+            env!("BUILD_TARGET"),
             ")"
         ))
         .args(FLAGS.iter().map(|flag| arg(flag).global(true)))
+        .subcommand(
+            clap::Command::new("once")
+                .about(
+                    "One round, and its metrics: for cron and node_exporter's textfile collector",
+                )
+                .args(ONCE_FLAGS.iter().map(arg)),
+        )
+        .subcommand(clap::Command::new("man").about("Write the manual page"))
+        .subcommand(
+            clap::Command::new("completions")
+                .about("Write the completions of a shell")
+                .arg(
+                    Arg::new("shell")
+                        .required(true)
+                        .value_name("SHELL")
+                        .value_parser(clap::value_parser!(Shell))
+                        .help("bash, elvish, fish, powershell or zsh"),
+                ),
+        )
         .subcommand(
             clap::Command::new("demo")
                 .about("A simulated Atlas and the exporter watching it, on 127.0.0.1:10064")

@@ -40,7 +40,7 @@ async fn stays_and_counts(effect: Effect, reason: &str) {
     let name = format!("{effect:?}");
     let lab = Lab::start(still(1, 25), FLAGS).await;
     let org = lab.sim.org_ids()[0].clone();
-    let before = lab.walked().await;
+    let before = lab.named().await;
     lab.sim.add_fault(on_keys(effect).on_page(2));
     lab.sim.with_world(|world| {
         let first = world.keys(&org)[0].id.clone();
@@ -159,7 +159,7 @@ async fn a_gzip_bomb_is_refused_in_bounded_memory() {
     )
     .await;
     let org = lab.sim.org_ids()[0].clone();
-    let before = lab.walked().await;
+    let before = lab.named().await;
     lab.sim.add_fault(on_keys(Effect::GzipBomb));
     let after = lab
         .wait("the bomb to be refused", |scrape| {

@@ -203,6 +203,31 @@ async fn trouble_is_told_in_words_that_say_what_to_do() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn organizations_that_cannot_be_listed_are_told() {
+    let sim = common::sim(still(1, 5)).await;
+    sim.add_fault(Fault::new(
+        SimEndpoint::Orgs,
+        Effect::Status {
+            status: 403,
+            retry_after: None,
+            body: BodyForm::default(),
+        },
+    ));
+    let mut variables = common::sim_variables(&sim);
+    variables.retain(|(name, _)| name != "MONGODB_ATLAS_ORG_ID");
+    let flags = ["--atlas.discover-orgs", "--atlas.poll-interval=1s"];
+    let lab = Lab::watching(sim, variables, &flags).await;
+    let page = until(&lab, "/", "of the credential default cannot be listed").await;
+    assert!(
+        page.contains("Organization Read Only") && page.contains("No organization is watched yet")
+    );
+    lab.sim.clear_faults();
+    until(&lab, "/", "<strong class=\"good\">Fresh</strong>").await;
+    assert!(!lab.get("/").await.1.contains("cannot be listed"));
+    lab.stop().await.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn it_waits_for_the_first_walk_with_everybody_else() {
     let sim = common::sim(still(1, 5)).await;
     sim.add_fault(Fault::new(

@@ -241,7 +241,7 @@ impl Control {
         assert!(config.contains(target));
         let config = config
             .replace(target, &targets)
-            .replace("127.0.0.1:9093", &format!("127.0.0.1:{alertmanager}"))
+            .replace("127.0.0.1:19093", &format!("127.0.0.1:{alertmanager}"))
             .replace("_interval: 5s", "_interval: 1s");
         std::fs::write(path("prometheus.yml"), config).unwrap();
         let mut command = Command::new("prometheus-alertmanager");

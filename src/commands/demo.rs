@@ -39,7 +39,7 @@ pub(super) async fn run(args: Args, environment: &Environment) -> Result<(), Fai
          \x20 page             {base}/\n\
          \x20 readiness        {base}/-/ready\n\
          \x20 simulated Atlas  {}\n\n\
-         Prometheus and all alerts beside it, on http://127.0.0.1:9090/alerts, from the source tree:\n\n\
+         Prometheus and all alerts beside it, on http://127.0.0.1:19090/alerts, from the source tree:\n\n\
          \x20 make prometheus\n\n\
          Ctrl-C ends it.\n",
         sim.base_url()

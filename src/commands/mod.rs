@@ -1,6 +1,8 @@
 //! What each command does, from its arguments to its end.
 
 mod demo;
+mod once;
+mod papers;
 mod serve;
 mod signals;
 mod sim;
@@ -27,6 +29,12 @@ pub enum Failure {
     /// The exporter cannot start.
     #[error(transparent)]
     Start(#[from] StartError),
+    /// Not everything could be read.
+    #[error("not everything could be read, and the last complete truth is missing of: {}", .0.join(", "))]
+    Incomplete(Vec<String>),
+    /// A signal has ended it.
+    #[error("interrupted before the end")]
+    Interrupted,
     /// The system refuses something.
     #[error("{what}: {why}")]
     System {
@@ -43,7 +51,7 @@ impl Failure {
         match self {
             Self::Usage(error) => u8::try_from(error.exit_code()).unwrap_or(2),
             Self::Config(_) | Self::Start(StartError::Access(_)) => 2,
-            Self::Start(_) | Self::System { .. } => 1,
+            Self::Start(_) | Self::System { .. } | Self::Incomplete(_) | Self::Interrupted => 1,
         }
     }
 
@@ -73,6 +81,9 @@ pub fn run(
     let result = runtime.block_on(async {
         match args.command {
             Command::Serve => serve::run(args, environment).await,
+            Command::Once => once::run(args, environment).await,
+            Command::Man => papers::man(),
+            Command::Completions(shell) => papers::completions(shell),
             Command::Demo => demo::run(args, environment).await,
             Command::Sim => sim::run(&args, environment).await,
         }

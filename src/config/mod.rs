@@ -180,6 +180,21 @@ fn listeners(checker: &mut Checker<'_>) -> (Option<bool>, Vec<ListenAddress>) {
     (systemd, Vec::new())
 }
 
+impl Config {
+    /// The same for a process that serves nobody and leaves nothing behind.
+    #[must_use]
+    pub fn alone(self) -> Self {
+        Self {
+            storage: None,
+            listen: Vec::new(),
+            systemd_socket: false,
+            probe: None,
+            web_file: None,
+            ..self
+        }
+    }
+}
+
 fn selection(checker: &mut Checker<'_>) -> Option<Selection> {
     let per_key = checker.one("metrics.per-key", |text| {
         PerKey::named(text).ok_or("all, idle or none")

@@ -4,10 +4,12 @@
 //! | --- | --- |
 //! | `control` | what a configuration becomes, at the start and at each reload |
 //! | `files` | noticing that a file has changed |
+//! | `once` | one round, and that is all |
 //! | `teller` | who counts what the Atlas and poll rooms tell |
 
 mod control;
 mod files;
+mod once;
 mod teller;
 
 use std::net::SocketAddr;
@@ -28,6 +30,7 @@ use crate::poll::{self, Scheduler, StorageError};
 use crate::web::{self, AccessError, App, BindError, Board, Door, Limits, Readers, Scrapes};
 
 pub use control::Control;
+pub use once::Round;
 use teller::Teller;
 
 /// Why the exporter cannot start.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use crate::atlas::{Endpoint, Observer, Outcome, Reason, Retry, TokenOutcome};
+use crate::atlas::{Endpoint, Error, Observer, Outcome, Reason, Retry, TokenOutcome};
 use crate::clock::Clock;
 use crate::config::Account;
 use crate::credentials::Credential;
@@ -45,6 +45,7 @@ impl Teller {
 
     /// A credential is used no more.
     pub(super) fn credential_gone(&self, name: &str) {
+        self.board.listed(name, None);
         self.own
             .forget_credential(name, TokenOutcome::ALL.map(TokenOutcome::as_str));
     }
@@ -99,6 +100,11 @@ impl Observer for Teller {
 }
 
 impl Watcher for Teller {
+    fn listed(&self, credential: &str, problem: Option<&Error>) {
+        let reason = problem.map(|error| error.problem.reason().as_str());
+        self.board.listed(credential, reason);
+    }
+
     fn watched(&self, org: &OrgId) {
         self.board.watched(org);
         self.own.watch_org(

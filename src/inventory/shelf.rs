@@ -104,6 +104,11 @@ impl Shelf {
         self.look(|standing| Arc::clone(&standing.watched))
     }
 
+    /// The credentials that have not yet found out which organizations they can see.
+    pub fn searching(&self) -> Arc<[Arc<str>]> {
+        self.look(|standing| Arc::clone(&standing.searching))
+    }
+
     /// What is missing until every organization has an inventory to show: ids of organizations,
     /// and credentials that have not found theirs yet.
     pub fn missing(&self) -> Vec<String> {

@@ -23,6 +23,13 @@ const BUCKETS: &[f64] = &[0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0
 pub struct Gathered(pub(super) Vec<MetricFamily>);
 
 impl Gathered {
+    /// The same without families whose names begin so.
+    #[must_use]
+    pub fn without(mut self, prefix: &str) -> Self {
+        self.0.retain(|family| !family.name().starts_with(prefix));
+        self
+    }
+
     /// The same without what concerns other organizations than these, which are in order.
     #[must_use]
     pub fn only(mut self, orgs: &[OrgId]) -> Self {

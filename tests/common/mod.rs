@@ -168,6 +168,16 @@ impl Lab {
         .await
     }
 
+    /// Waits for names and limits as well, which come after the keys.
+    pub async fn named(&self) -> Scrape {
+        self.walked().await;
+        let orgs = self.sim.org_ids().len();
+        self.wait("the names of every organization", |scrape| {
+            scrape.all("mongodbatlas_organization_info").count() == orgs
+        })
+        .await
+    }
+
     /// Stops the exporter in good order and hands out the simulated Atlas.
     pub async fn stop(self) -> SimHandle {
         self.shutdown.cancel();

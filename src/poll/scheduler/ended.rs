@@ -169,6 +169,7 @@ impl Scheduler {
             return;
         };
         scout.listing = false;
+        self.watcher.listed(credential, result.as_ref().err());
         match result {
             Ok(listed) => {
                 scout.list_due = Instant::now() + interval;

@@ -34,7 +34,7 @@ use super::round::Manner;
 use super::storage::Storage;
 use super::walk::WalkError;
 use super::watch::Watch;
-use crate::atlas::{Client, LaneId};
+use crate::atlas::{Client, Error, LaneId};
 use crate::clock::Clock;
 use crate::ids::OrgId;
 use crate::inventory::{Inventory, Shelf};
@@ -44,6 +44,8 @@ const CLOSE_WITHIN: Duration = Duration::from_secs(2);
 /// Who is told of what happens. Implemented where the rooms are put together; called from the
 /// scheduler's task, so it must not block.
 pub trait Watcher: Send + Sync {
+    /// The organizations that a credential can see were listed, or cannot be.
+    fn listed(&self, credential: &str, problem: Option<&Error>);
     /// An organization is watched from now on.
     fn watched(&self, org: &OrgId);
     /// An organization is watched no more.

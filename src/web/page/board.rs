@@ -11,7 +11,11 @@ use crate::ids::OrgId;
 
 /// What is known of every organization's walks. Told by whoever hears of walks, read by the page.
 #[derive(Debug, Default)]
-pub struct Board(Mutex<BTreeMap<OrgId, Card>>);
+pub struct Board {
+    cards: Mutex<BTreeMap<OrgId, Card>>,
+    /// Credentials whose organizations cannot be listed, and why, by the closed list of reasons.
+    unlisted: Mutex<BTreeMap<String, &'static str>>,
+}
 
 /// One organization.
 #[derive(Debug, Clone, Default)]
@@ -20,6 +24,8 @@ pub(super) struct Card {
     pub(super) up: Option<bool>,
     /// Whether what is shown comes from an earlier process.
     pub(super) restored: bool,
+    /// Whether a walk has ended since the start.
+    pub(super) walked: bool,
     /// Whether a walk is under way.
     pub(super) walking: bool,
     /// Why the last walk failed, by the closed list of reasons.
@@ -36,7 +42,28 @@ pub(super) struct Card {
 
 impl Board {
     fn cards(&self) -> MutexGuard<'_, BTreeMap<OrgId, Card>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.cards.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The credentials whose organizations cannot be listed, and why.
+    pub fn unlisted(&self) -> BTreeMap<String, &'static str> {
+        let unlisted = self.unlisted.lock();
+        unlisted.unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The organizations of a credential were listed; or cannot be, for a reason.
+    pub fn listed(&self, credential: &str, reason: Option<&'static str>) {
+        let mut unlisted = self.unlisted.lock().unwrap_or_else(PoisonError::into_inner);
+        match reason {
+            Some(reason) => unlisted.insert(credential.to_owned(), reason),
+            None => unlisted.remove(credential),
+        };
+    }
+
+    /// Whether the last walk of an organization was complete; none before one has ended.
+    pub fn outcome(&self, org: &OrgId) -> Option<bool> {
+        let card = self.card(org);
+        card.walked.then_some(card.up == Some(true))
     }
 
     /// Changes the card of an organization that is watched.
@@ -84,7 +111,7 @@ impl Board {
     pub fn succeeded(&self, org: &OrgId) {
         self.change(org, |card| {
             (card.up, card.reason, card.failed_at) = (Some(true), None, None);
-            (card.walking, card.restored) = (false, false);
+            (card.walking, card.restored, card.walked) = (false, false, true);
         });
     }
 
@@ -92,7 +119,7 @@ impl Board {
     pub fn failed(&self, org: &OrgId, reason: &'static str, at: Timestamp) {
         self.change(org, |card| {
             (card.up, card.reason, card.failed_at) = (Some(false), Some(reason), Some(at));
-            card.walking = false;
+            (card.walking, card.walked) = (false, true);
         });
     }
 

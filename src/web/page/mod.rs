@@ -75,6 +75,8 @@ struct Page {
     never: String,
     idle: String,
     idle_label: String,
+    /// Credentials whose organizations cannot be listed, and what to do about it.
+    unlisted: Vec<(String, &'static str)>,
     orgs: Vec<Org>,
     orgs_before: Option<String>,
     orgs_behind: Option<String>,
@@ -185,6 +187,12 @@ fn make(app: &App, query: Query, now: Timestamp) -> Page {
         version: env!("CARGO_PKG_VERSION"),
         revision: env!("BUILD_REVISION"),
         at: now.strftime("%Y-%m-%d %H:%M:%S UTC").to_string(),
+        unlisted: app
+            .board
+            .unlisted()
+            .into_iter()
+            .map(|(credential, reason)| (credential, words::of_reason(reason)))
+            .collect(),
         metrics: settings.telemetry_path.trim_start_matches('/').to_owned(),
         states: states
             .into_iter()
@@ -217,21 +225,26 @@ fn make(app: &App, query: Query, now: Timestamp) -> Page {
             ..query.clone()
         }
         .link(),
-        heads: Column::ALL
-            .map(|column| Head {
-                column,
-                link: query.sorted(column).link(),
-                sorted: match (column == query.column, query.descends()) {
-                    (false, _) => "none",
-                    (true, true) => "descending",
-                    (true, false) => "ascending",
-                },
-            })
-            .into(),
+        heads: heads(&query),
         total: words::number(found.total as u64),
         before: (found.page > 0).then(|| to_page(found.page - 1)),
         behind: (found.page + 1 < found.pages).then(|| to_page(found.page + 1)),
         found,
         query,
     }
+}
+
+/// The heads of the table, each with a link that sorts by it.
+fn heads(query: &Query) -> Vec<Head> {
+    Column::ALL
+        .map(|column| Head {
+            column,
+            link: query.sorted(column).link(),
+            sorted: match (column == query.column, query.descends()) {
+                (false, _) => "none",
+                (true, true) => "descending",
+                (true, false) => "ascending",
+            },
+        })
+        .into()
 }

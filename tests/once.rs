@@ -1,0 +1,171 @@
+//! `once`: one round for cron and the textfile collector; `man` and `completions`.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    missing_docs
+)]
+
+mod common;
+
+use std::process::{Command, Output};
+
+use atlas_ai_keys_exporter::cli::FLAGS;
+use atlas_ai_keys_exporter::sim::{BodyForm, Effect, Fault, SimEndpoint, SimHandle};
+use common::{Scrape, shown, sim_variables, still, world};
+
+/// Runs the exporter to its end.
+async fn exporter(arguments: &[&str], variables: Vec<(String, String)>) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_atlas-ai-keys-exporter"));
+    command.args(arguments).env_clear().envs(variables);
+    tokio::task::spawn_blocking(move || command.output().unwrap())
+        .await
+        .unwrap()
+}
+
+fn refused(org: Option<&str>, endpoint: SimEndpoint) -> Fault {
+    let status = Effect::Status {
+        status: 403,
+        retry_after: None,
+        body: BodyForm::default(),
+    };
+    Fault {
+        org: org.map(str::to_owned),
+        ..Fault::new(endpoint, status)
+    }
+}
+
+fn scrape(output: &Output) -> Scrape {
+    Scrape::parse(&String::from_utf8(output.stdout.clone()).unwrap())
+}
+
+async fn sim(orgs: usize) -> SimHandle {
+    common::sim(still(orgs, 60)).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn it_writes_what_is_and_ends() {
+    let sim = sim(3).await;
+    let output = exporter(&["once"], sim_variables(&sim)).await;
+    let error = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(0), "{error}");
+    let scrape = scrape(&output);
+    assert_eq!(shown(&scrape), world(&sim));
+    assert_eq!(scrape.values("atlas_ai_keys_exporter_org_up"), [1.0; 3]);
+    assert_eq!(scrape.values("mongodbatlas_organization_info"), [1.0; 3]);
+    assert!(
+        !scrape.text.contains("process_"),
+        "the collector has its own"
+    );
+    assert_eq!(sim.live_tokens(), 0, "the token is given back");
+    sim.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn it_fails_with_what_is_known() {
+    let sim = sim(3).await;
+    let org = sim.org_ids()[1].clone();
+    sim.add_fault(refused(Some(&org), SimEndpoint::AiModelApiKeys));
+    let output = exporter(&["once"], sim_variables(&sim)).await;
+    let error = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{error}");
+    assert!(
+        error.contains("not everything could be read") && error.contains(&org),
+        "{error}"
+    );
+    let scrape = scrape(&output);
+    assert_eq!(scrape.failures(&org, "forbidden"), 1.0);
+    assert_eq!(scrape.sum("atlas_ai_keys_exporter_org_up"), 2.0);
+    let known = shown(&scrape).len();
+    assert!(known > 0 && known < world(&sim).len());
+    sim.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_listed_is_no_reason_to_wait() {
+    let sim = sim(1).await;
+    sim.add_fault(refused(None, SimEndpoint::Orgs));
+    let mut variables = sim_variables(&sim);
+    variables.retain(|(name, _)| name != "MONGODB_ATLAS_ORG_ID");
+    let output = exporter(&["once", "--atlas.discover-orgs"], variables).await;
+    let error = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{error}");
+    assert!(
+        error.contains("the organizations of credential default"),
+        "{error}"
+    );
+    sim.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_is_put_into_its_place_in_one_step() {
+    let sim = sim(1).await;
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("keys.prom");
+    std::fs::write(&path, "what was before\n").unwrap();
+    let flag = format!("--output={}", path.display());
+    let output = exporter(&["once", &flag], sim_variables(&sim)).await;
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    assert!(output.stdout.is_empty());
+    let text = std::fs::read_to_string(&path).unwrap();
+    assert_eq!(shown(&Scrape::parse(&text)), world(&sim));
+    assert_eq!(
+        std::fs::read_dir(dir.path()).unwrap().count(),
+        1,
+        "nothing else is left"
+    );
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt as _;
+        let mode = std::fs::metadata(&path).unwrap().permissions().mode();
+        assert_eq!(
+            mode & 0o777,
+            0o644,
+            "a collector of another user may read it"
+        );
+    }
+    let flag = format!(
+        "--output={}",
+        dir.path().join("nowhere/keys.prom").display()
+    );
+    let output = exporter(&["once", &flag], sim_variables(&sim)).await;
+    let error = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(
+        output.status.code() == Some(1) && error.contains("--output"),
+        "{error}"
+    );
+    sim.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_manual_and_the_completions_know_every_flag() {
+    let man = exporter(&["man"], Vec::new()).await;
+    let man = String::from_utf8(man.stdout).unwrap().replace('\\', "");
+    assert!(man.contains(".TH atlas-ai-keys-exporter 1"), "{man}");
+    for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
+        let script = exporter(&["completions", shell], Vec::new()).await;
+        assert_eq!(script.status.code(), Some(0));
+        let script = String::from_utf8(script.stdout).unwrap();
+        for flag in FLAGS {
+            assert!(script.contains(flag.name), "{shell}: {}", flag.name);
+            assert!(
+                man.contains(&format!("--{}", flag.name)),
+                "man: {}",
+                flag.name
+            );
+        }
+    }
+    let wrong = exporter(&["completions", "cmd"], Vec::new()).await;
+    assert_eq!(wrong.status.code(), Some(2));
+    let version = exporter(&["--version"], Vec::new()).await;
+    let version = String::from_utf8(version.stdout).unwrap();
+    assert!(
+        version.starts_with(&format!(
+            "atlas-ai-keys-exporter {} (",
+            env!("CARGO_PKG_VERSION")
+        )),
+        "{version}"
+    );
+    assert!(version.contains(std::env::consts::ARCH), "{version}");
+}
