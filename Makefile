@@ -3,12 +3,12 @@
 CARGO ?= cargo
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench prometheus drill rules preview programs
+.PHONY: help demo test lint bench fuzz prometheus drill rules preview programs
 
 RULES := dashboards/rules/atlas-ai-keys.yml
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: ## the exporter watching a simulated Atlas, on http://127.0.0.1:10064
 	$(CARGO) run --release --locked -- demo
@@ -24,6 +24,10 @@ lint: ## formatting and clippy, warnings as errors
 
 bench: ## what a scrape and a walk cost, each as a ratio in one run
 	$(CARGO) bench --locked --benches
+
+fuzz: ## looks for bad inputs, a minute each (needs cargo-fuzz and a nightly compiler)
+	@cd fuzz && for target in configuration request; do \
+	  $(CARGO) +nightly fuzz run $$target -- -max_total_time=60 -max_len=4096 -timeout=20 || exit 1; done
 
 prometheus: programs ## Prometheus with all alerts beside `make demo`, on http://127.0.0.1:19090
 	@mkdir -p target/drill

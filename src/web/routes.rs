@@ -75,8 +75,8 @@ pub fn router(app: Arc<App>) -> Router {
         .fallback(by_path)
         .method_not_allowed_fallback(wrong_method)
         .with_state(app)
-        .layer(middleware::map_response(nosniff))
         .layer(middleware::from_fn_with_state(access, guard))
+        .layer(middleware::map_response(nosniff))
 }
 
 /// Health and readiness alone, for everybody.
