@@ -291,6 +291,18 @@ async fn http_2_is_spoken_where_both_sides_want_it() {
         let keys = futures_util::future::join_all(answers).await;
         assert_eq!(keys, vec![10; 20]);
     }
+    // a head that is too large is refused there as well, and the connection serves on
+    put(&lab, &papers, TLS);
+    let client = papers.client().build().unwrap();
+    let huge = client
+        .get(https(&lab, "/-/healthy"))
+        .header("x-huge", "x".repeat(20_000));
+    let refused = huge.send().await.map(|answer| answer.status().as_u16());
+    assert!(
+        refused.is_err() || matches!(refused, Ok(431)),
+        "{refused:?}"
+    );
+    assert_eq!(status(&client, &https(&lab, "/-/healthy")).await, Some(200));
     // the address is where HTTP/2 has it
     let client = papers.client().build().unwrap();
     put(&lab, &papers, TLS);

@@ -87,6 +87,7 @@ fn promtool_accepts_the_rules_and_their_tests() {
     for name in files("rules/tests") {
         promtool(&["test", "rules", &format!("tests/{name}.yml")]);
     }
+    promtool(&["test", "rules", "no-false-alarms.yml"]);
 }
 
 #[test]

@@ -342,7 +342,7 @@ fn names_are_found_in_expressions() {
     );
 }
 
-/// Every expression of rules and runbooks.
+/// Every expression of rules, runbooks and documents.
 fn other_expressions() -> Vec<(String, String)> {
     let mut all = Vec::new();
     let mut block: Option<String> = None;
@@ -361,6 +361,17 @@ fn other_expressions() -> Vec<(String, String)> {
             } else {
                 text.to_owned()
             });
+        }
+    }
+    for document in [
+        "README.md",
+        "docs/configuration.md",
+        "docs/web.md",
+        "docs/failures.md",
+    ] {
+        for query in read(document).split("```promql\n").skip(1) {
+            let query = query.split("```").next().unwrap().replace('\n', " ");
+            all.push((document.to_owned(), query));
         }
     }
     for entry in std::fs::read_dir(root().join("dashboards/runbooks")).unwrap() {

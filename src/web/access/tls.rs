@@ -25,14 +25,8 @@ fn member<'n>(node: Option<&'n Node>, name: &str) -> Option<&'n Node> {
     node?.get(name)
 }
 
-const MEMBERS: &[&str] = &[
-    "cert",
-    "cert_file",
-    "key",
-    "key_file",
-    "client_auth_type",
-    "client_ca",
-    "client_ca_file",
+/// Members that say how, where TLS is on.
+const MANNERS: [&str; 6] = [
     "client_allowed_sans",
     "min_version",
     "max_version",
@@ -42,7 +36,7 @@ const MEMBERS: &[&str] = &[
 ];
 
 /// Members without which TLS is off, as in the toolkit.
-const SWITCHES: &[&str] = &[
+const SWITCHES: [&str; 7] = [
     "cert",
     "cert_file",
     "key",
@@ -59,7 +53,7 @@ pub(super) fn read(
     section: &str,
     http2: bool,
 ) -> Option<Tls> {
-    let members = reader.members(node, section, MEMBERS);
+    let members = reader.members(node, section, &[&SWITCHES[..], &MANNERS].concat());
     let given = |name: &&str| {
         member(node, name)
             .is_some_and(|node| !matches!(node, Node::Nothing) && node.text() != Some(""))
