@@ -14,6 +14,7 @@ use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulConnection;
 use hyper_util::service::TowerToHyperService;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
@@ -21,11 +22,11 @@ use tracing::debug;
 
 use super::crowd::Ticket;
 use super::limits::Limits;
-use super::seat::{Seat, Socket};
+use super::seat::{Heads, Seat};
 use crate::web::access::Tls;
 
-/// What a connection holds of a head, or of an answer, before it is too much.
-const BUFFER: usize = 32 << 10;
+/// What an HTTP/2 connection holds of an answer that is not taken.
+const BUFFER: usize = 64 << 10;
 /// All headers of an HTTP/2 request.
 const HTTP2_HEAD: u32 = 16 << 10;
 /// Requests at once on one HTTP/2 connection.
@@ -48,15 +49,11 @@ pub(super) async fn serve(stream: TcpStream, tls: Option<Tls>, ticket: Ticket, w
     let _ = stream.set_nodelay(true);
     let seat = Arc::clone(&ticket.seat);
     let (limits, end) = (ways.limits, ways.end.clone());
-    let socket = Socket {
-        stream,
-        seat: Arc::clone(&seat),
-    };
     let served = async {
         let Some(tls) = tls else {
-            return http1(TokioIo::new(socket), seat.clone(), ways).await;
+            return http1(stream, seat.clone(), ways).await;
         };
-        let handshake = TlsAcceptor::from(tls.config).accept(socket);
+        let handshake = TlsAcceptor::from(tls.config).accept(stream);
         let handshake = tokio::select! {
             () = ways.stop.cancelled() => return Ok(()),
             shaken = tokio::time::timeout(limits.head, handshake) => shaken,
@@ -67,7 +64,7 @@ pub(super) async fn serve(stream: TcpStream, tls: Option<Tls>, ticket: Ticket, w
         if stream.get_ref().1.alpn_protocol() == Some(b"h2") {
             http2(TokioIo::new(stream), seat.clone(), ways).await
         } else {
-            http1(TokioIo::new(stream), seat.clone(), ways).await
+            http1(stream, seat.clone(), ways).await
         }
     };
     let ended = tokio::select! {
@@ -94,18 +91,17 @@ async fn answer(
 }
 
 async fn http1(
-    io: impl Read + Write + Unpin + 'static,
+    stream: impl AsyncRead + AsyncWrite + Unpin + 'static,
     seat: Arc<Seat>,
     ways: Ways,
 ) -> Result<(), String> {
-    seat.speaks_http1();
+    let io = TokioIo::new(Heads::new(stream, Arc::clone(&seat)));
     let Ways { router, stop, .. } = ways;
     let service = service_fn(move |request| answer(Arc::clone(&seat), router.clone(), request));
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         // the seat knows how long a head may take, and how long nobody may ask for anything
         .header_read_timeout(None)
-        .max_buf_size(BUFFER)
         .serve_connection(io, service);
     to_the_end(connection, stop).await
 }

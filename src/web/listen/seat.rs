@@ -14,6 +14,12 @@ use tokio_util::sync::CancellationToken;
 
 use super::limits::Limits;
 
+/// The head of an HTTP/1 request, in bytes.
+const HEAD: usize = 32 << 10;
+/// What a head that is larger is told.
+const TOO_LARGE: &[u8] = b"HTTP/1.1 431 Request Header Fields Too Large\r\nconnection: close\r\n\
+    content-type: text/plain; charset=utf-8\r\nx-content-type-options: nosniff\r\ncontent-length: 49\r\n\r\n\
+    The head of a request may have 32 KiB, not more.\n";
 /// How often a connection is looked after.
 const EVERY: Duration = Duration::from_secs(1);
 
@@ -32,9 +38,8 @@ struct Doing {
     idle: Instant,
     /// Whether there ever was a whole request.
     served: bool,
-    /// Whether bytes that come in are the beginning of a head: HTTP/1 alone, since HTTP/2 has
-    /// other things to say as well.
-    heads: bool,
+    /// How many bytes of that head have come in.
+    head_bytes: usize,
     answers: Vec<Under>,
     next: u64,
 }
@@ -54,7 +59,7 @@ impl Seat {
                 head: None,
                 idle: Instant::now(),
                 served: false,
-                heads: false,
+                head_bytes: 0,
                 answers: Vec::new(),
                 next: 0,
             }),
@@ -66,9 +71,16 @@ impl Seat {
         self.doing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The connection speaks HTTP/1 from now on.
-    pub(super) fn speaks_http1(&self) {
-        self.doing().heads = true;
+    /// So many bytes have come in: of a head, unless an answer is under way. False when the head
+    /// is too large.
+    fn came_in(&self, bytes: usize) -> bool {
+        let mut doing = self.doing();
+        if bytes == 0 || !doing.answers.is_empty() {
+            return true;
+        }
+        doing.head.get_or_insert_with(Instant::now);
+        doing.head_bytes += bytes;
+        doing.head_bytes <= HEAD
     }
 
     /// How much it would be missed: none while an answer is under way, else whether it ever asked
@@ -82,8 +94,7 @@ impl Seat {
     /// A whole head has come in; the answer is under way until what is returned is dropped.
     pub(super) fn answer(self: &Arc<Self>) -> Answering {
         let mut doing = self.doing();
-        doing.head = None;
-        doing.served = true;
+        (doing.head, doing.head_bytes, doing.served) = (None, 0, true);
         let number = doing.next;
         doing.next += 1;
         doing.answers.push(Under {
@@ -198,31 +209,68 @@ impl HttpBody for Watched {
     }
 }
 
-/// A socket that tells when the head of a request begins to come in.
-pub(super) struct Socket<S> {
-    pub(super) stream: S,
-    pub(super) seat: Arc<Seat>,
+/// What HTTP/1 is read from: tells the seat of what comes in, and answers a head that is too large.
+/// hyper's own bound would be one for what it may buffer of an answer as well.
+pub(super) struct Heads<S> {
+    stream: S,
+    seat: Arc<Seat>,
+    /// How much of the refusal is written, once there is one.
+    refusal: Option<usize>,
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Socket<S> {
+impl<S: AsyncWrite + Unpin> Heads<S> {
+    pub(super) fn new(stream: S, seat: Arc<Seat>) -> Self {
+        Self {
+            stream,
+            seat,
+            refusal: None,
+        }
+    }
+
+    /// Writes the rest of the refusal, and then ends the connection.
+    fn refuse(&mut self, context: &mut Context<'_>, from: usize) -> Poll<io::Result<()>> {
+        let mut written = from;
+        while let Some(rest) = TOO_LARGE.get(written..).filter(|rest| !rest.is_empty()) {
+            self.refusal = Some(written);
+            written += match Pin::new(&mut self.stream).poll_write(context, rest) {
+                Poll::Ready(Ok(0)) => break,
+                Poll::Ready(Ok(bytes)) => bytes,
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                Poll::Pending => return Poll::Pending,
+            };
+        }
+        self.refusal = Some(written);
+        match Pin::new(&mut self.stream).poll_flush(context) {
+            Poll::Pending => Poll::Pending,
+            Poll::Ready(_) => {
+                let text = "the head of a request is too large";
+                Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, text)))
+            }
+        }
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Heads<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        if let Some(from) = self.refusal {
+            return self.refuse(context, from);
+        }
         let before = buffer.filled().len();
         let read = Pin::new(&mut self.stream).poll_read(context, buffer);
-        if buffer.filled().len() > before {
-            let mut doing = self.seat.doing();
-            if doing.heads && doing.answers.is_empty() {
-                doing.head.get_or_insert_with(Instant::now);
-            }
+        let bytes = buffer.filled().len() - before;
+        if self.seat.came_in(bytes) {
+            return read;
         }
-        read
+        buffer.set_filled(before);
+        self.refuse(context, 0)
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Socket<S> {
+impl<S: AsyncWrite + Unpin> AsyncWrite for Heads<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
