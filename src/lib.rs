@@ -22,7 +22,7 @@
 //! | [`web`] | listeners, who is let in, routes, the page |
 //! | [`exporter`], [`commands`] | the rooms put together; what each command does |
 //! | [`sim`] | the simulated Atlas, which shares no code with [`atlas`] |
-//! | [`clock`], [`ids`], [`logging`] | time, identifiers, logs |
+//! | [`clock`], [`ids`], [`logging`], [`pulse`] | time, identifiers, logs, whether the loops still go round |
 
 pub mod atlas;
 pub mod cli;
@@ -36,6 +36,7 @@ pub mod inventory;
 pub mod logging;
 pub mod metrics;
 pub mod poll;
+pub mod pulse;
 pub mod shard;
 pub mod sim;
 pub mod web;

@@ -522,7 +522,7 @@ async fn a_reader_that_stalls_is_cut_off_and_holds_nobody_up() {
         access: None,
         what: "a door that is less patient",
     };
-    let serving = tokio::spawn(web::serve(vec![door], shutdown.clone()));
+    let serving = tokio::spawn(web::serve(vec![door], Arc::default(), shutdown.clone()));
     let mut stalled = std::net::TcpStream::connect(address).unwrap();
     stalled
         .write_all(format!("GET /metrics HTTP/1.1\r\nHost: {address}\r\n\r\n").as_bytes())

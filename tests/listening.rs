@@ -246,7 +246,7 @@ async fn door(
         what: "a door that is less patient",
     };
     let shutdown = CancellationToken::new();
-    let serving = tokio::spawn(web::serve(vec![door], shutdown.clone()));
+    let serving = tokio::spawn(web::serve(vec![door], Arc::default(), shutdown.clone()));
     (address, shutdown, serving)
 }
 

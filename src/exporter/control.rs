@@ -10,6 +10,7 @@ use futures_util::future::BoxFuture;
 use tokio::sync::{Mutex, mpsc};
 use tracing::{error, info, warn};
 
+use super::manager::Manager;
 use super::teller::Teller;
 use super::{StartError, Surroundings};
 use crate::atlas::{Budgets, Client, ClientConfig, Context, Members, Observer};
@@ -26,6 +27,7 @@ pub struct Control {
     /// One reload at a time.
     roster: Mutex<Roster>,
     access: Arc<SharedAccess>,
+    manager: Manager,
 }
 
 /// Makes clients and plans of configurations.
@@ -67,6 +69,7 @@ impl Control {
         surroundings: Surroundings,
         teller: Arc<Teller>,
         commands: mpsc::Sender<Command>,
+        manager: Manager,
     ) -> Result<(Self, Plan), StartError> {
         let maker = Maker {
             surroundings,
@@ -88,6 +91,7 @@ impl Control {
                 good: (true, true),
             }),
             access,
+            manager,
         };
         Ok((control, plan))
     }
@@ -129,7 +133,9 @@ impl Control {
     /// What is wrong with it, in a text of several lines.
     pub async fn reload(&self, why: &str) -> Result<(), String> {
         let mut roster = self.roster.lock().await;
+        self.manager.reloading(true);
         let result = self.reload_into(&mut roster).await;
+        self.manager.reloading(false);
         roster.good.0 = result.is_ok();
         if result.is_ok() {
             roster.good.1 = true;

@@ -4,11 +4,13 @@
 //! | --- | --- |
 //! | `control` | what a configuration becomes, at the start and at each reload |
 //! | `files` | noticing that a file has changed |
+//! | `manager` | what the service manager is told |
 //! | `once` | one round, and that is all |
 //! | `teller` | who counts what the Atlas and poll rooms tell |
 
 mod control;
 mod files;
+mod manager;
 mod once;
 mod teller;
 
@@ -27,9 +29,11 @@ use crate::config::{Config, ConfigError};
 use crate::inventory::Shelf;
 use crate::metrics::Own;
 use crate::poll::{self, Scheduler, StorageError};
+use crate::pulse::Pulse;
 use crate::web::{self, AccessError, App, BindError, Board, Door, Limits, Readers, Scrapes};
 
 pub use control::Control;
+use manager::Manager;
 pub use once::Round;
 use teller::Teller;
 
@@ -88,6 +92,8 @@ pub struct Exporter {
     scheduler: Scheduler,
     commands: mpsc::Receiver<poll::Command>,
     control: Arc<Control>,
+    manager: Manager,
+    pulse: Arc<Pulse>,
 }
 
 impl Exporter {
@@ -109,6 +115,7 @@ impl Exporter {
         if let Some(address) = &config.probe {
             probes.push(web::bind(address, "--web.probe-address").await?);
         }
+        let manager = Manager::of_this_process();
         let own = Arc::new(Own::new()?);
         let board = Arc::new(Board::default());
         let shelf = Arc::new(Shelf::default());
@@ -118,7 +125,7 @@ impl Exporter {
         // a reload is rare, and the next one waits for this one
         let (sender, commands) = mpsc::channel(8);
         let (control, plan) =
-            Control::new(&config, surroundings, Arc::clone(&teller), sender).await?;
+            Control::new(&config, surroundings, Arc::clone(&teller), sender, manager).await?;
         let scheduler = Scheduler::start(plan, Arc::clone(&shelf), teller, clock.clone()).await;
         let control = Arc::new(control);
         own.reloaded(true, clock.now());
@@ -140,6 +147,8 @@ impl Exporter {
             scheduler,
             commands,
             control,
+            manager,
+            pulse: Arc::new(manager.pulse()),
         })
     }
 
@@ -172,7 +181,13 @@ impl Exporter {
     /// Polls and serves until `shutdown`, then lets scrapes that are under way end and gives back
     /// the access tokens: five seconds at most, whatever Atlas does.
     pub async fn run(self, shutdown: CancellationToken) {
-        let polling = self.scheduler.run(self.commands, shutdown.clone());
+        let beat = self.pulse.beat("the scheduler");
+        let polling = self.scheduler.run(self.commands, beat, shutdown.clone());
+        let telling = self.manager.tell(
+            Arc::clone(&self.app),
+            Arc::clone(&self.pulse),
+            shutdown.clone(),
+        );
         let limits = Limits::of_this_process();
         let doors = vec![
             Door {
@@ -190,9 +205,9 @@ impl Exporter {
                 what: "listening for probes",
             },
         ];
-        let serving = web::serve(doors, shutdown.clone());
+        let serving = web::serve(doors, self.pulse, shutdown.clone());
         let watching = files::watch(self.control, shutdown);
-        tokio::join!(polling, serving, watching);
+        tokio::join!(polling, serving, watching, telling);
         info!("stopped");
     }
 }

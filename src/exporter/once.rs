@@ -25,7 +25,11 @@ impl Exporter {
     pub async fn once(self, shutdown: CancellationToken) -> Round {
         let over = shutdown.child_token();
         let app = self.app();
-        let polling = self.scheduler.run(self.commands, over.clone());
+        let polling = self.scheduler.run(
+            self.commands,
+            self.pulse.beat("the scheduler"),
+            over.clone(),
+        );
         let watching = async {
             while !is_over(&app) && !over.is_cancelled() {
                 tokio::time::sleep(EVERY).await;

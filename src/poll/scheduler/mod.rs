@@ -38,6 +38,7 @@ use crate::atlas::{Client, Error, LaneId};
 use crate::clock::Clock;
 use crate::ids::OrgId;
 use crate::inventory::{Inventory, Shelf};
+use crate::pulse::Beat;
 
 /// How long giving back the access tokens may take.
 const CLOSE_WITHIN: Duration = Duration::from_secs(2);
@@ -124,9 +125,16 @@ impl Scheduler {
 
     /// Runs until `shutdown`; walks that are under way then are dropped, and nothing of them is
     /// published. At the end the access tokens are given back.
-    pub async fn run(mut self, mut commands: mpsc::Receiver<Command>, shutdown: CancellationToken) {
+    /// Each turn of the loop is told to `beat`.
+    pub async fn run(
+        mut self,
+        mut commands: mpsc::Receiver<Command>,
+        beat: Beat,
+        shutdown: CancellationToken,
+    ) {
         loop {
-            let wake = self.begin_what_is_due();
+            beat.turn();
+            let wake = self.begin_what_is_due().min(beat.next());
             tokio::select! {
                 () = shutdown.cancelled() => break,
                 Some(ended) = self.jobs.join_next() => {

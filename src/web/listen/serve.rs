@@ -13,6 +13,7 @@ use tracing::{debug, info, warn};
 use super::connection::{self, Ways};
 use super::crowd::Crowd;
 use super::limits::Limits;
+use crate::pulse::{Beat, Pulse};
 use crate::web::access::SharedAccess;
 
 /// How long answers that are under way may go on after the stop was asked for.
@@ -35,8 +36,8 @@ pub struct Door {
 }
 
 /// Serves every door until `shutdown`, then lets answers that are under way end, for three
-/// seconds at most.
-pub async fn serve(doors: Vec<Door>, shutdown: CancellationToken) {
+/// seconds at most. Each listener's loop tells `pulse` of its turns.
+pub async fn serve(doors: Vec<Door>, pulse: Arc<Pulse>, shutdown: CancellationToken) {
     let mut keepers = JoinSet::new();
     let connections = TaskTracker::new();
     let end = CancellationToken::new();
@@ -49,7 +50,12 @@ pub async fn serve(doors: Vec<Door>, shutdown: CancellationToken) {
             end: end.clone(),
         };
         for listener in door.listeners {
-            if let Ok(address) = listener.local_addr() {
+            let address = listener.local_addr();
+            let beat = pulse.beat(match &address {
+                Ok(address) => format!("the listener on {address}"),
+                Err(_) => "a listener".to_owned(),
+            });
+            if let Ok(address) = address {
                 let tls = door
                     .access
                     .as_ref()
@@ -57,7 +63,7 @@ pub async fn serve(doors: Vec<Door>, shutdown: CancellationToken) {
                 info!(tls, %address, "{}", door.what);
             }
             keepers.spawn(keep(
-                listener,
+                (listener, beat),
                 Arc::clone(&crowd),
                 door.access.clone(),
                 ways.clone(),
@@ -80,15 +86,17 @@ pub async fn serve(doors: Vec<Door>, shutdown: CancellationToken) {
 
 /// Takes in the connections of one listener.
 async fn keep(
-    listener: TcpListener,
+    (listener, beat): (TcpListener, Beat),
     crowd: Arc<Crowd>,
     access: Option<Arc<SharedAccess>>,
     ways: Ways,
     connections: TaskTracker,
 ) {
     loop {
+        beat.turn();
         let accepted = tokio::select! {
             () = ways.stop.cancelled() => return,
+            () = tokio::time::sleep_until(beat.next()) => continue,
             accepted = listener.accept() => accepted,
         };
         match accepted {

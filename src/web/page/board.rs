@@ -17,6 +17,19 @@ pub struct Board {
     unlisted: Mutex<BTreeMap<String, &'static str>>,
 }
 
+/// Organizations that are named in one line; the others are counted.
+const NAMED: usize = 4;
+
+/// "stale 6: a, b, c, d and 2 more"; nothing when there are none.
+fn named(what: &str, names: &[String]) -> Option<String> {
+    let few: Vec<&str> = names.iter().take(NAMED).map(String::as_str).collect();
+    let more = match names.len().saturating_sub(NAMED) {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    (!names.is_empty()).then(|| format!("{what} {}: {}{more}", names.len(), few.join(", ")))
+}
+
 /// One organization.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Card {
@@ -24,8 +37,8 @@ pub(super) struct Card {
     pub(super) up: Option<bool>,
     /// Whether what is shown comes from an earlier process.
     pub(super) restored: bool,
-    /// Whether a walk has ended since the start.
-    pub(super) walked: bool,
+    /// Whether a walk has been complete since the start.
+    pub(super) read: bool,
     /// Whether a walk is under way.
     pub(super) walking: bool,
     /// Why the last walk failed, by the closed list of reasons.
@@ -63,7 +76,41 @@ impl Board {
     /// Whether the last walk of an organization was complete; none before one has ended.
     pub fn outcome(&self, org: &OrgId) -> Option<bool> {
         let card = self.card(org);
-        card.walked.then_some(card.up == Some(true))
+        let ended = card.read || card.failed_at.is_some();
+        ended.then_some(card.up == Some(true))
+    }
+
+    /// Which organizations are fresh, which are stale and why, and which have nothing to show, in
+    /// one line.
+    pub fn status(&self) -> String {
+        let (mut fresh, mut stale, mut nothing) = (Vec::new(), Vec::new(), Vec::new());
+        for (org, card) in self.cards().iter() {
+            match (card.up, card.reason) {
+                (Some(true), _) if !card.restored => fresh.push(org.to_string()),
+                _ if card.restored || card.read => {
+                    let why = card.reason.unwrap_or("from before the restart");
+                    stale.push(format!("{org} ({why})"));
+                }
+                (_, Some(why)) => nothing.push(format!("{org} ({why})")),
+                _ => nothing.push(format!("{org} (not walked yet)")),
+            }
+        }
+        let unlisted = self.unlisted();
+        let unlisted = unlisted.iter();
+        let unlisted: Vec<String> = unlisted
+            .map(|(credential, why)| format!("credential {credential} ({why})"))
+            .collect();
+        let parts = [
+            named("fresh", &fresh),
+            named("stale", &stale),
+            named("nothing to show", &nothing),
+            named("organizations not listed", &unlisted),
+        ];
+        let parts: Vec<String> = parts.into_iter().flatten().collect();
+        if parts.is_empty() {
+            return "no organization is watched yet".to_owned();
+        }
+        parts.join("; ")
     }
 
     /// Changes the card of an organization that is watched.
@@ -111,7 +158,7 @@ impl Board {
     pub fn succeeded(&self, org: &OrgId) {
         self.change(org, |card| {
             (card.up, card.reason, card.failed_at) = (Some(true), None, None);
-            (card.walking, card.restored, card.walked) = (false, false, true);
+            (card.walking, card.restored, card.read) = (false, false, true);
         });
     }
 
@@ -119,7 +166,7 @@ impl Board {
     pub fn failed(&self, org: &OrgId, reason: &'static str, at: Timestamp) {
         self.change(org, |card| {
             (card.up, card.reason, card.failed_at) = (Some(false), Some(reason), Some(at));
-            (card.walking, card.walked) = (false, true);
+            card.walking = false;
         });
     }
 
