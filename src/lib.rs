@@ -20,11 +20,13 @@
 //! | [`inventory`] | the keys of an organization, and the shelf where inventories stand |
 //! | [`metrics`] | every metric family, and the exposition |
 //! | [`web`] | listeners, who is let in, routes, the page |
+//! | [`check`] | everything that can be wrong, found at once |
 //! | [`exporter`], [`commands`] | the rooms put together; what each command does |
 //! | [`sim`] | the simulated Atlas, which shares no code with [`atlas`] |
 //! | [`clock`], [`ids`], [`logging`], [`pulse`] | time, identifiers, logs, whether the loops still go round |
 
 pub mod atlas;
+pub mod check;
 pub mod cli;
 pub mod clock;
 pub mod commands;

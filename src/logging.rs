@@ -17,6 +17,9 @@ use tracing_subscriber::{Layer as _, Registry, reload};
 pub struct LogLevel(LevelFilter);
 
 impl LogLevel {
+    /// What may need somebody, and nothing else.
+    pub const WARN: Self = Self(LevelFilter::WARN);
+
     /// The level of that name.
     pub fn named(name: &str) -> Option<Self> {
         Some(Self(match name {

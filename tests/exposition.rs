@@ -140,7 +140,7 @@ fn of_protobuf(bytes: &[u8]) -> Series {
 
 fn of_text(text: &str) -> Series {
     Scrape::parse(text)
-        .series
+        .series()
         .into_iter()
         .filter(|series| !series.name.ends_with("_bucket"))
         .map(|series| (series.name, series.labels, format!("{:?}", series.value)))

@@ -173,14 +173,17 @@ async fn names_are_told_and_asked_for_once_an_hour() {
     let scrape = exporter
         .until("the names", |scrape| scrape.all(name).count() > 2)
         .await;
-    let named: BTreeSet<&str> = scrape
+    let named: BTreeSet<String> = scrape
         .all("mongodbatlas_organization_info")
-        .map(|series| series.labels["org_name"].as_str())
+        .map(|series| series.labels["org_name"].clone())
         .collect();
-    assert_eq!(named, BTreeSet::from(["Example Retail", "Example Media"]));
-    let projects: BTreeSet<&String> = scrape
+    assert_eq!(
+        named,
+        BTreeSet::from(["Example Retail", "Example Media"].map(str::to_owned))
+    );
+    let projects: BTreeSet<String> = scrape
         .all(name)
-        .map(|series| &series.labels["project_id"])
+        .map(|series| series.labels["project_id"].clone())
         .collect();
     for series in scrape.all("mongodbatlas_ai_model_api_keys") {
         assert!(projects.contains(&series.labels["project_id"]));

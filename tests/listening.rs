@@ -14,6 +14,7 @@ use std::net::{TcpListener, TcpStream};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use atlas_ai_keys_exporter::pulse::Pulse;
 use atlas_ai_keys_exporter::web::{self, Door, Limits};
 use common::{Lab, Program, get, sim_variables, still};
 use tokio_util::sync::CancellationToken;
@@ -27,6 +28,61 @@ fn variables() -> Vec<(String, String)> {
     ]
     .map(|(name, value)| (name.to_owned(), value.to_owned()))
     .to_vec()
+}
+
+/// The watchdog asks for the pulse of every listener: one whose loop stands still is named.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_listener_that_is_stuck_is_noticed() {
+    let every = Duration::from_millis(50);
+    let pulse = Arc::new(Pulse::new(Some(every)));
+    let lab = Lab::start(still(1, 10), &[]).await;
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.set_nonblocking(true).unwrap();
+    let address = listener.local_addr().unwrap();
+    let router = web::router(Arc::clone(&lab.app));
+    let (of_door, stop) = (Arc::clone(&pulse), CancellationToken::new());
+    let (blocks, blocked) = std::sync::mpsc::channel::<()>();
+    let (begin, begun) = tokio::sync::oneshot::channel::<()>();
+    let until = stop.clone();
+    let thread = std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        runtime.block_on(async move {
+            let door = Door {
+                listeners: vec![tokio::net::TcpListener::from_std(listener).unwrap()],
+                router,
+                limits: Limits::default(),
+                access: None,
+                what: "a door of its own",
+            };
+            let serving = tokio::spawn(web::serve(vec![door], of_door, until));
+            // a task that never gives its thread back
+            tokio::spawn(async move {
+                begun.await.unwrap();
+                let _ = blocked.recv();
+            });
+            serving.await.unwrap();
+        });
+    });
+    tokio::time::sleep(4 * every).await;
+    assert!(pulse.silent(20 * every).is_empty());
+    begin.send(()).unwrap();
+    let since = Instant::now();
+    let name = format!("the listener on {address}");
+    while pulse.silent(20 * every) != [name.clone()] {
+        assert!(since.elapsed() < common::PATIENCE);
+        tokio::time::sleep(every).await;
+    }
+    blocks.send(()).unwrap();
+    while !pulse.silent(20 * every).is_empty() {
+        assert!(since.elapsed() < common::PATIENCE);
+        tokio::time::sleep(every).await;
+    }
+    stop.cancel();
+    thread.join().unwrap();
+    lab.stop().await.stop().await;
 }
 
 /// Sends `request` as it is; hands out what comes back until the other side closes.

@@ -455,13 +455,9 @@ fn every_name_exists(scrape: &Scrape) {
         .filter_map(|line| line.trim().strip_prefix("- record: "))
         .map(str::to_owned)
         .collect();
-    let exposed: BTreeSet<&str> = scrape
-        .series
-        .iter()
-        .map(|series| series.name.as_str())
-        .collect();
-    let mut known: BTreeSet<&str> = scrape
-        .series
+    let series = scrape.series();
+    let exposed: BTreeSet<&str> = series.iter().map(|series| series.name.as_str()).collect();
+    let mut known: BTreeSet<&str> = series
         .iter()
         .flat_map(|series| series.labels.keys())
         .map(String::as_str)

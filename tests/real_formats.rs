@@ -157,7 +157,7 @@ async fn the_reference_parser_of_openmetrics_reads_what_was_written() {
         .collect();
     // bounds are compared as they are written
     let written: BTreeSet<_> = Scrape::parse(&text)
-        .series
+        .series()
         .into_iter()
         .map(|series| (series.name, series.labels, format!("{:?}", series.value)))
         .collect();

@@ -197,14 +197,14 @@ async fn a_changed_configuration_file_is_taken_up_and_what_stays_is_kept() {
         "its inventory was kept"
     );
     assert_eq!(up(&after, &files.orgs[2]), Some(1.0), "watched at once");
-    let thresholds: Vec<&str> = after
+    let thresholds: Vec<String> = after
         .all("mongodbatlas_ai_model_api_keys_idle")
-        .map(|series| series.labels["threshold"].as_str())
+        .map(|series| series.labels["threshold"].clone())
         .collect();
     assert!(
         thresholds
             .iter()
-            .all(|threshold| ["1d", "2d"].contains(threshold))
+            .all(|threshold| ["1d", "2d"].contains(&threshold.as_str()))
     );
     let success = "atlas_ai_keys_exporter_org_last_success_timestamp_seconds";
     let label: &[(&str, &str)] = &[("org_id", &files.orgs[1])];

@@ -166,6 +166,13 @@ impl ErrorCode {
     }
 }
 
+impl ErrorCode {
+    /// Whether these letters are in it.
+    pub fn contains(&self, part: &str) -> bool {
+        self.0.as_deref().is_some_and(|code| code.contains(part))
+    }
+}
+
 impl fmt::Display for ErrorCode {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.0 {

@@ -90,6 +90,8 @@ impl TokenOutcome {
 pub trait Observer: Send + Sync {
     /// A request has ended after `elapsed`.
     fn request(&self, endpoint: Endpoint, outcome: Outcome, elapsed: Duration);
+    /// An answer came, with this `Date`: what time it is over there.
+    fn dated(&self, _date: &str) {}
     /// A request is sent again.
     fn retry(&self, endpoint: Endpoint, why: Retry);
     /// Atlas told the size of a token bucket and what is left in it.

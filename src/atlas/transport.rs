@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
-use reqwest::header::{CONTENT_TYPE, HeaderMap, RETRY_AFTER};
+use reqwest::header::{CONTENT_TYPE, DATE, HeaderMap, RETRY_AFTER};
 use reqwest::{Request, StatusCode};
 use serde::Deserialize;
 use tokio::time::Instant;
@@ -70,6 +70,13 @@ impl Line {
             Err(problem) => Outcome::Failed(problem.reason()),
         };
         self.observer.request(endpoint, outcome, begun.elapsed());
+        let date = answer
+            .as_ref()
+            .ok()
+            .and_then(|answer| answer.headers.get(DATE));
+        if let Some(date) = date.and_then(|date| date.to_str().ok()) {
+            self.observer.dated(date);
+        }
         answer.map_err(|problem| problem.at(endpoint))
     }
 }

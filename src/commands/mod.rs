@@ -1,11 +1,14 @@
 //! What each command does, from its arguments to its end.
 
+mod check;
 mod demo;
+mod keys;
 mod once;
 mod papers;
 mod serve;
 mod signals;
 mod sim;
+mod terminal;
 
 use std::ffi::OsString;
 use std::sync::Arc;
@@ -32,6 +35,14 @@ pub enum Failure {
     /// Not everything could be read.
     #[error("not everything could be read, and the last complete truth is missing of: {}", .0.join(", "))]
     Incomplete(Vec<String>),
+    /// `check` has found what does not work, and has said what.
+    #[error("errors found: {errors}")]
+    Found {
+        /// How many.
+        errors: usize,
+        /// Whether the call or the configuration is among them.
+        configuration: bool,
+    },
     /// A signal has ended it.
     #[error("interrupted before the end")]
     Interrupted,
@@ -50,8 +61,17 @@ impl Failure {
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Usage(error) => u8::try_from(error.exit_code()).unwrap_or(2),
-            Self::Config(_) | Self::Start(StartError::Access(_)) => 2,
-            Self::Start(_) | Self::System { .. } | Self::Incomplete(_) | Self::Interrupted => 1,
+            Self::Config(_)
+            | Self::Start(StartError::Access(_))
+            | Self::Found {
+                configuration: true,
+                ..
+            } => 2,
+            Self::Start(_)
+            | Self::System { .. }
+            | Self::Incomplete(_)
+            | Self::Found { .. }
+            | Self::Interrupted => 1,
         }
     }
 
@@ -81,6 +101,8 @@ pub fn run(
     let result = runtime.block_on(async {
         match args.command {
             Command::Serve => serve::run(args, environment).await,
+            Command::Check => check::run(&args, environment).await,
+            Command::Keys => keys::run(args, environment).await,
             Command::Once => once::run(args, environment).await,
             Command::Man => papers::man(),
             Command::Completions(shell) => papers::completions(shell),

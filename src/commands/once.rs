@@ -22,7 +22,7 @@ pub(super) async fn run(args: Args, environment: &Environment) -> Result<(), Fai
     let config = load()?.alone();
     let shutdown = signals::shutdown()?;
     let exporter = Exporter::start(config, Surroundings::real(load)).await?;
-    let round = exporter.once(shutdown.clone()).await;
+    let round = exporter.once(shutdown.clone(), |_| {}).await;
     if shutdown.is_cancelled() {
         return Err(Failure::Interrupted);
     }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use super::ConfigError;
 use super::file::ConfigFile;
 use super::values::listen_address;
-use crate::cli::{Args, FLAGS, Flag, Origin, SIM_FLAGS, SIM_LISTEN};
+use crate::cli::{Args, Command, FLAGS, Flag, Origin};
 use crate::credentials::Environment;
 use crate::logging::{LogFormat, LogLevel};
 use crate::web::ListenAddress;
@@ -20,13 +20,18 @@ pub(super) struct Checker<'a> {
 }
 
 impl<'a> Checker<'a> {
-    pub(super) fn new(args: &'a Args, environment: &'a Environment) -> Self {
-        let mut checker = Self {
+    /// One that leaves the configuration file alone.
+    pub(super) fn of_flags(args: &'a Args, environment: &'a Environment) -> Self {
+        Self {
             args,
             environment,
             file: None,
             mistakes: Vec::new(),
-        };
+        }
+    }
+
+    pub(super) fn new(args: &'a Args, environment: &'a Environment) -> Self {
+        let mut checker = Self::of_flags(args, environment);
         if let (Some(path), origin) = checker.path("config.file") {
             match ConfigFile::read(path) {
                 Ok(file) => checker.file = Some(file),
@@ -34,6 +39,12 @@ impl<'a> Checker<'a> {
             }
         }
         checker
+    }
+
+    /// The flag of that name; those of the command itself come first.
+    fn flag(&self, name: &str) -> Option<&'static Flag> {
+        let mut flags = self.args.command.flags().chain(FLAGS);
+        flags.find(|flag| flag.name == name)
     }
 
     pub(super) fn file_path(&self) -> Option<PathBuf> {
@@ -61,9 +72,7 @@ impl<'a> Checker<'a> {
     }
 
     pub(super) fn values(&self, name: &str) -> (Vec<String>, Origin) {
-        let mut flags = FLAGS.iter().chain(SIM_FLAGS).chain(SIM_LISTEN);
-        let flag: Option<&Flag> = flags.find(|flag| flag.name == name);
-        let Some(flag) = flag else {
+        let Some(flag) = self.flag(name) else {
             return (Vec::new(), Origin::Default(""));
         };
         self.args
@@ -85,7 +94,7 @@ impl<'a> Checker<'a> {
     pub(super) fn one<T, E: AsRef<str>>(
         &mut self,
         name: &str,
-        parse: impl FnOnce(&str) -> Result<T, E>,
+        parse: impl Fn(&str) -> Result<T, E>,
     ) -> Option<T> {
         let (values, origin) = self.values(name);
         let value = values.first()?;
@@ -93,7 +102,9 @@ impl<'a> Checker<'a> {
             Ok(parsed) => Some(parsed),
             Err(right) => {
                 self.wrong(&origin, value, right.as_ref());
-                None
+                // so that what does not depend on it can be checked all the same
+                let default = self.flag(name)?.default?;
+                parse(default).ok()
             }
         }
     }
@@ -105,7 +116,14 @@ impl<'a> Checker<'a> {
         let format = self.one("log.format", |text| {
             LogFormat::named(text).ok_or("logfmt or json")
         });
-        Some((level?, format?))
+        let (level, format) = (level?, format?);
+        // whoever reads a table has no use for what goes well
+        let for_people = matches!(self.args.command, Command::Check | Command::Keys);
+        let is_default = matches!(self.values("log.level").1, Origin::Default(_));
+        if for_people && is_default {
+            return Some((LogLevel::WARN, format));
+        }
+        Some((level, format))
     }
 
     pub(super) fn listen(&mut self, name: &str) -> Vec<ListenAddress> {

@@ -7,10 +7,12 @@
 //! | `file` | the configuration file |
 //! | `accounts` | the credentials, each with its organizations |
 //! | `values` | what each text means |
+//! | `of_command` | what single commands take beside all that |
 
 mod accounts;
 mod checker;
 mod file;
+mod of_command;
 mod values;
 
 use std::path::PathBuf;
@@ -24,10 +26,10 @@ use crate::credentials::Environment;
 use crate::logging::{LogFormat, LogLevel};
 use crate::metrics::{PerKey, Selection};
 use crate::shard::Shard;
-use crate::sim::{Scenario, SimConfig};
 use crate::web::ListenAddress;
 pub use accounts::Account;
 use checker::Checker;
+pub use of_command::{KeysChoice, Output, check_check, check_keys, check_sim};
 use values::{
     base_url, duration, key_labels, page_size, shard, switch, telemetry_path, thresholds, version,
     whole,
@@ -94,9 +96,16 @@ impl Config {
     /// # Errors
     /// [`ConfigError`] with every mistake.
     pub fn check(args: &Args, environment: &Environment) -> Result<Self, ConfigError> {
-        let mut checker = Checker::new(args, environment);
+        match examine(args, environment) {
+            (Some(config), mistakes) if mistakes.is_empty() => Ok(config),
+            (_, mistakes) => Err(ConfigError(mistakes)),
+        }
+    }
+
+    /// The configuration with defaults in the places of what is wrong; mistakes are told to `checker`.
+    fn examine(checker: &mut Checker<'_>) -> Option<Self> {
         checker.unknown_members();
-        let accounts = accounts::check(&mut checker);
+        let accounts = accounts::check(checker);
         let log = checker.logging();
         let base_url = checker.one("atlas.base-url", base_url);
         let version = checker.one("atlas.api-version", version);
@@ -110,11 +119,11 @@ impl Config {
         let max_staleness = checker.one("atlas.max-staleness", |text| {
             duration(text, Duration::ZERO, CENTURY)
         });
-        let host = host_name(environment);
+        let host = host_name(checker.environment);
         let shard = checker.one("atlas.shard", |text| shard(text, &host));
         let storage = checker.storage();
-        let selection = selection(&mut checker);
-        let (systemd_socket, listen) = listeners(&mut checker);
+        let selection = selection(checker);
+        let (systemd_socket, listen) = listeners(checker);
         let probe = checker.listen("web.probe-address").into_iter().next();
         if let Some(probe) = probe
             .as_ref()
@@ -134,34 +143,38 @@ impl Config {
         });
         let lifecycle = checker.one("web.enable-lifecycle", switch);
         let file = checker.file_path();
-        // what is missing has a mistake that says so
-        let whole = || {
-            let (log_level, log_format) = log?;
-            Some(Self {
-                accounts,
-                base_url: base_url?,
-                version: version?,
-                poll_interval: poll_interval?,
-                timeout: timeout?,
-                page_size: page_size?,
-                max_staleness: max_staleness?,
-                shard: shard?,
-                storage,
-                selection: selection?,
-                listen,
-                systemd_socket: systemd_socket?,
-                probe,
-                web_file,
-                telemetry_path: telemetry_path?,
-                max_requests: max_requests?,
-                lifecycle: lifecycle?,
-                log_level,
-                log_format,
-                file,
-            })
-        };
-        checker.finish(whole)
+        let (log_level, log_format) = log?;
+        Some(Self {
+            accounts,
+            base_url: base_url?,
+            version: version?,
+            poll_interval: poll_interval?,
+            timeout: timeout?,
+            page_size: page_size?,
+            max_staleness: max_staleness?,
+            shard: shard?,
+            storage,
+            selection: selection?,
+            listen,
+            systemd_socket: systemd_socket?,
+            probe,
+            web_file,
+            telemetry_path: telemetry_path?,
+            max_requests: max_requests?,
+            lifecycle: lifecycle?,
+            log_level,
+            log_format,
+            file,
+        })
     }
+}
+
+/// As [`Config::check`], for who wants to know all the same what the configuration would be: with
+/// defaults in the places of what is wrong. And every mistake.
+pub fn examine(args: &Args, environment: &Environment) -> (Option<Config>, Vec<String>) {
+    let mut checker = Checker::new(args, environment);
+    let config = Config::examine(&mut checker);
+    (config, checker.mistakes)
 }
 
 /// Whether systemd hands the sockets over, and the addresses to listen on when it does not.
@@ -228,48 +241,5 @@ fn host_name(environment: &Environment) -> String {
             .into_owned();
         #[cfg(not(unix))]
         String::new()
-    })
-}
-
-/// How the simulated Atlas begins, and where it listens when it stands alone.
-///
-/// # Errors
-/// [`ConfigError`] with every mistake.
-pub fn check_sim(
-    args: &Args,
-    environment: &Environment,
-) -> Result<(SimConfig, Vec<ListenAddress>), ConfigError> {
-    let mut checker = Checker::new(args, environment);
-    let seed = checker.one("sim.seed", |text| {
-        text.parse().map_err(|_| "a whole number from 0")
-    });
-    let orgs = checker.one("sim.orgs", |text| {
-        whole(text, 1, 10_000).ok_or("a whole number from 1 to 10000")
-    });
-    let keys = checker.one("sim.keys", |text| {
-        whole(text, 0, 5_000_000).ok_or("a whole number from 0 to 5000000")
-    });
-    let scenario = checker.one("sim.scenario", |text| {
-        Scenario::named(text).ok_or("one of calm, stale, outage, throttled, revoked, churn")
-    });
-    let speed = checker.one("sim.speed", |text| {
-        let speed = text
-            .parse::<f64>()
-            .ok()
-            .filter(|speed| (0.0..=1e6).contains(speed));
-        speed.ok_or("a number from 0 (nothing happens) to 1000000")
-    });
-    let listen = checker.listen("sim.listen-address");
-    checker.logging();
-    checker.finish(|| {
-        let config = SimConfig {
-            seed: seed?,
-            orgs: orgs?,
-            keys: keys?,
-            scenario: scenario?,
-            speed: speed?,
-            ..SimConfig::default()
-        };
-        Some((config, listen))
     })
 }

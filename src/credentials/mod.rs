@@ -54,6 +54,16 @@ impl Credential {
         }
     }
 
+    /// The places of what must not be known: ids and public keys are not among them.
+    pub fn secrets(&self) -> impl Iterator<Item = &Source> {
+        let source = match self {
+            Self::ServiceAccount { secret, .. } => secret,
+            Self::ApiKey { private, .. } => private,
+            Self::AccessToken { token } => token,
+        };
+        std::iter::once(source)
+    }
+
     /// The files that it is in.
     pub fn files(&self) -> impl Iterator<Item = &Path> {
         self.parts().into_iter().filter_map(|source| match source {

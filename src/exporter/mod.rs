@@ -34,7 +34,7 @@ use crate::web::{self, AccessError, App, BindError, Board, Door, Limits, Readers
 
 pub use control::Control;
 use manager::Manager;
-pub use once::Round;
+pub use once::{Progress, Round};
 use teller::Teller;
 
 /// Why the exporter cannot start.

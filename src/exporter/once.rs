@@ -5,6 +5,8 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use super::Exporter;
+use crate::atlas::Endpoint;
+use crate::inventory::Shown;
 use crate::metrics::{Exposition, Format};
 use crate::web::App;
 
@@ -22,7 +24,12 @@ pub struct Round {
 impl Exporter {
     /// Walks every organization once, asks for its names and limits, and gives back the access
     /// tokens. What fails is not tried again; a walk that waits for its request budget is waited for.
-    pub async fn once(self, shutdown: CancellationToken) -> Round {
+    /// `progress` is told all the time how far it is.
+    pub async fn once(
+        self,
+        shutdown: CancellationToken,
+        mut progress: impl FnMut(Progress),
+    ) -> Round {
         let over = shutdown.child_token();
         let app = self.app();
         let polling = self.scheduler.run(
@@ -32,6 +39,7 @@ impl Exporter {
         );
         let watching = async {
             while !is_over(&app) && !over.is_cancelled() {
+                progress(Progress::of(&app));
                 tokio::time::sleep(EVERY).await;
             }
             over.cancel();
@@ -69,7 +77,35 @@ fn failed(app: &App) -> Vec<String> {
         .collect()
 }
 
+/// How far a round is.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Progress {
+    /// Organizations that are known so far.
+    pub orgs: usize,
+    /// Those whose walk has ended, well or not.
+    pub ended: usize,
+    /// Pages of keys that were asked for.
+    pub pages: f64,
+}
+
+impl Progress {
+    fn of(app: &App) -> Self {
+        let orgs = app.shelf.watched();
+        let ended = orgs.iter().filter(|org| app.board.outcome(org).is_some());
+        Self {
+            orgs: orgs.len(),
+            ended: ended.count(),
+            pages: app.own.requests(Endpoint::AiModelApiKeys.as_str()),
+        }
+    }
+}
+
 impl Round {
+    /// The inventories, with names and limits.
+    pub fn shown(&self) -> Shown {
+        self.app.shelf.shown(Duration::ZERO)
+    }
+
     /// What is known, as the text format writes it. Without `process_*`: where this is collected,
     /// the collector has its own.
     pub fn exposition(&self) -> Exposition {

@@ -363,6 +363,19 @@ impl Own {
         let _ = self.token_expiry.remove_label_values(&[credential]);
     }
 
+    /// Requests to an endpoint so far, whatever became of them.
+    pub fn requests(&self, endpoint: &str) -> f64 {
+        let families = self.api_requests.collect();
+        let metrics = families.iter().flat_map(MetricFamily::get_metric);
+        let of_endpoint = metrics.filter(|metric| {
+            let mut labels = metric.get_label().iter();
+            labels.any(|label| label.value() == endpoint)
+        });
+        of_endpoint
+            .map(|metric| metric.get_counter().get_value())
+            .sum()
+    }
+
     /// What stands now. Taken before the inventories of a scrape, so that no scrape says of an
     /// organization that all is well and shows keys from before it was.
     pub fn gather(&self) -> Gathered {

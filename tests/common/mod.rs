@@ -16,12 +16,13 @@
 pub mod papers;
 pub mod prometheus;
 pub mod simulated;
+pub mod systemd;
 pub mod wire;
 
 use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::process::{Child, Command, Stdio};
-use std::sync::{Arc, Mutex, Once};
+use std::sync::{Arc, Mutex, Once, OnceLock};
 use std::time::{Duration, Instant};
 
 use atlas_ai_keys_exporter::cli::Args;
@@ -194,19 +195,26 @@ pub fn provider() {
     });
 }
 
+/// One for all tests: reading the system's certificates takes longer than most requests. Connections
+/// are not kept, since they end with the runtime that has made them.
+fn client() -> &'static reqwest::Client {
+    static CLIENT: OnceLock<reqwest::Client> = OnceLock::new();
+    CLIENT.get_or_init(|| {
+        provider();
+        let builder = reqwest::Client::builder().no_proxy();
+        builder.pool_max_idle_per_host(0).build().unwrap()
+    })
+}
+
 pub async fn get(url: &str) -> (u16, String) {
-    provider();
-    let client = reqwest::Client::builder().no_proxy().build().unwrap();
-    let response = client.get(url).send().await.unwrap();
+    let response = client().get(url).send().await.unwrap();
     let status = response.status().as_u16();
     (status, response.text().await.unwrap())
 }
 
 /// The status of an answer, if there is one.
 pub async fn get_if_possible(url: &str) -> Option<u16> {
-    provider();
-    let client = reqwest::Client::builder().no_proxy().build().unwrap();
-    let answer = client.get(url).send().await.ok()?;
+    let answer = client().get(url).send().await.ok()?;
     Some(answer.status().as_u16())
 }
 
@@ -218,26 +226,36 @@ pub struct Series {
     pub value: f64,
 }
 
-/// A scrape, taken apart.
+/// A scrape, taken apart where somebody looks.
 #[derive(Debug, Clone, Default)]
 pub struct Scrape {
-    pub series: Vec<Series>,
     pub text: String,
 }
 
 impl Scrape {
     pub fn parse(text: &str) -> Self {
-        let lines = text
-            .lines()
-            .filter(|line| !line.starts_with('#') && !line.is_empty());
         Self {
-            series: lines.map(parse_line).collect(),
             text: text.to_owned(),
         }
     }
 
-    pub fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a Series> {
-        self.series.iter().filter(move |series| series.name == name)
+    fn lines(&self) -> impl Iterator<Item = &str> {
+        let lines = self.text.lines();
+        lines.filter(|line| !line.starts_with('#') && !line.is_empty())
+    }
+
+    /// Every series.
+    pub fn series(&self) -> Vec<Series> {
+        self.lines().map(parse_line).collect()
+    }
+
+    /// The series of that name.
+    pub fn all(&self, name: &str) -> impl Iterator<Item = Series> {
+        let of_name = self.lines().filter(move |line| {
+            let rest = line.strip_prefix(name);
+            rest.is_some_and(|rest| rest.starts_with(['{', ' ']))
+        });
+        of_name.map(parse_line)
     }
 
     pub fn values(&self, name: &str) -> Vec<f64> {
@@ -266,8 +284,8 @@ impl Scrape {
     /// The series of the inventory that change with a walk only, in order.
     pub fn inventory(&self) -> Vec<(String, BTreeMap<String, String>, String)> {
         let ages = ["age_seconds", "idle_seconds", "keys_idle"];
-        self.series
-            .iter()
+        self.series()
+            .into_iter()
             .filter(|series| {
                 series.name.starts_with("mongodbatlas_")
                     && !ages.iter().any(|age| series.name.ends_with(age))
@@ -301,32 +319,21 @@ fn parse_line(line: &str) -> Series {
         };
     };
     let mut labels = BTreeMap::new();
-    let mut chars = rest.chars().peekable();
-    loop {
-        let label: String = chars.by_ref().take_while(|c| *c != '=').collect();
-        assert_eq!(chars.next(), Some('"'), "{line}");
-        let mut value = String::new();
-        loop {
-            match chars.next().expect("a closing quote") {
-                '"' => break,
-                '\\' => value.push(match chars.next().expect("an escaped character") {
-                    'n' => '\n',
-                    escaped => escaped,
-                }),
-                plain => value.push(plain),
-            }
+    let mut rest = rest;
+    let value = loop {
+        let (label, after) = rest.split_once("=\"").unwrap();
+        let end = end_of_value(after).unwrap_or_else(|| panic!("no closing quote: {line}"));
+        let value = unescaped(&after[..end]);
+        let before = labels.insert(label.to_owned(), value);
+        assert!(before.is_none(), "a label twice: {line}");
+        let after = &after[end + 1..];
+        if let Some(value) = after.strip_prefix('}') {
+            break value;
         }
-        assert!(
-            labels.insert(label, value).is_none(),
-            "a label twice: {line}"
-        );
-        match chars.next() {
-            Some(',') => {}
-            Some('}') => break,
-            other => panic!("{other:?} in {line}"),
-        }
-    }
-    let value: String = chars.collect();
+        rest = after
+            .strip_prefix(',')
+            .unwrap_or_else(|| panic!("no comma: {line}"));
+    };
     Series {
         name: name.to_owned(),
         labels,
@@ -335,6 +342,34 @@ fn parse_line(line: &str) -> Series {
             .parse()
             .unwrap_or_else(|_| panic!("no number: {line}")),
     }
+}
+
+/// Where the quote is that ends a label's value.
+fn end_of_value(text: &str) -> Option<usize> {
+    let mut escaped = false;
+    text.bytes().position(|byte| {
+        let ends = byte == b'"' && !escaped;
+        escaped = byte == b'\\' && !escaped;
+        ends
+    })
+}
+
+fn unescaped(text: &str) -> String {
+    if !text.contains('\\') {
+        return text.to_owned();
+    }
+    let mut value = String::new();
+    let mut letters = text.chars();
+    while let Some(letter) = letters.next() {
+        value.push(match letter {
+            '\\' => match letters.next().expect("an escaped character") {
+                'n' => '\n',
+                escaped => escaped,
+            },
+            plain => plain,
+        });
+    }
+    value
 }
 
 /// A key as a scrape shows it.

@@ -42,6 +42,22 @@ pub(super) fn make_directory(dir: &Path) -> Result<(), StorageError> {
     builder.create(dir).map_err(failed("cannot make", dir))
 }
 
+/// The names of the files in a directory.
+pub(super) fn names(dir: &Path) -> Result<Vec<String>, StorageError> {
+    let entries = fs::read_dir(dir).map_err(failed("cannot read", dir))?;
+    let names = entries.flatten().map(|entry| entry.file_name());
+    Ok(names.filter_map(|name| name.into_string().ok()).collect())
+}
+
+/// What `read` makes of `path`, which is left as it is.
+pub(super) fn look<T>(
+    path: &Path,
+    read: impl FnOnce(BufReader<File>) -> Result<T, Unfit>,
+) -> Result<T, Unfit> {
+    let file = File::open(path).map_err(|error| error.to_string())?;
+    read(BufReader::with_capacity(64 << 10, file))
+}
+
 /// Removes temporary files that nobody will ever rename.
 pub(super) fn sweep(dir: &Path, older_than: Duration) {
     let Ok(entries) = fs::read_dir(dir) else {
@@ -156,14 +172,17 @@ pub(super) fn save_json(path: &Path, value: &impl Serialize) -> Result<(), Stora
 const MAX_SMALL: u64 = 64 << 20;
 
 pub(super) fn load_json<T: DeserializeOwned>(path: &Path) -> Option<T> {
-    load(path, |input| {
-        let mut text = Zeroizing::new(Vec::with_capacity(64 << 10));
-        input
-            .take(MAX_SMALL)
-            .read_to_end(&mut text)
-            .map_err(|error| error.to_string())?;
-        serde_json::from_slice(&text)
-            // serde's own words could repeat a part of it
-            .map_err(|_| "it is cut off, or was written by another version".to_owned())
-    })
+    load(path, read_json)
+}
+
+/// The value of a small file.
+pub(super) fn read_json<T: DeserializeOwned>(input: BufReader<File>) -> Result<T, Unfit> {
+    let mut text = Zeroizing::new(Vec::with_capacity(64 << 10));
+    input
+        .take(MAX_SMALL)
+        .read_to_end(&mut text)
+        .map_err(|error| error.to_string())?;
+    serde_json::from_slice(&text)
+        // serde's own words could repeat a part of it
+        .map_err(|_| "it is cut off, or was written by another version".to_owned())
 }

@@ -80,6 +80,50 @@ impl Storage {
         })
     }
 
+    /// Looks at `dir` as it is.
+    pub fn of(dir: &Path) -> Self {
+        Self {
+            dir: dir.to_owned(),
+        }
+    }
+
+    /// The organizations of which a complete walk is kept, in order.
+    ///
+    /// # Errors
+    /// When the directory cannot be read.
+    pub fn orgs(&self) -> Result<Vec<OrgId>, StorageError> {
+        let names = file::names(&self.dir)?;
+        let mut orgs: Vec<OrgId> = names
+            .iter()
+            .filter_map(|name| OrgId::parse(name.strip_suffix(".inventory")?).ok())
+            .collect();
+        orgs.sort();
+        Ok(orgs)
+    }
+
+    /// The last complete walk of `org`; an unfit file stays where it is.
+    ///
+    /// # Errors
+    /// What is wrong with the file, in words that repeat nothing of it.
+    pub fn look(&self, org: &OrgId) -> Result<Stored, String> {
+        file::look(&self.inventory(org), |input| read(input, org))
+    }
+
+    /// Names and limits of `org`, if they are kept and can be read; nothing is changed.
+    pub fn look_details(&self, org: &OrgId) -> Option<Details> {
+        file::look(&self.details(org), file::read_json).ok()
+    }
+
+    /// Tries whether something can be kept.
+    ///
+    /// # Errors
+    /// As [`Storage::save`].
+    pub fn probe(&self) -> Result<(), StorageError> {
+        let path = self.dir.join("probe");
+        file::replace(&path, |output| output.write_all(b"probe\n"))?;
+        file::remove(&path)
+    }
+
     /// The last complete walk of `org`, if there is one to be had. A file that is cut off, foreign
     /// or newer is set aside with a warning.
     pub fn load(&self, org: &OrgId) -> Option<Stored> {

@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::pin::pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
@@ -32,6 +33,10 @@ const HTTP2_HEAD: u32 = 16 << 10;
 /// Requests at once on one HTTP/2 connection.
 const HTTP2_STREAMS: u32 = 64;
 
+/// How long after the stop a client that has come in before may still ask for something: it could not
+/// know, and nobody else will answer it.
+const NEWCOMER: Duration = Duration::from_millis(500);
+
 /// What a connection needs beside itself.
 #[derive(Clone)]
 pub(super) struct Ways {
@@ -55,7 +60,7 @@ pub(super) async fn serve(stream: TcpStream, tls: Option<Tls>, ticket: Ticket, w
         };
         let handshake = TlsAcceptor::from(tls.config).accept(stream);
         let handshake = tokio::select! {
-            () = ways.stop.cancelled() => return Ok(()),
+            () = after(&ways.stop) => return Ok(()),
             shaken = tokio::time::timeout(limits.head, handshake) => shaken,
         };
         let stream = handshake
@@ -97,13 +102,15 @@ async fn http1(
 ) -> Result<(), String> {
     let io = TokioIo::new(Heads::new(stream, Arc::clone(&seat)));
     let Ways { router, stop, .. } = ways;
-    let service = service_fn(move |request| answer(Arc::clone(&seat), router.clone(), request));
+    let of_service = Arc::clone(&seat);
+    let service =
+        service_fn(move |request| answer(Arc::clone(&of_service), router.clone(), request));
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         // the seat knows how long a head may take, and how long nobody may ask for anything
         .header_read_timeout(None)
         .serve_connection(io, service);
-    to_the_end(connection, stop).await
+    to_the_end(connection, &seat, stop).await
 }
 
 async fn http2(
@@ -117,7 +124,9 @@ async fn http2(
         limits,
         ..
     } = ways;
-    let service = service_fn(move |request| answer(Arc::clone(&seat), router.clone(), request));
+    let of_service = Arc::clone(&seat);
+    let service =
+        service_fn(move |request| answer(Arc::clone(&of_service), router.clone(), request));
     let connection = http2::Builder::new(TokioExecutor::new())
         .timer(TokioTimer::new())
         .max_header_list_size(HTTP2_HEAD)
@@ -126,18 +135,30 @@ async fn http2(
         .keep_alive_interval(limits.rest)
         .keep_alive_timeout(limits.head)
         .serve_connection(io, service);
-    to_the_end(connection, stop).await
+    to_the_end(connection, &seat, stop).await
 }
 
-/// Lets a connection end by itself; after `stop` it takes no request more.
+/// Some time after `stop`.
+async fn after(stop: &CancellationToken) {
+    stop.cancelled().await;
+    tokio::time::sleep(NEWCOMER).await;
+}
+
+/// Lets a connection end by itself; after `stop` it takes no request more, but for the first one of a
+/// client that has come in before.
 async fn to_the_end(
     connection: impl GracefulConnection<Error = hyper::Error>,
+    seat: &Seat,
     stop: CancellationToken,
 ) -> Result<(), String> {
     let mut connection = pin!(connection);
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
-        () = stop.cancelled() => {
+        () = async { tokio::join!(seat.asked(), stop.cancelled()); } => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+        () = after(&stop) => {
             connection.as_mut().graceful_shutdown();
             connection.await
         }

@@ -27,6 +27,8 @@ const EVERY: Duration = Duration::from_secs(1);
 /// crowd holds it as well, to send it away.
 pub(super) struct Seat {
     doing: Mutex<Doing>,
+    /// Cancelled at the first whole request.
+    asked: CancellationToken,
     /// Cancelled when the connection has to go.
     pub(super) leave: CancellationToken,
 }
@@ -63,6 +65,7 @@ impl Seat {
                 answers: Vec::new(),
                 next: 0,
             }),
+            asked: CancellationToken::new(),
             leave: CancellationToken::new(),
         })
     }
@@ -93,6 +96,7 @@ impl Seat {
 
     /// A whole head has come in; the answer is under way until what is returned is dropped.
     pub(super) fn answer(self: &Arc<Self>) -> Answering {
+        self.asked.cancel();
         let mut doing = self.doing();
         (doing.head, doing.head_bytes, doing.served) = (None, 0, true);
         let number = doing.next;
@@ -106,6 +110,11 @@ impl Seat {
             seat: Arc::clone(self),
             number,
         }
+    }
+
+    /// Returns once there was a whole request.
+    pub(super) async fn asked(&self) {
+        self.asked.cancelled().await;
     }
 
     /// Why the connection has to go, if it has to.

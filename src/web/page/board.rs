@@ -86,7 +86,7 @@ impl Board {
         let (mut fresh, mut stale, mut nothing) = (Vec::new(), Vec::new(), Vec::new());
         for (org, card) in self.cards().iter() {
             match (card.up, card.reason) {
-                (Some(true), _) if !card.restored => fresh.push(org.to_string()),
+                (Some(true), _) => fresh.push(org.to_string()),
                 _ if card.restored || card.read => {
                     let why = card.reason.unwrap_or("from before the restart");
                     stale.push(format!("{org} ({why})"));

@@ -220,18 +220,18 @@ impl<'a> Keys<'a> {
 
     fn row(&self, place: Place) -> Option<Row> {
         let (inventory, view) = self.view(place)?;
-        let exported = |label, text: &str| {
+        let exported = |label, text: Cow<'_, str>| {
             if self.exports(label) {
-                unescape(text).into_owned()
+                text.into_owned()
             } else {
                 String::new()
             }
         };
         let org_name = details(self.shown, inventory).and_then(|details| details.name.clone());
         Some(Row {
-            name: exported(KeyLabel::Name, view.name()),
+            name: exported(KeyLabel::Name, unescape(view.name())),
             id: unescape(view.id()).into_owned(),
-            status: exported(KeyLabel::Status, &view.kind().status),
+            status: exported(KeyLabel::Status, view.kind().status.as_str().into()),
             project: self.project_name(place.org, view.project()).to_owned(),
             project_id: view.project().to_string(),
             org: org_name.unwrap_or_else(|| inventory.org().to_string()),
@@ -242,8 +242,8 @@ impl<'a> Keys<'a> {
                 _ => Used::Unknown,
             },
             idle: view.idle_since().and_then(|since| self.when(since)),
-            created_by: exported(KeyLabel::CreatedBy, &view.kind().created_by),
-            masked_secret: exported(KeyLabel::MaskedSecret, view.masked_secret()),
+            created_by: exported(KeyLabel::CreatedBy, view.kind().created_by.as_str().into()),
+            masked_secret: exported(KeyLabel::MaskedSecret, unescape(view.masked_secret())),
         })
     }
 

@@ -1,0 +1,302 @@
+//! What Atlas says: whether it makes tokens, what each organization answers, what time it is there.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use jiff::Timestamp;
+use jiff::fmt::rfc2822::DateTimeParser;
+
+use super::advice;
+use super::budget::Costs;
+use super::finding::{Area, Finding};
+use crate::atlas::{
+    Budgets, Client, ClientConfig, Context, Endpoint, Error, LaneId, Members, Observer, Outcome,
+    Retry, TokenOutcome,
+};
+use crate::clock::Clock;
+use crate::config::{Account, Config};
+use crate::credentials::Credential;
+use crate::exporter::Connect;
+use crate::ids::OrgId;
+
+/// How long a request that Atlas refuses for want of budget may wait: a person is waiting.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// A clock that is off by more makes ages wrong that people look at.
+const SKEW: u64 = 30;
+
+/// Asks with every credential about every organization, at the same time.
+pub(super) async fn all(config: &Config, connect: &Connect, clock: &Clock) -> Vec<Finding> {
+    let witness = Arc::new(Witness {
+        clock: clock.clone(),
+        seen: Mutex::default(),
+    });
+    let asking = Asking {
+        config,
+        connect,
+        budgets: Arc::default(),
+        witness: Arc::clone(&witness),
+    };
+    let answers = join_all(
+        config
+            .accounts
+            .iter()
+            .map(|account| asking.account(account)),
+    )
+    .await;
+    let mut findings = Vec::new();
+    let mut costs = Costs::default();
+    for (found, orgs) in answers {
+        findings.extend(found);
+        for (org, pages, supply) in orgs {
+            costs.add(&org, pages, supply);
+        }
+    }
+    findings.extend(witness.time());
+    findings.extend(costs.findings(config.poll_interval));
+    findings
+}
+
+/// An organization that answers, the pages of a walk, and what its bucket gives.
+type Answered = (OrgId, u64, (LaneId, Option<f64>));
+
+struct Asking<'a> {
+    config: &'a Config,
+    connect: &'a Connect,
+    budgets: Arc<Budgets>,
+    witness: Arc<Witness>,
+}
+
+impl Asking<'_> {
+    async fn account(&self, account: &Account) -> (Vec<Finding>, Vec<Answered>) {
+        let name = &*account.name;
+        if !account.credential.mistakes().is_empty() {
+            let why = "not asked: the credential cannot be read";
+            return (vec![Finding::skipped(Area::Token, name, why)], Vec::new());
+        }
+        let client = match self.client(account) {
+            Ok(client) => client,
+            Err(why) => {
+                let action = "check the system's certificates (ca-certificates)";
+                let finding = Finding::error(Area::Token, name, why, action);
+                return (vec![finding], Vec::new());
+            }
+        };
+        let (mut findings, mut orgs) = self.listed(&client, account).await;
+        let named = account.orgs.iter().cloned();
+        orgs.extend(named.filter(|org| self.config.shard.contains(org)));
+        orgs.sort();
+        orgs.dedup();
+        let mut answered = Vec::new();
+        let asked = join_all(orgs.iter().map(|org| self.org(&client, account, org))).await;
+        let good = orgs.iter().zip(&asked).find(|(_, asked)| asked.is_ok());
+        if let Some((org, _)) = good {
+            match client.rate_limits(org).await {
+                Ok(sets) => client.learn(sets),
+                Err(error) => findings.push(warned(org, "rate limits", &error, account)),
+            }
+        }
+        let mut no_token = None;
+        for (org, asked) in orgs.iter().zip(asked) {
+            match asked {
+                Ok((found, pages)) => {
+                    findings.extend(found);
+                    answered.push((org.clone(), pages, client.supply(org)));
+                }
+                Err(error) if error.endpoint == Endpoint::Token => {
+                    let why = "not asked: there is no access token to ask with";
+                    findings.push(Finding::skipped(Area::Organization, org.as_str(), why));
+                    no_token = Some(error);
+                }
+                Err(error) => {
+                    let (what, action) = advice::on(&error, &account.credential);
+                    findings.push(Finding::error(
+                        Area::Organization,
+                        org.as_str(),
+                        what,
+                        action,
+                    ));
+                }
+            }
+        }
+        findings.splice(0..0, self.token(account, no_token));
+        client.close().await;
+        (findings, answered)
+    }
+
+    fn client(&self, account: &Account) -> Result<Client, String> {
+        let config = ClientConfig {
+            name: Arc::clone(&account.name),
+            credential: account.credential.clone(),
+            base_url: self.config.base_url.clone(),
+            version: self.config.version.clone(),
+            timeout: self.config.timeout,
+            patience: PATIENCE,
+        };
+        let context = Context {
+            transport: (self.connect)(&config.base_url)?,
+            budgets: Arc::clone(&self.budgets),
+            // the one of a running exporter is its own
+            tokens: None,
+            observer: Arc::clone(&self.witness) as Arc<dyn Observer>,
+            clock: self.witness.clock.clone(),
+        };
+        Client::new(config, context)
+    }
+
+    /// The organizations that a credential can see, if it is to watch them all.
+    async fn listed(&self, client: &Client, account: &Account) -> (Vec<Finding>, Vec<OrgId>) {
+        if !account.discover {
+            return (Vec::new(), Vec::new());
+        }
+        let subject = format!("all of credential {}", account.name);
+        match client.orgs().await {
+            Ok(orgs) => {
+                let orgs: Vec<OrgId> = orgs
+                    .into_iter()
+                    .filter(|org| !org.deleted && self.config.shard.contains(&org.id))
+                    .map(|org| org.id)
+                    .collect();
+                let what = format!("organizations that it can see: {}", orgs.len());
+                let finding = if orgs.is_empty() && account.orgs.is_empty() {
+                    let action = "invite the credential into an organization, or name one with --atlas.org-id";
+                    Finding::warning(Area::Organization, subject, what, action)
+                } else {
+                    Finding::ok(Area::Organization, subject, what)
+                };
+                (vec![finding], orgs)
+            }
+            Err(error) if error.endpoint == Endpoint::Token => (Vec::new(), Vec::new()),
+            Err(error) => {
+                let (what, action) = advice::on(&error, &account.credential);
+                let what = format!("cannot be listed: {what}");
+                let finding = Finding::error(Area::Organization, subject, what, action);
+                (vec![finding], Vec::new())
+            }
+        }
+    }
+
+    /// Whether the keys of an organization, its names and its limits can be read, and how many pages
+    /// a walk takes.
+    async fn org(
+        &self,
+        client: &Client,
+        account: &Account,
+        org: &OrgId,
+    ) -> Result<(Vec<Finding>, u64), Error> {
+        let size = self.config.page_size;
+        let page = client.keys(org, 1, size, Members::default()).await?;
+        let keys = page.total.unwrap_or(0).max(page.results as u64);
+        let mut findings = Vec::new();
+        let name = match client.org_name(org).await {
+            Ok(name) => name.map(|name| format!("{name:?}: ")).unwrap_or_default(),
+            Err(error) => {
+                findings.push(warned(org, "name", &error, account));
+                String::new()
+            }
+        };
+        if let Err(error) = client.projects(org).await {
+            findings.push(warned(org, "projects' names", &error, account));
+        }
+        if let Err(error) = client.model_limits(org).await {
+            findings.push(warned(org, "limits for the models", &error, account));
+        }
+        let what = format!("{name}its keys can be read; there are some {keys}");
+        findings.insert(0, Finding::ok(Area::Organization, org.as_str(), what));
+        // a last page that is full is followed by one that is not
+        Ok((findings, keys / u64::from(size.max(1)) + 1))
+    }
+
+    /// What the token endpoint has said.
+    fn token(&self, account: &Account, refused: Option<Error>) -> Option<Finding> {
+        let Credential::ServiceAccount { .. } = account.credential else {
+            return None;
+        };
+        let name = &*account.name;
+        if let Some(error) = refused {
+            let (what, action) = advice::on(&error, &account.credential);
+            return Some(Finding::error(Area::Token, name, what, action));
+        }
+        let until = self.witness.seen().tokens.get(name).copied()?;
+        let what =
+            format!("it makes access tokens; this one, good until {until:.0}, is given back");
+        Some(Finding::ok(Area::Token, name, what))
+    }
+}
+
+/// Something beside the keys that cannot be read: the series of the keys do not need it.
+fn warned(org: &OrgId, what: &str, error: &Error, account: &Account) -> Finding {
+    let (why, action) = advice::on(error, &account.credential);
+    let what = format!("its {what} cannot be read: {why}");
+    Finding::warning(Area::Organization, org.as_str(), what, action)
+}
+
+/// What is seen of Atlas beside its answers.
+struct Witness {
+    clock: Clock,
+    seen: Mutex<Seen>,
+}
+
+#[derive(Default)]
+struct Seen {
+    /// When the token of a credential ends.
+    tokens: BTreeMap<String, Timestamp>,
+    /// Seconds that this machine's clock is ahead of Atlas'.
+    ahead: Option<i64>,
+}
+
+impl Witness {
+    fn seen(&self) -> MutexGuard<'_, Seen> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn time(&self) -> Vec<Finding> {
+        let Some(ahead) = self.seen().ahead else {
+            return Vec::new();
+        };
+        let (off, way) = (
+            ahead.unsigned_abs(),
+            if ahead > 0 { "ahead of" } else { "behind" },
+        );
+        let subject = "this machine's";
+        let finding = if off > SKEW {
+            let off = humantime::format_duration(Duration::from_secs(off));
+            Finding::warning(
+                Area::Clock,
+                subject,
+                format!("it is {off} {way} Atlas': every age is wrong by as much"),
+                "let the machine keep its time: chrony or systemd-timesyncd",
+            )
+        } else {
+            let what = format!("it agrees with Atlas' within {} s", off.max(1));
+            Finding::ok(Area::Clock, subject, what)
+        };
+        vec![finding]
+    }
+}
+
+impl Observer for Witness {
+    fn request(&self, _: Endpoint, _: Outcome, _: Duration) {}
+
+    fn dated(&self, date: &str) {
+        // RFC 9110 writes dates as RFC 2822 does
+        if let Ok(theirs) = DateTimeParser::new().parse_timestamp(date) {
+            self.seen().ahead = Some(self.clock.now().as_second() - theirs.as_second());
+        }
+    }
+
+    fn retry(&self, _: Endpoint, _: Retry) {}
+
+    fn rate_limit(&self, _: Endpoint, _: Option<&OrgId>, _: Option<u64>, _: Option<u64>) {}
+
+    fn throttled(&self, _: Endpoint, _: Option<&OrgId>, _: Duration) {}
+
+    fn token(&self, _: &str, _: TokenOutcome) {}
+
+    fn token_ends(&self, credential: &str, at: Timestamp) {
+        self.seen().tokens.insert(credential.to_owned(), at);
+    }
+
+    fn token_refused(&self, _: &str) {}
+}

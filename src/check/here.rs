@@ -1,0 +1,224 @@
+//! What can be found without a request: the configuration, the files that it names, the addresses.
+
+use std::path::{Path, PathBuf};
+
+use super::finding::{Area, Finding};
+use crate::config::{Account, Config};
+use crate::credentials::Source;
+use crate::poll::Storage;
+use crate::web::{self, Access, ListenAddress};
+
+/// Flags, variables and the configuration file. Mistakes name the value, where it comes from and
+/// what would be right.
+pub(super) fn configuration(config: Option<&Config>, mistakes: &[String]) -> Vec<Finding> {
+    let file = config.and_then(|config| config.file.as_deref());
+    let subject = file.map_or_else(
+        || "flags and environment".to_owned(),
+        |file| file.display().to_string(),
+    );
+    match config {
+        Some(config) if mistakes.is_empty() => {
+            let orgs: usize = config.accounts.iter().map(|account| account.orgs.len()).sum();
+            let discover = config.accounts.iter().any(|account| account.discover);
+            let more = if discover { ", and those that can be seen" } else { "" };
+            let every = humantime::format_duration(config.poll_interval);
+            vec![Finding::ok(
+                Area::Configuration,
+                subject,
+                format!(
+                    "credentials: {}; organizations named: {orgs}{more}; walked each {every}",
+                    config.accounts.len()
+                ),
+            )]
+        }
+        _ => mistakes
+            .iter()
+            .map(|mistake| {
+                Finding::error(
+                    Area::Configuration,
+                    &subject,
+                    mistake,
+                    "put it right where it is said to come from; until then the exporter does not start",
+                )
+            })
+            .collect(),
+    }
+}
+
+/// The web configuration, with the certificates that it names.
+pub(super) async fn web(file: Option<PathBuf>) -> Vec<Finding> {
+    let area = Area::WebConfiguration;
+    let Some(file) = file else {
+        return vec![Finding::ok(
+            area,
+            "none",
+            "/metrics is served in the clear to whoever reaches it; --web.config.file adds TLS and passwords",
+        )];
+    };
+    let subject = file.display().to_string();
+    let loaded = tokio::task::spawn_blocking(move || Access::load(&file)).await;
+    match loaded.map(|loaded| loaded.access) {
+        Ok(Ok(access)) if access.warnings.is_empty() => {
+            vec![Finding::ok(area, subject, "it can be used as it is")]
+        }
+        Ok(Ok(access)) => access
+            .warnings
+            .iter()
+            .map(|warning| {
+                Finding::warning(
+                    area,
+                    &subject,
+                    warning,
+                    "change the file if that is not what was meant",
+                )
+            })
+            .collect(),
+        Ok(Err(error)) => error
+            .mistakes
+            .iter()
+            .map(|mistake| {
+                Finding::error(
+                    area,
+                    &subject,
+                    mistake,
+                    "put it right in the file; until then the exporter does not start",
+                )
+            })
+            .collect(),
+        // only when everything ends
+        Err(_) => Vec::new(),
+    }
+}
+
+/// The parts of each credential: whether they can be read, and by whom else.
+pub(super) fn credentials(config: &Config) -> Vec<Finding> {
+    config.accounts.iter().flat_map(credential).collect()
+}
+
+fn credential(account: &Account) -> Vec<Finding> {
+    let area = Area::Credential;
+    let name = &*account.name;
+    let mut findings: Vec<Finding> = account
+        .credential
+        .mistakes()
+        .into_iter()
+        .map(|mistake| {
+            Finding::error(
+                area,
+                name,
+                mistake,
+                "give the exporter's user the right to read it, and see that it holds the value alone",
+            )
+        })
+        .collect();
+    findings.extend(account.credential.secrets().filter_map(|source| {
+        let (path, mode) = too_open(source)?;
+        Some(Finding::warning(
+            area,
+            name,
+            format!(
+                "{} can be read by other users of this machine (mode {mode:04o})",
+                path.display()
+            ),
+            format!(
+                "chmod 600 {0}, and chown it to the exporter's user",
+                path.display()
+            ),
+        ))
+    }));
+    findings.extend(account.credential.secrets().filter_map(|source| {
+        let Source::Variable { name: variable, .. } = source else {
+            return None;
+        };
+        Some(Finding::warning(
+            area,
+            name,
+            format!("{variable} holds the secret itself: the environment of a process is seen by whoever can look into it, and is inherited"),
+            format!("put the secret into a file, and name it in {variable}_FILE; or use systemd's LoadCredential="),
+        ))
+    }));
+    if findings.is_empty() {
+        let kind = account.credential.kind();
+        findings.push(Finding::ok(
+            area,
+            name,
+            format!("a {kind}; every part can be read, and by nobody else"),
+        ));
+    }
+    findings
+}
+
+/// The file of a secret whose mode lets others read it, and that mode.
+#[cfg(unix)]
+fn too_open(source: &Source) -> Option<(&Path, u32)> {
+    use std::os::unix::fs::PermissionsExt as _;
+    let path = match source {
+        Source::File(path) => path,
+        Source::Member { file, .. } => file,
+        Source::Variable { .. } => return None,
+    };
+    let mode = std::fs::metadata(path).ok()?.permissions().mode() & 0o7777;
+    (mode & 0o044 != 0).then_some((path, mode))
+}
+
+/// Elsewhere there are no modes.
+#[cfg(not(unix))]
+fn too_open(_: &Source) -> Option<(&Path, u32)> {
+    None
+}
+
+/// The directory for state.
+pub(super) async fn storage(dir: Option<&Path>) -> Vec<Finding> {
+    let area = Area::Storage;
+    let Some(dir) = dir else {
+        return vec![Finding::warning(
+            area,
+            "none",
+            "nothing survives a restart: until Atlas answers, there are no keys on /metrics, and change counters begin at 0",
+            "give --storage.path a directory; under systemd StateDirectory= is enough",
+        )];
+    };
+    let subject = dir.display().to_string();
+    let dir = dir.to_owned();
+    let tried = tokio::task::spawn_blocking(move || Storage::open(&dir)?.probe()).await;
+    match tried {
+        Ok(Ok(())) => vec![Finding::ok(area, subject, "it can be written to")],
+        Ok(Err(error)) => vec![Finding::error(
+            area,
+            subject,
+            error.to_string(),
+            "give the exporter's user a directory of its own, with room left",
+        )],
+        Err(_) => Vec::new(),
+    }
+}
+
+/// The addresses to listen on. One that is in use may be in use by the exporter itself.
+pub(super) async fn listeners(config: &Config) -> Vec<Finding> {
+    if config.systemd_socket {
+        return vec![Finding::skipped(
+            Area::Listener,
+            "systemd's sockets",
+            "the .socket unit has the addresses",
+        )];
+    }
+    let listen = config.listen.iter().map(|at| (at, "--web.listen-address"));
+    let probe = config.probe.iter().map(|at| (at, "--web.probe-address"));
+    let mut findings = Vec::new();
+    for (address, flag) in listen.chain(probe) {
+        findings.push(listener(address, flag).await);
+    }
+    findings
+}
+
+async fn listener(address: &ListenAddress, flag: &'static str) -> Finding {
+    match web::bind(address, flag).await {
+        Ok(_) => Finding::ok(Area::Listener, address.to_string(), "it is free"),
+        Err(error) => Finding::warning(
+            Area::Listener,
+            address.to_string(),
+            error.to_string(),
+            "nothing, if it is the running exporter that listens there; else choose another address",
+        ),
+    }
+}

@@ -1,0 +1,55 @@
+//! Everything that can be wrong, found at once and before the first alert is missed: each finding
+//! says what it is about, what is the matter, and what to do.
+//!
+//! | room | what lives there |
+//! | --- | --- |
+//! | `finding` | one finding, and how bad it is |
+//! | `here` | what can be found without a request: configuration, files, addresses |
+//! | `atlas` | what Atlas says: tokens, each organization's access, the clock |
+//! | `budget` | what a round costs, against what Atlas allows |
+//! | `advice` | what an error of Atlas means to a person, and what to do |
+
+mod advice;
+mod atlas;
+mod budget;
+mod finding;
+mod here;
+
+pub use finding::{Area, Finding, Grade};
+
+use crate::cli::Args;
+use crate::clock::Clock;
+use crate::config;
+use crate::credentials::Environment;
+use crate::exporter::Connect;
+
+/// What a check needs beside the configuration.
+pub struct Means {
+    /// The time of day.
+    pub clock: Clock,
+    /// The way to Atlas; none to leave the network alone.
+    pub connect: Option<Connect>,
+}
+
+/// Checks all that these arguments and this environment lead to. What is wrong in one place keeps
+/// nothing else from being checked, as far as it can be.
+pub async fn all(args: &Args, environment: &Environment, means: &Means) -> Vec<Finding> {
+    let (config, mistakes) = config::examine(args, environment);
+    let mut findings = here::configuration(config.as_ref(), &mistakes);
+    let Some(config) = config else {
+        return findings;
+    };
+    findings.extend(here::web(config.web_file.clone()).await);
+    findings.extend(here::credentials(&config));
+    findings.extend(here::storage(config.storage.as_deref()).await);
+    findings.extend(here::listeners(&config).await);
+    match &means.connect {
+        Some(connect) => findings.extend(atlas::all(&config, connect, &means.clock).await),
+        None => findings.push(Finding::skipped(
+            Area::Organization,
+            "all",
+            "nothing was asked of Atlas, as --offline says",
+        )),
+    }
+    findings
+}

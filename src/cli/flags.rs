@@ -1,0 +1,97 @@
+//! The tables of flags.
+
+/// A flag.
+#[derive(Debug, Clone, Copy)]
+pub struct Flag {
+    /// Its name without the dashes.
+    pub name: &'static str,
+    /// What its value is called in `--help`; empty for a switch, which needs none.
+    pub value: &'static str,
+    /// What it is when nobody says anything.
+    pub default: Option<&'static str>,
+    /// The environment variable that says the same.
+    pub variable: &'static str,
+    /// Whether it can be given more than once; the variable then has a list with commas.
+    pub repeatable: bool,
+    /// The heading in `--help`.
+    pub group: &'static str,
+    /// What it is for.
+    pub help: &'static str,
+}
+
+macro_rules! flags {
+    ($($name:literal $value:literal $default:expr, $variable:literal, $repeatable:literal, $group:literal, $help:literal;)*) => {
+        &[$(Flag {
+            name: $name,
+            value: $value,
+            default: $default,
+            variable: $variable,
+            repeatable: $repeatable,
+            group: $group,
+            help: $help,
+        }),*]
+    };
+}
+
+/// The flags of every command.
+pub const FLAGS: &[Flag] = flags! {
+    "atlas.org-id" "ID" None, "MONGODB_ATLAS_ORG_ID", true, "Atlas", "An organization to watch; can be given more than once";
+    "atlas.discover-orgs" "" Some("false"), "ATLAS_AI_KEYS_EXPORTER_ATLAS_DISCOVER_ORGS", false, "Atlas", "Watch every organization that the credential can see, listed again each interval";
+    "atlas.base-url" "URL" Some("https://cloud.mongodb.com"), "MONGODB_ATLAS_BASE_URL", false, "Atlas", "Where Atlas is; plain http is accepted for loopback hosts only";
+    "atlas.api-version" "VERSION" Some("2025-03-12"), "ATLAS_AI_KEYS_EXPORTER_ATLAS_API_VERSION", false, "Atlas", "The API's version: a date, or preview";
+    "atlas.poll-interval" "DURATION" Some("5m"), "ATLAS_AI_KEYS_EXPORTER_ATLAS_POLL_INTERVAL", false, "Atlas", "How often each organization is walked";
+    "atlas.timeout" "DURATION" Some("30s"), "ATLAS_AI_KEYS_EXPORTER_ATLAS_TIMEOUT", false, "Atlas", "What one request may take, connect to last byte";
+    "atlas.page-size" "N" Some("500"), "ATLAS_AI_KEYS_EXPORTER_ATLAS_PAGE_SIZE", false, "Atlas", "Keys a page, 1 to 500";
+    "atlas.max-staleness" "DURATION" Some("0s"), "ATLAS_AI_KEYS_EXPORTER_ATLAS_MAX_STALENESS", false, "Atlas", "Age past which the keys of an organization that cannot be read are no longer shown; 0s for never";
+    "atlas.shard" "I/N" Some("1/1"), "ATLAS_AI_KEYS_EXPORTER_ATLAS_SHARD", false, "Atlas", "Watch only the I-th of N shares of the organizations; auto/N takes I from a StatefulSet pod's ordinal";
+    "config.file" "FILE" None, "ATLAS_AI_KEYS_EXPORTER_CONFIG_FILE", false, "Configuration", "A YAML file with several credentials and everything the flags say";
+    "storage.path" "DIR" None, "ATLAS_AI_KEYS_EXPORTER_STORAGE_PATH", false, "Storage", "Where the last complete walk of each organization survives a restart; systemd's $STATE_DIRECTORY when not given";
+    "metrics.per-key" "MODE" Some("all"), "ATLAS_AI_KEYS_EXPORTER_METRICS_PER_KEY", false, "Metrics", "Which keys have series of their own: all, idle (those past the smallest idle threshold) or none (roll-ups alone)";
+    "metrics.key-labels" "LIST" Some("name,status,cloud,geography,endpoint"), "ATLAS_AI_KEYS_EXPORTER_METRICS_KEY_LABELS", false, "Metrics", "Labels of the info metric, with commas between; created_by (a person's name) and masked_secret may be added";
+    "metrics.max-keys" "N" Some("1000000"), "ATLAS_AI_KEYS_EXPORTER_METRICS_MAX_KEYS", false, "Metrics", "Keys that may have series of their own; past this the most idle ones are kept, and the others are counted";
+    "metrics.idle-thresholds" "LIST" Some("7d,30d,90d"), "ATLAS_AI_KEYS_EXPORTER_METRICS_IDLE_THRESHOLDS", false, "Metrics", "Thresholds of the idle roll-up, with commas between";
+    "web.listen-address" "ADDRESS" Some(":10064"), "ATLAS_AI_KEYS_EXPORTER_WEB_LISTEN_ADDRESS", true, "Web", "Where to serve, HOST:PORT or :PORT; can be given more than once";
+    "web.systemd-socket" "" Some("false"), "ATLAS_AI_KEYS_EXPORTER_WEB_SYSTEMD_SOCKET", false, "Web", "Serve on the sockets that systemd hands over, instead of --web.listen-address";
+    "web.probe-address" "ADDRESS" None, "ATLAS_AI_KEYS_EXPORTER_WEB_PROBE_ADDRESS", false, "Web", "Where to serve /-/healthy and /-/ready alone, in the clear and without a password";
+    "web.config.file" "FILE" None, "ATLAS_AI_KEYS_EXPORTER_WEB_CONFIG_FILE", false, "Web", "TLS, client certificates and passwords, in the exporter-toolkit's format; read again when it changes";
+    "web.telemetry-path" "PATH" Some("/metrics"), "ATLAS_AI_KEYS_EXPORTER_WEB_TELEMETRY_PATH", false, "Web", "The path of the metrics";
+    "web.max-requests" "N" Some("40"), "ATLAS_AI_KEYS_EXPORTER_WEB_MAX_REQUESTS", false, "Web", "Scrapes that are served at once; one more is answered 503";
+    "web.enable-lifecycle" "" Some("false"), "ATLAS_AI_KEYS_EXPORTER_WEB_ENABLE_LIFECYCLE", false, "Web", "Allow POST and PUT to /-/reload";
+    "log.level" "LEVEL" Some("info"), "ATLAS_AI_KEYS_EXPORTER_LOG_LEVEL", false, "Log", "error, warn, info, debug or trace";
+    "log.format" "FORMAT" Some("logfmt"), "ATLAS_AI_KEYS_EXPORTER_LOG_FORMAT", false, "Log", "logfmt or json, on standard error";
+};
+
+/// The flags of the commands with a simulated Atlas.
+pub const SIM_FLAGS: &[Flag] = flags! {
+    "sim.seed" "N" Some("1"), "ATLAS_AI_KEYS_EXPORTER_SIM_SEED", false, "Simulated Atlas", "Fixes the population and its life";
+    "sim.orgs" "N" Some("3"), "ATLAS_AI_KEYS_EXPORTER_SIM_ORGS", false, "Simulated Atlas", "Number of organizations";
+    "sim.keys" "N" Some("1200"), "ATLAS_AI_KEYS_EXPORTER_SIM_KEYS", false, "Simulated Atlas", "Number of keys in all organizations together";
+    "sim.scenario" "NAME" Some("calm"), "ATLAS_AI_KEYS_EXPORTER_SIM_SCENARIO", false, "Simulated Atlas", "What to play: calm, stale, outage, throttled, revoked or churn";
+    "sim.speed" "X" Some("1"), "ATLAS_AI_KEYS_EXPORTER_SIM_SPEED", false, "Simulated Atlas", "How much faster than in reality things happen";
+};
+
+/// Where the simulated Atlas alone listens.
+pub const SIM_LISTEN: &[Flag] = flags! {
+    "sim.listen-address" "ADDRESS" Some("127.0.0.1:10065"), "ATLAS_AI_KEYS_EXPORTER_SIM_LISTEN_ADDRESS", false, "Simulated Atlas", "Where the simulated Atlas serves";
+};
+
+/// The flags of `once`.
+pub const ONCE_FLAGS: &[Flag] = flags! {
+    "output" "FILE" None, "ATLAS_AI_KEYS_EXPORTER_ONCE_OUTPUT", false, "Once", "Where to write, in one step; standard output when not given";
+};
+
+/// The flags of `check`.
+pub const CHECK_FLAGS: &[Flag] = flags! {
+    "offline" "" Some("false"), "ATLAS_AI_KEYS_EXPORTER_CHECK_OFFLINE", false, "Check", "Leave the network alone";
+    "output" "FORMAT" Some("table"), "ATLAS_AI_KEYS_EXPORTER_CHECK_OUTPUT", false, "Check", "table or json";
+};
+
+/// The flags of `keys`.
+pub const KEYS_FLAGS: &[Flag] = flags! {
+    "output" "FORMAT" Some("table"), "ATLAS_AI_KEYS_EXPORTER_KEYS_OUTPUT", false, "Keys", "table, csv or json";
+    "idle" "DURATION" Some("0s"), "ATLAS_AI_KEYS_EXPORTER_KEYS_IDLE", false, "Keys", "Only keys that nobody has used for so long; one never used is idle since its creation";
+    "never-used" "" Some("false"), "ATLAS_AI_KEYS_EXPORTER_KEYS_NEVER_USED", false, "Keys", "Only keys that nobody has ever used";
+    "status" "STATUS" None, "ATLAS_AI_KEYS_EXPORTER_KEYS_STATUS", true, "Keys", "Only keys with this status; can be given more than once";
+    "project" "PROJECT" None, "ATLAS_AI_KEYS_EXPORTER_KEYS_PROJECT", true, "Keys", "Only keys of this project, by its name or its id; can be given more than once";
+    "from-storage" "" Some("false"), "ATLAS_AI_KEYS_EXPORTER_KEYS_FROM_STORAGE", false, "Keys", "What --storage.path has of the last complete walks, without a request and without a credential";
+};

@@ -1,0 +1,326 @@
+//! The command line as it is written: one table of flags, from which the parser, `--help`, the manual
+//! page and the completions are made. Values stay text here; [`crate::config`] turns them into what they mean and lists every
+//! mistake at once, which a parser that stops at the first could not.
+
+mod flags;
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fmt;
+use std::path::PathBuf;
+
+use clap::builder::StyledStr;
+use clap::{Arg, ArgAction, ArgMatches};
+use clap_complete::Shell;
+
+use crate::credentials::Environment;
+pub use flags::{CHECK_FLAGS, FLAGS, Flag, KEYS_FLAGS, ONCE_FLAGS, SIM_FLAGS, SIM_LISTEN};
+
+/// What to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Command {
+    /// Watch Atlas and serve the metrics.
+    Serve,
+    /// Everything that can be wrong.
+    Check,
+    /// The keys, for people and for spreadsheets.
+    Keys,
+    /// One round, and its exposition.
+    Once,
+    /// The manual page.
+    Man,
+    /// The completions of a shell.
+    Completions(Shell),
+    /// A simulated Atlas and the exporter that watches it, in one process.
+    Demo,
+    /// The simulated Atlas alone.
+    Sim,
+}
+
+/// A command beside serving: what it is called, what `--help` says of it, and the flags that it alone has.
+struct Sub {
+    command: Command,
+    name: &'static str,
+    about: &'static str,
+    flags: &'static [&'static [Flag]],
+}
+
+/// The commands with flags, in the order of `--help`.
+const SUBS: [Sub; 5] = [
+    Sub {
+        command: Command::Check,
+        name: "check",
+        about: "Everything that can be wrong, all at once: configuration, credentials, access, request budget",
+        flags: &[CHECK_FLAGS],
+    },
+    Sub {
+        command: Command::Keys,
+        name: "keys",
+        about: "The keys, most idle first: as a table, CSV or JSON",
+        flags: &[KEYS_FLAGS],
+    },
+    Sub {
+        command: Command::Once,
+        name: "once",
+        about: "One round, and its metrics: for cron and node_exporter's textfile collector",
+        flags: &[ONCE_FLAGS],
+    },
+    Sub {
+        command: Command::Demo,
+        name: "demo",
+        about: "A simulated Atlas and the exporter watching it, on 127.0.0.1:10064",
+        flags: &[SIM_FLAGS],
+    },
+    Sub {
+        command: Command::Sim,
+        name: "sim",
+        about: "The simulated Atlas alone",
+        flags: &[SIM_FLAGS, SIM_LISTEN],
+    },
+];
+
+impl Command {
+    /// The flags that it has beside [`FLAGS`].
+    pub fn flags(self) -> impl Iterator<Item = &'static Flag> {
+        let sub = SUBS.iter().find(|sub| sub.command == self);
+        sub.into_iter().flat_map(Sub::flags)
+    }
+}
+
+impl Sub {
+    fn flags(&self) -> impl Iterator<Item = &'static Flag> + use<> {
+        self.flags.iter().copied().flatten()
+    }
+}
+
+/// Where a value comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Origin {
+    /// The flag of that name.
+    Flag(&'static str),
+    /// The environment variable of that name.
+    Variable(&'static str),
+    /// A member of the configuration file.
+    File {
+        /// The file.
+        path: PathBuf,
+        /// The member, such as `atlas.timeout`.
+        member: String,
+    },
+    /// Nobody gave one: the default of the flag of that name.
+    Default(&'static str),
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Flag(name) => write!(f, "--{name}"),
+            Self::Variable(name) => write!(f, "environment variable {name}"),
+            Self::File { path, member } => write!(f, "{member} in {}", path.display()),
+            Self::Default(name) => write!(f, "default of --{name}"),
+        }
+    }
+}
+
+/// The command and its values, as text.
+#[derive(Debug, Clone)]
+pub struct Args {
+    /// What to do.
+    pub command: Command,
+    given: BTreeMap<&'static str, Vec<String>>,
+}
+
+impl Args {
+    /// Reads the command line.
+    ///
+    /// # Errors
+    /// clap's own error for unknown flags and commands, `--help` and `--version`; it knows what to
+    /// print where, and its exit code.
+    pub fn parse(
+        arguments: impl IntoIterator<Item = impl Into<OsString> + Clone>,
+    ) -> Result<Self, clap::Error> {
+        let matches = definition().try_get_matches_from(arguments)?;
+        let mut given = BTreeMap::new();
+        collect(&matches, FLAGS, &mut given);
+        let command = match matches.subcommand() {
+            Some(("man", _)) => Command::Man,
+            Some(("completions", of_shell)) => match of_shell.get_one("shell") {
+                Some(shell) => Command::Completions(*shell),
+                None => Command::Serve,
+            },
+            Some((name, of_sub)) => match SUBS.iter().find(|sub| sub.name == name) {
+                Some(sub) => {
+                    collect(of_sub, sub.flags(), &mut given);
+                    sub.command
+                }
+                None => Command::Serve,
+            },
+            None => Command::Serve,
+        };
+        Ok(Self { command, given })
+    }
+
+    /// The values of a flag, and where they come from: the command line, else the environment.
+    pub fn given(&self, flag: &Flag, environment: &Environment) -> Option<(Vec<String>, Origin)> {
+        if let Some(values) = self.given.get(flag.name) {
+            return Some((values.clone(), Origin::Flag(flag.name)));
+        }
+        let value = environment.get(flag.variable)?;
+        let values = if flag.repeatable {
+            value
+                .split(',')
+                .map(|part| part.trim().to_owned())
+                .filter(|part| !part.is_empty())
+                .collect()
+        } else {
+            vec![value]
+        };
+        Some((values, Origin::Variable(flag.variable)))
+    }
+}
+
+fn collect(
+    matches: &ArgMatches,
+    flags: impl IntoIterator<Item = &'static Flag>,
+    given: &mut BTreeMap<&'static str, Vec<String>>,
+) {
+    for flag in flags {
+        if let Ok(Some(values)) = matches.try_get_many::<String>(flag.name) {
+            given.insert(flag.name, values.cloned().collect());
+        }
+    }
+}
+
+fn arg(flag: &Flag) -> Arg {
+    let default = flag
+        .default
+        .map(|default| format!(" [default: {default}]"))
+        .unwrap_or_default();
+    let arg = Arg::new(flag.name).long(flag.name);
+    let arg = if flag.value.is_empty() {
+        arg.num_args(0..=1)
+            .require_equals(true)
+            .default_missing_value("true")
+            .value_name("BOOL")
+    } else {
+        arg.value_name(flag.value).allow_hyphen_values(true)
+    };
+    arg.help_heading(flag.group)
+        .help(StyledStr::from(format!(
+            "{}{default} [env: {}]",
+            flag.help, flag.variable
+        )))
+        .action(if flag.repeatable {
+            ArgAction::Append
+        } else {
+            ArgAction::Set
+        })
+}
+
+/// The whole command line.
+pub fn definition() -> clap::Command {
+    let subs = SUBS.iter().map(|sub| {
+        clap::Command::new(sub.name)
+            .about(sub.about)
+            .args(sub.flags().map(arg))
+    });
+    clap::Command::new("atlas-ai-keys-exporter")
+        .about("Prometheus exporter for MongoDB Atlas AI model API keys")
+        .after_help("Secrets come from files or the environment only: see the README.")
+        .version(concat!(
+            env!("CARGO_PKG_VERSION"),
+            " (",
+            env!("BUILD_REVISION"),
+            ", ",
+            env!("BUILD_TARGET"),
+            ")"
+        ))
+        .args(FLAGS.iter().map(|flag| arg(flag).global(true)))
+        .subcommands(subs)
+        .subcommand(clap::Command::new("man").about("Write the manual page"))
+        .subcommand(
+            clap::Command::new("completions")
+                .about("Write the completions of a shell")
+                .arg(
+                    Arg::new("shell")
+                        .required(true)
+                        .value_name("SHELL")
+                        .value_parser(clap::value_parser!(Shell))
+                        .help("bash, elvish, fish, powershell or zsh"),
+                ),
+        )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn flag(name: &str) -> &'static Flag {
+        FLAGS
+            .iter()
+            .chain(SIM_FLAGS)
+            .find(|flag| flag.name == name)
+            .expect("a flag")
+    }
+
+    #[test]
+    fn the_definition_is_sound() {
+        definition().debug_assert();
+    }
+
+    #[test]
+    fn flags_win_over_variables() {
+        let environment = Environment::fixed([
+            ("ATLAS_AI_KEYS_EXPORTER_ATLAS_TIMEOUT", "7s"),
+            ("MONGODB_ATLAS_ORG_ID", "a, b,"),
+        ]);
+        let args = Args::parse(["x", "--atlas.page-size", "3"]).expect("good");
+        let given = |name| args.given(flag(name), &environment);
+        assert_eq!(
+            given("atlas.page-size"),
+            Some((vec!["3".into()], Origin::Flag("atlas.page-size")))
+        );
+        let variable = Origin::Variable("ATLAS_AI_KEYS_EXPORTER_ATLAS_TIMEOUT");
+        assert_eq!(given("atlas.timeout"), Some((vec!["7s".into()], variable)));
+        assert_eq!(given("atlas.poll-interval"), None);
+        assert_eq!(
+            given("atlas.org-id").map(|(values, _)| values),
+            Some(vec!["a".into(), "b".into()])
+        );
+    }
+
+    #[test]
+    fn flags_stand_before_or_behind_the_command() {
+        for line in [
+            ["x", "--log.level", "debug", "demo"],
+            ["x", "demo", "--log.level", "debug"],
+        ] {
+            let args = Args::parse(line).expect("good");
+            assert_eq!(args.command, Command::Demo);
+            let given = args.given(flag("log.level"), &Environment::fixed([("", "")]));
+            assert_eq!(given.map(|(values, _)| values), Some(vec!["debug".into()]));
+        }
+        assert!(
+            Args::parse(["x", "--sim.seed", "1"]).is_err(),
+            "a simulated Atlas is for demo and sim"
+        );
+    }
+
+    #[test]
+    fn a_switch_needs_no_value() {
+        let value = |line: &[&str]| {
+            let args = Args::parse(line.iter().copied()).expect("good");
+            let given = args.given(flag("atlas.discover-orgs"), &Environment::fixed([("", "")]));
+            (args.command, given.map(|(values, _)| values))
+        };
+        assert_eq!(
+            value(&["x", "--atlas.discover-orgs", "demo"]),
+            (Command::Demo, Some(vec!["true".into()])),
+            "what follows is no value"
+        );
+        assert_eq!(
+            value(&["x", "--atlas.discover-orgs=false"]),
+            (Command::Serve, Some(vec!["false".into()]))
+        );
+    }
+}

@@ -1,0 +1,152 @@
+//! What single commands take beside what all of them do.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::checker::Checker;
+use super::values::{duration, switch, whole};
+use super::{CENTURY, ConfigError};
+use crate::cli::Args;
+use crate::credentials::Environment;
+use crate::ids::OrgId;
+use crate::sim::{Scenario, SimConfig};
+use crate::web::ListenAddress;
+
+/// The form in which something is written to standard output.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Output {
+    /// For people.
+    Table,
+    /// For spreadsheets: RFC 4180.
+    Csv,
+    /// For programs.
+    Json,
+}
+
+/// Which keys `keys` shows, from where, and how.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeysChoice {
+    /// How.
+    pub output: Output,
+    /// Idle for at least so long.
+    pub idle: Duration,
+    /// Never used at all.
+    pub never_used: bool,
+    /// With one of these statuses; any when there are none.
+    pub statuses: Vec<String>,
+    /// Of one of these projects, by name or id; of any when there are none.
+    pub projects: Vec<String>,
+    /// From this directory of state, and only these organizations unless there are none; else from
+    /// Atlas.
+    pub from_storage: Option<(PathBuf, Vec<OrgId>)>,
+}
+
+/// What `keys` is asked for. The configuration is another matter: from storage, none is needed.
+///
+/// # Errors
+/// [`ConfigError`] with every mistake.
+pub fn check_keys(args: &Args, environment: &Environment) -> Result<KeysChoice, ConfigError> {
+    let mut checker = Checker::new(args, environment);
+    let output = checker.one("output", |text| match text {
+        "table" => Ok(Output::Table),
+        "csv" => Ok(Output::Csv),
+        "json" => Ok(Output::Json),
+        _ => Err("table, csv or json"),
+    });
+    let idle = checker.one("idle", |text| duration(text, Duration::ZERO, CENTURY));
+    let never_used = checker.one("never-used", switch);
+    let (statuses, _) = checker.values("status");
+    let (projects, _) = checker.values("project");
+    let from_storage = match checker.one("from-storage", switch) {
+        Some(true) => stored(&mut checker),
+        _ => None,
+    };
+    checker.finish(|| {
+        Some(KeysChoice {
+            output: output?,
+            idle: idle?,
+            never_used: never_used?,
+            statuses,
+            projects,
+            from_storage,
+        })
+    })
+}
+
+fn stored(checker: &mut Checker<'_>) -> Option<(PathBuf, Vec<OrgId>)> {
+    let (values, origin) = checker.values("atlas.org-id");
+    let mut orgs = Vec::new();
+    for value in values {
+        match OrgId::parse(&value) {
+            Ok(org) => orgs.push(org),
+            Err(error) => checker.wrong(&origin, &value, &error.to_string()),
+        }
+    }
+    let dir = checker.storage();
+    if dir.is_none() {
+        checker.mistakes.push(
+            "--from-storage: there is no directory to read; give the exporter's own with --storage.path, \
+             such as /var/lib/atlas-ai-keys-exporter"
+                .to_owned(),
+        );
+    }
+    Some((dir?, orgs))
+}
+
+/// How `check` writes, and whether it leaves the network alone.
+///
+/// # Errors
+/// [`ConfigError`] with every mistake.
+pub fn check_check(args: &Args, environment: &Environment) -> Result<(Output, bool), ConfigError> {
+    let mut checker = Checker::of_flags(args, environment);
+    let output = checker.one("output", |text| match text {
+        "table" => Ok(Output::Table),
+        "json" => Ok(Output::Json),
+        _ => Err("table or json"),
+    });
+    let offline = checker.one("offline", switch);
+    checker.finish(|| Some((output?, offline?)))
+}
+
+/// How the simulated Atlas begins, and where it listens when it stands alone.
+///
+/// # Errors
+/// [`ConfigError`] with every mistake.
+pub fn check_sim(
+    args: &Args,
+    environment: &Environment,
+) -> Result<(SimConfig, Vec<ListenAddress>), ConfigError> {
+    let mut checker = Checker::new(args, environment);
+    let seed = checker.one("sim.seed", |text| {
+        text.parse().map_err(|_| "a whole number from 0")
+    });
+    let orgs = checker.one("sim.orgs", |text| {
+        whole(text, 1, 10_000).ok_or("a whole number from 1 to 10000")
+    });
+    let keys = checker.one("sim.keys", |text| {
+        whole(text, 0, 5_000_000).ok_or("a whole number from 0 to 5000000")
+    });
+    let scenario = checker.one("sim.scenario", |text| {
+        Scenario::named(text).ok_or("one of calm, stale, outage, throttled, revoked, churn")
+    });
+    let speed = checker.one("sim.speed", |text| {
+        let speed = text
+            .parse::<f64>()
+            .ok()
+            .filter(|speed| (0.0..=1e6).contains(speed));
+        speed.ok_or("a number from 0 (nothing happens) to 1000000")
+    });
+    let listen = checker.listen("sim.listen-address");
+    checker.logging();
+    checker.finish(|| {
+        let config = SimConfig {
+            seed: seed?,
+            orgs: orgs?,
+            keys: keys?,
+            scenario: scenario?,
+            speed: speed?,
+            ..SimConfig::default()
+        };
+        Some((config, listen))
+    })
+}

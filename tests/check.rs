@@ -1,0 +1,317 @@
+//! `check`: all that is wrong is found at once, each finding says what to do, and nothing that was not
+//! asked for happens.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    missing_docs
+)]
+
+mod common;
+
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::process::{Command, Output};
+use std::sync::Arc;
+
+use atlas_ai_keys_exporter::atlas;
+use atlas_ai_keys_exporter::check::{self, Area, Finding, Grade, Means};
+use atlas_ai_keys_exporter::cli::Args;
+use atlas_ai_keys_exporter::clock::Clock;
+use atlas_ai_keys_exporter::credentials::Environment;
+use atlas_ai_keys_exporter::exporter::Connect;
+use atlas_ai_keys_exporter::sim::{BodyForm, BucketSize, Effect, Fault, SimConfig, SimEndpoint};
+use common::{free_port, sim_variables, still};
+use jiff::{SignedDuration, Timestamp};
+use serde_json::Value;
+
+/// Runs the exporter to its end.
+async fn exporter(arguments: &[&str], variables: Vec<(String, String)>) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_atlas-ai-keys-exporter"));
+    command.args(arguments).env_clear().envs(variables);
+    tokio::task::spawn_blocking(move || command.output().unwrap())
+        .await
+        .unwrap()
+}
+
+/// The findings of a check in this process.
+async fn found(flags: &[&str], variables: Vec<(String, String)>, clock: Clock) -> Vec<Finding> {
+    let line = ["x", "check"].into_iter().chain(flags.iter().copied());
+    let args = Args::parse(line).unwrap();
+    let connect: Connect = Arc::new(atlas::connect);
+    let means = Means {
+        clock,
+        connect: Some(connect),
+    };
+    check::all(&args, &Environment::fixed(variables), &means).await
+}
+
+fn secret_file(dir: &Path, name: &str, text: &str) -> String {
+    let path = dir.join(name);
+    std::fs::write(&path, text).unwrap();
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
+    path.display().to_string()
+}
+
+fn status(endpoint: SimEndpoint, org: &str, status: u16) -> Fault {
+    let effect = Effect::Status {
+        status,
+        retry_after: None,
+        body: BodyForm::default(),
+    };
+    Fault {
+        org: Some(org.to_owned()),
+        ..Fault::new(endpoint, effect)
+    }
+}
+
+/// The only finding about `area` and `subject`.
+fn one<'a>(findings: &'a [Finding], area: Area, subject: &str) -> &'a Finding {
+    let mut same = findings
+        .iter()
+        .filter(|finding| finding.area == area && finding.subject == subject);
+    let found = same
+        .next()
+        .unwrap_or_else(|| panic!("nothing about {subject}: {findings:#?}"));
+    assert_eq!(same.next(), None, "twice");
+    found
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn when_all_is_well_it_says_so_and_leaves_no_token_behind() {
+    let sim = common::sim(still(3, 1200)).await;
+    let dir = tempfile::tempdir().unwrap();
+    let state = dir.path().join("state").display().to_string();
+    let mut variables = sim_variables(&sim);
+    let secret = variables.pop().unwrap();
+    let file = secret_file(dir.path(), "secret", &secret.1);
+    variables.push((format!("{}_FILE", secret.0), file));
+    let listen = format!("127.0.0.1:{}", free_port());
+    let flags = [
+        "check",
+        "--output=json",
+        "--storage.path",
+        &state,
+        "--web.listen-address",
+        &listen,
+    ];
+    let output = exporter(&flags, variables).await;
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert_eq!((output.status.code(), &*error), (Some(0), ""));
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(
+        (report["errors"].as_u64(), report["warnings"].as_u64()),
+        (Some(0), Some(0)),
+        "{report:#}"
+    );
+    let findings = report["findings"].as_array().unwrap();
+    let about = |area: &str| {
+        findings
+            .iter()
+            .filter(|finding| finding["area"] == area)
+            .count()
+    };
+    for (area, number) in [
+        ("configuration", 1),
+        ("web_configuration", 1),
+        ("credential", 1),
+        ("storage", 1),
+        ("listener", 1),
+        ("token", 1),
+        ("organization", 3),
+        ("clock", 1),
+        ("budget", 3),
+    ] {
+        assert_eq!(about(area), number, "{area}: {report:#}");
+    }
+    assert!(!String::from_utf8_lossy(&output.stdout).contains(&secret.1));
+    assert_eq!(sim.live_tokens(), 0, "the token was given back");
+    assert_eq!(
+        std::fs::read_dir(dir.path().join("state")).unwrap().count(),
+        0
+    );
+    sim.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_trouble_is_found_at_once_with_the_reason_in_words() {
+    let sim = common::sim(still(4, 40)).await;
+    let orgs = sim.org_ids();
+    sim.add_fault(status(SimEndpoint::AiModelApiKeys, &orgs[1], 403));
+    sim.add_fault(status(SimEndpoint::Groups, &orgs[2], 403));
+    let account = sim.account();
+    let dir = tempfile::tempdir().unwrap();
+    let wrong = secret_file(dir.path(), "wrong", "mdb_sa_sk_expired");
+    let open = secret_file(dir.path(), "open", &account.client_secret);
+    std::fs::set_permissions(&open, std::fs::Permissions::from_mode(0o644)).unwrap();
+    let nobodys = "0123456789abcdef01234567";
+    let id = &account.client_id;
+    let config = format!(
+        "credentials:\n\
+         - {{name: good, client_id: {id}, client_secret_file: {open}, org_ids: ['{}', '{}', '{}', '{nobodys}']}}\n\
+         - {{name: expired, client_id: {id}, client_secret_file: {wrong}, org_ids: ['{}']}}\n\
+         - {{name: gone, client_id: {id}, client_secret_file: /nowhere, org_ids: ['0000000000000000000000aa']}}\n\
+         atlas: {{base_url: {}, page_size: 501}}\nnonsense: 1\n\
+         storage: {{path: /dev/null/state}}\n",
+        orgs[0],
+        orgs[1],
+        orgs[2],
+        orgs[3],
+        sim.base_url()
+    );
+    let config = secret_file(dir.path(), "config.yml", &config);
+    let web = secret_file(dir.path(), "web.yml", "basic_auth_users: {me: nonsense}\n");
+    let listen = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listen.local_addr().unwrap().to_string();
+    let flags = [
+        "--config.file",
+        &config,
+        "--web.config.file",
+        &web,
+        "--web.listen-address",
+        &address,
+    ];
+    let findings = found(&flags, vec![], Clock::system()).await;
+    let grade = |area, subject: &str| one(&findings, area, subject).grade;
+    let says = |area, subject: &str, words: &str| {
+        let finding = one(&findings, area, subject);
+        assert!(finding.finding.contains(words), "{finding:#?}");
+        finding.grade
+    };
+    let of_configuration = |words: &str| {
+        let mut all = findings
+            .iter()
+            .filter(|finding| finding.area == Area::Configuration);
+        assert!(
+            all.any(|finding| finding.finding.contains(words)),
+            "{words}: {findings:#?}"
+        );
+    };
+    of_configuration("page_size");
+    of_configuration("nonsense");
+    assert_eq!(grade(Area::WebConfiguration, &web), Grade::Error);
+    assert_eq!(says(Area::Credential, "good", "mode 0644"), Grade::Warning);
+    assert_eq!(grade(Area::Credential, "expired"), Grade::Ok);
+    assert_eq!(says(Area::Credential, "gone", "/nowhere"), Grade::Error);
+    assert_eq!(
+        says(Area::Storage, "/dev/null/state", "cannot make"),
+        Grade::Error
+    );
+    assert_eq!(grade(Area::Listener, &address), Grade::Warning);
+    assert_eq!(grade(Area::Token, "good"), Grade::Ok);
+    assert_eq!(
+        says(
+            Area::Token,
+            "expired",
+            "wrong, expired or deleted (HTTP 401"
+        ),
+        Grade::Error
+    );
+    assert_eq!(grade(Area::Token, "gone"), Grade::Skipped);
+    let organization = |org: &str, words: &str| says(Area::Organization, org, words);
+    assert_eq!(organization(&orgs[0], "can be read"), Grade::Ok);
+    assert_eq!(organization(&orgs[1], "IP access list"), Grade::Error);
+    assert_eq!(organization(nobodys, "wrong organization"), Grade::Error);
+    assert_eq!(organization(&orgs[3], "no access token"), Grade::Skipped);
+    let of_third: Vec<Grade> = findings
+        .iter()
+        .filter(|finding| finding.area == Area::Organization && finding.subject == orgs[2])
+        .map(|finding| finding.grade)
+        .collect();
+    assert_eq!(of_third, [Grade::Ok, Grade::Warning], "names are no keys");
+    for finding in &findings {
+        let wants = matches!(finding.grade, Grade::Warning | Grade::Error);
+        assert_eq!(finding.action.is_some(), wants, "{finding:#?}");
+        let text = format!("{finding:?}");
+        assert!(!text.contains("mdb_sa_sk_"), "{text}");
+    }
+    assert_eq!(sim.live_tokens(), 0);
+    sim.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn exit_codes_tell_the_configuration_from_the_world() {
+    let sim = common::sim(still(1, 10)).await;
+    let good = sim_variables(&sim);
+    let org = sim.org_ids().remove(0);
+    sim.add_fault(status(SimEndpoint::AiModelApiKeys, &org, 403));
+    let run = async |flags: &[&str], variables: Vec<(String, String)>| {
+        let output = exporter(&[&["check"], flags].concat(), variables).await;
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        (output.status.code(), text)
+    };
+    let (code, text) = run(&[], good.clone()).await;
+    assert_eq!(code, Some(1), "{text}");
+    assert!(text.contains("-> put the address"), "{text}");
+    let (code, text) = run(&["--atlas.timeout=never"], good.clone()).await;
+    assert_eq!(code, Some(2), "{text}");
+    let (code, text) = run(&["--output=xml"], good.clone()).await;
+    assert_eq!(code, Some(2), "{text}");
+    let asked = sim.requests().len();
+    let (code, text) = run(&["--offline"], good).await;
+    assert_eq!(code, Some(0), "{text}");
+    assert_eq!(sim.requests().len(), asked, "the network is left alone");
+    let (code, text) = run(&["--offline"], vec![]).await;
+    assert_eq!(code, Some(2), "{text}");
+    assert!(text.contains("MONGODB_ATLAS_CLIENT_ID"), "{text}");
+    sim.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_clock_that_is_off_is_seen() {
+    let sim = common::sim(still(1, 10)).await;
+    for (seconds, grade, words) in [
+        (-3600, Grade::Warning, "behind Atlas'"),
+        (86_400, Grade::Warning, "ahead of Atlas'"),
+        (2, Grade::Ok, "agrees with Atlas'"),
+    ] {
+        let clock = Clock::custom(move || Timestamp::now() + SignedDuration::from_secs(seconds));
+        let findings = found(&[], sim_variables(&sim), clock).await;
+        let finding = one(&findings, Area::Clock, "this machine's");
+        assert_eq!(finding.grade, grade, "{finding:#?}");
+        assert!(finding.finding.contains(words), "{finding:#?}");
+    }
+    sim.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_budget_that_does_not_bear_the_interval_is_told_with_one_that_it_bears() {
+    let config = SimConfig {
+        org_bucket: BucketSize::new(10, 5),
+        ..still(1, 400)
+    };
+    let sim = common::sim(config).await;
+    let org = sim.org_ids().remove(0);
+    let flags = ["--atlas.page-size=10", "--atlas.poll-interval=1m"];
+    let findings = found(&flags, sim_variables(&sim), Clock::system()).await;
+    let finding = one(&findings, Area::Budget, &org);
+    assert_eq!(finding.grade, Grade::Warning, "{finding:#?}");
+    assert!(finding.finding.contains("each 1m"), "{finding:#?}");
+    assert!(
+        finding
+            .action
+            .as_ref()
+            .unwrap()
+            .contains("--atlas.poll-interval to"),
+        "{finding:#?}"
+    );
+    sim.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_waited_for_without_end() {
+    let closed = format!("http://127.0.0.1:{}", free_port());
+    let variables = [
+        ("MONGODB_ATLAS_BASE_URL", closed.as_str()),
+        ("MONGODB_ATLAS_ORG_ID", "0123456789abcdef01234567"),
+        ("MONGODB_ATLAS_ACCESS_TOKEN", "token"),
+    ]
+    .map(|(name, value)| (name.to_owned(), value.to_owned()));
+    let begun = std::time::Instant::now();
+    let findings = found(&[], variables.to_vec(), Clock::system()).await;
+    let finding = one(&findings, Area::Organization, "0123456789abcdef01234567");
+    assert_eq!(finding.grade, Grade::Error);
+    assert!(finding.finding.contains("connection"), "{finding:#?}");
+    assert!(begun.elapsed() < common::PATIENCE);
+}

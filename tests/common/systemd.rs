@@ -1,0 +1,187 @@
+//! A real systemd in namespaces of its own, with the shipped units in it. It shares the network with the
+//! test, and ends with it.
+
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use super::{PATIENCE, Program, run};
+
+/// Where the state directory is inside.
+pub const STATE: &str = "/var/lib/atlas-ai-keys-exporter";
+/// What the unit is called.
+pub const SERVICE: &str = "atlas-ai-keys-exporter.service";
+
+/// A booted systemd.
+pub struct Systemd {
+    /// The first process inside, as the machine counts.
+    init: String,
+    /// The `unshare` that it is the child of.
+    outer: Program,
+    _given: tempfile::TempDir,
+}
+
+impl Systemd {
+    /// Boots with the units of `systemd/` and, for each of `drop_ins`, a file beside the service; with
+    /// the service's environment and, by name, the files of the credential store.
+    pub fn boot(
+        drop_in: &str,
+        environment: &[(String, String)],
+        credentials: &[(&str, String)],
+    ) -> Self {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let given = tempfile::tempdir().unwrap();
+        let units = given.path().join("units");
+        let beside = units.join(format!("{SERVICE}.d"));
+        std::fs::create_dir_all(&beside).unwrap();
+        for unit in [SERVICE, "atlas-ai-keys-exporter.socket"] {
+            std::fs::copy(root.join("systemd").join(unit), units.join(unit)).unwrap();
+        }
+        let place = "[Service]\nExecStart=\nExecStart=/run/given/atlas-ai-keys-exporter\n\
+                     EnvironmentFile=/run/given/environment\n";
+        std::fs::write(beside.join("10-place.conf"), place).unwrap();
+        std::fs::write(beside.join("20-test.conf"), drop_in).unwrap();
+        let lines: Vec<String> = environment
+            .iter()
+            .map(|(name, value)| format!("{name}={value}\n"))
+            .collect();
+        std::fs::write(given.path().join("environment"), lines.concat()).unwrap();
+        let mut command = Command::new("unshare");
+        command
+            .args([
+                "--pid",
+                "--mount",
+                "--uts",
+                "--ipc",
+                "--cgroup",
+                "--fork",
+                "--mount-proc",
+            ])
+            .arg("--kill-child")
+            .arg("bash")
+            .arg(root.join("tests/systemd/boot"))
+            .arg(given.path())
+            .arg(env!("CARGO_BIN_EXE_atlas-ai-keys-exporter"));
+        let outer = Program::start(command);
+        let mut systemd = Self {
+            init: String::new(),
+            outer,
+            _given: given,
+        };
+        systemd.wait_for_init();
+        for (name, secret) in credentials {
+            systemd.write(
+                &format!("/run/credstore/atlas-ai-keys-exporter.{name}"),
+                secret,
+            );
+        }
+        systemd
+    }
+
+    fn wait_for_init(&mut self) {
+        let begun = Instant::now();
+        let parent = self.outer.pid().to_string();
+        loop {
+            if self.init.is_empty() {
+                let mut command = Command::new("pgrep");
+                let (_, output, _) = run(command.args(["-P", &parent]), &[]);
+                output.trim().clone_into(&mut self.init);
+            } else {
+                let (code, output, _) = self.inside(&["systemctl", "is-system-running"]);
+                if code == Some(0) || output.trim() == "degraded" {
+                    return;
+                }
+            }
+            assert!(
+                begun.elapsed() < PATIENCE,
+                "systemd does not boot:\n{}",
+                self.outer.output()
+            );
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    }
+
+    /// Runs a command inside: exit code, standard output and standard error.
+    pub fn inside(&self, command: &[&str]) -> (Option<i32>, String, String) {
+        let mut nsenter = Command::new("timeout");
+        nsenter
+            .args([
+                "30", "nsenter", "-t", &self.init, "-p", "-m", "-u", "-i", "-C",
+            ])
+            .args(command);
+        run(&mut nsenter, &[])
+    }
+
+    /// What a command that must go well writes.
+    pub fn must(&self, command: &[&str]) -> String {
+        let (code, output, error) = self.inside(command);
+        assert_eq!(
+            code,
+            Some(0),
+            "{command:?}: {output}{error}\n{}",
+            self.journal()
+        );
+        output
+    }
+
+    /// `systemctl`, which must go well.
+    pub fn systemctl(&self, arguments: &[&str]) -> String {
+        let mut command = vec!["systemctl"];
+        command.extend(arguments);
+        self.must(&command)
+    }
+
+    /// A property of the service.
+    pub fn property(&self, name: &str) -> String {
+        let output = self.systemctl(&["show", SERVICE, "--value", "--property", name]);
+        output.trim().to_owned()
+    }
+
+    /// Waits until a property of the service is `good`, and hands it out.
+    pub fn wait(&self, name: &str, good: impl Fn(&str) -> bool) -> String {
+        let begun = Instant::now();
+        loop {
+            let value = self.property(name);
+            if good(&value) {
+                return value;
+            }
+            assert!(
+                begun.elapsed() < PATIENCE,
+                "in vain: {name} is {value:?}\n{}",
+                self.journal()
+            );
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    /// What the service has said.
+    pub fn journal(&self) -> String {
+        let (_, output, _) = self.inside(&[
+            "journalctl",
+            "--unit",
+            SERVICE,
+            "--no-pager",
+            "--output=cat",
+        ]);
+        output
+    }
+
+    /// Writes a file inside that only root can read.
+    pub fn write(&self, path: &str, text: &str) {
+        let mut command = Command::new("timeout");
+        command
+            .args(["10", "nsenter", "-t", &self.init, "-m", "sh", "-c"])
+            .args(["umask 077; cat > \"$0\"", path]);
+        let (code, _, error) = run(&mut command, text.as_bytes());
+        assert_eq!(code, Some(0), "{path}: {error}");
+    }
+}
+
+impl Drop for Systemd {
+    fn drop(&mut self) {
+        if !self.init.is_empty() {
+            // the first process of a namespace takes all others with it
+            let _ = Command::new("kill").args(["-9", &self.init]).status();
+        }
+    }
+}
