@@ -3,7 +3,7 @@
 CARGO ?= cargo
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench fuzz prometheus drill rules preview programs
+.PHONY: help demo test lint deny docs deb rpm release bench fuzz prometheus drill rules preview programs
 
 RULES := dashboards/rules/atlas-ai-keys.yml
 
@@ -13,14 +13,35 @@ help: ## this list
 demo: ## the exporter watching a simulated Atlas, on http://127.0.0.1:10064
 	$(CARGO) run --release --locked -- demo
 
-test: programs lint ## installs what the tests need, then runs all of them
+test: programs lint deny ## installs what the tests need, then runs all of them
 	$(CARGO) build --release --locked
-	$(CARGO) test --locked --features real-programs --no-fail-fast
+	RUST_TEST_THREADS=4 $(CARGO) test --locked --features real-programs --no-fail-fast
 	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --locked --no-deps --document-private-items
 
 lint: ## formatting and clippy, warnings as errors
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --locked --all-targets --features real-programs -- -D warnings
+
+deny: ## licences, sources and known faults of the dependencies
+	$(CARGO) deny --locked check bans licenses sources
+	@if timeout 60 $(CARGO) deny fetch db >/dev/null 2>&1; then $(CARGO) deny --locked check advisories; \
+	  else echo 'The database of advisories cannot be reached from here: known faults were not looked for.'; fi
+
+deb: ## the Debian package, in target/debian
+	packages/tools cargo-deb
+	$(CARGO) build --release --locked
+	packages/prepare
+	$(CARGO) deb --no-build --no-strip
+
+rpm: ## the RPM package, in target/generate-rpm
+	packages/tools cargo-generate-rpm
+	$(CARGO) build --release --locked
+	packages/prepare
+	$(CARGO) generate-rpm
+	@! command -v rpm >/dev/null || rpm -qlp target/generate-rpm/*.rpm
+
+release: ## the static binary, both packages, bill of materials and checksums, in target/release-files
+	packages/release
 
 bench: ## what a scrape and a walk cost, each as a ratio in one run
 	$(CARGO) bench --locked --benches

@@ -7,6 +7,7 @@
 //! | `here` | what can be found without a request: configuration, files, addresses |
 //! | `atlas` | what Atlas says: tokens, each organization's access, the clock |
 //! | `budget` | what a round costs, against what Atlas allows |
+//! | `running` | the exporter that runs |
 //! | `advice` | what an error of Atlas means to a person, and what to do |
 
 mod advice;
@@ -14,8 +15,10 @@ mod atlas;
 mod budget;
 mod finding;
 mod here;
+mod running;
 
 pub use finding::{Area, Finding, Grade};
+pub use running::running;
 
 use crate::cli::Args;
 use crate::clock::Clock;

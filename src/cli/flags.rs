@@ -83,6 +83,7 @@ pub const ONCE_FLAGS: &[Flag] = flags! {
 /// The flags of `check`.
 pub const CHECK_FLAGS: &[Flag] = flags! {
     "offline" "" Some("false"), "ATLAS_AI_KEYS_EXPORTER_CHECK_OFFLINE", false, "Check", "Leave the network alone";
+    "running" "" Some("false"), "ATLAS_AI_KEYS_EXPORTER_CHECK_RUNNING", false, "Check", "Ask the exporter that runs with this configuration whether it is healthy, and nothing else: for a container's health check";
     "output" "FORMAT" Some("table"), "ATLAS_AI_KEYS_EXPORTER_CHECK_OUTPUT", false, "Check", "table or json";
 };
 

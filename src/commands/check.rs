@@ -17,16 +17,20 @@ use crate::credentials::Environment;
 use crate::exporter::Connect;
 
 pub(super) async fn run(args: &Args, environment: &Environment) -> Result<(), Failure> {
-    let (output, offline) = config::check_check(args, environment)?;
+    let choice = config::check_check(args, environment)?;
     let connect: Connect = Arc::new(atlas::connect);
     let means = Means {
         clock: Clock::system(),
-        connect: (!offline).then_some(connect),
+        connect: (!choice.offline).then_some(connect),
     };
-    let findings = check::all(args, environment, &means).await;
+    let findings = if choice.running {
+        check::running(args, environment).await
+    } else {
+        check::all(args, environment, &means).await
+    };
     let mut out = io::stdout().lock();
     let colour = io::stdout().is_terminal() && environment.get("NO_COLOR").is_none();
-    let written = if output == Output::Json {
+    let written = if choice.output == Output::Json {
         json(&findings, &mut out)
     } else {
         table(&findings, colour, &mut out)

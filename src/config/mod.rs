@@ -29,7 +29,7 @@ use crate::shard::Shard;
 use crate::web::ListenAddress;
 pub use accounts::Account;
 use checker::Checker;
-pub use of_command::{KeysChoice, Output, check_check, check_keys, check_sim};
+pub use of_command::{CheckChoice, KeysChoice, Output, check_check, check_keys, check_sim};
 use values::{
     base_url, duration, key_labels, page_size, shard, switch, telemetry_path, thresholds, version,
     whole,

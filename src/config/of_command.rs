@@ -93,11 +93,22 @@ fn stored(checker: &mut Checker<'_>) -> Option<(PathBuf, Vec<OrgId>)> {
     Some((dir?, orgs))
 }
 
-/// How `check` writes, and whether it leaves the network alone.
+/// How much `check` looks at, and how it writes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CheckChoice {
+    /// How.
+    pub output: Output,
+    /// Nothing is asked of anybody.
+    pub offline: bool,
+    /// The exporter that runs, and nothing else.
+    pub running: bool,
+}
+
+/// What `check` is asked for.
 ///
 /// # Errors
 /// [`ConfigError`] with every mistake.
-pub fn check_check(args: &Args, environment: &Environment) -> Result<(Output, bool), ConfigError> {
+pub fn check_check(args: &Args, environment: &Environment) -> Result<CheckChoice, ConfigError> {
     let mut checker = Checker::of_flags(args, environment);
     let output = checker.one("output", |text| match text {
         "table" => Ok(Output::Table),
@@ -105,7 +116,14 @@ pub fn check_check(args: &Args, environment: &Environment) -> Result<(Output, bo
         _ => Err("table or json"),
     });
     let offline = checker.one("offline", switch);
-    checker.finish(|| Some((output?, offline?)))
+    let running = checker.one("running", switch);
+    checker.finish(|| {
+        Some(CheckChoice {
+            output: output?,
+            offline: offline?,
+            running: running?,
+        })
+    })
 }
 
 /// How the simulated Atlas begins, and where it listens when it stands alone.

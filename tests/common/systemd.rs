@@ -22,8 +22,8 @@ pub struct Systemd {
 }
 
 impl Systemd {
-    /// Boots with the units of `systemd/` and, for each of `drop_ins`, a file beside the service; with
-    /// the service's environment and, by name, the files of the credential store.
+    /// Boots this machine's programs, with the shipped units, a drop-in for the service, its environment
+    /// and, by name, the files of the credential store.
     pub fn boot(
         drop_in: &str,
         environment: &[(String, String)],
@@ -37,6 +37,8 @@ impl Systemd {
         for unit in [SERVICE, "atlas-ai-keys-exporter.socket"] {
             std::fs::copy(root.join("systemd").join(unit), units.join(unit)).unwrap();
         }
+        let program = given.path().join("atlas-ai-keys-exporter");
+        std::fs::copy(env!("CARGO_BIN_EXE_atlas-ai-keys-exporter"), program).unwrap();
         let place = "[Service]\nExecStart=\nExecStart=/run/given/atlas-ai-keys-exporter\n\
                      EnvironmentFile=/run/given/environment\n";
         std::fs::write(beside.join("10-place.conf"), place).unwrap();
@@ -46,22 +48,29 @@ impl Systemd {
             .map(|(name, value)| format!("{name}={value}\n"))
             .collect();
         std::fs::write(given.path().join("environment"), lines.concat()).unwrap();
+        let systemd = Self::start(given, None);
+        for (name, secret) in credentials {
+            systemd.write(
+                &format!("/run/credstore/atlas-ai-keys-exporter.{name}"),
+                secret,
+            );
+        }
+        systemd
+    }
+
+    /// Boots a copy of a Debian root, with the files of `given` in `/run/given`.
+    pub fn boot_root(root: &Path, given: tempfile::TempDir) -> Self {
+        Self::start(given, Some(root))
+    }
+
+    fn start(given: tempfile::TempDir, root: Option<&Path>) -> Self {
         let mut command = Command::new("unshare");
         command
-            .args([
-                "--pid",
-                "--mount",
-                "--uts",
-                "--ipc",
-                "--cgroup",
-                "--fork",
-                "--mount-proc",
-            ])
-            .arg("--kill-child")
-            .arg("bash")
-            .arg(root.join("tests/systemd/boot"))
+            .args(["--pid", "--mount", "--uts", "--ipc", "--cgroup", "--fork"])
+            .args(["--mount-proc", "--kill-child", "bash"])
+            .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/systemd/boot"))
             .arg(given.path())
-            .arg(env!("CARGO_BIN_EXE_atlas-ai-keys-exporter"));
+            .arg(root.unwrap_or(Path::new("")));
         let outer = Program::start(command);
         let mut systemd = Self {
             init: String::new(),
@@ -69,12 +78,6 @@ impl Systemd {
             _given: given,
         };
         systemd.wait_for_init();
-        for (name, secret) in credentials {
-            systemd.write(
-                &format!("/run/credstore/atlas-ai-keys-exporter.{name}"),
-                secret,
-            );
-        }
         systemd
     }
 
