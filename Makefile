@@ -27,6 +27,10 @@ deny: ## licences, sources and known faults of the dependencies
 	@if timeout 60 $(CARGO) deny fetch db >/dev/null 2>&1; then $(CARGO) deny --locked check advisories; \
 	  else echo 'The database of advisories cannot be reached from here: known faults were not looked for.'; fi
 
+docs: ## docs/metrics.md and the flags in docs/configuration.md, from the sources
+	@touch docs/metrics.md
+	WRITE_DOCS=1 $(CARGO) test --locked --test documents
+
 deb: ## the Debian package, in target/debian
 	packages/tools cargo-deb
 	$(CARGO) build --release --locked

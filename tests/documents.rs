@@ -7,7 +7,13 @@
     missing_docs
 )]
 
+use std::fmt::Write as _;
 use std::path::Path;
+
+use atlas_ai_keys_exporter::cli::{
+    CHECK_FLAGS, FLAGS, Flag, KEYS_FLAGS, ONCE_FLAGS, SIM_FLAGS, SIM_LISTEN,
+};
+use atlas_ai_keys_exporter::metrics::catalogue::{ALL, Family};
 
 fn read(path: &str) -> String {
     std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).unwrap()
@@ -20,7 +26,7 @@ fn quoted(text: &str) -> impl Iterator<Item = &str> {
 
 #[test]
 fn every_row_of_the_failures_names_a_test() {
-    let text = read("docs/failures.md");
+    let text = read("docs/failure-modes.md");
     let rows = text.lines().filter(|line| {
         line.starts_with("| ") && !line.starts_with("| what fails") && !line.starts_with("| ---")
     });
@@ -50,7 +56,8 @@ fn every_flag_and_family_in_the_documents_exists() {
         .collect();
     for document in [
         "README.md",
-        "docs/failures.md",
+        "docs/architecture.md",
+        "docs/failure-modes.md",
         "docs/configuration.md",
         "docs/web.md",
     ] {
@@ -73,4 +80,155 @@ fn every_flag_and_family_in_the_documents_exists() {
             }
         }
     }
+}
+
+/// Writes `text` in the place of a document when `make docs` asks for it; else it must be there already.
+fn current(path: &str, text: &str) {
+    if std::env::var_os("WRITE_DOCS").is_some() {
+        std::fs::write(Path::new(env!("CARGO_MANIFEST_DIR")).join(path), text).unwrap();
+    }
+    assert!(
+        read(path) == text,
+        "{path} is not current: `make docs` writes it"
+    );
+}
+
+fn list(names: &[&str]) -> String {
+    let names: Vec<String> = names.iter().map(|name| format!("`{name}`")).collect();
+    names.join(", ")
+}
+
+const METRICS: &str = "# Metrics
+
+Made from the catalogue (`src/metrics/catalogue.rs`) by `make docs`: what each family means, where its values come from, when
+it has no series, and how many there are. Every value of Atlas is polled: it is as old as
+`time() - atlas_ai_keys_exporter_org_last_success_timestamp_seconds`, and stays when Atlas fails. Ages are computed at the
+scrape. A missing value is a missing series: there is no NaN and no sentinel.
+
+Series in all: some 6 a key (0 with `--metrics.per-key none`), 30 an organization, a few a project, 200 for the exporter
+itself. Single keys carry `org_id`, `project_id` and `api_key_id`; what is to be read is on the info metric
+(`--metrics.key-labels`), and is joined where it is needed:
+
+```promql
+topk(10, mongodbatlas_ai_model_api_key_idle_seconds
+  * on (org_id, project_id, api_key_id) group_left (name) mongodbatlas_ai_model_api_key_info)
+```
+";
+
+#[test]
+fn the_reference_of_the_metrics_is_current() {
+    let mut text = METRICS.to_owned();
+    let (of_exporter, of_atlas): (Vec<&Family>, Vec<&Family>) = ALL
+        .iter()
+        .copied()
+        .partition(|family| family.name.starts_with("atlas_ai_keys_exporter_"));
+    for (title, families) in [
+        ("What Atlas says", of_atlas),
+        ("The exporter itself", of_exporter),
+    ] {
+        write!(text, "\n## {title}\n").unwrap();
+        for family in families {
+            let labels = if family.labels.is_empty() {
+                "no labels".to_owned()
+            } else {
+                format!("labels {}", list(family.labels))
+            };
+            write!(
+                text,
+                "\n### `{}`\n\n{}\n\n- {}, {labels}\n- from {}\n- absent {}\n- series: {}\n\n```promql\n{}\n```\n",
+                family.name,
+                family.help,
+                family.kind.as_str(),
+                family.source,
+                family.absent,
+                family.series,
+                family.query
+            )
+            .unwrap();
+        }
+    }
+    text.push_str(
+        "\n### `process_*`\n\nProcessor time, memory, open files and start of the process, as every Prometheus client has them.\n",
+    );
+    current("docs/metrics.md", &text);
+}
+
+/// What stands between these lines of a document is made.
+const BEGIN: &str = "<!-- made from the flags by `make docs` -->\n";
+const END: &str = "<!-- end of what is made -->\n";
+
+fn flags(text: &mut String, title: &str, flags: &[&Flag], in_file: bool) {
+    write!(
+        text,
+        "\n### {title}\n\n| flag | default | variable{} | |\n",
+        if in_file { " | in the file" } else { "" }
+    )
+    .unwrap();
+    text.push_str(if in_file {
+        "| --- | --- | --- | --- | --- |\n"
+    } else {
+        "| --- | --- | --- | --- |\n"
+    });
+    for flag in flags {
+        let value = if flag.value.is_empty() {
+            String::new()
+        } else {
+            format!(" {}", flag.value)
+        };
+        let default = flag
+            .default
+            .map_or_else(|| "none".to_owned(), |default| format!("`{default}`"));
+        write!(
+            text,
+            "| `--{}{value}` | {default} | `{}` |",
+            flag.name, flag.variable
+        )
+        .unwrap();
+        if in_file {
+            let member = match flag.name {
+                "config.file" => "-".to_owned(),
+                "atlas.org-id" => "`org_ids` of a credential".to_owned(),
+                name => format!("`{}`", member(name)),
+            };
+            write!(text, " {member} |").unwrap();
+        }
+        writeln!(text, " {} |", flag.help.replace('|', "\\|")).unwrap();
+    }
+}
+
+/// The member of the configuration file that says the same as a flag.
+fn member(name: &str) -> String {
+    let (group, rest) = name.split_once('.').unwrap();
+    format!("{group}.{}", rest.replace(['-', '.'], "_"))
+}
+
+#[test]
+fn the_reference_of_the_flags_is_current() {
+    let document = read("docs/configuration.md");
+    let (before, rest) = document.split_once(BEGIN).expect("a place for the flags");
+    let (_, after) = rest.split_once(END).expect("its end");
+    let mut made = String::new();
+    let mut groups: Vec<&str> = Vec::new();
+    for flag in FLAGS {
+        if !groups.contains(&flag.group) {
+            groups.push(flag.group);
+        }
+    }
+    for group in groups {
+        let of_group: Vec<&Flag> = FLAGS.iter().filter(|flag| flag.group == group).collect();
+        flags(&mut made, group, &of_group, true);
+    }
+    for (title, of_command) in [
+        ("`check`", vec![CHECK_FLAGS]),
+        ("`keys`", vec![KEYS_FLAGS]),
+        ("`once`", vec![ONCE_FLAGS]),
+        ("`demo` and `sim`", vec![SIM_FLAGS, SIM_LISTEN]),
+    ] {
+        let all: Vec<&Flag> = of_command.into_iter().flatten().collect();
+        flags(&mut made, title, &all, false);
+    }
+    current(
+        "docs/configuration.md",
+        &format!("{before}{BEGIN}{made}\n{END}{after}"),
+    );
 }

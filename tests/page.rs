@@ -277,7 +277,8 @@ async fn what_it_needs_comes_from_itself_and_nothing_else_does() {
         "/-/page/page.js",
         "/-/page/icon.svg",
         "/-/docs/configuration",
-        "/-/docs/failures",
+        "/-/docs/failure-modes",
+        "/-/docs/metrics",
         "/-/docs/web",
     ] {
         let answer = client

@@ -367,7 +367,8 @@ fn other_expressions() -> Vec<(String, String)> {
         "README.md",
         "docs/configuration.md",
         "docs/web.md",
-        "docs/failures.md",
+        "docs/failure-modes.md",
+        "docs/metrics.md",
     ] {
         for query in read(document).split("```promql\n").skip(1) {
             let query = query.split("```").next().unwrap().replace('\n', " ");

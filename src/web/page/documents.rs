@@ -14,7 +14,8 @@ macro_rules! texts {
     };
 }
 
-const DOCUMENTS: &[(&str, &str)] = texts!("docs": "configuration", "failures", "web");
+const DOCUMENTS: &[(&str, &str)] =
+    texts!("docs": "configuration", "failure-modes", "metrics", "web");
 
 /// One for each alert; a test holds them against the rules.
 const RUNBOOKS: &[(&str, &str)] = texts!(
