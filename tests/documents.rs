@@ -56,13 +56,20 @@ fn every_flag_and_family_in_the_documents_exists() {
         .collect();
     for document in [
         "README.md",
+        "SECURITY.md",
+        "CONTRIBUTING.md",
         "docs/architecture.md",
+        "docs/install.md",
         "docs/failure-modes.md",
         "docs/configuration.md",
         "docs/web.md",
     ] {
         let text = read(document);
         for word in text.split(|c: char| !(c.is_ascii_alphanumeric() || "-_.".contains(c))) {
+            // a neighbour's name
+            if word == "mongodbatlas_exporter" {
+                continue;
+            }
             if word.starts_with("mongodbatlas_") || word.starts_with("atlas_ai_keys_exporter_") {
                 let known = families.iter().any(|family| {
                     *family == word || word.ends_with('_') && family.starts_with(word)
@@ -80,6 +87,47 @@ fn every_flag_and_family_in_the_documents_exists() {
             }
         }
     }
+}
+
+/// Every document that people read.
+const DOCUMENTS: [&str; 13] = [
+    "README.md",
+    "CHANGELOG.md",
+    "CONTRIBUTING.md",
+    "SECURITY.md",
+    "benches/README.md",
+    "dashboards/README.md",
+    "docs/architecture.md",
+    "docs/configuration.md",
+    "docs/failure-modes.md",
+    "docs/install.md",
+    "docs/metrics.md",
+    "docs/web.md",
+    "dashboards/runbooks/AtlasOrgUnreachable.md",
+];
+
+#[test]
+fn every_link_leads_somewhere() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    for document in DOCUMENTS {
+        let folder = root.join(document).parent().unwrap().to_owned();
+        for link in read(document).split("](").skip(1) {
+            let link = link.split([')', '#']).next().unwrap();
+            if link.is_empty() || link.starts_with("http") {
+                continue;
+            }
+            assert!(folder.join(link).exists(), "{document}: {link}");
+        }
+    }
+}
+
+/// Two screens: what it is, two commands, and where to read on.
+#[test]
+fn the_readme_is_short() {
+    let text = read("README.md");
+    assert!(text.lines().count() <= 100);
+    let commands = text.lines().filter(|line| line.starts_with("make "));
+    assert_eq!(commands.count(), 2);
 }
 
 /// Writes `text` in the place of a document when `make docs` asks for it; else it must be there already.
