@@ -78,8 +78,7 @@ fn every_flag_and_family_in_the_documents_exists() {
             }
             let flag = word.strip_prefix("--").filter(|flag| flag.contains('.'));
             if let Some(flag) = flag {
-                let flags = atlas_ai_keys_exporter::cli::FLAGS.iter();
-                let mut all = flags.chain(atlas_ai_keys_exporter::cli::SIM_FLAGS);
+                let mut all = FLAGS.iter().chain(SIM_FLAGS).chain(SIM_LISTEN);
                 assert!(
                     all.any(|known| known.name == flag.trim_end_matches('.')),
                     "{document}: there is no flag --{flag}"
