@@ -315,3 +315,39 @@ async fn nothing_is_waited_for_without_end() {
     assert!(finding.finding.contains("connection"), "{finding:#?}");
     assert!(begun.elapsed() < common::PATIENCE);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_exporter_that_runs_is_asked_for_its_health_and_nothing_else() {
+    let sim = common::sim(still(1, 10)).await;
+    let dir = tempfile::tempdir().unwrap();
+    // the hash of a password that nobody has to know
+    let hash = "$2y$10$QOauhQNbBCuQDKes6eFzPeMqBSjb7Mr5DUmpZ/VcEd00UAV/LDeSi";
+    let users = format!("basic_auth_users: {{me: {hash}}}\n");
+    let web = secret_file(dir.path(), "web.yml", &users);
+    let listen = format!("--web.listen-address=127.0.0.1:{}", free_port());
+    let probe = format!("--web.probe-address=127.0.0.1:{}", free_port());
+    let asks = async |flags: &[&str]| {
+        let flags = [&["check", "--running"], flags].concat();
+        let output = exporter(&flags, sim_variables(&sim)).await;
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        (output.status.code(), text)
+    };
+    let (code, text) = asks(&[&listen]).await;
+    assert_eq!(code, Some(1), "nobody runs: {text}");
+    let flags = [listen.as_str(), &probe, "--web.config.file", &web];
+    let mut program = common::Program::exporter(&flags, &sim_variables(&sim));
+    program.wait_for("walk complete");
+    let asked = sim.requests().len();
+    let (code, text) = asks(&[&listen, &probe]).await;
+    assert_eq!(code, Some(0), "{text}");
+    assert!(text.contains("healthy"), "{text}");
+    let (code, text) = asks(&[&listen, "--web.config.file", &web]).await;
+    assert_eq!(code, Some(1), "{text}");
+    assert!(
+        text.contains("401") && text.contains("--web.probe-address"),
+        "{text}"
+    );
+    assert_eq!(sim.requests().len(), asked, "Atlas is left alone");
+    drop(program);
+    sim.stop().await;
+}

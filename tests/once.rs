@@ -11,7 +11,9 @@ mod common;
 
 use std::process::{Command, Output};
 
-use atlas_ai_keys_exporter::cli::FLAGS;
+use atlas_ai_keys_exporter::cli::{
+    CHECK_FLAGS, FLAGS, KEYS_FLAGS, ONCE_FLAGS, SIM_FLAGS, SIM_LISTEN,
+};
 use atlas_ai_keys_exporter::sim::{BodyForm, Effect, Fault, SimEndpoint, SimHandle};
 use common::{Scrape, shown, sim_variables, still, world};
 
@@ -143,11 +145,15 @@ async fn the_manual_and_the_completions_know_every_flag() {
     let man = exporter(&["man"], Vec::new()).await;
     let man = String::from_utf8(man.stdout).unwrap().replace('\\', "");
     assert!(man.contains(".TH atlas-ai-keys-exporter 1"), "{man}");
+    for command in ["CHECK", "KEYS", "ONCE", "DEMO", "SIM"] {
+        assert!(man.contains(&format!(".SH COMMAND {command}\n")), "{man}");
+    }
     for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
         let script = exporter(&["completions", shell], Vec::new()).await;
         assert_eq!(script.status.code(), Some(0));
         let script = String::from_utf8(script.stdout).unwrap();
-        for flag in FLAGS {
+        let of_commands = [CHECK_FLAGS, KEYS_FLAGS, ONCE_FLAGS, SIM_FLAGS, SIM_LISTEN];
+        for flag in of_commands.into_iter().flatten().chain(FLAGS) {
             assert!(script.contains(flag.name), "{shell}: {}", flag.name);
             assert!(
                 man.contains(&format!("--{}", flag.name)),
