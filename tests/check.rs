@@ -12,7 +12,6 @@ mod common;
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
-use std::process::{Command, Output};
 use std::sync::Arc;
 
 use atlas_ai_keys_exporter::atlas;
@@ -21,19 +20,10 @@ use atlas_ai_keys_exporter::cli::Args;
 use atlas_ai_keys_exporter::clock::Clock;
 use atlas_ai_keys_exporter::credentials::Environment;
 use atlas_ai_keys_exporter::exporter::Connect;
-use atlas_ai_keys_exporter::sim::{BodyForm, BucketSize, Effect, Fault, SimConfig, SimEndpoint};
-use common::{free_port, sim_variables, still};
+use atlas_ai_keys_exporter::sim::{BucketSize, SimConfig, SimEndpoint};
+use common::{free_port, outcome, refusal, sim_variables, still};
 use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
-
-/// Runs the exporter to its end.
-async fn exporter(arguments: &[&str], variables: Vec<(String, String)>) -> Output {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_atlas-ai-keys-exporter"));
-    command.args(arguments).env_clear().envs(variables);
-    tokio::task::spawn_blocking(move || command.output().unwrap())
-        .await
-        .unwrap()
-}
 
 /// The findings of a check in this process.
 async fn found(flags: &[&str], variables: Vec<(String, String)>, clock: Clock) -> Vec<Finding> {
@@ -52,18 +42,6 @@ fn secret_file(dir: &Path, name: &str, text: &str) -> String {
     std::fs::write(&path, text).unwrap();
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
     path.display().to_string()
-}
-
-fn status(endpoint: SimEndpoint, org: &str, status: u16) -> Fault {
-    let effect = Effect::Status {
-        status,
-        retry_after: None,
-        body: BodyForm::default(),
-    };
-    Fault {
-        org: Some(org.to_owned()),
-        ..Fault::new(endpoint, effect)
-    }
 }
 
 /// The only finding about `area` and `subject`.
@@ -96,7 +74,7 @@ async fn when_all_is_well_it_says_so_and_leaves_no_token_behind() {
         "--web.listen-address",
         &listen,
     ];
-    let output = exporter(&flags, variables).await;
+    let output = outcome(&flags, variables).await;
     let error = String::from_utf8_lossy(&output.stderr);
     assert_eq!((output.status.code(), &*error), (Some(0), ""));
     let report: Value = serde_json::from_slice(&output.stdout).unwrap();
@@ -138,8 +116,8 @@ async fn when_all_is_well_it_says_so_and_leaves_no_token_behind() {
 async fn every_trouble_is_found_at_once_with_the_reason_in_words() {
     let sim = common::sim(still(4, 40)).await;
     let orgs = sim.org_ids();
-    sim.add_fault(status(SimEndpoint::AiModelApiKeys, &orgs[1], 403));
-    sim.add_fault(status(SimEndpoint::Groups, &orgs[2], 403));
+    sim.add_fault(refusal(SimEndpoint::AiModelApiKeys, Some(&orgs[1]), 403));
+    sim.add_fault(refusal(SimEndpoint::Groups, Some(&orgs[2]), 403));
     let account = sim.account();
     let dir = tempfile::tempdir().unwrap();
     let wrong = secret_file(dir.path(), "wrong", "mdb_sa_sk_expired");
@@ -235,9 +213,9 @@ async fn exit_codes_tell_the_configuration_from_the_world() {
     let sim = common::sim(still(1, 10)).await;
     let good = sim_variables(&sim);
     let org = sim.org_ids().remove(0);
-    sim.add_fault(status(SimEndpoint::AiModelApiKeys, &org, 403));
+    sim.add_fault(refusal(SimEndpoint::AiModelApiKeys, Some(&org), 403));
     let run = async |flags: &[&str], variables: Vec<(String, String)>| {
-        let output = exporter(&[&["check"], flags].concat(), variables).await;
+        let output = outcome(&[&["check"], flags].concat(), variables).await;
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
         (output.status.code(), text)
     };
@@ -328,7 +306,7 @@ async fn the_exporter_that_runs_is_asked_for_its_health_and_nothing_else() {
     let probe = format!("--web.probe-address=127.0.0.1:{}", free_port());
     let asks = async |flags: &[&str]| {
         let flags = [&["check", "--running"], flags].concat();
-        let output = exporter(&flags, sim_variables(&sim)).await;
+        let output = outcome(&flags, sim_variables(&sim)).await;
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
         (output.status.code(), text)
     };

@@ -12,21 +12,12 @@ mod common;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::Output;
 
-use atlas_ai_keys_exporter::sim::{BodyForm, Effect, Fault, SimEndpoint, SimHandle};
-use common::{Lab, sim_variables, still};
+use atlas_ai_keys_exporter::sim::{SimEndpoint, SimHandle};
+use common::{Lab, outcome, refusal, sim_variables, still};
 use jiff::Timestamp;
 use serde_json::Value;
-
-/// Runs the exporter to its end.
-async fn exporter(arguments: &[&str], variables: Vec<(String, String)>) -> Output {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_atlas-ai-keys-exporter"));
-    command.args(arguments).env_clear().envs(variables);
-    tokio::task::spawn_blocking(move || command.output().unwrap())
-        .await
-        .unwrap()
-}
 
 fn good(output: &Output) -> String {
     let error = String::from_utf8_lossy(&output.stderr);
@@ -36,7 +27,7 @@ fn good(output: &Output) -> String {
 
 async fn json(flags: &[&str], variables: &[(String, String)]) -> Vec<Value> {
     let arguments = [&["keys", "--output=json"], flags].concat();
-    let output = exporter(&arguments, variables.to_vec()).await;
+    let output = outcome(&arguments, variables.to_vec()).await;
     serde_json::from_str(&good(&output)).unwrap()
 }
 
@@ -96,7 +87,7 @@ async fn every_key_is_there_once_and_the_most_idle_first() {
             assert_ne!(row[member].as_str(), Some(""), "{row}");
         }
     }
-    let output = exporter(&["keys", "--output", "csv"], variables.clone()).await;
+    let output = outcome(&["keys", "--output", "csv"], variables.clone()).await;
     let text = good(&output);
     let mut reader = csv::Reader::from_reader(text.as_bytes());
     let column = reader
@@ -114,7 +105,7 @@ async fn every_key_is_there_once_and_the_most_idle_first() {
         .map(|row| row["name"].as_str().unwrap())
         .collect();
     assert_eq!(names, same);
-    let output = exporter(&["keys"], variables).await;
+    let output = outcome(&["keys"], variables).await;
     let text = good(&output);
     assert!(text.starts_with("IDLE"), "{text}");
     assert!(text.contains("600 of 600 keys, as of 20"), "{text}");
@@ -153,11 +144,11 @@ async fn filters_leave_what_was_asked_for() {
             .all(|row| row["project_id"] == one["project_id"])
     );
     assert!(by("project_name").await.len() >= by_id.len());
-    let output = exporter(&["keys", "--project=nobody's"], variables.clone()).await;
+    let output = outcome(&["keys", "--project=nobody's"], variables.clone()).await;
     let text = good(&output);
     assert!(text.starts_with("0 of 500 keys"), "{text}");
     assert!(json(&["--project=nobody's"], &variables).await.is_empty());
-    let output = exporter(
+    let output = outcome(
         &["keys", "--project=nobody's", "--output=csv"],
         variables.clone(),
     )
@@ -169,7 +160,7 @@ async fn filters_leave_what_was_asked_for() {
         "--output=xml",
         "--never-used=perhaps",
     ];
-    let output = exporter(&flags, variables).await;
+    let output = outcome(&flags, variables).await;
     let error = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(2));
     for part in [
@@ -186,16 +177,8 @@ async fn filters_leave_what_was_asked_for() {
 async fn what_fails_is_named_and_the_others_are_shown() {
     let sim = common::sim(still(3, 90)).await;
     let org = sim.org_ids().remove(1);
-    let effect = Effect::Status {
-        status: 403,
-        retry_after: None,
-        body: BodyForm::default(),
-    };
-    sim.add_fault(Fault {
-        org: Some(org.clone()),
-        ..Fault::new(SimEndpoint::AiModelApiKeys, effect)
-    });
-    let output = exporter(&["keys", "--output=json"], sim_variables(&sim)).await;
+    sim.add_fault(refusal(SimEndpoint::AiModelApiKeys, Some(&org), 403));
+    let output = outcome(&["keys", "--output=json"], sim_variables(&sim)).await;
     assert_eq!(output.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&output.stderr).contains(&org));
     let rows: Vec<Value> = serde_json::from_slice(&output.stdout).unwrap();
@@ -247,7 +230,7 @@ async fn from_storage_nothing_is_asked_and_nothing_is_changed() {
     let text = std::fs::read(&damaged).unwrap();
     std::fs::write(&damaged, &text[..text.len() / 2]).unwrap();
     let before = files(dir.path());
-    let output = exporter(&[&["keys", "--output=json"], &flags[..]].concat(), vec![]).await;
+    let output = outcome(&[&["keys", "--output=json"], &flags[..]].concat(), vec![]).await;
     assert_eq!(output.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&output.stderr).contains(&orgs[1]));
     let rows: Vec<Value> = serde_json::from_slice(&output.stdout).unwrap();
@@ -270,7 +253,7 @@ async fn from_storage_nothing_is_asked_and_nothing_is_changed() {
             "24 hexadecimal",
         ),
     ] {
-        let output = exporter(&flags, vec![]).await;
+        let output = outcome(&flags, vec![]).await;
         let error = String::from_utf8_lossy(&output.stderr).into_owned();
         assert_eq!(output.status.code(), Some(2), "{error}");
         assert!(error.contains(words), "{error}");
@@ -287,7 +270,7 @@ async fn a_name_steers_no_terminal() {
         let id = world.keys(&org)[0].id.clone();
         world.rename(&org, &id, "evil\u{1b}[2Jname\r\u{7f}");
     });
-    let output = exporter(&["keys"], sim_variables(&sim)).await;
+    let output = outcome(&["keys"], sim_variables(&sim)).await;
     let text = good(&output);
     assert!(text.contains("evil\u{fffd}[2Jname"), "{text:?}");
     assert!(

@@ -9,34 +9,13 @@
 
 mod common;
 
-use std::process::{Command, Output};
+use std::process::Output;
 
 use atlas_ai_keys_exporter::cli::{
     CHECK_FLAGS, FLAGS, KEYS_FLAGS, ONCE_FLAGS, SIM_FLAGS, SIM_LISTEN,
 };
-use atlas_ai_keys_exporter::sim::{BodyForm, Effect, Fault, SimEndpoint, SimHandle};
-use common::{Scrape, shown, sim_variables, still, world};
-
-/// Runs the exporter to its end.
-async fn exporter(arguments: &[&str], variables: Vec<(String, String)>) -> Output {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_atlas-ai-keys-exporter"));
-    command.args(arguments).env_clear().envs(variables);
-    tokio::task::spawn_blocking(move || command.output().unwrap())
-        .await
-        .unwrap()
-}
-
-fn refused(org: Option<&str>, endpoint: SimEndpoint) -> Fault {
-    let status = Effect::Status {
-        status: 403,
-        retry_after: None,
-        body: BodyForm::default(),
-    };
-    Fault {
-        org: org.map(str::to_owned),
-        ..Fault::new(endpoint, status)
-    }
-}
+use atlas_ai_keys_exporter::sim::{SimEndpoint, SimHandle};
+use common::{Scrape, outcome, refusal, shown, sim_variables, still, world};
 
 fn scrape(output: &Output) -> Scrape {
     Scrape::parse(&String::from_utf8(output.stdout.clone()).unwrap())
@@ -49,7 +28,7 @@ async fn sim(orgs: usize) -> SimHandle {
 #[tokio::test(flavor = "multi_thread")]
 async fn it_writes_what_is_and_ends() {
     let sim = sim(3).await;
-    let output = exporter(&["once"], sim_variables(&sim)).await;
+    let output = outcome(&["once"], sim_variables(&sim)).await;
     let error = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(0), "{error}");
     let scrape = scrape(&output);
@@ -68,8 +47,8 @@ async fn it_writes_what_is_and_ends() {
 async fn it_fails_with_what_is_known() {
     let sim = sim(3).await;
     let org = sim.org_ids()[1].clone();
-    sim.add_fault(refused(Some(&org), SimEndpoint::AiModelApiKeys));
-    let output = exporter(&["once"], sim_variables(&sim)).await;
+    sim.add_fault(refusal(SimEndpoint::AiModelApiKeys, Some(&org), 403));
+    let output = outcome(&["once"], sim_variables(&sim)).await;
     let error = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(1), "{error}");
     assert!(
@@ -87,10 +66,10 @@ async fn it_fails_with_what_is_known() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_cannot_be_listed_is_no_reason_to_wait() {
     let sim = sim(1).await;
-    sim.add_fault(refused(None, SimEndpoint::Orgs));
+    sim.add_fault(refusal(SimEndpoint::Orgs, None, 403));
     let mut variables = sim_variables(&sim);
     variables.retain(|(name, _)| name != "MONGODB_ATLAS_ORG_ID");
-    let output = exporter(&["once", "--atlas.discover-orgs"], variables).await;
+    let output = outcome(&["once", "--atlas.discover-orgs"], variables).await;
     let error = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(1), "{error}");
     assert!(
@@ -107,7 +86,7 @@ async fn a_file_is_put_into_its_place_in_one_step() {
     let path = dir.path().join("keys.prom");
     std::fs::write(&path, "what was before\n").unwrap();
     let flag = format!("--output={}", path.display());
-    let output = exporter(&["once", &flag], sim_variables(&sim)).await;
+    let output = outcome(&["once", &flag], sim_variables(&sim)).await;
     assert_eq!(output.status.code(), Some(0), "{output:?}");
     assert!(output.stdout.is_empty());
     let text = std::fs::read_to_string(&path).unwrap();
@@ -131,7 +110,7 @@ async fn a_file_is_put_into_its_place_in_one_step() {
         "--output={}",
         dir.path().join("nowhere/keys.prom").display()
     );
-    let output = exporter(&["once", &flag], sim_variables(&sim)).await;
+    let output = outcome(&["once", &flag], sim_variables(&sim)).await;
     let error = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(
         output.status.code() == Some(1) && error.contains("--output"),
@@ -142,14 +121,14 @@ async fn a_file_is_put_into_its_place_in_one_step() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_manual_and_the_completions_know_every_flag() {
-    let man = exporter(&["man"], Vec::new()).await;
+    let man = outcome(&["man"], Vec::new()).await;
     let man = String::from_utf8(man.stdout).unwrap().replace('\\', "");
     assert!(man.contains(".TH atlas-ai-keys-exporter 1"), "{man}");
     for command in ["CHECK", "KEYS", "ONCE", "DEMO", "SIM"] {
         assert!(man.contains(&format!(".SH COMMAND {command}\n")), "{man}");
     }
     for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
-        let script = exporter(&["completions", shell], Vec::new()).await;
+        let script = outcome(&["completions", shell], Vec::new()).await;
         assert_eq!(script.status.code(), Some(0));
         let script = String::from_utf8(script.stdout).unwrap();
         let of_commands = [CHECK_FLAGS, KEYS_FLAGS, ONCE_FLAGS, SIM_FLAGS, SIM_LISTEN];
@@ -162,9 +141,9 @@ async fn the_manual_and_the_completions_know_every_flag() {
             );
         }
     }
-    let wrong = exporter(&["completions", "cmd"], Vec::new()).await;
+    let wrong = outcome(&["completions", "cmd"], Vec::new()).await;
     assert_eq!(wrong.status.code(), Some(2));
-    let version = exporter(&["--version"], Vec::new()).await;
+    let version = outcome(&["--version"], Vec::new()).await;
     let version = String::from_utf8(version.stdout).unwrap();
     assert!(
         version.starts_with(&format!(

@@ -15,9 +15,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use atlas_ai_keys_exporter::sim::{BodyForm, Effect, Fault, SimEndpoint, SimHandle};
+use atlas_ai_keys_exporter::sim::{SimEndpoint, SimHandle};
 use common::systemd::{SERVICE, STATE, Systemd};
-use common::{Scrape, free_port, get, run, sim_variables, still};
+use common::{Scrape, free_port, get, refusal, run, sim_variables, still};
 
 /// What the service is told beside its secrets, and where it then listens.
 fn environment(sim: &SimHandle) -> (Vec<(String, String)>, String) {
@@ -41,18 +41,6 @@ async fn scrape(address: &str) -> Scrape {
     let (status, text) = get(&format!("http://{address}/metrics")).await;
     assert_eq!(status, 200);
     Scrape::parse(&text)
-}
-
-fn refused(org: &str) -> Fault {
-    let effect = Effect::Status {
-        status: 403,
-        retry_after: None,
-        body: BodyForm::default(),
-    };
-    Fault {
-        org: Some(org.to_owned()),
-        ..Fault::new(SimEndpoint::AiModelApiKeys, effect)
-    }
 }
 
 #[test]
@@ -138,7 +126,7 @@ async fn it_lives_as_a_service() {
     let journal = systemd.journal();
     assert!(journal.contains("configuration reloaded"), "{journal}");
     // stale organizations are named, with the reason
-    sim.add_fault(refused(&orgs[1]));
+    sim.add_fault(refusal(SimEndpoint::AiModelApiKeys, Some(&orgs[1]), 403));
     systemd.systemctl(&["restart", SERVICE]);
     let (status, _) = get(&format!("http://{address}/-/ready")).await;
     assert_eq!(status, 200, "what was kept is shown at once");
@@ -157,6 +145,19 @@ async fn it_lives_as_a_service() {
     assert!(begun.elapsed() < Duration::from_secs(6));
     assert_eq!(systemd.property("Result"), "success");
     assert_eq!(sim.live_tokens(), 0);
+    // while what was kept is still being read, it is not active
+    let pipe = format!("{STATE}/{}.inventory", orgs[0]);
+    systemd.must(&["rm", &pipe]);
+    systemd.must(&["mkfifo", "-m", "666", &pipe]);
+    systemd.systemctl(&["start", "--no-block", SERVICE]);
+    systemd.wait("MainPID", |pid| pid != "0");
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(systemd.property("ActiveState"), "activating");
+    systemd.must(&["sh", "-c", "echo > \"$0\"", &pipe]);
+    systemd.wait("ActiveState", |state| state == "active");
+    let (status, _) = get(&format!("http://{address}/-/healthy")).await;
+    assert_eq!(status, 200);
+    systemd.systemctl(&["stop", SERVICE]);
     // a configuration that is wrong is no reason to try again and again
     systemd.write("/run/given/environment", "MONGODB_ATLAS_ORG_ID=nonsense\n");
     let (code, _, _) = systemd.inside(&["systemctl", "start", SERVICE]);

@@ -21,7 +21,7 @@ pub mod wire;
 
 use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader, Read as _};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 use std::sync::{Arc, Mutex, Once, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -30,7 +30,9 @@ use atlas_ai_keys_exporter::clock::Clock;
 use atlas_ai_keys_exporter::config::Config;
 use atlas_ai_keys_exporter::credentials::Environment;
 use atlas_ai_keys_exporter::exporter::{Exporter, Load, Surroundings};
-use atlas_ai_keys_exporter::sim::{BucketSize, SimConfig, SimHandle, SimKey};
+use atlas_ai_keys_exporter::sim::{
+    BodyForm, BucketSize, Effect, Fault, SimConfig, SimEndpoint, SimHandle, SimKey,
+};
 use atlas_ai_keys_exporter::web::App;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -551,6 +553,28 @@ impl Drop for Program {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+    }
+}
+
+/// Runs the exporter's binary to its end, in an environment of these variables alone.
+pub async fn outcome(arguments: &[&str], variables: Vec<(String, String)>) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_atlas-ai-keys-exporter"));
+    command.args(arguments).env_clear().envs(variables);
+    tokio::task::spawn_blocking(move || command.output().unwrap())
+        .await
+        .unwrap()
+}
+
+/// An endpoint answers with an error status: for an organization, or for every one.
+pub fn refusal(endpoint: SimEndpoint, org: Option<&str>, status: u16) -> Fault {
+    let effect = Effect::Status {
+        status,
+        retry_after: None,
+        body: BodyForm::default(),
+    };
+    Fault {
+        org: org.map(str::to_owned),
+        ..Fault::new(endpoint, effect)
     }
 }
 
