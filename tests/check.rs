@@ -14,12 +14,11 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::sync::Arc;
 
-use atlas_ai_keys_exporter::atlas;
+use atlas_ai_keys_exporter::atlas::{self, Connect};
 use atlas_ai_keys_exporter::check::{self, Area, Finding, Grade, Means};
 use atlas_ai_keys_exporter::cli::Args;
 use atlas_ai_keys_exporter::clock::Clock;
 use atlas_ai_keys_exporter::credentials::Environment;
-use atlas_ai_keys_exporter::exporter::Connect;
 use atlas_ai_keys_exporter::sim::{BucketSize, SimConfig, SimEndpoint};
 use common::{free_port, outcome, refusal, sim_variables, still};
 use jiff::{SignedDuration, Timestamp};

@@ -672,5 +672,20 @@ async fn systemd_hands_sockets_over() {
         assert_eq!((status, text.as_str()), (200, "Healthy.\n"));
     }
     assert!(Path::new(&format!("/proc/{}", program.pid())).exists());
+    // told nothing of them, it says so
+    let mut command = Command::new("systemd-socket-activate");
+    let port = free_port();
+    command.arg(format!("--listen=127.0.0.1:{port}"));
+    for (name, value) in sim_variables(&sim) {
+        command.arg(format!("--setenv={name}={value}"));
+    }
+    command
+        .arg(env!("CARGO_BIN_EXE_atlas-ai-keys-exporter"))
+        .arg("--web.listen-address=127.0.0.1:0");
+    let mut program = Program::start(command);
+    program.wait_for("Listening on");
+    let connection = std::net::TcpStream::connect(("127.0.0.1", port)).unwrap();
+    program.wait_for("switch --web.systemd-socket on");
+    drop(connection);
     sim.stop().await;
 }

@@ -26,5 +26,5 @@ pub use client::{Client, ClientConfig, Context, Version};
 pub use error::{Endpoint, Error, ErrorCode, Problem, Reason};
 pub use http::connect;
 pub use observer::{Observer, Outcome, Retry, TokenOutcome};
-pub use transport::{Answer, Transport};
+pub use transport::{Answer, Connect, Transport};
 pub use wire::{ApiKey, KeyPage, ListedOrg, Malformed, Members, ModelLimit, Next, Project, When};

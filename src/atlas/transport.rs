@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use reqwest::header::{CONTENT_TYPE, DATE, HeaderMap, RETRY_AFTER};
-use reqwest::{Request, StatusCode};
+use reqwest::{Request, StatusCode, Url};
 use serde::Deserialize;
 use tokio::time::Instant;
 use zeroize::Zeroizing;
@@ -24,6 +24,9 @@ pub trait Transport: Send + Sync {
     /// large or cannot be unpacked.
     fn exchange(&self, request: Request) -> BoxFuture<'_, Result<Answer, Problem>>;
 }
+
+/// Makes the way to the Atlas at a base URL; an error is what the TLS library says.
+pub type Connect = Arc<dyn Fn(&Url) -> Result<Arc<dyn Transport>, String> + Send + Sync>;
 
 /// An answer, whatever its status.
 pub struct Answer {

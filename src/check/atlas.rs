@@ -12,13 +12,12 @@ use super::advice;
 use super::budget::Costs;
 use super::finding::{Area, Finding};
 use crate::atlas::{
-    Budgets, Client, ClientConfig, Context, Endpoint, Error, LaneId, Members, Observer, Outcome,
-    Retry, TokenOutcome,
+    Budgets, Client, ClientConfig, Connect, Context, Endpoint, Error, LaneId, Members, Observer,
+    Outcome, Retry, TokenOutcome,
 };
 use crate::clock::Clock;
 use crate::config::{Account, Config};
 use crate::credentials::Credential;
-use crate::exporter::Connect;
 use crate::ids::OrgId;
 
 /// How long a request that Atlas refuses for want of budget may wait: a person is waiting.

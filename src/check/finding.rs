@@ -93,14 +93,9 @@ pub struct Finding {
 }
 
 impl Finding {
-    fn new(
-        grade: Grade,
-        area: Area,
-        subject: impl Into<String>,
-        finding: impl Into<String>,
-    ) -> Self {
+    pub(super) fn ok(area: Area, subject: impl Into<String>, finding: impl Into<String>) -> Self {
         Self {
-            grade,
+            grade: Grade::Ok,
             area,
             subject: subject.into(),
             finding: finding.into(),
@@ -108,16 +103,15 @@ impl Finding {
         }
     }
 
-    pub(super) fn ok(area: Area, subject: impl Into<String>, finding: impl Into<String>) -> Self {
-        Self::new(Grade::Ok, area, subject, finding)
-    }
-
     pub(super) fn skipped(
         area: Area,
         subject: impl Into<String>,
         finding: impl Into<String>,
     ) -> Self {
-        Self::new(Grade::Skipped, area, subject, finding)
+        Self {
+            grade: Grade::Skipped,
+            ..Self::ok(area, subject, finding)
+        }
     }
 
     pub(super) fn warning(
@@ -127,8 +121,9 @@ impl Finding {
         action: impl Into<String>,
     ) -> Self {
         Self {
+            grade: Grade::Warning,
             action: Some(action.into()),
-            ..Self::new(Grade::Warning, area, subject, finding)
+            ..Self::ok(area, subject, finding)
         }
     }
 
@@ -139,8 +134,8 @@ impl Finding {
         action: impl Into<String>,
     ) -> Self {
         Self {
-            action: Some(action.into()),
-            ..Self::new(Grade::Error, area, subject, finding)
+            grade: Grade::Error,
+            ..Self::warning(area, subject, finding, action)
         }
     }
 }

@@ -20,11 +20,11 @@ mod running;
 pub use finding::{Area, Finding, Grade};
 pub use running::running;
 
+use crate::atlas::Connect;
 use crate::cli::Args;
 use crate::clock::Clock;
 use crate::config;
 use crate::credentials::Environment;
-use crate::exporter::Connect;
 
 /// What a check needs beside the configuration.
 pub struct Means {

@@ -8,13 +8,12 @@ use serde::Serialize;
 
 use super::Failure;
 use super::terminal::{self, plain};
-use crate::atlas;
+use crate::atlas::{self, Connect};
 use crate::check::{self, Finding, Grade, Means};
 use crate::cli::Args;
 use crate::clock::Clock;
 use crate::config::{self, Output};
 use crate::credentials::Environment;
-use crate::exporter::Connect;
 
 pub(super) async fn run(args: &Args, environment: &Environment) -> Result<(), Failure> {
     let choice = config::check_check(args, environment)?;

@@ -17,13 +17,12 @@ mod teller;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use reqwest::Url;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
-use tracing::info;
+use tracing::{info, warn};
 
-use crate::atlas::{self, Transport};
+use crate::atlas::{self, Connect};
 use crate::clock::Clock;
 use crate::config::{Config, ConfigError};
 use crate::inventory::Shelf;
@@ -57,8 +56,6 @@ pub enum StartError {
     Storage(#[from] StorageError),
 }
 
-/// Makes the way to the Atlas at a base URL.
-pub type Connect = Arc<dyn Fn(&Url) -> Result<Arc<dyn Transport>, String> + Send + Sync>;
 /// Makes a configuration anew.
 pub type Load = Arc<dyn Fn() -> Result<Config, ConfigError> + Send + Sync>;
 
@@ -104,6 +101,11 @@ impl Exporter {
     /// [`StartError`] when an address is in use, TLS cannot be set up, or there can be no
     /// directory for state.
     pub async fn start(config: Config, surroundings: Surroundings) -> Result<Self, StartError> {
+        if !config.systemd_socket && web::hands_over() {
+            warn!(
+                "systemd hands sockets over that nobody serves: switch --web.systemd-socket on, or stop the .socket unit"
+            );
+        }
         let mut listeners = Vec::new();
         for address in &config.listen {
             listeners.push(web::bind(address, "--web.listen-address").await?);

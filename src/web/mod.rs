@@ -25,7 +25,7 @@ mod settings;
 
 pub use access::{Access, AccessError, Loaded, SharedAccess};
 pub use address::ListenAddress;
-pub use listen::{BindError, Door, Limits, bind, handed_over, serve};
+pub use listen::{BindError, Door, Limits, bind, handed_over, hands_over, serve};
 pub use page::{Board, Readers, has_words_for};
 pub use routes::{App, probes, router};
 pub use scrapes::Scrapes;

@@ -12,6 +12,30 @@ pub const STATE: &str = "/var/lib/atlas-ai-keys-exporter";
 /// What the unit is called.
 pub const SERVICE: &str = "atlas-ai-keys-exporter.service";
 
+/// A command of root's.
+fn as_root(program: &str) -> Command {
+    if rustix::process::geteuid().is_root() {
+        return Command::new(program);
+    }
+    let mut command = Command::new("sudo");
+    command.args(["--non-interactive", program]);
+    command
+}
+
+/// The first process of the namespaces: what `unshare` has started, below `sudo` or not.
+fn first_inside(outer: &str) -> Option<String> {
+    let mut pid = outer.to_owned();
+    loop {
+        let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).ok()?;
+        if !["sudo", "unshare"].contains(&name.trim()) {
+            return (pid != outer).then_some(pid);
+        }
+        let mut children = Command::new("pgrep");
+        let (_, output, _) = run(children.args(["-P", &pid]), &[]);
+        output.lines().next()?.clone_into(&mut pid);
+    }
+}
+
 /// A booted systemd.
 pub struct Systemd {
     /// The first process inside, as the machine counts.
@@ -64,7 +88,7 @@ impl Systemd {
     }
 
     fn start(given: tempfile::TempDir, root: Option<&Path>) -> Self {
-        let mut command = Command::new("unshare");
+        let mut command = as_root("unshare");
         command
             .args(["--pid", "--mount", "--uts", "--ipc", "--cgroup", "--fork"])
             .args(["--mount-proc", "--kill-child", "bash"])
@@ -83,12 +107,9 @@ impl Systemd {
 
     fn wait_for_init(&mut self) {
         let begun = Instant::now();
-        let parent = self.outer.pid().to_string();
         loop {
             if self.init.is_empty() {
-                let mut command = Command::new("pgrep");
-                let (_, output, _) = run(command.args(["-P", &parent]), &[]);
-                output.trim().clone_into(&mut self.init);
+                self.init = first_inside(&self.outer.pid().to_string()).unwrap_or_default();
             } else {
                 let (code, output, _) = self.inside(&["systemctl", "is-system-running"]);
                 if code == Some(0) || output.trim() == "degraded" {
@@ -106,7 +127,7 @@ impl Systemd {
 
     /// Runs a command inside: exit code, standard output and standard error.
     pub fn inside(&self, command: &[&str]) -> (Option<i32>, String, String) {
-        let mut nsenter = Command::new("timeout");
+        let mut nsenter = as_root("timeout");
         nsenter
             .args([
                 "30", "nsenter", "-t", &self.init, "-p", "-m", "-u", "-i", "-C",
@@ -171,7 +192,7 @@ impl Systemd {
 
     /// Writes a file inside that only root can read.
     pub fn write(&self, path: &str, text: &str) {
-        let mut command = Command::new("timeout");
+        let mut command = as_root("timeout");
         command
             .args(["10", "nsenter", "-t", &self.init, "-m", "sh", "-c"])
             .args(["umask 077; cat > \"$0\"", path]);
@@ -184,7 +205,7 @@ impl Drop for Systemd {
     fn drop(&mut self) {
         if !self.init.is_empty() {
             // the first process of a namespace takes all others with it
-            let _ = Command::new("kill").args(["-9", &self.init]).status();
+            let _ = as_root("kill").args(["-9", &self.init]).status();
         }
     }
 }

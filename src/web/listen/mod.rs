@@ -18,4 +18,4 @@ mod sockets;
 
 pub use limits::Limits;
 pub use serve::{Door, serve};
-pub use sockets::{BindError, bind, handed_over};
+pub use sockets::{BindError, bind, handed_over, hands_over};

@@ -86,6 +86,11 @@ fn open(address: SocketAddr, both: bool) -> io::Result<TcpListener> {
     TcpListener::from_std(socket.into())
 }
 
+/// Whether systemd hands sockets over, wanted or not.
+pub fn hands_over() -> bool {
+    std::env::var_os("LISTEN_FDS").is_some()
+}
+
 /// The sockets that systemd hands over by its `LISTEN_FDS` protocol.
 ///
 /// # Errors

@@ -178,3 +178,37 @@ impl Board {
         });
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_status_names_a_few_and_counts_the_others() {
+        let board = Board::default();
+        assert_eq!(board.status(), "no organization is watched yet");
+        let org = |n: u32| OrgId::parse(&format!("{n:024x}")).expect("an id");
+        for n in 0..9 {
+            board.watched(&org(n));
+        }
+        for n in 0..6 {
+            board.succeeded(&org(n));
+        }
+        let at = Timestamp::UNIX_EPOCH;
+        board.failed(&org(5), "timeout", at);
+        board.failed(&org(6), "forbidden", at);
+        board.restored(&org(7), false);
+        board.listed("research", Some("unauthorized"));
+        let (a, b, c, d) = (org(0), org(1), org(2), org(3));
+        let (five, six, seven, eight) = (org(5), org(6), org(7), org(8));
+        assert_eq!(
+            board.status(),
+            format!(
+                "fresh 5: {a}, {b}, {c}, {d} and 1 more; \
+                 stale 2: {five} (timeout), {seven} (from before the restart); \
+                 nothing to show 2: {six} (forbidden), {eight} (not walked yet); \
+                 organizations not listed 1: credential research (unauthorized)"
+            )
+        );
+    }
+}
