@@ -477,7 +477,10 @@ fn every_name_exists(scrape: &Scrape) {
             // with counters of what has not happened yet, the catalogue has to do
             let exists = exists || catalogue::ALL.iter().any(|family| family.name == metric);
             assert!(exists, "{what}: there is no {metric}: {expression}");
-            used.insert(metric);
+            // the reference has a query for every family, used or not
+            if what != "docs/metrics.md" {
+                used.insert(metric);
+            }
         }
         for label in labels {
             assert!(

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU8;
 
 use futures_util::future::BoxFuture;
-use tokio::sync::{Mutex, mpsc};
+use tokio::sync::{Mutex, Notify, mpsc};
 use tracing::{error, info, warn};
 
 use super::manager::Manager;
@@ -28,6 +28,8 @@ pub struct Control {
     roster: Mutex<Roster>,
     access: Arc<SharedAccess>,
     manager: Manager,
+    /// Told after each reload, when other files may have to be looked at.
+    reloaded: Notify,
 }
 
 /// Makes clients and plans of configurations.
@@ -92,6 +94,7 @@ impl Control {
             }),
             access,
             manager,
+            reloaded: Notify::new(),
         };
         Ok((control, plan))
     }
@@ -119,6 +122,11 @@ impl Control {
             files.map(|path| (path.to_owned(), Purpose::Credential(Arc::clone(name))))
         });
         file.chain(web).chain(credentials).collect()
+    }
+
+    /// Returns after a reload; at once if there was one since it was last asked.
+    pub(super) async fn reloaded(&self) {
+        self.reloaded.notified().await;
     }
 
     /// Told that a file of a credential has changed.
@@ -173,6 +181,7 @@ impl Control {
     }
 
     fn tell_of_reload(&self, roster: &Roster) {
+        self.reloaded.notify_one();
         let now = self.maker.surroundings.clock.now();
         let good = roster.good.0 && roster.good.1;
         self.maker.teller.own.reloaded(good, now);

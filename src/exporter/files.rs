@@ -48,39 +48,51 @@ impl Stamp {
 
 /// Lets `control` know of changes until `shutdown`.
 pub(super) async fn watch(control: Arc<Control>, shutdown: CancellationToken) {
-    let mut seen: BTreeMap<PathBuf, Option<Stamp>> = BTreeMap::new();
+    let mut seen = compare(&control, Stamps::new()).await;
     loop {
         let files = control.files().await;
-        if !files.is_empty() {
-            let (stamps, files) = look(files).await;
-            let changed: BTreeSet<&Purpose> = files
-                .iter()
-                .filter(|(path, _)| {
-                    seen.get(path)
-                        .is_some_and(|before| stamps.get(path) != Some(before))
-                })
-                .map(|(_, purpose)| purpose)
-                .collect();
-            for purpose in changed {
-                match purpose {
-                    // what is wrong with it is told there
-                    Purpose::Configuration => drop(control.reload("the file has changed").await),
-                    Purpose::Access => control.reload_access().await,
-                    Purpose::Credential(name) => control.credential_changed(Arc::clone(name)).await,
-                }
+        let again = async {
+            if files.is_empty() {
+                // only a reload can change that
+                control.reloaded().await;
+            } else {
+                tokio::time::sleep(EVERY).await;
             }
-            seen = stamps;
-        }
+        };
         tokio::select! {
             () = shutdown.cancelled() => return,
-            () = tokio::time::sleep(EVERY) => {}
+            () = again => {}
         }
+        seen = compare(&control, seen).await;
     }
 }
 
+/// Looks at all files, and tells of those that are not as they were `seen`.
+async fn compare(control: &Control, seen: Stamps) -> Stamps {
+    let (stamps, files) = look(control.files().await).await;
+    let changed: BTreeSet<&Purpose> = files
+        .iter()
+        .filter(|(path, _)| {
+            seen.get(path)
+                .is_some_and(|before| stamps.get(path) != Some(before))
+        })
+        .map(|(_, purpose)| purpose)
+        .collect();
+    for purpose in changed {
+        match purpose {
+            // what is wrong with it is told there
+            Purpose::Configuration => drop(control.reload("the file has changed").await),
+            Purpose::Access => control.reload_access().await,
+            Purpose::Credential(name) => control.credential_changed(Arc::clone(name)).await,
+        }
+    }
+    stamps
+}
+
+type Stamps = BTreeMap<PathBuf, Option<Stamp>>;
 type Files = Vec<(PathBuf, Purpose)>;
 
-async fn look(files: Files) -> (BTreeMap<PathBuf, Option<Stamp>>, Files) {
+async fn look(files: Files) -> (Stamps, Files) {
     // a file system can hang
     tokio::task::spawn_blocking(move || {
         let stamps = files
