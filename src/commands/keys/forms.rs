@@ -11,9 +11,13 @@ use super::found::{Found, Row};
 /// Idle for longer than this, a key is shown in yellow; for longer than three times as long, in red.
 const LONG: u64 = 30 * 86_400;
 
-/// A table that fits the terminal, and a line that says what it is.
+/// Rows of one table, whose columns are as wide as these need: with a million of them in one it would
+/// take gigabytes.
+const ROWS: usize = 10_000;
+
+/// Tables that fit the terminal, and a line that says what they are.
 pub(super) fn table(found: &Found<'_>, colour: bool, out: &mut impl Write) -> io::Result<()> {
-    let mut table = terminal::table(&[
+    let head = [
         "IDLE",
         "LAST USED",
         "NAME",
@@ -21,11 +25,13 @@ pub(super) fn table(found: &Found<'_>, colour: bool, out: &mut impl Write) -> io
         "PROJECT",
         "ORGANIZATION",
         "KEY",
-    ]);
-    for row in found.rows() {
-        table.add_row(cells(&row, colour));
-    }
-    if found.len() > 0 {
+    ];
+    let mut rows = found.rows().peekable();
+    while rows.peek().is_some() {
+        let mut table = terminal::table(&head);
+        for row in rows.by_ref().take(ROWS) {
+            table.add_row(cells(&row, colour));
+        }
         terminal::write(&table, out)?;
     }
     let as_of = found
