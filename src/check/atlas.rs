@@ -82,7 +82,10 @@ impl Asking<'_> {
                 return (vec![finding], Vec::new());
             }
         };
-        let (mut findings, mut orgs) = self.listed(&client, account).await;
+        let (mut findings, mut orgs, mut no_token) = match self.listed(&client, account).await {
+            Ok((findings, orgs)) => (findings, orgs, None),
+            Err(error) => (Vec::new(), Vec::new(), Some(error)),
+        };
         let named = account.orgs.iter().cloned();
         orgs.extend(named.filter(|org| self.config.shard.contains(org)));
         orgs.sort();
@@ -96,7 +99,6 @@ impl Asking<'_> {
                 Err(error) => findings.push(warned(org, "rate limits", &error, account)),
             }
         }
-        let mut no_token = None;
         for (org, asked) in orgs.iter().zip(asked) {
             match asked {
                 Ok((found, pages)) => {
@@ -144,10 +146,15 @@ impl Asking<'_> {
         Client::new(config, context)
     }
 
-    /// The organizations that a credential can see, if it is to watch them all.
-    async fn listed(&self, client: &Client, account: &Account) -> (Vec<Finding>, Vec<OrgId>) {
+    /// The organizations that a credential can see, if it is to watch them all. An error is that there
+    /// is no token to ask with.
+    async fn listed(
+        &self,
+        client: &Client,
+        account: &Account,
+    ) -> Result<(Vec<Finding>, Vec<OrgId>), Error> {
         if !account.discover {
-            return (Vec::new(), Vec::new());
+            return Ok((Vec::new(), Vec::new()));
         }
         let subject = format!("all of credential {}", account.name);
         match client.orgs().await {
@@ -164,14 +171,14 @@ impl Asking<'_> {
                 } else {
                     Finding::ok(Area::Organization, subject, what)
                 };
-                (vec![finding], orgs)
+                Ok((vec![finding], orgs))
             }
-            Err(error) if error.endpoint == Endpoint::Token => (Vec::new(), Vec::new()),
+            Err(error) if error.endpoint == Endpoint::Token => Err(error),
             Err(error) => {
                 let (what, action) = advice::on(&error, &account.credential);
                 let what = format!("cannot be listed: {what}");
                 let finding = Finding::error(Area::Organization, subject, what, action);
-                (vec![finding], Vec::new())
+                Ok((vec![finding], Vec::new()))
             }
         }
     }
