@@ -152,7 +152,7 @@ it has no series, and how many there are. Every value of Atlas is polled: it is 
 `time() - atlas_ai_keys_exporter_org_last_success_timestamp_seconds`, and stays when Atlas fails. Ages are computed at the
 scrape. A missing value is a missing series: there is no NaN and no sentinel.
 
-Series in all: some 6 a key (0 with `--metrics.per-key none`), 30 an organization, a few a project, 200 for the exporter
+Series in all: some 6 a key (0 with `--metrics.per-key none`), 40 an organization, 6 a project, 180 for the exporter
 itself. Single keys carry `org_id`, `project_id` and `api_key_id`; what is to be read is on the info metric
 (`--metrics.key-labels`), and is joined where it is needed:
 
