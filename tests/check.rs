@@ -122,6 +122,8 @@ async fn every_trouble_is_found_at_once_with_the_reason_in_words() {
     let wrong = secret_file(dir.path(), "wrong", "mdb_sa_sk_expired");
     let open = secret_file(dir.path(), "open", &account.client_secret);
     std::fs::set_permissions(&open, std::fs::Permissions::from_mode(0o644)).unwrap();
+    // a group may read it
+    std::fs::set_permissions(&wrong, std::fs::Permissions::from_mode(0o640)).unwrap();
     let nobodys = "0123456789abcdef01234567";
     let id = &account.client_id;
     let config = format!(

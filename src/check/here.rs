@@ -117,7 +117,7 @@ fn credential(account: &Account) -> Vec<Finding> {
             area,
             name,
             format!(
-                "{} can be read by other users of this machine (mode {mode:04o})",
+                "{} can be read by every user of this machine (mode {mode:04o})",
                 path.display()
             ),
             format!(
@@ -142,13 +142,14 @@ fn credential(account: &Account) -> Vec<Finding> {
         findings.push(Finding::ok(
             area,
             name,
-            format!("a {kind}; every part can be read, and by nobody else"),
+            format!("a {kind}; every part can be read, and not by everybody"),
         ));
     }
     findings
 }
 
-/// The file of a secret whose mode lets others read it, and that mode.
+/// The file of a secret whose mode lets everybody read it, and that mode. A group may: it is how a secret is
+/// given to a service without being its own.
 #[cfg(unix)]
 fn too_open(source: &Source) -> Option<(&Path, u32)> {
     use std::os::unix::fs::PermissionsExt as _;
@@ -158,7 +159,7 @@ fn too_open(source: &Source) -> Option<(&Path, u32)> {
         Source::Variable { .. } => return None,
     };
     let mode = std::fs::metadata(path).ok()?.permissions().mode() & 0o7777;
-    (mode & 0o044 != 0).then_some((path, mode))
+    (mode & 0o004 != 0).then_some((path, mode))
 }
 
 /// Elsewhere there are no modes.
