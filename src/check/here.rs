@@ -181,7 +181,7 @@ pub(super) async fn storage(dir: Option<&Path>) -> Vec<Finding> {
     };
     let subject = dir.display().to_string();
     let dir = dir.to_owned();
-    let tried = tokio::task::spawn_blocking(move || Storage::open(&dir)?.probe()).await;
+    let tried = tokio::task::spawn_blocking(move || Storage::try_out(&dir)).await;
     match tried {
         Ok(Ok(())) => vec![Finding::ok(area, subject, "it can be written to")],
         Ok(Err(error)) => vec![Finding::error(

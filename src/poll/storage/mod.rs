@@ -114,14 +114,22 @@ impl Storage {
         file::look(&self.details(org), file::read_json).ok()
     }
 
-    /// Tries whether something can be kept.
+    /// Tries whether something could be kept in `dir`, and leaves nothing behind: a directory that was made
+    /// for it would belong to whoever tried, not to the exporter.
     ///
     /// # Errors
-    /// As [`Storage::save`].
-    pub fn probe(&self) -> Result<(), StorageError> {
-        let path = self.dir.join("probe");
-        file::replace(&path, |output| output.write_all(b"probe\n"))?;
-        file::remove(&path)
+    /// As [`Storage::open`] and [`Storage::save`].
+    pub fn try_out(dir: &Path) -> Result<(), StorageError> {
+        let missing: Vec<&Path> = dir.ancestors().take_while(|dir| !dir.exists()).collect();
+        let path = dir.join("probe");
+        let tried = file::make_directory(dir)
+            .and_then(|()| file::replace(&path, |output| output.write_all(b"probe\n")))
+            .and_then(|()| file::remove(&path));
+        for made in missing {
+            // one that could not be made is not there
+            let _ = std::fs::remove_dir(made);
+        }
+        tried
     }
 
     /// The last complete walk of `org`, if there is one to be had. A file that is cut off, foreign
