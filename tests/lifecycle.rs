@@ -48,6 +48,44 @@ async fn it_ends_within_five_seconds_whatever_atlas_does() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn it_ends_within_five_seconds_whatever_a_file_system_does() {
+    let sim = common::sim(still(2, 5)).await;
+    let orgs = sim.org_ids();
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("config.yml");
+    let state = dir.path().join("state");
+    let publish = |orgs: &[String]| {
+        let text = format!("credentials: [{{org_ids: ['{}']}}]\n", orgs.join("', '"));
+        std::fs::write(&file, text).unwrap();
+    };
+    publish(&orgs[..1]);
+    let mut variables = sim_variables(&sim);
+    variables.retain(|(name, _)| name != "MONGODB_ATLAS_ORG_ID");
+    let flags = [
+        "--web.listen-address=127.0.0.1:0".to_owned(),
+        format!("--config.file={}", file.display()),
+        format!("--storage.path={}", state.display()),
+    ];
+    let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
+    let mut program = Program::exporter(&flags, &variables);
+    program.wait_for("walk complete");
+    // what was kept of the second one cannot be read, ever: nobody writes into this pipe
+    let pipe = state.join(format!("{}.inventory", orgs[1]));
+    let made = std::process::Command::new("mkfifo").arg(&pipe).status();
+    assert!(made.unwrap().success());
+    publish(&orgs);
+    program.signal(Signal::HUP);
+    program.wait_for("configuration reloaded");
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    program.signal(Signal::TERM);
+    let (code, output, took) = program.finish();
+    assert_eq!(code, Some(0), "{output}");
+    assert!(output.contains("something hangs"), "{output}");
+    assert!(took < FIVE_SECONDS, "{took:?}: {output}");
+    sim.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_scrape_under_way_is_finished_and_a_stalled_one_does_not_hold_it_up() {
     let sim = common::sim(still(1, 20_000)).await;
     let mut program =

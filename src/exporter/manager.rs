@@ -40,7 +40,7 @@ impl Manager {
         Pulse::new(self.watchdog.map(|patience| patience / TURNS))
     }
 
-    /// A new configuration is being taken up; `None` once that has ended.
+    /// A new configuration is being taken up, or no longer is.
     pub(super) fn reloading(self, yes: bool) {
         if self.listens {
             if yes {

@@ -16,6 +16,7 @@ mod teller;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
@@ -80,6 +81,9 @@ impl Surroundings {
         }
     }
 }
+
+/// How long the end may take, whatever hangs.
+const END_WITHIN: Duration = Duration::from_secs(4);
 
 /// An exporter whose listeners are open; [`Exporter::run`] lets it work.
 pub struct Exporter {
@@ -181,7 +185,7 @@ impl Exporter {
     }
 
     /// Polls and serves until `shutdown`, then lets scrapes that are under way end and gives back
-    /// the access tokens: five seconds at most, whatever Atlas does.
+    /// the access tokens: five seconds at most, whatever Atlas or a file system does.
     pub async fn run(self, shutdown: CancellationToken) {
         let beat = self.pulse.beat("the scheduler");
         let polling = self.scheduler.run(self.commands, beat, shutdown.clone());
@@ -208,8 +212,14 @@ impl Exporter {
             },
         ];
         let serving = web::serve(doors, self.pulse, shutdown.clone());
-        let watching = files::watch(self.control, shutdown);
-        tokio::join!(polling, serving, watching, telling);
-        info!("stopped");
+        let watching = files::watch(self.control, shutdown.clone());
+        let deadline = async {
+            shutdown.cancelled().await;
+            tokio::time::sleep(END_WITHIN).await;
+        };
+        tokio::select! {
+            _ = async { tokio::join!(polling, serving, watching, telling) } => info!("stopped"),
+            () = deadline => warn!("stopped; something hangs, most likely a file system, and was not waited for"),
+        }
     }
 }
