@@ -23,9 +23,11 @@
 //! | [`check`] | everything that can be wrong, found at once |
 //! | [`exporter`], [`commands`] | the rooms put together; what each command does |
 //! | [`sim`] | the simulated Atlas, which shares no code with [`atlas`] |
+//! | [`bounded_file`] | bounded file reads that cannot hang the process |
 //! | [`clock`], [`ids`], [`logging`], [`pulse`] | time, identifiers, logs, whether the loops still go round |
 
 pub mod atlas;
+pub mod bounded_file;
 pub mod check;
 pub mod cli;
 pub mod clock;

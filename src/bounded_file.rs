@@ -1,0 +1,357 @@
+//! Bounded file reads that cannot hang the process.
+//!
+//! Every file an operator names (credentials, configuration, web configuration, certificates) and every state file is
+//! opened here. A path can lead to a named pipe without a writer, to `/dev/zero`, or to a file system that does not
+//! answer, so files are opened without blocking, must be regular files (or, where allowed, pipes), and are read up to
+//! a fixed size. [`off_thread`] moves the work off the threads that serve and gives it a deadline.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
+
+use zeroize::Zeroizing;
+
+/// Time that a file, or the writer of a pipe, gets to deliver.
+pub const READ_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// What a path may lead to, and how much of it is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ReadOptions {
+    /// More bytes than this are an error.
+    pub max_bytes: u64,
+    /// Whether a pipe is accepted, as a shell's process substitution makes one. A pipe can be read only once.
+    pub allow_pipe: bool,
+    /// Whether a symbolic link at the end of the path is followed. State files are never links.
+    pub follow_links: bool,
+}
+
+impl ReadOptions {
+    /// A regular file of at most `max_bytes`, also behind symbolic links.
+    pub const fn regular(max_bytes: u64) -> Self {
+        Self {
+            max_bytes,
+            allow_pipe: false,
+            follow_links: true,
+        }
+    }
+
+    /// Accepts a pipe as well.
+    #[must_use]
+    pub const fn or_pipe(self) -> Self {
+        Self {
+            allow_pipe: true,
+            ..self
+        }
+    }
+
+    /// Refuses a symbolic link at the end of the path.
+    #[must_use]
+    pub const fn without_links(self) -> Self {
+        Self {
+            follow_links: false,
+            ..self
+        }
+    }
+}
+
+/// Reason why a file cannot be read. Holds nothing of its content.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum FileError {
+    /// Nothing has that name.
+    #[error("file not found")]
+    NotFound,
+    /// An error of the operating system.
+    #[error("{0}")]
+    Io(String),
+    /// The path leads to something other than a file with content.
+    #[error("expected a regular file, got {0}")]
+    NotRegular(&'static str),
+    /// More content than the caller accepts.
+    #[error("larger than {max_bytes} bytes")]
+    TooLarge {
+        /// The limit.
+        max_bytes: u64,
+    },
+    /// The file system, or the writer of a pipe, did not deliver in time.
+    #[error("no data within {} seconds", .0.as_secs())]
+    TimedOut(Duration),
+}
+
+impl From<io::Error> for FileError {
+    fn from(error: io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::NotFound => Self::NotFound,
+            _ => Self::Io(error.to_string()),
+        }
+    }
+}
+
+/// A file that was opened without blocking.
+struct Opened {
+    file: File,
+    is_pipe: bool,
+}
+
+/// Opens a regular file without blocking. Its metadata is that of the opened file, whatever the path leads to later.
+///
+/// # Errors
+/// [`FileError`] when it cannot be opened or is no regular file. A link that `options` refuses is
+/// [`FileError::NotRegular`].
+pub fn open(path: &Path, options: ReadOptions) -> Result<File, FileError> {
+    let options = ReadOptions {
+        allow_pipe: false,
+        ..options
+    };
+    open_any(path, options).map(|opened| opened.file)
+}
+
+/// Reads a whole file. The buffer is allocated once, so that a secret leaves no copies behind, and is wiped on drop.
+///
+/// # Errors
+/// [`FileError`] when it cannot be opened, is of the wrong type, is too large, or a pipe delivers nothing within
+/// [`READ_TIMEOUT`].
+pub fn read(path: &Path, options: ReadOptions) -> Result<Zeroizing<Vec<u8>>, FileError> {
+    let Opened { file, is_pipe } = open_any(path, options)?;
+    let limit = options.max_bytes.saturating_add(1);
+    // a pipe and the files of /proc have no length to go by
+    let expected = file.metadata()?.len().saturating_add(1).max(INITIAL_BUFFER);
+    let capacity = if is_pipe { limit } else { expected.min(limit) };
+    let mut content = Zeroizing::new(Vec::with_capacity(usize::try_from(capacity).unwrap_or(0)));
+    if is_pipe {
+        read_pipe(&file, limit, &mut content)?;
+    } else {
+        (&file).take(limit).read_to_end(&mut content)?;
+    }
+    if content.len() as u64 > options.max_bytes {
+        return Err(FileError::TooLarge {
+            max_bytes: options.max_bytes,
+        });
+    }
+    Ok(content)
+}
+
+/// Size of the buffer for a file that does not say how long it is.
+const INITIAL_BUFFER: u64 = 16 << 10;
+
+#[cfg(unix)]
+fn open_any(path: &Path, options: ReadOptions) -> Result<Opened, FileError> {
+    use std::os::unix::fs::{FileTypeExt as _, OpenOptionsExt as _};
+
+    use rustix::fs::OFlags;
+
+    // without a terminal: opening one would make it the controlling terminal of a daemon
+    let mut flags = OFlags::NONBLOCK | OFlags::NOCTTY;
+    if !options.follow_links {
+        flags |= OFlags::NOFOLLOW;
+    }
+    let file = std::fs::OpenOptions::new()
+        .read(true)
+        .custom_flags(i32::try_from(flags.bits()).unwrap_or(0))
+        .open(path)
+        .map_err(|error| match error.raw_os_error() {
+            Some(code) if code == rustix::io::Errno::LOOP.raw_os_error() => {
+                FileError::NotRegular("a symbolic link")
+            }
+            Some(code) if code == rustix::io::Errno::NXIO.raw_os_error() => {
+                FileError::NotRegular("a socket or a device")
+            }
+            _ => error.into(),
+        })?;
+    let file_type = file.metadata()?.file_type();
+    let is_pipe = file_type.is_fifo();
+    if file_type.is_file() || (is_pipe && options.allow_pipe) {
+        return Ok(Opened { file, is_pipe });
+    }
+    Err(FileError::NotRegular(if is_pipe {
+        "a pipe"
+    } else if file_type.is_dir() {
+        "a directory"
+    } else if file_type.is_socket() {
+        "a socket"
+    } else {
+        "a device"
+    }))
+}
+
+#[cfg(not(unix))]
+fn open_any(path: &Path, options: ReadOptions) -> Result<Opened, FileError> {
+    if !options.follow_links && std::fs::symlink_metadata(path)?.is_symlink() {
+        return Err(FileError::NotRegular("a symbolic link"));
+    }
+    let file = File::open(path)?;
+    if !file.metadata()?.is_file() {
+        return Err(FileError::NotRegular("something else"));
+    }
+    Ok(Opened {
+        file,
+        is_pipe: false,
+    })
+}
+
+/// Reads a pipe until its writer closes it, `limit` bytes have come, or [`READ_TIMEOUT`] is over.
+#[cfg(unix)]
+fn read_pipe(mut pipe: &File, limit: u64, content: &mut Vec<u8>) -> Result<(), FileError> {
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+    let started_at = tokio::time::Instant::now();
+    let mut chunk = Zeroizing::new([0_u8; 4096]);
+    while (content.len() as u64) < limit {
+        let remaining = READ_TIMEOUT.saturating_sub(started_at.elapsed());
+        let timeout = Timespec {
+            tv_sec: i64::try_from(remaining.as_secs()).unwrap_or(0),
+            tv_nsec: remaining.subsec_nanos().into(),
+        };
+        let mut ready = [PollFd::new(pipe, PollFlags::IN)];
+        if remaining.is_zero() || poll(&mut ready, Some(&timeout)).map_err(io::Error::from)? == 0 {
+            return Err(FileError::TimedOut(READ_TIMEOUT));
+        }
+        match pipe.read(&mut *chunk) {
+            Ok(0) => return Ok(()),
+            Ok(length) => content.extend_from_slice(chunk.get(..length).unwrap_or_default()),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
+}
+
+#[cfg(not(unix))]
+fn read_pipe(_: &File, _: u64, _: &mut Vec<u8>) -> Result<(), FileError> {
+    Err(FileError::NotRegular("a pipe"))
+}
+
+/// Runs `work`, which reads or looks at `path`, on a thread that may block, and waits at most [`READ_TIMEOUT`] for it.
+///
+/// Only one piece of work for a path is under way at a time: a file system that does not answer costs one thread for
+/// each path, however often the path is tried again.
+///
+/// # Errors
+/// [`FileError::TimedOut`] when the file system does not answer in time; `work` itself may go on.
+pub async fn off_thread<T: Send + 'static>(
+    path: &Path,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, FileError> {
+    let lock = path_lock(path);
+    let run = async {
+        let guard = lock.lock_owned().await;
+        tokio::task::spawn_blocking(move || {
+            let result = work();
+            drop(guard);
+            result
+        })
+        .await
+        .map_err(|error| FileError::Io(error.to_string()))
+    };
+    // longer than a pipe may take, so that the error of the read itself comes first
+    let timeout = READ_TIMEOUT + Duration::from_secs(1);
+    tokio::time::timeout(timeout, run)
+        .await
+        .unwrap_or(Err(FileError::TimedOut(timeout)))
+}
+
+type PathLock = tokio::sync::Mutex<()>;
+
+/// The lock that serializes the work on `path`. A lock exists for as long as somebody holds or awaits it.
+fn path_lock(path: &Path) -> Arc<PathLock> {
+    static LOCKS: Mutex<Option<HashMap<PathBuf, Weak<PathLock>>>> = Mutex::new(None);
+
+    let mut locks = LOCKS.lock().unwrap_or_else(PoisonError::into_inner);
+    let locks = locks.get_or_insert_default();
+    if let Some(lock) = locks.get(path).and_then(Weak::upgrade) {
+        return lock;
+    }
+    locks.retain(|_, lock| lock.strong_count() > 0);
+    let lock = Arc::new(PathLock::default());
+    locks.insert(path.to_owned(), Arc::downgrade(&lock));
+    lock
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    const OPTIONS: ReadOptions = ReadOptions::regular(100);
+
+    fn make_fifo(path: &Path) {
+        rustix::fs::mknodat(
+            rustix::fs::CWD,
+            path,
+            rustix::fs::FileType::Fifo,
+            rustix::fs::Mode::from_raw_mode(0o600),
+            0,
+        )
+        .expect("a named pipe");
+    }
+
+    #[test]
+    fn regular_files_are_read_within_the_limit() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("file");
+        assert_eq!(read(&path, OPTIONS), Err(FileError::NotFound));
+        std::fs::write(&path, [b'x'; 100]).expect("written");
+        assert_eq!(read(&path, OPTIONS).expect("read").len(), 100);
+        std::fs::write(&path, [b'x'; 101]).expect("written");
+        let too_large = FileError::TooLarge { max_bytes: 100 };
+        assert_eq!(read(&path, OPTIONS), Err(too_large.clone()));
+        assert_eq!(
+            read(Path::new("/dev/zero"), OPTIONS),
+            Err(FileError::NotRegular("a device"))
+        );
+        assert_eq!(
+            read(directory.path(), OPTIONS),
+            Err(FileError::NotRegular("a directory"))
+        );
+        let link = directory.path().join("link");
+        symlink("/proc/self/maps", &link).expect("a link");
+        assert_eq!(read(&link, OPTIONS), Err(too_large), "without a length");
+        assert_eq!(
+            read(&link, OPTIONS.without_links()),
+            Err(FileError::NotRegular("a symbolic link"))
+        );
+    }
+
+    #[test]
+    fn pipes_are_read_only_where_they_are_allowed() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("pipe");
+        make_fifo(&path);
+        assert_eq!(read(&path, OPTIONS), Err(FileError::NotRegular("a pipe")));
+        let writer = std::thread::spawn({
+            let path = path.clone();
+            move || std::fs::write(path, "secret")
+        });
+        let content = read(&path, OPTIONS.or_pipe()).expect("read");
+        assert_eq!(&**content, b"secret");
+        writer.join().expect("joined").expect("written");
+    }
+
+    #[test]
+    fn a_pipe_without_a_writer_times_out() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("pipe");
+        make_fifo(&path);
+        let read = read(&path, OPTIONS.or_pipe());
+        assert_eq!(read, Err(FileError::TimedOut(READ_TIMEOUT)));
+    }
+
+    #[tokio::test]
+    async fn work_that_hangs_costs_one_thread_for_a_path() {
+        let (release, held) = std::sync::mpsc::channel::<()>();
+        let path = Path::new("/a/path/that/hangs");
+        let first = off_thread(path, move || held.recv().is_err());
+        let second = off_thread(path, || panic!("the path is still held"));
+        let (first, second) = tokio::join!(first, second);
+        assert!(matches!(first, Err(FileError::TimedOut(_))));
+        assert!(matches!(second, Err::<(), _>(FileError::TimedOut(_))));
+        let other = off_thread(Path::new("/another"), || 7).await;
+        assert_eq!(other, Ok(7));
+        drop(release);
+        assert_eq!(off_thread(path, || 8).await, Ok(8));
+    }
+}
