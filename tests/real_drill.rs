@@ -160,7 +160,7 @@ struct Player {
 impl Player {
     async fn start(number: usize, situation: &Situation, speed: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        std::fs::write(folder.path().join("web.yml"), "").unwrap();
+        std::fs::write(folder.path().join("web.yml"), "{}\n").unwrap();
         let [web, storage] =
             ["web.yml", "state"].map(|name| folder.path().join(name).display().to_string());
         let mut arguments = vec![

@@ -149,12 +149,17 @@ impl Watcher for Teller {
     fn succeeded(&self, inventory: &Inventory, pages: u32, took: Duration) {
         let (org, at) = (inventory.org().as_str(), inventory.read_at());
         self.own.walk_succeeded(org, at, pages, took);
+        let reasons = Reason::ALL.map(Reason::as_str);
+        self.own.set_last_poll_failure(org, &reasons, None);
         self.board.succeeded(inventory.org());
     }
 
     fn failed(&self, org: &OrgId, error: &WalkError, took: Duration) {
         let reason = error.error.problem.reason();
         self.own.walk_failed(org.as_str(), reason.as_str(), took);
+        let reasons = Reason::ALL.map(Reason::as_str);
+        self.own
+            .set_last_poll_failure(org.as_str(), &reasons, Some(reason.as_str()));
         self.board.failed(org, reason.as_str(), self.clock.now());
     }
 

@@ -126,6 +126,10 @@ families! {
         "1 if the last walk of the organization was complete, 0 if it failed or none has ended yet."
         from "the last walk" absent "never for an organization that is watched"
         series "1 an organization" query "atlas_ai_keys_exporter_org_up == 0";
+    ORG_LAST_POLL_FAILED = Gauge "atlas_ai_keys_exporter_org_last_poll_failed" ["org_id", "reason"]
+        "1 for the reason of the last poll of the organization if that poll failed, else 0."
+        from "the last poll" absent "never for an organization that is watched"
+        series "10 an organization" query "atlas_ai_keys_exporter_org_last_poll_failed == 1";
     ORG_LAST_SUCCESS = Gauge "atlas_ai_keys_exporter_org_last_success_timestamp_seconds" ["org_id"]
         "When the last complete walk of the organization ended, in seconds since the Unix epoch: the age of what is shown. Absent before the first."
         from "the last complete walk" absent "before the first complete walk"

@@ -57,6 +57,7 @@ impl Gathered {
 pub struct Own {
     registry: Registry,
     org_up: IntGaugeVec,
+    org_last_poll_failed: IntGaugeVec,
     org_last_success: GaugeVec,
     org_last_attempt: GaugeVec,
     org_poll_interval: GaugeVec,
@@ -111,6 +112,7 @@ impl Own {
         ))?;
         Ok(Self {
             org_up: add(r, &c::ORG_UP, IntGaugeVec::new)?,
+            org_last_poll_failed: add(r, &c::ORG_LAST_POLL_FAILED, IntGaugeVec::new)?,
             org_last_success: add(r, &c::ORG_LAST_SUCCESS, GaugeVec::new)?,
             org_last_attempt: add(r, &c::ORG_LAST_ATTEMPT, GaugeVec::new)?,
             org_poll_interval: add(r, &c::ORG_POLL_INTERVAL, GaugeVec::new)?,
@@ -156,6 +158,7 @@ impl Own {
         self.api_throttled.with_label_values(&[endpoint, org]);
         for reason in reasons {
             self.org_poll_failures.with_label_values(&[org, reason]);
+            self.org_last_poll_failed.with_label_values(&[org, reason]);
         }
         for change in changes {
             self.key_changes.with_label_values(&[org, change]);
@@ -182,6 +185,9 @@ impl Own {
         }
         for reason in reasons {
             let _ = self.org_poll_failures.remove_label_values(&[org, reason]);
+            let _ = self
+                .org_last_poll_failed
+                .remove_label_values(&[org, reason]);
         }
         for change in changes {
             let _ = self.key_changes.remove_label_values(&[org, change]);
@@ -298,6 +304,15 @@ impl Own {
         self.org_poll_failures
             .with_label_values(&[org, reason])
             .inc();
+    }
+
+    /// Sets the state of the last poll: `failed` is the one of `reasons` it failed for, none if it succeeded.
+    pub fn set_last_poll_failure(&self, org: &str, reasons: &[&str], failed: Option<&str>) {
+        for reason in reasons {
+            self.org_last_poll_failed
+                .with_label_values(&[org, reason])
+                .set(i64::from(failed == Some(reason)));
+        }
     }
 
     /// A request to Atlas has ended.
@@ -449,5 +464,33 @@ mod tests {
     #[test]
     fn every_family_of_the_catalogue_can_be_registered() {
         Own::new().expect("the catalogue is sound");
+    }
+
+    #[test]
+    fn the_last_poll_has_failed_for_one_reason_or_none() {
+        let own = Own::new().expect("the catalogue is sound");
+        let reasons = ["forbidden", "timeout"];
+        own.watch_org("o1", "keys", reasons, []);
+        let failed = || -> Vec<String> {
+            let families = own.org_last_poll_failed.collect();
+            let metrics = families.iter().flat_map(MetricFamily::get_metric);
+            let failed = metrics.filter(|metric| metric.get_gauge().get_value() == 1.0);
+            failed
+                .map(|metric| metric.get_label()[1].value().to_owned())
+                .collect()
+        };
+        assert!(failed().is_empty(), "before the first poll");
+        for reason in reasons {
+            own.set_last_poll_failure("o1", &reasons, Some(reason));
+            assert_eq!(failed(), [reason]);
+        }
+        own.set_last_poll_failure("o1", &reasons, None);
+        assert!(failed().is_empty());
+        own.forget_org("o1", &[], &reasons, &[]);
+        assert!(
+            own.org_last_poll_failed.collect()[0]
+                .get_metric()
+                .is_empty()
+        );
     }
 }
