@@ -3,7 +3,7 @@
 CARGO ?= cargo
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint deny docs deb rpm release bench fuzz prometheus drill rules preview programs
+.PHONY: help demo test lint deny docs deb rpm release bench memory fuzz prometheus drill rules preview programs
 
 RULES := dashboards/rules/atlas-ai-keys.yml
 
@@ -13,8 +13,9 @@ help: ## this list
 demo: ## the exporter watching a simulated Atlas, on http://127.0.0.1:10064
 	$(CARGO) run --release --locked -- demo
 
-test: programs lint deny ## installs what the tests need, then runs all of them
-	$(CARGO) build --release --locked
+# programs that stand behind one of the same name that does not work
+test: export PATH := $(CURDIR)/target/programs:$(PATH)
+test: programs lint ## installs what the tests need, then runs all of them
 	RUST_TEST_THREADS=4 $(CARGO) test --locked --features real-programs --no-fail-fast
 	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --locked --no-deps --document-private-items
 
@@ -22,7 +23,8 @@ lint: ## formatting and clippy, warnings as errors
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --locked --all-targets --features real-programs -- -D warnings
 
-deny: ## licences, sources and known faults of the dependencies
+deny: ## licences, sources and known faults of the dependencies (`make release` asks for it)
+	packages/tools cargo-deny
 	$(CARGO) deny --locked check bans licenses sources
 	@if timeout 60 $(CARGO) deny fetch db >/dev/null 2>&1; then $(CARGO) deny --locked check advisories; \
 	  else echo 'The database of advisories cannot be reached from here: known faults were not looked for.'; fi
@@ -32,10 +34,8 @@ docs: ## docs/metrics.md and the flags in docs/configuration.md, from the source
 	WRITE_DOCS=1 $(CARGO) test --locked --test documents
 
 deb: ## the Debian package, in target/debian
-	packages/tools cargo-deb
 	$(CARGO) build --release --locked
-	packages/prepare
-	$(CARGO) deb --no-build --no-strip
+	packages/deb target/release/atlas-ai-keys-exporter target/debian
 
 rpm: ## the RPM package, in target/generate-rpm
 	packages/tools cargo-generate-rpm
@@ -49,6 +49,9 @@ release: ## the static binary, both packages, bill of materials and checksums, i
 
 bench: ## what a scrape and a walk cost, each as a ratio in one run
 	$(CARGO) bench --locked --benches
+
+memory: ## whether 1,200 keys still fit into 16 MiB (release build)
+	$(CARGO) test --release --locked --features real-programs --test real_memory -- --ignored
 
 fuzz: ## looks for bad inputs, a minute each (needs cargo-fuzz and a nightly compiler)
 	@cd fuzz && for target in configuration request; do \

@@ -1,4 +1,4 @@
-//! What the release binary takes of a machine's memory. `make test` builds it.
+//! Memory of the release binary. `make memory` runs this, and so does `make release`.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -9,7 +9,6 @@
 
 mod common;
 
-use std::path::Path;
 use std::process::Command;
 
 use atlas_ai_keys_exporter::sim::SimConfig;
@@ -28,21 +27,11 @@ fn resident(pid: u32, member: &str) -> u64 {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "a bound of the release binary, which takes minutes to build; `make memory` runs it"]
 async fn twelve_hundred_keys_fit_into_sixteen_mebibytes() {
-    // the release binary lies beside the one that tests are built with
-    let debug = Path::new(env!("CARGO_BIN_EXE_atlas-ai-keys-exporter"));
-    let release = debug
-        .parent()
-        .and_then(Path::parent)
-        .unwrap()
-        .join("release")
-        .join(debug.file_name().unwrap());
-    assert!(
-        release.exists(),
-        "`cargo build --release` first, as `make test` does"
-    );
+    assert!(!cfg!(debug_assertions), "only with --release");
     let sim = common::sim(SimConfig::default()).await;
-    let mut command = Command::new(release);
+    let mut command = Command::new(env!("CARGO_BIN_EXE_atlas-ai-keys-exporter"));
     command
         .args([
             "--web.listen-address=127.0.0.1:0",
