@@ -93,7 +93,7 @@ async fn the_debian_package_is_installed_started_upgraded_removed_and_purged() {
     let conffiles = systemd.must(&["cat", "/var/lib/dpkg/info/atlas-ai-keys-exporter.conffiles"]);
     assert_eq!(
         conffiles,
-        "/etc/default/atlas-ai-keys-exporter\n/etc/atlas-ai-keys-exporter/config.yml\n"
+        "/etc/atlas-ai-keys-exporter/config.yml\n/etc/default/atlas-ai-keys-exporter\n"
     );
     // told what to watch, tried and started
     let address = format!("127.0.0.1:{}", free_port());
