@@ -9,25 +9,29 @@
 
 mod common;
 
+use std::time::Duration;
+
 use atlas_ai_keys_exporter::sim::{BucketSize, Effect, Fault, SimConfig, SimEndpoint};
-use common::{Lab, still};
+use common::simulated::{Simulated, simulated_atlas};
+use common::still;
 
 async fn requests(fault: Option<Effect>) -> usize {
     let config = SimConfig {
         org_bucket: BucketSize::new(10_000, 10_000),
         ..still(1, 100_000)
     };
-    let sim = common::sim(config).await;
+    let sim = simulated_atlas(&config);
     if let Some(effect) = fault {
         sim.add_fault(Fault::new(SimEndpoint::AiModelApiKeys, effect));
     }
-    let variables = common::sim_variables(&sim);
-    let lab = Lab::watching(sim, variables, &[]).await;
-    let scrape = lab.walked().await;
+    let exporter = Simulated::watching(&sim, &[]).await;
+    while exporter.ready().0 != 200 {
+        exporter.pass(Duration::from_millis(100)).await;
+    }
+    let scrape = exporter.scrape();
     assert_eq!(scrape.sum("mongodbatlas_ai_model_api_keys"), 100_000.0);
-    let sim = lab.stop().await;
+    exporter.stop().await;
     let requests = sim.requests();
-    sim.stop().await;
     assert_eq!(
         requests
             .iter()
@@ -41,12 +45,12 @@ async fn requests(fault: Option<Effect>) -> usize {
         .count()
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test(start_paused = true)]
 async fn a_hundred_thousand_keys_cost_two_hundred_requests() {
     assert_eq!(requests(None).await, 200, "the last page has no next link");
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test(start_paused = true)]
 async fn without_links_they_cost_one_more() {
     assert_eq!(
         requests(Some(Effect::NoLinks)).await,
