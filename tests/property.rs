@@ -15,8 +15,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use atlas_ai_keys_exporter::atlas::{
-    Client, ClientConfig, Context, Endpoint, Members, Observer, Outcome, Retry, TokenOutcome,
-    Version,
+    Client, ClientConfig, Context, Endpoint, Members, Observer, Outcome, Retry, Route,
+    TokenOutcome, Version,
 };
 use atlas_ai_keys_exporter::clock::Clock;
 use atlas_ai_keys_exporter::credentials::{self, Environment};
@@ -115,6 +115,7 @@ fn client(sim: &Arc<SimHandle>, clock: Clock) -> Client {
         name: "default".into(),
         credential: credentials::find(&environment).unwrap(),
         base_url: reqwest::Url::parse(&format!("{}/", sim.base_url())).unwrap(),
+        route: Route::Direct,
         version: Version::Date("2025-03-12".into()),
         timeout: Duration::from_secs(10),
         patience: Duration::ZERO,

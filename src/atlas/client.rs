@@ -15,6 +15,7 @@ use super::auth::{Auth, TokenStore};
 use super::budget::{Budgets, EndpointSet, LaneId, Ticket};
 use super::error::{Endpoint, Error, Problem};
 use super::observer::{Observer, Retry};
+use super::proxy::Route;
 use super::transport::{Answer, Line, Transport};
 use super::wire::{self, ApiKey, KeyPage, ListedOrg, Members, ModelLimit, Project};
 use crate::clock::Clock;
@@ -48,6 +49,8 @@ pub struct ClientConfig {
     pub credential: Credential,
     /// Atlas' address, ending in a slash.
     pub base_url: Url,
+    /// How requests reach it.
+    pub route: Route,
     /// The version of the API to ask for.
     pub version: Version,
     /// What one request may take, connect to last byte.

@@ -234,8 +234,13 @@ pub enum Problem {
         retry_after: Option<Duration>,
     },
     /// No whole answer in time.
-    #[error("no whole answer within {}; check the network, or raise --atlas.timeout", humantime::format_duration(*.0))]
-    Timeout(Duration),
+    #[error("no complete response within {}{}; check the network, or raise --atlas.timeout", humantime::format_duration(*limit), via(proxy.as_deref()))]
+    Timeout {
+        /// `--atlas.timeout`.
+        limit: Duration,
+        /// The proxy that the request went through, if any.
+        proxy: Option<String>,
+    },
     /// No connection, or one that broke.
     #[error("the connection failed: {0}")]
     Connection(String),
@@ -261,6 +266,11 @@ fn wait(retry_after: Option<Duration>) -> String {
     })
 }
 
+/// Names the proxy in an error; without its password, as [`super::Proxy`] is shown.
+pub(super) fn via(proxy: Option<&str>) -> String {
+    proxy.map_or_else(String::new, |proxy| format!(" (via proxy {proxy})"))
+}
+
 impl Problem {
     /// What it is counted under.
     pub fn reason(&self) -> Reason {
@@ -270,7 +280,7 @@ impl Problem {
             Self::NotFound(_) => Reason::NotFound,
             Self::RateLimited { .. } => Reason::RateLimited,
             Self::Server { .. } => Reason::ServerError,
-            Self::Timeout(_) => Reason::Timeout,
+            Self::Timeout { .. } => Reason::Timeout,
             Self::Connection(_) => Reason::Connection,
             Self::Tls(_) => Reason::Tls,
             Self::Invalid(_) => Reason::InvalidResponse,

@@ -3,28 +3,39 @@
 use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
-use reqwest::{Request, Url, redirect};
+use reqwest::{Request, redirect};
 use zeroize::Zeroizing;
 
-use super::error::Problem;
+use super::client::ClientConfig;
+use super::error::{Problem, via};
+use super::proxy::Proxy;
 use super::transport::{Answer, Transport};
 
-/// A way to `base` over HTTP, with TLS where its scheme asks for it.
+/// A way to Atlas over HTTP, with TLS where the scheme of the base URL asks for it.
 ///
 /// # Errors
 /// What the TLS library says when it cannot be set up, most likely for want of system roots.
-pub fn connect(base: &Url) -> Result<Arc<dyn Transport>, String> {
-    Http::new(base).map(|http| Arc::new(http) as Arc<dyn Transport>)
+pub fn connect(config: &ClientConfig) -> Result<Arc<dyn Transport>, String> {
+    Http::new(config.route.proxy()).map(|http| Arc::new(http) as Arc<dyn Transport>)
 }
+
+/// Headers of a response over HTTP/1. hyper's own limit of 100 is less than what some proxies and gateways send.
+const MAX_HEADERS: usize = 1000;
+/// Bytes of all headers of a response over HTTP/2; hyper's own limit is 16 KiB. Over HTTP/1 it is some 400 KiB.
+const MAX_HEADER_BYTES: u32 = 256 << 10;
 
 /// Most bytes of an answer that are taken in, unpacked. A page of 500 keys has some 300 kB.
 const MAX_BODY: usize = 64 << 20;
 
 /// Atlas over HTTPS. Connections are kept and reused between walks.
-struct Http(reqwest::Client);
+struct Http {
+    client: reqwest::Client,
+    /// The proxy in force, as it is shown in errors.
+    proxy: Option<String>,
+}
 
 impl Http {
-    fn new(base: &Url) -> Result<Self, String> {
+    fn new(proxy: Option<&Proxy>) -> Result<Self, String> {
         // one provider for the whole process; a second call finds it set, which is what is wanted
         let _ = rustls::crypto::ring::default_provider().install_default();
         let mut builder = reqwest::Client::builder()
@@ -35,21 +46,27 @@ impl Http {
             .redirect(redirect::Policy::none())
             .pool_max_idle_per_host(4)
             .tcp_nodelay(true)
-            .referer(false);
-        if base.scheme() == "http" {
-            // plain text is for loopback only: no proxy may see it
-            builder = builder.no_proxy();
+            .referer(false)
+            .http1_max_headers(MAX_HEADERS)
+            .http2_max_header_list_size(MAX_HEADER_BYTES)
+            // The variables are read in `proxy`: reqwest ignores a value that it cannot parse.
+            .no_proxy();
+        if let Some(proxy) = proxy {
+            builder = builder.proxy(proxy.to_reqwest()?);
         }
-        builder.build().map(Self).map_err(|error| chain(&error))
+        Ok(Self {
+            client: builder.build().map_err(|error| root_cause(&error))?,
+            proxy: proxy.map(ToString::to_string),
+        })
     }
 
     async fn read(&self, request: Request) -> Result<Answer, Problem> {
-        let mut response = self.0.execute(request).await.map_err(problem)?;
+        let mut response = self.client.execute(request).await.map_err(|error| self.problem(error))?;
         let announced = response
             .content_length()
             .and_then(|length| usize::try_from(length).ok());
         let mut body = Zeroizing::new(Vec::with_capacity(announced.unwrap_or(0).min(MAX_BODY)));
-        while let Some(chunk) = response.chunk().await.map_err(problem)? {
+        while let Some(chunk) = response.chunk().await.map_err(|error| self.problem(error))? {
             if body.len() + chunk.len() > MAX_BODY {
                 return Err(Problem::Invalid("it is larger than 64 MiB".to_owned()));
             }
@@ -61,28 +78,34 @@ impl Http {
             body,
         })
     }
+
+    fn problem(&self, error: reqwest::Error) -> Problem {
+        // the address is known, and a query could hold what does not belong into a log
+        let error = error.without_url();
+        if error.is_decode() && !is_tls(&error) && !is_cut_off(&error) {
+            return Problem::Invalid(format!("its body cannot be read: {}", root_cause(&error)));
+        }
+        let cause = root_cause(&error) + &via(self.proxy.as_deref());
+        if is_tls(&error) {
+            Problem::Tls(cause)
+        } else {
+            Problem::Connection(cause)
+        }
+    }
 }
 
 impl Transport for Http {
     fn exchange(&self, request: Request) -> BoxFuture<'_, Result<Answer, Problem>> {
         Box::pin(self.read(request))
     }
+
+    fn proxy(&self) -> Option<&str> {
+        self.proxy.as_deref()
+    }
 }
 
-fn problem(error: reqwest::Error) -> Problem {
-    // the address is known, and a query could hold what does not belong into a log
-    let error = error.without_url();
-    if is_tls(&error) {
-        return Problem::Tls(chain(&error));
-    }
-    if error.is_decode() && !is_cut_off(&error) {
-        return Problem::Invalid(format!("its body cannot be read: {}", chain(&error)));
-    }
-    Problem::Connection(chain(&error))
-}
-
-/// The last cause of an error, which is the one that says something.
-fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+/// Returns the root cause's message.
+fn root_cause(error: &(dyn std::error::Error + 'static)) -> String {
     causes(error)
         .last()
         .map_or_else(String::new, ToString::to_string)

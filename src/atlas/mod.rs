@@ -7,6 +7,7 @@
 //! | `auth` | access tokens and Digest |
 //! | `budget` | how many requests Atlas' token buckets bear, learnt as they are sent |
 //! | `transport`, `http` | how a request gets to Atlas, and the bounds on what is taken in |
+//! | `proxy` | the HTTP proxy that environment variables name |
 //! | `wire` | the answers as they come over the wire |
 //! | `error` | problems and the reasons they are counted under |
 //! | `observer` | what others are told of the requests |
@@ -17,6 +18,7 @@ mod client;
 mod error;
 mod http;
 mod observer;
+mod proxy;
 mod transport;
 mod wire;
 
@@ -26,5 +28,6 @@ pub use client::{Client, ClientConfig, Context, Version};
 pub use error::{Endpoint, Error, ErrorCode, Problem, Reason};
 pub use http::connect;
 pub use observer::{Observer, Outcome, Retry, TokenOutcome};
+pub use proxy::{Proxy, ProxyError, Route};
 pub use transport::{Answer, Connect, Transport};
 pub use wire::{ApiKey, KeyPage, ListedOrg, Malformed, Members, ModelLimit, Next, Project, When};

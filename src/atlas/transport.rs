@@ -5,12 +5,13 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use reqwest::header::{CONTENT_TYPE, DATE, HeaderMap, RETRY_AFTER};
-use reqwest::{Request, StatusCode, Url};
+use reqwest::{Request, StatusCode};
 use serde::Deserialize;
 use tokio::time::Instant;
 use zeroize::Zeroizing;
 
 use super::budget::BucketSize;
+use super::client::ClientConfig;
 use super::error::{Endpoint, Error, ErrorCode, Problem};
 use super::observer::{Observer, Outcome};
 
@@ -23,10 +24,15 @@ pub trait Transport: Send + Sync {
     /// [`Problem::Connection`], [`Problem::Tls`], or [`Problem::Invalid`] for a body that is too
     /// large or cannot be unpacked.
     fn exchange(&self, request: Request) -> BoxFuture<'_, Result<Answer, Problem>>;
+
+    /// The proxy that requests go through, without its password.
+    fn proxy(&self) -> Option<&str> {
+        None
+    }
 }
 
-/// Makes the way to the Atlas at a base URL; an error is what the TLS library says.
-pub type Connect = Arc<dyn Fn(&Url) -> Result<Arc<dyn Transport>, String> + Send + Sync>;
+/// Makes the transport of a client; an error is what the TLS library says.
+pub type Connect = Arc<dyn Fn(&ClientConfig) -> Result<Arc<dyn Transport>, String> + Send + Sync>;
 
 /// An answer, whatever its status.
 pub struct Answer {
@@ -62,12 +68,17 @@ impl Line {
     /// Sends `request` and reads its whole answer.
     ///
     /// # Errors
-    /// What the transport says, or [`Problem::Timeout`].
+    /// What the transport says, or a [`Problem::Timeout`].
     pub(super) async fn send(&self, endpoint: Endpoint, request: Request) -> Result<Answer, Error> {
         let begun = Instant::now();
         let answer = tokio::time::timeout(self.timeout, self.transport.exchange(request))
             .await
-            .unwrap_or(Err(Problem::Timeout(self.timeout)));
+            .unwrap_or_else(|_| {
+                Err(Problem::Timeout {
+                    limit: self.timeout,
+                    proxy: self.transport.proxy().map(str::to_owned),
+                })
+            });
         let outcome = match &answer {
             Ok(answer) => Outcome::Status(answer.status.as_u16()),
             Err(problem) => Outcome::Failed(problem.reason()),

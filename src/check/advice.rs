@@ -35,7 +35,7 @@ pub(super) fn on(error: &Error, credential: &Credential) -> (String, String) {
             error.problem.to_string(),
             "nothing here: check again later, and see Atlas' status page",
         ),
-        Problem::Timeout(_) => (
+        Problem::Timeout { .. } => (
             error.problem.to_string(),
             "see that this machine reaches --atlas.base-url: name resolution, proxy, firewall",
         ),

@@ -131,12 +131,13 @@ impl Asking<'_> {
             name: Arc::clone(&account.name),
             credential: account.credential.clone(),
             base_url: self.config.base_url.clone(),
+            route: self.config.route.clone(),
             version: self.config.version.clone(),
             timeout: self.config.timeout,
             patience: PATIENCE,
         };
         let context = Context {
-            transport: (self.connect)(&config.base_url)?,
+            transport: (self.connect)(&config)?,
             budgets: Arc::clone(&self.budgets),
             // the one of a running exporter is its own
             tokens: None,

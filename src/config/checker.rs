@@ -2,9 +2,12 @@
 
 use std::path::PathBuf;
 
+use reqwest::Url;
+
 use super::ConfigError;
 use super::file::ConfigFile;
 use super::values::listen_address;
+use crate::atlas::Route;
 use crate::cli::{Args, Command, FLAGS, Flag, Origin};
 use crate::credentials::Environment;
 use crate::logging::{LogFormat, LogLevel};
@@ -61,6 +64,14 @@ impl<'a> Checker<'a> {
         self.path("storage.path").0.or_else(|| {
             let directories = self.environment.get("STATE_DIRECTORY")?;
             directories.split(':').next().map(PathBuf::from)
+        })
+    }
+
+    /// How requests reach `base`; directly where the variable for the proxy is wrong.
+    pub(super) fn route(&mut self, base: &Url) -> Route {
+        Route::from_environment(self.environment, base).unwrap_or_else(|error| {
+            self.mistakes.push(error.to_string());
+            Route::Direct
         })
     }
 

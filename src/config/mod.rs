@@ -20,7 +20,7 @@ use std::time::Duration;
 
 use reqwest::Url;
 
-use crate::atlas::Version;
+use crate::atlas::{Route, Version};
 use crate::cli::{Args, Origin};
 use crate::credentials::Environment;
 use crate::logging::{LogFormat, LogLevel};
@@ -42,6 +42,8 @@ pub struct Config {
     pub accounts: Vec<Account>,
     /// Atlas' address, ending in a slash.
     pub base_url: Url,
+    /// How requests reach it: directly, or through the proxy that environment variables name.
+    pub route: Route,
     /// The API's version.
     pub version: Version,
     /// How often each organization is walked.
@@ -108,6 +110,10 @@ impl Config {
         let accounts = accounts::check(checker);
         let log = checker.logging();
         let base_url = checker.one("atlas.base-url", base_url);
+        let route = base_url
+            .as_ref()
+            .map(|base| checker.route(base))
+            .unwrap_or_default();
         let version = checker.one("atlas.api-version", version);
         let poll_interval = checker.one("atlas.poll-interval", |text| {
             duration(text, Duration::from_secs(1), WEEK)
@@ -147,6 +153,7 @@ impl Config {
         Some(Self {
             accounts,
             base_url: base_url?,
+            route,
             version: version?,
             poll_interval: poll_interval?,
             timeout: timeout?,

@@ -322,7 +322,7 @@ impl Maker {
         storage: Option<&Storage>,
     ) -> Result<Arc<Client>, StartError> {
         let context = Context {
-            transport: (self.surroundings.connect)(&config.base_url).map_err(StartError::Client)?,
+            transport: (self.surroundings.connect)(&config).map_err(StartError::Client)?,
             budgets: Arc::clone(&self.budgets),
             tokens: storage.map(|storage| storage.token_file(&config.name)),
             observer: Arc::clone(&self.teller) as Arc<dyn Observer>,
@@ -345,6 +345,7 @@ fn client_config(config: &Config, account: &Account) -> ClientConfig {
         name: Arc::clone(&account.name),
         credential: account.credential.clone(),
         base_url: config.base_url.clone(),
+        route: config.route.clone(),
         version: config.version.clone(),
         timeout: config.timeout,
         patience: config.poll_interval,
