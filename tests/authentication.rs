@@ -11,8 +11,12 @@ mod common;
 
 use std::time::Duration;
 
+use atlas_ai_keys_exporter::atlas::{Endpoint, Reason};
+use atlas_ai_keys_exporter::ids::OrgId;
 use atlas_ai_keys_exporter::sim::{BodyForm, Effect, Fault, SimConfig, SimEndpoint, SimHandle};
-use common::{Lab, shown, sim_variables, still, world};
+use common::scripted::{Scripted, response};
+use common::simulated::{Simulated, simulated_atlas};
+use common::{Lab, generous, shown, sim_variables, still, world};
 
 const QUICK: &[&str] = &["--atlas.poll-interval", "1s", "--atlas.page-size", "10"];
 
@@ -86,30 +90,113 @@ async fn one_token_serves_every_request_and_is_given_back() {
     sim.stop().await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test(start_paused = true)]
 async fn a_token_is_renewed_ahead_of_its_end() {
     let config = SimConfig {
-        token_seconds: 3,
-        ..still(1, 5)
+        token_seconds: 30,
+        ..generous(1, 5)
     };
-    let lab = Lab::start(config, QUICK).await;
-    lab.walked().await;
-    lab.wait("a second token", |scrape| {
-        scrape.get(
-            "atlas_ai_keys_exporter_token_requests_total",
-            &[("outcome", "issued")],
-        ) >= Some(2.0)
-    })
-    .await;
-    walks(&lab, 2).await;
-    let refused = lab
-        .sim
-        .requests()
-        .iter()
-        .filter(|request| request.status == 401)
-        .count();
-    assert_eq!(refused, 0, "nobody ever saw an ended token");
-    lab.stop().await.stop().await;
+    let sim = simulated_atlas(&config);
+    let exporter = Simulated::watching(&sim, &["--atlas.poll-interval=1s"]).await;
+    exporter.pass(Duration::from_mins(5)).await;
+    let tokens = exporter.asked(SimEndpoint::Token).len();
+    assert!((10..=12).contains(&tokens), "one each 27 s: {tokens}");
+    assert_eq!(exporter.answered(401), 0, "nobody ever saw an ended token");
+    exporter.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn tokens_that_end_at_once_are_not_made_each_second() {
+    for token_seconds in [0, 1, 9] {
+        let config = SimConfig {
+            token_seconds,
+            ..generous(1, 5)
+        };
+        let sim = simulated_atlas(&config);
+        let exporter = Simulated::watching(&sim, &["--atlas.poll-interval=1s"]).await;
+        exporter.pass(Duration::from_mins(10)).await;
+        let tokens = exporter.asked(SimEndpoint::Token).len();
+        // one each 10 s, and one a minute after a 401
+        assert!((10..=71).contains(&tokens), "{tokens} of {token_seconds} s");
+        exporter.stop().await;
+    }
+}
+
+const ACCOUNT: &[(&str, &str)] = &[
+    (
+        "MONGODB_ATLAS_CLIENT_ID",
+        "mdb_sa_id_0123456789abcdef01234567",
+    ),
+    ("MONGODB_ATLAS_CLIENT_SECRET", "mdb_sa_sk_secret"),
+];
+
+fn org() -> OrgId {
+    OrgId::parse("32b6e34b3d91647abb20e7b8").unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_token_response_without_a_usable_token_sends_no_request() {
+    let long = format!(
+        r#"{{"access_token":"{}","expires_in":3600}}"#,
+        "x".repeat(1 << 20)
+    );
+    for body in [
+        r#"{"access_token":"","expires_in":3600}"#,
+        r#"{"access_token":"  ","expires_in":3600}"#,
+        r#"{"access_token":"a\u0007b","expires_in":3600}"#,
+        r#"{"access_token":"abc","token_type":"mac","expires_in":3600}"#,
+        r#"{"expires_in":3600}"#,
+        "<html>",
+        &long,
+    ] {
+        let body = body.to_owned();
+        let (client, atlas) = Scripted::client(ACCOUNT, move |_| response(200, &[], &body));
+        let error = client.org_name(&org()).await.unwrap_err();
+        assert_eq!(error.endpoint, Endpoint::Token);
+        assert_eq!(error.problem.reason(), Reason::InvalidResponse, "{error}");
+        assert_eq!(atlas.requests("token"), 1);
+        assert_eq!(atlas.requests(org().as_str()), 0, "{error}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_bad_request_for_a_token_blames_the_credential_only_where_it_is_blamed() {
+    for (body, reason) in [
+        (r#"{"error":"invalid_client"}"#, Reason::Unauthorized),
+        (
+            r#"{"error":"unauthorized_client","error_description":"x"}"#,
+            Reason::Unauthorized,
+        ),
+        (r#"{"error":"invalid_scope"}"#, Reason::InvalidResponse),
+        (r#"{"error":["invalid_client"]}"#, Reason::InvalidResponse),
+        ("<html>Bad Request</html>", Reason::InvalidResponse),
+        ("", Reason::InvalidResponse),
+    ] {
+        let (client, _) = Scripted::client(ACCOUNT, move |_| response(400, &[], body));
+        let error = client.org_name(&org()).await.unwrap_err();
+        assert_eq!(error.problem.reason(), reason, "{body}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn retry_after_of_a_token_response_is_kept_whatever_its_status() {
+    let date = ("date", "Sun, 01 Mar 2026 12:00:00 GMT");
+    for status in [400, 401, 403, 429, 500, 503] {
+        for retry_after in [
+            "120",
+            "Sun, 01 Mar 2026 12:02:00 GMT",
+            "Sunday, 01-Mar-26 12:02:00 GMT",
+        ] {
+            let headers = [date, ("retry-after", retry_after)];
+            let (client, atlas) =
+                Scripted::client(ACCOUNT, move |_| response(status, &headers, "{}"));
+            for (passed, requests) in [(0, 1), (60, 1), (59, 1), (2, 2)] {
+                tokio::time::advance(Duration::from_secs(passed)).await;
+                client.org_name(&org()).await.unwrap_err();
+                assert_eq!(atlas.requests("token"), requests, "{status} {retry_after}");
+            }
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

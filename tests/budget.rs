@@ -9,12 +9,15 @@
 
 mod common;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use atlas_ai_keys_exporter::atlas::{Answer, Members};
+use atlas_ai_keys_exporter::ids::OrgId;
 use atlas_ai_keys_exporter::sim::{
     BodyForm, BucketScope, BucketSize, Effect, Fault, SimConfig, SimEndpoint, SimHandle,
 };
+use common::scripted::{START, Scripted, response};
 use common::simulated::{Simulated, simulated_atlas};
 use common::{shown, still, world};
 use jiff::Timestamp;
@@ -241,4 +244,170 @@ async fn others_who_use_the_same_bucket_are_noticed() {
             .sum("atlas_ai_keys_exporter_org_poll_failures_total"),
         0.0
     );
+}
+
+const TOKEN: &[(&str, &str)] = &[("MONGODB_ATLAS_ACCESS_TOKEN", "a-ready-token")];
+const DAY: Duration = Duration::from_hours(24);
+
+fn org() -> OrgId {
+    OrgId::parse("32b6e34b3d91647abb20e7b8").unwrap()
+}
+
+/// How long the next request for keys has to wait after a request for keys had this response.
+async fn delay_after(answer: impl Fn() -> Answer + Send + Sync + 'static) -> Duration {
+    let (client, _) = Scripted::client(TOKEN, move |_| answer());
+    let _ = client.keys(&org(), 1, 500, Members::default()).await;
+    client.delay(&org())
+}
+
+#[tokio::test(start_paused = true)]
+async fn retry_after_is_understood_in_all_its_forms() {
+    let server = ("date", "Sun, 01 Mar 2026 13:00:00 GMT");
+    for (headers, least) in [
+        // relative to the server's clock, which is an hour ahead
+        (
+            vec![server, ("retry-after", "Sun, 01 Mar 2026 13:01:00 GMT")],
+            60,
+        ),
+        (
+            vec![server, ("retry-after", "Sunday, 01-Mar-26 13:01:00 GMT")],
+            60,
+        ),
+        (
+            vec![server, ("retry-after", "Sun Mar  1 13:01:00 2026")],
+            60,
+        ),
+        (vec![server, ("retry-after", "60")], 60),
+        // and to our own where it does not say its time
+        (vec![("retry-after", "Sun, 01 Mar 2026 12:01:00 GMT")], 60),
+        (
+            vec![
+                ("date", "now"),
+                ("retry-after", "Sun, 01 Mar 2026 12:01:00 GMT"),
+            ],
+            60,
+        ),
+        // what is over, and what is none, asks for no wait: there is the first pause of 10 s
+        (
+            vec![server, ("retry-after", "Sun, 01 Mar 2026 12:59:00 GMT")],
+            10,
+        ),
+        (vec![server, ("retry-after", "in a minute")], 10),
+        (vec![server, ("retry-after", "-60")], 10),
+        (vec![], 10),
+    ] {
+        for status in [429, 503] {
+            let headers = headers.clone();
+            let delay = delay_after(move || response(status, &headers, "{}")).await;
+            let range = Duration::from_secs(least)..=Duration::from_secs(least * 5 / 4 + 1);
+            assert!(range.contains(&delay), "{status} {delay:?} of {least}");
+        }
+    }
+    assert_eq!(
+        START, "2026-03-01T12:00:00Z",
+        "what the dates are relative to"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_response_stops_the_polls_for_more_than_a_day() {
+    for retry_after in [
+        "86401",
+        "999999999999",
+        "18446744073709551616",
+        "Fri, 31 Dec 9999 23:59:59 GMT",
+        "Sun, 01 Mar 2099 12:00:00 GMT",
+    ] {
+        for status in [429, 503] {
+            let delay =
+                delay_after(move || response(status, &[("retry-after", retry_after)], "{}")).await;
+            assert!(delay <= DAY, "{retry_after}: {delay:?}");
+            assert!(delay >= DAY * 9 / 10, "{retry_after}: {delay:?}");
+        }
+    }
+    let max = u64::MAX;
+    for parameters in [
+        "[\"p\", 1, 1000000000000, 1, 86400]".to_owned(),
+        "[\"p\", 1, 1000000000000, 1, 1]".to_owned(),
+        format!("[\"p\", 1, {max}, {max}, {max}]"),
+        format!("[\"p\", 1, {max}, 1, 1]"),
+        format!("[\"p\", 1, {max}, {max}, 86400]"),
+        "[\"p\", 1, 10, 1, 86400]".to_owned(),
+        "[\"p\", 1, 10, 5, 0]".to_owned(),
+        "[\"p\", -1, -1, -1, -1]".to_owned(),
+        "[\"p\", 1e300, 1e300, 1e300, 1e300]".to_owned(),
+        "[]".to_owned(),
+        "7".to_owned(),
+    ] {
+        let body =
+            format!("{{\"errorCode\":\"RATE_LIMITED_TOKEN_BUCKET\",\"parameters\":{parameters}}}");
+        let shown = parameters.clone();
+        let delay = delay_after(move || response(429, &[], &body)).await;
+        let absurd = shown.starts_with("[\"p\", 1, 1000000000000, 1");
+        let longest = if absurd { Duration::from_secs(13) } else { DAY };
+        assert!(delay <= longest, "{shown}: {delay:?}");
+    }
+    for limit in [
+        "0",
+        "1",
+        "18446744073709551615",
+        "18446744073709551616",
+        "-1",
+        "1e99",
+    ] {
+        for remaining in ["0", "1", "18446744073709551615", "-1"] {
+            let headers = [
+                ("ratelimit-limit", limit),
+                ("ratelimit-remaining", remaining),
+            ];
+            let delay = delay_after(move || response(200, &headers, "{\"results\":[]}")).await;
+            assert!(
+                delay <= Duration::from_mins(10),
+                "{limit} {remaining}: {delay:?}"
+            );
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn rate_limits_that_make_no_sense_are_ignored() {
+    let set = |capacity: u64, refill: u64, seconds: u64| {
+        format!(
+            r#"{{"endpointSetId":"s","scope":"ORGANIZATION","capacity":{{"value":{capacity}}},"refillRate":{{"value":{refill}}},"refillDurationSeconds":{{"value":{seconds}}},"endpoints":[{{"method":"GET","path":"/api/atlas/v2/orgs/{{orgId}}/aiModelApiKeys"}}]}}"#
+        )
+    };
+    for (set, known) in [
+        (set(1_000_000_000_000, 1, 86_400), false),
+        (set(10, 1, 86_400), false),
+        (set(u64::MAX, 1, 1), false),
+        (set(u64::MAX, u64::MAX, 86_400), true),
+        (set(10, 5, 60), true),
+        (set(10, 5, u64::MAX), false),
+        (set(0, 0, 0), false),
+    ] {
+        let body = Arc::new(Mutex::new(format!("{{\"results\":[{set}]}}")));
+        let next = Arc::clone(&body);
+        let (client, _) = Scripted::client(TOKEN, move |request| {
+            let is_limits = request.url().path().ends_with("rateLimits");
+            let empty = "{\"results\":[]}".to_owned();
+            let body = if is_limits {
+                next.lock().unwrap().clone()
+            } else {
+                empty
+            };
+            response(200, &[], &body)
+        });
+        let sets = client.rate_limits(&org()).await.unwrap();
+        client.learn(sets);
+        let supply = client.supply(&org()).1;
+        assert_eq!(supply.is_some(), known, "{set}");
+        assert!(supply.is_none_or(f64::is_finite));
+        for _ in 0..3 {
+            client
+                .keys(&org(), 1, 500, Members::default())
+                .await
+                .unwrap();
+            assert!(client.delay(&org()) <= DAY, "{set}");
+        }
+    }
 }

@@ -99,7 +99,11 @@ async fn scripted(pages: Vec<Result<KeyPage, Error>>, size: u32) -> (Result<Walk
 
 #[tokio::test]
 async fn a_failed_page_leaves_nothing() {
-    let refused = Problem::Timeout { limit: std::time::Duration::from_secs(1), proxy: None }.at(Endpoint::AiModelApiKeys);
+    let refused = Problem::Timeout {
+        limit: std::time::Duration::from_secs(1),
+        proxy: None,
+    }
+    .at(Endpoint::AiModelApiKeys);
     let pages = vec![
         Ok(page([1, 2], Next::Linked, Some(6))),
         Err(refused.clone()),

@@ -61,12 +61,20 @@ impl Http {
     }
 
     async fn read(&self, request: Request) -> Result<Answer, Problem> {
-        let mut response = self.client.execute(request).await.map_err(|error| self.problem(error))?;
+        let mut response = self
+            .client
+            .execute(request)
+            .await
+            .map_err(|error| self.problem(error))?;
         let announced = response
             .content_length()
             .and_then(|length| usize::try_from(length).ok());
         let mut body = Zeroizing::new(Vec::with_capacity(announced.unwrap_or(0).min(MAX_BODY)));
-        while let Some(chunk) = response.chunk().await.map_err(|error| self.problem(error))? {
+        while let Some(chunk) = response
+            .chunk()
+            .await
+            .map_err(|error| self.problem(error))?
+        {
             if body.len() + chunk.len() > MAX_BODY {
                 return Err(Problem::Invalid("it is larger than 64 MiB".to_owned()));
             }

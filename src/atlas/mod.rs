@@ -23,11 +23,17 @@ mod transport;
 mod wire;
 
 pub use auth::{KeptToken, TokenStore};
+#[doc(hidden)]
+pub use auth::{fuzz_token_response, fuzz_www_authenticate};
 pub use budget::{BucketSize, Budgets, EndpointSet, LaneId, Scope};
 pub use client::{Client, ClientConfig, Context, Version};
 pub use error::{Endpoint, Error, ErrorCode, Problem, Reason};
 pub use http::connect;
 pub use observer::{Observer, Outcome, Retry, TokenOutcome};
 pub use proxy::{Proxy, ProxyError, Route};
+#[doc(hidden)]
+pub use transport::fuzz_rate_limited;
 pub use transport::{Answer, Connect, Transport};
+#[doc(hidden)]
+pub use wire::fuzz_rate_limits;
 pub use wire::{ApiKey, KeyPage, ListedOrg, Malformed, Members, ModelLimit, Next, Project, When};

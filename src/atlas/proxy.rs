@@ -179,7 +179,10 @@ fn parse(value: &str) -> Result<(Url, Option<SecretString>), &'static str> {
     }
     let (scheme, rest) = value.split_once("://").unwrap_or(("http", value));
     let scheme = scheme.to_ascii_lowercase();
-    if !matches!(&*scheme, "http" | "https" | "socks4" | "socks4a" | "socks5" | "socks5h") {
+    if !matches!(
+        &*scheme,
+        "http" | "https" | "socks4" | "socks4a" | "socks5" | "socks5h"
+    ) {
         return Err("another scheme");
     }
     let end = rest.find(['/', '\\', '?', '#']).unwrap_or(rest.len());
@@ -276,7 +279,10 @@ fn entry_matches(entry: &str, host: &str, port: Option<u16>) -> bool {
         return address == Some(excluded);
     }
     let name = name.strip_suffix('.').unwrap_or(name);
-    let name = name.strip_prefix('*').filter(|rest| rest.starts_with('.')).unwrap_or(name);
+    let name = name
+        .strip_prefix('*')
+        .filter(|rest| rest.starts_with('.'))
+        .unwrap_or(name);
     if address.is_some() || name.is_empty() || name == "." {
         return false;
     }
@@ -338,7 +344,9 @@ mod tests {
 
     fn shown(variables: &[(&str, &str)]) -> Option<String> {
         let route = route(variables, &base()).expect("proxy variables that can be used");
-        route.proxy().map(|proxy| format!("{} {proxy}", proxy.variable()))
+        route
+            .proxy()
+            .map(|proxy| format!("{} {proxy}", proxy.variable()))
     }
 
     #[test]
@@ -369,11 +377,36 @@ mod tests {
     #[test]
     fn what_is_no_proxy_url_is_an_error_that_names_the_variable_and_not_the_value() {
         for value in [
-            "\"http://secret-word\"", "'http://secret-word:1'", "\"secret-word:1\"", "::::", "http://", "https:///", "http:///secret-word",
-            "http://secret word", "http://secret\nword", "http://:3128", "http://secret-word:99999", "http://secret-word:0",
-            "http://secret-word:3128/path", "http://u:secret-word#1@proxy:1", "http://u:1/secret-word@proxy:1", "http://u:1?secret-word@proxy:1",
-            "ftp://secret-word:1", "socks5://secret-word:1", "socks5h://secret-word", "http://secret-word;x", "http://...", "http://a,b:1", "@", "http://user:secret-word@",
-            "\u{201c}http://secret-word\u{201d}", "$HTTP_PROXY", "http://${secret-word}:1", "secret-word:port", "none://", "http:secret-word:1",
+            "\"http://secret-word\"",
+            "'http://secret-word:1'",
+            "\"secret-word:1\"",
+            "::::",
+            "http://",
+            "https:///",
+            "http:///secret-word",
+            "http://secret word",
+            "http://secret\nword",
+            "http://:3128",
+            "http://secret-word:99999",
+            "http://secret-word:0",
+            "http://secret-word:3128/path",
+            "http://u:secret-word#1@proxy:1",
+            "http://u:1/secret-word@proxy:1",
+            "http://u:1?secret-word@proxy:1",
+            "ftp://secret-word:1",
+            "socks5://secret-word:1",
+            "socks5h://secret-word",
+            "http://secret-word;x",
+            "http://...",
+            "http://a,b:1",
+            "@",
+            "http://user:secret-word@",
+            "\u{201c}http://secret-word\u{201d}",
+            "$HTTP_PROXY",
+            "http://${secret-word}:1",
+            "secret-word:port",
+            "none://",
+            "http:secret-word:1",
         ] {
             for variable in HTTPS_VARIABLES {
                 let error = route(&[(variable, value)], &base()).expect_err(value);
@@ -391,15 +424,23 @@ mod tests {
 
     #[test]
     fn the_first_variable_that_is_set_counts_and_those_for_http_do_not() {
-        let all = HTTPS_VARIABLES.map(|variable| (variable, variable.to_ascii_lowercase().replace('_', "-")));
+        let all = HTTPS_VARIABLES
+            .map(|variable| (variable, variable.to_ascii_lowercase().replace('_', "-")));
         for (skipped, (variable, host)) in all.iter().enumerate() {
             let mut variables: Vec<(&str, &str)> = all
                 .iter()
                 .skip(skipped)
                 .map(|(variable, host)| (*variable, host.as_str()))
                 .collect();
-            variables.extend(all.iter().take(skipped).map(|(variable, _)| (*variable, " \t")));
-            assert_eq!(shown(&variables), Some(format!("{variable} http://{host}:80")));
+            variables.extend(
+                all.iter()
+                    .take(skipped)
+                    .map(|(variable, _)| (*variable, " \t")),
+            );
+            assert_eq!(
+                shown(&variables),
+                Some(format!("{variable} http://{host}:80"))
+            );
         }
         for variable in HTTP_VARIABLES {
             let route = route(&[(variable, "::::")], &base()).expect("not needed");

@@ -30,7 +30,8 @@ pub(super) fn least_intervals<'a, B: Eq + Hash>(
     drawn
         .into_iter()
         .map(|(bucket, (requests, supply))| {
-            let seconds = (requests / supply).ceil().clamp(0.0, 1e9);
+            // a day at most: a wrong rate limit must not stop the polls
+            let seconds = (requests / supply).ceil().clamp(0.0, 86_400.0);
             (bucket, Duration::from_secs_f64(seconds))
         })
         .collect()

@@ -15,6 +15,7 @@
 
 pub mod papers;
 pub mod prometheus;
+pub mod scripted;
 pub mod simulated;
 pub mod systemd;
 pub mod wire;

@@ -6,7 +6,7 @@ mod oauth;
 
 use std::sync::Arc;
 
-pub use oauth::{KeptToken, TokenStore};
+pub use oauth::{KeptToken, TokenStore, fuzz_token_response};
 use reqwest::header::{HeaderMap, HeaderValue};
 use reqwest::{Method, Url};
 use secrecy::{ExposeSecret as _, SecretString};
@@ -128,6 +128,27 @@ impl Permit<'_> {
             Self::Token(token, _) | Self::Ready(token) => bearer(token).map(Some),
             Self::Digest(turn) => Ok(turn.header()),
         }
+    }
+}
+
+/// What the fuzz target does with any bytes: parses them as a `WWW-Authenticate` header.
+#[doc(hidden)]
+pub fn fuzz_www_authenticate(header: &[u8]) {
+    let value = HeaderValue::from_bytes(header).ok();
+    let client = value.and_then(|value| digest::parse_digest_challenge(value.to_str().ok()?));
+    let Some(mut client) = client else {
+        return;
+    };
+    let params = http_auth::PasswordParams {
+        username: "user",
+        password: "password",
+        uri: "/",
+        method: "GET",
+        body: None,
+    };
+    if let Ok(answer) = client.respond(&params) {
+        assert!(sensitive(&answer).is_ok());
+        assert!(client.rfc2069_compat() || answer.contains("qop=auth,"));
     }
 }
 

@@ -33,6 +33,10 @@ const USUAL_LIFE: u64 = 3600;
 const RENEW_AFTER_401_EVERY: Duration = Duration::from_mins(1);
 /// The longest life that is believed of a token.
 const LONGEST_LIFE: Duration = Duration::from_hours(24);
+/// The shortest time between two tokens, however short-lived they are: Atlas allows few new ones a minute.
+const MIN_RENEW_INTERVAL: Duration = Duration::from_secs(10);
+/// The longest token that is accepted; Atlas' own have some 1,000 bytes.
+const MAX_TOKEN_BYTES: usize = 16 << 10;
 /// The longest pause after attempts to get a token that failed.
 const LONGEST_PAUSE: Duration = Duration::from_mins(1);
 
@@ -96,6 +100,7 @@ pub(in crate::atlas) struct ServiceAccount {
 #[derive(Deserialize)]
 struct TokenBody {
     access_token: SecretString,
+    token_type: Option<String>,
     expires_in: Option<u64>,
 }
 
@@ -198,21 +203,24 @@ impl ServiceAccount {
             Some(pause) => pause.failures,
             None => 0,
         };
-        match self.mint(line).await {
+        let mut retry_after = None;
+        match self.mint(line, &mut retry_after).await {
             Ok((token, life)) => {
                 let ahead = RENEW_AHEAD.min(life / 10);
+                // A token that ends sooner is used on: a 401 replaces it, which is bounded as well.
+                let renew_in = life.saturating_sub(ahead).max(MIN_RENEW_INTERVAL);
                 tokens.generation += 1;
                 tokens.pause = None;
                 tokens.live = Some(Live {
                     token: token.clone(),
-                    renew_at: now + life.saturating_sub(ahead),
+                    renew_at: now + renew_in,
                     ends_at: now + life,
                 });
                 Ok(token)
             }
             Err(error) => {
                 let backoff = Duration::from_secs(1 << failures.min(6)).min(LONGEST_PAUSE);
-                let pause = backoff.max(error.problem.retry_after().unwrap_or_default());
+                let pause = backoff.max(retry_after.unwrap_or_default());
                 warn!(credential = &*self.name, %error, reason = %error.problem.reason(), pause = %humantime::format_duration(pause), "no access token");
                 tokens.pause = Some(Pause {
                     until: now + pause,
@@ -224,8 +232,13 @@ impl ServiceAccount {
         }
     }
 
-    async fn mint(&self, line: &Line) -> Result<(SecretString, Duration), Error> {
-        let minted = self.ask_for_token(line).await;
+    /// Gets a token; `retry_after` is what the response to a failed request asks to wait, whatever its status.
+    async fn mint(
+        &self,
+        line: &Line,
+        retry_after: &mut Option<Duration>,
+    ) -> Result<(SecretString, Duration), Error> {
+        let minted = self.ask_for_token(line, retry_after).await;
         let outcome = match &minted {
             Ok(_) => TokenOutcome::Issued,
             Err(error) => match error.problem {
@@ -261,18 +274,22 @@ impl ServiceAccount {
         Ok((token, life))
     }
 
-    async fn ask_for_token(&self, line: &Line) -> Result<(SecretString, Duration), Error> {
+    async fn ask_for_token(
+        &self,
+        line: &Line,
+        retry_after: &mut Option<Duration>,
+    ) -> Result<(SecretString, Duration), Error> {
         let endpoint = Endpoint::Token;
         let problem = |problem: Problem| problem.at(endpoint);
         let request = self
             .form(&self.token_url, "grant_type=client_credentials".to_owned())
             .map_err(problem)?;
         let answer = line.send(endpoint, request).await?;
+        *retry_after = answer.retry_after();
         if answer.is_token_limit() {
             return Err(problem(Problem::TokenLimit));
         }
-        // RFC 6749 §5.2: a wrong client may be told so with 400 as well
-        if answer.status == reqwest::StatusCode::BAD_REQUEST {
+        if answer.is_client_refused() {
             return Err(problem(Problem::Unauthorized(
                 crate::atlas::ErrorCode::new("INVALID_CLIENT"),
             )));
@@ -372,12 +389,89 @@ impl ServiceAccount {
 }
 
 fn parse(answer: &Answer) -> Result<TokenBody, Problem> {
-    let body: TokenBody = serde_json::from_slice(answer.json()?)
+    parse_body(answer.json()?)
+}
+
+fn parse_body(body: &[u8]) -> Result<TokenBody, Problem> {
+    let invalid = |what: &str| Problem::Invalid(format!("invalid token response: {what}"));
+    let body: TokenBody = serde_json::from_slice(body)
         // serde's own words could repeat a part of the answer
-        .map_err(|_| {
-            Problem::Invalid("it is no token answer (access_token, expires_in)".to_owned())
-        })?;
-    // a token that fits no header is refused here, where its length may still be told
-    sensitive(body.access_token.expose_secret())?;
+        .map_err(|_| invalid("expected a JSON object with access_token and expires_in"))?;
+    let is_bearer = body
+        .token_type
+        .as_ref()
+        .is_none_or(|token_type| token_type.eq_ignore_ascii_case("Bearer"));
+    if !is_bearer {
+        return Err(invalid("expected token_type Bearer, got another one"));
+    }
+    let token = body.access_token.expose_secret();
+    if token.is_empty() {
+        return Err(invalid("access_token is empty"));
+    }
+    if token.len() > MAX_TOKEN_BYTES {
+        return Err(invalid("access_token is longer than 16 KiB"));
+    }
+    if !token.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Err(invalid("access_token has characters that fit no header"));
+    }
     Ok(body)
+}
+
+/// What the fuzz target does with any bytes: parses them as a token response.
+#[doc(hidden)]
+pub fn fuzz_token_response(body: &[u8]) {
+    if let Ok(body) = parse_body(body) {
+        assert!(!body.access_token.expose_secret().is_empty());
+        assert!(super::bearer(&body.access_token).is_ok());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_that_cannot_be_one_is_refused_without_being_repeated() {
+        let json = |token: &str, more: &str| {
+            format!("{{\"access_token\":{token},\"expires_in\":3600{more}}}")
+        };
+        for good in [
+            json("\"aaa.bbb-._~+/=\"", ""),
+            json("\"secret\"", ",\"token_type\":\"bearer\""),
+            json("\"secret\"", ",\"token_type\":null,\"scope\":7"),
+            "{\"access_token\":\"secret\"}".to_owned(),
+        ] {
+            assert!(parse_body(good.as_bytes()).is_ok(), "{good}");
+        }
+        let long = format!("\"secret{}\"", "x".repeat(1 << 20));
+        for bad in [
+            json("\"\"", ""),
+            json("\" \"", ""),
+            json("\"secret \"", ""),
+            json("\"secret\\u0000\"", ""),
+            json("\"secret\\t\"", ""),
+            json("\"secret\\r\\nX: y\"", ""),
+            json("\"secret\\u00e9\"", ""),
+            json("\"\\ud83dsecret\"", ""),
+            json(&long, ""),
+            json("null", ""),
+            json("7", ""),
+            json("[\"secret\"]", ""),
+            json("\"secret\"", ",\"token_type\":\"mac\""),
+            json("\"secret\"", ",\"token_type\":\"\""),
+            json("\"secret\"", ",\"token_type\":7"),
+            json("\"secret\"", ",\"access_token\":\"secret\""),
+            "[]".to_owned(),
+            "\"secret\"".to_owned(),
+            "secret".to_owned(),
+            String::new(),
+        ] {
+            let shown = bad.get(..60).unwrap_or(&bad);
+            let problem = parse_body(bad.as_bytes())
+                .err()
+                .unwrap_or_else(|| panic!("accepted: {shown}"));
+            assert!(matches!(problem, Problem::Invalid(_)), "{shown}");
+            assert!(!problem.to_string().contains("secret"), "{problem}");
+        }
+    }
 }

@@ -22,16 +22,31 @@ pub struct BucketSize {
 }
 
 impl BucketSize {
-    /// A size, if the numbers make sense.
+    /// A size, if the numbers make sense: an empty bucket is full again within a day. Without that bound one
+    /// absurd response would keep an organization from being polled for years.
     pub fn new(capacity: u64, refill: u64, seconds: u64) -> Option<Self> {
-        (capacity > 0 && refill > 0 && (1..=86_400).contains(&seconds)).then(|| Self {
+        let size = Self {
             capacity,
             refill,
             every: Duration::from_secs(seconds),
-        })
+        };
+        size.is_plausible().then_some(size)
+    }
+
+    /// Whether [`Self::new`] would have made it; the fields are public, and can come from a state file.
+    pub(super) fn is_plausible(self) -> bool {
+        let refills = u32::try_from(self.capacity.div_ceil(self.refill.max(1)));
+        self.capacity > 0
+            && self.refill > 0
+            && self.every >= MIN_PERIOD
+            && refills.is_ok_and(|refills| self.every.saturating_mul(refills) <= MAX_WAIT)
     }
 }
 
+/// The longest wait, whatever a response asks for.
+pub(in crate::atlas) const MAX_WAIT: Duration = Duration::from_hours(24);
+/// The shortest time between two refills.
+const MIN_PERIOD: Duration = Duration::from_secs(1);
 /// Percent of a bucket that is left to the account's other tools.
 const LEFT_TO_OTHERS: u64 = 20;
 /// The pause after a first refusal that does not say how long; doubled with each further one.
@@ -53,6 +68,8 @@ pub(super) struct Bucket {
     /// The latest request whose answer told a level.
     told_by: u64,
     blocked_until: Option<Instant>,
+    /// When something was last learnt or sent: no wait is longer than [`MAX_WAIT`] from then on.
+    updated_at: Option<Instant>,
     refusals: u32,
     /// Requests sent up to the last refusal: a refusal of one of them is the same refusal.
     refused_up_to: u64,
@@ -70,21 +87,25 @@ impl Bucket {
         let blocked = self
             .blocked_until
             .map_or(Duration::ZERO, |until| until.saturating_duration_since(now));
-        blocked.max(self.until_filled(now))
+        let longest = self.updated_at.map_or(MAX_WAIT, |at| {
+            add(at, MAX_WAIT).saturating_duration_since(now)
+        });
+        blocked.max(self.until_filled(now)).min(longest)
     }
 
     fn until_filled(&self, now: Instant) -> Duration {
         let (Some(level), Some(capacity)) = (self.level, self.capacity) else {
             return Duration::ZERO;
         };
-        let kept = capacity * LEFT_TO_OTHERS / 100;
+        let kept = left_to_others(capacity);
         let tokens = self.tokens(now).unwrap_or(capacity);
         if tokens > kept {
             return Duration::ZERO;
         }
         let (refill, every) = self.refill_or_guess(capacity);
-        let periods = periods(level.at, now, every) + (kept + 1 - tokens).div_ceil(refill);
-        let due = level.at + every.saturating_mul(u32::try_from(periods).unwrap_or(u32::MAX));
+        let refilled_at = add(level.at, times(every, periods(level.at, now, every)));
+        let missing = (kept - tokens).saturating_add(1).div_ceil(refill);
+        let due = add(refilled_at, times(every, missing).min(MAX_WAIT));
         due.saturating_duration_since(now)
     }
 
@@ -117,17 +138,18 @@ impl Bucket {
     pub(super) fn supply(&self) -> Option<f64> {
         let size = self.size()?;
         #[expect(clippy::cast_precision_loss, reason = "a number of requests")]
-        let tokens = (size.refill * (100 - LEFT_TO_OTHERS)) as f64 / 100.0;
-        Some(tokens / size.every.as_secs_f64())
+        let (refill, percent) = (size.refill as f64, (100 - LEFT_TO_OTHERS) as f64);
+        Some(refill * percent / 100.0 / size.every.as_secs_f64())
     }
 
     /// A request is sent; its number.
     pub(super) fn spend(&mut self, now: Instant) -> u64 {
+        self.updated_at = Some(now);
         if let (Some(capacity), Some(tokens)) = (self.capacity, self.tokens(now)) {
             let (refill, every) = self.refill_or_guess(capacity);
             if let Some(level) = &mut self.level {
                 let passed = periods(level.at, now, every);
-                level.at += every.saturating_mul(u32::try_from(passed).unwrap_or(u32::MAX));
+                level.at = add(level.at, times(every, passed));
                 level.tokens = tokens.saturating_sub(1);
                 // Atlas' own refill may have come already, into a bucket that had no room for all
                 // of it: the one that is due here cannot be counted on any more
@@ -136,8 +158,8 @@ impl Bucket {
                 }
             }
         }
-        self.sent += 1;
-        self.in_flight += 1;
+        self.sent = self.sent.saturating_add(1);
+        self.in_flight = self.in_flight.saturating_add(1);
         self.sent
     }
 
@@ -157,6 +179,7 @@ impl Bucket {
         remaining: Option<u64>,
     ) {
         self.lost();
+        self.updated_at = Some(now);
         self.refusals = 0;
         let Some(capacity) = limit.or(self.capacity).filter(|limit| *limit > 0) else {
             return;
@@ -165,6 +188,11 @@ impl Bucket {
             return;
         }
         self.capacity = Some(capacity);
+        // A refill that was learnt before may not fit to another capacity.
+        self.refill = self
+            .size()
+            .filter(|size| size.is_plausible())
+            .and(self.refill);
         let told = remaining.unwrap_or_else(|| match self.level {
             Some(_) => u64::MAX,
             None => capacity.saturating_sub(1),
@@ -193,6 +221,7 @@ impl Bucket {
         size: Option<BucketSize>,
     ) -> Duration {
         self.lost();
+        self.updated_at = Some(now);
         // requests that were under way together are refused together, once
         if number > self.refused_up_to {
             self.refusals = self.refusals.saturating_add(1);
@@ -201,8 +230,9 @@ impl Bucket {
         let doubled = FIRST_PAUSE
             .saturating_mul(1 << (self.refusals.saturating_sub(1)).min(10))
             .min(LONGEST_PAUSE);
-        let pause = asked.unwrap_or_default().max(doubled);
-        let until = now + pause + pause.mul_f64(fastrand::f64() / 4.0);
+        let pause = asked.unwrap_or_default().max(doubled).min(MAX_WAIT);
+        let pause = (pause + pause.mul_f64(fastrand::f64() / 4.0)).min(MAX_WAIT);
+        let until = add(now, pause);
         let until = self.blocked_until.map_or(until, |before| before.max(until));
         self.blocked_until = Some(until);
         if let Some(size) = size {
@@ -217,11 +247,15 @@ impl Bucket {
             });
             self.told_by = self.sent;
         }
-        until - now
+        until.saturating_duration_since(now)
     }
 
-    /// The size is known now, from Atlas itself.
+    /// The size is known now, from Atlas itself. One that makes no sense is ignored.
     pub(super) fn learn(&mut self, size: BucketSize, now: Instant) {
+        if !size.is_plausible() {
+            return;
+        }
+        self.updated_at = Some(now);
         self.capacity = Some(size.capacity);
         self.refill = Some((size.refill, size.every));
         if self.level.is_none() {
@@ -234,6 +268,7 @@ impl Bucket {
 
     /// This bucket turned out to be `other` as well: the worse of both is believed.
     pub(super) fn merge(&mut self, other: &Self, now: Instant) {
+        self.updated_at = Some(now);
         if let Some(size) = other.size().filter(|_| self.size().is_none()) {
             self.learn(size, now);
         }
@@ -246,6 +281,22 @@ impl Bucket {
         self.blocked_until = self.blocked_until.max(other.blocked_until);
         self.refusals = self.refusals.max(other.refusals);
     }
+}
+
+/// Tokens of a bucket that are left to the account's other tools.
+fn left_to_others(capacity: u64) -> u64 {
+    // In this order no product overflows.
+    capacity / 100 * LEFT_TO_OTHERS + capacity % 100 * LEFT_TO_OTHERS / 100
+}
+
+/// `duration` several times, without an overflow.
+fn times(duration: Duration, factor: u64) -> Duration {
+    duration.saturating_mul(u32::try_from(factor).unwrap_or(u32::MAX))
+}
+
+/// `at` moved by `duration`; as it is where the clock does not reach that far.
+fn add(at: Instant, duration: Duration) -> Instant {
+    at.checked_add(duration).unwrap_or(at)
 }
 
 /// Whole periods from `from` to `now`.
@@ -402,6 +453,148 @@ mod tests {
             "a tenth a minute is assumed"
         );
         assert_eq!(bucket.tokens(now + 60 * SECOND), Some(150));
+    }
+
+    #[test]
+    fn a_size_that_takes_longer_than_a_day_to_fill_is_no_size() {
+        for (capacity, refill, seconds) in [
+            (1_000_000_000_000, 1, 86_400),
+            (1_000_000_000_000, 1, 1),
+            (u64::MAX, u64::MAX / 2, 86_400),
+            (10, 1, 86_400),
+            (1, 1, 86_401),
+            (1, 1, u64::MAX),
+            (u64::MAX, 1, 1),
+            (10, 5, 0),
+            (0, 5, 60),
+            (10, 0, 60),
+        ] {
+            assert_eq!(BucketSize::new(capacity, refill, seconds), None);
+            let (mut bucket, now) = (Bucket::default(), Instant::now());
+            let every = Duration::from_secs(seconds);
+            bucket.learn(
+                BucketSize {
+                    capacity,
+                    refill,
+                    every,
+                },
+                now,
+            );
+            assert_eq!(bucket.size(), None, "{capacity} {refill} {seconds}");
+        }
+        for (capacity, refill, seconds) in
+            [(1, 1, 86_400), (1440, 1, 60), (u64::MAX, u64::MAX, 86_400)]
+        {
+            assert!(BucketSize::new(capacity, refill, seconds).is_some());
+        }
+    }
+
+    #[test]
+    fn a_refusal_with_an_absurd_size_is_a_refusal_without_one() {
+        let (mut bucket, now) = (Bucket::default(), Instant::now());
+        let number = bucket.spend(now);
+        let absurd = BucketSize {
+            capacity: 1_000_000_000_000,
+            refill: 1,
+            every: MAX_WAIT,
+        };
+        bucket.refused(number, now, None, true, Some(absurd));
+        assert!(bucket.delay(now) <= 13 * SECOND, "{:?}", bucket.delay(now));
+        // And a limit that does not fit to the refill that is known drops the refill.
+        let (mut bucket, now) = (Bucket::default(), Instant::now());
+        bucket.learn(size(), now);
+        let number = bucket.spend(now);
+        bucket.answered(number, now, Some(1_000_000_000_000), Some(0));
+        assert!(
+            bucket.delay(now) <= 10 * 60 * SECOND,
+            "{:?}",
+            bucket.delay(now)
+        );
+    }
+
+    #[derive(Debug, Clone)]
+    enum Event {
+        Spend,
+        Answered(u64, Option<u64>, Option<u64>),
+        Refused(u64, Option<u64>, bool, Option<BucketSize>),
+        Learn(BucketSize),
+        Merge(BucketSize, Option<u64>),
+        Lost,
+        Pass(u64),
+    }
+
+    /// Any number, small ones and the ends more often.
+    fn number() -> impl proptest::strategy::Strategy<Value = u64> {
+        use proptest::prelude::*;
+        prop_oneof![
+            Just(0),
+            Just(1),
+            Just(u64::MAX),
+            Just(86_400),
+            0..100_u64,
+            any::<u64>()
+        ]
+    }
+
+    fn any_size() -> impl proptest::strategy::Strategy<Value = BucketSize> {
+        use proptest::prelude::*;
+        (number(), number(), number(), 0..1_000_000_000_u32).prop_map(
+            |(capacity, refill, seconds, nanos)| BucketSize {
+                capacity,
+                refill,
+                every: Duration::new(seconds, nanos),
+            },
+        )
+    }
+
+    fn event() -> impl proptest::strategy::Strategy<Value = Event> {
+        use proptest::option::of;
+        use proptest::prelude::*;
+        prop_oneof![
+            Just(Event::Spend),
+            (number(), of(number()), of(number()))
+                .prop_map(|(n, limit, left)| Event::Answered(n, limit, left)),
+            (number(), of(number()), any::<bool>(), of(any_size()))
+                .prop_map(|(n, asked, empty, size)| Event::Refused(n, asked, empty, size)),
+            any_size().prop_map(Event::Learn),
+            (any_size(), of(number())).prop_map(|(size, left)| Event::Merge(size, left)),
+            Just(Event::Lost),
+            (0..1_000_000_u64).prop_map(Event::Pass),
+        ]
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_numbers_lead_to_a_panic_or_to_a_wait_of_more_than_a_day(
+            events in proptest::collection::vec(event(), 1..40),
+        ) {
+            let (mut bucket, mut now) = (Bucket::default(), Instant::now());
+            for event in events {
+                match event.clone() {
+                    Event::Spend => { bucket.spend(now); }
+                    Event::Answered(n, limit, left) => bucket.answered(n, now, limit, left),
+                    Event::Refused(n, asked, empty, size) => {
+                        let asked = asked.map(Duration::from_secs);
+                        let pause = bucket.refused(n, now, asked, empty, size);
+                        proptest::prop_assert!(pause <= MAX_WAIT, "{pause:?} after {event:?}");
+                    }
+                    Event::Learn(size) => bucket.learn(size, now),
+                    Event::Merge(size, left) => {
+                        let mut other = Bucket::default();
+                        other.learn(size, now);
+                        other.answered(1, now, None, left);
+                        bucket.merge(&other, now);
+                    }
+                    Event::Lost => bucket.lost(),
+                    Event::Pass(seconds) => now += Duration::from_secs(seconds),
+                }
+                let delay = bucket.delay(now);
+                proptest::prop_assert!(delay <= MAX_WAIT, "{delay:?} after {event:?}");
+                proptest::prop_assert_eq!(bucket.delay(now + MAX_WAIT), Duration::ZERO, "{:?}", event);
+                let supply = bucket.supply();
+                proptest::prop_assert!(supply.is_none_or(|supply| supply.is_finite() && supply > 0.0));
+            }
+        }
     }
 
     /// A bucket as Atlas has it: whole refills at times that nobody knows.

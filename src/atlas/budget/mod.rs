@@ -22,6 +22,7 @@ pub use bucket::BucketSize;
 use super::error::Endpoint;
 use crate::ids::OrgId;
 use bucket::Bucket;
+pub(super) use bucket::MAX_WAIT;
 
 /// Who shares a bucket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -93,6 +94,10 @@ pub(super) struct Ticket {
 const WIDENED_FOR: Duration = Duration::from_hours(1);
 /// Refusals of two organizations within this time are taken for one cause.
 const SURPRISES_WITHIN: Duration = Duration::from_mins(1);
+/// Endpoint sets of one credential; there are fewer endpoints than that.
+const MAX_SETS: usize = 64;
+/// Bytes of the id of an endpoint set; it becomes a part of the key of each lane.
+const MAX_SET_ID_BYTES: usize = 256;
 /// The longest sleep before the bucket is looked at again: more may have been learnt.
 const LOOK_AGAIN: Duration = Duration::from_secs(10);
 
@@ -153,9 +158,11 @@ impl Budgets {
         (id, supply)
     }
 
-    /// Atlas told which endpoints share a bucket, with whom, and how large it is.
-    pub fn learn_sets(&self, credential: &Arc<str>, sets: Vec<EndpointSet>) {
+    /// Atlas told which endpoints share a bucket, with whom, and how large it is. Sets that make no sense are ignored.
+    pub fn learn_sets(&self, credential: &Arc<str>, mut sets: Vec<EndpointSet>) {
         let now = Instant::now();
+        sets.retain(|set| set.size.is_plausible() && set.id.len() <= MAX_SET_ID_BYTES);
+        sets.truncate(MAX_SETS);
         let mut inner = self.inner();
         inner.widened.retain(|(name, _), _| name != credential);
         inner.sets.insert(Arc::clone(credential), sets);

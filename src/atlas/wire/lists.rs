@@ -135,6 +135,14 @@ pub(in crate::atlas) fn endpoint_set(value: &Value) -> Option<EndpointSet> {
     })
 }
 
+/// What the fuzz target does with any bytes: reads them as a page of rate limits.
+#[doc(hidden)]
+pub fn fuzz_rate_limits(body: &[u8]) -> Vec<EndpointSet> {
+    let page = list(body).ok();
+    let results = page.map(|page| page.results).unwrap_or_default();
+    results.iter().filter_map(endpoint_set).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -7,7 +7,7 @@ mod lists;
 use serde::de::DeserializeOwned;
 
 pub use keys::{ApiKey, KeyPage, Malformed, Members, Next, When};
-pub use lists::{ListedOrg, ModelLimit, Project};
+pub use lists::{ListedOrg, ModelLimit, Project, fuzz_rate_limits};
 
 pub(super) use keys::{key, page};
 pub(super) use lists::{endpoint_set, list, model_limit, org, project};
