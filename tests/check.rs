@@ -238,6 +238,108 @@ async fn exit_codes_tell_the_configuration_from_the_world() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn endpoints_that_are_not_there_do_not_make_the_organization_a_wrong_one() {
+    let sim = common::sim(still(1, 10)).await;
+    let org = sim.org_ids().remove(0);
+    let about = |findings: &[Finding], words: &str| {
+        let mut same = findings.iter().filter(|finding| {
+            finding.area == Area::Organization && finding.finding.contains(words)
+        });
+        let finding = same
+            .next()
+            .unwrap_or_else(|| panic!("{words}: {findings:#?}"));
+        (finding.grade, format!("{finding:?}"))
+    };
+    for status in [404, 403] {
+        sim.add_fault(refusal(SimEndpoint::RateLimits, None, status));
+        let findings = found(&[], sim_variables(&sim), Clock::system()).await;
+        let (grade, text) = about(&findings, "rate limits");
+        assert_eq!(grade, Grade::Ok, "{text}");
+        assert!(
+            text.contains("learnt") && text.contains(&status.to_string()),
+            "{text}"
+        );
+        assert!(
+            findings.iter().all(|finding| finding.grade != Grade::Error),
+            "{findings:#?}"
+        );
+        assert!(
+            !format!("{findings:?}").contains("wrong organization"),
+            "{findings:#?}"
+        );
+        sim.clear_faults();
+    }
+    sim.add_fault(refusal(SimEndpoint::RateLimits, None, 500));
+    for endpoint in [
+        SimEndpoint::Groups,
+        SimEndpoint::Org,
+        SimEndpoint::AiModelApiRateLimits,
+    ] {
+        sim.add_fault(refusal(endpoint, Some(&org), 404));
+    }
+    let findings = found(&[], sim_variables(&sim), Clock::system()).await;
+    assert_eq!(about(&findings, "rate limits").0, Grade::Warning);
+    for words in [
+        "its name cannot",
+        "projects' names",
+        "limits for the models",
+    ] {
+        assert_eq!(about(&findings, words).0, Grade::Warning);
+    }
+    assert!(
+        !format!("{findings:?}").contains("wrong organization"),
+        "{findings:#?}"
+    );
+    sim.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_proxy_in_force_is_named_without_its_password() {
+    let proxy = "http://me:secret-word@127.0.0.1:3128 ";
+    for (variables, subject, words) in [
+        (
+            vec![("HTTPS_PROXY", proxy)],
+            "HTTPS_PROXY",
+            "go through the proxy http://127.0.0.1:3128",
+        ),
+        (
+            vec![("all_proxy", proxy)],
+            "all_proxy",
+            "go through the proxy http://127.0.0.1:3128",
+        ),
+        (
+            vec![("HTTPS_PROXY", proxy), ("NO_PROXY", "*.mongodb.com")],
+            "HTTPS_PROXY",
+            "NO_PROXY excludes",
+        ),
+        (
+            vec![("HTTP_PROXY", proxy)],
+            "HTTP_PROXY",
+            "for http URLs only",
+        ),
+    ] {
+        let mut all = vec![
+            ("MONGODB_ATLAS_ORG_ID", "32b6e34b3d91647abb20e7b8"),
+            ("MONGODB_ATLAS_ACCESS_TOKEN", "token"),
+        ];
+        all.extend(variables);
+        let args = Args::parse(["x", "check"]).unwrap();
+        let means = Means {
+            clock: Clock::system(),
+            connect: None,
+        };
+        let findings = check::all(&args, &Environment::fixed(all), &means).await;
+        let finding = one(&findings, Area::Configuration, subject);
+        assert_eq!(finding.grade, Grade::Ok);
+        assert!(finding.finding.contains(words), "{finding:#?}");
+        assert!(
+            !format!("{findings:?}").contains("secret-word"),
+            "{findings:#?}"
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn organizations_that_are_discovered_are_looked_at_as_well() {
     let sim = common::sim(still(3, 30)).await;
     let mut variables = sim_variables(&sim);

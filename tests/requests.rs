@@ -15,7 +15,7 @@ use std::sync::mpsc;
 use std::thread;
 
 use atlas_ai_keys_exporter::sim::{Effect, Fault, SimEndpoint};
-use common::{Lab, still};
+use common::{Lab, outcome, still};
 
 const ORG: &str = "32b6e34b3d91647abb20e7b8";
 
@@ -30,7 +30,8 @@ fn variables(base: String) -> Vec<(String, String)> {
 }
 
 /// Takes one connection, reads what comes first and answers `answer`.
-fn listen(answer: &'static [u8]) -> (u16, mpsc::Receiver<Vec<u8>>) {
+fn listen(answer: impl Into<Vec<u8>>) -> (u16, mpsc::Receiver<Vec<u8>>) {
+    let answer = answer.into();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
     let (sender, receiver) = mpsc::channel();
@@ -39,7 +40,7 @@ fn listen(answer: &'static [u8]) -> (u16, mpsc::Receiver<Vec<u8>>) {
             let mut first = vec![0; 16 << 10];
             let read = stream.read(&mut first).unwrap_or(0);
             first.truncate(read);
-            let _ = stream.write_all(answer);
+            let _ = stream.write_all(&answer);
             if sender.send(first).is_err() {
                 return;
             }
@@ -132,4 +133,106 @@ async fn the_target_of_a_redirect_never_hears_of_it() {
     lab.walked().await;
     assert!(requests.try_recv().is_err(), "a redirect was followed");
     lab.stop().await.stop().await;
+}
+
+/// What an exporter is told whose Atlas can only be reached through `proxy`.
+fn behind(proxy: &str) -> Vec<(String, String)> {
+    let mut variables = variables("https://atlas.invalid".to_owned());
+    variables.push(("HTTPS_PROXY".to_owned(), proxy.to_owned()));
+    variables
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn requests_go_through_the_proxy_and_errors_name_it_without_its_password() {
+    let refuses = "HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n";
+    let (refusing, requests) = listen(refuses);
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let silent = (silent.local_addr().unwrap().port(), silent);
+    for (port, words) in [
+        (refusing, "connection failed"),
+        (common::free_port(), "connection failed"),
+        (silent.0, "no complete response within"),
+    ] {
+        let proxy = format!(" http://me:secret%2Dword@127.0.0.1:{port}\n");
+        let flags = ["once", "--atlas.timeout=1s"];
+        let output = outcome(&flags, behind(&proxy)).await;
+        let error = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{error}");
+        assert!(error.contains(words), "{error}");
+        assert!(
+            error.contains(&format!("via proxy http://127.0.0.1:{port}")),
+            "{error}"
+        );
+        assert!(
+            !error.contains("secret") && !error.contains("bWU6"),
+            "{error}"
+        );
+    }
+    let request = String::from_utf8(requests.recv().unwrap()).unwrap();
+    assert!(
+        request.starts_with("CONNECT atlas.invalid:443 HTTP/1.1\r\n"),
+        "{request}"
+    );
+    // me:secret-word
+    let authorization = "proxy-authorization: basic bwu6c2vjcmv0lxdvcmq=\r\n";
+    assert!(
+        request.to_ascii_lowercase().contains(authorization),
+        "{request}"
+    );
+    assert!(!request.contains("a-ready-token"), "{request}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_no_proxy_url_ends_every_command() {
+    for (command, value) in [
+        (&["--web.listen-address=127.0.0.1:0"][..], "::::secret-word"),
+        (&["once"], "\"http://secret-word\""),
+        (&["keys"], "http://me:secret-word@"),
+        (&["check", "--offline"], "ftp://secret-word"),
+    ] {
+        for variable in ["HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"] {
+            let mut variables = variables("https://atlas.invalid".to_owned());
+            variables.push((variable.to_owned(), value.to_owned()));
+            let output = outcome(command, variables).await;
+            let text = [output.stdout, output.stderr].concat();
+            let text = String::from_utf8_lossy(&text);
+            assert_eq!(output.status.code(), Some(2), "{text}");
+            assert!(
+                text.contains(variable) && !text.contains("secret-word"),
+                "{text}"
+            );
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn loopback_is_reached_without_the_proxy() {
+    let sim = common::sim(still(1, 5)).await;
+    let mut variables = common::sim_variables(&sim);
+    variables.push(("HTTPS_PROXY".to_owned(), "http://127.0.0.1:1".to_owned()));
+    variables.push(("HTTP_PROXY".to_owned(), "http://127.0.0.1:1".to_owned()));
+    let output = outcome(&["once"], variables).await;
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    sim.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_response_may_have_hundreds_of_headers_and_not_any_number() {
+    for (headers, reason) in [
+        (0, "not_found"),
+        (300, "not_found"),
+        (900, "not_found"),
+        (5000, "connection"),
+    ] {
+        let mut answer =
+            "HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n".to_owned();
+        for number in 0..headers {
+            answer.push_str(&format!("X-Filler-{number}: some value\r\n"));
+        }
+        let (port, _requests) = listen(answer + "\r\n");
+        let lab = lab(format!("http://127.0.0.1:{port}")).await;
+        lab.wait(reason, |scrape| scrape.failures(ORG, reason) >= 1.0)
+            .await;
+        lab.stop().await.stop().await;
+    }
 }

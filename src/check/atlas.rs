@@ -13,7 +13,7 @@ use super::budget::Costs;
 use super::finding::{Area, Finding};
 use crate::atlas::{
     Budgets, Client, ClientConfig, Connect, Context, Endpoint, Error, LaneId, Members, Observer,
-    Outcome, Retry, TokenOutcome,
+    Outcome, Problem, Retry, TokenOutcome,
 };
 use crate::clock::Clock;
 use crate::config::{Account, Config};
@@ -96,7 +96,7 @@ impl Asking<'_> {
         if let Some((org, _)) = good {
             match client.rate_limits(org).await {
                 Ok(sets) => client.learn(sets),
-                Err(error) => findings.push(warned(org, "rate limits", &error, account)),
+                Err(error) => findings.push(rate_limits_unknown(org, &error, account)),
             }
         }
         for (org, asked) in orgs.iter().zip(asked) {
@@ -232,9 +232,33 @@ impl Asking<'_> {
     }
 }
 
+/// The rate limits cannot be read. Many credentials may not read them, and nothing depends on it: their absence alone is
+/// no reason for a warning.
+fn rate_limits_unknown(org: &OrgId, error: &Error, account: &Account) -> Finding {
+    let learnt = "they are learnt from responses";
+    let status = match error.problem {
+        Problem::NotFound(_) => "HTTP 404",
+        Problem::Forbidden(_) => "HTTP 403",
+        _ => {
+            let (why, action) = advice::on(error, &account.credential);
+            let what = format!("rate limits cannot be read, {learnt}: {why}");
+            return Finding::warning(Area::Organization, org.as_str(), what, action);
+        }
+    };
+    let what = format!("rate limits cannot be read ({status}); {learnt}");
+    Finding::ok(Area::Organization, org.as_str(), what)
+}
+
 /// Something beside the keys that cannot be read: the series of the keys do not need it.
 fn warned(org: &OrgId, what: &str, error: &Error, account: &Account) -> Finding {
-    let (why, action) = advice::on(error, &account.credential);
+    let (why, action) = match &error.problem {
+        // The organization is there: its keys were read.
+        Problem::NotFound(_) => (
+            "Atlas has no such endpoint for this organization (HTTP 404)".to_owned(),
+            "nothing to do for the keys; their series have no such labels".to_owned(),
+        ),
+        _ => advice::on(error, &account.credential),
+    };
     let what = format!("its {what} cannot be read: {why}");
     Finding::warning(Area::Organization, org.as_str(), what, action)
 }

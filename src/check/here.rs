@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::finding::{Area, Finding};
+use crate::atlas::Route;
 use crate::config::{Account, Config};
 use crate::credentials::Source;
 use crate::poll::Storage;
@@ -42,6 +43,25 @@ pub(super) fn configuration(config: Option<&Config>, mistakes: &[String]) -> Vec
                 )
             })
             .collect(),
+    }
+}
+
+/// The proxy that requests to Atlas go through, or why one that is set is not used.
+pub(super) fn proxy(config: &Config) -> Option<Finding> {
+    let area = Area::Configuration;
+    let host = config.base_url.host_str().unwrap_or_default();
+    match &config.route {
+        Route::Direct => None,
+        Route::Proxy(proxy) => Some(Finding::ok(
+            area,
+            proxy.variable(),
+            format!("requests to {host} go through the proxy {proxy}"),
+        )),
+        Route::Bypassed { variable, reason } => Some(Finding::ok(
+            area,
+            *variable,
+            format!("not used, requests to {host} go out directly: {reason}"),
+        )),
     }
 }
 

@@ -42,6 +42,7 @@ pub async fn all(args: &Args, environment: &Environment, means: &Means) -> Vec<F
     let Some(config) = config else {
         return findings;
     };
+    findings.extend(here::proxy(&config));
     findings.extend(here::web(config.web_file.clone()).await);
     findings.extend(here::credentials(&config));
     findings.extend(here::storage(config.storage.as_deref()).await);

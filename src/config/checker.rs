@@ -96,7 +96,7 @@ impl<'a> Checker<'a> {
     }
 
     pub(super) fn wrong(&mut self, origin: &Origin, value: &str, right: &str) {
-        let shown: String = value.chars().take(100).collect();
+        let shown: String = without_password(value).chars().take(100).collect();
         self.mistakes.push(format!(
             "{origin}: {shown:?} will not do; it must be {right}"
         ));
@@ -159,4 +159,15 @@ impl<'a> Checker<'a> {
             _ => Err(ConfigError(self.mistakes)),
         }
     }
+}
+
+/// The value as it may be shown: without the user and password of a URL.
+fn without_password(value: &str) -> String {
+    let url = value
+        .split_once("://")
+        .and_then(|(scheme, rest)| Some((scheme, rest.rsplit_once('@')?.1)));
+    url.map_or_else(
+        || value.to_owned(),
+        |(scheme, host)| format!("{scheme}://…@{host}"),
+    )
 }

@@ -16,14 +16,16 @@ pub(super) fn whole(text: &str, least: usize, most: usize) -> Option<usize> {
         .filter(|number| (least..=most).contains(number))
 }
 
+/// The base URL, without the API's own path, which people copy along from the documentation.
 pub(super) fn base_url(text: &str) -> Result<Url, &'static str> {
-    const RIGHT: &str = "an https address without user, query or fragment, such as https://cloud.mongodb.com (plain http for loopback hosts only)";
-    let mut url = Url::parse(text).map_err(|_| RIGHT)?;
+    const EXPECTED: &str = "an https address without user, query or fragment, such as https://cloud.mongodb.com (plain http for loopback hosts only)";
+    const WITHOUT_API_PATH: &str = "the address without the path of an API endpoint, such as https://cloud.mongodb.com: /api/atlas/v2 and what follows are added to it";
+    let mut url = Url::parse(text.trim()).map_err(|_| EXPECTED)?;
     let loopback = match url.host() {
         Some(url::Host::Domain(name)) => name == "localhost",
         Some(url::Host::Ipv4(address)) => address.is_loopback(),
         Some(url::Host::Ipv6(address)) => address.is_loopback(),
-        None => return Err(RIGHT),
+        None => return Err(EXPECTED),
     };
     let scheme_fits = url.scheme() == "https" || (url.scheme() == "http" && loopback);
     let bare = url.username().is_empty()
@@ -31,12 +33,41 @@ pub(super) fn base_url(text: &str) -> Result<Url, &'static str> {
         && url.query().is_none()
         && url.fragment().is_none();
     if !scheme_fits || !bare {
-        return Err(RIGHT);
+        return Err(EXPECTED);
     }
-    if !url.path().ends_with('/') {
-        let path = format!("{}/", url.path());
-        url.set_path(&path);
+    let path = url.path().to_owned();
+    let mut segments: Vec<&str> = path
+        .split('/')
+        .filter(|segment| !segment.is_empty())
+        .collect();
+    let is_api = |segments: &[&str], path: &[&str]| {
+        segments.len() == path.len()
+            && segments
+                .iter()
+                .zip(path)
+                .all(|(a, b)| a.eq_ignore_ascii_case(b))
+    };
+    for api_path in [&["api", "atlas", "v2"][..], &["api", "atlas"], &["api"]] {
+        let at = segments.len().saturating_sub(api_path.len());
+        if segments
+            .get(at..)
+            .is_some_and(|tail| is_api(tail, api_path))
+        {
+            segments.truncate(at);
+            break;
+        }
     }
+    let known = [["api", "atlas"], ["api", "oauth"], ["api", "public"]];
+    if segments
+        .windows(2)
+        .any(|pair| known.iter().any(|path| is_api(pair, path)))
+    {
+        return Err(WITHOUT_API_PATH);
+    }
+    let path = segments
+        .iter()
+        .fold("/".to_owned(), |path, segment| path + segment + "/");
+    url.set_path(&path);
     Ok(url)
 }
 
@@ -188,12 +219,70 @@ mod tests {
             let url = base_url(good).expect(good);
             assert!(url.path().ends_with('/'), "{url}");
         }
+        for (text, expected) in [
+            (" https://cloud.mongodb.com\n", "https://cloud.mongodb.com/"),
+            (
+                "https://cloud.mongodb.com/api/atlas/v2",
+                "https://cloud.mongodb.com/",
+            ),
+            (
+                "https://cloud.mongodb.com/api/atlas/v2/",
+                "https://cloud.mongodb.com/",
+            ),
+            (
+                "https://cloud.mongodb.com//api//atlas//v2//",
+                "https://cloud.mongodb.com/",
+            ),
+            (
+                "https://cloud.mongodb.com/API/Atlas/V2",
+                "https://cloud.mongodb.com/",
+            ),
+            (
+                "https://cloud.mongodb.com/api/atlas",
+                "https://cloud.mongodb.com/",
+            ),
+            (
+                "https://cloud.mongodb.com/api/",
+                "https://cloud.mongodb.com/",
+            ),
+            (
+                "https://proxy.example/atlas/api/atlas/v2",
+                "https://proxy.example/atlas/",
+            ),
+            (
+                "https://proxy.example/rapi/atlas",
+                "https://proxy.example/rapi/atlas/",
+            ),
+            ("https://proxy.example/a/b/", "https://proxy.example/a/b/"),
+        ] {
+            assert_eq!(
+                base_url(text).map(String::from).as_deref(),
+                Ok(expected),
+                "{text}"
+            );
+        }
+        for endpoint in [
+            "https://cloud.mongodb.com/api/atlas/v2/orgs",
+            "https://cloud.mongodb.com/api/atlas/v1.0",
+            "https://cloud.mongodb.com/api/oauth/token",
+            "https://cloud.mongodb.com/api/public/v1.0",
+            "https://cloud.mongodb.com/api/atlas/v2/api/atlas/v2",
+        ] {
+            let error = base_url(endpoint).expect_err(endpoint);
+            assert!(
+                error.contains("without the path of an API endpoint"),
+                "{error}"
+            );
+        }
         for bad in [
             "",
             "cloud.mongodb.com",
             "http://cloud.mongodb.com",
             "ftp://x",
             "https://u:p@x",
+            "https://u@x/api/atlas/v2",
+            "https://x/api/atlas/v2?itemsPerPage=1",
+            "https://x/v2/abc#/access",
             "https://x?y",
             "https://x#y",
             "http://10.0.0.1",
