@@ -35,3 +35,18 @@ fn configurations() {
 fn requests() {
     replay("request", fuzz::request);
 }
+
+#[test]
+fn token_responses() {
+    replay("token_response", fuzz::token_response);
+}
+
+#[test]
+fn authentication_challenges() {
+    replay("www_authenticate", fuzz::www_authenticate);
+}
+
+#[test]
+fn rate_limit_bodies() {
+    replay("rate_limit_body", fuzz::rate_limit_body);
+}

@@ -16,6 +16,7 @@ use std::sync::atomic::AtomicU8;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
+use atlas_ai_keys_exporter::atlas::{self, Budgets, Endpoint, EndpointSet, Scope};
 use atlas_ai_keys_exporter::cli::Args;
 use atlas_ai_keys_exporter::clock::Clock;
 use atlas_ai_keys_exporter::config::Config;
@@ -203,5 +204,37 @@ pub fn request(data: &[u8]) {
             assert_eq!(text.matches("<script").count(), 1);
             assert!(!text.contains("<img"));
         }
+    }
+}
+
+/// As a token response: a token that is accepted fits a header.
+pub fn token_response(data: &[u8]) {
+    atlas::fuzz_token_response(data);
+}
+
+/// As a `WWW-Authenticate` header: it is answered with `qop=auth`, or not at all.
+pub fn www_authenticate(data: &[u8]) {
+    atlas::fuzz_www_authenticate(data);
+}
+
+/// As a page of rate limits and as the body of a 429: no numbers keep an organization from being polled for more than a day.
+pub fn rate_limit_body(data: &[u8]) {
+    const DAY: Duration = Duration::from_hours(24);
+    let (wait, size) = atlas::fuzz_rate_limited(data);
+    assert!(wait.is_none_or(|wait| wait <= DAY));
+    let mut sets = atlas::fuzz_rate_limits(data);
+    sets.extend(size.map(|size| EndpointSet {
+        id: "refusal".to_owned(),
+        endpoints: vec![Endpoint::Orgs],
+        scope: Scope::Credential,
+        size,
+    }));
+    let (budgets, credential) = (Budgets::default(), Arc::from("default"));
+    budgets.learn_sets(&credential, sets);
+    let org = OrgId::parse("0000000000000000000000aa").expect("an id");
+    for endpoint in Endpoint::ALL {
+        assert!(budgets.delay(&credential, endpoint, Some(&org)) <= DAY);
+        let supply = budgets.supply(&credential, endpoint, Some(&org)).1;
+        assert!(supply.is_none_or(|supply| supply.is_finite() && supply > 0.0));
     }
 }
