@@ -250,7 +250,7 @@ async fn endpoints_that_are_not_there_do_not_make_the_organization_a_wrong_one()
             .unwrap_or_else(|| panic!("{words}: {findings:#?}"));
         (finding.grade, format!("{finding:?}"))
     };
-    for status in [404, 403] {
+    for status in [404, 403, 401] {
         sim.add_fault(refusal(SimEndpoint::RateLimits, None, status));
         let findings = found(&[], sim_variables(&sim), Clock::system()).await;
         let (grade, text) = about(&findings, "rate limits");
@@ -269,6 +269,12 @@ async fn endpoints_that_are_not_there_do_not_make_the_organization_a_wrong_one()
         );
         sim.clear_faults();
     }
+    sim.add_fault(refusal(SimEndpoint::Groups, Some(&org), 401));
+    let findings = found(&[], sim_variables(&sim), Clock::system()).await;
+    let (grade, text) = about(&findings, "projects' names");
+    assert_eq!(grade, Grade::Warning);
+    assert!(text.contains("lacks the role (HTTP 401"), "{text}");
+    sim.clear_faults();
     sim.add_fault(refusal(SimEndpoint::RateLimits, None, 500));
     for endpoint in [
         SimEndpoint::Groups,

@@ -15,7 +15,7 @@ use std::sync::mpsc;
 use std::thread;
 
 use atlas_ai_keys_exporter::sim::{Effect, Fault, SimEndpoint};
-use common::{Lab, outcome, still};
+use common::{Lab, Program, outcome, still};
 
 const ORG: &str = "32b6e34b3d91647abb20e7b8";
 
@@ -182,8 +182,8 @@ async fn requests_go_through_the_proxy_and_errors_name_it_without_its_password()
     assert!(!request.contains("a-ready-token"), "{request}");
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn what_is_no_proxy_url_ends_every_command() {
+#[test]
+fn what_is_no_proxy_url_ends_every_command() {
     for (command, value) in [
         (&["--web.listen-address=127.0.0.1:0"][..], "::::secret-word"),
         (&["once"], "\"http://secret-word\""),
@@ -193,15 +193,41 @@ async fn what_is_no_proxy_url_ends_every_command() {
         for variable in ["HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"] {
             let mut variables = variables("https://atlas.invalid".to_owned());
             variables.push((variable.to_owned(), value.to_owned()));
-            let output = outcome(command, variables).await;
-            let text = [output.stdout, output.stderr].concat();
-            let text = String::from_utf8_lossy(&text);
-            assert_eq!(output.status.code(), Some(2), "{text}");
+            // bounded: without the error it would serve
+            let (code, text, _) = Program::exporter(command, &variables).finish();
+            assert_eq!(code, Some(2), "{text}");
             assert!(
                 text.contains(variable) && !text.contains("secret-word"),
                 "{text}"
             );
         }
+    }
+}
+
+#[test]
+fn no_error_repeats_the_password_of_a_base_url() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("config.yml");
+    for base in [
+        "https://me:secret-word@cloud.mongodb.com/api/atlas/v2",
+        "http://me:secret-word@cloud.mongodb.com",
+        "me:secret-word@cloud.mongodb.com",
+        "https://secret-word@cloud.mongodb.com?x=y@z",
+    ] {
+        let (code, text, _) = Program::exporter(&["once"], &variables(base.to_owned())).finish();
+        assert_eq!(code, Some(2), "{text}");
+        assert!(
+            text.contains("MONGODB_ATLAS_BASE_URL") && !text.contains("secret-word"),
+            "{text}"
+        );
+        std::fs::write(&file, format!("atlas: {{base_url: \"{base}\"}}\n")).unwrap();
+        let flag = format!("--config.file={}", file.display());
+        let mut rest = variables(String::new());
+        rest.retain(|(_, value)| !value.is_empty());
+        let (code, text, _) = Program::exporter(&["once", &flag], &rest).finish();
+        assert_eq!(code, Some(2), "{text}");
+        assert!(text.contains("base_url"), "{text}");
+        assert!(!text.contains("secret-word"), "{text}");
     }
 }
 
@@ -224,15 +250,30 @@ async fn a_response_may_have_hundreds_of_headers_and_not_any_number() {
         (900, "not_found"),
         (5000, "connection"),
     ] {
-        let mut answer =
-            "HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n".to_owned();
-        for number in 0..headers {
-            answer.push_str(&format!("X-Filler-{number}: some value\r\n"));
-        }
-        let (port, _requests) = listen(answer + "\r\n");
+        let filler = |number| format!("X-Filler-{number}: some value\r\n");
+        let filler: String = (0..headers).map(filler).collect();
+        let start = "HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n";
+        let (port, _requests) = listen(format!("{start}{filler}\r\n"));
         let lab = lab(format!("http://127.0.0.1:{port}")).await;
         lab.wait(reason, |scrape| scrape.failures(ORG, reason) >= 1.0)
             .await;
         lab.stop().await.stop().await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn interim_responses_without_end_are_a_timeout() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    thread::spawn(move || {
+        while let Ok((mut stream, _)) = listener.accept() {
+            let interim = "HTTP/1.1 100 Continue\r\n\r\n".repeat(1000);
+            thread::spawn(move || while stream.write_all(interim.as_bytes()).is_ok() {});
+        }
+    });
+    let variables = variables(format!("http://127.0.0.1:{port}"));
+    let output = outcome(&["once", "--atlas.timeout=1s"], variables).await;
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{error}");
+    assert!(error.contains("no complete response within 1s"), "{error}");
 }

@@ -444,7 +444,9 @@ mod tests {
         }
         for variable in HTTP_VARIABLES {
             let route = route(&[(variable, "::::")], &base()).expect("not needed");
-            assert!(matches!(route, Route::Bypassed { variable: told, .. } if told == variable));
+            assert!(
+                matches!(route, Route::Bypassed { variable: ignored, .. } if ignored == variable)
+            );
         }
         assert_eq!(route(&[], &base()), Ok(Route::Direct));
     }

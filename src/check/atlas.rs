@@ -239,6 +239,7 @@ fn rate_limits_unknown(org: &OrgId, error: &Error, account: &Account) -> Finding
     let status = match error.problem {
         Problem::NotFound(_) => "HTTP 404",
         Problem::Forbidden(_) => "HTTP 403",
+        Problem::Unauthorized(_) => "HTTP 401",
         _ => {
             let (why, action) = advice::on(error, &account.credential);
             let what = format!("rate limits cannot be read, {learnt}: {why}");
@@ -251,12 +252,22 @@ fn rate_limits_unknown(org: &OrgId, error: &Error, account: &Account) -> Finding
 
 /// Something beside the keys that cannot be read: the series of the keys do not need it.
 fn warned(org: &OrgId, what: &str, error: &Error, account: &Account) -> Finding {
+    // The organization is there, and the credential is good: the keys were read.
     let (why, action) = match &error.problem {
-        // The organization is there: its keys were read.
         Problem::NotFound(_) => (
             "Atlas has no such endpoint for this organization (HTTP 404)".to_owned(),
             "nothing to do for the keys; their series have no such labels".to_owned(),
         ),
+        Problem::Forbidden(_) | Problem::Unauthorized(_) => {
+            let status = match &error.problem {
+                Problem::Forbidden(code) => format!("HTTP 403{code}"),
+                _ => "HTTP 401".to_owned(),
+            };
+            (
+                format!("the credential lacks the role ({status})"),
+                "give it the role Organization Read Only at this organization".to_owned(),
+            )
+        }
         _ => advice::on(error, &account.credential),
     };
     let what = format!("its {what} cannot be read: {why}");

@@ -161,13 +161,14 @@ impl<'a> Checker<'a> {
     }
 }
 
-/// The value as it may be shown: without the user and password of a URL.
+/// The value as it may be shown: without the user and password of a URL, whether or not it has a scheme.
 fn without_password(value: &str) -> String {
-    let url = value
-        .split_once("://")
-        .and_then(|(scheme, rest)| Some((scheme, rest.rsplit_once('@')?.1)));
-    url.map_or_else(
-        || value.to_owned(),
-        |(scheme, host)| format!("{scheme}://…@{host}"),
+    let Some((user, host)) = value.rsplit_once('@') else {
+        return value.to_owned();
+    };
+    let scheme = user.split_once("://").map(|(scheme, _)| scheme);
+    scheme.map_or_else(
+        || format!("…@{host}"),
+        |scheme| format!("{scheme}://…@{host}"),
     )
 }

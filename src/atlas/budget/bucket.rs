@@ -97,15 +97,15 @@ impl Bucket {
         let (Some(level), Some(capacity)) = (self.level, self.capacity) else {
             return Duration::ZERO;
         };
-        let kept = left_to_others(capacity);
+        let kept = reserved_tokens(capacity);
         let tokens = self.tokens(now).unwrap_or(capacity);
         if tokens > kept {
             return Duration::ZERO;
         }
         let (refill, every) = self.refill_or_guess(capacity);
-        let refilled_at = add(level.at, times(every, periods(level.at, now, every)));
+        let refilled_at = add(level.at, multiply(every, periods(level.at, now, every)));
         let missing = (kept - tokens).saturating_add(1).div_ceil(refill);
-        let due = add(refilled_at, times(every, missing).min(MAX_WAIT));
+        let due = add(refilled_at, multiply(every, missing).min(MAX_WAIT));
         due.saturating_duration_since(now)
     }
 
@@ -149,7 +149,7 @@ impl Bucket {
             let (refill, every) = self.refill_or_guess(capacity);
             if let Some(level) = &mut self.level {
                 let passed = periods(level.at, now, every);
-                level.at = add(level.at, times(every, passed));
+                level.at = add(level.at, multiply(every, passed));
                 level.tokens = tokens.saturating_sub(1);
                 // Atlas' own refill may have come already, into a bucket that had no room for all
                 // of it: the one that is due here cannot be counted on any more
@@ -284,13 +284,13 @@ impl Bucket {
 }
 
 /// Tokens of a bucket that are left to the account's other tools.
-fn left_to_others(capacity: u64) -> u64 {
+fn reserved_tokens(capacity: u64) -> u64 {
     // In this order no product overflows.
     capacity / 100 * LEFT_TO_OTHERS + capacity % 100 * LEFT_TO_OTHERS / 100
 }
 
 /// `duration` several times, without an overflow.
-fn times(duration: Duration, factor: u64) -> Duration {
+fn multiply(duration: Duration, factor: u64) -> Duration {
     duration.saturating_mul(u32::try_from(factor).unwrap_or(u32::MAX))
 }
 
