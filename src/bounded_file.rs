@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
+use tokio::sync::Semaphore;
 use zeroize::Zeroizing;
 
 /// Time that a file, or the writer of a pipe, gets to deliver.
@@ -78,6 +79,25 @@ pub enum FileError {
     /// The file system, or the writer of a pipe, did not deliver in time.
     #[error("no data within {} seconds", .0.as_secs())]
     TimedOut(Duration),
+    /// A text was expected.
+    #[error("expected UTF-8 text")]
+    NotUtf8,
+    /// A bug in this program.
+    #[error("internal error: the task panicked")]
+    Panicked,
+}
+
+impl FileError {
+    /// The error in a sentence for a person, with what to check where that helps.
+    pub fn explain(&self) -> String {
+        let check = match self {
+            Self::NotFound | Self::Io(_) => {
+                "; check that it exists and that the exporter's user may read it"
+            }
+            _ => "",
+        };
+        format!("cannot be read: {self}{check}")
+    }
 }
 
 impl From<io::Error> for FileError {
@@ -116,8 +136,14 @@ pub fn open(path: &Path, options: ReadOptions) -> Result<File, FileError> {
 pub fn read(path: &Path, options: ReadOptions) -> Result<Zeroizing<Vec<u8>>, FileError> {
     let Opened { file, is_pipe } = open_any(path, options)?;
     let limit = options.max_bytes.saturating_add(1);
+    let length = file.metadata()?.len();
+    if length > options.max_bytes {
+        return Err(FileError::TooLarge {
+            max_bytes: options.max_bytes,
+        });
+    }
     // a pipe and the files of /proc have no length to go by
-    let expected = file.metadata()?.len().saturating_add(1).max(INITIAL_BUFFER);
+    let expected = length.saturating_add(1).max(INITIAL_BUFFER);
     let capacity = if is_pipe { limit } else { expected.min(limit) };
     let mut content = Zeroizing::new(Vec::with_capacity(usize::try_from(capacity).unwrap_or(0)));
     if is_pipe {
@@ -133,8 +159,26 @@ pub fn read(path: &Path, options: ReadOptions) -> Result<Zeroizing<Vec<u8>>, Fil
     Ok(content)
 }
 
+/// Reads a whole file as text; otherwise as [`read`].
+///
+/// # Errors
+/// As [`read`], and when the file is not UTF-8.
+pub fn read_text(path: &Path, options: ReadOptions) -> Result<Zeroizing<String>, FileError> {
+    let mut content = read(path, options)?;
+    match String::from_utf8(std::mem::take(&mut *content)) {
+        Ok(text) => Ok(Zeroizing::new(text)),
+        Err(error) => {
+            drop(Zeroizing::new(error.into_bytes()));
+            Err(FileError::NotUtf8)
+        }
+    }
+}
+
 /// Size of the buffer for a file that does not say how long it is.
 const INITIAL_BUFFER: u64 = 16 << 10;
+
+/// What a pipe is called in an error: process substitution makes one, and its content is gone after the first read.
+const PIPE: &str = "a pipe, which can be read only once";
 
 #[cfg(unix)]
 fn open_any(path: &Path, options: ReadOptions) -> Result<Opened, FileError> {
@@ -166,7 +210,7 @@ fn open_any(path: &Path, options: ReadOptions) -> Result<Opened, FileError> {
         return Ok(Opened { file, is_pipe });
     }
     Err(FileError::NotRegular(if is_pipe {
-        "a pipe"
+        PIPE
     } else if file_type.is_dir() {
         "a directory"
     } else if file_type.is_socket() {
@@ -221,10 +265,11 @@ fn read_pipe(mut pipe: &File, limit: u64, content: &mut Vec<u8>) -> Result<(), F
 
 #[cfg(not(unix))]
 fn read_pipe(_: &File, _: u64, _: &mut Vec<u8>) -> Result<(), FileError> {
-    Err(FileError::NotRegular("a pipe"))
+    Err(FileError::NotRegular(PIPE))
 }
 
-/// Runs `work`, which reads or looks at `path`, on a thread that may block, and waits at most [`READ_TIMEOUT`] for it.
+/// Runs `work`, which reads or looks at `path`, on a thread that may block, and waits a little longer than
+/// [`READ_TIMEOUT`] for it.
 ///
 /// Only one piece of work for a path is under way at a time: a file system that does not answer costs one thread for
 /// each path, however often the path is tried again.
@@ -235,39 +280,52 @@ pub async fn off_thread<T: Send + 'static>(
     path: &Path,
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, FileError> {
-    let lock = path_lock(path);
+    // longer than a pipe may take, so that the error of the read itself comes first
+    let timeout = READ_TIMEOUT + Duration::from_secs(1);
+    off_thread_within(path, 1, timeout, work).await
+}
+
+/// As [`off_thread`], with up to `concurrency` pieces of work for `path` at a time, and a timeout of its own that
+/// includes the wait for the others.
+///
+/// # Errors
+/// As [`off_thread`].
+pub async fn off_thread_within<T: Send + 'static>(
+    path: &Path,
+    concurrency: usize,
+    timeout: Duration,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, FileError> {
+    let slots = path_slots(path, concurrency);
     let run = async {
-        let guard = lock.lock_owned().await;
+        // a semaphore that is never closed
+        let slot = slots.acquire_owned().await.ok();
         tokio::task::spawn_blocking(move || {
             let result = work();
-            drop(guard);
+            drop(slot);
             result
         })
         .await
-        .map_err(|error| FileError::Io(error.to_string()))
+        .map_err(|_| FileError::Panicked)
     };
-    // longer than a pipe may take, so that the error of the read itself comes first
-    let timeout = READ_TIMEOUT + Duration::from_secs(1);
     tokio::time::timeout(timeout, run)
         .await
         .unwrap_or(Err(FileError::TimedOut(timeout)))
 }
 
-type PathLock = tokio::sync::Mutex<()>;
+/// The semaphore that limits the work on `path`. It exists for as long as somebody holds or awaits a slot.
+fn path_slots(path: &Path, concurrency: usize) -> Arc<Semaphore> {
+    static SLOTS: Mutex<Option<HashMap<PathBuf, Weak<Semaphore>>>> = Mutex::new(None);
 
-/// The lock that serializes the work on `path`. A lock exists for as long as somebody holds or awaits it.
-fn path_lock(path: &Path) -> Arc<PathLock> {
-    static LOCKS: Mutex<Option<HashMap<PathBuf, Weak<PathLock>>>> = Mutex::new(None);
-
-    let mut locks = LOCKS.lock().unwrap_or_else(PoisonError::into_inner);
-    let locks = locks.get_or_insert_default();
-    if let Some(lock) = locks.get(path).and_then(Weak::upgrade) {
-        return lock;
+    let mut all = SLOTS.lock().unwrap_or_else(PoisonError::into_inner);
+    let all = all.get_or_insert_default();
+    if let Some(slots) = all.get(path).and_then(Weak::upgrade) {
+        return slots;
     }
-    locks.retain(|_, lock| lock.strong_count() > 0);
-    let lock = Arc::new(PathLock::default());
-    locks.insert(path.to_owned(), Arc::downgrade(&lock));
-    lock
+    all.retain(|_, slots| slots.strong_count() > 0);
+    let slots = Arc::new(Semaphore::new(concurrency));
+    all.insert(path.to_owned(), Arc::downgrade(&slots));
+    slots
 }
 
 #[cfg(all(test, unix))]
@@ -321,7 +379,7 @@ mod tests {
         let directory = tempfile::tempdir().expect("a directory");
         let path = directory.path().join("pipe");
         make_fifo(&path);
-        assert_eq!(read(&path, OPTIONS), Err(FileError::NotRegular("a pipe")));
+        assert_eq!(read(&path, OPTIONS), Err(FileError::NotRegular(PIPE)));
         let writer = std::thread::spawn({
             let path = path.clone();
             move || std::fs::write(path, "secret")
@@ -353,5 +411,33 @@ mod tests {
         assert_eq!(other, Ok(7));
         drop(release);
         assert_eq!(off_thread(path, || 8).await, Ok(8));
+    }
+
+    #[tokio::test]
+    async fn work_that_panics_is_no_success_and_leaves_the_path_free() {
+        let path = Path::new("/a/path/that/panics");
+        let result = off_thread(path, || panic!("a bug")).await;
+        assert_eq!(result, Err::<(), _>(FileError::Panicked));
+        assert_eq!(off_thread(path, || 8).await, Ok(8));
+    }
+
+    #[test]
+    fn a_file_that_is_too_large_is_not_read() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("sparse");
+        let file = File::create(&path).expect("created");
+        file.set_len(1 << 40).expect("sparse");
+        let huge = ReadOptions::regular(1 << 39);
+        assert!(matches!(read(&path, huge), Err(FileError::TooLarge { .. })));
+    }
+
+    #[test]
+    fn a_text_is_utf_8() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("text");
+        std::fs::write(&path, b"\xff\xfea").expect("written");
+        assert_eq!(read_text(&path, OPTIONS), Err(FileError::NotUtf8));
+        std::fs::write(&path, "\u{feff}a").expect("written");
+        assert_eq!(&**read_text(&path, OPTIONS).expect("read"), "\u{feff}a");
     }
 }

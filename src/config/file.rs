@@ -17,7 +17,7 @@ pub(super) const CREDENTIALS: &str = "credentials";
 
 impl ConfigFile {
     pub(super) fn read(path: PathBuf) -> Result<Self, String> {
-        let root = yaml::read(&path).map_err(|why| format!("{} {why}", path.display()))?;
+        let root = yaml::read(&path).map_err(|why| format!("{}: {why}", path.display()))?;
         match root {
             Node::Members(_) | Node::Nothing => Ok(Self { path, root }),
             other => Err(format!(

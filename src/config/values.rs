@@ -169,11 +169,11 @@ pub(super) fn telemetry_path(text: &str) -> Result<String, &'static str> {
     }
 }
 
-/// `true` or `false`.
+/// `true` or `false`, in any way that YAML has for them.
 pub(super) fn switch(text: &str) -> Result<bool, &'static str> {
-    match text {
-        "true" | "1" => Ok(true),
-        "false" | "0" => Ok(false),
+    match text.to_ascii_lowercase().as_str() {
+        "true" | "1" | "yes" | "on" => Ok(true),
+        "false" | "0" | "no" | "off" => Ok(false),
         _ => Err("true or false"),
     }
 }
