@@ -90,13 +90,13 @@ fn a_credential_that_cannot_be_read_is_named_and_not_shown() {
     );
     assert_eq!(code, Some(2));
     assert!(
-        output.contains("file /nonexistent/secret cannot be read"),
+        output.contains("file /nonexistent/secret: cannot be read: file not found"),
         "{output}"
     );
     let (_, output) = fails(&[], &[GOOD[0], ("MONGODB_ATLAS_ACCESS_TOKEN", "tok\nen")]);
     assert!(
         output.contains(
-            "environment variable MONGODB_ATLAS_ACCESS_TOKEN holds something that is no secret"
+            "invalid value in environment variable MONGODB_ATLAS_ACCESS_TOKEN: expected one line of printable ASCII"
         ),
         "{output}"
     );

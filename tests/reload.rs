@@ -245,7 +245,10 @@ async fn a_bad_configuration_changes_nothing_and_shows() {
         "a file that is gone"
     );
     let mistakes = exporter.control.reload("test").await.unwrap_err();
-    assert!(mistakes.contains("config.yml cannot be read"), "{mistakes}");
+    assert!(
+        mistakes.contains("config.yml: cannot be read"),
+        "{mistakes}"
+    );
     files.configure(&files.orgs.clone(), "");
     exporter.pass(Duration::from_secs(5)).await;
     let scrape = exporter.scrape();

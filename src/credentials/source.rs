@@ -2,13 +2,13 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use secrecy::SecretString;
-use zeroize::{Zeroize as _, Zeroizing};
+use zeroize::Zeroizing;
 
+use crate::bounded_file::{self, FileError, ReadOptions};
 use crate::yaml::{self, Node};
 
 /// The environment that configuration and secrets are taken from: the process' own, or one that
@@ -65,7 +65,7 @@ impl Eq for Environment {}
 /// Where one secret, or one part of a credential, is found.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Source {
-    /// A file, whose trailing newline does not count.
+    /// A file. White space around its content does not count.
     File(PathBuf),
     /// An environment variable.
     Variable {
@@ -89,13 +89,11 @@ pub enum Source {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ReadError {
     /// The file cannot be read.
-    #[error(
-        "{place} cannot be read: {why}; check that it exists and that the exporter's user may read it"
-    )]
+    #[error("{place}: {why}")]
     Unreadable {
         /// Which source.
         place: String,
-        /// What the system says.
+        /// The cause, and what to check.
         why: String,
     },
     /// There is nothing in it.
@@ -104,12 +102,12 @@ pub enum ReadError {
         /// Which source.
         place: String,
     },
-    /// There is something in it that no secret of Atlas has.
-    #[error("{place} holds something that is no secret: {why}")]
+    /// There is something in it that no credential of Atlas has.
+    #[error("invalid value in {place}: {why}")]
     Unusable {
         /// Which source.
         place: String,
-        /// What is wrong with it.
+        /// The expected form, and the one that was found.
         why: &'static str,
     },
 }
@@ -118,14 +116,17 @@ pub enum ReadError {
 const MAX_SECRET_BYTES: u64 = 16 << 10;
 
 impl Source {
-    /// Reads the secret as it is now.
+    /// Reads the secret as it is now. Blocks on the file system.
     ///
     /// # Errors
     /// [`ReadError`], naming the place and what to do, when there is no usable secret.
     pub fn read(&self) -> Result<SecretString, ReadError> {
         let place = self.to_string();
-        let mut text = match self {
-            Self::File(path) => read_file(path, &place)?,
+        let text = match self {
+            Self::File(path) => {
+                let read = bounded_file::read_text(path, ReadOptions::regular(MAX_SECRET_BYTES));
+                read.map_err(|error| unreadable(&place, &error))?
+            }
             Self::Member {
                 file,
                 credential,
@@ -135,46 +136,108 @@ impl Source {
                 Zeroizing::new(environment.get(name).unwrap_or_default())
             }
         };
-        let length = text.trim_end_matches(['\r', '\n']).len();
-        text.truncate(length);
-        if text.is_empty() {
+        // editors, shells and copying from a page add white space; no credential of Atlas has any
+        let value = text.trim_matches(is_blank);
+        if value.is_empty() {
             return Err(ReadError::Empty { place });
         }
-        if !text.bytes().all(|byte| (0x20..0x7f).contains(&byte)) {
-            return Err(ReadError::Unusable {
-                place,
-                why: "it has control characters, line breaks or letters beyond ASCII",
-            });
+        match find_defect(value) {
+            Some(why) => Err(ReadError::Unusable { place, why }),
+            None => Ok(SecretString::from(value)),
         }
-        Ok(SecretString::from(std::mem::take(&mut *text)))
+    }
+
+    /// Reads the secret as [`Source::read`] does, on a thread that may block, and waits a few seconds for it at most.
+    ///
+    /// # Errors
+    /// As [`Source::read`], and when the file system does not answer in time.
+    pub async fn read_off_thread(&self) -> Result<SecretString, ReadError> {
+        let (Self::File(path) | Self::Member { file: path, .. }) = self else {
+            return self.read();
+        };
+        let source = self.clone();
+        bounded_file::off_thread(path, move || source.read())
+            .await
+            .unwrap_or_else(|error| Err(unreadable(&self.to_string(), &error)))
     }
 }
 
-fn read_file(path: &Path, place: &str) -> Result<Zeroizing<String>, ReadError> {
-    let unreadable = |why: std::io::Error| ReadError::Unreadable {
+fn unreadable(place: &str, error: &FileError) -> ReadError {
+    ReadError::Unreadable {
         place: place.to_owned(),
-        why: why.to_string(),
-    };
-    let unusable = |why| ReadError::Unusable {
-        place: place.to_owned(),
-        why,
-    };
-    let file = std::fs::File::open(path).map_err(unreadable)?;
-    // room for all of it at once: a buffer that grows leaves copies behind
-    let mut bytes = Zeroizing::new(Vec::with_capacity(17 << 10));
-    file.take(MAX_SECRET_BYTES + 1)
-        .read_to_end(&mut bytes)
-        .map_err(unreadable)?;
-    if bytes.len() as u64 > MAX_SECRET_BYTES {
-        return Err(unusable("it is larger than 16 KiB"));
+        why: error.explain(),
     }
-    match String::from_utf8(std::mem::take(&mut *bytes)) {
-        Ok(text) => Ok(Zeroizing::new(text)),
-        Err(error) => {
-            error.into_bytes().zeroize();
-            Err(unusable("it is no UTF-8 text"))
-        }
+}
+
+/// White space, and characters without width that files and pages have at their ends.
+fn is_blank(letter: char) -> bool {
+    letter.is_whitespace() || matches!(letter, '\u{200b}'..='\u{200d}' | '\u{2060}' | '\u{feff}')
+}
+
+/// The reason why a value is no credential of Atlas, with the likely cause. Found here, it costs no failed request
+/// and no search for a wrong secret.
+fn find_defect(value: &str) -> Option<&'static str> {
+    let is_quote = |letter| {
+        matches!(
+            letter,
+            '"' | '\'' | '`' | '\u{ab}' | '\u{bb}' | '\u{2018}'..='\u{201f}'
+        )
+    };
+    if value.starts_with(is_quote) || value.ends_with(is_quote) {
+        return Some("expected the value alone, got quotes around it");
     }
+    if value.starts_with(['{', '[']) {
+        return Some("expected the value alone, got JSON");
+    }
+    if is_assignment(value) {
+        return Some("expected the value alone, got a name before it (NAME=VALUE or NAME: VALUE)");
+    }
+    let is_scheme =
+        |scheme: &str| ["bearer", "basic"].contains(&scheme.to_ascii_lowercase().as_str());
+    if value
+        .split_once(' ')
+        .is_some_and(|(first, _)| is_scheme(first))
+    {
+        return Some("expected the value alone, got an Authorization header");
+    }
+    if !value.bytes().all(|byte| (0x21..0x7f).contains(&byte)) {
+        return Some(
+            "expected one line of printable ASCII without white space, got line breaks, blanks, control characters or letters beyond ASCII",
+        );
+    }
+    None
+}
+
+/// Whether the value follows its own name, as in a shell script, a YAML file or a header.
+fn is_assignment(text: &str) -> bool {
+    /// The ends of names that credentials are given, without what separates words.
+    const NAMES: [&str; 9] = [
+        "clientid",
+        "clientsecret",
+        "apikey",
+        "publickey",
+        "privatekey",
+        "token",
+        "secret",
+        "password",
+        "authorization",
+    ];
+    let lower = Zeroizing::new(text.to_ascii_lowercase());
+    let text = lower.trim_start_matches("$env:");
+    if ["export ", "set ", "declare "]
+        .iter()
+        .any(|command| text.starts_with(command))
+    {
+        return true;
+    }
+    let Some((name, value)) = text.split_once(['=', ':']) else {
+        return false;
+    };
+    let name: Zeroizing<String> =
+        Zeroizing::new(name.chars().filter(char::is_ascii_alphanumeric).collect());
+    // base64 ends in such signs
+    let has_value = !value.trim_matches('=').is_empty();
+    has_value && NAMES.iter().any(|known| name.ends_with(known))
 }
 
 /// Reads the configuration file again for one member: nothing of it is kept in between.
@@ -228,6 +291,14 @@ mod tests {
 
     use super::*;
 
+    fn variable(value: &str) -> Source {
+        let name = "MONGODB_ATLAS_CLIENT_SECRET";
+        Source::Variable {
+            name: name.to_owned(),
+            environment: Environment::fixed([(name, value)]),
+        }
+    }
+
     #[test]
     fn a_secret_is_read_again_and_never_printed() {
         let directory = tempfile::tempdir().expect("a directory");
@@ -248,6 +319,110 @@ mod tests {
                 expected
             );
             assert!(!format!("{read:?}").contains("two"));
+        }
+        std::fs::write(&path, b"\xff\xfes\0e\0c\0").expect("written");
+        assert!(source.read().is_err(), "UTF-16");
+        std::fs::write(&path, [b'x'; 1 << 15]).expect("written");
+        let error = source.read().expect_err("too large").to_string();
+        assert!(error.contains("larger than 16384 bytes"), "{error}");
+    }
+
+    #[test]
+    fn white_space_around_a_secret_is_removed() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("secret");
+        for padded in [
+            "mdb_sa_sk_x",
+            "mdb_sa_sk_x \n",
+            " \t mdb_sa_sk_x\t\r\n\r\n",
+            "\n\nmdb_sa_sk_x",
+            "\u{feff}mdb_sa_sk_x\r\n",
+            "\u{a0}mdb_sa_sk_x\u{a0}",
+            "\u{200b}\u{3000}mdb_sa_sk_x\u{2060}\u{2028}",
+            "mdb_sa_sk_x\u{b}\u{c}",
+        ] {
+            std::fs::write(&path, padded).expect("written");
+            for source in [Source::File(path.clone()), variable(padded)] {
+                let secret = source.read().expect(padded);
+                assert_eq!(secret.expose_secret(), "mdb_sa_sk_x", "{padded:?}");
+            }
+        }
+        let read = |value: &str| variable(value).read();
+        for blank in [" ", "\n", "\u{feff}\n", "\u{a0}"] {
+            assert!(
+                matches!(read(blank), Err(ReadError::Empty { .. })),
+                "{blank:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_value_that_cannot_be_right_is_named_with_the_likely_cause() {
+        for (value, cause) in [
+            ("\"hunter2\"", "quotes"),
+            ("'hunter2'", "quotes"),
+            ("\"hunter2", "quotes"),
+            ("\u{201c}hunter2\u{201d}", "quotes"),
+            (" `hunter2` ", "quotes"),
+            ("client_secret=hunter2", "NAME=VALUE"),
+            ("client-secret: hunter2", "NAME=VALUE"),
+            ("clientSecret = hunter2", "NAME=VALUE"),
+            ("MONGODB_ATLAS_CLIENT_SECRET=hunter2", "NAME=VALUE"),
+            ("export MONGODB_ATLAS_CLIENT_SECRET=hunter2", "NAME=VALUE"),
+            ("export ANYTHING='hunter2'x", "NAME=VALUE"),
+            ("$env:MONGODB_ATLAS_PRIVATE_API_KEY = hunter2", "NAME=VALUE"),
+            ("ATLAS_TOKEN=hunter2==", "NAME=VALUE"),
+            ("client_id=a\nclient_secret=hunter2", "NAME=VALUE"),
+            ("Authorization: Bearer hunter2", "NAME=VALUE"),
+            ("Bearer hunter2", "Authorization"),
+            ("{\"client_secret\": \"hunter2\"}", "JSON"),
+            ("hunter2 hunter2", "one line of printable ASCII"),
+            ("hunter2\nhunter2", "one line of printable ASCII"),
+            ("hunter2\u{7f}", "one line of printable ASCII"),
+            ("h\u{fc}nter2", "one line of printable ASCII"),
+        ] {
+            let error = variable(value).read().expect_err(value).to_string();
+            assert!(
+                error.contains(cause) && !error.contains("hunter2"),
+                "{value:?}: {error}"
+            );
+            assert!(error.contains("MONGODB_ATLAS_CLIENT_SECRET"), "{error}");
+        }
+        for good in [
+            "mdb_sa_id_69681d39c9e8cfd375386316",
+            "6c9a2b52-4f1d-4f5b-9a0e-3c1d2e4f5a6b",
+            "eyJhbGciOiJFUzUxMiJ9.eyJhIjoxfQ.c2ln-_",
+            "c2VjcmV0secret==",
+            "token==",
+            "a:b=c",
+            "it's",
+        ] {
+            let secret = variable(good).read().expect(good);
+            assert_eq!(secret.expose_secret(), good);
+        }
+    }
+
+    #[cfg(unix)]
+    #[tokio::test]
+    async fn what_is_no_regular_file_is_refused_at_once() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("secret");
+        let status = std::process::Command::new("mkfifo").arg(&path).status();
+        assert!(status.expect("mkfifo").success());
+        let member = Source::Member {
+            file: path.clone(),
+            credential: "default".to_owned(),
+            member: "access_token",
+        };
+        for (source, cause) in [
+            (Source::File(path), "a pipe, which can be read only once"),
+            (member, "a pipe, which can be read only once"),
+            (Source::File(directory.path().to_owned()), "a directory"),
+            (Source::File("/dev/zero".into()), "a device"),
+            (Source::File("/nonexistent".into()), "file not found; check"),
+        ] {
+            let error = source.read_off_thread().await.expect_err(cause).to_string();
+            assert!(error.contains(cause), "{error}");
         }
     }
 }

@@ -47,7 +47,8 @@ impl ApiKey {
         let header = match challenge.as_mut() {
             None => None,
             Some(client) => {
-                let (public, private) = (self.public.read()?, self.private.read()?);
+                let public = self.public.read_off_thread().await?;
+                let private = self.private.read_off_thread().await?;
                 let uri = match url.query() {
                     Some(query) => format!("{}?{query}", url.path()),
                     None => url.path().to_owned(),

@@ -79,7 +79,8 @@ impl Auth {
                 .map(Permit::Digest)
                 .map_err(|problem| problem.at(endpoint)),
             Self::AccessToken(source) => source
-                .read()
+                .read_off_thread()
+                .await
                 .map(Permit::Ready)
                 .map_err(|error| Problem::from(error).at(endpoint)),
         }
@@ -95,7 +96,8 @@ impl Auth {
             (_, Permit::Digest(turn)) => turn.refused(headers).then_some(Retry::Challenge),
             (Self::AccessToken(source), Permit::Ready(old)) => {
                 let rotated = source
-                    .read()
+                    .read_off_thread()
+                    .await
                     .is_ok_and(|new| !credentials::same(&old, &new));
                 rotated.then_some(Retry::Unauthorized)
             }

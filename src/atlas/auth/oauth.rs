@@ -162,7 +162,7 @@ impl ServiceAccount {
         let left = Duration::try_from(left)
             .unwrap_or_default()
             .min(LONGEST_LIFE);
-        if self.fingerprint().ok().as_ref() != Some(&kept.client) || left <= RENEW_AHEAD {
+        if self.fingerprint().await.ok().as_ref() != Some(&kept.client) || left <= RENEW_AHEAD {
             return;
         }
         info!(credential = &*self.name, left = %humantime::format_duration(Duration::from_secs(left.as_secs())), "using the access token of an earlier start");
@@ -177,8 +177,8 @@ impl ServiceAccount {
     }
 
     /// Tells one service account from another without saying which it is.
-    fn fingerprint(&self) -> Result<String, ReadError> {
-        let id = self.id.read()?;
+    async fn fingerprint(&self) -> Result<String, ReadError> {
+        let id = self.id.read_off_thread().await?;
         let whose = format!("{} {}", self.token_url, id.expose_secret());
         Ok(format!("{:016x}", stable_hash(whose.as_bytes(), 0)))
     }
@@ -258,7 +258,7 @@ impl ServiceAccount {
             .saturating_add(SignedDuration::try_from(life).unwrap_or_default());
         if let Ok(ends_at) = ends {
             self.observer.token_ends(&self.name, ends_at);
-            if let Ok(client) = self.fingerprint() {
+            if let Ok(client) = self.fingerprint().await {
                 let token = token.clone();
                 self.in_store(move |store| {
                     store.save(&KeptToken {
@@ -283,6 +283,7 @@ impl ServiceAccount {
         let problem = |problem: Problem| problem.at(endpoint);
         let request = self
             .form(&self.token_url, "grant_type=client_credentials".to_owned())
+            .await
             .map_err(problem)?;
         let answer = line.send(endpoint, request).await?;
         *retry_after = answer.retry_after();
@@ -301,13 +302,14 @@ impl ServiceAccount {
     }
 
     /// A form to be posted with the client's id and secret, each encoded as RFC 6749 §2.3.1 asks.
-    fn form(&self, url: &Url, body: String) -> Result<Request, Problem> {
+    async fn form(&self, url: &Url, body: String) -> Result<Request, Problem> {
         let encode = |secret: &SecretString| -> Zeroizing<String> {
             Zeroizing::new(
                 url::form_urlencoded::byte_serialize(secret.expose_secret().as_bytes()).collect(),
             )
         };
-        let (id, secret) = (encode(&self.id.read()?), encode(&self.secret.read()?));
+        let id = encode(&self.id.read_off_thread().await?);
+        let secret = encode(&self.secret.read_off_thread().await?);
         let pair = Zeroizing::new(format!("{}:{}", &*id, &*secret));
         let basic = Zeroizing::new(format!(
             "Basic {}",
@@ -366,7 +368,7 @@ impl ServiceAccount {
         let token: String =
             url::form_urlencoded::byte_serialize(live.token.expose_secret().as_bytes()).collect();
         let body = format!("token={token}&token_type_hint=access_token");
-        let sent = match self.form(&self.revoke_url, body) {
+        let sent = match self.form(&self.revoke_url, body).await {
             Ok(request) => line.send(Endpoint::Revoke, request).await,
             Err(problem) => Err(problem.at(Endpoint::Revoke)),
         };
