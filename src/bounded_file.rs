@@ -118,14 +118,27 @@ struct Opened {
 /// Opens a regular file without blocking. Its metadata is that of the opened file, whatever the path leads to later.
 ///
 /// # Errors
-/// [`FileError`] when it cannot be opened or is no regular file. A link that `options` refuses is
+/// [`FileError`] when it cannot be opened, is no regular file or is too large. A link that `options` refuses is
 /// [`FileError::NotRegular`].
 pub fn open(path: &Path, options: ReadOptions) -> Result<File, FileError> {
     let options = ReadOptions {
         allow_pipe: false,
         ..options
     };
-    open_any(path, options).map(|opened| opened.file)
+    let Opened { file, .. } = open_any(path, options)?;
+    check_length(&file, options)?;
+    Ok(file)
+}
+
+/// The length of a file, which is within the limit as far as it says.
+fn check_length(file: &File, options: ReadOptions) -> Result<u64, FileError> {
+    let length = file.metadata()?.len();
+    if length > options.max_bytes {
+        return Err(FileError::TooLarge {
+            max_bytes: options.max_bytes,
+        });
+    }
+    Ok(length)
 }
 
 /// Reads a whole file. The buffer is allocated once, so that a secret leaves no copies behind, and is wiped on drop.
@@ -136,12 +149,7 @@ pub fn open(path: &Path, options: ReadOptions) -> Result<File, FileError> {
 pub fn read(path: &Path, options: ReadOptions) -> Result<Zeroizing<Vec<u8>>, FileError> {
     let Opened { file, is_pipe } = open_any(path, options)?;
     let limit = options.max_bytes.saturating_add(1);
-    let length = file.metadata()?.len();
-    if length > options.max_bytes {
-        return Err(FileError::TooLarge {
-            max_bytes: options.max_bytes,
-        });
-    }
+    let length = check_length(&file, options)?;
     // a pipe and the files of /proc have no length to go by
     let expected = length.saturating_add(1).max(INITIAL_BUFFER);
     let capacity = if is_pipe { limit } else { expected.min(limit) };
@@ -271,8 +279,8 @@ fn read_pipe(_: &File, _: u64, _: &mut Vec<u8>) -> Result<(), FileError> {
 /// Runs `work`, which reads or looks at `path`, on a thread that may block, and waits a little longer than
 /// [`READ_TIMEOUT`] for it.
 ///
-/// Only one piece of work for a path is under way at a time: a file system that does not answer costs one thread for
-/// each path, however often the path is tried again.
+/// Only one piece of work for a path is under way at a time, and work that has timed out is left to itself: a file
+/// system that does not answer costs a few threads for each path, however often the path is tried again.
 ///
 /// # Errors
 /// [`FileError::TimedOut`] when the file system does not answer in time; `work` itself may go on.
@@ -297,12 +305,19 @@ pub async fn off_thread_within<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, FileError> {
     let slots = path_slots(path, concurrency);
+    let slot = Arc::new(Slot {
+        slots: Arc::clone(&slots),
+        state: Mutex::new(SlotState::Waiting),
+    });
     let run = async {
-        // a semaphore that is never closed
-        let slot = slots.acquire_owned().await.ok();
+        if let Ok(permit) = slots.permits.acquire().await {
+            permit.forget();
+            slot.set_state(SlotState::Running);
+        }
+        let running = FinishOnDrop(Arc::clone(&slot));
         tokio::task::spawn_blocking(move || {
             let result = work();
-            drop(slot);
+            drop(running);
             result
         })
         .await
@@ -310,12 +325,75 @@ pub async fn off_thread_within<T: Send + 'static>(
     };
     tokio::time::timeout(timeout, run)
         .await
-        .unwrap_or(Err(FileError::TimedOut(timeout)))
+        .unwrap_or_else(|_| {
+            slot.abandon();
+            Err(FileError::TimedOut(timeout))
+        })
 }
 
-/// The semaphore that limits the work on `path`. It exists for as long as somebody holds or awaits a slot.
-fn path_slots(path: &Path, concurrency: usize) -> Arc<Semaphore> {
-    static SLOTS: Mutex<Option<HashMap<PathBuf, Weak<Semaphore>>>> = Mutex::new(None);
+/// Pieces of work for one path that are left to themselves. The path may lead elsewhere by now, to a file system that
+/// answers: without a slot for the next try it would never be read again.
+const MAX_ABANDONED: usize = 3;
+
+/// What limits the work on one path.
+struct PathSlots {
+    permits: Semaphore,
+    abandoned: Mutex<usize>,
+}
+
+/// The place of one piece of work.
+struct Slot {
+    slots: Arc<PathSlots>,
+    state: Mutex<SlotState>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum SlotState {
+    Waiting,
+    Running,
+    Abandoned,
+    Finished,
+}
+
+impl Slot {
+    fn set_state(&self, new: SlotState) -> SlotState {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        std::mem::replace(&mut *state, new)
+    }
+
+    /// Lets others run although this piece of work has not ended.
+    fn abandon(&self) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let abandoned = self.slots.abandoned.lock();
+        let mut abandoned = abandoned.unwrap_or_else(PoisonError::into_inner);
+        if *state == SlotState::Running && *abandoned < MAX_ABANDONED {
+            *state = SlotState::Abandoned;
+            *abandoned += 1;
+            self.slots.permits.add_permits(1);
+        }
+    }
+}
+
+/// Gives the slot back, also when the work panics.
+struct FinishOnDrop(Arc<Slot>);
+
+impl Drop for FinishOnDrop {
+    fn drop(&mut self) {
+        let slots = &self.0.slots;
+        match self.0.set_state(SlotState::Finished) {
+            SlotState::Running => slots.permits.add_permits(1),
+            SlotState::Abandoned => {
+                let abandoned = slots.abandoned.lock();
+                *abandoned.unwrap_or_else(PoisonError::into_inner) -= 1;
+            }
+            SlotState::Waiting | SlotState::Finished => {}
+        }
+    }
+}
+
+/// The slots of `path`. They exist for as long as somebody holds or awaits one.
+fn path_slots(path: &Path, concurrency: usize) -> Arc<PathSlots> {
+    static SLOTS: Mutex<Option<HashMap<PathBuf, Weak<PathSlots>>>> = Mutex::new(None);
 
     let mut all = SLOTS.lock().unwrap_or_else(PoisonError::into_inner);
     let all = all.get_or_insert_default();
@@ -323,7 +401,10 @@ fn path_slots(path: &Path, concurrency: usize) -> Arc<Semaphore> {
         return slots;
     }
     all.retain(|_, slots| slots.strong_count() > 0);
-    let slots = Arc::new(Semaphore::new(concurrency));
+    let slots = Arc::new(PathSlots {
+        permits: Semaphore::new(concurrency),
+        abandoned: Mutex::new(0),
+    });
     all.insert(path.to_owned(), Arc::downgrade(&slots));
     slots
 }
@@ -399,18 +480,43 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn work_that_hangs_costs_one_thread_for_a_path() {
+    async fn work_that_hangs_costs_few_threads_for_a_path() {
+        use std::sync::atomic::{AtomicUsize, Ordering};
+
         let (release, held) = std::sync::mpsc::channel::<()>();
+        let held = Arc::new(Mutex::new(held));
         let path = Path::new("/a/path/that/hangs");
-        let first = off_thread(path, move || held.recv().is_err());
-        let second = off_thread(path, || panic!("the path is still held"));
-        let (first, second) = tokio::join!(first, second);
-        assert!(matches!(first, Err(FileError::TimedOut(_))));
-        assert!(matches!(second, Err::<(), _>(FileError::TimedOut(_))));
+        let started = Arc::new(AtomicUsize::new(0));
+        for attempt in 1..=8 {
+            let (held, started) = (Arc::clone(&held), Arc::clone(&started));
+            let hang = move || {
+                started.fetch_add(1, Ordering::Relaxed);
+                let held = held.lock().unwrap_or_else(PoisonError::into_inner);
+                held.recv().is_err()
+            };
+            let timeout = Duration::from_millis(50);
+            let result = off_thread_within(path, 1, timeout, hang).await;
+            assert_eq!(result, Err(FileError::TimedOut(timeout)), "{attempt}");
+        }
+        // a loaded machine may start the last of them late
+        assert!(started.load(Ordering::Relaxed) <= 1 + MAX_ABANDONED);
         let other = off_thread(Path::new("/another"), || 7).await;
         assert_eq!(other, Ok(7));
         drop(release);
         assert_eq!(off_thread(path, || 8).await, Ok(8));
+        assert_eq!(off_thread(path, || 9).await, Ok(9));
+    }
+
+    #[tokio::test]
+    async fn a_path_that_leads_elsewhere_is_read_although_earlier_work_hangs() {
+        let (release, held) = std::sync::mpsc::channel::<()>();
+        let path = Path::new("/a/path/that/leads/elsewhere");
+        let hang = move || held.recv().is_err();
+        let timeout = Duration::from_millis(50);
+        let result = off_thread_within(path, 1, timeout, hang).await;
+        assert_eq!(result, Err(FileError::TimedOut(timeout)));
+        assert_eq!(off_thread(path, || 8).await, Ok(8));
+        drop(release);
     }
 
     #[tokio::test]

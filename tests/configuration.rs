@@ -9,7 +9,12 @@
 
 mod common;
 
+use atlas_ai_keys_exporter::cli::Args;
+use atlas_ai_keys_exporter::config::Config;
+use atlas_ai_keys_exporter::credentials::Environment;
+use atlas_ai_keys_exporter::ids::OrgId;
 use common::Program;
+use secrecy::ExposeSecret as _;
 
 fn variables(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
     pairs
@@ -104,6 +109,109 @@ fn a_credential_that_cannot_be_read_is_named_and_not_shown() {
         !output.contains("tok\n") && !output.contains("tok\\n"),
         "{output}"
     );
+}
+
+#[test]
+fn quotes_and_names_around_a_secret_are_named_before_atlas_refuses_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("secret");
+    for (content, cause) in [
+        ("\"hunter2\"\n", "got quotes around it"),
+        ("client_secret=hunter2\n", "got a name before it"),
+        ("export X='hunter2'\n", "got quotes around it"),
+        (
+            "MONGODB_ATLAS_CLIENT_SECRET=hunter2",
+            "got a name before it",
+        ),
+        ("{\"client_secret\": \"hunter2\"}", "got JSON"),
+    ] {
+        std::fs::write(&path, content).unwrap();
+        let pairs = [
+            GOOD[0],
+            ("MONGODB_ATLAS_CLIENT_ID", "some-id"),
+            ("MONGODB_ATLAS_CLIENT_SECRET_FILE", path.to_str().unwrap()),
+        ];
+        for arguments in [&[][..], &["check", "--offline", "--output=json"]] {
+            let (code, output) = fails(arguments, &pairs);
+            assert_eq!(code, Some(2), "{output}");
+            assert!(
+                output.contains(cause) && !output.contains("hunter2"),
+                "{content}: {output}"
+            );
+            assert!(output.contains(path.to_str().unwrap()), "{output}");
+        }
+    }
+}
+
+/// Runs the exporter with a pipe as its standard input, as process substitution makes one.
+fn with_a_pipe(arguments: &[&str], pairs: &[(&str, &str)]) -> (Option<i32>, String) {
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_atlas-ai-keys-exporter"));
+    command
+        .args(arguments)
+        .env_clear()
+        .envs(pairs.iter().copied());
+    let (code, stdout, stderr) = common::run(&mut command, b"hunter2\n");
+    (code, stdout + &stderr)
+}
+
+#[test]
+fn a_pipe_is_refused_since_it_can_be_read_only_once() {
+    let secret = [
+        GOOD[0],
+        ("MONGODB_ATLAS_CLIENT_ID", "some-id"),
+        ("MONGODB_ATLAS_CLIENT_SECRET_FILE", "/dev/stdin"),
+    ];
+    for command in [&[][..], &["once"], &["keys"], &["check", "--offline"]] {
+        let config = [command, &["--config.file=/dev/stdin"]].concat();
+        for (code, output) in [with_a_pipe(command, &secret), with_a_pipe(&config, GOOD)] {
+            assert_eq!(code, Some(2), "{command:?}: {output}");
+            // the table of `check` breaks lines
+            let words = output.replace(['|', '\u{2502}', '\u{2506}'], " ");
+            let words = words.split_whitespace().collect::<Vec<_>>().join(" ");
+            let expected = "expected a regular file, got a pipe, which can be read only once";
+            assert!(words.contains(expected), "{command:?}: {output}");
+        }
+    }
+}
+
+#[test]
+fn values_of_the_configuration_file_are_taken_as_they_are_written() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("config.yml");
+    let ids = [
+        "123456789012345678901234",
+        "012345678901234567890123",
+        "12345678901e345678901234",
+    ];
+    for (name, quote) in [
+        ("1.10", ""),
+        ("0123", ""),
+        ("no", ""),
+        ("1e3", ""),
+        ("~", "'"),
+        (".inf", ""),
+    ] {
+        for orgs in [
+            format!("[{}]", ids.join(", ")),
+            format!("\n      - {}", ids.join("\n      - ")),
+        ] {
+            let text = format!(
+                "credentials:\n  - name: {quote}{name}{quote}\n    access_token: 0x10\n    discover_orgs: Yes\n    org_ids: {orgs}\n"
+            );
+            std::fs::write(&file, &text).unwrap();
+            let mode = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+            std::fs::set_permissions(&file, mode).unwrap();
+            let args = Args::parse(["x", &format!("--config.file={}", file.display())]).unwrap();
+            let config = Config::check(&args, &Environment::fixed([("X", "y")])).unwrap();
+            let account = &config.accounts[0];
+            let watched: Vec<&str> = account.orgs.iter().map(OrgId::as_str).collect();
+            assert_eq!(watched, ids, "{text}");
+            assert_eq!(&*account.name, name);
+            assert!(account.discover);
+            let secret = account.credential.secrets().next().unwrap().read().unwrap();
+            assert_eq!(secret.expose_secret(), "0x10");
+        }
+    }
 }
 
 #[test]

@@ -15,12 +15,13 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
+use atlas_ai_keys_exporter::clock::Clock;
 use atlas_ai_keys_exporter::ids::{KeyId, OrgId, ProjectId};
 use atlas_ai_keys_exporter::inventory::{Inventory, KeyRecord};
 use atlas_ai_keys_exporter::poll::{Counts, Saved, Storage};
 use atlas_ai_keys_exporter::sim::{BodyForm, Effect, Fault, SimEndpoint, SimHandle};
 use common::simulated::{Simulated, simulated_atlas};
-use common::{Program, Scrape, get, shown, sim_variables, still, world};
+use common::{Program, Scrape, get, make_fifo, shown, sim_variables, still, world};
 use jiff::Timestamp;
 use rustix::process::Signal;
 use tempfile::TempDir;
@@ -302,6 +303,187 @@ async fn a_file_that_is_unfit_is_set_aside_and_never_fatal() {
     let exporter = start(&sim, &dir, &[]).await;
     exporter.walked(1).await;
     exporter.stop().await;
+}
+
+/// Puts something else in the place of a file.
+fn obstruct(path: &Path, obstacle: &str, outside: &Path) {
+    let _ = std::fs::remove_file(path);
+    match obstacle {
+        "a directory" => std::fs::create_dir_all(path.join("not empty")).unwrap(),
+        "a pipe" => make_fifo(path),
+        "a link to a device" => std::os::unix::fs::symlink("/dev/zero", path).unwrap(),
+        "a link to another file" => std::os::unix::fs::symlink(outside, path).unwrap(),
+        "a link to nothing" => std::os::unix::fs::symlink("nothing", path).unwrap(),
+        "a socket" => drop(std::os::unix::net::UnixListener::bind(path).unwrap()),
+        "a huge file" => std::fs::File::create(path)
+            .unwrap()
+            .set_len(1 << 40)
+            .unwrap(),
+        "a line without end" => std::fs::File::create(path)
+            .unwrap()
+            .set_len(1 << 30)
+            .unwrap(),
+        _ => panic!("{obstacle}"),
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_stands_in_the_place_of_a_state_file_is_set_aside_and_never_followed() {
+    let (sim, dir) = (simulated_atlas(&still(1, 20)), tempfile::tempdir().unwrap());
+    let outside = dir.path().with_extension("outside");
+    std::fs::write(&outside, "precious").unwrap();
+    let exporter = start(&sim, &dir, &[]).await;
+    exporter.walked(1).await;
+    exporter.pass(Duration::from_secs(30)).await;
+    exporter.kill().await;
+    let org = sim.org_ids()[0].clone();
+    let mut files: Vec<_> = std::fs::read_dir(dir.path())
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .collect();
+    assert_eq!(files.len(), 4, "{files:?}");
+    files.push(dir.path().join(format!("{org}.deferred")));
+    for obstacle in [
+        "a directory",
+        "a pipe",
+        "a link to a device",
+        "a link to another file",
+        "a link to nothing",
+        "a socket",
+        "a huge file",
+        "a line without end",
+    ] {
+        for file in &files {
+            obstruct(file, obstacle, &outside);
+        }
+        let exporter = start(&sim, &dir, &[]).await;
+        assert_eq!(exporter.ready().0, 503, "{obstacle}: nothing is restored");
+        exporter.walked(1).await;
+        exporter.pass(Duration::from_secs(30)).await;
+        let scrape = exporter.scrape();
+        assert_eq!(shown(&scrape), world(&sim), "{obstacle}");
+        let failures = scrape.sum("atlas_ai_keys_exporter_storage_failures_total");
+        assert_eq!(failures, 0.0, "{obstacle}");
+        exporter.kill().await;
+        for file in &files[..4] {
+            let data = std::fs::symlink_metadata(file).unwrap();
+            assert!(
+                data.is_file() && data.len() < 100_000,
+                "{obstacle}: {}",
+                file.display()
+            );
+        }
+    }
+    assert_eq!(std::fs::read(&outside).unwrap(), b"precious");
+    std::fs::remove_file(&outside).unwrap();
+}
+
+#[test]
+fn only_own_temporary_files_are_removed_and_none_is_in_the_way() {
+    let dir = tempfile::tempdir().unwrap();
+    let old = std::time::SystemTime::UNIX_EPOCH + Duration::from_hours(24 * 365);
+    let write = |name: &str, old: Option<std::time::SystemTime>| {
+        let file = std::fs::File::create(dir.path().join(name)).unwrap();
+        if let Some(old) = old {
+            file.set_modified(old).unwrap();
+        }
+    };
+    let own = [
+        format!("{ORG}.0123456789abcdef.tmp"),
+        "token-0.0123456789abcdef.tmp".to_owned(),
+        "credential-0.0123456789abcdef.tmp".to_owned(),
+    ];
+    let others = [
+        "database.tmp",
+        "a.0123456789abcdef.tmp",
+        "x.1-0.tmp",
+        "notes.txt",
+    ];
+    own.iter().for_each(|name| write(name, Some(old)));
+    others.iter().for_each(|name| write(name, Some(old)));
+    let young = format!("{ORG}.fedcba9876543210.tmp");
+    write(&young, None);
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .build()
+        .unwrap();
+    let prepared = runtime.block_on(Storage::prepare(dir.path(), Clock::system().now()));
+    prepared.unwrap();
+    let exists = |name: &str| dir.path().join(name).exists();
+    assert!(
+        own.iter().all(|name| !exists(name)),
+        "left by a process that was killed"
+    );
+    assert!(others.iter().all(|name| exists(name)) && exists(&young));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_token_file_that_others_can_read_or_have_written_is_not_used() {
+    let (sim, dir) = (simulated_atlas(&still(1, 10)), tempfile::tempdir().unwrap());
+    let mut issued = Vec::new();
+    for mode in [0o600, 0o640, 0o604] {
+        let exporter = start(&sim, &dir, &[]).await;
+        exporter.pass(Duration::from_mins(6)).await;
+        exporter.kill().await;
+        issued.push(tokens_requested(&sim));
+        for entry in std::fs::read_dir(dir.path()).unwrap() {
+            let path = entry.unwrap().path();
+            if path.to_string_lossy().contains("token-") {
+                let mode = std::fs::Permissions::from_mode(mode);
+                std::fs::set_permissions(path, mode).unwrap();
+            }
+        }
+    }
+    let exporter = start(&sim, &dir, &[]).await;
+    exporter.pass(Duration::from_mins(6)).await;
+    issued.push(tokens_requested(&sim));
+    assert_eq!(
+        issued,
+        [1, 1, 2, 3],
+        "0600 is used again, 0640 and 0604 are not"
+    );
+    exporter.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_directory_that_everybody_can_write_to_is_warned_about() {
+    let sim = common::sim(still(1, 10)).await;
+    let dir = tempfile::tempdir().unwrap();
+    let storage = format!("--storage.path={}", dir.path().display());
+    let warning = "state directory is world-writable";
+    for (mode, warned) in [
+        (0o777, true),
+        (0o1777, true),
+        (0o703, true),
+        (0o770, false),
+        (0o700, false),
+    ] {
+        let mode = std::fs::Permissions::from_mode(mode);
+        std::fs::set_permissions(dir.path(), mode.clone()).unwrap();
+        let line = ["--web.listen-address=127.0.0.1:0", &storage];
+        let mut program = Program::exporter(&line, &sim_variables(&sim));
+        program.wait_for("address=");
+        program.signal(Signal::TERM);
+        let (code, output, _) = program.finish();
+        assert_eq!(code, Some(0), "{output}");
+        assert_eq!(output.contains(warning), warned, "{mode:?}: {output}");
+        let check = ["check", "--offline", "--output=json", &storage];
+        let output = common::outcome(&check, sim_variables(&sim)).await;
+        let text = String::from_utf8(output.stdout).unwrap();
+        assert_eq!(output.status.code(), Some(0), "{text}");
+        let found = text.contains("written to by every user of this machine");
+        assert_eq!(found, warned, "{mode:?}: {text}");
+    }
+    sim.stop().await;
+}
+
+/// Tokens that were asked for.
+fn tokens_requested(sim: &SimHandle) -> usize {
+    let requests = sim.requests();
+    requests
+        .iter()
+        .filter(|asked| asked.endpoint == SimEndpoint::Token)
+        .count()
 }
 
 #[tokio::test(start_paused = true)]

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::finding::{Area, Finding};
 use crate::atlas::Route;
+use crate::bounded_file;
 use crate::config::{Account, Config};
 use crate::credentials::Source;
 use crate::poll::Storage;
@@ -105,8 +106,12 @@ pub(super) async fn web(file: Option<PathBuf>) -> Vec<Finding> {
                 )
             })
             .collect(),
-        // only when everything ends
-        Err(_) => Vec::new(),
+        Err(_) => vec![Finding::error(
+            area,
+            subject,
+            "internal error: the check panicked",
+            "report it with the file's sections, without its secrets",
+        )],
     }
 }
 
@@ -200,17 +205,28 @@ pub(super) async fn storage(dir: Option<&Path>) -> Vec<Finding> {
         )];
     };
     let subject = dir.display().to_string();
-    let dir = dir.to_owned();
-    let tried = tokio::task::spawn_blocking(move || Storage::try_out(&dir)).await;
+    let tried = {
+        let dir = dir.to_owned();
+        let storage = Storage::of(&dir);
+        bounded_file::off_thread(&dir.clone(), move || {
+            Storage::try_out(&dir).map(|()| storage.is_world_writable())
+        })
+        .await
+    };
+    let unusable = |error: &dyn std::fmt::Display| {
+        let action = "give the exporter's user a directory of its own, with room left";
+        vec![Finding::error(area, &subject, error.to_string(), action)]
+    };
     match tried {
-        Ok(Ok(())) => vec![Finding::ok(area, subject, "it can be written to")],
-        Ok(Err(error)) => vec![Finding::error(
+        Ok(Ok(true)) => vec![Finding::warning(
             area,
-            subject,
-            error.to_string(),
-            "give the exporter's user a directory of its own, with room left",
+            &subject,
+            "it can be written to by every user of this machine, who can replace the stored inventories",
+            format!("chmod 700 {subject}"),
         )],
-        Err(_) => Vec::new(),
+        Ok(Ok(false)) => vec![Finding::ok(area, &subject, "it can be written to")],
+        Ok(Err(error)) => unusable(&error),
+        Err(error) => unusable(&error),
     }
 }
 

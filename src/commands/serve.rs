@@ -21,7 +21,11 @@ pub(super) async fn run(args: Args, environment: &Environment) -> Result<(), Fai
         interval = %humantime::format_duration(config.poll_interval),
         "starting"
     );
-    let exporter = Exporter::start(config, Surroundings::real(load)).await?;
+    // a file system that hangs must not keep a signal waiting
+    let exporter = tokio::select! {
+        started = Exporter::start(config, Surroundings::real(load)) => started?,
+        () = shutdown.cancelled() => return Ok(()),
+    };
     signals::reload_on_hangup(exporter.control())?;
     exporter.run(shutdown).await;
     Ok(())

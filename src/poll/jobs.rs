@@ -11,9 +11,10 @@ use tracing::debug;
 
 use super::changes::Counts;
 use super::round::{self, Manner, Report};
-use super::storage::{Account, Deferred, Paper, Saved, Storage, StorageError};
+use super::storage::{Account, Deferred, Paper, SAVE_TIMEOUT, Saved, Storage, StorageError};
 use super::walk::WalkError;
-use crate::atlas::{Client, EndpointSet, Error, ListedOrg};
+use crate::atlas::{Client, Endpoint, EndpointSet, Error, ListedOrg};
+use crate::bounded_file::READ_TIMEOUT;
 use crate::ids::OrgId;
 use crate::inventory::{Details, Inventory, Limit, ProjectName};
 
@@ -58,7 +59,9 @@ pub(super) async fn walk(
     if let Some((storage, deferred)) = if_killed {
         let id = org.clone();
         // a disk that takes nothing is told when the result is to be kept
-        let _ = tokio::task::spawn_blocking(move || storage.defer(&id, deferred)).await;
+        let _ = storage
+            .run(READ_TIMEOUT, move |storage| storage.defer(&id, deferred))
+            .await;
     }
     // a bug that strikes one organization must not end the watch over it
     let result = AssertUnwindSafe(round::read(&client, &org, &manner, previous))
@@ -79,39 +82,30 @@ pub(super) async fn keep(
     requests: u32,
     counts: Counts,
 ) -> Ended {
-    let org = inventory.org().clone();
-    let kept = tokio::task::spawn_blocking(move || {
+    let paper = Paper::Walk(inventory.org().clone());
+    save(storage, paper, move |storage| {
         storage.save(&Saved {
             inventory: &inventory,
             requests,
             counts: &counts,
         })
-    });
-    Ended::Kept {
-        paper: Paper::Walk(org),
-        // a task that panicked has told so already
-        result: kept.await.unwrap_or(Ok(())),
-    }
+    })
+    .await
 }
 
 /// Keeps that a walk failed.
 pub(super) async fn defer(storage: Storage, org: OrgId, deferred: Deferred) -> Ended {
-    let id = org.clone();
-    let kept = tokio::task::spawn_blocking(move || storage.defer(&id, deferred));
-    Ended::Kept {
-        paper: Paper::Deferral(org),
-        result: kept.await.unwrap_or(Ok(())),
-    }
+    let paper = Paper::Deferral(org.clone());
+    save(storage, paper, move |storage| storage.defer(&org, deferred)).await
 }
 
 /// Keeps names and limits.
 pub(super) async fn keep_details(storage: Storage, org: OrgId, details: Arc<Details>) -> Ended {
     let paper = Paper::Details(org.clone());
-    let kept = tokio::task::spawn_blocking(move || storage.save_details(&org, &details));
-    Ended::Kept {
-        paper,
-        result: kept.await.unwrap_or(Ok(())),
-    }
+    save(storage, paper, move |storage| {
+        storage.save_details(&org, &details)
+    })
+    .await
 }
 
 /// Keeps what a credential can see.
@@ -120,12 +114,31 @@ pub(super) async fn keep_account(
     credential: Arc<str>,
     account: Account,
 ) -> Ended {
-    let name = Arc::clone(&credential);
-    let kept = tokio::task::spawn_blocking(move || storage.save_account(&name, &account));
-    Ended::Kept {
-        paper: Paper::Account(credential),
-        result: kept.await.unwrap_or(Ok(())),
-    }
+    let paper = Paper::Account(Arc::clone(&credential));
+    save(storage, paper, move |storage| {
+        storage.save_account(&credential, &account)
+    })
+    .await
+}
+
+/// Writes to storage and reports the result. Neither a panic nor a file system that does not answer is a success.
+async fn save(
+    storage: Storage,
+    paper: Paper,
+    write: impl FnOnce(&Storage) -> Result<(), StorageError> + Send + 'static,
+) -> Ended {
+    let result = storage.run(SAVE_TIMEOUT, write).await.flatten();
+    Ended::Kept { paper, result }
+}
+
+/// Returns the result of `request`, and an error where it panics: a task that reports nothing would never be
+/// repeated.
+async fn catch_panic<T>(
+    endpoint: Endpoint,
+    request: impl Future<Output = Result<T, Error>>,
+) -> Result<T, Error> {
+    let result = AssertUnwindSafe(request).catch_unwind().await;
+    result.unwrap_or_else(|_| Err(round::bug().error.problem.at(endpoint)))
 }
 
 /// Asks for names and limits. What is not told stays as it was `before`; nothing of it matters to
@@ -141,11 +154,15 @@ pub(super) async fn details(
     let name = async {
         match listed_name {
             Some(name) => Some(name),
-            None => told(&org, client.org_name(&org).await).flatten(),
+            None => {
+                let name = catch_panic(Endpoint::Org, client.org_name(&org)).await;
+                told(&org, name).flatten()
+            }
         }
     };
-    let (name, projects, limits) =
-        tokio::join!(name, client.projects(&org), client.model_limits(&org));
+    let projects = catch_panic(Endpoint::Groups, client.projects(&org));
+    let limits = catch_panic(Endpoint::AiModelApiRateLimits, client.model_limits(&org));
+    let (name, projects, limits) = tokio::join!(name, projects, limits);
     let projects = told(&org, projects).map(|projects| {
         projects
             .into_iter()
@@ -187,18 +204,51 @@ fn told<T>(org: &OrgId, answer: Result<T, Error>) -> Option<T> {
 pub(super) async fn list(client: Arc<Client>) -> Ended {
     Ended::Listed {
         credential: Arc::clone(client.name()),
-        result: client.orgs().await,
+        result: catch_panic(Endpoint::Orgs, client.orgs()).await,
     }
 }
 
 pub(super) async fn limits(client: Arc<Client>, org: OrgId) -> Ended {
     Ended::Limits {
         credential: Arc::clone(client.name()),
-        result: client.rate_limits(&org).await,
+        result: catch_panic(Endpoint::RateLimits, client.rate_limits(&org)).await,
     }
 }
 
 pub(super) async fn close(client: Arc<Client>) -> Ended {
-    client.close().await;
+    // the token ends by itself within the hour, whatever happens here
+    let _ = AssertUnwindSafe(client.close()).catch_unwind().await;
     Ended::Closed
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::atlas::Reason;
+
+    #[tokio::test]
+    async fn a_save_that_panics_is_no_success() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let storage = Storage::open(dir.path()).expect("opened");
+        let paper = Paper::Account("default".into());
+        let ended = save(storage.clone(), paper.clone(), |_| panic!("a bug")).await;
+        let Ended::Kept { result, .. } = ended else {
+            panic!("a report of another task");
+        };
+        let error = result.expect_err("a panic").to_string();
+        assert!(error.contains("panicked"), "{error}");
+        let saved = save(storage, paper, |_| Ok(())).await;
+        assert!(matches!(saved, Ended::Kept { result: Ok(()), .. }));
+    }
+
+    #[tokio::test]
+    async fn a_request_that_panics_is_reported_as_failed() {
+        async fn panics() -> Result<(), Error> {
+            panic!("a bug")
+        }
+        let error = catch_panic(Endpoint::Orgs, panics()).await;
+        let error = error.expect_err("a panic");
+        assert_eq!(error.endpoint, Endpoint::Orgs);
+        assert_eq!(error.problem.reason(), Reason::InvalidResponse);
+    }
 }

@@ -579,6 +579,16 @@ pub fn refusal(endpoint: SimEndpoint, org: Option<&str>, status: u16) -> Fault {
     }
 }
 
+/// A named pipe in the place of `path`.
+pub fn make_fifo(path: &std::path::Path) {
+    let _ = std::fs::remove_file(path);
+    let (kind, mode) = (
+        rustix::fs::FileType::Fifo,
+        rustix::fs::Mode::from_raw_mode(0o600),
+    );
+    rustix::fs::mknodat(rustix::fs::CWD, path, kind, mode, 0).unwrap();
+}
+
 /// A port that was free a moment ago, for programs that cannot be told to choose one.
 pub fn free_port() -> u16 {
     std::net::TcpListener::bind("127.0.0.1:0")

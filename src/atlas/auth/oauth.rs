@@ -2,6 +2,7 @@
 //! one task while the others wait, renewed ahead of its end, made anew once after a 401, and
 //! given back on a clean stop: Atlas allows 100 live tokens and few new ones a minute.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,6 +22,7 @@ use super::sensitive;
 use crate::atlas::error::{Endpoint, Error, Problem};
 use crate::atlas::observer::{Observer, TokenOutcome};
 use crate::atlas::transport::{Answer, Line};
+use crate::bounded_file;
 use crate::clock::Clock;
 use crate::credentials::{ReadError, Source};
 use crate::ids::stable_hash;
@@ -53,6 +55,8 @@ pub struct KeptToken {
 /// Where the live access token is kept, so that a crash loop does not make a new one at each
 /// start. Its methods block; what fails in them is told there.
 pub trait TokenStore: Send + Sync {
+    /// The file that holds it.
+    fn path(&self) -> &Path;
     /// The token that was kept, if there is one.
     fn load(&self) -> Option<KeptToken>;
     /// Keeps a token in the place of the one before.
@@ -183,13 +187,20 @@ impl ServiceAccount {
         Ok(format!("{:016x}", stable_hash(whose.as_bytes(), 0)))
     }
 
-    /// Does something with the store, if there is one, on a thread that may block.
+    /// Does something with the store, if there is one, on a thread that may block. None when the file system does
+    /// not answer in time.
     async fn in_store<T: Send + 'static>(
         &self,
         act: impl FnOnce(&dyn TokenStore) -> T + Send + 'static,
     ) -> Option<T> {
         let store = Arc::clone(self.store.as_ref()?);
-        tokio::task::spawn_blocking(move || act(&*store)).await.ok()
+        let path = store.path().to_owned();
+        let result = bounded_file::off_thread(&path, move || act(&*store)).await;
+        result
+            .inspect_err(|error| {
+                warn!(credential = &*self.name, path = %path.display(), %error, "token file not accessible");
+            })
+            .ok()
     }
 
     async fn renew(

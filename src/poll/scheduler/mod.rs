@@ -35,6 +35,7 @@ use super::storage::Storage;
 use super::walk::WalkError;
 use super::watch::Watch;
 use crate::atlas::{Client, Error, LaneId};
+use crate::bounded_file::READ_TIMEOUT;
 use crate::clock::Clock;
 use crate::ids::OrgId;
 use crate::inventory::{Inventory, Shelf};
@@ -187,8 +188,10 @@ impl Scheduler {
             self.watcher.forgotten(&org);
             self.unkept.forget(&org);
             if let Some(storage) = self.storage.clone() {
-                let forgotten = tokio::task::spawn_blocking(move || storage.forget(&org));
-                let _ = forgotten.await;
+                // what cannot be removed is logged, and does no harm
+                let _ = storage
+                    .run(READ_TIMEOUT, move |storage| storage.forget(&org))
+                    .await;
             }
         }
         self.shelf

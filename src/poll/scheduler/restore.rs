@@ -4,19 +4,21 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tracing::info;
+use tracing::{info, warn};
 
 use super::super::changes::Change;
-use super::super::storage::{Account, Stored};
+use super::super::storage::{Account, Deferred, LOAD_TIMEOUT, Stored};
 use super::{Scheduler, whole_seconds};
+use crate::bounded_file::READ_TIMEOUT;
 use crate::ids::OrgId;
+use crate::inventory::Details;
 
 impl Scheduler {
     pub(super) async fn load_accounts(&self, names: Vec<Arc<str>>) -> BTreeMap<Arc<str>, Account> {
         let Some(storage) = self.storage.clone() else {
             return BTreeMap::new();
         };
-        tokio::task::spawn_blocking(move || {
+        let load = storage.run(READ_TIMEOUT, |storage| {
             names
                 .into_iter()
                 .filter_map(|name| {
@@ -24,9 +26,11 @@ impl Scheduler {
                     Some((name, account))
                 })
                 .collect()
+        });
+        load.await.unwrap_or_else(|error| {
+            warn!(%error, "failed to load state of credentials");
+            BTreeMap::new()
         })
-        .await
-        .unwrap_or_default()
     }
 
     /// Takes up what an earlier process has left of these organizations.
@@ -34,34 +38,55 @@ impl Scheduler {
         let Some(storage) = self.storage.clone().filter(|_| !orgs.is_empty()) else {
             return;
         };
-        let load = tokio::task::spawn_blocking(move || {
-            orgs.into_iter()
-                .map(|org| {
-                    let (stored, details) = (storage.load(&org), storage.load_details(&org));
-                    let deferred = storage.load_deferred(&org);
-                    (org, stored, details, deferred)
-                })
-                .collect::<Vec<_>>()
-        });
-        for (org, stored, details, deferred) in load.await.unwrap_or_default() {
-            let now = self.clock.now();
-            let Some(watch) = self.orgs.get_mut(&org) else {
-                continue;
-            };
-            if let Some(details) = details {
-                watch.knows_details(details.asked_at, now);
-                self.shelf.put_details(&org, Arc::new(details));
+        if let Err(error) = storage.await_response().await {
+            warn!(%error, "failed to load state");
+            return;
+        }
+        for org in orgs {
+            let id = org.clone();
+            let load = storage.run(LOAD_TIMEOUT, move |storage| {
+                let (stored, details) = (storage.load(&id), storage.load_details(&id));
+                (stored, details, storage.load_deferred(&id))
+            });
+            match load.await {
+                Ok((stored, details, deferred)) => {
+                    self.restore_org(&org, stored, details, deferred);
+                }
+                Err(error) => {
+                    warn!(%org, %error, "failed to load state");
+                    // each of the others would take as long
+                    if error.is_timeout() {
+                        return;
+                    }
+                }
             }
-            if let Some(stored) = &stored {
-                watch.restored(stored.inventory.read_at(), now);
-            }
-            if let Some(deferred) = deferred {
-                watch.defer(deferred, now);
-            }
-            let up = watch.is_fresh(now);
-            if let Some(stored) = stored {
-                self.show_restored(&org, stored, up);
-            }
+        }
+    }
+
+    fn restore_org(
+        &mut self,
+        org: &OrgId,
+        stored: Option<Stored>,
+        details: Option<Details>,
+        deferred: Option<Deferred>,
+    ) {
+        let now = self.clock.now();
+        let Some(watch) = self.orgs.get_mut(org) else {
+            return;
+        };
+        if let Some(details) = details {
+            watch.knows_details(details.asked_at, now);
+            self.shelf.put_details(org, Arc::new(details));
+        }
+        if let Some(stored) = &stored {
+            watch.restored(stored.inventory.read_at(), now);
+        }
+        if let Some(deferred) = deferred {
+            watch.defer(deferred, now);
+        }
+        let up = watch.is_fresh(now);
+        if let Some(stored) = stored {
+            self.show_restored(org, stored, up);
         }
     }
 

@@ -1,6 +1,7 @@
 //! What is kept of a credential: what it can see, and its live access token. Never the credential
 //! itself.
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -9,6 +10,7 @@ use secrecy::{ExposeSecret as _, SecretString};
 use serde::{Deserialize, Serialize, Serializer};
 use tracing::warn;
 
+use super::file::Unfit;
 use super::{Storage, StorageError, file};
 use crate::atlas::{EndpointSet, KeptToken, TokenStore};
 use crate::ids::stable_hash;
@@ -92,12 +94,19 @@ fn expose<S: Serializer>(secret: &SecretString, serializer: S) -> Result<S::Ok, 
 }
 
 impl TokenStore for TokenFile {
+    fn path(&self) -> &Path {
+        &self.path
+    }
+
     fn load(&self) -> Option<KeptToken> {
-        if !is_private(&self.path) {
-            warn!(file = %self.path.display(), "others may read the access token that was kept; it is not used, and a new one is made");
-            return None;
-        }
-        let body: TokenBody = file::load_json(&self.path)?;
+        let body: TokenBody = file::load(&self.path, file::MAX_SMALL_BYTES, |input| {
+            if !is_private(input.get_ref().get_ref()) {
+                let why =
+                    "expected a file of the exporter's user alone; a new access token is requested";
+                return Err(Unfit::Unreadable(why.to_owned()));
+            }
+            file::read_json(input)
+        })?;
         (body.version == VERSION).then_some(KeptToken {
             client: body.client,
             token: body.token,
@@ -124,17 +133,19 @@ impl TokenStore for TokenFile {
     }
 }
 
-/// Whether nobody but the owner may read the file, or there is none.
+/// Whether the file belongs to this process' user, and nobody else may read it.
 #[cfg(unix)]
-fn is_private(path: &Path) -> bool {
-    use std::os::unix::fs::PermissionsExt as _;
+fn is_private(file: &File) -> bool {
+    use std::os::unix::fs::MetadataExt as _;
     // rights of the group and of others
     const OTHERS: u32 = 0o077;
-    std::fs::metadata(path).map_or(true, |data| data.permissions().mode() & OTHERS == 0)
+    file.metadata().is_ok_and(|data| {
+        data.mode() & OTHERS == 0 && data.uid() == rustix::process::geteuid().as_raw()
+    })
 }
 
 /// Elsewhere the directory's own rights hold.
 #[cfg(not(unix))]
-fn is_private(_: &Path) -> bool {
+fn is_private(_: &File) -> bool {
     true
 }

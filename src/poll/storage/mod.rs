@@ -30,9 +30,10 @@ pub use file::StorageError;
 pub use org::Stored;
 
 use super::schedule::Backoff;
+use crate::bounded_file::{self, READ_TIMEOUT};
 use crate::ids::OrgId;
 use crate::inventory::Details;
-use org::{SavedOrg, read, write};
+use org::{MAX_BYTES, SavedOrg, read, write};
 
 /// A directory of state. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -65,6 +66,12 @@ pub(super) enum Paper {
 
 /// Temporary files that are older than this were left behind by a process that was killed.
 const LEFT_BEHIND_AFTER: Duration = Duration::from_mins(10);
+/// Time to read the files of one organization: a million keys take a second or two.
+pub(super) const LOAD_TIMEOUT: Duration = Duration::from_secs(15);
+/// Time to write a file, with those that are written before it.
+pub(super) const SAVE_TIMEOUT: Duration = Duration::from_secs(30);
+/// Files that are read or written at a time.
+const MAX_CONCURRENT: usize = 8;
 
 impl Storage {
     /// Uses `dir`, which is made if it is not there.
@@ -74,10 +81,64 @@ impl Storage {
     /// it can be read.
     pub fn open(dir: &Path) -> Result<Self, StorageError> {
         file::make_directory(dir)?;
-        file::sweep(dir, LEFT_BEHIND_AFTER);
-        Ok(Self {
-            dir: dir.to_owned(),
+        Ok(Self::of(dir))
+    }
+
+    /// Makes `dir` ready for use: off the runtime's threads, and without an end to the start where the file system
+    /// does not answer.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    pub async fn prepare(dir: &Path, now: Timestamp) -> Result<(), StorageError> {
+        let storage = Self::of(dir);
+        let ready = storage.run(READ_TIMEOUT, move |storage| {
+            Self::open(&storage.dir)?;
+            if storage.is_world_writable() {
+                warn!(path = %storage.dir.display(), "state directory is world-writable");
+            }
+            file::sweep(&storage.dir, now, LEFT_BEHIND_AFTER);
+            Ok(())
+        });
+        match ready.await {
+            Err(error) if error.is_timeout() => {
+                warn!(%error, "state directory does not respond");
+                Ok(())
+            }
+            ready => ready.flatten(),
+        }
+    }
+
+    /// Returns when the file system of the directory answers.
+    ///
+    /// # Errors
+    /// When it does not in time.
+    pub(super) async fn await_response(&self) -> Result<(), StorageError> {
+        self.run(READ_TIMEOUT, |storage| {
+            // a missing directory is an answer as well
+            let _ = std::fs::symlink_metadata(storage.dir.join("."));
         })
+        .await
+    }
+
+    /// Whether every user of the machine may replace what is kept.
+    pub fn is_world_writable(&self) -> bool {
+        file::is_world_writable(&self.dir)
+    }
+
+    /// Runs `work` on a thread that may block, and waits for it no longer than `timeout`. A file system that does not
+    /// answer costs a few threads, however often it is tried again.
+    ///
+    /// # Errors
+    /// When it does not answer in time, or `work` panics.
+    pub(in crate::poll) async fn run<T: Send + 'static>(
+        &self,
+        timeout: Duration,
+        work: impl FnOnce(&Self) -> T + Send + 'static,
+    ) -> Result<T, StorageError> {
+        let storage = self.clone();
+        bounded_file::off_thread_within(&self.dir, MAX_CONCURRENT, timeout, move || work(&storage))
+            .await
+            .map_err(|error| StorageError::unfinished(&self.dir, &error))
     }
 
     /// Looks at `dir` as it is.
@@ -106,12 +167,13 @@ impl Storage {
     /// # Errors
     /// What is wrong with the file, in words that repeat nothing of it.
     pub fn look(&self, org: &OrgId) -> Result<Stored, String> {
-        file::look(&self.inventory(org), |input| read(input, org))
+        file::look(&self.inventory(org), MAX_BYTES, |input| read(input, org))
+            .map_err(|error| error.to_string())
     }
 
     /// Names and limits of `org`, if they are kept and can be read; nothing is changed.
     pub fn look_details(&self, org: &OrgId) -> Option<Details> {
-        file::look(&self.details(org), file::read_json).ok()
+        file::look(&self.details(org), file::MAX_SMALL_BYTES, file::read_json).ok()
     }
 
     /// Tries whether something could be kept in `dir`, and leaves nothing behind: a directory that was made
@@ -121,10 +183,7 @@ impl Storage {
     /// As [`Storage::open`] and [`Storage::save`].
     pub fn try_out(dir: &Path) -> Result<(), StorageError> {
         let missing: Vec<&Path> = dir.ancestors().take_while(|dir| !dir.exists()).collect();
-        let path = dir.join("probe");
-        let tried = file::make_directory(dir)
-            .and_then(|()| file::replace(&path, |output| output.write_all(b"probe\n")))
-            .and_then(|()| file::remove(&path));
+        let tried = file::make_directory(dir).and_then(|()| file::probe(dir));
         for made in missing {
             // one that could not be made is not there
             let _ = std::fs::remove_dir(made);
@@ -135,7 +194,7 @@ impl Storage {
     /// The last complete walk of `org`, if there is one to be had. A file that is cut off, foreign
     /// or newer is set aside with a warning.
     pub fn load(&self, org: &OrgId) -> Option<Stored> {
-        file::load(&self.inventory(org), |input| read(input, org))
+        file::load(&self.inventory(org), MAX_BYTES, |input| read(input, org))
     }
 
     /// Keeps a complete walk in the place of the one before, which ends a deferral.

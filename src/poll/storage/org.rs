@@ -2,7 +2,7 @@
 //! line with a checksum of all that is before it.
 
 use std::borrow::Cow;
-use std::io::{self, BufRead, Write};
+use std::io::{self, BufRead, Read as _, Write};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -14,6 +14,15 @@ use crate::inventory::{Draft, Inventory, KeyKind, KeyRecord, Moment, StatusCount
 
 const FORMAT: &str = "atlas-ai-keys-exporter inventory";
 const VERSION: u32 = 1;
+
+/// Most bytes of a file: no walk reads more.
+pub(super) const MAX_BYTES: u64 = 2 << 30;
+/// Most bytes of a line. The longest is that of the header, with a status or two for each project.
+const MAX_LINE_BYTES: u64 = 16 << 20;
+/// Most keys: no walk reads more.
+const MAX_KEYS: usize = 2_000_000;
+/// The highest count that is believed; more can be added to it without an overflow.
+const MAX_COUNT: u64 = u64::MAX / 2;
 
 /// What is kept of an organization.
 #[derive(Debug)]
@@ -192,11 +201,10 @@ impl<R: BufRead> Lines<R> {
     fn next(&mut self) -> Result<(&[u8], u32), Unfit> {
         let before = self.sum.clone().finalize();
         self.text.clear();
-        self.input
-            .read_until(b'\n', &mut self.text)
-            .map_err(|error| error.to_string())?;
+        let line = self.input.by_ref().take(MAX_LINE_BYTES);
+        { line }.read_until(b'\n', &mut self.text)?;
         if self.text.last() != Some(&b'\n') {
-            return Err("it is cut off".to_owned());
+            return Err(Unfit::invalid("truncated"));
         }
         self.sum.update(&self.text);
         Ok((&self.text, before))
@@ -204,7 +212,7 @@ impl<R: BufRead> Lines<R> {
 
     fn parse<T: for<'de> Deserialize<'de>>(&mut self) -> Result<T, Unfit> {
         let (text, _) = self.next()?;
-        serde_json::from_slice(text).map_err(|_| "it is damaged".to_owned())
+        serde_json::from_slice(text).map_err(|_| Unfit::invalid("damaged"))
     }
 }
 
@@ -217,26 +225,29 @@ pub(super) fn read(input: impl BufRead, org: &OrgId) -> Result<Stored, Unfit> {
     };
     let mark: Mark<'static> = lines.parse()?;
     if mark.format != FORMAT {
-        return Err("it is something else".to_owned());
+        return Err(Unfit::invalid("not an inventory file"));
     }
     if mark.version != VERSION {
-        return Err(format!(
-            "it has version {}, and this exporter knows version {VERSION}",
+        return Err(Unfit::Invalid(format!(
+            "expected version {VERSION}, got version {}",
             mark.version
-        ));
+        )));
     }
     let head: Head<'static> = lines.parse()?;
     if head.org != org.as_str() {
-        return Err("it is of another organization".to_owned());
+        return Err(Unfit::invalid("inventory of another organization"));
+    }
+    if head.keys > MAX_KEYS {
+        return Err(Unfit::invalid("too many keys"));
     }
     let mut keys = Draft::default();
     for _ in 0..head.keys {
         keys.put(&record(lines.parse()?));
     }
     let (text, sum) = lines.next()?;
-    let foot: Foot = serde_json::from_slice(text).map_err(|_| "it is damaged".to_owned())?;
+    let foot: Foot = serde_json::from_slice(text).map_err(|_| Unfit::invalid("damaged"))?;
     if foot.crc32 != sum {
-        return Err("its checksum is wrong".to_owned());
+        return Err(Unfit::invalid("checksum mismatch"));
     }
     let known: Vec<StatusCount> = head
         .statuses
@@ -249,9 +260,14 @@ pub(super) fn read(input: impl BufRead, org: &OrgId) -> Result<Stored, Unfit> {
         .collect();
     let times = (head.begun_at, head.read_at);
     Ok(Stored {
-        inventory: keys.finish(org.clone(), times, head.dropped, &known),
+        inventory: keys.finish(org.clone(), times, head.dropped.min(MAX_COUNT), &known),
         requests: head.requests,
-        counts: head.changes.into_owned(),
+        counts: head
+            .changes
+            .into_owned()
+            .into_iter()
+            .map(|(change, count)| (change, count.min(MAX_COUNT)))
+            .collect(),
     })
 }
 
@@ -345,11 +361,12 @@ mod tests {
     #[test]
     fn what_is_foreign_or_newer_is_refused_with_a_reason() {
         let text = String::from_utf8(written()).expect("text");
-        let refused = |text: &str, org: &OrgId| read(text.as_bytes(), org).expect_err("unfit");
+        let refused =
+            |text: &str, org: &OrgId| read(text.as_bytes(), org).expect_err("unfit").to_string();
         let newer = text.replacen("\"version\":1", "\"version\":2", 1);
         assert!(refused(&newer, &org()).contains("version 2"));
         let foreign = text.replacen("inventory\"", "cookbook\"", 1);
-        assert!(refused(&foreign, &org()).contains("something else"));
+        assert!(refused(&foreign, &org()).contains("not an inventory file"));
         let other = OrgId::parse("000000000000000000000000").expect("an id");
         assert!(refused(&text, &other).contains("another organization"));
         assert!(read(&b"\n\n"[..], &org()).is_err());
