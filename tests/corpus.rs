@@ -50,3 +50,8 @@ fn authentication_challenges() {
 fn rate_limit_bodies() {
     replay("rate_limit_body", fuzz::rate_limit_body);
 }
+
+#[test]
+fn state_files() {
+    replay("state_file", fuzz::state_file);
+}

@@ -15,7 +15,6 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
-use atlas_ai_keys_exporter::clock::Clock;
 use atlas_ai_keys_exporter::ids::{KeyId, OrgId, ProjectId};
 use atlas_ai_keys_exporter::inventory::{Inventory, KeyRecord};
 use atlas_ai_keys_exporter::poll::{Counts, Saved, Storage};
@@ -403,12 +402,7 @@ fn only_own_temporary_files_are_removed_and_none_is_in_the_way() {
     others.iter().for_each(|name| write(name, Some(old)));
     let young = format!("{ORG}.fedcba9876543210.tmp");
     write(&young, None);
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_time()
-        .build()
-        .unwrap();
-    let prepared = runtime.block_on(Storage::prepare(dir.path(), Clock::system().now()));
-    prepared.unwrap();
+    Storage::open(dir.path()).unwrap();
     let exists = |name: &str| dir.path().join(name).exists();
     assert!(
         own.iter().all(|name| !exists(name)),

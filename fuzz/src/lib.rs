@@ -24,6 +24,7 @@ use atlas_ai_keys_exporter::credentials::Environment;
 use atlas_ai_keys_exporter::ids::{KeyId, OrgId, ProjectId};
 use atlas_ai_keys_exporter::inventory::{Inventory, KeyRecord, Moment, Shelf};
 use atlas_ai_keys_exporter::metrics::{KeyLabel, Own, PerKey, Selection, Threshold};
+use atlas_ai_keys_exporter::poll::{Saved, Storage};
 use atlas_ai_keys_exporter::web::{
     self, Access, App, Board, Readers, Reload, Scrapes, Settings, SharedAccess, SharedSettings,
 };
@@ -236,5 +237,64 @@ pub fn rate_limit_body(data: &[u8]) {
         assert!(budgets.delay(&credential, endpoint, Some(&org)) <= DAY);
         let supply = budgets.supply(&credential, endpoint, Some(&org)).1;
         assert!(supply.is_none_or(|supply| supply.is_finite() && supply > 0.0));
+    }
+}
+
+/// As each of the state files: it is read or refused, and what is read can be stored again and is then read as well.
+/// As the lines of an inventory file, with the checksum that belongs to them, so that more than the checksum is looked at.
+pub fn state_file(data: &[u8]) {
+    let org = OrgId::parse("0000000000000000000000aa").expect("an id");
+    let dir = std::env::temp_dir().join(format!("fuzz-state-{}", std::process::id()));
+    let storage = Storage::open(&dir).expect("a folder for temporary files");
+    let place = |name: &str, data: &[u8]| {
+        // a file of its own each time: what was set aside may be in the place of another kind
+        let path = dir.join(name);
+        std::fs::write(&path, data).expect("a folder for temporary files");
+        // as the exporter makes them
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+        std::fs::set_permissions(path, mode).expect("a file of our own");
+    };
+    let mut summed = data.to_vec();
+    if summed.last() != Some(&b'\n') {
+        summed.push(b'\n');
+    }
+    let sum = crc32fast::hash(&summed);
+    summed.extend_from_slice(format!("{{\"crc32\":{sum}}}\n").as_bytes());
+    for bytes in [data, &summed] {
+        place(&format!("{org}.inventory"), bytes);
+        if let Ok(stored) = storage.look(&org) {
+            let saved = Saved {
+                inventory: &stored.inventory,
+                requests: stored.requests,
+                counts: &stored.counts,
+            };
+            storage.save(&saved).expect("stored");
+            let again = storage.look(&org).expect("what was stored");
+            assert_eq!(again.inventory.len(), stored.inventory.len());
+            assert_eq!(again.inventory.dropped(), stored.inventory.dropped());
+            assert_eq!(again.counts, stored.counts);
+        }
+        assert_eq!(storage.look(&org).is_ok(), storage.load(&org).is_some());
+    }
+    place(&format!("{org}.details"), data);
+    drop((storage.look_details(&org), storage.load_details(&org)));
+    place(&format!("{org}.deferred"), data);
+    let _ = storage.load_deferred(&org);
+    let token = storage.token_file("default");
+    for (file, load) in [
+        (
+            token.path().to_owned(),
+            &(|| drop(token.load())) as &dyn Fn(),
+        ),
+        (storage.account_file("default"), &|| {
+            drop(storage.load_account("default"))
+        }),
+    ] {
+        let name = file
+            .file_name()
+            .and_then(|name| name.to_str())
+            .expect("a name");
+        place(name, data);
+        load();
     }
 }

@@ -14,11 +14,10 @@ use super::manager::Manager;
 use super::teller::Teller;
 use super::{StartError, Surroundings};
 use crate::atlas::{Budgets, Client, ClientConfig, Context, Members, Observer};
-use crate::clock::Clock;
 use crate::config::{Account, Config};
 use crate::logging;
 use crate::metrics::{self, KeyLabel};
-use crate::poll::{Command, Manner, Member, Plan, Prepare, Storage, StorageError};
+use crate::poll::{Command, Manner, Member, Plan, Prepare, Storage};
 use crate::web::{Access, Loaded, Reload, Settings, SharedAccess, SharedSettings};
 
 /// Takes up configurations, and tells the scheduler of them.
@@ -80,7 +79,6 @@ impl Control {
             teller,
             settings: Arc::new(SharedSettings::new(settings(config))),
         };
-        prepare_storage(config, &maker.surroundings.clock).await?;
         let (clients, plan) = maker.plan(config, None)?;
         let loaded = load_access(config.web_file.clone()).await;
         let access = Arc::new(SharedAccess::new(loaded.access?));
@@ -199,9 +197,6 @@ impl Control {
         // watched from now on, so that a file that was wrong is read again when it is right
         roster.web_files = loaded.files;
         let access = loaded.access.map_err(|error| error.to_string())?;
-        prepare_storage(&config, &self.maker.surroundings.clock)
-            .await
-            .map_err(|error| error.to_string())?;
         let (clients, plan) = self
             .maker
             .plan(&config, Some(roster))
@@ -244,14 +239,6 @@ async fn load_access(path: Option<PathBuf>) -> Loaded {
         .unwrap_or_else(|_| nothing())
 }
 
-/// Makes the directory for state, if there is to be one.
-async fn prepare_storage(config: &Config, clock: &Clock) -> Result<(), StorageError> {
-    match &config.storage {
-        Some(dir) => Storage::prepare(dir, clock.now()).await,
-        None => Ok(()),
-    }
-}
-
 fn tell_of(access: &Access) {
     for warning in &access.warnings {
         warn!("web configuration: {warning}");
@@ -266,7 +253,7 @@ impl Maker {
         config: &Config,
         before: Option<&Roster>,
     ) -> Result<(Clients, Plan), StartError> {
-        let storage = config.storage.as_deref().map(Storage::of);
+        let storage = config.storage.as_deref().map(Storage::open).transpose()?;
         let mut clients = BTreeMap::new();
         let mut members = Vec::new();
         for account in &config.accounts {

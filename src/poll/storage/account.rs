@@ -42,7 +42,7 @@ struct AccountBody {
 impl Storage {
     /// What was kept of the credential of that name.
     pub fn load_account(&self, credential: &str) -> Option<Account> {
-        let body: AccountBody = file::load_json(&self.path("credential", credential))?;
+        let body: AccountBody = file::load_json(&self.account_file(credential))?;
         (body.version == VERSION && body.credential == credential).then_some(body.account)
     }
 
@@ -56,7 +56,12 @@ impl Storage {
             credential: credential.to_owned(),
             account: account.clone(),
         };
-        file::save_json(&self.path("credential", credential), &body)
+        file::save_json(&self.account_file(credential), &body)
+    }
+
+    /// The file of what the credential of that name can see.
+    pub fn account_file(&self, credential: &str) -> PathBuf {
+        self.path("credential", credential)
     }
 
     /// Where the access token of the credential of that name is kept.

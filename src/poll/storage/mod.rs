@@ -31,6 +31,7 @@ pub use org::Stored;
 
 use super::schedule::Backoff;
 use crate::bounded_file::{self, READ_TIMEOUT};
+use crate::clock::Clock;
 use crate::ids::OrgId;
 use crate::inventory::Details;
 use org::{MAX_BYTES, SavedOrg, read, write};
@@ -80,32 +81,13 @@ impl Storage {
     /// When it cannot be made. A directory that cannot be written to is no error here: what is in
     /// it can be read.
     pub fn open(dir: &Path) -> Result<Self, StorageError> {
-        file::make_directory(dir)?;
-        Ok(Self::of(dir))
-    }
-
-    /// Makes `dir` ready for use: off the runtime's threads, and without an end to the start where the file system
-    /// does not answer.
-    ///
-    /// # Errors
-    /// When it cannot be made.
-    pub async fn prepare(dir: &Path, now: Timestamp) -> Result<(), StorageError> {
         let storage = Self::of(dir);
-        let ready = storage.run(READ_TIMEOUT, move |storage| {
-            Self::open(&storage.dir)?;
-            if storage.is_world_writable() {
-                warn!(path = %storage.dir.display(), "state directory is world-writable");
-            }
-            file::sweep(&storage.dir, now, LEFT_BEHIND_AFTER);
-            Ok(())
-        });
-        match ready.await {
-            Err(error) if error.is_timeout() => {
-                warn!(%error, "state directory does not respond");
-                Ok(())
-            }
-            ready => ready.flatten(),
+        file::make_directory(dir)?;
+        if storage.is_world_writable() {
+            warn!(path = %dir.display(), "state directory is world-writable");
         }
+        file::sweep(dir, Clock::system().now(), LEFT_BEHIND_AFTER);
+        Ok(storage)
     }
 
     /// Returns when the file system of the directory answers.
