@@ -409,7 +409,8 @@ fn path_slots(path: &Path, concurrency: usize) -> Arc<PathSlots> {
     slots
 }
 
-#[cfg(all(test, unix))]
+#[cfg(unix)]
+#[cfg(test)]
 mod tests {
     use std::os::unix::fs::symlink;
 

@@ -306,8 +306,13 @@ async fn a_file_that_is_unfit_is_set_aside_and_never_fatal() {
 
 /// Puts something else in the place of a file.
 fn obstruct(path: &Path, obstacle: &str, outside: &Path) {
+    let content = std::fs::read(path).unwrap_or_default();
     let _ = std::fs::remove_file(path);
     match obstacle {
+        "a link to a copy of the file" => {
+            std::fs::write(outside.with_extension("copy"), content).unwrap();
+            std::os::unix::fs::symlink(outside.with_extension("copy"), path).unwrap();
+        }
         "a directory" => std::fs::create_dir_all(path.join("not empty")).unwrap(),
         "a pipe" => make_fifo(path),
         "a link to a device" => std::os::unix::fs::symlink("/dev/zero", path).unwrap(),
@@ -341,6 +346,8 @@ async fn what_stands_in_the_place_of_a_state_file_is_set_aside_and_never_followe
         .map(|entry| entry.unwrap().path())
         .collect();
     assert_eq!(files.len(), 4, "{files:?}");
+    // the inventory is the last to be obstructed, and the copy that is left
+    files.sort_by_key(|path| path.extension().is_none_or(|end| end != "inventory"));
     files.push(dir.path().join(format!("{org}.deferred")));
     for obstacle in [
         "a directory",
@@ -348,11 +355,12 @@ async fn what_stands_in_the_place_of_a_state_file_is_set_aside_and_never_followe
         "a link to a device",
         "a link to another file",
         "a link to nothing",
+        "a link to a copy of the file",
         "a socket",
         "a huge file",
         "a line without end",
     ] {
-        for file in &files {
+        for file in files.iter().rev() {
             obstruct(file, obstacle, &outside);
         }
         let exporter = start(&sim, &dir, &[]).await;
@@ -375,6 +383,7 @@ async fn what_stands_in_the_place_of_a_state_file_is_set_aside_and_never_followe
     }
     assert_eq!(std::fs::read(&outside).unwrap(), b"precious");
     std::fs::remove_file(&outside).unwrap();
+    std::fs::remove_file(outside.with_extension("copy")).unwrap();
 }
 
 #[test]

@@ -287,7 +287,7 @@ pub fn state_file(data: &[u8]) {
             &(|| drop(token.load())) as &dyn Fn(),
         ),
         (storage.account_file("default"), &|| {
-            drop(storage.load_account("default"))
+            drop(storage.load_account("default"));
         }),
     ] {
         let name = file

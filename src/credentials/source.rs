@@ -322,7 +322,7 @@ mod tests {
         }
         std::fs::write(&path, b"\xff\xfes\0e\0c\0").expect("written");
         assert!(source.read().is_err(), "UTF-16");
-        std::fs::write(&path, [b'x'; 1 << 15]).expect("written");
+        std::fs::write(&path, vec![b'x'; 1 << 15]).expect("written");
         let error = source.read().expect_err("too large").to_string();
         assert!(error.contains("larger than 16384 bytes"), "{error}");
     }

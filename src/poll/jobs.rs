@@ -152,13 +152,11 @@ pub(super) async fn details(
 ) -> Ended {
     let before = before.map(|before| (*before).clone()).unwrap_or_default();
     let name = async {
-        match listed_name {
-            Some(name) => Some(name),
-            None => {
-                let name = catch_panic(Endpoint::Org, client.org_name(&org)).await;
-                told(&org, name).flatten()
-            }
+        if listed_name.is_some() {
+            return listed_name;
         }
+        let name = catch_panic(Endpoint::Org, client.org_name(&org)).await;
+        told(&org, name).flatten()
     };
     let projects = catch_panic(Endpoint::Groups, client.projects(&org));
     let limits = catch_panic(Endpoint::AiModelApiRateLimits, client.model_limits(&org));
@@ -243,10 +241,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_request_that_panics_is_reported_as_failed() {
-        async fn panics() -> Result<(), Error> {
-            panic!("a bug")
-        }
-        let error = catch_panic(Endpoint::Orgs, panics()).await;
+        let panics = async { panic!("a bug") };
+        let error = catch_panic::<()>(Endpoint::Orgs, panics).await;
         let error = error.expect_err("a panic");
         assert_eq!(error.endpoint, Endpoint::Orgs);
         assert_eq!(error.problem.reason(), Reason::InvalidResponse);
