@@ -109,6 +109,14 @@ impl From<io::Error> for FileError {
     }
 }
 
+/// Returns what the file system says of the file that `path` leads to, without opening it.
+///
+/// # Errors
+/// [`FileError`] when there is no such file, or it cannot be looked up.
+pub fn metadata(path: &Path) -> Result<std::fs::Metadata, FileError> {
+    Ok(std::fs::metadata(path)?)
+}
+
 /// A file that was opened without blocking.
 struct Opened {
     file: File,

@@ -10,12 +10,23 @@
 
 mod common;
 
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use atlas_ai_keys_exporter::web::Access;
 use common::papers::{Papers, hash, indented};
-use common::{Lab, Scrape, still};
+use common::{Lab, Program, Scrape, still};
+use futures_util::future::join_all;
 use reqwest::{Client, Version, tls};
+use rustls::client::{ClientSessionMemoryCache, Resumption};
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::{ClientConfig, HandshakeKind, RootCertStore};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 
 const TLS: &str = "tls_server_config:\n  cert_file: server.pem\n  key_file: server.key\n";
 const RELOADED: &str = "atlas_ai_keys_exporter_config_last_reload_successful";
@@ -122,7 +133,7 @@ async fn scrapes_go_on_while_passwords_are_guessed() {
         request.send().await.unwrap().status().as_u16()
     };
     assert_eq!(ask("secret".to_owned()).await, 200);
-    let guesses = futures_util::future::join_all((0..200).map(|n| ask(format!("guess {n}"))));
+    let guesses = join_all((0..200).map(|n| ask(format!("guess {n}"))));
     let scrapes = async {
         let mut longest = Duration::ZERO;
         for _ in 0..20 {
@@ -288,7 +299,7 @@ async fn http_2_is_spoken_where_both_sides_want_it() {
                 .values("mongodbatlas_ai_model_api_key_used")
                 .len()
         });
-        let keys = futures_util::future::join_all(answers).await;
+        let keys = join_all(answers).await;
         assert_eq!(keys, vec![10; 20]);
     }
     // a head that is too large is refused there as well, and the connection serves on
@@ -361,36 +372,20 @@ async fn a_changed_file_is_taken_up_and_open_connections_stay() {
         other.client().build().unwrap()
     };
     assert!(scrape(&fresh).await.is_none(), "another CA than either");
-    // broken in every way: what was in force stays
-    for broken in [
-        "tls_server_config: [",
-        "nonsense: 1\n",
-        "tls_server_config:\n  cert_file: gone.pem\n  key_file: server.key\n",
-        "",
-    ] {
-        papers.write("web.yml", broken);
-        if broken.is_empty() {
-            continue;
-        }
-        until(&new, 0.0).await;
-        papers.write("web.yml", TLS);
-        until(&new, 1.0).await;
-    }
-    // an empty file switches everything off
-    let begun = Instant::now();
-    while common::get_if_possible(&format!("{}/-/healthy", lab.base)).await != Some(200) {
-        assert!(begun.elapsed() < common::PATIENCE);
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
+    // what was in force stays, and one that is right follows
+    papers.write("web.yml", "tls_server_config: [");
+    until(&new, 0.0).await;
+    papers.write("web.yml", TLS);
+    until(&new, 1.0).await;
     lab.stop().await.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn requests_are_bounded_and_headers_are_added() {
     let (lab, papers) = (lab().await, Papers::new());
-    let text = "rate_limit:\n  interval: 1h\n  burst: 3\nhttp_server_config:\n  headers:\n    Strict-Transport-Security: max-age=60\n    X-Frame-Options: sameorigin\n    X-Content-Type-Options: nosniff\n    Content-Security-Policy: default-src 'self'\n    X-XSS-Protection: '0'\n";
-    put(&lab, &papers, text);
-    let client = Client::builder().no_proxy().build().unwrap();
+    let text = "{TLS}rate_limit:\n  interval: 1h\n  burst: 3\nhttp_server_config:\n  headers:\n    Strict-Transport-Security: max-age=60\n    X-Frame-Options: sameorigin\n    X-Content-Type-Options: nosniff\n    Content-Security-Policy: default-src 'self'\n    X-XSS-Protection: '0'\n";
+    put(&lab, &papers, &text.replace("{TLS}", TLS));
+    let client = papers.client().build().unwrap();
     for (path, code) in [
         ("/", 200),
         ("/-/healthy", 200),
@@ -398,11 +393,7 @@ async fn requests_are_bounded_and_headers_are_added() {
         ("/", 429),
         ("/metrics", 429),
     ] {
-        let answer = client
-            .get(format!("{}{path}", lab.base))
-            .send()
-            .await
-            .unwrap();
+        let answer = client.get(https(&lab, path)).send().await.unwrap();
         assert_eq!(answer.status(), code, "{path}");
         let headers = answer.headers();
         assert_eq!(headers["strict-transport-security"], "max-age=60");
@@ -432,7 +423,7 @@ fn every_mistake_is_named_and_no_secret_is() {
         "web.yml is wrong in 13 places",
         "nonsense: there is no such member; it must be one of tls_server_config,",
         "tls_server_config.ciphers: there is no such member",
-        "gone.pem): it cannot be read",
+        "gone.pem): cannot be read: file not found",
         "tls_server_config.key_file: tls_server_config.key is given as well",
         "\"Sometimes\" will not do; it must be one of NoClientCert,",
         "TLS10 cannot be had here",
@@ -464,4 +455,331 @@ fn the_files_that_matter_are_named_also_when_they_are_wrong() {
     );
     let told = loaded.access.unwrap_err().to_string();
     assert!(told.contains("the key must be the certificate's"), "{told}");
+}
+
+const CLIENTS: &str = "  client_auth_type: RequireAndVerifyClientCert\n  client_ca_file: ca.pem\n";
+
+/// How a client connects in the tests of sessions and of open connections.
+fn tls_client(
+    papers: &Papers,
+    who: Option<&str>,
+    version: &'static rustls::SupportedProtocolVersion,
+) -> Arc<ClientConfig> {
+    let certificates = |name: &str| {
+        CertificateDer::pem_slice_iter(papers.read(name).as_bytes())
+            .collect::<Result<Vec<_>, _>>()
+            .unwrap()
+    };
+    let mut roots = RootCertStore::empty();
+    roots.add_parsable_certificates(certificates("ca.pem"));
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder = ClientConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[version])
+        .unwrap()
+        .with_root_certificates(roots);
+    let mut config = match who {
+        Some(who) => {
+            let key = papers.read(&format!("{who}.key"));
+            let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap();
+            let chain = certificates(&format!("{who}.pem"));
+            builder.with_client_auth_cert(chain, key).unwrap()
+        }
+        None => builder.with_no_client_auth(),
+    };
+    config.resumption = Resumption::store(Arc::new(ClientSessionMemoryCache::new(8)));
+    Arc::new(config)
+}
+
+async fn connect(lab: &Lab, config: &Arc<ClientConfig>) -> TlsStream<TcpStream> {
+    let address = lab.base.strip_prefix("http://").unwrap();
+    let stream = TcpStream::connect(address).await.unwrap();
+    let name = "localhost".try_into().unwrap();
+    let connector = TlsConnector::from(Arc::clone(config));
+    connector.connect(name, stream).await.unwrap()
+}
+
+/// Asks for something over an open connection; none when it has ended.
+async fn ask(stream: &mut (impl AsyncReadExt + AsyncWriteExt + Unpin)) -> Option<String> {
+    let request = "GET /-/healthy HTTP/1.1\r\nhost: localhost\r\n\r\n";
+    stream.write_all(request.as_bytes()).await.ok()?;
+    let mut text = String::new();
+    while !text.ends_with("Healthy.\n") {
+        let mut bytes = [0; 1024];
+        let length = stream.read(&mut bytes).await.ok().filter(|n| *n > 0)?;
+        text.push_str(std::str::from_utf8(&bytes[..length]).unwrap());
+    }
+    Some(text)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_session_is_resumed_where_client_certificates_are_asked_for() {
+    let (lab, papers) = (lab().await, Papers::new());
+    for (more, who, second) in [
+        // the control: a session is resumed where nothing is verified
+        ("", None, HandshakeKind::Resumed),
+        (CLIENTS, Some("client"), HandshakeKind::Full),
+        (
+            "  client_auth_type: VerifyClientCertIfGiven\n  client_ca_file: ca.pem\n",
+            Some("client"),
+            HandshakeKind::Full,
+        ),
+        (
+            "  client_auth_type: RequireAnyClientCert\n",
+            Some("client"),
+            HandshakeKind::Full,
+        ),
+    ] {
+        put(&lab, &papers, &format!("{TLS}{more}"));
+        for version in [&rustls::version::TLS12, &rustls::version::TLS13] {
+            let config = tls_client(&papers, who, version);
+            let mut kinds = Vec::new();
+            for _ in 0..2 {
+                let mut stream = connect(&lab, &config).await;
+                // tickets come with the first response
+                assert!(ask(&mut stream).await.is_some());
+                kinds.extend(stream.get_ref().1.handshake_kind());
+            }
+            assert_eq!(kinds, [HandshakeKind::Full, second], "{more} {version:?}");
+        }
+    }
+    lab.stop().await.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_open_connection_ends_when_its_client_would_not_be_let_in_any_more() {
+    let (lab, papers) = (lab().await, Papers::new());
+    let with_ca = |ca: &str| {
+        format!("{TLS}  client_auth_type: RequireAndVerifyClientCert\n  client_ca_file: {ca}\n")
+    };
+    let any = format!("{TLS}  client_auth_type: RequireAnyClientCert\n");
+    let both = papers.read("ca.pem") + &papers.read("self.pem");
+    papers.write("both.pem", &both);
+    for (before, after, gone, stays) in [
+        // an authority is removed
+        (
+            with_ca("both.pem"),
+            with_ca("ca.pem"),
+            Some("self"),
+            "client",
+        ),
+        (
+            with_ca("both.pem"),
+            with_ca("self.pem"),
+            Some("client"),
+            "self",
+        ),
+        // a name is no longer allowed
+        (
+            with_ca("both.pem"),
+            format!(
+                "{}  client_allowed_sans: [client.example]\n",
+                with_ca("ca.pem")
+            ),
+            Some("self"),
+            "client",
+        ),
+        // a certificate is verified that was not before
+        (any.clone(), with_ca("ca.pem"), Some("expired"), "client"),
+        (any, with_ca("ca.pem"), Some("stranger"), "client"),
+        // one is asked for that was not before
+        (TLS.to_owned(), format!("{TLS}{CLIENTS}"), None, ""),
+    ] {
+        put(&lab, &papers, &before);
+        let version = &rustls::version::TLS13;
+        let mut ending = connect(&lab, &tls_client(&papers, gone, version)).await;
+        assert!(ask(&mut ending).await.is_some(), "{before}");
+        let staying = (!stays.is_empty()).then(|| tls_client(&papers, Some(stays), version));
+        let mut staying = match staying {
+            Some(config) => Some(connect(&lab, &config).await),
+            None => None,
+        };
+        if let Some(staying) = &mut staying {
+            assert!(ask(staying).await.is_some(), "{before}");
+        }
+        put(&lab, &papers, &after);
+        let ended = async { while ask(&mut ending).await.is_some() {} };
+        let ended = tokio::time::timeout(common::PATIENCE, ended).await;
+        assert!(ended.is_ok(), "{gone:?} is still served with\n{after}");
+        if let Some(staying) = &mut staying {
+            assert!(
+                ask(staying).await.is_some(),
+                "{stays} is cut off by\n{after}"
+            );
+        }
+    }
+    // in plain text, before there was TLS
+    lab.app.access.set(Access::default());
+    let address = lab.base.strip_prefix("http://").unwrap();
+    let mut plain = TcpStream::connect(address).await.unwrap();
+    assert!(ask(&mut plain).await.is_some());
+    put(&lab, &papers, TLS);
+    let ended = async { while ask(&mut plain).await.is_some() {} };
+    let ended = tokio::time::timeout(common::PATIENCE, ended).await;
+    assert!(ended.is_ok(), "plain text is still served");
+    lab.stop().await.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_scraper_gets_through_while_many_addresses_guess_and_the_file_changes() {
+    let (lab, papers) = (lab().await, Papers::new());
+    lab.walked().await;
+    let users = format!(
+        "basic_auth_users:\n  ada: {}\n",
+        bcrypt::hash("secret", 6).unwrap()
+    );
+    put(&lab, &papers, &users);
+    let url = format!("{}/-/healthy", lab.base);
+    let client = |host| {
+        let builder = Client::builder().no_proxy().tls_certs_only([]);
+        builder
+            .local_address(IpAddr::V4(Ipv4Addr::new(127, 0, 0, host)))
+            .build()
+            .unwrap()
+    };
+    common::provider();
+    let (stop, rejected) = (
+        tokio_util::sync::CancellationToken::new(),
+        Arc::new(std::sync::atomic::AtomicUsize::new(0)),
+    );
+    let guessers: Vec<_> = (2..122)
+        .map(|host| {
+            let (client, url) = (client(host), url.clone());
+            let (stop, rejected) = (stop.clone(), Arc::clone(&rejected));
+            tokio::spawn(async move {
+                while !stop.is_cancelled() {
+                    let request = client.get(&url).basic_auth("ada", Some("guess")).send();
+                    if let Ok(response) = request.await {
+                        assert_ne!(response.status(), 200);
+                        rejected.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                    }
+                }
+            })
+        })
+        .collect();
+    let begun = Instant::now();
+    while rejected.load(std::sync::atomic::Ordering::Relaxed) < 120 {
+        assert!(begun.elapsed() < common::PATIENCE);
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let scraper = client(1);
+    for round in 0..24 {
+        if round % 3 == 0 {
+            // other warnings and headers, the same hash
+            let more = format!("{users}# {round}\nhttp_server_config: {{http2: false}}\n");
+            put(&lab, &papers, &more);
+        }
+        let request = scraper.get(&url).basic_auth("ada", Some("secret")).send();
+        assert_eq!(request.await.unwrap().status(), 200, "scrape {round}");
+    }
+    // a person without anything remembered of him gets through as well, from an address that has not guessed
+    let other = format!("{users}  bob: {}\n", hash("other"));
+    put(&lab, &papers, &other);
+    let request = client(200)
+        .get(&url)
+        .basic_auth("bob", Some("other"))
+        .send();
+    assert_eq!(request.await.unwrap().status(), 200);
+    stop.cancel();
+    join_all(guessers)
+        .await
+        .into_iter()
+        .for_each(Result::unwrap);
+    lab.stop().await.stop().await;
+}
+
+#[test]
+fn a_file_without_protection_must_say_so() {
+    let papers = Papers::new();
+    let load = |text: &str| Access::load(&papers.write("web.yml", text)).access;
+    for text in [
+        "{}",
+        "{}\n",
+        "# open on purpose\n{}\n",
+        "---\n{}\n",
+        "{ }  # open",
+    ] {
+        assert!(load(text).is_ok(), "{text:?}");
+    }
+    let users = format!("basic_auth_users:\n  ada: {}\n", hash("secret"));
+    for text in [
+        "",
+        "\n\n",
+        "# only\n# comments\n",
+        "---\n",
+        "null",
+        "~",
+        "tls_server_config: {}\n",
+        "basic_auth_users: {}\n",
+        "basic_auth_users:\n",
+        "tls_server_config:\n",
+        "tls_server_config:\nbasic_auth_users:\n",
+        "http_server_config: {http2: true}\n",
+        "rate_limit: {interval: 1s, burst: 2}\n",
+        "tls_server_config: {min_version: TLS13}\n",
+        "tls_server_config: {cert_file: '', key_file: ''}\n",
+        // a field without a value is what a file ends with that was cut
+        &format!("{TLS}basic_auth_users:\n"),
+        &format!("{TLS}  client_auth_type:\n"),
+        &format!("{TLS}  client_auth_type: RequireAndVerifyClientCert\n  client_ca_file:\n"),
+        &format!("{TLS}  client_auth_type: RequireAnyClientCert\n  client_allowed_sans:\n"),
+        &format!("{TLS}rate_limit:\n"),
+        &format!("{TLS}  cipher_suites: [~]\n"),
+        &format!("{users}tls_server_config:\n"),
+        &format!("{users}http_server_config:\n  headers:\n"),
+    ] {
+        let error = load(text).expect_err(text).to_string();
+        assert!(error.contains("{}"), "{text:?}: {error}");
+    }
+    assert!(load(&users).is_ok_and(|access| access.warnings.len() == 1));
+}
+
+#[test]
+fn an_empty_web_configuration_ends_the_start() {
+    let papers = Papers::new();
+    let sim_less = [
+        ("MONGODB_ATLAS_ORG_ID", "32b6e34b3d91647abb20e7b8"),
+        ("MONGODB_ATLAS_ACCESS_TOKEN", "x"),
+    ];
+    let variables = sim_less.map(|(name, value)| (name.to_owned(), value.to_owned()));
+    let (code, output, _) = Program::exporter(
+        &[
+            "--web.listen-address=127.0.0.1:0",
+            &papers.flag("# nothing\n"),
+        ],
+        &variables,
+    )
+    .finish();
+    assert_eq!(code, Some(2), "{output}");
+    assert!(output.contains("lets everybody in"), "{output}");
+}
+
+#[test]
+fn values_that_no_header_and_no_login_can_have_are_refused() {
+    let papers = Papers::new();
+    let load = |text: &str| Access::load(&papers.write("web.yml", text)).access;
+    let users = |name: &str| format!("basic_auth_users:\n  {name}: {}\n", hash("secret"));
+    let header = |value: &str| {
+        let headers = format!("http_server_config:\n  headers:\n    X-XSS-Protection: {value}\n");
+        format!("{}{headers}", users("ada"))
+    };
+    for good in ["'0'", "'1; mode=block'", "\"a\\tb\"", "'~ !'"] {
+        assert!(load(&header(good)).is_ok(), "{good}");
+    }
+    for bad in [
+        "'\u{e9}'",
+        "'\u{1f600}'",
+        "\"\\x7f\"",
+        "\"a\\nb\"",
+        "\"\\0\"",
+    ] {
+        let error = load(&header(bad)).expect_err(bad).to_string();
+        assert!(error.contains("expected visible ASCII"), "{bad}: {error}");
+    }
+    for good in ["ada", "'ada lovelace'", "\u{e9}va", "''"] {
+        assert!(load(&users(good)).is_ok(), "{good}");
+    }
+    for bad in ["'a:b'", "':'", "\"a\\tb\"", "\"a\\x85\""] {
+        let error = load(&users(bad)).expect_err(bad).to_string();
+        assert!(error.contains("invalid user name"), "{bad}: {error}");
+    }
 }

@@ -39,27 +39,31 @@ enum Fate {
 const OLD: Fate = Fate::GoodHere("the member is newer than Debian's promtool");
 const BROKEN_TLS: Fate = Fate::BadHere("rustls has no broken versions, suites or curves");
 const NOBODY: Fate = Fate::BadHere("nobody could ever connect, or log in");
+const OPEN: Fate = Fate::BadHere(
+    "a file that lets everybody in must be {}, so that a cut one is not taken for it",
+);
+const CUT: Fate = Fate::BadHere("a field without a value is what a file ends with that was cut");
 
 fn files() -> Vec<(String, Fate)> {
     use Fate::{Bad, BadHere, Good};
     let mut files: Vec<(String, Fate)> = Vec::new();
     let mut add = |text: &str, fate| files.push((text.to_owned(), fate));
     for (text, fate) in [
-        ("", Good),
+        ("", OPEN),
         ("{}", Good),
-        ("# nothing\n", Good),
-        ("null", Good),
+        ("# nothing\n", OPEN),
+        ("null", OPEN),
         ("[]", Bad),
         ("text", Bad),
         ("tls_server_config: [", Bad),
         ("nonsense: 1", Bad),
-        ("tls_server_config:\n", Good),
-        ("tls_server_config: {}", Good),
+        ("tls_server_config:\n", CUT),
+        ("tls_server_config: {}", OPEN),
         ("tls_server_config: []", Bad),
         ("tls_server_config: text", Bad),
         (
             "tls_server_config:\n  cert_file: ''\n  key_file: ''\n",
-            Good,
+            OPEN,
         ),
         ("tls_server_config:\n  cert_file: server.pem\n", Bad),
         ("tls_server_config:\n  key_file: server.key\n", Bad),
@@ -92,13 +96,13 @@ fn files() -> Vec<(String, Fate)> {
             Bad,
         ),
         ("tls_server_config:\n  client_ca_file: ca.pem\n", Bad),
-        ("tls_server_config:\n  min_version: TLS13\n", Good),
+        ("tls_server_config:\n  min_version: TLS13\n", OPEN),
         (
             "tls_server_config:\n  cert_file: server.pem\n  cert_file: server.pem\n  key_file: server.key\n",
             Bad,
         ),
         ("tls_server_config:\n  cert_filename: server.pem\n", Bad),
-        ("http_server_config:\n", Good),
+        ("http_server_config:\n", CUT),
         ("http_server_config: {}", Good),
         ("http_server_config: 1", Bad),
         ("http_server_config:\n  http2: true\n", Good),
@@ -109,7 +113,7 @@ fn files() -> Vec<(String, Fate)> {
         ("http_server_config:\n  http2: 1\n", Bad),
         ("http_server_config:\n  http2: [true]\n", Bad),
         ("http_server_config:\n  http3: true\n", Bad),
-        ("http_server_config:\n  headers:\n", Good),
+        ("http_server_config:\n  headers:\n", CUT),
         ("http_server_config:\n  headers: {}\n", Good),
         ("http_server_config:\n  headers: []\n", Bad),
         (
@@ -165,8 +169,8 @@ fn files() -> Vec<(String, Fate)> {
             "http_server_config:\n  headers:\n    X-XSS-Protection: \"a\\nb\"\n",
             BadHere("no header can have it"),
         ),
-        ("basic_auth_users:\n", Good),
-        ("basic_auth_users: {}", Good),
+        ("basic_auth_users:\n", CUT),
+        ("basic_auth_users: {}", OPEN),
         ("basic_auth_users: []", Bad),
         ("basic_auth_users: text", Bad),
         ("basic_auth_users:\n  ada: secret\n", Bad),
@@ -180,9 +184,32 @@ fn files() -> Vec<(String, Fate)> {
         ("rate_limit:\n  interval: soon\n", Bad),
         ("rate_limit:\n  interval: 1s\n  burst: 0\n", Bad),
         ("rate_limit:\n  every: 1s\n", Bad),
+        (
+            "http_server_config:\n  headers:\n    X-XSS-Protection: '\u{e9}'\n",
+            BadHere("no header can have it"),
+        ),
     ] {
-        add(text, fate);
+        // a section that protects nothing is not enough by itself
+        let is_section = ["http_server_config", "rate_limit"]
+            .iter()
+            .any(|name| text.starts_with(name));
+        if is_section {
+            add(
+                &format!(
+                    "{}\nbasic_auth_users:\n  ada: {GOOD_HASH}\n",
+                    text.trim_end()
+                ),
+                fate,
+            );
+        } else {
+            add(text, fate);
+        }
     }
+    add(
+        &format!("basic_auth_users:\n  'a:b': {GOOD_HASH}\n"),
+        NOBODY,
+    );
+    add("http_server_config: {http2: true}\n", OPEN);
     for (hash, fate) in [
         (GOOD_HASH.to_owned(), Good),
         (GOOD_HASH.replace("$2y$", "$2a$"), Good),
@@ -289,7 +316,7 @@ fn tls_members() -> Vec<(&'static str, Fate)> {
         ("  prefer_server_cipher_suites: true\n", Good),
         ("  prefer_server_cipher_suites: false\n", Good),
         ("  prefer_server_cipher_suites: never\n", Bad),
-        ("  cipher_suites:\n", Good),
+        ("  cipher_suites:\n", CUT),
         ("  cipher_suites: []\n", Good),
         ("  cipher_suites: TLS_AES_128_GCM_SHA256\n", Bad),
         (

@@ -14,8 +14,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use atlas_ai_keys_exporter::sim::{BodyForm, Effect, Fault, SimConfig, SimEndpoint, SimHandle};
+use atlas_ai_keys_exporter::web::{self, Access};
+use axum::body::Body;
+use axum::http::Request;
+use common::papers::{Papers, hash};
 use common::simulated::{Simulated, simulated_atlas};
-use common::{Program, Scrape, get, shown, still, world};
+use common::{Program, Scrape, get, shown, sim_variables, still, world};
+use hyper::service::Service as _;
+use hyper_util::service::TowerToHyperService;
+use proptest::prelude::*;
+use proptest::test_runner::TestCaseError;
 use rustix::process::Signal;
 use tempfile::TempDir;
 
@@ -538,4 +546,552 @@ async fn an_outage_over_a_reload_stays_an_outage() {
     assert_eq!(scrape.sum("atlas_ai_keys_exporter_org_up"), 0.0);
     assert_eq!(shown(&scrape), world(&sim), "and the inventory");
     exporter.stop().await;
+}
+
+/// An exporter in simulated time with a web configuration, which is not written in one step here.
+struct WebConfigured {
+    exporter: Simulated,
+    papers: Papers,
+}
+
+impl WebConfigured {
+    async fn start(text: &str) -> Self {
+        let (sim, papers) = (simulated_atlas(&still(1, 1)), Papers::new());
+        let flag = papers.flag(text);
+        let exporter = Simulated::told(&sim, sim_variables(&sim), &[&flag]).await;
+        Self { exporter, papers }
+    }
+
+    /// Replaces the content of the file, whatever is in its place, without a new file.
+    fn write(&self, text: &str) {
+        let path = self.clear();
+        std::fs::write(path, text).unwrap();
+    }
+
+    /// Makes place for a file.
+    fn clear(&self) -> PathBuf {
+        let path = self.papers.path("web.yml");
+        if path.is_dir() {
+            std::fs::remove_dir(&path).unwrap();
+        } else if !std::fs::symlink_metadata(&path).is_ok_and(|data| data.is_file()) {
+            let _ = std::fs::remove_file(&path);
+        }
+        path
+    }
+
+    fn make_fifo(&self, name: &str) {
+        make_fifo(&self.papers.path(name));
+    }
+
+    /// The status that somebody without a password gets.
+    async fn status(&self) -> u16 {
+        let router = TowerToHyperService::new(web::router(Arc::clone(&self.exporter.app)));
+        let request = Request::get("/metrics").body(Body::empty()).unwrap();
+        router.call(request).await.unwrap().status().as_u16()
+    }
+
+    fn has_tls(&self) -> bool {
+        has_tls(&self.exporter.app.access.get())
+    }
+}
+
+fn has_tls(access: &Access) -> bool {
+    format!("{access:?}").contains("tls: true")
+}
+
+fn make_fifo(path: &Path) {
+    use rustix::fs::{CWD, FileType, Mode, mknodat};
+    let _ = std::fs::remove_file(path);
+    mknodat(CWD, path, FileType::Fifo, Mode::from_raw_mode(0o600), 0).unwrap();
+}
+
+const TLS: &str = "tls_server_config:\n  cert_file: server.pem\n  key_file: server.key\n";
+
+fn users() -> String {
+    format!(
+        "basic_auth_users:\n  ada: {}\n  bob: {}\n",
+        hash("secret"),
+        hash("other")
+    )
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reload_never_removes_a_protection() {
+    let clients = |more: &str| format!("{TLS}  client_auth_type: {more}\n");
+    let users = users();
+    let (verified, any) = (
+        clients("RequireAndVerifyClientCert\n  client_ca_file: ca.pem"),
+        clients("RequireAnyClientCert"),
+    );
+    let if_given = clients("VerifyClientCertIfGiven\n  client_ca_file: ca.pem");
+    let sans = format!("{verified}  client_allowed_sans: [client.example]\n");
+    let rate = "rate_limit: {interval: 1s, burst: 2}\n";
+    let running = WebConfigured::start(&users).await;
+    for (before, after, lost) in [
+        (&users, "{}", "basic_auth_users"),
+        (&users, TLS, "basic_auth_users"),
+        (
+            &users,
+            &format!("{verified}basic_auth_users: {{}}\n"),
+            "basic_auth_users",
+        ),
+        (&format!("{TLS}{users}"), &users, "tls_server_config"),
+        (
+            &format!("{TLS}{users}"),
+            "{}",
+            "tls_server_config, basic_auth_users",
+        ),
+        (
+            &format!("{TLS}  min_version: TLS13\n"),
+            TLS,
+            "tls_server_config.min_version",
+        ),
+        (&verified, TLS, "client_auth_type"),
+        (&verified, &clients("NoClientCert"), "client_auth_type"),
+        (&verified, &clients("RequestClientCert"), "client_auth_type"),
+        (&verified, &any, "client_auth_type"),
+        (&verified, &if_given, "client_auth_type"),
+        (&any, &if_given, "client_auth_type"),
+        (&any, &clients("RequestClientCert"), "client_auth_type"),
+        (&if_given, &any, "client_auth_type"),
+        (&if_given, TLS, "client_auth_type"),
+        (
+            &verified,
+            &clients("RequireAndVerifyClientCert"),
+            "client_ca",
+        ),
+        (&sans, &verified, "client_allowed_sans"),
+        (&format!("{users}{rate}"), &users, "rate_limit"),
+        // what is as strict or stricter is taken up
+        (
+            &users,
+            &format!("basic_auth_users:\n  cyd: {}\n", hash("x")),
+            "",
+        ),
+        (&users, &format!("{TLS}{users}{rate}"), ""),
+        (&TLS.to_owned(), &verified, ""),
+        (&any, &verified, ""),
+        (&if_given, &verified, ""),
+        (&clients("RequestClientCert"), TLS, ""),
+        (&verified, &verified.replace("ca.pem", "self.pem"), ""),
+        (&sans, &sans.replace("client.example", "a, b"), ""),
+        (&verified, &sans, ""),
+        (&TLS.to_owned(), &format!("{TLS}  min_version: TLS13\n"), ""),
+        (&"{}".to_owned(), &users, ""),
+    ] {
+        let path = running.papers.write("before.yml", before);
+        running
+            .exporter
+            .app
+            .access
+            .set(Access::load(&path).access.unwrap());
+        let in_force = running.exporter.app.access.get();
+        running.write(after);
+        let result = running.exporter.control.reload("test").await;
+        let is_kept = Arc::ptr_eq(&in_force, &running.exporter.app.access.get());
+        let scrape = running.exporter.scrape();
+        if lost.is_empty() {
+            assert!(
+                result.is_ok() && !is_kept,
+                "{before}\n->\n{after}\n{result:?}"
+            );
+            assert_eq!(scrape.get(RELOADED, &[]), Some(1.0));
+            continue;
+        }
+        let error = result.expect_err(after);
+        assert!(error.contains(lost) && error.contains("restart"), "{error}");
+        assert!(is_kept, "{before}\n->\n{after}");
+        assert_eq!(scrape.get(RELOADED, &[]), Some(0.0));
+    }
+    running.exporter.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_web_configuration_that_is_cut_at_any_byte_opens_nothing() {
+    let text = format!(
+        "# passwords\n{}{TLS}  client_auth_type: RequireAndVerifyClientCert\n  client_ca_file: ca.pem\nhttp_server_config: {{http2: true}}\n",
+        users()
+    );
+    let running = WebConfigured::start(&text).await;
+    let in_order = |first: &str| {
+        let (rest, last) = text.split_at(text.find(first).unwrap());
+        format!("{last}{rest}")
+    };
+    for text in [
+        &text,
+        &in_order("tls_server_config"),
+        &in_order("http_server_config"),
+    ] {
+        for length in 0..text.len() {
+            running.write(&text[..length]);
+            // at the start, a part of the file is no file without protection
+            let path = running.papers.path("web.yml");
+            if let Ok(access) = Access::load(&path).access {
+                assert_ne!(
+                    format!("{access:?}"),
+                    "Access { tls: false, users: false, .. }"
+                );
+            }
+            if length % 3 == 0 {
+                let _ = running.exporter.control.reload("test").await;
+            } else {
+                running.exporter.pass(Duration::from_secs(5)).await;
+            }
+            assert_eq!(running.status().await, 401, "{}", &text[..length]);
+            assert!(running.has_tls(), "{}", &text[..length]);
+        }
+    }
+    running.write(&text);
+    assert_eq!(running.exporter.control.reload("test").await, Ok(()));
+    running.exporter.stop().await;
+}
+
+/// What happens to the web configuration.
+#[derive(Debug, Clone)]
+enum Write {
+    Whole(usize),
+    /// The first bytes of one, in hundredths.
+    Cut(usize, usize),
+    Text(&'static str),
+    Fifo,
+    Directory,
+    Gone,
+    Unreadable,
+    Endless,
+    CertificateFifo,
+    CertificateBack,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Trigger {
+    Reload,
+    Watch,
+    Both,
+}
+
+fn web_configurations() -> Vec<String> {
+    let users = users();
+    let clients =
+        format!("{TLS}  client_auth_type: RequireAndVerifyClientCert\n  client_ca_file: ca.pem\n");
+    vec![
+        users.clone(),
+        format!("{users}{TLS}"),
+        format!("{TLS}{users}"),
+        format!("{clients}{users}"),
+        format!("http_server_config: {{http2: false}}\n{users}{clients}"),
+        format!("basic_auth_users:\n  cyd: {}\n{TLS}", hash("third")),
+    ]
+}
+
+fn writes() -> impl Strategy<Value = (Write, Trigger)> {
+    let write = prop_oneof![
+        3 => (0..6_usize).prop_map(Write::Whole),
+        5 => (0..6_usize, 0..100_usize).prop_map(|(which, part)| Write::Cut(which, part)),
+        3 => prop::sample::select(vec![
+            "",
+            "{}",
+            "# nothing\n",
+            "null",
+            "basic_auth_users:\n",
+            "basic_auth_users: {}\n",
+            "tls_server_config:\n",
+            TLS,
+            "tls_server_config: [",
+            "http_server_config: {http2: true}\n",
+            "\u{0}",
+        ])
+        .prop_map(Write::Text),
+        1 => Just(Write::Fifo),
+        1 => Just(Write::Directory),
+        1 => Just(Write::Gone),
+        1 => Just(Write::Unreadable),
+        1 => Just(Write::Endless),
+        1 => Just(Write::CertificateFifo),
+        1 => Just(Write::CertificateBack),
+    ];
+    let trigger = prop::sample::select(vec![Trigger::Reload, Trigger::Watch, Trigger::Both]);
+    (write, trigger)
+}
+
+fn apply(running: &WebConfigured, write: &Write, certificate: &str) {
+    let path = running.papers.path("web.yml");
+    match write {
+        Write::Whole(which) => running.write(&web_configurations()[*which]),
+        Write::Cut(which, part) => {
+            let text = &web_configurations()[*which];
+            running.write(&text[..text.len() * part / 100]);
+        }
+        Write::Text(text) => running.write(text),
+        Write::Fifo => {
+            running.clear();
+            running.make_fifo("web.yml");
+        }
+        Write::Directory => {
+            running.clear();
+            let _ = std::fs::remove_file(&path);
+            std::fs::create_dir(path).unwrap();
+        }
+        Write::Gone => {
+            running.clear();
+            let _ = std::fs::remove_file(path);
+        }
+        Write::Unreadable => {
+            // also for root: nothing can be read through a link that leads nowhere
+            running.clear();
+            let _ = std::fs::remove_file(&path);
+            std::os::unix::fs::symlink("/nowhere/at/all", path).unwrap();
+        }
+        Write::Endless => {
+            running.clear();
+            let _ = std::fs::remove_file(&path);
+            std::os::unix::fs::symlink("/dev/zero", path).unwrap();
+        }
+        Write::CertificateFifo => running.make_fifo("server.pem"),
+        Write::CertificateBack => drop(running.papers.write("server.pem", certificate)),
+    }
+}
+
+async fn check_writes(first: usize, writes: Vec<(Write, Trigger)>) -> Result<(), TestCaseError> {
+    let text = &web_configurations()[first];
+    let running = WebConfigured::start(text).await;
+    let certificate = running.papers.read("server.pem");
+    for (write, trigger) in writes {
+        let had_tls = running.has_tls();
+        apply(&running, &write, &certificate);
+        if !matches!(trigger, Trigger::Watch) {
+            let _ = running.exporter.control.reload("test").await;
+        }
+        if !matches!(trigger, Trigger::Reload) {
+            running.exporter.pass(Duration::from_secs(6)).await;
+        }
+        // every configuration that was in force has users, and no reload drops them
+        prop_assert_eq!(running.status().await, 401, "{:?}", write);
+        prop_assert!(!had_tls || running.has_tls(), "{:?}", write);
+    }
+    // and back again: nothing that was wrong is in the way
+    running.papers.write("server.pem", &certificate);
+    running.write(&web_configurations()[4]);
+    prop_assert_eq!(running.exporter.control.reload("test").await, Ok(()));
+    prop_assert_eq!(running.status().await, 401);
+    running.exporter.stop().await;
+    Ok(())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
+
+    #[test]
+    fn whatever_is_written_in_place_of_the_web_configuration_opens_nothing(
+        first in 0..6_usize,
+        writes in prop::collection::vec(writes(), 1..8),
+    ) {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .start_paused(true)
+            .build()
+            .unwrap();
+        runtime.block_on(check_writes(first, writes))?;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_web_configuration_cannot_be_dropped_by_the_configuration_file() {
+    let sim = simulated_atlas(&still(1, 1));
+    let (files, papers) = (Files::new(&sim), Papers::new());
+    let folder = papers.path("");
+    let web = |file: &str| {
+        let path = folder.join(file);
+        format!("web:\n  config_file: {}\n", path.display())
+    };
+    papers.write("web.yml", &format!("{TLS}{}", users()));
+    papers.write("open.yml", "{}");
+    papers.write("users.yml", &users());
+    papers.write("other.yml", &format!("{}{TLS}", users()));
+    let orgs = files.orgs.clone();
+    files.configure(&orgs, &web("web.yml"));
+    let exporter = files.exporter(&sim).await;
+    let running = WebConfigured { exporter, papers };
+    for (more, lost) in [
+        (String::new(), "web.config.file"),
+        (web("open.yml"), "tls_server_config, basic_auth_users"),
+        (web("users.yml"), "tls_server_config"),
+        (web("gone.yml"), "file not found"),
+    ] {
+        files.configure(&orgs, &more);
+        let error = running
+            .exporter
+            .control
+            .reload("test")
+            .await
+            .expect_err(lost);
+        assert!(error.contains(lost), "{error}");
+        running.exporter.pass(Duration::from_secs(10)).await;
+        assert_eq!(running.status().await, 401, "{lost}");
+        assert!(running.has_tls(), "{lost}");
+        assert_eq!(running.exporter.scrape().get(RELOADED, &[]), Some(0.0));
+        // the files in force are watched all the same
+        let in_force = running.exporter.app.access.get();
+        running.papers.renew();
+        running.exporter.pass(Duration::from_secs(10)).await;
+        let now = running.exporter.app.access.get();
+        assert!(!Arc::ptr_eq(&in_force, &now) && has_tls(&now), "{lost}");
+    }
+    // what was refused is taken up when it is put right, without another change of the configuration file
+    running
+        .papers
+        .write("gone.yml", &format!("{TLS}{}", users()));
+    running.exporter.pass(Duration::from_secs(10)).await;
+    assert_eq!(running.exporter.scrape().get(RELOADED, &[]), Some(1.0));
+    files.configure(&orgs, &web("other.yml"));
+    assert_eq!(running.exporter.control.reload("test").await, Ok(()));
+    running.exporter.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_web_configuration_is_not_read_while_it_is_written() {
+    let running = WebConfigured::start(&format!("{TLS}{}", users())).await;
+    let has_user = async |name: &str, password: &str| {
+        use base64::Engine as _;
+        let router = TowerToHyperService::new(web::router(Arc::clone(&running.exporter.app)));
+        let login = base64::engine::general_purpose::STANDARD.encode(format!("{name}:{password}"));
+        let request = Request::get("/-/healthy").header("authorization", format!("Basic {login}"));
+        let response = router.call(request.body(Body::empty()).unwrap()).await;
+        response.unwrap().status() == 200
+    };
+    assert!(has_user("bob", "other").await);
+    running.exporter.pass(Duration::from_secs(10)).await;
+    let text = format!("{TLS}{}  cyd: {}\n", users(), hash("third"));
+    // each chunk is a whole configuration, with fewer users than before
+    let lines: Vec<&str> = text.split_inclusive('\n').collect();
+    for count in (lines.len() - 2)..lines.len() {
+        running.write(&lines[..count].concat());
+        running.exporter.pass(Duration::from_secs(1)).await;
+        assert!(
+            has_user("bob", "other").await,
+            "{count} of {} lines",
+            lines.len()
+        );
+    }
+    running.write(&text);
+    running.exporter.pass(Duration::from_secs(6)).await;
+    assert!(has_user("cyd", "third").await);
+    // an explicit reload looks twice as well
+    let writing = async {
+        running.write(&lines[..lines.len() - 2].concat());
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        running.write(&text);
+    };
+    let (result, ()) = tokio::join!(running.exporter.control.reload("test"), writing);
+    assert_eq!(result, Ok(()));
+    assert!(has_user("bob", "other").await && has_user("cyd", "third").await);
+    running.exporter.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pipe_in_place_of_a_web_file_hangs_nothing() {
+    let sim = common::sim(still(1, 10)).await;
+    let (files, papers) = (Files::new(&sim), Papers::new());
+    let web =
+        format!("{TLS}  client_auth_type: VerifyClientCertIfGiven\n  client_ca_file: ca.pem\n");
+    let flag = papers.flag(&web);
+    let (mut program, address) = binary(&files, &[&flag, "--web.enable-lifecycle"]);
+    let client = papers.client().build().unwrap();
+    let url = |path: &str| format!("https://{address}{path}");
+    for (n, name) in ["web.yml", "server.pem", "server.key", "ca.pem"]
+        .iter()
+        .enumerate()
+    {
+        let content = papers.read(name);
+        make_fifo(&papers.path(name));
+        let response = client.post(url("/-/reload")).send().await.unwrap();
+        assert_eq!(response.status(), 400, "{name}");
+        let text = response.text().await.unwrap();
+        assert!(
+            text.contains("expected a regular file, got a pipe"),
+            "{name}: {text}"
+        );
+        // the configuration itself is read all the same
+        let path = format!("/m{n}");
+        files.configure(
+            &files.orgs.clone(),
+            &format!("web:\n  telemetry_path: {path}\n"),
+        );
+        let response = client.post(url("/-/reload")).send().await.unwrap();
+        assert_eq!(response.status(), 400, "{name}");
+        let response = client.get(url(&path)).send().await.unwrap();
+        assert_eq!(response.status(), 200, "{name}");
+        let scrape = Scrape::parse(&response.text().await.unwrap());
+        assert_eq!(scrape.get(RELOADED, &[]), Some(0.0), "{name}");
+        if n < 3 {
+            papers.write(name, &content);
+        }
+    }
+    let begun = std::time::Instant::now();
+    program.signal(Signal::TERM);
+    program.wait_for("stopp");
+    let (code, output, _) = program.finish();
+    assert_eq!(code, Some(0), "{output}");
+    assert!(begun.elapsed() < Duration::from_secs(5), "{output}");
+    // and at the start it is an error
+    let (code, output, _) = Program::exporter(
+        &[&files.flag(), &flag, "--web.listen-address=127.0.0.1:0"],
+        &[],
+    )
+    .finish();
+    assert_eq!(code, Some(2), "{output}");
+    assert!(
+        output.contains("expected a regular file, got a pipe"),
+        "{output}"
+    );
+    sim.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn reloads_that_are_asked_for_meanwhile_share_one() {
+    let sim = common::sim(still(1, 10)).await;
+    let files = Files::new(&sim);
+    let (program, address) = binary(&files, &["--web.enable-lifecycle"]);
+    post(&address, reqwest::Method::POST).await;
+    let reloads = |output: &str| output.matches("configuration reloaded").count();
+    let (begun, before) = (std::time::Instant::now(), reloads(&program.output()));
+    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    let url = format!("http://{address}/-/reload");
+    let requests = (0..400).map(async |n| {
+        let request = client.post(&url);
+        // some do not wait for what becomes of it
+        if n % 10 == 0 {
+            let _ = request.timeout(Duration::from_millis(50)).send().await;
+        } else {
+            assert_eq!(request.send().await.unwrap().status(), 200);
+        }
+    });
+    futures_util::future::join_all(requests).await;
+    // each that is asked for afterwards begins afterwards
+    files.configure(&files.orgs.clone(), "web:\n  telemetry_path: /m\n");
+    assert_eq!(post(&address, reqwest::Method::POST).await.0, 200);
+    assert_eq!(get(&format!("http://{address}/m")).await.0, 200);
+    let count = reloads(&program.output()) - before;
+    // the watcher may have seen the change as well
+    let most = usize::try_from(begun.elapsed().as_secs()).unwrap() + 3;
+    assert!(
+        (2..=most).contains(&count),
+        "{count} reloads, at most {most}"
+    );
+    for (name, value) in [
+        ("sec-fetch-site", "cross-site"),
+        ("sec-fetch-site", "same-site"),
+        ("origin", "http://evil.example"),
+        ("origin", "null"),
+    ] {
+        let reloaded = reloads(&program.output());
+        for method in [reqwest::Method::POST, reqwest::Method::PUT] {
+            let request = client.request(method, &url).header(name, value);
+            let response = request.send().await.unwrap();
+            assert_eq!(response.status(), 403, "{name}: {value}");
+            assert!(response.text().await.unwrap().contains("another site"));
+        }
+        assert_eq!(reloads(&program.output()), reloaded);
+    }
+    drop(program);
+    sim.stop().await;
 }

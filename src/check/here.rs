@@ -77,12 +77,11 @@ pub(super) async fn web(file: Option<PathBuf>) -> Vec<Finding> {
         )];
     };
     let subject = file.display().to_string();
-    let loaded = tokio::task::spawn_blocking(move || Access::load(&file)).await;
-    match loaded.map(|loaded| loaded.access) {
-        Ok(Ok(access)) if access.warnings.is_empty() => {
+    match Access::load_settled(&file).await.access {
+        Ok(access) if access.warnings.is_empty() => {
             vec![Finding::ok(area, subject, "it can be used as it is")]
         }
-        Ok(Ok(access)) => access
+        Ok(access) => access
             .warnings
             .iter()
             .map(|warning| {
@@ -94,7 +93,7 @@ pub(super) async fn web(file: Option<PathBuf>) -> Vec<Finding> {
                 )
             })
             .collect(),
-        Ok(Err(error)) => error
+        Err(error) => error
             .mistakes
             .iter()
             .map(|mistake| {
@@ -106,8 +105,6 @@ pub(super) async fn web(file: Option<PathBuf>) -> Vec<Finding> {
                 )
             })
             .collect(),
-        // only when everything ends
-        Err(_) => Vec::new(),
     }
 }
 

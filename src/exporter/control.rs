@@ -1,24 +1,30 @@
 //! What a configuration becomes: clients, a plan for the scheduler, settings for the routes. The
 //! same at the start and at each reload; what a new configuration does not change is kept.
 
-use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::AtomicU8;
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use tokio::sync::{Mutex, Notify, mpsc};
+use tokio::time::Instant;
 use tracing::{error, info, warn};
 
 use super::manager::Manager;
 use super::teller::Teller;
 use super::{StartError, Surroundings};
 use crate::atlas::{Budgets, Client, ClientConfig, Context, Members, Observer};
+use crate::bounded_file::off_thread;
 use crate::config::{Account, Config};
 use crate::logging;
 use crate::metrics::{self, KeyLabel};
 use crate::poll::{Command, Manner, Member, Plan, Prepare, Storage};
-use crate::web::{Access, Loaded, Reload, Settings, SharedAccess, SharedSettings};
+use crate::web::{Access, ContentDigest, Loaded, Reload, Settings, SharedAccess, SharedSettings};
+
+/// Time between the starts of two reloads. Whoever asks for one in between shares the next with everybody else who does.
+const MIN_RELOAD_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Takes up configurations, and tells the scheduler of them.
 pub struct Control {
@@ -26,6 +32,8 @@ pub struct Control {
     commands: mpsc::Sender<Command>,
     /// One reload at a time.
     roster: Mutex<Roster>,
+    /// How many reloads have begun to read their files.
+    reloads_started: AtomicU64,
     access: Arc<SharedAccess>,
     manager: Manager,
     /// Told after each reload, when other files may have to be looked at.
@@ -47,10 +55,29 @@ type Clients = BTreeMap<Arc<str>, Arc<Client>>;
 struct Roster {
     config: Config,
     clients: Clients,
-    /// The files that the web configuration depends on.
+    /// The files that the web configuration depends on, and the content of those in force.
     web_files: Vec<PathBuf>,
-    /// Whether the last configuration that was read was good, and the last web configuration.
-    good: (bool, bool),
+    web_content: Option<ContentDigest>,
+    /// The files of the web configuration that the last reload wanted to change to. They are watched beside those in
+    /// force, so that a reload follows when what was wrong with them is fixed.
+    wanted_web_files: Vec<PathBuf>,
+    /// Whether the last configuration that was read was good.
+    config_ok: bool,
+    /// Whether the last web configuration that was read was good.
+    web_config_ok: bool,
+    /// Whether a file could not be read for a reason that may pass without a change of the file.
+    is_retry_due: bool,
+    last_reload: Option<CompletedReload>,
+    /// The error that was logged last, until a reload succeeds.
+    last_error: Option<String>,
+}
+
+/// A reload of the whole configuration.
+struct CompletedReload {
+    /// The value of [`Control::reloads_started`] since it has begun.
+    number: u64,
+    started_at: Instant,
+    result: Result<(), String>,
 }
 
 /// What a file is for.
@@ -79,20 +106,29 @@ impl Control {
             teller,
             settings: Arc::new(SharedSettings::new(settings(config))),
         };
-        let (clients, plan) = maker.plan(config, None)?;
-        let loaded = load_access(config.web_file.clone()).await;
-        let access = Arc::new(SharedAccess::new(loaded.access?));
-        tell_of(&access.get());
+        let storage = open_storage(config).await?;
+        let (clients, plan) = maker.plan(config, storage, None)?;
+        let loaded = load_web_config(config.web_file.as_deref()).await;
+        let access = loaded.access?;
+        log_warnings(&access);
+        let roster = Roster {
+            config: config.clone(),
+            clients,
+            web_files: loaded.files,
+            web_content: Some(loaded.content),
+            wanted_web_files: Vec::new(),
+            config_ok: true,
+            web_config_ok: true,
+            is_retry_due: false,
+            last_reload: None,
+            last_error: None,
+        };
         let control = Self {
             maker,
             commands,
-            roster: Mutex::new(Roster {
-                config: config.clone(),
-                clients,
-                web_files: loaded.files,
-                good: (true, true),
-            }),
-            access,
+            roster: Mutex::new(roster),
+            reloads_started: AtomicU64::new(0),
+            access: Arc::new(SharedAccess::new(access)),
             manager,
             reloaded: Notify::new(),
         };
@@ -114,7 +150,7 @@ impl Control {
         let roster = self.roster.lock().await;
         let file = roster.config.file.iter();
         let file = file.map(|path| (path.clone(), Purpose::Configuration));
-        let web = roster.web_files.iter();
+        let web = roster.web_files.iter().chain(&roster.wanted_web_files);
         let web = web.map(|path| (path.clone(), Purpose::Access));
         let credentials = roster.config.accounts.iter().flat_map(|account| {
             let name = &account.name;
@@ -135,72 +171,175 @@ impl Control {
         let _ = self.commands.send(Command::CredentialChanged(name)).await;
     }
 
-    /// Reads the configuration again and takes it up. A bad one changes nothing.
+    /// Whether the last reload failed for a reason that may pass without a change of a file.
+    pub(super) async fn is_retry_due(&self) -> bool {
+        self.roster.lock().await.is_retry_due
+    }
+
+    /// Reads the configuration again and takes it up. A bad one changes nothing, and neither does one that would drop
+    /// a protection of the web configuration in force.
+    ///
+    /// Only one reload runs at a time, and at most one begins each second: all that are asked for meanwhile share it.
     ///
     /// # Errors
     /// What is wrong with it, in a text of several lines.
     pub async fn reload(&self, why: &str) -> Result<(), String> {
+        let asked_at = self.reloads_started.load(Ordering::SeqCst);
         let mut roster = self.roster.lock().await;
-        self.manager.reloading(true);
-        let result = self.reload_into(&mut roster).await;
-        self.manager.reloading(false);
-        roster.good.0 = result.is_ok();
-        if result.is_ok() {
-            roster.good.1 = true;
+        if let Some(last) = &roster.last_reload {
+            if last.number > asked_at {
+                return last.result.clone();
+            }
+            tokio::time::sleep_until(last.started_at + MIN_RELOAD_INTERVAL).await;
         }
-        self.tell_of_reload(&roster);
-        match &result {
-            Ok(()) => info!(why, "configuration reloaded"),
-            Err(mistakes) => error!(
-                why,
-                mistakes, "the new configuration is not used, the one before still is"
-            ),
-        }
-        result
+        roster.last_error = None;
+        self.reload_all(&mut roster, why).await
     }
 
-    /// Reads the web configuration alone again, and takes it up. A bad one changes nothing: open
-    /// connections and new ones are served as before.
-    pub(super) async fn reload_access(&self) {
+    /// Reads again what has `changed`, and takes it up, as [`Self::reload`] does; an error that is known is not logged
+    /// again.
+    pub(super) async fn on_files_changed(&self, changed: &BTreeSet<Purpose>) {
+        let is_credential = |purpose: &Purpose| matches!(purpose, Purpose::Credential(_));
+        if changed.iter().all(is_credential) {
+            return;
+        }
         let mut roster = self.roster.lock().await;
-        let loaded = load_access(roster.config.web_file.clone()).await;
+        let mut is_retry_due = false;
+        // the last configuration may have been refused because of the web configuration that it names
+        if changed.contains(&Purpose::Configuration) || !roster.config_ok {
+            // what is wrong with it is logged
+            let _ = self.reload_all(&mut roster, "the file has changed").await;
+            if roster.config_ok {
+                return;
+            }
+            is_retry_due = roster.is_retry_due;
+        }
+        if !changed.contains(&Purpose::Access) {
+            return;
+        }
+        let loaded = load_web_config(roster.config.web_file.as_deref()).await;
+        roster.is_retry_due = is_retry_due || loaded.is_transient;
+        let is_in_force = roster.web_content == Some(loaded.content) && loaded.access.is_ok();
+        if is_in_force && roster.web_config_ok {
+            return;
+        }
         roster.web_files = loaded.files;
-        roster.good.1 = loaded.access.is_ok();
-        self.tell_of_reload(&roster);
-        match loaded.access {
+        let result = loaded
+            .access
+            .map_err(|error| error.to_string())
+            .and_then(|access| self.refuse_weaker(access));
+        roster.web_config_ok = result.is_ok();
+        match result {
             Ok(access) => {
-                tell_of(&access);
-                self.access.set(access);
+                self.apply_web_config(&mut roster, access, loaded.content);
                 info!("web configuration reloaded");
             }
-            Err(mistakes) => error!(
-                %mistakes,
-                "the new web configuration is not used, the one before still is"
-            ),
+            Err(mistakes) => log_web_config_error(&mut roster, &mistakes),
         }
+        self.tell_of_reload(&roster);
+    }
+
+    fn apply_web_config(&self, roster: &mut Roster, access: Access, content: ContentDigest) {
+        log_warnings(&access);
+        self.access.set(access);
+        roster.web_content = Some(content);
+    }
+
+    /// Refuses a web configuration that lacks a protection of the one in force. A file that was cut while it was
+    /// written looks the same as one from which a protection was removed on purpose, and a restart tells them apart.
+    fn refuse_weaker(&self, access: Access) -> Result<Access, String> {
+        let lost = self.access.get().weakened_by(&access);
+        if lost.is_empty() {
+            return Ok(access);
+        }
+        Err(format!(
+            "the new web configuration lacks {}: a reload never removes a protection; restart the exporter to apply it",
+            lost.join(", ")
+        ))
     }
 
     fn tell_of_reload(&self, roster: &Roster) {
         self.reloaded.notify_one();
         let now = self.maker.surroundings.clock.now();
-        let good = roster.good.0 && roster.good.1;
+        let good = roster.config_ok && roster.web_config_ok;
         self.maker.teller.own.reloaded(good, now);
     }
 
-    async fn reload_into(&self, roster: &mut Roster) -> Result<(), String> {
+    async fn reload_all(&self, roster: &mut Roster, why: &str) -> Result<(), String> {
+        let number = self.reloads_started.fetch_add(1, Ordering::SeqCst) + 1;
+        let started_at = Instant::now();
+        let result = {
+            let _notification = ReloadNotification::new(self.manager);
+            self.try_reload(roster).await
+        };
+        roster.config_ok = !matches!(result, Err(ReloadError::Config(_)));
+        if roster.config_ok {
+            roster.web_config_ok = result.is_ok();
+            info!(why, "configuration reloaded");
+        }
+        let result = match result {
+            Ok(()) => {
+                roster.last_error = None;
+                Ok(())
+            }
+            Err(ReloadError::Config(mistakes)) => {
+                if roster.is_new_error(&mistakes) {
+                    error!(
+                        why,
+                        mistakes, "the new configuration is not used, the one before still is"
+                    );
+                }
+                Err(mistakes)
+            }
+            Err(ReloadError::WebConfig(mistakes)) => {
+                log_web_config_error(roster, &mistakes);
+                Err(mistakes)
+            }
+        };
+        self.tell_of_reload(roster);
+        roster.last_reload = Some(CompletedReload {
+            number,
+            started_at,
+            result: result.clone(),
+        });
+        result
+    }
+
+    async fn try_reload(&self, roster: &mut Roster) -> Result<(), ReloadError> {
+        // until the last file is read
+        roster.is_retry_due = true;
         let load = Arc::clone(&self.maker.surroundings.load);
-        let config = tokio::task::spawn_blocking(move || load())
+        let file = roster.config.file.as_ref();
+        let file = file.or(roster.config.web_file.as_ref()).cloned();
+        let loaded = off_thread(&file.unwrap_or_default(), move || load()).await;
+        let config = loaded
+            .map_err(|error| format!("the configuration cannot be read: {error}"))
+            .map_err(ReloadError::Config)?;
+        roster.is_retry_due = false;
+        let config = config.map_err(ReloadError::from_config)?;
+        let loaded = load_web_config(config.web_file.as_deref()).await;
+        roster.is_retry_due = loaded.is_transient;
+        roster.wanted_web_files.clone_from(&loaded.files);
+        let access = loaded.access.map_err(|error| error.to_string());
+        let access = access.and_then(|access| self.refuse_weaker(access));
+        if let Err(mistakes) = &access
+            && config.web_file != roster.config.web_file
+        {
+            // one that names another web configuration is not taken up without it
+            return Err(ReloadError::Config(mistakes.clone()));
+        }
+        let storage = open_storage(&config)
             .await
-            .map_err(|error| error.to_string())?
-            .map_err(|error| error.to_string())?;
-        let loaded = load_access(config.web_file.clone()).await;
-        // watched from now on, so that a file that was wrong is read again when it is right
-        roster.web_files = loaded.files;
-        let access = loaded.access.map_err(|error| error.to_string())?;
+            .map_err(ReloadError::from_config)?;
+        let place = self.commands.reserve().await;
+        let place =
+            place.map_err(|_| ReloadError::Config("the exporter is stopping".to_owned()))?;
+        // From here on nothing waits: a reload is applied whole or not at all, also when the request that asked for it
+        // is given up.
         let (clients, plan) = self
             .maker
-            .plan(&config, Some(roster))
-            .map_err(|error| error.to_string())?;
+            .plan(&config, storage, Some(roster))
+            .map_err(ReloadError::from_config)?;
         let before = &roster.config;
         let listeners = |config: &Config| {
             (
@@ -214,35 +353,90 @@ impl Control {
         }
         logging::set(config.log_level, config.log_format);
         self.maker.settings.set(settings(&config));
-        tell_of(&access);
-        self.access.set(access);
         (roster.config, roster.clients) = (config, clients);
-        self.commands
-            .send(Command::Plan(plan))
-            .await
-            .map_err(|_| "the exporter is stopping".to_owned())
+        roster.web_files = std::mem::take(&mut roster.wanted_web_files);
+        place.send(Command::Plan(plan));
+        let access = access.map_err(ReloadError::WebConfig)?;
+        self.apply_web_config(roster, access, loaded.content);
+        Ok(())
     }
 }
 
-/// Reads a web configuration, if there is one, where the file system can keep nobody waiting.
-async fn load_access(path: Option<PathBuf>) -> Loaded {
-    let nothing = || Loaded {
-        files: Vec::new(),
-        access: Ok(Access::default()),
-    };
-    let Some(path) = path else {
-        return nothing();
-    };
-    tokio::task::spawn_blocking(move || Access::load(&path))
-        .await
-        // only when everything ends
-        .unwrap_or_else(|_| nothing())
+/// Why a reload has failed.
+enum ReloadError {
+    /// Nothing of it is in force.
+    Config(String),
+    /// The configuration is in force, beside the web configuration that was in force before.
+    WebConfig(String),
 }
 
-fn tell_of(access: &Access) {
+impl ReloadError {
+    fn from_config(error: impl ToString) -> Self {
+        Self::Config(error.to_string())
+    }
+}
+
+impl Roster {
+    /// Whether the error is another one than that which was logged last.
+    fn is_new_error(&mut self, error: &str) -> bool {
+        let is_new = self.last_error.as_deref() != Some(error);
+        self.last_error = Some(error.to_owned());
+        is_new
+    }
+}
+
+fn log_web_config_error(roster: &mut Roster, mistakes: &str) {
+    if roster.is_new_error(mistakes) {
+        error!(
+            mistakes,
+            "the new web configuration is not used, the one before still is"
+        );
+    }
+}
+
+fn log_warnings(access: &Access) {
     for warning in &access.warnings {
-        warn!("web configuration: {warning}");
+        warn!(warning, "web configuration warning");
     }
+}
+
+/// Tells the service manager of a reload, and of its end, also when it is given up.
+struct ReloadNotification(Manager);
+
+impl ReloadNotification {
+    fn new(manager: Manager) -> Self {
+        manager.reloading(true);
+        Self(manager)
+    }
+}
+
+impl Drop for ReloadNotification {
+    fn drop(&mut self) {
+        self.0.reloading(false);
+    }
+}
+
+/// Reads a web configuration, if there is one.
+async fn load_web_config(path: Option<&Path>) -> Loaded {
+    match path {
+        Some(path) => Access::load_settled(path).await,
+        None => Loaded {
+            files: Vec::new(),
+            access: Ok(Access::default()),
+            content: ContentDigest::default(),
+            is_transient: false,
+        },
+    }
+}
+
+/// Opens the storage where the file system can keep nobody waiting.
+async fn open_storage(config: &Config) -> Result<Option<Storage>, StartError> {
+    let Some(path) = config.storage.clone() else {
+        return Ok(None);
+    };
+    let opened = off_thread(&path.clone(), move || Storage::open(&path)).await;
+    let opened = opened.map_err(StartError::StorageUnavailable)?;
+    Ok(Some(opened?))
 }
 
 impl Maker {
@@ -251,9 +445,9 @@ impl Maker {
     fn plan(
         &self,
         config: &Config,
+        storage: Option<Storage>,
         before: Option<&Roster>,
     ) -> Result<(Clients, Plan), StartError> {
-        let storage = config.storage.as_deref().map(Storage::open).transpose()?;
         let mut clients = BTreeMap::new();
         let mut members = Vec::new();
         for account in &config.accounts {

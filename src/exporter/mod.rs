@@ -24,6 +24,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::atlas::{self, Connect};
+use crate::bounded_file::FileError;
 use crate::clock::Clock;
 use crate::config::{Config, ConfigError};
 use crate::inventory::Shelf;
@@ -55,6 +56,9 @@ pub enum StartError {
     /// The directory for state cannot be made.
     #[error(transparent)]
     Storage(#[from] StorageError),
+    /// The file system of the directory for state does not answer.
+    #[error("the directory of --storage.path cannot be opened: {0}")]
+    StorageUnavailable(FileError),
 }
 
 /// Makes a configuration anew.

@@ -7,6 +7,7 @@
 //! | `access` | TLS, client certificates, passwords: `--web.config.file` |
 //! | `routes` | every path, and what a wrong one is told |
 //! | `scrapes`, `choice` | `/metrics`; which organizations a request asks for |
+//! | `cross_site` | requests that another site's page has made a browser send |
 //! | `discovery` | `/sd` |
 //! | `health` | `/-/healthy` and `/-/ready` |
 //! | `page` | `/` |
@@ -15,6 +16,7 @@
 mod access;
 mod address;
 mod choice;
+mod cross_site;
 mod discovery;
 mod health;
 mod listen;
@@ -23,7 +25,7 @@ mod routes;
 mod scrapes;
 mod settings;
 
-pub use access::{Access, AccessError, Loaded, SharedAccess};
+pub use access::{Access, AccessError, ContentDigest, Loaded, SharedAccess};
 pub use address::ListenAddress;
 pub use listen::{BindError, Door, Limits, bind, handed_over, hands_over, serve};
 pub use page::{Board, Readers, has_words_for};

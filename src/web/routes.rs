@@ -11,6 +11,7 @@ use jiff::Timestamp;
 
 use super::access::{SharedAccess, guard};
 use super::choice::Choice;
+use super::cross_site::is_cross_site;
 use super::page::{self, Board, Readers};
 use super::scrapes::{self, Scrapes};
 use super::settings::{Reload, Settings, SharedSettings};
@@ -131,9 +132,13 @@ async fn wrong_method() -> (StatusCode, &'static str) {
     (StatusCode::METHOD_NOT_ALLOWED, text)
 }
 
-async fn reload(State(app): State<Arc<App>>) -> Response {
+async fn reload(State(app): State<Arc<App>>, uri: Uri, headers: HeaderMap) -> Response {
     if !app.settings.get().lifecycle {
         let text = "Reloading over HTTP is switched off; --web.enable-lifecycle switches it on.\n";
+        return (StatusCode::FORBIDDEN, text).into_response();
+    }
+    if is_cross_site(&uri, &headers) {
+        let text = "Reloading is refused: the request was sent by the page of another site.\n";
         return (StatusCode::FORBIDDEN, text).into_response();
     }
     match app.control.reload().await {

@@ -29,7 +29,7 @@ pub fn simulated_atlas(config: &SimConfig) -> Arc<SimHandle> {
 pub struct Simulated {
     pub sim: Arc<SimHandle>,
     pub control: Arc<Control>,
-    app: Arc<App>,
+    pub app: Arc<App>,
     shutdown: CancellationToken,
     running: JoinHandle<()>,
 }

@@ -68,6 +68,8 @@ pub(super) struct ClientCertificates {
     chain: Option<Arc<dyn ClientCertVerifier>>,
     /// The trusted certificates themselves: a client may show one of them as its own.
     trusted: Vec<CertificateDer<'static>>,
+    /// Whether the configuration names them; else they are all that the system trusts.
+    has_ca: bool,
     /// The names of which a certificate must have one; any when there are none.
     names: Vec<String>,
     provider: Arc<CryptoProvider>,
@@ -77,6 +79,7 @@ impl ClientCertificates {
     pub(super) fn new(
         asked: Asked,
         trusted: Vec<CertificateDer<'static>>,
+        has_ca: bool,
         names: Vec<String>,
         provider: Arc<CryptoProvider>,
     ) -> Result<Self, String> {
@@ -100,9 +103,38 @@ impl ClientCertificates {
             asked,
             chain,
             trusted,
+            has_ca,
             names,
             provider,
         })
+    }
+
+    /// The protections that `new` lacks, by the names of their fields.
+    pub(super) fn weakened_by(&self, new: Option<&Self>) -> Vec<&'static str> {
+        let is_lost = |is_set: &dyn Fn(&Self) -> bool| is_set(self) && !new.is_some_and(is_set);
+        let mut lost = Vec::new();
+        if is_lost(&|clients| clients.asked.is_required())
+            || is_lost(&|clients| clients.asked.verifies())
+        {
+            lost.push("tls_server_config.client_auth_type");
+        }
+        if is_lost(&|clients| clients.has_ca) && self.asked.verifies() {
+            lost.push("tls_server_config.client_ca");
+        }
+        if is_lost(&|clients| !clients.names.is_empty()) {
+            lost.push("tls_server_config.client_allowed_sans");
+        }
+        lost
+    }
+
+    /// Whether a client with these certificates, its own first, may open a connection now.
+    pub(super) fn admits(&self, certificates: &[CertificateDer<'static>]) -> bool {
+        match certificates.split_first() {
+            Some((own, intermediates)) => self
+                .verify_client_cert(own, intermediates, UnixTime::now())
+                .is_ok(),
+            None => !self.asked.is_required(),
+        }
     }
 
     /// Whether the certificate is itself a trusted one, and good now: so a client may be known by

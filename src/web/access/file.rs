@@ -26,17 +26,32 @@ const HEADERS: &[(&str, &[&str])] = &[
     ("X-XSS-Protection", &[]),
 ];
 
+/// Most bytes of the file itself.
+const MAX_BYTES: u64 = 4 << 20;
+
+/// What a file without any protection must be, so that a cut or empty one is not taken for it.
+const OPEN: &str = "expected tls_server_config or basic_auth_users, got neither; a file that is {} and nothing else \
+                    lets everybody in";
+
 pub(super) fn load(path: &Path) -> Loaded {
     let mut reader = Reader::new(path);
-    let access = match yaml::read(path) {
+    let root = reader
+        .read_file(path.to_owned(), MAX_BYTES)
+        .and_then(|bytes| {
+            let text = std::str::from_utf8(&bytes).map_err(|_| "expected UTF-8".to_owned())?;
+            yaml::parse(text)
+        });
+    let access = match root {
         Ok(root) => Some(read(&mut reader, &root)),
         Err(why) => {
             reader.wrong("the file", why);
             None
         }
     };
+    let content = reader.content();
     let Reader {
         files,
+        is_transient,
         mistakes,
         warnings,
         ..
@@ -48,21 +63,37 @@ pub(super) fn load(path: &Path) -> Loaded {
             mistakes,
         }),
     };
-    Loaded { files, access }
+    Loaded {
+        files,
+        access,
+        content,
+        is_transient,
+    }
 }
 
 fn read(reader: &mut Reader<'_>, root: &Node) -> Access {
+    match root {
+        Node::Nothing => reader.wrong("the file", OPEN),
+        Node::Members(_) => reader.reject_nulls(root, ""),
+        _ => {}
+    }
     reader.members(Some(root), "", &[TLS, HTTP, USERS, RATE]);
     let (http2, headers) = http(reader, root.get(HTTP));
     let tls = tls::read(reader, root.get(TLS), TLS, http2);
     let users = users(reader, root.get(USERS));
     let rate = rate(reader, root.get(RATE));
+    let is_open = tls.is_none() && users.is_none();
+    let is_empty = matches!(root, Node::Members(members) if members.is_empty());
+    if is_open && !is_empty && reader.mistakes.is_empty() {
+        reader.wrong("the file", OPEN);
+    }
     if tls.is_none() && users.is_some() && root.get(TLS).is_none() {
         reader.warnings.push(format!(
             "{USERS} without {TLS}: passwords cross the network in the clear"
         ));
     }
     Access {
+        is_configured: true,
         tls,
         users,
         headers,
@@ -92,17 +123,16 @@ fn http(reader: &mut Reader<'_>, node: Option<&Node>) -> (bool, HeaderMap) {
             );
             continue;
         }
+        // HeaderValue takes any byte from 0x80 on as well
+        let is_visible = text.bytes().all(|byte| matches!(byte, b'\t' | b' '..=b'~'));
         match (
             HeaderName::try_from(name.as_str()),
             HeaderValue::from_str(text),
         ) {
-            (Ok(name), Ok(value)) => {
+            (Ok(name), Ok(value)) if is_visible => {
                 headers.insert(name, value);
             }
-            _ => reader.wrong(
-                &place,
-                "it is no value of a header; it must be visible ASCII",
-            ),
+            _ => reader.wrong(&place, "invalid header value: expected visible ASCII"),
         }
     }
     (http2, headers)
@@ -121,6 +151,13 @@ fn users(reader: &mut Reader<'_>, node: Option<&Node>) -> Option<Users> {
     for (name, value) in members {
         let place = within(USERS, name);
         let text = reader.text(Some(value), &place).unwrap_or_default();
+        if name.contains(|letter: char| letter == ':' || letter.is_control()) {
+            // RFC 7617: the first colon ends the name
+            reader.wrong(
+                &place,
+                "invalid user name: nobody can log in with a colon or a control character in it",
+            );
+        }
         match super::users::Hash::parse(text) {
             Ok(hash) => {
                 if let Some(warning) = hash.warning() {
@@ -131,16 +168,7 @@ fn users(reader: &mut Reader<'_>, node: Option<&Node>) -> Option<Users> {
             Err(why) => reader.wrong(&place, why),
         }
     }
-    if hashes.is_empty() {
-        return None;
-    }
-    match Users::new(hashes) {
-        Ok(users) => Some(users),
-        Err(why) => {
-            reader.wrong(USERS, why);
-            None
-        }
-    }
+    (!hashes.is_empty()).then(|| Users::new(hashes))
 }
 
 fn rate(reader: &mut Reader<'_>, node: Option<&Node>) -> Option<Rate> {

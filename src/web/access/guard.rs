@@ -1,21 +1,22 @@
 //! What happens to each request before it reaches the routes, in the exporter-toolkit's order: the
 //! rate limit, the configured headers, the password.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
 
 use axum::extract::{Request, State};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use jiff::Timestamp;
+use tokio::time::Instant;
 use tracing::warn;
 
+use super::bcrypt_queue::ClientNetwork;
 use super::users::{Login, Refusal};
-use super::{Access, SharedAccess};
+use super::{Access, PeerAddr, SharedAccess};
 
-/// Seconds between two log lines about passwords that were refused.
-const TOLD_EVERY: i64 = 60;
+/// Time between two log lines about requests that were rejected.
+const LOG_INTERVAL: Duration = Duration::from_mins(1);
 
 /// Lets a request through to the routes, or answers it.
 pub(in crate::web) async fn guard(
@@ -32,14 +33,15 @@ pub(in crate::web) async fn guard(
         );
     }
     let login = request.headers_mut().remove(header::AUTHORIZATION);
-    let answer = match let_in(&shared, &access, login).await {
+    let client = request.extensions().get::<PeerAddr>().into();
+    let answer = match let_in(&shared, client, login).await {
         Ok(()) => next.run(request).await,
         Err(Refusal::Busy) => {
             let text = "Too many logins at once; try again.\n";
             (StatusCode::SERVICE_UNAVAILABLE, text).into_response()
         }
         Err(Refusal::Wrong) => {
-            tell();
+            log_rejected(&shared);
             let challenge = HeaderValue::from_static(
                 "Basic realm=\"atlas-ai-keys-exporter\", charset=\"UTF-8\"",
             );
@@ -57,16 +59,22 @@ pub(in crate::web) async fn guard(
 
 async fn let_in(
     shared: &SharedAccess,
-    access: &Access,
+    client: ClientNetwork,
     login: Option<HeaderValue>,
 ) -> Result<(), Refusal> {
-    let Some(users) = &access.users else {
-        return Ok(());
-    };
-    let login = login
-        .and_then(|value| Login::parse(value.as_bytes()))
-        .ok_or(Refusal::Wrong)?;
-    users.check(&shared.gate, &login).await
+    let login = login.and_then(|value| Login::parse(value.as_bytes()));
+    loop {
+        let access = shared.get();
+        let Some(users) = &access.users else {
+            return Ok(());
+        };
+        let login = login.as_ref().ok_or(Refusal::Wrong)?;
+        shared.authenticator.check(users, login, client).await?;
+        // The check can take seconds. A reload in between may have removed the user.
+        if Arc::ptr_eq(&access, &shared.get()) {
+            return Ok(());
+        }
+    }
 }
 
 /// What the configuration says of headers goes before what the routes say.
@@ -77,15 +85,15 @@ fn with_headers(access: &Access, mut answer: Response) -> Response {
     answer
 }
 
-/// Says in the log that somebody was refused: not each time, which a stranger could fill a disk with.
-fn tell() {
-    static TOLD: AtomicI64 = AtomicI64::new(i64::MIN);
-    let (now, told) = (Timestamp::now().as_second(), TOLD.load(Ordering::Relaxed));
-    if now.saturating_sub(told) >= TOLD_EVERY
-        && TOLD
-            .compare_exchange(told, now, Ordering::Relaxed, Ordering::Relaxed)
-            .is_ok()
-    {
-        warn!("a request had no user name and password, or wrong ones; this is told once a minute");
+/// Logs that a request was rejected: not each time, with which a stranger could fill a disk.
+fn log_rejected(shared: &SharedAccess) {
+    let mut logged_at = shared
+        .rejection_logged_at
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner);
+    if logged_at.is_none_or(|at| at.elapsed() >= LOG_INTERVAL) {
+        *logged_at = Some(Instant::now());
+        drop(logged_at);
+        warn!("authentication failed; logged at most once a minute");
     }
 }

@@ -1,11 +1,12 @@
 //! Where a member of the web configuration is, and the mistakes that are found on the way.
 
-use std::fs::{self, File};
-use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
+use ring::digest;
 use zeroize::Zeroizing;
 
+use super::ContentDigest;
+use crate::bounded_file::{self, FileError, ReadOptions};
 use crate::yaml::Node;
 
 /// Most bytes of a certificate or key file.
@@ -16,6 +17,8 @@ const MAX_BYTES: u64 = 1 << 20;
 pub(super) struct Reader<'a> {
     folder: &'a Path,
     pub(super) files: Vec<PathBuf>,
+    content: digest::Context,
+    pub(super) is_transient: bool,
     pub(super) mistakes: Vec<String>,
     pub(super) warnings: Vec<String>,
 }
@@ -24,9 +27,59 @@ impl<'a> Reader<'a> {
     pub(super) fn new(path: &'a Path) -> Self {
         Self {
             folder: path.parent().unwrap_or(Path::new("")),
-            files: vec![path.to_owned()],
+            files: Vec::new(),
+            content: digest::Context::new(&digest::SHA256),
+            is_transient: false,
             mistakes: Vec::new(),
             warnings: Vec::new(),
+        }
+    }
+
+    /// Reads a file, and takes note of it and of its content.
+    pub(super) fn read_file(
+        &mut self,
+        path: PathBuf,
+        max_bytes: u64,
+    ) -> Result<Zeroizing<Vec<u8>>, String> {
+        let result = bounded_file::read(&path, ReadOptions::regular(max_bytes));
+        let (is_read, bytes) = match &result {
+            Ok(bytes) => (1, &***bytes),
+            Err(error) => {
+                self.is_transient |= matches!(error, FileError::TimedOut(_) | FileError::Io(_));
+                (0, &[][..])
+            }
+        };
+        for part in [path.as_os_str().as_encoded_bytes(), &[is_read], bytes] {
+            self.content.update(&(part.len() as u64).to_be_bytes());
+            self.content.update(part);
+        }
+        self.files.push(path);
+        result.map_err(|error| format!("cannot be read: {error}"))
+    }
+
+    /// The digest of all that was read.
+    pub(super) fn content(&self) -> ContentDigest {
+        let digest = self.content.clone().finish();
+        digest.as_ref().try_into().unwrap_or_default()
+    }
+
+    /// Rejects every field without a value. A file that was cut while it was written ends with one, and "no value" must
+    /// not mean "no protection" then.
+    pub(super) fn reject_nulls(&mut self, node: &Node, place: &str) {
+        let text = "expected a value, got nothing; an empty one is written as {}, [] or ''";
+        match node {
+            Node::Nothing => self.wrong(place, text),
+            Node::Text(_) => {}
+            Node::List(items) => {
+                for (number, item) in items.iter().enumerate() {
+                    self.reject_nulls(item, &format!("{place}[{number}]"));
+                }
+            }
+            Node::Members(members) => {
+                for (name, value) in members {
+                    self.reject_nulls(value, &within(place, name));
+                }
+            }
         }
     }
 
@@ -128,7 +181,7 @@ impl<'a> Reader<'a> {
 
     /// The content of a member that is given in the file itself, or in a file of its own by the
     /// member `…_file`.
-    pub(super) fn content(
+    pub(super) fn pem_source(
         &mut self,
         node: Option<&Node>,
         section: &str,
@@ -156,9 +209,7 @@ impl<'a> Reader<'a> {
             (None, Some(path)) => {
                 let path = self.folder.join(path);
                 let place = format!("{file} ({})", path.display());
-                let read = read(&path);
-                self.files.push(path);
-                match read {
+                match self.read_file(path, MAX_BYTES) {
                     Ok(bytes) => Some(Content { place, bytes }),
                     Err(why) => {
                         self.wrong(&place, why);
@@ -175,31 +226,6 @@ impl<'a> Reader<'a> {
 pub(super) struct Content {
     pub(super) place: String,
     pub(super) bytes: Zeroizing<Vec<u8>>,
-}
-
-fn read(path: &Path) -> Result<Zeroizing<Vec<u8>>, String> {
-    let unreadable = |why: std::io::Error| {
-        format!(
-            "it cannot be read: {why}; check that it exists and that the exporter's user may read it"
-        )
-    };
-    let data = fs::metadata(path).map_err(unreadable)?;
-    if !data.is_file() {
-        return Err("it is no regular file".to_owned());
-    }
-    if data.len() > MAX_BYTES {
-        return Err("it is larger than 1 MiB".to_owned());
-    }
-    let mut bytes = Zeroizing::new(Vec::with_capacity(64 << 10));
-    // what grows meanwhile, or has no length of its own, is not read to its end
-    let file = File::open(path).map_err(unreadable)?;
-    file.take(MAX_BYTES + 1)
-        .read_to_end(&mut bytes)
-        .map_err(unreadable)?;
-    if bytes.len() as u64 > MAX_BYTES {
-        return Err("it is larger than 1 MiB".to_owned());
-    }
-    Ok(bytes)
 }
 
 /// The name of a member within a section.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use rustls::crypto::{CryptoProvider, ring};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::NoServerSessionStorage;
 use rustls::{
     NamedGroup, ProtocolVersion, ServerConfig, SupportedCipherSuite, SupportedProtocolVersion,
     version,
@@ -19,6 +20,29 @@ use crate::yaml::Node;
 #[derive(Debug, Clone)]
 pub(in crate::web) struct Tls {
     pub(in crate::web) config: Arc<ServerConfig>,
+    /// The lowest version of TLS: 2 or 3.
+    min_version: u8,
+    clients: Option<Arc<ClientCertificates>>,
+}
+
+impl Tls {
+    /// The protections that `new` lacks, by the names of their fields.
+    pub(super) fn weakened_by(&self, new: &Self) -> Vec<&'static str> {
+        let mut lost = Vec::new();
+        if new.min_version < self.min_version {
+            lost.push("tls_server_config.min_version");
+        }
+        if let Some(clients) = &self.clients {
+            lost.extend(clients.weakened_by(new.clients.as_deref()));
+        }
+        lost
+    }
+
+    /// Whether a client with these certificates, its own first, may open a connection now.
+    pub(super) fn admits(&self, certificates: &[CertificateDer<'static>]) -> bool {
+        let clients = self.clients.as_ref();
+        clients.is_none_or(|clients| clients.admits(certificates))
+    }
 }
 
 fn member<'n>(node: Option<&'n Node>, name: &str) -> Option<&'n Node> {
@@ -70,11 +94,11 @@ pub(super) fn read(
         }
         return None;
     }
-    let certificates = reader.content(node, section, "cert").or_else(|| {
+    let certificates = reader.pem_source(node, section, "cert").or_else(|| {
         missing(reader, section, "cert", &given);
         None
     });
-    let key = reader.content(node, section, "key").or_else(|| {
+    let key = reader.pem_source(node, section, "key").or_else(|| {
         missing(reader, section, "key", &given);
         None
     });
@@ -91,8 +115,9 @@ pub(super) fn read(
             reader.wrong(&within(section, "cipher_suites"), text);
         })
         .ok()?;
-    let builder = match clients {
-        Some(clients) => builder.with_client_cert_verifier(Arc::new(clients)),
+    let clients = clients.map(Arc::new);
+    let builder = match &clients {
+        Some(clients) => builder.with_client_cert_verifier(Arc::clone(clients) as _),
         None => builder.with_no_client_auth(),
     };
     let mut config = builder
@@ -109,8 +134,16 @@ pub(super) fn read(
     } else {
         vec![b"http/1.1".to_vec()]
     };
+    if clients.is_some() {
+        // A resumed session is not verified again, although the certificate may have expired since.
+        config.session_storage = Arc::new(NoServerSessionStorage {});
+        config.send_tls13_tickets = 0;
+    }
+    let is_13_only = !versions.contains(&&version::TLS12);
     Some(Tls {
         config: Arc::new(config),
+        min_version: if is_13_only { 3 } else { 2 },
+        clients,
     })
 }
 
@@ -178,7 +211,7 @@ fn clients(
         reader.wrong(&sans, "it is empty, and must name somebody");
         return None;
     }
-    let content = reader.content(node, section, "client_ca");
+    let content = reader.pem_source(node, section, "client_ca");
     if content.is_some() && asked == Asked::Nothing {
         reader.wrong(&place, "it asks for no certificate, and there is a client CA; it must be RequireAndVerifyClientCert to check with it");
         return None;
@@ -186,6 +219,7 @@ fn clients(
     if asked == Asked::Nothing {
         return Some(None);
     }
+    let has_ca = content.is_some();
     let (trusted, from) = match content {
         Some(content) => (chain(reader, &content)?, content.place),
         None if asked.verifies() => {
@@ -202,7 +236,7 @@ fn clients(
         .into_iter()
         .map(str::to_owned)
         .collect();
-    match ClientCertificates::new(asked, trusted, names, Arc::clone(provider)) {
+    match ClientCertificates::new(asked, trusted, has_ca, names, Arc::clone(provider)) {
         Ok(clients) => Some(Some(clients)),
         Err(why) => {
             reader.wrong(&from, why);

@@ -1,9 +1,8 @@
 //! Passwords: bcrypt hashes as the exporter-toolkit has them, checked where nobody else waits for
 //! the thread, and remembered so that a scrape does not pay for bcrypt.
 
-use std::collections::HashSet;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::thread;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -11,15 +10,14 @@ use base64::alphabet::BCRYPT;
 use base64::engine::{GeneralPurpose, general_purpose::NO_PAD};
 use ring::hmac;
 use ring::rand::SystemRandom;
-use tokio::sync::Semaphore;
 use zeroize::Zeroizing;
 
-/// Logins that may wait for bcrypt at once; one more is refused.
-const WAITING: usize = 64;
+use super::bcrypt_queue::{BcryptQueue, ClientNetwork};
+
 /// How long a login waits for bcrypt.
-const PATIENCE: Duration = Duration::from_secs(20);
-/// Passwords that are remembered at once.
-const REMEMBERED: usize = 256;
+const VERIFY_TIMEOUT: Duration = Duration::from_secs(20);
+/// The lowest cost that bcrypt has.
+const MIN_COST: u32 = 4;
 /// A cost from which on a login takes a second and more.
 const DEAR: u32 = 15;
 
@@ -99,86 +97,99 @@ pub(super) enum Refusal {
     Busy,
 }
 
-/// How many passwords are checked at once: never so many that no thread is left to serve.
-#[derive(Debug)]
-pub(super) struct Gate {
-    at_once: Arc<Semaphore>,
-    waiting: Semaphore,
-}
-
-impl Default for Gate {
-    fn default() -> Self {
-        let cores = thread::available_parallelism().map_or(1, usize::from);
-        Self {
-            at_once: Arc::new(Semaphore::new((cores / 2).max(1))),
-            waiting: Semaphore::new(WAITING),
-        }
-    }
-}
-
 /// Who may log in.
 pub(super) struct Users {
     hashes: Vec<(String, Hash)>,
-    /// Made anew with each configuration, so that what is remembered is worth nothing elsewhere.
-    key: hmac::Key,
-    remembered: Mutex<HashSet<[u8; 32]>>,
 }
 
 impl Users {
-    pub(super) fn new(hashes: Vec<(String, Hash)>) -> Result<Self, String> {
-        let key = hmac::Key::generate(hmac::HMAC_SHA256, &SystemRandom::new())
-            .map_err(|_| "the system gives no random numbers".to_owned())?;
-        Ok(Self {
-            hashes,
-            key,
-            remembered: Mutex::default(),
-        })
+    pub(super) fn new(hashes: Vec<(String, Hash)>) -> Self {
+        Self { hashes }
     }
 
-    /// Whether that is the password of that user. An unknown user costs what a known one costs: a
-    /// hash that is always the same one for a name is checked in vain.
-    pub(super) async fn check(&self, gate: &Gate, login: &Login) -> Result<(), Refusal> {
-        let known = self.hashes.iter().find(|(name, _)| *name == *login.user);
-        let hash = match known {
-            Some((_, hash)) => hash,
-            None => self.instead(&login.user).ok_or(Refusal::Wrong)?,
-        };
-        let tag = self.tag(login, hash);
-        if known.is_some() && self.remembered().contains(&tag) {
+    fn get(&self, name: &str) -> Option<&Hash> {
+        let found = self.hashes.iter().find(|(user, _)| user == name);
+        found.map(|(_, hash)| hash)
+    }
+
+    /// The cost whose work every check that fails does, whatever the name: the highest one of all users. A cost that is
+    /// too slow is left out, so that one such user does not make each guess of any name that slow.
+    fn failure_cost(&self) -> u32 {
+        let costs = self.hashes.iter().map(|(_, hash)| hash.cost);
+        let usual = costs.clone().filter(|cost| *cost < DEAR).max();
+        usual.or(costs.min()).unwrap_or(MIN_COST)
+    }
+
+    /// Costs of the decoys that are computed when a check fails, so that the time says nothing of the name: it is that
+    /// of one hash with [`Self::failure_cost`] whether or not there is such a user. A cost of `n` takes `2^n` steps, so
+    /// what is missing behind a hash of cost `n` are hashes of the costs from `n` on.
+    fn decoy_costs(&self, hash: Option<&Hash>) -> std::ops::Range<u32> {
+        let cost = self.failure_cost();
+        hash.map_or(cost..cost + 1, |hash| hash.cost..cost)
+    }
+}
+
+/// Checks passwords, and remembers those that were right so that a scrape does not pay for bcrypt. Outlives every
+/// configuration: what was right stays so for as long as the hash of the user is the same.
+#[derive(Debug)]
+pub(super) struct Authenticator {
+    queue: Arc<BcryptQueue>,
+    /// Random, of this process. Where the system has no random numbers, nothing is remembered.
+    key: Option<hmac::Key>,
+    /// The last password of each user that was right, as a keyed hash of it and of the user's bcrypt hash.
+    verified: Mutex<HashMap<String, [u8; 32]>>,
+}
+
+impl Default for Authenticator {
+    fn default() -> Self {
+        Self {
+            queue: BcryptQueue::new(),
+            key: hmac::Key::generate(hmac::HMAC_SHA256, &SystemRandom::new()).ok(),
+            verified: Mutex::default(),
+        }
+    }
+}
+
+impl Authenticator {
+    /// Checks whether the password is that of the user. `client` is who asks, for a fair share of the checks.
+    pub(super) async fn check(
+        &self,
+        users: &Users,
+        login: &Login,
+        client: ClientNetwork,
+    ) -> Result<(), Refusal> {
+        let hash = users.get(&login.user);
+        let tag = hash.and_then(|hash| self.tag(login, hash));
+        if tag.is_some() && self.verified().get(&**login.user).copied() == tag {
             return Ok(());
         }
-        let right = check_elsewhere(gate, login, hash.text.clone()).await?;
-        if known.is_none() || !right {
+        let check = PasswordCheck {
+            password: Zeroizing::new(login.password.to_string()),
+            hash: hash.map(|hash| Arc::clone(&hash.text)),
+            decoy_costs: users.decoy_costs(hash),
+        };
+        if !run_check(&self.queue, client, check).await? {
             return Err(Refusal::Wrong);
         }
-        let mut remembered = self.remembered();
-        if remembered.len() >= REMEMBERED {
-            remembered.clear();
+        self.queue.on_success(client);
+        if let Some(tag) = tag {
+            self.verified().insert(login.user.to_string(), tag);
         }
-        remembered.insert(tag);
         Ok(())
     }
 
-    fn remembered(&self) -> std::sync::MutexGuard<'_, HashSet<[u8; 32]>> {
-        self.remembered
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+    /// Forgets the passwords of users that are no longer there.
+    pub(super) fn retain_users(&self, users: Option<&Users>) {
+        self.verified()
+            .retain(|name, _| users.is_some_and(|users| users.get(name).is_some()));
     }
 
-    /// Somebody's hash for a name that nobody has.
-    fn instead(&self, user: &str) -> Option<&Hash> {
-        let tag = hmac::sign(&self.key, user.as_bytes());
-        let number = tag
-            .as_ref()
-            .iter()
-            .take(4)
-            .fold(0, |n, byte| n << 8 | usize::from(*byte));
-        let place = number.checked_rem(self.hashes.len())?;
-        self.hashes.get(place).map(|(_, hash)| hash)
+    fn verified(&self) -> MutexGuard<'_, HashMap<String, [u8; 32]>> {
+        self.verified.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn tag(&self, login: &Login, hash: &Hash) -> [u8; 32] {
-        let mut signed = hmac::Context::with_key(&self.key);
+    fn tag(&self, login: &Login, hash: &Hash) -> Option<[u8; 32]> {
+        let mut signed = hmac::Context::with_key(self.key.as_ref()?);
         for part in [
             login.user.as_bytes(),
             hash.text.as_bytes(),
@@ -187,29 +198,51 @@ impl Users {
             signed.update(&(part.len() as u64).to_be_bytes());
             signed.update(part);
         }
-        let mut tag = [0; 32];
-        for (to, from) in tag.iter_mut().zip(signed.sign().as_ref()) {
-            *to = *from;
-        }
-        tag
+        signed.sign().as_ref().try_into().ok()
     }
 }
 
-/// Runs bcrypt off the threads that serve.
-async fn check_elsewhere(gate: &Gate, login: &Login, hash: Arc<str>) -> Result<bool, Refusal> {
-    let _waiting = gate.waiting.try_acquire().map_err(|_| Refusal::Busy)?;
-    let password = Zeroizing::new(login.password.to_string());
-    let checked = async {
-        let at_once = Arc::clone(&gate.at_once).acquire_owned().await.ok()?;
-        let checking = tokio::task::spawn_blocking(move || {
-            let right = bcrypt::verify(password.as_bytes(), &hash).unwrap_or(false);
+/// A password, and what it is checked against.
+struct PasswordCheck {
+    password: Zeroizing<String>,
+    /// None where there is no such user.
+    hash: Option<Arc<str>>,
+    decoy_costs: std::ops::Range<u32>,
+}
+
+impl PasswordCheck {
+    /// Runs bcrypt: for milliseconds, or for ever, as the costs say.
+    fn run(self) -> bool {
+        let password = self.password.as_bytes();
+        let verify = |hash: Arc<str>| bcrypt::verify(password, &hash).unwrap_or(false);
+        if self.hash.is_some_and(verify) {
+            return true;
+        }
+        for cost in self.decoy_costs {
+            let decoy = bcrypt::hash_with_salt(password, cost, [0; 16]);
+            std::hint::black_box(decoy.is_ok());
+        }
+        false
+    }
+}
+
+/// Runs bcrypt off the threads that serve, when it is the turn of `client`.
+async fn run_check(
+    queue: &Arc<BcryptQueue>,
+    client: ClientNetwork,
+    check: PasswordCheck,
+) -> Result<bool, Refusal> {
+    let run = async {
+        let permit = queue.acquire(client).await?;
+        let run = move || {
+            let is_right = check.run();
             // held until bcrypt has ended, also when nobody waits for it any more
-            drop(at_once);
-            right
-        });
-        checking.await.ok()
+            drop(permit);
+            is_right
+        };
+        tokio::task::spawn_blocking(run).await.ok()
     };
-    tokio::time::timeout(PATIENCE, checked)
+    tokio::time::timeout(VERIFY_TIMEOUT, run)
         .await
         .ok()
         .flatten()
@@ -245,6 +278,9 @@ impl Login {
 
 #[cfg(test)]
 mod tests {
+    use futures_util::FutureExt as _;
+
+    use super::super::bcrypt_queue::BcryptPermit;
     use super::*;
 
     fn login(text: &str) -> Option<Login> {
@@ -252,12 +288,34 @@ mod tests {
         Login::parse(format!("Basic {encoded}").as_bytes())
     }
 
-    fn users(names: &[&str], cost: u32) -> Users {
-        let hashes = names.iter().map(|name| {
-            let hash = bcrypt::hash(format!("password of {name}"), cost).expect("a hash");
-            ((*name).to_owned(), Hash::parse(&hash).expect("a hash"))
+    fn hash(password: &str, cost: u32) -> Hash {
+        Hash::parse(&bcrypt::hash(password, cost).expect("a hash")).expect("a hash")
+    }
+
+    fn users(costs: &[(&str, u32)]) -> Users {
+        let hashes = costs.iter().map(|(name, cost)| {
+            let hash = hash(&format!("password of {name}"), *cost);
+            ((*name).to_owned(), hash)
         });
-        Users::new(hashes.collect()).expect("random numbers")
+        Users::new(hashes.collect())
+    }
+
+    async fn check(
+        authenticator: &Authenticator,
+        users: &Users,
+        text: &str,
+    ) -> Result<(), Refusal> {
+        let login = login(text).expect("a login");
+        authenticator.check(users, &login, None.into()).await
+    }
+
+    /// Takes all permits, so that only what is remembered gets through.
+    async fn block(authenticator: &Authenticator) -> Vec<BcryptPermit> {
+        let mut permits = Vec::new();
+        while let Some(permit) = authenticator.queue.acquire(None.into()).now_or_never() {
+            permits.extend(permit);
+        }
+        permits
     }
 
     #[test]
@@ -311,12 +369,13 @@ mod tests {
         );
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn a_right_password_is_remembered_and_a_wrong_one_is_not() {
-        let (users, gate) = (users(&["ada", "bob"], 4), Gate::default());
-        let check = async |text| users.check(&gate, &login(text).expect("a login")).await;
+        let users = users(&[("ada", 4), ("bob", 4)]);
+        let authenticator = Authenticator::default();
+        let check = async |text| check(&authenticator, &users, text).await;
         assert_eq!(check("ada:password of ada").await, Ok(()));
-        assert_eq!(users.remembered().len(), 1);
+        assert_eq!(authenticator.verified().len(), 1);
         assert_eq!(check("ada:password of ada").await, Ok(()));
         for wrong in [
             "ada:password of bob",
@@ -328,21 +387,67 @@ mod tests {
         ] {
             assert_eq!(check(wrong).await, Err(Refusal::Wrong), "{wrong}");
         }
-        assert_eq!(users.remembered().len(), 1);
+        assert_eq!(authenticator.verified().len(), 1);
         // nobody gets through on what is remembered when nothing can be checked
-        gate.at_once.close();
+        let _permits = block(&authenticator).await;
         assert_eq!(check("ada:password of ada").await, Ok(()));
         assert_eq!(check("bob:password of bob").await, Err(Refusal::Busy));
         // and a name that nobody has is checked like any other
         assert_eq!(check("eve:password of eve").await, Err(Refusal::Busy));
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn a_reload_keeps_what_was_right_for_hashes_that_stay() {
+        let authenticator = Authenticator::default();
+        let before = users(&[("ada", 4), ("bob", 4), ("cyd", 4)]);
+        for name in ["ada", "bob", "cyd"] {
+            let text = format!("{name}:password of {name}");
+            assert_eq!(check(&authenticator, &before, &text).await, Ok(()));
+        }
+        let mut after = Users::new(before.hashes.clone());
+        // bob has another hash of the same password, and cyd is gone
+        after.hashes[1].1 = hash("password of bob", 4);
+        after.hashes.truncate(2);
+        authenticator.retain_users(Some(&after));
+        assert_eq!(authenticator.verified().len(), 2);
+        let _permits = block(&authenticator).await;
+        for (name, result) in [
+            ("ada", Ok(())),
+            ("bob", Err(Refusal::Busy)),
+            ("cyd", Err(Refusal::Busy)),
+        ] {
+            let text = format!("{name}:password of {name}");
+            assert_eq!(check(&authenticator, &after, &text).await, result, "{name}");
+        }
+        authenticator.retain_users(None);
+        assert!(authenticator.verified().is_empty());
+    }
+
     #[test]
-    fn an_unknown_name_always_gets_the_same_hash() {
-        let users = users(&["ada", "bob", "cyd"], 4);
-        let of = |name: &str| users.instead(name).map(|hash| hash.text.clone());
-        let all: HashSet<_> = (0..100).map(|n| of(&format!("user {n}"))).collect();
-        assert_eq!(all.len(), 3, "each known user's cost is met");
-        assert_eq!(of("eve"), of("eve"));
+    fn a_check_that_fails_does_the_same_work_for_every_name_and_after_every_reload() {
+        let work = |users: &Users, name: &str| {
+            let hash = users.get(name);
+            let own: u64 = hash.map_or(0, |hash| 1 << hash.cost);
+            let decoys = users.decoy_costs(hash).map(|cost| 1_u64 << cost);
+            own + decoys.sum::<u64>()
+        };
+        for costs in [
+            &[("ada", 4)][..],
+            &[("ada", 4), ("bob", 4)],
+            &[("ada", 4), ("bob", 7), ("cyd", 5)],
+        ] {
+            let (users, reloaded) = (users(costs), users(costs));
+            let right = 1 << costs.iter().map(|(_, cost)| cost).max().expect("a cost");
+            for name in ["ada", "bob", "cyd", "eve", "", "mallory"] {
+                assert_eq!(work(&users, name), right, "{name}");
+                assert_eq!(work(&reloaded, name), right, "{name}");
+            }
+        }
+        // one user whose hash takes for ever does not make every guess take so long
+        let slow = "$2y$31$QOauhQNbBCuQDKes6eFzPeMqBSjb7Mr5DUmpZ/VcEd00UAV/LDeSi";
+        let slow = ("bob".to_owned(), Hash::parse(slow).expect("a hash"));
+        let users = Users::new(vec![("ada".to_owned(), hash("x", 4)), slow.clone()]);
+        assert_eq!((work(&users, "ada"), work(&users, "eve")), (16, 16));
+        assert_eq!(work(&Users::new(vec![slow]), "eve"), 1 << 31);
     }
 }

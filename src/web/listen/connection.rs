@@ -24,7 +24,7 @@ use tracing::debug;
 use super::crowd::Ticket;
 use super::limits::Limits;
 use super::seat::{Heads, Seat};
-use crate::web::access::Tls;
+use crate::web::access::{ClientCertificates, PeerAddr, SharedAccess, Tls};
 
 /// What an HTTP/2 connection holds of an answer that is not taken.
 const BUFFER: usize = 64 << 10;
@@ -46,17 +46,26 @@ pub(super) struct Ways {
     pub(super) stop: CancellationToken,
     /// Nothing may go on.
     pub(super) end: CancellationToken,
+    /// Who is let in; none where everybody is.
+    pub(super) access: Option<Arc<SharedAccess>>,
+    /// The client's address, for the routes.
+    pub(super) peer: Option<PeerAddr>,
 }
 
 /// Serves one connection to its end.
-pub(super) async fn serve(stream: TcpStream, tls: Option<Tls>, ticket: Ticket, ways: Ways) {
+pub(super) async fn serve(stream: TcpStream, tls: Option<Tls>, ticket: Ticket, mut ways: Ways) {
+    ways.peer = stream.peer_addr().ok().map(PeerAddr);
     // an answer is written in large pieces, and its end is not to wait for an acknowledgement
     let _ = stream.set_nodelay(true);
     let seat = Arc::clone(&ticket.seat);
     let (limits, end) = (ways.limits, ways.end.clone());
     let served = async {
+        let access = ways.access.clone();
         let Some(tls) = tls else {
-            return http1(stream, seat.clone(), ways).await;
+            return tokio::select! {
+                ended = http1(stream, seat.clone(), ways) => ended,
+                () = rejected(access, None) => Err(REJECTED.to_owned()),
+            };
         };
         let handshake = TlsAcceptor::from(tls.config).accept(stream);
         let handshake = tokio::select! {
@@ -66,10 +75,19 @@ pub(super) async fn serve(stream: TcpStream, tls: Option<Tls>, ticket: Ticket, w
         let stream = handshake
             .map_err(|_| "the TLS handshake has taken too long".to_owned())?
             .map_err(|error| format!("TLS: {error}"))?;
-        if stream.get_ref().1.alpn_protocol() == Some(b"h2") {
-            http2(TokioIo::new(stream), seat.clone(), ways).await
-        } else {
-            http1(stream, seat.clone(), ways).await
+        let session = stream.get_ref().1;
+        let certificates = session.peer_certificates().unwrap_or_default().to_vec();
+        let is_http2 = session.alpn_protocol() == Some(b"h2");
+        let served = async {
+            if is_http2 {
+                http2(TokioIo::new(stream), seat.clone(), ways).await
+            } else {
+                http1(stream, seat.clone(), ways).await
+            }
+        };
+        tokio::select! {
+            ended = served => ended,
+            () = rejected(access, Some(&certificates)) => Err(REJECTED.to_owned()),
         }
     };
     let ended = tokio::select! {
@@ -83,12 +101,27 @@ pub(super) async fn serve(stream: TcpStream, tls: Option<Tls>, ticket: Ticket, w
     drop(ticket);
 }
 
+/// Why a connection ends that [`rejected`] ends.
+const REJECTED: &str = "the client of the connection is no longer admitted";
+
+/// Returns once `access` would not let the client of this connection in any more.
+async fn rejected(access: Option<Arc<SharedAccess>>, certificates: ClientCertificates<'_>) {
+    match access {
+        Some(access) => access.client_rejected(certificates).await,
+        None => std::future::pending().await,
+    }
+}
+
 /// Hands a request to the routes, and watches its answer.
 async fn answer(
     seat: Arc<Seat>,
     router: Router,
-    request: Request<Incoming>,
+    peer: Option<PeerAddr>,
+    mut request: Request<Incoming>,
 ) -> Result<Response<Body>, Infallible> {
+    if let Some(peer) = peer {
+        request.extensions_mut().insert(peer);
+    }
     let answering = seat.answer();
     let router = TowerToHyperService::new(router);
     let response = router.call(request.map(Body::new)).await?;
@@ -101,10 +134,12 @@ async fn http1(
     ways: Ways,
 ) -> Result<(), String> {
     let io = TokioIo::new(Heads::new(stream, Arc::clone(&seat)));
-    let Ways { router, stop, .. } = ways;
+    let Ways {
+        router, stop, peer, ..
+    } = ways;
     let of_service = Arc::clone(&seat);
     let service =
-        service_fn(move |request| answer(Arc::clone(&of_service), router.clone(), request));
+        service_fn(move |request| answer(Arc::clone(&of_service), router.clone(), peer, request));
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         // the seat knows how long a head may take, and how long nobody may ask for anything
@@ -122,11 +157,12 @@ async fn http2(
         router,
         stop,
         limits,
+        peer,
         ..
     } = ways;
     let of_service = Arc::clone(&seat);
     let service =
-        service_fn(move |request| answer(Arc::clone(&of_service), router.clone(), request));
+        service_fn(move |request| answer(Arc::clone(&of_service), router.clone(), peer, request));
     let connection = http2::Builder::new(TokioExecutor::new())
         .timer(TokioTimer::new())
         .max_header_list_size(HTTP2_HEAD)

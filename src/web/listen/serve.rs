@@ -48,6 +48,8 @@ pub async fn serve(doors: Vec<Door>, pulse: Arc<Pulse>, shutdown: CancellationTo
             limits: door.limits,
             stop: shutdown.clone(),
             end: end.clone(),
+            access: door.access.clone(),
+            peer: None,
         };
         for listener in door.listeners {
             let address = listener.local_addr();

@@ -1,0 +1,112 @@
+//! Tells a request that a browser sends on behalf of another site from every other one. A browser sends the password that
+//! it has saved, and reaches loopback addresses, whichever site's page asks it to.
+
+use axum::http::uri::Authority;
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Uri, header};
+
+const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
+
+/// Whether a page of another origin has made the browser send this request. Every browser says so in `Sec-Fetch-Site`,
+/// old ones in `Origin`; a client that is no browser sends neither. A page on another port is another origin.
+pub(super) fn is_cross_site(uri: &Uri, headers: &HeaderMap) -> bool {
+    if headers.contains_key(&SEC_FETCH_SITE) {
+        let is_own = |site: &HeaderValue| site == "same-origin" || site == "none";
+        return !headers.get_all(&SEC_FETCH_SITE).iter().all(is_own);
+    }
+    let mut origins = headers.get_all(header::ORIGIN).iter();
+    !origins.all(|origin| is_own_origin(origin, uri, headers))
+}
+
+/// Whether the origin is that by which the exporter was reached. Their schemes may differ where a proxy ends TLS.
+fn is_own_origin(origin: &HeaderValue, uri: &Uri, headers: &HeaderMap) -> bool {
+    let parse = |value: &HeaderValue| value.to_str().ok()?.parse::<Authority>().ok();
+    let own = match uri.authority() {
+        // HTTP/2 has it there
+        Some(authority) => Some(authority.clone()),
+        None => headers.get(header::HOST).and_then(parse),
+    };
+    let origin = origin.to_str().ok().and_then(|origin| {
+        let (_, authority) = origin.split_once("://")?;
+        authority.parse::<Authority>().ok()
+    });
+    // compares without regard to case; a default port is left out in both
+    origin.is_some() && origin == own
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(uri: &str, fields: &[(&str, &str)]) -> bool {
+        let mut headers = HeaderMap::new();
+        for (name, value) in fields {
+            let name: HeaderName = name.parse().expect("a name");
+            headers.append(
+                name,
+                HeaderValue::from_bytes(value.as_bytes()).expect("a value"),
+            );
+        }
+        is_cross_site(&uri.parse().expect("a URI"), &headers)
+    }
+
+    #[test]
+    fn a_request_is_cross_site_unless_it_is_from_the_own_origin_or_no_browser() {
+        for (fields, is_cross) in [
+            (&[][..], false),
+            (&[("sec-fetch-site", "same-origin")], false),
+            (&[("sec-fetch-site", "none")], false),
+            (&[("sec-fetch-site", "cross-site")], true),
+            (&[("sec-fetch-site", "same-site")], true),
+            (&[("sec-fetch-site", "")], true),
+            (&[("sec-fetch-site", "Same-Origin")], true),
+            (&[("sec-fetch-site", "none, cross-site")], true),
+            (
+                &[("sec-fetch-site", "none"), ("sec-fetch-site", "cross-site")],
+                true,
+            ),
+            // a proxy has changed Host, and the browser knows better
+            (
+                &[
+                    ("sec-fetch-site", "same-origin"),
+                    ("origin", "https://front.example"),
+                ],
+                false,
+            ),
+            (
+                &[
+                    ("sec-fetch-site", "cross-site"),
+                    ("origin", "http://exporter:10064"),
+                ],
+                true,
+            ),
+            (&[("origin", "http://exporter:10064")], false),
+            (&[("origin", "https://EXPORTER:10064")], false),
+            (&[("origin", "http://exporter")], true),
+            (&[("origin", "http://exporter:3000")], true),
+            (&[("origin", "http://exporter:10064.evil.example")], true),
+            (&[("origin", "http://evil.example")], true),
+            (&[("origin", "null")], true),
+            (&[("origin", "")], true),
+            (&[("origin", "exporter:10064")], true),
+            (&[("origin", "http://exporter:10064\u{e9}")], true),
+            (
+                &[
+                    ("origin", "http://exporter:10064"),
+                    ("origin", "http://evil.example"),
+                ],
+                true,
+            ),
+        ] {
+            let mut with_host = fields.to_vec();
+            with_host.push(("host", "exporter:10064"));
+            assert_eq!(check("/-/reload", &with_host), is_cross, "{fields:?}");
+            let http2 = "https://exporter:10064/-/reload";
+            assert_eq!(check(http2, fields), is_cross, "HTTP/2 {fields:?}");
+        }
+        let no_host = [("origin", "http://exporter:10064")];
+        assert!(
+            check("/-/reload", &no_host),
+            "without a Host to compare with"
+        );
+    }
+}
