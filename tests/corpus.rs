@@ -55,3 +55,8 @@ fn rate_limit_bodies() {
 fn state_files() {
     replay("state_file", fuzz::state_file);
 }
+
+#[test]
+fn web_configurations() {
+    replay("web_configuration", fuzz::web_configuration);
+}

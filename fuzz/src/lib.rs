@@ -63,6 +63,35 @@ pub fn configuration(data: &[u8]) {
     }
 }
 
+/// A file that protects what it serves, and what a reload would have to keep of it.
+const PROTECTED: &str = "basic_auth_users:\n  ada: $2y$04$QOauhQNbBCuQDKes6eFzPeMqBSjb7Mr5DUmpZ/VcEd00UAV/LDeSi\nrate_limit: {interval: 1s, burst: 20}\n";
+
+/// As a web configuration at the start and at a reload: at the start it protects what it serves or is `{}`, and what a
+/// reload accepts has the protections of the one in force.
+pub fn web_configuration(data: &[u8]) {
+    static IN_FORCE: LazyLock<Access> = LazyLock::new(|| {
+        let path = file("fuzz-web-in-force", PROTECTED.as_bytes());
+        Access::load(&path).access.expect("a good file")
+    });
+    let loaded = Access::load(&file("fuzz-web", data));
+    let Ok(access) = loaded.access else {
+        return;
+    };
+    let protection = format!("{access:?}");
+    if protection.contains("tls: false, users: false") {
+        let text = String::from_utf8_lossy(data);
+        assert!(
+            text.contains('{') && text.contains('}'),
+            "open without {{}}"
+        );
+    }
+    if IN_FORCE.weakened_by(&access).is_empty() {
+        assert!(protection.contains("users: true"), "{protection}");
+    } else {
+        assert!(access.weakened_by(&access).is_empty());
+    }
+}
+
 /// Nobody takes up a new configuration here.
 struct Nobody;
 

@@ -316,7 +316,7 @@ impl Control {
             .map_err(|error| format!("the configuration cannot be read: {error}"))
             .map_err(ReloadError::Config)?;
         roster.is_retry_due = false;
-        let config = config.map_err(ReloadError::from_config)?;
+        let config = config.map_err(|error| ReloadError::from_config(&error))?;
         let loaded = load_web_config(config.web_file.as_deref()).await;
         roster.is_retry_due = loaded.is_transient;
         roster.wanted_web_files.clone_from(&loaded.files);
@@ -330,7 +330,7 @@ impl Control {
         }
         let storage = open_storage(&config)
             .await
-            .map_err(ReloadError::from_config)?;
+            .map_err(|error| ReloadError::from_config(&error))?;
         let place = self.commands.reserve().await;
         let place =
             place.map_err(|_| ReloadError::Config("the exporter is stopping".to_owned()))?;
@@ -339,7 +339,7 @@ impl Control {
         let (clients, plan) = self
             .maker
             .plan(&config, storage, Some(roster))
-            .map_err(ReloadError::from_config)?;
+            .map_err(|error| ReloadError::from_config(&error))?;
         let before = &roster.config;
         let listeners = |config: &Config| {
             (
@@ -371,7 +371,7 @@ enum ReloadError {
 }
 
 impl ReloadError {
-    fn from_config(error: impl ToString) -> Self {
+    fn from_config(error: &impl ToString) -> Self {
         Self::Config(error.to_string())
     }
 }

@@ -259,17 +259,20 @@ mod tests {
         }
     }
 
+    type Load = Box<dyn Fn() -> Loaded + Send + Sync>;
+
     #[tokio::test(start_paused = true)]
     async fn a_panic_or_a_file_that_hangs_or_keeps_changing_is_an_error() {
         let count = Arc::new(AtomicUsize::new(0));
         let counted = Arc::clone(&count);
-        let loads: [(&str, Box<dyn Fn() -> Loaded + Send + Sync>); 4] = [
+        let loads: [(&str, Load); 4] = [
             ("panic", Box::new(|| panic!("a defect in loading"))),
             ("exit", Box::new(|| std::panic::panic_any(7))),
             (
                 "second read panics",
                 Box::new(move || {
-                    assert!(counted.fetch_add(1, Ordering::SeqCst) % 2 == 0, "a defect");
+                    let count = counted.fetch_add(1, Ordering::SeqCst);
+                    assert!(count.is_multiple_of(2), "a defect");
                     loaded(0)
                 }),
             ),

@@ -310,7 +310,7 @@ mod tests {
     }
 
     /// Takes all permits, so that only what is remembered gets through.
-    async fn block(authenticator: &Authenticator) -> Vec<BcryptPermit> {
+    fn block(authenticator: &Authenticator) -> Vec<BcryptPermit> {
         let mut permits = Vec::new();
         while let Some(permit) = authenticator.queue.acquire(None.into()).now_or_never() {
             permits.extend(permit);
@@ -389,7 +389,7 @@ mod tests {
         }
         assert_eq!(authenticator.verified().len(), 1);
         // nobody gets through on what is remembered when nothing can be checked
-        let _permits = block(&authenticator).await;
+        let _permits = block(&authenticator);
         assert_eq!(check("ada:password of ada").await, Ok(()));
         assert_eq!(check("bob:password of bob").await, Err(Refusal::Busy));
         // and a name that nobody has is checked like any other
@@ -410,7 +410,7 @@ mod tests {
         after.hashes.truncate(2);
         authenticator.retain_users(Some(&after));
         assert_eq!(authenticator.verified().len(), 2);
-        let _permits = block(&authenticator).await;
+        let _permits = block(&authenticator);
         for (name, result) in [
             ("ada", Ok(())),
             ("bob", Err(Refusal::Busy)),
