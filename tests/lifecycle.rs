@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use atlas_ai_keys_exporter::clock::Clock;
 use atlas_ai_keys_exporter::sim::{BucketSize, Effect, Fault, SimConfig, SimEndpoint, SimHandle};
-use common::{Lab, Program, Scrape, generous, get, sim_variables, still};
+use common::{Lab, Program, Scrape, generous, get, refusal, sim_variables, still};
 use jiff::{SignedDuration, Timestamp};
 use rustix::process::Signal;
 use std::sync::Arc;
@@ -384,5 +384,47 @@ async fn an_interval_that_the_budget_does_not_allow_is_told_once() {
     let (code, output, _) = program.finish();
     assert_eq!(code, Some(0), "{output}");
     assert_eq!(output.matches("walking less often").count(), 1, "{output}");
+    sim.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn routine_polls_are_logged_at_debug_and_news_at_info() {
+    let sim = common::sim(still(2, 20)).await;
+    let line = [
+        "--web.listen-address=127.0.0.1:0",
+        "--atlas.poll-interval=1s",
+    ];
+    let mut quiet = Program::exporter(&line, &sim_variables(&sim));
+    let mut verbose = Program::exporter(
+        &[&line[..], &["--log.level=debug"]].concat(),
+        &sim_variables(&sim),
+    );
+    let polls = |program: &Program| program.output().matches("walk complete").count();
+    quiet.wait_for("walk complete");
+    let wait_for_polls = async |program: &Program, least: usize| {
+        let begun = std::time::Instant::now();
+        while polls(program) < least {
+            assert!(begun.elapsed() < common::PATIENCE, "{}", program.output());
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    // three polls of each organization by the one, and as much time for the other
+    wait_for_polls(&verbose, 6).await;
+    wait_for_polls(&quiet, 2).await;
+    assert_eq!(polls(&quiet), 2, "the first of each: {}", quiet.output());
+    let org = sim.org_ids().remove(0);
+    sim.add_fault(refusal(SimEndpoint::AiModelApiKeys, Some(&org), 500));
+    quiet.wait_for("poll failed");
+    verbose.wait_for("poll failed");
+    sim.clear_faults();
+    wait_for_polls(&quiet, 3).await;
+    let recovered = quiet.output();
+    let last = recovered
+        .lines()
+        .rfind(|line| line.contains("walk complete"));
+    assert!(last.is_some_and(|line| line.contains(&org)), "{recovered}");
+    let before = polls(&verbose);
+    wait_for_polls(&verbose, before + 4).await;
+    assert_eq!(polls(&quiet), 3, "{}", quiet.output());
     sim.stop().await;
 }

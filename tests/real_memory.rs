@@ -36,6 +36,7 @@ async fn twelve_hundred_keys_fit_into_sixteen_mebibytes() {
         .args([
             "--web.listen-address=127.0.0.1:0",
             "--atlas.poll-interval=1s",
+            "--log.level=debug",
         ])
         .env_clear()
         .envs(sim_variables(&sim));

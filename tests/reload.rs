@@ -391,7 +391,7 @@ async fn a_ready_token_in_a_file_is_read_at_each_request() {
         files.base_url
     );
     files.write("config.yml", &config);
-    let (program, address) = binary(&files, &[]);
+    let (program, address) = binary(&files, &["--log.level=debug"]);
     sim.with_account(|account| account.access_token = "simtok.next".into());
     files.write("token", "simtok.next");
     let begun = std::time::Instant::now();

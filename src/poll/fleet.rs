@@ -264,6 +264,11 @@ impl Scout {
         }
     }
 
+    /// Whether the rate limits were asked for before.
+    pub(super) fn has_asked_for_limits(&self) -> bool {
+        self.limits_at.is_some()
+    }
+
     /// The rate limits are known now, or known not to be told.
     pub(super) fn limits_told(&mut self, told: Option<Vec<EndpointSet>>, now: Timestamp) {
         if let Some(sets) = told {

@@ -42,6 +42,8 @@ pub(super) struct Watch {
     pub(super) asking: bool,
     /// A walk has begun since the start.
     tried: bool,
+    /// Outcome of the last poll since the start.
+    pub(super) last_poll_succeeded: Option<bool>,
 }
 
 impl Watch {
@@ -65,7 +67,13 @@ impl Watch {
             busy: false,
             asking: false,
             tried: false,
+            last_poll_succeeded: None,
         }
+    }
+
+    /// Whether a walk has begun since the start.
+    pub(super) fn was_tried(&self) -> bool {
+        self.tried
     }
 
     /// An earlier process has left an inventory that was read at `read_at`: it is due when it

@@ -84,6 +84,8 @@ impl Scheduler {
             if watch.busy {
                 *walking.entry(Arc::clone(watch.client.name())).or_default() += 1;
                 drawing.insert(watch.lane.clone());
+            } else if self.one_shot && watch.was_tried() {
+                // each organization is polled once
             } else if watch.due <= now {
                 due.push((watch.read_at, watch.due, org.clone()));
             } else {

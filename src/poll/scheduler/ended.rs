@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use jiff::SignedDuration;
 use tokio::time::Instant;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use super::super::changes::KeyChange;
 use super::super::fleet::Keeping;
@@ -17,6 +17,7 @@ use super::super::watch::Watch;
 use super::{Scheduler, Watcher, whole_seconds};
 use crate::atlas::{Error, ListedOrg};
 use crate::ids::OrgId;
+use crate::inventory::Inventory;
 
 /// A failed list of organizations is asked for again after this, or after the interval if that is shorter.
 const LIST_AGAIN: Duration = Duration::from_mins(1);
@@ -44,14 +45,18 @@ impl Scheduler {
             }
             Ended::Listed { credential, result } => self.listed(&credential, result).await,
             Ended::Limits { credential, result } => {
-                let told = result
-                    .inspect_err(|error| {
-                        info!(credential = &*credential, reason = %error.problem.reason(), "Atlas does not tell the rate limits; they are learnt from its answers");
-                    })
-                    .ok();
                 if let Some(scout) = self.fleet.get(&credential) {
+                    if let Err(error) = &result {
+                        let reason = error.problem.reason();
+                        // asked for hourly, and said once
+                        if scout.has_asked_for_limits() {
+                            debug!(credential = &*credential, %reason, "rate limits unreadable");
+                        } else {
+                            info!(credential = &*credential, %reason, "rate limits unreadable; learning them from responses");
+                        }
+                    }
                     scout.limiting = false;
-                    scout.limits_told(told, self.clock.now());
+                    scout.limits_told(result.ok(), self.clock.now());
                     self.keep_account(&credential);
                 }
                 self.set_paces();
@@ -79,14 +84,8 @@ impl Scheduler {
         count(org, &changes, watch, &*self.watcher);
         self.shelf.put(Arc::clone(&inventory), Duration::ZERO);
         self.watcher.succeeded(&inventory, pages, took);
-        info!(
-            %org,
-            keys = inventory.len(),
-            pages,
-            dropped = inventory.dropped(),
-            took = %humantime::format_duration(Duration::from_millis(u64::try_from(took.as_millis()).unwrap_or(0))),
-            "walk complete"
-        );
+        let is_routine = watch.last_poll_succeeded.replace(true) == Some(true);
+        log_poll(&inventory, pages, took, is_routine);
         let supply = watch.client.supply(org);
         if dearer || supply != (watch.lane.clone(), watch.supply) {
             self.set_paces();
@@ -137,14 +136,15 @@ impl Scheduler {
             // what Atlas asked to wait is waited, and by all who draw on the bucket
             .max(watch.client.delay(org));
         watch.due = Instant::now() + wait;
+        watch.last_poll_succeeded = Some(false);
         warn!(
             %org,
             endpoint = %error.error.endpoint,
             page = error.page,
             reason = %problem.reason(),
             error = %problem,
-            again_in = %whole_seconds(wait),
-            "walk failed; what the last complete one said still stands"
+            retry_in = (!self.one_shot).then(|| tracing::field::display(whole_seconds(wait))),
+            "poll failed"
         );
         if watch.backoff.is_open() && !was_open {
             warn!(%org, reason = %problem.reason(), "the refusal lasts; trying again at a slower pace until it is over or the credential changes");
@@ -185,8 +185,8 @@ impl Scheduler {
                     endpoint = %error.endpoint,
                     reason = %error.problem.reason(),
                     error = %error.problem,
-                    again_in = %whole_seconds(wait),
-                    "the organizations cannot be listed; those that are known are watched on"
+                    retry_in = (!self.one_shot).then(|| tracing::field::display(whole_seconds(wait))),
+                    "organization discovery failed"
                 );
             }
         }
@@ -250,6 +250,28 @@ impl Scheduler {
                 }
             }
         }
+    }
+}
+
+/// Logs a successful poll. The first one and the first after a failure are news; the others are routine.
+fn log_poll(inventory: &Inventory, pages: u32, took: Duration, is_routine: bool) {
+    let took = Duration::from_millis(u64::try_from(took.as_millis()).unwrap_or(0));
+    macro_rules! log {
+        ($level:ident) => {
+            $level!(
+                org = %inventory.org(),
+                keys = inventory.len(),
+                pages,
+                dropped = inventory.dropped(),
+                took = %humantime::format_duration(took),
+                "walk complete"
+            )
+        };
+    }
+    if is_routine {
+        log!(debug);
+    } else {
+        log!(info);
     }
 }
 

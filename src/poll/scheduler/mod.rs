@@ -88,6 +88,8 @@ pub struct Scheduler {
     /// Buckets that do not allow the interval that was asked for.
     stretched: HashSet<LaneId>,
     interval: Duration,
+    /// Each organization is polled once, and nothing is retried.
+    one_shot: bool,
     manner: Manner,
     storage: Option<Storage>,
     unkept: Unkept,
@@ -112,6 +114,7 @@ impl Scheduler {
             retired: Vec::new(),
             stretched: HashSet::new(),
             interval: plan.interval,
+            one_shot: false,
             manner: plan.manner.clone(),
             storage: None,
             unkept: Unkept::default(),
@@ -122,6 +125,15 @@ impl Scheduler {
         };
         scheduler.apply(plan).await;
         scheduler
+    }
+
+    /// Polls each organization once only, and promises nothing else in the log.
+    #[must_use]
+    pub fn into_one_shot(self) -> Self {
+        Self {
+            one_shot: true,
+            ..self
+        }
     }
 
     /// Runs until `shutdown`; walks that are under way then are dropped, and nothing of them is

@@ -46,6 +46,9 @@ impl Scheduler {
 
     /// Once when it begins, and once when it is over.
     pub(super) fn tell_of_stretched(&self, now: &HashSet<LaneId>) {
+        if self.one_shot {
+            return;
+        }
         if self.stretched.is_empty() && !now.is_empty() {
             let longest = self
                 .orgs
