@@ -77,7 +77,7 @@ pub const SIM_LISTEN: &[Flag] = flags! {
 
 /// The flags of `once`.
 pub const ONCE_FLAGS: &[Flag] = flags! {
-    "output" "FILE" None, "ATLAS_AI_KEYS_EXPORTER_ONCE_OUTPUT", false, "Once", "Where to write, in one step; standard output when not given";
+    "output" "FILE" None, "ATLAS_AI_KEYS_EXPORTER_ONCE_OUTPUT", false, "Once", "File to replace in one step; nothing is written while an organization has no data at all [default: standard output]";
 };
 
 /// The flags of `check`.
@@ -89,10 +89,10 @@ pub const CHECK_FLAGS: &[Flag] = flags! {
 
 /// The flags of `keys`.
 pub const KEYS_FLAGS: &[Flag] = flags! {
-    "output" "FORMAT" Some("table"), "ATLAS_AI_KEYS_EXPORTER_KEYS_OUTPUT", false, "Keys", "table, csv or json";
+    "output" "FORMAT" Some("table"), "ATLAS_AI_KEYS_EXPORTER_KEYS_OUTPUT", false, "Keys", "table, csv, json or markdown";
     "idle" "DURATION" Some("0s"), "ATLAS_AI_KEYS_EXPORTER_KEYS_IDLE", false, "Keys", "Only keys that nobody has used for so long; one never used is idle since its creation";
     "never-used" "" Some("false"), "ATLAS_AI_KEYS_EXPORTER_KEYS_NEVER_USED", false, "Keys", "Only keys that nobody has ever used";
-    "status" "STATUS" None, "ATLAS_AI_KEYS_EXPORTER_KEYS_STATUS", true, "Keys", "Only keys with this status; can be given more than once";
-    "project" "PROJECT" None, "ATLAS_AI_KEYS_EXPORTER_KEYS_PROJECT", true, "Keys", "Only keys of this project, by its name or its id; can be given more than once";
+    "status" "STATUS" None, "ATLAS_AI_KEYS_EXPORTER_KEYS_STATUS", true, "Keys", "Only keys with this status, in any case; can be given more than once";
+    "project" "PROJECT" None, "ATLAS_AI_KEYS_EXPORTER_KEYS_PROJECT", true, "Keys", "Only keys of this project, by its exact name or its id; can be given more than once";
     "from-storage" "" Some("false"), "ATLAS_AI_KEYS_EXPORTER_KEYS_FROM_STORAGE", false, "Keys", "What --storage.path has of the last complete walks, without a request and without a credential";
 };

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use comfy_table::{Cell, Color};
 use serde::Serialize;
 
-use super::Failure;
 use super::terminal::{self, plain};
+use super::{Failure, ignore_broken_pipe};
 use crate::atlas::{self, Connect};
 use crate::check::{self, Finding, Grade, Means};
 use crate::cli::Args;
@@ -34,7 +34,10 @@ pub(super) async fn run(args: &Args, environment: &Environment) -> Result<(), Fa
     } else {
         table(&findings, colour, &mut out)
     };
-    written.map_err(Failure::system("cannot write to standard output"))?;
+    written
+        .and_then(|()| out.flush())
+        .or_else(ignore_broken_pipe)
+        .map_err(Failure::system("cannot write to standard output"))?;
     let errors = findings
         .iter()
         .filter(|finding| finding.grade == Grade::Error);

@@ -4,13 +4,16 @@ mod check;
 mod demo;
 mod keys;
 mod once;
+mod one_shot;
 mod papers;
 mod serve;
 mod signals;
 mod sim;
 mod terminal;
 
+use std::borrow::Cow;
 use std::ffi::OsString;
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -32,9 +35,31 @@ pub enum Failure {
     /// The exporter cannot start.
     #[error(transparent)]
     Start(#[from] StartError),
-    /// Not everything could be read.
-    #[error("not everything could be read, and the last complete truth is missing of: {}", .0.join(", "))]
-    Incomplete(Vec<String>),
+    /// Something could not be read; what could be was written.
+    #[error("could not read all organizations; no data for: {}{}", missing.join(", "), indented(unmatched))]
+    Incomplete {
+        /// What is missing.
+        missing: Vec<String>,
+        /// Values of filters that nothing else has, which may be in what is missing.
+        unmatched: Vec<String>,
+    },
+    /// Something could not be read, and nothing was written: it would have read as if all keys were gone.
+    #[error("could not read all organizations; no data for: {}; {target}", missing.join(", "))]
+    NotWritten {
+        /// What is missing.
+        missing: Vec<String>,
+        /// What became of the output.
+        target: String,
+    },
+    /// Something could not be read, and older data that an exporter has stored was written.
+    #[error("could not read all organizations; wrote stored data for: {}", .0.join(", "))]
+    Stale(Vec<String>),
+    /// No organization was named, and none was found.
+    #[error("no organizations found: the credential has access to none")]
+    NoOrganizations,
+    /// Filters name what there is not.
+    #[error("invalid filter:{}", indented(.0))]
+    Filter(Vec<String>),
     /// `check` has found what does not work, and has said what.
     #[error("errors found: {errors}")]
     Found {
@@ -50,7 +75,7 @@ pub enum Failure {
     #[error("{what}: {why}")]
     System {
         /// What was to be done.
-        what: &'static str,
+        what: Cow<'static, str>,
         /// What the system says.
         why: std::io::Error,
     },
@@ -62,6 +87,7 @@ impl Failure {
         match self {
             Self::Usage(error) => u8::try_from(error.exit_code()).unwrap_or(2),
             Self::Config(_)
+            | Self::Filter(_)
             | Self::Start(StartError::Access(_))
             | Self::Found {
                 configuration: true,
@@ -69,15 +95,33 @@ impl Failure {
             } => 2,
             Self::Start(_)
             | Self::System { .. }
-            | Self::Incomplete(_)
+            | Self::Incomplete { .. }
+            | Self::NotWritten { .. }
+            | Self::Stale(_)
+            | Self::NoOrganizations
             | Self::Found { .. }
             | Self::Interrupted => 1,
         }
     }
 
-    fn system(what: &'static str) -> impl FnOnce(std::io::Error) -> Self {
+    fn system(what: impl Into<Cow<'static, str>>) -> impl FnOnce(io::Error) -> Self {
+        let what = what.into();
         move |why| Self::System { what, why }
     }
+}
+
+fn indented(lines: &[String]) -> String {
+    lines
+        .iter()
+        .fold(String::new(), |text, line| format!("{text}\n  - {line}"))
+}
+
+/// A reader that has seen enough, as in `keys | head`, is no error.
+fn ignore_broken_pipe(error: io::Error) -> io::Result<()> {
+    if error.kind() == io::ErrorKind::BrokenPipe {
+        return Ok(());
+    }
+    Err(error)
 }
 
 /// Does what the command line asks, to its end.

@@ -1,68 +1,166 @@
-//! `once`: one round, and its exposition on standard output or in a file: for cron, and for
+//! `once`: polls every organization once and writes the metrics to standard output or into a file: for cron, and for
 //! `node_exporter`'s textfile collector.
+//!
+//! Whoever collects the file takes what is not in it for gone. So nothing is written while an organization has no data
+//! at all: the file of the run before stays, and its age shows.
 
+use std::fs::{File, Metadata};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use tempfile::NamedTempFile;
+use tokio_util::sync::CancellationToken;
 
-use super::{Failure, loader, signals};
-use crate::cli::{Args, ONCE_FLAGS};
+use super::one_shot::{poll_once, write_unless_stopped};
+use super::{Failure, signals};
+use crate::cli::Args;
+use crate::config;
 use crate::credentials::Environment;
-use crate::exporter::{Exporter, Round, Surroundings};
+use crate::exporter::Round;
 
 pub(super) async fn run(args: Args, environment: &Environment) -> Result<(), Failure> {
-    let output = ONCE_FLAGS
-        .first()
-        .and_then(|flag| args.given(flag, environment))
-        .and_then(|(values, _)| values.into_iter().next())
-        .map(PathBuf::from);
-    let load = loader(args, environment.clone());
-    // nobody is served, and nothing is kept: this is the whole life of the process
-    let config = load()?.alone();
+    let output = config::parse_once_output(&args, environment)?;
     let shutdown = signals::shutdown()?;
-    let exporter = Exporter::start(config, Surroundings::real(load)).await?;
-    let round = exporter.once(shutdown.clone(), |_| {}).await;
-    if shutdown.is_cancelled() {
-        return Err(Failure::Interrupted);
+    let (config, round) = poll_once(args, environment, &shutdown, |_| {}).await?;
+    if let Some(dir) = &config.storage {
+        round.add_stored(dir).await;
     }
-    match &output {
-        None => write(&round, io::stdout().lock())
-            .map_err(Failure::system("cannot write to standard output"))?,
-        Some(path) => write_file(&round, path)
-            .map_err(Failure::system("cannot write the file of --output"))?,
+    let missing = round.without_data();
+    if !missing.is_empty() {
+        let target = match &output {
+            None => "nothing was written".to_owned(),
+            Some(path) => format!("{} was not changed", path.display()),
+        };
+        return Err(Failure::NotWritten { missing, target });
     }
-    if round.failed.is_empty() {
+    let failed = round.failed.clone();
+    let stop = shutdown.clone();
+    write_unless_stopped(&shutdown, move || match output {
+        None => write_exposition(&round, io::stdout().lock(), &stop)
+            .map_err(Failure::system("cannot write to standard output")),
+        Some(path) => write_file(&round, &path, &stop).map_err(Failure::system(format!(
+            "cannot write {} (--output)",
+            path.display()
+        ))),
+    })
+    .await?;
+    if failed.is_empty() {
         Ok(())
     } else {
-        Err(Failure::Incomplete(round.failed))
+        Err(Failure::Stale(failed))
     }
 }
 
-fn write(round: &Round, mut to: impl Write) -> io::Result<()> {
+fn write_exposition(round: &Round, mut to: impl Write, stop: &CancellationToken) -> io::Result<()> {
     let mut exposition = round.exposition();
     while let Some(piece) = exposition.next_piece() {
+        if stop.is_cancelled() {
+            return Err(io::ErrorKind::Interrupted.into());
+        }
         to.write_all(&piece)?;
     }
     to.flush()
 }
 
-/// Puts the file into its place in one step, readable for everybody: a collector sees the one before
-/// or this one.
-fn write_file(round: &Round, path: &Path) -> io::Result<()> {
+/// Replaces a regular file in one step. Anything else, such as a pipe or a device, is written to and stays what it is.
+fn write_file(round: &Round, path: &Path, stop: &CancellationToken) -> io::Result<()> {
+    match path.metadata() {
+        Ok(existing) if existing.is_file() => {
+            replace_file(round, &follow_links(path)?, Some(&existing), stop)
+        }
+        Ok(existing) => write_exposition(round, open_special(path, &existing)?, stop),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            replace_file(round, &follow_links(path)?, None, stop)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Puts a new file in the place of `path`: a collector sees the one before or this one. Its mode and owner are those
+/// of the `existing` file; a new one is readable for everybody.
+fn replace_file(
+    round: &Round,
+    path: &Path,
+    existing: Option<&Metadata>,
+    stop: &CancellationToken,
+) -> io::Result<()> {
     let folder = match path.parent() {
         Some(folder) if !folder.as_os_str().is_empty() => folder,
         _ => Path::new("."),
     };
     let mut file = NamedTempFile::new_in(folder)?;
-    write(round, io::BufWriter::new(&mut file))?;
+    write_exposition(round, io::BufWriter::new(&mut file), stop)?;
     #[cfg(unix)]
-    {
-        use std::os::unix::fs::PermissionsExt as _;
-        let readable = std::fs::Permissions::from_mode(0o644);
-        file.as_file().set_permissions(readable)?;
-    }
+    set_owner_and_mode(file.as_file(), existing)?;
+    #[cfg(not(unix))]
+    let _ = existing;
     file.as_file().sync_all()?;
     file.persist(path)?;
     Ok(())
+}
+
+#[cfg(unix)]
+fn set_owner_and_mode(file: &File, existing: Option<&Metadata>) -> io::Result<()> {
+    use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, fchown};
+
+    let mode = existing.map_or(0o644, |existing| existing.mode() & 0o777);
+    if let Some(existing) = existing {
+        // only root may; for another user the file becomes their own
+        let _ = fchown(file, Some(existing.uid()), Some(existing.gid()));
+    }
+    file.set_permissions(std::fs::Permissions::from_mode(mode))
+}
+
+/// Symbolic links that follow each other before this is taken for a loop, as on Linux.
+const MAX_LINKS: u32 = 40;
+
+/// Resolves symbolic links at the end of `path`, whether they lead to something or not: a link stays a link.
+fn follow_links(path: &Path) -> io::Result<PathBuf> {
+    let mut path = path.to_owned();
+    for _ in 0..MAX_LINKS {
+        let Ok(target) = path.read_link() else {
+            return Ok(path);
+        };
+        path = match path.parent() {
+            Some(folder) => folder.join(target),
+            None => target,
+        };
+    }
+    Err(io::Error::other("too many levels of symbolic links"))
+}
+
+/// Opens a pipe or a character device without waiting for a reader.
+#[cfg(unix)]
+fn open_special(path: &Path, existing: &Metadata) -> io::Result<File> {
+    use std::os::unix::fs::{FileTypeExt as _, OpenOptionsExt as _};
+
+    use rustix::fs::{OFlags, fcntl_setfl};
+
+    let kind = existing.file_type();
+    if kind.is_dir() {
+        return Err(io::ErrorKind::IsADirectory.into());
+    }
+    if !kind.is_fifo() && !kind.is_char_device() {
+        return Err(io::Error::other(
+            "expected a file, a pipe or a character device",
+        ));
+    }
+    let flags = OFlags::NONBLOCK | OFlags::NOCTTY;
+    let file = File::options()
+        .write(true)
+        .custom_flags(i32::try_from(flags.bits()).unwrap_or(0))
+        .open(path)
+        .map_err(|error| match error.raw_os_error() {
+            Some(code) if code == rustix::io::Errno::NXIO.raw_os_error() => {
+                io::Error::other("no process reads the pipe")
+            }
+            _ => error,
+        })?;
+    fcntl_setfl(&file, OFlags::empty())?;
+    Ok(file)
+}
+
+#[cfg(not(unix))]
+fn open_special(path: &Path, _: &Metadata) -> io::Result<File> {
+    File::options().write(true).open(path)
 }

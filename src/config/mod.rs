@@ -29,7 +29,9 @@ use crate::shard::Shard;
 use crate::web::ListenAddress;
 pub use accounts::Account;
 use checker::Checker;
-pub use of_command::{CheckChoice, KeysChoice, Output, check_check, check_keys, check_sim};
+pub use of_command::{
+    CheckChoice, Filter, KeysChoice, Output, check_check, check_keys, check_sim, parse_once_output,
+};
 use values::{
     base_url, duration, key_labels, page_size, shard, switch, telemetry_path, thresholds, version,
     whole,

@@ -1,14 +1,15 @@
 //! What single commands take beside what all of them do.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::checker::Checker;
-use super::values::{duration, switch, whole};
+use super::values::{duration, key_labels, switch, whole};
 use super::{CENTURY, ConfigError};
-use crate::cli::Args;
+use crate::cli::{Args, Origin};
 use crate::credentials::Environment;
 use crate::ids::OrgId;
+use crate::metrics::KeyLabel;
 use crate::sim::{Scenario, SimConfig};
 use crate::web::ListenAddress;
 
@@ -21,6 +22,17 @@ pub enum Output {
     Csv,
     /// For programs.
     Json,
+    /// For tickets and chats: a table of GitHub Flavored Markdown.
+    Markdown,
+}
+
+/// Values that a filter of `keys` accepts, and where they come from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Filter {
+    /// Any of these is accepted; everything is when there are none.
+    pub values: Vec<String>,
+    /// The flag or the environment variable.
+    pub origin: Origin,
 }
 
 /// Which keys `keys` shows, from where, and how.
@@ -32,10 +44,12 @@ pub struct KeysChoice {
     pub idle: Duration,
     /// Never used at all.
     pub never_used: bool,
-    /// With one of these statuses; any when there are none.
-    pub statuses: Vec<String>,
-    /// Of one of these projects, by name or id; of any when there are none.
-    pub projects: Vec<String>,
+    /// Statuses, in any case.
+    pub statuses: Filter,
+    /// Projects, by name or id.
+    pub projects: Filter,
+    /// Whether the creator of a key, which is personal data, is shown.
+    pub created_by: bool,
     /// From this directory of state, and only these organizations unless there are none; else from
     /// Atlas.
     pub from_storage: Option<(PathBuf, Vec<OrgId>)>,
@@ -51,12 +65,19 @@ pub fn check_keys(args: &Args, environment: &Environment) -> Result<KeysChoice, 
         "table" => Ok(Output::Table),
         "csv" => Ok(Output::Csv),
         "json" => Ok(Output::Json),
-        _ => Err("table, csv or json"),
+        "markdown" => Ok(Output::Markdown),
+        _ => Err("table, csv, json or markdown"),
     });
     let idle = checker.one("idle", |text| duration(text, Duration::ZERO, CENTURY));
     let never_used = checker.one("never-used", switch);
-    let (statuses, _) = checker.values("status");
-    let (projects, _) = checker.values("project");
+    let statuses = filter(&checker, "status");
+    let projects = filter(&checker, "project");
+    for value in &projects.values {
+        if value.trim().is_empty() {
+            checker.wrong(&projects.origin, value, "the name or the id of a project");
+        }
+    }
+    let labels = checker.one("metrics.key-labels", key_labels);
     let from_storage = match checker.one("from-storage", switch) {
         Some(true) => stored(&mut checker),
         _ => None,
@@ -68,10 +89,39 @@ pub fn check_keys(args: &Args, environment: &Environment) -> Result<KeysChoice, 
             never_used: never_used?,
             statuses,
             projects,
+            created_by: labels?.contains(&KeyLabel::CreatedBy),
             from_storage,
         })
     })
 }
+
+fn filter(checker: &Checker<'_>, name: &str) -> Filter {
+    let (values, origin) = checker.values(name);
+    Filter { values, origin }
+}
+
+/// Parses where `once` writes: into a file, or to standard output when there is none.
+///
+/// # Errors
+/// [`ConfigError`] when the name is empty.
+pub fn parse_once_output(
+    args: &Args,
+    environment: &Environment,
+) -> Result<Option<PathBuf>, ConfigError> {
+    let mut checker = Checker::of_flags(args, environment);
+    let (path, origin) = checker.path("output");
+    let path = path.filter(|path| !STDOUT_NAMES.iter().any(|name| path == Path::new(name)));
+    if path
+        .as_ref()
+        .is_some_and(|path| path.as_os_str().is_empty())
+    {
+        checker.wrong(&origin, "", "the path of a file, or - for standard output");
+    }
+    checker.finish(|| Some(path))
+}
+
+/// Names of standard output. It is written as it is: a file that it was redirected to may be appended to.
+const STDOUT_NAMES: [&str; 2] = ["-", "/dev/stdout"];
 
 fn stored(checker: &mut Checker<'_>) -> Option<(PathBuf, Vec<OrgId>)> {
     let (values, origin) = checker.values("atlas.org-id");

@@ -1,13 +1,20 @@
 //! One round: every organization is walked once, and that is all.
 
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
+use tracing::{debug, info};
 
 use super::Exporter;
 use crate::atlas::Endpoint;
+use crate::bounded_file;
+use crate::ids::OrgId;
 use crate::inventory::Shown;
 use crate::metrics::{Exposition, Format};
+use crate::poll::Storage;
 use crate::web::App;
 
 /// How often it is looked whether the round is over.
@@ -15,7 +22,7 @@ const EVERY: Duration = Duration::from_millis(20);
 
 /// What one round has brought.
 pub struct Round {
-    app: std::sync::Arc<App>,
+    app: Arc<App>,
     /// What could not be read: ids of organizations, and credentials whose organizations cannot
     /// be listed.
     pub failed: Vec<String>,
@@ -32,7 +39,7 @@ impl Exporter {
     ) -> Round {
         let over = shutdown.child_token();
         let app = self.app();
-        let polling = self.scheduler.run(
+        let polling = self.scheduler.into_one_shot().run(
             self.commands,
             self.pulse.beat("the scheduler"),
             over.clone(),
@@ -72,9 +79,12 @@ fn failed(app: &App) -> Vec<String> {
         .iter()
         .filter(|org| app.board.outcome(org) != Some(true))
         .map(ToString::to_string);
-    let unlisted = app.board.unlisted().into_keys();
-    orgs.chain(unlisted.map(|name| format!("the organizations of credential {name}")))
-        .collect()
+    orgs.chain(unlisted(app)).collect()
+}
+
+fn unlisted(app: &App) -> impl Iterator<Item = String> {
+    let credentials = app.board.unlisted().into_keys();
+    credentials.map(|name| format!("the organizations of credential {name}"))
 }
 
 /// How far a round is.
@@ -104,6 +114,53 @@ impl Round {
     /// The inventories, with names and limits.
     pub fn shown(&self) -> Shown {
         self.app.shelf.shown(Duration::ZERO)
+    }
+
+    /// Whether no organization was named, and none was found.
+    pub fn is_empty(&self) -> bool {
+        self.failed.is_empty() && self.app.shelf.watched().is_empty()
+    }
+
+    /// Organizations without any data, also none from storage: an exposition lacks all their keys.
+    pub fn without_data(&self) -> Vec<String> {
+        let shown = self.app.shelf.shown(self.app.settings.get().max_staleness);
+        let watched = self.app.shelf.watched();
+        let with_data: BTreeSet<&OrgId> = shown.inventories.iter().map(|it| it.org()).collect();
+        let missing = watched.iter().filter(|org| !with_data.contains(org));
+        let missing = missing.map(ToString::to_string);
+        missing.chain(unlisted(&self.app)).collect()
+    }
+
+    /// Adds what an exporter has stored in `dir` of organizations that could not be read. Nothing in the directory
+    /// is changed, since it may be in use.
+    pub async fn add_stored(&self, dir: &Path) {
+        let app = &self.app;
+        for org in app.shelf.watched().iter() {
+            if app.shelf.get(org).is_some() {
+                continue;
+            }
+            let (storage, id) = (Storage::of(dir), org.clone());
+            let load = move || storage.look(&id).map(|it| (it, storage.look_details(&id)));
+            let loaded = bounded_file::off_thread(dir, load).await;
+            let (stored, details) = match loaded.map_err(|error| error.to_string()).flatten() {
+                Ok(loaded) => loaded,
+                Err(error) => {
+                    debug!(%org, error, "no stored inventory");
+                    continue;
+                }
+            };
+            let (inventory, now) = (Arc::new(stored.inventory), app.clock.now());
+            let age = Duration::try_from(now.duration_since(inventory.read_at()));
+            let age = age.unwrap_or_default();
+            info!(%org, keys = inventory.len(), read_at = %inventory.read_at(), "using stored inventory");
+            // the last attempt is the one that has just failed
+            app.own
+                .restored(org.as_str(), now, inventory.read_at(), false);
+            app.shelf.put(inventory, age);
+            if let (None, Some(details)) = (app.shelf.details(org), details) {
+                app.shelf.put_details(org, Arc::new(details));
+            }
+        }
     }
 
     /// What is known, as the text format writes it. Without `process_*`: where this is collected,

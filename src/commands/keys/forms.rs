@@ -34,16 +34,21 @@ pub(super) fn table(found: &Found<'_>, colour: bool, out: &mut impl Write) -> io
         }
         terminal::write(&table, out)?;
     }
+    writeln!(out, "{}", summary(found))
+}
+
+fn summary(found: &Found<'_>) -> String {
     let as_of = found
         .oldest()
         .map(|at| format!(", as of {at:.0}"))
         .unwrap_or_default();
-    writeln!(out, "{} of {} keys{as_of}", found.len(), found.all())
+    format!("{} of {} keys{as_of}", found.len(), found.all())
 }
 
 fn cells(row: &Row, colour: bool) -> [Cell; 7] {
-    let idle = row.idle_seconds.map_or_else(|| "unknown".to_owned(), age);
-    let mut idle_cell = Cell::new(idle);
+    let [idle, used, name, status, project, org, id] =
+        texts(row).map(|text| Cell::new(plain(&text)));
+    let mut idle_cell = idle;
     let shade = match row.idle_seconds {
         Some(seconds) if seconds >= 3 * LONG => Some(Color::Red),
         Some(seconds) if seconds >= LONG => Some(Color::Yellow),
@@ -52,23 +57,28 @@ fn cells(row: &Row, colour: bool) -> [Cell; 7] {
     if let Some(shade) = shade.filter(|_| colour) {
         idle_cell = idle_cell.fg(shade);
     }
-    let mut used = Cell::new(match (row.used, row.last_used_at) {
-        (Some(false), _) => "never".to_owned(),
-        (_, Some(at)) => format!("{}", at.strftime("%Y-%m-%d")),
-        _ => "unknown".to_owned(),
-    });
+    let mut used = used;
     if colour && row.used == Some(false) {
         used = used.add_attribute(Attribute::Bold);
     }
-    let or = |name: &str, id: &str| plain(if name.is_empty() { id } else { name });
+    [idle_cell, used, name, status, project, org, id]
+}
+
+/// The texts of a row for people: idle time, last use, name, status, project, organization, key.
+fn texts(row: &Row) -> [String; 7] {
+    let or = |name: &str, id: &str| if name.is_empty() { id } else { name }.to_owned();
     [
-        idle_cell,
-        used,
-        Cell::new(plain(&row.name)),
-        Cell::new(plain(&row.status)),
-        Cell::new(or(&row.project_name, &row.project_id)),
-        Cell::new(or(&row.org_name, &row.org_id)),
-        Cell::new(plain(&row.api_key_id)),
+        row.idle_seconds.map_or_else(|| "unknown".to_owned(), age),
+        match (row.used, row.last_used_at) {
+            (Some(false), _) => "never".to_owned(),
+            (_, Some(at)) => format!("{}", at.strftime("%Y-%m-%d")),
+            _ => "unknown".to_owned(),
+        },
+        row.name.clone(),
+        row.status.clone(),
+        or(&row.project_name, &row.project_id),
+        or(&row.org_name, &row.org_id),
+        row.api_key_id.clone(),
     ]
 }
 
@@ -99,7 +109,7 @@ fn io_error(error: csv::Error) -> io::Error {
     }
 }
 
-const HEAD: [&str; 15] = [
+const HEAD: [&str; 11] = [
     "org_id",
     "org_name",
     "project_id",
@@ -107,14 +117,10 @@ const HEAD: [&str; 15] = [
     "api_key_id",
     "name",
     "status",
-    "cloud",
-    "geography",
-    "endpoint",
     "created_at",
+    "created_by",
     "last_used_at",
-    "used",
     "idle_seconds",
-    "read_at",
 ];
 
 /// An array of objects, one a line.
@@ -126,6 +132,47 @@ pub(super) fn json(found: &Found<'_>, out: &mut impl Write) -> io::Result<()> {
         before = ",\n";
     }
     writeln!(out, "{}", if found.len() == 0 { "[]" } else { "\n]" })
+}
+
+/// A table of GitHub Flavored Markdown, and a line that says what it is.
+pub(super) fn markdown(found: &Found<'_>, out: &mut impl Write) -> io::Result<()> {
+    let creator = found.shows_created_by();
+    let (title, rule) = if creator {
+        (" Created by |", " --- |")
+    } else {
+        ("", "")
+    };
+    writeln!(
+        out,
+        "| Idle | Last used | Name | Status |{title} Project | Organization | Key |"
+    )?;
+    writeln!(out, "| --- | --- | --- | --- |{rule} --- | --- | --- |")?;
+    for row in found.rows() {
+        let [idle, used, name, status, project, org, id] =
+            texts(&row).map(|text| escape_markdown(&text));
+        let creator = if creator {
+            format!(" {} |", escape_markdown(&row.created_by))
+        } else {
+            String::new()
+        };
+        writeln!(
+            out,
+            "| {idle} | {used} | {name} | {status} |{creator} {project} | {org} | {id} |"
+        )?;
+    }
+    writeln!(out, "\n{}", summary(found))
+}
+
+/// A text that is only text in Markdown, and ends no cell.
+fn escape_markdown(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for letter in plain(text).chars() {
+        if letter.is_ascii_punctuation() && !matches!(letter, '-' | '.' | ',' | ':' | '/') {
+            escaped.push('\\');
+        }
+        escaped.push(letter);
+    }
+    escaped
 }
 
 #[cfg(test)]

@@ -6,11 +6,12 @@ use std::collections::HashMap;
 use jiff::Timestamp;
 use serde::Serialize;
 
+use super::filter::{matches_project, matches_status};
 use crate::config::KeysChoice;
 use crate::ids::ProjectId;
 use crate::inventory::{Inventory, KeyView, Shown, unescape};
 
-/// One key. What Atlas left out is empty, or none.
+/// One key. What Atlas left out is empty, or none. The serialized fields are the columns of CSV and JSON.
 #[derive(Debug, Serialize)]
 pub(super) struct Row {
     pub(super) org_id: String,
@@ -20,17 +21,15 @@ pub(super) struct Row {
     pub(super) api_key_id: String,
     pub(super) name: String,
     pub(super) status: String,
-    pub(super) cloud: String,
-    pub(super) geography: String,
-    pub(super) endpoint: String,
     pub(super) created_at: Option<Timestamp>,
+    /// Empty unless it is asked for, since it is personal data.
+    pub(super) created_by: String,
     pub(super) last_used_at: Option<Timestamp>,
-    /// Whether `lastUsedAt` is set; none when it cannot be read.
-    pub(super) used: Option<bool>,
     /// Seconds since the last use, or since the creation of a key that was never used.
     pub(super) idle_seconds: Option<u64>,
-    /// When Atlas was asked.
-    pub(super) read_at: Timestamp,
+    /// Whether `lastUsedAt` is set; none when it cannot be read.
+    #[serde(skip)]
+    pub(super) used: Option<bool>,
 }
 
 /// The keys that were asked for.
@@ -39,6 +38,7 @@ pub(super) struct Found<'a> {
     names: Vec<Names<'a>>,
     places: Vec<(usize, usize)>,
     now: Timestamp,
+    created_by: bool,
 }
 
 /// What an organization and its projects are called.
@@ -71,7 +71,13 @@ impl<'a> Found<'a> {
             names,
             places: places.into_iter().map(|(_, org, key)| (org, key)).collect(),
             now,
+            created_by: choice.created_by,
         }
+    }
+
+    /// Whether the creators of the keys are shown.
+    pub(super) fn shows_created_by(&self) -> bool {
+        self.created_by
     }
 
     pub(super) fn len(&self) -> usize {
@@ -112,17 +118,18 @@ impl<'a> Found<'a> {
             api_key_id: unescape(view.id()).into_owned(),
             name: unescape(view.name()).into_owned(),
             status: kind.status.clone(),
-            cloud: kind.cloud.clone(),
-            geography: kind.geography.clone(),
-            endpoint: kind.endpoint.clone(),
             created_at: view.created().and_then(time),
+            created_by: if self.created_by {
+                kind.created_by.clone()
+            } else {
+                String::new()
+            },
             last_used_at: view.last_used().and_then(time),
-            used: view.used(),
             // a time in the future of the clock reads as an age of 0
             idle_seconds: since
                 .map(|since| self.now.as_second() - since.as_second())
                 .map(|seconds| u64::try_from(seconds).unwrap_or(0)),
-            read_at: inventory.read_at(),
+            used: view.used(),
         })
     }
 }
@@ -152,9 +159,12 @@ impl<'a> Names<'a> {
 fn choice_has(choice: &KeysChoice, names: &Names<'_>, view: &KeyView<'_>, limit: i64) -> bool {
     let status = &view.kind().status;
     let project = view.project();
-    let fits = |asked: &String| asked == project.as_str() || asked == names.project(project);
+    let (statuses, projects) = (&choice.statuses.values, &choice.projects.values);
+    let has_status = |value: &String| matches_status(value, status);
+    let is_project =
+        |value: &String| matches_project(value, project.as_str(), names.project(project));
     (choice.idle.is_zero() || view.idle_since().is_some_and(|since| since <= limit))
         && (!choice.never_used || view.used() == Some(false))
-        && (choice.statuses.is_empty() || choice.statuses.contains(status))
-        && (choice.projects.is_empty() || choice.projects.iter().any(fits))
+        && (statuses.is_empty() || statuses.iter().any(has_status))
+        && (projects.is_empty() || projects.iter().any(is_project))
 }

@@ -1,79 +1,94 @@
-//! `keys`: the keys, most idle first, as a table, CSV or JSON; from Atlas, or what an exporter has kept.
+//! `keys`: the keys, most idle first, as a table, CSV, JSON or Markdown; from Atlas, or what an exporter has kept.
 //!
 //! | room | what lives there |
 //! | --- | --- |
+//! | `filter` | filters that name what there is not |
 //! | `found` | the keys that were asked for, in their order |
 //! | `forms` | how they are written |
 //! | `progress` | the bar of a long walk |
 
+mod filter;
 mod forms;
 mod found;
 mod progress;
 
-use std::io::{self, IsTerminal as _, Write as _};
+use std::io::{self, IsTerminal as _, Write};
 use std::path::Path;
 
 use jiff::Timestamp;
+use tokio_util::sync::CancellationToken;
 
-use super::{Failure, loader, signals};
+use super::one_shot::{poll_once, write_unless_stopped};
+use super::{Failure, ignore_broken_pipe, signals};
 use crate::cli::Args;
-use crate::config::{self, ConfigError, Output};
+use crate::clock::Clock;
+use crate::config::{self, ConfigError, KeysChoice, Output};
 use crate::credentials::Environment;
-use crate::exporter::{Exporter, Surroundings};
 use crate::ids::OrgId;
 use crate::inventory::Shown;
 use crate::poll::Storage;
+use filter::Unmatched;
 use found::Found;
 use progress::Bar;
 
 pub(super) async fn run(args: Args, environment: &Environment) -> Result<(), Failure> {
     let choice = config::check_keys(&args, environment)?;
-    let (shown, failed) = match &choice.from_storage {
-        Some((dir, orgs)) => stored(dir, orgs)?,
-        None => walked(args, environment).await?,
+    let mut shutdown = CancellationToken::new();
+    let (shown, mut missing) = if let Some((dir, orgs)) = &choice.from_storage {
+        stored(dir, orgs)?
+    } else {
+        shutdown = signals::shutdown()?;
+        walked(args, environment, &shutdown).await?
     };
-    let found = Found::new(&shown, &choice, Timestamp::now());
-    let stdout = io::stdout();
-    let colour = stdout.is_terminal() && environment.get("NO_COLOR").is_none();
-    let mut out = io::BufWriter::new(stdout.lock());
+    let Unmatched { values, unnamed } = filter::find_unmatched(&choice, &shown);
+    missing.extend(unnamed);
+    if missing.is_empty() && !values.is_empty() {
+        return Err(Failure::Filter(values));
+    }
+    let now = Clock::system().now();
+    let colour = io::stdout().is_terminal() && environment.get("NO_COLOR").is_none();
+    write_unless_stopped(&shutdown, move || {
+        let out = io::BufWriter::new(io::stdout().lock());
+        write_keys(&shown, &choice, now, colour, out)
+            .or_else(ignore_broken_pipe)
+            .map_err(Failure::system("cannot write to standard output"))
+    })
+    .await?;
+    if missing.is_empty() {
+        Ok(())
+    } else {
+        let unmatched = values;
+        Err(Failure::Incomplete { missing, unmatched })
+    }
+}
+
+fn write_keys(
+    shown: &Shown,
+    choice: &KeysChoice,
+    now: Timestamp,
+    colour: bool,
+    mut out: impl Write,
+) -> io::Result<()> {
+    let found = Found::new(shown, choice, now);
     match choice.output {
         Output::Table => forms::table(&found, colour, &mut out),
         Output::Csv => forms::csv(&found, &mut out),
         Output::Json => forms::json(&found, &mut out),
-    }
-    .and_then(|()| out.flush())
-    .or_else(if_nobody_reads)
-    .map_err(Failure::system("cannot write to standard output"))?;
-    if failed.is_empty() {
-        Ok(())
-    } else {
-        Err(Failure::Incomplete(failed))
-    }
-}
-
-/// Whoever reads may have seen enough: `keys | head`.
-fn if_nobody_reads(error: io::Error) -> io::Result<()> {
-    if error.kind() == io::ErrorKind::BrokenPipe {
-        return Ok(());
-    }
-    Err(error)
+        Output::Markdown => forms::markdown(&found, &mut out),
+    }?;
+    out.flush()
 }
 
 /// What Atlas says now, and what it does not say.
-async fn walked(args: Args, environment: &Environment) -> Result<(Shown, Vec<String>), Failure> {
-    let load = loader(args, environment.clone());
-    // nobody is served, and nothing is kept: this is the whole life of the process
-    let config = load()?.alone();
-    let shutdown = signals::shutdown()?;
-    let exporter = Exporter::start(config, Surroundings::real(load)).await?;
+async fn walked(
+    args: Args,
+    environment: &Environment,
+    shutdown: &CancellationToken,
+) -> Result<(Shown, Vec<String>), Failure> {
     let mut bar = Bar::new();
-    let round = exporter
-        .once(shutdown.clone(), |progress| bar.show(progress))
-        .await;
+    let polled = poll_once(args, environment, shutdown, |progress| bar.show(progress)).await;
     bar.end();
-    if shutdown.is_cancelled() {
-        return Err(Failure::Interrupted);
-    }
+    let (_, round) = polled?;
     Ok((round.shown(), round.failed))
 }
 

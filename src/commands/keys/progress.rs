@@ -1,8 +1,9 @@
 //! The bar of a long walk, on standard error when that is a terminal.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use tokio::time::Instant;
 
 use crate::exporter::Progress;
 

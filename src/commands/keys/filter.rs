@@ -1,0 +1,139 @@
+//! Filters that name what there is not. A typing error must not read as "no such key".
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::config::{Filter, KeysChoice};
+use crate::inventory::Shown;
+
+/// Statuses of keys that cannot be used. Atlas does not document the values.
+const DISABLED_STATUSES: [&str; 6] = [
+    "INACTIVE",
+    "DISABLED",
+    "REVOKED",
+    "SUSPENDED",
+    "EXPIRED",
+    "DELETED",
+];
+/// Names that an error suggests.
+const MAX_SUGGESTIONS: usize = 5;
+
+/// What of the filters names nothing.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Unmatched {
+    /// Values that no project, or no key, has; an error message each.
+    pub(super) values: Vec<String>,
+    /// What else such a value could be: the names of projects that could not be read.
+    pub(super) unnamed: Vec<String>,
+}
+
+/// Looks for values of the filters that name no project of `shown`, and no status.
+pub(super) fn find_unmatched(choice: &KeysChoice, shown: &Shown) -> Unmatched {
+    let mut unmatched = Unmatched::default();
+    let projects = list_projects(shown);
+    let Filter { values, origin } = &choice.projects;
+    for value in values {
+        let is_known = |(id, name): (&&str, &&str)| matches_project(value, id, name);
+        if !projects.iter().any(is_known) {
+            let nearest = suggest(value, &projects);
+            let message = format!("{origin}: unknown project {value:?}: {nearest}");
+            unmatched.values.push(message);
+        }
+    }
+    if !unmatched.values.is_empty() {
+        unmatched.unnamed = list_unnamed(shown, &projects);
+    }
+    let Filter { values, origin } = &choice.statuses;
+    let seen = shown.inventories.iter().flat_map(|found| found.counts());
+    let seen: BTreeSet<&str> = seen.map(|count| count.status.as_str()).collect();
+    let mut statuses = vec!["ACTIVE"];
+    statuses.extend(DISABLED_STATUSES);
+    for status in seen {
+        if !statuses.iter().any(|known| matches_status(known, status)) {
+            statuses.push(status);
+        }
+    }
+    for value in values {
+        if !statuses.iter().any(|status| matches_status(value, status)) {
+            unmatched.values.push(format!(
+                "{origin}: unknown status {value:?}: expected one of {}",
+                quote(&statuses)
+            ));
+        }
+    }
+    unmatched
+}
+
+/// Whether the value of a filter names this project. Names are exact, since two may differ in case alone.
+pub(super) fn matches_project(value: &str, id: &str, name: &str) -> bool {
+    value.eq_ignore_ascii_case(id) || (value == name && !name.is_empty())
+}
+
+/// Whether the value of a filter names this status.
+pub(super) fn matches_status(value: &str, status: &str) -> bool {
+    value.eq_ignore_ascii_case(status)
+}
+
+/// Every project by its id, with its name, which is empty where Atlas did not say; also those without keys.
+fn list_projects(shown: &Shown) -> BTreeMap<&str, &str> {
+    let with_keys = shown.inventories.iter().flat_map(|found| found.projects());
+    let with_keys = with_keys.map(|project| (project.project.as_str(), ""));
+    let named = shown
+        .details
+        .iter()
+        .flat_map(|(_, details)| &details.projects);
+    let named = named.map(|project| (project.id.as_str(), project.name.as_str()));
+    with_keys
+        .chain(named)
+        .filter(|(id, _)| !id.is_empty())
+        .collect()
+}
+
+/// Organizations that have keys in projects without a name.
+fn list_unnamed(shown: &Shown, projects: &BTreeMap<&str, &str>) -> Vec<String> {
+    let is_unnamed = |id: &str| projects.get(id).is_some_and(|name| name.is_empty());
+    let orgs = shown.inventories.iter().filter(|found| {
+        let mut with_keys = found.projects().iter();
+        with_keys.any(|project| is_unnamed(project.project.as_str()))
+    });
+    orgs.map(|found| format!("the project names of organization {}", found.org()))
+        .collect()
+}
+
+/// The projects whose name or id is most like `value`.
+fn suggest(value: &str, projects: &BTreeMap<&str, &str>) -> String {
+    if projects.is_empty() {
+        return "there are no projects".to_owned();
+    }
+    let mut ranked: Vec<(f64, &str)> = projects
+        .iter()
+        .map(|(id, name)| {
+            let by_name = similarity(value, name);
+            let by_id = similarity(value, id);
+            if by_id > by_name || name.is_empty() {
+                (by_id, *id)
+            } else {
+                (by_name, *name)
+            }
+        })
+        .collect();
+    ranked.sort_by(|(a, _), (b, _)| b.total_cmp(a));
+    let mut names: Vec<&str> = ranked.into_iter().map(|(_, name)| name).collect();
+    names.dedup();
+    names.truncate(MAX_SUGGESTIONS);
+    format!("nearest of {} are {}", projects.len(), quote(&names))
+}
+
+/// From 0, nothing in common, to 1.
+fn similarity(value: &str, name: &str) -> f64 {
+    let (value, name) = (value.trim().to_lowercase(), name.to_lowercase());
+    if !value.is_empty() && name.contains(&value) {
+        return 1.0;
+    }
+    strsim::jaro_winkler(&value, &name)
+}
+
+/// Names come from the network: quoted, so that none steers a terminal.
+fn quote(names: &[&str]) -> String {
+    let quoted: Vec<String> = names.iter().map(|name| format!("{name:?}")).collect();
+    quoted.join(", ")
+}
