@@ -19,7 +19,7 @@ use atlas_ai_keys_exporter::cli::{
     Args, CHECK_FLAGS, FLAGS, KEYS_FLAGS, ONCE_FLAGS, SIM_FLAGS, SIM_LISTEN,
 };
 use atlas_ai_keys_exporter::config::Config;
-use atlas_ai_keys_exporter::credentials::Environment;
+use atlas_ai_keys_exporter::credentials::{Environment, PARTS};
 use atlas_ai_keys_exporter::exporter::{Exporter, Load, Surroundings};
 use atlas_ai_keys_exporter::sim::{BucketSize, Effect, Fault, SimConfig, SimEndpoint, SimHandle};
 use common::simulated::simulated_atlas;
@@ -505,9 +505,56 @@ async fn a_file_is_put_into_its_place_in_one_step() {
 async fn the_manual_and_the_completions_know_every_flag() {
     let man = outcome(&["man"], Vec::new()).await;
     let man = String::from_utf8(man.stdout).unwrap().replace('\\', "");
-    assert!(man.contains(".TH atlas-ai-keys-exporter 1"), "{man}");
-    for command in ["CHECK", "KEYS", "ONCE", "DEMO", "SIM"] {
-        assert!(man.contains(&format!(".SH COMMAND {command}\n")), "{man}");
+    assert!(man.starts_with(".TH ATLAS-AI-KEYS-EXPORTER 1 "), "{man}");
+    for section in [
+        "NAME",
+        "SYNOPSIS",
+        "COMMANDS",
+        "ENVIRONMENT",
+        "FILES",
+        "EXIT STATUS",
+        "EXAMPLES",
+    ] {
+        assert_eq!(
+            man.matches(&format!("\n.SH {section}\n")).count(),
+            1,
+            "{section}"
+        );
+    }
+    for command in [
+        "check",
+        "keys",
+        "once",
+        "demo",
+        "sim",
+        "man",
+        "completions SHELL",
+    ] {
+        assert!(man.contains(&format!("\n.SS {command}\n")), "{command}");
+    }
+    for part in &PARTS {
+        assert!(
+            man.contains(part.variable) && man.contains(part.file),
+            "{}",
+            part.variable
+        );
+        assert!(
+            man.contains(&format!("{}_FILE", part.variable)),
+            "{}",
+            part.variable
+        );
+    }
+    // a page in brackets with a number, such as name(1), must exist: none is cited
+    for section in 1..=8 {
+        assert!(!man.contains(&format!("({section})")), "{man}");
+    }
+    // a line that begins with a dot is a request: each is one of these
+    for line in man.lines().filter(|line| line.starts_with(['.', '\''])) {
+        let request = line.split(' ').next().unwrap();
+        let known = [
+            ".TH", ".SH", ".SS", ".TP", ".PP", ".RS", ".RE", ".nf", ".fi", ".nh", ".ad", ".br",
+        ];
+        assert!(known.contains(&request), "{line}");
     }
     for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
         let script = outcome(&["completions", shell], Vec::new()).await;
@@ -572,4 +619,120 @@ async fn an_organization_is_polled_once_however_long_the_others_take() {
         .iter()
         .filter(|asked| asked.org.as_ref() == Some(&orgs[0]) && asked.endpoint == keys);
     assert_eq!(of_first.count(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_manual_knows_every_variable_and_only_files_that_exist() {
+    let man = outcome(&["man"], Vec::new()).await;
+    let man = String::from_utf8(man.stdout).unwrap().replace('\\', "");
+    // every variable that the program reads is there
+    let mut count = 0;
+    for source in sources(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src")) {
+        let text = fs::read_to_string(&source).unwrap();
+        for after in text.split("get(\"").skip(1) {
+            let name = after.split('"').next().unwrap();
+            if name.len() > 3 && name.chars().all(|c| c.is_ascii_uppercase() || c == '_') {
+                assert!(man.contains(name), "{name} in {}", source.display());
+                count += 1;
+            }
+        }
+    }
+    assert!(count > 3, "{count} variables");
+    // every file is packaged, or the service's
+    let packaged = [
+        include_str!("../Cargo.toml"),
+        include_str!("../systemd/atlas-ai-keys-exporter.service"),
+    ]
+    .concat();
+    let files = man
+        .split(".SH FILES\n")
+        .nth(1)
+        .unwrap()
+        .split(".SH")
+        .next()
+        .unwrap();
+    let paths = files
+        .split(['/', ' ', ',', '\n'])
+        .filter(|part| part.contains("atlas-ai-keys-exporter"));
+    for name in paths.map(|part| part.trim_end_matches("fR")) {
+        assert!(packaged.contains(name), "{name}");
+    }
+}
+
+/// Every source file below a folder.
+fn sources(folder: &Path) -> Vec<std::path::PathBuf> {
+    let entries = fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().path());
+    let nested = entries.map(|path| {
+        if path.is_dir() {
+            sources(&path)
+        } else {
+            vec![path]
+        }
+    });
+    let all = nested.flatten();
+    all.filter(|path| path.extension().is_some_and(|end| end == "rs"))
+        .collect()
+}
+
+async fn help(arguments: &[&str]) -> String {
+    let output = outcome(arguments, Vec::new()).await;
+    assert_eq!(output.status.code(), Some(0), "{arguments:?}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn short_help_shows_a_commands_own_flags_and_long_help_all() {
+    for (command, own) in [
+        (None, FLAGS),
+        (Some("check"), CHECK_FLAGS),
+        (Some("keys"), KEYS_FLAGS),
+        (Some("once"), ONCE_FLAGS),
+        (Some("demo"), SIM_FLAGS),
+        (Some("sim"), SIM_LISTEN),
+    ] {
+        let line = |flag| command.into_iter().chain([flag]).collect::<Vec<_>>();
+        let (short, long) = (help(&line("-h")).await, help(&line("--help")).await);
+        for flag in own {
+            assert!(
+                short.contains(&format!("--{}", flag.name)),
+                "{command:?}: {}",
+                flag.name
+            );
+        }
+        for flag in own.iter().chain(FLAGS) {
+            let all = [
+                format!("--{}", flag.name),
+                format!("[env: {}]", flag.variable),
+            ];
+            assert!(
+                all.iter().all(|part| long.contains(part)),
+                "{command:?}: {}",
+                flag.name
+            );
+        }
+        assert!(!short.contains("[env: "), "{command:?}: {short}");
+        if command.is_some() {
+            let shared = FLAGS.iter().find(|flag| {
+                let mut lines = short.lines().map(str::trim_start);
+                lines.any(|line| line.starts_with(&format!("--{}", flag.name)))
+            });
+            assert!(shared.is_none(), "{command:?}: {short}");
+        }
+        // the simulated Atlas has a credential of its own
+        let needs_credential = !matches!(command, Some("demo" | "sim"));
+        assert_eq!(
+            short.contains("MONGODB_ATLAS_CLIENT_SECRET_FILE"),
+            needs_credential,
+            "{short}"
+        );
+        for part in &PARTS {
+            assert_eq!(
+                long.contains(part.variable),
+                needs_credential,
+                "{command:?}: {long}"
+            );
+        }
+    }
 }

@@ -1,4 +1,4 @@
-//! What people see on a terminal: tables as wide as it is, colours, and a bar while a walk is long.
+//! What people see on a terminal: tables as wide as it is, colours, a bar while a walk is long, the manual page.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -99,4 +99,32 @@ async fn a_bar_shows_itself_while_a_walk_is_long() {
     assert_eq!((code, error.as_str()), (Some(0), ""));
     assert!(!output.contains(" of 3 organizations"));
     sim.stop().await;
+}
+
+/// groff names what it does not know, and lines that do not fit.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_manual_page_is_rendered_without_a_warning() {
+    let page = common::outcome(&["man"], Vec::new()).await.stdout;
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    std::io::Write::write_all(&mut file, &page).unwrap();
+    for columns in ["72", "200"] {
+        let mut command = Command::new("man");
+        command
+            .args(["--warnings=w", "--encoding=UTF-8", "--local-file"])
+            .arg(file.path())
+            .env("MANWIDTH", columns)
+            .env("MANPAGER", "cat");
+        let (code, text, warnings) = tokio::task::spawn_blocking(move || run(&mut command, &[]))
+            .await
+            .unwrap();
+        assert_eq!((code, warnings.as_str()), (Some(0), ""), "{text}");
+        // names can be searched for: none is broken at the end of a line
+        for name in [
+            "ATLAS_AI_KEYS_EXPORTER_METRICS_IDLE_THRESHOLDS",
+            "--metrics.idle-thresholds",
+            "MONGODB_ATLAS_CLIENT_SECRET_FILE",
+        ] {
+            assert!(text.contains(name), "{columns}: {name}: {text}");
+        }
+    }
 }

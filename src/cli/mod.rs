@@ -6,14 +6,14 @@ mod flags;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::fmt;
+use std::fmt::{self, Write as _};
 use std::path::PathBuf;
 
 use clap::builder::StyledStr;
 use clap::{Arg, ArgAction, ArgMatches};
 use clap_complete::Shell;
 
-use crate::credentials::Environment;
+use crate::credentials::{Environment, PARTS};
 pub use flags::{CHECK_FLAGS, FLAGS, Flag, KEYS_FLAGS, ONCE_FLAGS, SIM_FLAGS, SIM_LISTEN};
 
 /// What to do.
@@ -56,7 +56,7 @@ const SUBS: [Sub; 5] = [
     Sub {
         command: Command::Keys,
         name: "keys",
-        about: "The keys, most idle first: as a table, CSV or JSON",
+        about: "The keys, most idle first: as a table, CSV, JSON or Markdown",
         flags: &[KEYS_FLAGS],
     },
     Sub {
@@ -150,7 +150,8 @@ impl Args {
             },
             Some((name, of_sub)) => match SUBS.iter().find(|sub| sub.name == name) {
                 Some(sub) => {
-                    collect(of_sub, sub.flags(), &mut given);
+                    // behind the command, a flag of every command wins over the same one before it
+                    collect(of_sub, FLAGS.iter().chain(sub.flags()), &mut given);
                     sub.command
                 }
                 None => Command::Serve,
@@ -205,11 +206,10 @@ fn arg(flag: &Flag) -> Arg {
     } else {
         arg.value_name(flag.value).allow_hyphen_values(true)
     };
+    let help = format!("{}{default}", flag.help);
     arg.help_heading(flag.group)
-        .help(StyledStr::from(format!(
-            "{}{default} [env: {}]",
-            flag.help, flag.variable
-        )))
+        .long_help(StyledStr::from(format!("{help} [env: {}]", flag.variable)))
+        .help(StyledStr::from(help))
         .action(if flag.repeatable {
             ArgAction::Append
         } else {
@@ -217,16 +217,59 @@ fn arg(flag: &Flag) -> Arg {
         })
 }
 
-/// The whole command line.
+/// The flag behind an argument, if it is one of a command's own.
+pub(crate) fn command_flag(arg: &Arg) -> Option<&'static Flag> {
+    let own = SUBS.iter().flat_map(Sub::flags);
+    // two commands have one of the same name
+    let mut own = own.filter(|flag| flag.name == arg.get_id().as_str());
+    own.find(|flag| Some(flag.group) == arg.get_help_heading())
+}
+
+/// How to give a credential, in short.
+const CREDENTIAL_HINT: &str = "\
+Credentials come from the environment or from files, never from flags: set MONGODB_ATLAS_CLIENT_ID and
+MONGODB_ATLAS_CLIENT_SECRET_FILE (service account). Other kinds and places: --help.";
+
+/// How to give a credential, with every name.
+fn credential_help() -> String {
+    let mut help = String::from(
+        "Credentials (one of a service account, a programmatic API key or an access token; never from flags):\n",
+    );
+    for part in &PARTS {
+        let _ = writeln!(help, "  {:<31} {}", part.variable, part.description);
+    }
+    let files: Vec<&str> = PARTS.iter().map(|part| part.file).collect();
+    let _ = write!(
+        help,
+        "Each variable with _FILE appended names a file that holds the value. Files named {} in systemd's\n\
+         $CREDENTIALS_DIRECTORY come first. Several credentials: see --config.file.\n\n\
+         Exit status: 0 success, 1 the work failed, 2 the call or the configuration is invalid.",
+        files.join(", ")
+    );
+    help
+}
+
+/// The whole command line. `-h` shows the flags of one command, `--help` all of them.
 pub fn definition() -> clap::Command {
     let subs = SUBS.iter().map(|sub| {
-        clap::Command::new(sub.name)
+        let shared = FLAGS.iter().map(|flag| arg(flag).hide_short_help(true));
+        let command = clap::Command::new(sub.name)
             .about(sub.about)
             .args(sub.flags().map(arg))
+            .args(shared);
+        if matches!(sub.command, Command::Demo | Command::Sim) {
+            return command.after_help("Flags of every command: --help.");
+        }
+        command
+            .after_help(format!(
+                "{CREDENTIAL_HINT}\nFlags of every command: --help."
+            ))
+            .after_long_help(credential_help())
     });
     clap::Command::new("atlas-ai-keys-exporter")
         .about("Prometheus exporter for MongoDB Atlas AI model API keys")
-        .after_help("Secrets come from files or the environment only: see the README.")
+        .after_help(CREDENTIAL_HINT)
+        .after_long_help(credential_help())
         .version(concat!(
             env!("CARGO_PKG_VERSION"),
             " (",
@@ -235,7 +278,7 @@ pub fn definition() -> clap::Command {
             env!("BUILD_TARGET"),
             ")"
         ))
-        .args(FLAGS.iter().map(|flag| arg(flag).global(true)))
+        .args(FLAGS.iter().map(arg))
         .subcommands(subs)
         .subcommand(clap::Command::new("man").about("Write the manual page"))
         .subcommand(

@@ -89,9 +89,11 @@ pub struct Part {
     /// In the configuration file.
     pub member: &'static str,
     /// In `$CREDENTIALS_DIRECTORY`.
-    file: &'static str,
+    pub file: &'static str,
     /// In the environment.
-    variable: &'static str,
+    pub variable: &'static str,
+    /// For people: a noun phrase.
+    pub description: &'static str,
     /// Whether it is a secret; the others are names.
     pub secret: bool,
 }
@@ -100,41 +102,53 @@ const fn part(
     member: &'static str,
     file: &'static str,
     variable: &'static str,
+    description: &'static str,
     secret: bool,
 ) -> Part {
     Part {
         member,
         file,
         variable,
+        description,
         secret,
     }
 }
 
 /// The parts of a credential: those of a service account, of an API key, and a token.
 pub const PARTS: [Part; 5] = [
-    part("client_id", "client-id", "MONGODB_ATLAS_CLIENT_ID", false),
+    part(
+        "client_id",
+        "client-id",
+        "MONGODB_ATLAS_CLIENT_ID",
+        "Client id of a service account",
+        false,
+    ),
     part(
         "client_secret",
         "client-secret",
         "MONGODB_ATLAS_CLIENT_SECRET",
+        "Client secret of the service account",
         true,
     ),
     part(
         "public_api_key",
         "public-api-key",
         "MONGODB_ATLAS_PUBLIC_API_KEY",
+        "Public key of a programmatic API key",
         false,
     ),
     part(
         "private_api_key",
         "private-api-key",
         "MONGODB_ATLAS_PRIVATE_API_KEY",
+        "Private key of the programmatic API key",
         true,
     ),
     part(
         "access_token",
         "access-token",
         "MONGODB_ATLAS_ACCESS_TOKEN",
+        "Access token that was issued elsewhere",
         true,
     ),
 ];
