@@ -46,6 +46,7 @@ fn records(keys: usize) -> Vec<KeyRecord> {
             },
             created: Moment::At(ago(10_000_000 + n)),
             last_used: Moment::At(ago(n)),
+            ..KeyRecord::default()
         })
         .collect()
 }

@@ -236,6 +236,7 @@ prop_compose! {
             kind: KeyKind { status, cloud, geography, endpoint, created_by },
             created,
             last_used,
+            ..KeyRecord::default()
         }
     }
 }

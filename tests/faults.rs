@@ -161,7 +161,7 @@ async fn bodies_and_connections_that_break_keep_the_last_truth() {
     .await;
 }
 
-/// However long 64 MiB take on the machine: it is their number that ends them.
+/// However long 32 MiB take on the machine: it is their number that ends them.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_body_without_end_keeps_the_last_truth() {
     stays_and_counts_within("25s", Effect::EndlessBody, "invalid_response").await;
@@ -188,6 +188,11 @@ async fn a_gzip_bomb_is_refused_in_bounded_memory() {
 
 /// A fault that leaves the keys whole: everything is published, nothing is counted as a failure.
 async fn changes_nothing(effect: Effect) {
+    changes_nothing_but_pages(effect, 3.0).await;
+}
+
+/// The same where a walk takes another number of pages.
+async fn changes_nothing_but_pages(effect: Effect, pages: f64) {
     let name = format!("{effect:?}");
     let sim = common::sim(still(1, 25)).await;
     sim.add_fault(on_keys(effect));
@@ -202,10 +207,17 @@ async fn changes_nothing(effect: Effect) {
     );
     assert_eq!(
         scrape.sum("atlas_ai_keys_exporter_org_poll_pages"),
-        3.0,
-        "{name}: one walk of three pages"
+        pages,
+        "{name}: pages of one walk"
     );
     lab.stop().await.stop().await;
+}
+
+/// As long as more is promised than came, one page more is asked for; it is empty.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_total_that_is_too_high_costs_one_request() {
+    let totals = [99, i64::MAX].map(|value| Effect::TotalCount { value });
+    join_all(totals.map(|effect| changes_nothing_but_pages(effect, 4.0))).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -216,7 +228,30 @@ async fn oddities_that_change_nothing() {
         changes_nothing(Effect::TotalCount { value: 0 }),
         changes_nothing(Effect::TotalCount { value: 7 }),
         changes_nothing(Effect::TotalCount { value: -1 }),
-        changes_nothing(Effect::TotalCount { value: i64::MAX }),
+        changes_nothing(replace("\"totalCount\":25", "\"totalCount\":\"25\"")),
+        changes_nothing(replace("\"totalCount\":25", "\"totalCount\":1e999")),
+        changes_nothing(replace("\"totalCount\":25", "\"totalCount\":{\"a\":[]}")),
+        changes_nothing(replace("\"links\"", "\"links\":1e999,\"links\"")),
+        changes_nothing(replace("\"results\"", "\"\\ud83d\":-1e999,\"results\"")),
+        changes_nothing(replace("\"results\"", "\"status\":200,\"results\"")),
+        changes_nothing(replace("\"apiKeyId\":", "\n\t\"apiKeyId\" :\r\n ")),
+        changes_nothing(replace(
+            "\"apiKeyId\"",
+            "\"apiKeyId\":7,\"name\":{},\"apiKeyId\"",
+        )),
+        changes_nothing(replace("\"apiKeyId\"", "\"\\u0061piKeyId\"")),
+        changes_nothing(replace(
+            "\"apiKeyId\"",
+            &format!("\"a\":{},\"apiKeyId\"", "9".repeat(100_000)),
+        )),
+        changes_nothing(replace(
+            "\"apiKeyId\"",
+            &format!(
+                "\"a\":{}{},\"apiKeyId\"",
+                "[".repeat(100_000),
+                "]".repeat(100_000)
+            ),
+        )),
         changes_nothing(Effect::NoTotalCount),
         changes_nothing(Effect::NoLinks),
         changes_nothing(Effect::Secret),
@@ -230,6 +265,171 @@ async fn oddities_that_change_nothing() {
         }),
     ])
     .await;
+}
+
+fn replace(old: &str, new: &str) -> Effect {
+    Effect::Replace {
+        old: old.to_owned(),
+        new: new.to_owned(),
+    }
+}
+
+/// The names as they are shown when the answers say `new` for each `old`.
+async fn names_with(old: &str, new: &str) -> Vec<String> {
+    let sim = common::sim(still(1, 25)).await;
+    sim.add_fault(on_keys(replace(old, new)));
+    let variables = common::sim_variables(&sim);
+    let flags = [FLAGS, &["--metrics.key-labels=name,created_by,status"]].concat();
+    let lab = Lab::watching(sim, variables, &flags).await;
+    let scrape = lab.walked().await;
+    assert_eq!(shown(&scrape).len(), 25, "{new}");
+    let info = scrape.all("mongodbatlas_ai_model_api_key_info");
+    let names = info.map(|series| series.labels["name"].clone()).collect();
+    lab.stop().await.stop().await;
+    names
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_character_that_is_none_costs_that_character_and_no_page() {
+    let cases = [
+        ("team rocket \\ud83d", "team rocket \u{fffd}"),
+        ("\\uDE00", "\u{fffd}"),
+        ("\\ud83d\\ud83d\\ude00", "\u{fffd}😀"),
+        ("\\\\ud83d", "\\ud83d"),
+        ("nul \\u0000", "nul \0"),
+        ("raw \u{1} control", "raw   control"),
+        ("😀", "😀"),
+    ];
+    let asked = cases.map(|(json, shown)| async move {
+        let names = names_with("\"name\":\"", &format!("\"name\":\"{json}\",\"other\":\"")).await;
+        assert!(names.iter().all(|name| name == shown), "{names:?}");
+    });
+    join_all(asked).await;
+    // in any other field, known or not, and in the name of one
+    let half = "\\ud83d";
+    let asked = [
+        "createdBy",
+        "status",
+        "groupId",
+        "cloud",
+        "secret",
+        "apiKeyId",
+    ]
+    .map(|field| {
+        let (old, new) = (format!("\"{field}\":\""), format!("\"{field}\":\"{half}"));
+        async move { names_with(&old, &new).await }
+    });
+    join_all(asked).await;
+    names_with("\"name\"", "\"\\udc00\":\"\\udc00\",\"name\"").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn names_that_are_too_long_are_cut_and_counted() {
+    for (json, shown, truncated) in [
+        ("x".repeat(60_000), "x".repeat(250), 25.0),
+        ("ä".repeat(251), "ä".repeat(250), 25.0),
+        ("ä".repeat(250), "ä".repeat(250), 0.0),
+        ("\\ud83d\\ude00".repeat(251), "😀".repeat(250), 25.0),
+    ] {
+        let sim = common::sim(still(1, 25)).await;
+        let (old, new) = ("\"name\":\"", format!("\"name\":\"{json}\",\"other\":\""));
+        sim.add_fault(on_keys(replace(old, &new)));
+        let variables = common::sim_variables(&sim);
+        let lab = Lab::watching(sim, variables, FLAGS).await;
+        let scrape = lab.walked().await;
+        let mut info = scrape.all("mongodbatlas_ai_model_api_key_info");
+        assert!(info.all(|series| series.labels["name"] == shown));
+        let name = "atlas_ai_keys_exporter_names_truncated";
+        assert_eq!(scrape.values(name), [truncated], "{json:.20}");
+        lab.stop().await.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn texts_of_any_length_are_bounded() {
+    let sim = common::sim(still(1, 25)).await;
+    let long = "x".repeat(60_000);
+    for field in ["status", "cloud", "geography", "createdBy", "maskedSecret"] {
+        let (old, new) = (format!("\"{field}\":\""), format!("\"{field}\":\"{long}"));
+        sim.add_fault(on_keys(replace(&old, &new)));
+    }
+    for endpoint in [
+        SimEndpoint::Org,
+        SimEndpoint::Groups,
+        SimEndpoint::AiModelApiRateLimits,
+    ] {
+        for field in ["name", "modelGroupName", "cloud", "geography"] {
+            let (old, new) = (format!("\"{field}\":\""), format!("\"{field}\":\"{long}"));
+            sim.add_fault(Fault::new(endpoint, replace(&old, &new)));
+        }
+    }
+    let variables = common::sim_variables(&sim);
+    let labels = "--metrics.key-labels=name,status,cloud,geography,created_by,masked_secret";
+    let lab = Lab::watching(sim, variables, &[labels]).await;
+    let scrape = lab.named().await;
+    for series in scrape.series() {
+        for (label, value) in series.labels {
+            assert!(value.chars().count() <= 250, "{} {label}", series.name);
+        }
+    }
+    assert_eq!(scrape.all("mongodbatlas_ai_model_api_key_info").count(), 25);
+    assert_eq!(scrape.all("mongodbatlas_organization_info").count(), 1);
+    lab.stop().await.stop().await;
+}
+
+/// Forms that JSON has for nothing and for a number, in the answers that have one.
+#[tokio::test(flavor = "multi_thread")]
+async fn null_for_no_keys_and_other_forms_of_a_number_are_accepted() {
+    let sim = common::sim(still(1, 0)).await;
+    sim.add_fault(on_keys(replace("\"results\":[]", "\"results\":null")));
+    for (endpoint, results) in [
+        (SimEndpoint::Groups, "\"results\":null"),
+        (SimEndpoint::RateLimits, "\"results\":null"),
+    ] {
+        let text = format!("{{{results}}}");
+        sim.add_fault(Fault::new(endpoint, Effect::Body { text }));
+    }
+    let variables = common::sim_variables(&sim);
+    let lab = Lab::watching(sim, variables, FLAGS).await;
+    let scrape = lab.walked().await;
+    assert!(shown(&scrape).is_empty());
+    lab.stop().await.stop().await;
+    for life in ["\"3600\"", "3600.0", "3.6e3", "null", "\"soon\"", "[3600]"] {
+        let sim = common::sim(still(1, 25)).await;
+        let new = format!("\"expires_in\":{life}");
+        sim.add_fault(Fault::new(
+            SimEndpoint::Token,
+            replace("\"expires_in\":3600", &new),
+        ));
+        let variables = common::sim_variables(&sim);
+        let lab = Lab::watching(sim, variables, FLAGS).await;
+        assert_eq!(shown(&lab.walked().await).len(), 25, "{life}");
+        lab.stop().await.stop().await;
+    }
+}
+
+/// An error is known by its status, however large what it says is.
+#[tokio::test(flavor = "multi_thread")]
+async fn of_an_error_no_more_is_read_than_its_beginning() {
+    let sim = common::sim(still(1, 25)).await;
+    let org = sim.org_ids()[0].clone();
+    sim.add_fault(on_keys(status(403, BodyForm::Endless, None)));
+    let variables = common::sim_variables(&sim);
+    let flags = ["--atlas.timeout=25s", "--atlas.poll-interval=1s"];
+    let lab = Lab::watching(sim, variables, &flags).await;
+    lab.wait("the status to be counted", |scrape| {
+        scrape.failures(&org, "forbidden") >= 1.0
+    })
+    .await;
+    lab.stop().await.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn more_results_than_were_asked_for_are_refused() {
+    for result in ["{}", "0", "\"a\"", "[[]]", "{\"apiKeyId\":\"a\"}"] {
+        let text = format!("{{\"results\":[{}]}}", vec![result; 11].join(","));
+        stays_and_counts(Effect::Body { text }, "invalid_response").await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -278,7 +478,11 @@ async fn skipped_keys_are_looked_for_in_a_second_walk() {
     let lab = Lab::watching(sim, variables, FLAGS).await;
     let scrape = lab.walked().await;
     assert_eq!(shown(&scrape), world(&lab.sim));
-    assert_eq!(scrape.sum("atlas_ai_keys_exporter_org_poll_pages"), 6.0);
+    assert_eq!(
+        scrape.sum("atlas_ai_keys_exporter_org_poll_pages"),
+        7.0,
+        "two walks of three pages, and a page for the key that totalCount promised"
+    );
     lab.stop().await.stop().await;
 }
 

@@ -274,3 +274,52 @@ async fn names_that_can_no_longer_be_had_stay() {
     );
     exporter.stop().await;
 }
+
+/// Discovered organizations past the limit are left out, those that are named or watched already never.
+#[tokio::test(start_paused = true)]
+async fn discovered_organizations_past_the_limit_are_left_out() {
+    let sim = simulated_atlas(&still(5, 50));
+    let all = sim.org_ids();
+    let mut variables = without_orgs(&sim);
+    variables.push(("MONGODB_ATLAS_ORG_ID".into(), all[4].clone()));
+    let flags = ["--atlas.discover-orgs", "--atlas.max-orgs=3"];
+    let exporter = Simulated::told(&sim, variables, &flags).await;
+    let before = orgs_in(&exporter.walked(4).await, UP);
+    assert!(before.contains(&all[4]), "the one that is named");
+    assert_eq!(exporter.ready().0, 200, "nobody waits for those left out");
+    // new ones take nobody's place, wherever they stand in the order
+    for _ in 0..5 {
+        sim.with_world(|world| world.found_org(1));
+        exporter.pass(INTERVAL).await;
+        assert_eq!(orgs_in(&exporter.scrape(), UP), before);
+    }
+    // and one that becomes free is taken
+    let gone = before.iter().find(|org| **org != all[4]).unwrap();
+    sim.with_world(|world| world.delete_org(gone));
+    exporter.pass(INTERVAL * 2).await;
+    let after = orgs_in(&exporter.scrape(), UP);
+    assert!(after.len() == 4 && !after.contains(gone), "{after:?}");
+    exporter.stop().await;
+}
+
+/// Lists whose pages are capped, or have links that lead nowhere, are read to the end like the keys.
+#[tokio::test(start_paused = true)]
+async fn lists_are_read_to_their_end_whatever_their_pages_say() {
+    for (effects, requests) in [
+        (vec![], 1),
+        (vec![Effect::PageCap { size: 3 }, Effect::NoLinks], 3),
+        (vec![Effect::PageCap { size: 3 }, Effect::NoNextLink], 3),
+        (vec![Effect::TotalCount { value: 99 }], 2),
+    ] {
+        let sim = simulated_atlas(&still(7, 70));
+        for effect in &effects {
+            sim.add_fault(Fault::new(SimEndpoint::Orgs, effect.clone()));
+            sim.add_fault(Fault::new(SimEndpoint::Groups, effect.clone()));
+        }
+        let exporter = discovering(&sim).await;
+        assert_eq!(shown(&exporter.walked(7).await), world(&sim), "{effects:?}");
+        let asked = exporter.asked(SimEndpoint::Orgs).len();
+        assert_eq!(asked, requests, "{effects:?}");
+        exporter.stop().await;
+    }
+}

@@ -69,6 +69,7 @@ fn effect() -> impl Strategy<Value = Effect> {
         Just(Effect::CutBody),
         Just(Effect::RepeatKeys),
         Just(Effect::NoLinks),
+        Just(Effect::NoNextLink),
         Just(Effect::NoTotalCount),
         (-2_i64..60).prop_map(|value| Effect::TotalCount { value }),
         Just(Effect::RateLimitZero),
@@ -249,6 +250,7 @@ async fn play(
             revived_after: Duration::from_hours(90 * 24),
             members: Members::default(),
             prepare: Prepare::default(),
+            walk_timeout: Duration::from_hours(1),
             clock: clock.clone(),
         };
         let read = poll::read(&client, &org_id, &manner, previous.clone()).await;

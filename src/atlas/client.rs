@@ -15,9 +15,10 @@ use super::auth::{Auth, TokenStore};
 use super::budget::{Budgets, EndpointSet, LaneId, Ticket};
 use super::error::{Endpoint, Error, Problem};
 use super::observer::{Observer, Retry};
+use super::pagination::{NextPage, PageSummary, Pagination};
 use super::proxy::Route;
 use super::transport::{Answer, Line, Transport};
-use super::wire::{self, ApiKey, KeyPage, ListedOrg, Members, ModelLimit, Project};
+use super::wire::{self, ApiKey, Field, KeyPage, ListedOrg, Members, ModelLimit, Page, Project};
 use crate::clock::Clock;
 use crate::credentials::Credential;
 use crate::ids::{KeyId, OrgId};
@@ -165,11 +166,15 @@ impl Client {
         let endpoint = Endpoint::AiModelApiKeys;
         let path = ["orgs", org.as_str(), "aiModelApiKeys"];
         let url = self.url(endpoint, &path, Some((size, page)))?;
-        let answer = self.get(endpoint, Some(org), &url).await?;
-        answer
-            .json()
-            .and_then(|body| wire::page(body, members))
-            .map_err(|problem| problem.at(endpoint))
+        let mut throttled = Duration::ZERO;
+        let answer = self
+            .get_throttled(endpoint, Some(org), &url, &mut throttled)
+            .await?;
+        let page = answer
+            .parse(move |body| wire::page(body, size as usize, members))
+            .await
+            .map_err(|problem| problem.at(endpoint))?;
+        Ok(KeyPage { throttled, ..page })
     }
 
     /// One key of `org`; none when Atlas does not know it (any more).
@@ -190,8 +195,8 @@ impl Client {
             return Ok(None);
         }
         answer
-            .json()
-            .and_then(|body| wire::key(body, members))
+            .parse(move |body| wire::key(body, members))
+            .await
             .map(Some)
             .map_err(|problem| problem.at(endpoint))
     }
@@ -201,7 +206,8 @@ impl Client {
     /// # Errors
     /// Whatever went wrong; there is no partial list.
     pub async fn orgs(&self) -> Result<Vec<ListedOrg>, Error> {
-        self.list(Endpoint::Orgs, None, &["orgs"], wire::org).await
+        self.list(Endpoint::Orgs, None, &["orgs"], None, wire::org)
+            .await
     }
 
     /// The name of `org`; none when Atlas does not give one.
@@ -212,10 +218,10 @@ impl Client {
         let endpoint = Endpoint::Org;
         let url = self.url(endpoint, &["orgs", org.as_str()], None)?;
         let answer = self.get(endpoint, Some(org), &url).await?;
-        let body = answer.json().map_err(|problem| problem.at(endpoint))?;
-        let value: serde_json::Value = serde_json::from_slice(body)
-            .map_err(|_| Problem::Invalid("it is no JSON".to_owned()).at(endpoint))?;
-        Ok(wire::org(&value).and_then(|org| org.name))
+        answer
+            .parse(wire::org_name)
+            .await
+            .map_err(|problem| problem.at(endpoint))
     }
 
     /// The projects of `org`.
@@ -224,7 +230,7 @@ impl Client {
     /// Whatever went wrong; there is no partial list.
     pub async fn projects(&self, org: &OrgId) -> Result<Vec<Project>, Error> {
         let path = ["orgs", org.as_str(), "groups"];
-        self.list(Endpoint::Groups, Some(org), &path, wire::project)
+        self.list(Endpoint::Groups, Some(org), &path, None, wire::project)
             .await
     }
 
@@ -238,6 +244,7 @@ impl Client {
             Endpoint::AiModelApiRateLimits,
             Some(org),
             &path,
+            None,
             wire::model_limit,
         )
         .await
@@ -248,18 +255,14 @@ impl Client {
     /// # Errors
     /// Whatever went wrong.
     pub async fn rate_limits(&self, org: &OrgId) -> Result<Vec<EndpointSet>, Error> {
-        let endpoint = Endpoint::RateLimits;
-        let mut sets = Vec::new();
-        for page in 1..=MAX_LIST_PAGES {
-            let mut url = self.url(endpoint, &["rateLimits"], Some((LIST_PAGE, page)))?;
-            url.query_pairs_mut().append_pair("orgId", org.as_str());
-            let (results, more) = self.list_page(endpoint, None, &url).await?;
-            sets.extend(results.iter().filter_map(wire::endpoint_set));
-            if !more {
-                break;
-            }
-        }
-        Ok(sets)
+        self.list(
+            Endpoint::RateLimits,
+            None,
+            &["rateLimits"],
+            Some(org),
+            wire::endpoint_set,
+        )
+        .await
     }
 
     /// Lets the budget know which buckets there are.
@@ -310,19 +313,49 @@ impl Client {
         Ok(url)
     }
 
-    async fn list<T>(
+    /// Reads every page of a list with `read`. `about` goes into the query.
+    async fn list<T: PartialEq + Send + 'static>(
         &self,
         endpoint: Endpoint,
         org: Option<&OrgId>,
         path: &[&str],
-        read: impl Fn(&serde_json::Value) -> Option<T>,
+        about: Option<&OrgId>,
+        read: fn(Field<'_>) -> Option<T>,
     ) -> Result<Vec<T>, Error> {
-        let mut all = Vec::new();
+        let mut pagination = Pagination::new(LIST_PAGE);
+        let (mut all, mut previous) = (Vec::new(), 0);
         for page in 1..=MAX_LIST_PAGES {
-            let url = self.url(endpoint, path, Some((LIST_PAGE, page)))?;
-            let (results, more) = self.list_page(endpoint, org, &url).await?;
-            all.extend(results.iter().filter_map(&read));
-            if !more {
+            let mut url = self.url(endpoint, path, Some((LIST_PAGE, page)))?;
+            if let Some(about) = about {
+                url.query_pairs_mut().append_pair("orgId", about.as_str());
+            }
+            let answer = self.get(endpoint, org, &url).await?;
+            let found: Page<T> = answer
+                .parse(move |body| wire::list(body, LIST_PAGE as usize, read))
+                .await
+                .map_err(|problem| problem.at(endpoint))?;
+            let follows = pagination.add(PageSummary {
+                results: found.results,
+                repeated: 0,
+                next: found.next,
+                total: found.total,
+            });
+            let repeats =
+                !found.items.is_empty() && all.get(previous..) == Some(found.items.as_slice());
+            if repeats && (follows == NextPage::Linked || found.results >= LIST_PAGE as usize) {
+                return Err(
+                    Problem::Incomplete(format!("page {page} repeats the page before it"))
+                        .at(endpoint),
+                );
+            }
+            if !repeats {
+                previous = all.len();
+                all.extend(found.items);
+            }
+            if repeats || follows == NextPage::None {
+                if let Some(total) = pagination.unmet_total() {
+                    debug!(%endpoint, results = all.len(), total, "list is shorter than its totalCount");
+                }
                 return Ok(all);
             }
         }
@@ -330,22 +363,6 @@ impl Client {
             "{MAX_LIST_PAGES} pages were read and there is still a next one"
         ))
         .at(endpoint))
-    }
-
-    async fn list_page(
-        &self,
-        endpoint: Endpoint,
-        org: Option<&OrgId>,
-        url: &Url,
-    ) -> Result<(Vec<serde_json::Value>, bool), Error> {
-        let answer = self.get(endpoint, org, url).await?;
-        let page = answer
-            .json()
-            .and_then(wire::list)
-            .map_err(|problem| problem.at(endpoint))?;
-        let full = page.results.len() >= LIST_PAGE as usize;
-        let more = page.more.unwrap_or(full) && !page.results.is_empty();
-        Ok((page.results, more))
     }
 
     /// Gets `url` once the budget gives leave, whatever the answer's status; again where that can
@@ -356,10 +373,23 @@ impl Client {
         org: Option<&OrgId>,
         url: &Url,
     ) -> Result<Answer, Error> {
+        self.get_throttled(endpoint, org, url, &mut Duration::default())
+            .await
+    }
+
+    /// The same, and adds to `throttled` how long the rate limit made the request wait.
+    async fn get_throttled(
+        &self,
+        endpoint: Endpoint,
+        org: Option<&OrgId>,
+        url: &Url,
+        throttled: &mut Duration,
+    ) -> Result<Answer, Error> {
         let mut second_try = true;
         let mut waited = Duration::ZERO;
         loop {
-            let ticket = self.leave(endpoint, org).await;
+            let (ticket, wait) = self.leave(endpoint, org).await;
+            *throttled += wait;
             // the semaphore is never closed
             let slot = self.slots.acquire().await.ok();
             let answer = self.get_authorized(endpoint, url).await;
@@ -407,14 +437,14 @@ impl Client {
         }
     }
 
-    /// Waits for the budget.
-    async fn leave(&self, endpoint: Endpoint, org: Option<&OrgId>) -> Ticket {
+    /// Waits for the budget, and says how long that took.
+    async fn leave(&self, endpoint: Endpoint, org: Option<&OrgId>) -> (Ticket, Duration) {
         let (ticket, waited) = self.budgets.take(self.name(), endpoint, org).await;
         // less is what handing over the turn takes
         if waited >= Duration::from_millis(10) {
             self.observer.throttled(endpoint, org, waited);
         }
-        ticket
+        (ticket, waited)
     }
 
     async fn get_authorized(&self, endpoint: Endpoint, url: &Url) -> Result<Answer, Error> {

@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
-use reqwest::{Request, redirect};
-use zeroize::Zeroizing;
+use reqwest::header::{ACCEPT_ENCODING, CONTENT_ENCODING, HeaderMap, HeaderValue};
+use reqwest::{Method, Request, redirect};
 
+use super::body::{Body, MAX_BODY_BYTES, MAX_COMPRESSED_BYTES, MAX_SHORT_BYTES, too_large};
 use super::client::ClientConfig;
 use super::error::{Problem, via};
 use super::proxy::Proxy;
@@ -23,9 +24,6 @@ pub fn connect(config: &ClientConfig) -> Result<Arc<dyn Transport>, String> {
 const MAX_HEADERS: usize = 1000;
 /// Bytes of all headers of a response over HTTP/2; hyper's own limit is 16 KiB. Over HTTP/1 it is some 400 KiB.
 const MAX_HEADER_BYTES: u32 = 256 << 10;
-
-/// Most bytes of an answer that are taken in, unpacked. A page of 500 keys has some 300 kB.
-const MAX_BODY: usize = 64 << 20;
 
 /// Atlas over HTTPS. Connections are kept and reused between walks.
 struct Http {
@@ -49,6 +47,11 @@ impl Http {
             .referer(false)
             .http1_max_headers(MAX_HEADERS)
             .http2_max_header_list_size(MAX_HEADER_BYTES)
+            // decompressed here, in bounded memory and off the threads that serve
+            .default_headers(HeaderMap::from_iter([(
+                ACCEPT_ENCODING,
+                HeaderValue::from_static("gzip"),
+            )]))
             // The variables are read in `proxy`: reqwest ignores a value that it cannot parse.
             .no_proxy();
         if let Some(proxy) = proxy {
@@ -61,24 +64,40 @@ impl Http {
     }
 
     async fn read(&self, request: Request) -> Result<Answer, Problem> {
-        let mut response = self
-            .client
-            .execute(request)
-            .await
-            .map_err(|error| self.problem(error))?;
-        let announced = response
-            .content_length()
-            .and_then(|length| usize::try_from(length).ok());
-        let mut body = Zeroizing::new(Vec::with_capacity(announced.unwrap_or(0).min(MAX_BODY)));
-        while let Some(chunk) = response
-            .chunk()
-            .await
-            .map_err(|error| self.problem(error))?
-        {
-            if body.len() + chunk.len() > MAX_BODY {
-                return Err(Problem::Invalid("it is larger than 64 MiB".to_owned()));
+        let is_short = request.method() == Method::POST;
+        let problem = |error| self.problem(error);
+        let mut response = self.client.execute(request).await.map_err(problem)?;
+        let is_error = !response.status().is_success();
+        let max_bytes = if is_short || is_error {
+            MAX_SHORT_BYTES
+        } else {
+            MAX_BODY_BYTES
+        };
+        let is_gzip = is_gzip(response.headers())?;
+        let max_received = if is_gzip {
+            max_bytes.min(MAX_COMPRESSED_BYTES)
+        } else {
+            max_bytes
+        };
+        let mut body = Body::default();
+        while let Some(chunk) = response.chunk().await.map_err(problem)? {
+            if body.append(&chunk, max_received).await.is_err() {
+                if !is_error {
+                    return Err(too_large(max_received));
+                }
+                // what an error says stands at its beginning; the status matters more
+                let room = max_received.saturating_sub(body.len());
+                let start = chunk.get(..room).unwrap_or_default();
+                let _ = body.append(start, max_received).await;
+                break;
             }
-            body.extend_from_slice(&chunk);
+        }
+        if is_gzip {
+            body = match body.gunzip(max_bytes, is_error).await {
+                // likewise
+                Err(_) if is_error => Body::default(),
+                decompressed => decompressed?,
+            };
         }
         Ok(Answer {
             status: response.status(),
@@ -99,6 +118,31 @@ impl Http {
         } else {
             Problem::Connection(cause)
         }
+    }
+}
+
+/// Whether a body is compressed with gzip.
+///
+/// # Errors
+/// [`Problem::Invalid`] for any other encoding, which was not asked for.
+fn is_gzip(headers: &HeaderMap) -> Result<bool, Problem> {
+    let encodings = headers.get_all(CONTENT_ENCODING);
+    let names = encodings
+        .iter()
+        .flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
+    let mut names = names
+        .map(<[u8]>::trim_ascii)
+        .filter(|name| !name.is_empty() && !name.eq_ignore_ascii_case(b"identity"));
+    match (names.next(), names.next()) {
+        (None, _) => Ok(false),
+        (Some(name), None)
+            if name.eq_ignore_ascii_case(b"gzip") || name.eq_ignore_ascii_case(b"x-gzip") =>
+        {
+            Ok(true)
+        }
+        _ => Err(Problem::Invalid(
+            "unexpected Content-Encoding (expected gzip or none)".to_owned(),
+        )),
     }
 }
 

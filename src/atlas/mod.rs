@@ -6,18 +6,22 @@
 //! | `client` | one credential's requests, each tried again where that is right |
 //! | `auth` | access tokens and Digest |
 //! | `budget` | how many requests Atlas' token buckets bear, learnt as they are sent |
-//! | `transport`, `http` | how a request gets to Atlas, and the bounds on what is taken in |
+//! | `transport`, `http` | how a request gets to Atlas |
 //! | `proxy` | the HTTP proxy that environment variables name |
+//! | `body` | the bounds on what is taken in |
+//! | `pagination` | which page of a list is the last one |
 //! | `wire` | the answers as they come over the wire |
 //! | `error` | problems and the reasons they are counted under |
 //! | `observer` | what others are told of the requests |
 
 mod auth;
+mod body;
 mod budget;
 mod client;
 mod error;
 mod http;
 mod observer;
+mod pagination;
 mod proxy;
 mod transport;
 mod wire;
@@ -25,15 +29,19 @@ mod wire;
 pub use auth::{KeptToken, TokenStore};
 #[doc(hidden)]
 pub use auth::{fuzz_token_response, fuzz_www_authenticate};
+pub use body::Body;
 pub use budget::{BucketSize, Budgets, EndpointSet, LaneId, Scope};
 pub use client::{Client, ClientConfig, Context, Version};
 pub use error::{Endpoint, Error, ErrorCode, Problem, Reason};
 pub use http::connect;
 pub use observer::{Observer, Outcome, Retry, TokenOutcome};
+pub use pagination::{NextPage, PageSummary, Pagination};
 pub use proxy::{Proxy, ProxyError, Route};
 #[doc(hidden)]
 pub use transport::fuzz_rate_limited;
 pub use transport::{Answer, Connect, Transport};
+pub use wire::{
+    ApiKey, KeyPage, ListedOrg, MAX_NAME_CHARS, Malformed, Members, ModelLimit, Next, Project, When,
+};
 #[doc(hidden)]
-pub use wire::fuzz_rate_limits;
-pub use wire::{ApiKey, KeyPage, ListedOrg, Malformed, Members, ModelLimit, Next, Project, When};
+pub use wire::{fuzz_rate_limits, parse_key_page};

@@ -9,8 +9,8 @@ use reqwest::header::{CONTENT_TYPE, DATE, HeaderMap, HeaderValue, RETRY_AFTER};
 use reqwest::{Request, StatusCode};
 use serde::Deserialize;
 use tokio::time::Instant;
-use zeroize::Zeroizing;
 
+use super::body::{Body, MAX_SHORT_BYTES};
 use super::budget::{BucketSize, MAX_WAIT};
 use super::client::ClientConfig;
 use super::error::{Endpoint, Error, ErrorCode, Problem};
@@ -43,7 +43,7 @@ pub struct Answer {
     /// The headers.
     pub headers: HeaderMap,
     /// Wiped when dropped: an answer can hold a key's full secret, or an access token.
-    pub body: Zeroizing<Vec<u8>>,
+    pub body: Body,
 }
 
 /// A transport with a limit of time, whose requests are counted and measured. One for a
@@ -86,6 +86,10 @@ impl Line {
             });
         if let Ok(answer) = &mut answer {
             normalize_retry_after(&mut answer.headers, self.clock.now());
+            // larger ones are repaired off this thread, before they are parsed
+            if answer.body.len() <= MAX_SHORT_BYTES {
+                let _ = answer.body.text();
+            }
         }
         let outcome = match &answer {
             Ok(answer) => Outcome::Status(answer.status.as_u16()),
@@ -191,6 +195,27 @@ impl Answer {
         )))
     }
 
+    /// What `read` makes of the body, if the status is good and the type is JSON. No thread that serves is kept busy
+    /// by a large body.
+    ///
+    /// # Errors
+    /// The [`Problem`] that any other answer means, or what `read` says.
+    pub(super) async fn parse<T: Send + 'static>(
+        mut self,
+        read: impl FnOnce(&str) -> Result<T, Problem> + Send + 'static,
+    ) -> Result<T, Problem> {
+        self.json()?;
+        if self.body.len() <= MAX_SHORT_BYTES {
+            return read(self.body.text()?);
+        }
+        tokio::task::spawn_blocking(move || read(self.body.text()?))
+            .await
+            .unwrap_or_else(|_| {
+                let why = "reading it panicked, which is a bug in this exporter; please report it";
+                Err(Problem::Invalid(why.to_owned()))
+            })
+    }
+
     /// What a status other than 2xx means.
     fn problem(&self) -> Problem {
         let code = ErrorCode::new(
@@ -278,7 +303,7 @@ pub fn fuzz_rate_limited(body: &[u8]) -> (Option<Duration>, Option<BucketSize>) 
     let answer = Answer {
         status: StatusCode::TOO_MANY_REQUESTS,
         headers: HeaderMap::new(),
-        body: Zeroizing::new(body.to_vec()),
+        body: body.to_vec().into(),
     };
     (answer.retry_after(), answer.bucket_size())
 }
@@ -331,7 +356,7 @@ mod tests {
             let answer = Answer {
                 status: StatusCode::SERVICE_UNAVAILABLE,
                 headers,
-                body: Zeroizing::default(),
+                body: Body::default(),
             };
             let expected = expected.map(Duration::from_secs);
             assert_eq!(answer.retry_after(), expected, "{value:?} {date:?}");
@@ -362,7 +387,7 @@ mod tests {
             let answer = Answer {
                 status: StatusCode::TOO_MANY_REQUESTS,
                 headers: HeaderMap::new(),
-                body: Zeroizing::new(body.to_string().into_bytes()),
+                body: body.to_string().into_bytes().into(),
             };
             proptest::prop_assert!(answer.retry_after().is_none_or(|wait| wait <= MAX_WAIT));
             proptest::prop_assert!(answer.bucket_size().is_none_or(|size| size.every <= MAX_WAIT));

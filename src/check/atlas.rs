@@ -160,13 +160,20 @@ impl Asking<'_> {
         let subject = format!("all of credential {}", account.name);
         match client.orgs().await {
             Ok(orgs) => {
-                let orgs: Vec<OrgId> = orgs
+                let mut orgs: Vec<OrgId> = orgs
                     .into_iter()
                     .filter(|org| !org.deleted && self.config.shard.contains(&org.id))
                     .map(|org| org.id)
                     .collect();
                 let what = format!("organizations that it can see: {}", orgs.len());
-                let finding = if orgs.is_empty() && account.orgs.is_empty() {
+                let finding = if orgs.len() > self.config.max_orgs {
+                    orgs.sort();
+                    orgs.truncate(self.config.max_orgs);
+                    let what = format!("{what}, above the limit of {}", orgs.len());
+                    let action =
+                        "raise --atlas.max-orgs, or split the organizations with --atlas.shard";
+                    Finding::warning(Area::Organization, subject, what, action)
+                } else if orgs.is_empty() && account.orgs.is_empty() {
                     let action = "invite the credential into an organization, or name one with --atlas.org-id";
                     Finding::warning(Area::Organization, subject, what, action)
                 } else {

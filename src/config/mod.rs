@@ -56,6 +56,8 @@ pub struct Config {
     pub page_size: u32,
     /// Past which age an inventory is no longer shown; zero for never.
     pub max_staleness: Duration,
+    /// Discovered organizations past this number are not watched.
+    pub max_orgs: usize,
     /// This instance's share of the organizations.
     pub shard: Shard,
     /// Where state is kept over a restart, if anywhere.
@@ -127,6 +129,9 @@ impl Config {
         let max_staleness = checker.one("atlas.max-staleness", |text| {
             duration(text, Duration::ZERO, CENTURY)
         });
+        let max_orgs = checker.one("atlas.max-orgs", |text| {
+            whole(text, 1, 1_000_000).ok_or("a whole number from 1 to 1000000")
+        });
         let host = host_name(checker.environment);
         let shard = checker.one("atlas.shard", |text| shard(text, &host));
         let storage = checker.storage();
@@ -161,6 +166,7 @@ impl Config {
             timeout: timeout?,
             page_size: page_size?,
             max_staleness: max_staleness?,
+            max_orgs: max_orgs?,
             shard: shard?,
             storage,
             selection: selection?,

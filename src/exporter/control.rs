@@ -20,7 +20,7 @@ use crate::bounded_file::off_thread;
 use crate::config::{Account, Config};
 use crate::logging;
 use crate::metrics::{self, KeyLabel};
-use crate::poll::{Command, Manner, Member, Plan, Prepare, Storage};
+use crate::poll::{Command, Manner, Member, Plan, Prepare, Storage, walk_timeout};
 use crate::web::{Access, ContentDigest, Loaded, Reload, Settings, SharedAccess, SharedSettings};
 
 /// Time between the starts of two reloads. Whoever asks for one in between shares the next with everybody else who does.
@@ -477,6 +477,7 @@ impl Maker {
         let plan = Plan {
             members,
             shard: config.shard,
+            max_orgs: config.max_orgs,
             interval: config.poll_interval,
             manner: Manner {
                 page_size: config.page_size,
@@ -492,6 +493,7 @@ impl Maker {
                 },
                 clock: self.surroundings.clock.clone(),
                 prepare: self.prepare(),
+                walk_timeout: walk_timeout(config.poll_interval),
             },
             storage,
         };

@@ -26,26 +26,38 @@ pub struct Draft {
 #[derive(Debug)]
 pub(super) struct Interned<T> {
     pub(super) values: Vec<T>,
-    places: std::collections::HashMap<T, u32>,
+    places: HashTable<u32>,
+    hasher: RandomState,
 }
 
 impl<T> Default for Interned<T> {
     fn default() -> Self {
         Self {
             values: Vec::new(),
-            places: std::collections::HashMap::new(),
+            places: HashTable::new(),
+            hasher: RandomState::new(),
         }
     }
 }
 
 impl<T: Clone + Eq + std::hash::Hash> Interned<T> {
     fn place(&mut self, value: &T) -> Option<u32> {
-        if let Some(place) = self.places.get(value) {
+        let Self {
+            values,
+            places,
+            hasher,
+        } = self;
+        let hash = hasher.hash_one(value);
+        let known = places.find(hash, |place| values.get(*place as usize) == Some(value));
+        if let Some(place) = known {
             return Some(*place);
         }
-        let place = u32::try_from(self.values.len()).ok()?;
-        self.values.push(value.clone());
-        self.places.insert(value.clone(), place);
+        let place = u32::try_from(values.len()).ok()?;
+        values.push(value.clone());
+        places.insert_unique(hash, place, |place| {
+            let value = values.get(*place as usize);
+            value.map_or(0, |value| hasher.hash_one(value))
+        });
         Some(place)
     }
 }
@@ -175,6 +187,7 @@ impl Draft {
             id: id?,
             name: name?,
             masked_secret: masked_secret?,
+            name_truncated: record.name_truncated,
             kind: self.kinds.place(&record.kind)?,
             created: Packed::new(record.created),
             last_used: Packed::new(record.last_used),

@@ -29,6 +29,8 @@ pub struct KeyRecord {
     pub project: ProjectId,
     /// `name`.
     pub name: String,
+    /// Whether the name was longer, and cut off.
+    pub name_truncated: bool,
     /// `maskedSecret`; empty unless it is exported.
     pub masked_secret: String,
     /// What many keys have in common.
@@ -92,6 +94,7 @@ pub(super) struct Key {
     pub(super) id: u16,
     pub(super) name: u16,
     pub(super) masked_secret: u16,
+    pub(super) name_truncated: bool,
     pub(super) kind: u32,
     pub(super) created: Packed,
     pub(super) last_used: Packed,
@@ -190,6 +193,7 @@ impl<'a> KeyView<'a> {
             id: KeyId::new(Cow::into_owned(id)),
             project: self.project.clone(),
             name: name.into_owned(),
+            name_truncated: self.key.name_truncated,
             masked_secret: masked_secret.into_owned(),
             kind: self.kind.clone(),
             created: self.key.created.moment(),

@@ -98,6 +98,7 @@ pub struct Inventory {
     counts: Box<[StatusCount]>,
     idle: Box<[ProjectIdle]>,
     dropped: u64,
+    names_truncated: u64,
     finished: Mutex<HashMap<u64, Arc<Mutex<Option<Finished>>>>>,
 }
 
@@ -164,6 +165,7 @@ impl Inventory {
         }
         let counts = count(&projects, &keys, &draft.kinds.values, known);
         let idle = idle_times(&projects, &keys, &counts);
+        let names_truncated = keys.iter().filter(|key| key.name_truncated).count() as u64;
         Self {
             org,
             begun_at,
@@ -175,6 +177,7 @@ impl Inventory {
             counts: counts.into(),
             idle: idle.into(),
             dropped,
+            names_truncated,
             finished: Mutex::default(),
         }
     }
@@ -208,6 +211,11 @@ impl Inventory {
     /// had no id or no readable date for them.
     pub fn dropped(&self) -> u64 {
         self.dropped
+    }
+
+    /// Keys whose names were longer than Atlas allows, and cut off.
+    pub fn names_truncated(&self) -> u64 {
+        self.names_truncated
     }
 
     /// The projects that have keys, in order.

@@ -206,6 +206,10 @@ families! {
         "Keys left out of the per-key series, wholly or in part: those without an id, with a date that cannot be read, or past the number that may have series."
         from "keys without a usable `apiKeyId` or date, and those past `--metrics.max-keys`" absent "before the first complete walk"
         series "1 an organization" query "atlas_ai_keys_exporter_keys_dropped > 0";
+    NAMES_TRUNCATED = Gauge "atlas_ai_keys_exporter_names_truncated" ["org_id"]
+        "Number of keys whose names exceed 250 characters and were truncated."
+        from "`name`" absent "before the first complete walk"
+        series "1 an organization" query "atlas_ai_keys_exporter_names_truncated > 0";
 }
 
 #[cfg(test)]

@@ -194,6 +194,7 @@ mod tests {
             } else {
                 Moment::Missing
             },
+            ..KeyRecord::default()
         });
         let org = OrgId::parse(&format!("{org:024x}")).expect("an id");
         Arc::new(Inventory::new(org, (at(150), at(150)), records, 0, &[]))

@@ -1,6 +1,7 @@
 //! The exporter's metrics about itself. Others tell it what happened, in verbs; what that does to
 //! which counter is decided here alone.
 
+use std::sync::{PoisonError, RwLock};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -56,6 +57,9 @@ impl Gathered {
 /// The exporter's own metrics. One for the process, shared by everyone who has something to tell.
 pub struct Own {
     registry: Registry,
+    /// Held shared while an event changes several series, and exclusively while they are gathered: no scrape sees half
+    /// of an event.
+    events: RwLock<()>,
     org_up: IntGaugeVec,
     org_last_poll_failed: IntGaugeVec,
     org_last_success: GaugeVec,
@@ -141,6 +145,7 @@ impl Own {
                 IntCounter::with_opts(opts)
             })?,
             registry: r.clone(),
+            events: RwLock::new(()),
         })
     }
 
@@ -153,6 +158,7 @@ impl Own {
         reasons: impl IntoIterator<Item = &'a str>,
         changes: impl IntoIterator<Item = &'a str>,
     ) {
+        let _event = self.events.read().unwrap_or_else(PoisonError::into_inner);
         self.org_up.with_label_values(&[org]).set(0);
         self.org_inventory_restored.with_label_values(&[org]).set(0);
         self.api_throttled.with_label_values(&[endpoint, org]);
@@ -167,6 +173,7 @@ impl Own {
 
     /// An organization is watched no more: none of its series is left.
     pub fn forget_org(&self, org: &str, endpoints: &[&str], reasons: &[&str], changes: &[&str]) {
+        let _event = self.events.read().unwrap_or_else(PoisonError::into_inner);
         // a series that never was is no error worth telling
         for gauge in [
             &self.org_last_success,
@@ -209,6 +216,7 @@ impl Own {
 
     /// What an earlier process has left is shown, from a walk that began and ended at these times.
     pub fn restored(&self, org: &str, begun: Timestamp, ended: Timestamp, up: bool) {
+        let _event = self.events.read().unwrap_or_else(PoisonError::into_inner);
         self.org_inventory_restored.with_label_values(&[org]).set(1);
         self.org_up.with_label_values(&[org]).set(i64::from(up));
         self.org_last_attempt
@@ -282,6 +290,7 @@ impl Own {
 
     /// A walk was complete.
     pub fn walk_succeeded(&self, org: &str, at: Timestamp, pages: u32, took: Duration) {
+        let _event = self.events.read().unwrap_or_else(PoisonError::into_inner);
         self.org_up.with_label_values(&[org]).set(1);
         self.org_last_success
             .with_label_values(&[org])
@@ -297,6 +306,7 @@ impl Own {
 
     /// A walk failed. The time of the last success does not move.
     pub fn walk_failed(&self, org: &str, reason: &str, took: Duration) {
+        let _event = self.events.read().unwrap_or_else(PoisonError::into_inner);
         self.org_up.with_label_values(&[org]).set(0);
         self.org_poll_duration
             .with_label_values(&[org])
@@ -394,6 +404,7 @@ impl Own {
     /// What stands now. Taken before the inventories of a scrape, so that no scrape says of an
     /// organization that all is well and shows keys from before it was.
     pub fn gather(&self) -> Gathered {
+        let _events = self.events.write().unwrap_or_else(PoisonError::into_inner);
         Gathered(self.registry.gather())
     }
 }

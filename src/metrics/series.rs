@@ -64,6 +64,7 @@ pub(super) static MOVING: &[Spec] = &[
     spec(&c::KEYS, Source::Inventory(counts)),
     spec(&c::KEYS_IDLE, Source::Inventory(idle_counts)),
     spec(&c::KEYS_DROPPED, Source::Inventory(dropped)),
+    spec(&c::NAMES_TRUNCATED, Source::Inventory(names_truncated)),
     spec(&c::LIMIT_REQUESTS, Source::Details(request_limits)),
     spec(&c::LIMIT_TOKENS, Source::Details(token_limits)),
     spec(&c::ORG_INFO, Source::Details(org_info)),
@@ -253,6 +254,11 @@ fn idle_counts(inventory: &Inventory, scene: &Scene, emit: Emit<'_>) {
 
 fn dropped(inventory: &Inventory, scene: &Scene, emit: Emit<'_>) {
     let keys = inventory.dropped() + scene.cut_of(inventory);
+    emit(&[("org_id", inventory.org().as_str())], Value::Whole(keys));
+}
+
+fn names_truncated(inventory: &Inventory, _: &Scene, emit: Emit<'_>) {
+    let keys = inventory.names_truncated();
     emit(&[("org_id", inventory.org().as_str())], Value::Whole(keys));
 }
 

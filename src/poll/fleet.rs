@@ -1,7 +1,7 @@
 //! Which organizations are watched, and with which credential: those that the configuration names,
 //! and those that a credential can see.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,6 +21,8 @@ pub struct Plan {
     pub members: Vec<Member>,
     /// This instance's share of the organizations.
     pub shard: Shard,
+    /// Discovered organizations past this number are not watched.
+    pub max_orgs: usize,
     /// How often each organization is walked, as long as the request budget allows.
     pub interval: Duration,
     /// How a walk is done.
@@ -46,7 +48,16 @@ const LIMITS_EVERY: Duration = Duration::from_hours(1);
 pub(super) struct Fleet {
     pub(super) members: Vec<Scout>,
     shard: Shard,
+    max_orgs: usize,
     interval: Duration,
+}
+
+/// The organizations to watch.
+pub(super) struct Watched {
+    /// Each with the client that asks about it.
+    pub(super) clients: BTreeMap<OrgId, Arc<Client>>,
+    /// Number of discovered organizations past `--atlas.max-orgs`.
+    pub(super) left_out: usize,
 }
 
 /// A credential, what it has found, and when it looks again.
@@ -77,11 +88,20 @@ struct Seen {
     last: Instant,
 }
 
+/// What a plan says of all credentials together.
+#[derive(Clone, Copy)]
+pub(super) struct FleetLimits {
+    pub(super) shard: Shard,
+    pub(super) max_orgs: usize,
+    pub(super) interval: Duration,
+}
+
 impl Fleet {
     pub(super) fn new() -> Self {
         Self {
             members: Vec::new(),
             shard: Shard::WHOLE,
+            max_orgs: 0,
             interval: Duration::ZERO,
         }
     }
@@ -91,7 +111,7 @@ impl Fleet {
     pub(super) fn apply(
         &mut self,
         members: Vec<Member>,
-        (shard, interval): (Shard, Duration),
+        limits: FleetLimits,
         kept: &mut BTreeMap<Arc<str>, Account>,
         now: Timestamp,
     ) -> Vec<Arc<Client>> {
@@ -100,7 +120,12 @@ impl Fleet {
             .map(|scout| (Arc::clone(scout.member.client.name()), scout))
             .collect();
         let mut retired = Vec::new();
-        (self.shard, self.interval) = (shard, interval);
+        let FleetLimits {
+            shard,
+            max_orgs,
+            interval,
+        } = limits;
+        (self.shard, self.max_orgs, self.interval) = (shard, max_orgs, interval);
         for member in members {
             let name = Arc::clone(member.client.name());
             let scout = match before.remove(&name) {
@@ -123,27 +148,45 @@ impl Fleet {
         retired
     }
 
-    /// Every organization that is watched, with the client that asks about it. One that several
-    /// credentials can see belongs to the one that names it, else to the first.
-    pub(super) fn watched(&self) -> BTreeMap<OrgId, Arc<Client>> {
+    /// The organizations to watch. One that several credentials can see belongs to the one that names it, else to the
+    /// first. Where there are more discovered ones than allowed, those that are watched already stay, so that a new one
+    /// takes nobody's place.
+    pub(super) fn watched(&self, is_watched: impl Fn(&OrgId) -> bool) -> Watched {
+        let mut clients = BTreeMap::new();
         let named = self
             .members
             .iter()
             .flat_map(|scout| scout.member.orgs.iter().map(move |org| (org, scout)));
-        let found = self
-            .members
-            .iter()
-            .filter(|scout| scout.member.discover)
-            .flat_map(|scout| scout.seen.keys().map(move |org| (org, scout)));
-        let mut watched = BTreeMap::new();
-        for (org, scout) in named.chain(found) {
-            if self.shard.contains(org) {
-                watched
-                    .entry(org.clone())
-                    .or_insert_with(|| Arc::clone(&scout.member.client));
+        for (org, scout) in named.filter(|(org, _)| self.shard.contains(org)) {
+            clients
+                .entry(org.clone())
+                .or_insert_with(|| Arc::clone(&scout.member.client));
+        }
+        let most = clients.len().saturating_add(self.max_orgs);
+        let found = || {
+            self.members
+                .iter()
+                .filter(|scout| scout.member.discover)
+                .flat_map(|scout| scout.seen.keys().map(move |org| (org, scout)))
+                .filter(|(org, _)| self.shard.contains(org))
+        };
+        let known = found().filter(|(org, _)| is_watched(org));
+        let new = found().filter(|(org, _)| !is_watched(org));
+        let mut left_out = BTreeSet::new();
+        for (org, scout) in known.chain(new) {
+            if clients.contains_key(org) {
+                continue;
+            }
+            if clients.len() < most {
+                clients.insert(org.clone(), Arc::clone(&scout.member.client));
+            } else {
+                left_out.insert(org);
             }
         }
-        watched
+        Watched {
+            left_out: left_out.len(),
+            clients,
+        }
     }
 
     /// The credentials that have not yet found out which organizations they can see.

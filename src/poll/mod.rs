@@ -23,8 +23,8 @@ mod watch;
 
 pub use changes::{Change, Counts, KeyChange, between};
 pub use fleet::{Member, Plan};
-pub use round::{Manner, Prepare, Report, read};
+pub use round::{Manner, Prepare, Report, read, walk_timeout};
 pub use schedule::{Backoff, Schedule};
 pub use scheduler::{Command, Scheduler, Watcher};
 pub use storage::{Account, Deferred, Saved, Storage, StorageError, Stored};
-pub use walk::{Place, Walk, WalkError, walk};
+pub use walk::{Place, Shortfall, Walk, WalkError, walk};

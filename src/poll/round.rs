@@ -1,7 +1,6 @@
 //! A walk, once more if the keys do not add up, a second look at keys that are missing, and an
 //! inventory made of it.
 
-use std::collections::HashSet;
 use std::fmt;
 use std::mem::take;
 use std::sync::Arc;
@@ -12,7 +11,7 @@ use tokio::time::Instant;
 use tracing::{debug, warn};
 
 use super::changes::{self, KeyChange};
-use super::walk::{Place, Walk, WalkError, record, walk};
+use super::walk::{Place, Shortfall, Walk, WalkError, record, walk};
 use crate::atlas::{ApiKey, Client, Endpoint, Members, Problem};
 use crate::clock::Clock;
 use crate::ids::{KeyId, OrgId};
@@ -22,8 +21,17 @@ use crate::inventory::{Draft, Inventory, unescape};
 const PAGES_AT_ONCE: usize = 4;
 /// Missing keys that are asked for one by one; for more, another walk is cheaper.
 const FEW: usize = 16;
-/// Malformed keys that are logged one by one; the rest are a number.
-const MALFORMED_LOGGED: usize = 5;
+/// A walk is given up after so many intervals, or after [`MIN_WALK_TIMEOUT`] where that is longer.
+const WALK_TIMEOUT_INTERVALS: u32 = 10;
+/// See [`WALK_TIMEOUT_INTERVALS`].
+const MIN_WALK_TIMEOUT: Duration = Duration::from_mins(10);
+
+/// How long a walk may take where `interval` is in force: Atlas could answer slowly for days, page after page.
+pub fn walk_timeout(interval: Duration) -> Duration {
+    interval
+        .saturating_mul(WALK_TIMEOUT_INTERVALS)
+        .max(MIN_WALK_TIMEOUT)
+}
 
 /// How a round is done.
 #[derive(Debug, Clone)]
@@ -34,6 +42,8 @@ pub struct Manner {
     pub revived_after: Duration,
     /// Members that are read only for who exports them.
     pub members: Members,
+    /// How long one walk may take; see [`walk_timeout`].
+    pub walk_timeout: Duration,
     /// The time of day.
     pub clock: Clock,
     /// Makes of an inventory, before it is shown, what scrapes will need of it.
@@ -72,6 +82,8 @@ pub struct Report {
     pub requests: u32,
     /// From the first request to the last answer.
     pub took: Duration,
+    /// Keys that `totalCount` promised and that did not come.
+    pub shortfall: Option<Shortfall>,
 }
 
 /// Reads every key of `org`. `previous` is the inventory that the new one replaces: a key of it
@@ -91,6 +103,7 @@ pub async fn read(
         org,
         size: manner.page_size,
         members: manner.members,
+        walk_timeout: manner.walk_timeout,
         pages: 0,
         requests: 0,
         seen_before: Draft::default(),
@@ -102,13 +115,13 @@ pub async fn read(
     let (pages, requests) = (round.pages, round.requests);
     log_malformed(org, &found);
     let times = (begun_at, manner.clock.now());
+    let shortfall = found.shortfall;
     let (owner, manner) = (org.clone(), manner.clone());
     let (inventory, changes) = elsewhere(move || {
-        let dropped = dropped(&found.malformed);
         let known = previous
             .as_ref()
             .map_or(&[][..], |previous| previous.counts());
-        let inventory = Arc::new(found.keys.finish(owner, times, dropped, known));
+        let inventory = Arc::new(found.keys.finish(owner, times, found.dropped, known));
         (manner.prepare.0)(&inventory);
         let changes = previous.map_or_else(Vec::new, |previous| {
             changes::between(&previous, &inventory, manner.revived_after)
@@ -122,6 +135,7 @@ pub async fn read(
         pages,
         requests,
         took: begun.elapsed(),
+        shortfall,
     })
 }
 
@@ -149,6 +163,7 @@ struct Round<'a> {
     org: &'a OrgId,
     size: u32,
     members: Members,
+    walk_timeout: Duration,
     pages: u32,
     requests: u32,
     /// What a walk before the last one has seen.
@@ -161,6 +176,7 @@ impl Round<'_> {
             |page| self.client.keys(self.org, page, self.size, self.members),
             self.size,
             PAGES_AT_ONCE,
+            self.walk_timeout,
         )
         .await?;
         self.pages += found.pages;
@@ -250,24 +266,11 @@ fn missing(found: &Walk, previous: &Inventory, seen_before: &Draft) -> Vec<KeyId
 }
 
 fn log_malformed(org: &OrgId, found: &Walk) {
-    for Place { page, malformed } in found.malformed.iter().take(MALFORMED_LOGGED) {
+    for Place { page, malformed } in &found.malformed {
         warn!(%org, page, index = malformed.index, what = malformed.what, "a key cannot be read wholly");
     }
-    if let Some(more) = found
-        .malformed
-        .len()
-        .checked_sub(MALFORMED_LOGGED)
-        .filter(|more| *more > 0)
-    {
+    let more = found.malformed_count - found.malformed.len() as u64;
+    if more > 0 {
         warn!(%org, more, "more keys cannot be read wholly");
     }
-}
-
-/// Places, not complaints: a key with two members that make no sense is one key.
-fn dropped(malformed: &[Place]) -> u64 {
-    let places: HashSet<_> = malformed
-        .iter()
-        .map(|place| (place.page, place.malformed.index))
-        .collect();
-    places.len() as u64
 }

@@ -9,6 +9,7 @@ use tokio::time::Instant;
 use super::changes::{Change, Counts};
 use super::schedule::{Backoff, Schedule};
 use super::storage::Deferred;
+use super::walk::Shortfall;
 use crate::atlas::{Client, LaneId, Reason};
 use crate::ids::OrgId;
 
@@ -40,6 +41,8 @@ pub(super) struct Watch {
     pub(super) busy: bool,
     /// Names and limits are being asked for.
     pub(super) asking: bool,
+    /// Keys that the last complete poll missed.
+    pub(super) shortfall: Option<Shortfall>,
     /// A walk has begun since the start.
     tried: bool,
     /// Outcome of the last poll since the start.
@@ -66,6 +69,7 @@ impl Watch {
                 .into(),
             busy: false,
             asking: false,
+            shortfall: None,
             tried: false,
             last_poll_succeeded: None,
         }

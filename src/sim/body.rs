@@ -13,7 +13,7 @@ use futures_util::stream;
 use super::answer::Answer;
 use super::faults::Effect;
 
-/// What a gzip bomb unpacks to: more than the exporter's bound of 64 MiB.
+/// What a gzip bomb unpacks to: more than the exporter's bound of 32 MiB.
 const BOMB_BYTES: usize = 96 << 20;
 
 /// Puts `answer` into bytes the way the effects ask.
@@ -23,9 +23,14 @@ pub(crate) fn deliver(mut answer: Answer, effects: &[Effect]) -> Response<Body> 
             answer.set(header::CONTENT_TYPE, value);
         }
     }
-    let bytes = answer.bytes();
+    let mut bytes = answer.bytes();
     for effect in effects {
         match effect {
+            Effect::Replace { old, new } => {
+                let text = String::from_utf8_lossy(&bytes);
+                bytes = text.replace(old.as_str(), new).into_bytes();
+            }
+            Effect::Body { text } => bytes = text.clone().into_bytes(),
             Effect::InvalidJson => {
                 return answer.into_response(Body::from("{\"results\": [{\"apiKeyId\": "));
             }

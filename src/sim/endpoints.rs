@@ -129,6 +129,7 @@ fn failure(status: u16, form: BodyForm, retry_after: Option<u32>) -> Response<Bo
     }
     match form {
         BodyForm::Json => body::deliver(answer, &[]),
+        BodyForm::Endless => body::deliver(answer, &[Effect::EndlessBody]),
         BodyForm::Cut => {
             let bytes = answer.bytes();
             body::cut(answer, &bytes)
@@ -206,7 +207,7 @@ fn good_answer(
     let body = if call.endpoint == SimEndpoint::AiModelApiKeys {
         keys_endpoint::list(state, call, effects, version)?
     } else {
-        other_body(state, call, version)?
+        other_body(state, call, effects, version)?
     };
     let mut answer = Answer::new(StatusCode::OK, &version.media_type(), body);
     answer.set_rate_limit(taken.size.capacity, remaining);
@@ -268,7 +269,12 @@ fn authorize(state: &mut State, call: &Call, now: Timestamp) -> Result<(), Answe
     Err(Answer::unauthorized(&state.nonces.challenge(stale, now)))
 }
 
-fn other_body(state: &State, call: &Call, version: Version) -> Result<Value, Answer> {
+fn other_body(
+    state: &State,
+    call: &Call,
+    effects: &[Effect],
+    version: Version,
+) -> Result<Value, Answer> {
     let world = &state.world;
     let path = call.parts.uri.path();
     let org_json = |org: &super::world::SimOrg| json!({"id": org.id, "name": org.name, "isDeleted": org.deleted, "links": []});
@@ -322,20 +328,17 @@ fn other_body(state: &State, call: &Call, version: Version) -> Result<Value, Ans
         }
     };
     let total = results.len();
-    let (page, size) = call.query.page()?;
+    let (page, size) = keys_endpoint::capped(call.query.page()?, effects);
     let first = (page as usize - 1).saturating_mul(size as usize);
     let cut: Vec<Value> = results
         .into_iter()
         .skip(first)
         .take(size as usize)
         .collect();
-    Ok(page_object(
-        call,
-        (page, size),
-        first + cut.len() < total,
-        total,
-        cut,
-    ))
+    let more = first + cut.len() < total && !effects.contains(&Effect::NoNextLink);
+    let mut object = page_object(call, (page, size), more, total, cut);
+    keys_endpoint::spoil_page(&mut object, effects);
+    Ok(object)
 }
 
 fn model_limits() -> Vec<Value> {

@@ -43,6 +43,8 @@ pub enum BodyForm {
     Empty,
     /// Half of what its length announces.
     Cut,
+    /// One that never ends.
+    Endless,
 }
 
 /// What goes wrong.
@@ -98,6 +100,25 @@ pub enum Effect {
     SkipKeys,
     /// No `links` member.
     NoLinks,
+    /// Links, but none to the next page.
+    NoNextLink,
+    /// At most so many results a page, however many were asked for.
+    PageCap {
+        /// The most.
+        size: u32,
+    },
+    /// The good answer with each `old` in its text replaced by `new`, which can be what no serializer writes.
+    Replace {
+        /// What is replaced.
+        old: String,
+        /// What it is replaced by.
+        new: String,
+    },
+    /// This text under the good status and headers.
+    Body {
+        /// The text.
+        text: String,
+    },
     /// No `totalCount` member.
     NoTotalCount,
     /// No `RateLimit-*` headers.

@@ -44,7 +44,7 @@ pub(crate) fn list(
     effects: &[Effect],
     version: Version,
 ) -> Result<Value, Answer> {
-    let (page, size) = call.query.page()?;
+    let (page, size) = capped(call.query.page()?, effects);
     state.before_page(page);
     let org = call.org.as_deref().and_then(|id| state.world.org(id));
     let org = org.ok_or_else(|| Answer::not_found(call.parts.uri.path()))?;
@@ -67,23 +67,38 @@ pub(crate) fn list(
     let mut object = page_object(
         call,
         (page, size),
-        end < org.keys.len(),
+        end < org.keys.len() && !effects.contains(&Effect::NoNextLink),
         org.keys.len(),
         results,
     );
-    if let Some(members) = object.as_object_mut() {
-        for effect in effects {
-            match effect {
-                Effect::NoLinks => drop(members.remove("links")),
-                Effect::NoTotalCount => drop(members.remove("totalCount")),
-                Effect::TotalCount { value } => {
-                    drop(members.insert("totalCount".to_owned(), json!(value)));
-                }
-                _ => {}
+    spoil_page(&mut object, effects);
+    Ok(object)
+}
+
+/// Page and size as the server takes them.
+pub(crate) fn capped((page, size): (u32, u32), effects: &[Effect]) -> (u32, u32) {
+    let caps = effects.iter().filter_map(|effect| match effect {
+        Effect::PageCap { size } => Some(*size),
+        _ => None,
+    });
+    (page, caps.fold(size, u32::min).max(1))
+}
+
+/// Takes fields away from the object that a list comes in, or changes them, as the effects ask.
+pub(crate) fn spoil_page(object: &mut Value, effects: &[Effect]) {
+    let Some(members) = object.as_object_mut() else {
+        return;
+    };
+    for effect in effects {
+        match effect {
+            Effect::NoLinks => drop(members.remove("links")),
+            Effect::NoTotalCount => drop(members.remove("totalCount")),
+            Effect::TotalCount { value } => {
+                drop(members.insert("totalCount".to_owned(), json!(value)));
             }
+            _ => {}
         }
     }
-    Ok(object)
 }
 
 fn spoil(result: &mut Value, index: usize, effects: &[Effect]) {

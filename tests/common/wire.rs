@@ -6,7 +6,6 @@ use atlas_ai_keys_exporter::atlas::{Answer, Problem, Transport};
 use atlas_ai_keys_exporter::sim::SimHandle;
 use axum::body::Body;
 use futures_util::future::BoxFuture;
-use zeroize::Zeroizing;
 
 /// Brings requests to a simulated Atlas in this process.
 pub struct Wire(pub Arc<SimHandle>);
@@ -36,7 +35,7 @@ impl Wire {
         Ok(Answer {
             status: parts.status,
             headers: parts.headers,
-            body: Zeroizing::new(bytes.to_vec()),
+            body: bytes.to_vec().into(),
         })
     }
 }

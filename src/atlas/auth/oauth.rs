@@ -22,6 +22,7 @@ use super::sensitive;
 use crate::atlas::error::{Endpoint, Error, Problem};
 use crate::atlas::observer::{Observer, TokenOutcome};
 use crate::atlas::transport::{Answer, Line};
+use crate::atlas::wire::LenientNumber;
 use crate::bounded_file;
 use crate::clock::Clock;
 use crate::credentials::{ReadError, Source};
@@ -105,7 +106,8 @@ pub(in crate::atlas) struct ServiceAccount {
 struct TokenBody {
     access_token: SecretString,
     token_type: Option<String>,
-    expires_in: Option<u64>,
+    #[serde(default)]
+    expires_in: LenientNumber,
 }
 
 impl ServiceAccount {
@@ -308,7 +310,7 @@ impl ServiceAccount {
         }
         let body: TokenBody = parse(&answer).map_err(problem)?;
         let life =
-            Duration::from_secs(body.expires_in.unwrap_or(USUAL_LIFE).max(1)).min(LONGEST_LIFE);
+            Duration::from_secs(body.expires_in.0.unwrap_or(USUAL_LIFE).max(1)).min(LONGEST_LIFE);
         Ok((body.access_token, life))
     }
 

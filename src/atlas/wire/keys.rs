@@ -1,16 +1,22 @@
-//! Keys as they come over the wire, one or a page of them. Tolerant member by member: whatever is missing,
-//! null or of the wrong kind costs that member, not the page. A member that is not named here,
+//! Keys as they come over the wire, one or a page of them. Tolerant field by field: whatever is missing,
+//! null or of the wrong type costs that field, not the page. A field that is not named here,
 //! `secret` above all, is skipped by the parser and becomes no value at all.
 
-use std::fmt;
+use std::time::Duration;
 
 use jiff::Timestamp;
-use serde::Deserialize;
-use serde::de::{Deserializer, MapAccess, SeqAccess, Visitor};
 
+use super::super::body::Body;
 use super::super::error::Problem;
-use super::lenient::{Count, Links, Text, any_value, skip_seq};
-use super::parse;
+use super::lenient::{Field, Next, Text, read_page};
+use super::value;
+
+/// Longest name of a key, in characters: Atlas accepts no longer one. The rest is cut off.
+pub const MAX_NAME_CHARS: usize = 250;
+/// Longest of the other free texts that is kept.
+const MAX_TEXT_CHARS: usize = 250;
+/// Longest id that is accepted. Those of Atlas have 24 characters.
+const MAX_ID_CHARS: usize = 100;
 
 /// A time that may be missing or unreadable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -31,8 +37,10 @@ pub struct ApiKey {
     pub id: String,
     /// `groupId`.
     pub project: Option<String>,
-    /// `name`.
+    /// `name`, at most [`MAX_NAME_CHARS`] characters of it.
     pub name: Option<String>,
+    /// Whether the name is longer.
+    pub name_truncated: bool,
     /// `status`.
     pub status: Option<String>,
     /// `cloud`.
@@ -69,17 +77,6 @@ pub struct Malformed {
     pub what: &'static str,
 }
 
-/// Whether the page's links name a next one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Next {
-    /// There is a `next` link.
-    Linked,
-    /// There are links, but no `next`.
-    NotLinked,
-    /// There are no links.
-    Unknown,
-}
-
 /// One page.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KeyPage {
@@ -93,151 +90,152 @@ pub struct KeyPage {
     pub next: Next,
     /// `totalCount`, an estimate.
     pub total: Option<u64>,
+    /// Size of the body.
+    pub bytes: usize,
+    /// How long the request had to wait for its rate limit.
+    pub throttled: Duration,
 }
 
-/// Reads a page of keys.
+/// Reads a page of at most `max_results` keys.
 ///
 /// # Errors
-/// [`Problem::Invalid`] when the body is no JSON object with `results`. It says where, and
+/// [`Problem::Invalid`] when the body is no JSON object with `results`, or has more of them. It says where, and
 /// nothing of the body.
-pub(in crate::atlas) fn page(body: &[u8], members: Members) -> Result<KeyPage, Problem> {
-    let body: PageBody = parse(body, "it is no page with results")?;
-    let mut page = KeyPage {
-        keys: Vec::with_capacity(body.results.len()),
-        malformed: Vec::new(),
-        results: body.results.len(),
-        next: match &body.links {
-            Links(None) => Next::Unknown,
-            Links(Some(true)) => Next::Linked,
-            Links(Some(false)) => Next::NotLinked,
-        },
-        total: body.total.0,
+pub(in crate::atlas) fn page(
+    body: &str,
+    max_results: usize,
+    members: Members,
+) -> Result<KeyPage, Problem> {
+    let mut malformed = Vec::new();
+    let page = read_page(body, max_results, |index, result| {
+        read_key(result, members, &mut |what| {
+            malformed.push(Malformed { index, what });
+        })
+    })?;
+    Ok(KeyPage {
+        keys: page.items,
+        malformed,
+        results: page.results,
+        next: page.next,
+        total: page.total,
+        bytes: body.len(),
+        throttled: Duration::ZERO,
+    })
+}
+
+/// What the exporter reads of the body of a page, whatever the body holds. For fuzzing.
+///
+/// # Errors
+/// As [`page`].
+#[doc(hidden)]
+pub fn parse_key_page(body: Vec<u8>, max_results: usize) -> Result<KeyPage, Problem> {
+    let members = Members {
+        created_by: true,
+        masked_secret: true,
     };
-    for (index, result) in body.results.into_iter().enumerate() {
-        let mut report = |what| page.malformed.push(Malformed { index, what });
-        match result {
-            RawResult::Key(raw) => {
-                if let Some(key) = raw.key(members, &mut report) {
-                    page.keys.push(key);
-                }
-            }
-            RawResult::NoObject => report("it is no object"),
-        }
-    }
-    Ok(page)
+    page(Body::from(body).text()?, max_results, members)
 }
 
 /// Reads one key.
 ///
 /// # Errors
 /// [`Problem::Invalid`] when the body is no JSON object with an `apiKeyId`.
-pub(in crate::atlas) fn key(body: &[u8], members: Members) -> Result<ApiKey, Problem> {
-    let raw: RawKey = parse(body, "it is no key")?;
-    raw.key(members, &mut |_| {})
-        .ok_or_else(|| Problem::Invalid("it is a key without an apiKeyId".to_owned()))
+pub(in crate::atlas) fn key(body: &str, members: Members) -> Result<ApiKey, Problem> {
+    read_key(value(body)?, members, &mut |_| {})
+        .ok_or_else(|| Problem::Invalid("it is no key with an apiKeyId".to_owned()))
 }
 
-#[derive(Deserialize)]
-struct PageBody {
-    #[serde(default)]
-    links: Links,
-    results: Vec<RawResult>,
-    #[serde(default, rename = "totalCount")]
-    total: Count,
-}
-
-enum RawResult {
-    Key(Box<RawKey>),
-    NoObject,
-}
-
-/// The members that are read. There is no `secret`, and there must be none.
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-#[derive(Default)]
-struct RawKey {
-    api_key_id: Text,
-    group_id: Text,
-    name: Text,
-    status: Text,
-    cloud: Text,
-    geography: Text,
-    endpoint: Text,
-    created_by: Text,
-    masked_secret: Text,
-    created_at: Text,
-    last_used_at: Text,
-}
-
-impl RawKey {
-    fn key(self, members: Members, report: &mut impl FnMut(&'static str)) -> Option<ApiKey> {
-        let Text::Is(id) = self.api_key_id else {
-            report("it has no apiKeyId");
-            return None;
-        };
-        if id.is_empty() {
-            report("its apiKeyId is empty");
-            return None;
-        }
-        let mut text = |text: Text, what| match text {
-            Text::Is(text) => Some(text),
-            Text::Missing => None,
-            Text::Other => {
-                report(what);
-                None
-            }
-        };
-        let mut key = ApiKey {
+/// Reads a key; none, and a report, when it cannot be told from others. There is no `secret` among the fields, and
+/// there must be none.
+fn read_key(
+    result: Field<'_>,
+    members: Members,
+    report: &mut impl FnMut(&'static str),
+) -> Option<ApiKey> {
+    let Some(
+        [
             id,
-            project: text(self.group_id, "its groupId is no text"),
-            name: text(self.name, "its name is no text"),
-            status: text(self.status, "its status is no text"),
-            cloud: text(self.cloud, "its cloud is no text"),
-            geography: text(self.geography, "its geography is no text"),
-            endpoint: text(self.endpoint, "its endpoint is no text"),
-            created_by: members
-                .created_by
-                .then(|| text(self.created_by, "its createdBy is no text"))
-                .flatten(),
-            masked_secret: members
-                .masked_secret
-                .then(|| text(self.masked_secret, "its maskedSecret is no text"))
-                .flatten(),
-            ..ApiKey::default()
-        };
-        key.created = self.created_at.time();
-        key.last_used = self.last_used_at.time();
-        match (key.created, key.last_used) {
-            (When::Broken, When::Broken) => report("its createdAt and lastUsedAt are no times"),
-            (When::Broken, _) => report("its createdAt is no time"),
-            (_, When::Broken) => report("its lastUsedAt is no time"),
-            _ => {}
+            project,
+            name,
+            status,
+            cloud,
+            geography,
+            endpoint,
+            created_by,
+            masked_secret,
+            created,
+            last_used,
+        ],
+    ) = result.fields([
+        "apiKeyId",
+        "groupId",
+        "name",
+        "status",
+        "cloud",
+        "geography",
+        "endpoint",
+        "createdBy",
+        "maskedSecret",
+        "createdAt",
+        "lastUsedAt",
+    ])
+    else {
+        report("it is no object");
+        return None;
+    };
+    let id = match id.text(MAX_ID_CHARS) {
+        Text::Found { truncated, .. } if truncated => Err("its apiKeyId is too long"),
+        Text::Found { text, .. } if text.is_empty() => Err("its apiKeyId is empty"),
+        Text::Found { text, .. } => Ok(text),
+        Text::Missing | Text::Other => Err("it has no apiKeyId"),
+    };
+    let id = id.map_err(&mut *report).ok()?;
+    let mut text = |field: Field<'_>, max_chars, what| match field.text(max_chars) {
+        Text::Missing => None,
+        Text::Found { text, truncated } => Some((text, truncated)),
+        Text::Other => {
+            report(what);
+            None
         }
-        Some(key)
+    };
+    let (name, name_truncated) = text(name, MAX_NAME_CHARS, "its name is no text").unzip();
+    let mut short = |field, what| text(field, MAX_TEXT_CHARS, what).map(|(text, _)| text);
+    let mut key = ApiKey {
+        id,
+        project: None,
+        name,
+        name_truncated: name_truncated == Some(true),
+        status: short(status, "its status is no text"),
+        cloud: short(cloud, "its cloud is no text"),
+        geography: short(geography, "its geography is no text"),
+        endpoint: short(endpoint, "its endpoint is no text"),
+        created_by: members
+            .created_by
+            .then(|| short(created_by, "its createdBy is no text"))
+            .flatten(),
+        masked_secret: members
+            .masked_secret
+            .then(|| short(masked_secret, "its maskedSecret is no text"))
+            .flatten(),
+        created: created.timestamp(),
+        last_used: last_used.timestamp(),
+    };
+    // half of an id would be the id of something else
+    key.project = match text(project, MAX_ID_CHARS, "its groupId is no text") {
+        Some((_, true)) => {
+            report("its groupId is too long");
+            None
+        }
+        project => project.map(|(project, _)| project),
+    };
+    match (key.created, key.last_used) {
+        (When::Broken, When::Broken) => report("its createdAt and lastUsedAt are no times"),
+        (When::Broken, _) => report("its createdAt is no time"),
+        (_, When::Broken) => report("its lastUsedAt is no time"),
+        _ => {}
     }
+    Some(key)
 }
-
-any_value!(RawResult, RawResult::NoObject, {
-    fn visit_u64<E>(self, _: u64) -> Result<RawResult, E> {
-        Ok(RawResult::NoObject)
-    }
-    fn visit_i64<E>(self, _: i64) -> Result<RawResult, E> {
-        Ok(RawResult::NoObject)
-    }
-    fn visit_str<E>(self, _: &str) -> Result<RawResult, E> {
-        Ok(RawResult::NoObject)
-    }
-    fn visit_unit<E>(self) -> Result<RawResult, E> {
-        Ok(RawResult::NoObject)
-    }
-    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<RawResult, A::Error> {
-        let key = RawKey::deserialize(serde::de::value::MapAccessDeserializer::new(map))?;
-        Ok(RawResult::Key(Box::new(key)))
-    }
-    fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<RawResult, A::Error> {
-        skip_seq(seq).map(|()| RawResult::NoObject)
-    }
-});
 
 #[cfg(test)]
 mod tests {
@@ -252,7 +250,7 @@ mod tests {
 
     #[test]
     fn the_documented_example_is_read_without_its_secret() {
-        let page = page(EXAMPLE.as_bytes(), Members::default()).expect("a page");
+        let page = page(EXAMPLE, 500, Members::default()).expect("a page");
         assert_eq!(
             (page.results, page.next, page.total),
             (1, Next::NotLinked, Some(42))
@@ -274,10 +272,7 @@ mod tests {
             created_by: true,
             masked_secret: true,
         };
-        let key = page(EXAMPLE.as_bytes(), members)
-            .expect("a page")
-            .keys
-            .remove(0);
+        let key = page(EXAMPLE, 500, members).expect("a page").keys.remove(0);
         assert_eq!(key.created_by.as_deref(), Some("John Doe"));
         assert_eq!(key.masked_secret.as_deref(), Some("al-****odu2"));
         assert!(
@@ -297,7 +292,7 @@ mod tests {
             ("2026-01-15T18:47:49+02:00", "2026-01-15T16:47:49Z"),
         ] {
             assert_eq!(
-                Text::Is(text.into()).time(),
+                Field::new(&format!("{text:?}")).timestamp(),
                 When::At(expected.parse().expect("a time")),
                 "{text}"
             );
@@ -308,8 +303,10 @@ mod tests {
             "2026-13-45T99:99:99Z",
             "2026-01-15",
             "2026-01-15T16:47:49",
+            &format!("2026-01-15T16:47:49Z{}", " ".repeat(100)),
         ] {
-            assert_eq!(Text::Is(broken.into()).time(), When::Broken, "{broken}");
+            let json = format!("{broken:?}");
+            assert_eq!(Field::new(&json).timestamp(), When::Broken, "{broken}");
         }
     }
 
@@ -317,7 +314,7 @@ mod tests {
     fn what_cannot_be_used_is_reported_with_its_place() {
         let body = r#"{"results":[{"apiKeyId":"good"},{"name":"no id"},null,7,"x",[1],{"apiKeyId":""},
             {"apiKeyId":"odd","name":5,"status":{"a":1},"groupId":["b"],"lastUsedAt":12,"createdAt":"never"}]}"#;
-        let page = page(body.as_bytes(), Members::default()).expect("a page");
+        let page = page(body, 500, Members::default()).expect("a page");
         assert_eq!(
             (page.results, page.next, page.total),
             (8, Next::Unknown, None)
@@ -356,7 +353,7 @@ mod tests {
                 Some(0),
             ),
         ] {
-            let page = page(body.as_bytes(), Members::default()).expect(body);
+            let page = page(body, 500, Members::default()).expect(body);
             assert_eq!((page.next, page.total), (next, total), "{body}");
         }
     }
@@ -369,11 +366,11 @@ mod tests {
             "[]",
             "{}",
             "null",
-            r#"{"results":null}"#,
+            r#"{"results":{}}"#,
             r#"{"results":"al-secret"}"#,
             r#"{"results":[{"secret":"al-"#,
         ] {
-            let problem = page(body.as_bytes(), Members::default()).expect_err(body);
+            let problem = page(body, 500, Members::default()).expect_err(body);
             assert!(matches!(problem, Problem::Invalid(_)));
             assert!(!problem.to_string().contains("al-"), "{problem}");
         }

@@ -1,12 +1,10 @@
-//! The lists beside that of the keys: organizations, projects, limits. They are short and hold no
-//! secret, so they are read as they come; a result that cannot be used is left out.
+//! The lists beside that of the keys: organizations, projects, limits. A result that cannot be used is left out.
 
-use serde::Deserialize;
-use serde_json::Value;
-
+use super::super::body::Body;
 use super::super::budget::{BucketSize, EndpointSet, Scope};
 use super::super::error::{Endpoint, Problem};
-use super::parse;
+use super::lenient::{Field, Page, read_page};
+use super::value;
 use crate::ids::{OrgId, ProjectId};
 
 /// An organization that the credential can see.
@@ -44,137 +42,181 @@ pub struct ModelLimit {
     pub tokens_per_minute: Option<u64>,
 }
 
-/// One page of any list.
-pub(in crate::atlas) struct ListPage {
-    pub(in crate::atlas) results: Vec<Value>,
-    /// Whether another page follows; none where there are no links that could say it.
-    pub(in crate::atlas) more: Option<bool>,
-}
+/// Longest free text that is kept, in characters; the rest is cut off. Atlas' own limit for names is 250 or less.
+const MAX_TEXT_CHARS: usize = 250;
+/// Longest id that is accepted.
+const MAX_ID_CHARS: usize = 100;
 
-#[derive(Deserialize)]
-struct Body {
-    results: Vec<Value>,
-    links: Option<Value>,
-}
-
-/// Reads a page of any list.
+/// Reads a page of any list with `read`; a result that cannot be used is left out.
 ///
 /// # Errors
-/// [`Problem::Invalid`] when the body is no JSON object with `results`.
-pub(in crate::atlas) fn list(body: &[u8]) -> Result<ListPage, Problem> {
-    let body: Body = parse(body, "it is no page with results")?;
-    let links = body.links.as_ref().and_then(Value::as_array);
-    let more = links
-        .filter(|links| !links.is_empty())
-        .map(|links| links.iter().any(|link| text(link, "rel") == Some("next")));
-    Ok(ListPage {
-        results: body.results,
-        more,
-    })
+/// [`Problem::Invalid`] when the body is no JSON object with `results`, or has more of them than `max_results`.
+pub(in crate::atlas) fn list<T>(
+    body: &str,
+    max_results: usize,
+    read: fn(Field<'_>) -> Option<T>,
+) -> Result<Page<T>, Problem> {
+    read_page(body, max_results, |_, result| read(result))
 }
 
-fn text<'a>(value: &'a Value, member: &str) -> Option<&'a str> {
-    value.get(member)?.as_str()
+/// Reads the name of the one organization that `body` is about.
+///
+/// # Errors
+/// [`Problem::Invalid`] when the body is no JSON.
+pub(in crate::atlas) fn org_name(body: &str) -> Result<Option<String>, Problem> {
+    value(body).map(|value| org(value).and_then(|org| org.name))
 }
 
 /// An organization, if `value` is one.
-pub(in crate::atlas) fn org(value: &Value) -> Option<ListedOrg> {
+pub(in crate::atlas) fn org(value: Field<'_>) -> Option<ListedOrg> {
+    let [id, name, deleted] = value.fields(["id", "name", "isDeleted"])?;
     Some(ListedOrg {
-        id: OrgId::parse(text(value, "id")?).ok()?,
-        name: text(value, "name").map(str::to_owned),
-        deleted: value.get("isDeleted").and_then(Value::as_bool) == Some(true),
+        id: OrgId::parse(&id.short_string(MAX_ID_CHARS)?).ok()?,
+        name: name.string(MAX_TEXT_CHARS),
+        deleted: deleted.is_true(),
     })
 }
 
 /// A project, if `value` is one with a name.
-pub(in crate::atlas) fn project(value: &Value) -> Option<Project> {
+pub(in crate::atlas) fn project(value: Field<'_>) -> Option<Project> {
+    let [id, name] = value.fields(["id", "name"])?;
     Some(Project {
-        id: ProjectId::new(text(value, "id")?),
-        name: text(value, "name")?.to_owned(),
+        id: ProjectId::new(id.short_string(MAX_ID_CHARS)?),
+        name: name.string(MAX_TEXT_CHARS)?,
     })
 }
 
 /// A limit, if `value` is one.
-pub(in crate::atlas) fn model_limit(value: &Value) -> Option<ModelLimit> {
-    let or_empty = |member| text(value, member).unwrap_or_default().to_owned();
-    let number = |member| value.get(member).and_then(Value::as_u64);
+pub(in crate::atlas) fn model_limit(value: Field<'_>) -> Option<ModelLimit> {
+    let [group, cloud, geography, requests, tokens] = value.fields([
+        "modelGroupName",
+        "cloud",
+        "geography",
+        "requestsPerMinuteLimit",
+        "tokensPerMinuteLimit",
+    ])?;
     Some(ModelLimit {
-        group: text(value, "modelGroupName")?.to_owned(),
-        cloud: or_empty("cloud"),
-        geography: or_empty("geography"),
-        requests_per_minute: number("requestsPerMinuteLimit"),
-        tokens_per_minute: number("tokensPerMinuteLimit"),
+        group: group.string(MAX_TEXT_CHARS)?,
+        cloud: cloud.string(MAX_TEXT_CHARS).unwrap_or_default(),
+        geography: geography.string(MAX_TEXT_CHARS).unwrap_or_default(),
+        requests_per_minute: requests.number(),
+        tokens_per_minute: tokens.number(),
     })
 }
 
 /// An endpoint set, if `value` is one that this exporter draws on.
-pub(in crate::atlas) fn endpoint_set(value: &Value) -> Option<EndpointSet> {
-    let number = |member| value.get(member)?.get("value")?.as_u64();
-    let scope = match text(value, "scope")?.to_ascii_uppercase().as_str() {
+pub(in crate::atlas) fn endpoint_set(value: Field<'_>) -> Option<EndpointSet> {
+    let [id, scope, capacity, rate, seconds, paths] = value.fields([
+        "endpointSetId",
+        "scope",
+        "capacity",
+        "refillRate",
+        "refillDurationSeconds",
+        "endpoints",
+    ])?;
+    let number = |field: Field<'_>| field.fields(["value"]).and_then(|[value]| value.number());
+    let scope = match scope.string(MAX_ID_CHARS)?.to_ascii_uppercase().as_str() {
         "ORGANIZATION" | "ORG" | "PROJECT" | "GROUP" => Scope::Organization,
         "IP" | "IP_ADDRESS" => Scope::Address,
         // a user's bucket, or one of a kind that is not known yet: the safe side
         _ => Scope::Credential,
     };
-    let endpoints: Vec<Endpoint> = value
-        .get("endpoints")?
-        .as_array()?
-        .iter()
-        .filter(|endpoint| text(endpoint, "method") == Some("GET"))
-        .filter_map(|endpoint| Endpoint::at(text(endpoint, "path")?))
-        .collect();
+    let mut endpoints: Vec<Endpoint> = Vec::new();
+    paths.for_each(|endpoint| {
+        let known = endpoint_of(endpoint).filter(|known| !endpoints.contains(known));
+        endpoints.extend(known);
+    });
     (!endpoints.is_empty()).then_some(EndpointSet {
-        id: text(value, "endpointSetId")?.to_owned(),
+        id: id.short_string(MAX_TEXT_CHARS)?,
         endpoints,
         scope,
-        size: BucketSize::new(
-            number("capacity")?,
-            number("refillRate")?,
-            number("refillDurationSeconds")?,
-        )?,
+        size: BucketSize::new(number(capacity)?, number(rate)?, number(seconds)?)?,
     })
+}
+
+/// The endpoint that a member of an endpoint set names, if this exporter asks it.
+fn endpoint_of(value: Field<'_>) -> Option<Endpoint> {
+    let [method, path] = value.fields(["method", "path"])?;
+    (method.short_string(MAX_ID_CHARS)?.as_str() == "GET")
+        .then(|| Endpoint::at(&path.short_string(MAX_TEXT_CHARS)?))
+        .flatten()
 }
 
 /// What the fuzz target does with any bytes: reads them as a page of rate limits.
 #[doc(hidden)]
 pub fn fuzz_rate_limits(body: &[u8]) -> Vec<EndpointSet> {
-    let page = list(body).ok();
-    let results = page.map(|page| page.results).unwrap_or_default();
-    results.iter().filter_map(endpoint_set).collect()
+    let mut body = Body::from(body.to_vec());
+    let page = body
+        .text()
+        .and_then(|text| list(text, 500, endpoint_set))
+        .ok();
+    page.map(|page| page.items).unwrap_or_default()
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::lenient::Next;
     use super::*;
     use serde_json::json;
 
+    /// What `read` makes of a result.
+    fn read<T>(read: fn(Field<'_>) -> Option<T>, result: &serde_json::Value) -> Option<T> {
+        read(Field::new(&result.to_string()))
+    }
+
     #[test]
     fn what_cannot_be_used_is_left_out() {
-        assert_eq!(org(&json!({"id": "xyz", "name": "n"})), None);
-        assert_eq!(org(&json!(7)), None);
-        let listed = org(&json!({"id": "32b6e34b3d91647abb20e7b8", "isDeleted": true}));
+        assert_eq!(read(org, &json!({"id": "xyz", "name": "n"})), None);
+        assert_eq!(read(org, &json!(7)), None);
+        let listed = read(
+            org,
+            &json!({"id": "32b6e34b3d91647abb20e7b8", "isDeleted": true}),
+        );
         assert_eq!(
             listed.map(|org| (org.name, org.deleted)),
             Some((None, true))
         );
-        assert_eq!(project(&json!({"id": "p"})), None);
-        let limit = model_limit(&json!({"modelGroupName": "g", "requestsPerMinuteLimit": -1}));
+        assert_eq!(read(project, &json!({"id": "p"})), None);
+        let long = json!({"id": "p".repeat(101), "name": "n"});
+        assert_eq!(read(project, &long), None);
+        let limit = read(
+            model_limit,
+            &json!({"modelGroupName": "g", "requestsPerMinuteLimit": -1}),
+        );
         assert_eq!(limit.map(|limit| limit.requests_per_minute), Some(None));
+    }
+
+    #[test]
+    fn free_texts_are_bounded() {
+        let long = "ä".repeat(60_000);
+        let id = "32b6e34b3d91647abb20e7b8";
+        let cut = Some("ä".repeat(MAX_TEXT_CHARS));
+        let org = read(org, &json!({"id": id, "name": long})).expect("an organization");
+        assert_eq!(org.name, cut);
+        let project = read(project, &json!({"id": id, "name": long}));
+        assert_eq!(project.map(|project| project.name), cut);
+        let limit = json!({"modelGroupName": long, "cloud": long, "geography": long});
+        let limit = read(model_limit, &limit).expect("a limit");
+        assert_eq!(
+            [limit.group, limit.cloud, limit.geography].map(Some),
+            [cut.clone(), cut.clone(), cut]
+        );
     }
 
     #[test]
     fn sets_are_known_by_their_endpoints() {
         let number = |value: u64| json!({"value": value, "defaultValue": 1});
+        let keys = json!({"method": "GET", "path": "/api/atlas/v2/orgs/{orgId}/aiModelApiKeys"});
         let mut value = json!({
             "endpointSetId": "s", "scope": "ORGANIZATION",
             "capacity": number(10), "refillRate": number(5), "refillDurationSeconds": number(60),
             "endpoints": [
                 {"method": "POST", "path": "/api/atlas/v2/orgs"},
-                {"method": "GET", "path": "/api/atlas/v2/orgs/{orgId}/aiModelApiKeys"},
+                keys, keys, 7, null,
                 {"method": "GET", "path": "/api/atlas/v2/somethingElse"},
             ],
         });
-        let set = endpoint_set(&value).expect("a set");
+        let set = read(endpoint_set, &value).expect("a set");
         assert_eq!(set.endpoints, [Endpoint::AiModelApiKeys]);
         assert_eq!(
             (set.scope, set.size.every.as_secs()),
@@ -182,23 +224,54 @@ mod tests {
         );
         value["scope"] = json!("USER");
         assert_eq!(
-            endpoint_set(&value).map(|set| set.scope),
+            read(endpoint_set, &value).map(|set| set.scope),
             Some(Scope::Credential)
         );
         value["capacity"] = number(0);
-        assert_eq!(endpoint_set(&value), None);
+        assert_eq!(read(endpoint_set, &value), None);
     }
 
     #[test]
     fn the_next_page_is_known_by_its_link() {
-        for (body, more) in [
-            (r#"{"results":[]}"#, None),
-            (r#"{"results":[],"links":[]}"#, None),
-            (r#"{"results":[],"links":[{"rel":"self"}]}"#, Some(false)),
-            (r#"{"results":[],"links":[{"rel":"next"}]}"#, Some(true)),
+        for (body, next) in [
+            (r#"{"results":[]}"#, Next::Unknown),
+            (r#"{"results":null}"#, Next::Unknown),
+            (r#"{"results":[],"links":[]}"#, Next::Unknown),
+            (r#"{"results":[],"links":1e999}"#, Next::Unknown),
+            (
+                r#"{"results":[],"links":[{"rel":"self"}]}"#,
+                Next::NotLinked,
+            ),
+            (
+                r#"{"results":[],"links":[7,{"rel":"\ud83d"}]}"#,
+                Next::NotLinked,
+            ),
+            (r#"{"results":[],"links":[{"rel":"next"}]}"#, Next::Linked),
         ] {
-            assert_eq!(list(body.as_bytes()).expect(body).more, more, "{body}");
+            assert_eq!(list(body, 5, org).expect(body).next, next, "{body}");
         }
-        assert!(list(b"[]").is_err() && list(b"{}").is_err());
+        for body in [
+            "[]",
+            "{}",
+            "",
+            "null",
+            r#"{"results":{}}"#,
+            r#"{"results":7}"#,
+        ] {
+            assert!(list(body, 5, org).is_err(), "{body}");
+        }
+    }
+
+    #[test]
+    fn more_results_than_were_asked_for_are_refused() {
+        for result in ["{}", "0", "\"a\"", "[]", "null", r#"{"id":"a"}"#] {
+            let body = |results| format!(r#"{{"results":[{}]}}"#, vec![result; results].join(","));
+            assert_eq!(list(&body(5), 5, org).expect(result).results, 5);
+            let problem = list(&body(6), 5, org).expect_err(result);
+            assert!(
+                problem.to_string().contains("expected at most 5 results"),
+                "{problem}"
+            );
+        }
     }
 }

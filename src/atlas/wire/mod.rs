@@ -4,28 +4,36 @@ mod keys;
 mod lenient;
 mod lists;
 
-use serde::de::DeserializeOwned;
-
-pub use keys::{ApiKey, KeyPage, Malformed, Members, Next, When};
+pub use keys::{ApiKey, KeyPage, MAX_NAME_CHARS, Malformed, Members, When, parse_key_page};
+pub use lenient::Next;
 pub use lists::{ListedOrg, ModelLimit, Project, fuzz_rate_limits};
 
 pub(super) use keys::{key, page};
-pub(super) use lists::{endpoint_set, list, model_limit, org, project};
+pub(super) use lenient::{Field, LenientNumber, Page};
+pub(super) use lists::{endpoint_set, list, model_limit, org, org_name, project};
 
 use super::error::Problem;
 
-/// Parses a body without repeating any of it when it cannot be parsed.
-fn parse<T: DeserializeOwned>(body: &[u8], otherwise: &str) -> Result<T, Problem> {
-    serde_json::from_slice(body).map_err(|error| {
-        let kind = match error.classify() {
-            serde_json::error::Category::Eof => "it ends too early",
-            serde_json::error::Category::Syntax => "it is no JSON",
-            _ => otherwise,
-        };
-        Problem::Invalid(format!(
-            "{kind} (line {}, column {})",
-            error.line(),
-            error.column()
-        ))
-    })
+/// The error for a body that is not what it should be. Repeats nothing of it.
+fn invalid(error: &serde_json::Error, otherwise: &str) -> Problem {
+    let kind = match error.classify() {
+        serde_json::error::Category::Eof => "it ends too early",
+        serde_json::error::Category::Syntax => "it is no JSON",
+        _ => otherwise,
+    };
+    Problem::Invalid(format!(
+        "{kind} (line {}, column {})",
+        error.line(),
+        error.column()
+    ))
+}
+
+/// The one value of a body.
+///
+/// # Errors
+/// [`Problem::Invalid`] when the body is no JSON.
+fn value(body: &str) -> Result<Field<'_>, Problem> {
+    let value: &serde_json::value::RawValue =
+        serde_json::from_str(body).map_err(|error| invalid(&error, "it is no JSON"))?;
+    Ok(Field::from(value))
 }

@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use tokio::time::Instant;
 
 use super::super::jobs;
+use super::super::round::walk_timeout;
 use super::Scheduler;
 use crate::atlas::LaneId;
 use crate::ids::OrgId;
@@ -120,7 +121,8 @@ impl Scheduler {
             watch.busy = true;
             let at = self.clock.now();
             self.watcher.begun(&org, at);
-            let (client, manner) = (Arc::clone(&watch.client), self.manner.clone());
+            let (client, mut manner) = (Arc::clone(&watch.client), self.manner.clone());
+            manner.walk_timeout = walk_timeout(watch.schedule.interval());
             let previous = self.shelf.get(&org);
             let if_killed = self.storage.clone().zip(watch.first_try(at));
             self.jobs

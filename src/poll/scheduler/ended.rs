@@ -12,7 +12,7 @@ use super::super::fleet::Keeping;
 use super::super::jobs::{self, Ended};
 use super::super::round::Report;
 use super::super::storage::{Deferred, Paper, StorageError};
-use super::super::walk::WalkError;
+use super::super::walk::{Shortfall, WalkError};
 use super::super::watch::Watch;
 use super::{Scheduler, Watcher, whole_seconds};
 use crate::atlas::{Error, ListedOrg};
@@ -73,6 +73,7 @@ impl Scheduler {
             pages,
             requests,
             took,
+            shortfall,
         } = report;
         let Some(watch) = self.orgs.get_mut(org) else {
             return;
@@ -86,6 +87,13 @@ impl Scheduler {
         self.watcher.succeeded(&inventory, pages, took);
         let is_routine = watch.last_poll_succeeded.replace(true) == Some(true);
         log_poll(&inventory, pages, took, is_routine);
+        // once, and not at each poll
+        if let Some(Shortfall { read, total }) = shortfall
+            && watch.shortfall.is_none()
+        {
+            warn!(%org, read, total, "fewer keys than totalCount");
+        }
+        watch.shortfall = shortfall;
         let supply = watch.client.supply(org);
         if dearer || supply != (watch.lane.clone(), watch.supply) {
             self.set_paces();

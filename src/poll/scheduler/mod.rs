@@ -23,12 +23,12 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use tracing::info;
+use tracing::{info, warn};
 
 use unkept::Unkept;
 
 use super::changes::Change;
-use super::fleet::{Fleet, Plan};
+use super::fleet::{Fleet, FleetLimits, Plan, Watched};
 use super::jobs::{self, Ended};
 use super::round::Manner;
 use super::storage::Storage;
@@ -87,6 +87,8 @@ pub struct Scheduler {
     retired: Vec<Arc<Client>>,
     /// Buckets that do not allow the interval that was asked for.
     stretched: HashSet<LaneId>,
+    /// Discovered organizations past `--atlas.max-orgs`, as last logged.
+    left_out: usize,
     interval: Duration,
     /// Each organization is polled once, and nothing is retried.
     one_shot: bool,
@@ -113,6 +115,7 @@ impl Scheduler {
             orgs: BTreeMap::new(),
             retired: Vec::new(),
             stretched: HashSet::new(),
+            left_out: 0,
             interval: plan.interval,
             one_shot: false,
             manner: plan.manner.clone(),
@@ -179,8 +182,12 @@ impl Scheduler {
             .iter()
             .map(|member| Arc::clone(member.client.name()));
         let mut kept = self.load_accounts(names.collect()).await;
-        let pace = (plan.shard, plan.interval);
-        let retired = self.fleet.apply(plan.members, pace, &mut kept, now);
+        let limits = FleetLimits {
+            shard: plan.shard,
+            max_orgs: plan.max_orgs,
+            interval: plan.interval,
+        };
+        let retired = self.fleet.apply(plan.members, limits, &mut kept, now);
         self.retired.extend(retired);
         self.refresh().await;
         self.close_retired();
@@ -188,7 +195,20 @@ impl Scheduler {
 
     /// Watches what the fleet says now.
     async fn refresh(&mut self) {
-        let watched = self.fleet.watched();
+        let Watched {
+            clients: watched,
+            left_out,
+        } = self.fleet.watched(|org| self.orgs.contains_key(org));
+        // once, and not at each listing
+        if left_out > 0 && self.left_out == 0 {
+            warn!(
+                watched = watched.len(),
+                left_out,
+                flag = "--atlas.max-orgs",
+                "too many organizations; leaving some out"
+            );
+        }
+        self.left_out = left_out;
         let gone: Vec<OrgId> = self
             .orgs
             .keys()

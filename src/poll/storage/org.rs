@@ -74,6 +74,8 @@ struct Line {
     project: String,
     #[serde(skip_serializing_if = "String::is_empty")]
     name: String,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    name_truncated: bool,
     #[serde(skip_serializing_if = "String::is_empty")]
     status: String,
     #[serde(skip_serializing_if = "String::is_empty")]
@@ -156,6 +158,7 @@ fn line(record: KeyRecord) -> Line {
         id: record.id.as_str().to_owned(),
         project: record.project.as_str().to_owned(),
         name: record.name,
+        name_truncated: record.name_truncated,
         status: record.kind.status,
         cloud: record.kind.cloud,
         geography: record.kind.geography,
@@ -173,6 +176,7 @@ fn record(line: Line) -> KeyRecord {
         id: KeyId::new(line.id),
         project: ProjectId::new(line.project),
         name: line.name,
+        name_truncated: line.name_truncated,
         masked_secret: line.masked_secret,
         kind: KeyKind {
             status: line.status,
@@ -288,6 +292,7 @@ mod tests {
             id: KeyId::new(id),
             project: ProjectId::new("p"),
             name: "a \"name\"\nof two lines \\".into(),
+            name_truncated: id == "a",
             kind: KeyKind {
                 status: "ACTIVE".into(),
                 created_by: "Ada".into(),
