@@ -54,7 +54,7 @@ memory: ## whether 1,200 keys still fit into 16 MiB (release build)
 	$(CARGO) test --release --locked --features real-programs --test real_memory -- --ignored
 
 fuzz: ## looks for bad inputs, a minute each (needs cargo-fuzz and a nightly compiler)
-	@cd fuzz && for target in configuration request; do \
+	@cd fuzz && for target in configuration request keys_page; do \
 	  $(CARGO) +nightly fuzz run $$target -- -max_total_time=60 -max_len=4096 -timeout=20 || exit 1; done
 
 prometheus: programs ## Prometheus with all alerts beside `make demo`, on http://127.0.0.1:19090

@@ -60,3 +60,8 @@ fn state_files() {
 fn web_configurations() {
     replay("web_configuration", fuzz::web_configuration);
 }
+
+#[test]
+fn pages_of_keys() {
+    replay("keys_page", fuzz::keys_page);
+}

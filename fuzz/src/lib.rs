@@ -1,7 +1,7 @@
 //! What the fuzz targets do with any bytes, and what must hold whatever they are. `tests/corpus.rs`
 //! does the same with the bytes that were found to be interesting.
 //!
-//! `cargo +nightly fuzz run configuration` and `cargo +nightly fuzz run request` look for more.
+//! `cargo +nightly fuzz run configuration`, and the same with `request` or `keys_page`, look for more.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -16,7 +16,9 @@ use std::sync::atomic::AtomicU8;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
-use atlas_ai_keys_exporter::atlas::{self, Budgets, Endpoint, EndpointSet, Scope};
+use atlas_ai_keys_exporter::atlas::{
+    self, Budgets, Endpoint, EndpointSet, MAX_NAME_CHARS, Scope, parse_key_page,
+};
 use atlas_ai_keys_exporter::cli::Args;
 use atlas_ai_keys_exporter::clock::Clock;
 use atlas_ai_keys_exporter::config::Config;
@@ -326,4 +328,63 @@ pub fn state_file(data: &[u8]) {
         place(name, data);
         load();
     }
+}
+
+/// Most results that a page is asked for.
+const PAGE_SIZE: usize = 500;
+
+/// As a page of keys: it is read or refused, and what is read is bounded. Then as a part of one key on a page that is
+/// good otherwise: the other keys survive.
+pub fn keys_page(data: &[u8]) {
+    if let Ok(page) = parse_key_page(data.to_vec(), PAGE_SIZE) {
+        assert!(page.results <= PAGE_SIZE && page.keys.len() <= page.results);
+        assert!(page.malformed.iter().all(|what| what.index < page.results));
+        for key in &page.keys {
+            assert!(!key.id.is_empty());
+            let texts = [&key.name, &key.status, &key.created_by, &key.masked_secret];
+            for text in texts.into_iter().flatten() {
+                assert!(text.chars().count() <= MAX_NAME_CHARS);
+            }
+        }
+    }
+    // a string with these bytes in it, as a serializer writes it but for half pairs and what is no UTF-8
+    let mut string = Vec::from(b"\"");
+    for byte in data {
+        match byte {
+            b'"' | b'\\' => string.extend([b'\\', *byte]),
+            // each of these is one escape, whole or half of a pair
+            0x80..=0x9f => string.extend(format!("\\ud8{byte:02x}").as_bytes()),
+            0xa0..=0xbf => string.extend(format!("\\udc{byte:02x}").as_bytes()),
+            _ => string.push(*byte),
+        }
+    }
+    string.push(b'"');
+    survives(&string);
+    // any value that serde_json, which the exporter uses for the form alone, takes for one
+    if serde_json::from_slice::<serde::de::IgnoredAny>(data).is_ok() {
+        survives(data);
+    }
+}
+
+/// The keys before and after one that has `value` everywhere.
+fn survives(value: &[u8]) {
+    let mut body = br#"{"totalCount":3,"results":[{"apiKeyId":"first"},{"#.to_vec();
+    for field in [
+        "name",
+        "status",
+        "groupId",
+        "createdAt",
+        "lastUsedAt",
+        "secret",
+        "apiKeyId",
+    ] {
+        body.extend(format!("\"{field}\":").as_bytes());
+        body.extend(value);
+        body.push(b',');
+    }
+    body.extend(br#""end":0},{"apiKeyId":"last"}]}"#);
+    let page = parse_key_page(body, PAGE_SIZE).expect("a page");
+    assert_eq!(page.results, 3);
+    assert_eq!(page.keys.first().map(|key| key.id.as_str()), Some("first"));
+    assert_eq!(page.keys.last().map(|key| key.id.as_str()), Some("last"));
 }
