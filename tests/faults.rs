@@ -427,7 +427,7 @@ async fn of_an_error_no_more_is_read_than_its_beginning() {
 #[tokio::test(flavor = "multi_thread")]
 async fn more_results_than_were_asked_for_are_refused() {
     for result in ["{}", "0", "\"a\"", "[[]]", "{\"apiKeyId\":\"a\"}"] {
-        let text = format!("{{\"results\":[{}]}}", vec![result; 11].join(","));
+        let text = format!("{{\"results\":[{}]}}", [result; 11].join(","));
         stays_and_counts(Effect::Body { text }, "invalid_response").await;
     }
 }
