@@ -171,7 +171,7 @@ async fn a_process_that_is_stuck_is_started_anew() {
     let systemd = Systemd::boot(drop_in, &environment, &credentials(&sim));
     systemd.systemctl(&["start", SERVICE]);
     systemd.wait("StatusText", |text| text.starts_with("fresh 1"));
-    systemd.systemctl(&["kill", "--signal=STOP", SERVICE]);
+    systemd.systemctl(&["kill", "--kill-whom=main", "--signal=STOP", SERVICE]);
     systemd.wait("NRestarts", |restarts| restarts == "1");
     systemd.wait("StatusText", |text| text.starts_with("fresh 1"));
     let keys = scrape(&address).await.sum("mongodbatlas_ai_model_api_keys");
