@@ -609,7 +609,7 @@ fn a_write_that_is_cut_short_leaves_the_old_or_the_new() {
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
-        let mut written = child.stdout.take().unwrap().bytes();
+        let mut written = std::io::BufReader::new(child.stdout.take().unwrap()).bytes();
         assert!(
             written.any(|byte| byte.unwrap() == SAVED),
             "it has written one version"
