@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 use atlas_ai_keys_exporter::pulse::Pulse;
 use atlas_ai_keys_exporter::web::{self, Door, Limits};
 use common::{Lab, Program, get, sim_variables, still};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio_util::sync::CancellationToken;
 
 fn variables() -> Vec<(String, String)> {
@@ -359,6 +360,209 @@ async fn who_is_slow_is_sent_away() {
     lab.stop().await.stop().await;
 }
 
+/// What a request with these header lines is answered.
+fn status_of(address: &str, request_line: &str, header_lines: &[&str]) -> String {
+    let mut request = format!("{request_line}\r\n");
+    for line in header_lines {
+        request.push_str(line);
+        request.push_str("\r\n");
+    }
+    request.push_str("Connection: close\r\n\r\n");
+    let response = raw(address, request.as_bytes());
+    response.get(9..12).unwrap_or_default().to_owned()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_names_its_host_once_and_well() {
+    let lab = Lab::start(still(1, 10), &[]).await;
+    let address = lab.base.replace("http://", "");
+    tokio::task::spawn_blocking(move || {
+        let line = "GET /metrics HTTP/1.1";
+        for (request_line, hosts, expected) in [
+            (line, &[][..], "400"),
+            (line, &["Host: a", "Host: a"], "400"),
+            (line, &["Host: a", "Host: b"], "400"),
+            (line, &["Host: a/b"], "400"),
+            (line, &["Host: user@a"], "400"),
+            (line, &["Host: a:b"], "400"),
+            (line, &["Host: ::1"], "400"),
+            (line, &["Host: a b"], "400"),
+            (line, &["Host: a, b"], "400"),
+            ("GET http://a/metrics HTTP/1.1", &[], "400"),
+            ("GET /metrics HTTP/1.0", &["Host: a", "Host: b"], "400"),
+            ("POST /-/reload HTTP/1.1", &[], "400"),
+            ("GET /metrics HTTP/1.0", &[], "200"),
+            (line, &["Host: anything.example:1"], "200"),
+            (line, &["host: [::1]:10064"], "200"),
+            ("GET http://a/metrics HTTP/1.1", &["Host: a"], "200"),
+        ] {
+            let status = status_of(&address, request_line, hosts);
+            assert_eq!(status, expected, "{request_line} {hosts:?}");
+        }
+    })
+    .await
+    .unwrap();
+    lab.stop().await.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_allowed_hosts_are_answered_and_probes_under_any() {
+    let sim = common::sim(still(1, 10)).await;
+    let flags = [
+        "--web.listen-address=127.0.0.1:0",
+        "--web.probe-address=127.0.0.1:0",
+        "--web.allowed-hosts=exporter.example, 10.1.2.3,[2001:db8::1]",
+        "--web.enable-lifecycle",
+    ];
+    let mut program = Program::exporter(&flags, &sim_variables(&sim));
+    let address = program.wait_for("address=");
+    let line = program.wait_for("listening for probes");
+    let probes = line.split_once("address=").unwrap().1.to_owned();
+    program.wait_for("walk complete");
+    tokio::task::spawn_blocking(move || {
+        let paths = [
+            "/",
+            "/metrics",
+            "/sd",
+            "/-/healthy",
+            "/-/docs/web",
+            "/nothing",
+        ];
+        for host in ["evil.example", "127.0.0.1", "localhost", "[::1]", ""] {
+            let header_line = format!("Host: {host}");
+            for path in paths {
+                let request_line = format!("GET {path} HTTP/1.1");
+                let status = status_of(&address, &request_line, &[&header_line]);
+                assert_eq!(status, "421", "{path} {host}");
+            }
+            let status = status_of(&address, "POST /-/reload HTTP/1.1", &[&header_line]);
+            assert_eq!(status, "421");
+            let status = status_of(&probes, "GET /-/healthy HTTP/1.1", &[&header_line]);
+            assert_eq!(status, "200", "a probe under {host}");
+        }
+        for host in ["Exporter.Example.:10064", "10.1.2.3", "[2001:db8::1]:1"] {
+            let header_line = format!("Host: {host}");
+            let status = status_of(&address, "GET /metrics HTTP/1.1", &[&header_line]);
+            assert_eq!(status, "200", "{host}");
+        }
+        assert_eq!(status_of(&address, "GET /metrics HTTP/1.0", &[]), "421");
+        let absolute = "GET http://evil.example/metrics HTTP/1.1";
+        assert_eq!(
+            status_of(&address, absolute, &["Host: exporter.example"]),
+            "421"
+        );
+        let text = raw(
+            &address,
+            b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n",
+        );
+        assert!(
+            text.contains("nosniff") && text.contains("--web.allowed-hosts"),
+            "{text}"
+        );
+    })
+    .await
+    .unwrap();
+    drop(program);
+    sim.stop().await;
+    let (code, output, _) = Program::exporter(&["--web.allowed-hosts=a:1"], &variables()).finish();
+    assert!(
+        code == Some(2) && output.contains("web.allowed-hosts"),
+        "{output}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_demo_answers_loopback_hosts_alone() {
+    for (flags, host, expected) in [
+        (&[][..], "evil.example", "421"),
+        (&[], "localhost:10064", "200"),
+        (&["--web.allowed-hosts=evil.example"], "evil.example", "200"),
+    ] {
+        let mut arguments = vec!["demo", "--web.listen-address=127.0.0.1:0", "--sim.keys=10"];
+        arguments.extend(flags);
+        let mut program = Program::exporter(&arguments, &[]);
+        let url = program.wait_for("metrics          ");
+        let address = url.replace("http://", "").replace("/metrics", "");
+        let header_line = format!("Host: {host}");
+        let asked = tokio::task::spawn_blocking(move || {
+            status_of(&address, "GET /metrics HTTP/1.1", &[&header_line])
+        });
+        assert_eq!(asked.await.unwrap(), expected, "{host}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_response_to_head_claims_no_length_that_get_does_not_have() {
+    let lab = Lab::start(still(1, 10), &[]).await;
+    lab.walked().await;
+    let address = lab.base.replace("http://", "");
+    let org = lab.sim.org_ids()[0].clone();
+    tokio::task::spawn_blocking(move || {
+        for path in ["/metrics", &format!("/metrics?org={org}")] {
+            for encoding in ["identity", "gzip"] {
+                let request = format!(
+                    "HEAD {path} HTTP/1.1\r\nHost: x\r\nAccept-Encoding: {encoding}\r\nConnection: close\r\n\r\n"
+                );
+                let response = raw(&address, request.as_bytes()).to_lowercase();
+                assert!(response.starts_with("http/1.1 200"), "{response}");
+                assert!(response.contains("content-type: "), "{response}");
+                assert!(!response.contains("content-length"), "{response}");
+                assert!(response.ends_with("\r\n\r\n"), "no body: {response}");
+            }
+        }
+        // elsewhere it is that of GET
+        let length = |method: &str, path: &str| {
+            let request =
+                format!("{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+            let response = raw(&address, request.as_bytes()).to_lowercase();
+            let (_, rest) = response.split_once("content-length: ").unwrap();
+            rest.split_once('\r').unwrap().0.to_owned()
+        };
+        for path in ["/-/healthy", "/nothing", "/sd", "/metrics?org=x", "/-/page/page.css"] {
+            assert_eq!(length("HEAD", path), length("GET", path), "{path}");
+        }
+    })
+    .await
+    .unwrap();
+    lab.stop().await.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn readiness_names_nobody_where_no_password_is_asked_for() {
+    let papers = common::papers::Papers::new();
+    let flag = papers.flag(&format!(
+        "basic_auth_users:\n  ada: {}\n",
+        common::papers::hash("secret")
+    ));
+    // nothing answers there: both organizations stay without an inventory
+    let mut variables = variables();
+    variables.push((
+        "MONGODB_ATLAS_ORG_ID".to_owned(),
+        "0000000000000000000000aa,0000000000000000000000ab".to_owned(),
+    ));
+    let flags = [
+        "--web.listen-address=127.0.0.1:0",
+        "--web.probe-address=127.0.0.1:0",
+        &flag,
+    ];
+    let mut program = Program::exporter(&flags, &variables);
+    let address = program.wait_for("address=");
+    let line = program.wait_for("listening for probes");
+    let probes = line.split_once("address=").unwrap().1.to_owned();
+    let (status, text) = get(&format!("http://{probes}/-/ready")).await;
+    assert_eq!(
+        (status, text.as_str()),
+        (503, "Not ready: 2 inventories are missing.\n")
+    );
+    let (status, text) = get(&format!("http://{address}/-/ready")).await;
+    assert_eq!((status, text.as_str()), (401, ""));
+    let (status, text) = get(&format!("http://ada:secret@{address}/-/ready")).await;
+    assert!(
+        status == 503 && text.contains("0000000000000000000000ab"),
+        "{text}"
+    );
+}
+
 const TLS: &str = "tls_server_config:\n  cert_file: server.pem\n  key_file: server.key\n";
 
 #[tokio::test(flavor = "multi_thread")]
@@ -428,29 +632,54 @@ async fn a_reader_over_http_2_that_stalls_is_cut_off_and_the_next_is_served() {
     lab.stop().await.stop().await;
 }
 
-/// What the process holds in memory, in bytes.
-#[cfg(target_os = "linux")]
-fn resident(pid: u32) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    let line = status
-        .lines()
-        .find_map(|line| line.strip_prefix("VmRSS:"))
-        .unwrap();
-    let kibibytes: u64 = line.trim().trim_end_matches(" kB").parse().unwrap();
-    kibibytes << 10
+/// Over HTTP/2 the client grants room for each response. One that grants none gets headers and nothing else.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_http_2_client_that_grants_no_window_is_disconnected() {
+    let papers = common::papers::Papers::new();
+    let lab = Lab::start(common::generous(1, 1000), &["--web.max-requests=1"]).await;
+    lab.walked().await;
+    let access = web::Access::load(&papers.write("web.yml", TLS)).access;
+    lab.app.access.set(access.unwrap());
+    let limits = Limits {
+        rest: Duration::from_millis(500),
+        ..Limits::default()
+    };
+    let (address, shutdown, serving) = door(&lab, limits).await;
+    let connector = papers.connector(b"h2");
+    for path in ["/metrics", "/", "/sd", "/-/healthy", "/nothing"] {
+        let name = "localhost".try_into().unwrap();
+        let stream = tokio::net::TcpStream::connect(&address).await.unwrap();
+        let mut stream = connector.connect(name, stream).await.unwrap();
+        let request = common::http2::request_without_window(path, "localhost");
+        stream.write_all(&request).await.unwrap();
+        let mut received = Vec::new();
+        // with an error, since it is no orderly end
+        let ends = stream.read_to_end(&mut received);
+        let _ = tokio::time::timeout(common::PATIENCE, ends)
+            .await
+            .expect(path);
+        assert!(received.len() < 1000, "{path}: {} bytes", received.len());
+    }
+    let client = papers.client().build().unwrap();
+    let response = client.get(format!("https://{address}/metrics")).send();
+    assert_eq!(response.await.unwrap().status(), 200, "its place is free");
+    shutdown.cancel();
+    serving.await.unwrap();
+    lab.stop().await.stop().await;
 }
 
 #[cfg(target_os = "linux")]
 #[tokio::test(flavor = "multi_thread")]
 async fn ten_thousand_connections_that_sit_there_keep_no_scrape_waiting() {
     const CONNECTIONS: usize = 10_000;
-    allow_files(CONNECTIONS as u64 + 2000);
+    common::raise_open_files_limit(CONNECTIONS as u64 + 2000);
     let sim = common::sim(still(1, 100)).await;
     let mut program =
         Program::exporter(&["--web.listen-address=127.0.0.1:0"], &sim_variables(&sim));
     let address = program.wait_for("address=");
     program.wait_for("walk complete");
-    let before = resident(program.pid());
+    let resident = || common::process_status(program.pid(), "VmRSS") << 10;
+    let before = resident();
     let mut sitting = Vec::new();
     let mut most = before;
     for number in 0..CONNECTIONS {
@@ -461,7 +690,7 @@ async fn ten_thousand_connections_that_sit_there_keep_no_scrape_waiting() {
             1 => b"GET /metrics HTTP/1.1\r\nHost: x\r\nX-Half",
             _ => b"GET /-/healthy HTTP/1.1\r\nHost: x\r\n\r\n",
         };
-        let _ = tokio::io::AsyncWriteExt::write_all(&mut stream, half).await;
+        let _ = stream.write_all(half).await;
         sitting.push(stream);
         if number % 500 == 499 {
             let begun = Instant::now();
@@ -472,7 +701,7 @@ async fn ten_thousand_connections_that_sit_there_keep_no_scrape_waiting() {
                 "{:?}",
                 begun.elapsed()
             );
-            most = most.max(resident(program.pid()));
+            most = most.max(resident());
         }
     }
     let files = std::fs::read_dir(format!("/proc/{}/fd", program.pid()))
@@ -489,13 +718,4 @@ async fn ten_thousand_connections_that_sit_there_keep_no_scrape_waiting() {
     );
     drop(sitting);
     sim.stop().await;
-}
-
-#[cfg(target_os = "linux")]
-fn allow_files(number: u64) {
-    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-    let limit = getrlimit(Resource::Nofile);
-    let current = limit.current.map(|current| current.max(number));
-    setrlimit(Resource::Nofile, Rlimit { current, ..limit })
-        .expect("the test needs that many open files");
 }

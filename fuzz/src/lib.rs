@@ -115,6 +115,7 @@ fn settings() -> Settings {
         packed: AtomicU8::new(0),
         telemetry_path: "/metrics".to_owned(),
         max_staleness: Duration::ZERO,
+        allowed_hosts: atlas_ai_keys_exporter::web::AllowedHosts::default(),
         lifecycle: true,
     }
 }

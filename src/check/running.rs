@@ -34,7 +34,7 @@ pub async fn running(args: &Args, environment: &Environment) -> Vec<Finding> {
         )];
     };
     let subject = address.to_string();
-    let healthy = tokio::time::timeout(PATIENCE, ask(address))
+    let healthy = tokio::time::timeout(PATIENCE, ask(address, config.allowed_hosts.example()))
         .await
         .unwrap_or_else(|_| Err("it does not answer in time".to_owned()));
     vec![match healthy {
@@ -63,7 +63,7 @@ fn where_to_ask(config: &Config) -> (Option<&ListenAddress>, bool) {
 }
 
 /// A request of a few lines, for which no client has to be set up.
-async fn ask(address: &ListenAddress) -> Result<(), String> {
+async fn ask(address: &ListenAddress, allowed_host: Option<String>) -> Result<(), String> {
     let host = if address.host.is_empty() {
         "localhost"
     } else {
@@ -74,7 +74,8 @@ async fn ask(address: &ListenAddress) -> Result<(), String> {
         .map_err(|error| error.to_string())?;
     let mut last = "its name leads nowhere".to_owned();
     for place in found.map(here) {
-        match ask_at(place).await {
+        let host = allowed_host.clone().unwrap_or_else(|| place.to_string());
+        match ask_at(place, &host).await {
             Ok(()) => return Ok(()),
             Err(why) => last = why,
         }
@@ -92,10 +93,10 @@ fn here(place: SocketAddr) -> SocketAddr {
     SocketAddr::new(ip, place.port())
 }
 
-async fn ask_at(place: SocketAddr) -> Result<(), String> {
+async fn ask_at(place: SocketAddr, host: &str) -> Result<(), String> {
     let exchange = async {
         let mut stream = TcpStream::connect(place).await?;
-        let request = format!("GET /-/healthy HTTP/1.0\r\nHost: {place}\r\n\r\n");
+        let request = format!("GET /-/healthy HTTP/1.0\r\nHost: {host}\r\n\r\n");
         stream.write_all(request.as_bytes()).await?;
         let mut answer = Vec::new();
         stream.take(MOST).read_to_end(&mut answer).await?;

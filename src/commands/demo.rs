@@ -62,6 +62,8 @@ fn demo_environment(sim: &SimHandle, environment: &Environment) -> Environment {
             "ATLAS_AI_KEYS_EXPORTER_WEB_LISTEN_ADDRESS",
             "127.0.0.1:10064",
         ),
+        // no web page from elsewhere reads the demo by a name that leads here
+        ("ATLAS_AI_KEYS_EXPORTER_WEB_ALLOWED_HOSTS", "localhost"),
         // short, since the simulated Atlas has no quota to spare and people want to see life
         ("ATLAS_AI_KEYS_EXPORTER_ATLAS_POLL_INTERVAL", "15s"),
     ];

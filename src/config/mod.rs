@@ -26,7 +26,7 @@ use crate::credentials::Environment;
 use crate::logging::{LogFormat, LogLevel};
 use crate::metrics::{PerKey, Selection};
 use crate::shard::Shard;
-use crate::web::ListenAddress;
+use crate::web::{AllowedHosts, ListenAddress};
 pub use accounts::Account;
 use checker::Checker;
 pub use of_command::{
@@ -76,6 +76,8 @@ pub struct Config {
     pub telemetry_path: String,
     /// Scrapes that are served at once.
     pub max_requests: usize,
+    /// Hosts that are answered.
+    pub allowed_hosts: AllowedHosts,
     /// Whether a request may ask for a reload.
     pub lifecycle: bool,
     /// From which level on logs are written.
@@ -154,6 +156,7 @@ impl Config {
         let max_requests = checker.one("web.max-requests", |text| {
             whole(text, 1, 100_000).ok_or("a whole number from 1 to 100000")
         });
+        let allowed_hosts = checker.one("web.allowed-hosts", AllowedHosts::parse);
         let lifecycle = checker.one("web.enable-lifecycle", switch);
         let file = checker.file_path();
         let (log_level, log_format) = log?;
@@ -176,6 +179,7 @@ impl Config {
             web_file,
             telemetry_path: telemetry_path?,
             max_requests: max_requests?,
+            allowed_hosts: allowed_hosts.unwrap_or_default(),
             lifecycle: lifecycle?,
             log_level,
             log_format,

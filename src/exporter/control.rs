@@ -556,5 +556,6 @@ fn settings(config: &Config) -> Settings {
         telemetry_path: config.telemetry_path.clone(),
         max_staleness: config.max_staleness,
         lifecycle: config.lifecycle,
+        allowed_hosts: config.allowed_hosts.clone(),
     }
 }

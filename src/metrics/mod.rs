@@ -26,11 +26,11 @@ mod series;
 mod text;
 mod threshold;
 
-pub use batch::{Batch, Broken, Chunk, Maker};
+pub use batch::{Aborted, BodyReader, Chunk, ChunkSource, SharedBody};
 pub use exposition::Exposition;
 pub use format::{Format, wants_gzip};
 pub use own::{Gathered, Own};
-pub use packed::{Sum, pack_end, pack_scene, prepare};
+pub use packed::{Compressor, Sum, pack_end, pack_scene, prepare};
 pub use scene::Scene;
 pub use selection::{KeyLabel, PerKey, Selection};
 pub use threshold::Threshold;

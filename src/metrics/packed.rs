@@ -15,6 +15,7 @@ use crc32fast::Hasher;
 use flate2::Compression;
 use flate2::write::DeflateEncoder;
 
+use super::batch::ChunkSource;
 use super::encoder::Encoder;
 use super::exposition::{ALL, Cursor, MOVING_ALONE, PIECE};
 use super::format::Format;
@@ -33,14 +34,126 @@ const HEAD: [u8; 10] = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 0xff];
 /// A last block with nothing in it.
 const LAST_BLOCK: [u8; 2] = [0x03, 0];
 
-/// Packs the families of the inventory: the head of a gzip member and all but its end, which
-/// [`pack_end`] makes of the sum that this returns. The bytes go to `emit` as they come. To be
-/// called where a thread may be kept busy.
+/// Uncompressed pieces that one step of a [`Compressor`] goes through at most, should they compress to very little.
+const MAX_PIECES_PER_STEP: usize = 16;
+
+/// Compresses the families of the inventory step by step: the header of a gzip member and all but its end, which
+/// [`pack_end`] makes of the checksum. To be called where a thread may be kept busy.
+pub struct Compressor {
+    format: Format,
+    scene: Scene,
+    stage: Stage,
+    checksum: Sum,
+}
+
+/// How far a [`Compressor`] has come.
+enum Stage {
+    Header,
+    /// Families that change with a poll only; the index of the next one.
+    Static(usize),
+    /// Families that are different at each scrape.
+    Dynamic(Box<(Cursor, Run)>),
+    Complete,
+}
+
+impl Compressor {
+    /// Compresses `scene` in the given format.
+    pub fn new(format: Format, scene: Scene) -> Self {
+        Self {
+            format,
+            scene,
+            stage: Stage::Header,
+            checksum: Sum::default(),
+        }
+    }
+
+    fn advance_as<E: Encoder>(&mut self, chunks: &mut Vec<Bytes>) -> bool {
+        match &mut self.stage {
+            Stage::Header => {
+                chunks.push(Bytes::from_static(&HEAD));
+                self.stage = if self.scene.is_whole() {
+                    Stage::Static(0)
+                } else {
+                    Stage::Dynamic(Box::new((Cursor::new(ALL), Run::new())))
+                };
+            }
+            Stage::Static(next) => {
+                let index = *next;
+                *next += 1;
+                match FIXED.get(index) {
+                    Some(spec) => self.compress_static::<E>((index, spec), chunks),
+                    None => {
+                        let cursor = Cursor::new(MOVING_ALONE);
+                        self.stage = Stage::Dynamic(Box::new((cursor, Run::new())));
+                    }
+                }
+            }
+            Stage::Dynamic(dynamic) => {
+                let (cursor, run) = dynamic.as_mut();
+                if compress_dynamic::<E>(&self.scene, cursor, run, chunks) {
+                    return true;
+                }
+                if let Stage::Dynamic(dynamic) = std::mem::replace(&mut self.stage, Stage::Complete)
+                {
+                    let (bytes, sum) = dynamic.1.end();
+                    chunks.push(Bytes::from(bytes));
+                    self.checksum.add(&sum);
+                }
+                return false;
+            }
+            Stage::Complete => return false,
+        }
+        true
+    }
+
+    fn compress_static<E: Encoder>(
+        &mut self,
+        (index, spec): (usize, &Spec),
+        chunks: &mut Vec<Bytes>,
+    ) {
+        let runs: Vec<Finished> = (0..spec.orgs(&self.scene))
+            .map(|org| fixed::<E>(self.format, (index, spec), &self.scene, org))
+            .collect();
+        if runs.is_empty() {
+            return;
+        }
+        let body = runs.iter().map(|run| run.unpacked).sum();
+        let mut head = Vec::new();
+        E::head(&mut head, spec.head(), body);
+        self.checksum.put(&head);
+        chunks.push(stored(&head));
+        for run in runs {
+            let of_run = Hasher::new_with_initial_len(run.checksum, run.unpacked as u64);
+            self.checksum.add(&Sum(of_run, run.unpacked as u64));
+            chunks.push(run.bytes);
+        }
+    }
+}
+
+impl ChunkSource for Compressor {
+    fn advance(&mut self, chunks: &mut Vec<Bytes>) -> bool {
+        match self.format {
+            Format::Text => self.advance_as::<Text>(chunks),
+            Format::OpenMetrics => self.advance_as::<OpenMetrics>(chunks),
+            Format::Protobuf => self.advance_as::<Protobuf>(chunks),
+        }
+    }
+
+    fn checksum(&self) -> Sum {
+        self.checksum.clone()
+    }
+}
+
+/// Compresses a whole scene at once; the chunks go to `emit` as they come.
 pub fn pack_scene(format: Format, scene: &Scene, emit: &mut dyn FnMut(Bytes)) -> Sum {
-    match format {
-        Format::Text => pack::<Text>(format, scene, emit),
-        Format::OpenMetrics => pack::<OpenMetrics>(format, scene, emit),
-        Format::Protobuf => pack::<Protobuf>(format, scene, emit),
+    let mut compressor = Compressor::new(format, scene.clone());
+    let mut chunks = Vec::new();
+    loop {
+        let more = compressor.advance(&mut chunks);
+        chunks.drain(..).for_each(&mut *emit);
+        if !more {
+            return compressor.checksum();
+        }
     }
 }
 
@@ -166,52 +279,27 @@ fn end<E: Encoder>(text: &mut Vec<u8>, own: &Gathered) {
     E::end(text);
 }
 
-fn pack<E: Encoder>(format: Format, scene: &Scene, emit: &mut dyn FnMut(Bytes)) -> Sum {
-    let mut sum = Sum::default();
-    emit(Bytes::from_static(&HEAD));
-    let cursor = if scene.is_whole() {
-        for (place, spec) in FIXED.iter().enumerate() {
-            let runs: Vec<Finished> = (0..spec.orgs(scene))
-                .map(|org| fixed::<E>(format, (place, spec), scene, org))
-                .collect();
-            if runs.is_empty() {
-                continue;
-            }
-            let body = runs.iter().map(|run| run.unpacked).sum();
-            let mut head = Vec::new();
-            E::head(&mut head, spec.head(), body);
-            sum.put(&head);
-            emit(stored(&head));
-            for run in runs {
-                let of_run = Hasher::new_with_initial_len(run.checksum, run.unpacked as u64);
-                sum.add(&Sum(of_run, run.unpacked as u64));
-                emit(run.bytes);
-            }
-        }
-        Cursor::new(MOVING_ALONE)
-    } else {
-        Cursor::new(ALL)
-    };
-    let rest = moving::<E>(cursor, scene, emit);
-    sum.add(&rest);
-    sum
-}
-
-fn moving<E: Encoder>(mut cursor: Cursor, scene: &Scene, emit: &mut dyn FnMut(Bytes)) -> Sum {
-    let mut run = Run::new();
+/// One step of the families that are different at each scrape; false at their end.
+fn compress_dynamic<E: Encoder>(
+    scene: &Scene,
+    cursor: &mut Cursor,
+    run: &mut Run,
+    chunks: &mut Vec<Bytes>,
+) -> bool {
     let mut piece = Vec::with_capacity(PIECE + 4096);
-    let mut more = true;
-    while more {
+    for _ in 0..MAX_PIECES_PER_STEP {
         piece.clear();
-        more = cursor.advance::<E>(scene, &mut piece);
+        let more = cursor.advance::<E>(scene, &mut piece);
         run.put(&piece);
+        if !more {
+            return false;
+        }
         if let Some(chunk) = run.chunk() {
-            emit(chunk);
+            chunks.push(chunk);
+            break;
         }
     }
-    let (bytes, sum) = run.end();
-    emit(Bytes::from(bytes));
-    sum
+    true
 }
 
 /// The samples of a family that changes with a walk only, of one inventory, packed once.

@@ -13,7 +13,18 @@ pub(super) async fn healthy() -> &'static str {
     "Healthy.\n"
 }
 
-/// 200 once every organization has an inventory to show; before that, who is missing.
+/// 200 once every organization has an inventory to show; before that, how many are missing: the probe listener has no
+/// password, so it names neither organizations nor credentials.
+pub(super) async fn ready_count(State(app): State<Arc<App>>) -> Response {
+    let missing = app.shelf.missing().len();
+    if missing == 0 {
+        return "Ready.\n".into_response();
+    }
+    let text = format!("Not ready: {missing} inventories are missing.\n");
+    (StatusCode::SERVICE_UNAVAILABLE, text).into_response()
+}
+
+/// The same with the names of those that are missing, for those who are let in.
 pub(super) async fn ready(State(app): State<Arc<App>>) -> Response {
     let missing = app.shelf.missing();
     if missing.is_empty() {

@@ -2,16 +2,17 @@
 
 use std::sync::Arc;
 
-use axum::extract::State;
+use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use axum::{Router, middleware};
+use axum::{Extension, Router, middleware};
 use jiff::Timestamp;
 
 use super::access::{SharedAccess, guard};
 use super::choice::Choice;
 use super::cross_site::is_cross_site;
+use super::listen::ResponseHandle;
 use super::page::{self, Board, Readers};
 use super::scrapes::{self, Scrapes};
 use super::settings::{Reload, Settings, SharedSettings};
@@ -64,6 +65,7 @@ impl App {
 /// Every route, for those who are let in.
 pub fn router(app: Arc<App>) -> Router {
     let access = Arc::clone(&app.access);
+    let settings = Arc::clone(&app.settings);
     Router::new()
         .route("/", get(page::show))
         .route("/-/docs/{name}", get(page::document))
@@ -77,14 +79,15 @@ pub fn router(app: Arc<App>) -> Router {
         .method_not_allowed_fallback(wrong_method)
         .with_state(app)
         .layer(middleware::from_fn_with_state(access, guard))
+        .layer(middleware::from_fn_with_state(settings, check_host))
         .layer(middleware::map_response(nosniff))
 }
 
-/// Health and readiness alone, for everybody.
+/// Health and readiness alone, for everybody, under any host: Kubernetes probes an address.
 pub fn probes(app: Arc<App>) -> Router {
     Router::new()
         .route("/-/healthy", get(health::healthy))
-        .route("/-/ready", get(health::ready))
+        .route("/-/ready", get(health::ready_count))
         .fallback(async || {
             let text = "There is nothing here but /-/healthy and /-/ready.\n";
             (StatusCode::NOT_FOUND, text)
@@ -92,6 +95,20 @@ pub fn probes(app: Arc<App>) -> Router {
         .method_not_allowed_fallback(wrong_method)
         .with_state(app)
         .layer(middleware::map_response(nosniff))
+}
+
+/// Lets a request through whose host is allowed by `--web.allowed-hosts`.
+async fn check_host(
+    State(settings): State<Arc<SharedSettings>>,
+    request: Request,
+    next: middleware::Next,
+) -> Response {
+    let allowed = &settings.get().allowed_hosts;
+    if allowed.allows(request.version(), request.uri(), request.headers()) {
+        return next.run(request).await;
+    }
+    let text = "421 Misdirected Request: the Host header names none of --web.allowed-hosts.\n";
+    (StatusCode::MISDIRECTED_REQUEST, text).into_response()
 }
 
 /// No answer is anything else than what its type says.
@@ -109,6 +126,7 @@ async fn by_path(
     method: Method,
     uri: Uri,
     headers: HeaderMap,
+    response: Option<Extension<ResponseHandle>>,
 ) -> Response {
     let settings = app.settings.get();
     if uri.path() != settings.telemetry_path {
@@ -117,7 +135,8 @@ async fn by_path(
     }
     match method {
         Method::GET | Method::HEAD => {
-            scrapes::answer(&app, &settings, &method, uri.query(), &headers)
+            let response = response.map(|Extension(response)| response);
+            scrapes::answer(&app, &settings, &method, uri.query(), &headers, response).await
         }
         _ => {
             let allow = [(header::ALLOW, "GET,HEAD")];

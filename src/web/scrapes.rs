@@ -2,28 +2,49 @@
 
 use std::collections::HashMap;
 use std::convert::Infallible;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use axum::body::{Body, Bytes};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use futures_util::stream;
+use tokio::sync::Semaphore;
 
 use super::choice::Choice;
+use super::listen::ResponseHandle;
+use super::request_limiter::{RequestLimiter, RequestPermit};
 use super::routes::App;
 use super::settings::Settings;
 use crate::metrics::{
-    Batch, Broken, Chunk, Exposition, Format, Gathered, Maker, Scene, pack_end, pack_scene,
+    Aborted, BodyReader, Chunk, Compressor, Exposition, Format, Gathered, SharedBody, pack_end,
     wants_gzip,
 };
 
+/// How long a scrape waits for one of the places that `--web.max-requests` gives.
+const WAIT_TIMEOUT: Duration = Duration::from_secs(2);
+/// Scrapes of one client that wait for a place at once.
+const MAX_WAITING_PER_CLIENT: usize = 64;
+
 /// What scrapes share.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Scrapes {
-    under_way: Arc<AtomicUsize>,
-    /// Of each form, what was packed last.
-    batches: Mutex<HashMap<Format, (Moment, Arc<Batch>)>>,
+    limiter: Arc<RequestLimiter>,
+    /// Chunks that are compressed at once: a processor each.
+    compression_permits: Arc<Semaphore>,
+    /// Of each form, what was compressed last.
+    bodies: Mutex<HashMap<Format, (Moment, Arc<SharedBody>)>>,
+}
+
+impl Default for Scrapes {
+    fn default() -> Self {
+        let processors = std::thread::available_parallelism().map_or(1, usize::from);
+        Self {
+            limiter: RequestLimiter::new(MAX_WAITING_PER_CLIENT, WAIT_TIMEOUT),
+            compression_permits: Arc::new(Semaphore::new(processors)),
+            bodies: Mutex::default(),
+        }
+    }
 }
 
 /// What is packed for one moment serves everybody who asks in that second, as long as the
@@ -44,49 +65,31 @@ impl Moment {
     }
 }
 
-/// One scrape under way, counted until it is dropped.
-struct Place(Arc<AtomicUsize>);
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Release);
-    }
-}
-
 impl Scrapes {
-    fn place(&self, most: usize) -> Option<Place> {
-        let before = self.under_way.fetch_add(1, Ordering::Acquire);
-        // given back when it is dropped, also if there was none
-        let place = Place(Arc::clone(&self.under_way));
-        (before < most).then_some(place)
-    }
-
-    fn batch(&self, app: &App, settings: &Arc<Settings>, format: Format) -> Arc<Batch> {
+    /// A reader of everything, compressed, as of this second.
+    fn subscribe(&self, app: &App, settings: &Arc<Settings>, format: Format) -> Option<BodyReader> {
         let now = app.clock.now();
         let moment = Moment {
             second: now.as_second(),
             generation: app.shelf.generation(),
             settings: Arc::clone(settings),
         };
-        let mut batches = self.batches.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((of, batch)) = batches.get(&format)
+        let mut bodies = self.bodies.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((of, body)) = bodies.get(&format)
             && of.is(&moment)
+            && let Some(reader) = body.subscribe()
         {
-            return Arc::clone(batch);
+            return Some(reader);
         }
-        let (batch, maker) = Batch::begin();
-        batches.insert(format, (moment, Arc::clone(&batch)));
-        pack(format, app.scene(settings, &Choice::All, now), maker);
-        batch
+        let scene = app.scene(settings, &Choice::All, now);
+        let body = SharedBody::shared(Box::new(Compressor::new(format, scene)));
+        let reader = body.subscribe();
+        let previous = bodies.insert(format, (moment, body));
+        drop(bodies);
+        // it can be large
+        drop(previous);
+        reader
     }
-}
-
-/// Packs a scene where a thread may be kept busy.
-fn pack(format: Format, scene: Scene, maker: Maker) {
-    tokio::task::spawn_blocking(move || {
-        let sum = pack_scene(format, &scene, &mut |chunk| maker.put(chunk));
-        maker.finish(sum);
-    });
 }
 
 fn list(headers: &HeaderMap, name: HeaderName) -> String {
@@ -99,12 +102,13 @@ fn list(headers: &HeaderMap, name: HeaderName) -> String {
 }
 
 /// Answers a scrape.
-pub(super) fn answer(
+pub(super) async fn answer(
     app: &App,
     settings: &Arc<Settings>,
     method: &Method,
     query: Option<&str>,
     headers: &HeaderMap,
+    response: Option<ResponseHandle>,
 ) -> Response {
     let Ok(choice) = Choice::of(query, &app.shelf.watched()) else {
         let text = "This exporter watches no organization with an id that was asked for; /sd lists those it does.\n";
@@ -123,9 +127,12 @@ pub(super) fn answer(
         head.insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
     }
     if method == Method::HEAD {
-        return head.into_response();
+        // of unknown length, as that of GET: a Content-Length of 0 would be wrong (RFC 9110 §8.6)
+        let body = Body::from_stream(stream::empty::<Result<Bytes, Infallible>>());
+        return (head, body).into_response();
     }
-    let Some(place) = app.scrapes.place(settings.max_requests) else {
+    let permit = app.scrapes.limiter.acquire(settings.max_requests, response);
+    let Some(permit) = permit.await else {
         let text = "Too many scrapes at once; see --web.max-requests.\n";
         return (StatusCode::SERVICE_UNAVAILABLE, text).into_response();
     };
@@ -136,30 +143,30 @@ pub(super) fn answer(
     };
     let body = if packed {
         settings.packs(format);
-        let batch = match &choice {
-            Choice::All => app.scrapes.batch(app, settings, format),
+        let reader = match &choice {
+            Choice::All => app.scrapes.subscribe(app, settings, format),
             // nobody else wants the same
             Choice::Some(_) => {
-                let (batch, maker) = Batch::begin();
-                pack(format, app.scene(settings, &choice, app.clock.now()), maker);
-                batch
+                let scene = app.scene(settings, &choice, app.clock.now());
+                SharedBody::private(Box::new(Compressor::new(format, scene))).subscribe()
             }
         };
-        packed_body(format, own, batch, place)
+        let permits = Arc::clone(&app.scrapes.compression_permits);
+        packed_body(format, own, reader, permits, permit)
     } else {
         let scene = app.scene(settings, &choice, app.clock.now());
-        plain_body(Exposition::new(format, own, scene), place)
+        plain_body(Exposition::new(format, own, scene), permit)
     };
     (head, body).into_response()
 }
 
-fn plain_body(exposition: Exposition, place: Place) -> Body {
-    let pieces = stream::unfold((exposition, place), async |(mut exposition, place)| {
+fn plain_body(exposition: Exposition, permit: RequestPermit) -> Body {
+    let pieces = stream::unfold((exposition, permit), async |(mut exposition, permit)| {
         loop {
             let piece = exposition.next_piece()?;
             if !piece.is_empty() {
                 let piece = Ok::<_, Infallible>(Bytes::from(piece));
-                return Some((piece, (exposition, place)));
+                return Some((piece, (exposition, permit)));
             }
             // keys without series: others may want the thread
             tokio::task::yield_now().await;
@@ -168,17 +175,26 @@ fn plain_body(exposition: Exposition, place: Place) -> Body {
     Body::from_stream(pieces)
 }
 
-/// The chunks of the batch, and behind them the exporter's own metrics of this scrape.
-fn packed_body(format: Format, own: Gathered, batch: Arc<Batch>, place: Place) -> Body {
-    let state = (Some(0), own, batch, place);
-    let chunks = stream::unfold(state, move |(next, own, batch, place)| async move {
-        let number: usize = next?;
-        let (chunk, next): (Result<Bytes, Broken>, _) = match batch.chunk(number).await {
-            Ok(Chunk::Bytes(chunk)) => (Ok(chunk), Some(number + 1)),
+/// The chunks of a compressed body, and behind them the exporter's own metrics of this scrape. The scrape keeps its
+/// place until the last chunk that it has begun is made, also when its client is gone.
+fn packed_body(
+    format: Format,
+    own: Gathered,
+    reader: Option<BodyReader>,
+    permits: Arc<Semaphore>,
+    permit: RequestPermit,
+) -> Body {
+    let permit = Arc::new(permit);
+    let state = (reader, own, permits, permit);
+    let chunks = stream::unfold(state, move |(reader, own, permits, permit)| async move {
+        let mut reader = reader?;
+        let next = reader.next_chunk(&permits, || Arc::clone(&permit)).await;
+        let (chunk, reader): (Result<Bytes, Aborted>, _) = match next {
+            Ok(Chunk::Bytes(chunk)) => (Ok(chunk), Some(reader)),
             Ok(Chunk::End(sum)) => (Ok(pack_end(format, &own, sum)), None),
-            Err(broken) => (Err(broken), None),
+            Err(aborted) => (Err(aborted), None),
         };
-        Some((chunk, (next, own, batch, place)))
+        Some((chunk, (reader, own, permits, permit)))
     });
     Body::from_stream(chunks)
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 
+use super::host::AllowedHosts;
 use crate::metrics::{Format, Selection};
 
 /// What the routes answer by.
@@ -24,6 +25,8 @@ pub struct Settings {
     pub max_staleness: Duration,
     /// Whether a request may ask for a reload.
     pub lifecycle: bool,
+    /// Hosts that are answered.
+    pub allowed_hosts: AllowedHosts,
 }
 
 impl Settings {

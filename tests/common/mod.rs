@@ -13,6 +13,7 @@
     reason = "each test uses a part of this, and a test may panic"
 )]
 
+pub mod http2;
 pub mod papers;
 pub mod prometheus;
 pub mod scripted;
@@ -587,6 +588,27 @@ pub fn make_fifo(path: &std::path::Path) {
         rustix::fs::Mode::from_raw_mode(0o600),
     );
     rustix::fs::mknodat(rustix::fs::CWD, path, kind, mode, 0).unwrap();
+}
+
+/// Lets this process, and those it starts, open so many files.
+#[cfg(unix)]
+pub fn raise_open_files_limit(files: u64) {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let current = limit.current.map(|current| current.max(files));
+    setrlimit(Resource::Nofile, Rlimit { current, ..limit })
+        .expect("the test needs that many open files");
+}
+
+/// A number of /proc/PID/status, such as `VmRSS` in KiB or `Threads`.
+#[cfg(target_os = "linux")]
+pub fn process_status(pid: u32, field: &str) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let value = status
+        .lines()
+        .find_map(|line| line.strip_prefix(field)?.strip_prefix(':'))
+        .unwrap();
+    value.trim().trim_end_matches(" kB").parse().unwrap()
 }
 
 /// A port that was free a moment ago, for programs that cannot be told to choose one.

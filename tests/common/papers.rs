@@ -1,13 +1,18 @@
 //! Certificates, keys and web configurations for tests, in a folder that goes with them.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
     SanType,
 };
 use reqwest::{Certificate, Client, ClientBuilder, Identity};
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::{ClientConfig, RootCertStore};
 use tempfile::TempDir;
+use tokio_rustls::TlsConnector;
 
 /// The bcrypt hash of a password, at the least cost.
 pub fn hash(password: &str) -> String {
@@ -114,6 +119,19 @@ impl Papers {
         super::provider();
         let ca = Certificate::from_pem(self.read("ca.pem").as_bytes()).unwrap();
         Client::builder().no_proxy().tls_certs_only([ca])
+    }
+
+    /// Opens TLS connections that trust the CA and offer one protocol.
+    pub fn connector(&self, protocol: &[u8]) -> TlsConnector {
+        super::provider();
+        let ca = CertificateDer::from_pem_slice(self.read("ca.pem").as_bytes()).unwrap();
+        let mut roots = RootCertStore::empty();
+        roots.add(ca).unwrap();
+        let mut config = ClientConfig::builder()
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        config.alpn_protocols = vec![protocol.to_vec()];
+        TlsConnector::from(Arc::new(config))
     }
 
     /// The same with a certificate of its own.

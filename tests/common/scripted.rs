@@ -14,7 +14,6 @@ use futures_util::future::BoxFuture;
 use jiff::Timestamp;
 use reqwest::Request;
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
-use zeroize::Zeroizing;
 
 /// The time at which a scripted client starts; it moves with tokio's.
 pub const START: &str = "2026-03-01T12:00:00Z";
@@ -30,7 +29,7 @@ pub fn response(status: u16, headers: &[(&str, &str)], body: &str) -> Answer {
     Answer {
         status: reqwest::StatusCode::from_u16(status).unwrap(),
         headers: map,
-        body: Zeroizing::new(body.as_bytes().to_vec()),
+        body: body.as_bytes().to_vec().into(),
     }
 }
 

@@ -14,6 +14,7 @@ use tracing::warn;
 use super::bcrypt_queue::ClientNetwork;
 use super::users::{Login, Refusal};
 use super::{Access, PeerAddr, SharedAccess};
+use crate::web::listen::mark_authorized;
 
 /// Time between two log lines about requests that were rejected.
 const LOG_INTERVAL: Duration = Duration::from_mins(1);
@@ -35,7 +36,10 @@ pub(in crate::web) async fn guard(
     let login = request.headers_mut().remove(header::AUTHORIZATION);
     let client = request.extensions().get::<PeerAddr>().into();
     let answer = match let_in(&shared, client, login).await {
-        Ok(()) => next.run(request).await,
+        Ok(()) => {
+            mark_authorized(request.extensions());
+            next.run(request).await
+        }
         Err(Refusal::Busy) => {
             let text = "Too many logins at once; try again.\n";
             (StatusCode::SERVICE_UNAVAILABLE, text).into_response()
@@ -45,13 +49,9 @@ pub(in crate::web) async fn guard(
             let challenge = HeaderValue::from_static(
                 "Basic realm=\"atlas-ai-keys-exporter\", charset=\"UTF-8\"",
             );
-            let text = "A user name and its password are needed.\n";
-            (
-                StatusCode::UNAUTHORIZED,
-                [(header::WWW_AUTHENTICATE, challenge)],
-                text,
-            )
-                .into_response()
+            // without a body, which a client could leave lying
+            let headers = [(header::WWW_AUTHENTICATE, challenge)];
+            (StatusCode::UNAUTHORIZED, headers).into_response()
         }
     };
     with_headers(&access, answer)

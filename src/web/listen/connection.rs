@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
-use axum::http::{Request, Response};
+use axum::http::{Request, Response, StatusCode, header};
+use axum::response::IntoResponse as _;
 use hyper::body::Incoming;
 use hyper::rt::{Read, Write};
 use hyper::server::conn::{http1, http2};
@@ -21,17 +22,23 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
-use super::crowd::Ticket;
+use super::crowd::ConnectionGuard;
 use super::limits::Limits;
-use super::seat::{Heads, Seat};
+use super::seat::{ConnectionState, HeaderLimitIo};
 use crate::web::access::{ClientCertificates, PeerAddr, SharedAccess, Tls};
+use crate::web::host;
 
-/// What an HTTP/2 connection holds of an answer that is not taken.
-const BUFFER: usize = 64 << 10;
+/// What an HTTP/1 connection holds of a response that the client does not take. hyper reads no larger header either;
+/// [`HeaderLimitIo`] allows less.
+const HTTP1_BUFFER: usize = 128 << 10;
+/// What an HTTP/2 stream holds of such a response.
+const HTTP2_BUFFER: usize = 64 << 10;
 /// All headers of an HTTP/2 request.
 const HTTP2_HEAD: u32 = 16 << 10;
 /// Requests at once on one HTTP/2 connection.
-const HTTP2_STREAMS: u32 = 64;
+const HTTP2_STREAMS: u32 = 32;
+/// How often an HTTP/2 connection on which nothing comes in is asked whether somebody is there.
+const HTTP2_PING_INTERVAL: Duration = Duration::from_secs(30);
 
 /// How long after the stop a client that has come in before may still ask for something: it could not
 /// know, and nobody else will answer it.
@@ -53,17 +60,22 @@ pub(super) struct Ways {
 }
 
 /// Serves one connection to its end.
-pub(super) async fn serve(stream: TcpStream, tls: Option<Tls>, ticket: Ticket, mut ways: Ways) {
+pub(super) async fn serve(
+    stream: TcpStream,
+    tls: Option<Tls>,
+    connection: ConnectionGuard,
+    mut ways: Ways,
+) {
     ways.peer = stream.peer_addr().ok().map(PeerAddr);
-    // an answer is written in large pieces, and its end is not to wait for an acknowledgement
+    // a response is written in large pieces, and its end is not to wait for an acknowledgement
     let _ = stream.set_nodelay(true);
-    let seat = Arc::clone(&ticket.seat);
+    let state = Arc::clone(&connection.state);
     let (limits, end) = (ways.limits, ways.end.clone());
     let served = async {
         let access = ways.access.clone();
         let Some(tls) = tls else {
             return tokio::select! {
-                ended = http1(stream, seat.clone(), ways) => ended,
+                ended = http1(stream, state.clone(), ways) => ended,
                 () = rejected(access, None) => Err(REJECTED.to_owned()),
             };
         };
@@ -73,16 +85,16 @@ pub(super) async fn serve(stream: TcpStream, tls: Option<Tls>, ticket: Ticket, m
             shaken = tokio::time::timeout(limits.head, handshake) => shaken,
         };
         let stream = handshake
-            .map_err(|_| "the TLS handshake has taken too long".to_owned())?
-            .map_err(|error| format!("TLS: {error}"))?;
+            .map_err(|_| "TLS handshake timeout".to_owned())?
+            .map_err(|error| format!("TLS handshake: {error}"))?;
         let session = stream.get_ref().1;
         let certificates = session.peer_certificates().unwrap_or_default().to_vec();
         let is_http2 = session.alpn_protocol() == Some(b"h2");
         let served = async {
             if is_http2 {
-                http2(TokioIo::new(stream), seat.clone(), ways).await
+                http2(TokioIo::new(stream), state.clone(), ways).await
             } else {
-                http1(stream, seat.clone(), ways).await
+                http1(stream, state.clone(), ways).await
             }
         };
         tokio::select! {
@@ -92,13 +104,13 @@ pub(super) async fn serve(stream: TcpStream, tls: Option<Tls>, ticket: Ticket, m
     };
     let ended = tokio::select! {
         ended = served => ended,
-        why = seat.watch(&limits) => Err(why.to_owned()),
+        reason = state.wait_expired(&limits) => Err(reason.to_owned()),
         () = end.cancelled() => Err("the exporter stops".to_owned()),
     };
-    if let Err(why) = ended {
-        debug!(why, "a connection was closed");
+    if let Err(reason) = ended {
+        debug!(reason, "connection closed");
     }
-    drop(ticket);
+    drop(connection);
 }
 
 /// Why a connection ends that [`rejected`] ends.
@@ -112,45 +124,57 @@ async fn rejected(access: Option<Arc<SharedAccess>>, certificates: ClientCertifi
     }
 }
 
-/// Hands a request to the routes, and watches its answer.
-async fn answer(
-    seat: Arc<Seat>,
+/// Hands a request to the routes, and tracks its response.
+async fn handle(
+    state: Arc<ConnectionState>,
     router: Router,
     peer: Option<PeerAddr>,
     mut request: Request<Incoming>,
 ) -> Result<Response<Body>, Infallible> {
+    let guard = state.begin_response();
+    if host::validate(request.version(), request.uri(), request.headers()).is_err() {
+        return Ok(bad_host().map(|body| guard.track(body)));
+    }
     if let Some(peer) = peer {
         request.extensions_mut().insert(peer);
     }
-    let answering = seat.answer();
+    request.extensions_mut().insert(guard.handle());
     let router = TowerToHyperService::new(router);
     let response = router.call(request.map(Body::new)).await?;
-    Ok(response.map(|body| answering.watching(body)))
+    Ok(response.map(|body| guard.track(body)))
+}
+
+/// The response to a request whose host is missing, given twice or malformed.
+fn bad_host() -> Response<Body> {
+    let text = "400 Bad Request: expected one valid Host header.\n";
+    let headers = [(header::X_CONTENT_TYPE_OPTIONS, "nosniff")];
+    (StatusCode::BAD_REQUEST, headers, text).into_response()
 }
 
 async fn http1(
     stream: impl AsyncRead + AsyncWrite + Unpin + 'static,
-    seat: Arc<Seat>,
+    state: Arc<ConnectionState>,
     ways: Ways,
 ) -> Result<(), String> {
-    let io = TokioIo::new(Heads::new(stream, Arc::clone(&seat)));
+    let io = TokioIo::new(HeaderLimitIo::new(stream, Arc::clone(&state)));
     let Ways {
         router, stop, peer, ..
     } = ways;
-    let of_service = Arc::clone(&seat);
+    let of_service = Arc::clone(&state);
     let service =
-        service_fn(move |request| answer(Arc::clone(&of_service), router.clone(), peer, request));
+        service_fn(move |request| handle(Arc::clone(&of_service), router.clone(), peer, request));
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
-        // the seat knows how long a head may take, and how long nobody may ask for anything
+        // the state of the connection has these limits
         .header_read_timeout(None)
+        .max_buf_size(HTTP1_BUFFER)
         .serve_connection(io, service);
-    to_the_end(connection, &seat, stop).await
+    to_the_end(connection, &state, stop).await
 }
 
 async fn http2(
     io: impl Read + Write + Unpin + 'static,
-    seat: Arc<Seat>,
+    state: Arc<ConnectionState>,
     ways: Ways,
 ) -> Result<(), String> {
     let Ways {
@@ -160,18 +184,18 @@ async fn http2(
         peer,
         ..
     } = ways;
-    let of_service = Arc::clone(&seat);
+    let of_service = Arc::clone(&state);
     let service =
-        service_fn(move |request| answer(Arc::clone(&of_service), router.clone(), peer, request));
+        service_fn(move |request| handle(Arc::clone(&of_service), router.clone(), peer, request));
     let connection = http2::Builder::new(TokioExecutor::new())
         .timer(TokioTimer::new())
         .max_header_list_size(HTTP2_HEAD)
         .max_concurrent_streams(HTTP2_STREAMS)
-        .max_send_buf_size(BUFFER)
-        .keep_alive_interval(limits.rest)
+        .max_send_buf_size(HTTP2_BUFFER)
+        .keep_alive_interval(HTTP2_PING_INTERVAL)
         .keep_alive_timeout(limits.head)
         .serve_connection(io, service);
-    to_the_end(connection, &seat, stop).await
+    to_the_end(connection, &state, stop).await
 }
 
 /// Some time after `stop`.
@@ -184,13 +208,13 @@ async fn after(stop: &CancellationToken) {
 /// client that has come in before.
 async fn to_the_end(
     connection: impl GracefulConnection<Error = hyper::Error>,
-    seat: &Seat,
+    state: &ConnectionState,
     stop: CancellationToken,
 ) -> Result<(), String> {
     let mut connection = pin!(connection);
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
-        () = async { tokio::join!(seat.asked(), stop.cancelled()); } => {
+        () = async { tokio::join!(state.first_request(), stop.cancelled()); } => {
             connection.as_mut().graceful_shutdown();
             connection.await
         }

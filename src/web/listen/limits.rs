@@ -12,7 +12,7 @@ const OTHER_FILES: u64 = 128;
 pub struct Limits {
     /// A TLS handshake, or the head of a request from its first byte to its last.
     pub head: Duration,
-    /// An answer of which the client takes nothing for so long is cut off.
+    /// A response of which the client takes nothing for this long is cut off.
     pub rest: Duration,
     /// A whole answer, from the request to the last byte taken.
     pub answer: Duration,
@@ -26,7 +26,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             head: Duration::from_secs(10),
-            rest: Duration::from_secs(30),
+            rest: Duration::from_secs(5),
             answer: Duration::from_mins(5),
             idle: Duration::from_mins(5),
             connections: CONNECTIONS,

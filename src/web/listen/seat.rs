@@ -1,12 +1,15 @@
-//! What one connection is doing, and for how long it may.
+//! Activity of one connection: its requests, its responses, and how long each may take.
 
 use std::io;
+use std::net::{IpAddr, Ipv6Addr};
 use std::pin::Pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::body::{Body, Bytes};
+use axum::http::Extensions;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
@@ -14,189 +17,295 @@ use tokio_util::sync::CancellationToken;
 
 use super::limits::Limits;
 
-/// The head of an HTTP/1 request, in bytes.
-const HEAD: usize = 32 << 10;
-/// What a head that is larger is told.
-const TOO_LARGE: &[u8] = b"HTTP/1.1 431 Request Header Fields Too Large\r\nconnection: close\r\n\
+/// A response of which the client has taken nothing for this long is stalled: it no longer keeps its connection from
+/// being evicted, nor its scrape from losing its place.
+pub(in crate::web) const STALLED_AFTER: Duration = Duration::from_millis(250);
+
+/// Bytes of an HTTP/1 request header.
+const MAX_HEADER_BYTES: usize = 32 << 10;
+/// Response to a larger one.
+const RESPONSE_431: &[u8] = b"HTTP/1.1 431 Request Header Fields Too Large\r\nconnection: close\r\n\
     content-type: text/plain; charset=utf-8\r\nx-content-type-options: nosniff\r\ncontent-length: 49\r\n\r\n\
     The head of a request may have 32 KiB, not more.\n";
-/// How often a connection is looked after.
-const EVERY: Duration = Duration::from_secs(1);
+/// How often the limits of a connection are checked.
+const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
-/// The place of one connection in the crowd. Held by its task, its socket and its answers; the
-/// crowd holds it as well, to send it away.
-pub(super) struct Seat {
-    doing: Mutex<Doing>,
-    /// Cancelled at the first whole request.
-    asked: CancellationToken,
-    /// Cancelled when the connection has to go.
-    pub(super) leave: CancellationToken,
+/// What counts as one client: an IPv4 address, or an IPv6 network of 64 bits, as a single host usually has one.
+pub(super) fn client_of(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(address) => {
+            Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX)).into()
+        }
+        address @ IpAddr::V4(_) => address,
+    }
 }
 
-struct Doing {
-    /// When the first byte of a head came in that is not whole yet.
-    head: Option<Instant>,
-    /// Since when nothing has gone on.
-    idle: Instant,
-    /// Whether there ever was a whole request.
-    served: bool,
-    /// How many bytes of that head have come in.
-    head_bytes: usize,
-    answers: Vec<Under>,
-    next: u64,
+/// State of one connection, shared by its task, its socket, its responses and the tracker that may evict it.
+#[derive(Debug)]
+pub(in crate::web) struct ConnectionState {
+    client: IpAddr,
+    /// Open connections of the same client.
+    client_connections: Arc<AtomicUsize>,
+    accepted_at: Instant,
+    activity: Mutex<Activity>,
+    /// Cancelled at the first complete request.
+    first_request: CancellationToken,
+    /// Cancelled when the connection has to close.
+    pub(super) evicted: CancellationToken,
 }
 
-/// An answer under way.
-struct Under {
-    number: u64,
-    begun: Instant,
-    /// Since when a piece of it waits for being taken.
-    resting: Option<Instant>,
+#[derive(Debug)]
+struct Activity {
+    /// When the first byte of an incomplete request header came in.
+    header_started_at: Option<Instant>,
+    /// Bytes of that header.
+    header_bytes: usize,
+    /// When the last response ended.
+    idle_since: Instant,
+    /// Whether a request was let through to the routes.
+    authorized: bool,
+    responses: Vec<InFlightResponse>,
+    next_id: u64,
 }
 
-impl Seat {
-    pub(super) fn new() -> Arc<Self> {
+#[derive(Debug)]
+struct InFlightResponse {
+    id: u64,
+    started_at: Instant,
+    phase: Phase,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Phase {
+    /// The request waits, or is worked on.
+    Handling,
+    /// The client has taken everything so far; the next part of the body is being made.
+    Producing,
+    /// A part of the response has been waiting for the client since then.
+    Unread(Instant),
+}
+
+/// Order of eviction, lowest first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct EvictionRank {
+    /// Whether a request was let through to the routes.
+    pub(super) authorized: bool,
+    /// Open connections of the same client.
+    pub(super) client_connections: usize,
+    /// Since when nothing has moved forward.
+    pub(super) since: Instant,
+}
+
+impl ConnectionState {
+    /// A connection from `client`, one of the `client_connections` that it has open.
+    pub(in crate::web) fn new(client: IpAddr, client_connections: Arc<AtomicUsize>) -> Arc<Self> {
+        let now = Instant::now();
         Arc::new(Self {
-            doing: Mutex::new(Doing {
-                head: None,
-                idle: Instant::now(),
-                served: false,
-                head_bytes: 0,
-                answers: Vec::new(),
-                next: 0,
+            client,
+            client_connections,
+            accepted_at: now,
+            activity: Mutex::new(Activity {
+                header_started_at: None,
+                header_bytes: 0,
+                idle_since: now,
+                authorized: false,
+                responses: Vec::new(),
+                next_id: 0,
             }),
-            asked: CancellationToken::new(),
-            leave: CancellationToken::new(),
+            first_request: CancellationToken::new(),
+            evicted: CancellationToken::new(),
         })
     }
 
-    fn doing(&self) -> MutexGuard<'_, Doing> {
-        self.doing.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(super) fn client(&self) -> IpAddr {
+        self.client
     }
 
-    /// So many bytes have come in: of a head, unless an answer is under way. False when the head
-    /// is too large.
-    fn came_in(&self, bytes: usize) -> bool {
-        let mut doing = self.doing();
-        if bytes == 0 || !doing.answers.is_empty() {
+    fn activity(&self) -> MutexGuard<'_, Activity> {
+        self.activity.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Records bytes read. Returns false once the request header is too large.
+    fn record_read(&self, bytes: usize) -> bool {
+        let mut activity = self.activity();
+        if bytes == 0 || !activity.responses.is_empty() {
             return true;
         }
-        doing.head.get_or_insert_with(Instant::now);
-        doing.head_bytes += bytes;
-        doing.head_bytes <= HEAD
+        activity.header_started_at.get_or_insert_with(Instant::now);
+        activity.header_bytes += bytes;
+        activity.header_bytes <= MAX_HEADER_BYTES
     }
 
-    /// How much it would be missed: none while an answer is under way, else whether it ever asked
-    /// for anything, and since when it has been quiet. The least is missed least.
-    pub(super) fn missed(&self) -> Option<(bool, Instant)> {
-        let doing = self.doing();
-        let at_rest = doing.answers.is_empty();
-        at_rest.then_some((doing.served, doing.idle))
+    /// Where the connection stands in the order of eviction. None while an authorized client takes a response as it is
+    /// made. A client that was never let in has no such claim: with each of its requests it could renew it.
+    pub(super) fn eviction_rank(&self) -> Option<EvictionRank> {
+        let activity = self.activity();
+        let rank = |since: Instant| EvictionRank {
+            authorized: activity.authorized,
+            client_connections: self.client_connections.load(Ordering::Relaxed),
+            since,
+        };
+        if !activity.authorized {
+            return Some(rank(self.accepted_at));
+        }
+        let mut since = activity.idle_since;
+        for response in &activity.responses {
+            let last_progress = match response.phase {
+                Phase::Handling => response.started_at,
+                Phase::Producing => return None,
+                Phase::Unread(unread_since) if unread_since.elapsed() < STALLED_AFTER => {
+                    return None;
+                }
+                Phase::Unread(unread_since) => unread_since,
+            };
+            since = since.max(last_progress);
+        }
+        Some(rank(since))
     }
 
-    /// A whole head has come in; the answer is under way until what is returned is dropped.
-    pub(super) fn answer(self: &Arc<Self>) -> Answering {
-        self.asked.cancel();
-        let mut doing = self.doing();
-        (doing.head, doing.head_bytes, doing.served) = (None, 0, true);
-        let number = doing.next;
-        doing.next += 1;
-        doing.answers.push(Under {
-            number,
-            begun: Instant::now(),
-            resting: None,
+    /// Begins a response to a complete request; it is in flight until what this returns is dropped.
+    pub(in crate::web) fn begin_response(self: &Arc<Self>) -> ResponseGuard {
+        self.first_request.cancel();
+        let mut activity = self.activity();
+        (activity.header_started_at, activity.header_bytes) = (None, 0);
+        let id = activity.next_id;
+        activity.next_id += 1;
+        activity.responses.push(InFlightResponse {
+            id,
+            started_at: Instant::now(),
+            phase: Phase::Handling,
         });
-        Answering {
-            seat: Arc::clone(self),
-            number,
-        }
-    }
-
-    /// Returns once there was a whole request.
-    pub(super) async fn asked(&self) {
-        self.asked.cancelled().await;
-    }
-
-    /// Why the connection has to go, if it has to.
-    fn overdue(&self, limits: &Limits) -> Option<&'static str> {
-        let doing = self.doing();
-        let longer = |since: Instant, most: Duration| since.elapsed() > most;
-        if doing.head.is_some_and(|since| longer(since, limits.head)) {
-            return Some("the head of a request has taken too long");
-        }
-        for under in &doing.answers {
-            if under
-                .resting
-                .is_some_and(|since| longer(since, limits.rest))
-            {
-                return Some("a client takes nothing of its answer");
-            }
-            if longer(under.begun, limits.answer) {
-                return Some("an answer has taken too long");
-            }
-        }
-        let quiet = doing.answers.is_empty() && longer(doing.idle, limits.idle);
-        quiet.then_some("nothing was asked for a long time")
-    }
-
-    /// Returns when the connection has to go, with the reason.
-    pub(super) async fn watch(&self, limits: &Limits) -> &'static str {
-        let every = EVERY.min(limits.rest / 4).min(limits.head / 4);
-        loop {
-            tokio::select! {
-                () = self.leave.cancelled() => return "there are too many connections",
-                () = tokio::time::sleep(every) => {}
-            }
-            if let Some(why) = self.overdue(limits) {
-                return why;
-            }
-        }
-    }
-}
-
-/// One answer under way.
-pub(super) struct Answering {
-    seat: Arc<Seat>,
-    number: u64,
-}
-
-impl Answering {
-    /// Whether a piece of the answer waits for being taken.
-    fn rests(&self, rests: bool) {
-        let mut doing = self.seat.doing();
-        if let Some(under) = doing
-            .answers
-            .iter_mut()
-            .find(|under| under.number == self.number)
-        {
-            under.resting = rests.then(Instant::now);
-        }
-    }
-
-    /// `body`, whose way to the client is watched.
-    pub(super) fn watching(self, body: Body) -> Body {
-        Body::new(Watched {
-            body,
-            answering: self,
+        ResponseGuard(ResponseHandle {
+            connection: Arc::clone(self),
+            id,
         })
     }
-}
 
-impl Drop for Answering {
-    fn drop(&mut self) {
-        let mut doing = self.seat.doing();
-        doing.answers.retain(|under| under.number != self.number);
-        doing.idle = Instant::now();
+    /// Returns after the first complete request.
+    pub(super) async fn first_request(&self) {
+        self.first_request.cancelled().await;
+    }
+
+    /// Why the connection has to close, if a limit is exceeded.
+    fn find_expired(&self, limits: &Limits) -> Option<&'static str> {
+        let activity = self.activity();
+        let longer = |since: Instant, limit: Duration| since.elapsed() > limit;
+        if activity
+            .header_started_at
+            .is_some_and(|since| longer(since, limits.head))
+        {
+            return Some("request header timeout");
+        }
+        for response in &activity.responses {
+            if matches!(response.phase, Phase::Unread(since) if longer(since, limits.rest)) {
+                return Some("response write timeout");
+            }
+            if longer(response.started_at, limits.answer) {
+                return Some("response timeout");
+            }
+        }
+        let idle = activity.responses.is_empty() && longer(activity.idle_since, limits.idle);
+        idle.then_some("idle timeout")
+    }
+
+    /// Returns when the connection has to close, with the reason.
+    pub(super) async fn wait_expired(&self, limits: &Limits) -> &'static str {
+        let interval = CHECK_INTERVAL.min(limits.rest / 4).min(limits.head / 4);
+        loop {
+            tokio::select! {
+                () = self.evicted.cancelled() => return "evicted: too many open connections",
+                () = tokio::time::sleep(interval) => {}
+            }
+            if let Some(reason) = self.find_expired(limits) {
+                return reason;
+            }
+        }
     }
 }
 
-/// A body that tells when it is asked for more: what was handed out before has then been taken.
-struct Watched {
-    body: Body,
-    answering: Answering,
+/// A response and its connection, for those who handle the request: an extension of it.
+#[derive(Debug, Clone)]
+pub(in crate::web) struct ResponseHandle {
+    connection: Arc<ConnectionState>,
+    id: u64,
 }
 
-impl HttpBody for Watched {
+impl ResponseHandle {
+    /// The client that has sent the request.
+    pub(in crate::web) fn client(&self) -> IpAddr {
+        self.connection.client
+    }
+
+    /// How long a part of the response has been waiting for the client; none when the client waits.
+    pub(in crate::web) fn unread_for(&self) -> Option<Duration> {
+        let activity = self.connection.activity();
+        let mut responses = activity.responses.iter();
+        match responses.find(|response| response.id == self.id)?.phase {
+            Phase::Unread(since) => Some(since.elapsed()),
+            Phase::Handling | Phase::Producing => None,
+        }
+    }
+
+    /// Closes the connection.
+    pub(in crate::web) fn evict(&self) {
+        self.connection.evicted.cancel();
+    }
+
+    #[cfg(test)]
+    pub(in crate::web) fn is_evicted(&self) -> bool {
+        self.connection.evicted.is_cancelled()
+    }
+}
+
+/// Records that a request with these extensions was let through to the routes: from now on its connection is among the
+/// last to be evicted.
+pub(in crate::web) fn mark_authorized(extensions: &Extensions) {
+    if let Some(response) = extensions.get::<ResponseHandle>() {
+        response.connection.activity().authorized = true;
+    }
+}
+
+/// Keeps a response in flight.
+pub(in crate::web) struct ResponseGuard(ResponseHandle);
+
+impl ResponseGuard {
+    pub(in crate::web) fn handle(&self) -> ResponseHandle {
+        self.0.clone()
+    }
+
+    fn set_phase(&self, phase: Phase) {
+        let mut activity = self.0.connection.activity();
+        let mut responses = activity.responses.iter_mut();
+        if let Some(response) = responses.find(|response| response.id == self.0.id) {
+            response.phase = phase;
+        }
+    }
+
+    /// Watches how `body` is taken by the client.
+    pub(in crate::web) fn track(self, body: Body) -> Body {
+        // also where the body is never asked for, as the client leaves no room for what comes before it
+        self.set_phase(Phase::Unread(Instant::now()));
+        Body::new(TrackedBody { body, guard: self })
+    }
+}
+
+impl Drop for ResponseGuard {
+    fn drop(&mut self) {
+        let mut activity = self.0.connection.activity();
+        activity
+            .responses
+            .retain(|response| response.id != self.0.id);
+        activity.idle_since = Instant::now();
+    }
+}
+
+/// A body that records when it is asked for more: everything before has then been taken.
+struct TrackedBody {
+    body: Body,
+    guard: ResponseGuard,
+}
+
+impl HttpBody for TrackedBody {
     type Data = Bytes;
     type Error = axum::Error;
 
@@ -205,7 +314,10 @@ impl HttpBody for Watched {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
         let frame = Pin::new(&mut self.body).poll_frame(context);
-        self.answering.rests(matches!(frame, Poll::Ready(Some(_))));
+        self.guard.set_phase(match frame {
+            Poll::Ready(_) => Phase::Unread(Instant::now()),
+            Poll::Pending => Phase::Producing,
+        });
         frame
     }
 
@@ -218,29 +330,28 @@ impl HttpBody for Watched {
     }
 }
 
-/// What HTTP/1 is read from: tells the seat of what comes in, and answers a head that is too large.
-/// hyper's own bound would be one for what it may buffer of an answer as well.
-pub(super) struct Heads<S> {
+/// Bounds the size of HTTP/1 request headers. hyper's own bound would hold for what it may buffer of a response as well.
+pub(super) struct HeaderLimitIo<S> {
     stream: S,
-    seat: Arc<Seat>,
-    /// How much of the refusal is written, once there is one.
-    refusal: Option<usize>,
+    connection: Arc<ConnectionState>,
+    /// How much of the 431 response is written, once there is one.
+    written: Option<usize>,
 }
 
-impl<S: AsyncWrite + Unpin> Heads<S> {
-    pub(super) fn new(stream: S, seat: Arc<Seat>) -> Self {
+impl<S: AsyncWrite + Unpin> HeaderLimitIo<S> {
+    pub(super) fn new(stream: S, connection: Arc<ConnectionState>) -> Self {
         Self {
             stream,
-            seat,
-            refusal: None,
+            connection,
+            written: None,
         }
     }
 
-    /// Writes the rest of the refusal, and then ends the connection.
-    fn refuse(&mut self, context: &mut Context<'_>, from: usize) -> Poll<io::Result<()>> {
+    /// Writes the rest of the 431 response, then ends the connection.
+    fn write_431(&mut self, context: &mut Context<'_>, from: usize) -> Poll<io::Result<()>> {
         let mut written = from;
-        while let Some(rest) = TOO_LARGE.get(written..).filter(|rest| !rest.is_empty()) {
-            self.refusal = Some(written);
+        while let Some(rest) = RESPONSE_431.get(written..).filter(|rest| !rest.is_empty()) {
+            self.written = Some(written);
             written += match Pin::new(&mut self.stream).poll_write(context, rest) {
                 Poll::Ready(Ok(0)) => break,
                 Poll::Ready(Ok(bytes)) => bytes,
@@ -248,38 +359,38 @@ impl<S: AsyncWrite + Unpin> Heads<S> {
                 Poll::Pending => return Poll::Pending,
             };
         }
-        self.refusal = Some(written);
+        self.written = Some(written);
         match Pin::new(&mut self.stream).poll_flush(context) {
             Poll::Pending => Poll::Pending,
             Poll::Ready(_) => {
-                let text = "the head of a request is too large";
+                let text = "request header too large";
                 Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, text)))
             }
         }
     }
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Heads<S> {
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for HeaderLimitIo<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        if let Some(from) = self.refusal {
-            return self.refuse(context, from);
+        if let Some(from) = self.written {
+            return self.write_431(context, from);
         }
         let before = buffer.filled().len();
         let read = Pin::new(&mut self.stream).poll_read(context, buffer);
         let bytes = buffer.filled().len() - before;
-        if self.seat.came_in(bytes) {
+        if self.connection.record_read(bytes) {
             return read;
         }
         buffer.set_filled(before);
-        self.refuse(context, 0)
+        self.write_431(context, 0)
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Heads<S> {
+impl<S: AsyncWrite + Unpin> AsyncWrite for HeaderLimitIo<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,

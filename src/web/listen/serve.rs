@@ -11,7 +11,7 @@ use tokio_util::task::TaskTracker;
 use tracing::{debug, info, warn};
 
 use super::connection::{self, Ways};
-use super::crowd::Crowd;
+use super::crowd::ConnectionTracker;
 use super::limits::Limits;
 use crate::pulse::{Beat, Pulse};
 use crate::web::access::SharedAccess;
@@ -42,7 +42,7 @@ pub async fn serve(doors: Vec<Door>, pulse: Arc<Pulse>, shutdown: CancellationTo
     let connections = TaskTracker::new();
     let end = CancellationToken::new();
     for door in doors {
-        let crowd = Crowd::new(door.limits.connections);
+        let tracker = ConnectionTracker::new(door.limits.connections);
         let ways = Ways {
             router: door.router,
             limits: door.limits,
@@ -66,7 +66,7 @@ pub async fn serve(doors: Vec<Door>, pulse: Arc<Pulse>, shutdown: CancellationTo
             }
             keepers.spawn(keep(
                 (listener, beat),
-                Arc::clone(&crowd),
+                Arc::clone(&tracker),
                 door.access.clone(),
                 ways.clone(),
                 connections.clone(),
@@ -89,7 +89,7 @@ pub async fn serve(doors: Vec<Door>, pulse: Arc<Pulse>, shutdown: CancellationTo
 /// Takes in the connections of one listener.
 async fn keep(
     (listener, beat): (TcpListener, Beat),
-    crowd: Arc<Crowd>,
+    tracker: Arc<ConnectionTracker>,
     access: Option<Arc<SharedAccess>>,
     ways: Ways,
     connections: TaskTracker,
@@ -102,18 +102,18 @@ async fn keep(
             accepted = listener.accept() => accepted,
         };
         match accepted {
-            Ok((stream, _)) => {
-                let Some(ticket) = crowd.enter() else {
-                    debug!("a connection was refused: every other one is being answered");
+            Ok((stream, address)) => {
+                let Some(connection) = tracker.try_admit(address.ip()) else {
+                    debug!("connection refused: every open one has a response in progress");
                     continue;
                 };
                 let tls = access.as_ref().and_then(|access| access.get().tls());
-                connections.spawn(connection::serve(stream, tls, ticket, ways.clone()));
+                connections.spawn(connection::serve(stream, tls, connection, ways.clone()));
             }
             Err(error) if is_of_the_client(&error) => {}
             Err(error) => {
-                warn!(%error, "no connection can be taken in; closing one that is idle");
-                crowd.make_room();
+                warn!(%error, "accept failed; evicting a connection");
+                tracker.evict();
                 tokio::time::sleep(BREATH).await;
             }
         }

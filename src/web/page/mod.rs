@@ -21,36 +21,43 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use askama::Template;
+use axum::Extension;
 use axum::extract::{Path, State};
 use axum::http::{HeaderName, HeaderValue, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use jiff::Timestamp;
-use tokio::sync::Semaphore;
 
 pub use board::Board;
 pub(super) use documents::{document, runbook};
 pub use words::has_words_for;
 
+use super::listen::ResponseHandle;
+use super::request_limiter::RequestLimiter;
 use super::routes::App;
 use keys::{Found, Keys, Used};
 use orgs::{Org, State as OrgState, Sums, Viewer};
 use query::{Column, Query};
 
 /// Pages that are made at once: each looks at every key.
-const AT_ONCE: usize = 2;
-/// How long a reader waits for his turn.
-const PATIENCE: Duration = Duration::from_secs(10);
+const MAX_RENDERS: usize = 2;
+/// How long a request waits for its page to be rendered.
+const RENDER_WAIT_TIMEOUT: Duration = Duration::from_secs(10);
+/// Requests of one client that wait at once.
+const MAX_WAITING_PER_CLIENT: usize = 16;
 
 /// No script and no style but the page's own files, nothing from elsewhere, no frame around it.
 const POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
 
-/// What readers of the page share: their turns.
+/// What readers of the page share: how many pages are rendered at once.
 #[derive(Debug)]
-pub struct Readers(Arc<Semaphore>);
+pub struct Readers(Arc<RequestLimiter>);
 
 impl Default for Readers {
     fn default() -> Self {
-        Self(Arc::new(Semaphore::new(AT_ONCE)))
+        Self(RequestLimiter::new(
+            MAX_WAITING_PER_CLIENT,
+            RENDER_WAIT_TIMEOUT,
+        ))
     }
 }
 
@@ -92,17 +99,21 @@ struct Page {
 }
 
 /// The page.
-pub(super) async fn show(State(app): State<Arc<App>>, uri: Uri) -> Response {
+pub(super) async fn show(
+    State(app): State<Arc<App>>,
+    uri: Uri,
+    response: Option<Extension<ResponseHandle>>,
+) -> Response {
     let query = Query::of(&uri);
-    let turn = Arc::clone(&app.readers.0).acquire_owned();
-    let Ok(Ok(turn)) = tokio::time::timeout(PATIENCE, turn).await else {
+    let response = response.map(|Extension(response)| response);
+    let Some(permit) = app.readers.0.acquire(MAX_RENDERS, response).await else {
         let text = "Too many readers at once; try again.\n";
         return (StatusCode::SERVICE_UNAVAILABLE, text).into_response();
     };
     let now = app.clock.now();
     let made = tokio::task::spawn_blocking(move || {
         let page = make(&app, query, now).render();
-        drop(turn);
+        drop(permit);
         page
     });
     if let Ok(Ok(page)) = made.await {

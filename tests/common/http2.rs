@@ -1,0 +1,30 @@
+//! HTTP/2 as a client speaks it that leaves no room for a response: as bytes, which cost nothing to keep up a thousand
+//! times.
+
+/// The frames that open a connection with a flow-control window of 0 and ask for `path` on its first stream.
+pub fn request_without_window(path: &str, authority: &str) -> Vec<u8> {
+    // SETTINGS_INITIAL_WINDOW_SIZE
+    let settings = [0, 4, 0, 0, 0, 0];
+    // GET and https from the static table, then two literals that name their fields by it
+    let mut fields = vec![0x82, 0x87];
+    for (name, value) in [(0x04, path), (0x01, authority)] {
+        let length = u8::try_from(value.len()).unwrap();
+        assert!(length < 127, "one byte of length");
+        fields.extend([name, length]);
+        fields.extend_from_slice(value.as_bytes());
+    }
+    let mut bytes = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
+    bytes.extend(frame(4, 0, 0, &settings));
+    // END_STREAM and END_HEADERS
+    bytes.extend(frame(1, 0x5, 1, &fields));
+    bytes
+}
+
+fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
+    let mut bytes = length[1..].to_vec();
+    bytes.extend([kind, flags]);
+    bytes.extend(stream.to_be_bytes());
+    bytes.extend_from_slice(payload);
+    bytes
+}
