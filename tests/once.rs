@@ -76,16 +76,20 @@ async fn nothing_is_written_while_an_organization_has_no_data() {
     fs::write(&path, before).unwrap();
     let flag = format!("--output={}", path.display());
     let keys = SimEndpoint::AiModelApiKeys;
-    let cases: Vec<(&str, Fault, Vec<(String, String)>)> = vec![
-        (&org, refusal(keys, Some(&org), 403), sim_variables(&sim)),
-        (&org, refusal(keys, None, 500), sim_variables(&sim)),
+    let cases = [
         (
-            &org,
+            org.as_str(),
+            refusal(keys, Some(&org), 403),
+            sim_variables(&sim),
+        ),
+        (org.as_str(), refusal(keys, None, 500), sim_variables(&sim)),
+        (
+            org.as_str(),
             refusal(SimEndpoint::Token, None, 401),
             sim_variables(&sim),
         ),
         (
-            &org,
+            org.as_str(),
             Fault::new(keys, Effect::InvalidJson),
             sim_variables(&sim),
         ),
@@ -208,9 +212,17 @@ async fn what_is_no_regular_file_is_written_to_and_stays_what_it_is() {
     make_pipe(&at("pipe"));
     symlink("pipe", at("link to pipe")).unwrap();
     for name in ["pipe", "link to pipe"] {
-        let pipe = at("pipe");
-        let reader = tokio::task::spawn_blocking(move || fs::read_to_string(pipe).unwrap());
+        // as long as this is open, the reader neither waits to open the pipe nor sees its end
+        let mut options = fs::File::options();
+        let both_ends = options.read(true).write(true).open(at("pipe")).unwrap();
+        let mut pipe = fs::File::open(at("pipe")).unwrap();
+        let reader = tokio::task::spawn_blocking(move || {
+            let mut text = String::new();
+            std::io::Read::read_to_string(&mut pipe, &mut text).unwrap();
+            text
+        });
         let output = once(&at(name)).await;
+        drop(both_ends);
         assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
         assert_eq!(shown(&Scrape::parse(&reader.await.unwrap())), world);
     }
