@@ -1,4 +1,8 @@
 //! Wall time, from one place, so that a test can hold it still or let it run with tokio's paused time.
+#![allow(
+    clippy::disallowed_methods,
+    reason = "this is the module that asks the system for the time"
+)]
 
 use std::fmt;
 use std::sync::Arc;

@@ -26,6 +26,8 @@
 //! | [`bounded_file`] | bounded file reads that cannot hang the process |
 //! | [`clock`], [`ids`], [`logging`], [`pulse`] | time, identifiers, logs, whether the loops still go round |
 
+#![cfg_attr(not(test), warn(clippy::disallowed_methods))]
+
 pub mod atlas;
 pub mod bounded_file;
 pub mod check;

@@ -1,5 +1,7 @@
 //! The binary: parse, call the library, exit code.
 
+#![warn(clippy::disallowed_methods)]
+
 use std::process::ExitCode;
 
 use atlas_ai_keys_exporter::commands::{self, Failure};

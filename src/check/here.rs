@@ -176,7 +176,7 @@ fn too_open(source: &Source) -> Option<(&Path, u32)> {
         Source::Member { file, .. } => file,
         Source::Variable { .. } => return None,
     };
-    let mode = std::fs::metadata(path).ok()?.permissions().mode() & 0o7777;
+    let mode = bounded_file::metadata(path).ok()?.permissions().mode() & 0o7777;
     (mode & 0o004 != 0).then_some((path, mode))
 }
 

@@ -285,7 +285,7 @@ fn credential(
 #[cfg(unix)]
 fn is_world_readable(path: &Path) -> bool {
     use std::os::unix::fs::PermissionsExt as _;
-    std::fs::metadata(path).is_ok_and(|data| data.permissions().mode() & 0o004 != 0)
+    crate::bounded_file::metadata(path).is_ok_and(|data| data.permissions().mode() & 0o004 != 0)
 }
 
 /// Elsewhere the system's own rights hold.

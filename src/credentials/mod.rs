@@ -255,7 +255,7 @@ fn half(there: &Source, has: &str, lacks: &str) -> String {
 fn locate(environment: &Environment, file: &str, variable: &str) -> Option<(u8, Source)> {
     if let Some(directory) = environment.get("CREDENTIALS_DIRECTORY") {
         let path = PathBuf::from(directory).join(file);
-        if path.exists() {
+        if crate::bounded_file::metadata(&path).is_ok() {
             return Some((1, Source::File(path)));
         }
     }

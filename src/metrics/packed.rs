@@ -80,12 +80,11 @@ impl Compressor {
             Stage::Static(next) => {
                 let index = *next;
                 *next += 1;
-                match FIXED.get(index) {
-                    Some(spec) => self.compress_static::<E>((index, spec), chunks),
-                    None => {
-                        let cursor = Cursor::new(MOVING_ALONE);
-                        self.stage = Stage::Dynamic(Box::new((cursor, Run::new())));
-                    }
+                if let Some(spec) = FIXED.get(index) {
+                    self.compress_static::<E>((index, spec), chunks);
+                } else {
+                    let cursor = Cursor::new(MOVING_ALONE);
+                    self.stage = Stage::Dynamic(Box::new((cursor, Run::new())));
                 }
             }
             Stage::Dynamic(dynamic) => {

@@ -1,5 +1,9 @@
 //! Files that are there whole or not at all. What stands in the place of one is never trusted: it is opened without
 //! blocking and without following links, must be a regular file, and is read up to a bound.
+#![allow(
+    clippy::disallowed_methods,
+    reason = "called off the serving threads alone, and reads through `bounded_file`"
+)]
 
 use std::fmt;
 use std::fs::{self, File, OpenOptions};

@@ -97,7 +97,7 @@ impl Storage {
     pub(super) async fn await_response(&self) -> Result<(), StorageError> {
         self.run(READ_TIMEOUT, |storage| {
             // a missing directory is an answer as well
-            let _ = std::fs::symlink_metadata(storage.dir.join("."));
+            let _ = bounded_file::metadata(&storage.dir.join("."));
         })
         .await
     }
@@ -164,7 +164,10 @@ impl Storage {
     /// # Errors
     /// As [`Storage::open`] and [`Storage::save`].
     pub fn try_out(dir: &Path) -> Result<(), StorageError> {
-        let missing: Vec<&Path> = dir.ancestors().take_while(|dir| !dir.exists()).collect();
+        let missing: Vec<&Path> = dir
+            .ancestors()
+            .take_while(|dir| bounded_file::metadata(dir).is_err())
+            .collect();
         let tried = file::make_directory(dir).and_then(|()| file::probe(dir));
         for made in missing {
             // one that could not be made is not there

@@ -214,9 +214,8 @@ mod tests {
             assert!(poll(&mut body));
             Box::new(body)
         };
-        let kinds: [&dyn Fn(&ConnectionGuard) -> Box<dyn std::any::Any>; 3] =
-            [&waiting, &never_polled, &not_taken];
-        for begin in kinds {
+        type Begin = dyn Fn(&ConnectionGuard) -> Box<dyn std::any::Any>;
+        for begin in [&waiting as &Begin, &never_polled, &not_taken] {
             let listener = Listener::new(2);
             let connection = listener.admit_authorized(1).await;
             let response = begin(&connection);
