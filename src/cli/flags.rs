@@ -56,7 +56,7 @@ pub const FLAGS: &[Flag] = flags! {
     "web.probe-address" "ADDRESS" None, "ATLAS_AI_KEYS_EXPORTER_WEB_PROBE_ADDRESS", false, "Web", "Where to serve /-/healthy and /-/ready alone, in the clear and without a password";
     "web.config.file" "FILE" None, "ATLAS_AI_KEYS_EXPORTER_WEB_CONFIG_FILE", false, "Web", "TLS, client certificates and passwords, in the exporter-toolkit's format; read again when it changes";
     "web.telemetry-path" "PATH" Some("/metrics"), "ATLAS_AI_KEYS_EXPORTER_WEB_TELEMETRY_PATH", false, "Web", "The path of the metrics";
-    "web.max-requests" "N" Some("40"), "ATLAS_AI_KEYS_EXPORTER_WEB_MAX_REQUESTS", false, "Web", "Scrapes that are served at once; one more is answered 503";
+    "web.max-requests" "N" Some("40"), "ATLAS_AI_KEYS_EXPORTER_WEB_MAX_REQUESTS", false, "Web", "Scrapes that are served at once; one more waits for 2s at most, then it is answered 503";
     "web.allowed-hosts" "LIST" None, "ATLAS_AI_KEYS_EXPORTER_WEB_ALLOWED_HOSTS", false, "Web", "Host names and addresses that requests may name in their Host header, with commas between; others are answered 421. Every host when not given; localhost stands for all loopback ones";
     "web.enable-lifecycle" "" Some("false"), "ATLAS_AI_KEYS_EXPORTER_WEB_ENABLE_LIFECYCLE", false, "Web", "Allow POST and PUT to /-/reload";
     "log.level" "LEVEL" Some("info"), "ATLAS_AI_KEYS_EXPORTER_LOG_LEVEL", false, "Log", "error, warn, info, debug or trace";

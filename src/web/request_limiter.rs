@@ -10,6 +10,8 @@ use tokio::sync::Notify;
 
 use super::listen::{ResponseHandle, STALLED_AFTER};
 
+/// The same as [`STALLED_AFTER`] where the client has more requests admitted than that of the request that waits.
+const STALLED_AFTER_WHEN_CROWDED: Duration = Duration::from_millis(100);
 /// Requests that wait, from all clients together; beyond it each client may have one.
 const MAX_WAITING: usize = 256;
 
@@ -47,7 +49,7 @@ impl LimitedRequest {
         client_of(self.response.as_ref())
     }
 
-    fn stalled_for(&self) -> Option<Duration> {
+    fn unread_for(&self) -> Option<Duration> {
         self.response.as_ref()?.unread_for()
     }
 }
@@ -162,33 +164,38 @@ impl Requests {
                 let count = admitted_for_client.get(&request.client());
                 count.copied().unwrap_or_default()
             };
-            if self.admitted >= self.max_admitted {
-                let stalled = |(id, request): (&u64, &LimitedRequest)| {
-                    let stalled_for = request.stalled_for().filter(|_| request.admitted)?;
-                    Some((admitted_for(request), stalled_for, Reverse(*id)))
-                };
-                let all_stalled = self.by_id.iter().filter_map(stalled);
-                let victim = all_stalled
-                    .clone()
-                    .filter(|(_, stalled_for, _)| *stalled_for >= STALLED_AFTER)
-                    .max();
-                let Some((_, _, Reverse(id))) = victim else {
-                    let longest = all_stalled.map(|(_, stalled_for, _)| stalled_for).max();
-                    return STALLED_AFTER.saturating_sub(longest.unwrap_or_default());
-                };
-                if let Some(request) = self.by_id.remove(&id) {
-                    self.admitted -= 1;
-                    request.response.iter().for_each(ResponseHandle::evict);
-                }
-                continue;
-            }
             let waiting = self.by_id.iter().filter(|(_, request)| !request.admitted);
             let next = waiting
                 .map(|(id, request)| (admitted_for(request), Reverse(*id)))
                 .min();
-            let Some((_, Reverse(id))) = next else {
+            let Some((admitted_for_next, Reverse(id))) = next else {
                 break;
             };
+            if self.admitted >= self.max_admitted {
+                // how long until a response has been unread for too long, and whose it is
+                let remaining = |(id, request): (&u64, &LimitedRequest)| {
+                    let unread_for = request.admitted.then(|| request.unread_for()).flatten()?;
+                    let admitted = admitted_for(request);
+                    let stalled_after = if admitted > admitted_for_next + 1 {
+                        STALLED_AFTER_WHEN_CROWDED
+                    } else {
+                        STALLED_AFTER
+                    };
+                    let remaining = stalled_after.saturating_sub(unread_for);
+                    Some((remaining, Reverse(admitted), Reverse(unread_for), *id))
+                };
+                match self.by_id.iter().filter_map(remaining).min() {
+                    Some((Duration::ZERO, _, _, id)) => {
+                        if let Some(request) = self.by_id.remove(&id) {
+                            self.admitted -= 1;
+                            request.response.iter().for_each(ResponseHandle::evict);
+                        }
+                        continue;
+                    }
+                    Some((remaining, ..)) => return remaining,
+                    None => return STALLED_AFTER_WHEN_CROWDED,
+                }
+            }
             if let Some(request) = self.by_id.get_mut(&id) {
                 request.admitted = true;
                 self.admitted += 1;
@@ -277,6 +284,31 @@ mod tests {
         drop((permits, permit));
         let requests = limiter.requests();
         assert!(requests.by_id.is_empty() && requests.admitted == 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_with_many_places_gives_one_up_sooner() {
+        let limiter = limiter();
+        let mut admitted = Vec::new();
+        for _ in 0..3 {
+            let (handle, respond) = request(1);
+            let permit = limiter.acquire(3, Some(handle)).await;
+            admitted.push((permit, respond()));
+        }
+        for (address, expected) in [(2, STALLED_AFTER_WHEN_CROWDED), (1, STALLED_AFTER)] {
+            let started_at = tokio::time::Instant::now();
+            let (handle, respond) = request(address);
+            let permit = limiter.acquire(3, Some(handle)).await;
+            assert!(permit.is_some());
+            // the timer's resolution is a millisecond
+            let waited =
+                started_at.elapsed() + STALLED_AFTER_WHEN_CROWDED * u32::from(address == 1);
+            assert!(
+                waited.abs_diff(expected) <= Duration::from_millis(3),
+                "{waited:?}"
+            );
+            admitted.push((permit, respond()));
+        }
     }
 
     #[tokio::test(start_paused = true)]

@@ -16,6 +16,7 @@ use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulConnection;
 use hyper_util::service::TowerToHyperService;
+use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
@@ -28,6 +29,9 @@ use super::seat::{ConnectionState, HeaderLimitIo};
 use crate::web::access::{ClientCertificates, PeerAddr, SharedAccess, Tls};
 use crate::web::host;
 
+/// Send buffer of a socket; Linux doubles it. By itself it grows to several megabytes, which a client that reads nothing
+/// would fill on each of its connections, and whether it reads would show that much later.
+const SEND_BUFFER: usize = 256 << 10;
 /// What an HTTP/1 connection holds of a response that the client does not take. hyper reads no larger header either;
 /// [`HeaderLimitIo`] allows less.
 const HTTP1_BUFFER: usize = 128 << 10;
@@ -69,6 +73,7 @@ pub(super) async fn serve(
     ways.peer = stream.peer_addr().ok().map(PeerAddr);
     // a response is written in large pieces, and its end is not to wait for an acknowledgement
     let _ = stream.set_nodelay(true);
+    let _ = SockRef::from(&stream).set_send_buffer_size(SEND_BUFFER);
     let state = Arc::clone(&connection.state);
     let (limits, end) = (ways.limits, ways.end.clone());
     let served = async {

@@ -202,20 +202,22 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn responses_without_progress_do_not_keep_a_connection() {
-        // each makes a connection on which an authorized request is in flight
-        let waiting = |connection: &ConnectionGuard| -> Box<dyn std::any::Any> {
+        type Response = Box<dyn std::any::Any>;
+        // each begins a response that does not move forward
+        let waiting = |connection: &ConnectionGuard| -> Response {
             Box::new(connection.state.begin_response())
         };
-        let never_polled = |connection: &ConnectionGuard| -> Box<dyn std::any::Any> {
+        let never_polled = |connection: &ConnectionGuard| -> Response {
             Box::new(connection.state.begin_response().track(Body::from("x")))
         };
-        let not_taken = |connection: &ConnectionGuard| -> Box<dyn std::any::Any> {
+        let not_taken = |connection: &ConnectionGuard| -> Response {
             let mut body = connection.state.begin_response().track(Body::from("x"));
             assert!(poll(&mut body));
             Box::new(body)
         };
-        type Begin = dyn Fn(&ConnectionGuard) -> Box<dyn std::any::Any>;
-        for begin in [&waiting as &Begin, &never_polled, &not_taken] {
+        let kinds: [&dyn Fn(&ConnectionGuard) -> Response; 3] =
+            [&waiting, &never_polled, &not_taken];
+        for begin in kinds {
             let listener = Listener::new(2);
             let connection = listener.admit_authorized(1).await;
             let response = begin(&connection);
