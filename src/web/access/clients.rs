@@ -128,11 +128,9 @@ impl ClientCertificates {
     }
 
     /// Whether a client with these certificates, its own first, may open a connection now.
-    pub(super) fn admits(&self, certificates: &[CertificateDer<'static>]) -> bool {
+    pub(super) fn admits(&self, certificates: &[CertificateDer<'static>], now: UnixTime) -> bool {
         match certificates.split_first() {
-            Some((own, intermediates)) => self
-                .verify_client_cert(own, intermediates, UnixTime::now())
-                .is_ok(),
+            Some((own, intermediates)) => self.verify_client_cert(own, intermediates, now).is_ok(),
             None => !self.asked.is_required(),
         }
     }

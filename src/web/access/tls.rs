@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use rustls::crypto::{CryptoProvider, ring};
 use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
 use rustls::server::NoServerSessionStorage;
 use rustls::{
     NamedGroup, ProtocolVersion, ServerConfig, SupportedCipherSuite, SupportedProtocolVersion,
@@ -39,9 +39,9 @@ impl Tls {
     }
 
     /// Whether a client with these certificates, its own first, may open a connection now.
-    pub(super) fn admits(&self, certificates: &[CertificateDer<'static>]) -> bool {
+    pub(super) fn admits(&self, certificates: &[CertificateDer<'static>], now: UnixTime) -> bool {
         let clients = self.clients.as_ref();
-        clients.is_none_or(|clients| clients.admits(certificates))
+        clients.is_none_or(|clients| clients.admits(certificates, now))
     }
 }
 
