@@ -29,9 +29,6 @@ fn resident(pid: u32, member: &str) -> u64 {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "a bound of the release binary, which takes minutes to build; `make memory` runs it"]
 async fn twelve_hundred_keys_fit_into_sixteen_mebibytes() {
-    if cfg!(debug_assertions) {
-        panic!("a bound of the release binary: run it with --release");
-    }
     let sim = common::sim(SimConfig::default()).await;
     let mut command = Command::new(env!("CARGO_BIN_EXE_atlas-ai-keys-exporter"));
     command
