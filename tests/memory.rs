@@ -293,6 +293,8 @@ async fn no_answer_takes_much_memory_or_keeps_others_waiting() {
         // in turns, so that whatever else the machine does meets both
         quiet.push(ask(&control_address).await);
         busy.push(ask(&address).await);
+        let most = resident(attacked.pid(), "VmHWM:");
+        assert!(most < MAX_KIB, "{most} KiB");
         let missing: Vec<(usize, &str)> = {
             let asked = asked.lock().unwrap();
             let all = (0..count).flat_map(|shape| ENDPOINTS.map(|endpoint| (shape, endpoint)));
