@@ -280,6 +280,17 @@ mod tests {
         (Box::new(source), steps)
     }
 
+    /// Waits for what another thread does.
+    async fn eventually(what: &str, condition: impl Fn() -> bool) {
+        for _ in 0..10_000 {
+            if condition() {
+                return;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+        }
+        panic!("in vain: {what}");
+    }
+
     async fn read_all(mut reader: BodyReader, permits: Arc<Semaphore>) -> Result<Vec<u8>, Aborted> {
         let mut all = Vec::new();
         while let Chunk::Bytes(chunk) = reader.next_chunk(&permits, || ()).await? {
@@ -326,9 +337,10 @@ mod tests {
             }
             drop(reader);
             // the last step may not have given the source back yet
-            while !matches!(body.state().progress, Progress::Aborted) {
-                tokio::task::yield_now().await;
-            }
+            eventually("the body is aborted", || {
+                matches!(body.state().progress, Progress::Aborted)
+            })
+            .await;
             assert!(body.state().chunks.is_empty());
             assert!(body.subscribe().is_none(), "the next scrape makes another");
             assert_eq!(steps.load(Ordering::SeqCst), read);
@@ -393,16 +405,12 @@ mod tests {
                 reader.next_chunk(&permits, held).await.map(|_| ())
             })
         };
-        while permits.available_permits() > 0 {
-            tokio::task::yield_now().await;
-        }
+        eventually("a step begins", || permits.available_permits() == 0).await;
         reading.abort();
         assert!(reading.await.is_err_and(|error| error.is_cancelled()));
         assert_eq!(Arc::strong_count(&place), 2, "the step goes on");
         finish.send(()).expect("the step waits for it");
-        while Arc::strong_count(&place) > 1 {
-            tokio::task::yield_now().await;
-        }
+        eventually("the step ends", || Arc::strong_count(&place) == 1).await;
         assert!(body.subscribe().is_none(), "and is the last one");
     }
 }
