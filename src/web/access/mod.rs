@@ -299,10 +299,11 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn two_reads_in_a_row_must_agree() {
+        // Work on one path is done one piece at a time in the whole process, and the time of the other test is another.
         let contents = Arc::new(Mutex::new(vec![3, 3, 2, 1]));
         let remaining = Arc::clone(&contents);
         let load = move |_: &Path| loaded(contents.lock().expect("held").pop().unwrap_or(9));
-        let result = load_settled(Path::new("web.yml"), load).await;
+        let result = load_settled(Path::new("settled.yml"), load).await;
         assert!(result.access.is_ok());
         assert_eq!(result.content, [3; 32]);
         assert!(remaining.lock().expect("held").is_empty());
