@@ -1,6 +1,8 @@
 # Commands for people who work with or on the exporter. `make help` lists them.
 
 CARGO ?= cargo
+# for each fuzz target
+FUZZ_SECONDS ?= 60
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test lint deny docs deb rpm release bench memory fuzz prometheus drill rules preview programs
@@ -53,9 +55,9 @@ bench: ## what a scrape and a walk cost, each as a ratio in one run
 memory: ## whether 1,200 keys still fit into 16 MiB (release build)
 	$(CARGO) test --release --locked --features real-programs --test real_memory -- --ignored
 
-fuzz: ## looks for bad inputs, a minute each (needs cargo-fuzz and a nightly compiler)
-	@cd fuzz && for target in configuration request keys_page; do \
-	  $(CARGO) +nightly fuzz run $$target -- -max_total_time=60 -max_len=4096 -timeout=20 || exit 1; done
+fuzz: ## looks for bad inputs, FUZZ_SECONDS for each target (needs cargo-fuzz and a nightly compiler)
+	@cd fuzz && for target in $$($(CARGO) +nightly fuzz list); do \
+	  $(CARGO) +nightly fuzz run $$target -- -max_total_time=$(FUZZ_SECONDS) -max_len=4096 -timeout=20 || exit 1; done
 
 prometheus: programs ## Prometheus with all alerts beside `make demo`, on http://127.0.0.1:19090
 	@mkdir -p target/drill
