@@ -2,8 +2,7 @@
 //!
 //! Every file an operator names (credentials, configuration, web configuration, certificates) and every state file is
 //! opened here. A path can lead to a named pipe without a writer, to `/dev/zero`, or to a file system that does not
-//! answer, so files are opened without blocking, must be regular files (or, where allowed, pipes), and are read up to
-//! a fixed size. [`off_thread`] moves the work off the threads that serve and gives it a deadline.
+//! answer, so files are opened without blocking, must be regular files, and are read up to a fixed size. [`off_thread`] moves the work off the threads that serve and gives it a deadline.
 #![allow(
     clippy::disallowed_methods,
     reason = "this is the module that opens files"
@@ -19,7 +18,7 @@ use std::time::Duration;
 use tokio::sync::Semaphore;
 use zeroize::Zeroizing;
 
-/// Time that a file, or the writer of a pipe, gets to deliver.
+/// Time that a file system gets to deliver a file.
 pub const READ_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// What a path may lead to, and how much of it is read.
@@ -27,8 +26,6 @@ pub const READ_TIMEOUT: Duration = Duration::from_secs(3);
 pub struct ReadOptions {
     /// More bytes than this are an error.
     pub max_bytes: u64,
-    /// Whether a pipe is accepted, as a shell's process substitution makes one. A pipe can be read only once.
-    pub allow_pipe: bool,
     /// Whether a symbolic link at the end of the path is followed. State files are never links.
     pub follow_links: bool,
 }
@@ -38,17 +35,7 @@ impl ReadOptions {
     pub const fn regular(max_bytes: u64) -> Self {
         Self {
             max_bytes,
-            allow_pipe: false,
             follow_links: true,
-        }
-    }
-
-    /// Accepts a pipe as well.
-    #[must_use]
-    pub const fn or_pipe(self) -> Self {
-        Self {
-            allow_pipe: true,
-            ..self
         }
     }
 
@@ -80,7 +67,7 @@ pub enum FileError {
         /// The limit.
         max_bytes: u64,
     },
-    /// The file system, or the writer of a pipe, did not deliver in time.
+    /// The file system did not deliver in time.
     #[error("no data within {} seconds", .0.as_secs())]
     TimedOut(Duration),
     /// A text was expected.
@@ -121,23 +108,13 @@ pub fn metadata(path: &Path) -> Result<std::fs::Metadata, FileError> {
     Ok(std::fs::metadata(path)?)
 }
 
-/// A file that was opened without blocking.
-struct Opened {
-    file: File,
-    is_pipe: bool,
-}
-
 /// Opens a regular file without blocking. Its metadata is that of the opened file, whatever the path leads to later.
 ///
 /// # Errors
 /// [`FileError`] when it cannot be opened, is no regular file or is too large. A link that `options` refuses is
 /// [`FileError::NotRegular`].
 pub fn open(path: &Path, options: ReadOptions) -> Result<File, FileError> {
-    let options = ReadOptions {
-        allow_pipe: false,
-        ..options
-    };
-    let Opened { file, .. } = open_any(path, options)?;
+    let file = open_nonblocking(path, options)?;
     check_length(&file, options)?;
     Ok(file)
 }
@@ -156,21 +133,15 @@ fn check_length(file: &File, options: ReadOptions) -> Result<u64, FileError> {
 /// Reads a whole file. The buffer is allocated once, so that a secret leaves no copies behind, and is wiped on drop.
 ///
 /// # Errors
-/// [`FileError`] when it cannot be opened, is of the wrong type, is too large, or a pipe delivers nothing within
-/// [`READ_TIMEOUT`].
+/// [`FileError`] when it cannot be opened, is of the wrong type or is too large.
 pub fn read(path: &Path, options: ReadOptions) -> Result<Zeroizing<Vec<u8>>, FileError> {
-    let Opened { file, is_pipe } = open_any(path, options)?;
+    let file = open_nonblocking(path, options)?;
     let limit = options.max_bytes.saturating_add(1);
     let length = check_length(&file, options)?;
-    // a pipe and the files of /proc have no length to go by
-    let expected = length.saturating_add(1).max(INITIAL_BUFFER);
-    let capacity = if is_pipe { limit } else { expected.min(limit) };
+    // the files of /proc have no length to go by
+    let capacity = length.saturating_add(1).max(INITIAL_BUFFER).min(limit);
     let mut content = Zeroizing::new(Vec::with_capacity(usize::try_from(capacity).unwrap_or(0)));
-    if is_pipe {
-        read_pipe(&file, limit, &mut content)?;
-    } else {
-        (&file).take(limit).read_to_end(&mut content)?;
-    }
+    file.take(limit).read_to_end(&mut content)?;
     if content.len() as u64 > options.max_bytes {
         return Err(FileError::TooLarge {
             max_bytes: options.max_bytes,
@@ -201,7 +172,7 @@ const INITIAL_BUFFER: u64 = 16 << 10;
 const PIPE: &str = "a pipe, which can be read only once";
 
 #[cfg(unix)]
-fn open_any(path: &Path, options: ReadOptions) -> Result<Opened, FileError> {
+fn open_nonblocking(path: &Path, options: ReadOptions) -> Result<File, FileError> {
     use std::os::unix::fs::{FileTypeExt as _, OpenOptionsExt as _};
 
     use rustix::fs::OFlags;
@@ -225,11 +196,10 @@ fn open_any(path: &Path, options: ReadOptions) -> Result<Opened, FileError> {
             _ => error.into(),
         })?;
     let file_type = file.metadata()?.file_type();
-    let is_pipe = file_type.is_fifo();
-    if file_type.is_file() || (is_pipe && options.allow_pipe) {
-        return Ok(Opened { file, is_pipe });
+    if file_type.is_file() {
+        return Ok(file);
     }
-    Err(FileError::NotRegular(if is_pipe {
+    Err(FileError::NotRegular(if file_type.is_fifo() {
         PIPE
     } else if file_type.is_dir() {
         "a directory"
@@ -241,7 +211,7 @@ fn open_any(path: &Path, options: ReadOptions) -> Result<Opened, FileError> {
 }
 
 #[cfg(not(unix))]
-fn open_any(path: &Path, options: ReadOptions) -> Result<Opened, FileError> {
+fn open_nonblocking(path: &Path, options: ReadOptions) -> Result<File, FileError> {
     if !options.follow_links && std::fs::symlink_metadata(path)?.is_symlink() {
         return Err(FileError::NotRegular("a symbolic link"));
     }
@@ -249,47 +219,11 @@ fn open_any(path: &Path, options: ReadOptions) -> Result<Opened, FileError> {
     if !file.metadata()?.is_file() {
         return Err(FileError::NotRegular("something else"));
     }
-    Ok(Opened {
-        file,
-        is_pipe: false,
-    })
+    Ok(file)
 }
 
-/// Reads a pipe until its writer closes it, `limit` bytes have come, or [`READ_TIMEOUT`] is over.
-#[cfg(unix)]
-fn read_pipe(mut pipe: &File, limit: u64, content: &mut Vec<u8>) -> Result<(), FileError> {
-    use rustix::event::{PollFd, PollFlags, Timespec, poll};
-
-    let started_at = tokio::time::Instant::now();
-    let mut chunk = Zeroizing::new([0_u8; 4096]);
-    while (content.len() as u64) < limit {
-        let remaining = READ_TIMEOUT.saturating_sub(started_at.elapsed());
-        let timeout = Timespec {
-            tv_sec: i64::try_from(remaining.as_secs()).unwrap_or(0),
-            tv_nsec: remaining.subsec_nanos().into(),
-        };
-        let mut ready = [PollFd::new(pipe, PollFlags::IN)];
-        if remaining.is_zero() || poll(&mut ready, Some(&timeout)).map_err(io::Error::from)? == 0 {
-            return Err(FileError::TimedOut(READ_TIMEOUT));
-        }
-        match pipe.read(&mut *chunk) {
-            Ok(0) => return Ok(()),
-            Ok(length) => content.extend_from_slice(chunk.get(..length).unwrap_or_default()),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error.into()),
-        }
-    }
-    Ok(())
-}
-
-#[cfg(not(unix))]
-fn read_pipe(_: &File, _: u64, _: &mut Vec<u8>) -> Result<(), FileError> {
-    Err(FileError::NotRegular(PIPE))
-}
-
-/// Runs `work`, which reads or looks at `path`, on a thread that may block, and waits a little longer than
-/// [`READ_TIMEOUT`] for it.
+/// Runs `work`, which reads or looks at `path`, on a thread that may block, and waits for it no longer than
+/// [`READ_TIMEOUT`].
 ///
 /// Only one piece of work for a path is under way at a time, and work that has timed out is left to itself: a file
 /// system that does not answer costs a few threads for each path, however often the path is tried again.
@@ -300,9 +234,7 @@ pub async fn off_thread<T: Send + 'static>(
     path: &Path,
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, FileError> {
-    // longer than a pipe may take, so that the error of the read itself comes first
-    let timeout = READ_TIMEOUT + Duration::from_secs(1);
-    off_thread_within(path, 1, timeout, work).await
+    off_thread_within(path, 1, READ_TIMEOUT, work).await
 }
 
 /// As [`off_thread`], with up to `concurrency` pieces of work for `path` at a time, and a timeout of its own that
@@ -469,27 +401,11 @@ mod tests {
     }
 
     #[test]
-    fn pipes_are_read_only_where_they_are_allowed() {
+    fn a_pipe_is_refused_without_waiting_for_its_writer() {
         let directory = tempfile::tempdir().expect("a directory");
         let path = directory.path().join("pipe");
         make_fifo(&path);
         assert_eq!(read(&path, OPTIONS), Err(FileError::NotRegular(PIPE)));
-        let writer = std::thread::spawn({
-            let path = path.clone();
-            move || std::fs::write(path, "secret")
-        });
-        let content = read(&path, OPTIONS.or_pipe()).expect("read");
-        assert_eq!(&**content, b"secret");
-        writer.join().expect("joined").expect("written");
-    }
-
-    #[test]
-    fn a_pipe_without_a_writer_times_out() {
-        let directory = tempfile::tempdir().expect("a directory");
-        let path = directory.path().join("pipe");
-        make_fifo(&path);
-        let read = read(&path, OPTIONS.or_pipe());
-        assert_eq!(read, Err(FileError::TimedOut(READ_TIMEOUT)));
     }
 
     #[tokio::test]

@@ -32,6 +32,8 @@ const CONTROL_EVERY: usize = 4;
 /// More than the 1,024 that the exporter takes, so that those that are sent away fill every place that becomes free.
 const CONNECTIONS: usize = 1100;
 const SCRAPES: usize = 100;
+/// Rounds of scrapes, of which one has to be fast enough.
+const ROUNDS: usize = 3;
 /// A control scrape that is faster than this says little on a machine with other work.
 const MIN_CONTROL: Duration = Duration::from_millis(20);
 
@@ -72,9 +74,20 @@ impl Pair {
         }
     }
 
-    /// Scrapes both in turn and compares. A `client` that keeps its connections is as good as one that opens a new one
-    /// for each scrape.
+    /// Compares until the scrapes of a round are as fast as they should be: other work on the machine slows one round, a
+    /// fault of the exporter all of them.
     async fn compare(&self, what: &str, scrapes: usize, clients: &[Client]) {
+        for _ in 0..ROUNDS {
+            if self.compare_once(what, scrapes, clients).await <= scrapes / 100 {
+                return;
+            }
+        }
+        panic!("{what}: too slow in {ROUNDS} rounds");
+    }
+
+    /// Scrapes both in turn and compares. A `client` that keeps its connections is as good as one that opens a new one
+    /// for each scrape. Returns how many scrapes failed or were slow.
+    async fn compare_once(&self, what: &str, scrapes: usize, clients: &[Client]) -> usize {
         let mut failures = Vec::new();
         let mut times = [Vec::new(), Vec::new()];
         for number in 0..scrapes {
@@ -108,11 +121,9 @@ impl Pair {
             median(&attacked),
             median(&control),
         );
-        assert!(
-            failures.len() + slow <= scrapes / 100,
-            "{what}: {failures:?}"
-        );
+        assert!(failures.len() <= scrapes / 100, "{what}: {failures:?}");
         assert!(resident < 256, "{what}: {resident} MiB");
+        failures.len() + slow
     }
 
     async fn stop(self) {
