@@ -4,9 +4,10 @@
 //! would show headers, and headers hold secrets.
 
 use std::io;
-use std::sync::OnceLock;
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 use tracing::level_filters::LevelFilter;
+use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
@@ -59,6 +60,12 @@ struct Filters {
     json: reload::Handle<Targets, Registry>,
 }
 
+/// Flushes and ends the thread that writes, when dropped.
+static WRITER: Mutex<Option<WorkerGuard>> = Mutex::new(None);
+
+/// Lines that may wait for a standard error that is not read. Past that, lines are dropped.
+const MAX_BUFFERED_LINES: usize = 10_000;
+
 static FILTERS: OnceLock<Filters> = OnceLock::new();
 
 fn targets(level: LogLevel, on: bool) -> Targets {
@@ -68,6 +75,11 @@ fn targets(level: LogLevel, on: bool) -> Targets {
 
 /// Begins to write logs, for the whole process. A second call changes nothing.
 pub fn start(level: LogLevel, format: LogFormat) {
+    let (writer, guard) = NonBlockingBuilder::default()
+        .buffered_lines_limit(MAX_BUFFERED_LINES)
+        .lossy(true)
+        .thread_name("log")
+        .finish(io::stderr());
     let is = |form| targets(level, format == form);
     let (logfmt, logfmt_filter) = reload::Layer::new(is(LogFormat::Logfmt));
     let (json, json_filter) = reload::Layer::new(is(LogFormat::Json));
@@ -76,24 +88,30 @@ pub fn start(level: LogLevel, format: LogFormat) {
         .with_span_name(false)
         .with_span_path(false)
         .layer()
-        .with_writer(io::stderr)
+        .with_writer(writer.clone())
         .with_filter(logfmt);
     let json = tracing_subscriber::fmt::layer()
         .json()
         .flatten_event(true)
         .with_target(false)
-        .with_writer(io::stderr)
+        .with_writer(writer)
         .with_filter(json);
     // the only error is that somebody has begun already
     let begun = tracing_subscriber::registry()
         .with(vec![logfmt.boxed(), json.boxed()])
         .try_init();
     if begun.is_ok() {
+        *WRITER.lock().unwrap_or_else(PoisonError::into_inner) = Some(guard);
         let _ = FILTERS.set(Filters {
             logfmt: logfmt_filter,
             json: json_filter,
         });
     }
+}
+
+/// Writes the lines that still wait, for a second at most, and writes no other after them.
+pub fn finish() {
+    drop(WRITER.lock().unwrap_or_else(PoisonError::into_inner).take());
 }
 
 /// Writes from another level on, or in another form, from now on.

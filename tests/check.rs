@@ -483,3 +483,33 @@ async fn the_exporter_that_runs_is_asked_for_its_health_and_nothing_else() {
     drop(program);
     sim.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_asked_where_the_base_url_is_invalid() {
+    let proxy = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    proxy.set_nonblocking(true).unwrap();
+    let variables = [
+        (
+            "MONGODB_ATLAS_ORG_ID",
+            "32b6e34b3d91647abb20e7b8".to_owned(),
+        ),
+        ("MONGODB_ATLAS_ACCESS_TOKEN", "token".to_owned()),
+        (
+            "MONGODB_ATLAS_BASE_URL",
+            "https://atlas.example/api/atlas/v2/orgs".to_owned(),
+        ),
+        (
+            "HTTPS_PROXY",
+            format!("http://{}", proxy.local_addr().unwrap()),
+        ),
+    ];
+    let variables = variables
+        .map(|(name, value)| (name.to_owned(), value))
+        .to_vec();
+    let output = common::outcome(&["check"], variables).await;
+    assert_eq!(output.status.code(), Some(2));
+    assert!(
+        proxy.accept().is_err(),
+        "the default in its place was asked"
+    );
+}

@@ -303,3 +303,47 @@ fn help_shows_every_flag_with_default_and_variable() {
     assert_eq!(code, Some(0));
     assert!(output.contains(env!("CARGO_PKG_VERSION")), "{output}");
 }
+
+#[test]
+fn a_configuration_file_that_was_cut_is_refused_and_no_error_shows_a_secret() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("config.yml");
+    let flag = format!("--config.file={}", file.display());
+    let secret = "mdb_sa_sk_do-not-show";
+    for (text, expected) in [
+        (String::new(), "is empty: expected fields"),
+        ("# comment\n".to_owned(), "is empty: expected fields"),
+        ("web:\n".to_owned(), "web: expected fields, got nothing"),
+        (
+            "credentials: []\n".to_owned(),
+            "expected at least one credential",
+        ),
+        ("credentials:\n".to_owned(), "must be a list"),
+        (
+            "credentials: [{client_id: x, client_secret_file: [x]}]\n".to_owned(),
+            "client_secret_file: expected a text, got a list",
+        ),
+        (
+            "credentials: [{name: [a], access_token: x}]\n".to_owned(),
+            "name: expected a text, got a list",
+        ),
+        (
+            format!("credentials: [{{\"client_secret:{secret}\": \"\"}}]\n"),
+            "there is no such member",
+        ),
+        (
+            format!("credentials: [{{client_id: x, client_secret:{secret}: }}]\n"),
+            "there is no such member",
+        ),
+        (format!("{secret}: x\n"), "there is no such member"),
+        (format!("web: {{{secret}: x}}\n"), "there is no such member"),
+    ] {
+        std::fs::write(&file, &text).unwrap();
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+        std::fs::set_permissions(&file, mode).unwrap();
+        let (code, output) = fails(&[&flag], GOOD);
+        assert_eq!(code, Some(2), "{text}: {output}");
+        assert!(output.contains(expected), "{text}: {output}");
+        assert!(!output.contains("do-not-show"), "{output}");
+    }
+}

@@ -323,3 +323,20 @@ async fn lists_are_read_to_their_end_whatever_their_pages_say() {
         exporter.stop().await;
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_list_that_is_shorter_than_it_says_removes_no_organization() {
+    let sim = simulated_atlas(&still(3, 30));
+    let exporter = discovering(&sim).await;
+    exporter.walked(3).await;
+    let one = sim.org_ids()[0].clone();
+    for total in [",\"totalCount\":3", ""] {
+        let text = format!("{{\"results\":[{{\"id\":\"{one}\",\"name\":\"x\"}}]{total}}}");
+        sim.add_fault(Fault::new(SimEndpoint::Orgs, Effect::Body { text }));
+        exporter.pass(INTERVAL * 5).await;
+        let watched = orgs_in(&exporter.scrape(), UP).len();
+        assert_eq!(watched, if total.is_empty() { 1 } else { 3 });
+        sim.clear_faults();
+    }
+    exporter.stop().await;
+}

@@ -491,6 +491,10 @@ async fn from_storage_nothing_is_asked_and_nothing_is_changed() {
             "/nowhere",
         ),
         (
+            vec!["keys", "--from-storage", "--storage.path=/usr"],
+            "no stored data in /usr",
+        ),
+        (
             vec![
                 "keys",
                 "--from-storage",

@@ -428,3 +428,46 @@ async fn routine_polls_are_logged_at_debug_and_news_at_info() {
     assert_eq!(polls(&quiet), 3, "{}", quiet.output());
     sim.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_standard_error_that_nobody_reads_stops_nothing() {
+    let sim = common::sim(still(2, 20)).await;
+    let (_unread, mut full) = std::io::pipe().unwrap();
+    rustix::io::ioctl_fionbio(&full, true).unwrap();
+    while std::io::Write::write(&mut full, &[b'x'; 4096]).is_ok() {}
+    rustix::io::ioctl_fionbio(&full, false).unwrap();
+    let address = format!("127.0.0.1:{}", common::free_port());
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_atlas-ai-keys-exporter"));
+    command
+        .args(["--web.listen-address", &address, "--log.level=debug"])
+        .arg("--atlas.poll-interval=1s")
+        .env_clear()
+        .envs(sim_variables(&sim))
+        .stderr(full);
+    let mut child = command.spawn().unwrap();
+    let begun = Instant::now();
+    let metrics = format!("http://{address}/metrics");
+    let polled = async || {
+        common::get_if_possible(&metrics).await?;
+        let (_, text) = get(&metrics).await;
+        let scrape = Scrape::parse(&text);
+        Some(scrape.values("atlas_ai_keys_exporter_org_up") == [1.0; 2])
+    };
+    while polled().await != Some(true) {
+        assert!(begun.elapsed() < common::PATIENCE);
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let pid = rustix::process::Pid::from_child(&child);
+    rustix::process::kill_process(pid, Signal::TERM).unwrap();
+    let signalled = Instant::now();
+    while child.try_wait().unwrap().is_none() {
+        assert!(signalled.elapsed() < common::PATIENCE, "it does not end");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert!(
+        signalled.elapsed() < FIVE_SECONDS,
+        "{:?}",
+        signalled.elapsed()
+    );
+    sim.stop().await;
+}

@@ -615,6 +615,8 @@ fn users() -> String {
     )
 }
 
+const HEADERS: &str = "http_server_config: {headers: {Strict-Transport-Security: max-age=1}}\n";
+
 #[tokio::test(start_paused = true)]
 async fn a_reload_never_removes_a_protection() {
     let clients = |more: &str| format!("{TLS}  client_auth_type: {more}\n");
@@ -662,6 +664,11 @@ async fn a_reload_never_removes_a_protection() {
         ),
         (&sans, &verified, "client_allowed_sans"),
         (&format!("{users}{rate}"), &users, "rate_limit"),
+        (
+            &format!("{users}{HEADERS}"),
+            &users,
+            "http_server_config.headers",
+        ),
         // what is as strict or stricter is taken up
         (
             &users,

@@ -277,3 +277,40 @@ async fn interim_responses_without_end_are_a_timeout() {
     assert_eq!(output.status.code(), Some(1), "{error}");
     assert!(error.contains("no complete response within 1s"), "{error}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn interim_responses_without_end_hold_up_nothing_else() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    thread::spawn(move || {
+        while let Ok((mut stream, _)) = listener.accept() {
+            let interim = "HTTP/1.1 100 Continue\r\n\r\n".repeat(40_000);
+            thread::spawn(move || while stream.write_all(interim.as_bytes()).is_ok() {});
+        }
+    });
+    let mut variables = variables(format!("http://127.0.0.1:{port}"));
+    variables.retain(|(name, _)| name != "MONGODB_ATLAS_ORG_ID");
+    let orgs = (0..6)
+        .map(|number| format!("{number:024}"))
+        .collect::<Vec<_>>();
+    variables.push(("MONGODB_ATLAS_ORG_ID".to_owned(), orgs.join(",")));
+    let flags = [
+        "--web.listen-address=127.0.0.1:0",
+        "--atlas.timeout=2s",
+        "--atlas.poll-interval=1s",
+    ];
+    let mut exporter = Program::exporter(&flags, &variables);
+    let address = exporter.wait_for("address=");
+    exporter.wait_for("reason=timeout");
+    let url = format!("http://{address}/-/healthy");
+    for _ in 0..20 {
+        let health = common::get(&url);
+        let (code, _) = tokio::time::timeout(common::PATIENCE, health)
+            .await
+            .unwrap();
+        assert_eq!(code, 200);
+    }
+    exporter.signal(rustix::process::Signal::TERM);
+    let (code, output, _) = exporter.finish();
+    assert_eq!(code, Some(0), "{output}");
+}

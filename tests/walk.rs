@@ -334,3 +334,41 @@ async fn a_full_page_that_comes_again_is_no_end() {
         assert_eq!(reason.as_str(), "incomplete", "{next:?}");
     }
 }
+
+#[tokio::test]
+async fn an_empty_page_that_names_a_next_one_is_no_end() {
+    let linked = |ids: std::ops::Range<u32>| Ok(page(ids, Next::Linked, None));
+    let last = Ok(page(20..25, Next::NotLinked, None));
+    let (walk, requests) = scripted(vec![linked(0..10), linked(0..0), last.clone()], 10).await;
+    assert_eq!((walk.unwrap().keys.len(), requests), (15, 3));
+    let mut pages = vec![linked(0..10)];
+    pages.extend((0..20).map(|_| linked(0..0)));
+    let (walk, requests) = scripted(pages, 10).await;
+    assert!(
+        walk.unwrap_err()
+            .to_string()
+            .contains("still names a next one")
+    );
+    assert!(requests < 10, "{requests}");
+}
+
+#[tokio::test]
+async fn no_keys_are_no_answer_where_many_are_promised() {
+    for next in [Next::NotLinked, Next::Unknown] {
+        let (walk, _) = scripted(vec![Ok(page([], next, Some(655)))], 10).await;
+        assert!(walk.unwrap_err().to_string().contains("totalCount is 655"));
+        let (walk, _) = scripted(vec![Ok(page([], next, Some(0)))], 10).await;
+        assert_eq!(walk.unwrap().keys.len(), 0);
+    }
+}
+
+#[tokio::test]
+async fn a_total_below_what_was_read_is_no_total() {
+    let pages = (0..12).map(|number| {
+        let total = if number == 0 { 115 } else { 0 };
+        let ids = number * 10..(number * 10 + 10).min(115);
+        Ok(page(ids, Next::Unknown, Some(total)))
+    });
+    let (walk, _) = scripted(pages.collect(), 500).await;
+    assert_eq!(walk.unwrap().keys.len(), 115);
+}

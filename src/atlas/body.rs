@@ -137,6 +137,8 @@ impl Body {
             self.bytes = to_utf8(&self.bytes)?;
         }
         std::str::from_utf8(&self.bytes)
+            // a byte order mark is no part of JSON
+            .map(|text| text.trim_start_matches('\u{feff}'))
             .map_err(|_| Problem::Invalid("it is no text in UTF-8".to_owned()))
     }
 }

@@ -93,6 +93,22 @@ const OLD_VERSION: HeaderValue = HeaderValue::from_static("application/vnd.atlas
 const RATE_LIMITS_VERSION: HeaderValue =
     HeaderValue::from_static("application/vnd.atlas.2025-03-12+json");
 
+/// A whole list, as far as its pages tell.
+struct List<T> {
+    items: Vec<T>,
+    /// Whether there are fewer than `totalCount` says.
+    is_short: bool,
+}
+
+/// The organizations that a credential can see.
+#[derive(Debug)]
+pub struct OrgList {
+    /// Those that were listed.
+    pub orgs: Vec<ListedOrg>,
+    /// Whether there are fewer than `totalCount` says: one that is missing need not be gone.
+    pub is_short: bool,
+}
+
 /// Asks Atlas on behalf of one credential. Shared by all walks of its organizations: they share
 /// its connections, its token and its nonce.
 pub struct Client {
@@ -205,9 +221,12 @@ impl Client {
     ///
     /// # Errors
     /// Whatever went wrong; there is no partial list.
-    pub async fn orgs(&self) -> Result<Vec<ListedOrg>, Error> {
-        self.list(Endpoint::Orgs, None, &["orgs"], None, wire::org)
-            .await
+    pub async fn orgs(&self) -> Result<OrgList, Error> {
+        let list = self.list(Endpoint::Orgs, None, &["orgs"], None, wire::org);
+        list.await.map(|list| OrgList {
+            orgs: list.items,
+            is_short: list.is_short,
+        })
     }
 
     /// The name of `org`; none when Atlas does not give one.
@@ -232,6 +251,7 @@ impl Client {
         let path = ["orgs", org.as_str(), "groups"];
         self.list(Endpoint::Groups, Some(org), &path, None, wire::project)
             .await
+            .map(|list| list.items)
     }
 
     /// The limits of `org` for the models.
@@ -248,6 +268,7 @@ impl Client {
             wire::model_limit,
         )
         .await
+        .map(|list| list.items)
     }
 
     /// Asks Atlas for its token buckets. `org` is one of the credential's organizations.
@@ -263,6 +284,7 @@ impl Client {
             wire::endpoint_set,
         )
         .await
+        .map(|list| list.items)
     }
 
     /// Lets the budget know which buckets there are.
@@ -321,7 +343,7 @@ impl Client {
         path: &[&str],
         about: Option<&OrgId>,
         read: fn(Field<'_>) -> Option<T>,
-    ) -> Result<Vec<T>, Error> {
+    ) -> Result<List<T>, Error> {
         let mut pagination = Pagination::new(LIST_PAGE);
         let (mut all, mut previous) = (Vec::new(), 0);
         for page in 1..=MAX_LIST_PAGES {
@@ -340,6 +362,12 @@ impl Client {
                 next: found.next,
                 total: found.total,
             });
+            if pagination.is_endless() {
+                return Err(Problem::Incomplete(format!(
+                    "page {page} is empty, as those before it, and still names a next one"
+                ))
+                .at(endpoint));
+            }
             let repeats =
                 !found.items.is_empty() && all.get(previous..) == Some(found.items.as_slice());
             if repeats && (follows == NextPage::Linked || found.results >= LIST_PAGE as usize) {
@@ -353,10 +381,14 @@ impl Client {
                 all.extend(found.items);
             }
             if repeats || follows == NextPage::None {
-                if let Some(total) = pagination.unmet_total() {
+                let unmet_total = pagination.unmet_total();
+                if let Some(total) = unmet_total {
                     debug!(%endpoint, results = all.len(), total, "list is shorter than its totalCount");
                 }
-                return Ok(all);
+                return Ok(List {
+                    items: all,
+                    is_short: unmet_total.is_some(),
+                });
             }
         }
         Err(Problem::Incomplete(format!(

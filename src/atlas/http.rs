@@ -1,10 +1,12 @@
 //! The HTTP client: what it sends along, and how much it takes in.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use futures_util::future::BoxFuture;
 use reqwest::header::{ACCEPT_ENCODING, CONTENT_ENCODING, HeaderMap, HeaderValue};
 use reqwest::{Method, Request, redirect};
+use tokio::runtime::Runtime;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::body::{Body, MAX_BODY_BYTES, MAX_COMPRESSED_BYTES, MAX_SHORT_BYTES, too_large};
 use super::client::ClientConfig;
@@ -25,7 +27,26 @@ const MAX_HEADERS: usize = 1000;
 /// Bytes of all headers of a response over HTTP/2; hyper's own limit is 16 KiB. Over HTTP/1 it is some 400 KiB.
 const MAX_HEADER_BYTES: u32 = 256 << 10;
 
+/// The runtime of the connections to Atlas. A server that keeps a connection busy for ever, such as with interim responses
+/// without end, takes threads of its own and none that serves.
+fn connections_runtime() -> Result<&'static Runtime, String> {
+    static RUNTIME: OnceLock<Option<Runtime>> = OnceLock::new();
+    let build = || {
+        let mut builder = tokio::runtime::Builder::new_multi_thread();
+        builder.worker_threads(CONNECTION_THREADS);
+        builder.thread_name("atlas").enable_all().build().ok()
+    };
+    RUNTIME
+        .get_or_init(build)
+        .as_ref()
+        .ok_or_else(|| "cannot start threads for connections to Atlas".to_owned())
+}
+
+/// Threads that drive connections to Atlas: one would be held up by a single connection that is busy for ever.
+const CONNECTION_THREADS: usize = 2;
+
 /// Atlas over HTTPS. Connections are kept and reused between walks.
+#[derive(Clone)]
 struct Http {
     client: reqwest::Client,
     /// The proxy in force, as it is shown in errors.
@@ -148,7 +169,15 @@ fn is_gzip(headers: &HeaderMap) -> Result<bool, Problem> {
 
 impl Transport for Http {
     fn exchange(&self, request: Request) -> BoxFuture<'_, Result<Answer, Problem>> {
-        Box::pin(self.read(request))
+        let this = self.clone();
+        Box::pin(async move {
+            let runtime = connections_runtime().map_err(Problem::Connection)?;
+            // ends with the future that waits for it
+            let task =
+                AbortOnDropHandle::new(runtime.spawn(async move { this.read(request).await }));
+            task.await
+                .unwrap_or_else(|error| Err(Problem::Connection(error.to_string())))
+        })
     }
 
     fn proxy(&self) -> Option<&str> {

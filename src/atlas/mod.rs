@@ -31,7 +31,7 @@ pub use auth::{KeptToken, TokenStore};
 pub use auth::{fuzz_token_response, fuzz_www_authenticate};
 pub use body::Body;
 pub use budget::{BucketSize, Budgets, EndpointSet, LaneId, Scope};
-pub use client::{Client, ClientConfig, Context, Version};
+pub use client::{Client, ClientConfig, Context, OrgList, Version};
 pub use error::{Endpoint, Error, ErrorCode, Problem, Reason};
 pub use http::connect;
 pub use observer::{Observer, Outcome, Retry, TokenOutcome};

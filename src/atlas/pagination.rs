@@ -30,6 +30,9 @@ pub enum NextPage {
     None,
 }
 
+/// Empty pages in a row that are followed where each names a next one.
+const MAX_EMPTY_PAGES: u32 = 3;
+
 /// The pages of one list so far, in their order.
 #[derive(Debug, Clone)]
 pub struct Pagination {
@@ -43,6 +46,8 @@ pub struct Pagination {
     previous: Option<u64>,
     /// Whether the last page leaves little doubt that another one follows.
     is_continued: bool,
+    /// Empty pages in a row.
+    empty_pages: u32,
     lowest_total: Option<u64>,
     highest_total: Option<u64>,
 }
@@ -58,6 +63,7 @@ impl Pagination {
             smallest_inner: None,
             previous: None,
             is_continued: false,
+            empty_pages: 0,
             lowest_total: None,
             highest_total: None,
         }
@@ -67,14 +73,21 @@ impl Pagination {
     pub fn add(&mut self, page: PageSummary) -> NextPage {
         let results = page.results as u64;
         self.read += page.results.saturating_sub(page.repeated) as u64;
-        if let Some(total) = page.total {
+        // a count below what was read is no count
+        if let Some(total) = page.total.filter(|total| *total >= self.read) {
             self.total = Some(total);
             self.lowest_total = Some(self.lowest_total.map_or(total, |low| low.min(total)));
             self.highest_total = self.highest_total.max(Some(total));
         }
         if results == 0 {
-            return NextPage::None;
+            self.empty_pages += 1;
+            // a page in between can be empty; what it names is still the next one
+            return match page.next {
+                Next::Linked => NextPage::Linked,
+                _ => NextPage::None,
+            };
         }
+        self.empty_pages = 0;
         // a page with nothing new says nothing of the others
         if page.repeated < page.results {
             self.largest = self.largest.max(results);
@@ -91,6 +104,11 @@ impl Pagination {
             _ if self.expects_more() || (full && !agreed) => NextPage::Possible,
             _ => NextPage::None,
         }
+    }
+
+    /// Whether so many pages in a row were empty that the next one will be as well.
+    pub fn is_endless(&self) -> bool {
+        self.empty_pages > MAX_EMPTY_PAGES
     }
 
     /// Results read so far, without those that came twice.

@@ -110,11 +110,11 @@ impl Line {
 /// The members of Atlas' error object that are used; its words are not repeated.
 #[derive(Deserialize)]
 struct ErrorBody {
-    #[serde(rename = "errorCode")]
-    code: Option<String>,
+    #[serde(rename = "errorCode", default)]
+    code: serde_json::Value,
     /// `[path, seconds, capacity, refill rate, refill seconds]` with `RATE_LIMITED_TOKEN_BUCKET`.
     #[serde(default)]
-    parameters: Vec<serde_json::Value>,
+    parameters: serde_json::Value,
 }
 
 /// Replaces `Retry-After` by one whole number of seconds of a day at most, whichever of its forms (RFC 9110 §10.2.3) it
@@ -220,8 +220,8 @@ impl Answer {
     fn problem(&self) -> Problem {
         let code = ErrorCode::new(
             self.error_body()
-                .and_then(|body| body.code)
-                .as_deref()
+                .as_ref()
+                .and_then(|body| body.code.as_str())
                 .unwrap_or_default(),
         );
         let retry_after = self.retry_after();

@@ -17,6 +17,10 @@ pub(super) fn on(error: &Error, credential: &Credential) -> (String, String) {
             format!("the credential lacks the role (HTTP 403{code})"),
             "give it the role Organization Read Only at this organization; if it has it, look at the IP access list",
         ),
+        Problem::NotFound(code) if error.endpoint == Endpoint::Orgs => (
+            format!("the organizations cannot be listed (HTTP 404{code})"),
+            "check --atlas.base-url, or name the organizations with --atlas.org-id",
+        ),
         Problem::NotFound(code) => (
             format!(
                 "wrong organization: Atlas knows none of this id for this credential (HTTP 404{code})"

@@ -159,8 +159,9 @@ impl Asking<'_> {
         }
         let subject = format!("all of credential {}", account.name);
         match client.orgs().await {
-            Ok(orgs) => {
-                let mut orgs: Vec<OrgId> = orgs
+            Ok(list) => {
+                let mut orgs: Vec<OrgId> = list
+                    .orgs
                     .into_iter()
                     .filter(|org| !org.deleted && self.config.shard.contains(&org.id))
                     .map(|org| org.id)

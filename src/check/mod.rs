@@ -48,6 +48,18 @@ pub async fn all(args: &Args, environment: &Environment, means: &Means) -> Vec<F
     findings.extend(here::storage(config.storage.as_deref()).await);
     findings.extend(here::listeners(&config).await);
     match &means.connect {
+        // a default in its place would be sent the credential
+        Some(_)
+            if mistakes
+                .iter()
+                .any(|mistake| names_the_way_to_atlas(mistake)) =>
+        {
+            findings.push(Finding::skipped(
+                Area::Organization,
+                "all",
+                "skipped: the base URL or the proxy is invalid",
+            ));
+        }
         Some(connect) => findings.extend(atlas::all(&config, connect, &means.clock).await),
         None => findings.push(Finding::skipped(
             Area::Organization,
@@ -56,4 +68,12 @@ pub async fn all(args: &Args, environment: &Environment, means: &Means) -> Vec<F
         )),
     }
     findings
+}
+
+/// Whether an error is about where requests to Atlas go.
+fn names_the_way_to_atlas(mistake: &str) -> bool {
+    let mistake = mistake.to_ascii_lowercase();
+    ["base-url", "base_url", "proxy"]
+        .iter()
+        .any(|name| mistake.contains(name))
 }

@@ -156,6 +156,7 @@ pub fn run(
     });
     // what still keeps a thread busy, a file system that hangs or a dear password, is not waited for
     runtime.shutdown_timeout(LAST_MOMENT);
+    logging::finish();
     result
 }
 

@@ -24,8 +24,8 @@ pub(super) fn shutdown() -> Result<CancellationToken, Failure> {
             _ = term.recv() => "SIGTERM",
             _ = int.recv() => "SIGINT",
         };
-        info!(signal, "stopping");
         cancelled.cancel();
+        info!(signal, "stopping");
     });
     Ok(token)
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::checker::Checker;
-use super::file::ConfigFile;
+use super::file::{ConfigFile, shown_key};
 use super::values::switch;
 use crate::cli::Origin;
 use crate::credentials::{self, Credential, Environment, PARTS, Source};
@@ -131,6 +131,12 @@ fn of_file(checker: &mut Checker<'_>, file: &ConfigFile, entries: &Node) -> Vec<
         ));
         return Vec::new();
     };
+    if entries.is_empty() {
+        checker.mistakes.push(format!(
+            "{}: expected at least one credential, got an empty list",
+            file.origin("credentials")
+        ));
+    }
     let mut taken = Vec::new();
     let mut accounts: Vec<Account> = Vec::new();
     for (index, entry) in entries.iter().enumerate() {
@@ -152,6 +158,7 @@ fn of_file(checker: &mut Checker<'_>, file: &ConfigFile, entries: &Node) -> Vec<
             continue;
         }
         unknown_members(checker, file, &place, entry);
+        texts_alone(checker, file, &place, entry);
         let orgs = entry_orgs(checker, file, &place, entry, &mut taken);
         let discover = entry_switch(checker, file, &place, entry);
         match credential(checker.environment, file, &place, &name, entry) {
@@ -185,9 +192,26 @@ fn unknown_members(checker: &mut Checker<'_>, file: &ConfigFile, place: &str, en
         if !OTHER_MEMBERS.contains(&name.as_str()) && !parts.contains(&part) {
             checker.mistakes.push(format!(
                 "{}: there is no such member; it must be one of {}, {}, each of the latter also with _file behind it",
-                file.origin(format!("{place}.{name}")),
+                file.origin(format!("{place}.{}", shown_key(name))),
                 OTHER_MEMBERS.join(", "),
                 parts.join(", ")
+            ));
+        }
+    }
+}
+
+/// Every field of an entry but its list and its switch is a text: another value would count as not given, and a secret
+/// from elsewhere would be used in its place.
+fn texts_alone(checker: &mut Checker<'_>, file: &ConfigFile, place: &str, entry: &Node) {
+    let Node::Members(members) = entry else {
+        return;
+    };
+    for (name, value) in members {
+        if value.text().is_none() && !["org_ids", "discover_orgs"].contains(&name.as_str()) {
+            checker.mistakes.push(format!(
+                "{}: expected a text, got {}",
+                file.origin(format!("{place}.{}", shown_key(name))),
+                value.kind()
             ));
         }
     }

@@ -19,7 +19,12 @@ impl ConfigFile {
     pub(super) fn read(path: PathBuf) -> Result<Self, String> {
         let root = yaml::read(&path).map_err(|why| format!("{}: {why}", path.display()))?;
         match root {
-            Node::Members(_) | Node::Nothing => Ok(Self { path, root }),
+            Node::Members(_) => Ok(Self { path, root }),
+            // as a file that was cut while it was written
+            Node::Nothing => Err(format!(
+                "{} is empty: expected fields, or {{}} for none",
+                path.display()
+            )),
             other => Err(format!(
                 "{} is {}, and must have members: {}",
                 path.display(),
@@ -87,11 +92,14 @@ impl ConfigFile {
             match value {
                 _ if known.is_empty() => mistakes.push(format!(
                     "{}: there is no such member; it must be one of {}",
-                    self.origin(name),
+                    self.origin(shown_key(name)),
                     sections().join(", ")
                 )),
                 Node::Members(inner) => self.unknown_in(name, inner, &known, &mut mistakes),
-                Node::Nothing => {}
+                Node::Nothing => mistakes.push(format!(
+                    "{}: expected fields, got nothing; a file that was cut ends so",
+                    self.origin(name)
+                )),
                 other => mistakes.push(format!(
                     "{}: it is {}, and must have members",
                     self.origin(name),
@@ -110,7 +118,7 @@ impl ConfigFile {
         mistakes: &mut Vec<String>,
     ) {
         for (name, value) in members {
-            let origin = self.origin(format!("{section}.{name}"));
+            let origin = self.origin(format!("{section}.{}", shown_key(name)));
             let Some((_, flag)) = known.iter().find(|(member, _)| member == name) else {
                 let names: Vec<_> = known.iter().map(|(member, _)| member.as_str()).collect();
                 mistakes.push(format!(
@@ -159,4 +167,15 @@ fn sections() -> Vec<String> {
     sections.sort_unstable();
     sections.dedup();
     sections
+}
+/// An unknown key as it is shown in an error. Where the blank behind a colon is missing, a secret is a part of the key.
+pub(super) fn shown_key(key: &str) -> String {
+    const MAX_CHARS: usize = 30;
+    let name = key.split([':', '=']).next().unwrap_or_default();
+    let name = name.split_inclusive("mdb_sa_").next().unwrap_or_default();
+    let shown: String = name.chars().take(MAX_CHARS).collect();
+    if shown.len() < key.len() {
+        return format!("{shown}…");
+    }
+    shown
 }

@@ -200,6 +200,14 @@ fn find_defect(value: &str) -> Option<&'static str> {
     {
         return Some("expected the value alone, got an Authorization header");
     }
+    if value.starts_with("mdb_sa_id_") && value.contains([':', ' ']) {
+        return Some("expected the value alone, got a client id before it");
+    }
+    if value.contains([' ', '$', '{', '}', '<', '>', '(', ')', ';', ',', '\\']) {
+        return Some(
+            "expected the value alone, got blanks or signs that no credential has (an unexpanded variable, a placeholder or a separator)",
+        );
+    }
     if !value.bytes().all(|byte| (0x20..0x7f).contains(&byte)) {
         return Some(
             "expected one line of printable ASCII, got line breaks, control characters or letters beyond ASCII",
@@ -370,6 +378,11 @@ mod tests {
             ("MONGODB_ATLAS_CLIENT_SECRET=hunter2", "NAME=VALUE"),
             ("export MONGODB_ATLAS_CLIENT_SECRET=hunter2", "NAME=VALUE"),
             ("export ANYTHING='hunter2'x", "NAME=VALUE"),
+            ("mdb_sa_id_0123:hunter2", "client id before it"),
+            ("${CLIENT_SECRET}", "unexpanded variable"),
+            ("<hunter2>", "placeholder"),
+            ("hunter2;", "separator"),
+            ("hunter2 hunter2", "blanks"),
             ("$env:MONGODB_ATLAS_PRIVATE_API_KEY = hunter2", "NAME=VALUE"),
             ("ATLAS_TOKEN=hunter2==", "NAME=VALUE"),
             ("client_id=a\nclient_secret=hunter2", "NAME=VALUE"),

@@ -317,6 +317,11 @@ impl Control {
             .map_err(ReloadError::Config)?;
         roster.is_retry_due = false;
         let config = config.map_err(|error| ReloadError::from_config(&error))?;
+        if !roster.config.allowed_hosts.allows_any() && config.allowed_hosts.allows_any() {
+            return Err(ReloadError::Config(
+                "the new configuration lacks web.allowed_hosts: a reload never removes a protection; restart the exporter to apply it".to_owned(),
+            ));
+        }
         let loaded = load_web_config(config.web_file.as_deref()).await;
         roster.is_retry_due = loaded.is_transient;
         roster.wanted_web_files.clone_from(&loaded.files);

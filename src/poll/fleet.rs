@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use tokio::time::Instant;
-use tracing::info;
+use tracing::{info, warn};
 
 use super::round::Manner;
 use super::storage::{Account, Storage};
-use crate::atlas::{Client, EndpointSet, ListedOrg};
+use crate::atlas::{Client, EndpointSet, OrgList};
 use crate::ids::OrgId;
 use crate::shard::Shard;
 
@@ -70,6 +70,7 @@ pub(super) struct Scout {
     pub(super) list_due: Instant,
     pub(super) limits_due: Instant,
     pub(super) listing: bool,
+    is_list_short: bool,
     pub(super) limiting: bool,
     pub(super) keeping: Keeping,
 }
@@ -219,14 +220,29 @@ impl Fleet {
     }
 
     /// A credential has listed what it can see. An organization that is missing from the list is
-    /// watched for one interval more; one that is marked deleted is not.
-    pub(super) fn listed(&mut self, credential: &str, listed: Vec<ListedOrg>, now: Timestamp) {
+    /// watched for one interval more, or for as long as the list is shorter than it says itself; one that is marked
+    /// deleted is not.
+    pub(super) fn listed(&mut self, credential: &str, listed: OrgList, now: Timestamp) {
         let (interval, at) = (self.interval, Instant::now());
         let Some(scout) = self.get(credential) else {
             return;
         };
         scout.listed_at = Some(now);
-        for org in listed {
+        // once, and not at each listing
+        if listed.is_short && !scout.is_list_short {
+            warn!(
+                credential,
+                organizations = listed.orgs.len(),
+                "organization list is shorter than its totalCount; keeping known organizations"
+            );
+        }
+        scout.is_list_short = listed.is_short;
+        if listed.is_short {
+            for seen in scout.seen.values_mut() {
+                seen.last = at;
+            }
+        }
+        for org in listed.orgs {
             let known = if org.deleted {
                 scout.seen.remove(&org.id).map(|_| "deleted")
             } else {
@@ -273,6 +289,7 @@ impl Scout {
             list_due: at + left(kept.listed_at, interval, now),
             limits_due: at + left(kept.limits_at, LIMITS_EVERY, now),
             listing: false,
+            is_list_short: false,
             limiting: false,
             keeping: Keeping::Not,
             member,

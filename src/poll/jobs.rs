@@ -13,7 +13,7 @@ use super::changes::Counts;
 use super::round::{self, Manner, Report};
 use super::storage::{Account, Deferred, Paper, SAVE_TIMEOUT, Saved, Storage, StorageError};
 use super::walk::WalkError;
-use crate::atlas::{Client, Endpoint, EndpointSet, Error, ListedOrg};
+use crate::atlas::{Client, Endpoint, EndpointSet, Error, OrgList};
 use crate::bounded_file::READ_TIMEOUT;
 use crate::ids::OrgId;
 use crate::inventory::{Details, Inventory, Limit, ProjectName};
@@ -36,7 +36,7 @@ pub(super) enum Ended {
     /// The organizations that a credential can see.
     Listed {
         credential: Arc<str>,
-        result: Result<Vec<ListedOrg>, Error>,
+        result: Result<OrgList, Error>,
     },
     /// The rate limits of a credential.
     Limits {

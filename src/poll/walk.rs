@@ -138,7 +138,16 @@ where
             });
         }
     }
-    Ok(collector.finish())
+    let walk = collector.finish();
+    match walk.shortfall {
+        // a count drifts, but not from many keys to none: an empty answer would look like deleted keys
+        Some(Shortfall { read: 0, total }) if total > 1 => Err(WalkError {
+            page: walk.pages,
+            error: Problem::Incomplete(format!("no keys, although totalCount is {total}"))
+                .at(Endpoint::AiModelApiKeys),
+        }),
+        _ => Ok(walk),
+    }
 }
 
 /// Collects the keys of the pages so far.
@@ -209,6 +218,11 @@ impl PageCollector {
                 self.complete = true;
                 return Ok(());
             }
+        }
+        if self.pagination.is_endless() {
+            return Err(format!(
+                "page {page} is empty, as those before it, and still names a next one"
+            ));
         }
         self.repeats |= repeated > 0;
         self.is_attempt = follows == NextPage::Possible;

@@ -111,6 +111,11 @@ pub(super) fn validate(
 pub struct AllowedHosts(Vec<Host>);
 
 impl AllowedHosts {
+    /// Whether every host is allowed, as without the flag.
+    pub fn allows_any(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// Parses a comma-separated list of names and addresses; an empty one allows every host.
     ///
     /// # Errors
@@ -142,7 +147,7 @@ impl AllowedHosts {
 
     /// Whether a request is answered: every host that it names must be allowed, and it must name one.
     pub(super) fn allows(&self, version: Version, uri: &Uri, headers: &HeaderMap) -> bool {
-        if self.0.is_empty() {
+        if self.allows_any() {
             return true;
         }
         let Ok(hosts) = parse_hosts(version, uri, headers) else {

@@ -100,6 +100,12 @@ fn stored(dir: &Path, orgs: &[OrgId]) -> Result<(Shown, Vec<String>), Failure> {
             "--storage.path: {error}; it must be the directory that an exporter keeps its state in, such as /var/lib/atlas-ai-keys-exporter"
         )]))
     })?;
+    if kept.is_empty() {
+        return Err(Failure::Config(ConfigError(vec![format!(
+            "--storage.path: no stored data in {}; expected the directory in which an exporter stores its state",
+            dir.display()
+        )])));
+    }
     let mut shown = Shown::default();
     let mut failed: Vec<String> = Vec::new();
     for org in orgs.iter().filter(|org| !kept.contains(org)) {

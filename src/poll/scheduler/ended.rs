@@ -14,8 +14,9 @@ use super::super::round::Report;
 use super::super::storage::{Deferred, Paper, StorageError};
 use super::super::walk::{Shortfall, WalkError};
 use super::super::watch::Watch;
+use super::StoredState;
 use super::{Scheduler, Watcher, whole_seconds};
-use crate::atlas::{Error, ListedOrg};
+use crate::atlas::{Error, OrgList};
 use crate::ids::OrgId;
 use crate::inventory::Inventory;
 
@@ -171,7 +172,7 @@ impl Scheduler {
         }
     }
 
-    pub(super) async fn listed(&mut self, credential: &str, result: Result<Vec<ListedOrg>, Error>) {
+    pub(super) async fn listed(&mut self, credential: &str, result: Result<OrgList, Error>) {
         let interval = self.interval;
         let Some(scout) = self.fleet.get(credential) else {
             return;
@@ -183,7 +184,7 @@ impl Scheduler {
                 scout.list_due = Instant::now() + interval;
                 self.fleet.listed(credential, listed, self.clock.now());
                 self.keep_account(credential);
-                self.refresh().await;
+                self.refresh(StoredState::Remove).await;
             }
             Err(error) => {
                 let wait = interval.min(LIST_AGAIN);

@@ -79,6 +79,15 @@ pub enum Command {
     CredentialChanged(Arc<str>),
 }
 
+/// What becomes of the state files of an organization that is no longer watched.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum StoredState {
+    /// A configuration does not name it any more, which may be a configuration that was cut.
+    Keep,
+    /// Atlas does not list it any more.
+    Remove,
+}
+
 /// Walks every organization at its times, one walk of an organization at a time.
 pub struct Scheduler {
     fleet: Fleet,
@@ -189,12 +198,12 @@ impl Scheduler {
         };
         let retired = self.fleet.apply(plan.members, limits, &mut kept, now);
         self.retired.extend(retired);
-        self.refresh().await;
+        self.refresh(StoredState::Keep).await;
         self.close_retired();
     }
 
     /// Watches what the fleet says now.
-    async fn refresh(&mut self) {
+    async fn refresh(&mut self, stored: StoredState) {
         let Watched {
             clients: watched,
             left_out,
@@ -219,7 +228,10 @@ impl Scheduler {
             self.orgs.remove(&org);
             self.watcher.forgotten(&org);
             self.unkept.forget(&org);
-            if let Some(storage) = self.storage.clone() {
+            warn!(%org, "organization no longer watched");
+            if stored == StoredState::Remove
+                && let Some(storage) = self.storage.clone()
+            {
                 // what cannot be removed is logged, and does no harm
                 let _ = storage
                     .run(READ_TIMEOUT, move |storage| storage.forget(&org))

@@ -87,7 +87,7 @@ fn read(reader: &mut Reader<'_>, root: &Node) -> Access {
     if is_open && !is_empty && reader.mistakes.is_empty() {
         reader.wrong("the file", OPEN);
     }
-    if tls.is_none() && users.is_some() && root.get(TLS).is_none() {
+    if tls.is_none() && users.is_some() {
         reader.warnings.push(format!(
             "{USERS} without {TLS}: passwords cross the network in the clear"
         ));
@@ -175,8 +175,19 @@ fn rate(reader: &mut Reader<'_>, node: Option<&Node>) -> Option<Rate> {
     reader.members(node, RATE, &["interval", "burst"]);
     let get = |name| node.and_then(|node| node.get(name));
     let place = within(RATE, "interval");
-    let text = reader.text(get("interval"), &place)?;
+    let Some(text) = reader.text(get("interval"), &place) else {
+        if get("burst").is_some() {
+            reader.wrong(&place, "expected an interval beside burst, got none");
+        }
+        return None;
+    };
     let interval = match super::rate::go_duration(text) {
+        Some(interval)
+            if interval.is_zero() && text.bytes().any(|byte| matches!(byte, b'1'..=b'9')) =>
+        {
+            reader.wrong(&place, "expected at least 1ns, or 0 for no limit");
+            return None;
+        }
         Some(interval) if interval.is_zero() => return None,
         Some(interval) => interval,
         None => {

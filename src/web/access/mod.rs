@@ -111,6 +111,13 @@ impl Access {
         if is_lost(&|access| access.rate.is_some()) {
             lost.push("rate_limit");
         }
+        if self
+            .headers
+            .keys()
+            .any(|name| !new.headers.contains_key(name))
+        {
+            lost.push("http_server_config.headers");
+        }
         lost
     }
 
