@@ -684,6 +684,147 @@ async fn the_scraper_gets_through_while_many_addresses_guess_and_the_file_change
     lab.stop().await.stop().await;
 }
 
+/// A client with this local address.
+fn client_at(address: Ipv4Addr) -> Client {
+    common::provider();
+    let builder = Client::builder().no_proxy().tls_certs_only([]);
+    builder.local_address(IpAddr::V4(address)).build().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn scrapers_log_in_while_more_addresses_guess_than_may_wait() {
+    let (lab, papers) = (lab().await, Papers::new());
+    let put_users = || {
+        let hash = bcrypt::hash("secret", 6).unwrap();
+        put(
+            &lab,
+            &papers,
+            &format!("basic_auth_users:\n  ada: {hash}\n"),
+        );
+    };
+    put_users();
+    let url = format!("{}/-/healthy", lab.base);
+    let stop = tokio_util::sync::CancellationToken::new();
+    let (checked_tx, mut checked_rx) = tokio::sync::mpsc::unbounded_channel();
+    let guessers: Vec<_> = (0..280_u16)
+        .map(|n| {
+            let [high, low] = n.to_be_bytes();
+            let client = client_at(Ipv4Addr::new(127, 1, high, low));
+            let (url, stop) = (url.clone(), stop.clone());
+            let mut checked_tx = Some(checked_tx.clone());
+            tokio::spawn(async move {
+                while !stop.is_cancelled() {
+                    let request = client.get(&url).basic_auth("ada", Some("guess")).send();
+                    let Ok(response) = request.await else {
+                        continue;
+                    };
+                    assert_ne!(response.status(), 200);
+                    if response.status() == 401 {
+                        checked_tx.take();
+                    } else {
+                        // the others keep all places taken, and the cores are for the checks
+                        tokio::time::sleep(Duration::from_millis(20)).await;
+                    }
+                }
+            })
+        })
+        .collect();
+    drop(checked_tx);
+    // every guesser has had a check
+    let all_checked = tokio::time::timeout(common::PATIENCE, checked_rx.recv()).await;
+    assert_eq!(all_checked, Ok(None::<()>));
+    for host in 1..=4 {
+        // nothing is held as verified: the hash is another one each time
+        put_users();
+        for host in [host, 1] {
+            let scraper = client_at(Ipv4Addr::new(127, 0, 0, host));
+            let request = scraper.get(&url).basic_auth("ada", Some("secret")).send();
+            assert_eq!(request.await.unwrap().status(), 200, "{host}");
+            put_users();
+        }
+    }
+    stop.cancel();
+    join_all(guessers)
+        .await
+        .into_iter()
+        .for_each(Result::unwrap);
+    lab.stop().await.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn strangers_do_not_use_up_the_rate_limit_of_the_scraper() {
+    let (lab, papers) = (lab().await, Papers::new());
+    let users = format!("basic_auth_users:\n  ada: {}\n", hash("secret"));
+    let rate = "rate_limit:\n  interval: 1h\n  burst: 5\n";
+    let url = format!("{}/-/healthy", lab.base);
+    let ask = async |client: &Client, password: Option<&str>| {
+        let mut request = client.get(&url);
+        if let Some(password) = password {
+            request = request.basic_auth("ada", Some(password));
+        }
+        request.send().await.unwrap().status().as_u16()
+    };
+    let (scraper, elsewhere) = (
+        client_at(Ipv4Addr::LOCALHOST),
+        client_at(Ipv4Addr::new(127, 1, 0, 1)),
+    );
+    for (client, password) in [
+        (&scraper, None),
+        (&elsewhere, None),
+        (&elsewhere, Some("guess")),
+        (&elsewhere, Some("")),
+    ] {
+        put(&lab, &papers, &users);
+        assert_eq!(ask(&scraper, Some("secret")).await, 200);
+        put(&lab, &papers, &format!("{users}{rate}"));
+        let mut codes = Vec::new();
+        for _ in 0..12 {
+            codes.push(ask(client, password).await);
+        }
+        assert!(
+            codes.starts_with(&[401]) && codes.ends_with(&[429; 7]),
+            "{password:?}: {codes:?}"
+        );
+        // right or wrong, a password from elsewhere is not looked at: the response tells nothing of it
+        for password in ["secret", "guess"] {
+            assert_eq!(ask(&elsewhere, Some(password)).await, 429, "{password}");
+        }
+        // the limit holds for the scraper as well
+        for code in [200, 200, 200, 200, 200, 429, 429] {
+            assert_eq!(ask(&scraper, Some("secret")).await, code, "{password:?}");
+        }
+    }
+    // the scraper gets through with a new password as well
+    put(
+        &lab,
+        &papers,
+        &format!("{users}{rate}").replace("ada", "bob"),
+    );
+    let other = format!("basic_auth_users:\n  ada: {}\n", hash("other"));
+    put(&lab, &papers, &format!("{other}{rate}"));
+    for _ in 0..12 {
+        ask(&elsewhere, None).await;
+    }
+    assert_eq!(ask(&scraper, Some("other")).await, 200);
+    // guesses at the scraper's own address are bounded, also when its bucket is empty
+    put(&lab, &papers, &format!("{other}{rate}"));
+    let mut codes = Vec::new();
+    for _ in 0..12 {
+        codes.push(ask(&scraper, Some("guess")).await);
+    }
+    assert_eq!(codes.iter().filter(|code| **code == 401).count(), 5);
+    assert_eq!(ask(&scraper, Some("other")).await, 429);
+    // without users, a login changes nothing
+    put(&lab, &papers, &format!("{TLS}{rate}"));
+    let secure = papers.client().build().unwrap();
+    for code in [200, 200, 200, 200, 200, 429] {
+        let request = secure.get(https(&lab, "/-/healthy"));
+        let request = request.basic_auth("ada", Some("other")).send();
+        assert_eq!(request.await.unwrap().status(), code);
+    }
+    lab.stop().await.stop().await;
+}
+
 #[test]
 fn a_file_without_protection_must_say_so() {
     let papers = Papers::new();

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 
-use super::rate::Rate;
+use super::rate::RateLimit;
 use super::reader::{Reader, shown, within};
 use super::users::Users;
 use super::{Access, AccessError, Loaded, tls};
@@ -171,7 +171,7 @@ fn users(reader: &mut Reader<'_>, node: Option<&Node>) -> Option<Users> {
     (!hashes.is_empty()).then(|| Users::new(hashes))
 }
 
-fn rate(reader: &mut Reader<'_>, node: Option<&Node>) -> Option<Rate> {
+fn rate(reader: &mut Reader<'_>, node: Option<&Node>) -> Option<RateLimit> {
     reader.members(node, RATE, &["interval", "burst"]);
     let get = |name| node.and_then(|node| node.get(name));
     let place = within(RATE, "interval");
@@ -204,7 +204,7 @@ fn rate(reader: &mut Reader<'_>, node: Option<&Node>) -> Option<Rate> {
     let place = within(RATE, "burst");
     let text = reader.text(get("burst"), &place).unwrap_or("0");
     if let Ok(burst @ 1..) = text.parse() {
-        return Some(Rate::new(interval, burst));
+        return Some(RateLimit::new(interval, burst));
     }
     reader.wrong(
         &place,

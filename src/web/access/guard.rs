@@ -26,15 +26,16 @@ pub(in crate::web) async fn guard(
     next: Next,
 ) -> Response {
     let access = shared.get();
-    if access.rate.as_ref().is_some_and(|rate| !rate.takes()) {
+    let login = request.headers_mut().remove(header::AUTHORIZATION);
+    let login = login.and_then(|value| Login::parse(value.as_bytes()));
+    let client = request.extensions().get::<PeerAddr>().into();
+    if !is_within_rate(&shared, &access, client, login.is_some()) {
         let text = "Too many requests; rate_limit of the web configuration bounds them.\n";
         return with_headers(
             &access,
             (StatusCode::TOO_MANY_REQUESTS, text).into_response(),
         );
     }
-    let login = request.headers_mut().remove(header::AUTHORIZATION);
-    let client = request.extensions().get::<PeerAddr>().into();
     let answer = match let_in(&shared, client, login).await {
         Ok(()) => {
             mark_authorized(request.extensions());
@@ -57,12 +58,28 @@ pub(in crate::web) async fn guard(
     with_headers(&access, answer)
 }
 
+/// Takes a token of `rate_limit`, if there is one.
+fn is_within_rate(
+    shared: &SharedAccess,
+    access: &Access,
+    client: ClientNetwork,
+    has_login: bool,
+) -> bool {
+    let Some(rate) = &access.rate else {
+        return true;
+    };
+    if has_login && access.users.is_some() && shared.authenticator.has_passed(client) {
+        rate.passed.takes()
+    } else {
+        rate.others.takes()
+    }
+}
+
 async fn let_in(
     shared: &SharedAccess,
     client: ClientNetwork,
-    login: Option<HeaderValue>,
+    login: Option<Login>,
 ) -> Result<(), Refusal> {
-    let login = login.and_then(|value| Login::parse(value.as_bytes()));
     loop {
         let access = shared.get();
         let Some(users) = &access.users else {

@@ -34,7 +34,7 @@ use tokio::time::Instant;
 use crate::bounded_file::off_thread;
 use crate::clock::Clock;
 pub(super) use guard::guard;
-use rate::Rate;
+use rate::RateLimit;
 pub(super) use tls::Tls;
 use users::{Authenticator, Users};
 
@@ -55,7 +55,7 @@ pub struct Access {
     tls: Option<Tls>,
     users: Option<Users>,
     headers: HeaderMap,
-    rate: Option<Rate>,
+    rate: Option<RateLimit>,
     /// What is allowed, and may still not be what was meant.
     pub warnings: Vec<String>,
 }

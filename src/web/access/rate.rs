@@ -1,9 +1,30 @@
-//! Requests a second: a token bucket for all clients together, as the exporter-toolkit has it.
+//! Requests a second: a token bucket for all clients together, as the exporter-toolkit has it, and one more for logins
+//! of clients that have passed before.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
+
+/// The two buckets of `rate_limit`, with the same parameters. A stranger must not use up the tokens of the scraper.
+///
+/// Which one it is depends on the client's address and never on the password that it sends: were a right password let
+/// through while wrong ones find the bucket empty, the response would tell them apart for free, at any rate.
+pub(super) struct RateLimit {
+    /// For requests with a login, of clients whose password was right before.
+    pub(super) passed: Rate,
+    /// For all other requests.
+    pub(super) others: Rate,
+}
+
+impl RateLimit {
+    pub(super) fn new(interval: Duration, burst: u32) -> Self {
+        Self {
+            passed: Rate::new(interval, burst),
+            others: Rate::new(interval, burst),
+        }
+    }
+}
 
 /// A bucket of `burst` tokens that gains one each `interval`.
 pub(super) struct Rate {

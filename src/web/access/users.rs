@@ -161,6 +161,7 @@ impl Authenticator {
         let hash = users.get(&login.user);
         let tag = hash.and_then(|hash| self.tag(login, hash));
         if tag.is_some() && self.verified().get(&**login.user).copied() == tag {
+            self.queue.on_remembered_success(client);
             return Ok(());
         }
         let check = PasswordCheck {
@@ -176,6 +177,11 @@ impl Authenticator {
             self.verified().insert(login.user.to_string(), tag);
         }
         Ok(())
+    }
+
+    /// Whether a password of this client has been right before. Says nothing of the one that it sends now.
+    pub(super) fn has_passed(&self, client: ClientNetwork) -> bool {
+        self.queue.has_passed(client)
     }
 
     /// Forgets the passwords of users that are no longer there.
