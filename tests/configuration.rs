@@ -313,7 +313,7 @@ fn a_configuration_file_that_was_cut_is_refused_and_no_error_shows_a_secret() {
     for (text, expected) in [
         (String::new(), "is empty: expected fields"),
         ("# comment\n".to_owned(), "is empty: expected fields"),
-        ("web:\n".to_owned(), "web: expected fields, got nothing"),
+        ("web:\n".to_owned(), "expected fields, got nothing"),
         (
             "credentials: []\n".to_owned(),
             "expected at least one credential",
@@ -321,11 +321,11 @@ fn a_configuration_file_that_was_cut_is_refused_and_no_error_shows_a_secret() {
         ("credentials:\n".to_owned(), "must be a list"),
         (
             "credentials: [{client_id: x, client_secret_file: [x]}]\n".to_owned(),
-            "client_secret_file: expected a text, got a list",
+            "expected a text, got a list",
         ),
         (
             "credentials: [{name: [a], access_token: x}]\n".to_owned(),
-            "name: expected a text, got a list",
+            "expected a text, got a list",
         ),
         (
             format!("credentials: [{{\"client_secret:{secret}\": \"\"}}]\n"),

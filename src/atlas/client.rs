@@ -356,9 +356,11 @@ impl Client {
                 .parse(move |body| wire::list(body, LIST_PAGE as usize, read))
                 .await
                 .map_err(|problem| problem.at(endpoint))?;
+            let repeats =
+                !found.items.is_empty() && all.get(previous..) == Some(found.items.as_slice());
             let follows = pagination.add(PageSummary {
                 results: found.results,
-                repeated: 0,
+                repeated: if repeats { found.results } else { 0 },
                 next: found.next,
                 total: found.total,
             });
@@ -368,8 +370,6 @@ impl Client {
                 ))
                 .at(endpoint));
             }
-            let repeats =
-                !found.items.is_empty() && all.get(previous..) == Some(found.items.as_slice());
             if repeats && (follows == NextPage::Linked || found.results >= LIST_PAGE as usize) {
                 return Err(
                     Problem::Incomplete(format!("page {page} repeats the page before it"))
@@ -381,13 +381,12 @@ impl Client {
                 all.extend(found.items);
             }
             if repeats || follows == NextPage::None {
-                let unmet_total = pagination.unmet_total();
-                if let Some(total) = unmet_total {
+                if let Some(total) = pagination.unmet_total() {
                     debug!(%endpoint, results = all.len(), total, "list is shorter than its totalCount");
                 }
                 return Ok(List {
                     items: all,
-                    is_short: unmet_total.is_some(),
+                    is_short: pagination.expects_more(),
                 });
             }
         }

@@ -73,9 +73,11 @@ impl Pagination {
     pub fn add(&mut self, page: PageSummary) -> NextPage {
         let results = page.results as u64;
         self.read += page.results.saturating_sub(page.repeated) as u64;
-        // a count below what was read is no count
-        if let Some(total) = page.total.filter(|total| *total >= self.read) {
-            self.total = Some(total);
+        if let Some(total) = page.total {
+            // a count below what was read says less than one before it that was not
+            if total >= self.read || self.total.is_none_or(|before| before < self.read) {
+                self.total = Some(total);
+            }
             self.lowest_total = Some(self.lowest_total.map_or(total, |low| low.min(total)));
             self.highest_total = self.highest_total.max(Some(total));
         }
@@ -150,7 +152,8 @@ impl Pagination {
         (total.saturating_sub(self.read) > tolerated).then_some(total)
     }
 
-    fn expects_more(&self) -> bool {
+    /// Whether fewer results were read than `totalCount` says.
+    pub fn expects_more(&self) -> bool {
         self.total.is_some_and(|total| self.read < total)
     }
 }
