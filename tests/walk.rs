@@ -163,19 +163,6 @@ async fn pages_that_repeat_for_ever_are_incomplete() {
 }
 
 #[tokio::test]
-async fn an_empty_page_ends_a_walk_even_if_it_names_a_next_one() {
-    let (result, asked) = scripted(
-        vec![
-            Ok(page([1, 2], Next::Linked, None)),
-            Ok(page([], Next::Linked, None)),
-        ],
-        2,
-    )
-    .await;
-    assert_eq!((result.unwrap().keys.len(), asked), (2, 2));
-}
-
-#[tokio::test]
 async fn of_a_key_that_comes_twice_the_later_page_is_believed() {
     let mut renamed = key(2);
     renamed.name = Some("new".into());
