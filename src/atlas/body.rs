@@ -300,6 +300,11 @@ mod tests {
     }
 
     #[test]
+    fn a_byte_order_mark_is_ignored() {
+        assert_eq!(text(b"\xef\xbb\xbf{}"), "{}");
+    }
+
+    #[test]
     fn what_is_no_text_costs_a_character() {
         for (bytes, expected) in [
             (&br#"{"a":"\ud83d"}"#[..], r#"{"a":"\ufffd"}"#),

@@ -313,6 +313,24 @@ mod tests {
     use super::*;
 
     #[test]
+    fn an_odd_field_of_an_error_costs_only_itself() {
+        for (text, expected) in [
+            (r#"{"errorCode":"A_CODE","parameters":null}"#, "A_CODE"),
+            (r#"{"errorCode":"A_CODE","parameters":7}"#, "A_CODE"),
+            (r#"{"errorCode":7,"parameters":[]}"#, ""),
+            (r#"{"errorCode":null}"#, ""),
+        ] {
+            let answer = Answer {
+                status: StatusCode::FORBIDDEN,
+                headers: HeaderMap::new(),
+                body: text.as_bytes().to_vec().into(),
+            };
+            let expected = Problem::Forbidden(ErrorCode::new(expected));
+            assert_eq!(answer.problem(), expected, "{text}");
+        }
+    }
+
+    #[test]
     fn retry_after_has_two_forms_and_is_bounded() {
         let now: Timestamp = "2026-03-01T12:00:00.5Z".parse().expect("a time");
         // The server's clock is an hour ahead of ours.
