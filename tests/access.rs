@@ -921,3 +921,22 @@ fn values_that_no_header_and_no_login_can_have_are_refused() {
         assert!(error.contains("invalid user name"), "{bad}: {error}");
     }
 }
+
+#[test]
+fn a_rate_limit_that_limits_nothing_is_refused() {
+    let papers = Papers::new();
+    let load = |rate: &str| {
+        let text = format!(
+            "basic_auth_users:\n  ada: {}\nrate_limit: {rate}\n",
+            hash("x")
+        );
+        Access::load(&papers.write("web.yml", &text)).access
+    };
+    for good in ["{interval: 0, burst: 5}", "{interval: 1ns, burst: 5}"] {
+        assert!(load(good).is_ok(), "{good}");
+    }
+    for bad in ["{burst: 5}", "{interval: 0.1ns, burst: 5}"] {
+        let error = load(bad).expect_err(bad).to_string();
+        assert!(error.contains("rate_limit.interval"), "{bad}: {error}");
+    }
+}

@@ -1102,3 +1102,18 @@ async fn reloads_that_are_asked_for_meanwhile_share_one() {
     drop(program);
     sim.stop().await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_reload_never_allows_every_host_again() {
+    let sim = simulated_atlas(&still(1, 1));
+    let files = Files::new(&sim);
+    let orgs = files.orgs.clone();
+    files.configure(&orgs, "web:\n  allowed_hosts: good.example\n");
+    let exporter = files.exporter(&sim).await;
+    files.configure(&orgs, "");
+    let error = exporter.control.reload("test").await.unwrap_err();
+    assert!(error.contains("web.allowed_hosts"), "{error}");
+    files.configure(&orgs, "web:\n  allowed_hosts: other.example\n");
+    exporter.control.reload("test").await.unwrap();
+    exporter.stop().await;
+}
