@@ -19,11 +19,11 @@ demo: ## the exporter watching a simulated Atlas, on http://127.0.0.1:10064
 test: export PATH := $(CURDIR)/target/programs:$(PATH)
 test: programs lint ## installs what the tests need, then runs all of them
 	RUST_TEST_THREADS=4 $(CARGO) test --locked --features real-programs --no-fail-fast
-	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --locked --no-deps --document-private-items
+	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --locked --workspace --no-deps --document-private-items
 
 lint: ## formatting and clippy, warnings as errors
 	$(CARGO) fmt --all --check
-	$(CARGO) clippy --locked --all-targets --features real-programs -- -D warnings
+	$(CARGO) clippy --locked --workspace --all-targets --features real-programs -- -D warnings
 
 deny: ## licences, sources and known faults of the dependencies (`make release` asks for it)
 	packages/tools cargo-deny
@@ -33,7 +33,7 @@ deny: ## licences, sources and known faults of the dependencies (`make release` 
 
 docs: ## docs/metrics.md and the flags in docs/configuration.md, from the sources
 	@touch docs/metrics.md
-	WRITE_DOCS=1 $(CARGO) test --locked --test documents
+	WRITE_DOCS=1 $(CARGO) test --locked --test it docs_in_sync
 
 deb: ## the Debian package, in target/debian
 	$(CARGO) build --release --locked
@@ -53,7 +53,7 @@ bench: ## what a scrape and a walk cost, each as a ratio in one run
 	$(CARGO) bench --locked --benches
 
 memory: ## whether 1,200 keys still fit into 16 MiB (release build)
-	$(CARGO) test --release --locked --features real-programs --test real_memory -- --ignored
+	$(CARGO) test --release --locked --features real-programs --test e2e resident_memory -- --ignored
 
 fuzz: ## looks for bad inputs, FUZZ_SECONDS for each target (needs cargo-fuzz and a nightly compiler)
 	@cd fuzz && for target in $$($(CARGO) +nightly fuzz list); do \
@@ -72,7 +72,7 @@ preview: programs ## draws the dashboards with Grafana's own components, into ta
 	@dashboards/preview/draw
 
 drill: programs ## every situation on the simulated Atlas, and the alerts that it raises
-	$(CARGO) test --locked --features real-programs --test real_drill -- --ignored --nocapture
+	$(CARGO) test --locked --features real-programs --test e2e drill -- --ignored --nocapture
 
 rules: dashboards/rules/prometheus-rule.yml ## the PrometheusRule manifest, from the rules
 

@@ -15,35 +15,29 @@
 //! | --- | --- |
 //! | [`cli`], [`config`] | the command line; what it means, checked |
 //! | [`credentials`] | where secrets come from |
-//! | [`atlas`] | all that knows the Atlas API |
 //! | [`poll`] | walks, and when they happen |
 //! | [`inventory`] | the keys of an organization, and the shelf where inventories stand |
 //! | [`metrics`] | every metric family, and the exposition |
 //! | [`web`] | listeners, who is let in, routes, the page |
 //! | [`check`] | everything that can be wrong, found at once |
-//! | [`exporter`], [`commands`] | the rooms put together; what each command does |
-//! | [`sim`] | the simulated Atlas, which shares no code with [`atlas`] |
-//! | [`bounded_file`] | bounded file reads that cannot hang the process |
-//! | [`clock`], [`ids`], [`logging`], [`pulse`] | time, identifiers, logs, whether the loops still go round |
+//! | [`app`], [`commands`] | the rooms put together; what each command does |
+//! | [`storage`] | state that survives a restart |
+//! | [`status`] | the state of each organization |
+//! | [`logging`], [`shard`] | logs; shares of the organizations |
 
 #![cfg_attr(not(test), warn(clippy::disallowed_methods))]
 
-pub mod atlas;
-pub mod bounded_file;
+pub mod app;
 pub mod check;
 pub mod cli;
-pub mod clock;
 pub mod commands;
 pub mod config;
 pub mod credentials;
-pub mod exporter;
-pub mod ids;
 pub mod inventory;
 pub mod logging;
 pub mod metrics;
 pub mod poll;
-pub mod pulse;
 pub mod shard;
-pub mod sim;
+pub mod status;
+pub mod storage;
 pub mod web;
-pub mod yaml;

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::ids::OrgId;
+use mongodb_atlas_client::OrgId;
 
 /// The `index`-th of `count` shares.
 ///

@@ -19,8 +19,7 @@ use std::net::TcpStream;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use atlas_ai_keys_exporter::clock::Clock;
-use atlas_ai_keys_exporter::sim::{BucketSize, SimConfig, SimHandle};
+use mongodb_atlas_sim::{BucketSize, SimConfig, SimHandle};
 
 /// A simulated Atlas in this process, with a bucket that is never empty.
 pub async fn atlas(keys: usize) -> SimHandle {
@@ -32,7 +31,7 @@ pub async fn atlas(keys: usize) -> SimHandle {
         ..SimConfig::default()
     };
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    SimHandle::start(listener, &config, Clock::system()).unwrap()
+    SimHandle::start(listener, &config, mongodb_atlas_sim::SimClock::system()).unwrap()
 }
 
 /// A child that ends with this value.

@@ -16,27 +16,27 @@ use std::sync::atomic::AtomicU8;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
-use atlas_ai_keys_exporter::atlas::{
-    self, Budgets, Endpoint, EndpointSet, MAX_NAME_CHARS, Scope, parse_key_page,
-};
 use atlas_ai_keys_exporter::cli::Args;
-use atlas_ai_keys_exporter::clock::Clock;
 use atlas_ai_keys_exporter::config::Config;
 use atlas_ai_keys_exporter::credentials::Environment;
-use atlas_ai_keys_exporter::ids::{KeyId, OrgId, ProjectId};
 use atlas_ai_keys_exporter::inventory::{Inventory, KeyRecord, Moment, Shelf};
 use atlas_ai_keys_exporter::metrics::{KeyLabel, Own, PerKey, Selection, Threshold};
-use atlas_ai_keys_exporter::poll::{Saved, Storage};
-use atlas_ai_keys_exporter::web::{
-    self, Access, App, Board, Readers, Reload, Scrapes, Settings, SharedAccess, SharedSettings,
-};
+use atlas_ai_keys_exporter::status::Board;
+use atlas_ai_keys_exporter::storage::{Saved, Storage};
+use atlas_ai_keys_exporter::web::{self, App, Readers, Reload, Scrapes, Settings, SharedSettings};
 use axum::Router;
 use axum::body::Body;
 use axum::http::{HeaderName, HeaderValue, Method, Request, Uri};
+use exporter_toolkit::web_config::{Access, SharedAccess};
 use futures_util::future::BoxFuture;
 use hyper::service::Service as _;
 use hyper_util::service::TowerToHyperService;
 use jiff::Timestamp;
+use mongodb_atlas_client::Clock;
+use mongodb_atlas_client::{
+    self, Budgets, Endpoint, EndpointSet, MAX_NAME_CHARS, Scope, parse_key_page,
+};
+use mongodb_atlas_client::{KeyId, OrgId, ProjectId};
 use tokio::runtime::Runtime;
 
 /// A file of this process alone, with these bytes.
@@ -115,7 +115,7 @@ fn settings() -> Settings {
         packed: AtomicU8::new(0),
         telemetry_path: "/metrics".to_owned(),
         max_staleness: Duration::ZERO,
-        allowed_hosts: atlas_ai_keys_exporter::web::AllowedHosts::default(),
+        allowed_hosts: exporter_toolkit::host::AllowedHosts::default(),
         lifecycle: true,
     }
 }
@@ -242,20 +242,20 @@ pub fn request(data: &[u8]) {
 
 /// As a token response: a token that is accepted fits a header.
 pub fn token_response(data: &[u8]) {
-    atlas::fuzz_token_response(data);
+    mongodb_atlas_client::fuzz_token_response(data);
 }
 
 /// As a `WWW-Authenticate` header: it is answered with `qop=auth`, or not at all.
 pub fn www_authenticate(data: &[u8]) {
-    atlas::fuzz_www_authenticate(data);
+    mongodb_atlas_client::fuzz_www_authenticate(data);
 }
 
 /// As a page of rate limits and as the body of a 429: no numbers keep an organization from being polled for more than a day.
 pub fn rate_limit_body(data: &[u8]) {
     const DAY: Duration = Duration::from_hours(24);
-    let (wait, size) = atlas::fuzz_rate_limited(data);
+    let (wait, size) = mongodb_atlas_client::fuzz_rate_limited(data);
     assert!(wait.is_none_or(|wait| wait <= DAY));
-    let mut sets = atlas::fuzz_rate_limits(data);
+    let mut sets = mongodb_atlas_client::fuzz_rate_limits(data);
     sets.extend(size.map(|size| EndpointSet {
         id: "refusal".to_owned(),
         endpoints: vec![Endpoint::Orgs],
@@ -315,8 +315,8 @@ pub fn state_file(data: &[u8]) {
     let token = storage.token_file("default");
     for (file, load) in [
         (
-            token.path().to_owned(),
-            &(|| drop(token.load())) as &dyn Fn(),
+            storage.token_path("default"),
+            &(|| drop(RUNTIME.block_on(token.load()))) as &dyn Fn(),
         ),
         (storage.account_file("default"), &|| {
             drop(storage.load_account("default"));

@@ -1,7 +1,7 @@
 //! What an error of Atlas means to a person, and what to do.
 
-use crate::atlas::{Endpoint, Error, Problem};
 use crate::credentials::Credential;
+use mongodb_atlas_client::{Endpoint, Error, Problem};
 
 /// What is the matter, and what to do about it.
 pub(super) fn on(error: &Error, credential: &Credential) -> (String, String) {
@@ -94,8 +94,8 @@ fn refused(endpoint: Endpoint, code: &str, credential: &Credential) -> (String, 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::atlas::ErrorCode;
     use crate::credentials::{Environment, Source};
+    use mongodb_atlas_client::ErrorCode;
 
     fn source() -> Source {
         Source::Variable {

@@ -3,28 +3,28 @@
 //!
 //! | room | what lives there |
 //! | --- | --- |
-//! | `finding` | one finding, and how bad it is |
-//! | `here` | what can be found without a request: configuration, files, addresses |
-//! | `atlas` | what Atlas says: tokens, each organization's access, the clock |
-//! | `budget` | what a round costs, against what Atlas allows |
-//! | `running` | the exporter that runs |
+//! | `findings` | one finding, and how bad it is |
+//! | `local` | what can be found without a request: configuration, files, addresses |
+//! | `remote` | what Atlas says: tokens, each organization's access, the clock |
+//! | `rate_limit` | what a round costs, against what Atlas allows |
+//! | `health` | the exporter that runs |
 //! | `advice` | what an error of Atlas means to a person, and what to do |
 
 mod advice;
-mod atlas;
-mod budget;
-mod finding;
-mod here;
-mod running;
+mod findings;
+mod health;
+mod local;
+mod rate_limit;
+mod remote;
 
-pub use finding::{Area, Finding, Grade};
-pub use running::running;
+pub use findings::{Area, Finding, Grade};
+pub use health::running;
 
-use crate::atlas::Connect;
 use crate::cli::Args;
-use crate::clock::Clock;
 use crate::config;
 use crate::credentials::Environment;
+use mongodb_atlas_client::Clock;
+use mongodb_atlas_client::Connect;
 
 /// What a check needs beside the configuration.
 pub struct Means {
@@ -38,15 +38,15 @@ pub struct Means {
 /// nothing else from being checked, as far as it can be.
 pub async fn all(args: &Args, environment: &Environment, means: &Means) -> Vec<Finding> {
     let (config, mistakes) = config::examine(args, environment);
-    let mut findings = here::configuration(config.as_ref(), &mistakes);
+    let mut findings = local::configuration(config.as_ref(), &mistakes);
     let Some(config) = config else {
         return findings;
     };
-    findings.extend(here::proxy(&config));
-    findings.extend(here::web(config.web_file.clone()).await);
-    findings.extend(here::credentials(&config));
-    findings.extend(here::storage(config.storage.as_deref()).await);
-    findings.extend(here::listeners(&config).await);
+    findings.extend(local::proxy(&config));
+    findings.extend(local::web(config.web_file.clone()).await);
+    findings.extend(local::credentials(&config));
+    findings.extend(local::storage(config.storage.as_deref()).await);
+    findings.extend(local::listeners(&config).await);
     match &means.connect {
         // a default in its place would be sent the credential
         Some(_)
@@ -60,7 +60,7 @@ pub async fn all(args: &Args, environment: &Environment, means: &Means) -> Vec<F
                 "skipped: the base URL or the proxy is invalid",
             ));
         }
-        Some(connect) => findings.extend(atlas::all(&config, connect, &means.clock).await),
+        Some(connect) => findings.extend(remote::all(&config, connect, &means.clock).await),
         None => findings.push(Finding::skipped(
             Area::Organization,
             "all",

@@ -8,12 +8,12 @@ use serde::Serialize;
 
 use super::terminal::{self, plain};
 use super::{Failure, ignore_broken_pipe};
-use crate::atlas::{self, Connect};
 use crate::check::{self, Finding, Grade, Means};
 use crate::cli::Args;
-use crate::clock::Clock;
 use crate::config::{self, Output};
 use crate::credentials::Environment;
+use mongodb_atlas_client::Clock;
+use mongodb_atlas_client::{self as atlas, Connect};
 
 pub(super) async fn run(args: &Args, environment: &Environment) -> Result<(), Failure> {
     let choice = config::check_check(args, environment)?;

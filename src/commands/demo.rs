@@ -5,12 +5,11 @@ use std::io::Write as _;
 use tokio::net::TcpListener;
 
 use super::{Failure, loader, signals};
+use crate::app::{Exporter, Surroundings};
 use crate::cli::{Args, FLAGS};
-use crate::clock::Clock;
 use crate::config;
 use crate::credentials::Environment;
-use crate::exporter::{Exporter, Surroundings};
-use crate::sim::SimHandle;
+use mongodb_atlas_sim::{SimClock, SimHandle};
 
 pub(super) async fn run(args: Args, environment: &Environment) -> Result<(), Failure> {
     let (sim_config, _) = config::check_sim(&args, environment)?;
@@ -20,7 +19,7 @@ pub(super) async fn run(args: Args, environment: &Environment) -> Result<(), Fai
             "cannot open a port for the simulated Atlas",
         ))?;
     let scenario = sim_config.scenario.name();
-    let sim = SimHandle::start(listener, &sim_config, Clock::system())
+    let sim = SimHandle::start(listener, &sim_config, SimClock::system())
         .map_err(Failure::system("cannot start the simulated Atlas"))?;
     let load = loader(args, demo_environment(&sim, environment));
     let config = load()?;

@@ -2,10 +2,10 @@
 
 mod check;
 mod demo;
+mod generate;
 mod keys;
 mod once;
 mod one_shot;
-mod papers;
 mod serve;
 mod signals;
 mod sim;
@@ -17,10 +17,10 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::app::{Load, StartError};
 use crate::cli::{Args, Command};
 use crate::config::{self, Config, ConfigError};
 use crate::credentials::Environment;
-use crate::exporter::{Load, StartError};
 use crate::logging;
 
 /// Why a command ended badly. [`Failure::exit_code`] is what the shell is told.
@@ -148,8 +148,8 @@ pub fn run(
             Command::Check => check::run(&args, environment).await,
             Command::Keys => keys::run(args, environment).await,
             Command::Once => once::run(args, environment).await,
-            Command::Man => papers::man(),
-            Command::Completions(shell) => papers::completions(shell),
+            Command::Man => generate::man(),
+            Command::Completions(shell) => generate::completions(shell),
             Command::Demo => demo::run(args, environment).await,
             Command::Sim => sim::run(&args, environment).await,
         }

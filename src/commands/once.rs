@@ -17,10 +17,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::one_shot::{poll_once, write_unless_stopped};
 use super::{Failure, signals};
+use crate::app::Round;
 use crate::cli::Args;
 use crate::config;
 use crate::credentials::Environment;
-use crate::exporter::Round;
 
 pub(super) async fn run(args: Args, environment: &Environment) -> Result<(), Failure> {
     let output = config::parse_once_output(&args, environment)?;

@@ -3,10 +3,10 @@
 use tokio_util::sync::CancellationToken;
 
 use super::{Failure, loader};
+use crate::app::{Exporter, Progress, Round, Surroundings};
 use crate::cli::Args;
 use crate::config::Config;
 use crate::credentials::Environment;
-use crate::exporter::{Exporter, Progress, Round, Surroundings};
 use crate::shard::Shard;
 
 /// Polls every organization once. Nobody is served and nothing is stored: this is the whole life of the process.

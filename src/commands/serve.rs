@@ -3,9 +3,9 @@
 use tracing::info;
 
 use super::{Failure, loader, signals};
+use crate::app::{Exporter, Surroundings};
 use crate::cli::Args;
 use crate::credentials::Environment;
-use crate::exporter::{Exporter, Surroundings};
 
 pub(super) async fn run(args: Args, environment: &Environment) -> Result<(), Failure> {
     let load = loader(args, environment.clone());

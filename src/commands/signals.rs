@@ -6,7 +6,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 use super::Failure;
-use crate::exporter::Control;
+use crate::app::Control;
 
 /// A token that is cancelled at the first SIGTERM or SIGINT.
 #[cfg(unix)]

@@ -3,13 +3,11 @@
 use std::io::Write as _;
 
 use super::{Failure, signals};
+use crate::app::StartError;
 use crate::cli::Args;
-use crate::clock::Clock;
 use crate::config::{self, ConfigError};
 use crate::credentials::Environment;
-use crate::exporter::StartError;
-use crate::sim::SimHandle;
-use crate::web;
+use mongodb_atlas_sim::{SimClock, SimHandle};
 
 pub(super) async fn run(args: &Args, environment: &Environment) -> Result<(), Failure> {
     let (config, listen) = config::check_sim(args, environment)?;
@@ -17,10 +15,10 @@ pub(super) async fn run(args: &Args, environment: &Environment) -> Result<(), Fa
     let Some(address) = listen.first() else {
         return Err(ConfigError(vec!["--sim.listen-address is missing".to_owned()]).into());
     };
-    let listener = web::bind(address, "--sim.listen-address")
+    let listener = exporter_toolkit::server::bind(address, "--sim.listen-address")
         .await
         .map_err(StartError::from)?;
-    let sim = SimHandle::start(listener, &config, Clock::system())
+    let sim = SimHandle::start(listener, &config, SimClock::system())
         .map_err(Failure::system("cannot start the simulated Atlas"))?;
     let mut out = std::io::stdout().lock();
     let written = write!(out, "{}", sim.banner()).and_then(|()| out.flush());

@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::cli::{FLAGS, Flag, Origin};
-use crate::yaml::{self, Node};
+use exporter_toolkit::yaml::{self, Node};
 
 /// A file that was read, and not yet understood.
 pub(super) struct ConfigFile {

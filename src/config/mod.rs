@@ -3,39 +3,40 @@
 //!
 //! | room | what lives there |
 //! | --- | --- |
-//! | `checker` | where a value comes from, and the mistakes that are found |
+//! | `resolver` | where a value comes from, and the mistakes that are found |
 //! | `file` | the configuration file |
-//! | `accounts` | the credentials, each with its organizations |
-//! | `values` | what each text means |
-//! | `of_command` | what single commands take beside all that |
+//! | `credentials` | the credentials, each with its organizations |
+//! | `parse` | what each text means |
+//! | `command_options` | what single commands take beside all that |
 
-mod accounts;
-mod checker;
+mod command_options;
+mod credentials;
 mod file;
-mod of_command;
-mod values;
+mod parse;
+mod resolver;
 
 use std::path::PathBuf;
 use std::time::Duration;
 
 use reqwest::Url;
 
-use crate::atlas::{Route, Version};
 use crate::cli::{Args, Origin};
 use crate::credentials::Environment;
 use crate::logging::{LogFormat, LogLevel};
 use crate::metrics::{PerKey, Selection};
 use crate::shard::Shard;
-use crate::web::{AllowedHosts, ListenAddress};
-pub use accounts::Account;
-use checker::Checker;
-pub use of_command::{
+pub use command_options::{
     CheckChoice, Filter, KeysChoice, Output, check_check, check_keys, check_sim, parse_once_output,
 };
-use values::{
+pub use credentials::Account;
+use exporter_toolkit::address::ListenAddress;
+use exporter_toolkit::host::AllowedHosts;
+use mongodb_atlas_client::{Route, Version};
+use parse::{
     base_url, duration, key_labels, page_size, shard, switch, telemetry_path, thresholds, version,
     whole,
 };
+use resolver::Checker;
 
 /// What the exporter does, checked and complete.
 #[derive(Debug, Clone)]
@@ -113,7 +114,7 @@ impl Config {
     /// The configuration with defaults in the places of what is wrong; mistakes are told to `checker`.
     fn examine(checker: &mut Checker<'_>) -> Option<Self> {
         checker.unknown_members();
-        let accounts = accounts::check(checker);
+        let accounts = credentials::check(checker);
         let log = checker.logging();
         let base_url = checker.one("atlas.base-url", base_url);
         let route = base_url

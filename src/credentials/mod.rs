@@ -6,11 +6,12 @@
 mod source;
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use secrecy::{ExposeSecret, SecretString};
+use mongodb_atlas_client::SecretSource;
 use zeroize::Zeroizing;
 
-pub use source::{Environment, ReadError, Source};
+pub use source::{Environment, Source};
 
 /// A credential of one of the three kinds that Atlas knows, as the places of its parts.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,6 +44,26 @@ impl Credential {
             Self::ServiceAccount { .. } => "service account",
             Self::ApiKey { .. } => "programmatic API key",
             Self::AccessToken { .. } => "access token",
+        }
+    }
+
+    /// The same for the Atlas client.
+    pub fn to_client(&self) -> mongodb_atlas_client::Credential {
+        let source = |source: &Source| Arc::new(source.clone()) as Arc<dyn SecretSource>;
+        match self {
+            Self::ServiceAccount { id, secret } => {
+                mongodb_atlas_client::Credential::ServiceAccount {
+                    id: source(id),
+                    secret: source(secret),
+                }
+            }
+            Self::ApiKey { public, private } => mongodb_atlas_client::Credential::ApiKey {
+                public: source(public),
+                private: source(private),
+            },
+            Self::AccessToken { token } => mongodb_atlas_client::Credential::AccessToken {
+                token: source(token),
+            },
         }
     }
 
@@ -255,7 +276,7 @@ fn half(there: &Source, has: &str, lacks: &str) -> String {
 fn locate(environment: &Environment, file: &str, variable: &str) -> Option<(u8, Source)> {
     if let Some(directory) = environment.get("CREDENTIALS_DIRECTORY") {
         let path = PathBuf::from(directory).join(file);
-        if crate::bounded_file::metadata(&path).is_ok() {
+        if exporter_toolkit::bounded_file::metadata(&path).is_ok() {
             return Some((1, Source::File(path)));
         }
     }
@@ -271,13 +292,10 @@ fn locate(environment: &Environment, file: &str, variable: &str) -> Option<(u8, 
     })
 }
 
-/// Whether two secrets are the same.
-pub fn same(a: &SecretString, b: &SecretString) -> bool {
-    a.expose_secret() == b.expose_secret()
-}
-
 #[cfg(test)]
 mod tests {
+    use secrecy::ExposeSecret as _;
+
     use super::*;
 
     #[test]

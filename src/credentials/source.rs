@@ -8,8 +8,9 @@ use std::sync::Arc;
 use secrecy::SecretString;
 use zeroize::Zeroizing;
 
-use crate::bounded_file::{self, FileError, ReadOptions};
-use crate::yaml::{self, Node};
+use exporter_toolkit::bounded_file::{self, FileError, ReadOptions};
+use exporter_toolkit::yaml::{self, Node};
+use mongodb_atlas_client::{SecretError, SecretFuture, SecretSource};
 
 /// The environment that configuration and secrets are taken from: the process' own, or one that
 /// a test or the demo made.
@@ -85,33 +86,6 @@ pub enum Source {
     },
 }
 
-/// Why a secret cannot be had. Never holds the secret or a part of it.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum ReadError {
-    /// The file cannot be read.
-    #[error("{place}: {why}")]
-    Unreadable {
-        /// Which source.
-        place: String,
-        /// The cause, and what to check.
-        why: String,
-    },
-    /// There is nothing in it.
-    #[error("{place} is empty; put the secret there")]
-    Empty {
-        /// Which source.
-        place: String,
-    },
-    /// There is something in it that no credential of Atlas has.
-    #[error("invalid value in {place}: {why}")]
-    Unusable {
-        /// Which source.
-        place: String,
-        /// The expected form, and the one that was found.
-        why: &'static str,
-    },
-}
-
 /// Most bytes of a secret's file that are read; Atlas' own secrets have under 100.
 const MAX_SECRET_BYTES: u64 = 16 << 10;
 
@@ -119,8 +93,8 @@ impl Source {
     /// Reads the secret as it is now. Blocks on the file system.
     ///
     /// # Errors
-    /// [`ReadError`], naming the place and what to do, when there is no usable secret.
-    pub fn read(&self) -> Result<SecretString, ReadError> {
+    /// [`SecretError`], naming the place and what to do, when there is no usable secret.
+    pub fn read(&self) -> Result<SecretString, SecretError> {
         let place = self.to_string();
         let text = match self {
             Self::File(path) => {
@@ -139,10 +113,10 @@ impl Source {
         // editors, shells and copying from a page add white space; no credential of Atlas has any at its ends
         let value = text.trim_matches(is_blank);
         if value.is_empty() {
-            return Err(ReadError::Empty { place });
+            return Err(SecretError::Empty { place });
         }
         match find_defect(value) {
-            Some(why) => Err(ReadError::Unusable { place, why }),
+            Some(why) => Err(SecretError::Unusable { place, why }),
             None => Ok(SecretString::from(value)),
         }
     }
@@ -151,7 +125,7 @@ impl Source {
     ///
     /// # Errors
     /// As [`Source::read`], and when the file system does not answer in time.
-    pub async fn read_off_thread(&self) -> Result<SecretString, ReadError> {
+    pub async fn read_off_thread(&self) -> Result<SecretString, SecretError> {
         let (Self::File(path) | Self::Member { file: path, .. }) = self else {
             return self.read();
         };
@@ -162,8 +136,14 @@ impl Source {
     }
 }
 
-fn unreadable(place: &str, error: &FileError) -> ReadError {
-    ReadError::Unreadable {
+impl SecretSource for Source {
+    fn read(&self) -> SecretFuture<'_> {
+        Box::pin(self.read_off_thread())
+    }
+}
+
+fn unreadable(place: &str, error: &FileError) -> SecretError {
+    SecretError::Unreadable {
         place: place.to_owned(),
         why: error.explain(),
     }
@@ -259,8 +239,8 @@ fn read_member(
     credential: &str,
     member: &str,
     place: &str,
-) -> Result<Zeroizing<String>, ReadError> {
-    let root = yaml::read(file).map_err(|why| ReadError::Unreadable {
+) -> Result<Zeroizing<String>, SecretError> {
+    let root = yaml::read(file).map_err(|why| SecretError::Unreadable {
         place: place.to_owned(),
         why,
     })?;
@@ -317,7 +297,7 @@ mod tests {
         let directory = tempfile::tempdir().expect("a directory");
         let path = directory.path().join("secret");
         let source = Source::File(path.clone());
-        assert!(matches!(source.read(), Err(ReadError::Unreadable { .. })));
+        assert!(matches!(source.read(), Err(SecretError::Unreadable { .. })));
         for (content, expected) in [
             ("one\n", Some("one")),
             ("two", Some("two")),
@@ -363,7 +343,7 @@ mod tests {
         let read = |value: &str| variable(value).read();
         for blank in [" ", "\n", "\u{feff}\n", "\u{a0}"] {
             assert!(
-                matches!(read(blank), Err(ReadError::Empty { .. })),
+                matches!(read(blank), Err(SecretError::Empty { .. })),
                 "{blank:?}"
             );
         }

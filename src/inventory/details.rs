@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::ids::ProjectId;
+use mongodb_atlas_client::ProjectId;
 
 /// Names and limits of one organization, read now and then. What could not be read stays as it
 /// was; what was never read is empty.

@@ -4,8 +4,8 @@ use std::borrow::Cow;
 
 use jiff::Timestamp;
 
-use super::labels::unescape;
-use crate::ids::{KeyId, ProjectId};
+use super::escape::unescape;
+use mongodb_atlas_client::{KeyId, ProjectId};
 
 /// A moment that Atlas may have left out, or written in a way that nobody can read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

@@ -7,19 +7,19 @@
 //!
 //! | room | what lives there |
 //! | --- | --- |
-//! | `draft` | keys as they come in, page by page |
-//! | `settle` | a draft becomes an inventory |
+//! | `builder` | keys as they come in, page by page |
+//! | `build` | a draft becomes an inventory |
 //! | `key` | one key, as it goes in and as it is looked at |
-//! | `labels` | escaping |
+//! | `escape` | escaping |
 //! | `details` | what is known of an organization beside its keys |
-//! | `shelf` | where the inventories stand |
+//! | `store` | where the inventories stand |
 
+mod build;
+mod builder;
 mod details;
-mod draft;
+mod escape;
 mod key;
-mod labels;
-mod settle;
-mod shelf;
+mod store;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -29,15 +29,15 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use jiff::Timestamp;
 
+pub use builder::{Draft, Put};
 pub use details::{Details, Limit, ProjectName};
-pub use draft::{Draft, Put};
+pub use escape::{escape, label, unescape};
 pub use key::{KeyKind, KeyRecord, KeyView, Moment};
-pub use labels::{escape, label, unescape};
-pub use shelf::{Shelf, Shown};
+pub use store::{Shelf, Shown};
 
-use crate::ids::{OrgId, ProjectId};
+use build::{count, idle_times, order, settle};
 use key::Key;
-use settle::{count, idle_times, order, settle};
+use mongodb_atlas_client::{OrgId, ProjectId};
 
 /// How many keys of a project have a status.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -308,7 +308,7 @@ impl fmt::Debug for Inventory {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ids::KeyId;
+    use mongodb_atlas_client::KeyId;
 
     fn org() -> OrgId {
         OrgId::parse("32b6e34b3d91647abb20e7b8").expect("an id")

@@ -1,8 +1,8 @@
 //! What the three forms have in common, so that every family is written by the same code.
 
-use super::catalogue::Kind;
-use super::number;
-use crate::ids::{OrgId, ProjectId};
+use super::families::Kind;
+use super::write_number;
+use mongodb_atlas_client::{OrgId, ProjectId};
 
 /// A value before it is put into a form.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -21,10 +21,10 @@ impl Value {
     /// Appends it as the text formats write it.
     pub(super) fn write(self, out: &mut Vec<u8>) {
         match self {
-            Self::Whole(number) => number::whole(out, number),
-            Self::Micros(micros) => number::micros(out, micros),
-            Self::Millis(millis) => number::millis(out, millis),
-            Self::Float(float) => number::float(out, float),
+            Self::Whole(number) => write_number::whole(out, number),
+            Self::Micros(micros) => write_number::micros(out, micros),
+            Self::Millis(millis) => write_number::millis(out, millis),
+            Self::Float(float) => write_number::float(out, float),
         }
     }
 

@@ -2,11 +2,11 @@
 //! memory, and none keeps a serving thread for long.
 
 use super::encoder::Encoder;
-use super::format::Format;
-use super::own::{self, Gathered};
+use super::exporter_metrics::{self, Gathered};
+use super::key_families::{FIXED, MOVING, Spec};
+use super::negotiate::Format;
 use super::proto::Protobuf;
-use super::scene::Scene;
-use super::series::{FIXED, MOVING, Spec};
+use super::snapshot::Scene;
 use super::text::{OpenMetrics, Text};
 
 /// A piece is handed on once it is this long; it can be longer by the samples of one
@@ -145,7 +145,7 @@ impl Exposition {
             self.cursor = None;
         }
         if let Some(own) = self.own.take() {
-            own::write::<E>(&mut out, &own);
+            exporter_metrics::write::<E>(&mut out, &own);
             E::end(&mut out);
         }
         (!out.is_empty()).then_some(out)
@@ -169,9 +169,9 @@ mod tests {
     use jiff::Timestamp;
 
     use super::*;
-    use crate::ids::{KeyId, OrgId, ProjectId};
     use crate::inventory::{Inventory, KeyKind, KeyRecord, Moment, Shown};
     use crate::metrics::{KeyLabel, Own, PerKey, Selection, Threshold};
+    use mongodb_atlas_client::{KeyId, OrgId, ProjectId};
 
     fn at(second: i64) -> Timestamp {
         Timestamp::from_second(second).expect("a time")

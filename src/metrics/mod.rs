@@ -3,34 +3,34 @@
 //!
 //! | room | what lives there |
 //! | --- | --- |
-//! | `catalogue` | every family: name, type, labels, help |
-//! | `own` | the exporter's metrics about itself, as verbs |
+//! | `families` | every family: name, type, labels, help |
+//! | `exporter_metrics` | the exporter's metrics about itself, as verbs |
 //! | `selection`, `scene` | which keys have series of their own; what one scrape shows |
-//! | `series` | the families of the inventory, written from it directly |
+//! | `key_families` | the families of the inventory, written from it directly |
 //! | `exposition`, `packed`, `batch` | one scrape in pieces of bounded size; packed; shared |
-//! | `format` | which form a scraper wants |
+//! | `negotiate` | which form a scraper wants |
 //! | `encoder`, `text`, `proto`, `number` | the three forms |
 
-mod batch;
-pub mod catalogue;
 mod encoder;
+mod exporter_metrics;
 mod exposition;
-mod format;
-mod number;
-mod own;
-mod packed;
+pub mod families;
+mod gzip;
+mod key_families;
+mod negotiate;
 mod proto;
-mod scene;
 mod selection;
-mod series;
+mod shared_body;
+mod snapshot;
 mod text;
 mod threshold;
+mod write_number;
 
-pub use batch::{Aborted, BodyReader, Chunk, ChunkSource, SharedBody};
+pub use exporter_metrics::{Gathered, Own};
 pub use exposition::Exposition;
-pub use format::{Format, wants_gzip};
-pub use own::{Gathered, Own};
-pub use packed::{Compressor, Sum, pack_end, pack_scene, prepare};
-pub use scene::Scene;
+pub use gzip::{Compressor, Sum, pack_end, pack_scene, prepare};
+pub use negotiate::{Format, wants_gzip};
 pub use selection::{KeyLabel, PerKey, Selection};
+pub use shared_body::{Aborted, BodyReader, Chunk, ChunkSource, SharedBody};
+pub use snapshot::Scene;
 pub use threshold::Threshold;

@@ -2,10 +2,10 @@
 //! length. Written by hand from the field numbers of Prometheus' `metrics.proto`: a few lines,
 //! and no message has to be built before it is written.
 
-use super::catalogue::Kind;
 use super::encoder::{Buckets, Encoder, Head, Value};
-use crate::ids::{OrgId, ProjectId};
+use super::families::Kind;
 use crate::inventory::unescape;
+use mongodb_atlas_client::{OrgId, ProjectId};
 
 /// The protobuf form.
 pub(super) struct Protobuf;

@@ -1,11 +1,11 @@
 //! The text formats: Prometheus' 0.0.4, and `OpenMetrics` 1.0, which differ in what a family is
 //! called, in units, and in how a bound is written.
 
-use super::catalogue::Kind;
 use super::encoder::{Buckets, Encoder, Head, Value};
-use super::number;
-use crate::ids::{OrgId, ProjectId};
+use super::families::Kind;
+use super::write_number;
 use crate::inventory::label;
+use mongodb_atlas_client::{OrgId, ProjectId};
 
 /// Prometheus' text format 0.0.4.
 pub(super) struct Text;
@@ -26,7 +26,7 @@ impl Dialect for Text {
     }
 
     fn bound(out: &mut Vec<u8>, bound: f64) {
-        number::float(out, bound);
+        write_number::float(out, bound);
     }
 
     fn end(_: &mut Vec<u8>) {}
@@ -43,7 +43,7 @@ impl Dialect for OpenMetrics {
     }
 
     fn bound(out: &mut Vec<u8>, bound: f64) {
-        number::float(out, bound);
+        write_number::float(out, bound);
         // canonical: a bound is a float
         if bound.is_finite() && bound.fract() == 0.0 {
             out.extend_from_slice(b".0");
@@ -128,7 +128,7 @@ impl<D: Dialect> Encoder for D {
             out.extend_from_slice(b"le=\"");
             D::bound(out, bound);
             out.extend_from_slice(b"\"} ");
-            number::whole(out, count);
+            write_number::whole(out, count);
             out.push(b'\n');
         }
         for (suffix, value) in [

@@ -3,28 +3,32 @@
 //! | room | what lives there |
 //! | --- | --- |
 //! | `walk` | one pass over the pages, and what it takes to believe it |
-//! | `round` | walks and second looks, made into an inventory |
-//! | `changes` | what happened between two inventories |
-//! | `fleet` | which organizations are watched, with which credential |
-//! | `schedule`, `pace` | when an organization is due; what the request budget allows |
-//! | `watch`, `scheduler`, `jobs` | the state of one organization, the task that lets things happen, what they are |
-//! | `storage` | what survives a restart |
+//! | `collect` | walks and second looks, made into an inventory |
+//! | `diff` | what happened between two inventories |
+//! | `targets` | which organizations are watched, with which credential |
+//! | `schedule`, `intervals`, `interval_updates` | when an organization is due; what the request budget allows |
+//! | `dispatch`, `completion` | starts what is due; handles what has completed |
+//! | `restore`, `save_failures` | state of an earlier process; state that could not be written |
+//! | `org_state`, `scheduler`, `tasks` | the state of one organization, the task that lets things happen, what they are |
 
-mod changes;
-mod fleet;
-mod jobs;
-mod pace;
-mod round;
+mod collect;
+mod completion;
+mod diff;
+mod dispatch;
+mod interval_updates;
+mod intervals;
+mod org_state;
+mod restore;
+mod save_failures;
 mod schedule;
 mod scheduler;
-mod storage;
+mod targets;
+mod tasks;
 mod walk;
-mod watch;
 
-pub use changes::{Change, Counts, KeyChange, between};
-pub use fleet::{Member, Plan};
-pub use round::{Manner, Prepare, Report, read, walk_timeout};
+pub use collect::{Manner, Prepare, Report, read, walk_timeout};
+pub use diff::{Change, Counts, KeyChange, between};
 pub use schedule::{Backoff, Schedule};
 pub use scheduler::{Command, Scheduler, Watcher};
-pub use storage::{Account, Deferred, Saved, Storage, StorageError, Stored};
+pub use targets::{Member, Plan};
 pub use walk::{Place, Shortfall, Walk, WalkError, walk};

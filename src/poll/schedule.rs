@@ -5,8 +5,8 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::atlas::Reason;
-use crate::ids::OrgId;
+use mongodb_atlas_client::OrgId;
+use mongodb_atlas_client::Reason;
 
 /// The regular times of one organization: every interval, at an offset that only its id decides,
 /// so that organizations do not all come at once, and a restart does not change their times.

@@ -10,12 +10,12 @@ use futures_util::StreamExt as _;
 use futures_util::stream::FuturesOrdered;
 use tokio::time::Instant;
 
-use super::round::bug;
-use crate::atlas::{
+use super::collect::bug;
+use crate::inventory::{Draft, KeyKind, KeyRecord, Moment, Put};
+use mongodb_atlas_client::{
     ApiKey, Endpoint, Error, KeyPage, Malformed, NextPage, PageSummary, Pagination, Problem, When,
 };
-use crate::ids::{KeyId, ProjectId};
-use crate::inventory::{Draft, KeyKind, KeyRecord, Moment, Put};
+use mongodb_atlas_client::{KeyId, ProjectId};
 
 /// Where something stood: page from 1, place on the page from 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

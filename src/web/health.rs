@@ -6,7 +6,7 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 
-use super::routes::App;
+use super::router::App;
 
 /// 200 while the process can serve.
 pub(super) async fn healthy() -> &'static str {

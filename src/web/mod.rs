@@ -3,37 +3,24 @@
 //!
 //! | room | what lives there |
 //! | --- | --- |
-//! | `address`, `listen` | where to listen; sockets, connections and their limits |
-//! | `access` | TLS, client certificates, passwords: `--web.config.file` |
-//! | `routes` | every path, and what a wrong one is told |
-//! | `scrapes`, `choice` | `/metrics`; which organizations a request asks for |
+//! | `router` | every path, and what a wrong one is told |
+//! | `metrics`, `choice` | `/metrics`; which organizations a request asks for |
 //! | `cross_site` | requests that another site's page has made a browser send |
-//! | `request_limiter` | concurrent scrapes and pages, fairly among clients |
-//! | `host` | the host that a request names, and which are answered |
-//! | `discovery` | `/sd` |
+//! | `http_sd` | `/sd` |
 //! | `health` | `/-/healthy` and `/-/ready` |
-//! | `page` | `/` |
-//! | `settings` | what the routes are told of the configuration |
+//! | `ui` | `/` |
+//! | `options` | what the routes are told of the configuration |
 
-mod access;
-mod address;
-mod choice;
 mod cross_site;
-mod discovery;
 mod health;
-mod host;
-mod listen;
-mod page;
-mod request_limiter;
-mod routes;
-mod scrapes;
-mod settings;
+mod http_sd;
+mod metrics;
+mod options;
+mod org_filter;
+mod router;
+mod ui;
 
-pub use access::{Access, AccessError, ContentDigest, Loaded, SharedAccess};
-pub use address::ListenAddress;
-pub use host::AllowedHosts;
-pub use listen::{BindError, Door, Limits, bind, handed_over, hands_over, serve};
-pub use page::{Board, Readers, has_words_for};
-pub use routes::{App, probes, router};
-pub use scrapes::Scrapes;
-pub use settings::{Reload, Settings, SharedSettings};
+pub use metrics::Scrapes;
+pub use options::{Reload, Settings, SharedSettings};
+pub use router::{App, probes, router};
+pub use ui::{Readers, has_words_for};

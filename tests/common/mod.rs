@@ -2,24 +2,13 @@
 //! real binary as a child that ends with its test, and a reader of the text format that is written
 //! independently of the writer.
 
-#![allow(
-    dead_code,
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    missing_docs,
-    unreachable_pub,
-    reason = "each test uses a part of this, and a test may panic"
-)]
-
 pub mod http2;
-pub mod papers;
+pub mod pki;
 pub mod prometheus;
 pub mod scripted;
-pub mod simulated;
+pub mod sim_harness;
+pub mod sim_transport;
 pub mod systemd;
-pub mod wire;
 
 use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader, Read as _};
@@ -27,15 +16,15 @@ use std::process::{Child, Command, Output, Stdio};
 use std::sync::{Arc, Mutex, Once, OnceLock};
 use std::time::{Duration, Instant};
 
+use atlas_ai_keys_exporter::app::{Exporter, Load, Surroundings};
 use atlas_ai_keys_exporter::cli::Args;
-use atlas_ai_keys_exporter::clock::Clock;
 use atlas_ai_keys_exporter::config::Config;
 use atlas_ai_keys_exporter::credentials::Environment;
-use atlas_ai_keys_exporter::exporter::{Exporter, Load, Surroundings};
-use atlas_ai_keys_exporter::sim::{
+use atlas_ai_keys_exporter::web::App;
+use mongodb_atlas_client::Clock;
+use mongodb_atlas_sim::{
     BodyForm, BucketSize, Effect, Fault, SimConfig, SimEndpoint, SimHandle, SimKey,
 };
-use atlas_ai_keys_exporter::web::App;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -45,7 +34,7 @@ pub const PATIENCE: Duration = Duration::from_mins(2);
 /// A simulated Atlas on a port of its own.
 pub async fn sim(config: SimConfig) -> SimHandle {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    SimHandle::start(listener, &config, Clock::system()).unwrap()
+    SimHandle::start(listener, &config, mongodb_atlas_sim::SimClock::system()).unwrap()
 }
 
 /// A world in which nothing happens by itself.

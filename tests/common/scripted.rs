@@ -3,15 +3,15 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use atlas_ai_keys_exporter::atlas::{
+use atlas_ai_keys_exporter::credentials::{self, Environment};
+use futures_util::future::BoxFuture;
+use jiff::Timestamp;
+use mongodb_atlas_client::Clock;
+use mongodb_atlas_client::OrgId;
+use mongodb_atlas_client::{
     Answer, Client, ClientConfig, Context, Endpoint, Observer, Outcome, Problem, Retry, Route,
     TokenOutcome, Transport, Version,
 };
-use atlas_ai_keys_exporter::clock::Clock;
-use atlas_ai_keys_exporter::credentials::{self, Environment};
-use atlas_ai_keys_exporter::ids::OrgId;
-use futures_util::future::BoxFuture;
-use jiff::Timestamp;
 use reqwest::Request;
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 
@@ -54,7 +54,7 @@ impl Scripted {
         let environment = Environment::fixed(variables.iter().copied());
         let config = ClientConfig {
             name: "default".into(),
-            credential: credentials::find(&environment).unwrap(),
+            credential: credentials::find(&environment).unwrap().to_client(),
             base_url: "https://atlas.invalid/".parse().unwrap(),
             route: Route::Direct,
             version: Version::Preview,

@@ -3,13 +3,13 @@
 //! | room | what lives there |
 //! | --- | --- |
 //! | `filter` | filters that name what there is not |
-//! | `found` | the keys that were asked for, in their order |
-//! | `forms` | how they are written |
+//! | `listing` | the keys that were asked for, in their order |
+//! | `output` | how they are written |
 //! | `progress` | the bar of a long walk |
 
 mod filter;
-mod forms;
-mod found;
+mod listing;
+mod output;
 mod progress;
 
 use std::io::{self, IsTerminal as _, Write};
@@ -21,14 +21,14 @@ use tokio_util::sync::CancellationToken;
 use super::one_shot::{poll_once, write_unless_stopped};
 use super::{Failure, ignore_broken_pipe, signals};
 use crate::cli::Args;
-use crate::clock::Clock;
 use crate::config::{self, ConfigError, KeysChoice, Output};
 use crate::credentials::Environment;
-use crate::ids::OrgId;
 use crate::inventory::Shown;
-use crate::poll::Storage;
+use crate::storage::Storage;
 use filter::Unmatched;
-use found::Found;
+use listing::Found;
+use mongodb_atlas_client::Clock;
+use mongodb_atlas_client::OrgId;
 use progress::Bar;
 
 pub(super) async fn run(args: Args, environment: &Environment) -> Result<(), Failure> {
@@ -71,10 +71,10 @@ fn write_keys(
 ) -> io::Result<()> {
     let found = Found::new(shown, choice, now);
     match choice.output {
-        Output::Table => forms::table(&found, colour, &mut out),
-        Output::Csv => forms::csv(&found, &mut out),
-        Output::Json => forms::json(&found, &mut out),
-        Output::Markdown => forms::markdown(&found, &mut out),
+        Output::Table => output::table(&found, colour, &mut out),
+        Output::Csv => output::csv(&found, &mut out),
+        Output::Json => output::json(&found, &mut out),
+        Output::Markdown => output::markdown(&found, &mut out),
     }?;
     out.flush()
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use tokio::time::Instant;
 
-use crate::exporter::Progress;
+use crate::app::Progress;
 
 /// A walk that takes no longer needs no bar.
 const PATIENCE: Duration = Duration::from_secs(1);

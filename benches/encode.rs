@@ -1,0 +1,190 @@
+//! What one scrape costs to write: from the inventory directly, in each form, against the stock way
+//! of the `prometheus` crate, against `prometheus-client`, and against a copy of the finished
+//! bytes, which is the limit. Each in elements: series a second.
+#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used)]
+
+use std::hint::black_box;
+use std::sync::Arc;
+
+use atlas_ai_keys_exporter::inventory::{Inventory, KeyKind, KeyRecord, Moment, Shown};
+use atlas_ai_keys_exporter::metrics::{
+    Exposition, Format, KeyLabel, Own, PerKey, Scene, Selection, pack_end, pack_scene,
+};
+use criterion::measurement::WallTime;
+use criterion::{
+    BenchmarkGroup, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main,
+};
+use jiff::{SignedDuration, Timestamp};
+use mongodb_atlas_client::{KeyId, OrgId, ProjectId};
+use prometheus::{Encoder as _, GaugeVec, Opts, Registry, TextEncoder};
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+
+const ORG: &str = "32b6e34b3d91647abb20e7b8";
+/// Families of one value a key, which both peers have as well.
+const NUMBERS: [&str; 5] = ["created", "last_used", "last_used_age", "idle", "used"];
+
+fn records(keys: usize) -> Vec<KeyRecord> {
+    let now = Timestamp::now();
+    let ago = |seconds: usize| {
+        let seconds = i64::try_from(seconds).unwrap();
+        now - SignedDuration::new(seconds, 123_456_000)
+    };
+    (0..keys)
+        .map(|n| KeyRecord {
+            id: KeyId::new(format!("key{n:021}")),
+            project: ProjectId::new(format!("{:024x}", n % 40)),
+            name: format!("search-prod-{n}"),
+            masked_secret: String::new(),
+            kind: KeyKind {
+                status: "ACTIVE".into(),
+                cloud: "ANY".into(),
+                geography: "ANY".into(),
+                endpoint: "ai.mongodb.com".into(),
+                created_by: String::new(),
+            },
+            created: Moment::At(ago(10_000_000 + n)),
+            last_used: Moment::At(ago(n)),
+            ..KeyRecord::default()
+        })
+        .collect()
+}
+
+fn scene(records: Vec<KeyRecord>) -> Scene {
+    let (org, now) = (OrgId::parse(ORG).unwrap(), Timestamp::now());
+    let inventory = Arc::new(Inventory::new(org, (now, now), records, 0, &[]));
+    let shown = Shown {
+        inventories: vec![inventory],
+        details: Vec::new(),
+    };
+    let selection = Selection {
+        per_key: PerKey::All,
+        labels: KeyLabel::ALL[..5].into(),
+        max_keys: 10_000_000,
+        thresholds: [].into(),
+    };
+    Scene::new(shown, Arc::new(selection), now)
+}
+
+/// The numbers of each key as gauges of the `prometheus` crate, set at each scrape.
+struct Stock {
+    registry: Registry,
+    gauges: Vec<GaugeVec>,
+}
+
+impl Stock {
+    fn new() -> Self {
+        let registry = Registry::new();
+        let gauges = NUMBERS
+            .map(|name| {
+                let labels = ["org_id", "project_id", "api_key_id"];
+                let gauge = GaugeVec::new(Opts::new(name, "A number."), &labels).unwrap();
+                registry.register(Box::new(gauge.clone())).unwrap();
+                gauge
+            })
+            .to_vec();
+        Self { registry, gauges }
+    }
+
+    fn scrape(&self, records: &[KeyRecord]) -> Vec<u8> {
+        for (number, gauge) in (1_u32..).zip(&self.gauges) {
+            for record in records {
+                let labels = [ORG, record.project.as_str(), record.id.as_str()];
+                gauge.with_label_values(&labels).set(f64::from(number));
+            }
+        }
+        let mut out = Vec::new();
+        TextEncoder::new()
+            .encode(&self.registry.gather(), &mut out)
+            .unwrap();
+        out
+    }
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+#[allow(clippy::struct_field_names, reason = "these are the labels")]
+struct Labels {
+    org_id: String,
+    project_id: String,
+    api_key_id: String,
+}
+
+/// The same as gauges of `prometheus-client`, which are set already: writing alone.
+fn client(records: &[KeyRecord]) -> prometheus_client::registry::Registry {
+    let mut registry = prometheus_client::registry::Registry::default();
+    for name in NUMBERS {
+        let family = Family::<Labels, Gauge>::default();
+        for record in records {
+            let labels = Labels {
+                org_id: ORG.to_owned(),
+                project_id: record.project.to_string(),
+                api_key_id: record.id.to_string(),
+            };
+            family.get_or_create(&labels).set(1_790_000_000);
+        }
+        registry.register(name, "A number", family);
+    }
+    registry
+}
+
+fn forms(group: &mut BenchmarkGroup<'_, WallTime>, keys: usize, scene: &Scene) {
+    let own = Own::new().unwrap();
+    for format in Format::ALL {
+        group.bench_with_input(
+            BenchmarkId::new(format!("{format:?}"), keys),
+            &(),
+            |b, ()| {
+                b.iter(|| {
+                    let mut exposition = Exposition::new(format, own.gather(), scene.clone());
+                    while let Some(piece) = exposition.next_piece() {
+                        black_box(piece);
+                    }
+                });
+            },
+        );
+    }
+    group.bench_with_input(BenchmarkId::new("Text, packed", keys), &(), |b, ()| {
+        b.iter(|| {
+            let sum = pack_scene(Format::Text, scene, &mut |chunk| drop(black_box(chunk)));
+            black_box(pack_end(Format::Text, &own.gather(), sum));
+        });
+    });
+    let finished = Exposition::new(Format::Text, own.gather(), scene.clone()).whole();
+    group.bench_with_input(BenchmarkId::new("copy", keys), &(), |b, ()| {
+        b.iter(|| black_box(finished.clone()));
+    });
+}
+
+fn writing(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("writing");
+    group.sample_size(10);
+    for keys in [1_000, 10_000, 100_000, 1_000_000] {
+        let records = records(keys);
+        let peers = keys <= 100_000;
+        // six families a key, the info metric among them
+        group.throughput(Throughput::Elements(6 * keys as u64));
+        forms(&mut group, keys, &scene(records.clone()));
+        if !peers {
+            // they would take minutes and gigabytes, and show nothing new
+            continue;
+        }
+        group.throughput(Throughput::Elements((NUMBERS.len() * keys) as u64));
+        let stock = Stock::new();
+        group.bench_with_input(BenchmarkId::new("prometheus", keys), &(), |b, ()| {
+            b.iter(|| black_box(stock.scrape(&records)));
+        });
+        let client = client(&records);
+        group.bench_with_input(BenchmarkId::new("prometheus-client", keys), &(), |b, ()| {
+            b.iter(|| {
+                let mut out = String::new();
+                prometheus_client::encoding::text::encode(&mut out, &client).unwrap();
+                black_box(out)
+            });
+        });
+    }
+    group.finish();
+}
+
+criterion_group!(benches, writing);
+criterion_main!(benches);

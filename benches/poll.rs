@@ -1,0 +1,128 @@
+//! A walk of 200 pages at several latencies: the requests that it costs, and its wall time against
+//! a client that asks for the same pages, as many at once, and throws the answers away.
+#![allow(
+    missing_docs,
+    clippy::expect_used,
+    clippy::unwrap_used,
+    reason = "a benchmark may panic"
+)]
+
+mod common;
+
+use std::time::{Duration, Instant};
+
+use common::{Coding, Process, atlas, fetch};
+use futures_util::{StreamExt as _, stream};
+use mongodb_atlas_sim::{Effect, Fault, SimEndpoint, SimHandle};
+
+const KEYS: usize = 100_000;
+const PAGES: u32 = 200;
+/// What a walk has under way at once.
+const AT_ONCE: usize = 4;
+
+/// The same pages without anything else: what the simulator and the wire take.
+async fn bare(sim: &SimHandle) -> Duration {
+    let client = reqwest::Client::new();
+    let base = sim.base_url();
+    let account = sim.account();
+    let token = client
+        .post(format!("{base}/api/oauth/token"))
+        .basic_auth(account.client_id, Some(account.client_secret))
+        .header("Content-Type", "application/x-www-form-urlencoded")
+        .body("grant_type=client_credentials")
+        .send()
+        .await
+        .unwrap();
+    let token: serde_json::Value = serde_json::from_slice(&token.bytes().await.unwrap()).unwrap();
+    let token = token.get("access_token").unwrap().as_str().unwrap();
+    let org = sim.org_ids().remove(0);
+    let page = |page: u32| {
+        let url = format!(
+            "{base}/api/atlas/v2/orgs/{org}/aiModelApiKeys?itemsPerPage=500&pageNum={page}"
+        );
+        let request = client
+            .get(url)
+            .bearer_auth(token)
+            .header("Accept", "application/vnd.atlas.2025-03-12+json");
+        async move {
+            let answer = request.send().await.unwrap().error_for_status().unwrap();
+            answer.bytes().await.unwrap().len()
+        }
+    };
+    let begun = Instant::now();
+    // the first says how many there are
+    page(1).await;
+    let bytes: Vec<usize> = stream::iter(2..=PAGES)
+        .map(page)
+        .buffer_unordered(AT_ONCE)
+        .collect()
+        .await;
+    assert_eq!(bytes.len() + 1, PAGES as usize);
+    begun.elapsed()
+}
+
+/// The duration of its last walk, once there is one.
+fn walked(exporter: &Process) -> Duration {
+    loop {
+        let (body, _) = fetch(&exporter.address, Coding::Identity);
+        let text = String::from_utf8_lossy(&body);
+        let line = text
+            .lines()
+            .find(|line| line.starts_with("atlas_ai_keys_exporter_org_poll_duration_seconds{"));
+        if let Some(line) = line {
+            let seconds: f64 = line.rsplit(' ').next().unwrap().parse().unwrap();
+            return Duration::from_secs_f64(seconds);
+        }
+        std::thread::sleep(Duration::from_millis(500));
+    }
+}
+
+fn main() {
+    rustls::crypto::ring::default_provider()
+        .install_default()
+        .expect("the first");
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    let sim = runtime.block_on(atlas(KEYS));
+    println!("{KEYS} keys, {PAGES} pages, {AT_ONCE} at once\n");
+    println!(
+        "| latency | requests | walk | bare client | ratio | pages in flight x latency |\n| --- | --- | --- | --- | --- | --- |"
+    );
+    for milliseconds in [0_u32, 20, 100] {
+        sim.clear_faults();
+        if milliseconds > 0 {
+            sim.add_fault(Fault::new(
+                SimEndpoint::AiModelApiKeys,
+                Effect::Delay {
+                    seconds: f64::from(milliseconds) / 1e3,
+                },
+            ));
+        }
+        let count = |sim: &SimHandle| {
+            sim.requests()
+                .iter()
+                .filter(|asked| asked.endpoint == SimEndpoint::AiModelApiKeys)
+                .count()
+        };
+        let mut walks = Vec::new();
+        let mut bares = Vec::new();
+        let mut requests = 0;
+        for _ in 0..3 {
+            bares.push(runtime.block_on(bare(&sim)));
+            let before = count(&sim);
+            let exporter = Process::exporter(&sim, &["--atlas.poll-interval=1h"]);
+            walks.push(walked(&exporter));
+            requests = count(&sim) - before;
+        }
+        let (walk, bare) = (common::median(walks), common::median(bares));
+        // the first alone, the others in turns
+        let turns = 1 + (PAGES - 1).div_ceil(u32::try_from(AT_ONCE).unwrap());
+        let best = Duration::from_millis(u64::from(milliseconds * turns));
+        println!(
+            "| {milliseconds} ms | {requests} | {:.2} s | {:.2} s | {:.2} | {:.2} s |",
+            walk.as_secs_f64(),
+            bare.as_secs_f64(),
+            walk.as_secs_f64() / bare.as_secs_f64(),
+            best.as_secs_f64(),
+        );
+    }
+}

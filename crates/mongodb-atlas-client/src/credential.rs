@@ -1,0 +1,121 @@
+//! Credentials, and where their secrets are read.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use secrecy::{ExposeSecret as _, SecretString};
+
+/// What reading a secret returns.
+pub type SecretFuture<'a> =
+    Pin<Box<dyn Future<Output = Result<SecretString, SecretError>> + Send + 'a>>;
+
+/// A place where a secret is found: a file, an environment variable. It is read each time the secret is needed, so that
+/// a rotated secret is used at once and none stays in memory.
+///
+/// `Display` names the place, never the secret; two sources with the same text are the same place.
+pub trait SecretSource: fmt::Display + fmt::Debug + Send + Sync {
+    /// Reads the secret as it is now. Must not block the thread.
+    fn read(&self) -> SecretFuture<'_>;
+}
+
+/// Why a secret cannot be used. Never holds the secret or a part of it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SecretError {
+    /// The source cannot be read.
+    #[error("{place}: {why}")]
+    Unreadable {
+        /// Which source.
+        place: String,
+        /// The cause, and what to check.
+        why: String,
+    },
+    /// The source is empty.
+    #[error("{place} is empty; put the secret there")]
+    Empty {
+        /// Which source.
+        place: String,
+    },
+    /// The source holds something that no credential of Atlas has.
+    #[error("invalid value in {place}: {why}")]
+    Unusable {
+        /// Which source.
+        place: String,
+        /// The expected form, and the one that was found.
+        why: &'static str,
+    },
+}
+
+/// A credential of one of the three kinds that Atlas knows, as the places of its fields.
+#[derive(Clone, Debug)]
+pub enum Credential {
+    /// A service account: OAuth 2.0 client credentials.
+    ServiceAccount {
+        /// The client id.
+        id: Arc<dyn SecretSource>,
+        /// The client secret.
+        secret: Arc<dyn SecretSource>,
+    },
+    /// A programmatic API key: HTTP Digest.
+    ApiKey {
+        /// The public key.
+        public: Arc<dyn SecretSource>,
+        /// The private key.
+        private: Arc<dyn SecretSource>,
+    },
+    /// An access token that was issued elsewhere.
+    AccessToken {
+        /// The token.
+        token: Arc<dyn SecretSource>,
+    },
+}
+
+impl Credential {
+    fn sources(&self) -> (&'static str, Vec<String>) {
+        match self {
+            Self::ServiceAccount { id, secret } => {
+                ("service account", vec![id.to_string(), secret.to_string()])
+            }
+            Self::ApiKey { public, private } => {
+                ("API key", vec![public.to_string(), private.to_string()])
+            }
+            Self::AccessToken { token } => ("access token", vec![token.to_string()]),
+        }
+    }
+}
+
+/// Two are the same when their secrets are found in the same places.
+impl PartialEq for Credential {
+    fn eq(&self, other: &Self) -> bool {
+        self.sources() == other.sources()
+    }
+}
+
+impl Eq for Credential {}
+
+/// Whether two secrets are the same.
+pub(crate) fn secrets_equal(a: &SecretString, b: &SecretString) -> bool {
+    a.expose_secret() == b.expose_secret()
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// A secret that the test knows.
+    #[derive(Debug)]
+    pub(crate) struct StaticSecret(pub(crate) &'static str);
+
+    impl fmt::Display for StaticSecret {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a test")
+        }
+    }
+
+    impl SecretSource for StaticSecret {
+        fn read(&self) -> SecretFuture<'_> {
+            Box::pin(std::future::ready(Ok(SecretString::from(self.0))))
+        }
+    }
+}

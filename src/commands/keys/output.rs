@@ -1,0 +1,188 @@
+//! How keys are written: for people, for spreadsheets, for programs.
+
+use std::io::{self, Write};
+use std::time::Duration;
+
+use comfy_table::{Attribute, Cell, Color};
+
+use super::super::terminal::{self, plain};
+use super::listing::{Found, Row};
+
+/// Idle for longer than this, a key is shown in yellow; for longer than three times as long, in red.
+const LONG: u64 = 30 * 86_400;
+
+/// Rows of one table, whose columns are as wide as these need: with a million of them in one it would
+/// take gigabytes.
+const ROWS: usize = 10_000;
+
+/// Tables that fit the terminal, and a line that says what they are.
+pub(super) fn table(found: &Found<'_>, colour: bool, out: &mut impl Write) -> io::Result<()> {
+    let head = [
+        "IDLE",
+        "LAST USED",
+        "NAME",
+        "STATUS",
+        "PROJECT",
+        "ORGANIZATION",
+        "KEY",
+    ];
+    let mut rows = found.rows().peekable();
+    while rows.peek().is_some() {
+        let mut table = terminal::table(&head);
+        for row in rows.by_ref().take(ROWS) {
+            table.add_row(cells(&row, colour));
+        }
+        terminal::write(&table, out)?;
+    }
+    writeln!(out, "{}", summary(found))
+}
+
+fn summary(found: &Found<'_>) -> String {
+    let as_of = found
+        .oldest()
+        .map(|at| format!(", as of {at:.0}"))
+        .unwrap_or_default();
+    format!("{} of {} keys{as_of}", found.len(), found.all())
+}
+
+fn cells(row: &Row, colour: bool) -> [Cell; 7] {
+    let [idle, used, name, status, project, org, id] =
+        texts(row).map(|text| Cell::new(plain(&text)));
+    let mut idle_cell = idle;
+    let shade = match row.idle_seconds {
+        Some(seconds) if seconds >= 3 * LONG => Some(Color::Red),
+        Some(seconds) if seconds >= LONG => Some(Color::Yellow),
+        _ => None,
+    };
+    if let Some(shade) = shade.filter(|_| colour) {
+        idle_cell = idle_cell.fg(shade);
+    }
+    let mut used = used;
+    if colour && row.used == Some(false) {
+        used = used.add_attribute(Attribute::Bold);
+    }
+    [idle_cell, used, name, status, project, org, id]
+}
+
+/// The texts of a row for people: idle time, last use, name, status, project, organization, key.
+fn texts(row: &Row) -> [String; 7] {
+    let or = |name: &str, id: &str| if name.is_empty() { id } else { name }.to_owned();
+    [
+        row.idle_seconds.map_or_else(|| "unknown".to_owned(), age),
+        match (row.used, row.last_used_at) {
+            (Some(false), _) => "never".to_owned(),
+            (_, Some(at)) => format!("{}", at.strftime("%Y-%m-%d")),
+            _ => "unknown".to_owned(),
+        },
+        row.name.clone(),
+        row.status.clone(),
+        or(&row.project_name, &row.project_id),
+        or(&row.org_name, &row.org_id),
+        row.api_key_id.clone(),
+    ]
+}
+
+/// A length of time in its two largest units.
+fn age(seconds: u64) -> String {
+    let whole = humantime::format_duration(Duration::from_secs(seconds)).to_string();
+    whole.split(' ').take(2).collect::<Vec<_>>().join(" ")
+}
+
+/// With a head, and a line for each key.
+pub(super) fn csv(found: &Found<'_>, out: &mut impl Write) -> io::Result<()> {
+    let mut writer = csv::Writer::from_writer(out);
+    if found.len() == 0 {
+        // the head is otherwise made of the first row
+        writer.write_record(HEAD).map_err(io_error)?;
+    }
+    for row in found.rows() {
+        writer.serialize(row).map_err(io_error)?;
+    }
+    writer.flush()
+}
+
+/// The crate's own conversion hides which error it was.
+fn io_error(error: csv::Error) -> io::Error {
+    match error.into_kind() {
+        csv::ErrorKind::Io(error) => error,
+        other => io::Error::other(format!("{other:?}")),
+    }
+}
+
+const HEAD: [&str; 11] = [
+    "org_id",
+    "org_name",
+    "project_id",
+    "project_name",
+    "api_key_id",
+    "name",
+    "status",
+    "created_at",
+    "created_by",
+    "last_used_at",
+    "idle_seconds",
+];
+
+/// An array of objects, one a line.
+pub(super) fn json(found: &Found<'_>, out: &mut impl Write) -> io::Result<()> {
+    let mut before = "[\n";
+    for row in found.rows() {
+        out.write_all(before.as_bytes())?;
+        serde_json::to_writer(&mut *out, &row)?;
+        before = ",\n";
+    }
+    writeln!(out, "{}", if found.len() == 0 { "[]" } else { "\n]" })
+}
+
+/// A table of GitHub Flavored Markdown, and a line that says what it is.
+pub(super) fn markdown(found: &Found<'_>, out: &mut impl Write) -> io::Result<()> {
+    let creator = found.shows_created_by();
+    let (title, rule) = if creator {
+        (" Created by |", " --- |")
+    } else {
+        ("", "")
+    };
+    writeln!(
+        out,
+        "| Idle | Last used | Name | Status |{title} Project | Organization | Key |"
+    )?;
+    writeln!(out, "| --- | --- | --- | --- |{rule} --- | --- | --- |")?;
+    for row in found.rows() {
+        let [idle, used, name, status, project, org, id] =
+            texts(&row).map(|text| escape_markdown(&text));
+        let creator = if creator {
+            format!(" {} |", escape_markdown(&row.created_by))
+        } else {
+            String::new()
+        };
+        writeln!(
+            out,
+            "| {idle} | {used} | {name} | {status} |{creator} {project} | {org} | {id} |"
+        )?;
+    }
+    writeln!(out, "\n{}", summary(found))
+}
+
+/// A text that is only text in Markdown, and ends no cell.
+fn escape_markdown(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for letter in plain(text).chars() {
+        if letter.is_ascii_punctuation() && !matches!(letter, '-' | '.' | ',' | ':' | '/') {
+            escaped.push('\\');
+        }
+        escaped.push(letter);
+    }
+    escaped
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ages_have_two_units() {
+        assert_eq!(age(0), "0s");
+        assert_eq!(age(86_400 * 3 + 3600 * 2 + 60), "3days 2h");
+        assert_eq!(age(86_400 * 100), "3months 8days");
+    }
+}

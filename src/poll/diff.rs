@@ -1,0 +1,248 @@
+//! What happened to keys between two complete walks.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+
+use crate::inventory::{Inventory, KeyView};
+use mongodb_atlas_client::ProjectId;
+
+/// What can happen to a key: the `change` label, a closed list.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Change {
+    /// It is new.
+    Created,
+    /// It is gone.
+    Deleted,
+    /// It has another name.
+    Renamed,
+    /// It has another status.
+    StatusChanged,
+    /// It was used for the first time.
+    FirstUsed,
+    /// It was used again after the largest idle threshold.
+    Revived,
+}
+
+impl Change {
+    /// Every change, so that each counter can begin at 0.
+    pub const ALL: [Self; 6] = [
+        Self::Created,
+        Self::Deleted,
+        Self::Renamed,
+        Self::StatusChanged,
+        Self::FirstUsed,
+        Self::Revived,
+    ];
+
+    /// The label's value.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Created => "created",
+            Self::Deleted => "deleted",
+            Self::Renamed => "renamed",
+            Self::StatusChanged => "status_changed",
+            Self::FirstUsed => "first_used",
+            Self::Revived => "revived",
+        }
+    }
+}
+
+/// How often each change has happened, by its label.
+pub type Counts = std::collections::BTreeMap<String, u64>;
+
+/// Something that happened to a key. Its id is escaped as in a label.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeyChange {
+    /// The project.
+    pub project: ProjectId,
+    /// The key.
+    pub key: String,
+    /// What happened.
+    pub change: Change,
+}
+
+/// A key that was created this long before the last walk began is not new: an earlier walk has
+/// missed it. Long enough for two clocks that disagree.
+const NOT_NEW_AFTER: SignedDuration = SignedDuration::from_hours(1);
+
+/// What happened from `previous` to `new`. A key counts as revived when it is used after not
+/// having been for `revived_after`.
+pub fn between(previous: &Inventory, new: &Inventory, revived_after: Duration) -> Vec<KeyChange> {
+    let mut before: HashMap<&str, KeyView<'_>> =
+        previous.keys().map(|key| (key.id(), key)).collect();
+    let oldest = previous
+        .begun_at()
+        .saturating_sub(NOT_NEW_AFTER)
+        .unwrap_or(Timestamp::MIN)
+        .as_microsecond();
+    let mut changes = Vec::new();
+    let mut note = |key: &KeyView<'_>, change| {
+        changes.push(KeyChange {
+            project: key.project().clone(),
+            key: key.id().to_owned(),
+            change,
+        });
+    };
+    for key in new.keys() {
+        match before.remove(key.id()) {
+            Some(old) => differences(&old, &key, revived_after, &mut note),
+            None if key.created().is_none_or(|created| created >= oldest) => {
+                note(&key, Change::Created);
+            }
+            None => {}
+        }
+    }
+    let mut gone: Vec<_> = before.into_values().collect();
+    gone.sort_unstable_by_key(|key| (key.project(), key.id()));
+    for key in gone {
+        note(&key, Change::Deleted);
+    }
+    changes
+}
+
+fn differences(
+    old: &KeyView<'_>,
+    new: &KeyView<'_>,
+    revived_after: Duration,
+    note: &mut impl FnMut(&KeyView<'_>, Change),
+) {
+    if old.name() != new.name() {
+        note(new, Change::Renamed);
+    }
+    if old.kind().status != new.kind().status {
+        note(new, Change::StatusChanged);
+    }
+    match (old.last_used(), new.last_used()) {
+        (None, Some(_)) if old.used() == Some(false) => note(new, Change::FirstUsed),
+        (Some(before), Some(now)) => {
+            let pause = u64::try_from(now.saturating_sub(before)).unwrap_or(0);
+            if pause > 0 && Duration::from_micros(pause) >= revived_after {
+                note(new, Change::Revived);
+            }
+        }
+        _ => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::inventory::{KeyKind, KeyRecord, Moment};
+    use mongodb_atlas_client::{KeyId, OrgId};
+
+    const DAY: i64 = 86_400;
+    const THRESHOLD: Duration = Duration::from_hours(90 * 24);
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).expect("a time")
+    }
+
+    fn status(status: &str) -> KeyKind {
+        KeyKind {
+            status: status.into(),
+            ..KeyKind::default()
+        }
+    }
+
+    fn record(id: &str, created: i64, last_used: Option<i64>) -> KeyRecord {
+        KeyRecord {
+            id: KeyId::new(id),
+            project: ProjectId::new("p"),
+            name: "n".into(),
+            kind: status("ACTIVE"),
+            created: Moment::At(at(created)),
+            last_used: last_used.map_or(Moment::Missing, |used| Moment::At(at(used))),
+            ..KeyRecord::default()
+        }
+    }
+
+    fn inventory(read_at: i64, records: Vec<KeyRecord>) -> Inventory {
+        let org = OrgId::parse("32b6e34b3d91647abb20e7b8").expect("an id");
+        Inventory::new(org, (at(read_at), at(read_at)), records, 0, &[])
+    }
+
+    fn found(before: Vec<KeyRecord>, after: Vec<KeyRecord>) -> Vec<(String, &'static str)> {
+        let (before, after) = (inventory(1000 * DAY, before), inventory(1001 * DAY, after));
+        between(&before, &after, THRESHOLD)
+            .into_iter()
+            .map(|change| (change.key, change.change.as_str()))
+            .collect()
+    }
+
+    fn one(key: &str, change: &'static str) -> Vec<(String, &'static str)> {
+        vec![(key.to_owned(), change)]
+    }
+
+    #[test]
+    fn every_change_is_seen() {
+        let k = || record("k", 0, Some(999 * DAY));
+        assert_eq!(found(vec![k()], vec![k()]), []);
+        assert_eq!(
+            found(vec![k()], vec![k(), record("new", 1000 * DAY + 5, None)]),
+            one("new", "created")
+        );
+        assert_eq!(found(vec![k()], vec![]), one("k", "deleted"));
+        let renamed = KeyRecord {
+            name: "m".into(),
+            ..k()
+        };
+        assert_eq!(found(vec![k()], vec![renamed]), one("k", "renamed"));
+        let inactive = KeyRecord {
+            kind: status("INACTIVE"),
+            ..k()
+        };
+        assert_eq!(found(vec![k()], vec![inactive]), one("k", "status_changed"));
+        let used = || record("k", 0, Some(1000 * DAY + 7));
+        assert_eq!(
+            found(vec![record("k", 0, None)], vec![used()]),
+            one("k", "first_used")
+        );
+        assert_eq!(found(vec![k()], vec![used()]), [], "used again soon");
+        let stale = record("k", 0, Some(1000 * DAY + 7 - 90 * DAY));
+        assert_eq!(
+            found(vec![stale], vec![used()]),
+            one("k", "revived"),
+            "the border counts"
+        );
+    }
+
+    #[test]
+    fn what_was_unreadable_is_no_change() {
+        let mut broken = record("k", 0, None);
+        broken.last_used = Moment::Unreadable;
+        assert_eq!(
+            found(vec![broken.clone()], vec![record("k", 0, Some(5))]),
+            []
+        );
+        assert_eq!(found(vec![record("k", 0, Some(5))], vec![broken]), []);
+    }
+
+    #[test]
+    fn a_key_that_an_earlier_walk_has_missed_is_not_new() {
+        assert_eq!(found(vec![], vec![record("old", 999 * DAY, None)]), []);
+        assert_eq!(
+            found(vec![], vec![record("new", 1000 * DAY - 60, None)]),
+            one("new", "created")
+        );
+        let undated = KeyRecord {
+            created: Moment::Missing,
+            ..record("k", 0, None)
+        };
+        assert_eq!(found(vec![], vec![undated]), one("k", "created"));
+    }
+
+    #[test]
+    fn a_key_that_lost_its_use_is_no_change() {
+        // Atlas contradicts itself; nothing is made of it
+        assert_eq!(
+            found(vec![record("k", 0, Some(5))], vec![record("k", 0, None)]),
+            []
+        );
+        assert_eq!(
+            found(vec![record("k", 0, Some(5))], vec![record("k", 0, Some(4))]),
+            []
+        );
+    }
+}

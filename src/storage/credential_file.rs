@@ -1,0 +1,196 @@
+//! What is kept of a credential: what it can see, and its live access token. Never the credential
+//! itself.
+
+use std::fs::File;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use secrecy::{ExposeSecret as _, SecretString};
+use serde::{Deserialize, Serialize, Serializer};
+use tracing::warn;
+
+use super::atomic_file::Unfit;
+use super::{Storage, StorageError, atomic_file};
+use exporter_toolkit::bounded_file;
+use futures_util::future::BoxFuture;
+use mongodb_atlas_client::stable_hash;
+use mongodb_atlas_client::{EndpointSet, KeptToken, TokenStore};
+
+/// What a credential can see, and when it was asked.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Account {
+    /// When the organizations were listed.
+    pub listed_at: Option<Timestamp>,
+    /// The organizations, with their names.
+    pub orgs: Vec<(String, Option<String>)>,
+    /// When the rate limits were asked for.
+    pub limits_at: Option<Timestamp>,
+    /// The token buckets.
+    pub limits: Vec<EndpointSet>,
+}
+
+const VERSION: u32 = 1;
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct AccountBody {
+    version: u32,
+    credential: String,
+    account: Account,
+}
+
+impl Storage {
+    /// What was kept of the credential of that name.
+    pub fn load_account(&self, credential: &str) -> Option<Account> {
+        let body: AccountBody = atomic_file::load_json(&self.account_file(credential))?;
+        (body.version == VERSION && body.credential == credential).then_some(body.account)
+    }
+
+    /// Keeps `account` for the credential of that name.
+    ///
+    /// # Errors
+    /// When the disk is full or read-only; what was there is still there.
+    pub fn save_account(&self, credential: &str, account: &Account) -> Result<(), StorageError> {
+        let body = AccountBody {
+            version: VERSION,
+            credential: credential.to_owned(),
+            account: account.clone(),
+        };
+        atomic_file::save_json(&self.account_file(credential), &body)
+    }
+
+    /// The file of what the credential of that name can see.
+    pub fn account_file(&self, credential: &str) -> PathBuf {
+        self.path("credential", credential)
+    }
+
+    /// Where the access token of the credential of that name is kept.
+    pub fn token_file(&self, credential: &str) -> Arc<dyn TokenStore> {
+        Arc::new(TokenFile {
+            credential: credential.to_owned(),
+            path: self.token_path(credential),
+        })
+    }
+
+    /// The file of the access token of the credential of that name.
+    pub fn token_path(&self, credential: &str) -> PathBuf {
+        self.path("token", credential)
+    }
+
+    fn path(&self, kind: &str, credential: &str) -> PathBuf {
+        // a name is free text, and no file name
+        let hash = stable_hash(credential.as_bytes(), 0);
+        self.dir.join(format!("{kind}-{hash:016x}.json"))
+    }
+}
+
+/// The file of one access token. Only the owner may read it.
+#[derive(Debug, Clone)]
+struct TokenFile {
+    credential: String,
+    path: PathBuf,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TokenBody {
+    version: u32,
+    client: String,
+    ends_at: Timestamp,
+    #[serde(serialize_with = "expose")]
+    token: SecretString,
+}
+
+fn expose<S: Serializer>(secret: &SecretString, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(secret.expose_secret())
+}
+
+impl TokenStore for TokenFile {
+    fn load(&self) -> BoxFuture<'_, Option<KeptToken>> {
+        Box::pin(async { self.off_thread(Self::read).await.flatten() })
+    }
+
+    fn save(&self, token: KeptToken) -> BoxFuture<'_, ()> {
+        Box::pin(async {
+            self.off_thread(move |file| file.write(token)).await;
+        })
+    }
+
+    fn clear(&self) -> BoxFuture<'_, ()> {
+        Box::pin(async {
+            self.off_thread(Self::remove).await;
+        })
+    }
+}
+
+impl TokenFile {
+    /// Returns what `act` does, on a thread that may block; `None` when the file system does not respond in time.
+    async fn off_thread<T: Send + 'static>(
+        &self,
+        act: impl FnOnce(&Self) -> T + Send + 'static,
+    ) -> Option<T> {
+        let file = self.clone();
+        let result = bounded_file::off_thread(&self.path, move || act(&file)).await;
+        result
+            .inspect_err(|error| {
+                warn!(credential = &*self.credential, path = %self.path.display(), %error, "token file not accessible");
+            })
+            .ok()
+    }
+
+    fn read(&self) -> Option<KeptToken> {
+        let body: TokenBody = atomic_file::load(
+            &self.path,
+            atomic_file::MAX_SMALL_BYTES,
+            |input| {
+                if !is_private(input.get_ref().get_ref()) {
+                    let why = "expected a file of the exporter's user alone; a new access token is requested";
+                    return Err(Unfit::Unreadable(why.to_owned()));
+                }
+                atomic_file::read_json(input)
+            },
+        )?;
+        (body.version == VERSION).then_some(KeptToken {
+            client: body.client,
+            token: body.token,
+            ends_at: body.ends_at,
+        })
+    }
+
+    fn write(&self, token: KeptToken) {
+        let body = TokenBody {
+            version: VERSION,
+            client: token.client,
+            ends_at: token.ends_at,
+            token: token.token,
+        };
+        if let Err(error) = atomic_file::save_json(&self.path, &body) {
+            warn!(%error, "the access token cannot be kept; the next start makes a new one");
+        }
+    }
+
+    fn remove(&self) {
+        if let Err(error) = atomic_file::remove(&self.path) {
+            warn!(%error, "the access token that was kept cannot be removed");
+        }
+    }
+}
+
+/// Whether the file belongs to this process' user, and nobody else may read it.
+#[cfg(unix)]
+fn is_private(file: &File) -> bool {
+    use std::os::unix::fs::MetadataExt as _;
+    // rights of the group and of others
+    const OTHERS: u32 = 0o077;
+    file.metadata().is_ok_and(|data| {
+        data.mode() & OTHERS == 0 && data.uid() == rustix::process::geteuid().as_raw()
+    })
+}
+
+/// Elsewhere the directory's own rights hold.
+#[cfg(not(unix))]
+fn is_private(_: &File) -> bool {
+    true
+}

@@ -1,0 +1,78 @@
+//! Prometheus' HTTP service discovery: one target an organization, so that large fleets can spread
+//! their scrapes over the `hashmod` sharding of Prometheus.
+//! See <https://prometheus.io/docs/prometheus/latest/http_sd/>.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::http::uri::Authority;
+use axum::http::{HeaderMap, StatusCode, Uri, header};
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+
+use super::router::App;
+
+/// A group of targets, as Prometheus reads it.
+#[derive(Serialize)]
+struct Group {
+    targets: [String; 1],
+    labels: BTreeMap<&'static str, String>,
+}
+
+/// One target for each organization that is watched, at the address by which this one was asked.
+pub(super) async fn targets(State(app): State<Arc<App>>, uri: Uri, headers: HeaderMap) -> Response {
+    let Some(address) = address(&uri, &headers) else {
+        let text =
+            "The Host header must say how the exporter is reached, such as exporter:10064.\n";
+        return (StatusCode::BAD_REQUEST, text).into_response();
+    };
+    let scheme = if app.access.get().uses_tls() {
+        "https"
+    } else {
+        "http"
+    };
+    let settings = app.settings.get();
+    let group = |org: &mongodb_atlas_client::OrgId| {
+        let name = app
+            .shelf
+            .details(org)
+            .and_then(|details| details.name.clone());
+        let mut labels = BTreeMap::from([
+            ("__scheme__", scheme.to_owned()),
+            ("__metrics_path__", settings.telemetry_path.clone()),
+            ("__param_org", org.to_string()),
+            ("__meta_mongodbatlas_org_id", org.to_string()),
+            // without one of its own, all targets would have the same labels
+            ("instance", format!("{address}/{org}")),
+        ]);
+        if let Some(name) = name {
+            labels.insert("__meta_mongodbatlas_org_name", name);
+        }
+        Group {
+            targets: [address.clone()],
+            labels,
+        }
+    };
+    let watched = app.shelf.watched();
+    let groups: Vec<Group> = watched.iter().map(group).collect();
+    // texts alone, which always make JSON
+    let text = serde_json::to_string(&groups).unwrap_or_else(|_| "[]".to_owned());
+    ([(header::CONTENT_TYPE, "application/json")], text).into_response()
+}
+
+/// The address by which the exporter was asked; with a port, since a target needs one.
+fn address(uri: &Uri, headers: &HeaderMap) -> Option<String> {
+    let authority = match uri.authority() {
+        // HTTP/2 has it there
+        Some(authority) => authority.clone(),
+        None => headers
+            .get(header::HOST)?
+            .to_str()
+            .ok()?
+            .parse::<Authority>()
+            .ok()?,
+    };
+    let plain = !authority.host().is_empty() && !authority.as_str().contains('@');
+    plain.then(|| authority.to_string())
+}

@@ -1,0 +1,259 @@
+//! The page for people: made on the server, and whole without its script.
+//!
+//! | room | what lives there |
+//! | --- | --- |
+//! | `board` | how the walks of each organization go |
+//! | `query` | what a reader asks for |
+//! | `orgs`, `keys` | organizations; the keys that are found |
+//! | `humanize` | states, errors and times in words |
+//! | `docs` | the documentation and the runbooks of this version |
+//! | `page.html`, `page.css`, `page.js`, `icon.svg` | what the browser gets |
+
+mod docs;
+mod humanize;
+mod key_table;
+mod orgs;
+mod query;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use askama::Template;
+use axum::Extension;
+use axum::extract::{Path, State};
+use axum::http::{HeaderName, HeaderValue, StatusCode, Uri, header};
+use axum::response::{IntoResponse, Response};
+use jiff::Timestamp;
+
+pub(super) use docs::{document, runbook};
+pub use humanize::has_words_for;
+
+use super::router::App;
+use exporter_toolkit::request_limiter::RequestLimiter;
+use exporter_toolkit::server::ResponseHandle;
+use key_table::{Found, Keys, Used};
+use orgs::{Org, State as OrgState, Sums, Viewer};
+use query::{Column, Query};
+
+/// Pages that are made at once: each looks at every key.
+const MAX_RENDERS: usize = 2;
+/// How long a request waits for its page to be rendered.
+const RENDER_WAIT_TIMEOUT: Duration = Duration::from_secs(10);
+/// Requests of one client that wait at once.
+const MAX_WAITING_PER_CLIENT: usize = 16;
+
+/// No script and no style but the page's own files, nothing from elsewhere, no frame around it.
+const POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
+
+/// What readers of the page share: how many pages are rendered at once.
+#[derive(Debug)]
+pub struct Readers(Arc<RequestLimiter>);
+
+impl Default for Readers {
+    fn default() -> Self {
+        Self(RequestLimiter::new(
+            MAX_WAITING_PER_CLIENT,
+            RENDER_WAIT_TIMEOUT,
+        ))
+    }
+}
+
+/// One head of the table.
+struct Head {
+    column: Column,
+    link: String,
+    /// `ascending`, `descending` or `none`.
+    sorted: &'static str,
+}
+
+#[derive(Template)]
+#[template(path = "page.html", config = "src/web/ui/askama.toml")]
+struct Page {
+    version: &'static str,
+    revision: &'static str,
+    at: String,
+    /// The path of the metrics, relative to the page.
+    metrics: String,
+    states: Vec<(OrgState, String)>,
+    keys_in_all: String,
+    never: String,
+    idle: String,
+    idle_label: String,
+    /// Credentials whose organizations cannot be listed, and what to do about it.
+    unlisted: Vec<(String, &'static str)>,
+    orgs: Vec<Org>,
+    orgs_before: Option<String>,
+    orgs_behind: Option<String>,
+    orgs_range: Option<String>,
+    query: Query,
+    only_org: Option<String>,
+    without_org: String,
+    heads: Vec<Head>,
+    found: Found,
+    total: String,
+    before: Option<String>,
+    behind: Option<String>,
+}
+
+/// The page.
+pub(super) async fn show(
+    State(app): State<Arc<App>>,
+    uri: Uri,
+    response: Option<Extension<ResponseHandle>>,
+) -> Response {
+    let query = Query::of(&uri);
+    let response = response.map(|Extension(response)| response);
+    let Some(permit) = app.readers.0.acquire(MAX_RENDERS, response).await else {
+        let text = "Too many readers at once; try again.\n";
+        return (StatusCode::SERVICE_UNAVAILABLE, text).into_response();
+    };
+    let now = app.clock.now();
+    let made = tokio::task::spawn_blocking(move || {
+        let page = make(&app, query, now).render();
+        drop(permit);
+        page
+    });
+    if let Ok(Ok(page)) = made.await {
+        return (page_headers("text/html; charset=utf-8"), page).into_response();
+    }
+    let text = "The page cannot be made; the exporter's log says why.\n";
+    (StatusCode::INTERNAL_SERVER_ERROR, text).into_response()
+}
+
+fn page_headers(content_type: &'static str) -> [(HeaderName, HeaderValue); 5] {
+    [
+        (header::CONTENT_TYPE, content_type),
+        (header::CONTENT_SECURITY_POLICY, POLICY),
+        (HeaderName::from_static("x-frame-options"), "DENY"),
+        (header::REFERRER_POLICY, "no-referrer"),
+        (header::CACHE_CONTROL, "no-cache"),
+    ]
+    .map(|(name, value)| (name, HeaderValue::from_static(value)))
+}
+
+/// Files of the page.
+pub(super) async fn asset(Path(name): Path<String>) -> Response {
+    let (content_type, text) = match name.as_str() {
+        "page.css" => ("text/css; charset=utf-8", include_str!("page.css")),
+        "page.js" => ("text/javascript; charset=utf-8", include_str!("page.js")),
+        "icon.svg" => ("image/svg+xml", include_str!("icon.svg")),
+        _ => return (StatusCode::NOT_FOUND, "There is no such file.\n").into_response(),
+    };
+    (page_headers(content_type), text).into_response()
+}
+
+fn make(app: &App, query: Query, now: Timestamp) -> Page {
+    let settings = app.settings.get();
+    let shown = app.shelf.shown(settings.max_staleness);
+    let viewer = Viewer {
+        shown: &shown,
+        thresholds: &settings.selection.thresholds,
+        now,
+    };
+    let mut cards: Vec<_> = app
+        .shelf
+        .watched()
+        .iter()
+        .map(|org| {
+            let read_at = app.shelf.get(org).map(|inventory| inventory.read_at());
+            let card = app.board.card(org);
+            (viewer.state(&card, read_at), org.clone(), card, read_at)
+        })
+        .collect();
+    // those that need somebody first
+    cards.sort_by(|a, b| (a.0, &a.1).cmp(&(b.0, &b.1)));
+    let mut states = BTreeMap::<OrgState, u64>::new();
+    for (state, ..) in &cards {
+        *states.entry(*state).or_default() += 1;
+    }
+    let (of, pages) = (cards.len(), cards.len().div_ceil(orgs::PAGE).max(1));
+    let part = query.orgs.min(pages - 1);
+    let to_part = |orgs: usize| {
+        Query {
+            orgs,
+            ..query.clone()
+        }
+        .link()
+    };
+    let from = part * orgs::PAGE;
+    let orgs: Vec<Org> = cards
+        .iter()
+        .skip(from)
+        .take(orgs::PAGE)
+        .map(|(_, org, card, read_at)| viewer.org(org, card, *read_at))
+        .collect();
+    let found = Keys::new(&shown, &settings.selection, now).find(&query);
+    let to_page = |page: usize| {
+        Query {
+            page,
+            ..query.clone()
+        }
+        .link()
+    };
+    let Sums { keys, never, idle } = viewer.sums();
+    Page {
+        version: env!("CARGO_PKG_VERSION"),
+        revision: env!("BUILD_REVISION"),
+        at: now.strftime("%Y-%m-%d %H:%M:%S UTC").to_string(),
+        unlisted: app
+            .board
+            .unlisted()
+            .into_iter()
+            .map(|(credential, reason)| (credential, humanize::of_reason(reason)))
+            .collect(),
+        metrics: settings.telemetry_path.trim_start_matches('/').to_owned(),
+        states: states
+            .into_iter()
+            .map(|(state, orgs)| (state, humanize::number(orgs)))
+            .collect(),
+        keys_in_all: humanize::number(keys),
+        never: humanize::number(never),
+        idle: humanize::number(idle),
+        idle_label: settings
+            .selection
+            .thresholds
+            .last()
+            .map(|threshold| threshold.label.clone())
+            .unwrap_or_default(),
+        orgs_before: (part > 0).then(|| to_part(part - 1)),
+        orgs_behind: (part + 1 < pages).then(|| to_part(part + 1)),
+        orgs_range: (pages > 1).then(|| {
+            format!(
+                "{} to {} of {}",
+                from + 1,
+                from + orgs.len(),
+                humanize::number(of as u64)
+            )
+        }),
+        orgs,
+        only_org: query.org.as_ref().map(ToString::to_string),
+        without_org: Query {
+            org: None,
+            page: 0,
+            ..query.clone()
+        }
+        .link(),
+        heads: heads(&query),
+        total: humanize::number(found.total as u64),
+        before: (found.page > 0).then(|| to_page(found.page - 1)),
+        behind: (found.page + 1 < found.pages).then(|| to_page(found.page + 1)),
+        found,
+        query,
+    }
+}
+
+/// The heads of the table, each with a link that sorts by it.
+fn heads(query: &Query) -> Vec<Head> {
+    Column::ALL
+        .map(|column| Head {
+            column,
+            link: query.sorted(column).link(),
+            sorted: match (column == query.column, query.descends()) {
+                (false, _) => "none",
+                (true, true) => "descending",
+                (true, false) => "ascending",
+            },
+        })
+        .into()
+}

@@ -1,0 +1,47 @@
+//! A way to the simulated Atlas without a network, so that time can be simulated as well.
+
+use std::sync::Arc;
+
+use axum::body::Body;
+use futures_util::future::BoxFuture;
+use mongodb_atlas_client::{Answer, Problem, Transport};
+use mongodb_atlas_sim::SimHandle;
+
+/// Brings requests to a simulated Atlas in this process.
+pub struct Wire(pub Arc<SimHandle>);
+
+impl Wire {
+    async fn ask(&self, mut request: reqwest::Request) -> Result<Answer, Problem> {
+        let body = request.body_mut().take();
+        let bytes = body
+            .as_ref()
+            .and_then(|body| body.as_bytes())
+            .unwrap_or_default()
+            .to_vec();
+        let mut asked = axum::http::Request::builder()
+            .method(request.method().clone())
+            .uri(request.url().as_str())
+            .body(Body::from(bytes))
+            .unwrap();
+        *asked.headers_mut() = request.headers().clone();
+        // what a server sees is the path alone
+        let path = asked.uri().path_and_query().unwrap().as_str().parse();
+        *asked.uri_mut() = path.unwrap();
+        let broken = || Problem::Connection("reset on demand".to_owned());
+        let (parts, body) = self.0.ask(asked).await.ok_or_else(broken)?.into_parts();
+        let bytes = axum::body::to_bytes(body, 64 << 20)
+            .await
+            .map_err(|_| broken())?;
+        Ok(Answer {
+            status: parts.status,
+            headers: parts.headers,
+            body: bytes.to_vec().into(),
+        })
+    }
+}
+
+impl Transport for Wire {
+    fn exchange(&self, request: reqwest::Request) -> BoxFuture<'_, Result<Answer, Problem>> {
+        Box::pin(self.ask(request))
+    }
+}

@@ -1,0 +1,383 @@
+//! The page in a real browser: Debian's Chromium, driven through chromedriver.
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use crate::common::{Lab, Program, free_port, still};
+use fantoccini::{Client, ClientBuilder, Locator};
+use serde_json::{Value, json};
+
+/// A browser, and the driver that it ends with.
+struct Browser {
+    client: Client,
+    driver: String,
+    _program: Program,
+}
+
+impl Browser {
+    /// A window of this size, in a light or a dark world, with or without scripts.
+    async fn open((width, height): (u32, u32), dark: bool) -> Self {
+        let driver = format!("http://127.0.0.1:{}", free_port());
+        let mut command = Command::new("chromedriver");
+        command.arg(format!("--port={}", driver.rsplit(':').next().unwrap()));
+        let mut program = Program::start(command);
+        program.wait_for("started successfully");
+        let size = format!("--window-size={width},{height}");
+        // no sandbox: tests run as root, too, and look at nothing but the page
+        let mut arguments = vec![
+            "--headless=new",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--hide-scrollbars",
+            "--disable-dev-shm-usage",
+            &size,
+        ];
+        if dark {
+            arguments.push("--blink-settings=preferredColorScheme=0");
+        }
+        let capabilities = json!({
+            "browserName": "chrome",
+            "goog:chromeOptions": {"args": arguments},
+            "goog:loggingPrefs": {"browser": "ALL", "performance": "ALL"},
+        });
+        let Value::Object(capabilities) = capabilities else {
+            unreachable!()
+        };
+        let client = ClientBuilder::new(hyper_util::client::legacy::connect::HttpConnector::new())
+            .capabilities(capabilities)
+            .connect(&driver)
+            .await
+            .expect("chromedriver starts Chromium; `make test` installs both");
+        Self {
+            client,
+            driver,
+            _program: program,
+        }
+    }
+
+    async fn go(&self, url: &str) {
+        self.client.goto(url).await.unwrap();
+    }
+
+    async fn script(&self, script: &str) -> Value {
+        self.client.execute(script, Vec::new()).await.unwrap()
+    }
+
+    async fn text(&self, selector: &str) -> String {
+        self.texts(selector).await.join("\n")
+    }
+
+    /// The texts of all such elements, at one moment: the page may put others in their place.
+    async fn texts(&self, selector: &str) -> Vec<String> {
+        let begun = Instant::now();
+        loop {
+            let elements = self.client.find_all(Locator::Css(selector)).await.unwrap();
+            let texts = elements.iter().map(fantoccini::elements::Element::text);
+            match futures_util::future::try_join_all(texts).await {
+                Ok(texts) => return texts,
+                Err(error) if error.is_stale_element_reference() => {}
+                Err(error) => panic!("{selector}: {error}"),
+            }
+            assert!(
+                begun.elapsed() < crate::common::PATIENCE,
+                "{selector} never stays"
+            );
+        }
+    }
+
+    /// Waits until an element has this text.
+    async fn until(&self, selector: &str, text: &str) {
+        let begun = Instant::now();
+        loop {
+            let now = self.text(selector).await;
+            if now.contains(text) {
+                return;
+            }
+            assert!(
+                begun.elapsed() < crate::common::PATIENCE,
+                "{selector} is {now:?}, never {text:?}"
+            );
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    /// Asks chromedriver for something that is no part of the `WebDriver` protocol.
+    async fn ask(&self, path: &str, body: Value) -> Value {
+        let session = self.client.session_id().await.unwrap().unwrap();
+        let url = format!("{}/session/{session}/{path}", self.driver);
+        crate::common::provider();
+        let client = reqwest::Client::builder().no_proxy().build().unwrap();
+        let request = client.post(url).header("content-type", "application/json");
+        let answer = request.body(body.to_string()).send().await.unwrap();
+        let text = answer.text().await.unwrap();
+        let answer: Value = serde_json::from_str(&text).unwrap();
+        assert!(answer["value"]["error"].is_null(), "{text}");
+        answer["value"].clone()
+    }
+
+    /// What the browser has to say of one kind.
+    async fn log(&self, kind: &str) -> Vec<Value> {
+        let entries = self.ask("se/log", json!({"type": kind})).await;
+        entries.as_array().unwrap().clone()
+    }
+
+    /// The size of a phone is less than that of any window.
+    async fn is_of_size(&self, (width, height): (u32, u32)) {
+        let size = json!({"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 500});
+        let body = json!({"cmd": "Emulation.setDeviceMetricsOverride", "params": size});
+        self.ask("goog/cdp/execute", body).await;
+    }
+
+    /// No script of the page runs from now on.
+    async fn without_scripts(&self) {
+        let body =
+            json!({"cmd": "Emulation.setScriptExecutionDisabled", "params": {"value": true}});
+        self.ask("goog/cdp/execute", body).await;
+    }
+
+    /// Nothing on the console, and no request to anybody but `base`.
+    async fn is_quiet_and_at_home(&self, base: &str) {
+        let console = self.log("browser").await;
+        assert!(console.is_empty(), "{console:?}");
+        let mut asked = 0;
+        for entry in self.log("performance").await {
+            let message: Value = serde_json::from_str(entry["message"].as_str().unwrap()).unwrap();
+            if message["message"]["method"] == "Network.requestWillBeSent" {
+                let url = message["message"]["params"]["request"]["url"]
+                    .as_str()
+                    .unwrap();
+                assert!(
+                    url.starts_with(base) || url.starts_with("data:") || url.starts_with("about:"),
+                    "{url}"
+                );
+                asked += 1;
+            }
+        }
+        assert!(asked > 0, "the log of requests is there");
+    }
+
+    async fn close(self) {
+        self.client.close().await.unwrap();
+    }
+}
+
+async fn lab() -> Lab {
+    let lab = Lab::start(still(3, 1200), &["--atlas.poll-interval=1h"]).await;
+    lab.walked().await;
+    let begun = Instant::now();
+    while lab.sim.org_ids().len() != lab.get("/sd").await.1.matches("org_name").count() {
+        assert!(
+            begun.elapsed() < crate::common::PATIENCE,
+            "names of all organizations"
+        );
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    lab
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn it_loads_filters_and_sorts() {
+    let lab = lab().await;
+    let browser = Browser::open((1280, 1000), false).await;
+    browser.go(&lab.base).await;
+    assert_eq!(browser.text("#all-keys").await, "1,200");
+    let never = lab.sim.with_world(|world| {
+        let orgs = world.org_ids();
+        orgs.iter()
+            .flat_map(|org| world.keys(org))
+            .filter(|key| key.last_used.is_none())
+            .count()
+    });
+    assert_eq!(browser.text("#all-never").await, never.to_string());
+    assert_eq!(browser.texts("article").await.len(), 3);
+    // the most idle first; what was never used is said so
+    let first = browser.texts("tbody tr:first-child td").await;
+    assert!(first.contains(&"never used".to_owned()), "{first:?}");
+    // filtering, as one types
+    let (name, id) = lab.sim.with_world(|world| {
+        let key = &world.keys(&world.org_ids()[1])[5];
+        (key.name.clone(), key.id.clone())
+    });
+    let field = browser.client.find(Locator::Css("#q")).await.unwrap();
+    field.send_keys(&id[..12]).await.unwrap();
+    browser.until("#number", "1 key with").await;
+    let found = browser.texts("tbody th").await;
+    assert!(
+        found.len() == 1
+            && found[0].contains(&id)
+            && (found[0].contains(name.trim()) || name.contains('\t')),
+        "{found:?} {name:?}"
+    );
+    let url = browser.client.current_url().await.unwrap();
+    assert!(
+        url.query().unwrap().contains("q="),
+        "it can be sent to somebody: {url}"
+    );
+    field.clear().await.unwrap();
+    field.send_keys("no such key").await.unwrap();
+    browser.until("#number", "0 keys with").await;
+    assert!(browser.texts("tbody tr").await.is_empty());
+    // sorting, by keyboard alone
+    browser.go(&lab.base).await;
+    browser
+        .script("document.getElementById('by-name').focus()")
+        .await;
+    let active = browser.client.active_element().await.unwrap();
+    active.send_keys("\u{e007}").await.unwrap();
+    browser.until("th[aria-sort=ascending]", "Key").await;
+    assert_eq!(
+        browser.script("return document.activeElement.id").await,
+        "by-name",
+        "the focus stays"
+    );
+    let names = browser.texts("tbody th bdi").await;
+    let mut sorted = names.clone();
+    sorted.sort_by_key(|name| name.to_lowercase());
+    assert!(names.len() > 40 && names == sorted, "{names:?}");
+    browser
+        .client
+        .find(Locator::Css("#behind"))
+        .await
+        .unwrap()
+        .click()
+        .await
+        .unwrap();
+    browser.until("#found nav.parts", "page 2 of 24").await;
+    browser.is_quiet_and_at_home(&lab.base).await;
+    browser.close().await;
+    lab.stop().await.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn hostile_names_are_names() {
+    let lab = Lab::start(still(1, 3), &["--atlas.poll-interval=1s"]).await;
+    let org = lab.sim.org_ids()[0].clone();
+    let names = [
+        "<script>document.title='broken'</script>",
+        "{{7*7}}",
+        "\"><img src=x onerror=\"document.title='broken'\">",
+    ];
+    lab.sim.with_world(|world| {
+        for name in names {
+            world.create(&org, name).unwrap();
+        }
+    });
+    let begun = Instant::now();
+    while !lab.get("/").await.1.contains("{{7*7}}") {
+        assert!(begun.elapsed() < crate::common::PATIENCE);
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let browser = Browser::open((1280, 1000), false).await;
+    browser.go(&lab.base).await;
+    let shown = browser.texts("tbody th bdi").await;
+    for name in names {
+        assert!(
+            shown.iter().any(|shown| shown == name),
+            "{name} in {shown:?}"
+        );
+    }
+    let field = browser.client.find(Locator::Css("#q")).await.unwrap();
+    field.send_keys("\"><img").await.unwrap();
+    browser.until("#number", "1 key with").await;
+    assert_eq!(
+        browser.client.title().await.unwrap(),
+        "Atlas AI keys exporter"
+    );
+    assert_eq!(browser.texts("img").await.len(), 0);
+    browser.is_quiet_and_at_home(&lab.base).await;
+    browser.close().await;
+    lab.stop().await.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn it_works_without_its_script() {
+    let lab = lab().await;
+    let browser = Browser::open((1280, 1000), false).await;
+    browser.without_scripts().await;
+    browser.go(&lab.base).await;
+    let field = browser.client.find(Locator::Css("#q")).await.unwrap();
+    field.send_keys("prod").await.unwrap();
+    // nothing is found as one types, but when the form is sent
+    tokio::time::sleep(Duration::from_millis(600)).await;
+    assert_eq!(browser.text("#number").await, "1,200 keys");
+    let button = browser
+        .client
+        .find(Locator::Css("form button"))
+        .await
+        .unwrap();
+    button.click().await.unwrap();
+    browser.until("#number", "with “prod”").await;
+    assert!(!browser.texts("tbody th").await.is_empty());
+    let by_name = browser.client.find(Locator::Css("#by-name")).await.unwrap();
+    by_name.click().await.unwrap();
+    browser.until("th[aria-sort=ascending]", "Key").await;
+    assert!(
+        browser.text("#number").await.contains("with “prod”"),
+        "the filter stays"
+    );
+    browser.close().await;
+    lab.stop().await.stop().await;
+}
+
+/// axe-core, which `make test` gets from npm.
+fn axe() -> String {
+    let path =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("target/node/node_modules/axe-core/axe.min.js");
+    std::fs::read_to_string(&path).unwrap_or_else(|error| {
+        panic!(
+            "{} cannot be read ({error}); `make test` installs what the tests need",
+            path.display()
+        )
+    })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn everybody_can_use_it_in_the_light_and_in_the_dark() {
+    let axe = axe();
+    let lab = lab().await;
+    for (size, dark, name) in [
+        ((1280, 1000), false, "page-light"),
+        ((1280, 1000), true, "page-dark"),
+        ((390, 844), false, "page-phone-light"),
+        ((390, 844), true, "page-phone-dark"),
+    ] {
+        let browser = Browser::open(size, dark).await;
+        browser.is_of_size(size).await;
+        browser.go(&lab.base).await;
+        assert_eq!(
+            browser
+                .script("return matchMedia('(prefers-color-scheme: dark)').matches")
+                .await,
+            dark
+        );
+        let wide = browser.script("return document.documentElement.scrollWidth > document.documentElement.clientWidth").await;
+        assert_eq!(wide, false, "nothing hangs out at the side: {name}");
+        browser.script(&axe).await;
+        let report = browser.client.execute_async(
+            "const done = arguments[arguments.length - 1]; axe.run(document, {resultTypes: ['violations', 'incomplete']}).then(done, (error) => done({error: String(error)}));",
+            Vec::new(),
+        );
+        let report = report.await.unwrap();
+        let found: Vec<String> = report["violations"]
+            .as_array()
+            .unwrap_or_else(|| panic!("{report}"))
+            .iter()
+            .map(|violation| format!("{}: {}", violation["id"], violation["nodes"]))
+            .collect();
+        assert!(found.is_empty(), "{name}: {}", found.join("\n"));
+        let passed = report["passes"].as_array().map_or(0, Vec::len);
+        assert!(passed > 10, "{passed} rules were looked at");
+        if let Some(folder) = std::env::var_os("SCREENSHOTS") {
+            if size.0 < 500 {
+                browser
+                    .script("document.getElementById('keys').scrollIntoView()")
+                    .await;
+            }
+            let picture = browser.client.screenshot().await.unwrap();
+            std::fs::write(Path::new(&folder).join(format!("{name}.png")), picture).unwrap();
+        }
+        browser.is_quiet_and_at_home(&lab.base).await;
+        browser.close().await;
+    }
+    lab.stop().await.stop().await;
+}

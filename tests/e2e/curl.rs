@@ -1,0 +1,94 @@
+//! Both command lines of Atlas' own documentation work against the simulated Atlas, with the real
+//! curl and only the host changed.
+use std::process::Command;
+
+use crate::common::{Program, run, still};
+use serde_json::Value;
+
+const ACCEPT: &str = "Accept: application/vnd.atlas.preview+json";
+
+/// Runs curl; hands out the status line of the last answer and the body.
+fn curl(arguments: &[&str]) -> (String, String) {
+    let mut command = Command::new("curl");
+    command
+        .args(["--silent", "--show-error", "--max-time", "10"])
+        .args(arguments);
+    let (code, output, error) = run(&mut command, b"");
+    assert_eq!(code, Some(0), "{error}");
+    let (heads, body) = output.rsplit_once("\r\n\r\n").unwrap();
+    let status = heads
+        .lines()
+        .rfind(|line| line.starts_with("HTTP/"))
+        .unwrap();
+    (status.to_owned(), body.to_owned())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_documented_command_lines_work() {
+    let sim = crate::common::sim(still(1, 10)).await;
+    let account = sim.account();
+    let url = format!(
+        "{}/api/atlas/v2/orgs/{}/aiModelApiKeys?pretty=true",
+        sim.base_url(),
+        sim.org_ids()[0]
+    );
+    let bearer = format!("Authorization: Bearer {}", account.access_token);
+    let user = format!("{}:{}", account.public_key, account.private_key);
+    let (with_token, with_digest) = tokio::task::spawn_blocking(move || {
+        (
+            curl(&[
+                "--include",
+                "--header",
+                &bearer,
+                "--header",
+                ACCEPT,
+                "-X",
+                "GET",
+                &url,
+            ]),
+            curl(&[
+                "--user",
+                &user,
+                "--digest",
+                "--include",
+                "--header",
+                ACCEPT,
+                "-X",
+                "GET",
+                &url,
+            ]),
+        )
+    })
+    .await
+    .unwrap();
+    for (status, body) in [&with_token, &with_digest] {
+        assert!(status.contains("200"), "{status}");
+        let page: Value = serde_json::from_str(body).unwrap();
+        assert_eq!(page["results"].as_array().unwrap().len(), 10);
+        assert!(body.contains("\n  "), "pretty");
+    }
+    assert_eq!(with_token.1, with_digest.1);
+    sim.stop().await;
+}
+
+#[test]
+fn the_printed_block_can_be_pasted_into_a_shell() {
+    let mut program = Program::exporter(
+        &["sim", "--sim.listen-address=127.0.0.1:0", "--sim.keys=30"],
+        &[],
+    );
+    program.wait_for("MONGODB_ATLAS_ACCESS_TOKEN=");
+    let block = program.output();
+    let script = format!(
+        "set -eu\n{block}\n\
+         org=${{MONGODB_ATLAS_ORG_ID%%,*}}\n\
+         curl -sS --max-time 10 --header \"Authorization: Bearer ${{MONGODB_ATLAS_ACCESS_TOKEN}}\" --header '{ACCEPT}' \
+         \"$MONGODB_ATLAS_BASE_URL/api/atlas/v2/orgs/$org/aiModelApiKeys\"\n\
+         curl -sS --max-time 10 --fail -o /dev/null --user \"${{MONGODB_ATLAS_CLIENT_ID}}:${{MONGODB_ATLAS_CLIENT_SECRET}}\" \
+         -d grant_type=client_credentials \"$MONGODB_ATLAS_BASE_URL/api/oauth/token\"\n"
+    );
+    let (code, output, error) = run(&mut Command::new("sh"), script.as_bytes());
+    assert_eq!(code, Some(0), "{error}");
+    let page: Value = serde_json::from_str(&output).unwrap();
+    assert!(page["totalCount"].as_u64().unwrap() > 0, "{output}");
+}

@@ -1,0 +1,494 @@
+//! The dashboards: made by Grafana's own schema, laid out well, and every expression of theirs
+//! answered by a real Prometheus that scrapes the real exporter. No name that dashboards, rules,
+//! runbooks or documents have is missing from a real exposition.
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::common::prometheus::Prometheus;
+use crate::common::{Lab, Scrape, run};
+use atlas_ai_keys_exporter::metrics::families;
+use mongodb_atlas_sim::SimConfig;
+use serde_json::Value;
+
+const DASHBOARDS: [&str; 2] = ["fleet", "exporter"];
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn read(path: &str) -> String {
+    std::fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
+fn dashboard(name: &str) -> Value {
+    serde_json::from_str(&read(&format!("dashboards/{name}.json"))).unwrap()
+}
+
+fn list(value: &Value) -> &[Value] {
+    value.as_array().map(Vec::as_slice).unwrap_or_default()
+}
+
+fn word<'a>(value: &'a Value, member: &str) -> &'a str {
+    value[member].as_str().unwrap_or_default()
+}
+
+/// Every expression of a dashboard, with the panel or variable that it belongs to.
+fn expressions(board: &Value) -> Vec<(String, String)> {
+    let mut all = Vec::new();
+    for panel in list(&board["panels"]) {
+        for target in list(&panel["targets"]) {
+            all.push((
+                word(panel, "title").to_owned(),
+                word(target, "expr").to_owned(),
+            ));
+        }
+    }
+    for variable in list(&board["templating"]["list"]) {
+        let query = word(&variable["query"], "query");
+        let inner = query
+            .split_once('(')
+            .and_then(|(_, rest)| rest.rsplit_once(')'));
+        if let Some((inner, _)) = inner {
+            let expression = if query.starts_with("label_values") {
+                inner.rsplit_once(", ").unwrap().0
+            } else {
+                inner
+            };
+            all.push((
+                format!("variable {}", word(variable, "name")),
+                expression.to_owned(),
+            ));
+        }
+    }
+    all
+}
+
+/// The expression as Grafana asks it when everything is chosen.
+fn asked(expression: &str) -> String {
+    let mut text = expression.to_owned();
+    for variable in ["$job", "$org", "$project"] {
+        text = text.replace(variable, ".*");
+    }
+    text
+}
+
+#[test]
+fn grafanas_own_schema_accepts_them() {
+    let modules = root().join("target/node/node_modules");
+    let dir = tempfile::tempdir().unwrap();
+    let schema = "import type { Dashboard } from '@grafana/schema';\n\
+        // in JSON an enum is the text of its value\n\
+        type Plain<T> = T extends string ? `${T}` : T extends (infer U)[] ? Plain<U>[] : T extends object ? { [K in keyof T]: Plain<T[K]> } : T;\n\
+        export type Json = Plain<Dashboard>;\n";
+    std::fs::write(dir.path().join("schema.ts"), schema).unwrap();
+    for name in DASHBOARDS {
+        let json = read(&format!("dashboards/{name}.json"));
+        let text = format!(
+            "import type {{ Json }} from './schema';\nexport const dashboard: Json = {json};\n"
+        );
+        std::fs::write(dir.path().join(format!("{name}.ts")), text).unwrap();
+    }
+    std::os::unix::fs::symlink(&modules, dir.path().join("node_modules")).unwrap();
+    let compiler = modules.join(".bin/tsc");
+    let mut command = Command::new(&compiler);
+    command
+        .args([
+            "--noEmit",
+            "--strict",
+            "--skipLibCheck",
+            "--module",
+            "esnext",
+            "--moduleResolution",
+            "bundler",
+            "--target",
+            "es2022",
+        ])
+        .args(DASHBOARDS.map(|name| format!("{name}.ts")))
+        .current_dir(dir.path());
+    let (code, output, error) = run(&mut command, b"");
+    assert_eq!(code, Some(0), "{output}{error}");
+    let schema =
+        std::fs::read_dir(modules.join("@grafana/schema/dist/esm/raw/dashboard/x")).unwrap();
+    let version = schema
+        .filter_map(|entry| std::fs::read_to_string(entry.unwrap().path()).ok())
+        .find_map(|text| {
+            Some(
+                text.split_once("schemaVersion: ")?
+                    .1
+                    .split_once(',')?
+                    .0
+                    .to_owned(),
+            )
+        })
+        .expect("the version of the schema");
+    for name in DASHBOARDS {
+        assert_eq!(
+            dashboard(name)["schemaVersion"].to_string(),
+            version,
+            "{name}"
+        );
+    }
+}
+
+#[test]
+fn they_are_laid_out_well_and_say_what_to_do() {
+    let mut uids = BTreeSet::new();
+    for name in DASHBOARDS {
+        let board = dashboard(name);
+        assert!(
+            uids.insert(word(&board, "uid").to_owned()),
+            "{name}: a uid of its own"
+        );
+        assert!(
+            board.get("id").is_none_or(Value::is_null),
+            "{name}: no absolute id"
+        );
+        let variables: BTreeSet<&str> = list(&board["templating"]["list"])
+            .iter()
+            .map(|variable| word(variable, "name"))
+            .collect();
+        for variable in ["datasource", "job", "org"] {
+            assert!(variables.contains(variable), "{name}: {variable}");
+        }
+        let mut taken = BTreeMap::new();
+        let mut ids = BTreeSet::new();
+        let mut lowest = 0;
+        for panel in list(&board["panels"]) {
+            let title = word(panel, "title");
+            assert!(
+                ids.insert(panel["id"].as_u64().unwrap()),
+                "{name}: {title}: its number"
+            );
+            assert!(
+                word(panel, "description").len() > 30,
+                "{name}: {title}: what to do"
+            );
+            let defaults = &panel["fieldConfig"]["defaults"];
+            assert!(
+                !word(defaults, "unit").is_empty(),
+                "{name}: {title}: a unit"
+            );
+            assert!(
+                !list(&defaults["thresholds"]["steps"]).is_empty(),
+                "{name}: {title}: thresholds"
+            );
+            assert_eq!(
+                word(&panel["datasource"], "uid"),
+                "${datasource}",
+                "{name}: {title}"
+            );
+            assert!(
+                list(&panel["targets"])
+                    .iter()
+                    .all(|target| word(&target["datasource"], "uid") == "${datasource}")
+            );
+            let [x, y, w, h] =
+                ["x", "y", "w", "h"].map(|side| panel["gridPos"][side].as_u64().unwrap());
+            assert!(
+                w > 0 && h > 0 && x + w <= 24,
+                "{name}: {title} is on the grid"
+            );
+            for place in (x..x + w).flat_map(|x| (y..y + h).map(move |y| (x, y))) {
+                if let Some(other) = taken.insert(place, title) {
+                    panic!("{name}: {title} lies over {other}");
+                }
+            }
+            lowest = lowest.max(y + h);
+        }
+        // 38 pixels a row
+        assert!(lowest <= 34, "{name}: {lowest} rows are no screen");
+        let other = DASHBOARDS.iter().find(|other| **other != name).unwrap();
+        let links = board["links"].to_string();
+        assert!(
+            links.contains(&format!("/d/{}", word(&dashboard(other), "uid"))),
+            "{name} leads to {other}"
+        );
+        assert!(
+            board.to_string().contains("${exporter}/-/docs/runbooks/"),
+            "{name} leads to the runbooks"
+        );
+    }
+}
+
+/// What is no name in an expression.
+const WORDS: &[&str] = &[
+    "sum",
+    "max",
+    "min",
+    "count",
+    "group",
+    "topk",
+    "by",
+    "on",
+    "without",
+    "ignoring",
+    "group_left",
+    "group_right",
+    "and",
+    "or",
+    "unless",
+    "bool",
+    "offset",
+    "inf",
+    "nan",
+    "vector",
+    "start",
+    "end",
+    "m",
+    "h",
+    "d",
+    "s",
+];
+/// What has labels in parentheses behind it.
+const OF_LABELS: [&str; 6] = [
+    "by",
+    "on",
+    "without",
+    "ignoring",
+    "group_left",
+    "group_right",
+];
+
+/// The names in an expression: metrics, and labels.
+fn names(expression: &str) -> (BTreeSet<String>, BTreeSet<String>) {
+    let (mut metrics, mut labels) = (BTreeSet::new(), BTreeSet::new());
+    let (mut in_braces, mut in_text, mut of_labels) = (false, false, false);
+    let mut current = String::new();
+    let mut last = String::new();
+    let mut chars = expression.chars().peekable();
+    let mut end = |word: &mut String, next: char, in_braces: bool, of_labels: bool| {
+        let taken = std::mem::take(word);
+        if taken.is_empty() || taken.starts_with(|c: char| c.is_ascii_digit()) {
+            return taken;
+        }
+        if in_braces {
+            if "=!".contains(next) {
+                labels.insert(taken.clone());
+            }
+        } else if of_labels {
+            labels.insert(taken.clone());
+        } else if next != '(' && !WORDS.contains(&taken.as_str()) {
+            metrics.insert(taken.clone());
+        }
+        taken
+    };
+    while let Some(c) = chars.next() {
+        if in_text {
+            in_text = c != '"';
+            continue;
+        }
+        if c.is_ascii_alphanumeric() || c == '_' || c == ':' {
+            current.push(c);
+            continue;
+        }
+        // what follows decides what a word is
+        let next = if c == ' ' {
+            std::iter::once(c)
+                .chain(chars.clone())
+                .find(|c| *c != ' ')
+                .unwrap_or(' ')
+        } else {
+            c
+        };
+        let word = end(&mut current, next, in_braces, of_labels);
+        if !word.is_empty() {
+            last = word;
+        }
+        match c {
+            '"' => in_text = true,
+            '{' => in_braces = true,
+            '}' => in_braces = false,
+            '[' => {
+                for inner in chars.by_ref() {
+                    if inner == ']' {
+                        break;
+                    }
+                }
+            }
+            '(' => {
+                of_labels = OF_LABELS.contains(&last.as_str());
+            }
+            ')' => of_labels = false,
+            _ => {}
+        }
+        if c != ' ' && c != '(' {
+            last.clear();
+        }
+    }
+    end(&mut current, ' ', in_braces, of_labels);
+    (metrics, labels)
+}
+
+#[test]
+fn names_are_found_in_expressions() {
+    let (metrics, labels) = names(
+        "topk by (a, b) (1, x_total{c=~\"y\", d!=\"z\"}) * on (e) group_left (f) 0 * rate(m:n[5m]) or vector(0) > 3e2",
+    );
+    assert_eq!(metrics.into_iter().collect::<Vec<_>>(), ["m:n", "x_total"]);
+    assert_eq!(
+        labels.into_iter().collect::<Vec<_>>(),
+        ["a", "b", "c", "d", "e", "f"]
+    );
+}
+
+/// Every expression of rules, runbooks and documents.
+fn other_expressions() -> Vec<(String, String)> {
+    let mut all = Vec::new();
+    let mut block: Option<String> = None;
+    for line in read("dashboards/rules/atlas-ai-keys.yml").lines() {
+        if let Some(text) = &mut block {
+            if line.starts_with("          ") {
+                text.push(' ');
+                text.push_str(line.trim());
+                continue;
+            }
+            all.push(("rule".to_owned(), block.take().unwrap()));
+        }
+        if let Some(text) = line.trim().strip_prefix("expr: ") {
+            block = Some(if text == "|2" {
+                String::new()
+            } else {
+                text.to_owned()
+            });
+        }
+    }
+    for document in [
+        "README.md",
+        "docs/configuration.md",
+        "docs/web.md",
+        "docs/failure-modes.md",
+        "docs/metrics.md",
+    ] {
+        for query in read(document).split("```promql\n").skip(1) {
+            let query = query.split("```").next().unwrap().replace('\n', " ");
+            all.push((document.to_owned(), query));
+        }
+    }
+    for entry in std::fs::read_dir(root().join("dashboards/runbooks")).unwrap() {
+        let path: PathBuf = entry.unwrap().path();
+        let text = std::fs::read_to_string(&path).unwrap();
+        let queries = text
+            .split("```promql\n")
+            .nth(1)
+            .unwrap()
+            .split("```")
+            .next()
+            .unwrap();
+        let lines = queries.lines().filter(|line| !line.starts_with('#'));
+        all.extend(lines.map(|line| {
+            (
+                path.file_name().unwrap().to_string_lossy().into_owned(),
+                line.to_owned(),
+            )
+        }));
+    }
+    all
+}
+
+/// A living world, its exporter and a Prometheus that has scraped both before and after changes.
+async fn living() -> (Lab, Prometheus) {
+    let world = SimConfig {
+        orgs: 3,
+        keys: 1200,
+        speed: 3000.0,
+        // renewed while Prometheus looks
+        token_seconds: 20,
+        ..SimConfig::default()
+    };
+    let lab = Lab::start(world, &["--atlas.poll-interval=1s"]).await;
+    lab.walked().await;
+    let prometheus = Prometheus::scraping(&lab.base.replace("http://", ""));
+    (lab, prometheus)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_expression_is_answered_and_every_name_exists() {
+    let (lab, prometheus) = living().await;
+    let read_me = read("dashboards/README.md");
+    let empty = read_me.split("empty when all is well:").nth(1).unwrap();
+    prometheus
+        .answer("sum(increase(mongodbatlas_ai_model_api_key_changes_total[1h])) > 0")
+        .await;
+    prometheus
+        .answer("mongodbatlas_ai_model_rate_limit_requests_per_minute")
+        .await;
+    prometheus
+        .answer("atlas_ai_keys_exporter_api_rate_limit_remaining{endpoint=\"ai_model_api_keys\"}")
+        .await;
+    for name in DASHBOARDS {
+        for (what, expression) in expressions(&dashboard(name)) {
+            if empty.contains(&format!("| {what} |")) {
+                // it has to be a good one all the same
+                prometheus.query(&asked(&expression)).await;
+            } else {
+                let samples = prometheus.answer(&asked(&expression)).await;
+                assert!(
+                    samples.iter().all(|sample| !sample.value.is_nan()),
+                    "{name}: {what}: {expression}"
+                );
+            }
+        }
+    }
+    for (what, expression) in other_expressions() {
+        let expression = expression.replace("humanizeDuration", "");
+        assert!(!expression.contains('$'), "{what}: {expression}");
+        prometheus.query(&expression).await;
+    }
+    every_name_exists(&lab.scrape().await);
+    lab.stop().await.stop().await;
+}
+
+fn every_name_exists(scrape: &Scrape) {
+    let of_prometheus = ["up", "scrape_duration_seconds", "scrape_samples_scraped"];
+    let recorded: BTreeSet<String> = read("dashboards/rules/atlas-ai-keys.yml")
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix("- record: "))
+        .map(str::to_owned)
+        .collect();
+    let series = scrape.series();
+    let exposed: BTreeSet<&str> = series.iter().map(|series| series.name.as_str()).collect();
+    let mut known: BTreeSet<&str> = series
+        .iter()
+        .flat_map(|series| series.labels.keys())
+        .map(String::as_str)
+        .collect();
+    known.extend(["job", "instance"]);
+    let mut used = BTreeSet::new();
+    let boards = DASHBOARDS
+        .iter()
+        .flat_map(|name| expressions(&dashboard(name)));
+    for (what, expression) in boards.chain(other_expressions()) {
+        let (metrics, labels) = names(&expression);
+        for metric in metrics {
+            let exists = exposed.contains(metric.as_str())
+                || of_prometheus.contains(&metric.as_str())
+                || recorded.contains(&metric);
+            // with counters of what has not happened yet, the catalogue has to do
+            let exists = exists || families::ALL.iter().any(|family| family.name == metric);
+            assert!(exists, "{what}: there is no {metric}: {expression}");
+            // the reference has a query for every family, used or not
+            if what != "docs/metrics.md" {
+                used.insert(metric);
+            }
+        }
+        for label in labels {
+            assert!(
+                known.contains(label.as_str()),
+                "{what}: there is no label {label}: {expression}"
+            );
+        }
+    }
+    let read_me = read("dashboards/README.md");
+    let of_your_own = read_me.split("for queries of your own").nth(1).unwrap();
+    for family in families::ALL {
+        let is_used =
+            used.contains(family.name) || used.contains(&format!("{}_bucket", family.name));
+        let is_told = of_your_own.contains(&format!("| `{}` |", family.name));
+        assert!(
+            is_used != is_told,
+            "{}: used {is_used}, told to be unused {is_told}",
+            family.name
+        );
+    }
+}

@@ -1,0 +1,266 @@
+//! What is exposed, read by the parsers of others: Python's of `OpenMetrics`, promtool's of text,
+//! and a real Prometheus' of all three forms. Names with everything in them.
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::process::Command;
+
+use crate::common::prometheus::Prometheus;
+use crate::common::{Program, Scrape, run, sim_variables, still};
+use axum::Router;
+use axum::http::header;
+use axum::routing::get as route;
+use mongodb_atlas_sim::{SimHandle, SimKey};
+use tokio::net::TcpListener;
+
+/// Names that have broken a parser somewhere, and some of every script.
+fn wild_names() -> Vec<String> {
+    let mut names: Vec<String> = [
+        "",
+        " ",
+        "\"",
+        "\\",
+        "\n",
+        "\\n",
+        "\\\"",
+        "\"\n\\",
+        "a\0b",
+        "\r\n",
+        "\t",
+        "{}",
+        "} 1\n",
+        "# EOF\n",
+        "# HELP x y\n",
+        "x{y=\"z\"} 1 # {a=\"b\"} 2",
+        "\u{feff}bom",
+        "\u{202e}right to left",
+        "\u{2028}",
+        "e\u{301}",
+        "👩‍👩‍👧‍👦",
+        "\u{10ffff}",
+        "\u{7f}\u{80}\u{9f}",
+        "NaN",
+        "+Inf",
+        "名前",
+        "שם",
+        "اسم",
+    ]
+    .map(str::to_owned)
+    .to_vec();
+    let mut rng = fastrand::Rng::with_seed(7);
+    for _ in 0..200 {
+        let length = rng.usize(0..30);
+        names.push((0..length).map(|_| rng.char(..)).collect());
+    }
+    names
+}
+
+/// A simulated Atlas with a key of each name.
+async fn wild_atlas() -> SimHandle {
+    let sim = crate::common::sim(still(1, 20)).await;
+    sim.with_world(|world| {
+        let org = world.org_ids()[0].clone();
+        let like = world.keys(&org)[0].clone();
+        for (n, name) in wild_names().into_iter().enumerate() {
+            let key = SimKey {
+                id: format!("wild{n}"),
+                name,
+                ..like.clone()
+            };
+            world.push(&org, key);
+        }
+    });
+    sim
+}
+
+fn names_of(sim: &SimHandle) -> BTreeMap<String, String> {
+    crate::common::world(sim)
+        .into_iter()
+        .map(|(id, (name, ..))| (id, name))
+        .collect()
+}
+
+fn exporter(sim: &SimHandle) -> (Program, String) {
+    let mut program = Program::exporter(&["--web.listen-address=127.0.0.1:0"], &sim_variables(sim));
+    let address = program.wait_for("address=");
+    program.wait_for("walk complete");
+    (program, address)
+}
+
+async fn fetch(address: &str, accept: &str) -> String {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    let request = client
+        .get(format!("http://{address}/metrics"))
+        .header("accept", accept);
+    request.send().await.unwrap().text().await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn promtool_says_nothing_of_wild_names() {
+    let sim = wild_atlas().await;
+    let (program, address) = exporter(&sim);
+    let text = fetch(&address, "text/plain").await;
+    let (code, output, error) = run(
+        Command::new("promtool").args(["check", "metrics"]),
+        text.as_bytes(),
+    );
+    assert_eq!((code, output.as_str(), error.as_str()), (Some(0), "", ""));
+    drop(program);
+    sim.stop().await;
+}
+
+/// Prints every sample that the parser reads, as JSON.
+const READ_OPENMETRICS: &str = "
+import json, sys
+from prometheus_client.openmetrics.parser import text_string_to_metric_families
+text = sys.stdin.buffer.read().decode('utf-8')
+samples = []
+for family in text_string_to_metric_families(text):
+    for sample in family.samples:
+        samples.append({'family': family.name, 'type': family.type, 'unit': family.unit,
+                        'name': sample.name, 'labels': sample.labels, 'value': sample.value})
+print(json.dumps(samples))
+";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_reference_parser_of_openmetrics_reads_what_was_written() {
+    let python = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/python/bin/python");
+    assert!(python.exists(), "`make test` installs what the tests need");
+    let sim = wild_atlas().await;
+    let (program, address) = exporter(&sim);
+    let text = fetch(&address, "application/openmetrics-text;version=1.0.0").await;
+    let (code, output, error) = run(
+        Command::new(python).args(["-c", READ_OPENMETRICS]),
+        text.as_bytes(),
+    );
+    assert_eq!(code, Some(0), "{error}");
+    let samples: Vec<serde_json::Value> = serde_json::from_str(&output).unwrap();
+    let read: BTreeSet<(String, BTreeMap<String, String>, String)> = samples
+        .iter()
+        .map(|sample| {
+            (
+                sample["name"].as_str().unwrap().to_owned(),
+                serde_json::from_value(sample["labels"].clone()).unwrap(),
+                format!("{:?}", sample["value"].as_f64().unwrap()),
+            )
+        })
+        .collect();
+    // bounds are compared as they are written
+    let written: BTreeSet<_> = Scrape::parse(&text)
+        .series()
+        .into_iter()
+        .map(|series| (series.name, series.labels, format!("{:?}", series.value)))
+        .collect();
+    assert_eq!(read, written);
+    let names: BTreeMap<String, String> = read
+        .iter()
+        .filter(|(name, ..)| name == "mongodbatlas_ai_model_api_key_info")
+        .map(|(_, labels, _)| (labels["api_key_id"].clone(), labels["name"].clone()))
+        .collect();
+    assert_eq!(names, names_of(&sim));
+    let family = |name: &str| {
+        let found = samples
+            .iter()
+            .find(|sample| sample["name"] == name)
+            .unwrap();
+        [&found["family"], &found["type"], &found["unit"]]
+            .map(|member| member.as_str().unwrap().to_owned())
+    };
+    assert_eq!(
+        family("mongodbatlas_ai_model_api_key_info"),
+        ["mongodbatlas_ai_model_api_key", "info", ""]
+    );
+    assert_eq!(
+        family("mongodbatlas_ai_model_api_key_idle_seconds"),
+        [
+            "mongodbatlas_ai_model_api_key_idle_seconds",
+            "gauge",
+            "seconds"
+        ]
+    );
+    assert_eq!(
+        family("mongodbatlas_ai_model_api_key_changes_total"),
+        ["mongodbatlas_ai_model_api_key_changes", "counter", ""]
+    );
+    drop(program);
+    sim.stop().await;
+}
+
+/// Lets a real Prometheus scrape, and compares the names that it then has.
+async fn ingested(sim: &SimHandle, target: &str, features: &[&str]) {
+    let prometheus = Prometheus::with_features(target, features);
+    prometheus.answer("up == 1").await;
+    let samples = prometheus
+        .answer("mongodbatlas_ai_model_api_key_info")
+        .await;
+    let names: BTreeMap<String, String> = samples
+        .into_iter()
+        .map(|sample| {
+            // an empty label is no label
+            let name = sample.labels.get("name").cloned().unwrap_or_default();
+            (sample.labels["api_key_id"].clone(), name)
+        })
+        .collect();
+    assert_eq!(names, names_of(sim));
+    let keys = prometheus
+        .number("sum(mongodbatlas_ai_model_api_keys)")
+        .await;
+    assert_eq!(keys.to_string(), names_of(sim).len().to_string());
+    let requests = prometheus
+        .number("atlas_ai_keys_exporter_api_request_duration_seconds_count{endpoint=\"ai_model_api_keys\"}")
+        .await;
+    assert!(requests >= 1.0);
+}
+
+/// What passes scrapes on and asks for one form, since a Prometheus of that age cannot be told to.
+async fn asking_for(target: String, accept: &'static str) -> String {
+    let pass_on = move || {
+        let target = target.clone();
+        async move {
+            let client = reqwest::Client::builder().no_proxy().build().unwrap();
+            let request = client
+                .get(format!("http://{target}/metrics"))
+                .header("accept", accept);
+            let answer = request.send().await.unwrap();
+            let content_type = answer.headers()["content-type"].clone();
+            (
+                [(header::CONTENT_TYPE, content_type)],
+                answer.bytes().await.unwrap(),
+            )
+        }
+    };
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    tokio::spawn(async move {
+        axum::serve(listener, Router::new().route("/metrics", route(pass_on))).await
+    });
+    address
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn prometheus_ingests_text() {
+    let sim = wild_atlas().await;
+    let (program, address) = exporter(&sim);
+    let target = asking_for(address, "text/plain;version=0.0.4").await;
+    ingested(&sim, &target, &[]).await;
+    drop(program);
+    sim.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn prometheus_ingests_openmetrics_which_it_asks_for() {
+    let sim = wild_atlas().await;
+    let (program, address) = exporter(&sim);
+    ingested(&sim, &address, &[]).await;
+    drop(program);
+    sim.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn prometheus_ingests_protobuf_when_it_wants_native_histograms() {
+    let sim = wild_atlas().await;
+    let (program, address) = exporter(&sim);
+    ingested(&sim, &address, &["--enable-feature=native-histograms"]).await;
+    drop(program);
+    sim.stop().await;
+}

@@ -1,0 +1,152 @@
+//! A disk that is full, one that is read-only, and a file system that never answers, in a mount of the process' own:
+//! the exporter warns, counts, and goes on.
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use crate::common::{Program, Scrape, generous, get, shown, sim_variables, still, world};
+use rustix::process::Signal;
+
+/// The exporter with its state on a file system that `mount` makes at `$DIR`.
+async fn on_a_disk(mount: &str) {
+    let sim = crate::common::sim(still(1, 600)).await;
+    let dir = tempfile::tempdir().unwrap();
+    let script = format!(
+        "set -e\n{mount}\nexec '{}' --web.listen-address=127.0.0.1:0 --atlas.poll-interval=1s --storage.path=\"$DIR\"",
+        env!("CARGO_BIN_EXE_atlas-ai-keys-exporter")
+    );
+    let mut command = Command::new("unshare");
+    if !rustix::process::geteuid().is_root() {
+        command.arg("--map-root-user");
+    }
+    command
+        .args(["--mount", "sh", "-c", &script])
+        .env_clear()
+        .env("PATH", std::env::var_os("PATH").unwrap())
+        .env("DIR", dir.path())
+        .envs(sim_variables(&sim));
+    let mut program = Program::start(command);
+    let address = program.wait_for("address=");
+    let begun = Instant::now();
+    let scrape = loop {
+        let scrape = Scrape::parse(&get(&format!("http://{address}/metrics")).await.1);
+        if scrape.sum("atlas_ai_keys_exporter_storage_failures_total") >= 3.0 {
+            break scrape;
+        }
+        assert!(
+            begun.elapsed() < crate::common::PATIENCE,
+            "{}",
+            program.output()
+        );
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    };
+    assert_eq!(shown(&scrape), world(&sim));
+    assert_eq!(scrape.sum("atlas_ai_keys_exporter_org_up"), 1.0);
+    program.signal(Signal::TERM);
+    let (code, output, _) = program.finish();
+    assert_eq!(code, Some(0), "{output}");
+    let warning = "what is read is not kept for the next start";
+    assert_eq!(output.matches(warning).count(), 1, "told once:\n{output}");
+    sim.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_disk_is_no_outage() {
+    on_a_disk("mount -t tmpfs -o size=64k tmpfs \"$DIR\"").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_read_only_disk_is_no_outage() {
+    on_a_disk("mount -t tmpfs tmpfs \"$DIR\"\nmount -o remount,ro \"$DIR\"").await;
+}
+
+/// A link that leads to `target` from one moment to the next.
+fn point(link: &Path, target: &Path) {
+    let new = link.with_extension("new");
+    std::os::unix::fs::symlink(target, &new).unwrap();
+    std::fs::rename(new, link).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_system_that_hangs_is_no_outage() {
+    const UP: &str = "atlas_ai_keys_exporter_org_up";
+    const SUCCESS: &str = "atlas_ai_keys_exporter_org_last_success_timestamp_seconds";
+    let sim = crate::common::sim(generous(2, 50)).await;
+    let (orgs, account) = (sim.org_ids(), sim.account());
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name);
+    for name in ["hung", "good"] {
+        std::fs::create_dir(at(name)).unwrap();
+    }
+    for name in ["token", "good/token"] {
+        std::fs::write(at(name), &account.access_token).unwrap();
+    }
+    // the good one becomes the hung one under the eyes of the exporter
+    point(&at("link"), &at("good"));
+    point(&at("state"), &at("good"));
+    let config = format!(
+        "credentials:\n  - {{name: a, access_token_file: link/token, org_ids: ['{}']}}\n  - {{name: b, access_token_file: token, org_ids: ['{}']}}\n",
+        orgs[0], orgs[1]
+    );
+    std::fs::write(at("config.yml"), config).unwrap();
+    // nobody answers the requests of this file system; it ends with the process that holds the descriptor
+    let script = format!(
+        "set -e\nexec 3<>/dev/fuse\nmount -i -t fuse -o fd=3,rootmode=40000,user_id=0,group_id=0 hung \"$DIR/hung\"\n\
+         exec '{}' --web.listen-address=127.0.0.1:0 --atlas.poll-interval=1s --config.file=\"$DIR/config.yml\" --storage.path=\"$DIR/state\"",
+        env!("CARGO_BIN_EXE_atlas-ai-keys-exporter")
+    );
+    let mut command = Command::new("unshare");
+    if !rustix::process::geteuid().is_root() {
+        command.arg("--map-root-user");
+    }
+    command
+        .args(["--mount", "sh", "-c", &script])
+        .env_clear()
+        .env("PATH", std::env::var_os("PATH").unwrap())
+        .env("DIR", dir.path())
+        .env("MONGODB_ATLAS_BASE_URL", sim.base_url());
+    let mut program = Program::start(command);
+    let address = program.wait_for("address=");
+    let scrape = async |what: &str, good: &dyn Fn(&Scrape) -> bool| {
+        let begun = Instant::now();
+        loop {
+            assert_eq!(get(&format!("http://{address}/-/healthy")).await.0, 200);
+            let scrape = Scrape::parse(&get(&format!("http://{address}/metrics")).await.1);
+            if good(&scrape) {
+                return scrape;
+            }
+            assert!(
+                begun.elapsed() < crate::common::PATIENCE,
+                "in vain: {what}\n{}",
+                program.output()
+            );
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    scrape("both organizations", &|scrape| scrape.sum(UP) == 2.0).await;
+    point(&at("link"), &at("hung"));
+    let (hung, good) = (
+        [("org_id", orgs[0].as_str())],
+        [("org_id", orgs[1].as_str())],
+    );
+    let failed = |scrape: &Scrape| scrape.get(UP, &hung) == Some(0.0);
+    let before = scrape("the credential cannot be read", &failed)
+        .await
+        .get(SUCCESS, &good);
+    let later = |scrape: &Scrape| scrape.get(SUCCESS, &good) > before.map(|at| at + 2.0);
+    scrape("polls go on with the other credential", &later).await;
+    point(&at("link"), &at("good"));
+    scrape("the credential can be read again", &|scrape| {
+        scrape.sum(UP) == 2.0
+    })
+    .await;
+    point(&at("link"), &at("hung"));
+    point(&at("state"), &at("hung"));
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    scrape("pages are served", &|_| true).await;
+    program.signal(Signal::TERM);
+    let (code, output, took) = program.finish();
+    assert_eq!(code, Some(0), "{output}");
+    assert!(took < Duration::from_secs(5), "{took:?}: {output}");
+    sim.stop().await;
+}

@@ -1,0 +1,31 @@
+//! Tests of everything with real programs, which `make test` installs: a module for each promise.
+
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::too_many_lines,
+    clippy::unwrap_used,
+    dead_code,
+    missing_docs,
+    unreachable_pub,
+    reason = "a test may panic, and counts in small numbers"
+)]
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod alerts;
+mod browser;
+mod curl;
+mod dashboards;
+mod drill;
+mod exposition_formats;
+mod full_disk;
+mod packages;
+mod prometheus;
+mod resident_memory;
+mod systemd;
+mod terminal;
+mod textfile_collector;
+mod web_config;

@@ -1,0 +1,282 @@
+//! What is shipped: the Debian package is installed, started, upgraded, removed and purged on a Debian of its own; the
+//! Kubernetes manifests fit Kubernetes, and its restricted pod security.
+use std::path::Path;
+use std::process::Command;
+
+use crate::common::systemd::{SERVICE, STATE, Systemd};
+use crate::common::{Scrape, free_port, get, run, still};
+use serde_json::Value;
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// Makes the package of the tested binary, with a version of its own, in `folder`.
+fn package(version: &str, folder: &Path) {
+    let mut command = Command::new(root().join("packages/deb"));
+    command
+        .arg(env!("CARGO_BIN_EXE_atlas-ai-keys-exporter"))
+        .arg(folder)
+        .arg(version)
+        // a debug build packed well would take half a minute
+        .envs([
+            ("DPKG_DEB_COMPRESSOR_TYPE", "gzip"),
+            ("DPKG_DEB_COMPRESSOR_LEVEL", "1"),
+        ]);
+    let (code, output, error) = run(&mut command, &[]);
+    assert_eq!(code, Some(0), "{output}{error}");
+    let made = output
+        .lines()
+        .find_map(|line| line.split('\'').nth(3))
+        .unwrap();
+    std::fs::rename(made, folder.join(format!("{version}.deb"))).unwrap();
+}
+
+async fn scrape(address: &str) -> Scrape {
+    let (status, text) = get(&format!("http://{address}/metrics")).await;
+    assert_eq!(status, 200);
+    Scrape::parse(&text)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_debian_package_is_installed_started_upgraded_removed_and_purged() {
+    let sim = crate::common::sim(still(2, 120)).await;
+    let account = sim.account();
+    let given = tempfile::tempdir().unwrap();
+    for version in ["0.1.0-1", "0.1.1-1"] {
+        package(version, given.path());
+    }
+    let debian = root().join("target/debian-root");
+    assert!(
+        debian.exists(),
+        "`make programs` makes a Debian in {}",
+        debian.display()
+    );
+    let systemd = Systemd::boot_root(&debian, given);
+    let file = |path: &str| systemd.inside(&["test", "-e", path]).0 == Some(0);
+    // installed: nothing is started, since there is nothing to watch yet
+    let said = systemd.must(&["dpkg", "-i", "/run/given/0.1.0-1.deb"]);
+    assert!(said.contains("atlas-ai-keys-exporter check"), "{said}");
+    assert_eq!(systemd.property("ActiveState"), "inactive");
+    assert_eq!(systemd.property("UnitFileState"), "disabled");
+    systemd.must(&[
+        "systemd-analyze",
+        "verify",
+        "--man=no",
+        SERVICE,
+        "atlas-ai-keys-exporter.socket",
+    ]);
+    let version = systemd.must(&["atlas-ai-keys-exporter", "--version"]);
+    assert!(version.contains("0.1.0"), "{version}");
+    let listed = systemd.must(&["dpkg", "-L", "atlas-ai-keys-exporter"]);
+    for path in [
+        "/usr/share/man/man1/atlas-ai-keys-exporter.1.gz",
+        "/usr/share/bash-completion/completions/atlas-ai-keys-exporter",
+        "/usr/share/zsh/vendor-completions/_atlas-ai-keys-exporter",
+        "/usr/share/fish/vendor_completions.d/atlas-ai-keys-exporter.fish",
+        "/usr/share/atlas-ai-keys-exporter/dashboards/fleet.json",
+        "/usr/share/atlas-ai-keys-exporter/rules/atlas-ai-keys.yml",
+        "/usr/share/doc/atlas-ai-keys-exporter/copyright",
+    ] {
+        assert!(listed.lines().any(|line| line == path), "{path}: {listed}");
+    }
+    let conffiles = systemd.must(&["cat", "/var/lib/dpkg/info/atlas-ai-keys-exporter.conffiles"]);
+    assert_eq!(
+        conffiles,
+        "/etc/atlas-ai-keys-exporter/config.yml\n/etc/default/atlas-ai-keys-exporter\n"
+    );
+    // told what to watch, tried and started
+    let address = format!("127.0.0.1:{}", free_port());
+    let environment = "/etc/default/atlas-ai-keys-exporter";
+    let told = format!(
+        "MONGODB_ATLAS_BASE_URL={}\nMONGODB_ATLAS_ORG_ID={}\nATLAS_AI_KEYS_EXPORTER_WEB_LISTEN_ADDRESS={address}\n",
+        sim.base_url(),
+        sim.org_ids().join(",")
+    );
+    systemd.write(environment, &told);
+    systemd.must(&["mkdir", "-p", "/etc/credstore"]);
+    for (name, secret) in [
+        ("client-id", &account.client_id),
+        ("client-secret", &account.client_secret),
+    ] {
+        systemd.write(
+            &format!("/etc/credstore/atlas-ai-keys-exporter.{name}"),
+            secret,
+        );
+    }
+    systemd.systemctl(&["enable", "--now", SERVICE]);
+    systemd.wait("StatusText", |text| text.starts_with("fresh 2"));
+    assert_eq!(
+        scrape(&address).await.sum("mongodbatlas_ai_model_api_keys"),
+        120.0
+    );
+    systemd.systemctl(&["reload", SERVICE]);
+    assert!(systemd.journal().contains("configuration reloaded"));
+    // upgraded: restarted, with what was told and what was kept
+    let pid = systemd.property("MainPID");
+    systemd.must(&["dpkg", "-i", "--force-confdef", "/run/given/0.1.1-1.deb"]);
+    assert_ne!(systemd.property("MainPID"), pid);
+    assert_eq!(systemd.property("ActiveState"), "active");
+    assert_eq!(systemd.property("UnitFileState"), "enabled");
+    assert_eq!(systemd.must(&["cat", environment]), told);
+    let kept = scrape(&address).await;
+    assert_eq!(
+        kept.sum("mongodbatlas_ai_model_api_keys"),
+        120.0,
+        "{}",
+        systemd.journal()
+    );
+    assert!(file(STATE));
+    // removed: stopped, and what was told and kept is still there
+    systemd.must(&["dpkg", "-r", "atlas-ai-keys-exporter"]);
+    assert!(
+        crate::common::get_if_possible(&format!("http://{address}/-/healthy"))
+            .await
+            .is_none()
+    );
+    assert!(!file("/usr/bin/atlas-ai-keys-exporter") && file(environment));
+    assert!(file("/var/lib/private/atlas-ai-keys-exporter"));
+    assert_eq!(sim.live_tokens(), 0);
+    // purged
+    systemd.must(&["dpkg", "-P", "atlas-ai-keys-exporter"]);
+    let left = systemd.must(&[
+        "sh",
+        "-c",
+        "find / -xdev -name '*atlas-ai-keys*' -not -path '/proc/*' -not -path '/sys/*'",
+    ]);
+    let left: Vec<&str> = left
+        .lines()
+        .filter(|path| !path.starts_with("/etc/credstore/"))
+        .collect();
+    assert!(left.is_empty(), "{left:?}");
+    sim.stop().await;
+}
+
+fn validate(text: &str) -> (Option<i32>, String, String) {
+    let mut command = Command::new("node");
+    command.arg(root().join("tests/kubernetes/validate.mjs"));
+    command.arg(root().join("target/node/node_modules"));
+    run(&mut command, text.as_bytes())
+}
+
+/// What the standard "restricted" of Kubernetes' pod security asks for.
+fn is_restricted(pod: &Value) {
+    assert_eq!(pod["securityContext"]["runAsNonRoot"], true);
+    assert_eq!(
+        pod["securityContext"]["seccompProfile"]["type"],
+        "RuntimeDefault"
+    );
+    assert_eq!(pod["automountServiceAccountToken"], false);
+    for member in ["hostNetwork", "hostPID", "hostIPC"] {
+        assert!(pod[member].is_null());
+    }
+    let allowed = [
+        "configMap",
+        "secret",
+        "persistentVolumeClaim",
+        "emptyDir",
+        "projected",
+        "downwardAPI",
+    ];
+    for volume in pod["volumes"].as_array().unwrap() {
+        let kind = volume
+            .as_object()
+            .unwrap()
+            .keys()
+            .find(|member| *member != "name")
+            .unwrap();
+        assert!(allowed.contains(&kind.as_str()), "{kind}");
+    }
+    let container = &pod["containers"][0];
+    let security = &container["securityContext"];
+    assert_eq!(security["allowPrivilegeEscalation"], false);
+    assert_eq!(security["readOnlyRootFilesystem"], true);
+    assert_eq!(security["capabilities"]["drop"], serde_json::json!(["ALL"]));
+    assert!(security["capabilities"]["add"].is_null());
+    for probe in ["startupProbe", "livenessProbe", "readinessProbe"] {
+        assert_eq!(container[probe]["httpGet"]["port"], "probes");
+    }
+}
+
+/// What the container is told is understood by the program.
+fn is_understood(container: &Value, config: &Value) {
+    let dir = tempfile::tempdir().unwrap();
+    let text = config["data"]["config.yml"].as_str().unwrap();
+    let text = text.replace(
+        "/etc/atlas-ai-keys-exporter/secret",
+        &dir.path().display().to_string(),
+    );
+    std::fs::write(dir.path().join("config.yml"), text).unwrap();
+    for part in ["client-id", "client-secret"] {
+        std::fs::write(dir.path().join(part), "x").unwrap();
+    }
+    let mut command = Command::new(env!("CARGO_BIN_EXE_atlas-ai-keys-exporter"));
+    command
+        .env_clear()
+        .args(["check", "--offline", "--config.file"])
+        .arg(dir.path().join("config.yml"));
+    let here = format!("--storage.path={}", dir.path().join("state").display());
+    for argument in container["args"].as_array().unwrap() {
+        match argument.as_str().unwrap() {
+            argument if argument.starts_with("--config.file=") => {}
+            argument if argument.starts_with("--storage.path=") => _ = command.arg(&here),
+            argument => _ = command.arg(argument),
+        }
+    }
+    let checked = run(&mut command, &[]);
+    assert_eq!(checked.0, Some(0), "{checked:?}");
+}
+
+#[test]
+fn the_manifests_fit_kubernetes_and_are_restricted() {
+    let mut kubectl = Command::new("kubectl");
+    let (code, built, error) = run(
+        kubectl
+            .arg("kustomize")
+            .arg(root().join("packages/kubernetes")),
+        &[],
+    );
+    assert_eq!(code, Some(0), "{error}");
+    let rule =
+        std::fs::read_to_string(root().join("dashboards/rules/prometheus-rule.yml")).unwrap();
+    let (code, objects, error) = validate(&format!("{built}\n---\n{rule}"));
+    assert_eq!(code, Some(0), "{error}");
+    let objects: Vec<Value> = serde_json::from_str(&objects).unwrap();
+    let kinds: Vec<&str> = objects
+        .iter()
+        .map(|object| object["kind"].as_str().unwrap())
+        .collect();
+    for kind in [
+        "Deployment",
+        "PodMonitor",
+        "NetworkPolicy",
+        "PrometheusRule",
+    ] {
+        assert!(kinds.contains(&kind), "{kinds:?}");
+    }
+    let deployment = objects
+        .iter()
+        .find(|object| object["kind"] == "Deployment")
+        .unwrap();
+    let pod = &deployment["spec"]["template"]["spec"];
+    is_restricted(pod);
+    let config = objects
+        .iter()
+        .find(|object| object["kind"] == "ConfigMap")
+        .unwrap();
+    is_understood(&pod["containers"][0], config);
+    // the schemas are not blind
+    for (right, wrong, named) in [
+        (
+            "allowPrivilegeEscalation: false",
+            "allowPrivilegeEscalation: never",
+            "must be boolean",
+        ),
+        ("periodSeconds: 20", "periodSecs: 20", "periodSecs"),
+        ("scrapeTimeout: 30s", "scrapeTime: 30s", "scrapeTime"),
+    ] {
+        assert!(built.contains(right), "{right}");
+        let (code, _, error) = validate(&built.replace(right, wrong));
+        assert!(code == Some(1) && error.contains(named), "{error}");
+    }
+}

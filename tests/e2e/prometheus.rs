@@ -1,0 +1,163 @@
+//! The main job, end to end: the real binary watches the simulated Atlas, a real Prometheus
+//! scrapes it, and what Prometheus then says is the simulator's truth.
+use std::collections::{BTreeMap, BTreeSet};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use crate::common::prometheus::Prometheus;
+use crate::common::{Program, get, run, sim_variables, still};
+use jiff::Timestamp;
+use mongodb_atlas_sim::SimHandle;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn prometheus_says_what_the_simulator_holds() {
+    let sim = crate::common::sim(still(3, 1200)).await;
+    let mut exporter =
+        Program::exporter(&["--web.listen-address=127.0.0.1:0"], &sim_variables(&sim));
+    let prometheus = Prometheus::scraping(&exporter.wait_for("address="));
+    prometheus
+        .answer("count(atlas_ai_keys_exporter_org_up == 1) == 3")
+        .await;
+    assert_eq!(prometheus.number("up == 1").await, 1.0);
+    counts_by_status_are_the_truth(&prometheus, &sim).await;
+    ages_are_the_truth(&prometheus, &sim).await;
+    names_come_back_unchanged(&prometheus, &sim).await;
+    a_roll_up_says_what_counting_says(&prometheus).await;
+    sim.stop().await;
+}
+
+async fn counts_by_status_are_the_truth(prometheus: &Prometheus, sim: &SimHandle) {
+    let counts = prometheus
+        .answer("sum by (status) (mongodbatlas_ai_model_api_keys)")
+        .await;
+    let counts: BTreeMap<String, String> = counts
+        .iter()
+        .map(|sample| (sample.labels["status"].clone(), sample.value.to_string()))
+        .collect();
+    let truth: BTreeMap<String, String> = sim
+        .with_world(|world| world.count_by_status())
+        .into_iter()
+        .map(|(status, keys)| (status, keys.to_string()))
+        .collect();
+    assert_eq!(counts, truth);
+}
+
+/// The sum of the ages at the moment of one scrape: age and time of use add up to that moment.
+#[allow(
+    clippy::cast_precision_loss,
+    reason = "numbers of keys, and microseconds of this era"
+)]
+async fn ages_are_the_truth(prometheus: &Prometheus, sim: &SimHandle) {
+    let used: Vec<f64> = sim.with_world(|world| {
+        let orgs = world.org_ids();
+        let keys = orgs.iter().flat_map(|org| world.keys(org));
+        keys.filter_map(|key| key.last_used)
+            .map(|at| at.as_microsecond() as f64 / 1e6)
+            .collect()
+    });
+    let number = used.len() as f64;
+    let family = "mongodbatlas_ai_model_api_key_last_used";
+    let scraped = prometheus
+        .number(&format!("max(timestamp({family}_age_seconds))"))
+        .await;
+    let at = format!(" @ {scraped}");
+    let moment = prometheus
+        .number(&format!(
+            "max({family}_age_seconds{at} + {family}_timestamp_seconds{at})"
+        ))
+        .await;
+    assert!(
+        (moment - scraped).abs() < 1.0,
+        "the moment {moment} is that of the scrape {scraped}"
+    );
+    assert!((moment - Timestamp::now().as_millisecond() as f64 / 1e3).abs() < 10.0);
+    let ages = prometheus
+        .number(&format!("sum({family}_age_seconds{at})"))
+        .await;
+    let truth: f64 = used.iter().map(|used| moment - used).sum();
+    assert!((ages - truth).abs() < 1.0, "{ages} is {truth}");
+    for (query, expected) in [
+        (format!("count({family}_age_seconds)"), number),
+        ("sum(mongodbatlas_ai_model_api_key_used)".to_owned(), number),
+        (
+            "count(mongodbatlas_ai_model_api_key_idle_seconds)".to_owned(),
+            1200.0,
+        ),
+    ] {
+        assert_eq!(prometheus.number(&query).await, expected, "{query}");
+    }
+}
+
+async fn names_come_back_unchanged(prometheus: &Prometheus, sim: &SimHandle) {
+    let shown: BTreeSet<(String, String)> = prometheus
+        .answer("mongodbatlas_ai_model_api_key_info")
+        .await
+        .into_iter()
+        .map(|sample| {
+            (
+                sample.labels["api_key_id"].clone(),
+                sample.labels["name"].clone(),
+            )
+        })
+        .collect();
+    let named: BTreeSet<(String, String)> = crate::common::world(sim)
+        .into_iter()
+        .map(|(id, (name, ..))| (id, name))
+        .collect();
+    assert_eq!(shown, named);
+    for part in ["\"", "\\", "\n", "🔑", "\t"] {
+        assert!(
+            shown.iter().any(|(_, name)| name.contains(part)),
+            "{part:?}"
+        );
+    }
+}
+
+async fn a_roll_up_says_what_counting_says(prometheus: &Prometheus) {
+    for (threshold, seconds) in [
+        ("7d", 7 * 86_400),
+        ("30d", 30 * 86_400),
+        ("90d", 90 * 86_400),
+    ] {
+        let rolled_up = prometheus
+            .number(&format!(
+                "sum(mongodbatlas_ai_model_api_keys_idle{{threshold=\"{threshold}\"}})"
+            ))
+            .await;
+        let counted = prometheus
+            .number(&format!(
+                "count(mongodbatlas_ai_model_api_key_idle_seconds >= {seconds})"
+            ))
+            .await;
+        assert_eq!(rolled_up, counted, "{threshold}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn promtool_says_nothing() {
+    let sim = crate::common::sim(still(3, 300)).await;
+    let mut exporter =
+        Program::exporter(&["--web.listen-address=127.0.0.1:0"], &sim_variables(&sim));
+    let address = exporter.wait_for("address=");
+    for _ in 0..3 {
+        exporter.wait_for("walk complete");
+    }
+    let begun = Instant::now();
+    let text = loop {
+        let (_, text) = get(&format!("http://{address}/metrics")).await;
+        if text.matches("org_up{").count() == 3
+            && !text.contains("_org_up{org_id=\"\"} 0")
+            && text.matches("keys_dropped{").count() == 3
+        {
+            break text;
+        }
+        assert!(begun.elapsed() < crate::common::PATIENCE);
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    };
+    let (code, output, error) = run(
+        Command::new("promtool").args(["check", "metrics"]),
+        text.as_bytes(),
+    );
+    assert_eq!((code, output.as_str(), error.as_str()), (Some(0), "", ""));
+    sim.stop().await;
+}

@@ -1,0 +1,225 @@
+//! The shipped units on a real systemd, booted in namespaces: active only when ready, the status in words,
+//! reload, the watchdog, credentials, state and sockets over restarts, an end within its limits.
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use crate::common::systemd::{SERVICE, STATE, Systemd};
+use crate::common::{Scrape, free_port, get, refusal, run, sim_variables, still};
+use mongodb_atlas_sim::{SimEndpoint, SimHandle};
+
+/// What the service is told beside its secrets, and where it then listens.
+fn environment(sim: &SimHandle) -> (Vec<(String, String)>, String) {
+    let address = format!("127.0.0.1:{}", free_port());
+    let mut variables = sim_variables(sim);
+    variables.retain(|(name, _)| !name.starts_with("MONGODB_ATLAS_CLIENT"));
+    let listen = "ATLAS_AI_KEYS_EXPORTER_WEB_LISTEN_ADDRESS";
+    variables.push((listen.to_owned(), address.clone()));
+    (variables, address)
+}
+
+fn credentials(sim: &SimHandle) -> [(&'static str, String); 2] {
+    let account = sim.account();
+    [
+        ("client-id", account.client_id),
+        ("client-secret", account.client_secret),
+    ]
+}
+
+async fn scrape(address: &str) -> Scrape {
+    let (status, text) = get(&format!("http://{address}/metrics")).await;
+    assert_eq!(status, 200);
+    Scrape::parse(&text)
+}
+
+#[test]
+fn the_units_are_sound_and_little_is_exposed() {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("systemd");
+    let service = root.join(SERVICE);
+    let mut command = Command::new("systemd-analyze");
+    let text = run(
+        command
+            .args(["security", "--offline=true", "--threshold=15", "--no-pager"])
+            .arg(&service),
+        &[],
+    );
+    assert_eq!(text.0, Some(0), "{text:?}");
+    // the program is not installed here, and neither is its manual page
+    let dir = tempfile::tempdir().unwrap();
+    for unit in [SERVICE, "atlas-ai-keys-exporter.socket"] {
+        let text = std::fs::read_to_string(root.join(unit)).unwrap();
+        let text = text
+            .replace(
+                "/usr/bin/atlas-ai-keys-exporter",
+                env!("CARGO_BIN_EXE_atlas-ai-keys-exporter"),
+            )
+            .replace("Documentation=man:atlas-ai-keys-exporter(1)\n", "");
+        std::fs::write(dir.path().join(unit), text).unwrap();
+    }
+    let mut command = Command::new("systemd-analyze");
+    command
+        .arg("verify")
+        .arg(dir.path().join(SERVICE))
+        .arg(dir.path().join("atlas-ai-keys-exporter.socket"));
+    assert_eq!(
+        run(&mut command, &[]),
+        (Some(0), String::new(), String::new())
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn it_lives_as_a_service() {
+    let sim = crate::common::sim(still(3, 300)).await;
+    let orgs = sim.org_ids();
+    let (mut environment, address) = environment(&sim);
+    let interval = "ATLAS_AI_KEYS_EXPORTER_ATLAS_POLL_INTERVAL";
+    environment.push((interval.to_owned(), "1s".to_owned()));
+    let systemd = Systemd::boot("", &environment, &credentials(&sim));
+    // active only when ready: the first request after the start is answered
+    systemd.systemctl(&["start", SERVICE]);
+    let (status, _) = get(&format!("http://{address}/-/healthy")).await;
+    assert_eq!(
+        (status, systemd.property("ActiveState").as_str()),
+        (200, "active")
+    );
+    let status = systemd.wait("StatusText", |text| text.starts_with("fresh 3: "));
+    assert!(orgs.iter().all(|org| status.contains(org)), "{status}");
+    let before = scrape(&address).await;
+    assert_eq!(
+        before.sum("mongodbatlas_ai_model_api_keys"),
+        300.0,
+        "the credentials were read"
+    );
+    assert!(before.get("process_start_time_seconds", &[]).is_some());
+    assert!(before.get("process_resident_memory_bytes", &[]).is_some());
+    let journal = systemd.journal();
+    assert!(
+        !journal.contains("level=warn") && !journal.contains("level=error"),
+        "{journal}"
+    );
+    let main = systemd.must(&[
+        "cat",
+        &format!("/proc/{}/limits", systemd.property("MainPID")),
+    ]);
+    let core = main
+        .lines()
+        .find(|line| line.starts_with("Max core file size"))
+        .unwrap();
+    assert!(
+        core.split_whitespace().filter(|word| *word == "0").count() == 2,
+        "{core}"
+    );
+    // reload, and what it is called meanwhile
+    systemd.systemctl(&["reload", SERVICE]);
+    systemd.wait("ActiveState", |state| state == "active");
+    let journal = systemd.journal();
+    assert!(journal.contains("configuration reloaded"), "{journal}");
+    // stale organizations are named, with the reason
+    sim.add_fault(refusal(SimEndpoint::AiModelApiKeys, Some(&orgs[1]), 403));
+    systemd.systemctl(&["restart", SERVICE]);
+    let (status, _) = get(&format!("http://{address}/-/ready")).await;
+    assert_eq!(status, 200, "what was kept is shown at once");
+    let status = systemd.wait("StatusText", |text| {
+        text.contains("fresh 2") && text.contains("forbidden")
+    });
+    assert!(
+        status.contains(&format!("stale 1: {} (forbidden)", orgs[1])),
+        "{status}"
+    );
+    let after = scrape(&address).await;
+    assert_eq!(after.sum("mongodbatlas_ai_model_api_keys"), 300.0);
+    // the end
+    let begun = Instant::now();
+    systemd.systemctl(&["stop", SERVICE]);
+    assert!(begun.elapsed() < Duration::from_secs(6));
+    assert_eq!(systemd.property("Result"), "success");
+    assert_eq!(sim.live_tokens(), 0);
+    // a pipe in the place of what was kept does not hold the start up
+    let pipe = format!("{STATE}/{}.inventory", orgs[0]);
+    systemd.must(&["rm", &pipe]);
+    systemd.must(&["mkfifo", "-m", "666", &pipe]);
+    systemd.systemctl(&["start", SERVICE]);
+    assert_eq!(systemd.property("ActiveState"), "active");
+    let (status, _) = get(&format!("http://{address}/-/healthy")).await;
+    assert_eq!(status, 200);
+    systemd.systemctl(&["stop", SERVICE]);
+    // a configuration that is wrong is no reason to try again and again
+    systemd.write("/run/given/environment", "MONGODB_ATLAS_ORG_ID=nonsense\n");
+    let (code, _, _) = systemd.inside(&["systemctl", "start", SERVICE]);
+    assert_ne!(code, Some(0));
+    assert_eq!(systemd.property("ActiveState"), "failed");
+    assert_eq!(systemd.property("ExecMainStatus"), "2");
+    sim.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_process_that_is_stuck_is_started_anew() {
+    let sim = crate::common::sim(still(1, 100)).await;
+    let (environment, address) = environment(&sim);
+    let drop_in = "[Service]\nWatchdogSec=4s\nRestartSec=100ms\n";
+    let systemd = Systemd::boot(drop_in, &environment, &credentials(&sim));
+    systemd.systemctl(&["start", SERVICE]);
+    systemd.wait("StatusText", |text| text.starts_with("fresh 1"));
+    systemd.systemctl(&["kill", "--kill-whom=main", "--signal=STOP", SERVICE]);
+    systemd.wait("NRestarts", |restarts| restarts == "1");
+    systemd.wait("StatusText", |text| text.starts_with("fresh 1"));
+    let keys = scrape(&address).await.sum("mongodbatlas_ai_model_api_keys");
+    assert_eq!(keys, 100.0);
+    sim.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_connection_is_lost_over_a_restart_with_a_socket() {
+    let sim = crate::common::sim(still(1, 50)).await;
+    let (mut environment, address) = environment(&sim);
+    environment.pop();
+    environment.push((
+        "ATLAS_AI_KEYS_EXPORTER_WEB_SYSTEMD_SOCKET".to_owned(),
+        "true".to_owned(),
+    ));
+    let systemd = Systemd::boot("", &environment, &credentials(&sim));
+    let socket = "atlas-ai-keys-exporter.socket";
+    systemd.must(&["mkdir", &format!("/run/systemd/system/{socket}.d")]);
+    let place = format!("[Socket]\nListenStream=\nListenStream={address}\n");
+    systemd.write(&format!("/run/systemd/system/{socket}.d/test.conf"), &place);
+    systemd.systemctl(&["daemon-reload"]);
+    systemd.systemctl(&["start", socket]);
+    // the first connection starts the service
+    let (status, _) = get(&format!("http://{address}/-/healthy")).await;
+    assert_eq!(status, 200);
+    systemd.wait("StatusText", |text| text.starts_with("fresh 1"));
+    let (over, answers) = (
+        Arc::new(AtomicBool::new(false)),
+        Arc::new(AtomicUsize::new(0)),
+    );
+    let askers: Vec<_> = (0..4)
+        .map(|_| {
+            let (over, answers, address) =
+                (Arc::clone(&over), Arc::clone(&answers), address.clone());
+            tokio::spawn(async move {
+                while !over.load(Ordering::Relaxed) {
+                    // a connection of its own each time
+                    let (status, text) = get(&format!("http://{address}/metrics")).await;
+                    assert!(status == 200 && text.contains("process_threads"));
+                    answers.fetch_add(1, Ordering::Relaxed);
+                }
+            })
+        })
+        .collect();
+    for _ in 0..3 {
+        let (before, pid) = (answers.load(Ordering::Relaxed), systemd.property("MainPID"));
+        systemd.systemctl(&["restart", SERVICE]);
+        assert_ne!(systemd.property("MainPID"), pid);
+        let begun = Instant::now();
+        while answers.load(Ordering::Relaxed) < before + 20 {
+            assert!(begun.elapsed() < crate::common::PATIENCE);
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+    over.store(true, Ordering::Relaxed);
+    for asker in askers {
+        asker.await.unwrap();
+    }
+    sim.stop().await;
+}

@@ -1,0 +1,708 @@
+//! The web configuration means here what it means to Prometheus' own exporters: promtool and this
+//! program accept and refuse the same files; a real Prometheus scrapes through TLS, passwords and
+//! client certificates, and discovers organizations; curl tries the forbidden ways; systemd hands
+//! sockets over.
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::process::Command;
+
+use crate::common::pki::{Papers, hash, indented};
+use crate::common::prometheus::Prometheus;
+use crate::common::{Lab, Program, free_port, run, sim_variables, still};
+use exporter_toolkit::web_config::Access;
+
+const TLS: &str = "tls_server_config:\n  cert_file: server.pem\n  key_file: server.key\n";
+const GOOD_HASH: &str = "$2y$10$QOauhQNbBCuQDKes6eFzPeMqBSjb7Mr5DUmpZ/VcEd00UAV/LDeSi";
+
+/// What becomes of a file: promtool's word, and ours.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Fate {
+    Good,
+    Bad,
+    /// promtool accepts it and we do not: why.
+    BadHere(#[allow(dead_code, reason = "for who reads this table")] &'static str),
+    /// promtool refuses it and we do not: why.
+    GoodHere(#[allow(dead_code, reason = "for who reads this table")] &'static str),
+}
+
+const OLD: Fate = Fate::GoodHere("the member is newer than Debian's promtool");
+const BROKEN_TLS: Fate = Fate::BadHere("rustls has no broken versions, suites or curves");
+const NOBODY: Fate = Fate::BadHere("nobody could ever connect, or log in");
+const OPEN: Fate = Fate::BadHere(
+    "a file that lets everybody in must be {}, so that a cut one is not taken for it",
+);
+const CUT: Fate = Fate::BadHere("a field without a value is what a file ends with that was cut");
+
+fn files() -> Vec<(String, Fate)> {
+    use Fate::{Bad, BadHere, Good};
+    let mut files: Vec<(String, Fate)> = Vec::new();
+    let mut add = |text: &str, fate| files.push((text.to_owned(), fate));
+    for (text, fate) in [
+        ("", OPEN),
+        ("{}", Good),
+        ("# nothing\n", OPEN),
+        ("null", OPEN),
+        ("[]", Bad),
+        ("text", Bad),
+        ("tls_server_config: [", Bad),
+        ("nonsense: 1", Bad),
+        ("tls_server_config:\n", CUT),
+        ("tls_server_config: {}", OPEN),
+        ("tls_server_config: []", Bad),
+        ("tls_server_config: text", Bad),
+        (
+            "tls_server_config:\n  cert_file: ''\n  key_file: ''\n",
+            OPEN,
+        ),
+        ("tls_server_config:\n  cert_file: server.pem\n", Bad),
+        ("tls_server_config:\n  key_file: server.key\n", Bad),
+        (
+            "tls_server_config:\n  cert_file: ''\n  key_file: server.key\n",
+            Bad,
+        ),
+        (
+            "tls_server_config:\n  cert_file: gone.pem\n  key_file: server.key\n",
+            Bad,
+        ),
+        (
+            "tls_server_config:\n  cert_file: server.pem\n  key_file: gone.key\n",
+            Bad,
+        ),
+        (
+            "tls_server_config:\n  cert_file: server.pem\n  key_file: client.key\n",
+            Bad,
+        ),
+        (
+            "tls_server_config:\n  cert_file: server.key\n  key_file: server.pem\n",
+            Bad,
+        ),
+        (
+            "tls_server_config:\n  cert_file: [server.pem]\n  key_file: server.key\n",
+            Bad,
+        ),
+        (
+            "tls_server_config:\n  client_auth_type: RequireAnyClientCert\n",
+            Bad,
+        ),
+        ("tls_server_config:\n  client_ca_file: ca.pem\n", Bad),
+        ("tls_server_config:\n  min_version: TLS13\n", OPEN),
+        (
+            "tls_server_config:\n  cert_file: server.pem\n  cert_file: server.pem\n  key_file: server.key\n",
+            Bad,
+        ),
+        ("tls_server_config:\n  cert_filename: server.pem\n", Bad),
+        ("http_server_config:\n", CUT),
+        ("http_server_config: {}", Good),
+        ("http_server_config: 1", Bad),
+        ("http_server_config:\n  http2: true\n", Good),
+        ("http_server_config:\n  http2: false\n", Good),
+        ("http_server_config:\n  http2: yes\n", Good),
+        ("http_server_config:\n  http2: Off\n", Good),
+        ("http_server_config:\n  http2: perhaps\n", Bad),
+        ("http_server_config:\n  http2: 1\n", Bad),
+        ("http_server_config:\n  http2: [true]\n", Bad),
+        ("http_server_config:\n  http3: true\n", Bad),
+        ("http_server_config:\n  headers:\n", CUT),
+        ("http_server_config:\n  headers: {}\n", Good),
+        ("http_server_config:\n  headers: []\n", Bad),
+        (
+            "http_server_config:\n  headers:\n    Strict-Transport-Security: max-age=31536000\n",
+            Good,
+        ),
+        (
+            "http_server_config:\n  headers:\n    X-Content-Type-Options: nosniff\n",
+            Good,
+        ),
+        (
+            "http_server_config:\n  headers:\n    X-Content-Type-Options: none\n",
+            Bad,
+        ),
+        (
+            "http_server_config:\n  headers:\n    X-Content-Type-Options: ''\n",
+            Bad,
+        ),
+        (
+            "http_server_config:\n  headers:\n    X-Frame-Options: deny\n",
+            Good,
+        ),
+        (
+            "http_server_config:\n  headers:\n    X-Frame-Options: sameorigin\n",
+            Good,
+        ),
+        (
+            "http_server_config:\n  headers:\n    X-Frame-Options: DENY\n",
+            Bad,
+        ),
+        (
+            "http_server_config:\n  headers:\n    X-XSS-Protection: 1; mode=block\n",
+            Good,
+        ),
+        (
+            "http_server_config:\n  headers:\n    X-XSS-Protection: 0\n",
+            Good,
+        ),
+        (
+            "http_server_config:\n  headers:\n    Content-Security-Policy: default-src 'self'\n",
+            Good,
+        ),
+        (
+            "http_server_config:\n  headers:\n    Content-Security-Policy: ''\n",
+            Good,
+        ),
+        ("http_server_config:\n  headers:\n    Server: me\n", Bad),
+        (
+            "http_server_config:\n  headers:\n    x-frame-options: deny\n",
+            Bad,
+        ),
+        (
+            "http_server_config:\n  headers:\n    X-XSS-Protection: \"a\\nb\"\n",
+            BadHere("no header can have it"),
+        ),
+        ("basic_auth_users:\n", CUT),
+        ("basic_auth_users: {}", OPEN),
+        ("basic_auth_users: []", Bad),
+        ("basic_auth_users: text", Bad),
+        ("basic_auth_users:\n  ada: secret\n", Bad),
+        ("basic_auth_users:\n  ada: ''\n", Bad),
+        ("basic_auth_users:\n  ada:\n", Bad),
+        ("basic_auth_users:\n  ada: 123\n", Bad),
+        ("basic_auth_users:\n  ada: [x]\n", Bad),
+        ("rate_limit:\n  interval: 1s\n  burst: 20\n", OLD),
+        ("rate_limit: {}", OLD),
+        ("rate_limit:\n  interval: 0\n  burst: 0\n", OLD),
+        ("rate_limit:\n  interval: soon\n", Bad),
+        ("rate_limit:\n  interval: 1s\n  burst: 0\n", Bad),
+        ("rate_limit:\n  every: 1s\n", Bad),
+        (
+            "http_server_config:\n  headers:\n    X-XSS-Protection: '\u{e9}'\n",
+            BadHere("no header can have it"),
+        ),
+    ] {
+        // a section that protects nothing is not enough by itself
+        let is_section = ["http_server_config", "rate_limit"]
+            .iter()
+            .any(|name| text.starts_with(name));
+        if is_section {
+            add(
+                &format!(
+                    "{}\nbasic_auth_users:\n  ada: {GOOD_HASH}\n",
+                    text.trim_end()
+                ),
+                fate,
+            );
+        } else {
+            add(text, fate);
+        }
+    }
+    add(
+        &format!("basic_auth_users:\n  'a:b': {GOOD_HASH}\n"),
+        NOBODY,
+    );
+    add("http_server_config: {http2: true}\n", OPEN);
+    for (hash, fate) in [
+        (GOOD_HASH.to_owned(), Good),
+        (GOOD_HASH.replace("$2y$", "$2a$"), Good),
+        (GOOD_HASH.replace("$2y$", "$2b$"), Good),
+        (GOOD_HASH.replace("$2y$", "$2x$"), Good),
+        (GOOD_HASH.replace("$10$", "$04$"), Good),
+        (GOOD_HASH.replace("$10$", "$31$"), Good),
+        (GOOD_HASH.replace("$10$", "$03$"), Bad),
+        (GOOD_HASH.replace("$10$", "$32$"), Bad),
+        (GOOD_HASH.replace("$10$", "$xx$"), Bad),
+        (GOOD_HASH.replace("$2y$", "$3y$"), Bad),
+        (GOOD_HASH.replace("$2y$", "2y$"), Bad),
+        (GOOD_HASH[..50].to_owned(), Bad),
+        (format!("{GOOD_HASH}x"), NOBODY),
+        (GOOD_HASH.replace('Q', "!"), NOBODY),
+        (
+            GOOD_HASH.replace("$2y$", "$2z$"),
+            BadHere("no such version of bcrypt is known"),
+        ),
+    ] {
+        add(&format!("basic_auth_users:\n  ada: {hash}\n"), fate);
+        add(
+            &format!("basic_auth_users:\n  bob: '{GOOD_HASH}'\n  ada: '{hash}'\n"),
+            fate,
+        );
+    }
+    add(
+        &format!("basic_auth_users:\n  ada: {GOOD_HASH}\n  ada: {GOOD_HASH}\n"),
+        Bad,
+    );
+    for (more, fate) in tls_members() {
+        add(&format!("{TLS}{more}"), fate);
+    }
+    files
+}
+
+fn tls_members() -> Vec<(&'static str, Fate)> {
+    use Fate::{Bad, BadHere, Good};
+    vec![
+        ("", Good),
+        ("  client_auth_type: NoClientCert\n", Good),
+        ("  client_auth_type: ''\n", Good),
+        ("  client_auth_type: RequestClientCert\n", Good),
+        ("  client_auth_type: RequireAnyClientCert\n", Good),
+        ("  client_auth_type: RequireClientCert\n", Good),
+        ("  client_auth_type: VerifyClientCertIfGiven\n", Good),
+        ("  client_auth_type: RequireAndVerifyClientCert\n", Good),
+        ("  client_auth_type: requireandverifyclientcert\n", Bad),
+        ("  client_auth_type: Sometimes\n", Bad),
+        (
+            "  client_auth_type: RequireAndVerifyClientCert\n  client_ca_file: ca.pem\n",
+            Good,
+        ),
+        (
+            "  client_auth_type: VerifyClientCertIfGiven\n  client_ca_file: ca.pem\n",
+            Good,
+        ),
+        (
+            "  client_auth_type: RequestClientCert\n  client_ca_file: ca.pem\n",
+            Good,
+        ),
+        (
+            "  client_auth_type: RequireAnyClientCert\n  client_ca_file: ca.pem\n",
+            Good,
+        ),
+        (
+            "  client_auth_type: NoClientCert\n  client_ca_file: ca.pem\n",
+            Bad,
+        ),
+        ("  client_ca_file: ca.pem\n", Bad),
+        (
+            "  client_auth_type: RequireAndVerifyClientCert\n  client_ca_file: gone.pem\n",
+            Bad,
+        ),
+        (
+            "  client_auth_type: RequireAndVerifyClientCert\n  client_ca_file: server.key\n",
+            BadHere("a CA file without a certificate lets nobody in; newer toolkits refuse it"),
+        ),
+        (
+            "  client_auth_type: RequireAnyClientCert\n  client_allowed_sans: [a]\n",
+            OLD,
+        ),
+        (
+            "  client_auth_type: RequireAndVerifyClientCert\n  client_allowed_sans: [a]\n",
+            OLD,
+        ),
+        ("  client_allowed_sans: [a]\n", Bad),
+        (
+            "  client_auth_type: VerifyClientCertIfGiven\n  client_allowed_sans: [a]\n",
+            Bad,
+        ),
+        ("  min_version: TLS12\n", Good),
+        ("  min_version: TLS13\n", Good),
+        ("  max_version: TLS12\n", Good),
+        ("  max_version: TLS13\n", Good),
+        ("  min_version: TLS12\n  max_version: TLS12\n", Good),
+        ("  min_version: TLS10\n", BROKEN_TLS),
+        ("  min_version: TLS11\n", BROKEN_TLS),
+        ("  max_version: TLS11\n", BROKEN_TLS),
+        ("  min_version: TLS13\n  max_version: TLS12\n", NOBODY),
+        ("  min_version: TLS14\n", Bad),
+        ("  min_version: 1.2\n", Bad),
+        ("  min_version: [TLS12]\n", Bad),
+        ("  prefer_server_cipher_suites: true\n", Good),
+        ("  prefer_server_cipher_suites: false\n", Good),
+        ("  prefer_server_cipher_suites: never\n", Bad),
+        ("  cipher_suites:\n", CUT),
+        ("  cipher_suites: []\n", Good),
+        ("  cipher_suites: TLS_AES_128_GCM_SHA256\n", Bad),
+        (
+            "  cipher_suites: [TLS_AES_128_GCM_SHA256, TLS_AES_256_GCM_SHA384, TLS_CHACHA20_POLY1305_SHA256]\n",
+            Good,
+        ),
+        (
+            "  cipher_suites: [TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256, TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384]\n",
+            Good,
+        ),
+        (
+            "  cipher_suites: [TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256, TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384]\n",
+            Good,
+        ),
+        (
+            "  cipher_suites: [TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256, TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256]\n",
+            Good,
+        ),
+        (
+            "  cipher_suites: [TLS_ECDHE_RSA_WITH_AES_128_CBC_SHA]\n",
+            BROKEN_TLS,
+        ),
+        (
+            "  cipher_suites: [TLS_RSA_WITH_AES_128_GCM_SHA256]\n",
+            BROKEN_TLS,
+        ),
+        ("  cipher_suites: [TLS_RSA_WITH_RC4_128_SHA]\n", Bad),
+        ("  cipher_suites: [tls_aes_128_gcm_sha256]\n", Bad),
+        ("  cipher_suites: [TLS_INVENTED]\n", Bad),
+        ("  cipher_suites: [[x]]\n", Bad),
+        (
+            "  max_version: TLS12\n  cipher_suites: [TLS_AES_128_GCM_SHA256]\n",
+            NOBODY,
+        ),
+        ("  curve_preferences: []\n", Good),
+        ("  curve_preferences: [X25519]\n", Good),
+        (
+            "  curve_preferences: [CurveP256, CurveP384, X25519]\n",
+            Good,
+        ),
+        ("  curve_preferences: [CurveP521]\n", BROKEN_TLS),
+        ("  curve_preferences: [CurveP257]\n", Bad),
+        ("  curves: [X25519]\n", Bad),
+    ]
+}
+
+#[test]
+fn promtool_and_we_accept_and_refuse_the_same() {
+    let papers = Papers::new();
+    let mut wrong = Vec::new();
+    for (text, fate) in files() {
+        let path = papers.write("web.yml", &text);
+        let mut promtool = Command::new("promtool");
+        let (code, ..) = run(promtool.args(["check", "web-config"]).arg(&path), b"");
+        let theirs = code == Some(0);
+        let ours = Access::load(&path).access;
+        let right = match fate {
+            Fate::Good => (true, true),
+            Fate::Bad => (false, false),
+            Fate::BadHere(_) => (true, false),
+            Fate::GoodHere(_) => (false, true),
+        };
+        if (theirs, ours.is_ok()) != right {
+            wrong.push(format!(
+                "{text}\n-> {fate:?}, promtool {theirs}, we {ours:?}"
+            ));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n\n"));
+}
+
+#[test]
+fn certificates_in_the_file_itself_are_those_in_files() {
+    // promtool knows no inline certificates yet
+    let papers = Papers::new();
+    let inline = |name: &str, file: &str| {
+        let lines = indented(&papers.read(file));
+        format!("  {name}: |\n{lines}")
+    };
+    let text = format!(
+        "tls_server_config:\n{}{}{}  client_auth_type: RequireAndVerifyClientCert\n",
+        inline("cert", "server.pem"),
+        inline("key", "server.key"),
+        inline("client_ca", "ca.pem")
+    );
+    let loaded = Access::load(&papers.write("web.yml", &text));
+    assert!(loaded.access.is_ok(), "{:?}", loaded.access);
+    assert_eq!(loaded.files.len(), 1);
+}
+
+async fn lab(papers: &Papers, text: &str) -> (Lab, String) {
+    let lab = Lab::start(still(3, 60), &[&papers.flag(text)]).await;
+    let address = lab.base.replace("http://", "");
+    (lab, address)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn prometheus_scrapes_through_tls_passwords_and_client_certificates() {
+    let papers = Papers::new();
+    let users = format!("basic_auth_users:\n  prometheus: {}\n", hash("secret"));
+    let (passwords, with_passwords) = lab(&papers, &format!("{TLS}{users}")).await;
+    let clients =
+        format!("{TLS}  client_auth_type: RequireAndVerifyClientCert\n  client_ca_file: ca.pem\n");
+    let (certificates, with_certificates) = lab(&papers, &clients).await;
+    let ca = papers.path("ca.pem").display().to_string();
+    let own = |name: &str| {
+        let (pem, key) = (
+            papers.path(&format!("{name}.pem")),
+            papers.path(&format!("{name}.key")),
+        );
+        format!(
+            ", cert_file: '{}', key_file: '{}'",
+            pem.display(),
+            key.display()
+        )
+    };
+    let job = |scheme: &str, more: &str, password: Option<&str>, target: &str| {
+        let auth = password.map_or(String::new(), |password| {
+            format!("basic_auth: {{username: prometheus, password: '{password}'}}\n  ")
+        });
+        format!(
+            "scheme: {scheme}\n  tls_config: {{ca_file: '{ca}'{more}}}\n  {auth}static_configs:\n  - targets: ['{target}']"
+        )
+    };
+    let jobs = [
+        (
+            "password",
+            job("https", "", Some("secret"), &with_passwords),
+            1.0,
+        ),
+        (
+            "wrong-password",
+            job("https", "", Some("guess"), &with_passwords),
+            0.0,
+        ),
+        ("no-password", job("https", "", None, &with_passwords), 0.0),
+        (
+            "in-the-clear",
+            job("http", "", Some("secret"), &with_passwords),
+            0.0,
+        ),
+        (
+            "certificate",
+            job("https", &own("client"), None, &with_certificates),
+            1.0,
+        ),
+        (
+            "strange-certificate",
+            job("https", &own("stranger"), None, &with_certificates),
+            0.0,
+        ),
+        (
+            "no-certificate",
+            job("https", "", None, &with_certificates),
+            0.0,
+        ),
+    ];
+    let listed: Vec<(&str, &str)> = jobs
+        .iter()
+        .map(|(name, job, _)| (*name, job.as_str()))
+        .collect();
+    let prometheus = Prometheus::with_jobs(&listed, &[]);
+    prometheus.answer("count(up) == 7").await;
+    prometheus.answer("count(up == 1) == 2").await;
+    for (name, _, up) in &jobs {
+        assert_eq!(
+            prometheus.number(&format!("up{{job=\"{name}\"}}")).await,
+            *up,
+            "{name}"
+        );
+    }
+    let keys = prometheus
+        .number("sum(mongodbatlas_ai_model_api_keys{job=\"certificate\"})")
+        .await;
+    assert_eq!(keys, 60.0);
+    for lab in [passwords, certificates] {
+        lab.stop().await.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn prometheus_discovers_one_target_an_organization() {
+    let lab = Lab::start(still(5, 100), &[]).await;
+    lab.walked().await;
+    let sd = format!(
+        "http_sd_configs:\n  - url: {}/sd\n    refresh_interval: 1s",
+        lab.base
+    );
+    let shard = |n: u8| {
+        format!(
+            "{sd}\n  relabel_configs:\n  - source_labels: [__param_org]\n    modulus: 2\n    target_label: __tmp_hash\n    action: hashmod\n  - source_labels: [__tmp_hash]\n    regex: {n}\n    action: keep\n  - source_labels: [__meta_mongodbatlas_org_name]\n    target_label: org_name"
+        )
+    };
+    let (first, second) = (shard(0), shard(1));
+    let prometheus = Prometheus::with_jobs(
+        &[("all", &sd), ("shard-0", &first), ("shard-1", &second)],
+        &[],
+    );
+    prometheus.answer("count(up{job=\"all\"} == 1) == 5").await;
+    prometheus
+        .answer("count(up{job=~\"shard-.\"} == 1) == 5")
+        .await;
+    let keys = "mongodbatlas_ai_model_api_keys";
+    prometheus
+        .answer(&format!("sum({keys}{{job=\"all\"}}) == 100"))
+        .await;
+    prometheus
+        .answer(&format!("sum({keys}{{job=~\"shard-.\"}}) == 100"))
+        .await;
+    for job in ["all", "shard-.*"] {
+        let each = format!(
+            "max(count by (instance) (count by (instance, org_id) ({{__name__=~\".+\", org_id!=\"\", job=~\"{job}\"}})))"
+        );
+        assert_eq!(
+            prometheus.number(&each).await,
+            1.0,
+            "each target has its own organization alone"
+        );
+    }
+    let orgs: BTreeSet<String> = prometheus
+        .query("atlas_ai_keys_exporter_org_up{job=\"all\"}")
+        .await
+        .into_iter()
+        .map(|sample| sample.labels["org_id"].clone())
+        .collect();
+    assert_eq!(orgs, lab.sim.org_ids().into_iter().collect());
+    let names = prometheus
+        .query("up{job=~\"shard-.*\", org_name=~\"Example .*\"}")
+        .await;
+    assert_eq!(names.len(), 5);
+    lab.stop().await.stop().await;
+}
+
+/// Runs curl; hands out its exit code, the status and what it got.
+fn curl(papers: &Papers, arguments: &[&str]) -> (Option<i32>, String, String) {
+    let mut command = Command::new("curl");
+    command
+        .args([
+            "--silent",
+            "--max-time",
+            "10",
+            "--include",
+            "--write-out",
+            "\n%{http_code}",
+            "--cacert",
+        ])
+        .arg(papers.path("ca.pem"))
+        .args(arguments);
+    let (code, output, _) = run(&mut command, b"");
+    let (text, status) = output.rsplit_once('\n').unwrap();
+    (code, status.to_owned(), text.to_owned())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn curl_finds_no_way_around() {
+    let papers = Papers::new();
+    let text = format!(
+        "{TLS}  min_version: TLS13\nbasic_auth_users:\n  ada: {}\n",
+        hash("secret")
+    );
+    let (lab, address) = lab(&papers, &text).await;
+    lab.app.shelf.missing();
+    let tried = tokio::task::spawn_blocking(move || {
+        let url = |path: &str| format!("https://{address}{path}");
+        let (metrics, clear) = (url("/metrics"), format!("http://{address}/metrics"));
+        let huge = format!("X-Huge: {}", "x".repeat(100_000));
+        for (what, arguments, status) in [
+            ("no password", vec![metrics.as_str()], "401"),
+            ("a wrong password", vec!["-u", "ada:guess", &metrics], "401"),
+            (
+                "a password in the address",
+                vec!["-u", "ada:secret", &metrics],
+                "200",
+            ),
+            (
+                "over HTTP/2",
+                vec!["--http2", "-u", "ada:secret", &metrics],
+                "200",
+            ),
+            (
+                "over HTTP/1.1",
+                vec!["--http1.1", "-u", "ada:secret", &metrics],
+                "200",
+            ),
+            ("in the clear", vec!["-u", "ada:secret", &clear], "000"),
+            (
+                "with old TLS",
+                vec!["--tls-max", "1.2", "-u", "ada:secret", &metrics],
+                "000",
+            ),
+            (
+                "a header that is too large",
+                vec!["--http1.1", "-H", &huge, &metrics],
+                "431",
+            ),
+            (
+                "another method",
+                vec!["-u", "ada:secret", "-X", "DELETE", &metrics],
+                "405",
+            ),
+            (
+                "TRACE",
+                vec!["-u", "ada:secret", "-X", "TRACE", &metrics],
+                "405",
+            ),
+            (
+                "a way up",
+                vec![
+                    "-u",
+                    "ada:secret",
+                    "--path-as-is",
+                    &url("/../../etc/passwd"),
+                ],
+                "404",
+            ),
+            (
+                "a way up in the assets",
+                vec![
+                    "-u",
+                    "ada:secret",
+                    "--path-as-is",
+                    &url("/-/page/..%2f..%2fCargo.toml"),
+                ],
+                "404",
+            ),
+            (
+                "a reload that is not allowed",
+                vec!["-u", "ada:secret", "-X", "POST", &url("/-/reload")],
+                "403",
+            ),
+            (
+                "an organization that is not watched",
+                vec![
+                    "-u",
+                    "ada:secret",
+                    &url("/metrics?org=000000000000000000000000"),
+                ],
+                "404",
+            ),
+            (
+                "something else than an organization",
+                vec!["-u", "ada:secret", &url("/metrics?org=%27%3B--")],
+                "404",
+            ),
+        ] {
+            let (_, got, text) = curl(&papers, &arguments);
+            assert_eq!(got, status, "{what}: {text}");
+            assert!(
+                !text.contains("src/") && !text.contains("panicked"),
+                "{text}"
+            );
+            if status == "405" {
+                assert!(text.to_lowercase().contains("allow: get,head"), "{text}");
+            }
+        }
+    });
+    tried.await.unwrap();
+    lab.stop().await.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn systemd_hands_sockets_over() {
+    let sim = crate::common::sim(still(1, 10)).await;
+    let ports = [free_port(), free_port()];
+    let mut command = Command::new("systemd-socket-activate");
+    for port in ports {
+        command.arg(format!("--listen=127.0.0.1:{port}"));
+    }
+    for (name, value) in sim_variables(&sim) {
+        command.arg(format!("--setenv={name}={value}"));
+    }
+    command
+        .arg(env!("CARGO_BIN_EXE_atlas-ai-keys-exporter"))
+        .arg("--web.systemd-socket");
+    let mut program = Program::start(command);
+    program.wait_for("Listening on");
+    // the first connection starts the exporter, and waits for it
+    for port in ports {
+        let (status, text) =
+            crate::common::get(&format!("http://127.0.0.1:{port}/-/healthy")).await;
+        assert_eq!((status, text.as_str()), (200, "Healthy.\n"));
+    }
+    assert!(Path::new(&format!("/proc/{}", program.pid())).exists());
+    // told nothing of them, it says so
+    let mut command = Command::new("systemd-socket-activate");
+    let port = free_port();
+    command.arg(format!("--listen=127.0.0.1:{port}"));
+    for (name, value) in sim_variables(&sim) {
+        command.arg(format!("--setenv={name}={value}"));
+    }
+    command
+        .arg(env!("CARGO_BIN_EXE_atlas-ai-keys-exporter"))
+        .arg("--web.listen-address=127.0.0.1:0");
+    let mut program = Program::start(command);
+    program.wait_for("Listening on");
+    let connection = std::net::TcpStream::connect(("127.0.0.1", port)).unwrap();
+    program.wait_for("switch --web.systemd-socket on");
+    drop(connection);
+    sim.stop().await;
+}

@@ -1,0 +1,339 @@
+//! Bad input: every mistake at once, each with the value, where it came from and what would be right.
+use crate::common::Program;
+use atlas_ai_keys_exporter::cli::Args;
+use atlas_ai_keys_exporter::config::Config;
+use atlas_ai_keys_exporter::credentials::Environment;
+use mongodb_atlas_client::OrgId;
+use secrecy::ExposeSecret as _;
+
+fn variables(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
+    pairs
+        .iter()
+        .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+        .collect()
+}
+
+fn fails(arguments: &[&str], pairs: &[(&str, &str)]) -> (Option<i32>, String) {
+    let (code, output, _) = Program::exporter(arguments, &variables(pairs)).finish();
+    (code, output)
+}
+
+const GOOD: &[(&str, &str)] = &[
+    ("MONGODB_ATLAS_ORG_ID", "32b6e34b3d91647abb20e7b8"),
+    ("MONGODB_ATLAS_ACCESS_TOKEN", "token"),
+];
+
+#[test]
+fn every_mistake_is_listed() {
+    let (code, output) = fails(
+        &[
+            "--atlas.org-id=nonsense",
+            "--atlas.base-url=http://cloud.mongodb.com",
+            "--atlas.api-version=latest",
+            "--atlas.timeout=-1s",
+            "--atlas.page-size=501",
+            "--metrics.idle-thresholds=7d,soon",
+            "--web.listen-address=nowhere",
+            "--web.telemetry-path=/",
+            "--log.level=loud",
+            "--log.format=xml",
+        ],
+        &[("ATLAS_AI_KEYS_EXPORTER_ATLAS_POLL_INTERVAL", "0s")],
+    );
+    assert_eq!(code, Some(2), "{output}");
+    for part in [
+        "--atlas.org-id: \"nonsense\" will not do; it must be an organization id, 24 hexadecimal digits",
+        "--atlas.base-url: \"http://cloud.mongodb.com\" will not do; it must be an https address",
+        "--atlas.api-version: \"latest\" will not do; it must be preview or a date",
+        "environment variable ATLAS_AI_KEYS_EXPORTER_ATLAS_POLL_INTERVAL: \"0s\" will not do; it must be a duration from 1s",
+        "--atlas.timeout: \"-1s\"",
+        "--atlas.page-size: \"501\" will not do; it must be a whole number from 1 to 500",
+        "--metrics.idle-thresholds: \"7d,soon\"",
+        "--web.listen-address: \"nowhere\"",
+        "--web.telemetry-path: \"/\"",
+        "--log.level: \"loud\" will not do; it must be one of error, warn, info, debug, trace",
+        "--log.format: \"xml\" will not do; it must be logfmt or json",
+        "no credential: give one of: a service account",
+        "wrong in 12 places",
+    ] {
+        assert!(output.contains(part), "{part}\n{output}");
+    }
+}
+
+#[test]
+fn a_missing_credential_says_the_three_ways() {
+    let (code, output) = fails(&[], &GOOD[..1]);
+    assert_eq!(code, Some(2));
+    for part in [
+        "MONGODB_ATLAS_CLIENT_ID and MONGODB_ATLAS_CLIENT_SECRET, recommended",
+        "MONGODB_ATLAS_PUBLIC_API_KEY and MONGODB_ATLAS_PRIVATE_API_KEY",
+        "MONGODB_ATLAS_ACCESS_TOKEN",
+    ] {
+        assert!(output.contains(part), "{output}");
+    }
+}
+
+#[test]
+fn a_credential_that_cannot_be_read_is_named_and_not_shown() {
+    let (code, output) = fails(
+        &[],
+        &[
+            GOOD[0],
+            ("MONGODB_ATLAS_CLIENT_ID", "some-id"),
+            ("MONGODB_ATLAS_CLIENT_SECRET_FILE", "/nonexistent/secret"),
+        ],
+    );
+    assert_eq!(code, Some(2));
+    assert!(
+        output.contains("file /nonexistent/secret: cannot be read: file not found"),
+        "{output}"
+    );
+    let (_, output) = fails(&[], &[GOOD[0], ("MONGODB_ATLAS_ACCESS_TOKEN", "tok\nen")]);
+    assert!(
+        output.contains(
+            "invalid value in environment variable MONGODB_ATLAS_ACCESS_TOKEN: expected one line of printable ASCII"
+        ),
+        "{output}"
+    );
+    assert!(
+        !output.contains("tok\n") && !output.contains("tok\\n"),
+        "{output}"
+    );
+}
+
+#[test]
+fn quotes_and_names_around_a_secret_are_named_before_atlas_refuses_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("secret");
+    for (content, cause) in [
+        ("\"hunter2\"\n", "got quotes around it"),
+        ("client_secret=hunter2\n", "got a name before it"),
+        ("export X='hunter2'\n", "got quotes around it"),
+        (
+            "MONGODB_ATLAS_CLIENT_SECRET=hunter2",
+            "got a name before it",
+        ),
+        ("{\"client_secret\": \"hunter2\"}", "got JSON"),
+    ] {
+        std::fs::write(&path, content).unwrap();
+        let pairs = [
+            GOOD[0],
+            ("MONGODB_ATLAS_CLIENT_ID", "some-id"),
+            ("MONGODB_ATLAS_CLIENT_SECRET_FILE", path.to_str().unwrap()),
+        ];
+        for arguments in [&[][..], &["check", "--offline", "--output=json"]] {
+            let (code, output) = fails(arguments, &pairs);
+            assert_eq!(code, Some(2), "{output}");
+            assert!(
+                output.contains(cause) && !output.contains("hunter2"),
+                "{content}: {output}"
+            );
+            assert!(output.contains(path.to_str().unwrap()), "{output}");
+        }
+    }
+}
+
+/// Runs the exporter with a pipe as its standard input, as process substitution makes one.
+fn with_a_pipe(arguments: &[&str], pairs: &[(&str, &str)]) -> (Option<i32>, String) {
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_atlas-ai-keys-exporter"));
+    command
+        .args(arguments)
+        .env_clear()
+        .envs(pairs.iter().copied());
+    let (code, stdout, stderr) = crate::common::run(&mut command, b"hunter2\n");
+    (code, stdout + &stderr)
+}
+
+#[test]
+fn a_pipe_is_refused_since_it_can_be_read_only_once() {
+    let secret = [
+        GOOD[0],
+        ("MONGODB_ATLAS_CLIENT_ID", "some-id"),
+        ("MONGODB_ATLAS_CLIENT_SECRET_FILE", "/dev/stdin"),
+    ];
+    for command in [&[][..], &["once"], &["keys"], &["check", "--offline"]] {
+        let config = [command, &["--config.file=/dev/stdin"]].concat();
+        for (code, output) in [with_a_pipe(command, &secret), with_a_pipe(&config, GOOD)] {
+            assert_eq!(code, Some(2), "{command:?}: {output}");
+            // the table of `check` breaks lines
+            let words = output.replace(['|', '\u{2502}', '\u{2506}'], " ");
+            let words = words.split_whitespace().collect::<Vec<_>>().join(" ");
+            let expected = "expected a regular file, got a pipe, which can be read only once";
+            assert!(words.contains(expected), "{command:?}: {output}");
+        }
+    }
+}
+
+#[test]
+fn values_of_the_configuration_file_are_taken_as_they_are_written() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("config.yml");
+    let ids = [
+        "123456789012345678901234",
+        "012345678901234567890123",
+        "12345678901e345678901234",
+    ];
+    for (name, quote) in [
+        ("1.10", ""),
+        ("0123", ""),
+        ("no", ""),
+        ("1e3", ""),
+        ("~", "'"),
+        (".inf", ""),
+    ] {
+        for orgs in [
+            format!("[{}]", ids.join(", ")),
+            format!("\n      - {}", ids.join("\n      - ")),
+        ] {
+            let text = format!(
+                "credentials:\n  - name: {quote}{name}{quote}\n    access_token: 0x10\n    discover_orgs: Yes\n    org_ids: {orgs}\n"
+            );
+            std::fs::write(&file, &text).unwrap();
+            let mode = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+            std::fs::set_permissions(&file, mode).unwrap();
+            let args = Args::parse(["x", &format!("--config.file={}", file.display())]).unwrap();
+            let config = Config::check(&args, &Environment::fixed([("X", "y")])).unwrap();
+            let account = &config.accounts[0];
+            let watched: Vec<&str> = account.orgs.iter().map(OrgId::as_str).collect();
+            assert_eq!(watched, ids, "{text}");
+            assert_eq!(&*account.name, name);
+            assert!(account.discover);
+            let secret = account.credential.secrets().next().unwrap().read().unwrap();
+            assert_eq!(secret.expose_secret(), "0x10");
+        }
+    }
+}
+
+#[test]
+fn organizations_are_needed_and_not_named_twice() {
+    let (code, output) = fails(&[], &GOOD[1..]);
+    assert_eq!(code, Some(2));
+    assert!(
+        output.contains("no organization to watch with credential default: give --atlas.org-id"),
+        "{output}"
+    );
+    let twice = "32b6e34b3d91647abb20e7b8,32b6e34b3d91647abb20e7b8";
+    let (code, output) = fails(&[], &[("MONGODB_ATLAS_ORG_ID", twice), GOOD[1]]);
+    assert_eq!(code, Some(2));
+    assert!(
+        output.contains("environment variable MONGODB_ATLAS_ORG_ID: \"32b6e34b3d91647abb20e7b8\"")
+            && output.contains("twice"),
+        "{output}"
+    );
+}
+
+#[test]
+fn unknown_flags_and_commands_are_refused() {
+    for arguments in [
+        &["--no-such-flag"][..],
+        &["no-such-command"],
+        &["--sim.seed", "1"],
+        &["--atlas.client-secret", "x"],
+    ] {
+        let (code, output) = fails(arguments, GOOD);
+        assert_eq!(code, Some(2), "{output}");
+        assert!(output.contains(arguments[0]), "{output}");
+    }
+}
+
+#[test]
+fn the_simulated_atlas_checks_its_flags_too() {
+    let (code, output) = fails(
+        &[
+            "sim",
+            "--sim.seed=x",
+            "--sim.orgs=0",
+            "--sim.scenario=storm",
+            "--sim.speed=-1",
+        ],
+        &[],
+    );
+    assert_eq!(code, Some(2));
+    for part in [
+        "--sim.seed",
+        "--sim.orgs",
+        "calm, stale, outage, throttled, revoked, churn",
+        "--sim.speed",
+    ] {
+        assert!(output.contains(part), "{output}");
+    }
+}
+
+#[test]
+fn a_port_in_use_is_a_clear_error() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let (code, output) = fails(&["--web.listen-address", &address], GOOD);
+    assert_eq!(code, Some(1), "{output}");
+    assert!(
+        output.contains(&format!("cannot listen on {address}")) && output.contains("in use"),
+        "{output}"
+    );
+}
+
+#[test]
+fn help_shows_every_flag_with_default_and_variable() {
+    let (code, output) = fails(&["--help"], &[]);
+    assert_eq!(code, Some(0));
+    for flag in atlas_ai_keys_exporter::cli::FLAGS {
+        let shown = if flag.value.is_empty() {
+            format!("--{}[=<BOOL>]", flag.name)
+        } else {
+            format!("--{} <{}>", flag.name, flag.value)
+        };
+        assert!(output.contains(&shown), "{shown}");
+        assert!(output.contains(flag.variable), "{}", flag.variable);
+        assert!(
+            flag.default.is_none_or(|default| output.contains(default)),
+            "{}",
+            flag.name
+        );
+    }
+    let (code, output) = fails(&["--version"], &[]);
+    assert_eq!(code, Some(0));
+    assert!(output.contains(env!("CARGO_PKG_VERSION")), "{output}");
+}
+
+#[test]
+fn a_configuration_file_that_was_cut_is_refused_and_no_error_shows_a_secret() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("config.yml");
+    let flag = format!("--config.file={}", file.display());
+    let secret = "mdb_sa_sk_do-not-show";
+    for (text, expected) in [
+        (String::new(), "is empty: expected fields"),
+        ("# comment\n".to_owned(), "is empty: expected fields"),
+        ("web:\n".to_owned(), "expected fields, got nothing"),
+        (
+            "credentials: []\n".to_owned(),
+            "expected at least one credential",
+        ),
+        ("credentials:\n".to_owned(), "must be a list"),
+        (
+            "credentials: [{client_id: x, client_secret_file: [x]}]\n".to_owned(),
+            "expected a text, got a list",
+        ),
+        (
+            "credentials: [{name: [a], access_token: x}]\n".to_owned(),
+            "expected a text, got a list",
+        ),
+        (
+            format!("credentials: [{{\"client_secret:{secret}\": \"\"}}]\n"),
+            "there is no such member",
+        ),
+        (
+            format!("credentials: [{{client_id: x, client_secret:{secret}: }}]\n"),
+            "there is no such member",
+        ),
+        (format!("{secret}: x\n"), "there is no such member"),
+        (format!("web: {{{secret}: x}}\n"), "there is no such member"),
+    ] {
+        std::fs::write(&file, &text).unwrap();
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+        std::fs::set_permissions(&file, mode).unwrap();
+        let (code, output) = fails(&[&flag], GOOD);
+        assert_eq!(code, Some(2), "{text}: {output}");
+        assert!(output.contains(expected), "{text}: {output}");
+        assert!(!output.contains("do-not-show"), "{output}");
+    }
+}

@@ -1,0 +1,274 @@
+//! What the documents say exists.
+use std::fmt::Write as _;
+use std::path::Path;
+
+use atlas_ai_keys_exporter::cli::{
+    CHECK_FLAGS, FLAGS, Flag, KEYS_FLAGS, ONCE_FLAGS, SIM_FLAGS, SIM_LISTEN,
+};
+use atlas_ai_keys_exporter::metrics::families::{ALL, Family};
+
+fn read(path: &str) -> String {
+    std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).unwrap()
+}
+
+/// Everything that stands between backticks.
+fn quoted(text: &str) -> impl Iterator<Item = &str> {
+    text.split('`').skip(1).step_by(2)
+}
+
+#[test]
+fn every_row_of_the_failures_names_a_test() {
+    let text = read("docs/failure-modes.md");
+    let rows = text.lines().filter(|line| {
+        line.starts_with("| ") && !line.starts_with("| what fails") && !line.starts_with("| ---")
+    });
+    let mut count = 0;
+    for row in rows {
+        let cell = row.trim_end_matches(" |").rsplit(" | ").next().unwrap();
+        let names: Vec<&str> = quoted(cell).collect();
+        assert!(!names.is_empty(), "no test: {row}");
+        for name in names {
+            let (file, function) = name.split_once("::").unwrap_or_else(|| panic!("{name}"));
+            let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+            let exists = ["tests/it", "tests/e2e"].iter().any(|folder| {
+                std::fs::read_to_string(root.join(folder).join(format!("{file}.rs")))
+                    .is_ok_and(|source| source.contains(&format!("fn {function}(")))
+            });
+            assert!(exists, "there is no {name}");
+        }
+        count += 1;
+    }
+    assert!(count > 30, "{count} rows");
+}
+
+#[test]
+fn every_flag_and_family_in_the_documents_exists() {
+    let families: Vec<&str> = atlas_ai_keys_exporter::metrics::families::ALL
+        .iter()
+        .map(|family| family.name)
+        .collect();
+    for document in [
+        "README.md",
+        "SECURITY.md",
+        "CONTRIBUTING.md",
+        "docs/architecture.md",
+        "docs/install.md",
+        "docs/failure-modes.md",
+        "docs/configuration.md",
+        "docs/web.md",
+    ] {
+        let text = read(document);
+        for word in text.split(|c: char| !(c.is_ascii_alphanumeric() || "-_.".contains(c))) {
+            // a neighbour's name
+            if word == "mongodbatlas_exporter" {
+                continue;
+            }
+            if word.starts_with("mongodbatlas_") || word.starts_with("atlas_ai_keys_exporter_") {
+                let known = families.iter().any(|family| {
+                    *family == word || word.ends_with('_') && family.starts_with(word)
+                });
+                assert!(known, "{document}: there is no family {word}");
+            }
+            let flag = word.strip_prefix("--").filter(|flag| flag.contains('.'));
+            if let Some(flag) = flag {
+                let mut all = FLAGS.iter().chain(SIM_FLAGS).chain(SIM_LISTEN);
+                assert!(
+                    all.any(|known| known.name == flag.trim_end_matches('.')),
+                    "{document}: there is no flag --{flag}"
+                );
+            }
+        }
+    }
+}
+
+/// Every document that people read.
+const DOCUMENTS: [&str; 13] = [
+    "README.md",
+    "CHANGELOG.md",
+    "CONTRIBUTING.md",
+    "SECURITY.md",
+    "benches/README.md",
+    "dashboards/README.md",
+    "docs/architecture.md",
+    "docs/configuration.md",
+    "docs/failure-modes.md",
+    "docs/install.md",
+    "docs/metrics.md",
+    "docs/web.md",
+    "dashboards/runbooks/AtlasOrgUnreachable.md",
+];
+
+#[test]
+fn every_link_leads_somewhere() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    for document in DOCUMENTS {
+        let folder = root.join(document).parent().unwrap().to_owned();
+        for link in read(document).split("](").skip(1) {
+            let link = link.split([')', '#']).next().unwrap();
+            if link.is_empty() || link.starts_with("http") {
+                continue;
+            }
+            assert!(folder.join(link).exists(), "{document}: {link}");
+        }
+    }
+}
+
+/// Two screens: what it is, two commands, and where to read on.
+#[test]
+fn the_readme_is_short() {
+    let text = read("README.md");
+    assert!(text.lines().count() <= 100);
+    let commands = text.lines().filter(|line| line.starts_with("make "));
+    assert_eq!(commands.count(), 2);
+}
+
+/// Writes `text` in the place of a document when `make docs` asks for it; else it must be there already.
+fn current(path: &str, text: &str) {
+    if std::env::var_os("WRITE_DOCS").is_some() {
+        std::fs::write(Path::new(env!("CARGO_MANIFEST_DIR")).join(path), text).unwrap();
+    }
+    assert!(
+        read(path) == text,
+        "{path} is not current: `make docs` writes it"
+    );
+}
+
+fn list(names: &[&str]) -> String {
+    let names: Vec<String> = names.iter().map(|name| format!("`{name}`")).collect();
+    names.join(", ")
+}
+
+const METRICS: &str = "# Metrics
+
+Made from the catalogue (`src/metrics/families.rs`) by `make docs`: what each family means, where its values come from, when
+it has no series, and how many there are. Every value of Atlas is polled: it is as old as
+`time() - atlas_ai_keys_exporter_org_last_success_timestamp_seconds`, and stays when Atlas fails. Ages are computed at the
+scrape. A missing value is a missing series: there is no NaN and no sentinel.
+
+Series in all: some 6 a key (0 with `--metrics.per-key none`), 40 an organization, 6 a project, 180 for the exporter
+itself. Single keys carry `org_id`, `project_id` and `api_key_id`; what is to be read is on the info metric
+(`--metrics.key-labels`), and is joined where it is needed:
+
+```promql
+topk(10, mongodbatlas_ai_model_api_key_idle_seconds
+  * on (org_id, project_id, api_key_id) group_left (name) mongodbatlas_ai_model_api_key_info)
+```
+";
+
+#[test]
+fn the_reference_of_the_metrics_is_current() {
+    let mut text = METRICS.to_owned();
+    let (of_exporter, of_atlas): (Vec<&Family>, Vec<&Family>) = ALL
+        .iter()
+        .copied()
+        .partition(|family| family.name.starts_with("atlas_ai_keys_exporter_"));
+    for (title, families) in [
+        ("What Atlas says", of_atlas),
+        ("The exporter itself", of_exporter),
+    ] {
+        write!(text, "\n## {title}\n").unwrap();
+        for family in families {
+            let labels = if family.labels.is_empty() {
+                "no labels".to_owned()
+            } else {
+                format!("labels {}", list(family.labels))
+            };
+            write!(
+                text,
+                "\n### `{}`\n\n{}\n\n- {}, {labels}\n- from {}\n- absent {}\n- series: {}\n\n```promql\n{}\n```\n",
+                family.name,
+                family.help,
+                family.kind.as_str(),
+                family.source,
+                family.absent,
+                family.series,
+                family.query
+            )
+            .unwrap();
+        }
+    }
+    text.push_str(
+        "\n### `process_*`\n\nProcessor time, memory, open files and start of the process, as every Prometheus client has them.\n",
+    );
+    current("docs/metrics.md", &text);
+}
+
+/// What stands between these lines of a document is made.
+const BEGIN: &str = "<!-- made from the flags by `make docs` -->\n";
+const END: &str = "<!-- end of what is made -->\n";
+
+fn flags(text: &mut String, title: &str, flags: &[&Flag], in_file: bool) {
+    write!(
+        text,
+        "\n### {title}\n\n| flag | default | variable{} | |\n",
+        if in_file { " | in the file" } else { "" }
+    )
+    .unwrap();
+    text.push_str(if in_file {
+        "| --- | --- | --- | --- | --- |\n"
+    } else {
+        "| --- | --- | --- | --- |\n"
+    });
+    for flag in flags {
+        let value = if flag.value.is_empty() {
+            String::new()
+        } else {
+            format!(" {}", flag.value)
+        };
+        let default = flag
+            .default
+            .map_or_else(|| "none".to_owned(), |default| format!("`{default}`"));
+        write!(
+            text,
+            "| `--{}{value}` | {default} | `{}` |",
+            flag.name, flag.variable
+        )
+        .unwrap();
+        if in_file {
+            let member = match flag.name {
+                "config.file" => "-".to_owned(),
+                "atlas.org-id" => "`org_ids` of a credential".to_owned(),
+                name => format!("`{}`", member(name)),
+            };
+            write!(text, " {member} |").unwrap();
+        }
+        writeln!(text, " {} |", flag.help.replace('|', "\\|")).unwrap();
+    }
+}
+
+/// The member of the configuration file that says the same as a flag.
+fn member(name: &str) -> String {
+    let (group, rest) = name.split_once('.').unwrap();
+    format!("{group}.{}", rest.replace(['-', '.'], "_"))
+}
+
+#[test]
+fn the_reference_of_the_flags_is_current() {
+    let document = read("docs/configuration.md");
+    let (before, rest) = document.split_once(BEGIN).expect("a place for the flags");
+    let (_, after) = rest.split_once(END).expect("its end");
+    let mut made = String::new();
+    let mut groups: Vec<&str> = Vec::new();
+    for flag in FLAGS {
+        if !groups.contains(&flag.group) {
+            groups.push(flag.group);
+        }
+    }
+    for group in groups {
+        let of_group: Vec<&Flag> = FLAGS.iter().filter(|flag| flag.group == group).collect();
+        flags(&mut made, group, &of_group, true);
+    }
+    for (title, of_command) in [
+        ("`check`", vec![CHECK_FLAGS]),
+        ("`keys`", vec![KEYS_FLAGS]),
+        ("`once`", vec![ONCE_FLAGS]),
+        ("`demo` and `sim`", vec![SIM_FLAGS, SIM_LISTEN]),
+    ] {
+        let all: Vec<&Flag> = of_command.into_iter().flatten().collect();
+        flags(&mut made, title, &all, false);
+    }
+    current(
+        "docs/configuration.md",
+        &format!("{before}{BEGIN}{made}\n{END}{after}"),
+    );
+}

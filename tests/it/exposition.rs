@@ -1,0 +1,618 @@
+//! The three forms of a scrape say the same, whatever is in a label; packed and plain; to readers
+//! that hang as well.
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{Read as _, Write as _};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::common::sim_harness::{Simulated, simulated_atlas};
+use crate::common::{Lab, Scrape, still};
+use atlas_ai_keys_exporter::inventory::{
+    Details, Inventory, KeyKind, KeyRecord, Limit, Moment, ProjectName, Shown,
+};
+use atlas_ai_keys_exporter::metrics::{
+    Exposition, Format, KeyLabel, Own, PerKey, Scene, Selection, Threshold, pack_end, pack_scene,
+};
+use atlas_ai_keys_exporter::web::{self};
+use exporter_toolkit::server::{Door, Limits};
+use flate2::read::GzDecoder;
+use jiff::Timestamp;
+use mongodb_atlas_client::{KeyId, OrgId, ProjectId};
+use mongodb_atlas_sim::SimConfig;
+use proptest::prelude::*;
+use prost::Message as _;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+/// `io.prometheus.client`, as far as it is used, from Prometheus' own `metrics.proto`.
+mod client_model {
+    #[derive(Clone, PartialEq, prost::Message)]
+    pub(crate) struct LabelPair {
+        #[prost(string, optional, tag = "1")]
+        pub name: Option<String>,
+        #[prost(string, optional, tag = "2")]
+        pub value: Option<String>,
+    }
+
+    #[derive(Clone, PartialEq, prost::Message)]
+    pub(crate) struct Simple {
+        #[prost(double, optional, tag = "1")]
+        pub value: Option<f64>,
+    }
+
+    #[derive(Clone, PartialEq, prost::Message)]
+    pub(crate) struct Bucket {
+        #[prost(uint64, optional, tag = "1")]
+        pub cumulative_count: Option<u64>,
+        #[prost(double, optional, tag = "2")]
+        pub upper_bound: Option<f64>,
+    }
+
+    #[derive(Clone, PartialEq, prost::Message)]
+    pub(crate) struct Histogram {
+        #[prost(uint64, optional, tag = "1")]
+        pub sample_count: Option<u64>,
+        #[prost(double, optional, tag = "2")]
+        pub sample_sum: Option<f64>,
+        #[prost(message, repeated, tag = "3")]
+        pub bucket: Vec<Bucket>,
+    }
+
+    #[derive(Clone, PartialEq, prost::Message)]
+    pub(crate) struct Metric {
+        #[prost(message, repeated, tag = "1")]
+        pub label: Vec<LabelPair>,
+        #[prost(message, optional, tag = "2")]
+        pub gauge: Option<Simple>,
+        #[prost(message, optional, tag = "3")]
+        pub counter: Option<Simple>,
+        #[prost(message, optional, tag = "7")]
+        pub histogram: Option<Histogram>,
+    }
+
+    #[derive(Clone, PartialEq, prost::Message)]
+    pub(crate) struct MetricFamily {
+        #[prost(string, optional, tag = "1")]
+        pub name: Option<String>,
+        #[prost(string, optional, tag = "2")]
+        pub help: Option<String>,
+        #[prost(int32, optional, tag = "3")]
+        pub kind: Option<i32>,
+        #[prost(message, repeated, tag = "4")]
+        pub metric: Vec<Metric>,
+    }
+}
+
+use client_model::MetricFamily;
+
+/// Name, labels and value of every series; values as text, so that they can be in a set.
+type Series = BTreeSet<(String, BTreeMap<String, String>, String)>;
+
+fn families(mut bytes: &[u8]) -> Vec<MetricFamily> {
+    let mut families = Vec::new();
+    while !bytes.is_empty() {
+        families.push(MetricFamily::decode_length_delimited(&mut bytes).unwrap());
+    }
+    families
+}
+
+/// The series of the protobuf form, named as those of the text form.
+fn of_protobuf(bytes: &[u8]) -> Series {
+    let mut series = Series::new();
+    for family in families(bytes) {
+        let name = family.name.unwrap();
+        for metric in family.metric {
+            let labels: BTreeMap<String, String> = metric
+                .label
+                .into_iter()
+                .map(|pair| (pair.name.unwrap(), pair.value.unwrap()))
+                .collect();
+            let mut put = |name: String, labels: BTreeMap<String, String>, value: f64| {
+                assert!(series.insert((name, labels, format!("{value:?}"))));
+            };
+            let simple = metric.gauge.or(metric.counter);
+            if let Some(value) = simple {
+                put(name.clone(), labels, value.value.unwrap());
+            } else {
+                let histogram = metric.histogram.unwrap();
+                #[allow(clippy::cast_precision_loss, reason = "a count")]
+                let count = histogram.sample_count.unwrap() as f64;
+                put(
+                    format!("{name}_sum"),
+                    labels.clone(),
+                    histogram.sample_sum.unwrap(),
+                );
+                put(format!("{name}_count"), labels, count);
+            }
+        }
+    }
+    series
+}
+
+fn of_text(text: &str) -> Series {
+    Scrape::parse(text)
+        .series()
+        .into_iter()
+        .filter(|series| !series.name.ends_with("_bucket"))
+        .map(|series| (series.name, series.labels, format!("{:?}", series.value)))
+        .collect()
+}
+
+fn selection() -> Selection {
+    Selection {
+        per_key: PerKey::All,
+        labels: KeyLabel::ALL.into(),
+        max_keys: 1_000_000,
+        thresholds: [7, 30]
+            .map(|days| Threshold::new(Duration::from_hours(days * 24)))
+            .into(),
+    }
+}
+
+fn plain(format: Format, own: &Own, scene: &Scene) -> Vec<u8> {
+    Exposition::new(format, own.gather(), scene.clone()).whole()
+}
+
+fn packed(format: Format, own: &Own, scene: &Scene) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let sum = pack_scene(format, scene, &mut |chunk| bytes.extend_from_slice(&chunk));
+    bytes.extend_from_slice(&pack_end(format, &own.gather(), sum));
+    let mut out = Vec::new();
+    GzDecoder::new(&*bytes).read_to_end(&mut out).unwrap();
+    out
+}
+
+/// Without the series of the process itself, which move while one looks.
+fn still_series(series: Series) -> Series {
+    series
+        .into_iter()
+        .filter(|(name, ..)| !name.starts_with("process_"))
+        .collect()
+}
+
+/// Any text, with those characters in it more often that have a meaning somewhere.
+fn any_text() -> impl Strategy<Value = String> {
+    let special = prop::sample::select(vec![
+        "\"",
+        "\\",
+        "\n",
+        "\r",
+        "\0",
+        "\t",
+        "{",
+        "}",
+        ",",
+        "=",
+        "#",
+        " ",
+        "\u{feff}",
+        "\u{2028}",
+        "🔑",
+        "ü",
+        "\\n",
+        "\"}",
+        "# EOF\n",
+        "\u{7f}",
+        "\u{10ffff}",
+    ]);
+    let part = prop_oneof![
+        special.prop_map(str::to_owned),
+        ".{0,6}".prop_map(|text| text)
+    ];
+    prop::collection::vec(part, 0..6).prop_map(|parts| parts.concat())
+}
+
+fn any_moment() -> impl Strategy<Value = Moment> {
+    prop_oneof![
+        (0_i64..4_000_000_000_000_000)
+            .prop_map(|micros| Moment::At(Timestamp::from_microsecond(micros).unwrap())),
+        (-1_000_000_i64..1_000_000)
+            .prop_map(|micros| Moment::At(Timestamp::from_microsecond(micros).unwrap())),
+        Just(Moment::Missing),
+        Just(Moment::Unreadable),
+    ]
+}
+
+prop_compose! {
+    fn any_record()(
+        id in any_text(), project in any_text(), name in any_text(), masked_secret in any_text(),
+        kind in prop::collection::vec(any_text(), 5), created in any_moment(), last_used in any_moment(),
+    ) -> KeyRecord {
+        let [status, cloud, geography, endpoint, created_by] = <[String; 5]>::try_from(kind).unwrap();
+        KeyRecord {
+            id: KeyId::new(id),
+            project: ProjectId::new(project),
+            name,
+            masked_secret,
+            kind: KeyKind { status, cloud, geography, endpoint, created_by },
+            created,
+            last_used,
+            ..KeyRecord::default()
+        }
+    }
+}
+
+fn scene_of(records: &[KeyRecord], texts: &[String]) -> Scene {
+    let org = |n: u32| OrgId::parse(&format!("{n:024x}")).unwrap();
+    let at = Timestamp::from_second(1_790_000_000).unwrap();
+    let (first, second) = records.split_at(records.len() / 2);
+    let inventories = [first, second].into_iter().zip(0..).map(|(records, n)| {
+        Arc::new(Inventory::new(
+            org(n),
+            (at, at),
+            records.iter().cloned(),
+            0,
+            &[],
+        ))
+    });
+    let details = Details {
+        name: Some(texts[0].clone()),
+        projects: vec![ProjectName {
+            id: ProjectId::new(texts[1].clone()),
+            name: texts[2].clone(),
+        }],
+        limits: vec![Limit {
+            group: texts[3].clone(),
+            cloud: texts[4].clone(),
+            geography: texts[5].clone(),
+            requests_per_minute: Some(7),
+            tokens_per_minute: None,
+        }],
+        asked_at: None,
+    };
+    let shown = Shown {
+        inventories: inventories.collect(),
+        details: vec![(org(1), Arc::new(details))],
+    };
+    Scene::new(shown, Arc::new(selection()), at)
+}
+
+/// The info series that the keys must have.
+fn info_of(records: &[KeyRecord]) -> BTreeSet<BTreeMap<String, String>> {
+    let (first, second) = records.split_at(records.len() / 2);
+    let mut by_id: BTreeMap<(usize, &str), &KeyRecord> = BTreeMap::new();
+    for (org, records) in [first, second].into_iter().enumerate() {
+        for record in records {
+            by_id.insert((org, record.id.as_str()), record);
+        }
+    }
+    by_id
+        .into_iter()
+        .map(|((org, id), record)| {
+            [
+                ("org_id", format!("{org:024x}")),
+                ("project_id", record.project.to_string()),
+                ("api_key_id", id.to_owned()),
+                ("name", record.name.clone()),
+                ("status", record.kind.status.clone()),
+                ("cloud", record.kind.cloud.clone()),
+                ("geography", record.kind.geography.clone()),
+                ("endpoint", record.kind.endpoint.clone()),
+                ("created_by", record.kind.created_by.clone()),
+                ("masked_secret", record.masked_secret.clone()),
+            ]
+            .map(|(name, value)| (name.to_owned(), value))
+            .into()
+        })
+        .collect()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+
+    #[test]
+    fn every_form_says_the_same_whatever_is_in_a_label(
+        records in prop::collection::vec(any_record(), 0..12),
+        texts in prop::collection::vec(any_text(), 6),
+    ) {
+        let scene = scene_of(&records, &texts);
+        let own = Own::new().unwrap();
+        own.watch_credential(&texts[0], ["issued"]);
+        let text = String::from_utf8(plain(Format::Text, &own, &scene)).unwrap();
+        let series = still_series(of_text(&text));
+        let info = "mongodbatlas_ai_model_api_key_info";
+        let shown: BTreeSet<_> = series
+            .iter()
+            .filter(|(name, ..)| name == info)
+            .map(|(_, labels, _)| labels.clone())
+            .collect();
+        prop_assert_eq!(shown, info_of(&records), "what went in comes out");
+        let protobuf = plain(Format::Protobuf, &own, &scene);
+        prop_assert_eq!(still_series(of_protobuf(&protobuf)), series.clone());
+        let open = String::from_utf8(plain(Format::OpenMetrics, &own, &scene)).unwrap();
+        prop_assert!(open.ends_with("# EOF\n"));
+        prop_assert_eq!(still_series(of_text(&open)), series.clone());
+        for format in Format::ALL {
+            let unpacked = packed(format, &own, &scene);
+            let unpacked = match format {
+                Format::Protobuf => of_protobuf(&unpacked),
+                _ => of_text(std::str::from_utf8(&unpacked).unwrap()),
+            };
+            prop_assert_eq!(still_series(unpacked), series.clone(), "{:?} packed", format);
+        }
+    }
+}
+
+#[test]
+fn each_family_comes_once_in_every_form() {
+    let record = |n: usize| KeyRecord {
+        id: KeyId::new(format!("key{n}")),
+        project: ProjectId::new("p"),
+        created: Moment::At(Timestamp::UNIX_EPOCH),
+        last_used: Moment::At(Timestamp::UNIX_EPOCH),
+        ..KeyRecord::default()
+    };
+    let records: Vec<_> = (0..2000).map(record).collect();
+    let scene = scene_of(&records, &[const { String::new() }; 6]);
+    let own = Own::new().unwrap();
+    for bytes in [
+        plain(Format::Protobuf, &own, &scene),
+        packed(Format::Protobuf, &own, &scene),
+    ] {
+        let mut names: Vec<String> = families(&bytes)
+            .into_iter()
+            .map(|family| family.name.unwrap())
+            .collect();
+        let before = names.len();
+        names.sort();
+        names.dedup();
+        assert_eq!(names.len(), before);
+    }
+    for format in [Format::Text, Format::OpenMetrics] {
+        let text = String::from_utf8(plain(format, &own, &scene)).unwrap();
+        for head in ["# HELP ", "# TYPE "] {
+            let mut names: Vec<&str> = text
+                .lines()
+                .filter_map(|line| line.strip_prefix(head)?.split(' ').next())
+                .collect();
+            let before = names.len();
+            names.sort_unstable();
+            names.dedup();
+            assert_eq!(names.len(), before, "{format:?}: {head}");
+        }
+    }
+}
+
+async fn ask(lab: &Lab, accept: &str, encoding: &str) -> reqwest::Response {
+    // built without decoding: what comes is looked at as it is
+    let client = reqwest::Client::builder()
+        .no_proxy()
+        .no_gzip()
+        .build()
+        .unwrap();
+    client
+        .get(format!("{}/metrics", lab.base))
+        .header("accept", accept)
+        .header("accept-encoding", encoding)
+        .send()
+        .await
+        .unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_asks_gets_the_form_that_was_asked_for() {
+    let lab = Lab::start(still(2, 300), &[]).await;
+    lab.walked().await;
+    for (accept, content_type, end) in [
+        (
+            "text/plain",
+            "text/plain; version=0.0.4; charset=utf-8",
+            "\n",
+        ),
+        (
+            "application/openmetrics-text;version=1.0.0,text/plain;q=0.5",
+            "application/openmetrics-text; version=1.0.0; charset=utf-8",
+            "\n# EOF\n",
+        ),
+    ] {
+        let answer = ask(&lab, accept, "identity;q=1, gzip;q=0").await;
+        assert_eq!(answer.headers()["content-type"], content_type);
+        assert!(answer.headers().get("content-encoding").is_none());
+        let text = answer.text().await.unwrap();
+        assert!(text.ends_with(end));
+        let answer = ask(&lab, accept, "gzip").await;
+        assert_eq!(answer.headers()["content-type"], content_type);
+        assert_eq!(answer.headers()["content-encoding"], "gzip");
+        assert_eq!(answer.headers()["vary"], "Accept, Accept-Encoding");
+        let mut unpacked = String::new();
+        GzDecoder::new(&*answer.bytes().await.unwrap())
+            .read_to_string(&mut unpacked)
+            .unwrap();
+        let names = |text: &str| {
+            of_text(text)
+                .into_iter()
+                .map(|(name, labels, _)| (name, labels))
+                .collect::<BTreeSet<_>>()
+        };
+        assert_eq!(names(&unpacked), names(&text));
+    }
+    let protobuf = "application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited";
+    let answer = ask(&lab, protobuf, "identity").await;
+    assert!(
+        answer.headers()["content-type"]
+            .to_str()
+            .unwrap()
+            .starts_with("application/vnd.google.protobuf; proto=")
+    );
+    let info = families(&answer.bytes().await.unwrap());
+    let info = info
+        .iter()
+        .find(|family| family.name() == "mongodbatlas_ai_model_api_key_info")
+        .unwrap();
+    assert_eq!((info.metric.len(), info.kind), (300, Some(1)));
+    lab.stop().await.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_walk_is_seen_at_once_in_what_is_packed() {
+    let lab = Lab::start(still(1, 50), &["--atlas.poll-interval=1s"]).await;
+    let org = lab.sim.org_ids()[0].clone();
+    lab.walked().await;
+    for n in 0..5 {
+        let name = format!("renamed {n}");
+        lab.sim.with_world(|world| {
+            let id = world.keys(&org)[3].id.clone();
+            world.rename(&org, &id, &name);
+        });
+        // the laboratory's scrapes are packed ones
+        lab.wait("the new name", |scrape| scrape.text.contains(&name))
+            .await;
+    }
+    lab.stop().await.stop().await;
+}
+
+/// A request that waits in the end is refused: see the tests of `web::request_limiter`.
+#[tokio::test(flavor = "multi_thread")]
+async fn scrapes_that_are_not_read_give_up_their_places() {
+    let lab = Lab::start(
+        crate::common::generous(1, 30_000),
+        &["--web.max-requests=2"],
+    )
+    .await;
+    let address = lab.base.strip_prefix("http://").unwrap().to_owned();
+    let hang = || {
+        let mut stream = std::net::TcpStream::connect(&address).unwrap();
+        stream
+            .write_all(format!("GET /metrics HTTP/1.1\r\nHost: {address}\r\n\r\n").as_bytes())
+            .unwrap();
+        stream
+    };
+    while lab.scrape().await.sum("mongodbatlas_ai_model_api_keys") == 0.0 {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    // far more than there are places, and each of them is asked for again once it is lost
+    let mut hanging: Vec<_> = (0..6).map(|_| hang()).collect();
+    for encoding in ["identity", "gzip"] {
+        for _ in 0..3 {
+            let response = ask(&lab, "", encoding).await;
+            assert_eq!(response.status(), 200);
+            assert_eq!(
+                lab.get("/-/healthy").await.0,
+                200,
+                "the other routes are not concerned"
+            );
+            hanging.extend([hang(), hang()]);
+        }
+    }
+    drop(hanging);
+    lab.stop().await.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reader_that_stalls_is_cut_off_and_holds_nobody_up() {
+    let lab = Lab::start(crate::common::generous(1, 30_000), &[]).await;
+    lab.walked().await;
+    // the same routes behind a door that is less patient
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let shutdown = CancellationToken::new();
+    let door = Door {
+        listeners: vec![listener],
+        router: web::router(Arc::clone(&lab.app)),
+        limits: Limits {
+            rest: Duration::from_millis(500),
+            ..Limits::default()
+        },
+        access: None,
+        what: "a door that is less patient",
+    };
+    let serving = tokio::spawn(exporter_toolkit::server::serve(
+        vec![door],
+        Arc::default(),
+        shutdown.clone(),
+    ));
+    let mut stalled = std::net::TcpStream::connect(address).unwrap();
+    stalled
+        .write_all(format!("GET /metrics HTTP/1.1\r\nHost: {address}\r\n\r\n").as_bytes())
+        .unwrap();
+    let begun = Instant::now();
+    let (code, text) = crate::common::get(&format!("http://{address}/metrics")).await;
+    assert!(
+        code == 200 && text.contains("process_threads"),
+        "somebody else's scrape"
+    );
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let read = tokio::task::spawn_blocking(move || {
+        let mut all = Vec::new();
+        let end = stalled.read_to_end(&mut all);
+        (all, end)
+    });
+    let (all, end) = read.await.unwrap();
+    assert!(begun.elapsed() < Duration::from_secs(20));
+    assert!(
+        end.is_err() || !all.ends_with(b"0\r\n\r\n"),
+        "it was cut off: {} bytes",
+        all.len()
+    );
+    shutdown.cancel();
+    serving.await.unwrap();
+    lab.stop().await.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn personal_data_is_shown_and_kept_only_where_it_is_asked_for() {
+    let sim = simulated_atlas(&still(1, 60));
+    let dir = tempfile::tempdir().unwrap();
+    let storage = format!("--storage.path={}", dir.path().display());
+    let kept = || {
+        let files = std::fs::read_dir(dir.path()).unwrap();
+        let texts = files.map(|entry| std::fs::read_to_string(entry.unwrap().path()).unwrap());
+        texts.collect::<String>()
+    };
+    let exporter = Simulated::watching(&sim, &[&storage]).await;
+    let scrape = exporter.walked(1).await;
+    exporter.pass(Duration::from_secs(5)).await;
+    for text in [&scrape.text, &kept()] {
+        assert!(
+            !text.contains("Example\"") && !text.contains("al-****"),
+            "{text}"
+        );
+    }
+    exporter.stop().await;
+    std::fs::remove_dir_all(dir.path()).unwrap();
+    let labels = "--metrics.key-labels=created_by,masked_secret";
+    let exporter = Simulated::watching(&sim, &[&storage, labels]).await;
+    let scrape = exporter.walked(1).await;
+    exporter.pass(Duration::from_secs(5)).await;
+    let info = scrape
+        .all("mongodbatlas_ai_model_api_key_info")
+        .next()
+        .unwrap();
+    assert_eq!(info.labels.len(), 5);
+    assert!(info.labels["masked_secret"].starts_with("al-****"));
+    assert!(scrape.text.contains("created_by=\"Ada Example\"") && kept().contains("Ada Example"));
+    exporter.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn past_the_most_keys_the_most_idle_stay_from_walk_to_walk() {
+    let sim = simulated_atlas(&SimConfig {
+        orgs: 3,
+        keys: 400,
+        ..SimConfig::default()
+    });
+    let exporter = Simulated::watching(&sim, &["--metrics.max-keys=100"]).await;
+    let ids = |scrape: &Scrape| -> BTreeSet<String> {
+        let series = scrape.all("mongodbatlas_ai_model_api_key_idle_seconds");
+        series
+            .map(|series| series.labels["api_key_id"].clone())
+            .collect()
+    };
+    let first = exporter.walked(3).await;
+    assert_eq!(ids(&first).len(), 100);
+    assert_eq!(first.sum("atlas_ai_keys_exporter_keys_dropped"), 300.0);
+    assert_eq!(first.sum("mongodbatlas_ai_model_api_keys"), 400.0);
+    let idle = first.values("mongodbatlas_ai_model_api_key_idle_seconds");
+    let least = idle.iter().copied().fold(f64::MAX, f64::min);
+    assert!(
+        least > 86_400.0,
+        "those in daily use are cut first: {least}"
+    );
+    let later = exporter.walked_again().await;
+    let kept = ids(&first).intersection(&ids(&later)).count();
+    assert!(
+        kept >= 97,
+        "{kept} of 100 stay while keys are used and come and go"
+    );
+    exporter.stop().await;
+}

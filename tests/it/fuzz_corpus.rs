@@ -1,0 +1,59 @@
+//! The fuzz targets once more over every input that was found to be interesting. Looking for more
+//! needs cargo-fuzz and a nightly compiler; see `fuzz/src/lib.rs`.
+#[allow(unreachable_pub, reason = "a library of its own")]
+#[path = "../../fuzz/src/lib.rs"]
+mod fuzz;
+
+use std::path::Path;
+
+fn replay(target: &str, run: impl Fn(&[u8])) {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("fuzz/corpus")
+        .join(target);
+    let mut inputs = 0;
+    for entry in std::fs::read_dir(folder).unwrap() {
+        run(&std::fs::read(entry.unwrap().path()).unwrap());
+        inputs += 1;
+    }
+    assert!(inputs >= 10, "{target}: {inputs} inputs");
+}
+
+#[test]
+fn configurations() {
+    replay("configuration", fuzz::configuration);
+}
+
+#[test]
+fn requests() {
+    replay("request", fuzz::request);
+}
+
+#[test]
+fn token_responses() {
+    replay("token_response", fuzz::token_response);
+}
+
+#[test]
+fn authentication_challenges() {
+    replay("www_authenticate", fuzz::www_authenticate);
+}
+
+#[test]
+fn rate_limit_bodies() {
+    replay("rate_limit_body", fuzz::rate_limit_body);
+}
+
+#[test]
+fn state_files() {
+    replay("state_file", fuzz::state_file);
+}
+
+#[test]
+fn web_configurations() {
+    replay("web_configuration", fuzz::web_configuration);
+}
+
+#[test]
+fn pages_of_keys() {
+    replay("keys_page", fuzz::keys_page);
+}

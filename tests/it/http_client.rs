@@ -1,0 +1,306 @@
+//! What a request to Atlas looks like on the wire, and what a connection that is none is called.
+use std::io::{Read as _, Write as _};
+use std::net::TcpListener;
+use std::sync::mpsc;
+use std::thread;
+
+use crate::common::{Lab, Program, outcome, still};
+use mongodb_atlas_sim::{Effect, Fault, SimEndpoint};
+
+const ORG: &str = "32b6e34b3d91647abb20e7b8";
+
+fn variables(base: String) -> Vec<(String, String)> {
+    [
+        ("MONGODB_ATLAS_BASE_URL", base),
+        ("MONGODB_ATLAS_ORG_ID", ORG.to_owned()),
+        ("MONGODB_ATLAS_ACCESS_TOKEN", "a-ready-token".to_owned()),
+    ]
+    .map(|(name, value)| (name.to_owned(), value))
+    .to_vec()
+}
+
+/// Takes one connection, reads what comes first and answers `answer`.
+fn listen(answer: impl Into<Vec<u8>>) -> (u16, mpsc::Receiver<Vec<u8>>) {
+    let answer = answer.into();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let (sender, receiver) = mpsc::channel();
+    thread::spawn(move || {
+        while let Ok((mut stream, _)) = listener.accept() {
+            let mut first = vec![0; 16 << 10];
+            let read = stream.read(&mut first).unwrap_or(0);
+            first.truncate(read);
+            let _ = stream.write_all(&answer);
+            if sender.send(first).is_err() {
+                return;
+            }
+        }
+    });
+    (port, receiver)
+}
+
+/// An exporter whose Atlas is at `base`; `sim` only gives the laboratory its form.
+async fn lab(base: String) -> Lab {
+    let sim = crate::common::sim(still(1, 1)).await;
+    Lab::watching(sim, variables(base), &["--atlas.poll-interval=1s"]).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_says_who_asks_for_what_in_which_version() {
+    let answer = b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+    let (port, requests) = listen(answer);
+    let lab = lab(format!("http://127.0.0.1:{port}/below/a/path")).await;
+    let request = tokio::task::spawn_blocking(move || {
+        // the rate limits are asked for as well
+        let all = requests
+            .iter()
+            .map(|bytes| String::from_utf8(bytes).unwrap());
+        all.into_iter()
+            .find(|request| request.contains("aiModelApiKeys"))
+            .unwrap()
+    })
+    .await
+    .unwrap();
+    let first = request.lines().next().unwrap();
+    assert_eq!(
+        first,
+        format!(
+            "GET /below/a/path/api/atlas/v2/orgs/{ORG}/aiModelApiKeys?itemsPerPage=500&pageNum=1 HTTP/1.1"
+        )
+    );
+    let lower = request.to_ascii_lowercase();
+    for header in [
+        format!(
+            "user-agent: atlas-ai-keys-exporter/{}\r\n",
+            env!("CARGO_PKG_VERSION")
+        ),
+        "accept: application/vnd.atlas.2025-03-12+json\r\n".to_owned(),
+        "accept-encoding: gzip\r\n".to_owned(),
+        "authorization: bearer a-ready-token\r\n".to_owned(),
+    ] {
+        assert!(lower.contains(&header), "{header:?} in\n{request}");
+    }
+    assert!(!lower.contains("referer") && !lower.contains("cookie"));
+    lab.stop().await.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_speaks_no_tls_is_a_matter_of_tls() {
+    let (port, _requests) = listen(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n");
+    let lab = lab(format!("https://127.0.0.1:{port}")).await;
+    lab.wait("the reason tls", |scrape| {
+        scrape.failures(ORG, "tls") >= 1.0
+    })
+    .await;
+    lab.stop().await.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_listening_is_a_matter_of_the_connection() {
+    let lab = lab(format!("http://127.0.0.1:{}", crate::common::free_port())).await;
+    lab.wait("the reason connection", |scrape| {
+        scrape.failures(ORG, "connection") >= 1.0
+    })
+    .await;
+    lab.stop().await.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_target_of_a_redirect_never_hears_of_it() {
+    let (port, requests) = listen(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
+    let sim = crate::common::sim(still(1, 5)).await;
+    let org = sim.org_ids()[0].clone();
+    for endpoint in [SimEndpoint::AiModelApiKeys, SimEndpoint::Token] {
+        let location = format!("http://127.0.0.1:{port}/elsewhere");
+        sim.add_fault(Fault::new(endpoint, Effect::Redirect { location }).times(2));
+    }
+    let variables = crate::common::sim_variables(&sim);
+    let lab = Lab::watching(sim, variables, &["--atlas.poll-interval=1s"]).await;
+    lab.wait("both redirects to be refused", |scrape| {
+        scrape.failures(&org, "invalid_response") >= 2.0
+    })
+    .await;
+    lab.walked().await;
+    assert!(requests.try_recv().is_err(), "a redirect was followed");
+    lab.stop().await.stop().await;
+}
+
+/// What an exporter is told whose Atlas can only be reached through `proxy`.
+fn behind(proxy: &str) -> Vec<(String, String)> {
+    let mut variables = variables("https://atlas.invalid".to_owned());
+    variables.push(("HTTPS_PROXY".to_owned(), proxy.to_owned()));
+    variables
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn requests_go_through_the_proxy_and_errors_name_it_without_its_password() {
+    let refuses = "HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n";
+    let (refusing, requests) = listen(refuses);
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let silent = (silent.local_addr().unwrap().port(), silent);
+    for (port, words) in [
+        (refusing, "connection failed"),
+        (crate::common::free_port(), "connection failed"),
+        (silent.0, "no complete response within"),
+    ] {
+        let proxy = format!(" http://me:secret%2Dword@127.0.0.1:{port}\n");
+        let flags = ["once", "--atlas.timeout=1s"];
+        let output = outcome(&flags, behind(&proxy)).await;
+        let error = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{error}");
+        assert!(error.contains(words), "{error}");
+        assert!(
+            error.contains(&format!("via proxy http://127.0.0.1:{port}")),
+            "{error}"
+        );
+        assert!(
+            !error.contains("secret") && !error.contains("bWU6"),
+            "{error}"
+        );
+    }
+    let request = String::from_utf8(requests.recv().unwrap()).unwrap();
+    assert!(
+        request.starts_with("CONNECT atlas.invalid:443 HTTP/1.1\r\n"),
+        "{request}"
+    );
+    // me:secret-word
+    let authorization = "proxy-authorization: basic bwu6c2vjcmv0lxdvcmq=\r\n";
+    assert!(
+        request.to_ascii_lowercase().contains(authorization),
+        "{request}"
+    );
+    assert!(!request.contains("a-ready-token"), "{request}");
+}
+
+#[test]
+fn what_is_no_proxy_url_ends_every_command() {
+    for (command, value) in [
+        (&["--web.listen-address=127.0.0.1:0"][..], "::::secret-word"),
+        (&["once"], "\"http://secret-word\""),
+        (&["keys"], "http://me:secret-word@"),
+        (&["check", "--offline"], "ftp://secret-word"),
+    ] {
+        for variable in ["HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"] {
+            let mut variables = variables("https://atlas.invalid".to_owned());
+            variables.push((variable.to_owned(), value.to_owned()));
+            // bounded: without the error it would serve
+            let (code, text, _) = Program::exporter(command, &variables).finish();
+            assert_eq!(code, Some(2), "{text}");
+            assert!(
+                text.contains(variable) && !text.contains("secret-word"),
+                "{text}"
+            );
+        }
+    }
+}
+
+#[test]
+fn no_error_repeats_the_password_of_a_base_url() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("config.yml");
+    for base in [
+        "https://me:secret-word@cloud.mongodb.com/api/atlas/v2",
+        "http://me:secret-word@cloud.mongodb.com",
+        "me:secret-word@cloud.mongodb.com",
+        "https://secret-word@cloud.mongodb.com?x=y@z",
+    ] {
+        let (code, text, _) = Program::exporter(&["once"], &variables(base.to_owned())).finish();
+        assert_eq!(code, Some(2), "{text}");
+        assert!(
+            text.contains("MONGODB_ATLAS_BASE_URL") && !text.contains("secret-word"),
+            "{text}"
+        );
+        std::fs::write(&file, format!("atlas: {{base_url: \"{base}\"}}\n")).unwrap();
+        let flag = format!("--config.file={}", file.display());
+        let mut rest = variables(String::new());
+        rest.retain(|(_, value)| !value.is_empty());
+        let (code, text, _) = Program::exporter(&["once", &flag], &rest).finish();
+        assert_eq!(code, Some(2), "{text}");
+        assert!(text.contains("base_url"), "{text}");
+        assert!(!text.contains("secret-word"), "{text}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn loopback_is_reached_without_the_proxy() {
+    let sim = crate::common::sim(still(1, 5)).await;
+    let mut variables = crate::common::sim_variables(&sim);
+    variables.push(("HTTPS_PROXY".to_owned(), "http://127.0.0.1:1".to_owned()));
+    variables.push(("HTTP_PROXY".to_owned(), "http://127.0.0.1:1".to_owned()));
+    let output = outcome(&["once"], variables).await;
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    sim.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_response_may_have_hundreds_of_headers_and_not_any_number() {
+    for (headers, reason) in [
+        (0, "not_found"),
+        (300, "not_found"),
+        (900, "not_found"),
+        (5000, "connection"),
+    ] {
+        let filler = |number| format!("X-Filler-{number}: some value\r\n");
+        let filler: String = (0..headers).map(filler).collect();
+        let start = "HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n";
+        let (port, _requests) = listen(format!("{start}{filler}\r\n"));
+        let lab = lab(format!("http://127.0.0.1:{port}")).await;
+        lab.wait(reason, |scrape| scrape.failures(ORG, reason) >= 1.0)
+            .await;
+        lab.stop().await.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn interim_responses_without_end_are_a_timeout() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    thread::spawn(move || {
+        while let Ok((mut stream, _)) = listener.accept() {
+            let interim = "HTTP/1.1 100 Continue\r\n\r\n".repeat(1000);
+            thread::spawn(move || while stream.write_all(interim.as_bytes()).is_ok() {});
+        }
+    });
+    let variables = variables(format!("http://127.0.0.1:{port}"));
+    let output = outcome(&["once", "--atlas.timeout=1s"], variables).await;
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{error}");
+    assert!(error.contains("no complete response within 1s"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn interim_responses_without_end_hold_up_nothing_else() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    thread::spawn(move || {
+        while let Ok((mut stream, _)) = listener.accept() {
+            let interim = "HTTP/1.1 100 Continue\r\n\r\n".repeat(40_000);
+            thread::spawn(move || while stream.write_all(interim.as_bytes()).is_ok() {});
+        }
+    });
+    let mut variables = variables(format!("http://127.0.0.1:{port}"));
+    variables.retain(|(name, _)| name != "MONGODB_ATLAS_ORG_ID");
+    let orgs = (0..6)
+        .map(|number| format!("{number:024}"))
+        .collect::<Vec<_>>();
+    variables.push(("MONGODB_ATLAS_ORG_ID".to_owned(), orgs.join(",")));
+    let flags = [
+        "--web.listen-address=127.0.0.1:0",
+        "--atlas.timeout=2s",
+        "--atlas.poll-interval=1s",
+    ];
+    let mut exporter = Program::exporter(&flags, &variables);
+    let address = exporter.wait_for("address=");
+    exporter.wait_for("reason=timeout");
+    let url = format!("http://{address}/-/healthy");
+    for _ in 0..20 {
+        let health = crate::common::get(&url);
+        let (code, _) = tokio::time::timeout(crate::common::PATIENCE, health)
+            .await
+            .unwrap();
+        assert_eq!(code, 200);
+    }
+    exporter.signal(rustix::process::Signal::TERM);
+    let (code, output, _) = exporter.finish();
+    assert_eq!(code, Some(0), "{output}");
+}

@@ -1,0 +1,523 @@
+//! `keys`: every key once, most idle first, as a table, CSV or JSON; from Atlas, or from what an exporter
+//! has kept, without a request.
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::process::Output;
+
+use crate::common::{Lab, outcome, refusal, sim_variables, still};
+use jiff::Timestamp;
+use mongodb_atlas_sim::{SimEndpoint, SimHandle};
+use serde_json::Value;
+
+fn good(output: &Output) -> String {
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert_eq!((output.status.code(), &*error), (Some(0), ""));
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+async fn json(flags: &[&str], variables: &[(String, String)]) -> Vec<Value> {
+    let arguments = [&["keys", "--output=json"], flags].concat();
+    let output = outcome(&arguments, variables.to_vec()).await;
+    serde_json::from_str(&good(&output)).unwrap()
+}
+
+fn ids(rows: &[Value]) -> BTreeSet<String> {
+    let ids: Vec<String> = rows
+        .iter()
+        .map(|row| row["api_key_id"].as_str().unwrap().to_owned())
+        .collect();
+    let set: BTreeSet<String> = ids.iter().cloned().collect();
+    assert_eq!(set.len(), ids.len(), "a key twice");
+    set
+}
+
+/// The ids of the keys of the world that are `good`.
+fn expected(
+    sim: &SimHandle,
+    good: impl Fn(&mongodb_atlas_sim::SimKey) -> bool,
+) -> BTreeSet<String> {
+    sim.with_world(|world| {
+        let orgs = world.org_ids();
+        let keys = orgs.iter().flat_map(|org| world.keys(org));
+        keys.filter(|key| good(key))
+            .map(|key| key.id.clone())
+            .collect()
+    })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_key_is_there_once_and_the_most_idle_first() {
+    let sim = crate::common::sim(still(3, 600)).await;
+    let variables = sim_variables(&sim);
+    let rows = json(&[], &variables).await;
+    assert_eq!(ids(&rows), expected(&sim, |_| true));
+    let idle: Vec<u64> = rows
+        .iter()
+        .map(|row| row["idle_seconds"].as_u64().unwrap())
+        .collect();
+    assert!(idle.is_sorted_by(|a, b| a >= b), "{idle:?}");
+    let truth: BTreeMap<String, (String, Option<Timestamp>)> = sim.with_world(|world| {
+        let orgs = world.org_ids();
+        let keys = orgs.iter().flat_map(|org| world.keys(org));
+        keys.map(|key| (key.id.clone(), (key.name.clone(), key.last_used)))
+            .collect()
+    });
+    for row in &rows {
+        let (name, used) = &truth[row["api_key_id"].as_str().unwrap()];
+        assert_eq!(row["name"].as_str(), Some(name.as_str()));
+        let shown = row["last_used_at"]
+            .as_str()
+            .map(|at| at.parse::<Timestamp>().unwrap());
+        assert_eq!(
+            shown.map(Timestamp::as_microsecond),
+            used.map(Timestamp::as_microsecond)
+        );
+        assert_eq!(row["last_used_at"].is_null(), used.is_none());
+        assert_eq!(row["created_by"], "", "personal data is asked for");
+        for member in ["org_name", "project_name", "status"] {
+            assert_ne!(row[member].as_str(), Some(""), "{row}");
+        }
+    }
+    let output = outcome(&["keys", "--output", "csv"], variables.clone()).await;
+    let text = good(&output);
+    let mut reader = csv::Reader::from_reader(text.as_bytes());
+    let column = reader
+        .headers()
+        .unwrap()
+        .iter()
+        .position(|name| name == "name")
+        .unwrap();
+    let names: Vec<String> = reader
+        .records()
+        .map(|record| record.unwrap()[column].to_owned())
+        .collect();
+    let same: Vec<&str> = rows
+        .iter()
+        .map(|row| row["name"].as_str().unwrap())
+        .collect();
+    assert_eq!(names, same);
+    let output = outcome(&["keys"], variables).await;
+    let text = good(&output);
+    assert!(text.starts_with("IDLE"), "{text}");
+    assert!(text.contains("600 of 600 keys, as of 20"), "{text}");
+    assert!(!text.contains('\u{1b}'), "colours are for terminals");
+    assert_eq!(sim.live_tokens(), 0);
+    sim.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn filters_leave_what_was_asked_for() {
+    let sim = crate::common::sim(still(2, 500)).await;
+    let variables = sim_variables(&sim);
+    let rows = json(&["--never-used"], &variables).await;
+    assert_eq!(ids(&rows), expected(&sim, |key| key.last_used.is_none()));
+    assert!(!rows.is_empty());
+    let rows = json(&["--status=INACTIVE"], &variables).await;
+    assert_eq!(ids(&rows), expected(&sim, |key| key.status == "INACTIVE"));
+    assert!(!rows.is_empty());
+    let both = json(&["--status=INACTIVE", "--status=ACTIVE"], &variables).await;
+    assert!(both.len() > rows.len());
+    let rows = json(&["--idle=30d"], &variables).await;
+    let limit = Timestamp::now() - jiff::SignedDuration::from_hours(30 * 24);
+    assert_eq!(
+        ids(&rows),
+        expected(&sim, |key| key.last_used.unwrap_or(key.created) <= limit)
+    );
+    let one = &rows[0];
+    let by = async |member: &str| {
+        let flag = format!("--project={}", one[member].as_str().unwrap());
+        json(&[&flag], &variables).await
+    };
+    let by_id = by("project_id").await;
+    assert!(
+        by_id
+            .iter()
+            .all(|row| row["project_id"] == one["project_id"])
+    );
+    assert!(by("project_name").await.len() >= by_id.len());
+    // valid filters that nothing passes are no error
+    let output = outcome(&["keys", "--status=revoked"], variables.clone()).await;
+    let text = good(&output);
+    assert!(text.starts_with("0 of 500 keys"), "{text}");
+    assert!(json(&["--status=revoked"], &variables).await.is_empty());
+    let output = outcome(
+        &["keys", "--status=revoked", "--output=csv"],
+        variables.clone(),
+    )
+    .await;
+    let none = good(&output);
+    let output = outcome(&["keys", "--output=csv"], variables.clone()).await;
+    assert_eq!(
+        none.lines().collect::<Vec<_>>(),
+        good(&output).lines().take(1).collect::<Vec<_>>(),
+        "the same head without and with keys"
+    );
+    assert_eq!(
+        none.trim_end(),
+        "org_id,org_name,project_id,project_name,api_key_id,name,status,created_at,created_by,last_used_at,idle_seconds"
+    );
+    let flags = [
+        "keys",
+        "--idle=soon",
+        "--output=xml",
+        "--never-used=perhaps",
+    ];
+    let output = outcome(&flags, variables).await;
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(2));
+    for part in [
+        "--idle: \"soon\"",
+        "--output: \"xml\"",
+        "--never-used: \"perhaps\"",
+    ] {
+        assert!(error.contains(part), "{error}");
+    }
+    sim.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_filter_that_names_nothing_is_an_error() {
+    let sim = crate::common::sim(still(2, 200)).await;
+    let variables = sim_variables(&sim);
+    let rows = json(&[], &variables).await;
+    let name = rows[0]["project_name"].as_str().unwrap();
+    let other_case = name.to_uppercase();
+    assert_ne!(other_case, name);
+    let typo = format!("{name}x");
+    let glob = format!("{}*", &name[..3]);
+    let quoted = format!("{name:?}");
+    let flag = |name: &str, value: &str| format!("--{name}={value}");
+    for (flags, words) in [
+        (
+            vec![flag("project", &typo)],
+            vec!["--project: unknown project", &typo, &quoted],
+        ),
+        (
+            vec![flag("project", &other_case)],
+            vec!["unknown project", &quoted],
+        ),
+        (vec![flag("project", &glob)], vec!["unknown project", &glob]),
+        (vec![flag("project", "")], vec!["--project: \"\""]),
+        (
+            vec![flag("project", "\u{1b}[2J")],
+            vec!["unknown project \"\\u{1b}[2J\""],
+        ),
+        // one that is right does not hide one that is wrong
+        (
+            vec![flag("project", name), flag("project", &typo)],
+            vec![&typo],
+        ),
+        (
+            vec![flag("status", "inactiv")],
+            vec![
+                "--status: unknown status \"inactiv\"",
+                "\"INACTIVE\"",
+                "\"ACTIVE\"",
+            ],
+        ),
+        (vec![flag("status", "")], vec!["unknown status \"\""]),
+        (
+            vec![flag("status", "ACTIVE,INACTIVE")],
+            vec!["unknown status \"ACTIVE,INACTIVE\""],
+        ),
+        (
+            vec![flag("status", "nope"), flag("project", &typo)],
+            vec!["unknown status", "unknown project"],
+        ),
+    ] {
+        for output in ["table", "csv", "json", "markdown"] {
+            let format = flag("output", output);
+            let mut line = vec!["keys", &format];
+            line.extend(flags.iter().map(String::as_str));
+            let output = outcome(&line, variables.clone()).await;
+            let error = String::from_utf8_lossy(&output.stderr).into_owned();
+            assert_eq!(output.status.code(), Some(2), "{line:?}: {error}");
+            assert!(output.stdout.is_empty(), "{line:?}");
+            for words in &words {
+                assert!(error.contains(words), "{line:?}: {words}: {error}");
+            }
+            assert!(!error.contains('\u{1b}'), "{error:?}");
+            if flags.len() > 1 {
+                break;
+            }
+        }
+    }
+    // from the environment, where commas separate values
+    let mut named = variables.clone();
+    named.push((
+        "ATLAS_AI_KEYS_EXPORTER_KEYS_PROJECT".to_owned(),
+        format!("{name}, {typo}"),
+    ));
+    let output = outcome(&["keys"], named).await;
+    let error = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(2), "{error}");
+    assert!(
+        error.contains("variable ATLAS_AI_KEYS_EXPORTER_KEYS_PROJECT: unknown project"),
+        "{error}"
+    );
+    sim.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn statuses_and_ids_match_in_any_case() {
+    let sim = crate::common::sim(still(2, 200)).await;
+    let variables = sim_variables(&sim);
+    let flag = |name: &str, value: &str| format!("--{name}={value}");
+    let rows = json(&[], &variables).await;
+    let id = rows[0]["project_id"].as_str().unwrap();
+    // a status that was seen is a valid one
+    let key = sim.with_world(|world| {
+        let org = world.org_ids().remove(0);
+        let key = world.keys(&org)[0].id.clone();
+        world.set_status(&org, &key, "Quarantined");
+        key
+    });
+    let seen = json(&["--status=QUARANTINED"], &variables).await;
+    assert_eq!(ids(&seen), BTreeSet::from([key]));
+    let by_id = json(&[&flag("project", id)], &variables).await;
+    assert_eq!(
+        ids(&by_id),
+        ids(&json(&[&flag("project", &id.to_uppercase())], &variables).await)
+    );
+    let mut sum = 0;
+    for status in ["active", "Inactive", "quarantined"] {
+        sum += json(&[&flag("status", status)], &variables).await.len();
+    }
+    assert_eq!(sum, 200);
+    for status in [
+        "active",
+        "inactive",
+        "disabled",
+        "revoked",
+        "suspended",
+        "expired",
+        "deleted",
+    ] {
+        let output = outcome(&["keys", &flag("status", status)], variables.clone()).await;
+        good(&output);
+    }
+    sim.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_filter_that_cannot_be_judged_is_no_all_clear() {
+    let sim = crate::common::sim(still(2, 100)).await;
+    let rows = json(&[], &sim_variables(&sim)).await;
+    let orgs = sim.org_ids();
+    let of_second = rows
+        .iter()
+        .find(|row| row["org_id"] == orgs[1].as_str())
+        .unwrap();
+    let project = of_second["project_name"].as_str().unwrap();
+    let id = of_second["project_id"].as_str().unwrap();
+    // the organization that the project may be of could not be read
+    sim.add_fault(refusal(SimEndpoint::AiModelApiKeys, Some(&orgs[1]), 500));
+    let output = outcome(&["keys", "--project", id], sim_variables(&sim)).await;
+    let error = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{error}");
+    assert!(
+        error.contains("unknown project") && error.contains(&orgs[1]),
+        "{error}"
+    );
+    sim.clear_faults();
+    // the names of the projects could not be read: an id is still one
+    sim.add_fault(refusal(SimEndpoint::Groups, None, 403));
+    let output = outcome(&["keys", "--project", project], sim_variables(&sim)).await;
+    let error = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{error}");
+    assert!(
+        error.contains("the project names of organization") && error.contains(project),
+        "{error}"
+    );
+    let by_id = json(&["--project", id], &sim_variables(&sim)).await;
+    assert!(!by_id.is_empty() && by_id.iter().all(|row| row["project_id"] == id));
+    sim.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_creator_is_shown_where_it_is_asked_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().display().to_string();
+    let labels = "--metrics.key-labels=name,status,created_by";
+    let lab = Lab::start(still(1, 30), &[labels, "--storage.path", &path]).await;
+    lab.named().await;
+    let sim = lab.stop().await;
+    let creators: BTreeMap<String, String> = sim.with_world(|world| {
+        let org = world.org_ids().remove(0);
+        let keys = world.keys(&org).iter();
+        keys.map(|key| (key.id.clone(), key.created_by.clone()))
+            .collect()
+    });
+    let stored = ["--from-storage", "--storage.path", &path];
+    for (source, variables) in [(&[][..], sim_variables(&sim)), (&stored, Vec::new())] {
+        let rows = json(&[source, &[labels]].concat(), &variables).await;
+        let of_rows = rows.iter().map(|row| {
+            let text = |name: &str| row[name].as_str().unwrap().to_owned();
+            (text("api_key_id"), text("created_by"))
+        });
+        assert_eq!(of_rows.collect::<BTreeMap<_, _>>(), creators);
+        for (output, labelled) in [
+            ("csv", true),
+            ("csv", false),
+            ("markdown", true),
+            ("markdown", false),
+            ("json", false),
+        ] {
+            let format = format!("--output={output}");
+            let mut line = [&["keys", &format], source].concat();
+            if labelled {
+                line.push(labels);
+            }
+            let text = good(&outcome(&line, variables.clone()).await);
+            let shows = creators
+                .values()
+                .any(|creator| text.contains(creator.as_str()));
+            assert_eq!(shows, labelled, "{line:?}: {text}");
+        }
+    }
+    let output = outcome(
+        &["keys", "--metrics.key-labels=creator"],
+        sim_variables(&sim),
+    )
+    .await;
+    assert_eq!(output.status.code(), Some(2));
+    sim.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn markdown_is_a_table_in_which_names_are_text() {
+    let sim = crate::common::sim(still(1, 3)).await;
+    sim.with_world(|world| {
+        let org = world.org_ids().remove(0);
+        let id = world.keys(&org)[0].id.clone();
+        world.rename(&org, &id, "a|b <i>*c*\\ \u{1b}[2J\nd");
+    });
+    let text = good(&outcome(&["keys", "--output=markdown"], sim_variables(&sim)).await);
+    let lines: Vec<&str> = text.lines().collect();
+    assert_eq!(
+        lines[0],
+        "| Idle | Last used | Name | Status | Project | Organization | Key |"
+    );
+    assert_eq!(lines.len(), 7, "{text}");
+    assert!(lines[6].starts_with("3 of 3 keys, as of "), "{text}");
+    for line in &lines[..5] {
+        let cells = line.replace("\\\\", "").replace("\\|", "");
+        assert_eq!(cells.matches('|').count(), 8, "{line}");
+    }
+    assert!(
+        text.contains("a\\|b \\<i\\>\\*c\\*\\\\ \u{fffd}\\[2J\u{fffd}d"),
+        "{text}"
+    );
+    sim.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_fails_is_named_and_the_others_are_shown() {
+    let sim = crate::common::sim(still(3, 90)).await;
+    let org = sim.org_ids().remove(1);
+    sim.add_fault(refusal(SimEndpoint::AiModelApiKeys, Some(&org), 403));
+    let output = outcome(&["keys", "--output=json"], sim_variables(&sim)).await;
+    assert_eq!(output.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&output.stderr).contains(&org));
+    let rows: Vec<Value> = serde_json::from_slice(&output.stdout).unwrap();
+    let orgs: BTreeSet<&str> = rows
+        .iter()
+        .map(|row| row["org_id"].as_str().unwrap())
+        .collect();
+    assert_eq!(orgs.len(), 2);
+    sim.stop().await;
+}
+
+/// Names, lengths and times of all files.
+fn files(dir: &Path) -> BTreeMap<String, (u64, std::time::SystemTime)> {
+    let entries = std::fs::read_dir(dir).unwrap();
+    entries
+        .map(|entry| {
+            let entry = entry.unwrap();
+            let data = entry.metadata().unwrap();
+            let name = entry.file_name().into_string().unwrap();
+            (name, (data.len(), data.modified().unwrap()))
+        })
+        .collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn from_storage_nothing_is_asked_and_nothing_is_changed() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().display().to_string();
+    let lab = Lab::start(still(3, 300), &["--storage.path", &path]).await;
+    lab.named().await;
+    let orgs = lab.sim.org_ids();
+    let sim = lab.stop().await;
+    let truth = expected(&sim, |_| true);
+    let asked = sim.requests().len();
+    let before = files(dir.path());
+    // no credential, no organization: nothing but the directory
+    let flags = ["--from-storage", "--storage.path", &path];
+    let rows = json(&flags, &[]).await;
+    assert_eq!(ids(&rows), truth);
+    assert!(
+        rows.iter()
+            .all(|row| row["org_name"] != "" && row["project_name"] != "")
+    );
+    let some = json(&[&flags[..], &["--atlas.org-id", &orgs[0]]].concat(), &[]).await;
+    assert!(!some.is_empty() && some.iter().all(|row| row["org_id"] == orgs[0].as_str()));
+    assert_eq!(files(dir.path()), before);
+    // a damaged file is named, and left for the exporter to judge
+    let damaged = dir.path().join(format!("{}.inventory", orgs[1]));
+    let text = std::fs::read(&damaged).unwrap();
+    std::fs::write(&damaged, &text[..text.len() / 2]).unwrap();
+    let before = files(dir.path());
+    let output = outcome(&[&["keys", "--output=json"], &flags[..]].concat(), vec![]).await;
+    assert_eq!(output.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&output.stderr).contains(&orgs[1]));
+    let rows: Vec<Value> = serde_json::from_slice(&output.stdout).unwrap();
+    assert!(!rows.is_empty());
+    assert_eq!(files(dir.path()), before);
+    for (flags, words) in [
+        (vec!["keys", "--from-storage"], "--storage.path"),
+        (
+            vec!["keys", "--from-storage", "--storage.path=/nowhere"],
+            "/nowhere",
+        ),
+        (
+            vec!["keys", "--from-storage", "--storage.path=/usr"],
+            "no stored data in /usr",
+        ),
+        (
+            vec![
+                "keys",
+                "--from-storage",
+                "--storage.path",
+                &path,
+                "--atlas.org-id=x",
+            ],
+            "24 hexadecimal",
+        ),
+    ] {
+        let output = outcome(&flags, vec![]).await;
+        let error = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(2), "{error}");
+        assert!(error.contains(words), "{error}");
+    }
+    assert_eq!(sim.requests().len(), asked);
+    sim.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_name_steers_no_terminal() {
+    let sim = crate::common::sim(still(1, 5)).await;
+    sim.with_world(|world| {
+        let org = world.org_ids().remove(0);
+        let id = world.keys(&org)[0].id.clone();
+        world.rename(&org, &id, "evil\u{1b}[2Jname\r\u{7f}");
+    });
+    let output = outcome(&["keys"], sim_variables(&sim)).await;
+    let text = good(&output);
+    assert!(text.contains("evil\u{fffd}[2Jname"), "{text:?}");
+    assert!(
+        text.chars()
+            .all(|letter| letter == '\n' || !letter.is_control())
+    );
+    sim.stop().await;
+}

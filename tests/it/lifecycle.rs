@@ -1,0 +1,470 @@
+//! Starting, being ready, ending.
+use std::fmt::Write as _;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use crate::common::{Lab, Program, Scrape, generous, get, refusal, sim_variables, still};
+use jiff::{SignedDuration, Timestamp};
+use mongodb_atlas_client::Clock;
+use mongodb_atlas_sim::{BucketSize, Effect, Fault, SimConfig, SimEndpoint, SimHandle};
+use rustix::process::Signal;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+
+const FIVE_SECONDS: Duration = Duration::from_secs(5);
+
+#[tokio::test(flavor = "multi_thread")]
+async fn it_ends_within_five_seconds_whatever_atlas_does() {
+    for (signal, hangs) in [
+        (Signal::TERM, SimEndpoint::AiModelApiKeys),
+        (Signal::INT, SimEndpoint::Token),
+        (Signal::TERM, SimEndpoint::Revoke),
+    ] {
+        let sim = crate::common::sim(still(1, 5)).await;
+        sim.add_fault(Fault::new(hangs, Effect::Delay { seconds: 3600.0 }));
+        let mut program =
+            Program::exporter(&["--web.listen-address=127.0.0.1:0"], &sim_variables(&sim));
+        if hangs == SimEndpoint::Revoke {
+            program.wait_for("walk complete");
+        } else {
+            program.wait_for("address=");
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+        program.signal(signal);
+        let (code, output, took) = program.finish();
+        assert_eq!(code, Some(0), "{output}");
+        assert!(took < FIVE_SECONDS, "{took:?}: {output}");
+        sim.stop().await;
+    }
+}
+
+/// A credential of each kind in turn, in files of its own, each watching one organization.
+fn credentials_in_files(dir: &Path, sim: &SimHandle) -> (String, Vec<(PathBuf, String)>) {
+    let account = sim.account();
+    let mut config = "credentials:\n".to_owned();
+    let mut files = Vec::new();
+    for (number, org) in sim.org_ids().iter().enumerate() {
+        writeln!(config, "  - name: c{number}\n    org_ids: ['{org}']").unwrap();
+        let parts = match number % 3 {
+            0 => vec![("access_token", &account.access_token)],
+            1 => vec![
+                ("client_id", &account.client_id),
+                ("client_secret", &account.client_secret),
+            ],
+            _ => vec![
+                ("public_api_key", &account.public_key),
+                ("private_api_key", &account.private_key),
+            ],
+        };
+        for (part, value) in parts {
+            let path = dir.join(format!("{number}-{part}"));
+            std::fs::write(&path, value).unwrap();
+            writeln!(config, "    {part}_file: {}", path.display()).unwrap();
+            files.push((path, value.clone()));
+        }
+    }
+    (config, files)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pipes_in_the_place_of_files_hang_nothing() {
+    const UP: &str = "atlas_ai_keys_exporter_org_up";
+    const SUCCESS: &str = "atlas_ai_keys_exporter_org_last_success_timestamp_seconds";
+    let sim = crate::common::sim(generous(10, 20)).await;
+    let orgs = sim.org_ids();
+    let dir = tempfile::tempdir().unwrap();
+    let (config, files) = credentials_in_files(dir.path(), &sim);
+    let (config_file, state) = (dir.path().join("config.yml"), dir.path().join("state"));
+    std::fs::write(&config_file, &config).unwrap();
+    let mut variables = sim_variables(&sim);
+    variables.retain(|(name, _)| name == "MONGODB_ATLAS_BASE_URL");
+    let flags = [
+        "--web.listen-address=127.0.0.1:0".to_owned(),
+        "--atlas.poll-interval=1s".to_owned(),
+        format!("--config.file={}", config_file.display()),
+        format!("--storage.path={}", state.display()),
+    ];
+    let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
+    let mut program = Program::exporter(&flags, &variables);
+    let address = program.wait_for("address=");
+    let scrape = async |what: &str, good: &dyn Fn(&Scrape) -> bool| {
+        let begun = Instant::now();
+        loop {
+            assert_eq!(get(&format!("http://{address}/-/healthy")).await.0, 200);
+            let scrape = Scrape::parse(&get(&format!("http://{address}/metrics")).await.1);
+            if good(&scrape) {
+                return scrape;
+            }
+            assert!(
+                begun.elapsed() < crate::common::PATIENCE,
+                "in vain: {what}\n{}",
+                scrape.text
+            );
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    scrape("all organizations", &|scrape| scrape.sum(UP) == 10.0).await;
+    // every file of nine credentials, and what is stored of each organization and each credential
+    let nine: Vec<_> = files
+        .iter()
+        .filter(|(path, _)| {
+            !path
+                .file_name()
+                .unwrap()
+                .to_str()
+                .unwrap()
+                .starts_with("9-")
+        })
+        .collect();
+    for (path, _) in &nine {
+        crate::common::make_fifo(path);
+    }
+    for entry in std::fs::read_dir(&state).unwrap() {
+        crate::common::make_fifo(&entry.unwrap().path());
+    }
+    // until now the service accounts had a token
+    sim.revoke_all_tokens();
+    let good = [("org_id", orgs[9].as_str())];
+    let one = |scrape: &Scrape| scrape.sum(UP) == 1.0 && scrape.get(UP, &good) == Some(1.0);
+    let before = scrape("one organization", &one).await.get(SUCCESS, &good);
+    let later =
+        |scrape: &Scrape| one(scrape) && scrape.get(SUCCESS, &good) > before.map(|at| at + 2.0);
+    scrape("polls go on with the good credential", &later).await;
+    // the configuration itself; and one that watches an organization less and then one more, whose state is read
+    crate::common::make_fifo(&config_file);
+    program.signal(Signal::HUP);
+    program.wait_for("a pipe, which can be read only once");
+    for (path, value) in &nine {
+        std::fs::remove_file(path).unwrap();
+        std::fs::write(path, value).unwrap();
+    }
+    for pipe in orgs
+        .iter()
+        .map(|org| state.join(format!("{org}.inventory")))
+    {
+        crate::common::make_fifo(&pipe);
+    }
+    std::fs::remove_file(&config_file).unwrap();
+    let fewer = config.replacen(&format!("'{}'", orgs[3]), "'000000000000000000000000'", 1);
+    std::fs::write(&config_file, fewer).unwrap();
+    program.signal(Signal::HUP);
+    program.wait_for("configuration reloaded");
+    std::fs::write(&config_file, &config).unwrap();
+    scrape("all organizations again", &|scrape| {
+        scrape.sum(UP) == 10.0 && scrape.get(UP, &[("org_id", &orgs[3])]) == Some(1.0)
+    })
+    .await;
+    for (path, _) in &files {
+        crate::common::make_fifo(path);
+    }
+    crate::common::make_fifo(&config_file);
+    program.signal(Signal::TERM);
+    let (code, output, took) = program.finish();
+    assert_eq!(code, Some(0), "{output}");
+    assert!(took < FIVE_SECONDS, "{took:?}: {output}");
+    sim.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_scrape_under_way_is_finished_and_a_stalled_one_does_not_hold_it_up() {
+    let sim = crate::common::sim(still(1, 20_000)).await;
+    let mut program =
+        Program::exporter(&["--web.listen-address=127.0.0.1:0"], &sim_variables(&sim));
+    let address = program.wait_for("address=");
+    program.wait_for("walk complete");
+    // one client reads slowly, another not at all
+    let request = format!("GET /metrics HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+    let connect = || {
+        let mut stream = std::net::TcpStream::connect(&address).unwrap();
+        stream.write_all(request.as_bytes()).unwrap();
+        stream
+    };
+    let (slow, stalled) = (connect(), connect());
+    let reader = std::thread::spawn(move || {
+        let mut text = Vec::new();
+        let mut chunk = vec![0; 1 << 20];
+        let mut slow = slow;
+        loop {
+            let read = std::io::Read::read(&mut slow, &mut chunk).unwrap();
+            if read == 0 {
+                return text;
+            }
+            text.extend_from_slice(&chunk[..read]);
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    });
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    program.signal(Signal::TERM);
+    let (code, output, took) = program.finish();
+    assert_eq!(code, Some(0), "{output}");
+    assert!(took < FIVE_SECONDS, "{took:?}");
+    let text = String::from_utf8(reader.join().unwrap()).unwrap();
+    assert!(
+        text.trim_end().ends_with("\r\n0"),
+        "the last chunk came: {:?}",
+        &text[text.len().saturating_sub(80)..]
+    );
+    assert!(text.contains("process_threads"), "the whole scrape came");
+    drop(stalled);
+    sim.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn it_serves_before_atlas_answers_and_is_ready_after() {
+    let sim = crate::common::sim(still(2, 20)).await;
+    let orgs = sim.org_ids();
+    sim.add_fault(
+        Fault::new(SimEndpoint::AiModelApiKeys, Effect::Delay { seconds: 1.5 }).on_org(&orgs[1]),
+    );
+    let variables = sim_variables(&sim);
+    let lab = Lab::watching(sim, variables, &[]).await;
+    let scrape = lab.scrape().await;
+    assert_eq!(
+        scrape.get("atlas_ai_keys_exporter_org_up", &[("org_id", &orgs[1])]),
+        Some(0.0),
+        "not up before the first walk"
+    );
+    assert_eq!(lab.get("/-/healthy").await.0, 200);
+    lab.wait("the first organization", |scrape| {
+        scrape.sum("atlas_ai_keys_exporter_org_up") == 1.0
+    })
+    .await;
+    let (status, text) = lab.get("/-/ready").await;
+    assert_eq!(status, 503);
+    assert!(
+        text.contains(&orgs[1]) && !text.contains(&orgs[0]),
+        "{text}"
+    );
+    lab.walked().await;
+    assert_eq!(lab.get("/-/ready").await.0, 200);
+    lab.stop().await.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn other_paths_and_methods_are_refused() {
+    let lab = Lab::start(still(1, 5), &["--web.telemetry-path=/m"]).await;
+    assert_eq!(lab.get("/metrics").await.0, 404);
+    assert_eq!(lab.get("/m").await.0, 200);
+    let (status, page) = lab.get("/").await;
+    assert!(status == 200 && page.contains("href=\"m\""), "{page}");
+    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    let answer = client.post(format!("{}/m", lab.base)).send().await.unwrap();
+    assert_eq!(answer.status(), 405);
+    assert_eq!(answer.headers()["allow"], "GET,HEAD");
+    let answer = client.head(format!("{}/m", lab.base)).send().await.unwrap();
+    assert_eq!(answer.status(), 200);
+    assert_eq!(
+        answer.headers()["content-type"],
+        "text/plain; version=0.0.4; charset=utf-8"
+    );
+    lab.stop().await.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_clock_that_jumps_makes_no_negative_age_and_stops_nothing() {
+    let jump = Arc::new(AtomicI64::new(0));
+    let read = Arc::clone(&jump);
+    let clock = Clock::custom(move || {
+        Timestamp::now() + SignedDuration::from_hours(read.load(Ordering::Relaxed))
+    });
+    let sim = crate::common::sim(still(1, 30)).await;
+    let variables = sim_variables(&sim);
+    let lab = Lab::with_clock(sim, variables, &["--atlas.poll-interval", "1s"], clock).await;
+    lab.walked().await;
+    for hours in [24 * 365 * 3, -24 * 365 * 3] {
+        jump.store(hours, Ordering::Relaxed);
+        let before = lab.sim.requests().len();
+        let begun = Instant::now();
+        while lab.sim.requests().len() < before + 2 {
+            assert!(
+                begun.elapsed() < FIVE_SECONDS,
+                "polling goes on, {hours} hours off"
+            );
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        let scrape = lab.scrape().await;
+        assert!(
+            scrape
+                .values("mongodbatlas_ai_model_api_key_idle_seconds")
+                .iter()
+                .all(|age| *age >= 0.0)
+        );
+        assert_eq!(
+            scrape.sum("atlas_ai_keys_exporter_org_poll_failures_total"),
+            0.0
+        );
+    }
+    assert_eq!(
+        lab.scrape()
+            .await
+            .sum("mongodbatlas_ai_model_api_key_last_used_age_seconds"),
+        0.0,
+        "times to come have the age 0"
+    );
+    lab.stop().await.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_demo_shows_three_organizations_and_their_keys() {
+    let mut program = Program::exporter(&["demo", "--web.listen-address=127.0.0.1:0"], &[]);
+    let url = program.wait_for("metrics          ");
+    let begun = Instant::now();
+    let scrape = loop {
+        let scrape = crate::common::Scrape::parse(&get(&url).await.1);
+        if scrape.sum("atlas_ai_keys_exporter_org_up") == 3.0 {
+            break scrape;
+        }
+        assert!(begun.elapsed() < crate::common::PATIENCE);
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    };
+    let keys = scrape.sum("mongodbatlas_ai_model_api_keys");
+    assert!((1190.0..1210.0).contains(&keys), "{keys}");
+    program.signal(Signal::INT);
+    let (code, output, took) = program.finish();
+    assert_eq!(code, Some(0), "{output}");
+    assert!(took < FIVE_SECONDS);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_happens_to_a_key_is_a_line_of_the_log() {
+    let sim = crate::common::sim(still(1, 40)).await;
+    let org = sim.org_ids()[0].clone();
+    let line = [
+        "--web.listen-address=127.0.0.1:0",
+        "--atlas.poll-interval=1s",
+    ];
+    let mut program = Program::exporter(&line, &sim_variables(&sim));
+    program.wait_for("walk complete");
+    let (key, project) = sim.with_world(|world| {
+        let key = world.keys(&org)[5].clone();
+        world.rename(&org, &key.id, "a name that is nobody's business");
+        (key.id, key.project)
+    });
+    let line = program.wait_for("message=\"key changed\"");
+    for part in [
+        format!("org={org}"),
+        format!("project={project}"),
+        format!("key={key}"),
+        "change=renamed".to_owned(),
+    ] {
+        assert!(line.contains(&part), "{part} in {line}");
+    }
+    assert!(!program.output().contains("nobody's business"), "ids alone");
+    sim.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_interval_that_the_budget_does_not_allow_is_told_once() {
+    let sim = crate::common::sim(SimConfig {
+        org_bucket: BucketSize::SMALLEST,
+        ..still(2, 20)
+    })
+    .await;
+    let line = [
+        "--web.listen-address=127.0.0.1:0",
+        "--atlas.poll-interval=2s",
+        "--atlas.page-size=3",
+    ];
+    let mut program = Program::exporter(&line, &sim_variables(&sim));
+    let line = program.wait_for("walking less often");
+    assert!(line.contains("asked=2s"), "{line}");
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    program.signal(Signal::TERM);
+    let (code, output, _) = program.finish();
+    assert_eq!(code, Some(0), "{output}");
+    assert_eq!(output.matches("walking less often").count(), 1, "{output}");
+    sim.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn routine_polls_are_logged_at_debug_and_news_at_info() {
+    let sim = crate::common::sim(still(2, 20)).await;
+    let line = [
+        "--web.listen-address=127.0.0.1:0",
+        "--atlas.poll-interval=1s",
+    ];
+    let mut quiet = Program::exporter(&line, &sim_variables(&sim));
+    let mut verbose = Program::exporter(
+        &[&line[..], &["--log.level=debug"]].concat(),
+        &sim_variables(&sim),
+    );
+    let polls = |program: &Program| program.output().matches("walk complete").count();
+    quiet.wait_for("walk complete");
+    let wait_for_polls = async |program: &Program, least: usize| {
+        let begun = std::time::Instant::now();
+        while polls(program) < least {
+            assert!(
+                begun.elapsed() < crate::common::PATIENCE,
+                "{}",
+                program.output()
+            );
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    // three polls of each organization by the one, and as much time for the other
+    wait_for_polls(&verbose, 6).await;
+    wait_for_polls(&quiet, 2).await;
+    assert_eq!(polls(&quiet), 2, "the first of each: {}", quiet.output());
+    let org = sim.org_ids().remove(0);
+    sim.add_fault(refusal(SimEndpoint::AiModelApiKeys, Some(&org), 500));
+    quiet.wait_for("poll failed");
+    verbose.wait_for("poll failed");
+    sim.clear_faults();
+    wait_for_polls(&quiet, 3).await;
+    let recovered = quiet.output();
+    let last = recovered
+        .lines()
+        .rfind(|line| line.contains("walk complete"));
+    assert!(last.is_some_and(|line| line.contains(&org)), "{recovered}");
+    let before = polls(&verbose);
+    wait_for_polls(&verbose, before + 4).await;
+    assert_eq!(polls(&quiet), 3, "{}", quiet.output());
+    sim.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_standard_error_that_nobody_reads_stops_nothing() {
+    let sim = crate::common::sim(still(2, 20)).await;
+    let (_unread, mut full) = std::io::pipe().unwrap();
+    rustix::io::ioctl_fionbio(&full, true).unwrap();
+    while std::io::Write::write(&mut full, &[b'x'; 4096]).is_ok() {}
+    rustix::io::ioctl_fionbio(&full, false).unwrap();
+    let address = format!("127.0.0.1:{}", crate::common::free_port());
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_atlas-ai-keys-exporter"));
+    command
+        .args(["--web.listen-address", &address, "--log.level=debug"])
+        .arg("--atlas.poll-interval=1s")
+        .env_clear()
+        .envs(sim_variables(&sim))
+        .stderr(full);
+    let mut child = command.spawn().unwrap();
+    let begun = Instant::now();
+    let metrics = format!("http://{address}/metrics");
+    let polled = async || {
+        crate::common::get_if_possible(&metrics).await?;
+        let (_, text) = get(&metrics).await;
+        let scrape = Scrape::parse(&text);
+        Some(scrape.values("atlas_ai_keys_exporter_org_up") == [1.0; 2])
+    };
+    while polled().await != Some(true) {
+        assert!(begun.elapsed() < crate::common::PATIENCE);
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let pid = rustix::process::Pid::from_child(&child);
+    rustix::process::kill_process(pid, Signal::TERM).unwrap();
+    let signalled = Instant::now();
+    while child.try_wait().unwrap().is_none() {
+        assert!(
+            signalled.elapsed() < crate::common::PATIENCE,
+            "it does not end"
+        );
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert!(
+        signalled.elapsed() < FIVE_SECONDS,
+        "{:?}",
+        signalled.elapsed()
+    );
+    sim.stop().await;
+}

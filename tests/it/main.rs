@@ -1,0 +1,44 @@
+//! Tests of everything that needs nothing but Rust: a module for each promise.
+
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    dead_code,
+    missing_docs,
+    unreachable_pub,
+    reason = "a test may panic, and counts in small numbers"
+)]
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod authentication;
+mod change_detection;
+mod check;
+mod configuration;
+mod discovery;
+mod docs_in_sync;
+mod exposition;
+mod faults;
+mod fuzz_corpus;
+mod http_client;
+mod keys;
+mod lifecycle;
+mod memory;
+mod once;
+mod overload;
+mod page;
+mod property;
+mod rate_limit;
+mod reload;
+mod request_count;
+mod restart;
+mod scheduling;
+mod sd_notify;
+mod secrets;
+mod server;
+mod sim_api;
+mod walk;
+mod web_config;

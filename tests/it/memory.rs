@@ -1,0 +1,323 @@
+//! Whatever one answer of Atlas holds: how much memory the real binary takes for it, and how long others wait meanwhile.
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::io::Write as _;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use crate::common::{PATIENCE, Program, get};
+use axum::Router;
+use axum::body::{Body, Bytes};
+use axum::extract::State;
+use axum::http::{HeaderMap, Response, Uri};
+use flate2::Compression;
+use flate2::write::GzEncoder;
+
+/// The bound on an answer, decompressed.
+const BODY_BYTES: usize = 32 << 20;
+/// The most that one answer may take beside the inventories, which are empty here.
+const MAX_KIB: u64 = 256 << 10;
+
+/// The fields of the lists whose values are texts.
+const TEXTS: [&str; 5] = ["apiKeyId", "name", "id", "modelGroupName", "access_token"];
+
+/// As many of `part` as fit into `size`, between `start` and `end`, compressed: some 30 kB that say 32 MiB.
+fn fill(size: usize, start: &str, part: &str, end: &str) -> Bytes {
+    assert!(start.len() + end.len() <= size);
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+    encoder.write_all(start.as_bytes()).unwrap();
+    let parts = (size - start.len() - end.len()) / part.len().max(1);
+    let chunk = 1 + (64 << 10) / part.len().max(1);
+    let text = part.repeat(chunk);
+    for _ in 0..parts / chunk {
+        encoder.write_all(text.as_bytes()).unwrap();
+    }
+    let rest = part.repeat(parts % chunk);
+    encoder.write_all(rest.as_bytes()).unwrap();
+    encoder.write_all(end.as_bytes()).unwrap();
+    encoder.finish().unwrap().into()
+}
+
+/// Shapes that every endpoint answers with; the others take turns, so that the test is cheap.
+const EVERYWHERE: usize = 4;
+
+/// Bodies that hold as much as fits into one answer, each in its own way.
+fn shapes(size: usize) -> Vec<(&'static str, Bytes)> {
+    let filled = |start: &str, part: &str, end: &str| fill(size, start, part, end);
+    let list = |part, last| filled(r#"{"results":["#, part, &format!("{last}]}}"));
+    let long = |start: &str, part| {
+        let fields: Vec<String> = TEXTS
+            .iter()
+            .map(|name| format!(r#""{name}":"a""#))
+            .collect();
+        filled(
+            &format!(r#"{{"results":[{{{},{start}"#, fields.join(",")),
+            part,
+            r#""}],"totalCount":1}"#,
+        )
+    };
+    let half = size / 2 - 20;
+    let nested = format!("{}{}", "[".repeat(half), "]".repeat(half));
+    let results = vec![
+        format!(
+            r#"{{"apiKeyId":"a","id":"32b6e34b3d91647abb20e7b8","name":"{}"}}"#,
+            "x".repeat(size / 500 - 100)
+        );
+        500
+    ];
+    vec![
+        ("empty objects", list("{},", "{}")),
+        ("numbers", list("0,", "0")),
+        ("strings", list("\"\",", "\"\"")),
+        ("tiny keys", list(r#"{"apiKeyId":"a"},"#, "{}")),
+        (
+            "an object of many fields",
+            filled(r#"{"results":[{"#, r#""a":0,"#, r#""b":0}]}"#),
+        ),
+        ("a name without end", long("\"name\":\"", "x")),
+        ("a name of escapes", long("\"name\":\"", "\\u00e9")),
+        ("a name of halves", long("\"name\":\"", "\\ud83d")),
+        (
+            "a field's name",
+            filled("{\"results\":[{\"", "\\n", "\":0}]}"),
+        ),
+        (
+            "many links",
+            filled(r#"{"results":[],"links":["#, r#"{"rel":"a"},"#, "{}]}"),
+        ),
+        (
+            "a long number",
+            filled(r#"{"totalCount":"#, "9", r#","results":[]}"#),
+        ),
+        (
+            "nested values",
+            filled(&format!(r#"{{"a":{nested},"results":["#), "", "]}"),
+        ),
+        (
+            "long names",
+            filled(&format!(r#"{{"results":[{}"#, results.join(",")), "", "]}"),
+        ),
+        ("no JSON", filled("", "\u{0}", "")),
+        ("no UTF-8", {
+            let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+            encoder.write_all(br#"{"results":[{"name":""#).unwrap();
+            encoder.write_all(&vec![0xff; size / 3 - 100]).unwrap();
+            encoder.write_all(br#""}]}"#).unwrap();
+            encoder.finish().unwrap().into()
+        }),
+    ]
+}
+
+/// How often each endpoint was asked, by the credential that asked.
+type Asked = Arc<Mutex<BTreeMap<(String, &'static str), u32>>>;
+
+#[derive(Clone)]
+struct Script {
+    /// For the keys.
+    shapes: Arc<Vec<(&'static str, Bytes)>>,
+    /// For the other endpoints: smaller ones that are more at a time, and cheaper in a test.
+    small_shapes: Arc<Vec<(&'static str, Bytes)>>,
+    asked: Asked,
+}
+
+/// The endpoints that a credential with an access token asks.
+const ENDPOINTS: [&str; 7] = [
+    "orgs",
+    "org",
+    "groups",
+    "keys",
+    "one key",
+    "model limits",
+    "rate limits",
+];
+
+fn endpoint(path: &str) -> &'static str {
+    match path.rsplit('/').next().unwrap() {
+        "token" => "token",
+        "orgs" => "orgs",
+        "groups" => "groups",
+        "aiModelApiKeys" => "keys",
+        "aiModelApiRateLimits" => "model limits",
+        "rateLimits" => "rate limits",
+        _ if path.contains("aiModelApiKeys/") => "one key",
+        _ => "org",
+    }
+}
+
+/// Whether a shape is tried at an endpoint.
+fn is_tried(shape: usize, endpoint: &str) -> bool {
+    let place = ENDPOINTS.iter().position(|known| *known == endpoint);
+    shape < EVERYWHERE
+        || endpoint == "keys"
+        || place.is_none_or(|place| (place + shape).is_multiple_of(3))
+}
+
+/// The access token says which shape the credential gets everywhere, once it has seen a key come and go: so the key is
+/// asked for by itself, and names and limits are asked for.
+async fn answer(State(script): State<Script>, headers: HeaderMap, uri: Uri) -> Response<Body> {
+    let endpoint = endpoint(uri.path());
+    let authorization = headers["authorization"].to_str().unwrap();
+    let token = authorization
+        .strip_prefix("Bearer ")
+        .unwrap_or("0")
+        .to_owned();
+    let count = {
+        let mut asked = script.asked.lock().unwrap();
+        let count = asked.entry((token.clone(), endpoint)).or_default();
+        *count += 1;
+        *count
+    };
+    let response = Response::builder().header("content-type", "application/json");
+    let mut shape = token.parse::<usize>().unwrap();
+    let good = match (endpoint, count) {
+        ("keys", 1) => r#"{"results":[{"apiKeyId":"a"}]}"#,
+        // and each shape once
+        ("keys", 2 | 4..) | ("orgs", 2..) => r#"{"results":[]}"#,
+        _ if !is_tried(shape, endpoint) => r#"{"results":[]}"#,
+        _ => {
+            if endpoint == "token" {
+                shape += count as usize;
+            }
+            let shapes = if endpoint == "keys" {
+                &script.shapes
+            } else {
+                &script.small_shapes
+            };
+            let (_, body) = &shapes[shape % shapes.len()];
+            let response = response.header("content-encoding", "gzip");
+            return response.body(body.clone().into()).unwrap();
+        }
+    };
+    response.body(good.into()).unwrap()
+}
+
+fn resident(pid: u32, field: &str) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find(|line| line.starts_with(field)).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse().unwrap()
+}
+
+/// An answer to `/-/healthy`, and how long it took.
+async fn ask(address: &str) -> Duration {
+    let begun = Instant::now();
+    let (status, _) = get(&format!("http://{address}/-/healthy")).await;
+    assert_eq!(status, 200);
+    tokio::time::sleep(Duration::from_millis(5)).await;
+    begun.elapsed()
+}
+
+/// The time that 19 of 20 did not exceed.
+fn usual(mut times: Vec<Duration>) -> Duration {
+    times.sort_unstable();
+    times[times.len() * 19 / 20]
+}
+
+/// The configuration of one credential for each shape, and of one that makes its tokens itself.
+fn configuration(folder: &Path, shapes: usize) -> String {
+    let mut text = "credentials:\n".to_owned();
+    for shape in 0..=shapes {
+        let name = format!("c{shape}");
+        let path = folder.join(&name);
+        std::fs::write(
+            &path,
+            if shape == shapes {
+                "secret"
+            } else {
+                &name[1..]
+            },
+        )
+        .unwrap();
+        write!(text, "  - name: {name}\n    org_ids: ['{shape:024x}']\n").unwrap();
+        let parts = if shape == shapes {
+            "client_id: mdb_sa_id_0123456789abcdef01234567\n    client_secret_file"
+        } else {
+            "discover_orgs: true\n    access_token_file"
+        };
+        writeln!(text, "    {parts}: {name}").unwrap();
+    }
+    let file = folder.join("config.yml");
+    std::fs::write(&file, text).unwrap();
+    format!("--config.file={}", file.display())
+}
+
+fn exporter(folder: &Path, shapes: usize, base: &str) -> Program {
+    let variables = [("MONGODB_ATLAS_BASE_URL".to_owned(), base.to_owned())];
+    let flags = [
+        "--web.listen-address=127.0.0.1:0",
+        "--atlas.poll-interval=2s",
+        "--atlas.timeout=2m",
+        &configuration(folder, shapes),
+    ];
+    Program::exporter(&flags, &variables)
+}
+
+/// Every shape at every endpoint, of all credentials at the same time: together they stay within what one may take.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_answer_takes_much_memory_or_keeps_others_waiting() {
+    let make = || (shapes(BODY_BYTES), shapes(BODY_BYTES / 4));
+    let (shapes, small_shapes) = tokio::task::spawn_blocking(make).await.unwrap();
+    let count = shapes.len();
+    let script = Script {
+        shapes: Arc::new(shapes),
+        small_shapes: Arc::new(small_shapes),
+        asked: Asked::default(),
+    };
+    let asked = Arc::clone(&script.asked);
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let base = format!("http://{}", listener.local_addr().unwrap());
+    let router = Router::new().fallback(answer).with_state(script);
+    let server = tokio::spawn(async move { axum::serve(listener, router).await });
+    let folder = tempfile::tempdir().unwrap();
+
+    // the control: nobody answers it
+    let nowhere = format!("http://127.0.0.1:{}", crate::common::free_port());
+    let mut control = exporter(folder.path(), count, &nowhere);
+    let control_address = control.wait_for("address=");
+    let mut attacked = exporter(folder.path(), count, &base);
+    let address = attacked.wait_for("address=");
+
+    let (mut quiet, mut busy) = (Vec::new(), Vec::new());
+    let begun = Instant::now();
+    loop {
+        // in turns, so that whatever else the machine does meets both
+        quiet.push(ask(&control_address).await);
+        busy.push(ask(&address).await);
+        let most = resident(attacked.pid(), "VmHWM:");
+        assert!(most < MAX_KIB, "{most} KiB");
+        let missing: Vec<(usize, &str)> = {
+            let asked = asked.lock().unwrap();
+            let all = (0..count).flat_map(|shape| ENDPOINTS.map(|endpoint| (shape, endpoint)));
+            let least = |endpoint| if endpoint == "keys" { 5 } else { 1 };
+            all.filter(|(shape, endpoint)| {
+                asked
+                    .get(&(shape.to_string(), *endpoint))
+                    .copied()
+                    .unwrap_or(0)
+                    < least(*endpoint)
+            })
+            .collect()
+        };
+        if missing.is_empty() && busy.len() > 100 {
+            break;
+        }
+        assert!(
+            begun.elapsed() < 4 * PATIENCE,
+            "never asked: {missing:?}\n{}",
+            attacked.output()
+        );
+    }
+    let most = resident(attacked.pid(), "VmHWM:");
+    let alone = resident(control.pid(), "VmHWM:");
+    println!(
+        "{most} KiB, {alone} KiB where nobody answers; {:?} and {:?} of {} in {:?}",
+        usual(busy.clone()),
+        usual(quiet.clone()),
+        busy.len(),
+        begun.elapsed()
+    );
+    assert!(most < alone + MAX_KIB, "{most} KiB");
+    let (busy, quiet) = (usual(busy), usual(quiet));
+    assert!(busy < 10 * quiet, "{busy:?} instead of {quiet:?}");
+    server.abort();
+}

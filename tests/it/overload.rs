@@ -1,0 +1,427 @@
+//! A scraper gets through whatever others do: more than 1,024 connections of each kind that an attacker can open, and scrapes that
+//! are aborted. Each time a second exporter, which nobody attacks, is scraped in turn with the attacked one.
+#![cfg(target_os = "linux")]
+use std::io;
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use crate::common::pki::{Papers, hash};
+use crate::common::{Program, process_status, sim_variables};
+use futures_util::future::BoxFuture;
+use mongodb_atlas_sim::{SimConfig, SimHandle};
+use reqwest::Client;
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::net::{TcpSocket, TcpStream};
+use tokio::task::JoinSet;
+use tokio_rustls::TlsConnector;
+
+/// Between two scrapes of the control.
+const CONTROL_EVERY: usize = 4;
+/// More than the 1,024 that the exporter takes, so that those that are sent away fill every place that becomes free.
+const CONNECTIONS: usize = 1100;
+const SCRAPES: usize = 100;
+/// Rounds of scrapes, of which one has to be fast enough.
+const ROUNDS: usize = 3;
+/// A control scrape that is faster than this says little on a machine with other work.
+const MIN_CONTROL: Duration = Duration::from_millis(20);
+
+/// One attack at a time: they compare times.
+static TURN: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+
+/// Two exporters with the same configuration that watch the same simulated Atlas.
+struct Pair {
+    attacked: Program,
+    control: Program,
+    addresses: [String; 2],
+    scheme: &'static str,
+    sim: SimHandle,
+}
+
+impl Pair {
+    async fn start(world: SimConfig, scheme: &'static str, flags: &[&str]) -> Self {
+        crate::common::raise_open_files_limit(4 * CONNECTIONS as u64);
+        let sim = crate::common::sim(world).await;
+        let mut arguments = vec![
+            "--web.listen-address=127.0.0.1:0",
+            "--atlas.poll-interval=1h",
+        ];
+        arguments.extend(flags);
+        let mut programs = [(); 2].map(|()| Program::exporter(&arguments, &sim_variables(&sim)));
+        let addresses = programs.each_mut().map(|program| {
+            let address = program.wait_for("address=");
+            program.wait_for("walk complete");
+            address
+        });
+        let [attacked, control] = programs;
+        Self {
+            attacked,
+            control,
+            addresses,
+            scheme,
+            sim,
+        }
+    }
+
+    /// Compares until the scrapes of a round are as fast as they should be: other work on the machine slows one round, a
+    /// fault of the exporter all of them.
+    async fn compare(&self, what: &str, scrapes: usize, clients: &[Client]) {
+        for _ in 0..ROUNDS {
+            if self.compare_once(what, scrapes, clients).await <= scrapes / 100 {
+                return;
+            }
+        }
+        panic!("{what}: too slow in {ROUNDS} rounds");
+    }
+
+    /// Scrapes both in turn and compares. A `client` that keeps its connections is as good as one that opens a new one
+    /// for each scrape. Returns how many scrapes failed or were slow.
+    async fn compare_once(&self, what: &str, scrapes: usize, clients: &[Client]) -> usize {
+        let mut failures = Vec::new();
+        let mut times = [Vec::new(), Vec::new()];
+        for number in 0..scrapes {
+            let client = &clients[number % clients.len()];
+            let addresses = 1 + usize::from(number % (CONTROL_EVERY + 1) == 0);
+            for (times, address) in times.iter_mut().zip(&self.addresses).take(addresses) {
+                let url = format!("{}://{address}/metrics", self.scheme);
+                let started_at = Instant::now();
+                let attempt = scrape(client, &url).await;
+                times.push(started_at.elapsed());
+                if let Err(why) = attempt {
+                    assert_eq!(*address, self.addresses[0], "the control: {why}");
+                    failures.push(why);
+                }
+            }
+        }
+        let [attacked, control] = times;
+        let limit = 10 * control.iter().copied().max().unwrap().max(MIN_CONTROL);
+        // the first of each client meets a thousand connections that are just being opened: its success counts, its time does not
+        let settled = attacked.iter().skip(clients.len());
+        let slow = settled.filter(|time| **time > limit).count();
+        let median = |times: &[Duration]| {
+            let mut times = times.to_vec();
+            times.sort();
+            times[times.len() / 2]
+        };
+        let resident = process_status(self.attacked.pid(), "VmRSS") >> 10;
+        println!(
+            "{what}: {} of {scrapes} failed, {slow} slower than {limit:?}; median {:?}, control {:?}; {resident} MiB",
+            failures.len(),
+            median(&attacked),
+            median(&control),
+        );
+        assert!(failures.len() <= scrapes / 100, "{what}: {failures:?}");
+        assert!(resident < 256, "{what}: {resident} MiB");
+        failures.len() + slow
+    }
+
+    async fn stop(self) {
+        drop((self.attacked, self.control));
+        self.sim.stop().await;
+    }
+}
+
+async fn scrape(client: &Client, url: &str) -> Result<(), String> {
+    let request = client.get(url).timeout(crate::common::PATIENCE);
+    // where nobody asks for it, it is no matter
+    let request = request.basic_auth("prometheus", Some("secret"));
+    let text = |error: reqwest::Error| format!("{error:?}");
+    let response = request.send().await.map_err(text)?;
+    let status = response.status();
+    let body = response.text().await.map_err(text)?;
+    if status == 200 && body.contains("process_threads") {
+        return Ok(());
+    }
+    Err(format!("{status}: {} bytes", body.len()))
+}
+
+/// One client that keeps its connection, and one that does not.
+fn clients(builder: impl Fn() -> reqwest::ClientBuilder) -> [Client; 2] {
+    [
+        builder().build().unwrap(),
+        builder().pool_max_idle_per_host(0).build().unwrap(),
+    ]
+}
+
+trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
+impl<S: AsyncRead + AsyncWrite + Unpin + Send> Stream for S {}
+
+/// What an attacker does with each of its connections; it returns when the connection is of no use any more.
+type Behavior = fn(Box<dyn Stream>) -> BoxFuture<'static, io::Result<()>>;
+
+/// Keeps up connections until it is dropped.
+struct Attack(JoinSet<()>);
+
+impl Attack {
+    async fn start(
+        from: Ipv4Addr,
+        address: &str,
+        tls: Option<&TlsConnector>,
+        behavior: Behavior,
+    ) -> Self {
+        let mut tasks = JoinSet::new();
+        let opened = Arc::new(AtomicUsize::new(0));
+        for number in 0..CONNECTIONS {
+            let (address, tls) = (address.to_owned(), tls.cloned());
+            let opened = Arc::clone(&opened);
+            tasks.spawn(async move {
+                let mut first = true;
+                loop {
+                    if let Ok(stream) = connect(from, &address, tls.as_ref()).await {
+                        let attack = behavior(stream);
+                        opened
+                            .fetch_add(usize::from(std::mem::take(&mut first)), Ordering::Relaxed);
+                        let _ = attack.await;
+                    }
+                    // who is sent away comes back, though not all of them at once
+                    tokio::time::sleep(Duration::from_millis(2000 + 20 * number as u64)).await;
+                }
+            });
+        }
+        let started_at = Instant::now();
+        while opened.load(Ordering::Relaxed) < CONNECTIONS {
+            assert!(
+                started_at.elapsed() < crate::common::PATIENCE,
+                "{opened:?} connections"
+            );
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        Self(tasks)
+    }
+
+    async fn stop(mut self) {
+        self.0.shutdown().await;
+    }
+}
+
+async fn connect(
+    from: Ipv4Addr,
+    address: &str,
+    tls: Option<&TlsConnector>,
+) -> io::Result<Box<dyn Stream>> {
+    let socket = TcpSocket::new_v4()?;
+    socket.bind((from, 0).into())?;
+    // so that a response is soon too large for what lies between
+    socket.set_recv_buffer_size(4096)?;
+    let stream: TcpStream = socket.connect(address.parse().unwrap()).await?;
+    Ok(match tls {
+        Some(tls) => {
+            let name = "localhost".try_into().unwrap();
+            Box::new(tls.connect(name, stream).await?)
+        }
+        None => Box::new(stream),
+    })
+}
+
+/// Asks over HTTP/2 and leaves no room for the response.
+fn http2_without_window(mut stream: Box<dyn Stream>) -> BoxFuture<'static, io::Result<()>> {
+    Box::pin(async move {
+        let request = crate::common::http2::request_without_window("/metrics", "localhost");
+        stream.write_all(&request).await?;
+        // what comes without a window, until the end
+        tokio::io::copy(&mut stream, &mut tokio::io::sink()).await?;
+        Ok(())
+    })
+}
+
+/// Asks several times and reads nothing.
+fn stalled(mut stream: Box<dyn Stream>) -> BoxFuture<'static, io::Result<()>> {
+    Box::pin(async move {
+        let request = "GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n".repeat(4);
+        stream.write_all(request.as_bytes()).await?;
+        // whether it was closed shows only to those who read
+        tokio::time::sleep(Duration::from_secs(20)).await;
+        Ok(())
+    })
+}
+
+/// Asks for the same over and over, with a pause behind each response.
+async fn repeat(mut stream: Box<dyn Stream>, request: &str) -> io::Result<()> {
+    let mut buffer = vec![0; 64 << 10];
+    loop {
+        stream.write_all(request.as_bytes()).await?;
+        while stream.read(&mut buffer).await? == buffer.len() {}
+        tokio::time::sleep(Duration::from_secs(2)).await;
+    }
+}
+
+fn guessing(stream: Box<dyn Stream>) -> BoxFuture<'static, io::Result<()>> {
+    // prometheus:wrong
+    let request =
+        "GET /metrics HTTP/1.1\r\nHost: x\r\nAuthorization: Basic cHJvbWV0aGV1czp3cm9uZw==\r\n\r\n";
+    Box::pin(repeat(stream, request))
+}
+
+fn waiting_for_pages(stream: Box<dyn Stream>) -> BoxFuture<'static, io::Result<()>> {
+    Box::pin(repeat(stream, "GET / HTTP/1.1\r\nHost: x\r\n\r\n"))
+}
+
+fn silent(mut stream: Box<dyn Stream>) -> BoxFuture<'static, io::Result<()>> {
+    Box::pin(async move {
+        stream.write_all(b"GET /metrics HTTP/1.1\r\nHo").await?;
+        tokio::io::copy(&mut stream, &mut tokio::io::sink()).await?;
+        Ok(())
+    })
+}
+
+const TLS: &str = "tls_server_config:\n  cert_file: server.pem\n  key_file: server.key\n";
+
+fn users() -> String {
+    format!("basic_auth_users:\n  prometheus: {}\n", hash("secret"))
+}
+
+/// Where the scraper is as well.
+const SAME_ADDRESS: Ipv4Addr = Ipv4Addr::LOCALHOST;
+const OTHER_ADDRESS: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
+
+/// Runs each attack in turn against the same pair.
+async fn withstand(
+    pair: Pair,
+    from: Ipv4Addr,
+    clients: &[Client],
+    attacks: &[(&str, Option<TlsConnector>, Behavior)],
+) {
+    for client in clients {
+        // a password that was right before needs no bcrypt, for which guessers wait in line
+        let url = format!("{}://{}/metrics", pair.scheme, pair.addresses[0]);
+        scrape(client, &url).await.unwrap();
+    }
+    for (what, tls, behavior) in attacks {
+        let started_at = Instant::now();
+        let attack = Attack::start(from, &pair.addresses[0], tls.as_ref(), *behavior).await;
+        let opened_at = Instant::now();
+        pair.compare(what, SCRAPES, clients).await;
+        println!(
+            "{:?} to open, {:?} to scrape",
+            opened_at - started_at,
+            opened_at.elapsed()
+        );
+        attack.stop().await;
+    }
+    pair.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_right_password_gets_through_over_tls() {
+    let _turn = TURN.lock().await;
+    let papers = Papers::new();
+    let flag = papers.flag(&format!("{TLS}{}", users()));
+    let pair = Pair::start(crate::common::generous(1, 100), "https", &[&flag]).await;
+    let clients = clients(|| papers.client());
+    let attacks: [(_, _, Behavior); 2] = [
+        (
+            "TLS, HTTP/2, no window",
+            Some(papers.connector(b"h2")),
+            http2_without_window,
+        ),
+        (
+            "TLS, guessing",
+            Some(papers.connector(b"http/1.1")),
+            guessing,
+        ),
+    ];
+    withstand(pair, SAME_ADDRESS, &clients, &attacks).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_right_password_gets_through_in_the_clear() {
+    let _turn = TURN.lock().await;
+    let papers = Papers::new();
+    let flag = papers.flag(&users());
+    let pair = Pair::start(crate::common::generous(1, 100), "http", &[&flag]).await;
+    crate::common::provider();
+    let clients = clients(|| Client::builder().no_proxy());
+    let attacks: [(_, _, Behavior); 3] = [
+        ("guessing", None, guessing),
+        ("stalled", None, stalled),
+        ("half a request", None, silent),
+    ];
+    withstand(pair, SAME_ADDRESS, &clients, &attacks).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_passwords_scrapes_get_through_beside_stalled_readers() {
+    let _turn = TURN.lock().await;
+    // more than fits into what lies between
+    let pair = Pair::start(crate::common::generous(1, 1000), "http", &[]).await;
+    crate::common::provider();
+    let clients = clients(|| Client::builder().no_proxy());
+    let attacks: [(_, _, Behavior); 2] = [
+        ("no password, stalled", None, stalled),
+        ("no password, waiting for pages", None, waiting_for_pages),
+    ];
+    withstand(pair, OTHER_ADDRESS, &clients, &attacks).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_passwords_scrapes_get_through_beside_http_2_without_window() {
+    let _turn = TURN.lock().await;
+    let papers = Papers::new();
+    let pair = Pair::start(
+        crate::common::generous(1, 100),
+        "https",
+        &[&papers.flag(TLS)],
+    )
+    .await;
+    let clients = clients(|| papers.client());
+    let tls = Some(papers.connector(b"h2"));
+    let attacks: [(_, _, Behavior); 1] = [(
+        "no password, TLS, HTTP/2, no window",
+        tls,
+        http2_without_window,
+    )];
+    withstand(pair, OTHER_ADDRESS, &clients, &attacks).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn aborted_compressed_scrapes_cost_nothing_lasting() {
+    let _turn = TURN.lock().await;
+    let pair = Pair::start(crate::common::generous(2, 3000), "http", &[]).await;
+    crate::common::provider();
+    let clients = clients(|| Client::builder().no_proxy());
+    let mut aborting = JoinSet::new();
+    let aborted = Arc::new(AtomicUsize::new(0));
+    for path in [
+        "/metrics",
+        "/metrics?org=ORG",
+        "/metrics?org=ORG",
+        "/metrics?org=ORG",
+    ] {
+        let path = path.replace("ORG", &pair.sim.org_ids()[0]);
+        let (address, aborted) = (pair.addresses[0].clone(), Arc::clone(&aborted));
+        aborting.spawn(async move {
+            let request =
+                format!("GET {path} HTTP/1.1\r\nHost: x\r\nAccept-Encoding: gzip\r\n\r\n");
+            loop {
+                let mut stream = TcpStream::connect(&address).await.unwrap();
+                stream.write_all(request.as_bytes()).await.unwrap();
+                // the status line
+                stream.read_exact(&mut [0; 17]).await.unwrap();
+                aborted.fetch_add(1, Ordering::Relaxed);
+            }
+        });
+    }
+    let most_threads = Arc::new(AtomicUsize::new(0));
+    let (pid, most) = (pair.attacked.pid(), Arc::clone(&most_threads));
+    aborting.spawn(async move {
+        loop {
+            let threads = usize::try_from(process_status(pid, "Threads")).unwrap();
+            most.fetch_max(threads, Ordering::Relaxed);
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    });
+    let started_at = Instant::now();
+    pair.compare("aborted", 20, &clients).await;
+    println!("{:?} to scrape", started_at.elapsed());
+    while aborted.load(Ordering::Relaxed) < 200 {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let threads = most_threads.load(Ordering::Relaxed);
+    println!("{aborted:?} aborted, {threads} threads");
+    // those of the runtime, and a few for each processor
+    let processors = std::thread::available_parallelism().unwrap().get();
+    assert!(threads < 12 + 4 * processors, "{threads} threads");
+    aborting.shutdown().await;
+    pair.stop().await;
+}

@@ -1,0 +1,636 @@
+//! What survives a restart, and what a restart costs: nothing.
+use std::io::{Read as _, Write as _};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::common::sim_harness::{Simulated, simulated_atlas};
+use crate::common::{Program, Scrape, get, make_fifo, shown, sim_variables, still, world};
+use atlas_ai_keys_exporter::inventory::{Inventory, KeyRecord};
+use atlas_ai_keys_exporter::poll::Counts;
+use atlas_ai_keys_exporter::storage::{Saved, Storage};
+use jiff::Timestamp;
+use mongodb_atlas_client::{KeyId, OrgId, ProjectId};
+use mongodb_atlas_sim::{BodyForm, Effect, Fault, SimEndpoint, SimHandle};
+use rustix::process::Signal;
+use tempfile::TempDir;
+
+const KEYS: SimEndpoint = SimEndpoint::AiModelApiKeys;
+const SUCCESS: &str = "atlas_ai_keys_exporter_org_last_success_timestamp_seconds";
+const RESTORED: &str = "atlas_ai_keys_exporter_org_inventory_restored";
+const UP: &str = "atlas_ai_keys_exporter_org_up";
+
+fn outage(status: u16) -> Fault {
+    let effect = Effect::Status {
+        status,
+        body: BodyForm::Json,
+        retry_after: None,
+    };
+    Fault::new(KEYS, effect)
+}
+
+async fn start(sim: &Arc<SimHandle>, dir: &TempDir, flags: &[&str]) -> Simulated {
+    let storage = format!("--storage.path={}", dir.path().display());
+    Simulated::watching(sim, &[flags, &[&storage]].concat()).await
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_read_is_shown_at_once_with_its_own_time() {
+    let (sim, dir) = (
+        simulated_atlas(&still(3, 300)),
+        tempfile::tempdir().unwrap(),
+    );
+    let exporter = start(&sim, &dir, &[]).await;
+    exporter.walked(3).await;
+    sim.with_world(|world| {
+        let org = world.org_ids()[0].clone();
+        world.create(&org, "new").unwrap();
+    });
+    let before = exporter.walked_again().await;
+    exporter.pass(Duration::from_mins(1)).await;
+    exporter.kill().await;
+    // Atlas is down while the exporter starts again
+    for endpoint in [
+        KEYS,
+        SimEndpoint::Token,
+        SimEndpoint::Orgs,
+        SimEndpoint::RateLimits,
+    ] {
+        sim.add_fault(Fault {
+            endpoint,
+            ..outage(503)
+        });
+    }
+    let exporter = start(&sim, &dir, &[]).await;
+    let after = exporter.scrape();
+    assert_eq!(after.values(RESTORED), [1.0, 1.0, 1.0]);
+    assert_eq!(after.values(SUCCESS), before.values(SUCCESS));
+    assert_eq!(shown(&after), shown(&before));
+    assert_eq!(exporter.ready().0, 200, "there is something to show");
+    let changes = "mongodbatlas_ai_model_api_key_changes_total";
+    assert_eq!(after.sum(changes), 1.0);
+    assert_eq!(after.sum(changes), before.sum(changes));
+    for name in [
+        "organization_info",
+        "project_info",
+        "ai_model_rate_limit_tokens_per_minute",
+    ] {
+        let name = format!("mongodbatlas_{name}");
+        assert_eq!(
+            after.all(&name).count(),
+            before.all(&name).count(),
+            "{name}"
+        );
+        assert!(after.all(&name).count() > 0);
+    }
+    exporter.pass(Duration::from_hours(1)).await;
+    let later = exporter.scrape();
+    assert_eq!(later.values(RESTORED), [1.0, 1.0, 1.0]);
+    assert_eq!(later.values(UP), [0.0, 0.0, 0.0]);
+    assert_eq!(
+        later.values(SUCCESS),
+        before.values(SUCCESS),
+        "its age is visible"
+    );
+    sim.clear_faults();
+    let healed = exporter.walked(3).await;
+    assert_eq!(healed.values(RESTORED), [0.0, 0.0, 0.0]);
+    assert_eq!(
+        healed.sum(changes),
+        1.0,
+        "what was kept is compared with, and counted on"
+    );
+    assert_eq!(shown(&healed), world(&sim));
+    exporter.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_crash_loop_costs_no_request_more_and_two_tokens_at_most() {
+    let (sim, dir) = (simulated_atlas(&still(4, 40)), tempfile::tempdir().unwrap());
+    let mut variables = sim_variables(&sim);
+    variables.retain(|(name, _)| name != "MONGODB_ATLAS_ORG_ID");
+    let storage = format!("--storage.path={}", dir.path().display());
+    for round in 0..200 {
+        let flags = ["--atlas.discover-orgs", &storage];
+        let exporter = Simulated::told(&sim, variables.clone(), &flags).await;
+        exporter.pass(Duration::from_secs(15)).await;
+        assert_eq!(exporter.scrape().values(UP), [1.0; 4], "start {round}");
+        assert_eq!(exporter.answered(401), 0);
+        exporter.kill().await;
+    }
+    let asked = |endpoint| {
+        sim.requests()
+            .iter()
+            .filter(|asked| asked.endpoint == endpoint)
+            .count()
+    };
+    // fifty minutes: what one process asks that runs all the time
+    assert!(
+        asked(SimEndpoint::Token) <= 2,
+        "{}",
+        asked(SimEndpoint::Token)
+    );
+    assert!((4 * 10..=4 * 12).contains(&asked(KEYS)), "{}", asked(KEYS));
+    assert!(
+        (10..=12).contains(&asked(SimEndpoint::Orgs)),
+        "{}",
+        asked(SimEndpoint::Orgs)
+    );
+    assert_eq!(asked(SimEndpoint::RateLimits), 1);
+    for endpoint in [SimEndpoint::Groups, SimEndpoint::AiModelApiRateLimits] {
+        assert!(asked(endpoint) <= 8, "{endpoint:?}: {}", asked(endpoint));
+    }
+    assert!(sim.live_tokens() <= 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_crash_loop_while_atlas_fails_does_not_make_it_worse() {
+    for code in [403, 429, 503] {
+        let (sim, dir) = (simulated_atlas(&still(2, 20)), tempfile::tempdir().unwrap());
+        let exporter = start(&sim, &dir, &[]).await;
+        exporter.walked(2).await;
+        exporter.kill().await;
+        sim.add_fault(outage(code));
+        let before = sim.requests().len();
+        for _ in 0..120 {
+            let exporter = start(&sim, &dir, &[]).await;
+            exporter.pass(Duration::from_secs(30)).await;
+            exporter.kill().await;
+        }
+        let asked = sim.requests().len() - before;
+        assert!(
+            asked < 120,
+            "{code}: {asked} requests in an hour of 120 starts"
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_next_walk_is_due_when_it_would_have_been() {
+    let (sim, dir) = (simulated_atlas(&still(1, 10)), tempfile::tempdir().unwrap());
+    let exporter = start(&sim, &dir, &[]).await;
+    exporter.walked(1).await;
+    exporter.walked_again().await;
+    let last = exporter.asked(KEYS).last().unwrap().at;
+    exporter.pass(Duration::from_secs(100)).await;
+    exporter.stop().await;
+    let exporter = start(&sim, &dir, &[]).await;
+    exporter.walked_again().await;
+    let next = exporter.asked(KEYS).last().unwrap().at;
+    let pause = next.duration_since(last).as_secs();
+    assert!((299..=301).contains(&pause), "{pause}");
+    exporter.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_token_that_was_given_back_is_not_taken_up() {
+    let (sim, dir) = (simulated_atlas(&still(1, 10)), tempfile::tempdir().unwrap());
+    let exporter = start(&sim, &dir, &[]).await;
+    exporter.walked(1).await;
+    let tokens = || {
+        let names = std::fs::read_dir(dir.path()).unwrap();
+        names
+            .filter(|entry| {
+                entry
+                    .as_ref()
+                    .unwrap()
+                    .file_name()
+                    .to_string_lossy()
+                    .starts_with("token")
+            })
+            .count()
+    };
+    assert_eq!(tokens(), 1);
+    exporter.stop().await;
+    assert_eq!((tokens(), sim.live_tokens()), (0, 0));
+    // and one that Atlas has ended meanwhile costs one more request, and no walk
+    let exporter = start(&sim, &dir, &[]).await;
+    exporter.walked_again().await;
+    exporter.kill().await;
+    sim.revoke_all_tokens();
+    let exporter = start(&sim, &dir, &[]).await;
+    let scrape = exporter.walked_again().await;
+    assert_eq!(
+        scrape.sum("atlas_ai_keys_exporter_org_poll_failures_total"),
+        0.0
+    );
+    exporter.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_kept_is_private_and_holds_nothing_that_is_not_shown() {
+    let (sim, dir) = (simulated_atlas(&still(2, 60)), tempfile::tempdir().unwrap());
+    sim.add_fault(Fault::new(KEYS, Effect::Secret));
+    let exporter = start(&sim, &dir, &[]).await;
+    exporter.walked(2).await;
+    exporter.pass(Duration::from_secs(30)).await;
+    exporter.kill().await;
+    let account = sim.account();
+    let mut files = 0;
+    for entry in std::fs::read_dir(dir.path()).unwrap() {
+        let path = entry.unwrap().path();
+        let mode = std::fs::metadata(&path).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600, "{}", path.display());
+        let text = std::fs::read_to_string(&path).unwrap();
+        for part in [
+            "al-",
+            "Ada Example",
+            "Grace Example",
+            "createdBy",
+            "maskedSecret",
+            &account.client_secret,
+            &account.client_id,
+            &account.private_key,
+        ] {
+            assert!(!text.contains(part), "{part} in {}", path.display());
+        }
+        files += 1;
+    }
+    assert_eq!(
+        files, 6,
+        "two of each organization, the credential's and its token's"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_file_that_is_unfit_is_set_aside_and_never_fatal() {
+    let (sim, dir) = (simulated_atlas(&still(1, 20)), tempfile::tempdir().unwrap());
+    let org = sim.org_ids()[0].clone();
+    let exporter = start(&sim, &dir, &[]).await;
+    exporter.walked(1).await;
+    exporter.pass(Duration::from_secs(30)).await;
+    exporter.kill().await;
+    let file = dir.path().join(format!("{org}.inventory"));
+    let whole = std::fs::read(&file).unwrap();
+    let newer =
+        String::from_utf8(whole.clone())
+            .unwrap()
+            .replacen("\"version\":1", "\"version\":7", 1);
+    for unfit in [
+        &whole[..whole.len() / 2],
+        b"",
+        b"something else\n",
+        &[0xff; 100],
+        newer.as_bytes(),
+    ] {
+        std::fs::write(&file, unfit).unwrap();
+        let exporter = start(&sim, &dir, &[]).await;
+        let aside = dir.path().join(format!("{org}.inventory.refused"));
+        assert_eq!(std::fs::read(&aside).unwrap(), unfit);
+        assert_eq!(exporter.ready().0, 503);
+        let scrape = exporter.walked(1).await;
+        assert_eq!(shown(&scrape), world(&sim));
+        assert_eq!(scrape.values(RESTORED), [0.0]);
+        exporter.pass(Duration::from_secs(1)).await;
+        exporter.kill().await;
+        assert!(file.exists(), "and the next walk is kept again");
+    }
+    // whatever else is in the directory, whole or not
+    for entry in std::fs::read_dir(dir.path()).unwrap() {
+        std::fs::write(entry.unwrap().path(), "{").unwrap();
+    }
+    let exporter = start(&sim, &dir, &[]).await;
+    exporter.walked(1).await;
+    exporter.stop().await;
+}
+
+/// Puts something else in the place of a file.
+fn obstruct(path: &Path, obstacle: &str, outside: &Path) {
+    let content = std::fs::read(path).unwrap_or_default();
+    let _ = std::fs::remove_file(path);
+    match obstacle {
+        "a link to a copy of the file" => {
+            std::fs::write(outside.with_extension("copy"), content).unwrap();
+            std::os::unix::fs::symlink(outside.with_extension("copy"), path).unwrap();
+        }
+        "a directory" => std::fs::create_dir_all(path.join("not empty")).unwrap(),
+        "a pipe" => make_fifo(path),
+        "a link to a device" => std::os::unix::fs::symlink("/dev/zero", path).unwrap(),
+        "a link to another file" => std::os::unix::fs::symlink(outside, path).unwrap(),
+        "a link to nothing" => std::os::unix::fs::symlink("nothing", path).unwrap(),
+        "a socket" => drop(std::os::unix::net::UnixListener::bind(path).unwrap()),
+        "a huge file" => std::fs::File::create(path)
+            .unwrap()
+            .set_len(1 << 40)
+            .unwrap(),
+        "a line without end" => std::fs::File::create(path)
+            .unwrap()
+            .set_len(1 << 30)
+            .unwrap(),
+        _ => panic!("{obstacle}"),
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_stands_in_the_place_of_a_state_file_is_set_aside_and_never_followed() {
+    let (sim, dir) = (simulated_atlas(&still(1, 20)), tempfile::tempdir().unwrap());
+    let outside = dir.path().with_extension("outside");
+    std::fs::write(&outside, "precious").unwrap();
+    let exporter = start(&sim, &dir, &[]).await;
+    exporter.walked(1).await;
+    exporter.pass(Duration::from_secs(30)).await;
+    exporter.kill().await;
+    let org = sim.org_ids()[0].clone();
+    let mut files: Vec<_> = std::fs::read_dir(dir.path())
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .collect();
+    assert_eq!(files.len(), 4, "{files:?}");
+    // the inventory is the last to be obstructed, and the copy that is left
+    files.sort_by_key(|path| path.extension().is_none_or(|end| end != "inventory"));
+    files.push(dir.path().join(format!("{org}.deferred")));
+    for obstacle in [
+        "a directory",
+        "a pipe",
+        "a link to a device",
+        "a link to another file",
+        "a link to nothing",
+        "a link to a copy of the file",
+        "a socket",
+        "a huge file",
+        "a line without end",
+    ] {
+        for file in files.iter().rev() {
+            obstruct(file, obstacle, &outside);
+        }
+        let exporter = start(&sim, &dir, &[]).await;
+        assert_eq!(exporter.ready().0, 503, "{obstacle}: nothing is restored");
+        exporter.walked(1).await;
+        exporter.pass(Duration::from_secs(30)).await;
+        let scrape = exporter.scrape();
+        assert_eq!(shown(&scrape), world(&sim), "{obstacle}");
+        let failures = scrape.sum("atlas_ai_keys_exporter_storage_failures_total");
+        assert_eq!(failures, 0.0, "{obstacle}");
+        exporter.kill().await;
+        for file in &files[..4] {
+            let data = std::fs::symlink_metadata(file).unwrap();
+            assert!(
+                data.is_file() && data.len() < 100_000,
+                "{obstacle}: {}",
+                file.display()
+            );
+        }
+    }
+    assert_eq!(std::fs::read(&outside).unwrap(), b"precious");
+    std::fs::remove_file(&outside).unwrap();
+    std::fs::remove_file(outside.with_extension("copy")).unwrap();
+}
+
+#[test]
+fn only_own_temporary_files_are_removed_and_none_is_in_the_way() {
+    let dir = tempfile::tempdir().unwrap();
+    let old = std::time::SystemTime::UNIX_EPOCH + Duration::from_hours(24 * 365);
+    let write = |name: &str, old: Option<std::time::SystemTime>| {
+        let file = std::fs::File::create(dir.path().join(name)).unwrap();
+        if let Some(old) = old {
+            file.set_modified(old).unwrap();
+        }
+    };
+    let own = [
+        format!("{ORG}.0123456789abcdef.tmp"),
+        "token-0.0123456789abcdef.tmp".to_owned(),
+        "credential-0.0123456789abcdef.tmp".to_owned(),
+    ];
+    let others = [
+        "database.tmp",
+        "a.0123456789abcdef.tmp",
+        "x.1-0.tmp",
+        "notes.txt",
+    ];
+    for name in &own {
+        write(name, Some(old));
+    }
+    for name in others {
+        write(name, Some(old));
+    }
+    let young = format!("{ORG}.fedcba9876543210.tmp");
+    write(&young, None);
+    Storage::open(dir.path()).unwrap();
+    let exists = |name: &str| dir.path().join(name).exists();
+    assert!(
+        own.iter().all(|name| !exists(name)),
+        "left by a process that was killed"
+    );
+    assert!(others.iter().all(|name| exists(name)) && exists(&young));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_token_file_that_others_can_read_or_have_written_is_not_used() {
+    let (sim, dir) = (simulated_atlas(&still(1, 10)), tempfile::tempdir().unwrap());
+    let mut issued = Vec::new();
+    for mode in [0o600, 0o640, 0o604] {
+        let exporter = start(&sim, &dir, &[]).await;
+        exporter.pass(Duration::from_mins(6)).await;
+        exporter.kill().await;
+        issued.push(tokens_requested(&sim));
+        for entry in std::fs::read_dir(dir.path()).unwrap() {
+            let path = entry.unwrap().path();
+            if path.to_string_lossy().contains("token-") {
+                let mode = std::fs::Permissions::from_mode(mode);
+                std::fs::set_permissions(path, mode).unwrap();
+            }
+        }
+    }
+    let exporter = start(&sim, &dir, &[]).await;
+    exporter.pass(Duration::from_mins(6)).await;
+    issued.push(tokens_requested(&sim));
+    assert_eq!(
+        issued,
+        [1, 1, 2, 3],
+        "0600 is used again, 0640 and 0604 are not"
+    );
+    exporter.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_directory_that_everybody_can_write_to_is_warned_about() {
+    let sim = crate::common::sim(still(1, 10)).await;
+    let dir = tempfile::tempdir().unwrap();
+    let storage = format!("--storage.path={}", dir.path().display());
+    let warning = "state directory is world-writable";
+    for (mode, warned) in [
+        (0o777, true),
+        (0o1777, true),
+        (0o703, true),
+        (0o770, false),
+        (0o700, false),
+    ] {
+        let mode = std::fs::Permissions::from_mode(mode);
+        std::fs::set_permissions(dir.path(), mode.clone()).unwrap();
+        let line = ["--web.listen-address=127.0.0.1:0", &storage];
+        let mut program = Program::exporter(&line, &sim_variables(&sim));
+        program.wait_for("address=");
+        program.signal(Signal::TERM);
+        let (code, output, _) = program.finish();
+        assert_eq!(code, Some(0), "{output}");
+        assert_eq!(output.contains(warning), warned, "{mode:?}: {output}");
+        let check = ["check", "--offline", "--output=json", &storage];
+        let output = crate::common::outcome(&check, sim_variables(&sim)).await;
+        let text = String::from_utf8(output.stdout).unwrap();
+        assert_eq!(output.status.code(), Some(0), "{text}");
+        let found = text.contains("written to by every user of this machine");
+        assert_eq!(found, warned, "{mode:?}: {text}");
+    }
+    sim.stop().await;
+}
+
+/// Tokens that were asked for.
+fn tokens_requested(sim: &SimHandle) -> usize {
+    let requests = sim.requests();
+    requests
+        .iter()
+        .filter(|asked| asked.endpoint == SimEndpoint::Token)
+        .count()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_disk_that_takes_nothing_is_a_warning_and_a_metric() {
+    let (sim, dir) = (simulated_atlas(&still(1, 20)), tempfile::tempdir().unwrap());
+    let exporter = start(&sim, &dir, &[]).await;
+    exporter.walked(1).await;
+    let failures = "atlas_ai_keys_exporter_storage_failures_total";
+    assert_eq!(exporter.scrape().sum(failures), 0.0);
+    std::fs::remove_dir_all(dir.path()).unwrap();
+    std::fs::write(dir.path(), "no directory any more").unwrap();
+    exporter.pass(Duration::from_mins(30)).await;
+    let scrape = exporter.scrape();
+    assert!(scrape.sum(failures) >= 5.0, "{}", scrape.sum(failures));
+    assert_eq!(scrape.sum(UP), 1.0);
+    std::fs::remove_file(dir.path()).unwrap();
+    std::fs::create_dir(dir.path()).unwrap();
+    exporter.pass(Duration::from_mins(11)).await;
+    let before = exporter.scrape().sum(failures);
+    exporter.pass(Duration::from_mins(11)).await;
+    assert_eq!(exporter.scrape().sum(failures), before, "well again");
+    exporter.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_process_shows_what_it_knew_when_it_starts_again() {
+    let sim = crate::common::sim(still(2, 200)).await;
+    let dir = tempfile::tempdir().unwrap();
+    let mut variables = sim_variables(&sim);
+    // as systemd tells it
+    variables.push((
+        "STATE_DIRECTORY".into(),
+        dir.path().to_str().unwrap().into(),
+    ));
+    let line = [
+        "--web.listen-address=127.0.0.1:0",
+        "--atlas.poll-interval=1s",
+    ];
+    let mut program = Program::exporter(&line, &variables);
+    program.wait_for("walk complete");
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    program.signal(Signal::KILL);
+    program.finish();
+    let truth = world(&sim);
+    sim.stop().await;
+    let mut program = Program::exporter(&line, &variables);
+    let address = program.wait_for("address=");
+    let scrape = Scrape::parse(&get(&format!("http://{address}/metrics")).await.1);
+    assert_eq!(scrape.values(RESTORED), [1.0, 1.0]);
+    assert_eq!(shown(&scrape), truth);
+    assert_eq!(get(&format!("http://{address}/-/ready")).await.0, 200);
+    program.signal(Signal::TERM);
+    let (code, output, _) = program.finish();
+    assert_eq!(code, Some(0), "{output}");
+}
+
+const ORG: &str = "32b6e34b3d91647abb20e7b8";
+const WRITER: &str = "TEST_WRITES_STATE_TO";
+/// What the writer says after each version.
+const SAVED: u8 = 1;
+
+fn version(number: u64) -> Inventory {
+    let records: Vec<KeyRecord> = (0..400)
+        .map(|n| KeyRecord {
+            id: KeyId::new(format!("key{n}")),
+            project: ProjectId::new("p"),
+            name: format!("version {number}"),
+            ..KeyRecord::default()
+        })
+        .collect();
+    let at = Timestamp::from_second(i64::try_from(number).unwrap()).unwrap();
+    Inventory::new(OrgId::parse(ORG).unwrap(), (at, at), records, 0, &[])
+}
+
+/// Not a test by itself: the process that [`a_write_that_is_cut_short_leaves_the_old_or_the_new`]
+/// starts and kills. It writes one version after the other for as long as it lives.
+#[test]
+fn writer() {
+    let Some(dir) = std::env::var_os(WRITER) else {
+        return;
+    };
+    let storage = Storage::open(Path::new(&dir)).unwrap();
+    let org = OrgId::parse(ORG).unwrap();
+    let first = storage
+        .load(&org)
+        .map_or(0, |stored| stored.counts["version"] + 1);
+    for number in first.. {
+        let counts = Counts::from([("version".to_owned(), number)]);
+        let inventory = version(number);
+        let saved = Saved {
+            inventory: &inventory,
+            requests: 1,
+            counts: &counts,
+        };
+        storage.save(&saved).unwrap();
+        // what tests print is held back, what they write is not
+        let mut stdout = std::io::stdout();
+        stdout.write_all(&[SAVED]).unwrap();
+        stdout.flush().unwrap();
+    }
+}
+
+#[test]
+fn a_write_that_is_cut_short_leaves_the_old_or_the_new() {
+    let dir = tempfile::tempdir().unwrap();
+    let storage = Storage::open(dir.path()).unwrap();
+    let org = OrgId::parse(ORG).unwrap();
+    let mut last = None;
+    let mut moved = 0;
+    for _ in 0..100 {
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "writer"])
+            .env(WRITER, dir.path())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let mut written = std::io::BufReader::new(child.stdout.take().unwrap()).bytes();
+        assert!(
+            written.any(|byte| byte.unwrap() == SAVED),
+            "it has written one version"
+        );
+        std::thread::sleep(Duration::from_micros(fastrand::u64(0..5_000)));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let Some(stored) = storage.load(&org) else {
+            assert_eq!(last, None, "what was there is lost");
+            continue;
+        };
+        let number = stored.counts["version"];
+        assert!(
+            last.is_none_or(|last| last <= number),
+            "{last:?}, then {number}"
+        );
+        moved += u32::from(last != Some(number));
+        last = Some(number);
+        assert_eq!(stored.inventory.len(), 400);
+        let name = format!("version {number}");
+        assert!(stored.inventory.keys().all(|key| key.name() == name));
+    }
+    assert_eq!(moved, 100, "each process has written");
+    let refused = std::fs::read_dir(dir.path()).unwrap().filter(|entry| {
+        entry
+            .as_ref()
+            .unwrap()
+            .path()
+            .extension()
+            .is_some_and(|end| end == "refused")
+    });
+    assert_eq!(refused.count(), 0);
+}

@@ -1,0 +1,66 @@
+//! What the service manager is told, word by word (`sd_notify(3)`): on a socket of the test's own. A real systemd
+//! hears it in `real_systemd`.
+#![cfg(target_os = "linux")]
+use std::os::unix::net::UnixDatagram;
+use std::time::{Duration, Instant};
+
+use crate::common::{Program, sim_variables, still};
+use rustix::process::Signal;
+
+/// The manager's end.
+struct Manager(UnixDatagram);
+
+impl Manager {
+    /// Waits for a message that is `good`, and hands it out; others may come before.
+    fn hears(&self, what: &str, good: impl Fn(&str) -> bool) -> String {
+        let begun = Instant::now();
+        let mut heard = Vec::new();
+        while begun.elapsed() < crate::common::PATIENCE {
+            let mut bytes = [0; 4096];
+            let Ok(length) = self.0.recv(&mut bytes) else {
+                continue;
+            };
+            let text = String::from_utf8_lossy(&bytes[..length]).into_owned();
+            if good(&text) {
+                return text;
+            }
+            heard.push(text);
+        }
+        panic!("never heard: {what}; but {heard:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_manager_hears_of_ready_status_reload_life_and_stop() {
+    let sim = crate::common::sim(still(2, 20)).await;
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("notify");
+    let socket = UnixDatagram::bind(&path).unwrap();
+    socket
+        .set_read_timeout(Some(Duration::from_millis(100)))
+        .unwrap();
+    let manager = Manager(socket);
+    let mut variables = sim_variables(&sim);
+    variables.push(("NOTIFY_SOCKET".to_owned(), path.display().to_string()));
+    variables.push(("WATCHDOG_USEC".to_owned(), "2000000".to_owned()));
+    let program = Program::exporter(&["--web.listen-address=127.0.0.1:0"], &variables);
+    manager.hears("READY=1", |text| text.trim() == "READY=1");
+    let fresh = manager.hears("both are fresh", |text| {
+        text.starts_with("STATUS=fresh 2: ")
+    });
+    assert!(
+        sim.org_ids().iter().all(|org| fresh.contains(org)),
+        "{fresh}"
+    );
+    for _ in 0..3 {
+        manager.hears("WATCHDOG=1", |text| text.trim() == "WATCHDOG=1");
+    }
+    program.signal(Signal::HUP);
+    let reloading = manager.hears("RELOADING=1", |text| text.starts_with("RELOADING=1\n"));
+    assert!(reloading.contains("MONOTONIC_USEC="), "{reloading}");
+    manager.hears("READY=1 again", |text| text.trim() == "READY=1");
+    program.signal(Signal::TERM);
+    manager.hears("STOPPING=1", |text| text.starts_with("STOPPING=1\n"));
+    assert_eq!(program.finish().0, Some(0));
+    sim.stop().await;
+}
