@@ -27,7 +27,7 @@ use atlas_ai_keys_exporter::web::{self, App, Readers, Reload, Scrapes, Settings,
 use axum::Router;
 use axum::body::Body;
 use axum::http::{HeaderName, HeaderValue, Method, Request, Uri};
-use exporter_toolkit::web_config::{Access, SharedAccess};
+use exporter_toolkit::web_config::{SharedWebConfig, WebConfig};
 use futures_util::future::BoxFuture;
 use hyper::service::Service as _;
 use hyper_util::service::TowerToHyperService;
@@ -56,12 +56,10 @@ pub fn configuration(data: &[u8]) {
     if let Err(error) = Config::check(&args, &environment) {
         assert!(!error.0.is_empty() && error.0.iter().all(|mistake| !mistake.is_empty()));
     }
-    let loaded = Access::load(&path);
+    let loaded = WebConfig::load(&path);
     assert_eq!(loaded.files.first(), Some(&path));
-    if let Err(error) = loaded.access {
-        assert!(
-            !error.mistakes.is_empty() && error.mistakes.iter().all(|mistake| !mistake.is_empty())
-        );
+    if let Err(error) = loaded.config {
+        assert!(!error.errors.is_empty() && error.errors.iter().all(|mistake| !mistake.is_empty()));
     }
 }
 
@@ -71,12 +69,12 @@ const PROTECTED: &str = "basic_auth_users:\n  ada: $2y$04$QOauhQNbBCuQDKes6eFzPe
 /// As a web configuration at the start and at a reload: at the start it protects what it serves or is `{}`, and what a
 /// reload accepts has the protections of the one in force.
 pub fn web_configuration(data: &[u8]) {
-    static IN_FORCE: LazyLock<Access> = LazyLock::new(|| {
+    static IN_FORCE: LazyLock<WebConfig> = LazyLock::new(|| {
         let path = file("fuzz-web-in-force", PROTECTED.as_bytes());
-        Access::load(&path).access.expect("a good file")
+        WebConfig::load(&path).config.expect("a good file")
     });
-    let loaded = Access::load(&file("fuzz-web", data));
-    let Ok(access) = loaded.access else {
+    let loaded = WebConfig::load(&file("fuzz-web", data));
+    let Ok(access) = loaded.config else {
         return;
     };
     let protection = format!("{access:?}");
@@ -121,7 +119,7 @@ fn settings() -> Settings {
 }
 
 /// Routes over a few keys with hostile names; with a password or without.
-fn router(access: Access) -> Router {
+fn router(access: WebConfig) -> Router {
     let at = Timestamp::UNIX_EPOCH;
     let names = [
         "plain",
@@ -156,7 +154,7 @@ fn router(access: Access) -> Router {
         shelf: Arc::new(shelf),
         board: Arc::new(board),
         settings: Arc::new(SharedSettings::new(settings())),
-        access: Arc::new(SharedAccess::new(access)),
+        access: Arc::new(SharedWebConfig::new(access)),
         scrapes: Scrapes::default(),
         readers: Readers::default(),
         control: Arc::new(Nobody),
@@ -164,7 +162,7 @@ fn router(access: Access) -> Router {
     }))
 }
 
-static OPEN: LazyLock<Router> = LazyLock::new(|| router(Access::default()));
+static OPEN: LazyLock<Router> = LazyLock::new(|| router(WebConfig::default()));
 
 static CLOSED: LazyLock<Router> = LazyLock::new(|| {
     let hash = bcrypt::hash("secret", 4).expect("a hash");
@@ -172,7 +170,7 @@ static CLOSED: LazyLock<Router> = LazyLock::new(|| {
         "fuzz-access",
         format!("basic_auth_users:\n  ada: {hash}\n").as_bytes(),
     );
-    router(Access::load(&path).access.expect("a good file"))
+    router(WebConfig::load(&path).config.expect("a good file"))
 });
 
 static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| {

@@ -11,7 +11,7 @@ use futures_util::future::join_all;
 use tokio_util::sync::CancellationToken;
 
 use super::reload::{Control, Purpose};
-use exporter_toolkit::bounded_file::{self, READ_TIMEOUT, off_thread};
+use exporter_toolkit::bounded_file::{self, READ_TIMEOUT, run_blocking};
 
 /// How often files are looked up.
 const POLL_INTERVAL: Duration = Duration::from_secs(2);
@@ -115,7 +115,7 @@ async fn look_up(
     }
     let lookups = paths.into_iter().map(async |path| {
         let looked_up = path.clone();
-        let lookup = off_thread(&path, move || FileFingerprint::look_up(&looked_up)).await;
+        let lookup = run_blocking(&path, move || FileFingerprint::look_up(&looked_up)).await;
         Some((path, lookup.ok()?))
     });
     let found: BTreeMap<_, _> = join_all(lookups).await.into_iter().flatten().collect();

@@ -31,9 +31,9 @@ use crate::status::Board;
 use crate::storage::StorageError;
 use crate::web::{self, App, Readers, Scrapes};
 use exporter_toolkit::bounded_file::FileError;
-use exporter_toolkit::liveness::Pulse;
-use exporter_toolkit::server::{BindError, Door, Limits};
-use exporter_toolkit::web_config::AccessError;
+use exporter_toolkit::liveness::LivenessMonitor;
+use exporter_toolkit::server::{BindError, Server, ServerLimits};
+use exporter_toolkit::web_config::WebConfigError;
 use mongodb_atlas_client::Clock;
 use mongodb_atlas_client::{self as atlas, Connect};
 
@@ -50,7 +50,7 @@ pub enum StartError {
     Bind(#[from] BindError),
     /// The web configuration is wrong.
     #[error(transparent)]
-    Access(#[from] AccessError),
+    Access(#[from] WebConfigError),
     /// The HTTP client cannot be made.
     #[error("the client for Atlas cannot be set up: {0}")]
     Client(String),
@@ -102,7 +102,7 @@ pub struct Exporter {
     commands: mpsc::Receiver<poll::Command>,
     control: Arc<Control>,
     manager: Manager,
-    pulse: Arc<Pulse>,
+    pulse: Arc<LivenessMonitor>,
 }
 
 impl Exporter {
@@ -113,7 +113,7 @@ impl Exporter {
     /// [`StartError`] when an address is in use, TLS cannot be set up, or there can be no
     /// directory for state.
     pub async fn start(config: Config, surroundings: Surroundings) -> Result<Self, StartError> {
-        if !config.systemd_socket && exporter_toolkit::server::hands_over() {
+        if !config.systemd_socket && exporter_toolkit::server::has_systemd_sockets() {
             warn!(
                 "systemd hands sockets over that nobody serves: switch --web.systemd-socket on, or stop the .socket unit"
             );
@@ -123,7 +123,7 @@ impl Exporter {
             listeners.push(exporter_toolkit::server::bind(address, "--web.listen-address").await?);
         }
         if config.systemd_socket {
-            listeners = exporter_toolkit::server::handed_over()?;
+            listeners = exporter_toolkit::server::systemd_listeners()?;
         }
         let mut probes = Vec::new();
         if let Some(address) = &config.probe {
@@ -195,28 +195,28 @@ impl Exporter {
     /// Polls and serves until `shutdown`, then lets scrapes that are under way end and gives back
     /// the access tokens: five seconds at most, whatever Atlas or a file system does.
     pub async fn run(self, shutdown: CancellationToken) {
-        let beat = self.pulse.beat("the scheduler");
+        let beat = self.pulse.register("the scheduler");
         let polling = self.scheduler.run(self.commands, beat, shutdown.clone());
         let telling = self.manager.tell(
             Arc::clone(&self.app),
             Arc::clone(&self.pulse),
             shutdown.clone(),
         );
-        let limits = Limits::of_this_process();
+        let limits = ServerLimits::from_rlimit();
         let doors = vec![
-            Door {
+            Server {
                 listeners: self.listeners,
                 router: web::router(Arc::clone(&self.app)),
                 limits,
-                access: Some(Arc::clone(&self.app.access)),
-                what: "listening",
+                web_config: Some(Arc::clone(&self.app.access)),
+                log_message: "listening",
             },
-            Door {
+            Server {
                 listeners: self.probes,
                 router: web::probes(self.app),
                 limits: limits.for_probes(),
-                access: None,
-                what: "listening for probes",
+                web_config: None,
+                log_message: "listening for probes",
             },
         ];
         let serving = exporter_toolkit::server::serve(doors, self.pulse, shutdown.clone());

@@ -41,7 +41,7 @@ impl Exporter {
         let app = self.app();
         let polling = self.scheduler.into_one_shot().run(
             self.commands,
-            self.pulse.beat("the scheduler"),
+            self.pulse.register("the scheduler"),
             over.clone(),
         );
         let watching = async {
@@ -141,7 +141,7 @@ impl Round {
             }
             let (storage, id) = (Storage::of(dir), org.clone());
             let load = move || storage.look(&id).map(|it| (it, storage.look_details(&id)));
-            let loaded = bounded_file::off_thread(dir, load).await;
+            let loaded = bounded_file::run_blocking(dir, load).await;
             let (stored, details) = match loaded.map_err(|error| error.to_string()).flatten() {
                 Ok(loaded) => loaded,
                 Err(error) => {

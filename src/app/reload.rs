@@ -21,8 +21,8 @@ use crate::metrics::{self, KeyLabel};
 use crate::poll::{Command, Manner, Member, Plan, Prepare, walk_timeout};
 use crate::storage::Storage;
 use crate::web::{Reload, Settings, SharedSettings};
-use exporter_toolkit::bounded_file::off_thread;
-use exporter_toolkit::web_config::{Access, ContentDigest, Loaded, SharedAccess};
+use exporter_toolkit::bounded_file::run_blocking;
+use exporter_toolkit::web_config::{ContentDigest, SharedWebConfig, WebConfig, WebConfigLoad};
 use mongodb_atlas_client::{Budgets, Client, ClientConfig, Context, Members, Observer};
 
 /// Time between the starts of two reloads. Whoever asks for one in between shares the next with everybody else who does.
@@ -36,7 +36,7 @@ pub struct Control {
     roster: Mutex<Roster>,
     /// How many reloads have begun to read their files.
     reloads_started: AtomicU64,
-    access: Arc<SharedAccess>,
+    access: Arc<SharedWebConfig>,
     manager: Manager,
     /// Told after each reload, when other files may have to be looked at.
     reloaded: Notify,
@@ -111,13 +111,13 @@ impl Control {
         let storage = open_storage(config).await?;
         let (clients, plan) = maker.plan(config, storage, None)?;
         let loaded = load_web_config(config.web_file.as_deref()).await;
-        let access = loaded.access?;
+        let access = loaded.config?;
         log_warnings(&access);
         let roster = Roster {
             config: config.clone(),
             clients,
             web_files: loaded.files,
-            web_content: Some(loaded.content),
+            web_content: Some(loaded.content_digest),
             wanted_web_files: Vec::new(),
             config_ok: true,
             web_config_ok: true,
@@ -130,7 +130,7 @@ impl Control {
             commands,
             roster: Mutex::new(roster),
             reloads_started: AtomicU64::new(0),
-            access: Arc::new(SharedAccess::new(access)),
+            access: Arc::new(SharedWebConfig::new(access)),
             manager,
             reloaded: Notify::new(),
         };
@@ -143,7 +143,7 @@ impl Control {
     }
 
     /// Who is let in.
-    pub(super) fn access(&self) -> Arc<SharedAccess> {
+    pub(super) fn access(&self) -> Arc<SharedWebConfig> {
         Arc::clone(&self.access)
     }
 
@@ -221,19 +221,20 @@ impl Control {
         }
         let loaded = load_web_config(roster.config.web_file.as_deref()).await;
         roster.is_retry_due = is_retry_due || loaded.is_transient;
-        let is_in_force = roster.web_content == Some(loaded.content) && loaded.access.is_ok();
+        let is_in_force =
+            roster.web_content == Some(loaded.content_digest) && loaded.config.is_ok();
         if is_in_force && roster.web_config_ok {
             return;
         }
         roster.web_files = loaded.files;
         let result = loaded
-            .access
+            .config
             .map_err(|error| error.to_string())
             .and_then(|access| self.refuse_weaker(access));
         roster.web_config_ok = result.is_ok();
         match result {
             Ok(access) => {
-                self.apply_web_config(&mut roster, access, loaded.content);
+                self.apply_web_config(&mut roster, access, loaded.content_digest);
                 info!("web configuration reloaded");
             }
             Err(mistakes) => log_web_config_error(&mut roster, &mistakes),
@@ -241,7 +242,7 @@ impl Control {
         self.tell_of_reload(&roster);
     }
 
-    fn apply_web_config(&self, roster: &mut Roster, access: Access, content: ContentDigest) {
+    fn apply_web_config(&self, roster: &mut Roster, access: WebConfig, content: ContentDigest) {
         log_warnings(&access);
         self.access.set(access);
         roster.web_content = Some(content);
@@ -249,7 +250,7 @@ impl Control {
 
     /// Refuses a web configuration that lacks a protection of the one in force. A file that was cut while it was
     /// written looks the same as one from which a protection was removed on purpose, and a restart tells them apart.
-    fn refuse_weaker(&self, access: Access) -> Result<Access, String> {
+    fn refuse_weaker(&self, access: WebConfig) -> Result<WebConfig, String> {
         let lost = self.access.get().weakened_by(&access);
         if lost.is_empty() {
             return Ok(access);
@@ -313,7 +314,7 @@ impl Control {
         let load = Arc::clone(&self.maker.surroundings.load);
         let file = roster.config.file.as_ref();
         let file = file.or(roster.config.web_file.as_ref()).cloned();
-        let loaded = off_thread(&file.unwrap_or_default(), move || load()).await;
+        let loaded = run_blocking(&file.unwrap_or_default(), move || load()).await;
         let config = loaded
             .map_err(|error| format!("the configuration cannot be read: {error}"))
             .map_err(ReloadError::Config)?;
@@ -327,7 +328,7 @@ impl Control {
         let loaded = load_web_config(config.web_file.as_deref()).await;
         roster.is_retry_due = loaded.is_transient;
         roster.wanted_web_files.clone_from(&loaded.files);
-        let access = loaded.access.map_err(|error| error.to_string());
+        let access = loaded.config.map_err(|error| error.to_string());
         let access = access.and_then(|access| self.refuse_weaker(access));
         if let Err(mistakes) = &access
             && config.web_file != roster.config.web_file
@@ -364,7 +365,7 @@ impl Control {
         roster.web_files = std::mem::take(&mut roster.wanted_web_files);
         place.send(Command::Plan(plan));
         let access = access.map_err(ReloadError::WebConfig)?;
-        self.apply_web_config(roster, access, loaded.content);
+        self.apply_web_config(roster, access, loaded.content_digest);
         Ok(())
     }
 }
@@ -401,7 +402,7 @@ fn log_web_config_error(roster: &mut Roster, mistakes: &str) {
     }
 }
 
-fn log_warnings(access: &Access) {
+fn log_warnings(access: &WebConfig) {
     for warning in &access.warnings {
         warn!(warning, "web configuration warning");
     }
@@ -424,13 +425,13 @@ impl Drop for ReloadNotification {
 }
 
 /// Reads a web configuration, if there is one.
-async fn load_web_config(path: Option<&Path>) -> Loaded {
+async fn load_web_config(path: Option<&Path>) -> WebConfigLoad {
     match path {
-        Some(path) => Access::load_settled(path).await,
-        None => Loaded {
+        Some(path) => WebConfig::load_stable(path).await,
+        None => WebConfigLoad {
             files: Vec::new(),
-            access: Ok(Access::default()),
-            content: ContentDigest::default(),
+            config: Ok(WebConfig::default()),
+            content_digest: ContentDigest::default(),
             is_transient: false,
         },
     }
@@ -441,7 +442,7 @@ async fn open_storage(config: &Config) -> Result<Option<Storage>, StartError> {
     let Some(path) = config.storage.clone() else {
         return Ok(None);
     };
-    let opened = off_thread(&path.clone(), move || Storage::open(&path)).await;
+    let opened = run_blocking(&path.clone(), move || Storage::open(&path)).await;
     let opened = opened.map_err(StartError::StorageUnavailable)?;
     Ok(Some(opened?))
 }

@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::error;
 
 use crate::web::App;
-use exporter_toolkit::liveness::Pulse;
+use exporter_toolkit::liveness::LivenessMonitor;
 
 /// How often the status is looked at; it is told when it has changed.
 const STATUS_EVERY: Duration = Duration::from_secs(1);
@@ -36,8 +36,8 @@ impl Manager {
     }
 
     /// The pulse that its watchdog asks for.
-    pub(super) fn pulse(self) -> Pulse {
-        Pulse::new(self.watchdog.map(|patience| patience / TURNS))
+    pub(super) fn pulse(self) -> LivenessMonitor {
+        LivenessMonitor::new(self.watchdog.map(|patience| patience / TURNS))
     }
 
     /// A new configuration is being taken up, or no longer is.
@@ -53,7 +53,12 @@ impl Manager {
 
     /// Says that the exporter serves, and then how it goes, until `shutdown`. The watchdog hears nothing
     /// while a loop of `pulse` is silent: a new process is better than this one.
-    pub(super) async fn tell(self, app: Arc<App>, pulse: Arc<Pulse>, shutdown: CancellationToken) {
+    pub(super) async fn tell(
+        self,
+        app: Arc<App>,
+        pulse: Arc<LivenessMonitor>,
+        shutdown: CancellationToken,
+    ) {
         if !self.listens {
             return;
         }
@@ -68,7 +73,7 @@ impl Manager {
             }
             if let Some(patience) = self.watchdog {
                 let every = patience / TURNS;
-                let silent = pulse.silent(every * 2);
+                let silent = pulse.stalled(every * 2);
                 if !silent.is_empty() {
                     error!(
                         silent = silent.join(", "),

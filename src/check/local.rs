@@ -8,7 +8,7 @@ use crate::credentials::Source;
 use crate::storage::Storage;
 use exporter_toolkit::address::ListenAddress;
 use exporter_toolkit::bounded_file;
-use exporter_toolkit::web_config::Access;
+use exporter_toolkit::web_config::WebConfig;
 use mongodb_atlas_client::Route;
 
 /// Flags, variables and the configuration file. Mistakes name the value, where it comes from and
@@ -78,7 +78,7 @@ pub(super) async fn web(file: Option<PathBuf>) -> Vec<Finding> {
         )];
     };
     let subject = file.display().to_string();
-    match Access::load_settled(&file).await.access {
+    match WebConfig::load_stable(&file).await.config {
         Ok(access) if access.warnings.is_empty() => {
             vec![Finding::ok(area, subject, "it can be used as it is")]
         }
@@ -95,7 +95,7 @@ pub(super) async fn web(file: Option<PathBuf>) -> Vec<Finding> {
             })
             .collect(),
         Err(error) => error
-            .mistakes
+            .errors
             .iter()
             .map(|mistake| {
                 Finding::error(
@@ -202,7 +202,7 @@ pub(super) async fn storage(dir: Option<&Path>) -> Vec<Finding> {
     let tried = {
         let dir = dir.to_owned();
         let storage = Storage::of(&dir);
-        bounded_file::off_thread(&dir.clone(), move || {
+        bounded_file::run_blocking(&dir.clone(), move || {
             Storage::try_out(&dir).map(|()| storage.is_world_writable())
         })
         .await

@@ -9,7 +9,7 @@ use super::parse::switch;
 use super::resolver::Checker;
 use crate::cli::Origin;
 use crate::credentials::{self, Credential, Environment, PARTS, Source};
-use exporter_toolkit::yaml::Node;
+use exporter_toolkit::yaml::YamlValue;
 use mongodb_atlas_client::OrgId;
 
 /// A credential and what it watches.
@@ -122,12 +122,12 @@ fn orgs(
     orgs
 }
 
-fn of_file(checker: &mut Checker<'_>, file: &ConfigFile, entries: &Node) -> Vec<Account> {
-    let Node::List(entries) = entries else {
+fn of_file(checker: &mut Checker<'_>, file: &ConfigFile, entries: &YamlValue) -> Vec<Account> {
+    let YamlValue::Sequence(entries) = entries else {
         checker.mistakes.push(format!(
             "{}: it is {}, and must be a list",
             file.origin("credentials"),
-            entries.kind()
+            entries.type_name()
         ));
         return Vec::new();
     };
@@ -141,7 +141,7 @@ fn of_file(checker: &mut Checker<'_>, file: &ConfigFile, entries: &Node) -> Vec<
     let mut accounts: Vec<Account> = Vec::new();
     for (index, entry) in entries.iter().enumerate() {
         let place = format!("credentials[{index}]");
-        let name = match entry.get("name").and_then(Node::text) {
+        let name = match entry.get("name").and_then(YamlValue::as_str) {
             Some(name) if !name.is_empty() => name.to_owned(),
             _ if entries.len() == 1 => DEFAULT_NAME.to_owned(),
             _ => {
@@ -177,12 +177,12 @@ fn of_file(checker: &mut Checker<'_>, file: &ConfigFile, entries: &Node) -> Vec<
     accounts
 }
 
-fn unknown_members(checker: &mut Checker<'_>, file: &ConfigFile, place: &str, entry: &Node) {
-    let Node::Members(members) = entry else {
+fn unknown_members(checker: &mut Checker<'_>, file: &ConfigFile, place: &str, entry: &YamlValue) {
+    let YamlValue::Mapping(members) = entry else {
         checker.mistakes.push(format!(
             "{}: it is {}, and must have members",
             file.origin(place),
-            entry.kind()
+            entry.type_name()
         ));
         return;
     };
@@ -202,16 +202,16 @@ fn unknown_members(checker: &mut Checker<'_>, file: &ConfigFile, place: &str, en
 
 /// Every field of an entry but its list and its switch is a text: another value would count as not given, and a secret
 /// from elsewhere would be used in its place.
-fn texts_alone(checker: &mut Checker<'_>, file: &ConfigFile, place: &str, entry: &Node) {
-    let Node::Members(members) = entry else {
+fn texts_alone(checker: &mut Checker<'_>, file: &ConfigFile, place: &str, entry: &YamlValue) {
+    let YamlValue::Mapping(members) = entry else {
         return;
     };
     for (name, value) in members {
-        if value.text().is_none() && !["org_ids", "discover_orgs"].contains(&name.as_str()) {
+        if value.as_str().is_none() && !["org_ids", "discover_orgs"].contains(&name.as_str()) {
             checker.mistakes.push(format!(
                 "{}: expected a text, got {}",
                 file.origin(format!("{place}.{}", shown_key(name))),
-                value.kind()
+                value.type_name()
             ));
         }
     }
@@ -221,18 +221,20 @@ fn entry_orgs(
     checker: &mut Checker<'_>,
     file: &ConfigFile,
     place: &str,
-    entry: &Node,
+    entry: &YamlValue,
     taken: &mut Vec<OrgId>,
 ) -> Vec<OrgId> {
     let origin = file.origin(format!("{place}.org_ids"));
     let values: Vec<String> = match entry.get("org_ids") {
-        None | Some(Node::Nothing) => return Vec::new(),
-        Some(Node::List(items)) if items.iter().all(|item| item.text().is_some()) => items
-            .iter()
-            .filter_map(|item| item.text().map(str::to_owned))
-            .collect(),
+        None | Some(YamlValue::Null) => return Vec::new(),
+        Some(YamlValue::Sequence(items)) if items.iter().all(|item| item.as_str().is_some()) => {
+            items
+                .iter()
+                .filter_map(|item| item.as_str().map(str::to_owned))
+                .collect()
+        }
         Some(other) => {
-            let kind = other.kind();
+            let kind = other.type_name();
             checker
                 .mistakes
                 .push(format!("{origin}: it is {kind}, and must be a list of ids"));
@@ -242,11 +244,16 @@ fn entry_orgs(
     orgs(checker, &values, &origin, taken)
 }
 
-fn entry_switch(checker: &mut Checker<'_>, file: &ConfigFile, place: &str, entry: &Node) -> bool {
+fn entry_switch(
+    checker: &mut Checker<'_>,
+    file: &ConfigFile,
+    place: &str,
+    entry: &YamlValue,
+) -> bool {
     let Some(value) = entry.get("discover_orgs") else {
         return false;
     };
-    let text = value.text().unwrap_or(value.kind());
+    let text = value.as_str().unwrap_or(value.type_name());
     switch(text).unwrap_or_else(|right| {
         checker.wrong(&file.origin(format!("{place}.discover_orgs")), text, right);
         false
@@ -260,7 +267,7 @@ fn credential(
     file: &ConfigFile,
     place: &str,
     name: &str,
-    entry: &Node,
+    entry: &YamlValue,
 ) -> Result<Credential, Vec<String>> {
     let mut mistakes = Vec::new();
     let mut parts = PARTS.map(|_| None);
@@ -269,7 +276,7 @@ fn credential(
             entry.get(part.member),
             entry.get(&format!("{}_file", part.member)),
         );
-        *found = match (inline, named.and_then(Node::text)) {
+        *found = match (inline, named.and_then(YamlValue::as_str)) {
             (Some(_), Some(_)) => {
                 mistakes.push(format!(
                     "{}: it is given here and in {}_file; give one of them",

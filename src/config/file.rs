@@ -4,12 +4,12 @@
 use std::path::{Path, PathBuf};
 
 use crate::cli::{FLAGS, Flag, Origin};
-use exporter_toolkit::yaml::{self, Node};
+use exporter_toolkit::yaml::{self, YamlValue};
 
 /// A file that was read, and not yet understood.
 pub(super) struct ConfigFile {
     pub(super) path: PathBuf,
-    root: Node,
+    root: YamlValue,
 }
 
 /// The list of credentials.
@@ -17,18 +17,18 @@ pub(super) const CREDENTIALS: &str = "credentials";
 
 impl ConfigFile {
     pub(super) fn read(path: PathBuf) -> Result<Self, String> {
-        let root = yaml::read(&path).map_err(|why| format!("{}: {why}", path.display()))?;
+        let root = yaml::load_file(&path).map_err(|why| format!("{}: {why}", path.display()))?;
         match root {
-            Node::Members(_) => Ok(Self { path, root }),
+            YamlValue::Mapping(_) => Ok(Self { path, root }),
             // as a file that was cut while it was written
-            Node::Nothing => Err(format!(
+            YamlValue::Null => Err(format!(
                 "{} is empty: expected fields, or {{}} for none",
                 path.display()
             )),
             other => Err(format!(
                 "{} is {}, and must have members: {}",
                 path.display(),
-                other.kind(),
+                other.type_name(),
                 sections().join(", ")
             )),
         }
@@ -46,7 +46,7 @@ impl ConfigFile {
         self.path.parent().unwrap_or(Path::new(""))
     }
 
-    pub(super) fn credentials(&self) -> Option<&Node> {
+    pub(super) fn credentials(&self) -> Option<&YamlValue> {
         self.root.get(CREDENTIALS)
     }
 
@@ -54,12 +54,15 @@ impl ConfigFile {
     pub(super) fn values(&self, flag: &Flag) -> Option<(Vec<String>, Origin)> {
         let (section, member) = place(flag)?;
         let values = match self.root.get(&section)?.get(&member)? {
-            Node::Text(text) if flag.repeatable => {
+            YamlValue::Scalar(text) if flag.repeatable => {
                 text.split(',').map(|part| part.trim().to_owned()).collect()
             }
-            Node::Text(text) => vec![text.to_string()],
-            Node::List(items) => {
-                let texts = items.iter().filter_map(Node::text).map(str::to_owned);
+            YamlValue::Scalar(text) => vec![text.to_string()],
+            YamlValue::Sequence(items) => {
+                let texts = items
+                    .iter()
+                    .filter_map(YamlValue::as_str)
+                    .map(str::to_owned);
                 if flag.repeatable {
                     texts.collect()
                 } else {
@@ -67,7 +70,7 @@ impl ConfigFile {
                     vec![texts.collect::<Vec<_>>().join(",")]
                 }
             }
-            Node::Nothing | Node::Members(_) => return None,
+            YamlValue::Null | YamlValue::Mapping(_) => return None,
         };
         Some((values, self.origin(format!("{section}.{member}"))))
     }
@@ -75,7 +78,7 @@ impl ConfigFile {
     /// A sentence for each member that is none of this program's, or is of the wrong kind.
     pub(super) fn unknown_members(&self) -> Vec<String> {
         let mut mistakes = Vec::new();
-        let Node::Members(members) = &self.root else {
+        let YamlValue::Mapping(members) = &self.root else {
             return mistakes;
         };
         for (name, value) in members {
@@ -95,15 +98,15 @@ impl ConfigFile {
                     self.origin(shown_key(name)),
                     sections().join(", ")
                 )),
-                Node::Members(inner) => self.unknown_in(name, inner, &known, &mut mistakes),
-                Node::Nothing => mistakes.push(format!(
+                YamlValue::Mapping(inner) => self.unknown_in(name, inner, &known, &mut mistakes),
+                YamlValue::Null => mistakes.push(format!(
                     "{}: expected fields, got nothing; a file that was cut ends so",
                     self.origin(name)
                 )),
                 other => mistakes.push(format!(
                     "{}: it is {}, and must have members",
                     self.origin(name),
-                    other.kind()
+                    other.type_name()
                 )),
             }
         }
@@ -113,7 +116,7 @@ impl ConfigFile {
     fn unknown_in(
         &self,
         section: &str,
-        members: &[(String, Node)],
+        members: &[(String, YamlValue)],
         known: &[(String, &Flag)],
         mistakes: &mut Vec<String>,
     ) {
@@ -129,9 +132,11 @@ impl ConfigFile {
             };
             let takes_list = flag.repeatable || flag.value == "LIST";
             let fits = match value {
-                Node::Text(_) => true,
-                Node::List(items) => takes_list && items.iter().all(|item| item.text().is_some()),
-                Node::Nothing | Node::Members(_) => false,
+                YamlValue::Scalar(_) => true,
+                YamlValue::Sequence(items) => {
+                    takes_list && items.iter().all(|item| item.as_str().is_some())
+                }
+                YamlValue::Null | YamlValue::Mapping(_) => false,
             };
             if !fits {
                 let right = if takes_list {
@@ -141,7 +146,7 @@ impl ConfigFile {
                 };
                 mistakes.push(format!(
                     "{origin}: it is {}, and must be {right}",
-                    value.kind()
+                    value.type_name()
                 ));
             }
         }

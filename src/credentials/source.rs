@@ -9,7 +9,7 @@ use secrecy::SecretString;
 use zeroize::Zeroizing;
 
 use exporter_toolkit::bounded_file::{self, FileError, ReadOptions};
-use exporter_toolkit::yaml::{self, Node};
+use exporter_toolkit::yaml::{self, YamlValue};
 use mongodb_atlas_client::{SecretError, SecretFuture, SecretSource};
 
 /// The environment that configuration and secrets are taken from: the process' own, or one that
@@ -130,7 +130,7 @@ impl Source {
             return self.read();
         };
         let source = self.clone();
-        bounded_file::off_thread(path, move || source.read())
+        bounded_file::run_blocking(path, move || source.read())
             .await
             .unwrap_or_else(|error| Err(unreadable(&self.to_string(), &error)))
     }
@@ -240,23 +240,23 @@ fn read_member(
     member: &str,
     place: &str,
 ) -> Result<Zeroizing<String>, SecretError> {
-    let root = yaml::read(file).map_err(|why| SecretError::Unreadable {
+    let root = yaml::load_file(file).map_err(|why| SecretError::Unreadable {
         place: place.to_owned(),
         why,
     })?;
     let entries = match root.get("credentials") {
-        Some(Node::List(entries)) => entries.as_slice(),
+        Some(YamlValue::Sequence(entries)) => entries.as_slice(),
         _ => &[],
     };
     let named = entries
         .iter()
-        .find(|entry| entry.get("name").and_then(Node::text) == Some(credential));
+        .find(|entry| entry.get("name").and_then(YamlValue::as_str) == Some(credential));
     // a single one needs no name
     let entry = named.or(match entries {
         [only] => Some(only),
         _ => None,
     });
-    let text = entry.and_then(|entry| entry.get(member)?.text());
+    let text = entry.and_then(|entry| entry.get(member)?.as_str());
     Ok(Zeroizing::new(text.unwrap_or_default().to_owned()))
 }
 

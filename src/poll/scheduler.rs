@@ -23,7 +23,7 @@ use super::walk::WalkError;
 use crate::inventory::{Inventory, Shelf};
 use crate::storage::Storage;
 use exporter_toolkit::bounded_file::READ_TIMEOUT;
-use exporter_toolkit::liveness::Beat;
+use exporter_toolkit::liveness::Heartbeat;
 use mongodb_atlas_client::Clock;
 use mongodb_atlas_client::OrgId;
 use mongodb_atlas_client::{Client, Error, LaneId};
@@ -141,12 +141,12 @@ impl Scheduler {
     pub async fn run(
         mut self,
         mut commands: mpsc::Receiver<Command>,
-        beat: Beat,
+        beat: Heartbeat,
         shutdown: CancellationToken,
     ) {
         loop {
-            beat.turn();
-            let wake = self.begin_what_is_due().min(beat.next());
+            beat.tick();
+            let wake = self.begin_what_is_due().min(beat.next_deadline());
             tokio::select! {
                 () = shutdown.cancelled() => break,
                 Some(ended) = self.jobs.join_next() => {

@@ -132,7 +132,7 @@ impl TokenFile {
         act: impl FnOnce(&Self) -> T + Send + 'static,
     ) -> Option<T> {
         let file = self.clone();
-        let result = bounded_file::off_thread(&self.path, move || act(&file)).await;
+        let result = bounded_file::run_blocking(&self.path, move || act(&file)).await;
         result
             .inspect_err(|error| {
                 warn!(credential = &*self.credential, path = %self.path.display(), %error, "token file not accessible");

@@ -118,9 +118,11 @@ impl Storage {
         work: impl FnOnce(&Self) -> T + Send + 'static,
     ) -> Result<T, StorageError> {
         let storage = self.clone();
-        bounded_file::off_thread_within(&self.dir, MAX_CONCURRENT, timeout, move || work(&storage))
-            .await
-            .map_err(|error| StorageError::unfinished(&self.dir, &error))
+        bounded_file::run_blocking_within(&self.dir, MAX_CONCURRENT, timeout, move || {
+            work(&storage)
+        })
+        .await
+        .map_err(|error| StorageError::unfinished(&self.dir, &error))
     }
 
     /// Looks at `dir` as it is.

@@ -19,7 +19,7 @@ use crate::inventory::Shelf;
 use crate::metrics::{Exposition, Format, Gathered, Own, Scene};
 use crate::status::Board;
 use exporter_toolkit::server::ResponseHandle;
-use exporter_toolkit::web_config::{SharedAccess, guard};
+use exporter_toolkit::web_config::{SharedWebConfig, authenticate};
 use mongodb_atlas_client::Clock;
 
 /// What the routes answer from. Shared by all requests.
@@ -33,7 +33,7 @@ pub struct App {
     /// The settings in force.
     pub settings: Arc<SharedSettings>,
     /// Who is let in.
-    pub access: Arc<SharedAccess>,
+    pub access: Arc<SharedWebConfig>,
     /// What scrapes share.
     pub scrapes: Scrapes,
     /// What readers of the page share.
@@ -79,7 +79,7 @@ pub fn router(app: Arc<App>) -> Router {
         .fallback(by_path)
         .method_not_allowed_fallback(wrong_method)
         .with_state(app)
-        .layer(middleware::from_fn_with_state(access, guard))
+        .layer(middleware::from_fn_with_state(access, authenticate))
         .layer(middleware::from_fn_with_state(settings, check_host))
         .layer(middleware::map_response(nosniff))
 }

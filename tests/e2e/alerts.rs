@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::common::{Lab, run, still};
-use exporter_toolkit::yaml::{self, Node};
+use exporter_toolkit::yaml::{self, YamlValue};
 
 fn path(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -28,21 +28,22 @@ fn files(folder: &str) -> BTreeSet<String> {
 }
 
 /// Every rule of the rules file.
-fn rules() -> Vec<Node> {
-    let Node::Members(root) = yaml::read(&path("rules/atlas-ai-keys.yml")).unwrap() else {
+fn rules() -> Vec<YamlValue> {
+    let YamlValue::Mapping(root) = yaml::load_file(&path("rules/atlas-ai-keys.yml")).unwrap()
+    else {
         panic!("groups")
     };
     let mut all = Vec::new();
     for (_, groups) in root {
-        let Node::List(groups) = groups else {
+        let YamlValue::Sequence(groups) = groups else {
             panic!("a list of groups")
         };
         for group in groups {
-            let Node::Members(members) = group else {
+            let YamlValue::Mapping(members) = group else {
                 panic!("a group")
             };
             for (name, value) in members {
-                if let ("rules", Node::List(rules)) = (name.as_str(), value) {
+                if let ("rules", YamlValue::Sequence(rules)) = (name.as_str(), value) {
                     all.extend(rules);
                 }
             }
@@ -51,8 +52,8 @@ fn rules() -> Vec<Node> {
     all
 }
 
-fn text<'a>(rule: &'a Node, member: &str) -> Option<&'a str> {
-    rule.get(member)?.text()
+fn text<'a>(rule: &'a YamlValue, member: &str) -> Option<&'a str> {
+    rule.get(member)?.as_str()
 }
 
 fn alerts() -> BTreeSet<String> {

@@ -9,7 +9,7 @@ use std::process::Command;
 use crate::common::pki::{Papers, hash, indented};
 use crate::common::prometheus::Prometheus;
 use crate::common::{Lab, Program, free_port, run, sim_variables, still};
-use exporter_toolkit::web_config::Access;
+use exporter_toolkit::web_config::WebConfig;
 
 const TLS: &str = "tls_server_config:\n  cert_file: server.pem\n  key_file: server.key\n";
 const GOOD_HASH: &str = "$2y$10$QOauhQNbBCuQDKes6eFzPeMqBSjb7Mr5DUmpZ/VcEd00UAV/LDeSi";
@@ -361,7 +361,7 @@ fn promtool_and_we_accept_and_refuse_the_same() {
         let mut promtool = Command::new("promtool");
         let (code, ..) = run(promtool.args(["check", "web-config"]).arg(&path), b"");
         let theirs = code == Some(0);
-        let ours = Access::load(&path).access;
+        let ours = WebConfig::load(&path).config;
         let right = match fate {
             Fate::Good => (true, true),
             Fate::Bad => (false, false),
@@ -391,8 +391,8 @@ fn certificates_in_the_file_itself_are_those_in_files() {
         inline("key", "server.key"),
         inline("client_ca", "ca.pem")
     );
-    let loaded = Access::load(&papers.write("web.yml", &text));
-    assert!(loaded.access.is_ok(), "{:?}", loaded.access);
+    let loaded = WebConfig::load(&papers.write("web.yml", &text));
+    assert!(loaded.config.is_ok(), "{:?}", loaded.config);
     assert_eq!(loaded.files.len(), 1);
 }
 

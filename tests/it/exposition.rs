@@ -14,7 +14,7 @@ use atlas_ai_keys_exporter::metrics::{
     Exposition, Format, KeyLabel, Own, PerKey, Scene, Selection, Threshold, pack_end, pack_scene,
 };
 use atlas_ai_keys_exporter::web::{self};
-use exporter_toolkit::server::{Door, Limits};
+use exporter_toolkit::server::{Server, ServerLimits};
 use flate2::read::GzDecoder;
 use jiff::Timestamp;
 use mongodb_atlas_client::{KeyId, OrgId, ProjectId};
@@ -506,15 +506,15 @@ async fn a_reader_that_stalls_is_cut_off_and_holds_nobody_up() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let shutdown = CancellationToken::new();
-    let door = Door {
+    let door = Server {
         listeners: vec![listener],
         router: web::router(Arc::clone(&lab.app)),
-        limits: Limits {
-            rest: Duration::from_millis(500),
-            ..Limits::default()
+        limits: ServerLimits {
+            write_stall_timeout: Duration::from_millis(500),
+            ..ServerLimits::default()
         },
-        access: None,
-        what: "a door that is less patient",
+        web_config: None,
+        log_message: "a door that is less patient",
     };
     let serving = tokio::spawn(exporter_toolkit::server::serve(
         vec![door],

@@ -9,7 +9,7 @@ use crate::common::{Program, Scrape, get, shown, sim_variables, still, world};
 use atlas_ai_keys_exporter::web::{self};
 use axum::body::Body;
 use axum::http::Request;
-use exporter_toolkit::web_config::Access;
+use exporter_toolkit::web_config::WebConfig;
 use hyper::service::Service as _;
 use hyper_util::service::TowerToHyperService;
 use mongodb_atlas_sim::{BodyForm, Effect, Fault, SimConfig, SimEndpoint, SimHandle};
@@ -586,7 +586,7 @@ impl WebConfigured {
     }
 }
 
-fn has_tls(access: &Access) -> bool {
+fn has_tls(access: &WebConfig) -> bool {
     format!("{access:?}").contains("tls: true")
 }
 
@@ -682,7 +682,7 @@ async fn a_reload_never_removes_a_protection() {
             .exporter
             .app
             .access
-            .set(Access::load(&path).access.unwrap());
+            .set(WebConfig::load(&path).config.unwrap());
         let in_force = running.exporter.app.access.get();
         running.write(after);
         let result = running.exporter.control.reload("test").await;
@@ -724,7 +724,7 @@ async fn a_web_configuration_that_is_cut_at_any_byte_opens_nothing() {
             running.write(&text[..length]);
             // at the start, a part of the file is no file without protection
             let path = running.papers.path("web.yml");
-            if let Ok(access) = Access::load(&path).access {
+            if let Ok(access) = WebConfig::load(&path).config {
                 assert_ne!(
                     format!("{access:?}"),
                     "Access { tls: false, users: false, .. }"

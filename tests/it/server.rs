@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use crate::common::{Lab, Program, get, sim_variables, still};
 use atlas_ai_keys_exporter::web::{self};
-use exporter_toolkit::liveness::Pulse;
-use exporter_toolkit::server::{Door, Limits};
+use exporter_toolkit::liveness::LivenessMonitor;
+use exporter_toolkit::server::{Server, ServerLimits};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio_util::sync::CancellationToken;
 
@@ -26,7 +26,7 @@ fn variables() -> Vec<(String, String)> {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_listener_that_is_stuck_is_noticed() {
     let every = Duration::from_millis(50);
-    let pulse = Arc::new(Pulse::new(Some(every)));
+    let pulse = Arc::new(LivenessMonitor::new(Some(every)));
     let lab = Lab::start(still(1, 10), &[]).await;
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     listener.set_nonblocking(true).unwrap();
@@ -42,12 +42,12 @@ async fn a_listener_that_is_stuck_is_noticed() {
             .build()
             .unwrap();
         runtime.block_on(async move {
-            let door = Door {
+            let door = Server {
                 listeners: vec![tokio::net::TcpListener::from_std(listener).unwrap()],
                 router,
-                limits: Limits::default(),
-                access: None,
-                what: "a door of its own",
+                limits: ServerLimits::default(),
+                web_config: None,
+                log_message: "a door of its own",
             };
             let serving = tokio::spawn(exporter_toolkit::server::serve(vec![door], of_door, until));
             // a task that never gives its thread back
@@ -59,16 +59,16 @@ async fn a_listener_that_is_stuck_is_noticed() {
         });
     });
     tokio::time::sleep(4 * every).await;
-    assert!(pulse.silent(20 * every).is_empty());
+    assert!(pulse.stalled(20 * every).is_empty());
     begin.send(()).unwrap();
     let since = Instant::now();
     let name = format!("the listener on {address}");
-    while pulse.silent(20 * every) != [name.clone()] {
+    while pulse.stalled(20 * every) != [name.clone()] {
         assert!(since.elapsed() < crate::common::PATIENCE);
         tokio::time::sleep(every).await;
     }
     blocks.send(()).unwrap();
-    while !pulse.silent(20 * every).is_empty() {
+    while !pulse.stalled(20 * every).is_empty() {
         assert!(since.elapsed() < crate::common::PATIENCE);
         tokio::time::sleep(every).await;
     }
@@ -284,16 +284,16 @@ async fn methods_and_heads_are_bounded() {
 /// laboratory is.
 async fn door(
     lab: &Lab,
-    limits: Limits,
+    limits: ServerLimits,
 ) -> (String, CancellationToken, tokio::task::JoinHandle<()>) {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap().to_string();
-    let door = Door {
+    let door = Server {
         listeners: vec![listener],
         router: web::router(Arc::clone(&lab.app)),
         limits,
-        access: Some(Arc::clone(&lab.app.access)),
-        what: "a door that is less patient",
+        web_config: Some(Arc::clone(&lab.app.access)),
+        log_message: "a door that is less patient",
     };
     let shutdown = CancellationToken::new();
     let serving = tokio::spawn(exporter_toolkit::server::serve(
@@ -308,10 +308,10 @@ async fn door(
 async fn who_is_slow_is_sent_away() {
     let lab = Lab::start(still(1, 10), &[]).await;
     let second = Duration::from_secs(1);
-    let limits = Limits {
-        head: second,
-        idle: 3 * second,
-        ..Limits::default()
+    let limits = ServerLimits {
+        header_timeout: second,
+        idle_timeout: 3 * second,
+        ..ServerLimits::default()
     };
     let (address, shutdown, serving) = door(&lab, limits).await;
     tokio::task::spawn_blocking(move || {
@@ -568,9 +568,9 @@ const TLS: &str = "tls_server_config:\n  cert_file: server.pem\n  key_file: serv
 async fn a_handshake_that_never_ends_is_ended() {
     let papers = crate::common::pki::Papers::new();
     let lab = Lab::start(still(1, 10), &[&papers.flag(TLS)]).await;
-    let limits = Limits {
-        head: Duration::from_secs(1),
-        ..Limits::default()
+    let limits = ServerLimits {
+        header_timeout: Duration::from_secs(1),
+        ..ServerLimits::default()
     };
     let (address, shutdown, serving) = door(&lab, limits).await;
     tokio::task::spawn_blocking(move || {
@@ -593,11 +593,12 @@ async fn a_reader_over_http_2_that_stalls_is_cut_off_and_the_next_is_served() {
     let many = crate::common::generous(1, 30_000);
     let lab = Lab::start(many, &["--web.max-requests=1"]).await;
     lab.walked().await;
-    let access = exporter_toolkit::web_config::Access::load(&papers.write("web.yml", TLS)).access;
+    let access =
+        exporter_toolkit::web_config::WebConfig::load(&papers.write("web.yml", TLS)).config;
     lab.app.access.set(access.unwrap());
-    let limits = Limits {
-        rest: Duration::from_millis(500),
-        ..Limits::default()
+    let limits = ServerLimits {
+        write_stall_timeout: Duration::from_millis(500),
+        ..ServerLimits::default()
     };
     let (address, shutdown, serving) = door(&lab, limits).await;
     let url = format!("https://{address}/metrics");
@@ -637,11 +638,12 @@ async fn an_http_2_client_that_grants_no_window_is_disconnected() {
     let papers = crate::common::pki::Papers::new();
     let lab = Lab::start(crate::common::generous(1, 1000), &["--web.max-requests=1"]).await;
     lab.walked().await;
-    let access = exporter_toolkit::web_config::Access::load(&papers.write("web.yml", TLS)).access;
+    let access =
+        exporter_toolkit::web_config::WebConfig::load(&papers.write("web.yml", TLS)).config;
     lab.app.access.set(access.unwrap());
-    let limits = Limits {
-        rest: Duration::from_millis(500),
-        ..Limits::default()
+    let limits = ServerLimits {
+        write_stall_timeout: Duration::from_millis(500),
+        ..ServerLimits::default()
     };
     let (address, shutdown, serving) = door(&lab, limits).await;
     let connector = papers.connector(b"h2");

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::common::pki::{Papers, hash, indented};
 use crate::common::{Lab, Program, Scrape, still};
-use exporter_toolkit::web_config::Access;
+use exporter_toolkit::web_config::WebConfig;
 use futures_util::future::join_all;
 use reqwest::{Client, Version, tls};
 use rustls::client::{ClientSessionMemoryCache, Resumption};
@@ -24,7 +24,7 @@ const RELOADED: &str = "atlas_ai_keys_exporter_config_last_reload_successful";
 /// Puts a web configuration in force at once.
 fn put(lab: &Lab, papers: &Papers, text: &str) {
     let path = papers.write("web.yml", text);
-    lab.app.access.set(Access::load(&path).access.unwrap());
+    lab.app.access.set(WebConfig::load(&path).config.unwrap());
 }
 
 fn https(lab: &Lab, path: &str) -> String {
@@ -405,8 +405,8 @@ fn every_mistake_is_named_and_no_secret_is() {
     let text = format!(
         "nonsense: 1\ntls_server_config:\n  cert_file: gone.pem\n  key: |\n{inline}  key_file: server.key\n  client_auth_type: Sometimes\n  min_version: TLS10\n  cipher_suites: [TLS_RSA_WITH_AES_128_CBC_SHA]\n  curve_preferences: [CurveP521]\n  ciphers: x\nhttp_server_config:\n  http2: perhaps\n  headers:\n    Server: x\n    X-Frame-Options: none\nbasic_auth_users:\n  ada: hunter2\nrate_limit:\n  interval: 5\n"
     );
-    let error = Access::load(&papers.write("web.yml", &text))
-        .access
+    let error = WebConfig::load(&papers.write("web.yml", &text))
+        .config
         .unwrap_err();
     let told = error.to_string();
     for part in [
@@ -438,12 +438,12 @@ fn every_mistake_is_named_and_no_secret_is() {
 fn the_files_that_matter_are_named_also_when_they_are_wrong() {
     let papers = Papers::new();
     let path = papers.write("web.yml", &TLS.replace("server.key", "client.key"));
-    let loaded = Access::load(&path);
+    let loaded = WebConfig::load(&path);
     assert_eq!(
         loaded.files,
         ["web.yml", "server.pem", "client.key"].map(|name| papers.path(name))
     );
-    let told = loaded.access.unwrap_err().to_string();
+    let told = loaded.config.unwrap_err().to_string();
     assert!(told.contains("the key must be the certificate's"), "{told}");
 }
 
@@ -598,7 +598,7 @@ async fn an_open_connection_ends_when_its_client_would_not_be_let_in_any_more() 
         }
     }
     // in plain text, before there was TLS
-    lab.app.access.set(Access::default());
+    lab.app.access.set(WebConfig::default());
     let address = lab.base.strip_prefix("http://").unwrap();
     let mut plain = TcpStream::connect(address).await.unwrap();
     assert!(ask(&mut plain).await.is_some());
@@ -821,7 +821,7 @@ async fn strangers_do_not_use_up_the_rate_limit_of_the_scraper() {
 #[test]
 fn a_file_without_protection_must_say_so() {
     let papers = Papers::new();
-    let load = |text: &str| Access::load(&papers.write("web.yml", text)).access;
+    let load = |text: &str| WebConfig::load(&papers.write("web.yml", text)).config;
     for text in [
         "{}",
         "{}\n",
@@ -887,7 +887,7 @@ fn an_empty_web_configuration_ends_the_start() {
 #[test]
 fn values_that_no_header_and_no_login_can_have_are_refused() {
     let papers = Papers::new();
-    let load = |text: &str| Access::load(&papers.write("web.yml", text)).access;
+    let load = |text: &str| WebConfig::load(&papers.write("web.yml", text)).config;
     let users = |name: &str| format!("basic_auth_users:\n  {name}: {}\n", hash("secret"));
     let header = |value: &str| {
         let headers = format!("http_server_config:\n  headers:\n    X-XSS-Protection: {value}\n");
@@ -923,7 +923,7 @@ fn a_rate_limit_that_limits_nothing_is_refused() {
             "basic_auth_users:\n  ada: {}\nrate_limit: {rate}\n",
             hash("x")
         );
-        Access::load(&papers.write("web.yml", &text)).access
+        WebConfig::load(&papers.write("web.yml", &text)).config
     };
     for good in ["{interval: 0, burst: 5}", "{interval: 1ns, burst: 5}"] {
         assert!(load(good).is_ok(), "{good}");

@@ -2,7 +2,7 @@
 //!
 //! Every file an operator names (credentials, configuration, web configuration, certificates) and every state file is
 //! opened here. A path can lead to a named pipe without a writer, to `/dev/zero`, or to a file system that does not
-//! answer, so files are opened without blocking, must be regular files, and are read up to a fixed size. [`off_thread`] moves the work off the threads that serve and gives it a deadline.
+//! answer, so files are opened without blocking, must be regular files, and are read up to a fixed size. [`run_blocking`] moves the work off the threads that serve and gives it a deadline.
 #![allow(
     clippy::disallowed_methods,
     reason = "this is the module that opens files"
@@ -139,7 +139,7 @@ pub fn read(path: &Path, options: ReadOptions) -> Result<Zeroizing<Vec<u8>>, Fil
     let limit = options.max_bytes.saturating_add(1);
     let length = check_length(&file, options)?;
     // the files of /proc have no length to go by
-    let capacity = length.saturating_add(1).max(INITIAL_BUFFER).min(limit);
+    let capacity = length.saturating_add(1).max(MIN_BUFFER_BYTES).min(limit);
     let mut content = Zeroizing::new(Vec::with_capacity(usize::try_from(capacity).unwrap_or(0)));
     file.take(limit).read_to_end(&mut content)?;
     if content.len() as u64 > options.max_bytes {
@@ -166,10 +166,10 @@ pub fn read_text(path: &Path, options: ReadOptions) -> Result<Zeroizing<String>,
 }
 
 /// Size of the buffer for a file that does not say how long it is.
-const INITIAL_BUFFER: u64 = 16 << 10;
+const MIN_BUFFER_BYTES: u64 = 16 << 10;
 
 /// What a pipe is called in an error: process substitution makes one, and its content is gone after the first read.
-const PIPE: &str = "a pipe, which can be read only once";
+const PIPE_DESCRIPTION: &str = "a pipe, which can be read only once";
 
 #[cfg(unix)]
 fn open_nonblocking(path: &Path, options: ReadOptions) -> Result<File, FileError> {
@@ -200,7 +200,7 @@ fn open_nonblocking(path: &Path, options: ReadOptions) -> Result<File, FileError
         return Ok(file);
     }
     Err(FileError::NotRegular(if file_type.is_fifo() {
-        PIPE
+        PIPE_DESCRIPTION
     } else if file_type.is_dir() {
         "a directory"
     } else if file_type.is_socket() {
@@ -230,26 +230,26 @@ fn open_nonblocking(path: &Path, options: ReadOptions) -> Result<File, FileError
 ///
 /// # Errors
 /// [`FileError::TimedOut`] when the file system does not answer in time; `work` itself may go on.
-pub async fn off_thread<T: Send + 'static>(
+pub async fn run_blocking<T: Send + 'static>(
     path: &Path,
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, FileError> {
-    off_thread_within(path, 1, READ_TIMEOUT, work).await
+    run_blocking_within(path, 1, READ_TIMEOUT, work).await
 }
 
-/// As [`off_thread`], with up to `concurrency` pieces of work for `path` at a time, and a timeout of its own that
+/// As [`run_blocking`], with up to `concurrency` pieces of work for `path` at a time, and a timeout of its own that
 /// includes the wait for the others.
 ///
 /// # Errors
-/// As [`off_thread`].
-pub async fn off_thread_within<T: Send + 'static>(
+/// As [`run_blocking`].
+pub async fn run_blocking_within<T: Send + 'static>(
     path: &Path,
     concurrency: usize,
     timeout: Duration,
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, FileError> {
     let slots = path_slots(path, concurrency);
-    let slot = Arc::new(Slot {
+    let slot = Arc::new(WorkSlot {
         slots: Arc::clone(&slots),
         state: Mutex::new(SlotState::Waiting),
     });
@@ -258,7 +258,7 @@ pub async fn off_thread_within<T: Send + 'static>(
             permit.forget();
             slot.set_state(SlotState::Running);
         }
-        let running = FinishOnDrop(Arc::clone(&slot));
+        let running = SlotGuard(Arc::clone(&slot));
         tokio::task::spawn_blocking(move || {
             let result = work();
             drop(running);
@@ -286,7 +286,7 @@ struct PathSlots {
 }
 
 /// The place of one piece of work.
-struct Slot {
+struct WorkSlot {
     slots: Arc<PathSlots>,
     state: Mutex<SlotState>,
 }
@@ -299,7 +299,7 @@ enum SlotState {
     Finished,
 }
 
-impl Slot {
+impl WorkSlot {
     fn set_state(&self, new: SlotState) -> SlotState {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         std::mem::replace(&mut *state, new)
@@ -319,9 +319,9 @@ impl Slot {
 }
 
 /// Gives the slot back, also when the work panics.
-struct FinishOnDrop(Arc<Slot>);
+struct SlotGuard(Arc<WorkSlot>);
 
-impl Drop for FinishOnDrop {
+impl Drop for SlotGuard {
     fn drop(&mut self) {
         let slots = &self.0.slots;
         match self.0.set_state(SlotState::Finished) {
@@ -401,15 +401,18 @@ mod tests {
     }
 
     #[test]
-    fn a_pipe_is_refused_without_waiting_for_its_writer() {
+    fn pipes_are_rejected_without_waiting_for_a_writer() {
         let directory = tempfile::tempdir().expect("a directory");
         let path = directory.path().join("pipe");
         make_fifo(&path);
-        assert_eq!(read(&path, OPTIONS), Err(FileError::NotRegular(PIPE)));
+        assert_eq!(
+            read(&path, OPTIONS),
+            Err(FileError::NotRegular(PIPE_DESCRIPTION))
+        );
     }
 
     #[tokio::test]
-    async fn work_that_hangs_costs_few_threads_for_a_path() {
+    async fn hanging_work_uses_few_threads_per_path() {
         use std::sync::atomic::{AtomicUsize, Ordering};
 
         let (release, held) = std::sync::mpsc::channel::<()>();
@@ -424,40 +427,40 @@ mod tests {
                 held.recv().is_err()
             };
             let timeout = Duration::from_millis(50);
-            let result = off_thread_within(path, 1, timeout, hang).await;
+            let result = run_blocking_within(path, 1, timeout, hang).await;
             assert_eq!(result, Err(FileError::TimedOut(timeout)), "{attempt}");
         }
         // a loaded machine may start the last of them late
         assert!(started.load(Ordering::Relaxed) <= 1 + MAX_ABANDONED);
-        let other = off_thread(Path::new("/another"), || 7).await;
+        let other = run_blocking(Path::new("/another"), || 7).await;
         assert_eq!(other, Ok(7));
         drop(release);
-        assert_eq!(off_thread(path, || 8).await, Ok(8));
-        assert_eq!(off_thread(path, || 9).await, Ok(9));
+        assert_eq!(run_blocking(path, || 8).await, Ok(8));
+        assert_eq!(run_blocking(path, || 9).await, Ok(9));
     }
 
     #[tokio::test]
-    async fn a_path_that_leads_elsewhere_is_read_although_earlier_work_hangs() {
+    async fn changed_path_is_read_while_earlier_work_hangs() {
         let (release, held) = std::sync::mpsc::channel::<()>();
         let path = Path::new("/a/path/that/leads/elsewhere");
         let hang = move || held.recv().is_err();
         let timeout = Duration::from_millis(50);
-        let result = off_thread_within(path, 1, timeout, hang).await;
+        let result = run_blocking_within(path, 1, timeout, hang).await;
         assert_eq!(result, Err(FileError::TimedOut(timeout)));
-        assert_eq!(off_thread(path, || 8).await, Ok(8));
+        assert_eq!(run_blocking(path, || 8).await, Ok(8));
         drop(release);
     }
 
     #[tokio::test]
-    async fn work_that_panics_is_no_success_and_leaves_the_path_free() {
+    async fn panicking_work_fails_and_frees_the_path() {
         let path = Path::new("/a/path/that/panics");
-        let result = off_thread(path, || panic!("a bug")).await;
+        let result = run_blocking(path, || panic!("a bug")).await;
         assert_eq!(result, Err::<(), _>(FileError::Panicked));
-        assert_eq!(off_thread(path, || 8).await, Ok(8));
+        assert_eq!(run_blocking(path, || 8).await, Ok(8));
     }
 
     #[test]
-    fn a_file_that_is_too_large_is_not_read() {
+    fn oversized_files_are_not_read() {
         let directory = tempfile::tempdir().expect("a directory");
         let path = directory.path().join("sparse");
         let file = File::create(&path).expect("created");
@@ -467,7 +470,7 @@ mod tests {
     }
 
     #[test]
-    fn a_text_is_utf_8() {
+    fn text_must_be_utf_8() {
         let directory = tempfile::tempdir().expect("a directory");
         let path = directory.path().join("text");
         std::fs::write(&path, b"\xff\xfea").expect("written");

@@ -177,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn host_headers_are_valid_or_not() {
+    fn host_headers_are_validated() {
         let path = Uri::from_static("/metrics");
         for valid in [
             "",
@@ -229,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn how_many_hosts_a_request_names() {
+    fn requests_need_exactly_one_host() {
         let (path, absolute) = (
             Uri::from_static("/metrics"),
             Uri::from_static("http://a:1/metrics"),
@@ -255,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn lists_of_allowed_hosts() {
+    fn allowed_host_lists_are_parsed_strictly() {
         for everything in ["", " "] {
             assert_eq!(AllowedHosts::parse(everything), Ok(AllowedHosts::default()));
         }
@@ -280,7 +280,7 @@ mod tests {
     }
 
     #[test]
-    fn which_hosts_are_allowed() {
+    fn allowed_hosts_match_by_name_and_address() {
         let path = Uri::from_static("/metrics");
         let allows = |list: &str, host: &str| {
             let allowed = AllowedHosts::parse(list).expect(list);
@@ -338,7 +338,7 @@ mod tests {
     }
 
     #[test]
-    fn every_host_that_a_request_names_must_be_allowed() {
+    fn every_named_host_must_be_allowed() {
         let allowed = AllowedHosts::parse("good").expect("a name");
         let target = |host: &str| {
             Uri::builder()

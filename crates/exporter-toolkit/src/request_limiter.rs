@@ -11,7 +11,7 @@ use tokio::sync::Notify;
 use crate::server::{ResponseHandle, STALLED_AFTER};
 
 /// The same as [`STALLED_AFTER`] where the client has more requests admitted than that of the request that waits.
-const STALLED_AFTER_WHEN_CROWDED: Duration = Duration::from_millis(100);
+const STALLED_AFTER_UNDER_CONTENTION: Duration = Duration::from_millis(100);
 /// Requests that wait, from all clients together; beyond it each client may have one.
 const MAX_WAITING: usize = 256;
 
@@ -46,7 +46,7 @@ struct LimitedRequest {
 
 impl LimitedRequest {
     fn client(&self) -> IpAddr {
-        client_of(self.response.as_ref())
+        client_address(self.response.as_ref())
     }
 
     fn unread_for(&self) -> Option<Duration> {
@@ -54,7 +54,7 @@ impl LimitedRequest {
     }
 }
 
-fn client_of(response: Option<&ResponseHandle>) -> IpAddr {
+fn client_address(response: Option<&ResponseHandle>) -> IpAddr {
     response.map_or(Ipv4Addr::UNSPECIFIED.into(), ResponseHandle::client)
 }
 
@@ -116,7 +116,7 @@ impl RequestLimiter {
         requests.max_admitted = max;
         let waiting = requests.by_id.len() - requests.admitted;
         if waiting > 0 {
-            let client = client_of(response.as_ref());
+            let client = client_address(response.as_ref());
             let mut waiting_for_client = requests
                 .by_id
                 .iter()
@@ -178,7 +178,7 @@ impl Requests {
                     let unread_for = request.admitted.then(|| request.unread_for()).flatten()?;
                     let admitted = admitted_for(request);
                     let stalled_after = if admitted > admitted_for_next + 1 {
-                        STALLED_AFTER_WHEN_CROWDED
+                        STALLED_AFTER_UNDER_CONTENTION
                     } else {
                         STALLED_AFTER
                     };
@@ -194,7 +194,7 @@ impl Requests {
                         continue;
                     }
                     Some((remaining, ..)) => return remaining,
-                    None => return STALLED_AFTER_WHEN_CROWDED,
+                    None => return STALLED_AFTER_UNDER_CONTENTION,
                 }
             }
             if let Some(request) = self.by_id.get_mut(&id) {
@@ -244,7 +244,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn one_too_many_waits_and_is_refused_when_no_other_ends() {
+    async fn excess_request_waits_and_is_rejected_after_the_timeout() {
         let limiter = limiter();
         let first = limiter.acquire(1, None).await.expect("a place");
         let started_at = tokio::time::Instant::now();
@@ -262,7 +262,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_response_that_is_not_taken_gives_up_its_place() {
+    async fn stalled_response_loses_its_permit() {
         let limiter = limiter();
         let mut permits = Vec::new();
         let mut bodies = Vec::new();
@@ -288,7 +288,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_client_with_many_places_gives_one_up_sooner() {
+    async fn client_with_many_permits_loses_one_sooner() {
         let limiter = limiter();
         let mut admitted = Vec::new();
         for _ in 0..3 {
@@ -296,14 +296,14 @@ mod tests {
             let permit = limiter.acquire(3, Some(handle)).await;
             admitted.push((permit, respond()));
         }
-        for (address, expected) in [(2, STALLED_AFTER_WHEN_CROWDED), (1, STALLED_AFTER)] {
+        for (address, expected) in [(2, STALLED_AFTER_UNDER_CONTENTION), (1, STALLED_AFTER)] {
             let started_at = tokio::time::Instant::now();
             let (handle, respond) = request(address);
             let permit = limiter.acquire(3, Some(handle)).await;
             assert!(permit.is_some());
             // the timer's resolution is a millisecond
             let waited =
-                started_at.elapsed() + STALLED_AFTER_WHEN_CROWDED * u32::from(address == 1);
+                started_at.elapsed() + STALLED_AFTER_UNDER_CONTENTION * u32::from(address == 1);
             assert!(
                 waited.abs_diff(expected) <= Duration::from_millis(3),
                 "{waited:?}"
@@ -313,7 +313,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn requests_that_are_worked_on_keep_their_places() {
+    async fn requests_being_handled_keep_their_permits() {
         let limiter = limiter();
         let (handle, _respond) = request(1);
         let permit = limiter.acquire(1, Some(handle.clone())).await;
@@ -323,7 +323,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_client_with_the_fewest_places_is_next_and_of_its_requests_the_latest() {
+    async fn client_with_fewest_permits_is_next_newest_request_first() {
         let limiter = limiter();
         let places: Vec<_> = [(); 4].map(|()| request(1)).into();
         let mut permits = Vec::new();
@@ -355,7 +355,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn no_client_fills_the_queue() {
+    async fn single_client_cannot_fill_the_queue() {
         let limiter = limiter();
         let _held = limiter.acquire(1, None).await.expect("a place");
         let wait = |address: u8| {
@@ -380,7 +380,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_client_that_leaves_while_it_waits_is_forgotten() {
+    async fn cancelled_requests_leave_the_queue() {
         let limiter = limiter();
         let held = limiter.acquire(1, None).await.expect("a place");
         let waiting = tokio::spawn({

@@ -14,15 +14,15 @@ use crate::bounded_file::{self, ReadOptions};
 
 /// A value.
 #[derive(Clone)]
-pub enum Node {
+pub enum YamlValue {
     /// `null`, `~`, or nothing.
-    Nothing,
+    Null,
     /// A scalar, as it is written.
-    Text(Zeroizing<String>),
+    Scalar(Zeroizing<String>),
     /// A list.
-    List(Vec<Node>),
+    Sequence(Vec<YamlValue>),
     /// Fields, in the order of the file.
-    Members(Vec<(String, Node)>),
+    Mapping(Vec<(String, YamlValue)>),
 }
 
 /// Most bytes of a file that are read.
@@ -36,7 +36,7 @@ const MAX_TEXT_BYTES: usize = 16 << 20;
 ///
 /// # Errors
 /// When it cannot be read, is no YAML, has a key twice, or is larger than 4 MiB.
-pub fn read(path: &Path) -> Result<Node, String> {
+pub fn load_file(path: &Path) -> Result<YamlValue, String> {
     let text = bounded_file::read_text(path, ReadOptions::regular(MAX_BYTES))
         .map_err(|error| error.explain())?;
     parse(&text)
@@ -45,8 +45,8 @@ pub fn read(path: &Path) -> Result<Node, String> {
 /// Reads a text of one document.
 ///
 /// # Errors
-/// As [`read`].
-pub fn parse(text: &str) -> Result<Node, String> {
+/// As [`load_file`].
+pub fn parse(text: &str) -> Result<YamlValue, String> {
     let options = granit_parser::options! {
         emit_comments: false,
         // as Go's YAML
@@ -64,55 +64,58 @@ pub fn parse(text: &str) -> Result<Node, String> {
                 ErrorKind::RecursionLimitExceeded => ": nested too deeply",
                 _ => "",
             };
-            format!("invalid YAML at {}{cause}", position(*error.marker()))
+            format!(
+                "invalid YAML at {}{cause}",
+                format_position(*error.marker())
+            )
         })?;
         builder
             .on_event(event)
-            .map_err(|cause| format!("invalid YAML at {}: {cause}", position(span.start)))?;
+            .map_err(|cause| format!("invalid YAML at {}: {cause}", format_position(span.start)))?;
     }
-    Ok(builder.root.unwrap_or(Node::Nothing))
+    Ok(builder.root.unwrap_or(YamlValue::Null))
 }
 
-fn position(marker: Marker) -> String {
+fn format_position(marker: Marker) -> String {
     format!("line {}, column {}", marker.line(), marker.col() + 1)
 }
 
 /// Makes a tree of the parser's events.
 #[derive(Default)]
 struct TreeBuilder {
-    open: Vec<Collection>,
-    anchors: HashMap<usize, Anchored>,
-    root: Option<Node>,
+    open: Vec<OpenCollection>,
+    anchors: HashMap<usize, AnchoredValue>,
+    root: Option<YamlValue>,
     documents: usize,
     nodes: usize,
     text_bytes: usize,
 }
 
 /// A value that aliases can repeat.
-struct Anchored {
-    node: Node,
+struct AnchoredValue {
+    node: YamlValue,
     nodes: usize,
     text_bytes: usize,
 }
 
 /// A collection whose end has not come yet.
-enum Collection {
+enum OpenCollection {
     Sequence {
         anchor: usize,
-        items: Vec<Node>,
+        items: Vec<YamlValue>,
     },
     Mapping {
         anchor: usize,
-        fields: Vec<(String, Node)>,
+        fields: Vec<(String, YamlValue)>,
         names: HashSet<String>,
         /// The key whose value comes next.
-        key: Option<Key>,
+        key: Option<MappingKey>,
         /// The value of `<<`.
-        merged: Option<Node>,
+        merged: Option<YamlValue>,
     },
 }
 
-enum Key {
+enum MappingKey {
     Name(String),
     /// `<<`, whose value has fields to take over.
     Merge,
@@ -130,25 +133,25 @@ impl TreeBuilder {
                 }
             }
             Event::Scalar(text, style, anchor, tag) => {
-                self.count(1, text.len())?;
+                self.check_size(1, text.len())?;
                 let text = Zeroizing::new(text.into_owned());
                 let tag = tag.as_deref();
                 if self.expects_key() {
                     return self.set_key(&text, style, anchor, tag);
                 }
-                let node = scalar(text, style, tag)?;
-                self.add(node, anchor)?;
+                let node = parse_scalar(text, style, tag)?;
+                self.push_value(node, anchor)?;
             }
             Event::SequenceStart(_, anchor, tag) => {
-                self.begin(tag.as_deref(), "seq")?;
-                self.open.push(Collection::Sequence {
+                self.check_collection(tag.as_deref(), "seq")?;
+                self.open.push(OpenCollection::Sequence {
                     anchor,
                     items: Vec::new(),
                 });
             }
             Event::MappingStart(_, anchor, tag) => {
-                self.begin(tag.as_deref(), "map")?;
-                self.open.push(Collection::Mapping {
+                self.check_collection(tag.as_deref(), "map")?;
+                self.open.push(OpenCollection::Mapping {
                     anchor,
                     fields: Vec::new(),
                     names: HashSet::new(),
@@ -157,28 +160,28 @@ impl TreeBuilder {
                 });
             }
             Event::SequenceEnd | Event::MappingEnd => match self.open.pop() {
-                Some(Collection::Sequence { anchor, items }) => {
-                    self.add(Node::List(items), anchor)?;
+                Some(OpenCollection::Sequence { anchor, items }) => {
+                    self.push_value(YamlValue::Sequence(items), anchor)?;
                 }
-                Some(Collection::Mapping {
+                Some(OpenCollection::Mapping {
                     anchor,
                     mut fields,
                     mut names,
                     merged,
                     ..
                 }) => {
-                    merge(&mut fields, &mut names, merged)?;
-                    self.add(Node::Members(fields), anchor)?;
+                    merge_fields(&mut fields, &mut names, merged)?;
+                    self.push_value(YamlValue::Mapping(fields), anchor)?;
                 }
                 None => {}
             },
-            Event::Alias(anchor) => self.repeat(anchor)?,
+            Event::Alias(anchor) => self.expand_alias(anchor)?,
             _ => {}
         }
         Ok(())
     }
 
-    fn count(&mut self, nodes: usize, text_bytes: usize) -> Result<(), Cause> {
+    fn check_size(&mut self, nodes: usize, text_bytes: usize) -> Result<(), Cause> {
         self.nodes += nodes;
         self.text_bytes += text_bytes;
         if self.nodes > MAX_NODES || self.text_bytes > MAX_TEXT_BYTES {
@@ -188,8 +191,8 @@ impl TreeBuilder {
     }
 
     /// Begins a collection, which can be no key.
-    fn begin(&mut self, tag: Option<&Tag>, expected: &str) -> Result<(), Cause> {
-        self.count(1, 0)?;
+    fn check_collection(&mut self, tag: Option<&Tag>, expected: &str) -> Result<(), Cause> {
+        self.check_size(1, 0)?;
         if self.expects_key() {
             return Err("expected a text as a key");
         }
@@ -204,11 +207,11 @@ impl TreeBuilder {
     fn expects_key(&self) -> bool {
         matches!(
             self.open.last(),
-            Some(Collection::Mapping { key: None, .. })
+            Some(OpenCollection::Mapping { key: None, .. })
         )
     }
 
-    /// Takes `text` as a key: whatever it looks like, a key is a text.
+    /// Takes `as_str` as a key: whatever it looks like, a key is a text.
     fn set_key(
         &mut self,
         text: &str,
@@ -217,10 +220,10 @@ impl TreeBuilder {
         tag: Option<&Tag>,
     ) -> Result<(), Cause> {
         if anchor != 0 {
-            let node = scalar(Zeroizing::new(text.to_owned()), style, tag)?;
-            self.remember(anchor, &node)?;
+            let node = parse_scalar(Zeroizing::new(text.to_owned()), style, tag)?;
+            self.store_anchor(anchor, &node)?;
         }
-        let Some(Collection::Mapping {
+        let Some(OpenCollection::Mapping {
             names, key, merged, ..
         }) = self.open.last_mut()
         else {
@@ -230,61 +233,61 @@ impl TreeBuilder {
             if merged.is_some() {
                 return Err("duplicate key");
             }
-            *key = Some(Key::Merge);
+            *key = Some(MappingKey::Merge);
             return Ok(());
         }
         if !names.insert(text.to_owned()) {
             return Err("duplicate key");
         }
-        *key = Some(Key::Name(text.to_owned()));
+        *key = Some(MappingKey::Name(text.to_owned()));
         Ok(())
     }
 
     /// Repeats what an anchor stands for.
-    fn repeat(&mut self, anchor: usize) -> Result<(), Cause> {
+    fn expand_alias(&mut self, anchor: usize) -> Result<(), Cause> {
         let Some(anchored) = self.anchors.get(&anchor) else {
             return Err("an alias within its own anchor");
         };
         let (nodes, text_bytes) = (anchored.nodes, anchored.text_bytes);
-        self.count(nodes, text_bytes)?;
+        self.check_size(nodes, text_bytes)?;
         let Some(node) = self.anchors.get(&anchor).map(|found| found.node.clone()) else {
             return Ok(());
         };
         if !self.expects_key() {
-            return self.add(node, 0);
+            return self.push_value(node, 0);
         }
         match node {
-            Node::Text(text) => self.set_key(&text, ScalarStyle::DoubleQuoted, 0, None),
+            YamlValue::Scalar(text) => self.set_key(&text, ScalarStyle::DoubleQuoted, 0, None),
             _ => Err("expected a text as a key"),
         }
     }
 
     /// Puts a value in its place.
-    fn add(&mut self, node: Node, anchor: usize) -> Result<(), Cause> {
+    fn push_value(&mut self, node: YamlValue, anchor: usize) -> Result<(), Cause> {
         if anchor != 0 {
-            self.remember(anchor, &node)?;
+            self.store_anchor(anchor, &node)?;
         }
         match self.open.last_mut() {
             None => self.root = Some(node),
-            Some(Collection::Sequence { items, .. }) => items.push(node),
-            Some(Collection::Mapping {
+            Some(OpenCollection::Sequence { items, .. }) => items.push(node),
+            Some(OpenCollection::Mapping {
                 fields,
                 key,
                 merged,
                 ..
             }) => match key.take() {
-                Some(Key::Name(name)) => fields.push((name, node)),
-                Some(Key::Merge) => *merged = Some(node),
+                Some(MappingKey::Name(name)) => fields.push((name, node)),
+                Some(MappingKey::Merge) => *merged = Some(node),
                 None => return Err("expected a text as a key"),
             },
         }
         Ok(())
     }
 
-    fn remember(&mut self, anchor: usize, node: &Node) -> Result<(), Cause> {
-        let (nodes, text_bytes) = size(node);
-        self.count(nodes, text_bytes)?;
-        let anchored = Anchored {
+    fn store_anchor(&mut self, anchor: usize, node: &YamlValue) -> Result<(), Cause> {
+        let (nodes, text_bytes) = measure_tree(node);
+        self.check_size(nodes, text_bytes)?;
+        let anchored = AnchoredValue {
             node: node.clone(),
             nodes,
             text_bytes,
@@ -296,18 +299,18 @@ impl TreeBuilder {
 
 /// Takes over the fields of the mapping, or mappings, that `<<` has: those that stand in the mapping itself win,
 /// then those of the first.
-fn merge(
-    fields: &mut Vec<(String, Node)>,
+fn merge_fields(
+    fields: &mut Vec<(String, YamlValue)>,
     names: &mut HashSet<String>,
-    merged: Option<Node>,
+    merged: Option<YamlValue>,
 ) -> Result<(), Cause> {
     let mappings = match merged {
         None => return Ok(()),
-        Some(Node::List(items)) => items,
+        Some(YamlValue::Sequence(items)) => items,
         Some(one) => vec![one],
     };
     for mapping in mappings {
-        let Node::Members(more) = mapping else {
+        let YamlValue::Mapping(more) = mapping else {
             return Err("expected a mapping, or a list of mappings, after <<");
         };
         for (name, value) in more {
@@ -320,29 +323,33 @@ fn merge(
 }
 
 /// Number of values in a tree, and of bytes in its texts.
-fn size(node: &Node) -> (usize, usize) {
+fn measure_tree(node: &YamlValue) -> (usize, usize) {
     let sum = |(nodes, bytes), (more, longer)| (nodes + more, bytes + longer);
     match node {
-        Node::Nothing => (1, 0),
-        Node::Text(text) => (1, text.len()),
-        Node::List(items) => items.iter().map(size).fold((1, 0), sum),
-        Node::Members(members) => members
+        YamlValue::Null => (1, 0),
+        YamlValue::Scalar(text) => (1, text.len()),
+        YamlValue::Sequence(items) => items.iter().map(measure_tree).fold((1, 0), sum),
+        YamlValue::Mapping(members) => members
             .iter()
-            .map(|(name, value)| sum(size(value), (1, name.len())))
+            .map(|(name, value)| sum(measure_tree(value), (1, name.len())))
             .fold((1, 0), sum),
     }
 }
 
-fn scalar(text: Zeroizing<String>, style: ScalarStyle, tag: Option<&Tag>) -> Result<Node, Cause> {
+fn parse_scalar(
+    text: Zeroizing<String>,
+    style: ScalarStyle,
+    tag: Option<&Tag>,
+) -> Result<YamlValue, Cause> {
     let is_null =
         style == ScalarStyle::Plain && matches!(text.as_str(), "" | "~" | "null" | "Null" | "NULL");
     match tag {
-        None if is_null => Ok(Node::Nothing),
-        None => Ok(Node::Text(text)),
-        Some(tag) if is_non_specific(tag) => Ok(Node::Text(text)),
+        None if is_null => Ok(YamlValue::Null),
+        None => Ok(YamlValue::Scalar(text)),
+        Some(tag) if is_non_specific(tag) => Ok(YamlValue::Scalar(text)),
         Some(tag) => match tag.core_suffix() {
-            Some("str" | "int" | "float" | "bool") => Ok(Node::Text(text)),
-            Some("null") if is_null => Ok(Node::Nothing),
+            Some("str" | "int" | "float" | "bool") => Ok(YamlValue::Scalar(text)),
+            Some("null") if is_null => Ok(YamlValue::Null),
             _ => Err("unsupported tag"),
         },
     }
@@ -353,21 +360,21 @@ fn is_non_specific(tag: &Tag) -> bool {
     tag.parts() == ("", "!")
 }
 
-impl Node {
+impl YamlValue {
     /// What the value is, in words.
-    pub fn kind(&self) -> &'static str {
+    pub fn type_name(&self) -> &'static str {
         match self {
-            Self::Nothing => "nothing",
-            Self::Text(_) => "a text",
-            Self::List(_) => "a list",
-            Self::Members(_) => "members",
+            Self::Null => "nothing",
+            Self::Scalar(_) => "a text",
+            Self::Sequence(_) => "a list",
+            Self::Mapping(_) => "members",
         }
     }
 
     /// The member of that name.
     pub fn get(&self, name: &str) -> Option<&Self> {
         match self {
-            Self::Members(members) => members
+            Self::Mapping(members) => members
                 .iter()
                 .find(|(member, _)| member == name)
                 .map(|(_, value)| value),
@@ -376,26 +383,26 @@ impl Node {
     }
 
     /// The item at that place of a list.
-    pub fn item(&self, index: usize) -> Option<&Self> {
+    pub fn get_index(&self, index: usize) -> Option<&Self> {
         match self {
-            Self::List(items) => items.get(index),
+            Self::Sequence(items) => items.get(index),
             _ => None,
         }
     }
 
     /// The text, if it is one.
-    pub fn text(&self) -> Option<&str> {
+    pub fn as_str(&self) -> Option<&str> {
         match self {
-            Self::Text(text) => Some(text),
+            Self::Scalar(text) => Some(text),
             _ => None,
         }
     }
 }
 
-impl fmt::Debug for Node {
+impl fmt::Debug for YamlValue {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // a text may be a secret
-        f.write_str(self.kind())
+        f.write_str(self.type_name())
     }
 }
 
@@ -405,31 +412,31 @@ mod tests {
 
     use super::*;
 
-    fn shown(node: &Node) -> String {
+    fn render(node: &YamlValue) -> String {
         match node {
-            Node::Nothing => "-".to_owned(),
-            Node::Text(text) => format!("{:?}", &**text),
-            Node::List(items) => {
+            YamlValue::Null => "-".to_owned(),
+            YamlValue::Scalar(text) => format!("{:?}", &**text),
+            YamlValue::Sequence(items) => {
                 format!(
                     "[{}]",
-                    items.iter().map(shown).collect::<Vec<_>>().join(",")
+                    items.iter().map(render).collect::<Vec<_>>().join(",")
                 )
             }
-            Node::Members(members) => {
+            YamlValue::Mapping(members) => {
                 let members = members
                     .iter()
-                    .map(|(name, value)| format!("{name}:{}", shown(value)));
+                    .map(|(name, value)| format!("{name}:{}", render(value)));
                 format!("{{{}}}", members.collect::<Vec<_>>().join(","))
             }
         }
     }
 
-    fn parsed(yaml: &str) -> Result<String, String> {
-        parse(yaml).map(|node| shown(&node))
+    fn parse_and_render(yaml: &str) -> Result<String, String> {
+        parse(yaml).map(|node| render(&node))
     }
 
     #[test]
-    fn a_scalar_is_the_text_that_stands_in_the_file() {
+    fn scalars_keep_the_exact_text_of_the_file() {
         for plain in [
             "012345678901234567890123",
             "123456789012345678901234",
@@ -486,21 +493,33 @@ mod tests {
             });
             for yaml in forms.iter().chain(bare.iter().flatten()) {
                 let node = parse(yaml).expect(yaml);
-                assert_eq!(node.get("a").and_then(Node::text), Some(plain), "{yaml}");
+                assert_eq!(
+                    node.get("a").and_then(YamlValue::as_str),
+                    Some(plain),
+                    "{yaml}"
+                );
             }
             let (list, key) = (format!("['{plain}']"), format!("'{plain}': x"));
-            assert_eq!(parsed(&list), Ok(format!("[{quoted}]")), "{list}");
-            assert_eq!(parsed(&key), Ok(format!("{{{plain}:\"x\"}}")), "{key}");
+            assert_eq!(parse_and_render(&list), Ok(format!("[{quoted}]")), "{list}");
+            assert_eq!(
+                parse_and_render(&key),
+                Ok(format!("{{{plain}:\"x\"}}")),
+                "{key}"
+            );
             if bare.is_some() {
                 let (list, key) = (format!("- {plain}"), format!("{plain}: x"));
-                assert_eq!(parsed(&list), Ok(format!("[{quoted}]")), "{list}");
-                assert_eq!(parsed(&key), Ok(format!("{{{plain}:\"x\"}}")), "{key}");
+                assert_eq!(parse_and_render(&list), Ok(format!("[{quoted}]")), "{list}");
+                assert_eq!(
+                    parse_and_render(&key),
+                    Ok(format!("{{{plain}:\"x\"}}")),
+                    "{key}"
+                );
             }
         }
     }
 
     #[test]
-    fn nothing_is_told_apart_from_texts() {
+    fn nulls_are_distinct_from_strings() {
         for (yaml, expected) in [
             ("", "-"),
             ("\u{feff}", "-"),
@@ -520,12 +539,12 @@ mod tests {
             ("1: a\n~: b\ntrue: c\n", r#"{1:"a",~:"b",true:"c"}"#),
             ("x: &x k\n*x : v\n", r#"{x:"k",k:"v"}"#),
         ] {
-            assert_eq!(parsed(yaml).as_deref(), Ok(expected), "{yaml}");
+            assert_eq!(parse_and_render(yaml).as_deref(), Ok(expected), "{yaml}");
         }
     }
 
     #[test]
-    fn fields_that_are_merged_never_replace_those_that_stand_there() {
+    fn merged_fields_never_replace_explicit_ones() {
         let base = "base: &base {a: 1, b: 2}\nmore: &more {b: 3, c: 4}\n";
         for (merging, expected) in [
             ("x: {<<: *base}", r#"{a:"1",b:"2"}"#),
@@ -536,7 +555,7 @@ mod tests {
         ] {
             let node = parse(&format!("{base}{merging}\n")).expect(merging);
             assert_eq!(
-                node.get("x").map(shown).as_deref(),
+                node.get("x").map(render).as_deref(),
                 Some(expected),
                 "{merging}"
             );
@@ -551,7 +570,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_yaml_is_refused_with_its_place_and_without_its_text() {
+    fn invalid_yaml_is_rejected_with_its_position_and_without_its_text() {
         for (yaml, cause) in [
             ("a: [1\nb: hunter2", ""),
             ("{hunter2", ""),
@@ -580,7 +599,7 @@ mod tests {
     }
 
     #[test]
-    fn many_values_and_aliases_that_explode_are_refused() {
+    fn too_many_values_and_alias_bombs_are_rejected() {
         let mut bomb = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n".to_owned();
         for n in 1..12 {
             let before = vec![format!("*a{}", n - 1); 10].join(", ");

@@ -78,7 +78,7 @@ pub enum Effect {
     CutBody,
     /// The connection is reset.
     Reset,
-    /// The good answer under another `Content-Type`.
+    /// The good answer under another `PemSource-Type`.
     ContentType {
         /// The type to claim.
         value: String,

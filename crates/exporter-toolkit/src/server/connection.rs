@@ -25,40 +25,40 @@ use tracing::debug;
 
 use super::connection_state::{ConnectionState, HeaderLimitIo};
 use super::connections::ConnectionGuard;
-use super::limits::Limits;
+use super::limits::ServerLimits;
 use crate::host;
-use crate::web_config::{ClientCertificates, PeerAddr, SharedAccess, Tls};
+use crate::web_config::{PeerAddr, PeerCertificates, SharedWebConfig, TlsSettings};
 
 /// Send buffer of a socket; Linux doubles it. By itself it grows to several megabytes, which a client that reads nothing
 /// would fill on each of its connections, and whether it reads would show that much later.
-const SEND_BUFFER: usize = 256 << 10;
+const SOCKET_SEND_BUFFER: usize = 256 << 10;
 /// What an HTTP/1 connection holds of a response that the client does not take. hyper reads no larger header either;
 /// [`HeaderLimitIo`] allows less.
 const HTTP1_BUFFER: usize = 128 << 10;
 /// What an HTTP/2 stream holds of such a response.
 const HTTP2_BUFFER: usize = 64 << 10;
 /// All headers of an HTTP/2 request.
-const HTTP2_HEAD: u32 = 16 << 10;
+const HTTP2_MAX_HEADER_LIST: u32 = 16 << 10;
 /// Requests at once on one HTTP/2 connection.
-const HTTP2_STREAMS: u32 = 32;
+const HTTP2_MAX_STREAMS: u32 = 32;
 /// How often an HTTP/2 connection on which nothing comes in is asked whether somebody is there.
 const HTTP2_PING_INTERVAL: Duration = Duration::from_secs(30);
 
 /// How long after the stop a client that has come in before may still ask for something: it could not
 /// know, and nobody else will answer it.
-const NEWCOMER: Duration = Duration::from_millis(500);
+const LATE_REQUEST_GRACE: Duration = Duration::from_millis(500);
 
 /// What a connection needs beside itself.
 #[derive(Clone)]
-pub(super) struct Ways {
+pub(super) struct ConnectionContext {
     pub(super) router: Router,
-    pub(super) limits: Limits,
+    pub(super) limits: ServerLimits,
     /// Answers that are under way may end, and no other begins.
-    pub(super) stop: CancellationToken,
+    pub(super) drain: CancellationToken,
     /// Nothing may go on.
-    pub(super) end: CancellationToken,
+    pub(super) abort: CancellationToken,
     /// Who is let in; none where everybody is.
-    pub(super) access: Option<Arc<SharedAccess>>,
+    pub(super) web_config: Option<Arc<SharedWebConfig>>,
     /// The client's address, for the routes.
     pub(super) peer: Option<PeerAddr>,
 }
@@ -66,28 +66,28 @@ pub(super) struct Ways {
 /// Serves one connection to its end.
 pub(super) async fn serve(
     stream: TcpStream,
-    tls: Option<Tls>,
+    tls: Option<TlsSettings>,
     connection: ConnectionGuard,
-    mut ways: Ways,
+    mut ways: ConnectionContext,
 ) {
     ways.peer = stream.peer_addr().ok().map(PeerAddr);
     // a response is written in large pieces, and its end is not to wait for an acknowledgement
     let _ = stream.set_nodelay(true);
-    let _ = SockRef::from(&stream).set_send_buffer_size(SEND_BUFFER);
+    let _ = SockRef::from(&stream).set_send_buffer_size(SOCKET_SEND_BUFFER);
     let state = Arc::clone(&connection.state);
-    let (limits, end) = (ways.limits, ways.end.clone());
+    let (limits, end) = (ways.limits, ways.abort.clone());
     let served = async {
-        let access = ways.access.clone();
+        let access = ways.web_config.clone();
         let Some(tls) = tls else {
             return tokio::select! {
                 ended = http1(stream, state.clone(), ways) => ended,
-                () = rejected(access, None) => Err(REJECTED.to_owned()),
+                () = client_rejected(access, None) => Err(CLIENT_REJECTED.to_owned()),
             };
         };
         let handshake = TlsAcceptor::from(tls.config).accept(stream);
         let handshake = tokio::select! {
-            () = after(&ways.stop) => return Ok(()),
-            shaken = tokio::time::timeout(limits.head, handshake) => shaken,
+            () = drain_grace(&ways.drain) => return Ok(()),
+            shaken = tokio::time::timeout(limits.header_timeout, handshake) => shaken,
         };
         let stream = handshake
             .map_err(|_| "TLS handshake timeout".to_owned())?
@@ -104,7 +104,7 @@ pub(super) async fn serve(
         };
         tokio::select! {
             ended = served => ended,
-            () = rejected(access, Some(&certificates)) => Err(REJECTED.to_owned()),
+            () = client_rejected(access, Some(&certificates)) => Err(CLIENT_REJECTED.to_owned()),
         }
     };
     let ended = tokio::select! {
@@ -118,11 +118,11 @@ pub(super) async fn serve(
     drop(connection);
 }
 
-/// Why a connection ends that [`rejected`] ends.
-const REJECTED: &str = "the client of the connection is no longer admitted";
+/// Why a connection ends that [`client_rejected`] ends.
+const CLIENT_REJECTED: &str = "the client of the connection is no longer admitted";
 
 /// Returns once `access` would not let the client of this connection in any more.
-async fn rejected(access: Option<Arc<SharedAccess>>, certificates: ClientCertificates<'_>) {
+async fn client_rejected(access: Option<Arc<SharedWebConfig>>, certificates: PeerCertificates<'_>) {
     match access {
         Some(access) => access.client_rejected(certificates).await,
         None => std::future::pending().await,
@@ -138,7 +138,7 @@ async fn handle(
 ) -> Result<Response<Body>, Infallible> {
     let guard = state.begin_response();
     if host::validate(request.version(), request.uri(), request.headers()).is_err() {
-        return Ok(bad_host().map(|body| guard.track(body)));
+        return Ok(bad_host_response().map(|body| guard.track(body)));
     }
     if let Some(peer) = peer {
         request.extensions_mut().insert(peer);
@@ -150,7 +150,7 @@ async fn handle(
 }
 
 /// The response to a request whose host is missing, given twice or malformed.
-fn bad_host() -> Response<Body> {
+fn bad_host_response() -> Response<Body> {
     let text = "400 Bad Request: expected one valid Host header.\n";
     let headers = [(header::X_CONTENT_TYPE_OPTIONS, "nosniff")];
     (StatusCode::BAD_REQUEST, headers, text).into_response()
@@ -159,11 +159,14 @@ fn bad_host() -> Response<Body> {
 async fn http1(
     stream: impl AsyncRead + AsyncWrite + Unpin + 'static,
     state: Arc<ConnectionState>,
-    ways: Ways,
+    ways: ConnectionContext,
 ) -> Result<(), String> {
     let io = TokioIo::new(HeaderLimitIo::new(stream, Arc::clone(&state)));
-    let Ways {
-        router, stop, peer, ..
+    let ConnectionContext {
+        router,
+        drain: stop,
+        peer,
+        ..
     } = ways;
     let of_service = Arc::clone(&state);
     let service =
@@ -174,17 +177,17 @@ async fn http1(
         .header_read_timeout(None)
         .max_buf_size(HTTP1_BUFFER)
         .serve_connection(io, service);
-    to_the_end(connection, &state, stop).await
+    drive(connection, &state, stop).await
 }
 
 async fn http2(
     io: impl Read + Write + Unpin + 'static,
     state: Arc<ConnectionState>,
-    ways: Ways,
+    ways: ConnectionContext,
 ) -> Result<(), String> {
-    let Ways {
+    let ConnectionContext {
         router,
-        stop,
+        drain: stop,
         limits,
         peer,
         ..
@@ -194,24 +197,24 @@ async fn http2(
         service_fn(move |request| handle(Arc::clone(&of_service), router.clone(), peer, request));
     let connection = http2::Builder::new(TokioExecutor::new())
         .timer(TokioTimer::new())
-        .max_header_list_size(HTTP2_HEAD)
-        .max_concurrent_streams(HTTP2_STREAMS)
+        .max_header_list_size(HTTP2_MAX_HEADER_LIST)
+        .max_concurrent_streams(HTTP2_MAX_STREAMS)
         .max_send_buf_size(HTTP2_BUFFER)
         .keep_alive_interval(HTTP2_PING_INTERVAL)
-        .keep_alive_timeout(limits.head)
+        .keep_alive_timeout(limits.header_timeout)
         .serve_connection(io, service);
-    to_the_end(connection, &state, stop).await
+    drive(connection, &state, stop).await
 }
 
 /// Some time after `stop`.
-async fn after(stop: &CancellationToken) {
+async fn drain_grace(stop: &CancellationToken) {
     stop.cancelled().await;
-    tokio::time::sleep(NEWCOMER).await;
+    tokio::time::sleep(LATE_REQUEST_GRACE).await;
 }
 
 /// Lets a connection end by itself; after `stop` it takes no request more, but for the first one of a
 /// client that has come in before.
-async fn to_the_end(
+async fn drive(
     connection: impl GracefulConnection<Error = hyper::Error>,
     state: &ConnectionState,
     stop: CancellationToken,
@@ -223,7 +226,7 @@ async fn to_the_end(
             connection.as_mut().graceful_shutdown();
             connection.await
         }
-        () = after(&stop) => {
+        () = drain_grace(&stop) => {
             connection.as_mut().graceful_shutdown();
             connection.await
         }

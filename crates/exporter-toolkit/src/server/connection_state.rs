@@ -15,7 +15,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::limits::Limits;
+use super::limits::ServerLimits;
 
 /// A response of which the client has taken nothing for this long is stalled: it no longer keeps its connection from
 /// being evicted, nor its scrape from losing its place.
@@ -31,7 +31,7 @@ const RESPONSE_431: &[u8] = b"HTTP/1.1 431 Request Header Fields Too Large\r\nco
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// What counts as one client: an IPv4 address, or an IPv6 network of 64 bits, as a single host usually has one.
-pub(super) fn client_of(address: IpAddr) -> IpAddr {
+pub(super) fn client_network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(address) => {
             Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX)).into()
@@ -187,30 +187,34 @@ impl ConnectionState {
     }
 
     /// Why the connection has to close, if a limit is exceeded.
-    fn find_expired(&self, limits: &Limits) -> Option<&'static str> {
+    fn find_expired(&self, limits: &ServerLimits) -> Option<&'static str> {
         let activity = self.activity();
         let longer = |since: Instant, limit: Duration| since.elapsed() > limit;
         if activity
             .header_started_at
-            .is_some_and(|since| longer(since, limits.head))
+            .is_some_and(|since| longer(since, limits.header_timeout))
         {
             return Some("request header timeout");
         }
         for response in &activity.responses {
-            if matches!(response.phase, Phase::Unread(since) if longer(since, limits.rest)) {
+            if matches!(response.phase, Phase::Unread(since) if longer(since, limits.write_stall_timeout))
+            {
                 return Some("response write timeout");
             }
-            if longer(response.started_at, limits.answer) {
+            if longer(response.started_at, limits.response_timeout) {
                 return Some("response timeout");
             }
         }
-        let idle = activity.responses.is_empty() && longer(activity.idle_since, limits.idle);
+        let idle =
+            activity.responses.is_empty() && longer(activity.idle_since, limits.idle_timeout);
         idle.then_some("idle timeout")
     }
 
     /// Returns when the connection has to close, with the reason.
-    pub(super) async fn wait_expired(&self, limits: &Limits) -> &'static str {
-        let interval = CHECK_INTERVAL.min(limits.rest / 4).min(limits.head / 4);
+    pub(super) async fn wait_expired(&self, limits: &ServerLimits) -> &'static str {
+        let interval = CHECK_INTERVAL
+            .min(limits.write_stall_timeout / 4)
+            .min(limits.header_timeout / 4);
         loop {
             tokio::select! {
                 () = self.evicted.cancelled() => return "evicted: too many open connections",

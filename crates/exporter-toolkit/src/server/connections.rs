@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::connection_state::{ConnectionState, client_of};
+use super::connection_state::{ConnectionState, client_network};
 
 /// Of the open connections, the share that always belongs to those without an authorized request: a new connection has
 /// to get as far as its first request. Beyond it, they are evicted before any other.
@@ -17,7 +17,7 @@ const UNAUTHORIZED_SHARE: usize = 4;
 /// At `max` a new connection evicts another. First go those without an authorized request, the oldest first, whatever
 /// they are doing; then those on which nothing moves forward (idle, waiting, or with a response that the client does not
 /// take), the longest first. In both groups the client with the most connections loses one. Connections of authorized
-/// clients that take their response are never evicted.
+/// addresses_map_to_client_networks that take their response are never evicted.
 pub(super) struct ConnectionTracker {
     max: usize,
     connections: Mutex<Connections>,
@@ -28,7 +28,7 @@ struct Connections {
     next_id: u64,
     open: HashMap<u64, Arc<ConnectionState>>,
     /// Open connections of each client.
-    clients: HashMap<IpAddr, Arc<AtomicUsize>>,
+    addresses_map_to_client_networks: HashMap<IpAddr, Arc<AtomicUsize>>,
 }
 
 /// Held by the task of a connection, which counts as open until this is dropped.
@@ -58,8 +58,13 @@ impl ConnectionTracker {
         if connections.open.len() >= self.max && !connections.evict() {
             return None;
         }
-        let client = client_of(address);
-        let count = Arc::clone(connections.clients.entry(client).or_default());
+        let client = client_network(address);
+        let count = Arc::clone(
+            connections
+                .addresses_map_to_client_networks
+                .entry(client)
+                .or_default(),
+        );
         count.fetch_add(1, Ordering::Relaxed);
         let state = ConnectionState::new(client, count);
         let id = connections.next_id;
@@ -115,10 +120,10 @@ impl Connections {
     fn remove(&mut self, id: u64) -> Option<Arc<ConnectionState>> {
         let state = self.open.remove(&id)?;
         let client = state.client();
-        if let Some(count) = self.clients.get(&client)
+        if let Some(count) = self.addresses_map_to_client_networks.get(&client)
             && count.fetch_sub(1, Ordering::Relaxed) == 1
         {
-            self.clients.remove(&client);
+            self.addresses_map_to_client_networks.remove(&client);
         }
         Some(state)
     }
@@ -157,9 +162,9 @@ mod tests {
         frame.now_or_never().is_some()
     }
 
-    struct Listener(Arc<ConnectionTracker>);
+    struct TestTracker(Arc<ConnectionTracker>);
 
-    impl Listener {
+    impl TestTracker {
         fn new(max: usize) -> Self {
             Self(ConnectionTracker::new(max))
         }
@@ -183,8 +188,8 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn unauthorized_connections_are_evicted_first_whatever_they_do() {
-        let listener = Listener::new(4);
+    async fn unauthorized_connections_are_evicted_first() {
+        let listener = TestTracker::new(4);
         let scraper = listener.admit_authorized(1).await;
         let guessing = listener.admit(1).await.expect("room");
         let guess = guessing.state.begin_response();
@@ -201,7 +206,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn responses_without_progress_do_not_keep_a_connection() {
+    async fn responses_without_progress_do_not_prevent_eviction() {
         type Response = Box<dyn std::any::Any>;
         // each begins a response that does not move forward
         let waiting = |connection: &ConnectionGuard| -> Response {
@@ -218,7 +223,7 @@ mod tests {
         let kinds: [&dyn Fn(&ConnectionGuard) -> Response; 3] =
             [&waiting, &never_polled, &not_taken];
         for begin in kinds {
-            let listener = Listener::new(2);
+            let listener = TestTracker::new(2);
             let connection = listener.admit_authorized(1).await;
             let response = begin(&connection);
             let taking = listener.admit_authorized(1).await;
@@ -234,8 +239,8 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn connections_that_move_forward_are_never_evicted() {
-        let listener = Listener::new(2);
+    async fn connections_with_progress_are_never_evicted() {
+        let listener = TestTracker::new(2);
         let mut bodies = Vec::new();
         let connections = [
             listener.admit_authorized(1).await,
@@ -254,8 +259,8 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_client_with_the_most_connections_loses_one() {
-        let listener = Listener::new(6);
+    async fn client_with_most_connections_loses_one() {
+        let listener = TestTracker::new(6);
         let alone = listener.admit(1).await.expect("room");
         let mut crowd = Vec::new();
         for _ in 0..5 {
@@ -267,7 +272,7 @@ mod tests {
             assert!(!is_evicted(&alone));
         }
         // authorized or not
-        let listener = Listener::new(6);
+        let listener = TestTracker::new(6);
         let alone = listener.admit_authorized(1).await;
         let mut crowd = Vec::new();
         for _ in 0..20 {
@@ -277,8 +282,8 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_new_connection_gets_as_far_as_its_request_when_authorized_ones_fill_the_room() {
-        let listener = Listener::new(8);
+    async fn new_connection_reaches_its_request_when_authorized_ones_fill_the_limit() {
+        let listener = TestTracker::new(8);
         let mut waiting = Vec::new();
         for _ in 0..8 {
             waiting.push(listener.admit_authorized(1).await);
@@ -294,8 +299,8 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_counted_connection_is_counted_once() {
-        let listener = Listener::new(2);
+    async fn closed_connections_are_counted_once() {
+        let listener = TestTracker::new(2);
         for _ in 0..5 {
             let connections = [listener.admit(1).await, listener.admit(2).await];
             let third = listener.admit(1).await;
@@ -303,11 +308,13 @@ mod tests {
             drop((connections, third));
         }
         let connections = listener.0.connections();
-        assert!(connections.open.is_empty() && connections.clients.is_empty());
+        assert!(
+            connections.open.is_empty() && connections.addresses_map_to_client_networks.is_empty()
+        );
     }
 
     #[test]
-    fn clients() {
+    fn addresses_map_to_client_networks() {
         for (address, client) in [
             ("10.1.2.3", "10.1.2.3"),
             ("::ffff:10.1.2.3", "10.1.2.3"),
@@ -315,7 +322,7 @@ mod tests {
             ("::1", "::"),
         ] {
             let [address, client] = [address, client].map(|text| text.parse().expect("an address"));
-            assert_eq!(client_of(address), client);
+            assert_eq!(client_network(address), client);
         }
     }
 }

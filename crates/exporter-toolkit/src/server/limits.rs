@@ -3,45 +3,45 @@
 use std::time::Duration;
 
 /// Open connections at once, where the system allows so many files.
-const CONNECTIONS: usize = 1024;
+const MAX_CONNECTIONS: usize = 1024;
 /// Files that are kept for everything else: Atlas, state, logs.
-const OTHER_FILES: u64 = 128;
+const RESERVED_FILES: u64 = 128;
 
 /// How patient the listeners are with connections, and how many of them they take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Limits {
+pub struct ServerLimits {
     /// A TLS handshake, or the head of a request from its first byte to its last.
-    pub head: Duration,
+    pub header_timeout: Duration,
     /// A response of which the client takes nothing for this long is cut off.
-    pub rest: Duration,
+    pub write_stall_timeout: Duration,
     /// A whole answer, from the request to the last byte taken.
-    pub answer: Duration,
+    pub response_timeout: Duration,
     /// Nothing at all: a connection kept alive between two scrapes.
-    pub idle: Duration,
+    pub idle_timeout: Duration,
     /// Open connections at once, on all listeners of a kind together.
-    pub connections: usize,
+    pub max_connections: usize,
 }
 
-impl Default for Limits {
+impl Default for ServerLimits {
     fn default() -> Self {
         Self {
-            head: Duration::from_secs(10),
-            rest: Duration::from_secs(5),
-            answer: Duration::from_mins(5),
-            idle: Duration::from_mins(5),
-            connections: CONNECTIONS,
+            header_timeout: Duration::from_secs(10),
+            write_stall_timeout: Duration::from_secs(5),
+            response_timeout: Duration::from_mins(5),
+            idle_timeout: Duration::from_mins(5),
+            max_connections: MAX_CONNECTIONS,
         }
     }
 }
 
-impl Limits {
+impl ServerLimits {
     /// The default, with no more connections than this process may have files open.
-    pub fn of_this_process() -> Self {
+    pub fn from_rlimit() -> Self {
         let mut limits = Self::default();
         #[cfg(unix)]
         if let Some(files) = rustix::process::getrlimit(rustix::process::Resource::Nofile).current {
-            let most = usize::try_from(files.saturating_sub(OTHER_FILES)).unwrap_or(usize::MAX);
-            limits.connections = limits.connections.min(most).max(16);
+            let most = usize::try_from(files.saturating_sub(RESERVED_FILES)).unwrap_or(usize::MAX);
+            limits.max_connections = limits.max_connections.min(most).max(16);
         }
         limits
     }
@@ -50,8 +50,8 @@ impl Limits {
     #[must_use]
     pub fn for_probes(self) -> Self {
         Self {
-            idle: Duration::from_secs(90),
-            connections: self.connections.min(64),
+            idle_timeout: Duration::from_secs(90),
+            max_connections: self.max_connections.min(64),
             ..self
         }
     }

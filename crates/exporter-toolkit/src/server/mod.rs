@@ -16,10 +16,10 @@ mod connections;
 mod limits;
 mod sockets;
 
-pub use accept::{Door, serve};
+pub use accept::{Server, serve};
 #[cfg(test)]
 pub(crate) use connection_state::ConnectionState;
 pub use connection_state::ResponseHandle;
 pub(crate) use connection_state::{STALLED_AFTER, mark_authorized};
-pub use limits::Limits;
-pub use sockets::{BindError, bind, handed_over, hands_over};
+pub use limits::ServerLimits;
+pub use sockets::{BindError, bind, has_systemd_sockets, systemd_listeners};

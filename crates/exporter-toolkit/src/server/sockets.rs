@@ -38,15 +38,15 @@ pub enum BindError {
 pub async fn bind(address: &ListenAddress, flag: &'static str) -> Result<TcpListener, BindError> {
     let bound = if address.host.is_empty() {
         let any = |ip: IpAddr| SocketAddr::from((ip, address.port));
-        match open(any(Ipv6Addr::UNSPECIFIED.into()), true) {
+        match bind_socket(any(Ipv6Addr::UNSPECIFIED.into()), true) {
             // machines that have no IPv6
             Err(error) if error.kind() != io::ErrorKind::AddrInUse => {
-                open(any(Ipv4Addr::UNSPECIFIED.into()), false)
+                bind_socket(any(Ipv4Addr::UNSPECIFIED.into()), false)
             }
             bound => bound,
         }
     } else {
-        named(address).await
+        bind_host(address).await
     };
     bound.map_err(|why| BindError::Address {
         address: address.to_string(),
@@ -56,10 +56,10 @@ pub async fn bind(address: &ListenAddress, flag: &'static str) -> Result<TcpList
 }
 
 /// Opens the first address of a host that can be had.
-async fn named(address: &ListenAddress) -> io::Result<TcpListener> {
+async fn bind_host(address: &ListenAddress) -> io::Result<TcpListener> {
     let mut why = io::Error::from(io::ErrorKind::AddrNotAvailable);
     for address in tokio::net::lookup_host((address.host.as_str(), address.port)).await? {
-        match open(address, false) {
+        match bind_socket(address, false) {
             Ok(listener) => return Ok(listener),
             Err(error) => why = error,
         }
@@ -69,7 +69,7 @@ async fn named(address: &ListenAddress) -> io::Result<TcpListener> {
 
 /// Opens a socket; `both` is whether one of IPv6 takes IPv4 as well, whatever the system's default
 /// is.
-fn open(address: SocketAddr, both: bool) -> io::Result<TcpListener> {
+fn bind_socket(address: SocketAddr, both: bool) -> io::Result<TcpListener> {
     let socket = Socket::new(
         Domain::for_address(address),
         Type::STREAM,
@@ -87,7 +87,7 @@ fn open(address: SocketAddr, both: bool) -> io::Result<TcpListener> {
 }
 
 /// Whether systemd hands sockets over, wanted or not.
-pub fn hands_over() -> bool {
+pub fn has_systemd_sockets() -> bool {
     std::env::var_os("LISTEN_FDS").is_some()
 }
 
@@ -95,7 +95,7 @@ pub fn hands_over() -> bool {
 ///
 /// # Errors
 /// [`BindError`] when there is none, or one is no TCP socket.
-pub fn handed_over() -> Result<Vec<TcpListener>, BindError> {
+pub fn systemd_listeners() -> Result<Vec<TcpListener>, BindError> {
     let mut sockets = ListenFd::from_env();
     if sockets.len() == 0 {
         let text = "systemd has handed no socket over to this process (LISTEN_FDS is not set)";

@@ -1,4 +1,4 @@
-//! Passwords: bcrypt hashes as the exporter-toolkit has them, checked where nobody else waits for
+//! Passwords: bcrypt bcrypt_hashes_are_parsed as the exporter-toolkit has them, checked where nobody else waits for
 //! the thread, and remembered so that a scrape does not pay for bcrypt.
 
 use std::collections::HashMap;
@@ -19,17 +19,17 @@ const VERIFY_TIMEOUT: Duration = Duration::from_secs(20);
 /// The lowest cost that bcrypt has.
 const MIN_COST: u32 = 4;
 /// A cost from which on a login takes a second and more.
-const DEAR: u32 = 15;
+const SLOW_COST: u32 = 15;
 
 /// The bcrypt hash of a password.
 #[derive(Clone)]
-pub(super) struct Hash {
+pub(super) struct BcryptHash {
     cost: u32,
     /// In the form that the bcrypt crate reads.
     text: Arc<str>,
 }
 
-impl Hash {
+impl BcryptHash {
     /// Takes a hash apart, as Go's implementation does; the error repeats nothing of it.
     pub(super) fn parse(text: &str) -> Result<Self, String> {
         let wrong = |why: &str| {
@@ -79,7 +79,7 @@ impl Hash {
 
     /// What an operator should know of it.
     pub(super) fn warning(&self) -> Option<String> {
-        (self.cost >= DEAR).then(|| {
+        (self.cost >= SLOW_COST).then(|| {
             format!(
                 "a cost of {} makes each login take seconds, or for ever; 10 to 12 is usual",
                 self.cost
@@ -90,40 +90,48 @@ impl Hash {
 
 /// Why somebody is not let in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Refusal {
+pub(super) enum AuthError {
     /// The name or the password is wrong, or there is none.
-    Wrong,
+    Unauthorized,
     /// Too many others are being checked.
     Busy,
 }
 
 /// Who may log in.
-pub(super) struct Users {
-    hashes: Vec<(String, Hash)>,
+pub(super) struct BasicAuthUsers {
+    bcrypt_hashes_are_parsed: Vec<(String, BcryptHash)>,
 }
 
-impl Users {
-    pub(super) fn new(hashes: Vec<(String, Hash)>) -> Self {
-        Self { hashes }
+impl BasicAuthUsers {
+    pub(super) fn new(bcrypt_hashes_are_parsed: Vec<(String, BcryptHash)>) -> Self {
+        Self {
+            bcrypt_hashes_are_parsed,
+        }
     }
 
-    fn get(&self, name: &str) -> Option<&Hash> {
-        let found = self.hashes.iter().find(|(user, _)| user == name);
+    fn get(&self, name: &str) -> Option<&BcryptHash> {
+        let found = self
+            .bcrypt_hashes_are_parsed
+            .iter()
+            .find(|(user, _)| user == name);
         found.map(|(_, hash)| hash)
     }
 
     /// The cost whose work every check that fails does, whatever the name: the highest one of all users. A cost that is
     /// too slow is left out, so that one such user does not make each guess of any name that slow.
     fn failure_cost(&self) -> u32 {
-        let costs = self.hashes.iter().map(|(_, hash)| hash.cost);
-        let usual = costs.clone().filter(|cost| *cost < DEAR).max();
+        let costs = self
+            .bcrypt_hashes_are_parsed
+            .iter()
+            .map(|(_, hash)| hash.cost);
+        let usual = costs.clone().filter(|cost| *cost < SLOW_COST).max();
         usual.or(costs.min()).unwrap_or(MIN_COST)
     }
 
     /// Costs of the decoys that are computed when a check fails, so that the time says nothing of the name: it is that
     /// of one hash with [`Self::failure_cost`] whether or not there is such a user. A cost of `n` takes `2^n` steps, so
-    /// what is missing behind a hash of cost `n` are hashes of the costs from `n` on.
-    fn decoy_costs(&self, hash: Option<&Hash>) -> std::ops::Range<u32> {
+    /// what is missing behind a hash of cost `n` are bcrypt_hashes_are_parsed of the costs from `n` on.
+    fn decoy_costs(&self, hash: Option<&BcryptHash>) -> std::ops::Range<u32> {
         let cost = self.failure_cost();
         hash.map_or(cost..cost + 1, |hash| hash.cost..cost)
     }
@@ -154,12 +162,12 @@ impl Authenticator {
     /// Checks whether the password is that of the user. `client` is who asks, for a fair share of the checks.
     pub(super) async fn check(
         &self,
-        users: &Users,
-        login: &Login,
+        users: &BasicAuthUsers,
+        login: &BasicCredentials,
         client: ClientNetwork,
-    ) -> Result<(), Refusal> {
+    ) -> Result<(), AuthError> {
         let hash = users.get(&login.user);
-        let tag = hash.and_then(|hash| self.tag(login, hash));
+        let tag = hash.and_then(|hash| self.cache_tag(login, hash));
         if tag.is_some() && self.verified().get(&**login.user).copied() == tag {
             self.queue.on_remembered_success(client);
             return Ok(());
@@ -170,7 +178,7 @@ impl Authenticator {
             decoy_costs: users.decoy_costs(hash),
         };
         if !run_check(&self.queue, client, check).await? {
-            return Err(Refusal::Wrong);
+            return Err(AuthError::Unauthorized);
         }
         self.queue.on_success(client);
         if let Some(tag) = tag {
@@ -185,7 +193,7 @@ impl Authenticator {
     }
 
     /// Forgets the passwords of users that are no longer there.
-    pub(super) fn retain_users(&self, users: Option<&Users>) {
+    pub(super) fn retain_users(&self, users: Option<&BasicAuthUsers>) {
         self.verified()
             .retain(|name, _| users.is_some_and(|users| users.get(name).is_some()));
     }
@@ -194,7 +202,7 @@ impl Authenticator {
         self.verified.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn tag(&self, login: &Login, hash: &Hash) -> Option<[u8; 32]> {
+    fn cache_tag(&self, login: &BasicCredentials, hash: &BcryptHash) -> Option<[u8; 32]> {
         let mut signed = hmac::Context::with_key(self.key.as_ref()?);
         for part in [
             login.user.as_bytes(),
@@ -237,7 +245,7 @@ async fn run_check(
     queue: &Arc<BcryptQueue>,
     client: ClientNetwork,
     check: PasswordCheck,
-) -> Result<bool, Refusal> {
+) -> Result<bool, AuthError> {
     let run = async {
         let permit = queue.acquire(client).await?;
         let run = move || {
@@ -252,16 +260,16 @@ async fn run_check(
         .await
         .ok()
         .flatten()
-        .ok_or(Refusal::Busy)
+        .ok_or(AuthError::Busy)
 }
 
 /// What a client says of itself. Wiped when dropped.
-pub(super) struct Login {
+pub(super) struct BasicCredentials {
     user: Zeroizing<String>,
     password: Zeroizing<String>,
 }
 
-impl Login {
+impl BasicCredentials {
     /// Reads the value of an `Authorization` header.
     pub(super) fn parse(value: &[u8]) -> Option<Self> {
         let scheme = value.get(..6)?;
@@ -289,28 +297,28 @@ mod tests {
     use super::super::bcrypt_queue::BcryptPermit;
     use super::*;
 
-    fn login(text: &str) -> Option<Login> {
+    fn login(text: &str) -> Option<BasicCredentials> {
         let encoded = base64::engine::general_purpose::STANDARD.encode(text);
-        Login::parse(format!("Basic {encoded}").as_bytes())
+        BasicCredentials::parse(format!("Basic {encoded}").as_bytes())
     }
 
-    fn hash(password: &str, cost: u32) -> Hash {
-        Hash::parse(&bcrypt::hash(password, cost).expect("a hash")).expect("a hash")
+    fn hash(password: &str, cost: u32) -> BcryptHash {
+        BcryptHash::parse(&bcrypt::hash(password, cost).expect("a hash")).expect("a hash")
     }
 
-    fn users(costs: &[(&str, u32)]) -> Users {
-        let hashes = costs.iter().map(|(name, cost)| {
+    fn users(costs: &[(&str, u32)]) -> BasicAuthUsers {
+        let bcrypt_hashes_are_parsed = costs.iter().map(|(name, cost)| {
             let hash = hash(&format!("password of {name}"), *cost);
             ((*name).to_owned(), hash)
         });
-        Users::new(hashes.collect())
+        BasicAuthUsers::new(bcrypt_hashes_are_parsed.collect())
     }
 
     async fn check(
         authenticator: &Authenticator,
-        users: &Users,
+        users: &BasicAuthUsers,
         text: &str,
-    ) -> Result<(), Refusal> {
+    ) -> Result<(), AuthError> {
         let login = login(text).expect("a login");
         authenticator.check(users, &login, None.into()).await
     }
@@ -325,11 +333,14 @@ mod tests {
     }
 
     #[test]
-    fn hashes() {
+    fn bcrypt_hashes_are_parsed() {
         let good = "$2y$10$QOauhQNbBCuQDKes6eFzPeMqBSjb7Mr5DUmpZ/VcEd00UAV/LDeSi";
-        assert_eq!(Hash::parse(good).map(|hash| hash.cost), Ok(10));
+        assert_eq!(BcryptHash::parse(good).map(|hash| hash.cost), Ok(10));
         for minor in ["$2a$", "$2b$", "$2x$", "$2$"] {
-            assert!(Hash::parse(&good.replace("$2y$", minor)).is_ok(), "{minor}");
+            assert!(
+                BcryptHash::parse(&good.replace("$2y$", minor)).is_ok(),
+                "{minor}"
+            );
         }
         for bad in [
             "",
@@ -340,19 +351,20 @@ mod tests {
             &good[..59],
             &good.replace('Q', "!"),
         ] {
-            let error = Hash::parse(bad).err().expect(bad);
+            let error = BcryptHash::parse(bad).err().expect(bad);
             assert!(
                 error.contains("htpasswd") && (bad.is_empty() || !error.contains(bad)),
                 "{error}"
             );
         }
         assert!(
-            Hash::parse(&good.replace("$10$", "$31$")).is_ok_and(|hash| hash.warning().is_some())
+            BcryptHash::parse(&good.replace("$10$", "$31$"))
+                .is_ok_and(|hash| hash.warning().is_some())
         );
     }
 
     #[test]
-    fn what_a_client_says() {
+    fn authorization_headers_are_parsed() {
         let named = login("ada:a:b").expect("a login");
         assert_eq!(
             (named.user.as_str(), named.password.as_str()),
@@ -367,16 +379,16 @@ mod tests {
             b"Basic \xff",
             b"basic /w==",
         ] {
-            assert!(Login::parse(bad).is_none());
+            assert!(BasicCredentials::parse(bad).is_none());
         }
         assert!(
-            Login::parse(b"bAsIc  YTpi ").is_some(),
+            BasicCredentials::parse(b"bAsIc  YTpi ").is_some(),
             "the scheme's case is no matter"
         );
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_right_password_is_remembered_and_a_wrong_one_is_not() {
+    async fn correct_passwords_are_cached_and_wrong_ones_are_not() {
         let users = users(&[("ada", 4), ("bob", 4)]);
         let authenticator = Authenticator::default();
         let check = async |text| check(&authenticator, &users, text).await;
@@ -391,36 +403,36 @@ mod tests {
             ":",
             "ada:\0",
         ] {
-            assert_eq!(check(wrong).await, Err(Refusal::Wrong), "{wrong}");
+            assert_eq!(check(wrong).await, Err(AuthError::Unauthorized), "{wrong}");
         }
         assert_eq!(authenticator.verified().len(), 1);
         // nobody gets through on what is remembered when nothing can be checked
         let _permits = block(&authenticator);
         assert_eq!(check("ada:password of ada").await, Ok(()));
-        assert_eq!(check("bob:password of bob").await, Err(Refusal::Busy));
+        assert_eq!(check("bob:password of bob").await, Err(AuthError::Busy));
         // and a name that nobody has is checked like any other
-        assert_eq!(check("eve:password of eve").await, Err(Refusal::Busy));
+        assert_eq!(check("eve:password of eve").await, Err(AuthError::Busy));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_reload_keeps_what_was_right_for_hashes_that_stay() {
+    async fn reload_keeps_cached_passwords_of_unchanged_hashes() {
         let authenticator = Authenticator::default();
         let before = users(&[("ada", 4), ("bob", 4), ("cyd", 4)]);
         for name in ["ada", "bob", "cyd"] {
             let text = format!("{name}:password of {name}");
             assert_eq!(check(&authenticator, &before, &text).await, Ok(()));
         }
-        let mut after = Users::new(before.hashes.clone());
+        let mut after = BasicAuthUsers::new(before.bcrypt_hashes_are_parsed.clone());
         // bob has another hash of the same password, and cyd is gone
-        after.hashes[1].1 = hash("password of bob", 4);
-        after.hashes.truncate(2);
+        after.bcrypt_hashes_are_parsed[1].1 = hash("password of bob", 4);
+        after.bcrypt_hashes_are_parsed.truncate(2);
         authenticator.retain_users(Some(&after));
         assert_eq!(authenticator.verified().len(), 2);
         let _permits = block(&authenticator);
         for (name, result) in [
             ("ada", Ok(())),
-            ("bob", Err(Refusal::Busy)),
-            ("cyd", Err(Refusal::Busy)),
+            ("bob", Err(AuthError::Busy)),
+            ("cyd", Err(AuthError::Busy)),
         ] {
             let text = format!("{name}:password of {name}");
             assert_eq!(check(&authenticator, &after, &text).await, result, "{name}");
@@ -430,8 +442,8 @@ mod tests {
     }
 
     #[test]
-    fn a_check_that_fails_does_the_same_work_for_every_name_and_after_every_reload() {
-        let work = |users: &Users, name: &str| {
+    fn failed_checks_cost_the_same_for_every_name() {
+        let work = |users: &BasicAuthUsers, name: &str| {
             let hash = users.get(name);
             let own: u64 = hash.map_or(0, |hash| 1 << hash.cost);
             let decoys = users.decoy_costs(hash).map(|cost| 1_u64 << cost);
@@ -451,9 +463,9 @@ mod tests {
         }
         // one user whose hash takes for ever does not make every guess take so long
         let slow = "$2y$31$QOauhQNbBCuQDKes6eFzPeMqBSjb7Mr5DUmpZ/VcEd00UAV/LDeSi";
-        let slow = ("bob".to_owned(), Hash::parse(slow).expect("a hash"));
-        let users = Users::new(vec![("ada".to_owned(), hash("x", 4)), slow.clone()]);
+        let slow = ("bob".to_owned(), BcryptHash::parse(slow).expect("a hash"));
+        let users = BasicAuthUsers::new(vec![("ada".to_owned(), hash("x", 4)), slow.clone()]);
         assert_eq!((work(&users, "ada"), work(&users, "eve")), (16, 16));
-        assert_eq!(work(&Users::new(vec![slow]), "eve"), 1 << 31);
+        assert_eq!(work(&BasicAuthUsers::new(vec![slow]), "eve"), 1 << 31);
     }
 }

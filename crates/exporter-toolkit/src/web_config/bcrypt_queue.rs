@@ -57,7 +57,7 @@ struct QueueState {
 
 /// When a check is due, lowest first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-struct Rank {
+struct CheckRank {
     /// Whether the client has not passed before, or has had too many checks since.
     is_unproven: bool,
     /// Checks of the same client that come before this one.
@@ -68,11 +68,11 @@ struct Rank {
 struct ClientState {
     /// Permits since its last password that was right.
     permits: u64,
-    waiters: VecDeque<Waiter>,
+    waiters: VecDeque<WaitingCheck>,
 }
 
 #[derive(Debug)]
-struct Waiter {
+struct WaitingCheck {
     ticket: u64,
     sender: oneshot::Sender<BcryptPermit>,
 }
@@ -199,10 +199,10 @@ impl QueueState {
         }
     }
 
-    fn rank(&self, client: ClientNetwork, waiters_before: usize) -> Rank {
+    fn rank(&self, client: ClientNetwork, waiters_before: usize) -> CheckRank {
         let permits = self.clients.get(&client).map_or(0, |state| state.permits);
         let checks = permits.saturating_add(waiters_before as u64);
-        Rank {
+        CheckRank {
             is_unproven: checks >= MAX_PRIORITY_CHECKS || !self.passed.contains_key(&client),
             checks,
         }
@@ -226,13 +226,13 @@ impl QueueState {
         let ticket = self.take_ticket();
         self.client(client)
             .waiters
-            .push_back(Waiter { ticket, sender });
+            .push_back(WaitingCheck { ticket, sender });
         Some(receiver)
     }
 
     /// Removes the waiter that would be checked last, unless that is before `newcomer`. Among equals a random one goes,
     /// so that nobody holds all places by being first: a scraper that tries again gets its turn.
-    fn displace_last(&mut self, newcomer: Rank) -> Option<()> {
+    fn displace_last(&mut self, newcomer: CheckRank) -> Option<()> {
         let last_waiters = self.clients.iter().filter_map(|(client, state)| {
             let waiters_before = state.waiters.len().checked_sub(1)?;
             Some((*client, self.rank(*client, waiters_before)))
@@ -245,7 +245,7 @@ impl QueueState {
         Some(())
     }
 
-    fn pop_next(&mut self) -> Option<Waiter> {
+    fn pop_next(&mut self) -> Option<WaitingCheck> {
         let next = self.clients.iter().filter_map(|(client, state)| {
             let ticket = state.waiters.front()?.ticket;
             Some((self.rank(*client, 0), ticket, *client))
@@ -271,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn clients_are_grouped_by_what_one_host_can_have() {
+    fn clients_are_grouped_by_address_or_ipv6_network() {
         for (one, other, is_same) in [
             ("10.0.0.1", "10.0.0.1", true),
             ("10.0.0.1", "10.0.0.2", false),
@@ -286,7 +286,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_client_without_checks_goes_before_those_that_guess() {
+    async fn client_without_checks_precedes_guessing_clients() {
         let queue = BcryptQueue::with_permits(1);
         let guessers: Vec<_> = (1..=120)
             .map(|n| network(&format!("127.0.0.{n}")))
@@ -316,7 +316,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn one_client_takes_no_more_than_its_places_and_nobody_takes_all() {
+    async fn waiting_checks_are_bounded_per_client_and_in_total() {
         let queue = BcryptQueue::with_permits(1);
         let held = queue.acquire(network("10.0.0.1")).await;
         let mut waiting = Vec::new();
@@ -375,7 +375,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_newcomer_displaces_a_guesser_when_all_places_are_taken() {
+    async fn new_client_displaces_a_guessing_client_in_a_full_queue() {
         for checks in [1, 2, 40] {
             let queue = BcryptQueue::with_permits(1);
             let (mut held, mut waiting) = fill(&queue, checks);
@@ -395,7 +395,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_client_that_tries_again_gets_through_among_ever_new_addresses() {
+    async fn retrying_client_gets_through_a_flood_of_new_addresses() {
         let queue = BcryptQueue::with_permits(1);
         let (mut held, mut waiting) = fill(&queue, 0);
         let scraper = network("127.0.0.1");
@@ -431,7 +431,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_client_that_has_passed_goes_first_until_it_guesses() {
+    async fn verified_client_has_priority_until_it_guesses() {
         let scraper = network("127.0.0.1");
         for is_remembered in [false, true] {
             let queue = BcryptQueue::with_permits(1);
@@ -459,7 +459,7 @@ mod tests {
     }
 
     #[test]
-    fn those_that_passed_last_are_remembered() {
+    fn most_recently_verified_clients_are_remembered() {
         let queue = BcryptQueue::with_permits(1);
         let first = network("127.0.0.1");
         queue.on_success(first);

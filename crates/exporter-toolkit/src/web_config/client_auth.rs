@@ -17,9 +17,9 @@ use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 /// What is asked of clients: `client_auth_type`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Asked {
+pub(super) enum ClientAuthType {
     /// Nothing.
-    Nothing,
+    NoCert,
     /// A certificate, any, and none will do as well.
     Request,
     /// A certificate, any.
@@ -30,7 +30,7 @@ pub(super) enum Asked {
     RequireAndVerify,
 }
 
-impl Asked {
+impl ClientAuthType {
     /// The names of the exporter-toolkit.
     pub(super) const NAMES: [&'static str; 5] = [
         "NoClientCert",
@@ -40,9 +40,9 @@ impl Asked {
         "RequireAndVerifyClientCert",
     ];
 
-    pub(super) fn named(name: &str) -> Option<Self> {
+    pub(super) fn from_name(name: &str) -> Option<Self> {
         Some(match name {
-            "NoClientCert" => Self::Nothing,
+            "NoClientCert" => Self::NoCert,
             "RequestClientCert" => Self::Request,
             // the second is an old name of the toolkit's
             "RequireAnyClientCert" | "RequireClientCert" => Self::RequireAny,
@@ -62,22 +62,22 @@ impl Asked {
 }
 
 /// Judges the certificates of clients.
-pub(super) struct ClientCertificates {
-    asked: Asked,
+pub(super) struct ClientVerifier {
+    auth_type: ClientAuthType,
     /// Who is trusted to have issued one; none when any will do.
-    chain: Option<Arc<dyn ClientCertVerifier>>,
+    chain_verifier: Option<Arc<dyn ClientCertVerifier>>,
     /// The trusted certificates themselves: a client may show one of them as its own.
     trusted: Vec<CertificateDer<'static>>,
     /// Whether the configuration names them; else they are all that the system trusts.
     has_ca: bool,
     /// The names of which a certificate must have one; any when there are none.
-    names: Vec<String>,
+    allowed_sans: Vec<String>,
     provider: Arc<CryptoProvider>,
 }
 
-impl ClientCertificates {
+impl ClientVerifier {
     pub(super) fn new(
-        asked: Asked,
+        asked: ClientAuthType,
         trusted: Vec<CertificateDer<'static>>,
         has_ca: bool,
         names: Vec<String>,
@@ -100,11 +100,11 @@ impl ClientCertificates {
             None
         };
         Ok(Self {
-            asked,
-            chain,
+            auth_type: asked,
+            chain_verifier: chain,
             trusted,
             has_ca,
-            names,
+            allowed_sans: names,
             provider,
         })
     }
@@ -113,15 +113,15 @@ impl ClientCertificates {
     pub(super) fn weakened_by(&self, new: Option<&Self>) -> Vec<&'static str> {
         let is_lost = |is_set: &dyn Fn(&Self) -> bool| is_set(self) && !new.is_some_and(is_set);
         let mut lost = Vec::new();
-        if is_lost(&|clients| clients.asked.is_required())
-            || is_lost(&|clients| clients.asked.verifies())
+        if is_lost(&|clients| clients.auth_type.is_required())
+            || is_lost(&|clients| clients.auth_type.verifies())
         {
             lost.push("tls_server_config.client_auth_type");
         }
-        if is_lost(&|clients| clients.has_ca) && self.asked.verifies() {
+        if is_lost(&|clients| clients.has_ca) && self.auth_type.verifies() {
             lost.push("tls_server_config.client_ca");
         }
-        if is_lost(&|clients| !clients.names.is_empty()) {
+        if is_lost(&|clients| !clients.allowed_sans.is_empty()) {
             lost.push("tls_server_config.client_allowed_sans");
         }
         lost
@@ -131,19 +131,19 @@ impl ClientCertificates {
     pub(super) fn admits(&self, certificates: &[CertificateDer<'static>], now: UnixTime) -> bool {
         match certificates.split_first() {
             Some((own, intermediates)) => self.verify_client_cert(own, intermediates, now).is_ok(),
-            None => !self.asked.is_required(),
+            None => !self.auth_type.is_required(),
         }
     }
 
     /// Whether the certificate is itself a trusted one, and good now: so a client may be known by
     /// a certificate that it issued to itself.
-    fn is_trusted_itself(&self, certificate: &CertificateDer<'_>, now: UnixTime) -> bool {
+    fn is_pinned(&self, certificate: &CertificateDer<'_>, now: UnixTime) -> bool {
         let same = self
             .trusted
             .iter()
             .any(|trusted| trusted.as_ref() == certificate.as_ref());
         let now = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
-        same && parse(certificate).is_some_and(|parsed| {
+        same && parse_certificate(certificate).is_some_and(|parsed| {
             let valid = parsed.validity();
             let for_clients = parsed
                 .extended_key_usage()
@@ -154,24 +154,24 @@ impl ClientCertificates {
         })
     }
 
-    fn has_allowed_name(&self, certificate: &CertificateDer<'_>) -> bool {
-        if self.names.is_empty() {
+    fn has_allowed_san(&self, certificate: &CertificateDer<'_>) -> bool {
+        if self.allowed_sans.is_empty() {
             return true;
         }
-        names(certificate)
+        subject_alt_names(certificate)
             .iter()
-            .any(|name| self.names.contains(name))
+            .any(|name| self.allowed_sans.contains(name))
     }
 }
 
-fn parse<'a>(certificate: &'a CertificateDer<'_>) -> Option<X509Certificate<'a>> {
+fn parse_certificate<'a>(certificate: &'a CertificateDer<'_>) -> Option<X509Certificate<'a>> {
     let (_, parsed) = X509Certificate::from_der(certificate.as_ref()).ok()?;
     Some(parsed)
 }
 
 /// The subject alternative names: DNS names, e-mail addresses, IP addresses and URIs.
-fn names(certificate: &CertificateDer<'_>) -> Vec<String> {
-    let Some(parsed) = parse(certificate) else {
+fn subject_alt_names(certificate: &CertificateDer<'_>) -> Vec<String> {
+    let Some(parsed) = parse_certificate(certificate) else {
         return Vec::new();
     };
     let Ok(Some(alternative)) = parsed.subject_alternative_name() else {
@@ -199,21 +199,21 @@ fn names(certificate: &CertificateDer<'_>) -> Vec<String> {
         .collect()
 }
 
-impl fmt::Debug for ClientCertificates {
+impl fmt::Debug for ClientVerifier {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ClientCertificates")
-            .field("asked", &self.asked)
+            .field("asked", &self.auth_type)
             .finish_non_exhaustive()
     }
 }
 
-impl ClientCertVerifier for ClientCertificates {
+impl ClientCertVerifier for ClientVerifier {
     fn client_auth_mandatory(&self) -> bool {
-        self.asked.is_required()
+        self.auth_type.is_required()
     }
 
     fn root_hint_subjects(&self) -> &[DistinguishedName] {
-        self.chain
+        self.chain_verifier
             .as_ref()
             .map_or(&[], |chain| chain.root_hint_subjects())
     }
@@ -224,11 +224,11 @@ impl ClientCertVerifier for ClientCertificates {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
-        if !self.has_allowed_name(certificate) {
+        if !self.has_allowed_san(certificate) {
             return Err(CertificateError::ApplicationVerificationFailure.into());
         }
-        match &self.chain {
-            Some(chain) if !self.is_trusted_itself(certificate, now) => {
+        match &self.chain_verifier {
+            Some(chain) if !self.is_pinned(certificate, now) => {
                 chain.verify_client_cert(certificate, intermediates, now)
             }
             _ => Ok(ClientCertVerified::assertion()),

@@ -11,41 +11,41 @@ use axum::response::{IntoResponse, Response};
 use tokio::time::Instant;
 use tracing::warn;
 
-use super::basic_auth::{Login, Refusal};
+use super::basic_auth::{AuthError, BasicCredentials};
 use super::bcrypt_queue::ClientNetwork;
-use super::{Access, PeerAddr, SharedAccess};
+use super::{PeerAddr, SharedWebConfig, WebConfig};
 use crate::server::mark_authorized;
 
 /// Time between two log lines about requests that were rejected.
 const LOG_INTERVAL: Duration = Duration::from_mins(1);
 
 /// Lets a request through to the routes, or answers it.
-pub async fn guard(
-    State(shared): State<Arc<SharedAccess>>,
+pub async fn authenticate(
+    State(shared): State<Arc<SharedWebConfig>>,
     mut request: Request,
     next: Next,
 ) -> Response {
     let access = shared.get();
     let login = request.headers_mut().remove(header::AUTHORIZATION);
-    let login = login.and_then(|value| Login::parse(value.as_bytes()));
+    let login = login.and_then(|value| BasicCredentials::parse(value.as_bytes()));
     let client = request.extensions().get::<PeerAddr>().into();
     if !is_within_rate(&shared, &access, client, login.is_some()) {
         let text = "Too many requests; rate_limit of the web configuration bounds them.\n";
-        return with_headers(
+        return apply_headers(
             &access,
             (StatusCode::TOO_MANY_REQUESTS, text).into_response(),
         );
     }
-    let answer = match let_in(&shared, client, login).await {
+    let answer = match authorize(&shared, client, login).await {
         Ok(()) => {
             mark_authorized(request.extensions());
             next.run(request).await
         }
-        Err(Refusal::Busy) => {
+        Err(AuthError::Busy) => {
             let text = "Too many logins at once; try again.\n";
             (StatusCode::SERVICE_UNAVAILABLE, text).into_response()
         }
-        Err(Refusal::Wrong) => {
+        Err(AuthError::Unauthorized) => {
             log_rejected(&shared);
             let challenge = HeaderValue::from_static(
                 "Basic realm=\"atlas-ai-keys-exporter\", charset=\"UTF-8\"",
@@ -55,13 +55,13 @@ pub async fn guard(
             (StatusCode::UNAUTHORIZED, headers).into_response()
         }
     };
-    with_headers(&access, answer)
+    apply_headers(&access, answer)
 }
 
 /// Takes a token of `rate_limit`, if there is one.
 fn is_within_rate(
-    shared: &SharedAccess,
-    access: &Access,
+    shared: &SharedWebConfig,
+    access: &WebConfig,
     client: ClientNetwork,
     has_login: bool,
 ) -> bool {
@@ -69,23 +69,23 @@ fn is_within_rate(
         return true;
     };
     if has_login && access.users.is_some() && shared.authenticator.has_passed(client) {
-        rate.passed.takes()
+        rate.verified_clients.try_take()
     } else {
-        rate.others.takes()
+        rate.other_clients.try_take()
     }
 }
 
-async fn let_in(
-    shared: &SharedAccess,
+async fn authorize(
+    shared: &SharedWebConfig,
     client: ClientNetwork,
-    login: Option<Login>,
-) -> Result<(), Refusal> {
+    login: Option<BasicCredentials>,
+) -> Result<(), AuthError> {
     loop {
         let access = shared.get();
         let Some(users) = &access.users else {
             return Ok(());
         };
-        let login = login.as_ref().ok_or(Refusal::Wrong)?;
+        let login = login.as_ref().ok_or(AuthError::Unauthorized)?;
         shared.authenticator.check(users, login, client).await?;
         // The check can take seconds. A reload in between may have removed the user.
         if Arc::ptr_eq(&access, &shared.get()) {
@@ -95,7 +95,7 @@ async fn let_in(
 }
 
 /// What the configuration says of headers goes before what the routes say.
-fn with_headers(access: &Access, mut answer: Response) -> Response {
+fn apply_headers(access: &WebConfig, mut answer: Response) -> Response {
     for (name, value) in &access.headers {
         answer.headers_mut().insert(name, value.clone());
     }
@@ -103,7 +103,7 @@ fn with_headers(access: &Access, mut answer: Response) -> Response {
 }
 
 /// Logs that a request was rejected: not each time, with which a stranger could fill a disk.
-fn log_rejected(shared: &SharedAccess) {
+fn log_rejected(shared: &SharedWebConfig) {
     let mut logged_at = shared
         .rejection_logged_at
         .lock()

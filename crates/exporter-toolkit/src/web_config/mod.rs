@@ -31,28 +31,28 @@ use rustls::pki_types::{CertificateDer, UnixTime};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use crate::bounded_file::off_thread;
-use basic_auth::{Authenticator, Users};
-pub use middleware::guard;
+use crate::bounded_file::run_blocking;
+use basic_auth::{Authenticator, BasicAuthUsers};
+pub use middleware::authenticate;
 use rate_limit::RateLimit;
-pub(crate) use tls::Tls;
+pub(crate) use tls::TlsSettings;
 
 /// Everything that is wrong with a web configuration, a sentence each.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("the web configuration {} is wrong in {} place{}:\n{}", file.display(), mistakes.len(), if mistakes.len() == 1 { "" } else { "s" }, mistakes.iter().map(|m| format!("  - {m}")).collect::<Vec<_>>().join("\n"))]
-pub struct AccessError {
+#[error("the web configuration {} is wrong in {} place{}:\n{}", file.display(), errors.len(), if errors.len() == 1 { "" } else { "s" }, errors.iter().map(|m| format!("  - {m}")).collect::<Vec<_>>().join("\n"))]
+pub struct WebConfigError {
     file: PathBuf,
     /// What is wrong; repeats no secret.
-    pub mistakes: Vec<String>,
+    pub errors: Vec<String>,
 }
 
 /// Who is let in, and how. By default everybody, in plain text.
 #[derive(Default)]
-pub struct Access {
+pub struct WebConfig {
     /// Whether a web configuration says so.
     is_configured: bool,
-    tls: Option<Tls>,
-    users: Option<Users>,
+    tls: Option<TlsSettings>,
+    users: Option<BasicAuthUsers>,
     headers: HeaderMap,
     rate: Option<RateLimit>,
     /// What is allowed, and may still not be what was meant.
@@ -63,32 +63,32 @@ pub struct Access {
 pub type ContentDigest = [u8; 32];
 
 /// What became of a file, and which files its content depends on.
-pub struct Loaded {
+pub struct WebConfigLoad {
     /// The file, and those that it names: when one of them changes, it is to be read again.
     pub files: Vec<PathBuf>,
     /// What it says.
-    pub access: Result<Access, AccessError>,
+    pub config: Result<WebConfig, WebConfigError>,
     /// What was read: two reads that agree have seen the same content in all files.
-    pub content: ContentDigest,
+    pub content_digest: ContentDigest,
     /// Whether a file could not be read for a reason that may pass without a change of the file.
     pub is_transient: bool,
 }
 
 /// Time between two reads that must agree. A writer that truncates a file and then fills it is seen between the two.
-const SETTLE_INTERVAL: Duration = Duration::from_millis(200);
+const REREAD_INTERVAL: Duration = Duration::from_millis(200);
 /// Reads after which a file that is different each time is given up.
 const MAX_READS: usize = 5;
 
-impl Access {
+impl WebConfig {
     /// Reads a web configuration and all files that it names. Blocks on the file system.
-    pub fn load(path: &Path) -> Loaded {
+    pub fn load(path: &Path) -> WebConfigLoad {
         parse::load(path)
     }
 
     /// Reads a web configuration off the threads that serve, until two reads in a row agree. A panic, a file system
     /// that does not answer and a file that keeps changing are errors: none of them means "everybody is let in".
-    pub async fn load_settled(path: &Path) -> Loaded {
-        load_settled(path, Self::load).await
+    pub async fn load_stable(path: &Path) -> WebConfigLoad {
+        load_until_stable(path, Self::load).await
     }
 
     /// The protections that `new` lacks and `self` has, by the names of their fields. A file that was cut while it was
@@ -126,12 +126,12 @@ impl Access {
     }
 
     /// How connections are encrypted; none when they are not.
-    pub(crate) fn tls(&self) -> Option<Tls> {
+    pub(crate) fn tls(&self) -> Option<TlsSettings> {
         self.tls.clone()
     }
 
     /// Whether a client that opened a connection with these certificates could open it now.
-    fn admits(&self, connection: ClientCertificates<'_>, now: UnixTime) -> bool {
+    fn admits(&self, connection: PeerCertificates<'_>, now: UnixTime) -> bool {
         match (&self.tls, connection) {
             (None, _) => true,
             (Some(_), None) => false,
@@ -141,40 +141,40 @@ impl Access {
 }
 
 /// The certificates that a client has shown over TLS, its own first; none for a connection in plain text.
-pub(crate) type ClientCertificates<'a> = Option<&'a [CertificateDer<'static>]>;
+pub(crate) type PeerCertificates<'a> = Option<&'a [CertificateDer<'static>]>;
 
-async fn load_settled(
+async fn load_until_stable(
     path: &Path,
-    load: impl Fn(&Path) -> Loaded + Clone + Send + 'static,
-) -> Loaded {
-    let failed = |files, error: String| Loaded {
+    load: impl Fn(&Path) -> WebConfigLoad + Clone + Send + 'static,
+) -> WebConfigLoad {
+    let failed = |files, error: String| WebConfigLoad {
         files,
-        access: Err(AccessError {
+        config: Err(WebConfigError {
             file: path.to_owned(),
-            mistakes: vec![error],
+            errors: vec![error],
         }),
-        content: ContentDigest::default(),
+        content_digest: ContentDigest::default(),
         is_transient: true,
     };
-    let mut previous: Option<Loaded> = None;
+    let mut previous: Option<WebConfigLoad> = None;
     for _ in 0..MAX_READS {
         let read = {
             let (load, path) = (load.clone(), path.to_owned());
             move || load(&path)
         };
-        let loaded = match off_thread(path, read).await {
+        let loaded = match run_blocking(path, read).await {
             Ok(loaded) => loaded,
             Err(error) => {
                 return failed(vec![path.to_owned()], format!("cannot be read: {error}"));
             }
         };
         if let Some(previous) = &previous
-            && previous.content == loaded.content
+            && previous.content_digest == loaded.content_digest
         {
             return loaded;
         }
         previous = Some(loaded);
-        tokio::time::sleep(SETTLE_INTERVAL).await;
+        tokio::time::sleep(REREAD_INTERVAL).await;
     }
     let files = previous.map_or_else(|| vec![path.to_owned()], |loaded| loaded.files);
     failed(
@@ -183,7 +183,7 @@ async fn load_settled(
     )
 }
 
-impl fmt::Debug for Access {
+impl fmt::Debug for WebConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Access")
             .field("tls", &self.tls.is_some())
@@ -216,23 +216,23 @@ impl fmt::Debug for WallClock {
 
 /// The access in force, and what outlives it.
 #[derive(Debug)]
-pub struct SharedAccess {
-    current: watch::Sender<Arc<Access>>,
+pub struct SharedWebConfig {
+    current: watch::Sender<Arc<WebConfig>>,
     authenticator: Authenticator,
     rejection_logged_at: Mutex<Option<Instant>>,
     /// Says whether the certificate of an open connection's client has expired.
     clock: WallClock,
 }
 
-impl Default for SharedAccess {
+impl Default for SharedWebConfig {
     fn default() -> Self {
-        Self::new(Access::default())
+        Self::new(WebConfig::default())
     }
 }
 
-impl SharedAccess {
+impl SharedWebConfig {
     /// Begins with `access`.
-    pub fn new(access: Access) -> Self {
+    pub fn new(access: WebConfig) -> Self {
         Self {
             current: watch::Sender::new(Arc::new(access)),
             authenticator: Authenticator::default(),
@@ -242,19 +242,19 @@ impl SharedAccess {
     }
 
     /// That in force.
-    pub fn get(&self) -> Arc<Access> {
+    pub fn get(&self) -> Arc<WebConfig> {
         Arc::clone(&self.current.borrow())
     }
 
     /// Puts another in force, for new connections and for the next request of each open one.
-    pub fn set(&self, access: Access) {
+    pub fn set(&self, access: WebConfig) {
         self.authenticator.retain_users(access.users.as_ref());
         self.current.send_replace(Arc::new(access));
     }
 
     /// Returns once the client of an open connection could not open it any more: a reload has removed the authority
     /// that issued its certificate, asks for more than the client has shown, or the certificate has expired.
-    pub(crate) async fn client_rejected(&self, connection: ClientCertificates<'_>) {
+    pub(crate) async fn client_rejected(&self, connection: PeerCertificates<'_>) {
         let mut changes = self.current.subscribe();
         loop {
             let access = Arc::clone(&changes.borrow_and_update());
@@ -278,19 +278,19 @@ mod tests {
 
     use super::*;
 
-    fn loaded(content: u8) -> Loaded {
-        Loaded {
+    fn loaded(content: u8) -> WebConfigLoad {
+        WebConfigLoad {
             files: vec!["web.yml".into()],
-            access: Ok(Access::default()),
-            content: [content; 32],
+            config: Ok(WebConfig::default()),
+            content_digest: [content; 32],
             is_transient: false,
         }
     }
 
-    type Load = Box<dyn Fn() -> Loaded + Send + Sync>;
+    type Load = Box<dyn Fn() -> WebConfigLoad + Send + Sync>;
 
     #[tokio::test(start_paused = true)]
-    async fn a_panic_or_a_file_that_hangs_or_keeps_changing_is_an_error() {
+    async fn panics_and_changing_files_are_errors() {
         let count = Arc::new(AtomicUsize::new(0));
         let counted = Arc::clone(&count);
         let loads: [(&str, Load); 4] = [
@@ -313,8 +313,8 @@ mod tests {
         ];
         for (name, load) in loads {
             let load = Arc::new(load);
-            let result = load_settled(Path::new("web.yml"), move |_| load()).await;
-            let error = result.access.expect_err(name);
+            let result = load_until_stable(Path::new("web.yml"), move |_| load()).await;
+            let error = result.config.expect_err(name);
             assert!(result.is_transient, "{name}");
             assert!(error.to_string().contains("web.yml"), "{name}: {error}");
             assert_eq!(result.files, [PathBuf::from("web.yml")]);
@@ -322,19 +322,19 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn two_reads_in_a_row_must_agree() {
+    async fn consecutive_reads_must_agree() {
         // Work on one path is done one piece at a time in the whole process, and the time of the other test is another.
         let contents = Arc::new(Mutex::new(vec![3, 3, 2, 1]));
         let remaining = Arc::clone(&contents);
         let load = move |_: &Path| loaded(contents.lock().expect("held").pop().unwrap_or(9));
-        let result = load_settled(Path::new("settled.yml"), load).await;
-        assert!(result.access.is_ok());
-        assert_eq!(result.content, [3; 32]);
+        let result = load_until_stable(Path::new("settled.yml"), load).await;
+        assert!(result.config.is_ok());
+        assert_eq!(result.content_digest, [3; 32]);
         assert!(remaining.lock().expect("held").is_empty());
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_connection_ends_when_the_certificate_of_its_client_expires() {
+    async fn connections_close_when_the_client_certificate_expires() {
         let folder = tempfile::tempdir().expect("a directory");
         let write = |name: &str, text: &str| {
             std::fs::write(folder.path().join(name), text).expect("written");
@@ -367,8 +367,8 @@ mod tests {
             "web.yml",
             "tls_server_config:\n  cert_file: server.pem\n  key_file: server.key\n  client_auth_type: RequireAndVerifyClientCert\n  client_ca_file: ca.pem\n",
         );
-        let loaded = Access::load(&folder.path().join("web.yml"));
-        let mut shared = SharedAccess::new(loaded.access.expect("a good file"));
+        let loaded = WebConfig::load(&folder.path().join("web.yml"));
+        let mut shared = SharedWebConfig::new(loaded.config.expect("a good file"));
         shared.clock = WallClock(Box::new(move || {
             let seconds = started_at.as_secs() + started.elapsed().as_secs();
             UnixTime::since_unix_epoch(Duration::from_secs(seconds))

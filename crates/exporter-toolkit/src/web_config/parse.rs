@@ -6,11 +6,11 @@ use std::path::Path;
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 
-use super::basic_auth::Users;
+use super::basic_auth::BasicAuthUsers;
 use super::rate_limit::RateLimit;
-use super::reader::{Reader, shown, within};
-use super::{Access, AccessError, Loaded, tls};
-use crate::yaml::{self, Node};
+use super::reader::{ConfigReader, join_path, truncate};
+use super::{WebConfig, WebConfigError, WebConfigLoad, tls};
+use crate::yaml::{self, YamlValue};
 
 const TLS: &str = "tls_server_config";
 const HTTP: &str = "http_server_config";
@@ -18,7 +18,7 @@ const USERS: &str = "basic_auth_users";
 const RATE: &str = "rate_limit";
 
 /// The headers that may be added to answers, with their values where these are a closed list.
-const HEADERS: &[(&str, &[&str])] = &[
+const ALLOWED_HEADERS: &[(&str, &[&str])] = &[
     ("Content-Security-Policy", &[]),
     ("Strict-Transport-Security", &[]),
     ("X-Content-Type-Options", &["nosniff"]),
@@ -30,11 +30,11 @@ const HEADERS: &[(&str, &[&str])] = &[
 const MAX_BYTES: u64 = 4 << 20;
 
 /// What a file without any protection must be, so that a cut or empty one is not taken for it.
-const OPEN: &str = "expected tls_server_config or basic_auth_users, got neither; a file that is {} and nothing else \
+const UNPROTECTED_ERROR: &str = "expected tls_server_config or basic_auth_users, got neither; a file that is {} and nothing else \
                     lets everybody in";
 
-pub(super) fn load(path: &Path) -> Loaded {
-    let mut reader = Reader::new(path);
+pub(super) fn load(path: &Path) -> WebConfigLoad {
+    let mut reader = ConfigReader::new(path);
     let root = reader
         .read_file(path.to_owned(), MAX_BYTES)
         .and_then(|bytes| {
@@ -42,57 +42,57 @@ pub(super) fn load(path: &Path) -> Loaded {
             yaml::parse(text)
         });
     let access = match root {
-        Ok(root) => Some(read(&mut reader, &root)),
+        Ok(root) => Some(parse_root(&mut reader, &root)),
         Err(why) => {
-            reader.wrong("the file", why);
+            reader.add_error("the file", why);
             None
         }
     };
-    let content = reader.content();
-    let Reader {
+    let content = reader.content_digest();
+    let ConfigReader {
         files,
         is_transient,
-        mistakes,
+        errors: mistakes,
         warnings,
         ..
     } = reader;
     let access = match access {
-        Some(access) if mistakes.is_empty() => Ok(Access { warnings, ..access }),
-        _ => Err(AccessError {
+        Some(access) if mistakes.is_empty() => Ok(WebConfig { warnings, ..access }),
+        _ => Err(WebConfigError {
             file: path.to_owned(),
-            mistakes,
+            errors: mistakes,
         }),
     };
-    Loaded {
+    WebConfigLoad {
         files,
-        access,
-        content,
+        config: access,
+        content_digest: content,
         is_transient,
     }
 }
 
-fn read(reader: &mut Reader<'_>, root: &Node) -> Access {
+fn parse_root(reader: &mut ConfigReader<'_>, root: &YamlValue) -> WebConfig {
     match root {
-        Node::Nothing => reader.wrong("the file", OPEN),
-        Node::Members(_) => reader.reject_nulls(root, ""),
+        YamlValue::Null => reader.add_error("the file", UNPROTECTED_ERROR),
+        YamlValue::Mapping(_) => reader.reject_nulls(root, ""),
         _ => {}
     }
-    reader.members(Some(root), "", &[TLS, HTTP, USERS, RATE]);
-    let (http2, headers) = http(reader, root.get(HTTP));
-    let tls = tls::read(reader, root.get(TLS), TLS, http2);
-    let users = users(reader, root.get(USERS));
-    let rate = rate(reader, root.get(RATE));
+    reader.mapping(Some(root), "", &[TLS, HTTP, USERS, RATE]);
+    let (http2, headers) = parse_http_server(reader, root.get(HTTP));
+    let tls = tls::parse_tls_server(reader, root.get(TLS), TLS, http2);
+    let users = parse_users(reader, root.get(USERS));
+    let rate = parse_rate_limit(reader, root.get(RATE));
     let is_open = tls.is_none() && users.is_none();
-    let is_empty = matches!(root, Node::Members(members) if members.is_empty());
-    if is_open && !is_empty && reader.mistakes.is_empty() {
-        reader.wrong("the file", OPEN);
+    let is_empty = matches!(root, YamlValue::Mapping(members) if members.is_empty());
+    if is_open && !is_empty && reader.errors.is_empty() {
+        reader.add_error("the file", UNPROTECTED_ERROR);
     }
     if tls.is_none() && users.is_some() {
         reader.warnings.push(format!(
             "{USERS} without {TLS}: passwords cross the network in the clear"
         ));
     }
-    Access {
+    WebConfig {
         is_configured: true,
         tls,
         users,
@@ -102,24 +102,24 @@ fn read(reader: &mut Reader<'_>, root: &Node) -> Access {
     }
 }
 
-fn http(reader: &mut Reader<'_>, node: Option<&Node>) -> (bool, HeaderMap) {
-    reader.members(node, HTTP, &["http2", "headers"]);
+fn parse_http_server(reader: &mut ConfigReader<'_>, node: Option<&YamlValue>) -> (bool, HeaderMap) {
+    reader.mapping(node, HTTP, &["http2", "headers"]);
     let get = |name| node.and_then(|node| node.get(name));
-    let http2 = reader.switch(get("http2"), &within(HTTP, "http2"), true);
-    let place = within(HTTP, "headers");
-    let names: Vec<&str> = HEADERS.iter().map(|(name, _)| *name).collect();
+    let http2 = reader.boolean(get("http2"), &join_path(HTTP, "http2"), true);
+    let place = join_path(HTTP, "headers");
+    let names: Vec<&str> = ALLOWED_HEADERS.iter().map(|(name, _)| *name).collect();
     let mut headers = HeaderMap::new();
-    for (name, value) in reader.members(get("headers"), &place, &names) {
-        let Some((_, right)) = HEADERS.iter().find(|(known, _)| known == name) else {
+    for (name, value) in reader.mapping(get("headers"), &place, &names) {
+        let Some((_, right)) = ALLOWED_HEADERS.iter().find(|(known, _)| known == name) else {
             continue;
         };
-        let place = within(&place, name);
-        let text = reader.text(Some(value), &place).unwrap_or_default();
+        let place = join_path(&place, name);
+        let text = reader.string(Some(value), &place).unwrap_or_default();
         if !right.is_empty() && !right.contains(&text) {
             let right = right.join(" or ");
-            reader.wrong(
+            reader.add_error(
                 &place,
-                format!("{:?} will not do; it must be {right}", shown(text)),
+                format!("{:?} will not do; it must be {right}", truncate(text)),
             );
             continue;
         }
@@ -132,85 +132,85 @@ fn http(reader: &mut Reader<'_>, node: Option<&Node>) -> (bool, HeaderMap) {
             (Ok(name), Ok(value)) if is_visible => {
                 headers.insert(name, value);
             }
-            _ => reader.wrong(&place, "invalid header value: expected visible ASCII"),
+            _ => reader.add_error(&place, "invalid header value: expected visible ASCII"),
         }
     }
     (http2, headers)
 }
 
-fn users(reader: &mut Reader<'_>, node: Option<&Node>) -> Option<Users> {
+fn parse_users(reader: &mut ConfigReader<'_>, node: Option<&YamlValue>) -> Option<BasicAuthUsers> {
     let members = match node? {
-        Node::Members(members) => members,
-        Node::Nothing => return None,
+        YamlValue::Mapping(members) => members,
+        YamlValue::Null => return None,
         other => {
-            reader.wrong(USERS, format!("it is {}, and must have members: a name and the bcrypt hash of a password each", other.kind()));
+            reader.add_error(USERS, format!("it is {}, and must have members: a name and the bcrypt hash of a password each", other.type_name()));
             return None;
         }
     };
     let mut hashes = Vec::new();
     for (name, value) in members {
-        let place = within(USERS, name);
-        let text = reader.text(Some(value), &place).unwrap_or_default();
+        let place = join_path(USERS, name);
+        let text = reader.string(Some(value), &place).unwrap_or_default();
         if name.contains(|letter: char| letter == ':' || letter.is_control()) {
             // RFC 7617: the first colon ends the name
-            reader.wrong(
+            reader.add_error(
                 &place,
                 "invalid user name: nobody can log in with a colon or a control character in it",
             );
         }
-        match super::basic_auth::Hash::parse(text) {
+        match super::basic_auth::BcryptHash::parse(text) {
             Ok(hash) => {
                 if let Some(warning) = hash.warning() {
                     reader.warnings.push(format!("{place}: {warning}"));
                 }
                 hashes.push((name.clone(), hash));
             }
-            Err(why) => reader.wrong(&place, why),
+            Err(why) => reader.add_error(&place, why),
         }
     }
-    (!hashes.is_empty()).then(|| Users::new(hashes))
+    (!hashes.is_empty()).then(|| BasicAuthUsers::new(hashes))
 }
 
-fn rate(reader: &mut Reader<'_>, node: Option<&Node>) -> Option<RateLimit> {
-    reader.members(node, RATE, &["interval", "burst"]);
+fn parse_rate_limit(reader: &mut ConfigReader<'_>, node: Option<&YamlValue>) -> Option<RateLimit> {
+    reader.mapping(node, RATE, &["interval", "burst"]);
     let get = |name| node.and_then(|node| node.get(name));
-    let place = within(RATE, "interval");
-    let Some(text) = reader.text(get("interval"), &place) else {
+    let place = join_path(RATE, "interval");
+    let Some(text) = reader.string(get("interval"), &place) else {
         if get("burst").is_some() {
-            reader.wrong(&place, "expected an interval beside burst, got none");
+            reader.add_error(&place, "expected an interval beside burst, got none");
         }
         return None;
     };
-    let interval = match super::rate_limit::go_duration(text) {
+    let interval = match super::rate_limit::parse_go_duration(text) {
         Some(interval)
             if interval.is_zero() && text.bytes().any(|byte| matches!(byte, b'1'..=b'9')) =>
         {
-            reader.wrong(&place, "expected at least 1ns, or 0 for no limit");
+            reader.add_error(&place, "expected at least 1ns, or 0 for no limit");
             return None;
         }
         Some(interval) if interval.is_zero() => return None,
         Some(interval) => interval,
         None => {
-            reader.wrong(
+            reader.add_error(
                 &place,
                 format!(
                     "{:?} will not do; it must be a duration such as 100ms, 1s or 1m30s, or 0",
-                    shown(text)
+                    truncate(text)
                 ),
             );
             return None;
         }
     };
-    let place = within(RATE, "burst");
-    let text = reader.text(get("burst"), &place).unwrap_or("0");
+    let place = join_path(RATE, "burst");
+    let text = reader.string(get("burst"), &place).unwrap_or("0");
     if let Ok(burst @ 1..) = text.parse() {
         return Some(RateLimit::new(interval, burst));
     }
-    reader.wrong(
+    reader.add_error(
         &place,
         format!(
             "{:?} will not do; it must be a whole number from 1, or nothing would ever be answered",
-            shown(text)
+            truncate(text)
         ),
     );
     None

@@ -12,43 +12,43 @@ use tokio::time::Instant;
 /// through while wrong ones find the bucket empty, the response would tell them apart for free, at any rate.
 pub(super) struct RateLimit {
     /// For requests with a login, of clients whose password was right before.
-    pub(super) passed: Rate,
+    pub(super) verified_clients: TokenBucket,
     /// For all other requests.
-    pub(super) others: Rate,
+    pub(super) other_clients: TokenBucket,
 }
 
 impl RateLimit {
     pub(super) fn new(interval: Duration, burst: u32) -> Self {
         Self {
-            passed: Rate::new(interval, burst),
-            others: Rate::new(interval, burst),
+            verified_clients: TokenBucket::new(interval, burst),
+            other_clients: TokenBucket::new(interval, burst),
         }
     }
 }
 
 /// A bucket of `burst` tokens that gains one each `interval`.
-pub(super) struct Rate {
+pub(super) struct TokenBucket {
     interval: Duration,
     /// How far ahead of the clock the bucket may be asked to go.
-    ahead: Duration,
+    tolerance: Duration,
     /// When the bucket will be full again.
-    full: Mutex<Instant>,
+    full_at: Mutex<Instant>,
 }
 
-impl Rate {
+impl TokenBucket {
     pub(super) fn new(interval: Duration, burst: u32) -> Self {
         Self {
             interval,
-            ahead: interval.saturating_mul(burst - 1),
-            full: Mutex::new(Instant::now()),
+            tolerance: interval.saturating_mul(burst - 1),
+            full_at: Mutex::new(Instant::now()),
         }
     }
 
     /// Takes a token, if there is one.
-    pub(super) fn takes(&self) -> bool {
-        let mut full = self.full.lock().unwrap_or_else(PoisonError::into_inner);
+    pub(super) fn try_take(&self) -> bool {
+        let mut full = self.full_at.lock().unwrap_or_else(PoisonError::into_inner);
         let now = Instant::now();
-        if full.saturating_duration_since(now) > self.ahead {
+        if full.saturating_duration_since(now) > self.tolerance {
             return false;
         }
         // an interval of centuries ends the bucket's use, not the program
@@ -58,7 +58,7 @@ impl Rate {
 }
 
 /// A duration as Go writes it: numbers with units, such as `1m30s` or `1.5h`.
-pub(super) fn go_duration(text: &str) -> Option<Duration> {
+pub(super) fn parse_go_duration(text: &str) -> Option<Duration> {
     if text == "0" {
         return Some(Duration::ZERO);
     }
@@ -95,9 +95,9 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn a_burst_and_then_one_each_interval() {
-        let rate = Rate::new(Duration::from_secs(1), 3);
-        let takes = |n: usize| (0..n).filter(|_| rate.takes()).count();
+    async fn bucket_allows_a_burst_then_one_per_interval() {
+        let rate = TokenBucket::new(Duration::from_secs(1), 3);
+        let takes = |n: usize| (0..n).filter(|_| rate.try_take()).count();
         assert_eq!(takes(10), 3);
         tokio::time::advance(Duration::from_secs(1)).await;
         assert_eq!(takes(10), 1);
@@ -106,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn durations_as_go_writes_them() {
+    fn go_durations_are_parsed() {
         for (text, millis) in [
             ("1s", 1000),
             ("1m30s", 90_000),
@@ -116,13 +116,13 @@ mod tests {
             ("0s", 0),
         ] {
             assert_eq!(
-                go_duration(text),
+                parse_go_duration(text),
                 Some(Duration::from_millis(millis)),
                 "{text}"
             );
         }
         for text in ["", "1", "s", "-1s", "1 s", "1d", "1s2", "9e9s", "...s"] {
-            assert_eq!(go_duration(text), None, "{text}");
+            assert_eq!(parse_go_duration(text), None, "{text}");
         }
     }
 }

@@ -7,30 +7,30 @@ use zeroize::Zeroizing;
 
 use super::ContentDigest;
 use crate::bounded_file::{self, FileError, ReadOptions};
-use crate::yaml::Node;
+use crate::yaml::YamlValue;
 
 /// Most bytes of a certificate or key file.
 const MAX_BYTES: u64 = 1 << 20;
 
 /// Looks members up and collects what is wrong with them. No mistake repeats a text that may be a
 /// secret.
-pub(super) struct Reader<'a> {
-    folder: &'a Path,
+pub(super) struct ConfigReader<'a> {
+    base_dir: &'a Path,
     pub(super) files: Vec<PathBuf>,
     content: digest::Context,
     pub(super) is_transient: bool,
-    pub(super) mistakes: Vec<String>,
+    pub(super) errors: Vec<String>,
     pub(super) warnings: Vec<String>,
 }
 
-impl<'a> Reader<'a> {
+impl<'a> ConfigReader<'a> {
     pub(super) fn new(path: &'a Path) -> Self {
         Self {
-            folder: path.parent().unwrap_or(Path::new("")),
+            base_dir: path.parent().unwrap_or(Path::new("")),
             files: Vec::new(),
             content: digest::Context::new(&digest::SHA256),
             is_transient: false,
-            mistakes: Vec::new(),
+            errors: Vec::new(),
             warnings: Vec::new(),
         }
     }
@@ -58,50 +58,50 @@ impl<'a> Reader<'a> {
     }
 
     /// The digest of all that was read.
-    pub(super) fn content(&self) -> ContentDigest {
+    pub(super) fn content_digest(&self) -> ContentDigest {
         let digest = self.content.clone().finish();
         digest.as_ref().try_into().unwrap_or_default()
     }
 
     /// Rejects every field without a value. A file that was cut while it was written ends with one, and "no value" must
     /// not mean "no protection" then.
-    pub(super) fn reject_nulls(&mut self, node: &Node, place: &str) {
+    pub(super) fn reject_nulls(&mut self, node: &YamlValue, place: &str) {
         let text = "expected a value, got nothing; an empty one is written as {}, [] or ''";
         match node {
-            Node::Nothing => self.wrong(place, text),
-            Node::Text(_) => {}
-            Node::List(items) => {
+            YamlValue::Null => self.add_error(place, text),
+            YamlValue::Scalar(_) => {}
+            YamlValue::Sequence(items) => {
                 for (number, item) in items.iter().enumerate() {
                     self.reject_nulls(item, &format!("{place}[{number}]"));
                 }
             }
-            Node::Members(members) => {
+            YamlValue::Mapping(members) => {
                 for (name, value) in members {
-                    self.reject_nulls(value, &within(place, name));
+                    self.reject_nulls(value, &join_path(place, name));
                 }
             }
         }
     }
 
-    pub(super) fn wrong(&mut self, place: &str, what: impl AsRef<str>) {
-        self.mistakes.push(format!("{place}: {}", what.as_ref()));
+    pub(super) fn add_error(&mut self, place: &str, what: impl AsRef<str>) {
+        self.errors.push(format!("{place}: {}", what.as_ref()));
     }
 
     /// `node` as members that all have one of the `known` names; empty when there are none.
-    pub(super) fn members<'n>(
+    pub(super) fn mapping<'n>(
         &mut self,
-        node: Option<&'n Node>,
+        node: Option<&'n YamlValue>,
         place: &str,
         known: &[&str],
-    ) -> &'n [(String, Node)] {
+    ) -> &'n [(String, YamlValue)] {
         match node {
-            None | Some(Node::Nothing) => &[],
-            Some(Node::Members(members)) => {
+            None | Some(YamlValue::Null) => &[],
+            Some(YamlValue::Mapping(members)) => {
                 for (name, _) in members {
                     if !known.contains(&name.as_str()) {
                         let known = known.join(", ");
-                        let place = within(place, name);
-                        self.wrong(
+                        let place = join_path(place, name);
+                        self.add_error(
                             &place,
                             format!("there is no such member; it must be one of {known}"),
                         );
@@ -110,9 +110,9 @@ impl<'a> Reader<'a> {
                 members
             }
             Some(other) => {
-                self.wrong(
+                self.add_error(
                     place,
-                    format!("it is {}, and must have members", other.kind()),
+                    format!("it is {}, and must have members", other.type_name()),
                 );
                 &[]
             }
@@ -120,59 +120,69 @@ impl<'a> Reader<'a> {
     }
 
     /// The text at `place`; none when there is none, or an empty one.
-    pub(super) fn text<'n>(&mut self, node: Option<&'n Node>, place: &str) -> Option<&'n str> {
+    pub(super) fn string<'n>(
+        &mut self,
+        node: Option<&'n YamlValue>,
+        place: &str,
+    ) -> Option<&'n str> {
         match node {
-            None | Some(Node::Nothing) => None,
-            Some(Node::Text(text)) => Some(text.as_str()).filter(|text| !text.is_empty()),
+            None | Some(YamlValue::Null) => None,
+            Some(YamlValue::Scalar(text)) => Some(text.as_str()).filter(|text| !text.is_empty()),
             Some(other) => {
-                self.wrong(place, format!("it is {}, and must be a text", other.kind()));
+                self.add_error(
+                    place,
+                    format!("it is {}, and must be a text", other.type_name()),
+                );
                 None
             }
         }
     }
 
     /// The texts of a list; none when there is no list.
-    pub(super) fn texts<'n>(
+    pub(super) fn strings<'n>(
         &mut self,
-        node: Option<&'n Node>,
+        node: Option<&'n YamlValue>,
         place: &str,
     ) -> Option<Vec<&'n str>> {
         match node {
-            None | Some(Node::Nothing) => None,
-            Some(Node::List(items)) => {
+            None | Some(YamlValue::Null) => None,
+            Some(YamlValue::Sequence(items)) => {
                 let mut texts = Vec::new();
                 for (number, item) in items.iter().enumerate() {
-                    match item.text() {
+                    match item.as_str() {
                         Some(text) => texts.push(text),
-                        None => self.wrong(
+                        None => self.add_error(
                             &format!("{place}[{number}]"),
-                            format!("it is {}, and must be a text", item.kind()),
+                            format!("it is {}, and must be a text", item.type_name()),
                         ),
                     }
                 }
                 Some(texts)
             }
             Some(other) => {
-                self.wrong(place, format!("it is {}, and must be a list", other.kind()));
+                self.add_error(
+                    place,
+                    format!("it is {}, and must be a list", other.type_name()),
+                );
                 None
             }
         }
     }
 
     /// A truth value, in any way that YAML 1.1 has for one.
-    pub(super) fn switch(&mut self, node: Option<&Node>, place: &str, default: bool) -> bool {
-        let Some(text) = self.text(node, place) else {
+    pub(super) fn boolean(&mut self, node: Option<&YamlValue>, place: &str, default: bool) -> bool {
+        let Some(text) = self.string(node, place) else {
             return default;
         };
         let plain = text.to_ascii_lowercase();
-        let usual = text == plain || text == text.to_ascii_uppercase() || is_title(text);
+        let usual = text == plain || text == text.to_ascii_uppercase() || is_title_case(text);
         match plain.as_str() {
             "true" | "yes" | "on" | "y" if usual => true,
             "false" | "no" | "off" | "n" if usual => false,
             _ => {
-                self.wrong(
+                self.add_error(
                     place,
-                    format!("{:?} will not do; it must be true or false", shown(text)),
+                    format!("{:?} will not do; it must be true or false", truncate(text)),
                 );
                 default
             }
@@ -183,36 +193,36 @@ impl<'a> Reader<'a> {
     /// member `…_file`.
     pub(super) fn pem_source(
         &mut self,
-        node: Option<&Node>,
+        node: Option<&YamlValue>,
         section: &str,
         name: &str,
-    ) -> Option<Content> {
+    ) -> Option<PemSource> {
         let (inline, file) = (
-            within(section, name),
-            within(section, &format!("{name}_file")),
+            join_path(section, name),
+            join_path(section, &format!("{name}_file")),
         );
         let get = |name: &str| node.and_then(|node| node.get(name));
-        let text = self.text(get(name), &inline);
-        let path = self.text(get(&format!("{name}_file")), &file);
+        let text = self.string(get(name), &inline);
+        let path = self.string(get(&format!("{name}_file")), &file);
         match (text, path) {
             (Some(_), Some(_)) => {
-                self.wrong(
+                self.add_error(
                     &file,
                     format!("{inline} is given as well; it must be one of them"),
                 );
                 None
             }
-            (Some(text), None) => Some(Content {
-                place: inline,
+            (Some(text), None) => Some(PemSource {
+                path: inline,
                 bytes: Zeroizing::new(text.as_bytes().to_vec()),
             }),
             (None, Some(path)) => {
-                let path = self.folder.join(path);
+                let path = self.base_dir.join(path);
                 let place = format!("{file} ({})", path.display());
                 match self.read_file(path, MAX_BYTES) {
-                    Ok(bytes) => Some(Content { place, bytes }),
+                    Ok(bytes) => Some(PemSource { path: place, bytes }),
                     Err(why) => {
-                        self.wrong(&place, why);
+                        self.add_error(&place, why);
                         None
                     }
                 }
@@ -223,14 +233,14 @@ impl<'a> Reader<'a> {
 }
 
 /// The bytes of a certificate or a key, and where they come from. Wiped when dropped.
-pub(super) struct Content {
-    pub(super) place: String,
+pub(super) struct PemSource {
+    pub(super) path: String,
     pub(super) bytes: Zeroizing<Vec<u8>>,
 }
 
 /// The name of a member within a section.
-pub(super) fn within(section: &str, name: &str) -> String {
-    let name = shown(name);
+pub(super) fn join_path(section: &str, name: &str) -> String {
+    let name = truncate(name);
     if section.is_empty() {
         name
     } else {
@@ -239,11 +249,11 @@ pub(super) fn within(section: &str, name: &str) -> String {
 }
 
 /// As much of a text as a message may have.
-pub(super) fn shown(text: &str) -> String {
+pub(super) fn truncate(text: &str) -> String {
     text.chars().take(100).collect()
 }
 
-fn is_title(text: &str) -> bool {
+fn is_title_case(text: &str) -> bool {
     let mut chars = text.chars();
     chars.next().is_some_and(char::is_uppercase) && chars.all(char::is_lowercase)
 }

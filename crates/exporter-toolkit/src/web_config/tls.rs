@@ -12,45 +12,45 @@ use rustls::{
     version,
 };
 
-use super::client_auth::{Asked, ClientCertificates};
-use super::reader::{Content, Reader, shown, within};
-use crate::yaml::Node;
+use super::client_auth::{ClientAuthType, ClientVerifier};
+use super::reader::{ConfigReader, PemSource, join_path, truncate};
+use crate::yaml::YamlValue;
 
 /// How connections are encrypted.
 #[derive(Debug, Clone)]
-pub(crate) struct Tls {
+pub(crate) struct TlsSettings {
     pub(crate) config: Arc<ServerConfig>,
     /// The lowest version of TLS: 2 or 3.
     min_version: u8,
-    clients: Option<Arc<ClientCertificates>>,
+    client_verifier: Option<Arc<ClientVerifier>>,
 }
 
-impl Tls {
+impl TlsSettings {
     /// The protections that `new` lacks, by the names of their fields.
     pub(super) fn weakened_by(&self, new: &Self) -> Vec<&'static str> {
         let mut lost = Vec::new();
         if new.min_version < self.min_version {
             lost.push("tls_server_config.min_version");
         }
-        if let Some(clients) = &self.clients {
-            lost.extend(clients.weakened_by(new.clients.as_deref()));
+        if let Some(clients) = &self.client_verifier {
+            lost.extend(clients.weakened_by(new.client_verifier.as_deref()));
         }
         lost
     }
 
     /// Whether a client with these certificates, its own first, may open a connection now.
     pub(super) fn admits(&self, certificates: &[CertificateDer<'static>], now: UnixTime) -> bool {
-        let clients = self.clients.as_ref();
+        let clients = self.client_verifier.as_ref();
         clients.is_none_or(|clients| clients.admits(certificates, now))
     }
 }
 
-fn member<'n>(node: Option<&'n Node>, name: &str) -> Option<&'n Node> {
+fn field<'n>(node: Option<&'n YamlValue>, name: &str) -> Option<&'n YamlValue> {
     node?.get(name)
 }
 
 /// Members that say how, where TLS is on.
-const MANNERS: [&str; 6] = [
+const OPTION_KEYS: [&str; 6] = [
     "client_allowed_sans",
     "min_version",
     "max_version",
@@ -60,7 +60,7 @@ const MANNERS: [&str; 6] = [
 ];
 
 /// Members without which TLS is off, as in the toolkit.
-const SWITCHES: [&str; 7] = [
+const ENABLING_KEYS: [&str; 7] = [
     "cert",
     "cert_file",
     "key",
@@ -71,23 +71,23 @@ const SWITCHES: [&str; 7] = [
 ];
 
 /// Reads the section; `http2` is whether HTTP/2 is offered.
-pub(super) fn read(
-    reader: &mut Reader<'_>,
-    node: Option<&Node>,
+pub(super) fn parse_tls_server(
+    reader: &mut ConfigReader<'_>,
+    node: Option<&YamlValue>,
     section: &str,
     http2: bool,
-) -> Option<Tls> {
-    let members = reader.members(node, section, &[&SWITCHES[..], &MANNERS].concat());
+) -> Option<TlsSettings> {
+    let members = reader.mapping(node, section, &[&ENABLING_KEYS[..], &OPTION_KEYS].concat());
     let given = |name: &&str| {
-        member(node, name)
-            .is_some_and(|node| !matches!(node, Node::Nothing) && node.text() != Some(""))
+        field(node, name)
+            .is_some_and(|node| !matches!(node, YamlValue::Null) && node.as_str() != Some(""))
     };
-    let provider = Arc::new(provider(reader, node, section));
-    let versions = versions(reader, node, section);
-    let prefer = within(section, "prefer_server_cipher_suites");
-    let prefer = reader.switch(member(node, "prefer_server_cipher_suites"), &prefer, true);
-    if !SWITCHES.iter().any(given) {
-        let _ = clients(reader, node, section, &provider);
+    let provider = Arc::new(crypto_provider(reader, node, section));
+    let versions = parse_versions(reader, node, section);
+    let prefer = join_path(section, "prefer_server_cipher_suites");
+    let prefer = reader.boolean(field(node, "prefer_server_cipher_suites"), &prefer, true);
+    if !ENABLING_KEYS.iter().any(given) {
+        let _ = parse_client_auth(reader, node, section, &provider);
         if !members.is_empty() {
             let text = format!("{section} names no certificate: everything is served in the clear");
             reader.warnings.push(text);
@@ -95,24 +95,24 @@ pub(super) fn read(
         return None;
     }
     let certificates = reader.pem_source(node, section, "cert").or_else(|| {
-        missing(reader, section, "cert", &given);
+        report_missing_pem(reader, section, "cert", &given);
         None
     });
     let key = reader.pem_source(node, section, "key").or_else(|| {
-        missing(reader, section, "key", &given);
+        report_missing_pem(reader, section, "key", &given);
         None
     });
-    let clients = clients(reader, node, section, &provider);
+    let clients = parse_client_auth(reader, node, section, &provider);
     let certificates =
-        certificates.and_then(|content| chain(reader, &content).map(|c| (content, c)));
-    let key = key.and_then(|content| private_key(reader, &content));
+        certificates.and_then(|content| parse_chain(reader, &content).map(|c| (content, c)));
+    let key = key.and_then(|content| parse_private_key(reader, &content));
     let ((content, chain), key, versions, clients) = (certificates?, key?, versions?, clients?);
     let builder = ServerConfig::builder_with_provider(provider)
         .with_protocol_versions(&versions)
         .map_err(|_| {
             let text =
                 "none of them fits the versions that are allowed, so that nobody could connect";
-            reader.wrong(&within(section, "cipher_suites"), text);
+            reader.add_error(&join_path(section, "cipher_suites"), text);
         })
         .ok()?;
     let clients = clients.map(Arc::new);
@@ -125,7 +125,7 @@ pub(super) fn read(
         .map_err(|error| {
             // rustls' words repeat nothing of the key
             let text = format!("it cannot be used with its key: {error}; the key must be the certificate's, ECDSA (P-256, P-384), Ed25519, or RSA from 2048 bits");
-            reader.wrong(&content.place, text);
+            reader.add_error(&content.path, text);
         })
         .ok()?;
     config.ignore_client_order = prefer;
@@ -140,32 +140,40 @@ pub(super) fn read(
         config.send_tls13_tickets = 0;
     }
     let is_13_only = !versions.contains(&&version::TLS12);
-    Some(Tls {
+    Some(TlsSettings {
         config: Arc::new(config),
         min_version: if is_13_only { 3 } else { 2 },
-        clients,
+        client_verifier: clients,
     })
 }
 
 /// Says that a certificate or a key is missing, unless it is there and wrong.
-fn missing(reader: &mut Reader<'_>, section: &str, name: &str, given: &impl Fn(&&str) -> bool) {
+fn report_missing_pem(
+    reader: &mut ConfigReader<'_>,
+    section: &str,
+    name: &str,
+    given: &impl Fn(&&str) -> bool,
+) {
     let file = format!("{name}_file");
     if !given(&name) && !given(&file.as_str()) {
-        let place = within(section, name);
-        reader.wrong(
+        let place = join_path(section, name);
+        reader.add_error(
             &place,
             format!("it is missing; {file} or {name} must be there for TLS"),
         );
     }
 }
 
-fn chain(reader: &mut Reader<'_>, content: &Content) -> Option<Vec<CertificateDer<'static>>> {
+fn parse_chain(
+    reader: &mut ConfigReader<'_>,
+    content: &PemSource,
+) -> Option<Vec<CertificateDer<'static>>> {
     let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&content.bytes).collect();
     match certificates {
         Ok(certificates) if !certificates.is_empty() => Some(certificates),
         _ => {
-            reader.wrong(
-                &content.place,
+            reader.add_error(
+                &content.path,
                 "it holds no certificate; it must be PEM with BEGIN CERTIFICATE",
             );
             None
@@ -173,55 +181,61 @@ fn chain(reader: &mut Reader<'_>, content: &Content) -> Option<Vec<CertificateDe
     }
 }
 
-fn private_key(reader: &mut Reader<'_>, content: &Content) -> Option<PrivateKeyDer<'static>> {
+fn parse_private_key(
+    reader: &mut ConfigReader<'_>,
+    content: &PemSource,
+) -> Option<PrivateKeyDer<'static>> {
     let key = PrivateKeyDer::from_pem_slice(&content.bytes).ok();
     if key.is_none() {
-        reader.wrong(&content.place, "it holds no private key; it must be PEM with BEGIN PRIVATE KEY, BEGIN EC PRIVATE KEY or BEGIN RSA PRIVATE KEY, and without a passphrase");
+        reader.add_error(&content.path, "it holds no private key; it must be PEM with BEGIN PRIVATE KEY, BEGIN EC PRIVATE KEY or BEGIN RSA PRIVATE KEY, and without a passphrase");
     }
     key
 }
 
 /// What is asked of clients; `Some(None)` for nothing.
 #[allow(clippy::option_option, reason = "wrong, nothing, something")]
-fn clients(
-    reader: &mut Reader<'_>,
-    node: Option<&Node>,
+fn parse_client_auth(
+    reader: &mut ConfigReader<'_>,
+    node: Option<&YamlValue>,
     section: &str,
     provider: &Arc<CryptoProvider>,
-) -> Option<Option<ClientCertificates>> {
-    let place = within(section, "client_auth_type");
+) -> Option<Option<ClientVerifier>> {
+    let place = join_path(section, "client_auth_type");
     let text = reader
-        .text(member(node, "client_auth_type"), &place)
+        .string(field(node, "client_auth_type"), &place)
         .unwrap_or("NoClientCert");
-    let Some(asked) = Asked::named(text) else {
-        let right = Asked::NAMES.join(", ");
-        reader.wrong(
+    let Some(asked) = ClientAuthType::from_name(text) else {
+        let right = ClientAuthType::NAMES.join(", ");
+        reader.add_error(
             &place,
-            format!("{:?} will not do; it must be one of {right}", shown(text)),
+            format!(
+                "{:?} will not do; it must be one of {right}",
+                truncate(text)
+            ),
         );
         return None;
     };
-    let sans = within(section, "client_allowed_sans");
-    let names = reader.texts(member(node, "client_allowed_sans"), &sans);
+    let sans = join_path(section, "client_allowed_sans");
+    let names = reader.strings(field(node, "client_allowed_sans"), &sans);
     if names.is_some() && !asked.is_required() {
-        reader.wrong(&sans, "client_auth_type must be RequireAnyClientCert or RequireAndVerifyClientCert with it, or clients without a certificate would be let in");
+        reader.add_error(&sans, "client_auth_type must be RequireAnyClientCert or RequireAndVerifyClientCert with it, or clients without a certificate would be let in");
         return None;
     }
     if names.as_ref().is_some_and(Vec::is_empty) {
-        reader.wrong(&sans, "it is empty, and must name somebody");
+        reader.add_error(&sans, "it is empty, and must name somebody");
         return None;
     }
     let content = reader.pem_source(node, section, "client_ca");
-    if content.is_some() && asked == Asked::Nothing {
-        reader.wrong(&place, "it asks for no certificate, and there is a client CA; it must be RequireAndVerifyClientCert to check with it");
+    if content.is_some() && asked == ClientAuthType::NoCert {
+        reader.add_error(&place, "it asks for no certificate, and there is a client CA; it must be RequireAndVerifyClientCert to check with it");
         return None;
     }
-    if asked == Asked::Nothing {
+    if asked == ClientAuthType::NoCert {
         return Some(None);
     }
     let has_ca = content.is_some();
     let (trusted, from) = match content {
-        Some(content) => (chain(reader, &content)?, content.place),
+        Some(content) => (parse_chain(reader, &content)?, content.path),
         None if asked.verifies() => {
             reader.warnings.push(format!("{place}: there is no client_ca, so every certificate authority that this system trusts can let clients in"));
             (
@@ -236,37 +250,40 @@ fn clients(
         .into_iter()
         .map(str::to_owned)
         .collect();
-    match ClientCertificates::new(asked, trusted, has_ca, names, Arc::clone(provider)) {
+    match ClientVerifier::new(asked, trusted, has_ca, names, Arc::clone(provider)) {
         Ok(clients) => Some(Some(clients)),
         Err(why) => {
-            reader.wrong(&from, why);
+            reader.add_error(&from, why);
             None
         }
     }
 }
 
-fn versions(
-    reader: &mut Reader<'_>,
-    node: Option<&Node>,
+fn parse_versions(
+    reader: &mut ConfigReader<'_>,
+    node: Option<&YamlValue>,
     section: &str,
 ) -> Option<Vec<&'static SupportedProtocolVersion>> {
     let mut one = |name: &str, default| {
-        let place = within(section, name);
-        match reader.text(member(node, name), &place) {
+        let place = join_path(section, name);
+        match reader.string(field(node, name), &place) {
             None => Some(default),
             Some("TLS12") => Some(2),
             Some("TLS13") => Some(3),
             Some(old @ ("TLS10" | "TLS11")) => {
-                reader.wrong(
+                reader.add_error(
                     &place,
                     format!("{old} cannot be had here, being broken; it must be TLS12 or TLS13"),
                 );
                 None
             }
             Some(text) => {
-                reader.wrong(
+                reader.add_error(
                     &place,
-                    format!("{:?} will not do; it must be TLS12 or TLS13", shown(text)),
+                    format!(
+                        "{:?} will not do; it must be TLS12 or TLS13",
+                        truncate(text)
+                    ),
                 );
                 None
             }
@@ -275,8 +292,8 @@ fn versions(
     let (least, most) = (one("min_version", 2), one("max_version", 3));
     let (least, most) = (least?, most?);
     if least > most {
-        reader.wrong(
-            &within(section, "max_version"),
+        reader.add_error(
+            &join_path(section, "max_version"),
             "it is below min_version, so that nobody could connect",
         );
         return None;
@@ -291,11 +308,15 @@ fn versions(
 }
 
 /// What rustls can do, narrowed to what the section asks for.
-fn provider(reader: &mut Reader<'_>, node: Option<&Node>, section: &str) -> CryptoProvider {
+fn crypto_provider(
+    reader: &mut ConfigReader<'_>,
+    node: Option<&YamlValue>,
+    section: &str,
+) -> CryptoProvider {
     let mut provider = ring::default_provider();
-    let place = within(section, "cipher_suites");
+    let place = join_path(section, "cipher_suites");
     let suites = reader
-        .texts(member(node, "cipher_suites"), &place)
+        .strings(field(node, "cipher_suites"), &place)
         .unwrap_or_default();
     let chosen: Vec<SupportedCipherSuite> = suites
         .iter()
@@ -303,14 +324,15 @@ fn provider(reader: &mut Reader<'_>, node: Option<&Node>, section: &str) -> Cryp
             let found = provider
                 .cipher_suites
                 .iter()
-                .find(|suite| go_name(suite) == *name);
+                .find(|suite| go_cipher_name(suite) == *name);
             if found.is_none() {
-                let right: Vec<String> = provider.cipher_suites.iter().map(go_name).collect();
-                reader.wrong(
+                let right: Vec<String> =
+                    provider.cipher_suites.iter().map(go_cipher_name).collect();
+                reader.add_error(
                     &place,
                     format!(
                         "{:?} cannot be had here; it must be one of {}",
-                        shown(name),
+                        truncate(name),
                         right.join(", ")
                     ),
                 );
@@ -328,9 +350,9 @@ fn provider(reader: &mut Reader<'_>, node: Option<&Node>, section: &str) -> Cryp
             .filter(|suite| of_13(suite) && !chosen.contains(suite));
         provider.cipher_suites = chosen.iter().chain(rest).copied().collect();
     }
-    let place = within(section, "curve_preferences");
+    let place = join_path(section, "curve_preferences");
     let curves = reader
-        .texts(member(node, "curve_preferences"), &place)
+        .strings(field(node, "curve_preferences"), &place)
         .unwrap_or_default();
     let chosen: Vec<_> = curves
         .iter()
@@ -340,7 +362,7 @@ fn provider(reader: &mut Reader<'_>, node: Option<&Node>, section: &str) -> Cryp
                 "CurveP384" => NamedGroup::secp384r1,
                 "X25519" => NamedGroup::X25519,
                 _ => {
-                    reader.wrong(&place, format!("{:?} cannot be had here; it must be one of X25519, CurveP256, CurveP384", shown(name)));
+                    reader.add_error(&place, format!("{:?} cannot be had here; it must be one of X25519, CurveP256, CurveP384", truncate(name)));
                     return None;
                 }
             };
@@ -354,6 +376,6 @@ fn provider(reader: &mut Reader<'_>, node: Option<&Node>, section: &str) -> Cryp
 }
 
 /// The name that Go has for a suite.
-fn go_name(suite: &SupportedCipherSuite) -> String {
+fn go_cipher_name(suite: &SupportedCipherSuite) -> String {
     format!("{:?}", suite.suite()).replace("TLS13_", "TLS_")
 }
