@@ -6,9 +6,12 @@
 use std::hint::black_box;
 use std::sync::Arc;
 
-use atlas_ai_keys_exporter::inventory::{Inventory, KeyKind, KeyRecord, Moment, Shown};
+use atlas_ai_keys_exporter::inventory::{
+    Inventory, InventorySnapshot, KeyAttributes, KeyRecord, Moment,
+};
 use atlas_ai_keys_exporter::metrics::{
-    Exposition, Format, KeyLabel, Own, PerKey, Scene, Selection, pack_end, pack_scene,
+    ExporterMetrics, Exposition, Format, KeyLabel, KeySeriesOptions, PerKeyMode, ScrapeSnapshot,
+    compress_snapshot, compress_trailer,
 };
 use criterion::measurement::WallTime;
 use criterion::{
@@ -23,7 +26,7 @@ use prometheus_client::metrics::gauge::Gauge;
 
 const ORG: &str = "32b6e34b3d91647abb20e7b8";
 /// Families of one value a key, which both peers have as well.
-const NUMBERS: [&str; 5] = ["created", "last_used", "last_used_age", "idle", "used"];
+const NUMERIC_FAMILIES: [&str; 5] = ["created", "last_used", "last_used_age", "idle", "used"];
 
 fn records(keys: usize) -> Vec<KeyRecord> {
     let now = Timestamp::now();
@@ -37,46 +40,46 @@ fn records(keys: usize) -> Vec<KeyRecord> {
             project: ProjectId::new(format!("{:024x}", n % 40)),
             name: format!("search-prod-{n}"),
             masked_secret: String::new(),
-            kind: KeyKind {
+            attributes: KeyAttributes {
                 status: "ACTIVE".into(),
                 cloud: "ANY".into(),
                 geography: "ANY".into(),
                 endpoint: "ai.mongodb.com".into(),
                 created_by: String::new(),
             },
-            created: Moment::At(ago(10_000_000 + n)),
-            last_used: Moment::At(ago(n)),
+            created: Moment::Valid(ago(10_000_000 + n)),
+            last_used: Moment::Valid(ago(n)),
             ..KeyRecord::default()
         })
         .collect()
 }
 
-fn scene(records: Vec<KeyRecord>) -> Scene {
+fn build_snapshot(records: Vec<KeyRecord>) -> ScrapeSnapshot {
     let (org, now) = (OrgId::parse(ORG).unwrap(), Timestamp::now());
     let inventory = Arc::new(Inventory::new(org, (now, now), records, 0, &[]));
-    let shown = Shown {
+    let shown = InventorySnapshot {
         inventories: vec![inventory],
         details: Vec::new(),
     };
-    let selection = Selection {
-        per_key: PerKey::All,
+    let selection = KeySeriesOptions {
+        per_key: PerKeyMode::All,
         labels: KeyLabel::ALL[..5].into(),
         max_keys: 10_000_000,
         thresholds: [].into(),
     };
-    Scene::new(shown, Arc::new(selection), now)
+    ScrapeSnapshot::new(shown, Arc::new(selection), now)
 }
 
 /// The numbers of each key as gauges of the `prometheus` crate, set at each scrape.
-struct Stock {
+struct PrometheusCrate {
     registry: Registry,
     gauges: Vec<GaugeVec>,
 }
 
-impl Stock {
+impl PrometheusCrate {
     fn new() -> Self {
         let registry = Registry::new();
-        let gauges = NUMBERS
+        let gauges = NUMERIC_FAMILIES
             .map(|name| {
                 let labels = ["org_id", "project_id", "api_key_id"];
                 let gauge = GaugeVec::new(Opts::new(name, "A number."), &labels).unwrap();
@@ -111,9 +114,9 @@ struct Labels {
 }
 
 /// The same as gauges of `prometheus-client`, which are set already: writing alone.
-fn client(records: &[KeyRecord]) -> prometheus_client::registry::Registry {
+fn prometheus_client_registry(records: &[KeyRecord]) -> prometheus_client::registry::Registry {
     let mut registry = prometheus_client::registry::Registry::default();
-    for name in NUMBERS {
+    for name in NUMERIC_FAMILIES {
         let family = Family::<Labels, Gauge>::default();
         for record in records {
             let labels = Labels {
@@ -128,8 +131,8 @@ fn client(records: &[KeyRecord]) -> prometheus_client::registry::Registry {
     registry
 }
 
-fn forms(group: &mut BenchmarkGroup<'_, WallTime>, keys: usize, scene: &Scene) {
-    let own = Own::new().unwrap();
+fn bench_formats(group: &mut BenchmarkGroup<'_, WallTime>, keys: usize, scene: &ScrapeSnapshot) {
+    let own = ExporterMetrics::new().unwrap();
     for format in Format::ALL {
         group.bench_with_input(
             BenchmarkId::new(format!("{format:?}"), keys),
@@ -137,7 +140,7 @@ fn forms(group: &mut BenchmarkGroup<'_, WallTime>, keys: usize, scene: &Scene) {
             |b, ()| {
                 b.iter(|| {
                     let mut exposition = Exposition::new(format, own.gather(), scene.clone());
-                    while let Some(piece) = exposition.next_piece() {
+                    while let Some(piece) = exposition.next_chunk() {
                         black_box(piece);
                     }
                 });
@@ -146,17 +149,17 @@ fn forms(group: &mut BenchmarkGroup<'_, WallTime>, keys: usize, scene: &Scene) {
     }
     group.bench_with_input(BenchmarkId::new("Text, packed", keys), &(), |b, ()| {
         b.iter(|| {
-            let sum = pack_scene(Format::Text, scene, &mut |chunk| drop(black_box(chunk)));
-            black_box(pack_end(Format::Text, &own.gather(), sum));
+            let sum = compress_snapshot(Format::Text, scene, &mut |chunk| drop(black_box(chunk)));
+            black_box(compress_trailer(Format::Text, &own.gather(), sum));
         });
     });
-    let finished = Exposition::new(Format::Text, own.gather(), scene.clone()).whole();
+    let finished = Exposition::new(Format::Text, own.gather(), scene.clone()).into_bytes();
     group.bench_with_input(BenchmarkId::new("copy", keys), &(), |b, ()| {
         b.iter(|| black_box(finished.clone()));
     });
 }
 
-fn writing(criterion: &mut Criterion) {
+fn bench_encode(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("writing");
     group.sample_size(10);
     for keys in [1_000, 10_000, 100_000, 1_000_000] {
@@ -164,17 +167,17 @@ fn writing(criterion: &mut Criterion) {
         let peers = keys <= 100_000;
         // six families a key, the info metric among them
         group.throughput(Throughput::Elements(6 * keys as u64));
-        forms(&mut group, keys, &scene(records.clone()));
+        bench_formats(&mut group, keys, &build_snapshot(records.clone()));
         if !peers {
             // they would take minutes and gigabytes, and show nothing new
             continue;
         }
-        group.throughput(Throughput::Elements((NUMBERS.len() * keys) as u64));
-        let stock = Stock::new();
+        group.throughput(Throughput::Elements((NUMERIC_FAMILIES.len() * keys) as u64));
+        let stock = PrometheusCrate::new();
         group.bench_with_input(BenchmarkId::new("prometheus", keys), &(), |b, ()| {
             b.iter(|| black_box(stock.scrape(&records)));
         });
-        let client = client(&records);
+        let client = prometheus_client_registry(&records);
         group.bench_with_input(BenchmarkId::new("prometheus-client", keys), &(), |b, ()| {
             b.iter(|| {
                 let mut out = String::new();
@@ -186,5 +189,5 @@ fn writing(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, writing);
+criterion_group!(benches, bench_encode);
 criterion_main!(benches);

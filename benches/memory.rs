@@ -11,7 +11,7 @@ mod common;
 
 use std::time::Duration;
 
-use common::{Coding, Process, atlas, fetch, millis, time};
+use common::{BenchProcess, ContentCoding, as_millis_f64, fetch, start_sim, time_scrape};
 
 fn main() {
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
@@ -20,17 +20,17 @@ fn main() {
     );
     let mut nothing = 0.0;
     for keys in [0, 100_000, 1_000_000] {
-        let sim = runtime.block_on(atlas(keys));
+        let sim = runtime.block_on(start_sim(keys));
         let flags: &[&str] = if keys == 0 {
             &[]
         } else {
             // several walks, so that the old and the new inventory have been there at once
             &["--atlas.poll-interval=15s"]
         };
-        let exporter = Process::exporter(&sim, flags);
+        let exporter = BenchProcess::start_exporter(&sim, flags);
         exporter.wait_for_keys(keys);
         let row = |what: &str, nothing: f64| {
-            let resident = exporter.resident();
+            let resident = exporter.resident_mib();
             let each = if keys == 0 {
                 "-".to_owned()
             } else {
@@ -38,15 +38,15 @@ fn main() {
             };
             println!(
                 "| {keys} | {what} | {resident:.1} MiB | {:.1} MiB | {each} |",
-                exporter.resident_most()
+                exporter.peak_resident_mib()
             );
         };
         if keys == 0 {
             std::thread::sleep(Duration::from_secs(3));
-            let before = exporter.cpu();
+            let before = exporter.cpu_time();
             std::thread::sleep(Duration::from_mins(1));
-            let cpu = exporter.cpu().saturating_sub(before).as_secs_f64() / 60.0 * 100.0;
-            nothing = exporter.resident();
+            let cpu = exporter.cpu_time().saturating_sub(before).as_secs_f64() / 60.0 * 100.0;
+            nothing = exporter.resident_mib();
             row(
                 &format!("a minute of nothing: {cpu:.2} % of a processor"),
                 0.0,
@@ -54,20 +54,20 @@ fn main() {
             continue;
         }
         row("walked", nothing);
-        let plain = time(&exporter.address, Coding::Identity);
-        let (body, packed) = fetch(&exporter.address, Coding::Gzip);
+        let plain = time_scrape(&exporter.address, ContentCoding::Identity);
+        let (body, packed) = fetch(&exporter.address, ContentCoding::Gzip);
         let packed_bytes = body.len() / keys;
         drop(body);
         // at least one walk more
         std::thread::sleep(Duration::from_secs(20 + keys as u64 / 25_000));
         for _ in 0..5 {
-            time(&exporter.address, Coding::Gzip);
+            time_scrape(&exporter.address, ContentCoding::Gzip);
         }
         row(
             &format!(
                 "swapped and scraped: {:.0} ms plain, {:.0} ms packed for the first time, {packed_bytes} packed bytes a key",
-                millis(plain),
-                millis(packed)
+                as_millis_f64(plain),
+                as_millis_f64(packed)
             ),
             nothing,
         );

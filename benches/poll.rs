@@ -11,20 +11,20 @@ mod common;
 
 use std::time::{Duration, Instant};
 
-use common::{Coding, Process, atlas, fetch};
+use common::{BenchProcess, ContentCoding, fetch, start_sim};
 use futures_util::{StreamExt as _, stream};
 use mongodb_atlas_sim::{Effect, Fault, SimEndpoint, SimHandle};
 
 const KEYS: usize = 100_000;
 const PAGES: u32 = 200;
 /// What a walk has under way at once.
-const AT_ONCE: usize = 4;
+const CONCURRENCY: usize = 4;
 
 /// The same pages without anything else: what the simulator and the wire take.
-async fn bare(sim: &SimHandle) -> Duration {
+async fn time_bare_fetch(sim: &SimHandle) -> Duration {
     let client = reqwest::Client::new();
     let base = sim.base_url();
-    let account = sim.account();
+    let account = sim.credentials();
     let token = client
         .post(format!("{base}/api/oauth/token"))
         .basic_auth(account.client_id, Some(account.client_secret))
@@ -54,7 +54,7 @@ async fn bare(sim: &SimHandle) -> Duration {
     page(1).await;
     let bytes: Vec<usize> = stream::iter(2..=PAGES)
         .map(page)
-        .buffer_unordered(AT_ONCE)
+        .buffer_unordered(CONCURRENCY)
         .collect()
         .await;
     assert_eq!(bytes.len() + 1, PAGES as usize);
@@ -62,9 +62,9 @@ async fn bare(sim: &SimHandle) -> Duration {
 }
 
 /// The duration of its last walk, once there is one.
-fn walked(exporter: &Process) -> Duration {
+fn wait_polled(exporter: &BenchProcess) -> Duration {
     loop {
-        let (body, _) = fetch(&exporter.address, Coding::Identity);
+        let (body, _) = fetch(&exporter.address, ContentCoding::Identity);
         let text = String::from_utf8_lossy(&body);
         let line = text
             .lines()
@@ -82,8 +82,8 @@ fn main() {
         .install_default()
         .expect("the first");
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
-    let sim = runtime.block_on(atlas(KEYS));
-    println!("{KEYS} keys, {PAGES} pages, {AT_ONCE} at once\n");
+    let sim = runtime.block_on(start_sim(KEYS));
+    println!("{KEYS} keys, {PAGES} pages, {CONCURRENCY} at once\n");
     println!(
         "| latency | requests | walk | bare client | ratio | pages in flight x latency |\n| --- | --- | --- | --- | --- | --- |"
     );
@@ -107,15 +107,15 @@ fn main() {
         let mut bares = Vec::new();
         let mut requests = 0;
         for _ in 0..3 {
-            bares.push(runtime.block_on(bare(&sim)));
+            bares.push(runtime.block_on(time_bare_fetch(&sim)));
             let before = count(&sim);
-            let exporter = Process::exporter(&sim, &["--atlas.poll-interval=1h"]);
-            walks.push(walked(&exporter));
+            let exporter = BenchProcess::start_exporter(&sim, &["--atlas.poll-interval=1h"]);
+            walks.push(wait_polled(&exporter));
             requests = count(&sim) - before;
         }
         let (walk, bare) = (common::median(walks), common::median(bares));
         // the first alone, the others in turns
-        let turns = 1 + (PAGES - 1).div_ceil(u32::try_from(AT_ONCE).unwrap());
+        let turns = 1 + (PAGES - 1).div_ceil(u32::try_from(CONCURRENCY).unwrap());
         let best = Duration::from_millis(u64::from(milliseconds * turns));
         println!(
             "| {milliseconds} ms | {requests} | {:.2} s | {:.2} s | {:.2} | {:.2} s |",

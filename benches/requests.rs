@@ -12,35 +12,39 @@ mod common;
 
 use std::time::Duration;
 
-use common::{Coding, Process, atlas, median, millis, time};
+use common::{BenchProcess, ContentCoding, as_millis_f64, median, start_sim, time_scrape};
 
 const KEYS: usize = 100_000;
 const FAMILIES: usize = 6;
 
-struct Measured {
+struct Measurement {
     wall: Duration,
     cpu: Duration,
 }
 
 /// Scrapes both in turn, `rounds` times each.
-fn in_turn(processes: [&Process; 2], coding: Coding, rounds: u32) -> [Measured; 2] {
+fn measure_alternating(
+    processes: [&BenchProcess; 2],
+    coding: ContentCoding,
+    rounds: u32,
+) -> [Measurement; 2] {
     let mut walls = [Vec::new(), Vec::new()];
     let mut cpus = [Duration::ZERO; 2];
     for round in 0..=rounds {
         for (place, process) in processes.into_iter().enumerate() {
-            let before = process.cpu();
-            let wall = time(&process.address, coding);
+            let before = process.cpu_time();
+            let wall = time_scrape(&process.address, coding);
             // the first one of each is not counted
             if round > 0 {
                 walls[place].push(wall);
-                cpus[place] += process.cpu().saturating_sub(before);
+                cpus[place] += process.cpu_time().saturating_sub(before);
             }
             // a second has its own ages, and no scrape of it is shared with another
             std::thread::sleep(Duration::from_millis(1001));
         }
     }
     let [ours, theirs] = walls;
-    [(ours, cpus[0]), (theirs, cpus[1])].map(|(walls, cpu)| Measured {
+    [(ours, cpus[0]), (theirs, cpus[1])].map(|(walls, cpu)| Measurement {
         wall: median(walls),
         cpu: cpu / rounds,
     })
@@ -49,10 +53,10 @@ fn in_turn(processes: [&Process; 2], coding: Coding, rounds: u32) -> [Measured; 
 #[allow(clippy::cast_precision_loss, reason = "nanoseconds")]
 fn main() {
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
-    let sim = runtime.block_on(atlas(KEYS));
-    let exporter = Process::exporter(&sim, &["--atlas.poll-interval=1h"]);
+    let sim = runtime.block_on(start_sim(KEYS));
+    let exporter = BenchProcess::start_exporter(&sim, &["--atlas.poll-interval=1h"]);
     exporter.wait_for_keys(KEYS);
-    let Some(peer) = Process::peer(KEYS) else {
+    let Some(peer) = BenchProcess::start_client_golang(KEYS) else {
         println!(
             "no Go or no client_golang here: apt-get install golang-go golang-github-prometheus-client-golang-dev"
         );
@@ -66,18 +70,18 @@ fn main() {
             theirs / ours
         );
     };
-    for coding in [Coding::Identity, Coding::Gzip] {
-        let [ours, theirs] = in_turn([&exporter, &peer], coding, 10);
+    for coding in [ContentCoding::Identity, ContentCoding::Gzip] {
+        let [ours, theirs] = measure_alternating([&exporter, &peer], coding, 10);
         row(
             &format!("{coding:?}, wall"),
-            millis(ours.wall),
-            millis(theirs.wall),
+            as_millis_f64(ours.wall),
+            as_millis_f64(theirs.wall),
             "ms",
         );
         row(
             &format!("{coding:?}, processor"),
-            millis(ours.cpu),
-            millis(theirs.cpu),
+            as_millis_f64(ours.cpu),
+            as_millis_f64(theirs.cpu),
             "ms",
         );
         let series = (KEYS * FAMILIES) as f64;
@@ -92,17 +96,17 @@ fn main() {
     for process in [&exporter, &peer] {
         for round in 0..100 {
             let coding = if round % 2 == 0 {
-                Coding::Gzip
+                ContentCoding::Gzip
             } else {
-                Coding::Identity
+                ContentCoding::Identity
             };
-            time(&process.address, coding);
+            time_scrape(&process.address, coding);
         }
     }
     row(
         "resident after 100 scrapes more",
-        exporter.resident(),
-        peer.resident(),
+        exporter.resident_mib(),
+        peer.resident_mib(),
         "MiB",
     );
 }

@@ -55,32 +55,32 @@ impl LogFormat {
 }
 
 /// What is written in each form; the other form is off.
-struct Filters {
+struct ReloadHandles {
     logfmt: reload::Handle<Targets, Registry>,
     json: reload::Handle<Targets, Registry>,
 }
 
 /// Flushes and ends the thread that writes, when dropped.
-static WRITER: Mutex<Option<WorkerGuard>> = Mutex::new(None);
+static WRITER_GUARD: Mutex<Option<WorkerGuard>> = Mutex::new(None);
 
 /// Lines that may wait for a standard error that is not read. Past that, lines are dropped.
 const MAX_BUFFERED_LINES: usize = 10_000;
 
-static FILTERS: OnceLock<Filters> = OnceLock::new();
+static RELOAD_HANDLES: OnceLock<ReloadHandles> = OnceLock::new();
 
-fn targets(level: LogLevel, on: bool) -> Targets {
+fn level_filter(level: LogLevel, on: bool) -> Targets {
     let level = if on { level.0 } else { LevelFilter::OFF };
     Targets::new().with_target(env!("CARGO_CRATE_NAME"), level)
 }
 
 /// Begins to write logs, for the whole process. A second call changes nothing.
-pub fn start(level: LogLevel, format: LogFormat) {
+pub fn init(level: LogLevel, format: LogFormat) {
     let (writer, guard) = NonBlockingBuilder::default()
         .buffered_lines_limit(MAX_BUFFERED_LINES)
         .lossy(true)
         .thread_name("log")
         .finish(io::stderr());
-    let is = |form| targets(level, format == form);
+    let is = |form| level_filter(level, format == form);
     let (logfmt, logfmt_filter) = reload::Layer::new(is(LogFormat::Logfmt));
     let (json, json_filter) = reload::Layer::new(is(LogFormat::Json));
     let logfmt = tracing_logfmt::builder()
@@ -101,8 +101,8 @@ pub fn start(level: LogLevel, format: LogFormat) {
         .with(vec![logfmt.boxed(), json.boxed()])
         .try_init();
     if begun.is_ok() {
-        *WRITER.lock().unwrap_or_else(PoisonError::into_inner) = Some(guard);
-        let _ = FILTERS.set(Filters {
+        *WRITER_GUARD.lock().unwrap_or_else(PoisonError::into_inner) = Some(guard);
+        let _ = RELOAD_HANDLES.set(ReloadHandles {
             logfmt: logfmt_filter,
             json: json_filter,
         });
@@ -111,18 +111,23 @@ pub fn start(level: LogLevel, format: LogFormat) {
 
 /// Writes the lines that still wait, for a second at most, and writes no other after them.
 pub fn finish() {
-    drop(WRITER.lock().unwrap_or_else(PoisonError::into_inner).take());
+    drop(
+        WRITER_GUARD
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take(),
+    );
 }
 
 /// Writes from another level on, or in another form, from now on.
-pub fn set(level: LogLevel, format: LogFormat) {
-    if let Some(filters) = FILTERS.get() {
+pub fn reload(level: LogLevel, format: LogFormat) {
+    if let Some(filters) = RELOAD_HANDLES.get() {
         // the subscriber lives as long as the process
         let _ = filters
             .logfmt
-            .reload(targets(level, format == LogFormat::Logfmt));
+            .reload(level_filter(level, format == LogFormat::Logfmt));
         let _ = filters
             .json
-            .reload(targets(level, format == LogFormat::Json));
+            .reload(level_filter(level, format == LogFormat::Json));
     }
 }

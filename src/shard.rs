@@ -17,13 +17,13 @@ pub struct Shard {
 
 impl Shard {
     /// All organizations.
-    pub const WHOLE: Self = Self { index: 1, count: 1 };
+    pub const ALL: Self = Self { index: 1, count: 1 };
     /// Most shares there can be.
-    pub const MOST: u32 = 10_000;
+    pub const MAX_COUNT: u32 = 10_000;
 
     /// The `index`-th (from 1) of `count` shares, if there is such a one.
     pub fn new(index: u32, count: u32) -> Option<Self> {
-        (count <= Self::MOST && (1..=count).contains(&index)).then_some(Self { index, count })
+        (count <= Self::MAX_COUNT && (1..=count).contains(&index)).then_some(Self { index, count })
     }
 
     /// Whether `org` is in this share.
@@ -58,7 +58,7 @@ mod tests {
     }
 
     #[test]
-    fn every_organization_is_in_exactly_one_share_and_the_shares_are_even() {
+    fn every_org_is_in_exactly_one_even_shard() {
         for count in [1, 2, 3, 7] {
             let mut sizes = vec![0_usize; count as usize + 1];
             for org in orgs() {
@@ -75,7 +75,7 @@ mod tests {
     }
 
     #[test]
-    fn one_share_more_takes_its_part_and_moves_nothing_else() {
+    fn added_shard_moves_only_its_own_orgs() {
         for count in 1..6 {
             for org in orgs() {
                 let (before, after) = (share_of(&org, count), share_of(&org, count + 1));
@@ -85,7 +85,7 @@ mod tests {
     }
 
     #[test]
-    fn shares_are_counted_from_one() {
+    fn shard_index_starts_at_one() {
         assert!(
             Shard::new(0, 3).is_none() && Shard::new(4, 3).is_none() && Shard::new(1, 0).is_none()
         );

@@ -19,15 +19,15 @@ use std::net::TcpStream;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use mongodb_atlas_sim::{BucketSize, SimConfig, SimHandle};
+use mongodb_atlas_sim::{BucketConfig, SimConfig, SimHandle};
 
 /// A simulated Atlas in this process, with a bucket that is never empty.
-pub async fn atlas(keys: usize) -> SimHandle {
+pub async fn start_sim(keys: usize) -> SimHandle {
     let config = SimConfig {
         orgs: 1,
         keys,
         speed: 0.0,
-        org_bucket: BucketSize::new(1_000_000, 1_000_000),
+        org_bucket: BucketConfig::new(1_000_000, 1_000_000),
         ..SimConfig::default()
     };
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -35,15 +35,15 @@ pub async fn atlas(keys: usize) -> SimHandle {
 }
 
 /// A child that ends with this value.
-pub struct Process {
+pub struct BenchProcess {
     child: Child,
     pub address: String,
 }
 
-impl Process {
+impl BenchProcess {
     /// The exporter of this build, watching `sim`.
-    pub fn exporter(sim: &SimHandle, flags: &[&str]) -> Self {
-        let account = sim.account();
+    pub fn start_exporter(sim: &SimHandle, flags: &[&str]) -> Self {
+        let account = sim.credentials();
         let mut command = Command::new(env!("CARGO_BIN_EXE_atlas-ai-keys-exporter"));
         command
             .arg("--web.listen-address=127.0.0.1:0")
@@ -71,7 +71,7 @@ impl Process {
     }
 
     /// `client_golang` with so many keys; none where Go or its packages are missing.
-    pub fn peer(keys: usize) -> Option<Self> {
+    pub fn start_client_golang(keys: usize) -> Option<Self> {
         let root = env!("CARGO_MANIFEST_DIR");
         let built = Command::new("go")
             .args([
@@ -107,7 +107,7 @@ impl Process {
         let begun = Instant::now();
         let mark = "mongodbatlas_ai_model_api_key_used{";
         loop {
-            let (body, _) = fetch(&self.address, Coding::Identity);
+            let (body, _) = fetch(&self.address, ContentCoding::Identity);
             let text = String::from_utf8_lossy(&body);
             if text.matches(mark).count() >= keys {
                 return;
@@ -117,7 +117,7 @@ impl Process {
         }
     }
 
-    fn status(&self, member: &str) -> u64 {
+    fn proc_status(&self, member: &str) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
         let line = status
             .lines()
@@ -127,17 +127,17 @@ impl Process {
     }
 
     /// Resident memory in MiB.
-    pub fn resident(&self) -> f64 {
-        self.status("VmRSS:") as f64 / 1024.0
+    pub fn resident_mib(&self) -> f64 {
+        self.proc_status("VmRSS:") as f64 / 1024.0
     }
 
     /// The most that was resident, in MiB.
-    pub fn resident_most(&self) -> f64 {
-        self.status("VmHWM:") as f64 / 1024.0
+    pub fn peak_resident_mib(&self) -> f64 {
+        self.proc_status("VmHWM:") as f64 / 1024.0
     }
 
     /// Processor time so far, of all its threads.
-    pub fn cpu(&self) -> Duration {
+    pub fn cpu_time(&self) -> Duration {
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id())).unwrap();
         let fields: Vec<&str> = stat
             .rsplit_once(')')
@@ -151,7 +151,7 @@ impl Process {
     }
 }
 
-impl Drop for Process {
+impl Drop for BenchProcess {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
@@ -159,12 +159,12 @@ impl Drop for Process {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Coding {
+pub enum ContentCoding {
     Identity,
     Gzip,
 }
 
-impl Coding {
+impl ContentCoding {
     fn as_str(self) -> &'static str {
         match self {
             Self::Identity => "identity",
@@ -174,28 +174,33 @@ impl Coding {
 }
 
 /// One scrape over a connection of its own: the answer as it comes, and how long that took.
-pub fn fetch(address: &str, coding: Coding) -> (Vec<u8>, Duration) {
+pub fn fetch(address: &str, coding: ContentCoding) -> (Vec<u8>, Duration) {
     let mut body = Vec::new();
     let took = scrape(address, coding, |piece| body.extend_from_slice(piece));
     (body, took)
 }
 
 /// The same without keeping the answer.
-pub fn time(address: &str, coding: Coding) -> Duration {
+pub fn time_scrape(address: &str, coding: ContentCoding) -> Duration {
     scrape(address, coding, |_| {})
 }
 
 /// A request that costs next to nothing: how long it takes is how long the serving threads were
 /// busy with something else.
-pub fn probe(address: &str) -> Duration {
-    request(address, "/-/healthy", Coding::Identity, |_| {})
+pub fn time_health_request(address: &str) -> Duration {
+    request(address, "/-/healthy", ContentCoding::Identity, |_| {})
 }
 
-fn scrape(address: &str, coding: Coding, take: impl FnMut(&[u8])) -> Duration {
+fn scrape(address: &str, coding: ContentCoding, take: impl FnMut(&[u8])) -> Duration {
     request(address, "/metrics", coding, take)
 }
 
-fn request(address: &str, path: &str, coding: Coding, mut take: impl FnMut(&[u8])) -> Duration {
+fn request(
+    address: &str,
+    path: &str,
+    coding: ContentCoding,
+    mut take: impl FnMut(&[u8]),
+) -> Duration {
     let begun = Instant::now();
     let mut stream = TcpStream::connect(address).unwrap();
     let request = format!(
@@ -224,6 +229,6 @@ pub fn percentile(times: &mut [Duration], percent: usize) -> Duration {
     times[(times.len() - 1) * percent / 100]
 }
 
-pub fn millis(time: Duration) -> f64 {
+pub fn as_millis_f64(time: Duration) -> f64 {
     time.as_secs_f64() * 1e3
 }

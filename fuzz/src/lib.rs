@@ -19,11 +19,15 @@ use std::time::Duration;
 use atlas_ai_keys_exporter::cli::Args;
 use atlas_ai_keys_exporter::config::Config;
 use atlas_ai_keys_exporter::credentials::Environment;
-use atlas_ai_keys_exporter::inventory::{Inventory, KeyRecord, Moment, Shelf};
-use atlas_ai_keys_exporter::metrics::{KeyLabel, Own, PerKey, Selection, Threshold};
-use atlas_ai_keys_exporter::status::Board;
+use atlas_ai_keys_exporter::inventory::{Inventory, InventoryStore, KeyRecord, Moment};
+use atlas_ai_keys_exporter::metrics::{
+    ExporterMetrics, IdleThreshold, KeyLabel, KeySeriesOptions, PerKeyMode,
+};
+use atlas_ai_keys_exporter::status::OrgStatuses;
 use atlas_ai_keys_exporter::storage::{Saved, Storage};
-use atlas_ai_keys_exporter::web::{self, App, Readers, Reload, Scrapes, Settings, SharedSettings};
+use atlas_ai_keys_exporter::web::{
+    self, AppState, HandlerOptions, Reload, RenderLimiter, ScrapeState, SharedHandlerOptions,
+};
 use axum::Router;
 use axum::body::Body;
 use axum::http::{HeaderName, HeaderValue, Method, Request, Uri};
@@ -34,13 +38,13 @@ use hyper_util::service::TowerToHyperService;
 use jiff::Timestamp;
 use mongodb_atlas_client::Clock;
 use mongodb_atlas_client::{
-    self, Budgets, Endpoint, EndpointSet, MAX_NAME_CHARS, Scope, parse_key_page,
+    self, Endpoint, EndpointSet, MAX_NAME_CHARS, RateLimiter, Scope, fuzz_key_page,
 };
 use mongodb_atlas_client::{KeyId, OrgId, ProjectId};
 use tokio::runtime::Runtime;
 
 /// A file of this process alone, with these bytes.
-fn file(name: &str, data: &[u8]) -> PathBuf {
+fn write_temp_file(name: &str, data: &[u8]) -> PathBuf {
     let path = std::env::temp_dir().join(format!("{name}-{}.yml", std::process::id()));
     std::fs::write(&path, data).expect("a folder for temporary files");
     path
@@ -49,11 +53,12 @@ fn file(name: &str, data: &[u8]) -> PathBuf {
 /// As a configuration and as a web configuration: each is accepted or refused, in words, and the
 /// words for a configuration repeat no line that could be a secret.
 pub fn configuration(data: &[u8]) {
-    let path = file("fuzz-configuration", data);
+    let path = write_temp_file("fuzz-configuration", data);
     let flag = format!("--config.file={}", path.display());
     let args = Args::parse(["x", &flag]).expect("a flag");
-    let environment = Environment::fixed([("MONGODB_ATLAS_ORG_ID", "0000000000000000000000aa")]);
-    if let Err(error) = Config::check(&args, &environment) {
+    let environment =
+        Environment::from_vars([("MONGODB_ATLAS_ORG_ID", "0000000000000000000000aa")]);
+    if let Err(error) = Config::load(&args, &environment) {
         assert!(!error.0.is_empty() && error.0.iter().all(|mistake| !mistake.is_empty()));
     }
     let loaded = WebConfig::load(&path);
@@ -64,16 +69,16 @@ pub fn configuration(data: &[u8]) {
 }
 
 /// A file that protects what it serves, and what a reload would have to keep of it.
-const PROTECTED: &str = "basic_auth_users:\n  ada: $2y$04$QOauhQNbBCuQDKes6eFzPeMqBSjb7Mr5DUmpZ/VcEd00UAV/LDeSi\nrate_limit: {interval: 1s, burst: 20}\n";
+const PROTECTED_CONFIG: &str = "basic_auth_users:\n  ada: $2y$04$QOauhQNbBCuQDKes6eFzPeMqBSjb7Mr5DUmpZ/VcEd00UAV/LDeSi\nrate_limit: {interval: 1s, burst: 20}\n";
 
 /// As a web configuration at the start and at a reload: at the start it protects what it serves or is `{}`, and what a
 /// reload accepts has the protections of the one in force.
 pub fn web_configuration(data: &[u8]) {
     static IN_FORCE: LazyLock<WebConfig> = LazyLock::new(|| {
-        let path = file("fuzz-web-in-force", PROTECTED.as_bytes());
+        let path = write_temp_file("fuzz-web-in-force", PROTECTED_CONFIG.as_bytes());
         WebConfig::load(&path).config.expect("a good file")
     });
-    let loaded = WebConfig::load(&file("fuzz-web", data));
+    let loaded = WebConfig::load(&write_temp_file("fuzz-web", data));
     let Ok(access) = loaded.config else {
         return;
     };
@@ -93,33 +98,33 @@ pub fn web_configuration(data: &[u8]) {
 }
 
 /// Nobody takes up a new configuration here.
-struct Nobody;
+struct NoopReload;
 
-impl Reload for Nobody {
+impl Reload for NoopReload {
     fn reload(&self) -> BoxFuture<'_, Result<(), String>> {
         Box::pin(async { Err("nobody".to_owned()) })
     }
 }
 
-fn settings() -> Settings {
-    Settings {
-        selection: Arc::new(Selection {
-            per_key: PerKey::All,
+fn handler_options() -> HandlerOptions {
+    HandlerOptions {
+        key_series: Arc::new(KeySeriesOptions {
+            per_key: PerKeyMode::All,
             labels: KeyLabel::ALL.into(),
             max_keys: 100,
-            thresholds: [Threshold::new(Duration::from_hours(1))].into(),
+            thresholds: [IdleThreshold::new(Duration::from_hours(1))].into(),
         }),
         max_requests: 4,
-        packed: AtomicU8::new(0),
+        gzip_formats: AtomicU8::new(0),
         telemetry_path: "/metrics".to_owned(),
         max_staleness: Duration::ZERO,
         allowed_hosts: exporter_toolkit::host::AllowedHosts::default(),
-        lifecycle: true,
+        lifecycle_enabled: true,
     }
 }
 
 /// Routes over a few keys with hostile names; with a password or without.
-fn router(access: WebConfig) -> Router {
+fn build_router(access: WebConfig) -> Router {
     let at = Timestamp::UNIX_EPOCH;
     let names = [
         "plain",
@@ -134,43 +139,43 @@ fn router(access: WebConfig) -> Router {
             id: KeyId::new(format!("id{number}")),
             project: ProjectId::new(format!("project{}", number % 3)),
             name: name.to_owned(),
-            created: Moment::At(at),
+            created: Moment::Valid(at),
             last_used: if number % 2 == 0 {
                 Moment::Missing
             } else {
-                Moment::At(at)
+                Moment::Valid(at)
             },
             ..KeyRecord::default()
         });
     let org = OrgId::parse("0000000000000000000000aa").expect("an id");
-    let shelf = Shelf::default();
-    shelf.watch(vec![org.clone()], Vec::new());
+    let shelf = InventoryStore::default();
+    shelf.set_targets(vec![org.clone()], Vec::new());
     let inventory = Inventory::new(org.clone(), (at, at), records, 0, &[]);
-    shelf.put(Arc::new(inventory), Duration::ZERO);
-    let board = Board::default();
-    board.watched(&org);
-    web::router(Arc::new(App {
-        own: Arc::new(Own::new().expect("the catalogue is sound")),
-        shelf: Arc::new(shelf),
-        board: Arc::new(board),
-        settings: Arc::new(SharedSettings::new(settings())),
-        access: Arc::new(SharedWebConfig::new(access)),
-        scrapes: Scrapes::default(),
-        readers: Readers::default(),
-        control: Arc::new(Nobody),
+    shelf.insert(Arc::new(inventory), Duration::ZERO);
+    let board = OrgStatuses::default();
+    board.add_org(&org);
+    web::router(Arc::new(AppState {
+        metrics: Arc::new(ExporterMetrics::new().expect("the catalogue is sound")),
+        store: Arc::new(shelf),
+        status: Arc::new(board),
+        options: Arc::new(SharedHandlerOptions::new(handler_options())),
+        web_config: Arc::new(SharedWebConfig::new(access)),
+        scrapes: ScrapeState::default(),
+        renders: RenderLimiter::default(),
+        reloader: Arc::new(NoopReload),
         clock: Clock::system(),
     }))
 }
 
-static OPEN: LazyLock<Router> = LazyLock::new(|| router(WebConfig::default()));
+static OPEN_ROUTER: LazyLock<Router> = LazyLock::new(|| build_router(WebConfig::default()));
 
-static CLOSED: LazyLock<Router> = LazyLock::new(|| {
+static PROTECTED_ROUTER: LazyLock<Router> = LazyLock::new(|| {
     let hash = bcrypt::hash("secret", 4).expect("a hash");
-    let path = file(
+    let path = write_temp_file(
         "fuzz-access",
         format!("basic_auth_users:\n  ada: {hash}\n").as_bytes(),
     );
-    router(WebConfig::load(&path).config.expect("a good file"))
+    build_router(WebConfig::load(&path).config.expect("a good file"))
 });
 
 static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| {
@@ -180,7 +185,7 @@ static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| {
 
 /// Lines as a request: method and path in the first, a header in each other. None where no HTTP
 /// server would have got as far as the routes.
-fn parse(data: &[u8]) -> Option<Request<Body>> {
+fn parse_request(data: &[u8]) -> Option<Request<Body>> {
     let mut lines = data.split(|byte| *byte == b'\n');
     let first = lines.next()?;
     let space = first.iter().position(|byte| *byte == b' ')?;
@@ -203,8 +208,8 @@ fn parse(data: &[u8]) -> Option<Request<Body>> {
 /// As a request: it is answered, never with an error of our own making, and a page has no script
 /// and no picture but its own.
 pub fn request(data: &[u8]) {
-    for (router, closed) in [(&*OPEN, false), (&*CLOSED, true)] {
-        let Some(request) = parse(data) else {
+    for (router, closed) in [(&*OPEN_ROUTER, false), (&*PROTECTED_ROUTER, true)] {
+        let Some(request) = parse_request(data) else {
             return;
         };
         let is_head = request.method() == Method::HEAD;
@@ -260,12 +265,12 @@ pub fn rate_limit_body(data: &[u8]) {
         scope: Scope::Credential,
         size,
     }));
-    let (budgets, credential) = (Budgets::default(), Arc::from("default"));
-    budgets.learn_sets(&credential, sets);
+    let (budgets, credential) = (RateLimiter::default(), Arc::from("default"));
+    budgets.set_endpoint_sets(&credential, sets);
     let org = OrgId::parse("0000000000000000000000aa").expect("an id");
     for endpoint in Endpoint::ALL {
-        assert!(budgets.delay(&credential, endpoint, Some(&org)) <= DAY);
-        let supply = budgets.supply(&credential, endpoint, Some(&org)).1;
+        assert!(budgets.next_delay(&credential, endpoint, Some(&org)) <= DAY);
+        let supply = budgets.sustained_rate(&credential, endpoint, Some(&org)).1;
         assert!(supply.is_none_or(|supply| supply.is_finite() && supply > 0.0));
     }
 }
@@ -292,32 +297,38 @@ pub fn state_file(data: &[u8]) {
     summed.extend_from_slice(format!("{{\"crc32\":{sum}}}\n").as_bytes());
     for bytes in [data, &summed] {
         place(&format!("{org}.inventory"), bytes);
-        if let Ok(stored) = storage.look(&org) {
+        if let Ok(stored) = storage.read_inventory(&org) {
             let saved = Saved {
                 inventory: &stored.inventory,
                 requests: stored.requests,
-                counts: &stored.counts,
+                change_counts: &stored.change_counts,
             };
-            storage.save(&saved).expect("stored");
-            let again = storage.look(&org).expect("what was stored");
+            storage.save_inventory(&saved).expect("stored");
+            let again = storage.read_inventory(&org).expect("what was stored");
             assert_eq!(again.inventory.len(), stored.inventory.len());
-            assert_eq!(again.inventory.dropped(), stored.inventory.dropped());
-            assert_eq!(again.counts, stored.counts);
+            assert_eq!(
+                again.inventory.invalid_keys(),
+                stored.inventory.invalid_keys()
+            );
+            assert_eq!(again.change_counts, stored.change_counts);
         }
-        assert_eq!(storage.look(&org).is_ok(), storage.load(&org).is_some());
+        assert_eq!(
+            storage.read_inventory(&org).is_ok(),
+            storage.load_inventory(&org).is_some()
+        );
     }
     place(&format!("{org}.details"), data);
-    drop((storage.look_details(&org), storage.load_details(&org)));
+    drop((storage.read_details(&org), storage.load_details(&org)));
     place(&format!("{org}.deferred"), data);
-    let _ = storage.load_deferred(&org);
-    let token = storage.token_file("default");
+    let _ = storage.load_backoff(&org);
+    let token = storage.token_store("default");
     for (file, load) in [
         (
             storage.token_path("default"),
             &(|| drop(RUNTIME.block_on(token.load()))) as &dyn Fn(),
         ),
-        (storage.account_file("default"), &|| {
-            drop(storage.load_account("default"));
+        (storage.credential_path("default"), &|| {
+            drop(storage.load_credential("default"));
         }),
     ] {
         let name = file
@@ -335,9 +346,13 @@ const PAGE_SIZE: usize = 500;
 /// As a page of keys: it is read or refused, and what is read is bounded. Then as a part of one key on a page that is
 /// good otherwise: the other keys survive.
 pub fn keys_page(data: &[u8]) {
-    if let Ok(page) = parse_key_page(data.to_vec(), PAGE_SIZE) {
+    if let Ok(page) = fuzz_key_page(data.to_vec(), PAGE_SIZE) {
         assert!(page.results <= PAGE_SIZE && page.keys.len() <= page.results);
-        assert!(page.malformed.iter().all(|what| what.index < page.results));
+        assert!(
+            page.invalid_items
+                .iter()
+                .all(|what| what.index < page.results)
+        );
         for key in &page.keys {
             assert!(!key.id.is_empty());
             let texts = [&key.name, &key.status, &key.created_by, &key.masked_secret];
@@ -358,15 +373,15 @@ pub fn keys_page(data: &[u8]) {
         }
     }
     string.push(b'"');
-    survives(&string);
+    assert_round_trip(&string);
     // any value that serde_json, which the exporter uses for the form alone, takes for one
     if serde_json::from_slice::<serde::de::IgnoredAny>(data).is_ok() {
-        survives(data);
+        assert_round_trip(data);
     }
 }
 
 /// The keys before and after one that has `value` everywhere.
-fn survives(value: &[u8]) {
+fn assert_round_trip(value: &[u8]) {
     let mut body = br#"{"totalCount":3,"results":[{"apiKeyId":"first"},{"#.to_vec();
     for field in [
         "name",
@@ -382,7 +397,7 @@ fn survives(value: &[u8]) {
         body.push(b',');
     }
     body.extend(br#""end":0},{"apiKeyId":"last"}]}"#);
-    let page = parse_key_page(body, PAGE_SIZE).expect("a page");
+    let page = fuzz_key_page(body, PAGE_SIZE).expect("a page");
     assert_eq!(page.results, 3);
     assert_eq!(page.keys.first().map(|key| key.id.as_str()), Some("first"));
     assert_eq!(page.keys.last().map(|key| key.id.as_str()), Some("last"));

@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime};
 use futures_util::future::join_all;
 use tokio_util::sync::CancellationToken;
 
-use super::reload::{Control, Purpose};
+use super::reload::{FileRole, Reloader};
 use exporter_toolkit::bounded_file::{self, READ_TIMEOUT, run_blocking};
 
 /// How often files are looked up.
@@ -38,7 +38,7 @@ enum FileFingerprint {
 }
 
 impl FileFingerprint {
-    fn look_up(path: &Path) -> Self {
+    fn from_path(path: &Path) -> Self {
         #[cfg(unix)]
         use std::os::unix::fs::MetadataExt as _;
         let Ok(metadata) = bounded_file::metadata(path) else {
@@ -60,33 +60,33 @@ impl FileFingerprint {
 }
 
 /// Reloads what has changed, until `shutdown`.
-pub(super) async fn watch(control: Arc<Control>, shutdown: CancellationToken) {
+pub(super) async fn watch(control: Arc<Reloader>, shutdown: CancellationToken) {
     tokio::select! {
         () = shutdown.cancelled() => {}
         () = watch_files(&control) => {}
     }
 }
 
-async fn watch_files(control: &Control) {
+async fn watch_files(control: &Reloader) {
     let mut watched = WatchedFiles::default();
     let mut separately = false;
     loop {
-        let files: BTreeSet<_> = control.files().await.into_iter().collect();
+        let files: BTreeSet<_> = control.watched_files().await.into_iter().collect();
         if files.is_empty() {
             // only a reload can change that
-            control.reloaded().await;
+            control.wait_for_reload().await;
             continue;
         }
-        let fingerprints = look_up(&files, &mut separately).await;
+        let fingerprints = stat_files(&files, &mut separately).await;
         let changed = watched.detect_changes(files, &fingerprints);
         control.on_files_changed(&changed).await;
         for purpose in changed {
-            if let Purpose::Credential(name) = purpose {
-                control.credential_changed(name).await;
+            if let FileRole::Credential(name) = purpose {
+                control.on_credential_changed(name).await;
             }
         }
         if control.is_retry_due().await {
-            watched.forget_configurations();
+            watched.mark_configurations_changed();
         }
         tokio::time::sleep(POLL_INTERVAL).await;
     }
@@ -94,8 +94,8 @@ async fn watch_files(control: &Control) {
 
 /// The state of each file whose file system answers. One that hangs holds up nothing but itself: once a lookup of all of
 /// them has timed out, each is looked up `separately`, until all answer again.
-async fn look_up(
-    files: &BTreeSet<(PathBuf, Purpose)>,
+async fn stat_files(
+    files: &BTreeSet<(PathBuf, FileRole)>,
     separately: &mut bool,
 ) -> BTreeMap<PathBuf, FileFingerprint> {
     let paths: BTreeSet<PathBuf> = files.iter().map(|(path, _)| path.clone()).collect();
@@ -104,7 +104,7 @@ async fn look_up(
         let paths = paths.clone();
         let all = tokio::task::spawn_blocking(move || {
             let fingerprint = |path: PathBuf| {
-                let fingerprint = FileFingerprint::look_up(&path);
+                let fingerprint = FileFingerprint::from_path(&path);
                 (path, fingerprint)
             };
             paths.into_iter().map(fingerprint).collect()
@@ -115,7 +115,7 @@ async fn look_up(
     }
     let lookups = paths.into_iter().map(async |path| {
         let looked_up = path.clone();
-        let lookup = run_blocking(&path, move || FileFingerprint::look_up(&looked_up)).await;
+        let lookup = run_blocking(&path, move || FileFingerprint::from_path(&looked_up)).await;
         Some((path, lookup.ok()?))
     });
     let found: BTreeMap<_, _> = join_all(lookups).await.into_iter().flatten().collect();
@@ -126,14 +126,14 @@ async fn look_up(
 /// What is known of the files.
 #[derive(Default)]
 struct WatchedFiles {
-    files: BTreeMap<(PathBuf, Purpose), FileState>,
+    files: BTreeMap<(PathBuf, FileRole), FileState>,
     /// How often in a row a file of that purpose was different from the poll before.
-    unsettled_polls: BTreeMap<Purpose, u32>,
+    unsettled_polls: BTreeMap<FileRole, u32>,
 }
 
 struct FileState {
     /// As the file was when it was last read. None when that is not known.
-    read: Option<FileFingerprint>,
+    last_read: Option<FileFingerprint>,
     last_seen: Option<FileFingerprint>,
 }
 
@@ -142,9 +142,9 @@ impl WatchedFiles {
     /// file is read while it is written; the file of a credential is read at once, and again when it changes again.
     fn detect_changes(
         &mut self,
-        files: BTreeSet<(PathBuf, Purpose)>,
+        files: BTreeSet<(PathBuf, FileRole)>,
         fingerprints: &BTreeMap<PathBuf, FileFingerprint>,
-    ) -> BTreeSet<Purpose> {
+    ) -> BTreeSet<FileRole> {
         let mut known = std::mem::take(&mut self.files);
         let mut changed = BTreeSet::new();
         let mut unsettled = BTreeSet::new();
@@ -154,13 +154,13 @@ impl WatchedFiles {
             let mut state = known.remove(&file).unwrap_or_else(|| FileState {
                 // It may have changed since the web configuration was read. The others are read where they are needed,
                 // or were read as the process began.
-                read: fingerprint.filter(|_| *purpose != Purpose::Access),
+                last_read: fingerprint.filter(|_| *purpose != FileRole::WebConfig),
                 last_seen: None,
             });
             if fingerprint.is_some() {
-                if state.read != fingerprint {
+                if state.last_read != fingerprint {
                     changed.insert(purpose.clone());
-                    let at_once = matches!(purpose, Purpose::Credential(_));
+                    let at_once = matches!(purpose, FileRole::Credential(_));
                     if state.last_seen != fingerprint && !at_once {
                         unsettled.insert(purpose.clone());
                     }
@@ -181,17 +181,17 @@ impl WatchedFiles {
         }
         for ((_, purpose), state) in &mut self.files {
             if changed.contains(purpose) {
-                state.read = state.last_seen;
+                state.last_read = state.last_seen;
             }
         }
         changed
     }
 
-    /// Lets the next poll find that configurations have changed.
-    fn forget_configurations(&mut self) {
+    /// Lets the next poll find that corpus_configuration_passes have changed.
+    fn mark_configurations_changed(&mut self) {
         for ((_, purpose), state) in &mut self.files {
-            if !matches!(purpose, Purpose::Credential(_)) {
-                state.read = None;
+            if !matches!(purpose, FileRole::Credential(_)) {
+                state.last_read = None;
             }
         }
     }
@@ -219,11 +219,11 @@ mod tests {
     /// Lets `watched` see files of these lengths: of the configuration, the web configuration, its certificate and a
     /// credential. Zero is a file that is missing; none is a file system that does not answer.
     fn poll(watched: &mut WatchedFiles, lengths: [Option<u64>; 4]) -> Vec<&'static str> {
-        let credential = Purpose::Credential("main".into());
+        let credential = FileRole::Credential("main".into());
         let files = [
-            ("config", Purpose::Configuration),
-            ("web", Purpose::Access),
-            ("cert", Purpose::Access),
+            ("config", FileRole::Configuration),
+            ("web", FileRole::WebConfig),
+            ("cert", FileRole::WebConfig),
             ("secret", credential),
         ];
         let fingerprints = files.iter().zip(lengths).filter_map(|((path, _), length)| {
@@ -237,15 +237,15 @@ mod tests {
         let files = files.map(|(path, purpose)| (path.into(), purpose)).into();
         let changed = watched.detect_changes(files, &fingerprints);
         let names = changed.into_iter().map(|purpose| match purpose {
-            Purpose::Configuration => "configuration",
-            Purpose::Access => "access",
-            Purpose::Credential(_) => "credential",
+            FileRole::Configuration => "configuration",
+            FileRole::WebConfig => "access",
+            FileRole::Credential(_) => "credential",
         });
         names.collect()
     }
 
     #[test]
-    fn configurations_are_read_when_two_polls_agree() {
+    fn configurations_are_read_once_two_polls_agree() {
         let mut watched = WatchedFiles::default();
         let mut poll = |a, b, c, d| poll(&mut watched, [a, b, c, d].map(Some));
         for (lengths, changed) in [
@@ -279,7 +279,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_never_settles_is_read_in_the_end() {
+    fn unsettled_files_are_read_after_the_poll_limit() {
         let mut watched = WatchedFiles::default();
         poll(&mut watched, [Some(9); 4]);
         poll(&mut watched, [Some(9); 4]);
@@ -289,7 +289,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_system_that_hangs_holds_up_only_its_files() {
+    fn hanging_file_systems_delay_only_their_files() {
         let mut watched = WatchedFiles::default();
         poll(&mut watched, [Some(9); 4]);
         poll(&mut watched, [Some(9); 4]);
@@ -306,12 +306,12 @@ mod tests {
     }
 
     #[test]
-    fn what_failed_for_a_reason_that_may_pass_is_read_again() {
+    fn transient_failures_are_read_again() {
         let mut watched = WatchedFiles::default();
         poll(&mut watched, [Some(9); 4]);
         poll(&mut watched, [Some(9); 4]);
         assert!(poll(&mut watched, [Some(9); 4]).is_empty());
-        watched.forget_configurations();
+        watched.mark_configurations_changed();
         assert_eq!(
             poll(&mut watched, [Some(9); 4]),
             ["configuration", "access"]

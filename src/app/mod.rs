@@ -24,23 +24,23 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::config::{Config, ConfigError};
-use crate::inventory::Shelf;
-use crate::metrics::Own;
+use crate::inventory::InventoryStore;
+use crate::metrics::ExporterMetrics;
 use crate::poll::{self, Scheduler};
-use crate::status::Board;
+use crate::status::OrgStatuses;
 use crate::storage::StorageError;
-use crate::web::{self, App, Readers, Scrapes};
+use crate::web::{self, AppState, RenderLimiter, ScrapeState};
 use exporter_toolkit::bounded_file::FileError;
 use exporter_toolkit::liveness::LivenessMonitor;
 use exporter_toolkit::server::{BindError, Server, ServerLimits};
 use exporter_toolkit::web_config::WebConfigError;
 use mongodb_atlas_client::Clock;
-use mongodb_atlas_client::{self as atlas, Connect};
+use mongodb_atlas_client::{self as atlas, TransportFactory};
 
-pub use one_shot::{Progress, Round};
-pub use reload::Control;
-use systemd::Manager;
-use telemetry::Teller;
+pub use one_shot::{OneShotResult, PollProgress};
+pub use reload::Reloader;
+use systemd::ServiceNotifier;
+use telemetry::Telemetry;
 
 /// Why the exporter cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -50,7 +50,7 @@ pub enum StartError {
     Bind(#[from] BindError),
     /// The web configuration is wrong.
     #[error(transparent)]
-    Access(#[from] WebConfigError),
+    WebConfig(#[from] WebConfigError),
     /// The HTTP client cannot be made.
     #[error("the client for Atlas cannot be set up: {0}")]
     Client(String),
@@ -66,43 +66,43 @@ pub enum StartError {
 }
 
 /// Makes a configuration anew.
-pub type Load = Arc<dyn Fn() -> Result<Config, ConfigError> + Send + Sync>;
+pub type ConfigLoader = Arc<dyn Fn() -> Result<Config, ConfigError> + Send + Sync>;
 
 /// What the exporter is surrounded by, which a test can replace.
 #[derive(Clone)]
-pub struct Surroundings {
+pub struct Dependencies {
     /// The time of day.
     pub clock: Clock,
     /// The way to Atlas.
-    pub connect: Connect,
+    pub transport_factory: TransportFactory,
     /// The configuration, as it is at a reload.
-    pub load: Load,
+    pub load_config: ConfigLoader,
 }
 
-impl Surroundings {
+impl Dependencies {
     /// The machine's clock and network.
-    pub fn real(load: Load) -> Self {
+    pub fn production(load: ConfigLoader) -> Self {
         Self {
             clock: Clock::system(),
-            connect: Arc::new(atlas::connect),
-            load,
+            transport_factory: Arc::new(atlas::new_http_transport),
+            load_config: load,
         }
     }
 }
 
 /// How long the end may take, whatever hangs.
-const END_WITHIN: Duration = Duration::from_secs(4);
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(4);
 
 /// An exporter whose listeners are open; [`Exporter::run`] lets it work.
 pub struct Exporter {
     listeners: Vec<TcpListener>,
-    probes: Vec<TcpListener>,
-    app: Arc<App>,
+    probe_listeners: Vec<TcpListener>,
+    state: Arc<AppState>,
     scheduler: Scheduler,
-    commands: mpsc::Receiver<poll::Command>,
-    control: Arc<Control>,
-    manager: Manager,
-    pulse: Arc<LivenessMonitor>,
+    scheduler_rx: mpsc::Receiver<poll::SchedulerCommand>,
+    reloader: Arc<Reloader>,
+    notifier: ServiceNotifier,
+    liveness: Arc<LivenessMonitor>,
 }
 
 impl Exporter {
@@ -112,57 +112,57 @@ impl Exporter {
     /// # Errors
     /// [`StartError`] when an address is in use, TLS cannot be set up, or there can be no
     /// directory for state.
-    pub async fn start(config: Config, surroundings: Surroundings) -> Result<Self, StartError> {
+    pub async fn start(config: Config, surroundings: Dependencies) -> Result<Self, StartError> {
         if !config.systemd_socket && exporter_toolkit::server::has_systemd_sockets() {
             warn!(
                 "systemd hands sockets over that nobody serves: switch --web.systemd-socket on, or stop the .socket unit"
             );
         }
         let mut listeners = Vec::new();
-        for address in &config.listen {
+        for address in &config.listen_addresses {
             listeners.push(exporter_toolkit::server::bind(address, "--web.listen-address").await?);
         }
         if config.systemd_socket {
             listeners = exporter_toolkit::server::systemd_listeners()?;
         }
         let mut probes = Vec::new();
-        if let Some(address) = &config.probe {
+        if let Some(address) = &config.probe_address {
             probes.push(exporter_toolkit::server::bind(address, "--web.probe-address").await?);
         }
-        let manager = Manager::of_this_process();
-        let own = Arc::new(Own::new()?);
-        let board = Arc::new(Board::default());
-        let shelf = Arc::new(Shelf::default());
+        let manager = ServiceNotifier::from_env();
+        let own = Arc::new(ExporterMetrics::new()?);
+        let board = Arc::new(OrgStatuses::default());
+        let shelf = Arc::new(InventoryStore::default());
         let clock = surroundings.clock.clone();
-        let teller = Teller::new(Arc::clone(&own), Arc::clone(&board), clock.clone());
+        let teller = Telemetry::new(Arc::clone(&own), Arc::clone(&board), clock.clone());
         let teller = Arc::new(teller);
         // a reload is rare, and the next one waits for this one
         let (sender, commands) = mpsc::channel(8);
         let (control, plan) =
-            Control::new(&config, surroundings, Arc::clone(&teller), sender, manager).await?;
+            Reloader::new(&config, surroundings, Arc::clone(&teller), sender, manager).await?;
         let scheduler = Scheduler::start(plan, Arc::clone(&shelf), teller, clock.clone()).await;
         let control = Arc::new(control);
-        own.reloaded(true, clock.now());
-        let app = Arc::new(App {
-            own,
-            shelf,
-            board,
-            settings: control.settings(),
-            access: control.access(),
-            scrapes: Scrapes::default(),
-            readers: Readers::default(),
-            control: Arc::clone(&control) as Arc<dyn web::Reload>,
+        own.config_reloaded(true, clock.now());
+        let app = Arc::new(AppState {
+            metrics: own,
+            store: shelf,
+            status: board,
+            options: control.handler_options(),
+            web_config: control.web_config(),
+            scrapes: ScrapeState::default(),
+            renders: RenderLimiter::default(),
+            reloader: Arc::clone(&control) as Arc<dyn web::Reload>,
             clock,
         });
         Ok(Self {
             listeners,
-            probes,
-            app,
+            probe_listeners: probes,
+            state: app,
             scheduler,
-            commands,
-            control,
-            manager,
-            pulse: Arc::new(manager.pulse()),
+            scheduler_rx: commands,
+            reloader: control,
+            notifier: manager,
+            liveness: Arc::new(manager.liveness_monitor()),
         })
     }
 
@@ -176,54 +176,56 @@ impl Exporter {
 
     /// Where it serves health alone.
     pub fn probe_addresses(&self) -> Vec<SocketAddr> {
-        self.probes
+        self.probe_listeners
             .iter()
             .filter_map(|listener| listener.local_addr().ok())
             .collect()
     }
 
     /// What its routes answer from.
-    pub fn app(&self) -> Arc<App> {
-        Arc::clone(&self.app)
+    pub fn state(&self) -> Arc<AppState> {
+        Arc::clone(&self.state)
     }
 
     /// What a signal can ask of it.
-    pub fn control(&self) -> Arc<Control> {
-        Arc::clone(&self.control)
+    pub fn reloader(&self) -> Arc<Reloader> {
+        Arc::clone(&self.reloader)
     }
 
     /// Polls and serves until `shutdown`, then lets scrapes that are under way end and gives back
     /// the access tokens: five seconds at most, whatever Atlas or a file system does.
     pub async fn run(self, shutdown: CancellationToken) {
-        let beat = self.pulse.register("the scheduler");
-        let polling = self.scheduler.run(self.commands, beat, shutdown.clone());
-        let telling = self.manager.tell(
-            Arc::clone(&self.app),
-            Arc::clone(&self.pulse),
+        let beat = self.liveness.register("the scheduler");
+        let polling = self
+            .scheduler
+            .run(self.scheduler_rx, beat, shutdown.clone());
+        let telling = self.notifier.run(
+            Arc::clone(&self.state),
+            Arc::clone(&self.liveness),
             shutdown.clone(),
         );
         let limits = ServerLimits::from_rlimit();
         let doors = vec![
             Server {
                 listeners: self.listeners,
-                router: web::router(Arc::clone(&self.app)),
+                router: web::router(Arc::clone(&self.state)),
                 limits,
-                web_config: Some(Arc::clone(&self.app.access)),
+                web_config: Some(Arc::clone(&self.state.web_config)),
                 log_message: "listening",
             },
             Server {
-                listeners: self.probes,
-                router: web::probes(self.app),
+                listeners: self.probe_listeners,
+                router: web::probe_router(self.state),
                 limits: limits.for_probes(),
                 web_config: None,
                 log_message: "listening for probes",
             },
         ];
-        let serving = exporter_toolkit::server::serve(doors, self.pulse, shutdown.clone());
-        let watching = file_watcher::watch(self.control, shutdown.clone());
+        let serving = exporter_toolkit::server::serve(doors, self.liveness, shutdown.clone());
+        let watching = file_watcher::watch(self.reloader, shutdown.clone());
         let deadline = async {
             shutdown.cancelled().await;
-            tokio::time::sleep(END_WITHIN).await;
+            tokio::time::sleep(SHUTDOWN_TIMEOUT).await;
         };
         tokio::select! {
             _ = async { tokio::join!(polling, serving, watching, telling) } => info!("stopped"),

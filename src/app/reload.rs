@@ -12,51 +12,55 @@ use tokio::sync::{Mutex, Notify, mpsc};
 use tokio::time::Instant;
 use tracing::{error, info, warn};
 
-use super::systemd::Manager;
-use super::telemetry::Teller;
-use super::{StartError, Surroundings};
-use crate::config::{Account, Config};
+use super::systemd::ServiceNotifier;
+use super::telemetry::Telemetry;
+use super::{Dependencies, StartError};
+use crate::config::{Config, CredentialConfig};
 use crate::logging;
 use crate::metrics::{self, KeyLabel};
-use crate::poll::{Command, Manner, Member, Plan, Prepare, walk_timeout};
+use crate::poll::{
+    CredentialTarget, InventoryHook, PollOptions, PollPlan, SchedulerCommand, walk_timeout,
+};
 use crate::storage::Storage;
-use crate::web::{Reload, Settings, SharedSettings};
+use crate::web::{HandlerOptions, Reload, SharedHandlerOptions};
 use exporter_toolkit::bounded_file::run_blocking;
 use exporter_toolkit::web_config::{ContentDigest, SharedWebConfig, WebConfig, WebConfigLoad};
-use mongodb_atlas_client::{Budgets, Client, ClientConfig, Context, Members, Observer};
+use mongodb_atlas_client::{
+    Client, ClientConfig, ClientDeps, ClientObserver, OptionalFields, RateLimiter,
+};
 
 /// Time between the starts of two reloads. Whoever asks for one in between shares the next with everybody else who does.
 const MIN_RELOAD_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Takes up configurations, and tells the scheduler of them.
-pub struct Control {
-    maker: Maker,
-    commands: mpsc::Sender<Command>,
+/// Takes up corpus_configuration_passes, and tells the scheduler of them.
+pub struct Reloader {
+    client_factory: ClientFactory,
+    scheduler_tx: mpsc::Sender<SchedulerCommand>,
     /// One reload at a time.
-    roster: Mutex<Roster>,
+    active: Mutex<ActiveConfig>,
     /// How many reloads have begun to read their files.
     reloads_started: AtomicU64,
-    access: Arc<SharedWebConfig>,
-    manager: Manager,
+    web_config: Arc<SharedWebConfig>,
+    notifier: ServiceNotifier,
     /// Told after each reload, when other files may have to be looked at.
-    reloaded: Notify,
+    reload_done: Notify,
 }
 
-/// Makes clients and plans of configurations.
-struct Maker {
-    surroundings: Surroundings,
-    budgets: Arc<Budgets>,
-    teller: Arc<Teller>,
-    settings: Arc<SharedSettings>,
+/// Makes clients and plans of corpus_configuration_passes.
+struct ClientFactory {
+    dependencies: Dependencies,
+    rate_limiter: Arc<RateLimiter>,
+    telemetry: Arc<Telemetry>,
+    handler_options: Arc<SharedHandlerOptions>,
 }
 
 /// The clients of all credentials, by name.
-type Clients = BTreeMap<Arc<str>, Arc<Client>>;
+type ClientsByName = BTreeMap<Arc<str>, Arc<Client>>;
 
 /// What is in use.
-struct Roster {
+struct ActiveConfig {
     config: Config,
-    clients: Clients,
+    clients: ClientsByName,
     /// The files that the web configuration depends on, and the content of those in force.
     web_files: Vec<PathBuf>,
     web_content: Option<ContentDigest>,
@@ -76,44 +80,44 @@ struct Roster {
 
 /// A reload of the whole configuration.
 struct CompletedReload {
-    /// The value of [`Control::reloads_started`] since it has begun.
-    number: u64,
+    /// The value of [`Reloader::reloads_started`] since it has begun.
+    sequence: u64,
     started_at: Instant,
     result: Result<(), String>,
 }
 
 /// What a file is for.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Purpose {
+pub(super) enum FileRole {
     /// The configuration itself.
     Configuration,
     /// The web configuration, and what it names.
-    Access,
+    WebConfig,
     /// The credential of that name.
     Credential(Arc<str>),
 }
 
-impl Control {
+impl Reloader {
     /// Takes up the first configuration, and the web configuration that it names.
     pub(super) async fn new(
         config: &Config,
-        surroundings: Surroundings,
-        teller: Arc<Teller>,
-        commands: mpsc::Sender<Command>,
-        manager: Manager,
-    ) -> Result<(Self, Plan), StartError> {
-        let maker = Maker {
-            surroundings,
-            budgets: Arc::default(),
-            teller,
-            settings: Arc::new(SharedSettings::new(settings(config))),
+        surroundings: Dependencies,
+        teller: Arc<Telemetry>,
+        commands: mpsc::Sender<SchedulerCommand>,
+        manager: ServiceNotifier,
+    ) -> Result<(Self, PollPlan), StartError> {
+        let maker = ClientFactory {
+            dependencies: surroundings,
+            rate_limiter: Arc::default(),
+            telemetry: teller,
+            handler_options: Arc::new(SharedHandlerOptions::new(build_handler_options(config))),
         };
         let storage = open_storage(config).await?;
-        let (clients, plan) = maker.plan(config, storage, None)?;
-        let loaded = load_web_config(config.web_file.as_deref()).await;
+        let (clients, plan) = maker.build_plan(config, storage, None)?;
+        let loaded = load_web_config(config.web_config_file.as_deref()).await;
         let access = loaded.config?;
         log_warnings(&access);
-        let roster = Roster {
+        let roster = ActiveConfig {
             config: config.clone(),
             clients,
             web_files: loaded.files,
@@ -126,56 +130,59 @@ impl Control {
             last_error: None,
         };
         let control = Self {
-            maker,
-            commands,
-            roster: Mutex::new(roster),
+            client_factory: maker,
+            scheduler_tx: commands,
+            active: Mutex::new(roster),
             reloads_started: AtomicU64::new(0),
-            access: Arc::new(SharedWebConfig::new(access)),
-            manager,
-            reloaded: Notify::new(),
+            web_config: Arc::new(SharedWebConfig::new(access)),
+            notifier: manager,
+            reload_done: Notify::new(),
         };
         Ok((control, plan))
     }
 
     /// What the routes are told of the configuration.
-    pub(super) fn settings(&self) -> Arc<SharedSettings> {
-        Arc::clone(&self.maker.settings)
+    pub(super) fn handler_options(&self) -> Arc<SharedHandlerOptions> {
+        Arc::clone(&self.client_factory.handler_options)
     }
 
     /// Who is let in.
-    pub(super) fn access(&self) -> Arc<SharedWebConfig> {
-        Arc::clone(&self.access)
+    pub(super) fn web_config(&self) -> Arc<SharedWebConfig> {
+        Arc::clone(&self.web_config)
     }
 
     /// The files that the configuration in use depends on, and what each is for.
-    pub(super) async fn files(&self) -> Vec<(PathBuf, Purpose)> {
-        let roster = self.roster.lock().await;
-        let file = roster.config.file.iter();
-        let file = file.map(|path| (path.clone(), Purpose::Configuration));
+    pub(super) async fn watched_files(&self) -> Vec<(PathBuf, FileRole)> {
+        let roster = self.active.lock().await;
+        let file = roster.config.config_file.iter();
+        let file = file.map(|path| (path.clone(), FileRole::Configuration));
         let web = roster.web_files.iter().chain(&roster.wanted_web_files);
-        let web = web.map(|path| (path.clone(), Purpose::Access));
-        let credentials = roster.config.accounts.iter().flat_map(|account| {
+        let web = web.map(|path| (path.clone(), FileRole::WebConfig));
+        let credentials = roster.config.credentials.iter().flat_map(|account| {
             let name = &account.name;
             let files = account.credential.files();
-            files.map(|path| (path.to_owned(), Purpose::Credential(Arc::clone(name))))
+            files.map(|path| (path.to_owned(), FileRole::Credential(Arc::clone(name))))
         });
         file.chain(web).chain(credentials).collect()
     }
 
     /// Returns after a reload; at once if there was one since it was last asked.
-    pub(super) async fn reloaded(&self) {
-        self.reloaded.notified().await;
+    pub(super) async fn wait_for_reload(&self) {
+        self.reload_done.notified().await;
     }
 
     /// Told that a file of a credential has changed.
-    pub(super) async fn credential_changed(&self, name: Arc<str>) {
+    pub(super) async fn on_credential_changed(&self, name: Arc<str>) {
         // the scheduler has ended only when everything ends
-        let _ = self.commands.send(Command::CredentialChanged(name)).await;
+        let _ = self
+            .scheduler_tx
+            .send(SchedulerCommand::CredentialChanged(name))
+            .await;
     }
 
     /// Whether the last reload failed for a reason that may pass without a change of a file.
     pub(super) async fn is_retry_due(&self) -> bool {
-        self.roster.lock().await.is_retry_due
+        self.active.lock().await.is_retry_due
     }
 
     /// Reads the configuration again and takes it up. A bad one changes nothing, and neither does one that would drop
@@ -187,9 +194,9 @@ impl Control {
     /// What is wrong with it, in a text of several lines.
     pub async fn reload(&self, why: &str) -> Result<(), String> {
         let asked_at = self.reloads_started.load(Ordering::SeqCst);
-        let mut roster = self.roster.lock().await;
+        let mut roster = self.active.lock().await;
         if let Some(last) = &roster.last_reload {
-            if last.number > asked_at {
+            if last.sequence > asked_at {
                 return last.result.clone();
             }
             tokio::time::sleep_until(last.started_at + MIN_RELOAD_INTERVAL).await;
@@ -200,15 +207,15 @@ impl Control {
 
     /// Reads again what has `changed`, and takes it up, as [`Self::reload`] does; an error that is known is not logged
     /// again.
-    pub(super) async fn on_files_changed(&self, changed: &BTreeSet<Purpose>) {
-        let is_credential = |purpose: &Purpose| matches!(purpose, Purpose::Credential(_));
+    pub(super) async fn on_files_changed(&self, changed: &BTreeSet<FileRole>) {
+        let is_credential = |purpose: &FileRole| matches!(purpose, FileRole::Credential(_));
         if changed.iter().all(is_credential) {
             return;
         }
-        let mut roster = self.roster.lock().await;
+        let mut roster = self.active.lock().await;
         let mut is_retry_due = false;
         // the last configuration may have been refused because of the web configuration that it names
-        if changed.contains(&Purpose::Configuration) || !roster.config_ok {
+        if changed.contains(&FileRole::Configuration) || !roster.config_ok {
             // what is wrong with it is logged
             let _ = self.reload_all(&mut roster, "the file has changed").await;
             if roster.config_ok {
@@ -216,10 +223,10 @@ impl Control {
             }
             is_retry_due = roster.is_retry_due;
         }
-        if !changed.contains(&Purpose::Access) {
+        if !changed.contains(&FileRole::WebConfig) {
             return;
         }
-        let loaded = load_web_config(roster.config.web_file.as_deref()).await;
+        let loaded = load_web_config(roster.config.web_config_file.as_deref()).await;
         roster.is_retry_due = is_retry_due || loaded.is_transient;
         let is_in_force =
             roster.web_content == Some(loaded.content_digest) && loaded.config.is_ok();
@@ -230,7 +237,7 @@ impl Control {
         let result = loaded
             .config
             .map_err(|error| error.to_string())
-            .and_then(|access| self.refuse_weaker(access));
+            .and_then(|access| self.reject_weaker(access));
         roster.web_config_ok = result.is_ok();
         match result {
             Ok(access) => {
@@ -239,19 +246,24 @@ impl Control {
             }
             Err(mistakes) => log_web_config_error(&mut roster, &mistakes),
         }
-        self.tell_of_reload(&roster);
+        self.record_reload(&roster);
     }
 
-    fn apply_web_config(&self, roster: &mut Roster, access: WebConfig, content: ContentDigest) {
+    fn apply_web_config(
+        &self,
+        roster: &mut ActiveConfig,
+        access: WebConfig,
+        content: ContentDigest,
+    ) {
         log_warnings(&access);
-        self.access.set(access);
+        self.web_config.set(access);
         roster.web_content = Some(content);
     }
 
     /// Refuses a web configuration that lacks a protection of the one in force. A file that was cut while it was
     /// written looks the same as one from which a protection was removed on purpose, and a restart tells them apart.
-    fn refuse_weaker(&self, access: WebConfig) -> Result<WebConfig, String> {
-        let lost = self.access.get().weakened_by(&access);
+    fn reject_weaker(&self, access: WebConfig) -> Result<WebConfig, String> {
+        let lost = self.web_config.get().weakened_by(&access);
         if lost.is_empty() {
             return Ok(access);
         }
@@ -261,18 +273,21 @@ impl Control {
         ))
     }
 
-    fn tell_of_reload(&self, roster: &Roster) {
-        self.reloaded.notify_one();
-        let now = self.maker.surroundings.clock.now();
+    fn record_reload(&self, roster: &ActiveConfig) {
+        self.reload_done.notify_one();
+        let now = self.client_factory.dependencies.clock.now();
         let good = roster.config_ok && roster.web_config_ok;
-        self.maker.teller.own.reloaded(good, now);
+        self.client_factory
+            .telemetry
+            .metrics
+            .config_reloaded(good, now);
     }
 
-    async fn reload_all(&self, roster: &mut Roster, why: &str) -> Result<(), String> {
+    async fn reload_all(&self, roster: &mut ActiveConfig, why: &str) -> Result<(), String> {
         let number = self.reloads_started.fetch_add(1, Ordering::SeqCst) + 1;
         let started_at = Instant::now();
         let result = {
-            let _notification = ReloadNotification::new(self.manager);
+            let _notification = ReloadNotification::new(self.notifier);
             self.try_reload(roster).await
         };
         roster.config_ok = !matches!(result, Err(ReloadError::Config(_)));
@@ -286,7 +301,7 @@ impl Control {
                 Ok(())
             }
             Err(ReloadError::Config(mistakes)) => {
-                if roster.is_new_error(&mistakes) {
+                if roster.record_error(&mistakes) {
                     error!(
                         why,
                         mistakes, "the new configuration is not used, the one before still is"
@@ -299,21 +314,21 @@ impl Control {
                 Err(mistakes)
             }
         };
-        self.tell_of_reload(roster);
+        self.record_reload(roster);
         roster.last_reload = Some(CompletedReload {
-            number,
+            sequence: number,
             started_at,
             result: result.clone(),
         });
         result
     }
 
-    async fn try_reload(&self, roster: &mut Roster) -> Result<(), ReloadError> {
+    async fn try_reload(&self, roster: &mut ActiveConfig) -> Result<(), ReloadError> {
         // until the last file is read
         roster.is_retry_due = true;
-        let load = Arc::clone(&self.maker.surroundings.load);
-        let file = roster.config.file.as_ref();
-        let file = file.or(roster.config.web_file.as_ref()).cloned();
+        let load = Arc::clone(&self.client_factory.dependencies.load_config);
+        let file = roster.config.config_file.as_ref();
+        let file = file.or(roster.config.web_config_file.as_ref()).cloned();
         let loaded = run_blocking(&file.unwrap_or_default(), move || load()).await;
         let config = loaded
             .map_err(|error| format!("the configuration cannot be read: {error}"))
@@ -325,13 +340,13 @@ impl Control {
                 "the new configuration lacks web.allowed_hosts: a reload never removes a protection; restart the exporter to apply it".to_owned(),
             ));
         }
-        let loaded = load_web_config(config.web_file.as_deref()).await;
+        let loaded = load_web_config(config.web_config_file.as_deref()).await;
         roster.is_retry_due = loaded.is_transient;
         roster.wanted_web_files.clone_from(&loaded.files);
         let access = loaded.config.map_err(|error| error.to_string());
-        let access = access.and_then(|access| self.refuse_weaker(access));
+        let access = access.and_then(|access| self.reject_weaker(access));
         if let Err(mistakes) = &access
-            && config.web_file != roster.config.web_file
+            && config.web_config_file != roster.config.web_config_file
         {
             // one that names another web configuration is not taken up without it
             return Err(ReloadError::Config(mistakes.clone()));
@@ -339,31 +354,33 @@ impl Control {
         let storage = open_storage(&config)
             .await
             .map_err(|error| ReloadError::from_config(&error))?;
-        let place = self.commands.reserve().await;
+        let place = self.scheduler_tx.reserve().await;
         let place =
             place.map_err(|_| ReloadError::Config("the exporter is stopping".to_owned()))?;
         // From here on nothing waits: a reload is applied whole or not at all, also when the request that asked for it
         // is given up.
         let (clients, plan) = self
-            .maker
-            .plan(&config, storage, Some(roster))
+            .client_factory
+            .build_plan(&config, storage, Some(roster))
             .map_err(|error| ReloadError::from_config(&error))?;
         let before = &roster.config;
         let listeners = |config: &Config| {
             (
-                config.listen.clone(),
-                config.probe.clone(),
+                config.listen_addresses.clone(),
+                config.probe_address.clone(),
                 config.systemd_socket,
             )
         };
         if listeners(&config) != listeners(before) {
             warn!("an address to listen on has changed, and is only read at the start");
         }
-        logging::set(config.log_level, config.log_format);
-        self.maker.settings.set(settings(&config));
+        logging::reload(config.log_level, config.log_format);
+        self.client_factory
+            .handler_options
+            .set(build_handler_options(&config));
         (roster.config, roster.clients) = (config, clients);
         roster.web_files = std::mem::take(&mut roster.wanted_web_files);
-        place.send(Command::Plan(plan));
+        place.send(SchedulerCommand::ApplyPlan(plan));
         let access = access.map_err(ReloadError::WebConfig)?;
         self.apply_web_config(roster, access, loaded.content_digest);
         Ok(())
@@ -384,17 +401,17 @@ impl ReloadError {
     }
 }
 
-impl Roster {
+impl ActiveConfig {
     /// Whether the error is another one than that which was logged last.
-    fn is_new_error(&mut self, error: &str) -> bool {
+    fn record_error(&mut self, error: &str) -> bool {
         let is_new = self.last_error.as_deref() != Some(error);
         self.last_error = Some(error.to_owned());
         is_new
     }
 }
 
-fn log_web_config_error(roster: &mut Roster, mistakes: &str) {
-    if roster.is_new_error(mistakes) {
+fn log_web_config_error(roster: &mut ActiveConfig, mistakes: &str) {
+    if roster.record_error(mistakes) {
         error!(
             mistakes,
             "the new web configuration is not used, the one before still is"
@@ -409,10 +426,10 @@ fn log_warnings(access: &WebConfig) {
 }
 
 /// Tells the service manager of a reload, and of its end, also when it is given up.
-struct ReloadNotification(Manager);
+struct ReloadNotification(ServiceNotifier);
 
 impl ReloadNotification {
-    fn new(manager: Manager) -> Self {
+    fn new(manager: ServiceNotifier) -> Self {
         manager.reloading(true);
         Self(manager)
     }
@@ -439,7 +456,7 @@ async fn load_web_config(path: Option<&Path>) -> WebConfigLoad {
 
 /// Opens the storage where the file system can keep nobody waiting.
 async fn open_storage(config: &Config) -> Result<Option<Storage>, StartError> {
-    let Some(path) = config.storage.clone() else {
+    let Some(path) = config.storage_path.clone() else {
         return Ok(None);
     };
     let opened = run_blocking(&path.clone(), move || Storage::open(&path)).await;
@@ -447,60 +464,60 @@ async fn open_storage(config: &Config) -> Result<Option<Storage>, StartError> {
     Ok(Some(opened?))
 }
 
-impl Maker {
+impl ClientFactory {
     /// Clients and a plan for `config`. A client that is to be as it was `before` is the same one,
     /// with its token, its nonce and its connections.
-    fn plan(
+    fn build_plan(
         &self,
         config: &Config,
         storage: Option<Storage>,
-        before: Option<&Roster>,
-    ) -> Result<(Clients, Plan), StartError> {
+        before: Option<&ActiveConfig>,
+    ) -> Result<(ClientsByName, PollPlan), StartError> {
         let mut clients = BTreeMap::new();
         let mut members = Vec::new();
-        for account in &config.accounts {
+        for account in &config.credentials {
             let client_config = client_config(config, account);
             let known = before
-                .filter(|before| before.config.storage == config.storage)
+                .filter(|before| before.config.storage_path == config.storage_path)
                 .and_then(|before| before.clients.get(&account.name))
                 .filter(|client| *client.config() == client_config);
             let client = match known {
                 Some(client) => Arc::clone(client),
-                None => self.client(client_config, storage.as_ref())?,
+                None => self.create_client(client_config, storage.as_ref())?,
             };
-            self.teller.credential(account);
+            self.telemetry.register_credential(account);
             clients.insert(Arc::clone(&account.name), Arc::clone(&client));
-            members.push(Member {
+            members.push(CredentialTarget {
                 client,
-                orgs: account.orgs.clone(),
-                discover: account.discover,
+                orgs: account.org_ids.clone(),
+                discover: account.discover_orgs,
             });
         }
         for gone in before.iter().flat_map(|before| before.clients.keys()) {
             if !clients.contains_key(gone) {
-                self.teller.credential_gone(gone);
+                self.telemetry.remove_credential(gone);
             }
         }
-        let labels = &config.selection.labels;
-        let plan = Plan {
-            members,
+        let labels = &config.key_series.labels;
+        let plan = PollPlan {
+            credentials: members,
             shard: config.shard,
             max_orgs: config.max_orgs,
             interval: config.poll_interval,
-            manner: Manner {
+            options: PollOptions {
                 page_size: config.page_size,
                 revived_after: config
-                    .selection
+                    .key_series
                     .thresholds
                     .last()
-                    .map(|threshold| threshold.length)
+                    .map(|threshold| threshold.duration)
                     .unwrap_or_default(),
-                members: Members {
+                optional_fields: OptionalFields {
                     created_by: labels.contains(&KeyLabel::CreatedBy),
                     masked_secret: labels.contains(&KeyLabel::MaskedSecret),
                 },
-                clock: self.surroundings.clock.clone(),
-                prepare: self.prepare(),
+                clock: self.dependencies.clock.clone(),
+                inventory_hook: self.inventory_hook(),
                 walk_timeout: walk_timeout(config.poll_interval),
             },
             storage,
@@ -510,27 +527,28 @@ impl Maker {
 
     /// What scrapers that want a packed form will need of an inventory is made with it, not at
     /// the first scrape after it.
-    fn prepare(&self) -> Prepare {
-        let settings = Arc::clone(&self.settings);
-        Prepare(Arc::new(move |inventory| {
+    fn inventory_hook(&self) -> InventoryHook {
+        let settings = Arc::clone(&self.handler_options);
+        InventoryHook(Arc::new(move |inventory| {
             let settings = settings.get();
-            for format in settings.packed_formats() {
-                metrics::prepare(format, inventory, &settings.selection);
+            for format in settings.gzip_formats() {
+                metrics::precompress(format, inventory, &settings.key_series);
             }
         }))
     }
 
-    fn client(
+    fn create_client(
         &self,
         config: ClientConfig,
         storage: Option<&Storage>,
     ) -> Result<Arc<Client>, StartError> {
-        let context = Context {
-            transport: (self.surroundings.connect)(&config).map_err(StartError::Client)?,
-            budgets: Arc::clone(&self.budgets),
-            tokens: storage.map(|storage| storage.token_file(&config.name)),
-            observer: Arc::clone(&self.teller) as Arc<dyn Observer>,
-            clock: self.surroundings.clock.clone(),
+        let context = ClientDeps {
+            transport: (self.dependencies.transport_factory)(&config)
+                .map_err(StartError::Client)?,
+            rate_limiter: Arc::clone(&self.rate_limiter),
+            token_store: storage.map(|storage| storage.token_store(&config.credential_name)),
+            observer: Arc::clone(&self.telemetry) as Arc<dyn ClientObserver>,
+            clock: self.dependencies.clock.clone(),
         };
         Client::new(config, context)
             .map(Arc::new)
@@ -538,32 +556,32 @@ impl Maker {
     }
 }
 
-impl Reload for Control {
+impl Reload for Reloader {
     fn reload(&self) -> BoxFuture<'_, Result<(), String>> {
         Box::pin(self.reload("HTTP request"))
     }
 }
 
-fn client_config(config: &Config, account: &Account) -> ClientConfig {
+fn client_config(config: &Config, account: &CredentialConfig) -> ClientConfig {
     ClientConfig {
-        name: Arc::clone(&account.name),
+        credential_name: Arc::clone(&account.name),
         credential: account.credential.to_client(),
         base_url: config.base_url.clone(),
         route: config.route.clone(),
-        version: config.version.clone(),
-        timeout: config.timeout,
-        patience: config.poll_interval,
+        api_version: config.api_version.clone(),
+        request_timeout: config.request_timeout,
+        max_retry_wait: config.poll_interval,
     }
 }
 
-fn settings(config: &Config) -> Settings {
-    Settings {
-        selection: Arc::new(config.selection.clone()),
+fn build_handler_options(config: &Config) -> HandlerOptions {
+    HandlerOptions {
+        key_series: Arc::new(config.key_series.clone()),
         max_requests: config.max_requests,
-        packed: AtomicU8::new(0),
+        gzip_formats: AtomicU8::new(0),
         telemetry_path: config.telemetry_path.clone(),
         max_staleness: config.max_staleness,
-        lifecycle: config.lifecycle,
+        lifecycle_enabled: config.enable_lifecycle,
         allowed_hosts: config.allowed_hosts.clone(),
     }
 }

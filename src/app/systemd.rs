@@ -9,40 +9,43 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::error;
 
-use crate::web::App;
+use crate::web::AppState;
 use exporter_toolkit::liveness::LivenessMonitor;
 
 /// How often the status is looked at; it is told when it has changed.
-const STATUS_EVERY: Duration = Duration::from_secs(1);
+const STATUS_INTERVAL: Duration = Duration::from_secs(1);
 /// A loop tells of itself so many times within the watchdog's patience, and is silent after two that
 /// it has missed.
-const TURNS: u32 = 4;
+const TICKS_PER_WATCHDOG: u32 = 4;
 
 /// The service manager, if there is one.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Manager {
-    listens: bool,
-    watchdog: Option<Duration>,
+pub(super) struct ServiceNotifier {
+    enabled: bool,
+    watchdog_timeout: Option<Duration>,
 }
 
-impl Manager {
+impl ServiceNotifier {
     /// The one that has started this process.
-    pub(super) fn of_this_process() -> Self {
+    pub(super) fn from_env() -> Self {
         let listens = std::env::var_os("NOTIFY_SOCKET").is_some();
         Self {
-            listens,
-            watchdog: system::watchdog().filter(|_| listens),
+            enabled: listens,
+            watchdog_timeout: system::watchdog().filter(|_| listens),
         }
     }
 
     /// The pulse that its watchdog asks for.
-    pub(super) fn pulse(self) -> LivenessMonitor {
-        LivenessMonitor::new(self.watchdog.map(|patience| patience / TURNS))
+    pub(super) fn liveness_monitor(self) -> LivenessMonitor {
+        LivenessMonitor::new(
+            self.watchdog_timeout
+                .map(|patience| patience / TICKS_PER_WATCHDOG),
+        )
     }
 
     /// A new configuration is being taken up, or no longer is.
     pub(super) fn reloading(self, yes: bool) {
-        if self.listens {
+        if self.enabled {
             if yes {
                 system::reloading();
             } else {
@@ -52,27 +55,27 @@ impl Manager {
     }
 
     /// Says that the exporter serves, and then how it goes, until `shutdown`. The watchdog hears nothing
-    /// while a loop of `pulse` is silent: a new process is better than this one.
-    pub(super) async fn tell(
+    /// while a loop of `liveness_monitor` is silent: a new process is better than this one.
+    pub(super) async fn run(
         self,
-        app: Arc<App>,
+        app: Arc<AppState>,
         pulse: Arc<LivenessMonitor>,
         shutdown: CancellationToken,
     ) {
-        if !self.listens {
+        if !self.enabled {
             return;
         }
         system::ready();
         let mut told = String::new();
         let mut alive_at: Option<Instant> = None;
         while !shutdown.is_cancelled() {
-            let status = app.board.status();
+            let status = app.status.summary();
             if status != told {
                 system::status(&status);
                 told = status;
             }
-            if let Some(patience) = self.watchdog {
-                let every = patience / TURNS;
+            if let Some(patience) = self.watchdog_timeout {
+                let every = patience / TICKS_PER_WATCHDOG;
                 let silent = pulse.stalled(every * 2);
                 if !silent.is_empty() {
                     error!(
@@ -80,15 +83,15 @@ impl Manager {
                         "stuck: the service manager will start the exporter anew"
                     );
                 } else if alive_at
-                    .is_none_or(|at| at.elapsed() >= every.saturating_sub(STATUS_EVERY))
+                    .is_none_or(|at| at.elapsed() >= every.saturating_sub(STATUS_INTERVAL))
                 {
                     system::alive();
                     alive_at = Some(Instant::now());
                 }
             }
-            let pause = self
-                .watchdog
-                .map_or(STATUS_EVERY, |patience| STATUS_EVERY.min(patience / TURNS));
+            let pause = self.watchdog_timeout.map_or(STATUS_INTERVAL, |patience| {
+                STATUS_INTERVAL.min(patience / TICKS_PER_WATCHDOG)
+            });
             tokio::select! {
                 () = shutdown.cancelled() => {}
                 () = tokio::time::sleep(pause) => {}

@@ -1,62 +1,66 @@
 //! What an error of Atlas means to a person, and what to do.
 
 use crate::credentials::Credential;
-use mongodb_atlas_client::{Endpoint, Error, Problem};
+use mongodb_atlas_client::{Endpoint, Error, ErrorKind};
 
 /// What is the matter, and what to do about it.
-pub(super) fn on(error: &Error, credential: &Credential) -> (String, String) {
-    let (what, action) = match &error.problem {
-        Problem::Unauthorized(code) => {
-            return refused(error.endpoint, &code.to_string(), credential);
+pub(super) fn remediation_for(error: &Error, credential: &Credential) -> (String, String) {
+    let (what, action) = match &error.kind {
+        ErrorKind::Unauthorized(code) => {
+            return unauthorized(error.endpoint, &code.to_string(), credential);
         }
-        Problem::Forbidden(code) if code.contains("ACCESS_LIST") || code.contains("WHITELIST") => (
-            format!("this machine's address is not on the IP access list (HTTP 403{code})"),
-            "put the address that Atlas sees, behind any proxy or NAT, on the API access list of the credential in Atlas",
-        ),
-        Problem::Forbidden(code) => (
+        ErrorKind::Forbidden(code)
+            if code.contains("ACCESS_LIST") || code.contains("WHITELIST") =>
+        {
+            (
+                format!("this machine's address is not on the IP access list (HTTP 403{code})"),
+                "put the address that Atlas sees, behind any proxy or NAT, on the API access list of the credential in Atlas",
+            )
+        }
+        ErrorKind::Forbidden(code) => (
             format!("the credential lacks the role (HTTP 403{code})"),
             "give it the role Organization Read Only at this organization; if it has it, look at the IP access list",
         ),
-        Problem::NotFound(code) if error.endpoint == Endpoint::Orgs => (
+        ErrorKind::NotFound(code) if error.endpoint == Endpoint::Orgs => (
             format!("the organizations cannot be listed (HTTP 404{code})"),
             "check --atlas.base-url, or name the organizations with --atlas.org-id",
         ),
-        Problem::NotFound(code) => (
+        ErrorKind::NotFound(code) => (
             format!(
                 "wrong organization: Atlas knows none of this id for this credential (HTTP 404{code})"
             ),
             "check the id under Organization Settings, and that the credential was made at this organization",
         ),
-        Problem::TokenLimit => (
+        ErrorKind::TokenLimit => (
             "the service account has 100 live access tokens, and gets no more".to_owned(),
             "wait for an hour, and look for what starts again and again; --storage.path keeps the token over restarts",
         ),
-        Problem::RateLimited { .. } => (
-            error.problem.to_string(),
+        ErrorKind::RateLimited { .. } => (
+            error.kind.to_string(),
             "wait for a minute and check again; find out who else spends this organization's requests",
         ),
-        Problem::Server { .. } => (
-            error.problem.to_string(),
+        ErrorKind::ServerError { .. } => (
+            error.kind.to_string(),
             "nothing here: check again later, and see Atlas' status page",
         ),
-        Problem::Timeout { .. } => (
-            error.problem.to_string(),
+        ErrorKind::Timeout { .. } => (
+            error.kind.to_string(),
             "see that this machine reaches --atlas.base-url: name resolution, proxy, firewall",
         ),
-        Problem::Connection(_) => (
-            error.problem.to_string(),
+        ErrorKind::Connection(_) => (
+            error.kind.to_string(),
             "see that this machine reaches --atlas.base-url: name resolution, HTTPS_PROXY, firewall",
         ),
-        Problem::Tls(_) => (
-            error.problem.to_string(),
+        ErrorKind::Tls(_) => (
+            error.kind.to_string(),
             "install the system's certificates (ca-certificates), or those of the proxy in between; check this machine's clock",
         ),
-        Problem::Invalid(_) | Problem::Incomplete(_) => (
-            error.problem.to_string(),
+        ErrorKind::InvalidResponse(_) | ErrorKind::PaginationIncomplete(_) => (
+            error.kind.to_string(),
             "see what answers at --atlas.base-url: a proxy, a login page, another service?",
         ),
-        Problem::Credential(_) => (
-            error.problem.to_string(),
+        ErrorKind::Credential(_) => (
+            error.kind.to_string(),
             "put the secret where it is looked for, readable for the exporter's user",
         ),
     };
@@ -64,7 +68,7 @@ pub(super) fn on(error: &Error, credential: &Credential) -> (String, String) {
 }
 
 /// 401: the secret is wrong, has expired or was deleted. Which of them Atlas does not say.
-fn refused(endpoint: Endpoint, code: &str, credential: &Credential) -> (String, String) {
+fn unauthorized(endpoint: Endpoint, code: &str, credential: &Credential) -> (String, String) {
     let what = match (credential, endpoint) {
         (Credential::ServiceAccount { .. }, Endpoint::Token) => {
             "Atlas refuses the client id and secret: wrong, expired or deleted"
@@ -94,22 +98,23 @@ fn refused(endpoint: Endpoint, code: &str, credential: &Credential) -> (String, 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::credentials::{Environment, Source};
+    use crate::credentials::{Environment, SecretLocation};
     use mongodb_atlas_client::ErrorCode;
 
-    fn source() -> Source {
-        Source::Variable {
+    fn source() -> SecretLocation {
+        SecretLocation::EnvVar {
             name: "X".to_owned(),
-            environment: Environment::fixed([("", "")]),
+            environment: Environment::from_vars([("", "")]),
         }
     }
 
     #[test]
-    fn a_missing_role_is_told_from_the_access_list() {
+    fn missing_role_differs_from_ip_access_list() {
         let credential = Credential::AccessToken { token: source() };
         let what = |code| {
-            let error = Problem::Forbidden(ErrorCode::new(code)).at(Endpoint::AiModelApiKeys);
-            on(&error, &credential).0
+            let error =
+                ErrorKind::Forbidden(ErrorCode::new(code)).with_endpoint(Endpoint::AiModelApiKeys);
+            remediation_for(&error, &credential).0
         };
         assert!(what("IP_ADDRESS_NOT_ON_ACCESS_LIST").contains("IP access list"));
         for code in ["USER_UNAUTHORIZED", ""] {
@@ -118,10 +123,10 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_says_which_part_is_refused() {
+    fn unauthorized_errors_name_the_rejected_part() {
         let refused = |credential: &Credential, endpoint| {
-            let error = Problem::Unauthorized(ErrorCode::default()).at(endpoint);
-            on(&error, credential)
+            let error = ErrorKind::Unauthorized(ErrorCode::default()).with_endpoint(endpoint);
+            remediation_for(&error, credential)
         };
         let account = Credential::ServiceAccount {
             id: source(),

@@ -5,7 +5,7 @@ use serde::Serialize;
 /// How bad a finding is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Grade {
+pub enum Severity {
     /// As it should be.
     Ok,
     /// It could not be looked at.
@@ -16,7 +16,7 @@ pub enum Grade {
     Error,
 }
 
-impl Grade {
+impl Severity {
     /// The word for it.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -31,7 +31,7 @@ impl Grade {
 /// What a finding is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Area {
+pub enum Component {
     /// Flags, variables and the configuration file.
     Configuration,
     /// `--web.config.file`.
@@ -52,7 +52,7 @@ pub enum Area {
     Budget,
 }
 
-impl Area {
+impl Component {
     /// The words for it.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -81,60 +81,68 @@ impl Area {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Finding {
     /// How bad it is.
-    pub grade: Grade,
+    #[serde(rename = "grade")]
+    pub severity: Severity,
     /// What it is about.
-    pub area: Area,
+    #[serde(rename = "area")]
+    pub component: Component,
     /// Which of them: a file, a credential, an organization.
     pub subject: String,
     /// What is the matter. Repeats no secret.
-    pub finding: String,
+    #[serde(rename = "finding")]
+    pub message: String,
     /// What to do; there is always something where the grade is a warning or an error.
-    pub action: Option<String>,
+    #[serde(rename = "action")]
+    pub help: Option<String>,
 }
 
 impl Finding {
-    pub(super) fn ok(area: Area, subject: impl Into<String>, finding: impl Into<String>) -> Self {
-        Self {
-            grade: Grade::Ok,
-            area,
-            subject: subject.into(),
-            finding: finding.into(),
-            action: None,
-        }
-    }
-
-    pub(super) fn skipped(
-        area: Area,
+    pub(super) fn ok(
+        area: Component,
         subject: impl Into<String>,
         finding: impl Into<String>,
     ) -> Self {
         Self {
-            grade: Grade::Skipped,
+            severity: Severity::Ok,
+            component: area,
+            subject: subject.into(),
+            message: finding.into(),
+            help: None,
+        }
+    }
+
+    pub(super) fn skipped(
+        area: Component,
+        subject: impl Into<String>,
+        finding: impl Into<String>,
+    ) -> Self {
+        Self {
+            severity: Severity::Skipped,
             ..Self::ok(area, subject, finding)
         }
     }
 
     pub(super) fn warning(
-        area: Area,
+        area: Component,
         subject: impl Into<String>,
         finding: impl Into<String>,
         action: impl Into<String>,
     ) -> Self {
         Self {
-            grade: Grade::Warning,
-            action: Some(action.into()),
+            severity: Severity::Warning,
+            help: Some(action.into()),
             ..Self::ok(area, subject, finding)
         }
     }
 
     pub(super) fn error(
-        area: Area,
+        area: Component,
         subject: impl Into<String>,
         finding: impl Into<String>,
         action: impl Into<String>,
     ) -> Self {
         Self {
-            grade: Grade::Error,
+            severity: Severity::Error,
             ..Self::warning(area, subject, finding, action)
         }
     }

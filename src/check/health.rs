@@ -6,47 +6,50 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-use super::findings::{Area, Finding};
+use super::findings::{Component, Finding};
 use crate::cli::Args;
 use crate::config::{self, Config};
 use crate::credentials::Environment;
 use exporter_toolkit::address::ListenAddress;
 
 /// How long the answer may take, from the connection to its last byte.
-const PATIENCE: Duration = Duration::from_secs(4);
+const TIMEOUT: Duration = Duration::from_secs(4);
 /// Most bytes of the answer that are looked at.
-const MOST: u64 = 4096;
+const MAX_RESPONSE_BYTES: u64 = 4096;
 
 /// Asks `/-/healthy` of the exporter that these arguments and this environment would start: at
 /// `--web.probe-address`, or at the first address where there is none.
-pub async fn running(args: &Args, environment: &Environment) -> Vec<Finding> {
+pub async fn probe_running_exporter(args: &Args, environment: &Environment) -> Vec<Finding> {
     // what else is wrong is no matter here: it runs, or it does not
-    let (config, mistakes) = config::examine(args, environment);
+    let (config, mistakes) = config::load_lenient(args, environment);
     let Some(config) = config else {
-        return super::local::configuration(None, &mistakes);
+        return super::local::check_configuration(None, &mistakes);
     };
-    let (Some(address), closed) = where_to_ask(&config) else {
+    let (Some(address), closed) = probe_target(&config) else {
         return vec![Finding::error(
-            Area::Listener,
+            Component::Listener,
             "systemd's sockets",
             "there is no address to ask at",
             "give --web.probe-address one for health alone",
         )];
     };
     let subject = address.to_string();
-    let healthy = tokio::time::timeout(PATIENCE, ask(address, config.allowed_hosts.example()))
-        .await
-        .unwrap_or_else(|_| Err("it does not answer in time".to_owned()));
+    let healthy = tokio::time::timeout(
+        TIMEOUT,
+        fetch_health(address, config.allowed_hosts.example()),
+    )
+    .await
+    .unwrap_or_else(|_| Err("it does not answer in time".to_owned()));
     vec![match healthy {
-        Ok(()) => Finding::ok(Area::Listener, subject, "it runs, and is healthy"),
+        Ok(()) => Finding::ok(Component::Listener, subject, "it runs, and is healthy"),
         Err(why) if closed => Finding::error(
-            Area::Listener,
+            Component::Listener,
             subject,
             why,
             "give --web.probe-address an address: where TLS or a password is asked for, health cannot be",
         ),
         Err(why) => Finding::error(
-            Area::Listener,
+            Component::Listener,
             subject,
             why,
             "look at its log, and whether it was started with this configuration",
@@ -55,15 +58,18 @@ pub async fn running(args: &Args, environment: &Environment) -> Vec<Finding> {
 }
 
 /// Where, and whether TLS or a password may be asked for there.
-fn where_to_ask(config: &Config) -> (Option<&ListenAddress>, bool) {
-    match &config.probe {
+fn probe_target(config: &Config) -> (Option<&ListenAddress>, bool) {
+    match &config.probe_address {
         Some(probe) => (Some(probe), false),
-        None => (config.listen.first(), config.web_file.is_some()),
+        None => (
+            config.listen_addresses.first(),
+            config.web_config_file.is_some(),
+        ),
     }
 }
 
 /// A request of a few lines, for which no client has to be set up.
-async fn ask(address: &ListenAddress, allowed_host: Option<String>) -> Result<(), String> {
+async fn fetch_health(address: &ListenAddress, allowed_host: Option<String>) -> Result<(), String> {
     let host = if address.host.is_empty() {
         "localhost"
     } else {
@@ -73,9 +79,9 @@ async fn ask(address: &ListenAddress, allowed_host: Option<String>) -> Result<()
         .await
         .map_err(|error| error.to_string())?;
     let mut last = "its name leads nowhere".to_owned();
-    for place in found.map(here) {
+    for place in found.map(to_loopback) {
         let host = allowed_host.clone().unwrap_or_else(|| place.to_string());
-        match ask_at(place, &host).await {
+        match fetch_from(place, &host).await {
             Ok(()) => return Ok(()),
             Err(why) => last = why,
         }
@@ -84,7 +90,7 @@ async fn ask(address: &ListenAddress, allowed_host: Option<String>) -> Result<()
 }
 
 /// Who listens on every address is asked on the loopback one.
-fn here(place: SocketAddr) -> SocketAddr {
+fn to_loopback(place: SocketAddr) -> SocketAddr {
     let ip = match place.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
         IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
@@ -93,13 +99,16 @@ fn here(place: SocketAddr) -> SocketAddr {
     SocketAddr::new(ip, place.port())
 }
 
-async fn ask_at(place: SocketAddr, host: &str) -> Result<(), String> {
+async fn fetch_from(place: SocketAddr, host: &str) -> Result<(), String> {
     let exchange = async {
         let mut stream = TcpStream::connect(place).await?;
         let request = format!("GET /-/healthy HTTP/1.0\r\nHost: {host}\r\n\r\n");
         stream.write_all(request.as_bytes()).await?;
         let mut answer = Vec::new();
-        stream.take(MOST).read_to_end(&mut answer).await?;
+        stream
+            .take(MAX_RESPONSE_BYTES)
+            .read_to_end(&mut answer)
+            .await?;
         Ok::<_, std::io::Error>(answer)
     };
     let answer = exchange.await.map_err(|error| error.to_string())?;

@@ -2,35 +2,35 @@
 
 use std::path::{Path, PathBuf};
 
-use super::findings::{Area, Finding};
-use crate::config::{Account, Config};
-use crate::credentials::Source;
+use super::findings::{Component, Finding};
+use crate::config::{Config, CredentialConfig};
+use crate::credentials::SecretLocation;
 use crate::storage::Storage;
 use exporter_toolkit::address::ListenAddress;
 use exporter_toolkit::bounded_file;
 use exporter_toolkit::web_config::WebConfig;
-use mongodb_atlas_client::Route;
+use mongodb_atlas_client::ProxyRoute;
 
 /// Flags, variables and the configuration file. Mistakes name the value, where it comes from and
 /// what would be right.
-pub(super) fn configuration(config: Option<&Config>, mistakes: &[String]) -> Vec<Finding> {
-    let file = config.and_then(|config| config.file.as_deref());
+pub(super) fn check_configuration(config: Option<&Config>, mistakes: &[String]) -> Vec<Finding> {
+    let file = config.and_then(|config| config.config_file.as_deref());
     let subject = file.map_or_else(
         || "flags and environment".to_owned(),
         |file| file.display().to_string(),
     );
     match config {
         Some(config) if mistakes.is_empty() => {
-            let orgs: usize = config.accounts.iter().map(|account| account.orgs.len()).sum();
-            let discover = config.accounts.iter().any(|account| account.discover);
+            let orgs: usize = config.credentials.iter().map(|account| account.org_ids.len()).sum();
+            let discover = config.credentials.iter().any(|account| account.discover_orgs);
             let more = if discover { ", and those that can be seen" } else { "" };
             let every = humantime::format_duration(config.poll_interval);
             vec![Finding::ok(
-                Area::Configuration,
+                Component::Configuration,
                 subject,
                 format!(
                     "credentials: {}; organizations named: {orgs}{more}; walked each {every}",
-                    config.accounts.len()
+                    config.credentials.len()
                 ),
             )]
         }
@@ -38,7 +38,7 @@ pub(super) fn configuration(config: Option<&Config>, mistakes: &[String]) -> Vec
             .iter()
             .map(|mistake| {
                 Finding::error(
-                    Area::Configuration,
+                    Component::Configuration,
                     &subject,
                     mistake,
                     "put it right where it is said to come from; until then the exporter does not start",
@@ -49,17 +49,17 @@ pub(super) fn configuration(config: Option<&Config>, mistakes: &[String]) -> Vec
 }
 
 /// The proxy that requests to Atlas go through, or why one that is set is not used.
-pub(super) fn proxy(config: &Config) -> Option<Finding> {
-    let area = Area::Configuration;
+pub(super) fn check_proxy(config: &Config) -> Option<Finding> {
+    let area = Component::Configuration;
     let host = config.base_url.host_str().unwrap_or_default();
     match &config.route {
-        Route::Direct => None,
-        Route::Proxy(proxy) => Some(Finding::ok(
+        ProxyRoute::Direct => None,
+        ProxyRoute::Proxy(proxy) => Some(Finding::ok(
             area,
             proxy.variable(),
             format!("requests to {host} go through the proxy {proxy}"),
         )),
-        Route::Bypassed { variable, reason } => Some(Finding::ok(
+        ProxyRoute::Bypassed { variable, reason } => Some(Finding::ok(
             area,
             *variable,
             format!("not used, requests to {host} go out directly: {reason}"),
@@ -68,8 +68,8 @@ pub(super) fn proxy(config: &Config) -> Option<Finding> {
 }
 
 /// The web configuration, with the certificates that it names.
-pub(super) async fn web(file: Option<PathBuf>) -> Vec<Finding> {
-    let area = Area::WebConfiguration;
+pub(super) async fn check_web_config(file: Option<PathBuf>) -> Vec<Finding> {
+    let area = Component::WebConfiguration;
     let Some(file) = file else {
         return vec![Finding::ok(
             area,
@@ -110,16 +110,20 @@ pub(super) async fn web(file: Option<PathBuf>) -> Vec<Finding> {
 }
 
 /// The parts of each credential: whether they can be read, and by whom else.
-pub(super) fn credentials(config: &Config) -> Vec<Finding> {
-    config.accounts.iter().flat_map(credential).collect()
+pub(super) fn check_credentials(config: &Config) -> Vec<Finding> {
+    config
+        .credentials
+        .iter()
+        .flat_map(check_credential)
+        .collect()
 }
 
-fn credential(account: &Account) -> Vec<Finding> {
-    let area = Area::Credential;
+fn check_credential(account: &CredentialConfig) -> Vec<Finding> {
+    let area = Component::Credential;
     let name = &*account.name;
     let mut findings: Vec<Finding> = account
         .credential
-        .mistakes()
+        .validate()
         .into_iter()
         .map(|mistake| {
             Finding::error(
@@ -131,7 +135,7 @@ fn credential(account: &Account) -> Vec<Finding> {
         })
         .collect();
     findings.extend(account.credential.secrets().filter_map(|source| {
-        let (path, mode) = too_open(source)?;
+        let (path, mode) = world_readable(source)?;
         Some(Finding::warning(
             area,
             name,
@@ -146,7 +150,7 @@ fn credential(account: &Account) -> Vec<Finding> {
         ))
     }));
     findings.extend(account.credential.secrets().filter_map(|source| {
-        let Source::Variable { name: variable, .. } = source else {
+        let SecretLocation::EnvVar { name: variable, .. } = source else {
             return None;
         };
         Some(Finding::warning(
@@ -170,12 +174,12 @@ fn credential(account: &Account) -> Vec<Finding> {
 /// The file of a secret whose mode lets everybody read it, and that mode. A group may: it is how a secret is
 /// given to a service without being its own.
 #[cfg(unix)]
-fn too_open(source: &Source) -> Option<(&Path, u32)> {
+fn world_readable(source: &SecretLocation) -> Option<(&Path, u32)> {
     use std::os::unix::fs::PermissionsExt as _;
     let path = match source {
-        Source::File(path) => path,
-        Source::Member { file, .. } => file,
-        Source::Variable { .. } => return None,
+        SecretLocation::File(path) => path,
+        SecretLocation::ConfigKey { file, .. } => file,
+        SecretLocation::EnvVar { .. } => return None,
     };
     let mode = bounded_file::metadata(path).ok()?.permissions().mode() & 0o7777;
     (mode & 0o004 != 0).then_some((path, mode))
@@ -183,13 +187,13 @@ fn too_open(source: &Source) -> Option<(&Path, u32)> {
 
 /// Elsewhere there are no modes.
 #[cfg(not(unix))]
-fn too_open(_: &Source) -> Option<(&Path, u32)> {
+fn world_readable(_: &Source) -> Option<(&Path, u32)> {
     None
 }
 
 /// The directory for state.
-pub(super) async fn storage(dir: Option<&Path>) -> Vec<Finding> {
-    let area = Area::Storage;
+pub(super) async fn check_storage(dir: Option<&Path>) -> Vec<Finding> {
+    let area = Component::Storage;
     let Some(dir) = dir else {
         return vec![Finding::warning(
             area,
@@ -201,9 +205,9 @@ pub(super) async fn storage(dir: Option<&Path>) -> Vec<Finding> {
     let subject = dir.display().to_string();
     let tried = {
         let dir = dir.to_owned();
-        let storage = Storage::of(&dir);
+        let storage = Storage::open_read_only(&dir);
         bounded_file::run_blocking(&dir.clone(), move || {
-            Storage::try_out(&dir).map(|()| storage.is_world_writable())
+            Storage::probe_writable(&dir).map(|()| storage.is_world_writable())
         })
         .await
     };
@@ -225,28 +229,34 @@ pub(super) async fn storage(dir: Option<&Path>) -> Vec<Finding> {
 }
 
 /// The addresses to listen on. One that is in use may be in use by the exporter itself.
-pub(super) async fn listeners(config: &Config) -> Vec<Finding> {
+pub(super) async fn check_listeners(config: &Config) -> Vec<Finding> {
     if config.systemd_socket {
         return vec![Finding::skipped(
-            Area::Listener,
+            Component::Listener,
             "systemd's sockets",
             "the .socket unit has the addresses",
         )];
     }
-    let listen = config.listen.iter().map(|at| (at, "--web.listen-address"));
-    let probe = config.probe.iter().map(|at| (at, "--web.probe-address"));
+    let listen = config
+        .listen_addresses
+        .iter()
+        .map(|at| (at, "--web.listen-address"));
+    let probe = config
+        .probe_address
+        .iter()
+        .map(|at| (at, "--web.probe-address"));
     let mut findings = Vec::new();
     for (address, flag) in listen.chain(probe) {
-        findings.push(listener(address, flag).await);
+        findings.push(check_listener(address, flag).await);
     }
     findings
 }
 
-async fn listener(address: &ListenAddress, flag: &'static str) -> Finding {
+async fn check_listener(address: &ListenAddress, flag: &'static str) -> Finding {
     match exporter_toolkit::server::bind(address, flag).await {
-        Ok(_) => Finding::ok(Area::Listener, address.to_string(), "it is free"),
+        Ok(_) => Finding::ok(Component::Listener, address.to_string(), "it is free"),
         Err(error) => Finding::warning(
-            Area::Listener,
+            Component::Listener,
             address.to_string(),
             error.to_string(),
             "nothing, if it is the running exporter that listens there; else choose another address",

@@ -17,52 +17,52 @@ mod local;
 mod rate_limit;
 mod remote;
 
-pub use findings::{Area, Finding, Grade};
-pub use health::running;
+pub use findings::{Component, Finding, Severity};
+pub use health::probe_running_exporter;
 
 use crate::cli::Args;
 use crate::config;
 use crate::credentials::Environment;
 use mongodb_atlas_client::Clock;
-use mongodb_atlas_client::Connect;
+use mongodb_atlas_client::TransportFactory;
 
 /// What a check needs beside the configuration.
-pub struct Means {
+pub struct CheckContext {
     /// The time of day.
     pub clock: Clock,
     /// The way to Atlas; none to leave the network alone.
-    pub connect: Option<Connect>,
+    pub transport_factory: Option<TransportFactory>,
 }
 
 /// Checks all that these arguments and this environment lead to. What is wrong in one place keeps
 /// nothing else from being checked, as far as it can be.
-pub async fn all(args: &Args, environment: &Environment, means: &Means) -> Vec<Finding> {
-    let (config, mistakes) = config::examine(args, environment);
-    let mut findings = local::configuration(config.as_ref(), &mistakes);
+pub async fn run(args: &Args, environment: &Environment, means: &CheckContext) -> Vec<Finding> {
+    let (config, mistakes) = config::load_lenient(args, environment);
+    let mut findings = local::check_configuration(config.as_ref(), &mistakes);
     let Some(config) = config else {
         return findings;
     };
-    findings.extend(local::proxy(&config));
-    findings.extend(local::web(config.web_file.clone()).await);
-    findings.extend(local::credentials(&config));
-    findings.extend(local::storage(config.storage.as_deref()).await);
-    findings.extend(local::listeners(&config).await);
-    match &means.connect {
+    findings.extend(local::check_proxy(&config));
+    findings.extend(local::check_web_config(config.web_config_file.clone()).await);
+    findings.extend(local::check_credentials(&config));
+    findings.extend(local::check_storage(config.storage_path.as_deref()).await);
+    findings.extend(local::check_listeners(&config).await);
+    match &means.transport_factory {
         // a default in its place would be sent the credential
         Some(_)
             if mistakes
                 .iter()
-                .any(|mistake| names_the_way_to_atlas(mistake)) =>
+                .any(|mistake| concerns_atlas_address(mistake)) =>
         {
             findings.push(Finding::skipped(
-                Area::Organization,
+                Component::Organization,
                 "all",
                 "skipped: the base URL or the proxy is invalid",
             ));
         }
-        Some(connect) => findings.extend(remote::all(&config, connect, &means.clock).await),
+        Some(connect) => findings.extend(remote::check_all(&config, connect, &means.clock).await),
         None => findings.push(Finding::skipped(
-            Area::Organization,
+            Component::Organization,
             "all",
             "nothing was asked of Atlas, as --offline says",
         )),
@@ -71,7 +71,7 @@ pub async fn all(args: &Args, environment: &Environment, means: &Means) -> Vec<F
 }
 
 /// Whether an error is about where requests to Atlas go.
-fn names_the_way_to_atlas(mistake: &str) -> bool {
+fn concerns_atlas_address(mistake: &str) -> bool {
     let mistake = mistake.to_ascii_lowercase();
     ["base-url", "base_url", "proxy"]
         .iter()

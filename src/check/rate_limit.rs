@@ -3,30 +3,35 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::findings::{Area, Finding};
-use mongodb_atlas_client::LaneId;
+use super::findings::{Component, Finding};
+use mongodb_atlas_client::BucketKey;
 use mongodb_atlas_client::OrgId;
 
 /// Everything that draws on one bucket of requests.
 #[derive(Default)]
-struct Draw {
+struct BucketLoad {
     orgs: Vec<OrgId>,
     pages: u64,
     /// Requests a second that it can give for ever; none while that is not known.
-    supply: Option<f64>,
+    refill_rate: Option<f64>,
 }
 
 /// The draws on all buckets.
 #[derive(Default)]
-pub(super) struct Costs(BTreeMap<LaneId, Draw>);
+pub(super) struct BudgetCheck(BTreeMap<BucketKey, BucketLoad>);
 
-impl Costs {
+impl BudgetCheck {
     /// A walk of `org` takes so many pages from a bucket.
-    pub(super) fn add(&mut self, org: &OrgId, pages: u64, (lane, supply): (LaneId, Option<f64>)) {
+    pub(super) fn add(
+        &mut self,
+        org: &OrgId,
+        pages: u64,
+        (lane, supply): (BucketKey, Option<f64>),
+    ) {
         let draw = self.0.entry(lane).or_default();
         draw.orgs.push(org.clone());
         draw.pages += pages;
-        draw.supply = supply.or(draw.supply);
+        draw.refill_rate = supply.or(draw.refill_rate);
     }
 
     /// A finding for each bucket.
@@ -35,9 +40,9 @@ impl Costs {
     }
 }
 
-impl Draw {
+impl BucketLoad {
     fn finding(&self, interval: Duration) -> Finding {
-        let area = Area::Budget;
+        let area = Component::Budget;
         let subject = match self.orgs.as_slice() {
             [only] => only.to_string(),
             [first, others @ ..] => format!("{first} and {} more", others.len()),
@@ -49,7 +54,7 @@ impl Draw {
             self.orgs.len(),
             self.pages
         );
-        let Some(supply) = self.supply else {
+        let Some(supply) = self.refill_rate else {
             return Finding::ok(
                 area,
                 subject,

@@ -6,15 +6,15 @@ pub struct Flag {
     /// Its name without the dashes.
     pub name: &'static str,
     /// What its value is called in `--help`; empty for a switch, which needs none.
-    pub value: &'static str,
+    pub value_name: &'static str,
     /// What it is when nobody says anything.
     pub default: Option<&'static str>,
     /// The environment variable that says the same.
-    pub variable: &'static str,
+    pub env: &'static str,
     /// Whether it can be given more than once; the variable then has a list with commas.
     pub repeatable: bool,
     /// The heading in `--help`.
-    pub group: &'static str,
+    pub help_heading: &'static str,
     /// What it is for.
     pub help: &'static str,
 }
@@ -23,11 +23,11 @@ macro_rules! flags {
     ($($name:literal $value:literal $default:expr, $variable:literal, $repeatable:literal, $group:literal, $help:literal;)*) => {
         &[$(Flag {
             name: $name,
-            value: $value,
+            value_name: $value,
             default: $default,
-            variable: $variable,
+            env: $variable,
             repeatable: $repeatable,
-            group: $group,
+            help_heading: $group,
             help: $help,
         }),*]
     };
@@ -73,7 +73,7 @@ pub const SIM_FLAGS: &[Flag] = flags! {
 };
 
 /// Where the simulated Atlas alone listens.
-pub const SIM_LISTEN: &[Flag] = flags! {
+pub const SIM_LISTEN_FLAGS: &[Flag] = flags! {
     "sim.listen-address" "ADDRESS" Some("127.0.0.1:10065"), "ATLAS_AI_KEYS_EXPORTER_SIM_LISTEN_ADDRESS", false, "Simulated Atlas", "Where the simulated Atlas serves";
 };
 

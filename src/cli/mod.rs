@@ -13,8 +13,8 @@ use clap::builder::StyledStr;
 use clap::{Arg, ArgAction, ArgMatches};
 use clap_complete::Shell;
 
-use crate::credentials::{Environment, PARTS};
-pub use flags::{CHECK_FLAGS, FLAGS, Flag, KEYS_FLAGS, ONCE_FLAGS, SIM_FLAGS, SIM_LISTEN};
+use crate::credentials::{Environment, FIELDS};
+pub use flags::{CHECK_FLAGS, FLAGS, Flag, KEYS_FLAGS, ONCE_FLAGS, SIM_FLAGS, SIM_LISTEN_FLAGS};
 
 /// What to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,7 +38,7 @@ pub enum Command {
 }
 
 /// A command beside serving: what it is called, what `--help` says of it, and the flags that it alone has.
-struct Sub {
+struct CommandSpec {
     command: Command,
     name: &'static str,
     about: &'static str,
@@ -46,48 +46,48 @@ struct Sub {
 }
 
 /// The commands with flags, in the order of `--help`.
-const SUBS: [Sub; 5] = [
-    Sub {
+const COMMANDS: [CommandSpec; 5] = [
+    CommandSpec {
         command: Command::Check,
         name: "check",
         about: "Everything that can be wrong, all at once: configuration, credentials, access, request budget",
         flags: &[CHECK_FLAGS],
     },
-    Sub {
+    CommandSpec {
         command: Command::Keys,
         name: "keys",
         about: "The keys, most idle first: as a table, CSV, JSON or Markdown",
         flags: &[KEYS_FLAGS],
     },
-    Sub {
+    CommandSpec {
         command: Command::Once,
         name: "once",
         about: "One round, and its metrics: for cron and node_exporter's textfile collector",
         flags: &[ONCE_FLAGS],
     },
-    Sub {
+    CommandSpec {
         command: Command::Demo,
         name: "demo",
         about: "A simulated Atlas and the exporter watching it, on 127.0.0.1:10064",
         flags: &[SIM_FLAGS],
     },
-    Sub {
+    CommandSpec {
         command: Command::Sim,
         name: "sim",
         about: "The simulated Atlas alone",
-        flags: &[SIM_FLAGS, SIM_LISTEN],
+        flags: &[SIM_FLAGS, SIM_LISTEN_FLAGS],
     },
 ];
 
 impl Command {
     /// The flags that it has beside [`FLAGS`].
     pub fn flags(self) -> impl Iterator<Item = &'static Flag> {
-        let sub = SUBS.iter().find(|sub| sub.command == self);
-        sub.into_iter().flat_map(Sub::flags)
+        let sub = COMMANDS.iter().find(|sub| sub.command == self);
+        sub.into_iter().flat_map(CommandSpec::flags)
     }
 }
 
-impl Sub {
+impl CommandSpec {
     fn flags(&self) -> impl Iterator<Item = &'static Flag> + use<> {
         self.flags.iter().copied().flatten()
     }
@@ -95,28 +95,28 @@ impl Sub {
 
 /// Where a value comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Origin {
+pub enum ValueSource {
     /// The flag of that name.
     Flag(&'static str),
     /// The environment variable of that name.
-    Variable(&'static str),
+    EnvVar(&'static str),
     /// A member of the configuration file.
     File {
         /// The file.
         path: PathBuf,
         /// The member, such as `atlas.timeout`.
-        member: String,
+        key: String,
     },
     /// Nobody gave one: the default of the flag of that name.
     Default(&'static str),
 }
 
-impl fmt::Display for Origin {
+impl fmt::Display for ValueSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Flag(name) => write!(f, "--{name}"),
-            Self::Variable(name) => write!(f, "environment variable {name}"),
-            Self::File { path, member } => write!(f, "{member} in {}", path.display()),
+            Self::EnvVar(name) => write!(f, "environment variable {name}"),
+            Self::File { path, key: member } => write!(f, "{member} in {}", path.display()),
             Self::Default(name) => write!(f, "default of --{name}"),
         }
     }
@@ -127,7 +127,7 @@ impl fmt::Display for Origin {
 pub struct Args {
     /// What to do.
     pub command: Command,
-    given: BTreeMap<&'static str, Vec<String>>,
+    values: BTreeMap<&'static str, Vec<String>>,
 }
 
 impl Args {
@@ -139,34 +139,41 @@ impl Args {
     pub fn parse(
         arguments: impl IntoIterator<Item = impl Into<OsString> + Clone>,
     ) -> Result<Self, clap::Error> {
-        let matches = definition().try_get_matches_from(arguments)?;
+        let matches = clap_command().try_get_matches_from(arguments)?;
         let mut given = BTreeMap::new();
-        collect(&matches, FLAGS, &mut given);
+        collect_values(&matches, FLAGS, &mut given);
         let command = match matches.subcommand() {
             Some(("man", _)) => Command::Man,
             Some(("completions", of_shell)) => match of_shell.get_one("shell") {
                 Some(shell) => Command::Completions(*shell),
                 None => Command::Serve,
             },
-            Some((name, of_sub)) => match SUBS.iter().find(|sub| sub.name == name) {
+            Some((name, of_sub)) => match COMMANDS.iter().find(|sub| sub.name == name) {
                 Some(sub) => {
                     // behind the command, a flag of every command wins over the same one before it
-                    collect(of_sub, FLAGS.iter().chain(sub.flags()), &mut given);
+                    collect_values(of_sub, FLAGS.iter().chain(sub.flags()), &mut given);
                     sub.command
                 }
                 None => Command::Serve,
             },
             None => Command::Serve,
         };
-        Ok(Self { command, given })
+        Ok(Self {
+            command,
+            values: given,
+        })
     }
 
     /// The values of a flag, and where they come from: the command line, else the environment.
-    pub fn given(&self, flag: &Flag, environment: &Environment) -> Option<(Vec<String>, Origin)> {
-        if let Some(values) = self.given.get(flag.name) {
-            return Some((values.clone(), Origin::Flag(flag.name)));
+    pub fn lookup(
+        &self,
+        flag: &Flag,
+        environment: &Environment,
+    ) -> Option<(Vec<String>, ValueSource)> {
+        if let Some(values) = self.values.get(flag.name) {
+            return Some((values.clone(), ValueSource::Flag(flag.name)));
         }
-        let value = environment.get(flag.variable)?;
+        let value = environment.get(flag.env)?;
         let values = if flag.repeatable {
             value
                 .split(',')
@@ -176,11 +183,11 @@ impl Args {
         } else {
             vec![value]
         };
-        Some((values, Origin::Variable(flag.variable)))
+        Some((values, ValueSource::EnvVar(flag.env)))
     }
 }
 
-fn collect(
+fn collect_values(
     matches: &ArgMatches,
     flags: impl IntoIterator<Item = &'static Flag>,
     given: &mut BTreeMap<&'static str, Vec<String>>,
@@ -192,23 +199,23 @@ fn collect(
     }
 }
 
-fn arg(flag: &Flag) -> Arg {
+fn clap_arg(flag: &Flag) -> Arg {
     let default = flag
         .default
         .map(|default| format!(" [default: {default}]"))
         .unwrap_or_default();
     let arg = Arg::new(flag.name).long(flag.name);
-    let arg = if flag.value.is_empty() {
+    let arg = if flag.value_name.is_empty() {
         arg.num_args(0..=1)
             .require_equals(true)
             .default_missing_value("true")
             .value_name("BOOL")
     } else {
-        arg.value_name(flag.value).allow_hyphen_values(true)
+        arg.value_name(flag.value_name).allow_hyphen_values(true)
     };
     let help = format!("{}{default}", flag.help);
-    arg.help_heading(flag.group)
-        .long_help(StyledStr::from(format!("{help} [env: {}]", flag.variable)))
+    arg.help_heading(flag.help_heading)
+        .long_help(StyledStr::from(format!("{help} [env: {}]", flag.env)))
         .help(StyledStr::from(help))
         .action(if flag.repeatable {
             ArgAction::Append
@@ -219,10 +226,10 @@ fn arg(flag: &Flag) -> Arg {
 
 /// The flag behind an argument, if it is one of a command's own.
 pub(crate) fn command_flag(arg: &Arg) -> Option<&'static Flag> {
-    let own = SUBS.iter().flat_map(Sub::flags);
+    let own = COMMANDS.iter().flat_map(CommandSpec::flags);
     // two commands have one of the same name
     let mut own = own.filter(|flag| flag.name == arg.get_id().as_str());
-    own.find(|flag| Some(flag.group) == arg.get_help_heading())
+    own.find(|flag| Some(flag.help_heading) == arg.get_help_heading())
 }
 
 /// How to give a credential, in short.
@@ -235,10 +242,10 @@ fn credential_help() -> String {
     let mut help = String::from(
         "Credentials (one of a service account, a programmatic API key or an access token; never from flags):\n",
     );
-    for part in &PARTS {
-        let _ = writeln!(help, "  {:<31} {}", part.variable, part.description);
+    for part in &FIELDS {
+        let _ = writeln!(help, "  {:<31} {}", part.env, part.description);
     }
-    let files: Vec<&str> = PARTS.iter().map(|part| part.file).collect();
+    let files: Vec<&str> = FIELDS.iter().map(|part| part.file_name).collect();
     let _ = write!(
         help,
         "Each variable with _FILE appended names a file that holds the value. Files named {} in systemd's\n\
@@ -250,12 +257,14 @@ fn credential_help() -> String {
 }
 
 /// The whole command line. `-h` shows the flags of one command, `--help` all of them.
-pub fn definition() -> clap::Command {
-    let subs = SUBS.iter().map(|sub| {
-        let shared = FLAGS.iter().map(|flag| arg(flag).hide_short_help(true));
+pub fn clap_command() -> clap::Command {
+    let subs = COMMANDS.iter().map(|sub| {
+        let shared = FLAGS
+            .iter()
+            .map(|flag| clap_arg(flag).hide_short_help(true));
         let command = clap::Command::new(sub.name)
             .about(sub.about)
-            .args(sub.flags().map(arg))
+            .args(sub.flags().map(clap_arg))
             .args(shared);
         if matches!(sub.command, Command::Demo | Command::Sim) {
             return command.after_help("Flags of every command: --help.");
@@ -278,7 +287,7 @@ pub fn definition() -> clap::Command {
             env!("BUILD_TARGET"),
             ")"
         ))
-        .args(FLAGS.iter().map(arg))
+        .args(FLAGS.iter().map(clap_arg))
         .subcommands(subs)
         .subcommand(clap::Command::new("man").about("Write the manual page"))
         .subcommand(
@@ -307,23 +316,23 @@ mod tests {
     }
 
     #[test]
-    fn the_definition_is_sound() {
-        definition().debug_assert();
+    fn clap_command_is_consistent() {
+        clap_command().debug_assert();
     }
 
     #[test]
-    fn flags_win_over_variables() {
-        let environment = Environment::fixed([
+    fn flags_take_precedence_over_environment_variables() {
+        let environment = Environment::from_vars([
             ("ATLAS_AI_KEYS_EXPORTER_ATLAS_TIMEOUT", "7s"),
             ("MONGODB_ATLAS_ORG_ID", "a, b,"),
         ]);
         let args = Args::parse(["x", "--atlas.page-size", "3"]).expect("good");
-        let given = |name| args.given(flag(name), &environment);
+        let given = |name| args.lookup(flag(name), &environment);
         assert_eq!(
             given("atlas.page-size"),
-            Some((vec!["3".into()], Origin::Flag("atlas.page-size")))
+            Some((vec!["3".into()], ValueSource::Flag("atlas.page-size")))
         );
-        let variable = Origin::Variable("ATLAS_AI_KEYS_EXPORTER_ATLAS_TIMEOUT");
+        let variable = ValueSource::EnvVar("ATLAS_AI_KEYS_EXPORTER_ATLAS_TIMEOUT");
         assert_eq!(given("atlas.timeout"), Some((vec!["7s".into()], variable)));
         assert_eq!(given("atlas.poll-interval"), None);
         assert_eq!(
@@ -333,14 +342,14 @@ mod tests {
     }
 
     #[test]
-    fn flags_stand_before_or_behind_the_command() {
+    fn flags_are_accepted_before_and_after_the_command() {
         for line in [
             ["x", "--log.level", "debug", "demo"],
             ["x", "demo", "--log.level", "debug"],
         ] {
             let args = Args::parse(line).expect("good");
             assert_eq!(args.command, Command::Demo);
-            let given = args.given(flag("log.level"), &Environment::fixed([("", "")]));
+            let given = args.lookup(flag("log.level"), &Environment::from_vars([("", "")]));
             assert_eq!(given.map(|(values, _)| values), Some(vec!["debug".into()]));
         }
         assert!(
@@ -350,10 +359,13 @@ mod tests {
     }
 
     #[test]
-    fn a_switch_needs_no_value() {
+    fn boolean_flags_need_no_value() {
         let value = |line: &[&str]| {
             let args = Args::parse(line.iter().copied()).expect("good");
-            let given = args.given(flag("atlas.discover-orgs"), &Environment::fixed([("", "")]));
+            let given = args.lookup(
+                flag("atlas.discover-orgs"),
+                &Environment::from_vars([("", "")]),
+            );
             (args.command, given.map(|(values, _)| values))
         };
         assert_eq!(

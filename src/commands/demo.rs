@@ -4,29 +4,29 @@ use std::io::Write as _;
 
 use tokio::net::TcpListener;
 
-use super::{Failure, loader, signals};
-use crate::app::{Exporter, Surroundings};
+use super::{CommandError, config_loader, signals};
+use crate::app::{Dependencies, Exporter};
 use crate::cli::{Args, FLAGS};
 use crate::config;
 use crate::credentials::Environment;
 use mongodb_atlas_sim::{SimClock, SimHandle};
 
-pub(super) async fn run(args: Args, environment: &Environment) -> Result<(), Failure> {
-    let (sim_config, _) = config::check_sim(&args, environment)?;
+pub(super) async fn run(args: Args, environment: &Environment) -> Result<(), CommandError> {
+    let (sim_config, _) = config::parse_sim_config(&args, environment)?;
     let listener = TcpListener::bind("127.0.0.1:0")
         .await
-        .map_err(Failure::system(
+        .map_err(CommandError::io(
             "cannot open a port for the simulated Atlas",
         ))?;
     let scenario = sim_config.scenario.name();
     let sim = SimHandle::start(listener, &sim_config, SimClock::system())
-        .map_err(Failure::system("cannot start the simulated Atlas"))?;
-    let load = loader(args, demo_environment(&sim, environment));
+        .map_err(CommandError::io("cannot start the simulated Atlas"))?;
+    let load = config_loader(args, sim_environment(&sim, environment));
     let config = load()?;
     let (path, orgs) = (config.telemetry_path.clone(), sim.org_ids().len());
-    let shutdown = signals::shutdown()?;
-    let exporter = Exporter::start(config, Surroundings::real(load)).await?;
-    signals::reload_on_hangup(exporter.control())?;
+    let shutdown = signals::shutdown_token()?;
+    let exporter = Exporter::start(config, Dependencies::production(load)).await?;
+    signals::spawn_sighup_reload(exporter.reloader())?;
     let base = exporter
         .addresses()
         .first()
@@ -46,7 +46,7 @@ pub(super) async fn run(args: Args, environment: &Environment) -> Result<(), Fai
     let mut out = std::io::stdout().lock();
     let written = out.write_all(text.as_bytes()).and_then(|()| out.flush());
     drop(out);
-    written.map_err(Failure::system("cannot write to standard output"))?;
+    written.map_err(CommandError::io("cannot write to standard output"))?;
     exporter.run(shutdown).await;
     sim.stop().await;
     Ok(())
@@ -54,8 +54,8 @@ pub(super) async fn run(args: Args, environment: &Environment) -> Result<(), Fai
 
 /// What the exporter of the demo is told: the simulated Atlas and its throw-away service account,
 /// and what the real environment says of the rest.
-fn demo_environment(sim: &SimHandle, environment: &Environment) -> Environment {
-    let account = sim.account();
+fn sim_environment(sim: &SimHandle, environment: &Environment) -> Environment {
+    let account = sim.credentials();
     let defaults = [
         (
             "ATLAS_AI_KEYS_EXPORTER_WEB_LISTEN_ADDRESS",
@@ -74,8 +74,8 @@ fn demo_environment(sim: &SimHandle, environment: &Environment) -> Environment {
     ];
     let given = FLAGS
         .iter()
-        .filter_map(|flag| Some((flag.variable, environment.get(flag.variable)?)));
-    Environment::fixed(
+        .filter_map(|flag| Some((flag.env, environment.get(flag.env)?)));
+    Environment::from_vars(
         defaults
             .map(|(name, value)| (name, value.to_owned()))
             .into_iter()

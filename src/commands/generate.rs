@@ -1,34 +1,34 @@
-//! `man` and `completions`: written from the one table of flags.
+//! `print_man_page` and `print_completions`: written from the one table of flags.
 
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
 
 use clap_complete::Shell;
 
-use super::{Failure, ignore_broken_pipe};
+use super::{CommandError, ignore_broken_pipe};
 use crate::cli::{self, FLAGS, Flag};
-use crate::credentials::PARTS;
+use crate::credentials::FIELDS;
 
 /// Writes the manual page to standard output.
-pub(super) fn man() -> Result<(), Failure> {
+pub(super) fn print_man_page() -> Result<(), CommandError> {
     write_text(render_man_page().as_bytes())
 }
 
 /// Writes the completions of a shell to standard output.
-pub(super) fn completions(shell: Shell) -> Result<(), Failure> {
+pub(super) fn print_completions(shell: Shell) -> Result<(), CommandError> {
     let mut script = Vec::new();
-    let mut definition = cli::definition();
+    let mut definition = cli::clap_command();
     let name = definition.get_name().to_owned();
     clap_complete::generate(shell, &mut definition, name, &mut script);
     write_text(&script)
 }
 
-fn write_text(text: &[u8]) -> Result<(), Failure> {
+fn write_text(text: &[u8]) -> Result<(), CommandError> {
     let mut out = io::stdout().lock();
     out.write_all(text)
         .and_then(|()| out.flush())
         .or_else(ignore_broken_pipe)
-        .map_err(Failure::system("cannot write to standard output"))
+        .map_err(CommandError::io("cannot write to standard output"))
 }
 
 /// Variables that are read beside those of flags and credentials.
@@ -142,7 +142,7 @@ const EXAMPLES: [(&str, &str); 6] = [
 
 /// Renders one page for the program and all its commands, in the man macros.
 fn render_man_page() -> String {
-    let command = cli::definition();
+    let command = cli::clap_command();
     let about = |command: &clap::Command| command.get_about().map(ToString::to_string);
     let mut page = ManPage::new(command.get_name());
     page.section("NAME");
@@ -179,8 +179,8 @@ fn render_man_page() -> String {
     );
     let mut group = "";
     for flag in FLAGS {
-        if flag.group != group {
-            group = flag.group;
+        if flag.help_heading != group {
+            group = flag.help_heading;
             page.subsection(group);
         }
         page.flag(flag);
@@ -202,9 +202,9 @@ fn render_man_page() -> String {
         "A service account (recommended), a programmatic API key, or an access token. Secrets are never taken from flags. \
          Each variable with _FILE appended names a file that holds the value, which comes before the variable itself.",
     );
-    for part in &PARTS {
-        let names = format!("{0}, {0}_FILE", part.variable);
-        page.item(&bold(&names), &sentence(part.description));
+    for part in &FIELDS {
+        let names = format!("{0}, {0}_FILE", part.env);
+        page.item(&bold(&names), &with_full_stop(part.description));
     }
     page.subsection("Others");
     for (names, text) in OTHER_VARIABLES {
@@ -225,12 +225,12 @@ fn render_man_page() -> String {
     page.finish()
 }
 
-fn sentence(text: &str) -> String {
+fn with_full_stop(text: &str) -> String {
     format!("{}.", text.trim_end_matches('.'))
 }
 
 /// A text in which nothing is a request or an escape of roff.
-fn escape(text: &str) -> String {
+fn escape_roff(text: &str) -> String {
     let escaped = text
         .replace('\\', r"\e")
         .replace('-', r"\-")
@@ -243,11 +243,11 @@ fn escape(text: &str) -> String {
 }
 
 fn bold(text: &str) -> String {
-    format!(r"\fB{}\fR", escape(text))
+    format!(r"\fB{}\fR", escape_roff(text))
 }
 
 fn italic(text: &str) -> String {
-    format!(r"\fI{}\fR", escape(text))
+    format!(r"\fI{}\fR", escape_roff(text))
 }
 
 /// A manual page under construction.
@@ -255,12 +255,12 @@ struct ManPage(String);
 
 impl ManPage {
     fn new(name: &str) -> Self {
-        let title = escape(&name.to_uppercase());
-        let version = escape(env!("CARGO_PKG_VERSION"));
+        let title = escape_roff(&name.to_uppercase());
+        let version = escape_roff(env!("CARGO_PKG_VERSION"));
         // left-aligned, and no name of a variable is hyphenated
         Self(format!(
             ".TH {title} 1 \"\" \"{} {version}\" \"User Commands\"\n.nh\n.ad l\n",
-            escape(name)
+            escape_roff(name)
         ))
     }
 
@@ -270,7 +270,7 @@ impl ManPage {
     }
 
     fn text(&mut self, text: &str) {
-        self.line(&escape(text));
+        self.line(&escape_roff(text));
     }
 
     fn section(&mut self, title: &str) {
@@ -278,7 +278,7 @@ impl ManPage {
     }
 
     fn subsection(&mut self, title: &str) {
-        self.line(&format!(".SS {}", escape(title)));
+        self.line(&format!(".SS {}", escape_roff(title)));
     }
 
     /// A paragraph below `tag`, which is escaped already.
@@ -289,16 +289,16 @@ impl ManPage {
 
     fn flag(&mut self, flag: &Flag) {
         let mut tag = bold(&format!("--{}", flag.name));
-        if !flag.value.is_empty() {
-            let _ = write!(tag, " {}", italic(flag.value));
+        if !flag.value_name.is_empty() {
+            let _ = write!(tag, " {}", italic(flag.value_name));
         }
-        self.item(&tag, &sentence(flag.help));
+        self.item(&tag, &with_full_stop(flag.help));
         self.line(".br");
         if let Some(default) = flag.default {
             self.text(&format!("Default: {default}"));
             self.line(".br");
         }
-        self.text(&format!("Environment: {}", flag.variable));
+        self.text(&format!("Environment: {}", flag.env));
     }
 
     fn example(&mut self, text: &str, lines: &str) {

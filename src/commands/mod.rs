@@ -17,15 +17,15 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::app::{Load, StartError};
+use crate::app::{ConfigLoader, StartError};
 use crate::cli::{Args, Command};
 use crate::config::{self, Config, ConfigError};
 use crate::credentials::Environment;
 use crate::logging;
 
-/// Why a command ended badly. [`Failure::exit_code`] is what the shell is told.
+/// Why a command ended badly. [`CommandError::exit_code`] is what the shell is told.
 #[derive(Debug, thiserror::Error)]
-pub enum Failure {
+pub enum CommandError {
     /// clap's: unknown flags, or help that was asked for.
     #[error(transparent)]
     Usage(#[from] clap::Error),
@@ -36,7 +36,7 @@ pub enum Failure {
     #[error(transparent)]
     Start(#[from] StartError),
     /// Something could not be read; what could be was written.
-    #[error("could not read all organizations; no data for: {}{}", missing.join(", "), indented(unmatched))]
+    #[error("could not read all organizations; no data for: {}{}", missing.join(", "), format_list(unmatched))]
     Incomplete {
         /// What is missing.
         missing: Vec<String>,
@@ -58,59 +58,62 @@ pub enum Failure {
     #[error("no organizations found: the credential has access to none")]
     NoOrganizations,
     /// Filters name what there is not.
-    #[error("invalid filter:{}", indented(.0))]
+    #[error("invalid filter:{}", format_list(.0))]
     Filter(Vec<String>),
     /// `check` has found what does not work, and has said what.
     #[error("errors found: {errors}")]
-    Found {
+    ChecksFailed {
         /// How many.
         errors: usize,
         /// Whether the call or the configuration is among them.
-        configuration: bool,
+        is_invalid_config: bool,
     },
     /// A signal has ended it.
     #[error("interrupted before the end")]
     Interrupted,
     /// The system refuses something.
-    #[error("{what}: {why}")]
-    System {
+    #[error("{context}: {source}")]
+    Io {
         /// What was to be done.
-        what: Cow<'static, str>,
+        context: Cow<'static, str>,
         /// What the system says.
-        why: std::io::Error,
+        source: std::io::Error,
     },
 }
 
-impl Failure {
+impl CommandError {
     /// 1 when the work failed, 2 when the call or the configuration is wrong.
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Usage(error) => u8::try_from(error.exit_code()).unwrap_or(2),
             Self::Config(_)
             | Self::Filter(_)
-            | Self::Start(StartError::Access(_))
-            | Self::Found {
-                configuration: true,
+            | Self::Start(StartError::WebConfig(_))
+            | Self::ChecksFailed {
+                is_invalid_config: true,
                 ..
             } => 2,
             Self::Start(_)
-            | Self::System { .. }
+            | Self::Io { .. }
             | Self::Incomplete { .. }
             | Self::NotWritten { .. }
             | Self::Stale(_)
             | Self::NoOrganizations
-            | Self::Found { .. }
+            | Self::ChecksFailed { .. }
             | Self::Interrupted => 1,
         }
     }
 
-    fn system(what: impl Into<Cow<'static, str>>) -> impl FnOnce(io::Error) -> Self {
+    fn io(what: impl Into<Cow<'static, str>>) -> impl FnOnce(io::Error) -> Self {
         let what = what.into();
-        move |why| Self::System { what, why }
+        move |why| Self::Io {
+            context: what,
+            source: why,
+        }
     }
 }
 
-fn indented(lines: &[String]) -> String {
+fn format_list(lines: &[String]) -> String {
     lines
         .iter()
         .fold(String::new(), |text, line| format!("{text}\n  - {line}"))
@@ -127,53 +130,53 @@ fn ignore_broken_pipe(error: io::Error) -> io::Result<()> {
 /// Does what the command line asks, to its end.
 ///
 /// # Errors
-/// [`Failure`], which says what to do.
+/// [`CommandError`], which says what to do.
 pub fn run(
     arguments: impl IntoIterator<Item = OsString>,
     environment: &Environment,
-) -> Result<(), Failure> {
+) -> Result<(), CommandError> {
     let args = Args::parse(arguments)?;
-    if let Some((level, format)) = config::logging(&args, environment) {
-        logging::start(level, format);
+    if let Some((level, format)) = config::log_settings(&args, environment) {
+        logging::init(level, format);
     }
-    harden();
-    allow_files();
+    disable_core_dumps();
+    raise_nofile_limit();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
-        .map_err(Failure::system("cannot start the runtime"))?;
+        .map_err(CommandError::io("cannot start the runtime"))?;
     let result = runtime.block_on(async {
         match args.command {
             Command::Serve => serve::run(args, environment).await,
             Command::Check => check::run(&args, environment).await,
             Command::Keys => keys::run(args, environment).await,
             Command::Once => once::run(args, environment).await,
-            Command::Man => generate::man(),
-            Command::Completions(shell) => generate::completions(shell),
+            Command::Man => generate::print_man_page(),
+            Command::Completions(shell) => generate::print_completions(shell),
             Command::Demo => demo::run(args, environment).await,
             Command::Sim => sim::run(&args, environment).await,
         }
     });
     // what still keeps a thread busy, a file system that hangs or a dear password, is not waited for
-    runtime.shutdown_timeout(LAST_MOMENT);
+    runtime.shutdown_timeout(RUNTIME_SHUTDOWN_TIMEOUT);
     logging::finish();
     result
 }
 
 /// How long threads that are busy may go on after everything has ended.
-const LAST_MOMENT: Duration = Duration::from_millis(500);
+const RUNTIME_SHUTDOWN_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// How to make the configuration of these arguments again, at a reload.
-fn loader(args: Args, environment: Environment) -> Load {
-    Arc::new(move || Config::check(&args, &environment))
+fn config_loader(args: Args, environment: Environment) -> ConfigLoader {
+    Arc::new(move || Config::load(&args, &environment))
 }
 
 /// Allows as many open files as the system lets this process have: connections are files.
 #[cfg(unix)]
-fn allow_files() {
+fn raise_nofile_limit() {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let limit = getrlimit(Resource::Nofile);
-    let most = limit.maximum.unwrap_or(ENOUGH_FILES).min(ENOUGH_FILES);
+    let most = limit.maximum.unwrap_or(NOFILE_TARGET).min(NOFILE_TARGET);
     if limit.current.is_some_and(|current| current < most) {
         let raised = Rlimit {
             current: Some(most),
@@ -186,15 +189,15 @@ fn allow_files() {
 
 /// Elsewhere there is no such limit.
 #[cfg(not(unix))]
-fn allow_files() {}
+fn raise_nofile_limit() {}
 
 /// Files that are enough for all connections, and all the rest.
 #[cfg(unix)]
-const ENOUGH_FILES: u64 = 4096;
+const NOFILE_TARGET: u64 = 4096;
 
 /// Keeps secrets out of core dumps and away from other processes of the same user.
 #[cfg(target_os = "linux")]
-fn harden() {
+fn disable_core_dumps() {
     use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
     let none = Rlimit {
         current: Some(0),
@@ -209,4 +212,4 @@ fn harden() {
 
 /// Elsewhere the system's own settings hold.
 #[cfg(not(target_os = "linux"))]
-fn harden() {}
+fn disable_core_dumps() {}

@@ -16,33 +16,33 @@ use tempfile::NamedTempFile;
 use tokio_util::sync::CancellationToken;
 
 use super::one_shot::{poll_once, write_unless_stopped};
-use super::{Failure, signals};
-use crate::app::Round;
+use super::{CommandError, signals};
+use crate::app::OneShotResult;
 use crate::cli::Args;
 use crate::config;
 use crate::credentials::Environment;
 
-pub(super) async fn run(args: Args, environment: &Environment) -> Result<(), Failure> {
+pub(super) async fn run(args: Args, environment: &Environment) -> Result<(), CommandError> {
     let output = config::parse_once_output(&args, environment)?;
-    let shutdown = signals::shutdown()?;
+    let shutdown = signals::shutdown_token()?;
     let (config, round) = poll_once(args, environment, &shutdown, |_| {}).await?;
-    if let Some(dir) = &config.storage {
-        round.add_stored(dir).await;
+    if let Some(dir) = &config.storage_path {
+        round.add_stored_inventories(dir).await;
     }
-    let missing = round.without_data();
+    let missing = round.orgs_without_data();
     if !missing.is_empty() {
         let target = match &output {
             None => "nothing was written".to_owned(),
             Some(path) => format!("{} was not changed", path.display()),
         };
-        return Err(Failure::NotWritten { missing, target });
+        return Err(CommandError::NotWritten { missing, target });
     }
-    let failed = round.failed.clone();
+    let failed = round.failed_targets.clone();
     let stop = shutdown.clone();
     write_unless_stopped(&shutdown, move || match output {
         None => write_exposition(&round, io::stdout().lock(), &stop)
-            .map_err(Failure::system("cannot write to standard output")),
-        Some(path) => write_file(&round, &path, &stop).map_err(Failure::system(format!(
+            .map_err(CommandError::io("cannot write to standard output")),
+        Some(path) => write_file(&round, &path, &stop).map_err(CommandError::io(format!(
             "cannot write {} (--output)",
             path.display()
         ))),
@@ -51,13 +51,17 @@ pub(super) async fn run(args: Args, environment: &Environment) -> Result<(), Fai
     if failed.is_empty() {
         Ok(())
     } else {
-        Err(Failure::Stale(failed))
+        Err(CommandError::Stale(failed))
     }
 }
 
-fn write_exposition(round: &Round, mut to: impl Write, stop: &CancellationToken) -> io::Result<()> {
+fn write_exposition(
+    round: &OneShotResult,
+    mut to: impl Write,
+    stop: &CancellationToken,
+) -> io::Result<()> {
     let mut exposition = round.exposition();
-    while let Some(piece) = exposition.next_piece() {
+    while let Some(piece) = exposition.next_chunk() {
         if stop.is_cancelled() {
             return Err(io::ErrorKind::Interrupted.into());
         }
@@ -67,14 +71,14 @@ fn write_exposition(round: &Round, mut to: impl Write, stop: &CancellationToken)
 }
 
 /// Replaces a regular file in one step. Anything else, such as a pipe or a device, is written to and stays what it is.
-fn write_file(round: &Round, path: &Path, stop: &CancellationToken) -> io::Result<()> {
+fn write_file(round: &OneShotResult, path: &Path, stop: &CancellationToken) -> io::Result<()> {
     match path.metadata() {
         Ok(existing) if existing.is_file() => {
-            replace_file(round, &follow_links(path)?, Some(&existing), stop)
+            write_file_atomically(round, &follow_links(path)?, Some(&existing), stop)
         }
         Ok(existing) => write_exposition(round, open_special(path, &existing)?, stop),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            replace_file(round, &follow_links(path)?, None, stop)
+            write_file_atomically(round, &follow_links(path)?, None, stop)
         }
         Err(error) => Err(error),
     }
@@ -82,8 +86,8 @@ fn write_file(round: &Round, path: &Path, stop: &CancellationToken) -> io::Resul
 
 /// Puts a new file in the place of `path`: a collector sees the one before or this one. Its mode and owner are those
 /// of the `existing` file; a new one is readable for everybody.
-fn replace_file(
-    round: &Round,
+fn write_file_atomically(
+    round: &OneShotResult,
     path: &Path,
     existing: Option<&Metadata>,
     stop: &CancellationToken,

@@ -2,8 +2,8 @@
 
 use tokio_util::sync::CancellationToken;
 
-use super::{Failure, loader};
-use crate::app::{Exporter, Progress, Round, Surroundings};
+use super::{CommandError, config_loader};
+use crate::app::{Dependencies, Exporter, OneShotResult, PollProgress};
 use crate::cli::Args;
 use crate::config::Config;
 use crate::credentials::Environment;
@@ -14,18 +14,22 @@ pub(super) async fn poll_once(
     args: Args,
     environment: &Environment,
     shutdown: &CancellationToken,
-    progress: impl FnMut(Progress),
-) -> Result<(Config, Round), Failure> {
-    let load = loader(args, environment.clone());
+    progress: impl FnMut(PollProgress),
+) -> Result<(Config, OneShotResult), CommandError> {
+    let load = config_loader(args, environment.clone());
     let config = load()?;
-    let exporter = Exporter::start(config.clone().alone(), Surroundings::real(load)).await?;
-    let round = exporter.once(shutdown.clone(), progress).await;
+    let exporter = Exporter::start(
+        config.clone().for_one_shot(),
+        Dependencies::production(load),
+    )
+    .await?;
+    let round = exporter.run_once(shutdown.clone(), progress).await;
     if shutdown.is_cancelled() {
-        return Err(Failure::Interrupted);
+        return Err(CommandError::Interrupted);
     }
     // one share of many can be empty; nothing at all means that the credential has lost its access
-    if round.is_empty() && config.shard == Shard::WHOLE {
-        return Err(Failure::NoOrganizations);
+    if round.is_empty() && config.shard == Shard::ALL {
+        return Err(CommandError::NoOrganizations);
     }
     Ok((config, round))
 }
@@ -33,12 +37,12 @@ pub(super) async fn poll_once(
 /// Runs `write` on a thread that may block: a pipe that nobody reads must not keep a signal from ending the process.
 pub(super) async fn write_unless_stopped(
     shutdown: &CancellationToken,
-    write: impl FnOnce() -> Result<(), Failure> + Send + 'static,
-) -> Result<(), Failure> {
+    write: impl FnOnce() -> Result<(), CommandError> + Send + 'static,
+) -> Result<(), CommandError> {
     tokio::select! {
         written = tokio::task::spawn_blocking(write) => {
-            written.map_err(|error| Failure::system("cannot write")(error.into()))?
+            written.map_err(|error| CommandError::io("cannot write")(error.into()))?
         }
-        () = shutdown.cancelled() => Err(Failure::Interrupted),
+        () = shutdown.cancelled() => Err(CommandError::Interrupted),
     }
 }

@@ -2,20 +2,20 @@
 
 use tracing::info;
 
-use super::{Failure, loader, signals};
-use crate::app::{Exporter, Surroundings};
+use super::{CommandError, config_loader, signals};
+use crate::app::{Dependencies, Exporter};
 use crate::cli::Args;
 use crate::credentials::Environment;
 
-pub(super) async fn run(args: Args, environment: &Environment) -> Result<(), Failure> {
-    let load = loader(args, environment.clone());
+pub(super) async fn run(args: Args, environment: &Environment) -> Result<(), CommandError> {
+    let load = config_loader(args, environment.clone());
     let config = load()?;
-    let shutdown = signals::shutdown()?;
+    let shutdown = signals::shutdown_token()?;
     info!(
         version = env!("CARGO_PKG_VERSION"),
         revision = env!("BUILD_REVISION"),
-        credentials = config.accounts.len(),
-        organizations = config.accounts.iter().map(|account| account.orgs.len()).sum::<usize>(),
+        credentials = config.credentials.len(),
+        organizations = config.credentials.iter().map(|account| account.org_ids.len()).sum::<usize>(),
         shard = %config.shard,
         atlas = %config.base_url,
         interval = %humantime::format_duration(config.poll_interval),
@@ -23,10 +23,10 @@ pub(super) async fn run(args: Args, environment: &Environment) -> Result<(), Fai
     );
     // a file system that hangs must not keep a signal waiting
     let exporter = tokio::select! {
-        started = Exporter::start(config, Surroundings::real(load)) => started?,
+        started = Exporter::start(config, Dependencies::production(load)) => started?,
         () = shutdown.cancelled() => return Ok(()),
     };
-    signals::reload_on_hangup(exporter.control())?;
+    signals::spawn_sighup_reload(exporter.reloader())?;
     exporter.run(shutdown).await;
     Ok(())
 }

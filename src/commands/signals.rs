@@ -5,14 +5,14 @@ use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
-use super::Failure;
-use crate::app::Control;
+use super::CommandError;
+use crate::app::Reloader;
 
 /// A token that is cancelled at the first SIGTERM or SIGINT.
 #[cfg(unix)]
-pub(super) fn shutdown() -> Result<CancellationToken, Failure> {
+pub(super) fn shutdown_token() -> Result<CancellationToken, CommandError> {
     use tokio::signal::unix::{SignalKind, signal};
-    let listen = |kind| signal(kind).map_err(Failure::system("cannot listen for signals"));
+    let listen = |kind| signal(kind).map_err(CommandError::io("cannot listen for signals"));
     let (mut term, mut int) = (
         listen(SignalKind::terminate())?,
         listen(SignalKind::interrupt())?,
@@ -32,7 +32,7 @@ pub(super) fn shutdown() -> Result<CancellationToken, Failure> {
 
 /// A token that is cancelled at Ctrl-C.
 #[cfg(not(unix))]
-pub(super) fn shutdown() -> Result<CancellationToken, Failure> {
+pub(super) fn shutdown_token() -> Result<CancellationToken, Failure> {
     let token = CancellationToken::new();
     let cancelled = token.clone();
     tokio::spawn(async move {
@@ -46,10 +46,10 @@ pub(super) fn shutdown() -> Result<CancellationToken, Failure> {
 
 /// Reloads the configuration at each SIGHUP, until the process ends.
 #[cfg(unix)]
-pub(super) fn reload_on_hangup(control: Arc<Control>) -> Result<(), Failure> {
+pub(super) fn spawn_sighup_reload(control: Arc<Reloader>) -> Result<(), CommandError> {
     use tokio::signal::unix::{SignalKind, signal};
     let mut hangup =
-        signal(SignalKind::hangup()).map_err(Failure::system("cannot listen for signals"))?;
+        signal(SignalKind::hangup()).map_err(CommandError::io("cannot listen for signals"))?;
     tokio::spawn(async move {
         while hangup.recv().await.is_some() {
             // what is wrong with it is told there
@@ -61,6 +61,6 @@ pub(super) fn reload_on_hangup(control: Arc<Control>) -> Result<(), Failure> {
 
 /// Elsewhere there is no such signal.
 #[cfg(not(unix))]
-pub(super) fn reload_on_hangup(_: Arc<Control>) -> Result<(), Failure> {
+pub(super) fn spawn_sighup_reload(_: Arc<Control>) -> Result<(), Failure> {
     Ok(())
 }

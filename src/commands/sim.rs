@@ -2,16 +2,16 @@
 
 use std::io::Write as _;
 
-use super::{Failure, signals};
+use super::{CommandError, signals};
 use crate::app::StartError;
 use crate::cli::Args;
 use crate::config::{self, ConfigError};
 use crate::credentials::Environment;
 use mongodb_atlas_sim::{SimClock, SimHandle};
 
-pub(super) async fn run(args: &Args, environment: &Environment) -> Result<(), Failure> {
-    let (config, listen) = config::check_sim(args, environment)?;
-    let shutdown = signals::shutdown()?;
+pub(super) async fn run(args: &Args, environment: &Environment) -> Result<(), CommandError> {
+    let (config, listen) = config::parse_sim_config(args, environment)?;
+    let shutdown = signals::shutdown_token()?;
     let Some(address) = listen.first() else {
         return Err(ConfigError(vec!["--sim.listen-address is missing".to_owned()]).into());
     };
@@ -19,11 +19,11 @@ pub(super) async fn run(args: &Args, environment: &Environment) -> Result<(), Fa
         .await
         .map_err(StartError::from)?;
     let sim = SimHandle::start(listener, &config, SimClock::system())
-        .map_err(Failure::system("cannot start the simulated Atlas"))?;
+        .map_err(CommandError::io("cannot start the simulated Atlas"))?;
     let mut out = std::io::stdout().lock();
-    let written = write!(out, "{}", sim.banner()).and_then(|()| out.flush());
+    let written = write!(out, "{}", sim.env_exports()).and_then(|()| out.flush());
     drop(out);
-    written.map_err(Failure::system("cannot write to standard output"))?;
+    written.map_err(CommandError::io("cannot write to standard output"))?;
     shutdown.cancelled().await;
     sim.stop().await;
     Ok(())

@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use comfy_table::{ContentArrangement, Table, presets};
 
 /// A table without frames, as wide as the terminal at most.
-pub(super) fn table(head: &[&str]) -> Table {
+pub(super) fn new_table(head: &[&str]) -> Table {
     let mut table = Table::new();
     table
         .load_style(presets::NOTHING)
@@ -19,7 +19,7 @@ pub(super) fn table(head: &[&str]) -> Table {
 }
 
 /// Writes a table without blanks at the ends of its lines.
-pub(super) fn write(table: &Table, out: &mut impl Write) -> io::Result<()> {
+pub(super) fn write_table(table: &Table, out: &mut impl Write) -> io::Result<()> {
     for line in table.lines() {
         writeln!(out, "{}", line.trim_end())?;
     }
@@ -28,7 +28,7 @@ pub(super) fn write(table: &Table, out: &mut impl Write) -> io::Result<()> {
 
 /// A text in which nothing can steer a terminal: whoever names a key could otherwise write what he
 /// likes on the screen of whoever lists it.
-pub(super) fn plain(text: &str) -> String {
+pub(super) fn sanitize_for_terminal(text: &str) -> String {
     let shown = |letter: char| {
         if letter.is_control() {
             '\u{fffd}'

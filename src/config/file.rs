@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::cli::{FLAGS, Flag, Origin};
+use crate::cli::{FLAGS, Flag, ValueSource};
 use exporter_toolkit::yaml::{self, YamlValue};
 
 /// A file that was read, and not yet understood.
@@ -13,10 +13,10 @@ pub(super) struct ConfigFile {
 }
 
 /// The list of credentials.
-pub(super) const CREDENTIALS: &str = "credentials";
+pub(super) const CREDENTIALS_KEY: &str = "credentials";
 
 impl ConfigFile {
-    pub(super) fn read(path: PathBuf) -> Result<Self, String> {
+    pub(super) fn load(path: PathBuf) -> Result<Self, String> {
         let root = yaml::load_file(&path).map_err(|why| format!("{}: {why}", path.display()))?;
         match root {
             YamlValue::Mapping(_) => Ok(Self { path, root }),
@@ -35,10 +35,10 @@ impl ConfigFile {
     }
 
     /// Names a place in the file.
-    pub(super) fn origin(&self, member: impl Into<String>) -> Origin {
-        Origin::File {
+    pub(super) fn source(&self, member: impl Into<String>) -> ValueSource {
+        ValueSource::File {
             path: self.path.clone(),
-            member: member.into(),
+            key: member.into(),
         }
     }
 
@@ -47,12 +47,12 @@ impl ConfigFile {
     }
 
     pub(super) fn credentials(&self) -> Option<&YamlValue> {
-        self.root.get(CREDENTIALS)
+        self.root.get(CREDENTIALS_KEY)
     }
 
     /// What the file says in the place of a flag.
-    pub(super) fn values(&self, flag: &Flag) -> Option<(Vec<String>, Origin)> {
-        let (section, member) = place(flag)?;
+    pub(super) fn get(&self, flag: &Flag) -> Option<(Vec<String>, ValueSource)> {
+        let (section, member) = yaml_path(flag)?;
         let values = match self.root.get(&section)?.get(&member)? {
             YamlValue::Scalar(text) if flag.repeatable => {
                 text.split(',').map(|part| part.trim().to_owned()).collect()
@@ -72,40 +72,40 @@ impl ConfigFile {
             }
             YamlValue::Null | YamlValue::Mapping(_) => return None,
         };
-        Some((values, self.origin(format!("{section}.{member}"))))
+        Some((values, self.source(format!("{section}.{member}"))))
     }
 
     /// A sentence for each member that is none of this program's, or is of the wrong kind.
-    pub(super) fn unknown_members(&self) -> Vec<String> {
+    pub(super) fn unknown_keys(&self) -> Vec<String> {
         let mut mistakes = Vec::new();
         let YamlValue::Mapping(members) = &self.root else {
             return mistakes;
         };
         for (name, value) in members {
-            if name == CREDENTIALS {
+            if name == CREDENTIALS_KEY {
                 continue;
             }
             let known: Vec<(String, &Flag)> = FLAGS
                 .iter()
                 .filter_map(|flag| {
-                    let (section, member) = place(flag)?;
+                    let (section, member) = yaml_path(flag)?;
                     (section == *name).then_some((member, flag))
                 })
                 .collect();
             match value {
                 _ if known.is_empty() => mistakes.push(format!(
                     "{}: there is no such member; it must be one of {}",
-                    self.origin(shown_key(name)),
+                    self.source(redact_key(name)),
                     sections().join(", ")
                 )),
-                YamlValue::Mapping(inner) => self.unknown_in(name, inner, &known, &mut mistakes),
+                YamlValue::Mapping(inner) => self.check_section(name, inner, &known, &mut mistakes),
                 YamlValue::Null => mistakes.push(format!(
                     "{}: expected fields, got nothing; a file that was cut ends so",
-                    self.origin(name)
+                    self.source(name)
                 )),
                 other => mistakes.push(format!(
                     "{}: it is {}, and must have members",
-                    self.origin(name),
+                    self.source(name),
                     other.type_name()
                 )),
             }
@@ -113,7 +113,7 @@ impl ConfigFile {
         mistakes
     }
 
-    fn unknown_in(
+    fn check_section(
         &self,
         section: &str,
         members: &[(String, YamlValue)],
@@ -121,7 +121,7 @@ impl ConfigFile {
         mistakes: &mut Vec<String>,
     ) {
         for (name, value) in members {
-            let origin = self.origin(format!("{section}.{}", shown_key(name)));
+            let origin = self.source(format!("{section}.{}", redact_key(name)));
             let Some((_, flag)) = known.iter().find(|(member, _)| member == name) else {
                 let names: Vec<_> = known.iter().map(|(member, _)| member.as_str()).collect();
                 mistakes.push(format!(
@@ -130,7 +130,7 @@ impl ConfigFile {
                 ));
                 continue;
             };
-            let takes_list = flag.repeatable || flag.value == "LIST";
+            let takes_list = flag.repeatable || flag.value_name == "LIST";
             let fits = match value {
                 YamlValue::Scalar(_) => true,
                 YamlValue::Sequence(items) => {
@@ -154,7 +154,7 @@ impl ConfigFile {
 }
 
 /// The section and the member that say what a flag says; none for the file's own name.
-fn place(flag: &Flag) -> Option<(String, String)> {
+fn yaml_path(flag: &Flag) -> Option<(String, String)> {
     if flag.name == "config.file" {
         return None;
     }
@@ -165,16 +165,16 @@ fn place(flag: &Flag) -> Option<(String, String)> {
 fn sections() -> Vec<String> {
     let mut sections: Vec<String> = FLAGS
         .iter()
-        .filter_map(place)
+        .filter_map(yaml_path)
         .map(|(section, _)| section)
         .collect();
-    sections.push(CREDENTIALS.to_owned());
+    sections.push(CREDENTIALS_KEY.to_owned());
     sections.sort_unstable();
     sections.dedup();
     sections
 }
 /// An unknown key as it is shown in an error. Where the blank behind a colon is missing, a secret is a part of the key.
-pub(super) fn shown_key(key: &str) -> String {
+pub(super) fn redact_key(key: &str) -> String {
     const MAX_CHARS: usize = 30;
     let name = key.split([':', '=']).next().unwrap_or_default();
     let name = name.split_inclusive("mdb_sa_").next().unwrap_or_default();

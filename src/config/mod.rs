@@ -20,39 +20,40 @@ use std::time::Duration;
 
 use reqwest::Url;
 
-use crate::cli::{Args, Origin};
+use crate::cli::{Args, ValueSource};
 use crate::credentials::Environment;
 use crate::logging::{LogFormat, LogLevel};
-use crate::metrics::{PerKey, Selection};
+use crate::metrics::{KeySeriesOptions, PerKeyMode};
 use crate::shard::Shard;
 pub use command_options::{
-    CheckChoice, Filter, KeysChoice, Output, check_check, check_keys, check_sim, parse_once_output,
+    CheckOptions, FilterValues, KeysOptions, OutputFormat, parse_check_options, parse_keys_options,
+    parse_once_output, parse_sim_config,
 };
-pub use credentials::Account;
+pub use credentials::CredentialConfig;
 use exporter_toolkit::address::ListenAddress;
 use exporter_toolkit::host::AllowedHosts;
-use mongodb_atlas_client::{Route, Version};
+use mongodb_atlas_client::{ApiVersion, ProxyRoute};
 use parse::{
-    base_url, duration, key_labels, page_size, shard, switch, telemetry_path, thresholds, version,
-    whole,
+    parse_api_version, parse_base_url, parse_bool, parse_duration, parse_key_labels,
+    parse_page_size, parse_shard, parse_telemetry_path, parse_thresholds, parse_uint,
 };
-use resolver::Checker;
+use resolver::Resolver;
 
 /// What the exporter does, checked and complete.
 #[derive(Debug, Clone)]
 pub struct Config {
     /// How to authenticate, and what to watch: at least one, no name and no organization twice.
-    pub accounts: Vec<Account>,
+    pub credentials: Vec<CredentialConfig>,
     /// Atlas' address, ending in a slash.
     pub base_url: Url,
     /// How requests reach it: directly, or through the proxy that environment variables name.
-    pub route: Route,
+    pub route: ProxyRoute,
     /// The API's version.
-    pub version: Version,
+    pub api_version: ApiVersion,
     /// How often each organization is walked.
     pub poll_interval: Duration,
     /// What one request may take.
-    pub timeout: Duration,
+    pub request_timeout: Duration,
     /// Keys a page.
     pub page_size: u32,
     /// Past which age an inventory is no longer shown; zero for never.
@@ -62,17 +63,17 @@ pub struct Config {
     /// This instance's share of the organizations.
     pub shard: Shard,
     /// Where state is kept over a restart, if anywhere.
-    pub storage: Option<PathBuf>,
+    pub storage_path: Option<PathBuf>,
     /// What is shown of the keys; at least one threshold.
-    pub selection: Selection,
+    pub key_series: KeySeriesOptions,
     /// Where to serve; none when systemd hands the sockets over.
-    pub listen: Vec<ListenAddress>,
+    pub listen_addresses: Vec<ListenAddress>,
     /// Whether systemd hands the sockets over.
     pub systemd_socket: bool,
     /// Where to serve health alone, in the clear.
-    pub probe: Option<ListenAddress>,
+    pub probe_address: Option<ListenAddress>,
     /// Who is let in: a file in the exporter-toolkit's format.
-    pub web_file: Option<PathBuf>,
+    pub web_config_file: Option<PathBuf>,
     /// The path of the metrics.
     pub telemetry_path: String,
     /// Scrapes that are served at once.
@@ -80,13 +81,13 @@ pub struct Config {
     /// Hosts that are answered.
     pub allowed_hosts: AllowedHosts,
     /// Whether a request may ask for a reload.
-    pub lifecycle: bool,
+    pub enable_lifecycle: bool,
     /// From which level on logs are written.
     pub log_level: LogLevel,
     /// The form of the logs.
     pub log_format: LogFormat,
     /// The configuration file, if there is one.
-    pub file: Option<PathBuf>,
+    pub config_file: Option<PathBuf>,
 }
 
 /// Everything that is wrong with a configuration, a sentence each.
@@ -95,120 +96,123 @@ pub struct Config {
 pub struct ConfigError(pub Vec<String>);
 
 /// The longest interval.
-const WEEK: Duration = Duration::from_hours(7 * 24);
+const MAX_POLL_INTERVAL: Duration = Duration::from_hours(7 * 24);
 /// The longest age.
-const CENTURY: Duration = Duration::from_hours(100 * 366 * 24);
+const MAX_AGE: Duration = Duration::from_hours(100 * 366 * 24);
 
 impl Config {
     /// Makes a configuration of the command line, the environment and the configuration file.
     ///
     /// # Errors
     /// [`ConfigError`] with every mistake.
-    pub fn check(args: &Args, environment: &Environment) -> Result<Self, ConfigError> {
-        match examine(args, environment) {
+    pub fn load(args: &Args, environment: &Environment) -> Result<Self, ConfigError> {
+        match load_lenient(args, environment) {
             (Some(config), mistakes) if mistakes.is_empty() => Ok(config),
             (_, mistakes) => Err(ConfigError(mistakes)),
         }
     }
 
     /// The configuration with defaults in the places of what is wrong; mistakes are told to `checker`.
-    fn examine(checker: &mut Checker<'_>) -> Option<Self> {
-        checker.unknown_members();
-        let accounts = credentials::check(checker);
-        let log = checker.logging();
-        let base_url = checker.one("atlas.base-url", base_url);
+    fn resolve(checker: &mut Resolver<'_>) -> Option<Self> {
+        checker.check_unknown_keys();
+        let accounts = credentials::resolve(checker);
+        let log = checker.log_settings();
+        let base_url = checker.get("atlas.base-url", parse_base_url);
         let route = base_url
             .as_ref()
-            .map(|base| checker.route(base))
+            .map(|base| checker.proxy_route(base))
             .unwrap_or_default();
-        let version = checker.one("atlas.api-version", version);
-        let poll_interval = checker.one("atlas.poll-interval", |text| {
-            duration(text, Duration::from_secs(1), WEEK)
+        let version = checker.get("atlas.api-version", parse_api_version);
+        let poll_interval = checker.get("atlas.poll-interval", |text| {
+            parse_duration(text, Duration::from_secs(1), MAX_POLL_INTERVAL)
         });
-        let timeout = checker.one("atlas.timeout", |text| {
-            duration(text, Duration::from_millis(100), Duration::from_mins(10))
+        let timeout = checker.get("atlas.timeout", |text| {
+            parse_duration(text, Duration::from_millis(100), Duration::from_mins(10))
         });
-        let page_size = checker.one("atlas.page-size", page_size);
-        let max_staleness = checker.one("atlas.max-staleness", |text| {
-            duration(text, Duration::ZERO, CENTURY)
+        let page_size = checker.get("atlas.page-size", parse_page_size);
+        let max_staleness = checker.get("atlas.max-staleness", |text| {
+            parse_duration(text, Duration::ZERO, MAX_AGE)
         });
-        let max_orgs = checker.one("atlas.max-orgs", |text| {
-            whole(text, 1, 1_000_000).ok_or("a whole number from 1 to 1000000")
+        let max_orgs = checker.get("atlas.max-orgs", |text| {
+            parse_uint(text, 1, 1_000_000).ok_or("a whole number from 1 to 1000000")
         });
         let host = host_name(checker.environment);
-        let shard = checker.one("atlas.shard", |text| shard(text, &host));
-        let storage = checker.storage();
-        let selection = selection(checker);
-        let (systemd_socket, listen) = listeners(checker);
-        let probe = checker.listen("web.probe-address").into_iter().next();
+        let shard = checker.get("atlas.shard", |text| parse_shard(text, &host));
+        let storage = checker.storage_path();
+        let selection = resolve_key_series(checker);
+        let (systemd_socket, listen) = resolve_listeners(checker);
+        let probe = checker
+            .listen_addresses("web.probe-address")
+            .into_iter()
+            .next();
         if let Some(probe) = probe
             .as_ref()
             .filter(|probe| listen.contains(probe) && probe.port != 0)
         {
-            let origin = checker.values("web.probe-address").1;
-            checker.wrong(
+            let origin = checker.raw_values("web.probe-address").1;
+            checker.reject(
                 &origin,
                 &probe.to_string(),
                 "an address of its own: --web.listen-address has it",
             );
         }
-        let web_file = checker.path("web.config.file").0;
-        let telemetry_path = checker.one("web.telemetry-path", telemetry_path);
-        let max_requests = checker.one("web.max-requests", |text| {
-            whole(text, 1, 100_000).ok_or("a whole number from 1 to 100000")
+        let web_file = checker.get_path("web.config.file").0;
+        let telemetry_path = checker.get("web.telemetry-path", parse_telemetry_path);
+        let max_requests = checker.get("web.max-requests", |text| {
+            parse_uint(text, 1, 100_000).ok_or("a whole number from 1 to 100000")
         });
-        let allowed_hosts = checker.one("web.allowed-hosts", AllowedHosts::parse);
-        let lifecycle = checker.one("web.enable-lifecycle", switch);
-        let file = checker.file_path();
+        let allowed_hosts = checker.get("web.allowed-hosts", AllowedHosts::parse);
+        let lifecycle = checker.get("web.enable-lifecycle", parse_bool);
+        let file = checker.config_file_path();
         let (log_level, log_format) = log?;
         Some(Self {
-            accounts,
+            credentials: accounts,
             base_url: base_url?,
             route,
-            version: version?,
+            api_version: version?,
             poll_interval: poll_interval?,
-            timeout: timeout?,
+            request_timeout: timeout?,
             page_size: page_size?,
             max_staleness: max_staleness?,
             max_orgs: max_orgs?,
             shard: shard?,
-            storage,
-            selection: selection?,
-            listen,
+            storage_path: storage,
+            key_series: selection?,
+            listen_addresses: listen,
             systemd_socket: systemd_socket?,
-            probe,
-            web_file,
+            probe_address: probe,
+            web_config_file: web_file,
             telemetry_path: telemetry_path?,
             max_requests: max_requests?,
             allowed_hosts: allowed_hosts.unwrap_or_default(),
-            lifecycle: lifecycle?,
+            enable_lifecycle: lifecycle?,
             log_level,
             log_format,
-            file,
+            config_file: file,
         })
     }
 }
 
-/// As [`Config::check`], for who wants to know all the same what the configuration would be: with
+/// As [`Config::load`], for who wants to know all the same what the configuration would be: with
 /// defaults in the places of what is wrong. And every mistake.
-pub fn examine(args: &Args, environment: &Environment) -> (Option<Config>, Vec<String>) {
-    let mut checker = Checker::new(args, environment);
-    let config = Config::examine(&mut checker);
-    (config, checker.mistakes)
+pub fn load_lenient(args: &Args, environment: &Environment) -> (Option<Config>, Vec<String>) {
+    let mut checker = Resolver::new(args, environment);
+    let config = Config::resolve(&mut checker);
+    (config, checker.errors)
 }
 
 /// Whether systemd hands the sockets over, and the addresses to listen on when it does not.
-fn listeners(checker: &mut Checker<'_>) -> (Option<bool>, Vec<ListenAddress>) {
-    let systemd = checker.one("web.systemd-socket", switch);
-    let (values, origin) = checker.values("web.listen-address");
-    let listen = checker.listen("web.listen-address");
+fn resolve_listeners(checker: &mut Resolver<'_>) -> (Option<bool>, Vec<ListenAddress>) {
+    let systemd = checker.get("web.systemd-socket", parse_bool);
+    let (values, origin) = checker.raw_values("web.listen-address");
+    let listen = checker.listen_addresses("web.listen-address");
     if systemd != Some(true) {
         return (systemd, listen);
     }
-    if !matches!(origin, Origin::Default(_)) {
+    if !matches!(origin, ValueSource::Default(_)) {
         let right =
             "left out together with --web.systemd-socket, whose .socket unit has the addresses";
-        checker.wrong(&origin, &values.join(","), right);
+        checker.reject(&origin, &values.join(","), right);
     }
     (systemd, Vec::new())
 }
@@ -216,28 +220,28 @@ fn listeners(checker: &mut Checker<'_>) -> (Option<bool>, Vec<ListenAddress>) {
 impl Config {
     /// The same for a process that serves nobody and leaves nothing behind.
     #[must_use]
-    pub fn alone(self) -> Self {
+    pub fn for_one_shot(self) -> Self {
         Self {
-            storage: None,
-            listen: Vec::new(),
+            storage_path: None,
+            listen_addresses: Vec::new(),
             systemd_socket: false,
-            probe: None,
-            web_file: None,
+            probe_address: None,
+            web_config_file: None,
             ..self
         }
     }
 }
 
-fn selection(checker: &mut Checker<'_>) -> Option<Selection> {
-    let per_key = checker.one("metrics.per-key", |text| {
-        PerKey::named(text).ok_or("all, idle or none")
+fn resolve_key_series(checker: &mut Resolver<'_>) -> Option<KeySeriesOptions> {
+    let per_key = checker.get("metrics.per-key", |text| {
+        PerKeyMode::named(text).ok_or("all, idle or none")
     });
-    let labels = checker.one("metrics.key-labels", key_labels);
-    let max_keys = checker.one("metrics.max-keys", |text| {
-        whole(text, 0, 100_000_000).ok_or("a whole number from 0 to 100000000")
+    let labels = checker.get("metrics.key-labels", parse_key_labels);
+    let max_keys = checker.get("metrics.max-keys", |text| {
+        parse_uint(text, 0, 100_000_000).ok_or("a whole number from 0 to 100000000")
     });
-    let thresholds = checker.one("metrics.idle-thresholds", thresholds);
-    Some(Selection {
+    let thresholds = checker.get("metrics.idle-thresholds", parse_thresholds);
+    Some(KeySeriesOptions {
         per_key: per_key?,
         labels: labels?.into(),
         max_keys: max_keys?,
@@ -247,8 +251,8 @@ fn selection(checker: &mut Checker<'_>) -> Option<Selection> {
 
 /// What logs look like, and from which level on they are written, as far as that can be made out
 /// before everything else is checked.
-pub fn logging(args: &Args, environment: &Environment) -> Option<(LogLevel, LogFormat)> {
-    Checker::new(args, environment).logging()
+pub fn log_settings(args: &Args, environment: &Environment) -> Option<(LogLevel, LogFormat)> {
+    Resolver::new(args, environment).log_settings()
 }
 
 /// The name that a `StatefulSet` gives its pods, or any other host's.

@@ -4,20 +4,20 @@ use std::time::Duration;
 
 use reqwest::Url;
 
-use super::CENTURY;
-use crate::metrics::{KeyLabel, Threshold};
+use super::MAX_AGE;
+use crate::metrics::{IdleThreshold, KeyLabel};
 use crate::shard::Shard;
 use exporter_toolkit::address::ListenAddress;
-use mongodb_atlas_client::Version;
+use mongodb_atlas_client::ApiVersion;
 
-pub(super) fn whole(text: &str, least: usize, most: usize) -> Option<usize> {
+pub(super) fn parse_uint(text: &str, least: usize, most: usize) -> Option<usize> {
     text.parse()
         .ok()
         .filter(|number| (least..=most).contains(number))
 }
 
 /// The base URL, without the API's own path, which people copy along from the documentation.
-pub(super) fn base_url(text: &str) -> Result<Url, &'static str> {
+pub(super) fn parse_base_url(text: &str) -> Result<Url, &'static str> {
     const EXPECTED: &str = "an https address without user, query or fragment, such as https://cloud.mongodb.com (plain http for loopback hosts only)";
     const WITHOUT_API_PATH: &str = "the address without the path of an API endpoint, such as https://cloud.mongodb.com: /api/atlas/v2 and what follows are added to it";
     let mut url = Url::parse(text.trim()).map_err(|_| EXPECTED)?;
@@ -71,17 +71,21 @@ pub(super) fn base_url(text: &str) -> Result<Url, &'static str> {
     Ok(url)
 }
 
-pub(super) fn version(text: &str) -> Result<Version, &'static str> {
+pub(super) fn parse_api_version(text: &str) -> Result<ApiVersion, &'static str> {
     if text == "preview" {
-        return Ok(Version::Preview);
+        return Ok(ApiVersion::Preview);
     }
     let date = text
         .parse::<jiff::civil::Date>()
         .map_err(|_| "preview or a date such as 2025-03-12")?;
-    Ok(Version::Date(date.to_string()))
+    Ok(ApiVersion::Date(date.to_string()))
 }
 
-pub(super) fn duration(text: &str, least: Duration, most: Duration) -> Result<Duration, String> {
+pub(super) fn parse_duration(
+    text: &str,
+    least: Duration,
+    most: Duration,
+) -> Result<Duration, String> {
     let parsed = humantime::parse_duration(text).ok();
     parsed
         .filter(|length| (least..=most).contains(length))
@@ -94,21 +98,21 @@ pub(super) fn duration(text: &str, least: Duration, most: Duration) -> Result<Du
         })
 }
 
-pub(super) fn page_size(text: &str) -> Result<u32, &'static str> {
+pub(super) fn parse_page_size(text: &str) -> Result<u32, &'static str> {
     text.parse()
         .ok()
         .filter(|size| (1..=500).contains(size))
         .ok_or("a whole number from 1 to 500")
 }
 
-pub(super) fn thresholds(text: &str) -> Result<Vec<Threshold>, &'static str> {
+pub(super) fn parse_thresholds(text: &str) -> Result<Vec<IdleThreshold>, &'static str> {
     const RIGHT: &str =
         "durations of at least 1s with commas between, none twice, such as 7d,30d,90d";
     let mut thresholds = Vec::new();
     for part in text.split(',') {
         let length = humantime::parse_duration(part.trim()).map_err(|_| RIGHT)?;
-        let threshold = Threshold::new(length);
-        if length < Duration::from_secs(1) || length > CENTURY || thresholds.contains(&threshold) {
+        let threshold = IdleThreshold::new(length);
+        if length < Duration::from_secs(1) || length > MAX_AGE || thresholds.contains(&threshold) {
             return Err(RIGHT);
         }
         thresholds.push(threshold);
@@ -118,7 +122,7 @@ pub(super) fn thresholds(text: &str) -> Result<Vec<Threshold>, &'static str> {
 }
 
 /// Labels of the info metric; none at all is well.
-pub(super) fn key_labels(text: &str) -> Result<Vec<KeyLabel>, String> {
+pub(super) fn parse_key_labels(text: &str) -> Result<Vec<KeyLabel>, String> {
     let right = || {
         let names = KeyLabel::ALL.map(KeyLabel::as_str).join(", ");
         format!("some of {names}, with commas between and none twice")
@@ -138,7 +142,7 @@ pub(super) fn key_labels(text: &str) -> Result<Vec<KeyLabel>, String> {
     Ok(labels)
 }
 
-pub(super) fn listen_address(text: &str) -> Option<ListenAddress> {
+pub(super) fn parse_listen_address(text: &str) -> Option<ListenAddress> {
     let (host, port) = text.rsplit_once(':')?;
     let port = port.parse().ok()?;
     let host = match host.strip_prefix('[') {
@@ -158,7 +162,7 @@ pub(super) fn listen_address(text: &str) -> Option<ListenAddress> {
     })
 }
 
-pub(super) fn telemetry_path(text: &str) -> Result<String, &'static str> {
+pub(super) fn parse_telemetry_path(text: &str) -> Result<String, &'static str> {
     const RIGHT: &str = "a path such as /metrics: a slash, then letters, digits, dots, dashes, underscores and slashes, and not one that is taken (/, /sd and /-/…)";
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_' | '/');
     let taken = text == "/sd" || text.starts_with("/-");
@@ -170,7 +174,7 @@ pub(super) fn telemetry_path(text: &str) -> Result<String, &'static str> {
 }
 
 /// `true` or `false`, in any way that YAML has for them.
-pub(super) fn switch(text: &str) -> Result<bool, &'static str> {
+pub(super) fn parse_bool(text: &str) -> Result<bool, &'static str> {
     match text.to_ascii_lowercase().as_str() {
         "true" | "1" | "yes" | "on" => Ok(true),
         "false" | "0" | "no" | "off" => Ok(false),
@@ -179,11 +183,11 @@ pub(super) fn switch(text: &str) -> Result<bool, &'static str> {
 }
 
 /// `I/N`, or `auto/N` with the ordinal at the end of `host`, as a `StatefulSet` names its pods.
-pub(super) fn shard(text: &str, host: &str) -> Result<Shard, String> {
+pub(super) fn parse_shard(text: &str, host: &str) -> Result<Shard, String> {
     let right = || {
         format!(
             "I/N with I from 1 to N and N at most {}, such as 1/3, or auto/N in a StatefulSet's pod",
-            Shard::MOST
+            Shard::MAX_COUNT
         )
     };
     let (index, count) = text.split_once('/').ok_or_else(right)?;
@@ -207,7 +211,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn base_urls() {
+    fn base_urls_are_normalized_or_rejected() {
         for good in [
             "https://cloud.mongodb.com",
             "https://cloud.mongodbgov.com/",
@@ -216,7 +220,7 @@ mod tests {
             "http://[::1]:1",
             "https://proxy.example/atlas",
         ] {
-            let url = base_url(good).expect(good);
+            let url = parse_base_url(good).expect(good);
             assert!(url.path().ends_with('/'), "{url}");
         }
         for (text, expected) in [
@@ -256,7 +260,7 @@ mod tests {
             ("https://proxy.example/a/b/", "https://proxy.example/a/b/"),
         ] {
             assert_eq!(
-                base_url(text).map(String::from).as_deref(),
+                parse_base_url(text).map(String::from).as_deref(),
                 Ok(expected),
                 "{text}"
             );
@@ -268,7 +272,7 @@ mod tests {
             "https://cloud.mongodb.com/api/public/v1.0",
             "https://cloud.mongodb.com/api/atlas/v2/api/atlas/v2",
         ] {
-            let error = base_url(endpoint).expect_err(endpoint);
+            let error = parse_base_url(endpoint).expect_err(endpoint);
             assert!(
                 error.contains("without the path of an API endpoint"),
                 "{error}"
@@ -287,19 +291,19 @@ mod tests {
             "https://x#y",
             "http://10.0.0.1",
         ] {
-            assert!(base_url(bad).is_err(), "{bad}");
+            assert!(parse_base_url(bad).is_err(), "{bad}");
         }
     }
 
     #[test]
-    fn listen_addresses() {
+    fn listen_addresses_are_parsed_or_rejected() {
         for (text, host, port) in [
             (":10064", "", 10064),
             ("127.0.0.1:0", "127.0.0.1", 0),
             ("[::1]:80", "::1", 80),
             ("localhost:1", "localhost", 1),
         ] {
-            let address = listen_address(text).expect(text);
+            let address = parse_listen_address(text).expect(text);
             assert_eq!((address.host.as_str(), address.port), (host, port));
             assert_eq!(address.to_string(), text);
         }
@@ -313,39 +317,41 @@ mod tests {
             "[127.0.0.1]:1",
             "host:",
         ] {
-            assert_eq!(listen_address(bad), None, "{bad}");
+            assert_eq!(parse_listen_address(bad), None, "{bad}");
         }
     }
 
     #[test]
-    fn other_values() {
+    fn invalid_values_are_rejected() {
         assert_eq!(
-            version("2025-03-12"),
-            Ok(Version::Date("2025-03-12".into()))
+            parse_api_version("2025-03-12"),
+            Ok(ApiVersion::Date("2025-03-12".into()))
         );
-        assert_eq!(version("preview"), Ok(Version::Preview));
-        assert!(version("2025-02-30").is_err() && version("latest").is_err());
+        assert_eq!(parse_api_version("preview"), Ok(ApiVersion::Preview));
+        assert!(parse_api_version("2025-02-30").is_err() && parse_api_version("latest").is_err());
         assert!(
-            thresholds("7d,7d").is_err() && thresholds("").is_err() && thresholds("0s").is_err()
+            parse_thresholds("7d,7d").is_err()
+                && parse_thresholds("").is_err()
+                && parse_thresholds("0s").is_err()
         );
-        assert_eq!(thresholds("30d, 7d").expect("two")[0].label, "7d");
+        assert_eq!(parse_thresholds("30d, 7d").expect("two")[0].label, "7d");
         assert!(
-            telemetry_path("/").is_err()
-                && telemetry_path("/sd").is_err()
-                && telemetry_path("/-/x").is_err()
-                && telemetry_path("/a{b}").is_err()
+            parse_telemetry_path("/").is_err()
+                && parse_telemetry_path("/sd").is_err()
+                && parse_telemetry_path("/-/x").is_err()
+                && parse_telemetry_path("/a{b}").is_err()
         );
-        assert!(duration("0s", Duration::from_secs(1), Duration::from_secs(9)).is_err());
+        assert!(parse_duration("0s", Duration::from_secs(1), Duration::from_secs(9)).is_err());
     }
 
     #[test]
-    fn shards() {
+    fn shards_are_parsed_or_rejected() {
         assert_eq!(
-            shard("2/3", "x").map(|s| s.to_string()).as_deref(),
+            parse_shard("2/3", "x").map(|s| s.to_string()).as_deref(),
             Ok("2/3")
         );
         assert_eq!(
-            shard("auto/3", "exporter-2")
+            parse_shard("auto/3", "exporter-2")
                 .map(|s| s.to_string())
                 .as_deref(),
             Ok("3/3")
@@ -360,7 +366,7 @@ mod tests {
             ("auto/3", "exporter"),
             ("auto/3", "exporter-"),
         ] {
-            assert!(shard(text, host).is_err(), "{text} on {host}");
+            assert!(parse_shard(text, host).is_err(), "{text} on {host}");
         }
     }
 }

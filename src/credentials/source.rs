@@ -19,25 +19,25 @@ pub enum Environment {
     /// The process' own.
     Process,
     /// These variables and no others.
-    Fixed(Arc<HashMap<String, String>>),
+    Map(Arc<HashMap<String, String>>),
 }
 
 impl Environment {
     /// An environment of these variables alone.
-    pub fn fixed<K: Into<String>, V: Into<String>>(
+    pub fn from_vars<K: Into<String>, V: Into<String>>(
         variables: impl IntoIterator<Item = (K, V)>,
     ) -> Self {
         let variables = variables
             .into_iter()
             .map(|(name, value)| (name.into(), value.into()));
-        Self::Fixed(Arc::new(variables.collect()))
+        Self::Map(Arc::new(variables.collect()))
     }
 
     /// The value of `name`; an empty one counts as not set, as shells and unit files leave them.
     pub fn get(&self, name: &str) -> Option<String> {
         let value = match self {
             Self::Process => std::env::var_os(name)?.to_string_lossy().into_owned(),
-            Self::Fixed(variables) => variables.get(name)?.clone(),
+            Self::Map(variables) => variables.get(name)?.clone(),
         };
         (!value.is_empty()).then_some(value)
     }
@@ -55,7 +55,7 @@ impl PartialEq for Environment {
     fn eq(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::Process, Self::Process) => true,
-            (Self::Fixed(a), Self::Fixed(b)) => a == b,
+            (Self::Map(a), Self::Map(b)) => a == b,
             _ => false,
         }
     }
@@ -65,31 +65,31 @@ impl Eq for Environment {}
 
 /// Where one secret, or one part of a credential, is found.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Source {
+pub enum SecretLocation {
     /// A file. White space around its content does not count.
     File(PathBuf),
     /// An environment variable.
-    Variable {
+    EnvVar {
         /// Its name.
         name: String,
         /// Where it is looked up.
         environment: Environment,
     },
     /// A member of a credential in the configuration file itself.
-    Member {
+    ConfigKey {
         /// The file.
         file: PathBuf,
         /// The credential's name.
         credential: String,
         /// The member.
-        member: &'static str,
+        key: &'static str,
     },
 }
 
 /// Most bytes of a secret's file that are read; Atlas' own secrets have under 100.
 const MAX_SECRET_BYTES: u64 = 16 << 10;
 
-impl Source {
+impl SecretLocation {
     /// Reads the secret as it is now. Blocks on the file system.
     ///
     /// # Errors
@@ -101,12 +101,12 @@ impl Source {
                 let read = bounded_file::read_text(path, ReadOptions::regular(MAX_SECRET_BYTES));
                 read.map_err(|error| unreadable(&place, &error))?
             }
-            Self::Member {
+            Self::ConfigKey {
                 file,
                 credential,
-                member,
-            } => read_member(file, credential, member, &place)?,
-            Self::Variable { name, environment } => {
+                key: member,
+            } => read_config_key(file, credential, member, &place)?,
+            Self::EnvVar { name, environment } => {
                 Zeroizing::new(environment.get(name).unwrap_or_default())
             }
         };
@@ -121,12 +121,12 @@ impl Source {
         }
     }
 
-    /// Reads the secret as [`Source::read`] does, on a thread that may block, and waits a few seconds for it at most.
+    /// Reads the secret as [`SecretLocation::read`] does, on a thread that may block, and waits a few seconds for it at most.
     ///
     /// # Errors
-    /// As [`Source::read`], and when the file system does not answer in time.
+    /// As [`SecretLocation::read`], and when the file system does not answer in time.
     pub async fn read_off_thread(&self) -> Result<SecretString, SecretError> {
-        let (Self::File(path) | Self::Member { file: path, .. }) = self else {
+        let (Self::File(path) | Self::ConfigKey { file: path, .. }) = self else {
             return self.read();
         };
         let source = self.clone();
@@ -136,7 +136,7 @@ impl Source {
     }
 }
 
-impl SecretSource for Source {
+impl SecretSource for SecretLocation {
     fn read(&self) -> SecretFuture<'_> {
         Box::pin(self.read_off_thread())
     }
@@ -234,7 +234,7 @@ fn is_assignment(text: &str) -> bool {
 }
 
 /// Reads the configuration file again for one member: nothing of it is kept in between.
-fn read_member(
+fn read_config_key(
     file: &Path,
     credential: &str,
     member: &str,
@@ -260,15 +260,15 @@ fn read_member(
     Ok(Zeroizing::new(text.unwrap_or_default().to_owned()))
 }
 
-impl fmt::Display for Source {
+impl fmt::Display for SecretLocation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::File(path) => write!(f, "file {}", path.display()),
-            Self::Variable { name, .. } => write!(f, "environment variable {name}"),
-            Self::Member {
+            Self::EnvVar { name, .. } => write!(f, "environment variable {name}"),
+            Self::ConfigKey {
                 file,
                 credential,
-                member,
+                key: member,
             } => write!(
                 f,
                 "{member} of credential {credential} in {}",
@@ -284,19 +284,19 @@ mod tests {
 
     use super::*;
 
-    fn variable(value: &str) -> Source {
+    fn variable(value: &str) -> SecretLocation {
         let name = "MONGODB_ATLAS_CLIENT_SECRET";
-        Source::Variable {
+        SecretLocation::EnvVar {
             name: name.to_owned(),
-            environment: Environment::fixed([(name, value)]),
+            environment: Environment::from_vars([(name, value)]),
         }
     }
 
     #[test]
-    fn a_secret_is_read_again_and_never_printed() {
+    fn secrets_are_reread_and_never_printed() {
         let directory = tempfile::tempdir().expect("a directory");
         let path = directory.path().join("secret");
-        let source = Source::File(path.clone());
+        let source = SecretLocation::File(path.clone());
         assert!(matches!(source.read(), Err(SecretError::Unreadable { .. })));
         for (content, expected) in [
             ("one\n", Some("one")),
@@ -321,7 +321,7 @@ mod tests {
     }
 
     #[test]
-    fn white_space_around_a_secret_is_removed() {
+    fn surrounding_whitespace_is_trimmed() {
         let directory = tempfile::tempdir().expect("a directory");
         let path = directory.path().join("secret");
         for padded in [
@@ -335,7 +335,7 @@ mod tests {
             "mdb_sa_sk_x\u{b}\u{c}",
         ] {
             std::fs::write(&path, padded).expect("written");
-            for source in [Source::File(path.clone()), variable(padded)] {
+            for source in [SecretLocation::File(path.clone()), variable(padded)] {
                 let secret = source.read().expect(padded);
                 assert_eq!(secret.expose_secret(), "mdb_sa_sk_x", "{padded:?}");
             }
@@ -350,7 +350,7 @@ mod tests {
     }
 
     #[test]
-    fn a_value_that_cannot_be_right_is_named_with_the_likely_cause() {
+    fn malformed_secrets_are_reported_with_the_likely_cause() {
         for (value, cause) in [
             ("\"hunter2\"", "quotes"),
             ("'hunter2'", "quotes"),
@@ -400,22 +400,31 @@ mod tests {
 
     #[cfg(unix)]
     #[tokio::test]
-    async fn what_is_no_regular_file_is_refused_at_once() {
+    async fn non_regular_files_are_rejected_at_once() {
         let directory = tempfile::tempdir().expect("a directory");
         let path = directory.path().join("secret");
         let status = std::process::Command::new("mkfifo").arg(&path).status();
         assert!(status.expect("mkfifo").success());
-        let member = Source::Member {
+        let member = SecretLocation::ConfigKey {
             file: path.clone(),
             credential: "default".to_owned(),
-            member: "access_token",
+            key: "access_token",
         };
         for (source, cause) in [
-            (Source::File(path), "a pipe, which can be read only once"),
+            (
+                SecretLocation::File(path),
+                "a pipe, which can be read only once",
+            ),
             (member, "a pipe, which can be read only once"),
-            (Source::File(directory.path().to_owned()), "a directory"),
-            (Source::File("/dev/zero".into()), "a device"),
-            (Source::File("/nonexistent".into()), "file not found; check"),
+            (
+                SecretLocation::File(directory.path().to_owned()),
+                "a directory",
+            ),
+            (SecretLocation::File("/dev/zero".into()), "a device"),
+            (
+                SecretLocation::File("/nonexistent".into()),
+                "file not found; check",
+            ),
         ] {
             let error = source.read_off_thread().await.expect_err(cause).to_string();
             assert!(error.contains(cause), "{error}");

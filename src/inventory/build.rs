@@ -2,14 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use super::builder::Draft;
-use super::escape::escape;
-use super::key::{Key, KeyKind};
-use super::{ProjectIdle, ProjectKeys, StatusCount};
+use super::builder::InventoryBuilder;
+use super::escape::write_escaped;
+use super::key::{KeyAttributes, KeyEntry};
+use super::{ProjectIdleTimes, ProjectKeys, StatusCount};
 use mongodb_atlas_client::ProjectId;
 
 /// The places of the draft's keys in the order of project and id.
-pub(super) fn order(draft: &Draft) -> Vec<u32> {
+pub(super) fn sorted_order(draft: &InventoryBuilder) -> Vec<u32> {
     let mut rank: Vec<u32> = (0..).take(draft.projects.values.len()).collect();
     rank.sort_unstable_by_key(|place| draft.projects.values.get(*place as usize));
     let mut ranks = vec![0_u32; rank.len()];
@@ -31,19 +31,19 @@ pub(super) fn order(draft: &Draft) -> Vec<u32> {
 }
 
 /// The same key with its texts escaped in another arena; none if they do not fit there.
-pub(super) fn settle(key: Key, from: &str, arena: &mut String) -> Option<Key> {
+pub(super) fn escape_key(key: KeyEntry, from: &str, arena: &mut String) -> Option<KeyEntry> {
     let start = arena.len();
     let [id, name, masked_secret] = key.texts(from).map(|text| {
         let before = arena.len();
-        escape(arena, text);
+        write_escaped(arena, text);
         u16::try_from(arena.len() - before).ok()
     });
     let settled = || {
-        Some(Key {
-            start: u32::try_from(start).ok()?,
-            id: id?,
-            name: name?,
-            masked_secret: masked_secret?,
+        Some(KeyEntry {
+            text_start: u32::try_from(start).ok()?,
+            id_len: id?,
+            name_len: name?,
+            masked_secret_len: masked_secret?,
             ..key
         })
     };
@@ -55,10 +55,10 @@ pub(super) fn settle(key: Key, from: &str, arena: &mut String) -> Option<Key> {
 }
 
 /// Numbers of keys by project and status; 0 for a status that was `known` and is not there now.
-pub(super) fn count(
+pub(super) fn count_by_status(
     projects: &[ProjectKeys],
-    keys: &[Key],
-    kinds: &[KeyKind],
+    keys: &[KeyEntry],
+    kinds: &[KeyAttributes],
     known: &[StatusCount],
 ) -> Vec<StatusCount> {
     let mut counts: BTreeMap<(&ProjectId, &str), u64> = BTreeMap::new();
@@ -67,7 +67,9 @@ pub(super) fn count(
     }
     for project in projects {
         for key in keys.get(project.range.clone()).unwrap_or_default() {
-            let status = kinds.get(key.kind as usize).map_or("", |kind| &kind.status);
+            let status = kinds
+                .get(key.attributes_index as usize)
+                .map_or("", |kind| &kind.status);
             *counts.entry((&project.project, status)).or_default() += 1;
         }
     }
@@ -82,11 +84,11 @@ pub(super) fn count(
 }
 
 /// The idle times of each project's keys, in order.
-pub(super) fn idle_times(
+pub(super) fn collect_idle_times(
     projects: &[ProjectKeys],
-    keys: &[Key],
+    keys: &[KeyEntry],
     counts: &[StatusCount],
-) -> Vec<ProjectIdle> {
+) -> Vec<ProjectIdleTimes> {
     let mut idle: BTreeMap<&ProjectId, Vec<i64>> = BTreeMap::new();
     for known in counts {
         idle.entry(&known.project).or_default();
@@ -94,13 +96,13 @@ pub(super) fn idle_times(
     for project in projects {
         let keys = keys.get(project.range.clone()).unwrap_or_default();
         let since = idle.entry(&project.project).or_default();
-        since.extend(keys.iter().filter_map(Key::idle_since));
+        since.extend(keys.iter().filter_map(KeyEntry::idle_since));
         since.sort_unstable();
     }
     idle.into_iter()
-        .map(|(project, since)| ProjectIdle {
+        .map(|(project, since)| ProjectIdleTimes {
             project: project.clone(),
-            since: since.into(),
+            idle_since_sorted: since.into(),
         })
         .collect()
 }

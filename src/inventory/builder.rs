@@ -5,46 +5,46 @@ use std::hash::{BuildHasher, RandomState};
 use hashbrown::HashTable;
 use jiff::Timestamp;
 
-use super::key::{Key, KeyKind, KeyRecord, Packed};
+use super::key::{KeyAttributes, KeyEntry, KeyRecord, PackedTime};
 use super::{Inventory, StatusCount};
 use mongodb_atlas_client::{KeyId, OrgId, ProjectId};
 
 /// The keys of a walk that is under way. They are told apart by their id alone; of a key that
 /// comes twice the later version is kept.
 #[derive(Debug, Default)]
-pub struct Draft {
+pub struct InventoryBuilder {
     pub(super) arena: String,
-    pub(super) keys: Vec<(Key, u32)>,
-    pub(super) projects: Interned<ProjectId>,
-    pub(super) kinds: Interned<KeyKind>,
-    places: HashTable<u32>,
+    pub(super) keys: Vec<(KeyEntry, u32)>,
+    pub(super) projects: Interner<ProjectId>,
+    pub(super) attributes: Interner<KeyAttributes>,
+    index: HashTable<u32>,
     hasher: RandomState,
-    refused: u64,
+    rejected: u64,
 }
 
 /// Values that come again and again, each kept once.
 #[derive(Debug)]
-pub(super) struct Interned<T> {
+pub(super) struct Interner<T> {
     pub(super) values: Vec<T>,
-    places: HashTable<u32>,
+    index: HashTable<u32>,
     hasher: RandomState,
 }
 
-impl<T> Default for Interned<T> {
+impl<T> Default for Interner<T> {
     fn default() -> Self {
         Self {
             values: Vec::new(),
-            places: HashTable::new(),
+            index: HashTable::new(),
             hasher: RandomState::new(),
         }
     }
 }
 
-impl<T: Clone + Eq + std::hash::Hash> Interned<T> {
-    fn place(&mut self, value: &T) -> Option<u32> {
+impl<T: Clone + Eq + std::hash::Hash> Interner<T> {
+    fn intern(&mut self, value: &T) -> Option<u32> {
         let Self {
             values,
-            places,
+            index: places,
             hasher,
         } = self;
         let hash = hasher.hash_one(value);
@@ -62,18 +62,18 @@ impl<T: Clone + Eq + std::hash::Hash> Interned<T> {
     }
 }
 
-/// What became of a key that was put into a [`Draft`].
+/// What became of a key that was put into a [`InventoryBuilder`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Put {
+pub enum Inserted {
     /// It was not there yet.
     New,
     /// It replaced an earlier version.
-    Again,
+    Replaced,
     /// It is too long to be a key: its texts have more than 64 KiB, or all together 4 GiB.
-    Refused,
+    Rejected,
 }
 
-impl Draft {
+impl InventoryBuilder {
     /// Number of keys.
     pub fn len(&self) -> usize {
         self.keys.len()
@@ -85,8 +85,8 @@ impl Draft {
     }
 
     /// Keys that were refused.
-    pub fn refused(&self) -> u64 {
-        self.refused
+    pub fn rejected(&self) -> u64 {
+        self.rejected
     }
 
     /// Whether a key of that id is there.
@@ -95,23 +95,23 @@ impl Draft {
     }
 
     /// Puts a key in.
-    pub fn put(&mut self, record: &KeyRecord) -> Put {
+    pub fn insert(&mut self, record: &KeyRecord) -> Inserted {
         let known = self.find(record.id.as_str());
-        let Some(entry) = self.pack(record) else {
-            self.refused += 1;
-            return Put::Refused;
+        let Some(entry) = self.encode(record) else {
+            self.rejected += 1;
+            return Inserted::Rejected;
         };
         if let Some(old) = known.and_then(|place| self.keys.get_mut(place as usize)) {
             *old = entry;
-            return Put::Again;
+            return Inserted::Replaced;
         }
         let Ok(place) = u32::try_from(self.keys.len()) else {
-            self.refused += 1;
-            return Put::Refused;
+            self.rejected += 1;
+            return Inserted::Rejected;
         };
         self.keys.push(entry);
         let Self {
-            places,
+            index: places,
             hasher,
             keys,
             arena,
@@ -119,9 +119,9 @@ impl Draft {
         } = self;
         let hash = hasher.hash_one(record.id.as_str());
         places.insert_unique(hash, place, |place| {
-            hasher.hash_one(text_of(keys, arena, *place))
+            hasher.hash_one(id_of(keys, arena, *place))
         });
-        Put::New
+        Inserted::New
     }
 
     /// Every key, in the order in which they came.
@@ -129,29 +129,33 @@ impl Draft {
         self.keys.iter().map(|(key, project)| {
             let [id, name, masked_secret] = key.texts(&self.arena);
             let view = super::KeyView {
-                key,
+                entry: key,
                 arena: "",
                 project: self
                     .projects
                     .values
                     .get(*project as usize)
-                    .unwrap_or(&EMPTY.0),
-                kind: self.kinds.values.get(key.kind as usize).unwrap_or(&EMPTY.1),
+                    .unwrap_or(&DEFAULTS.0),
+                attributes: self
+                    .attributes
+                    .values
+                    .get(key.attributes_index as usize)
+                    .unwrap_or(&DEFAULTS.1),
             };
             KeyRecord {
                 id: KeyId::new(id),
                 name: name.to_owned(),
                 masked_secret: masked_secret.to_owned(),
-                ..view.record()
+                ..view.to_record()
             }
         })
     }
 
     /// Puts in what `other` has and this one has not.
-    pub fn complete_with(&mut self, other: &Self) {
+    pub fn merge_missing(&mut self, other: &Self) {
         for record in other.records() {
             if !self.contains(record.id.as_str()) {
-                self.put(&record);
+                self.insert(&record);
             }
         }
     }
@@ -160,39 +164,39 @@ impl Draft {
     /// at `times`. `dropped` counts keys that the walk had to leave out or could not read wholly;
     /// `known` is what the inventory before has counted: a status that was seen for a project is
     /// counted as 0 instead of vanishing.
-    pub fn finish(
+    pub fn build(
         self,
         org: OrgId,
         times: (Timestamp, Timestamp),
         dropped: u64,
         known: &[StatusCount],
     ) -> Inventory {
-        let dropped = dropped + self.refused;
-        Inventory::of_draft(org, times, self, dropped, known)
+        let dropped = dropped + self.rejected;
+        Inventory::from_builder(org, times, self, dropped, known)
     }
 
     fn find(&self, id: &str) -> Option<u32> {
         let hash = self.hasher.hash_one(id);
-        self.places
-            .find(hash, |place| text_of(&self.keys, &self.arena, *place) == id)
+        self.index
+            .find(hash, |place| id_of(&self.keys, &self.arena, *place) == id)
             .copied()
     }
 
-    fn pack(&mut self, record: &KeyRecord) -> Option<(Key, u32)> {
+    fn encode(&mut self, record: &KeyRecord) -> Option<(KeyEntry, u32)> {
         let length = |text: &str| u16::try_from(text.len()).ok();
         let texts = [record.id.as_str(), &record.name, &record.masked_secret];
         let [id, name, masked_secret] = texts.map(length);
-        let key = Key {
-            start: u32::try_from(self.arena.len()).ok()?,
-            id: id?,
-            name: name?,
-            masked_secret: masked_secret?,
+        let key = KeyEntry {
+            text_start: u32::try_from(self.arena.len()).ok()?,
+            id_len: id?,
+            name_len: name?,
+            masked_secret_len: masked_secret?,
             name_truncated: record.name_truncated,
-            kind: self.kinds.place(&record.kind)?,
-            created: Packed::new(record.created),
-            last_used: Packed::new(record.last_used),
+            attributes_index: self.attributes.intern(&record.attributes)?,
+            created: PackedTime::new(record.created),
+            last_used: PackedTime::new(record.last_used),
         };
-        let project = self.projects.place(&record.project)?;
+        let project = self.projects.intern(&record.project)?;
         for text in texts {
             self.arena.push_str(text);
         }
@@ -200,10 +204,10 @@ impl Draft {
     }
 }
 
-static EMPTY: std::sync::LazyLock<(ProjectId, KeyKind)> =
+static DEFAULTS: std::sync::LazyLock<(ProjectId, KeyAttributes)> =
     std::sync::LazyLock::new(Default::default);
 
-fn text_of<'a>(keys: &[(Key, u32)], arena: &'a str, place: u32) -> &'a str {
+fn id_of<'a>(keys: &[(KeyEntry, u32)], arena: &'a str, place: u32) -> &'a str {
     keys.get(place as usize)
         .map_or("", |(key, _)| key.texts(arena)[0])
 }
@@ -218,17 +222,20 @@ mod tests {
             id: KeyId::new(id),
             project: ProjectId::new("p"),
             name: name.into(),
-            created: Moment::At(Timestamp::UNIX_EPOCH),
+            created: Moment::Valid(Timestamp::UNIX_EPOCH),
             ..KeyRecord::default()
         }
     }
 
     #[test]
-    fn of_a_key_that_comes_twice_the_later_version_is_kept() {
-        let mut draft = Draft::default();
-        assert_eq!(draft.put(&record("a", "old")), Put::New);
-        assert_eq!(draft.put(&record("b", "x")), Put::New);
-        assert_eq!(draft.put(&record("a", "new \"and\" longer")), Put::Again);
+    fn later_version_replaces_a_duplicate_key() {
+        let mut draft = InventoryBuilder::default();
+        assert_eq!(draft.insert(&record("a", "old")), Inserted::New);
+        assert_eq!(draft.insert(&record("b", "x")), Inserted::New);
+        assert_eq!(
+            draft.insert(&record("a", "new \"and\" longer")),
+            Inserted::Replaced
+        );
         let records: Vec<_> = draft.records().collect();
         assert_eq!(
             records,
@@ -238,21 +245,27 @@ mod tests {
     }
 
     #[test]
-    fn two_drafts_complete_each_other() {
-        let (mut one, mut two) = (Draft::default(), Draft::default());
-        one.put(&record("a", "one"));
-        two.put(&record("a", "two"));
-        two.put(&record("b", "two"));
-        one.complete_with(&two);
+    fn merge_missing_adds_only_absent_keys() {
+        let (mut one, mut two) = (InventoryBuilder::default(), InventoryBuilder::default());
+        one.insert(&record("a", "one"));
+        two.insert(&record("a", "two"));
+        two.insert(&record("b", "two"));
+        one.merge_missing(&two);
         let records: Vec<_> = one.records().collect();
         assert_eq!(records, [record("a", "one"), record("b", "two")]);
     }
 
     #[test]
-    fn what_is_too_long_is_refused_and_counted() {
-        let mut draft = Draft::default();
-        assert_eq!(draft.put(&record("a", &"x".repeat(70_000))), Put::Refused);
-        assert_eq!(draft.put(&record("b", &"x".repeat(60_000))), Put::New);
-        assert_eq!((draft.len(), draft.refused()), (1, 1));
+    fn oversized_key_is_rejected_and_counted() {
+        let mut draft = InventoryBuilder::default();
+        assert_eq!(
+            draft.insert(&record("a", &"x".repeat(70_000))),
+            Inserted::Rejected
+        );
+        assert_eq!(
+            draft.insert(&record("b", &"x".repeat(60_000))),
+            Inserted::New
+        );
+        assert_eq!((draft.len(), draft.rejected()), (1, 1));
     }
 }

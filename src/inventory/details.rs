@@ -9,13 +9,13 @@ use mongodb_atlas_client::ProjectId;
 /// was; what was never read is empty.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Details {
+pub struct OrgDetails {
     /// The organization's name.
     pub name: Option<String>,
     /// Names of its projects.
     pub projects: Vec<ProjectName>,
     /// Its limits for the models.
-    pub limits: Vec<Limit>,
+    pub limits: Vec<ModelRateLimit>,
     /// When they were last asked for.
     pub asked_at: Option<Timestamp>,
 }
@@ -31,7 +31,7 @@ pub struct ProjectName {
 
 /// A limit for a group of models.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Limit {
+pub struct ModelRateLimit {
     /// `modelGroupName`.
     pub group: String,
     /// `cloud`.

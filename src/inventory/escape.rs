@@ -3,16 +3,16 @@
 use std::borrow::Cow;
 
 /// Appends `name="value"` with the value escaped.
-pub fn label(text: &mut String, name: &str, value: &str) {
+pub fn write_label(text: &mut String, name: &str, value: &str) {
     text.push_str(name);
     text.push_str("=\"");
-    escape(text, value);
+    write_escaped(text, value);
     text.push('"');
 }
 
 /// Appends a label's value, escaped as Prometheus' text formats ask: backslash, double quote and
 /// newline, nothing else.
-pub fn escape(text: &mut String, value: &str) {
+pub fn write_escaped(text: &mut String, value: &str) {
     for part in value.split_inclusive(['\\', '"', '\n']) {
         let (plain, escaped) = match part.as_bytes().last() {
             Some(b'\\') => (part.len() - 1, "\\\\"),
@@ -25,7 +25,7 @@ pub fn escape(text: &mut String, value: &str) {
     }
 }
 
-/// The value that [`escape`] has escaped.
+/// The value that [`write_escaped`] has escaped.
 pub fn unescape(escaped: &str) -> Cow<'_, str> {
     if !escaped.contains('\\') {
         return Cow::Borrowed(escaped);
@@ -50,10 +50,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_escaped_can_be_read_back() {
+    fn escaped_value_is_read_back() {
         for value in ["", "plain", "a \"b\" \\ c\nd", "\\n", "\\\\", "🔑\t\0"] {
             let mut text = String::new();
-            label(&mut text, "n", value);
+            write_label(&mut text, "n", value);
             let escaped = text
                 .strip_prefix("n=\"")
                 .and_then(|text| text.strip_suffix('"'))

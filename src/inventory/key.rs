@@ -11,12 +11,12 @@ use mongodb_atlas_client::{KeyId, ProjectId};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Moment {
     /// Atlas gave this time.
-    At(Timestamp),
+    Valid(Timestamp),
     /// Atlas gave null or nothing: for `lastUsedAt`, the key was never used.
     #[default]
     Missing,
     /// Atlas gave something that is no time, so nothing is known.
-    Unreadable,
+    Invalid,
 }
 
 /// One key, as it goes into an inventory. Texts that Atlas left out are empty, which in
@@ -34,7 +34,7 @@ pub struct KeyRecord {
     /// `maskedSecret`; empty unless it is exported.
     pub masked_secret: String,
     /// What many keys have in common.
-    pub kind: KeyKind,
+    pub attributes: KeyAttributes,
     /// `createdAt`.
     pub created: Moment,
     /// `lastUsedAt`.
@@ -43,7 +43,7 @@ pub struct KeyRecord {
 
 /// Members whose values many keys share.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
-pub struct KeyKind {
+pub struct KeyAttributes {
     /// `status`.
     pub status: String,
     /// `cloud`.
@@ -58,30 +58,30 @@ pub struct KeyKind {
 
 /// A moment in 8 bytes: microseconds since the Unix epoch, or one of two values that no time has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Packed(i64);
+pub(super) struct PackedTime(i64);
 
-impl Packed {
+impl PackedTime {
     const MISSING: Self = Self(i64::MIN);
-    const UNREADABLE: Self = Self(i64::MIN + 1);
+    const INVALID: Self = Self(i64::MIN + 1);
 
     pub(super) fn new(moment: Moment) -> Self {
         match moment {
-            Moment::At(at) => Self(at.as_microsecond()),
+            Moment::Valid(at) => Self(at.as_microsecond()),
             Moment::Missing => Self::MISSING,
-            Moment::Unreadable => Self::UNREADABLE,
+            Moment::Invalid => Self::INVALID,
         }
     }
 
     pub(super) fn micros(self) -> Option<i64> {
-        (self > Self::UNREADABLE).then_some(self.0)
+        (self > Self::INVALID).then_some(self.0)
     }
 
-    fn moment(self) -> Moment {
+    fn to_moment(self) -> Moment {
         match self {
             Self::MISSING => Moment::Missing,
-            Self::UNREADABLE => Moment::Unreadable,
+            Self::INVALID => Moment::Invalid,
             Self(micros) => {
-                Timestamp::from_microsecond(micros).map_or(Moment::Unreadable, Moment::At)
+                Timestamp::from_microsecond(micros).map_or(Moment::Invalid, Moment::Valid)
             }
         }
     }
@@ -89,31 +89,31 @@ impl Packed {
 
 /// What an inventory or a draft holds of a key; its texts stand in the arena, one after the other.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Key {
-    pub(super) start: u32,
-    pub(super) id: u16,
-    pub(super) name: u16,
-    pub(super) masked_secret: u16,
+pub(super) struct KeyEntry {
+    pub(super) text_start: u32,
+    pub(super) id_len: u16,
+    pub(super) name_len: u16,
+    pub(super) masked_secret_len: u16,
     pub(super) name_truncated: bool,
-    pub(super) kind: u32,
-    pub(super) created: Packed,
-    pub(super) last_used: Packed,
+    pub(super) attributes_index: u32,
+    pub(super) created: PackedTime,
+    pub(super) last_used: PackedTime,
 }
 
-impl Key {
+impl KeyEntry {
     /// Since when the key is idle, in microseconds: its last use, or its creation when it was
     /// never used.
     pub(super) fn idle_since(&self) -> Option<i64> {
         match self.last_used {
-            Packed::MISSING => self.created.micros(),
+            PackedTime::MISSING => self.created.micros(),
             used => used.micros(),
         }
     }
 
     /// The parts of its text: id, name and masked secret.
     pub(super) fn texts<'a>(&self, arena: &'a str) -> [&'a str; 3] {
-        let mut at = self.start as usize;
-        [self.id, self.name, self.masked_secret].map(|length| {
+        let mut at = self.text_start as usize;
+        [self.id_len, self.name_len, self.masked_secret_len].map(|length| {
             let end = at + usize::from(length);
             let text = arena.get(at..end).unwrap_or_default();
             at = end;
@@ -125,26 +125,26 @@ impl Key {
 /// One key of an [`super::Inventory`]. Texts are escaped as in a label of the text formats.
 #[derive(Debug, Clone, Copy)]
 pub struct KeyView<'a> {
-    pub(super) key: &'a Key,
+    pub(super) entry: &'a KeyEntry,
     pub(super) arena: &'a str,
     pub(super) project: &'a ProjectId,
-    pub(super) kind: &'a KeyKind,
+    pub(super) attributes: &'a KeyAttributes,
 }
 
 impl<'a> KeyView<'a> {
     /// `apiKeyId`, escaped.
     pub fn id(&self) -> &'a str {
-        self.key.texts(self.arena)[0]
+        self.entry.texts(self.arena)[0]
     }
 
     /// `name`, escaped.
     pub fn name(&self) -> &'a str {
-        self.key.texts(self.arena)[1]
+        self.entry.texts(self.arena)[1]
     }
 
     /// `maskedSecret`, escaped; empty unless it is exported.
     pub fn masked_secret(&self) -> &'a str {
-        self.key.texts(self.arena)[2]
+        self.entry.texts(self.arena)[2]
     }
 
     /// The project.
@@ -153,51 +153,51 @@ impl<'a> KeyView<'a> {
     }
 
     /// What it has in common with many others.
-    pub fn kind(&self) -> &'a KeyKind {
-        self.kind
+    pub fn attributes(&self) -> &'a KeyAttributes {
+        self.attributes
     }
 
-    /// The place of [`KeyView::kind`] in [`super::Inventory::kinds`].
-    pub fn kind_index(&self) -> usize {
-        self.key.kind as usize
+    /// The place of [`KeyView::attributes`] in [`super::Inventory::attributes`].
+    pub fn attributes_index(&self) -> usize {
+        self.entry.attributes_index as usize
     }
 
     /// `createdAt`, in microseconds since the Unix epoch.
     pub fn created(&self) -> Option<i64> {
-        self.key.created.micros()
+        self.entry.created.micros()
     }
 
     /// `lastUsedAt`, in microseconds since the Unix epoch; none for a key that was never used.
     pub fn last_used(&self) -> Option<i64> {
-        self.key.last_used.micros()
+        self.entry.last_used.micros()
     }
 
     /// `lastUsedAt`, or `createdAt` for a key that was never used, in microseconds since the Unix
     /// epoch.
     pub fn idle_since(&self) -> Option<i64> {
-        self.key.idle_since()
+        self.entry.idle_since()
     }
 
     /// Whether `lastUsedAt` is set; none when it could not be read.
-    pub fn used(&self) -> Option<bool> {
-        match self.key.last_used {
-            Packed::UNREADABLE => None,
-            used => Some(used != Packed::MISSING),
+    pub fn was_used(&self) -> Option<bool> {
+        match self.entry.last_used {
+            PackedTime::INVALID => None,
+            used => Some(used != PackedTime::MISSING),
         }
     }
 
     /// The key as it went in.
-    pub fn record(&self) -> KeyRecord {
-        let [id, name, masked_secret] = self.key.texts(self.arena).map(unescape);
+    pub fn to_record(&self) -> KeyRecord {
+        let [id, name, masked_secret] = self.entry.texts(self.arena).map(unescape);
         KeyRecord {
             id: KeyId::new(Cow::into_owned(id)),
             project: self.project.clone(),
             name: name.into_owned(),
-            name_truncated: self.key.name_truncated,
+            name_truncated: self.entry.name_truncated,
             masked_secret: masked_secret.into_owned(),
-            kind: self.kind.clone(),
-            created: self.key.created.moment(),
-            last_used: self.key.last_used.moment(),
+            attributes: self.attributes.clone(),
+            created: self.entry.created.to_moment(),
+            last_used: self.entry.last_used.to_moment(),
         }
     }
 }

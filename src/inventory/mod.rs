@@ -29,14 +29,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use jiff::Timestamp;
 
-pub use builder::{Draft, Put};
-pub use details::{Details, Limit, ProjectName};
-pub use escape::{escape, label, unescape};
-pub use key::{KeyKind, KeyRecord, KeyView, Moment};
-pub use store::{Shelf, Shown};
+pub use builder::{Inserted, InventoryBuilder};
+pub use details::{ModelRateLimit, OrgDetails, ProjectName};
+pub use escape::{unescape, write_escaped, write_label};
+pub use key::{KeyAttributes, KeyRecord, KeyView, Moment};
+pub use store::{InventorySnapshot, InventoryStore};
 
-use build::{count, idle_times, order, settle};
-use key::Key;
+use build::{collect_idle_times, count_by_status, escape_key, sorted_order};
+use key::KeyEntry;
 use mongodb_atlas_client::{OrgId, ProjectId};
 
 /// How many keys of a project have a status.
@@ -52,16 +52,17 @@ pub struct StatusCount {
 
 /// The idle times of one project's keys, in order.
 #[derive(Debug)]
-pub struct ProjectIdle {
+pub struct ProjectIdleTimes {
     /// The project.
     pub project: ProjectId,
-    since: Box<[i64]>,
+    idle_since_sorted: Box<[i64]>,
 }
 
-impl ProjectIdle {
+impl ProjectIdleTimes {
     /// How many keys have been idle since `limit`, in microseconds since the Unix epoch, or longer.
-    pub fn idle_since(&self, limit: i64) -> u64 {
-        self.since.partition_point(|since| *since <= limit) as u64
+    pub fn count_idle_since(&self, limit: i64) -> u64 {
+        self.idle_since_sorted
+            .partition_point(|since| *since <= limit) as u64
     }
 }
 
@@ -76,51 +77,56 @@ pub struct ProjectKeys {
 
 /// Bytes that somebody has made of an inventory, and how many they were before they were packed.
 #[derive(Debug, Clone, Default)]
-pub struct Finished {
+pub struct CachedSegment {
     /// The bytes.
     pub bytes: bytes::Bytes,
     /// Their number before.
-    pub unpacked: usize,
+    pub uncompressed_len: usize,
     /// Their CRC-32 before.
-    pub checksum: u32,
+    pub crc32: u32,
 }
 
 /// The keys of one organization after one complete walk. Made by the poll room, held by the
-/// [`Shelf`] behind an `Arc` until the next complete walk, read by every scrape in between.
+/// [`InventoryStore`] behind an `Arc` until the next complete walk, read by every scrape in between.
 pub struct Inventory {
     org: OrgId,
-    begun_at: Timestamp,
-    read_at: Timestamp,
+    started_at: Timestamp,
+    completed_at: Timestamp,
     arena: Box<str>,
-    keys: Box<[Key]>,
+    keys: Box<[KeyEntry]>,
     projects: Box<[ProjectKeys]>,
-    kinds: Box<[KeyKind]>,
-    counts: Box<[StatusCount]>,
-    idle: Box<[ProjectIdle]>,
-    dropped: u64,
+    attributes: Box<[KeyAttributes]>,
+    status_counts: Box<[StatusCount]>,
+    idle_times: Box<[ProjectIdleTimes]>,
+    invalid_keys: u64,
     names_truncated: u64,
-    finished: Mutex<HashMap<u64, Arc<Mutex<Option<Finished>>>>>,
+    segments: Mutex<HashMap<u64, Arc<Mutex<Option<CachedSegment>>>>>,
 }
 
 /// From so many keys on, an inventory is not freed where it is let go of: a million take 4 to 7 ms,
 /// and the last to let go may be a thread that serves scrapes.
-const FREED_ELSEWHERE_FROM: usize = 200_000;
+const BACKGROUND_DROP_MIN_KEYS: usize = 200_000;
 
 impl Drop for Inventory {
     fn drop(&mut self) {
-        if self.keys.len() < FREED_ELSEWHERE_FROM {
+        if self.keys.len() < BACKGROUND_DROP_MIN_KEYS {
             return;
         }
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             let (arena, keys) = (take(&mut self.arena), take(&mut self.keys));
-            let large = (arena, keys, take(&mut self.idle), take(&mut self.finished));
+            let large = (
+                arena,
+                keys,
+                take(&mut self.idle_times),
+                take(&mut self.segments),
+            );
             runtime.spawn_blocking(move || drop(large));
         }
     }
 }
 
 impl Inventory {
-    /// The inventory of `org` with these keys; see [`Draft::finish`].
+    /// The inventory of `org` with these keys; see [`InventoryBuilder::build`].
     pub fn new(
         org: OrgId,
         times: (Timestamp, Timestamp),
@@ -128,21 +134,21 @@ impl Inventory {
         dropped: u64,
         known: &[StatusCount],
     ) -> Self {
-        let mut draft = Draft::default();
+        let mut draft = InventoryBuilder::default();
         for record in records {
-            draft.put(&record);
+            draft.insert(&record);
         }
-        draft.finish(org, times, dropped, known)
+        draft.build(org, times, dropped, known)
     }
 
-    fn of_draft(
+    fn from_builder(
         org: OrgId,
         (begun_at, read_at): (Timestamp, Timestamp),
-        draft: Draft,
+        draft: InventoryBuilder,
         dropped: u64,
         known: &[StatusCount],
     ) -> Self {
-        let order = order(&draft);
+        let order = sorted_order(&draft);
         let mut arena = String::with_capacity(draft.arena.len());
         let mut keys = Vec::with_capacity(order.len());
         let mut projects: Vec<ProjectKeys> = Vec::new();
@@ -150,7 +156,7 @@ impl Inventory {
             let Some((key, project)) = draft.keys.get(place as usize) else {
                 continue;
             };
-            let Some(key) = settle(*key, &draft.arena, &mut arena) else {
+            let Some(key) = escape_key(*key, &draft.arena, &mut arena) else {
                 continue;
             };
             let id = draft.projects.values.get(*project as usize);
@@ -163,22 +169,22 @@ impl Inventory {
             }
             keys.push(key);
         }
-        let counts = count(&projects, &keys, &draft.kinds.values, known);
-        let idle = idle_times(&projects, &keys, &counts);
+        let counts = count_by_status(&projects, &keys, &draft.attributes.values, known);
+        let idle = collect_idle_times(&projects, &keys, &counts);
         let names_truncated = keys.iter().filter(|key| key.name_truncated).count() as u64;
         Self {
             org,
-            begun_at,
-            read_at,
+            started_at: begun_at,
+            completed_at: read_at,
             arena: arena.into(),
             keys: keys.into(),
             projects: projects.into(),
-            kinds: draft.kinds.values.into(),
-            counts: counts.into(),
-            idle: idle.into(),
-            dropped,
+            attributes: draft.attributes.values.into(),
+            status_counts: counts.into(),
+            idle_times: idle.into(),
+            invalid_keys: dropped,
             names_truncated,
-            finished: Mutex::default(),
+            segments: Mutex::default(),
         }
     }
 
@@ -188,13 +194,13 @@ impl Inventory {
     }
 
     /// When the walk that saw these keys began.
-    pub fn begun_at(&self) -> Timestamp {
-        self.begun_at
+    pub fn started_at(&self) -> Timestamp {
+        self.started_at
     }
 
     /// When the walk that saw these keys ended.
-    pub fn read_at(&self) -> Timestamp {
-        self.read_at
+    pub fn completed_at(&self) -> Timestamp {
+        self.completed_at
     }
 
     /// Number of keys.
@@ -209,8 +215,8 @@ impl Inventory {
 
     /// Keys that are missing from the per-key series, wholly or in part, because Atlas' answer
     /// had no id or no readable date for them.
-    pub fn dropped(&self) -> u64 {
-        self.dropped
+    pub fn invalid_keys(&self) -> u64 {
+        self.invalid_keys
     }
 
     /// Keys whose names were longer than Atlas allows, and cut off.
@@ -223,13 +229,13 @@ impl Inventory {
         &self.projects
     }
 
-    /// The kinds of keys, in the order of [`KeyView::kind_index`].
-    pub fn kinds(&self) -> &[KeyKind] {
-        &self.kinds
+    /// The kinds of keys, in the order of [`KeyView::attributes_index`].
+    pub fn attributes(&self) -> &[KeyAttributes] {
+        &self.attributes
     }
 
     /// Keys of one project, from the place `from` on.
-    pub fn keys_of<'a>(
+    pub fn project_keys<'a>(
         &'a self,
         project: &'a ProjectKeys,
         from: usize,
@@ -240,10 +246,13 @@ impl Inventory {
             .unwrap_or_default()
             .iter()
             .map(|key| KeyView {
-                key,
+                entry: key,
                 arena: &self.arena,
                 project: &project.project,
-                kind: self.kinds.get(key.kind as usize).unwrap_or(&NO_KIND),
+                attributes: self
+                    .attributes
+                    .get(key.attributes_index as usize)
+                    .unwrap_or(&DEFAULT_ATTRIBUTES),
             })
     }
 
@@ -251,41 +260,45 @@ impl Inventory {
     pub fn keys(&self) -> impl Iterator<Item = KeyView<'_>> {
         self.projects
             .iter()
-            .flat_map(|project| self.keys_of(project, 0))
+            .flat_map(|project| self.project_keys(project, 0))
     }
 
     /// The key at a place, in the order of project and id.
-    pub fn key(&self, place: usize) -> Option<KeyView<'_>> {
+    pub fn key_at(&self, place: usize) -> Option<KeyView<'_>> {
         let next = self
             .projects
             .partition_point(|project| project.range.end <= place);
-        self.keys_of(self.projects.get(next)?, place).next()
+        self.project_keys(self.projects.get(next)?, place).next()
     }
 
     /// Numbers of keys by project and status, in that order.
-    pub fn counts(&self) -> &[StatusCount] {
-        &self.counts
+    pub fn status_counts(&self) -> &[StatusCount] {
+        &self.status_counts
     }
 
     /// The idle times of each project, in the order of projects; a project that lost all its keys
     /// stays, with none.
-    pub fn idle(&self) -> &[ProjectIdle] {
-        &self.idle
+    pub fn idle_times(&self) -> &[ProjectIdleTimes] {
+        &self.idle_times
     }
 
     /// How many keys have been idle since `limit`, in microseconds since the Unix epoch, or longer.
-    pub fn idle_since(&self, limit: i64) -> u64 {
-        self.idle
+    pub fn count_idle_since(&self, limit: i64) -> u64 {
+        self.idle_times
             .iter()
-            .map(|project| project.idle_since(limit))
+            .map(|project| project.count_idle_since(limit))
             .sum()
     }
 
     /// What `make` makes of this inventory under the name `name`: once, whoever asks. Those who
     /// ask meanwhile wait.
-    pub fn finished(&self, name: u64, make: impl FnOnce() -> Finished) -> Finished {
+    pub fn segment_or_compute(
+        &self,
+        name: u64,
+        make: impl FnOnce() -> CachedSegment,
+    ) -> CachedSegment {
         let place = {
-            let mut finished = self.finished.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut finished = self.segments.lock().unwrap_or_else(PoisonError::into_inner);
             Arc::clone(finished.entry(name).or_default())
         };
         let mut place = place.lock().unwrap_or_else(PoisonError::into_inner);
@@ -293,13 +306,14 @@ impl Inventory {
     }
 }
 
-static NO_KIND: std::sync::LazyLock<KeyKind> = std::sync::LazyLock::new(KeyKind::default);
+static DEFAULT_ATTRIBUTES: std::sync::LazyLock<KeyAttributes> =
+    std::sync::LazyLock::new(KeyAttributes::default);
 
 impl fmt::Debug for Inventory {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Inventory")
             .field("org", &self.org)
-            .field("read_at", &self.read_at)
+            .field("read_at", &self.completed_at)
             .field("keys", &self.keys.len())
             .finish_non_exhaustive()
     }
@@ -323,12 +337,12 @@ mod tests {
             id: KeyId::new(id),
             project: ProjectId::new(project),
             name: "a \"quoted\" \\ name\nof two lines".into(),
-            kind: KeyKind {
+            attributes: KeyAttributes {
                 status: status.into(),
                 cloud: "ANY".into(),
-                ..KeyKind::default()
+                ..KeyAttributes::default()
             },
-            created: Moment::At(Timestamp::UNIX_EPOCH),
+            created: Moment::Valid(Timestamp::UNIX_EPOCH),
             last_used,
             ..KeyRecord::default()
         }
@@ -339,7 +353,7 @@ mod tests {
     }
 
     #[test]
-    fn texts_are_escaped_once_and_keys_in_order() {
+    fn keys_are_sorted_and_their_texts_escaped() {
         let records = ["c", "a", "b"].map(|id| record(id, "p", "ACTIVE", Moment::Missing));
         let mut records = records.to_vec();
         records.push(record("z", "o", "ACTIVE", Moment::Missing));
@@ -348,35 +362,39 @@ mod tests {
         assert_eq!(ids, ["z", "a", "b", "c"]);
         let key = inventory.keys().next().expect("a key");
         assert_eq!(key.name(), r#"a \"quoted\" \\ name\nof two lines"#);
-        assert_eq!((key.used(), key.project().as_str()), (Some(false), "o"));
+        assert_eq!((key.was_used(), key.project().as_str()), (Some(false), "o"));
         assert_eq!(
             key.idle_since(),
             Some(0),
             "a key never used is idle since its creation"
         );
-        assert_eq!(inventory.kinds().len(), 1, "what is shared is kept once");
+        assert_eq!(
+            inventory.attributes().len(),
+            1,
+            "what is shared is kept once"
+        );
     }
 
     #[test]
-    fn a_key_comes_out_as_it_went_in() {
-        let mut odd = record("k\"\n", "p\\", "", Moment::Unreadable);
+    fn record_round_trips_through_the_inventory() {
+        let mut odd = record("k\"\n", "p\\", "", Moment::Invalid);
         odd.created = Moment::Missing;
         odd.masked_secret = "al-****odu2".into();
-        odd.kind.created_by = "Ada".into();
-        let records = vec![odd, record("k", "q", "ACTIVE", Moment::At(at(7)))];
+        odd.attributes.created_by = "Ada".into();
+        let records = vec![odd, record("k", "q", "ACTIVE", Moment::Valid(at(7)))];
         let inventory = inventory(records.clone(), &[]);
-        let out: Vec<_> = inventory.keys().map(|key| key.record()).collect();
+        let out: Vec<_> = inventory.keys().map(|key| key.to_record()).collect();
         assert_eq!(out, records);
     }
 
     #[test]
-    fn a_status_once_seen_goes_to_zero() {
+    fn earlier_status_is_counted_as_zero() {
         let first = inventory(vec![record("k", "p", "INACTIVE", Moment::Missing)], &[]);
         let active = vec![record("k", "p", "ACTIVE", Moment::Missing)];
-        let second = inventory(active, first.counts());
-        let third = inventory(vec![], second.counts());
+        let second = inventory(active, first.status_counts());
+        let third = inventory(vec![], second.status_counts());
         let counts = |i: &Inventory| {
-            i.counts()
+            i.status_counts()
                 .iter()
                 .map(|c| (c.status.clone(), c.keys))
                 .collect::<Vec<_>>()
@@ -390,35 +408,36 @@ mod tests {
             [("ACTIVE".to_owned(), 0), ("INACTIVE".to_owned(), 0)]
         );
         assert_eq!(
-            third.idle().len(),
+            third.idle_times().len(),
             1,
             "the roll-up of a project without keys is 0, not gone"
         );
     }
 
     #[test]
-    fn an_unreadable_date_is_neither_used_nor_unused() {
-        let inventory = inventory(vec![record("k", "p", "ACTIVE", Moment::Unreadable)], &[]);
+    fn invalid_last_use_is_neither_used_nor_unused() {
+        let inventory = inventory(vec![record("k", "p", "ACTIVE", Moment::Invalid)], &[]);
         let key = inventory.keys().next().expect("a key");
         assert_eq!(
-            (key.used(), key.idle_since(), key.last_used()),
+            (key.was_used(), key.idle_since(), key.last_used()),
             (None, None, None)
         );
-        assert_eq!(inventory.idle()[0].idle_since(1_000_000), 0);
+        assert_eq!(inventory.idle_times()[0].count_idle_since(1_000_000), 0);
     }
 
     #[test]
-    fn idle_counts_include_the_border() {
+    fn idle_counts_include_the_cutoff() {
         let records =
-            [10, 20, 30].map(|s| record(&format!("k{s}"), "p", "ACTIVE", Moment::At(at(s))));
+            [10, 20, 30].map(|s| record(&format!("k{s}"), "p", "ACTIVE", Moment::Valid(at(s))));
         let inventory = inventory(records.to_vec(), &[]);
-        let counts = [9, 10, 25, 30].map(|s| inventory.idle()[0].idle_since(s * 1_000_000));
+        let counts =
+            [9, 10, 25, 30].map(|s| inventory.idle_times()[0].count_idle_since(s * 1_000_000));
         assert_eq!(counts, [0, 1, 2, 3]);
-        assert_eq!(inventory.idle_since(20_000_000), 2);
+        assert_eq!(inventory.count_idle_since(20_000_000), 2);
     }
 
     #[tokio::test]
-    async fn a_large_one_is_freed_on_another_thread() {
+    async fn large_inventory_is_freed_on_another_thread() {
         struct Owner(std::sync::mpsc::Sender<std::thread::ThreadId>);
         impl AsRef<[u8]> for Owner {
             fn as_ref(&self) -> &[u8] {
@@ -431,13 +450,13 @@ mod tests {
             }
         }
         let here = std::thread::current().id();
-        for (keys, elsewhere) in [(1, false), (FREED_ELSEWHERE_FROM, true)] {
+        for (keys, elsewhere) in [(1, false), (BACKGROUND_DROP_MIN_KEYS, true)] {
             let records = (0..keys).map(|n| record(&n.to_string(), "p", "ACTIVE", Moment::Missing));
             let inventory = Inventory::new(org(), (at(0), at(0)), records, 0, &[]);
             let (sender, receiver) = std::sync::mpsc::channel();
-            inventory.finished(1, || Finished {
+            inventory.segment_or_compute(1, || CachedSegment {
                 bytes: bytes::Bytes::from_owner(Owner(sender)),
-                ..Finished::default()
+                ..CachedSegment::default()
             });
             assert_eq!(inventory.len(), keys);
             drop(inventory);
@@ -449,16 +468,16 @@ mod tests {
     }
 
     #[test]
-    fn what_is_made_of_it_is_made_once() {
+    fn segment_is_computed_once() {
         let inventory = inventory(vec![], &[]);
         let make = |text: &'static str| {
-            move || Finished {
+            move || CachedSegment {
                 bytes: bytes::Bytes::from_static(text.as_bytes()),
-                ..Finished::default()
+                ..CachedSegment::default()
             }
         };
-        assert_eq!(inventory.finished(1, make("one")).bytes, "one");
-        assert_eq!(inventory.finished(1, make("again")).bytes, "one");
-        assert_eq!(inventory.finished(2, make("two")).bytes, "two");
+        assert_eq!(inventory.segment_or_compute(1, make("one")).bytes, "one");
+        assert_eq!(inventory.segment_or_compute(1, make("again")).bytes, "one");
+        assert_eq!(inventory.segment_or_compute(2, make("two")).bytes, "two");
     }
 }

@@ -7,55 +7,55 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{Details, Inventory};
+use super::{Inventory, OrgDetails};
 use mongodb_atlas_client::OrgId;
 
 /// Where the inventories stand: the poll room puts a new one in, a scrape takes those that stand
 /// at that moment. The lock is held for a few pointer copies only, never across an `.await`.
 #[derive(Debug, Default)]
-pub struct Shelf {
-    standing: RwLock<Standing>,
+pub struct InventoryStore {
+    state: RwLock<StoreState>,
     generation: AtomicU64,
 }
 
 #[derive(Debug, Default)]
-struct Standing {
-    watched: Arc<[OrgId]>,
-    searching: Arc<[Arc<str>]>,
-    inventories: BTreeMap<OrgId, Placed>,
-    details: BTreeMap<OrgId, Arc<Details>>,
+struct StoreState {
+    targets: Arc<[OrgId]>,
+    pending_discovery: Arc<[Arc<str>]>,
+    inventories: BTreeMap<OrgId, InventoryEntry>,
+    details: BTreeMap<OrgId, Arc<OrgDetails>>,
 }
 
 /// An inventory, and how old it is by a clock that nobody can set.
 #[derive(Debug, Clone)]
-struct Placed {
+struct InventoryEntry {
     inventory: Arc<Inventory>,
-    at: Instant,
-    age_then: Duration,
+    inserted_at: Instant,
+    age_at_insert: Duration,
 }
 
 /// What one scrape shows.
 #[derive(Debug, Clone, Default)]
-pub struct Shown {
+pub struct InventorySnapshot {
     /// The inventories that are young enough, in the order of their organizations.
     pub inventories: Vec<Arc<Inventory>>,
     /// Names and limits, in the order of their organizations.
-    pub details: Vec<(OrgId, Arc<Details>)>,
+    pub details: Vec<(OrgId, Arc<OrgDetails>)>,
 }
 
-impl Shelf {
+impl InventoryStore {
     /// These organizations are watched, and no others; whatever stands of others goes. The
-    /// credentials in `searching` have not yet found out which organizations they can see.
-    pub fn watch(&self, orgs: Vec<OrgId>, searching: Vec<Arc<str>>) {
-        let gone = self.change(|standing| {
+    /// credentials in `pending_discovery` have not yet found out which organizations they can see.
+    pub fn set_targets(&self, orgs: Vec<OrgId>, searching: Vec<Arc<str>>) {
+        let gone = self.update(|standing| {
             let of_others = |org: &OrgId| orgs.binary_search(org).is_err();
             let gone: Vec<_> = standing
                 .inventories
                 .extract_if(.., |org, _| of_others(org))
                 .collect();
             standing.details.retain(|org, _| !of_others(org));
-            standing.watched = orgs.into();
-            standing.searching = searching.into();
+            standing.targets = orgs.into();
+            standing.pending_discovery = searching.into();
             gone
         });
         // freed after the lock is gone: giving back a large inventory takes time
@@ -64,20 +64,20 @@ impl Shelf {
 
     /// Puts the inventory of a watched organization in the place of the one before. `age` is how
     /// old it is by now: zero after a walk.
-    pub fn put(&self, inventory: Arc<Inventory>, age: Duration) {
-        let placed = Placed {
-            at: Instant::now(),
-            age_then: age,
+    pub fn insert(&self, inventory: Arc<Inventory>, age: Duration) {
+        let placed = InventoryEntry {
+            inserted_at: Instant::now(),
+            age_at_insert: age,
             inventory,
         };
         let org = placed.inventory.org().clone();
-        let old = self.change(|standing| standing.inventories.insert(org, placed));
+        let old = self.update(|standing| standing.inventories.insert(org, placed));
         drop(old);
     }
 
     /// Puts what is known of a watched organization beside its keys in the place of what was.
-    pub fn put_details(&self, org: &OrgId, details: Arc<Details>) {
-        let old = self.change(|standing| standing.details.insert(org.clone(), details));
+    pub fn insert_details(&self, org: &OrgId, details: Arc<OrgDetails>) {
+        let old = self.update(|standing| standing.details.insert(org.clone(), details));
         drop(old);
     }
 
@@ -88,38 +88,38 @@ impl Shelf {
 
     /// The inventory of `org`, if there is one.
     pub fn get(&self, org: &OrgId) -> Option<Arc<Inventory>> {
-        self.look(|standing| {
+        self.read(|standing| {
             let placed = standing.inventories.get(org)?;
             Some(Arc::clone(&placed.inventory))
         })
     }
 
     /// What is known of `org` beside its keys.
-    pub fn details(&self, org: &OrgId) -> Option<Arc<Details>> {
-        self.look(|standing| standing.details.get(org).cloned())
+    pub fn details(&self, org: &OrgId) -> Option<Arc<OrgDetails>> {
+        self.read(|standing| standing.details.get(org).cloned())
     }
 
     /// The organizations that are watched, in order.
-    pub fn watched(&self) -> Arc<[OrgId]> {
-        self.look(|standing| Arc::clone(&standing.watched))
+    pub fn targets(&self) -> Arc<[OrgId]> {
+        self.read(|standing| Arc::clone(&standing.targets))
     }
 
     /// The credentials that have not yet found out which organizations they can see.
-    pub fn searching(&self) -> Arc<[Arc<str>]> {
-        self.look(|standing| Arc::clone(&standing.searching))
+    pub fn pending_discovery(&self) -> Arc<[Arc<str>]> {
+        self.read(|standing| Arc::clone(&standing.pending_discovery))
     }
 
     /// What is missing until every organization has an inventory to show: ids of organizations,
     /// and credentials that have not found theirs yet.
-    pub fn missing(&self) -> Vec<String> {
-        self.look(|standing| {
+    pub fn not_ready(&self) -> Vec<String> {
+        self.read(|standing| {
             let orgs = standing
-                .watched
+                .targets
                 .iter()
                 .filter(|org| !standing.inventories.contains_key(*org))
                 .map(ToString::to_string);
             let searching = standing
-                .searching
+                .pending_discovery
                 .iter()
                 .map(|name| format!("the organizations of credential {name}"));
             orgs.chain(searching).collect()
@@ -128,14 +128,14 @@ impl Shelf {
 
     /// What a scrape shows: inventories that are older than `max_staleness` are left out, unless
     /// that is zero.
-    pub fn shown(&self, max_staleness: Duration) -> Shown {
+    pub fn snapshot(&self, max_staleness: Duration) -> InventorySnapshot {
         let now = Instant::now();
-        self.look(|standing| {
-            let young = |placed: &&Placed| {
-                let age = placed.age_then + now.saturating_duration_since(placed.at);
+        self.read(|standing| {
+            let young = |placed: &&InventoryEntry| {
+                let age = placed.age_at_insert + now.saturating_duration_since(placed.inserted_at);
                 max_staleness.is_zero() || age <= max_staleness
             };
-            Shown {
+            InventorySnapshot {
                 inventories: standing
                     .inventories
                     .values()
@@ -151,15 +151,12 @@ impl Shelf {
         })
     }
 
-    fn look<T>(&self, look: impl FnOnce(&Standing) -> T) -> T {
-        look(&self.standing.read().unwrap_or_else(PoisonError::into_inner))
+    fn read<T>(&self, look: impl FnOnce(&StoreState) -> T) -> T {
+        look(&self.state.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    fn change<T>(&self, change: impl FnOnce(&mut Standing) -> T) -> T {
-        let mut standing = self
-            .standing
-            .write()
-            .unwrap_or_else(PoisonError::into_inner);
+    fn update<T>(&self, change: impl FnOnce(&mut StoreState) -> T) -> T {
+        let mut standing = self.state.write().unwrap_or_else(PoisonError::into_inner);
         self.generation.fetch_add(1, Ordering::AcqRel);
         change(&mut standing)
     }
@@ -180,28 +177,28 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_is_too_old_is_not_shown() {
-        let shelf = Shelf::default();
-        shelf.watch(vec![org(1), org(2)], vec![]);
+    async fn snapshot_omits_stale_inventories() {
+        let shelf = InventoryStore::default();
+        shelf.set_targets(vec![org(1), org(2)], vec![]);
         let hour = Duration::from_hours(1);
-        shelf.put(empty(1), Duration::ZERO);
-        shelf.put(empty(2), hour);
-        assert_eq!(shelf.shown(2 * hour).inventories.len(), 2);
+        shelf.insert(empty(1), Duration::ZERO);
+        shelf.insert(empty(2), hour);
+        assert_eq!(shelf.snapshot(2 * hour).inventories.len(), 2);
         tokio::time::advance(hour + Duration::from_secs(1)).await;
-        let shown = shelf.shown(2 * hour).inventories;
+        let shown = shelf.snapshot(2 * hour).inventories;
         assert_eq!(shown.iter().map(|i| i.org()).collect::<Vec<_>>(), [&org(1)]);
-        assert_eq!(shelf.shown(Duration::ZERO).inventories.len(), 2);
+        assert_eq!(shelf.snapshot(Duration::ZERO).inventories.len(), 2);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn an_organization_that_is_no_longer_watched_goes_with_all_that_is_its() {
-        let shelf = Shelf::default();
-        shelf.watch(vec![org(1), org(2)], vec!["a".into()]);
-        shelf.put(empty(1), Duration::ZERO);
-        shelf.put_details(&org(1), Arc::default());
-        assert_eq!(shelf.missing().len(), 2);
-        shelf.watch(vec![org(2)], vec![]);
+    async fn set_targets_removes_everything_of_other_orgs() {
+        let shelf = InventoryStore::default();
+        shelf.set_targets(vec![org(1), org(2)], vec!["a".into()]);
+        shelf.insert(empty(1), Duration::ZERO);
+        shelf.insert_details(&org(1), Arc::default());
+        assert_eq!(shelf.not_ready().len(), 2);
+        shelf.set_targets(vec![org(2)], vec![]);
         assert!(shelf.get(&org(1)).is_none() && shelf.details(&org(1)).is_none());
-        assert_eq!(shelf.missing(), [org(2).to_string()]);
+        assert_eq!(shelf.not_ready(), [org(2).to_string()]);
     }
 }

@@ -6,9 +6,9 @@ use mongodb_atlas_client::{OrgId, ProjectId};
 
 /// A value before it is put into a form.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) enum Value {
+pub(super) enum SampleValue {
     /// A whole number.
-    Whole(u64),
+    Int(u64),
     /// Seconds, in microseconds.
     Micros(i64),
     /// Seconds, in milliseconds.
@@ -17,14 +17,14 @@ pub(super) enum Value {
     Float(f64),
 }
 
-impl Value {
+impl SampleValue {
     /// Appends it as the text formats write it.
     pub(super) fn write(self, out: &mut Vec<u8>) {
         match self {
-            Self::Whole(number) => write_number::whole(out, number),
-            Self::Micros(micros) => write_number::micros(out, micros),
-            Self::Millis(millis) => write_number::millis(out, millis),
-            Self::Float(float) => write_number::float(out, float),
+            Self::Int(number) => write_number::write_u64(out, number),
+            Self::Micros(micros) => write_number::write_micros(out, micros),
+            Self::Millis(millis) => write_number::write_millis(out, millis),
+            Self::Float(float) => write_number::write_f64(out, float),
         }
     }
 
@@ -34,7 +34,7 @@ impl Value {
     )]
     pub(super) fn float(self) -> f64 {
         match self {
-            Self::Whole(number) => number as f64,
+            Self::Int(number) => number as f64,
             Self::Micros(micros) => micros as f64 / 1e6,
             Self::Millis(millis) => millis as f64 / 1e3,
             Self::Float(float) => float,
@@ -44,14 +44,14 @@ impl Value {
 
 /// What a family's head says.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Head<'a> {
+pub(super) struct FamilyHeader<'a> {
     pub(super) name: &'a str,
     pub(super) help: &'a str,
     pub(super) kind: Kind,
 }
 
 /// A histogram.
-pub(super) struct Buckets<'a> {
+pub(super) struct HistogramData<'a> {
     /// Upper bound and cumulative count of each bucket; the last may be infinite.
     pub(super) bounds: &'a [(f64, u64)],
     pub(super) sum: f64,
@@ -64,27 +64,43 @@ pub(super) trait Encoder {
     const SIZED: bool;
 
     /// The head of a family whose samples take `body` bytes.
-    fn head(out: &mut Vec<u8>, head: Head<'_>, body: usize);
+    fn write_header(out: &mut Vec<u8>, head: FamilyHeader<'_>, body: usize);
 
     /// One sample of a family.
-    fn sample(out: &mut Vec<u8>, head: Head<'_>, labels: &[(&str, &str)], value: Value);
+    fn write_sample(
+        out: &mut Vec<u8>,
+        head: FamilyHeader<'_>,
+        labels: &[(&str, &str)],
+        value: SampleValue,
+    );
 
     /// One histogram of a family.
-    fn histogram(out: &mut Vec<u8>, head: Head<'_>, labels: &[(&str, &str)], buckets: &Buckets<'_>);
+    fn write_histogram(
+        out: &mut Vec<u8>,
+        head: FamilyHeader<'_>,
+        labels: &[(&str, &str)],
+        buckets: &HistogramData<'_>,
+    );
 
     /// What the samples of all keys of a project begin with.
-    fn prefix(head: Head<'_>, org: &OrgId, project: &ProjectId) -> Vec<u8>;
+    fn key_prefix(head: FamilyHeader<'_>, org: &OrgId, project: &ProjectId) -> Vec<u8>;
 
     /// Labels that many keys share, as they stand behind a key's id.
-    fn shared_labels(out: &mut Vec<u8>, labels: &[(&str, &str)]);
+    fn write_labels(out: &mut Vec<u8>, labels: &[(&str, &str)]);
 
     /// A label of one key, whose value is escaped already, as it stands behind the key's id.
-    fn own_label(out: &mut Vec<u8>, name: &str, escaped: &str);
+    fn write_escaped_label(out: &mut Vec<u8>, name: &str, escaped: &str);
 
     /// One sample of a key: the prefix, its id (escaped), labels that were made by the two
     /// functions above, the value.
-    fn key(out: &mut Vec<u8>, prefix: &[u8], id: &str, labels: &[u8], value: Value);
+    fn write_key_sample(
+        out: &mut Vec<u8>,
+        prefix: &[u8],
+        id: &str,
+        labels: &[u8],
+        value: SampleValue,
+    );
 
     /// What stands at the very end.
-    fn end(out: &mut Vec<u8>);
+    fn write_end(out: &mut Vec<u8>);
 }

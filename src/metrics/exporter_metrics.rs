@@ -12,28 +12,29 @@ use prometheus::{
     IntGaugeVec, Opts, Registry,
 };
 
-use super::encoder::{Buckets, Encoder, Head, Value};
-use super::families::{self as c, Family, Kind};
+use super::encoder::{Encoder, FamilyHeader, HistogramData, SampleValue};
+use super::families::{self as c, FamilyDef, Kind};
 use mongodb_atlas_client::OrgId;
 use mongodb_atlas_client::unix_seconds;
 
 /// Upper bounds of the request histogram, in seconds.
-const BUCKETS: &[f64] = &[0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
+const REQUEST_DURATION_BUCKETS: &[f64] =
+    &[0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
 
 /// The exporter's own metrics at one moment.
-pub struct Gathered(pub(super) Vec<MetricFamily>);
+pub struct MetricSnapshot(pub(super) Vec<MetricFamily>);
 
-impl Gathered {
+impl MetricSnapshot {
     /// The same without families whose names begin so.
     #[must_use]
-    pub fn without(mut self, prefix: &str) -> Self {
+    pub fn exclude_prefix(mut self, prefix: &str) -> Self {
         self.0.retain(|family| !family.name().starts_with(prefix));
         self
     }
 
     /// The same without what concerns other organizations than these, which are in order.
     #[must_use]
-    pub fn only(mut self, orgs: &[OrgId]) -> Self {
+    pub fn retain_orgs(mut self, orgs: &[OrgId]) -> Self {
         let concerned = |metric: &Metric| {
             let mut labels = metric.get_label().iter();
             labels
@@ -55,11 +56,11 @@ impl Gathered {
 }
 
 /// The exporter's own metrics. One for the process, shared by everyone who has something to tell.
-pub struct Own {
+pub struct ExporterMetrics {
     registry: Registry,
     /// Held shared while an event changes several series, and exclusively while they are gathered: no scrape sees half
     /// of an event.
-    events: RwLock<()>,
+    update_lock: RwLock<()>,
     org_up: IntGaugeVec,
     org_last_poll_failed: IntGaugeVec,
     org_last_success: GaugeVec,
@@ -83,14 +84,14 @@ pub struct Own {
     storage_failures: IntCounter,
 }
 
-fn opts(family: &Family) -> Opts {
+fn opts(family: &FamilyDef) -> Opts {
     Opts::new(family.name, family.help)
 }
 
 /// Registers what `make` makes of a family of the catalogue.
-fn add<T: Collector + Clone + 'static>(
+fn register<T: Collector + Clone + 'static>(
     registry: &Registry,
-    family: &Family,
+    family: &FamilyDef,
     make: impl FnOnce(Opts, &[&str]) -> prometheus::Result<T>,
 ) -> prometheus::Result<T> {
     let made = make(opts(family), family.labels)?;
@@ -98,14 +99,14 @@ fn add<T: Collector + Clone + 'static>(
     Ok(made)
 }
 
-impl Own {
+impl ExporterMetrics {
     /// Makes and registers every family.
     ///
     /// # Errors
     /// When the catalogue names a family twice or badly, which a test rules out.
     pub fn new() -> prometheus::Result<Self> {
         let r = &Registry::new();
-        let build = add(r, &c::BUILD_INFO, IntGaugeVec::new)?;
+        let build = register(r, &c::BUILD_INFO, IntGaugeVec::new)?;
         let version = env!("CARGO_PKG_VERSION");
         build
             .with_label_values(&[version, env!("BUILD_REVISION"), env!("BUILD_RUSTVERSION")])
@@ -115,50 +116,56 @@ impl Own {
             prometheus::process_collector::ProcessCollector::for_self(),
         ))?;
         Ok(Self {
-            org_up: add(r, &c::ORG_UP, IntGaugeVec::new)?,
-            org_last_poll_failed: add(r, &c::ORG_LAST_POLL_FAILED, IntGaugeVec::new)?,
-            org_last_success: add(r, &c::ORG_LAST_SUCCESS, GaugeVec::new)?,
-            org_last_attempt: add(r, &c::ORG_LAST_ATTEMPT, GaugeVec::new)?,
-            org_poll_interval: add(r, &c::ORG_POLL_INTERVAL, GaugeVec::new)?,
-            org_poll_duration: add(r, &c::ORG_POLL_DURATION, GaugeVec::new)?,
-            org_poll_pages: add(r, &c::ORG_POLL_PAGES, IntGaugeVec::new)?,
-            org_poll_failures: add(r, &c::ORG_POLL_FAILURES, IntCounterVec::new)?,
-            org_inventory_restored: add(r, &c::ORG_INVENTORY_RESTORED, IntGaugeVec::new)?,
-            api_requests: add(r, &c::API_REQUESTS, IntCounterVec::new)?,
-            api_request_duration: add(r, &c::API_REQUEST_DURATION, |opts, labels| {
-                HistogramVec::new(HistogramOpts::from(opts).buckets(BUCKETS.to_vec()), labels)
+            org_up: register(r, &c::ORG_UP, IntGaugeVec::new)?,
+            org_last_poll_failed: register(r, &c::ORG_LAST_POLL_FAILED, IntGaugeVec::new)?,
+            org_last_success: register(r, &c::ORG_LAST_SUCCESS, GaugeVec::new)?,
+            org_last_attempt: register(r, &c::ORG_LAST_ATTEMPT, GaugeVec::new)?,
+            org_poll_interval: register(r, &c::ORG_POLL_INTERVAL, GaugeVec::new)?,
+            org_poll_duration: register(r, &c::ORG_POLL_DURATION, GaugeVec::new)?,
+            org_poll_pages: register(r, &c::ORG_POLL_PAGES, IntGaugeVec::new)?,
+            org_poll_failures: register(r, &c::ORG_POLL_FAILURES, IntCounterVec::new)?,
+            org_inventory_restored: register(r, &c::ORG_INVENTORY_RESTORED, IntGaugeVec::new)?,
+            api_requests: register(r, &c::API_REQUESTS, IntCounterVec::new)?,
+            api_request_duration: register(r, &c::API_REQUEST_DURATION, |opts, labels| {
+                HistogramVec::new(
+                    HistogramOpts::from(opts).buckets(REQUEST_DURATION_BUCKETS.to_vec()),
+                    labels,
+                )
             })?,
-            api_retries: add(r, &c::API_RETRIES, IntCounterVec::new)?,
-            api_rate_limit_capacity: add(r, &c::API_RATE_LIMIT_CAPACITY, IntGaugeVec::new)?,
-            api_rate_limit_remaining: add(r, &c::API_RATE_LIMIT_REMAINING, IntGaugeVec::new)?,
-            api_throttled: add(r, &c::API_THROTTLED, CounterVec::new)?,
-            token_expiry: add(r, &c::TOKEN_EXPIRY, GaugeVec::new)?,
-            token_requests: add(r, &c::TOKEN_REQUESTS, IntCounterVec::new)?,
-            key_changes: add(r, &c::KEY_CHANGES, IntCounterVec::new)?,
-            config_reload_successful: add(r, &c::CONFIG_RELOAD_SUCCESSFUL, |opts, _| {
+            api_retries: register(r, &c::API_RETRIES, IntCounterVec::new)?,
+            api_rate_limit_capacity: register(r, &c::API_RATE_LIMIT_CAPACITY, IntGaugeVec::new)?,
+            api_rate_limit_remaining: register(r, &c::API_RATE_LIMIT_REMAINING, IntGaugeVec::new)?,
+            api_throttled: register(r, &c::API_THROTTLED, CounterVec::new)?,
+            token_expiry: register(r, &c::TOKEN_EXPIRY, GaugeVec::new)?,
+            token_requests: register(r, &c::TOKEN_REQUESTS, IntCounterVec::new)?,
+            key_changes: register(r, &c::KEY_CHANGES, IntCounterVec::new)?,
+            config_reload_successful: register(r, &c::CONFIG_RELOAD_SUCCESSFUL, |opts, _| {
                 IntGauge::with_opts(opts)
             })?,
-            config_reload_success: add(r, &c::CONFIG_RELOAD_SUCCESS, |opts, _| {
+            config_reload_success: register(r, &c::CONFIG_RELOAD_SUCCESS, |opts, _| {
                 Gauge::with_opts(opts)
             })?,
-            storage_failures: add(r, &c::STORAGE_FAILURES, |opts, _| {
+            storage_failures: register(r, &c::STORAGE_FAILURES, |opts, _| {
                 IntCounter::with_opts(opts)
             })?,
             registry: r.clone(),
-            events: RwLock::new(()),
+            update_lock: RwLock::new(()),
         })
     }
 
     /// An organization is watched from now on: its series begin, every failure reason and every
     /// change at 0. `endpoint` is the one that its walks ask.
-    pub fn watch_org<'a>(
+    pub fn init_org<'a>(
         &self,
         org: &str,
         endpoint: &str,
         reasons: impl IntoIterator<Item = &'a str>,
         changes: impl IntoIterator<Item = &'a str>,
     ) {
-        let _event = self.events.read().unwrap_or_else(PoisonError::into_inner);
+        let _event = self
+            .update_lock
+            .read()
+            .unwrap_or_else(PoisonError::into_inner);
         self.org_up.with_label_values(&[org]).set(0);
         self.org_inventory_restored.with_label_values(&[org]).set(0);
         self.api_throttled.with_label_values(&[endpoint, org]);
@@ -172,8 +179,11 @@ impl Own {
     }
 
     /// An organization is watched no more: none of its series is left.
-    pub fn forget_org(&self, org: &str, endpoints: &[&str], reasons: &[&str], changes: &[&str]) {
-        let _event = self.events.read().unwrap_or_else(PoisonError::into_inner);
+    pub fn remove_org(&self, org: &str, endpoints: &[&str], reasons: &[&str], changes: &[&str]) {
+        let _event = self
+            .update_lock
+            .read()
+            .unwrap_or_else(PoisonError::into_inner);
         // a series that never was is no error worth telling
         for gauge in [
             &self.org_last_success,
@@ -208,15 +218,18 @@ impl Own {
     }
 
     /// The interval between two walks of the organization that is in force.
-    pub fn interval(&self, org: &str, interval: Duration) {
+    pub fn set_poll_interval(&self, org: &str, interval: Duration) {
         self.org_poll_interval
             .with_label_values(&[org])
             .set(interval.as_secs_f64());
     }
 
     /// What an earlier process has left is shown, from a walk that began and ended at these times.
-    pub fn restored(&self, org: &str, begun: Timestamp, ended: Timestamp, up: bool) {
-        let _event = self.events.read().unwrap_or_else(PoisonError::into_inner);
+    pub fn inventory_restored(&self, org: &str, begun: Timestamp, ended: Timestamp, up: bool) {
+        let _event = self
+            .update_lock
+            .read()
+            .unwrap_or_else(PoisonError::into_inner);
         self.org_inventory_restored.with_label_values(&[org]).set(1);
         self.org_up.with_label_values(&[org]).set(i64::from(up));
         self.org_last_attempt
@@ -228,7 +241,7 @@ impl Own {
     }
 
     /// An endpoint is asked from now on: its counters begin at 0.
-    pub fn watch_endpoint<'a>(&self, endpoint: &str, retries: impl IntoIterator<Item = &'a str>) {
+    pub fn init_endpoint<'a>(&self, endpoint: &str, retries: impl IntoIterator<Item = &'a str>) {
         self.api_request_duration.with_label_values(&[endpoint]);
         self.api_requests.with_label_values(&[endpoint, "200"]);
         for reason in retries {
@@ -237,7 +250,7 @@ impl Own {
     }
 
     /// A credential may ask for tokens from now on: its counters begin at 0.
-    pub fn watch_credential<'a>(
+    pub fn init_credential<'a>(
         &self,
         credential: &str,
         outcomes: impl IntoIterator<Item = &'a str>,
@@ -249,7 +262,7 @@ impl Own {
     }
 
     /// A credential is used no more: none of its series is left.
-    pub fn forget_credential<'a>(
+    pub fn remove_credential<'a>(
         &self,
         credential: &str,
         outcomes: impl IntoIterator<Item = &'a str>,
@@ -262,7 +275,7 @@ impl Own {
     }
 
     /// The configuration was loaded, or the new one was bad.
-    pub fn reloaded(&self, good: bool, at: Timestamp) {
+    pub fn config_reloaded(&self, good: bool, at: Timestamp) {
         self.config_reload_successful.set(i64::from(good));
         if good {
             self.config_reload_success.set(unix_seconds(at));
@@ -270,27 +283,30 @@ impl Own {
     }
 
     /// Something could not be kept for the next start.
-    pub fn not_kept(&self) {
+    pub fn storage_failed(&self) {
         self.storage_failures.inc();
     }
 
     /// A change has happened to so many keys more.
-    pub fn changed(&self, org: &str, change: &str, keys: u64) {
+    pub fn keys_changed(&self, org: &str, change: &str, keys: u64) {
         self.key_changes
             .with_label_values(&[org, change])
             .inc_by(keys);
     }
 
     /// A walk begins.
-    pub fn walk_begun(&self, org: &str, at: Timestamp) {
+    pub fn poll_started(&self, org: &str, at: Timestamp) {
         self.org_last_attempt
             .with_label_values(&[org])
             .set(unix_seconds(at));
     }
 
     /// A walk was complete.
-    pub fn walk_succeeded(&self, org: &str, at: Timestamp, pages: u32, took: Duration) {
-        let _event = self.events.read().unwrap_or_else(PoisonError::into_inner);
+    pub fn poll_succeeded(&self, org: &str, at: Timestamp, pages: u32, took: Duration) {
+        let _event = self
+            .update_lock
+            .read()
+            .unwrap_or_else(PoisonError::into_inner);
         self.org_up.with_label_values(&[org]).set(1);
         self.org_last_success
             .with_label_values(&[org])
@@ -305,8 +321,11 @@ impl Own {
     }
 
     /// A walk failed. The time of the last success does not move.
-    pub fn walk_failed(&self, org: &str, reason: &str, took: Duration) {
-        let _event = self.events.read().unwrap_or_else(PoisonError::into_inner);
+    pub fn poll_failed(&self, org: &str, reason: &str, took: Duration) {
+        let _event = self
+            .update_lock
+            .read()
+            .unwrap_or_else(PoisonError::into_inner);
         self.org_up.with_label_values(&[org]).set(0);
         self.org_poll_duration
             .with_label_values(&[org])
@@ -326,7 +345,7 @@ impl Own {
     }
 
     /// A request to Atlas has ended.
-    pub fn request(&self, endpoint: &str, code: &str, took: Duration) {
+    pub fn request_completed(&self, endpoint: &str, code: &str, took: Duration) {
         self.api_requests.with_label_values(&[endpoint, code]).inc();
         self.api_request_duration
             .with_label_values(&[endpoint])
@@ -334,21 +353,21 @@ impl Own {
     }
 
     /// A request to Atlas is sent again.
-    pub fn retry(&self, endpoint: &str, reason: &str) {
+    pub fn request_retried(&self, endpoint: &str, reason: &str) {
         self.api_retries
             .with_label_values(&[endpoint, reason])
             .inc();
     }
 
     /// Time that is spent waiting because Atlas asked to.
-    pub fn throttled(&self, endpoint: &str, org: &str, wait: Duration) {
+    pub fn add_throttled_time(&self, endpoint: &str, org: &str, wait: Duration) {
         self.api_throttled
             .with_label_values(&[endpoint, org])
             .inc_by(wait.as_secs_f64());
     }
 
     /// Atlas told about its token bucket.
-    pub fn rate_limit(
+    pub fn set_rate_limit(
         &self,
         endpoint: &str,
         org: &str,
@@ -369,27 +388,27 @@ impl Own {
     }
 
     /// A token was asked for.
-    pub fn token(&self, credential: &str, outcome: &str) {
+    pub fn token_requested(&self, credential: &str, outcome: &str) {
         self.token_requests
             .with_label_values(&[credential, outcome])
             .inc();
     }
 
     /// The token in use ends then.
-    pub fn token_ends(&self, credential: &str, at: Timestamp) {
+    pub fn set_token_expiry(&self, credential: &str, at: Timestamp) {
         self.token_expiry
             .with_label_values(&[credential])
             .set(unix_seconds(at));
     }
 
     /// The token that was in use is refused, so that it has no end any more.
-    pub fn token_refused(&self, credential: &str) {
+    pub fn remove_token_expiry(&self, credential: &str) {
         // one that never was is no error worth telling
         let _ = self.token_expiry.remove_label_values(&[credential]);
     }
 
     /// Requests to an endpoint so far, whatever became of them.
-    pub fn requests(&self, endpoint: &str) -> f64 {
+    pub fn request_count(&self, endpoint: &str) -> f64 {
         let families = self.api_requests.collect();
         let metrics = families.iter().flat_map(MetricFamily::get_metric);
         let of_endpoint = metrics.filter(|metric| {
@@ -403,17 +422,20 @@ impl Own {
 
     /// What stands now. Taken before the inventories of a scrape, so that no scrape says of an
     /// organization that all is well and shows keys from before it was.
-    pub fn gather(&self) -> Gathered {
-        let _events = self.events.write().unwrap_or_else(PoisonError::into_inner);
-        Gathered(self.registry.gather())
+    pub fn gather(&self) -> MetricSnapshot {
+        let _events = self
+            .update_lock
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
+        MetricSnapshot(self.registry.gather())
     }
 }
 
 /// Appends every family that was gathered.
-pub(super) fn write<E: Encoder>(out: &mut Vec<u8>, gathered: &Gathered) {
+pub(super) fn write_families<E: Encoder>(out: &mut Vec<u8>, gathered: &MetricSnapshot) {
     let mut body = Vec::new();
     for family in &gathered.0 {
-        let head = Head {
+        let head = FamilyHeader {
             name: family.name(),
             help: family.help(),
             kind: match family.get_field_type() {
@@ -431,25 +453,25 @@ pub(super) fn write<E: Encoder>(out: &mut Vec<u8>, gathered: &Gathered) {
                 .collect();
             write_metric::<E>(&mut body, head, &labels, metric);
         }
-        E::head(out, head, body.len());
+        E::write_header(out, head, body.len());
         out.extend_from_slice(&body);
     }
 }
 
 fn write_metric<E: Encoder>(
     out: &mut Vec<u8>,
-    head: Head<'_>,
+    head: FamilyHeader<'_>,
     labels: &[(&str, &str)],
     metric: &Metric,
 ) {
     match head.kind {
         Kind::Gauge => {
             let value = metric.get_gauge().get_value();
-            E::sample(out, head, labels, Value::Float(value));
+            E::write_sample(out, head, labels, SampleValue::Float(value));
         }
         Kind::Counter => {
             let value = metric.get_counter().get_value();
-            E::sample(out, head, labels, Value::Float(value));
+            E::write_sample(out, head, labels, SampleValue::Float(value));
         }
         Kind::Histogram => {
             let histogram = metric.get_histogram();
@@ -458,12 +480,12 @@ fn write_metric<E: Encoder>(
                 .iter()
                 .map(|bucket| (bucket.upper_bound(), bucket.cumulative_count()))
                 .collect();
-            let buckets = Buckets {
+            let buckets = HistogramData {
                 bounds: &bounds,
                 sum: histogram.get_sample_sum(),
                 count: histogram.get_sample_count(),
             };
-            E::histogram(out, head, labels, &buckets);
+            E::write_histogram(out, head, labels, &buckets);
         }
     }
 }
@@ -473,15 +495,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_family_of_the_catalogue_can_be_registered() {
-        Own::new().expect("the catalogue is sound");
+    fn all_families_register() {
+        ExporterMetrics::new().expect("the catalogue is sound");
     }
 
     #[test]
-    fn the_last_poll_has_failed_for_one_reason_or_none() {
-        let own = Own::new().expect("the catalogue is sound");
+    fn last_poll_failed_is_set_for_at_most_one_reason() {
+        let own = ExporterMetrics::new().expect("the catalogue is sound");
         let reasons = ["forbidden", "timeout"];
-        own.watch_org("o1", "keys", reasons, []);
+        own.init_org("o1", "keys", reasons, []);
         let failed = || -> Vec<String> {
             let families = own.org_last_poll_failed.collect();
             let metrics = families.iter().flat_map(MetricFamily::get_metric);
@@ -497,7 +519,7 @@ mod tests {
         }
         own.set_last_poll_failure("o1", &reasons, None);
         assert!(failed().is_empty());
-        own.forget_org("o1", &[], &reasons, &[]);
+        own.remove_org("o1", &[], &reasons, &[]);
         assert!(
             own.org_last_poll_failed.collect()[0]
                 .get_metric()

@@ -2,87 +2,91 @@
 //! memory, and none keeps a serving thread for long.
 
 use super::encoder::Encoder;
-use super::exporter_metrics::{self, Gathered};
-use super::key_families::{FIXED, MOVING, Spec};
+use super::exporter_metrics::{self, MetricSnapshot};
+use super::key_families::{DYNAMIC_FAMILIES, FamilyWriter, STATIC_FAMILIES};
 use super::negotiate::Format;
 use super::proto::Protobuf;
-use super::snapshot::Scene;
-use super::text::{OpenMetrics, Text};
+use super::snapshot::ScrapeSnapshot;
+use super::text::{OpenMetrics, PrometheusText};
 
 /// A piece is handed on once it is this long; it can be longer by the samples of one
 /// organization's roll-ups, or by one family of the exporter's own.
-pub(super) const PIECE: usize = 64 << 10;
+pub(super) const CHUNK_SIZE: usize = 64 << 10;
 /// Keys that are looked at for one piece, should they have no series.
-const KEYS_A_PIECE: usize = 20_000;
+const MAX_KEYS_PER_CHUNK: usize = 20_000;
 
 /// How far the families of the inventory are written.
-pub(super) struct Cursor {
-    parts: &'static [&'static [Spec]],
-    part: usize,
+pub(super) struct FamilyCursor {
+    groups: &'static [&'static [FamilyWriter]],
+    group: usize,
     family: usize,
     org: usize,
     key: usize,
     /// The head of the family is written.
-    begun: bool,
+    header_written: bool,
     /// Where the head has to say how many bytes follow: those that were counted so far.
     counted: usize,
     counting: bool,
 }
 
 /// All families.
-pub(super) static ALL: &[&[Spec]] = &[FIXED, MOVING];
+pub(super) static ALL_FAMILIES: &[&[FamilyWriter]] = &[STATIC_FAMILIES, DYNAMIC_FAMILIES];
 /// Those that are different at each scrape.
-pub(super) static MOVING_ALONE: &[&[Spec]] = &[MOVING];
+pub(super) static DYNAMIC_ONLY: &[&[FamilyWriter]] = &[DYNAMIC_FAMILIES];
 
-impl Cursor {
-    pub(super) fn new(parts: &'static [&'static [Spec]]) -> Self {
+impl FamilyCursor {
+    pub(super) fn new(parts: &'static [&'static [FamilyWriter]]) -> Self {
         Self {
-            parts,
-            part: 0,
+            groups: parts,
+            group: 0,
             family: 0,
             org: 0,
             key: 0,
-            begun: false,
+            header_written: false,
             counted: 0,
             counting: false,
         }
     }
 
     /// Appends a piece; false at the end. A piece can be empty where keys have no series.
-    pub(super) fn advance<E: Encoder>(&mut self, scene: &Scene, out: &mut Vec<u8>) -> bool {
+    pub(super) fn advance<E: Encoder>(
+        &mut self,
+        scene: &ScrapeSnapshot,
+        out: &mut Vec<u8>,
+    ) -> bool {
         let mut scratch = Vec::new();
-        let mut work = KEYS_A_PIECE;
-        while out.len() < PIECE && work > 0 {
-            let Some(part) = self.parts.get(self.part) else {
+        let mut work = MAX_KEYS_PER_CHUNK;
+        while out.len() < CHUNK_SIZE && work > 0 {
+            let Some(part) = self.groups.get(self.group) else {
                 return false;
             };
             let Some(spec) = part.get(self.family) else {
-                (self.part, self.family) = (self.part + 1, 0);
+                (self.group, self.family) = (self.group + 1, 0);
                 continue;
             };
-            if spec.orgs(scene) == 0 {
+            if spec.org_count(scene) == 0 {
                 self.family += 1;
                 continue;
             }
-            if !self.begun {
-                (self.begun, self.counting, self.counted) = (true, E::SIZED, 0);
+            if !self.header_written {
+                (self.header_written, self.counting, self.counted) = (true, E::SIZED, 0);
                 if !E::SIZED {
-                    E::head(out, spec.head(), 0);
+                    E::write_header(out, spec.header(), 0);
                 }
             }
-            if self.org >= spec.orgs(scene) {
+            if self.org >= spec.org_count(scene) {
                 self.finish::<E>(spec, out);
                 continue;
             }
             let place = (self.org, self.key);
             let next = if self.counting {
                 scratch.clear();
-                let next = spec.write::<E>(&mut scratch, scene, place, (PIECE, work));
+                let next = spec.write::<E>(&mut scratch, scene, place, (CHUNK_SIZE, work));
                 self.counted += scratch.len();
                 work = work.saturating_sub(scratch.len() / 64);
                 next
             } else {
-                spec.write::<E>(out, scene, place, (PIECE, work))
+                spec.write::<E>(out, scene, place, (CHUNK_SIZE, work))
             };
             let seen = next.unwrap_or(self.key).saturating_sub(self.key);
             work = work.saturating_sub(seen.max(1));
@@ -95,13 +99,13 @@ impl Cursor {
     }
 
     /// At the end of a family: on to the next one, or once more over it now that its size is known.
-    fn finish<E: Encoder>(&mut self, spec: &Spec, out: &mut Vec<u8>) {
+    fn finish<E: Encoder>(&mut self, spec: &FamilyWriter, out: &mut Vec<u8>) {
         (self.org, self.key) = (0, 0);
         if self.counting {
             self.counting = false;
-            E::head(out, spec.head(), self.counted);
+            E::write_header(out, spec.header(), self.counted);
         } else {
-            self.begun = false;
+            self.header_written = false;
             self.family += 1;
         }
     }
@@ -110,51 +114,51 @@ impl Cursor {
 /// A scrape under way. Held by the response that it is the body of.
 pub struct Exposition {
     format: Format,
-    scene: Scene,
-    cursor: Option<Cursor>,
-    own: Option<Gathered>,
+    snapshot: ScrapeSnapshot,
+    cursor: Option<FamilyCursor>,
+    metrics: Option<MetricSnapshot>,
 }
 
 impl Exposition {
     /// A scrape of a `scene`, and of the exporter's `own` metrics, which were gathered before.
-    pub fn new(format: Format, own: Gathered, scene: Scene) -> Self {
+    pub fn new(format: Format, own: MetricSnapshot, scene: ScrapeSnapshot) -> Self {
         Self {
             format,
-            scene,
-            cursor: Some(Cursor::new(ALL)),
-            own: Some(own),
+            snapshot: scene,
+            cursor: Some(FamilyCursor::new(ALL_FAMILIES)),
+            metrics: Some(own),
         }
     }
 
     /// The next piece; none at the end. It can be empty: then the thread was kept for long enough
     /// all the same.
-    pub fn next_piece(&mut self) -> Option<Vec<u8>> {
+    pub fn next_chunk(&mut self) -> Option<Vec<u8>> {
         match self.format {
-            Format::Text => self.piece::<Text>(),
-            Format::OpenMetrics => self.piece::<OpenMetrics>(),
-            Format::Protobuf => self.piece::<Protobuf>(),
+            Format::Text => self.encode_chunk::<PrometheusText>(),
+            Format::OpenMetrics => self.encode_chunk::<OpenMetrics>(),
+            Format::Protobuf => self.encode_chunk::<Protobuf>(),
         }
     }
 
-    fn piece<E: Encoder>(&mut self) -> Option<Vec<u8>> {
-        let mut out = Vec::with_capacity(PIECE + 4096);
+    fn encode_chunk<E: Encoder>(&mut self) -> Option<Vec<u8>> {
+        let mut out = Vec::with_capacity(CHUNK_SIZE + 4096);
         if let Some(cursor) = &mut self.cursor {
-            if cursor.advance::<E>(&self.scene, &mut out) {
+            if cursor.advance::<E>(&self.snapshot, &mut out) {
                 return Some(out);
             }
             self.cursor = None;
         }
-        if let Some(own) = self.own.take() {
-            exporter_metrics::write::<E>(&mut out, &own);
-            E::end(&mut out);
+        if let Some(own) = self.metrics.take() {
+            exporter_metrics::write_families::<E>(&mut out, &own);
+            E::write_end(&mut out);
         }
         (!out.is_empty()).then_some(out)
     }
 
     /// The whole scrape at once.
-    pub fn whole(mut self) -> Vec<u8> {
+    pub fn into_bytes(mut self) -> Vec<u8> {
         let mut out = Vec::new();
-        while let Some(piece) = self.next_piece() {
+        while let Some(piece) = self.next_chunk() {
             out.extend_from_slice(&piece);
         }
         out
@@ -169,8 +173,8 @@ mod tests {
     use jiff::Timestamp;
 
     use super::*;
-    use crate::inventory::{Inventory, KeyKind, KeyRecord, Moment, Shown};
-    use crate::metrics::{KeyLabel, Own, PerKey, Selection, Threshold};
+    use crate::inventory::{Inventory, InventorySnapshot, KeyAttributes, KeyRecord, Moment};
+    use crate::metrics::{ExporterMetrics, IdleThreshold, KeyLabel, KeySeriesOptions, PerKeyMode};
     use mongodb_atlas_client::{KeyId, OrgId, ProjectId};
 
     fn at(second: i64) -> Timestamp {
@@ -182,15 +186,15 @@ mod tests {
             id: KeyId::new(format!("key{n:06}")),
             project: ProjectId::new("p"),
             name: "n".into(),
-            kind: KeyKind {
+            attributes: KeyAttributes {
                 status: "ACTIVE".into(),
                 created_by: "Ada".into(),
-                ..KeyKind::default()
+                ..KeyAttributes::default()
             },
             masked_secret: "al-****".into(),
-            created: Moment::At(at(50)),
+            created: Moment::Valid(at(50)),
             last_used: if n % 2 == 0 {
-                Moment::At(at(100))
+                Moment::Valid(at(100))
             } else {
                 Moment::Missing
             },
@@ -200,32 +204,40 @@ mod tests {
         Arc::new(Inventory::new(org, (at(150), at(150)), records, 0, &[]))
     }
 
-    fn selection() -> Selection {
-        Selection {
-            per_key: PerKey::All,
+    fn selection() -> KeySeriesOptions {
+        KeySeriesOptions {
+            per_key: PerKeyMode::All,
             labels: [KeyLabel::Name, KeyLabel::Status].into(),
             max_keys: 1_000_000,
-            thresholds: [Threshold::new(Duration::from_mins(1))].into(),
+            thresholds: [IdleThreshold::new(Duration::from_mins(1))].into(),
         }
     }
 
     fn expose(
         format: Format,
         inventories: Vec<Arc<Inventory>>,
-        selection: Selection,
+        selection: KeySeriesOptions,
         now: Timestamp,
     ) -> Exposition {
-        let own = Own::new().expect("sound").gather();
-        let shown = Shown {
+        let own = ExporterMetrics::new().expect("sound").gather();
+        let shown = InventorySnapshot {
             inventories,
             details: Vec::new(),
         };
-        Exposition::new(format, own, Scene::new(shown, Arc::new(selection), now))
+        Exposition::new(
+            format,
+            own,
+            ScrapeSnapshot::new(shown, Arc::new(selection), now),
+        )
     }
 
-    fn text(inventories: Vec<Arc<Inventory>>, selection: Selection, now: Timestamp) -> String {
+    fn text(
+        inventories: Vec<Arc<Inventory>>,
+        selection: KeySeriesOptions,
+        now: Timestamp,
+    ) -> String {
         let exposition = expose(Format::Text, inventories, selection, now);
-        String::from_utf8(exposition.whole()).expect("text")
+        String::from_utf8(exposition.into_bytes()).expect("text")
     }
 
     fn name(suffix: &str) -> String {
@@ -240,7 +252,7 @@ mod tests {
     }
 
     #[test]
-    fn ages_are_those_of_the_scrape_and_missing_values_missing_series() {
+    fn ages_are_computed_at_scrape_time_and_missing_values_are_omitted() {
         let text = text(vec![inventory(1, 2)], selection(), at(160));
         for (suffix, key, expected) in [
             ("last_used_age_seconds", "key000000", Some("60")),
@@ -260,7 +272,7 @@ mod tests {
     }
 
     #[test]
-    fn a_time_to_come_has_the_age_zero() {
+    fn future_timestamps_have_age_zero() {
         let text = text(vec![inventory(1, 1)], selection(), at(60));
         assert_eq!(
             value(&text, &name("last_used_age_seconds"), "key"),
@@ -269,18 +281,18 @@ mod tests {
     }
 
     #[test]
-    fn pieces_are_bounded_and_heads_come_once() {
+    fn chunks_are_bounded_and_headers_are_written_once() {
         for format in Format::ALL {
             let inventories = vec![inventory(1, 5000), inventory(2, 0), inventory(3, 700)];
             let mut exposition = expose(format, inventories, selection(), at(160));
             let mut whole = Vec::new();
-            while let Some(piece) = exposition.next_piece() {
-                assert!(piece.len() < PIECE + 8192, "{}", piece.len());
+            while let Some(piece) = exposition.next_chunk() {
+                assert!(piece.len() < CHUNK_SIZE + 8192, "{}", piece.len());
                 whole.extend(piece);
             }
             if format == Format::Text {
                 let text = String::from_utf8(whole).expect("text");
-                for spec in FIXED {
+                for spec in STATIC_FAMILIES {
                     let head = format!("# TYPE {} ", spec.family.name);
                     assert_eq!(text.matches(&head).count(), 1, "{head}");
                 }
@@ -290,16 +302,16 @@ mod tests {
     }
 
     #[test]
-    fn without_an_inventory_there_are_no_key_families() {
+    fn key_families_are_absent_without_an_inventory() {
         let text = text(vec![], selection(), at(0));
         assert!(!text.contains("\nmongodbatlas_"), "{text}");
         assert!(text.contains("atlas_ai_keys_exporter_build_info{"));
     }
 
     #[test]
-    fn without_series_of_keys_there_are_roll_ups() {
-        let selection = Selection {
-            per_key: PerKey::None,
+    fn roll_ups_are_written_without_key_series() {
+        let selection = KeySeriesOptions {
+            per_key: PerKeyMode::None,
             ..selection()
         };
         let text = text(vec![inventory(1, 10)], selection, at(160));
@@ -311,9 +323,9 @@ mod tests {
     }
 
     #[test]
-    fn idle_keys_alone_are_those_past_the_smallest_threshold() {
-        let selection = Selection {
-            per_key: PerKey::Idle,
+    fn idle_mode_exports_keys_past_the_smallest_threshold() {
+        let selection = KeySeriesOptions {
+            per_key: PerKeyMode::Idle,
             ..selection()
         };
         // keys never used are idle since 50, the others since 100; the threshold is a minute
@@ -331,8 +343,8 @@ mod tests {
     }
 
     #[test]
-    fn of_too_many_keys_the_most_idle_are_kept_and_the_rest_is_counted() {
-        let selection = Selection {
+    fn max_keys_exports_the_most_idle_and_counts_the_rest() {
+        let selection = KeySeriesOptions {
             max_keys: 12,
             ..selection()
         };
@@ -350,9 +362,9 @@ mod tests {
     }
 
     #[test]
-    fn the_labels_of_the_info_metric_are_those_that_are_asked_for() {
+    fn info_metric_has_the_configured_labels() {
         let labels = |labels: &[KeyLabel]| {
-            let selection = Selection {
+            let selection = KeySeriesOptions {
                 labels: labels.into(),
                 ..selection()
             };

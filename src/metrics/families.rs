@@ -25,7 +25,7 @@ impl Kind {
 
 /// A metric family.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Family {
+pub struct FamilyDef {
     /// The whole name.
     pub name: &'static str,
     /// The type.
@@ -37,30 +37,30 @@ pub struct Family {
     /// For the reference: where its values come from, a member of Atlas' API unless said otherwise.
     pub source: &'static str,
     /// For the reference: when there are no series.
-    pub absent: &'static str,
+    pub absent_when: &'static str,
     /// For the reference: how many series there are.
-    pub series: &'static str,
+    pub cardinality: &'static str,
     /// For the reference: a query that is of use.
-    pub query: &'static str,
+    pub example_query: &'static str,
 }
 
 macro_rules! families {
     ($($id:ident = $kind:ident $name:literal [$($label:literal),*] $help:literal
         from $source:literal absent $absent:literal series $series:literal query $query:literal;)*) => {
         $(#[doc = concat!("`", $name, "`: ", $help)]
-        pub const $id: Family = Family {
+        pub const $id: FamilyDef = FamilyDef {
             name: $name,
             kind: Kind::$kind,
             labels: &[$($label),*],
             help: $help,
             source: $source,
-            absent: $absent,
-            series: $series,
-            query: $query,
+            absent_when: $absent,
+            cardinality: $series,
+            example_query: $query,
         };)*
 
         /// Every family, but for `process_*`, which the `prometheus` crate defines.
-        pub const ALL: &[&Family] = &[$(&$id),*];
+        pub const ALL: &[&FamilyDef] = &[$(&$id),*];
     };
 }
 
@@ -217,7 +217,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_follow_the_conventions() {
+    fn family_names_follow_prometheus_conventions() {
         let mut names: Vec<_> = ALL.iter().map(|family| family.name).collect();
         for family in ALL {
             assert_eq!(

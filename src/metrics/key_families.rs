@@ -1,85 +1,91 @@
 //! The families of the inventory, written from it directly: no registry, no map, no copy of a
 //! label between two scrapes.
 
-use super::encoder::{Encoder, Head, Value};
-use super::families::{self as c, Family};
+use super::encoder::{Encoder, FamilyHeader, SampleValue};
+use super::families::{self as c, FamilyDef};
 use super::selection::KeyLabel;
-use super::snapshot::{Scene, idle_limit};
-use crate::inventory::{Details, Inventory, KeyView, Limit, ProjectKeys};
+use super::snapshot::{ScrapeSnapshot, idle_cutoff_at};
+use crate::inventory::{Inventory, KeyView, ModelRateLimit, OrgDetails, ProjectKeys};
 use mongodb_atlas_client::OrgId;
 
 /// Takes a sample's labels and value.
-type Emit<'a> = &'a mut dyn FnMut(&[(&str, &str)], Value);
+type Emit<'a> = &'a mut dyn FnMut(&[(&str, &str)], SampleValue);
 
 /// Where the samples of a family come from.
 #[derive(Clone, Copy)]
-pub(super) enum Source {
+pub(super) enum SampleSource {
     /// One of each key, at a scene's `now`; nothing where a value is missing.
-    Keys(fn(KeyView<'_>, i64) -> Option<Value>),
+    Keys(fn(KeyView<'_>, i64) -> Option<SampleValue>),
     /// One of each key, always 1, with what is known of it.
     Info,
     /// A few of each inventory.
-    Inventory(fn(&Inventory, &Scene, Emit<'_>)),
+    Inventory(fn(&Inventory, &ScrapeSnapshot, Emit<'_>)),
     /// A few of what is known of each organization beside its keys.
-    Details(fn(&OrgId, &Details, Emit<'_>)),
+    Details(fn(&OrgId, &OrgDetails, Emit<'_>)),
 }
 
 /// A family of the inventory.
-pub(super) struct Spec {
-    pub(super) family: &'static Family,
-    pub(super) source: Source,
+pub(super) struct FamilyWriter {
+    pub(super) family: &'static FamilyDef,
+    pub(super) source: SampleSource,
 }
 
-const fn spec(family: &'static Family, source: Source) -> Spec {
-    Spec { family, source }
+const fn family_writer(family: &'static FamilyDef, source: SampleSource) -> FamilyWriter {
+    FamilyWriter { family, source }
 }
 
 /// Families of the keys that change with a walk only, in the order of the exposition.
-pub(super) static FIXED: &[Spec] = &[
-    spec(&c::KEY_INFO, Source::Info),
-    spec(
+pub(super) static STATIC_FAMILIES: &[FamilyWriter] = &[
+    family_writer(&c::KEY_INFO, SampleSource::Info),
+    family_writer(
         &c::KEY_CREATED,
-        Source::Keys(|key, _| key.created().map(Value::Micros)),
+        SampleSource::Keys(|key, _| key.created().map(SampleValue::Micros)),
     ),
-    spec(
+    family_writer(
         &c::KEY_LAST_USED,
-        Source::Keys(|key, _| key.last_used().map(Value::Micros)),
+        SampleSource::Keys(|key, _| key.last_used().map(SampleValue::Micros)),
     ),
-    spec(
+    family_writer(
         &c::KEY_USED,
-        Source::Keys(|key, _| key.used().map(|used| Value::Whole(used.into()))),
+        SampleSource::Keys(|key, _| key.was_used().map(|used| SampleValue::Int(used.into()))),
     ),
 ];
 
 /// The other families, behind those.
-pub(super) static MOVING: &[Spec] = &[
-    spec(
+pub(super) static DYNAMIC_FAMILIES: &[FamilyWriter] = &[
+    family_writer(
         &c::KEY_LAST_USED_AGE,
-        Source::Keys(|key, now| key.last_used().map(|at| age(now, at))),
+        SampleSource::Keys(|key, now| key.last_used().map(|at| age_value(now, at))),
     ),
-    spec(
+    family_writer(
         &c::KEY_IDLE,
-        Source::Keys(|key, now| key.idle_since().map(|at| age(now, at))),
+        SampleSource::Keys(|key, now| key.idle_since().map(|at| age_value(now, at))),
     ),
-    spec(&c::KEYS, Source::Inventory(counts)),
-    spec(&c::KEYS_IDLE, Source::Inventory(idle_counts)),
-    spec(&c::KEYS_DROPPED, Source::Inventory(dropped)),
-    spec(&c::NAMES_TRUNCATED, Source::Inventory(names_truncated)),
-    spec(&c::LIMIT_REQUESTS, Source::Details(request_limits)),
-    spec(&c::LIMIT_TOKENS, Source::Details(token_limits)),
-    spec(&c::ORG_INFO, Source::Details(org_info)),
-    spec(&c::PROJECT_INFO, Source::Details(project_info)),
+    family_writer(&c::KEYS, SampleSource::Inventory(write_status_counts)),
+    family_writer(&c::KEYS_IDLE, SampleSource::Inventory(write_idle_counts)),
+    family_writer(&c::KEYS_DROPPED, SampleSource::Inventory(write_dropped)),
+    family_writer(
+        &c::NAMES_TRUNCATED,
+        SampleSource::Inventory(write_names_truncated),
+    ),
+    family_writer(
+        &c::LIMIT_REQUESTS,
+        SampleSource::Details(write_request_limits),
+    ),
+    family_writer(&c::LIMIT_TOKENS, SampleSource::Details(write_token_limits)),
+    family_writer(&c::ORG_INFO, SampleSource::Details(write_org_info)),
+    family_writer(&c::PROJECT_INFO, SampleSource::Details(write_project_info)),
 ];
 
 /// How long ago `then` is; 0 for a time to come. Milliseconds: more would be noise that does not
 /// pack.
-fn age(now: i64, then: i64) -> Value {
-    Value::Millis(now.saturating_sub(then).max(0) / 1000)
+fn age_value(now: i64, then: i64) -> SampleValue {
+    SampleValue::Millis(now.saturating_sub(then).max(0) / 1000)
 }
 
-impl Spec {
-    pub(super) fn head(&self) -> Head<'static> {
-        Head {
+impl FamilyWriter {
+    pub(super) fn header(&self) -> FamilyHeader<'static> {
+        FamilyHeader {
             name: self.family.name,
             help: self.family.help,
             kind: self.family.kind,
@@ -87,11 +93,11 @@ impl Spec {
     }
 
     /// Organizations that it goes through.
-    pub(super) fn orgs(&self, scene: &Scene) -> usize {
+    pub(super) fn org_count(&self, scene: &ScrapeSnapshot) -> usize {
         match self.source {
-            Source::Details(_) => scene.shown.details.len(),
-            Source::Keys(_) | Source::Info if !scene.has_keys() => 0,
-            _ => scene.shown.inventories.len(),
+            SampleSource::Details(_) => scene.visible.details.len(),
+            SampleSource::Keys(_) | SampleSource::Info if !scene.has_key_series() => 0,
+            _ => scene.visible.inventories.len(),
         }
     }
 
@@ -101,43 +107,44 @@ impl Spec {
     pub(super) fn write<E: Encoder>(
         &self,
         out: &mut Vec<u8>,
-        scene: &Scene,
+        scene: &ScrapeSnapshot,
         (org, from): (usize, usize),
         (enough, most): (usize, usize),
     ) -> Option<usize> {
-        let head = self.head();
-        let mut emit = |labels: &[(&str, &str)], value: Value| E::sample(out, head, labels, value);
+        let head = self.header();
+        let mut emit =
+            |labels: &[(&str, &str)], value: SampleValue| E::write_sample(out, head, labels, value);
         match self.source {
-            Source::Details(lines) => {
-                let (org, details) = scene.shown.details.get(org)?;
+            SampleSource::Details(lines) => {
+                let (org, details) = scene.visible.details.get(org)?;
                 lines(org, details, &mut emit);
                 None
             }
-            Source::Inventory(lines) => {
-                lines(scene.shown.inventories.get(org)?, scene, &mut emit);
+            SampleSource::Inventory(lines) => {
+                lines(scene.visible.inventories.get(org)?, scene, &mut emit);
                 None
             }
-            Source::Keys(value) => {
-                let inventory = scene.shown.inventories.get(org)?;
+            SampleSource::Keys(value) => {
+                let inventory = scene.visible.inventories.get(org)?;
                 let bounds = (from, enough, most);
-                each_key::<E>(out, head, inventory, bounds, |out, prefix, key| {
-                    if let Some(value) = value(key, scene.now)
-                        && scene.shows(&key)
+                for_each_key::<E>(out, head, inventory, bounds, |out, prefix, key| {
+                    if let Some(value) = value(key, scene.now_micros)
+                        && scene.includes(&key)
                     {
-                        E::key(out, prefix, key.id(), &[], value);
+                        E::write_key_sample(out, prefix, key.id(), &[], value);
                     }
                 })
             }
-            Source::Info => {
-                let inventory = scene.shown.inventories.get(org)?;
-                let labels = InfoLabels::<E>::new(inventory, &scene.selection.labels);
+            SampleSource::Info => {
+                let inventory = scene.visible.inventories.get(org)?;
+                let labels = InfoLabels::<E>::new(inventory, &scene.options.labels);
                 let mut scratch = Vec::with_capacity(256);
                 let bounds = (from, enough, most);
-                each_key::<E>(out, head, inventory, bounds, |out, prefix, key| {
-                    if scene.shows(&key) {
+                for_each_key::<E>(out, head, inventory, bounds, |out, prefix, key| {
+                    if scene.includes(&key) {
                         scratch.clear();
                         labels.write(&mut scratch, key);
-                        E::key(out, prefix, key.id(), &scratch, Value::Whole(1));
+                        E::write_key_sample(out, prefix, key.id(), &scratch, SampleValue::Int(1));
                     }
                 })
             }
@@ -145,9 +152,9 @@ impl Spec {
     }
 }
 
-fn each_key<E: Encoder>(
+fn for_each_key<E: Encoder>(
     out: &mut Vec<u8>,
-    head: Head<'_>,
+    head: FamilyHeader<'_>,
     inventory: &Inventory,
     (from, enough, most): (usize, usize, usize),
     mut write: impl FnMut(&mut Vec<u8>, &[u8], KeyView<'_>),
@@ -155,8 +162,8 @@ fn each_key<E: Encoder>(
     let mut place = from;
     let rest = |project: &&ProjectKeys| project.range.end > from;
     for project in inventory.projects().iter().filter(rest) {
-        let prefix = E::prefix(head, inventory.org(), &project.project);
-        for key in inventory.keys_of(project, place) {
+        let prefix = E::key_prefix(head, inventory.org(), &project.project);
+        for key in inventory.project_keys(project, place) {
             if out.len() >= enough || place - from >= most {
                 return Some(place);
             }
@@ -169,11 +176,11 @@ fn each_key<E: Encoder>(
 
 /// The labels of the info metric, as far as they can be rendered once for many keys.
 struct InfoLabels<E> {
-    parts: Vec<Part>,
-    form: std::marker::PhantomData<E>,
+    segments: Vec<LabelSegment>,
+    encoder: std::marker::PhantomData<E>,
 }
 
-enum Part {
+enum LabelSegment {
     /// For each kind of key, the labels that it decides.
     Shared(Vec<Vec<u8>>),
     Name,
@@ -186,19 +193,21 @@ impl<E: Encoder> InfoLabels<E> {
         let parts = labels
             .chunk_by(|a, b| !is_own(a) && !is_own(b))
             .map(|group| match group {
-                [KeyLabel::Name] => Part::Name,
-                [KeyLabel::MaskedSecret] => Part::MaskedSecret,
-                group => Part::Shared(
+                [KeyLabel::Name] => LabelSegment::Name,
+                [KeyLabel::MaskedSecret] => LabelSegment::MaskedSecret,
+                group => LabelSegment::Shared(
                     inventory
-                        .kinds()
+                        .attributes()
                         .iter()
                         .map(|kind| {
                             let labels: Vec<(&str, &str)> = group
                                 .iter()
-                                .filter_map(|label| Some((label.as_str(), label.shared(kind)?)))
+                                .filter_map(|label| {
+                                    Some((label.as_str(), label.shared_value(kind)?))
+                                })
                                 .collect();
                             let mut rendered = Vec::new();
-                            E::shared_labels(&mut rendered, &labels);
+                            E::write_labels(&mut rendered, &labels);
                             rendered
                         })
                         .collect(),
@@ -206,93 +215,105 @@ impl<E: Encoder> InfoLabels<E> {
             })
             .collect();
         Self {
-            parts,
-            form: std::marker::PhantomData,
+            segments: parts,
+            encoder: std::marker::PhantomData,
         }
     }
 
     fn write(&self, out: &mut Vec<u8>, key: KeyView<'_>) {
-        for part in &self.parts {
+        for part in &self.segments {
             match part {
-                Part::Shared(kinds) => {
-                    let rendered = kinds.get(key.kind_index());
+                LabelSegment::Shared(kinds) => {
+                    let rendered = kinds.get(key.attributes_index());
                     out.extend_from_slice(rendered.map_or(&[], Vec::as_slice));
                 }
-                Part::Name => E::own_label(out, KeyLabel::Name.as_str(), key.name()),
-                Part::MaskedSecret => {
-                    E::own_label(out, KeyLabel::MaskedSecret.as_str(), key.masked_secret());
+                LabelSegment::Name => {
+                    E::write_escaped_label(out, KeyLabel::Name.as_str(), key.name())
+                }
+                LabelSegment::MaskedSecret => {
+                    E::write_escaped_label(
+                        out,
+                        KeyLabel::MaskedSecret.as_str(),
+                        key.masked_secret(),
+                    );
                 }
             }
         }
     }
 }
 
-fn counts(inventory: &Inventory, _: &Scene, emit: Emit<'_>) {
-    for count in inventory.counts() {
+fn write_status_counts(inventory: &Inventory, _: &ScrapeSnapshot, emit: Emit<'_>) {
+    for count in inventory.status_counts() {
         let labels = [
             ("org_id", inventory.org().as_str()),
             ("project_id", count.project.as_str()),
             ("status", &count.status),
         ];
-        emit(&labels, Value::Whole(count.keys));
+        emit(&labels, SampleValue::Int(count.keys));
     }
 }
 
-fn idle_counts(inventory: &Inventory, scene: &Scene, emit: Emit<'_>) {
-    for project in inventory.idle() {
-        for threshold in &*scene.selection.thresholds {
+fn write_idle_counts(inventory: &Inventory, scene: &ScrapeSnapshot, emit: Emit<'_>) {
+    for project in inventory.idle_times() {
+        for threshold in &*scene.options.thresholds {
             let labels = [
                 ("org_id", inventory.org().as_str()),
                 ("project_id", project.project.as_str()),
                 ("threshold", &threshold.label),
             ];
-            let keys = project.idle_since(idle_limit(scene.now, threshold));
-            emit(&labels, Value::Whole(keys));
+            let keys = project.count_idle_since(idle_cutoff_at(scene.now_micros, threshold));
+            emit(&labels, SampleValue::Int(keys));
         }
     }
 }
 
-fn dropped(inventory: &Inventory, scene: &Scene, emit: Emit<'_>) {
-    let keys = inventory.dropped() + scene.cut_of(inventory);
-    emit(&[("org_id", inventory.org().as_str())], Value::Whole(keys));
+fn write_dropped(inventory: &Inventory, scene: &ScrapeSnapshot, emit: Emit<'_>) {
+    let keys = inventory.invalid_keys() + scene.dropped_by_max_keys(inventory);
+    emit(
+        &[("org_id", inventory.org().as_str())],
+        SampleValue::Int(keys),
+    );
 }
 
-fn names_truncated(inventory: &Inventory, _: &Scene, emit: Emit<'_>) {
+fn write_names_truncated(inventory: &Inventory, _: &ScrapeSnapshot, emit: Emit<'_>) {
     let keys = inventory.names_truncated();
-    emit(&[("org_id", inventory.org().as_str())], Value::Whole(keys));
+    emit(
+        &[("org_id", inventory.org().as_str())],
+        SampleValue::Int(keys),
+    );
 }
 
-fn org_info(org: &OrgId, details: &Details, emit: Emit<'_>) {
+fn write_org_info(org: &OrgId, details: &OrgDetails, emit: Emit<'_>) {
     if let Some(name) = &details.name {
         let labels = [("org_id", org.as_str()), ("org_name", name)];
-        emit(&labels, Value::Whole(1));
+        emit(&labels, SampleValue::Int(1));
     }
 }
 
-fn project_info(org: &OrgId, details: &Details, emit: Emit<'_>) {
+fn write_project_info(org: &OrgId, details: &OrgDetails, emit: Emit<'_>) {
     for project in &details.projects {
         let labels = [
             ("org_id", org.as_str()),
             ("project_id", project.id.as_str()),
             ("project_name", &project.name),
         ];
-        emit(&labels, Value::Whole(1));
+        emit(&labels, SampleValue::Int(1));
     }
 }
 
-fn request_limits(org: &OrgId, details: &Details, emit: Emit<'_>) {
+fn write_request_limits(org: &OrgId, details: &OrgDetails, emit: Emit<'_>) {
     for limit in &details.limits {
-        write_limit(org, limit, limit.requests_per_minute, emit);
+        write_rate_limit(org, limit, limit.requests_per_minute, emit);
     }
 }
 
-fn token_limits(org: &OrgId, details: &Details, emit: Emit<'_>) {
+fn write_token_limits(org: &OrgId, details: &OrgDetails, emit: Emit<'_>) {
     for limit in &details.limits {
-        write_limit(org, limit, limit.tokens_per_minute, emit);
+        write_rate_limit(org, limit, limit.tokens_per_minute, emit);
     }
 }
 
-fn write_limit(org: &OrgId, limit: &Limit, value: Option<u64>, emit: Emit<'_>) {
+fn write_rate_limit(org: &OrgId, limit: &ModelRateLimit, value: Option<u64>, emit: Emit<'_>) {
     if let Some(value) = value {
         let labels = [
             ("org_id", org.as_str()),
@@ -300,6 +321,6 @@ fn write_limit(org: &OrgId, limit: &Limit, value: Option<u64>, emit: Emit<'_>) {
             ("cloud", &limit.cloud),
             ("geography", &limit.geography),
         ];
-        emit(&labels, Value::Whole(value));
+        emit(&labels, SampleValue::Int(value));
     }
 }

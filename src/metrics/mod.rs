@@ -26,11 +26,11 @@ mod text;
 mod threshold;
 mod write_number;
 
-pub use exporter_metrics::{Gathered, Own};
+pub use exporter_metrics::{ExporterMetrics, MetricSnapshot};
 pub use exposition::Exposition;
-pub use gzip::{Compressor, Sum, pack_end, pack_scene, prepare};
-pub use negotiate::{Format, wants_gzip};
-pub use selection::{KeyLabel, PerKey, Selection};
+pub use gzip::{Checksum, Compressor, compress_snapshot, compress_trailer, precompress};
+pub use negotiate::{Format, accepts_gzip};
+pub use selection::{KeyLabel, KeySeriesOptions, PerKeyMode};
 pub use shared_body::{Aborted, BodyReader, Chunk, ChunkSource, SharedBody};
-pub use snapshot::Scene;
-pub use threshold::Threshold;
+pub use snapshot::ScrapeSnapshot;
+pub use threshold::IdleThreshold;

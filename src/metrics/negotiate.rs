@@ -28,10 +28,10 @@ impl Format {
     }
 
     /// The form that `accept` wants most; text for who wants none of them, or says nothing.
-    pub fn wanted(accept: &str) -> Self {
+    pub fn negotiate(accept: &str) -> Self {
         let mut best = (0.0, Self::Text);
-        for (item, quality) in items(accept) {
-            if let Some(format) = Self::named(&item)
+        for (item, quality) in parse_qvalues(accept) {
+            if let Some(format) = Self::from_media_type(&item)
                 && quality > best.0
             {
                 best = (quality, format);
@@ -40,7 +40,7 @@ impl Format {
         best.1
     }
 
-    fn named(item: &Item<'_>) -> Option<Self> {
+    fn from_media_type(item: &WeightedItem<'_>) -> Option<Self> {
         let has = |name: &str, value: &str| {
             item.parameters
                 .iter()
@@ -70,9 +70,9 @@ impl Format {
 }
 
 /// Whether `accept_encoding` wants gzip, and not rather nothing of the kind.
-pub fn wants_gzip(accept_encoding: &str) -> bool {
+pub fn accepts_gzip(accept_encoding: &str) -> bool {
     let (mut gzip, mut identity, mut any) = (None, None, None);
-    for (item, quality) in items(accept_encoding) {
+    for (item, quality) in parse_qvalues(accept_encoding) {
         match item.name.to_ascii_lowercase().as_str() {
             "gzip" | "x-gzip" => gzip = Some(quality),
             "identity" => identity = Some(quality),
@@ -84,13 +84,13 @@ pub fn wants_gzip(accept_encoding: &str) -> bool {
     gzip > 0.0 && identity.is_none_or(|identity| gzip >= identity)
 }
 
-struct Item<'a> {
+struct WeightedItem<'a> {
     name: &'a str,
     parameters: Vec<(&'a str, &'a str)>,
 }
 
 /// The items of a list, each with its quality; those that nobody could read are passed over.
-fn items(list: &str) -> impl Iterator<Item = (Item<'_>, f32)> {
+fn parse_qvalues(list: &str) -> impl Iterator<Item = (WeightedItem<'_>, f32)> {
     list.split(',').filter_map(|item| {
         let mut parts = item.split(';').map(str::trim);
         let name = parts.next().filter(|name| !name.is_empty())?;
@@ -105,7 +105,7 @@ fn items(list: &str) -> impl Iterator<Item = (Item<'_>, f32)> {
                 parameters.push((key, value));
             }
         }
-        Some((Item { name, parameters }, quality))
+        Some((WeightedItem { name, parameters }, quality))
     })
 }
 
@@ -114,7 +114,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_prometheus_sends_gets_what_it_wants() {
+    fn negotiates_the_format_prometheus_prefers() {
         for (accept, expected) in [
             // 2.42
             (
@@ -163,12 +163,12 @@ mod tests {
             ),
             (";;;,,=,q=", Format::Text),
         ] {
-            assert_eq!(Format::wanted(accept), expected, "{accept}");
+            assert_eq!(Format::negotiate(accept), expected, "{accept}");
         }
     }
 
     #[test]
-    fn gzip_is_for_who_wants_it() {
+    fn gzip_follows_accept_encoding() {
         for (accept, expected) in [
             ("gzip", true),
             ("gzip, deflate, br", true),
@@ -183,7 +183,7 @@ mod tests {
             ("gzip;q=0.2, identity;q=0.9", false),
             ("br", false),
         ] {
-            assert_eq!(wants_gzip(accept), expected, "{accept}");
+            assert_eq!(accepts_gzip(accept), expected, "{accept}");
         }
     }
 }

@@ -2,7 +2,7 @@
 //! length. Written by hand from the field numbers of Prometheus' `metrics.proto`: a few lines,
 //! and no message has to be built before it is written.
 
-use super::encoder::{Buckets, Encoder, Head, Value};
+use super::encoder::{Encoder, FamilyHeader, HistogramData, SampleValue};
 use super::families::Kind;
 use crate::inventory::unescape;
 use mongodb_atlas_client::{OrgId, ProjectId};
@@ -113,7 +113,7 @@ fn metric(out: &mut Vec<u8>, labels: &[(&str, &str)], value: &[u8]) {
 impl Encoder for Protobuf {
     const SIZED: bool = true;
 
-    fn head(out: &mut Vec<u8>, head: Head<'_>, body: usize) {
+    fn write_header(out: &mut Vec<u8>, head: FamilyHeader<'_>, body: usize) {
         let kind = match head.kind {
             Kind::Counter => 0,
             Kind::Gauge => 1,
@@ -126,13 +126,23 @@ impl Encoder for Protobuf {
         out.extend_from_slice(&[FAMILY_TYPE, kind]);
     }
 
-    fn sample(out: &mut Vec<u8>, head: Head<'_>, labels: &[(&str, &str)], value: Value) {
+    fn write_sample(
+        out: &mut Vec<u8>,
+        head: FamilyHeader<'_>,
+        labels: &[(&str, &str)],
+        value: SampleValue,
+    ) {
         let mut message = Vec::with_capacity(SIMPLE);
         simple(&mut message, head.kind, value.float());
         metric(out, labels, &message);
     }
 
-    fn histogram(out: &mut Vec<u8>, _: Head<'_>, labels: &[(&str, &str)], buckets: &Buckets<'_>) {
+    fn write_histogram(
+        out: &mut Vec<u8>,
+        _: FamilyHeader<'_>,
+        labels: &[(&str, &str)],
+        buckets: &HistogramData<'_>,
+    ) {
         let mut inner = vec![HISTOGRAM_COUNT];
         varint(&mut inner, buckets.count);
         double(&mut inner, HISTOGRAM_SUM, buckets.sum);
@@ -147,24 +157,30 @@ impl Encoder for Protobuf {
         metric(out, labels, &message);
     }
 
-    fn prefix(_: Head<'_>, org: &OrgId, project: &ProjectId) -> Vec<u8> {
+    fn key_prefix(_: FamilyHeader<'_>, org: &OrgId, project: &ProjectId) -> Vec<u8> {
         let mut out = Vec::with_capacity(96);
         label(&mut out, "org_id", org.as_str());
         label(&mut out, "project_id", project.as_str());
         out
     }
 
-    fn shared_labels(out: &mut Vec<u8>, labels: &[(&str, &str)]) {
+    fn write_labels(out: &mut Vec<u8>, labels: &[(&str, &str)]) {
         for (name, value) in labels {
             label(out, name, value);
         }
     }
 
-    fn own_label(out: &mut Vec<u8>, name: &str, escaped: &str) {
+    fn write_escaped_label(out: &mut Vec<u8>, name: &str, escaped: &str) {
         label(out, name, &unescape(escaped));
     }
 
-    fn key(out: &mut Vec<u8>, prefix: &[u8], id: &str, labels: &[u8], value: Value) {
+    fn write_key_sample(
+        out: &mut Vec<u8>,
+        prefix: &[u8],
+        id: &str,
+        labels: &[u8],
+        value: SampleValue,
+    ) {
         const NAME: &str = "api_key_id";
         let id = unescape(id);
         let length = prefix.len() + label_length(NAME, &id) + labels.len() + SIMPLE;
@@ -176,7 +192,7 @@ impl Encoder for Protobuf {
         simple(out, Kind::Gauge, value.float());
     }
 
-    fn end(_: &mut Vec<u8>) {}
+    fn write_end(_: &mut Vec<u8>) {}
 }
 
 #[cfg(test)]
@@ -199,15 +215,15 @@ mod tests {
 
     #[test]
     fn a_family_is_the_bytes_that_the_specification_gives() {
-        let head = Head {
+        let head = FamilyHeader {
             name: "n",
             help: "h",
             kind: Kind::Gauge,
         };
         let mut body = Vec::new();
-        Protobuf::sample(&mut body, head, &[("a", "b")], Value::Whole(1));
+        Protobuf::write_sample(&mut body, head, &[("a", "b")], SampleValue::Int(1));
         let mut out = Vec::new();
-        Protobuf::head(&mut out, head, body.len());
+        Protobuf::write_header(&mut out, head, body.len());
         out.extend(body);
         let metric = [
             &[0x0a, 6, 0x0a, 1, b'a', 0x12, 1, b'b'][..],

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use super::threshold::Threshold;
-use crate::inventory::KeyKind;
+use super::threshold::IdleThreshold;
+use crate::inventory::KeyAttributes;
 
 /// A label of the info metric.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -55,7 +55,7 @@ impl KeyLabel {
     }
 
     /// Its value, if it is one that many keys share.
-    pub(super) fn shared(self, kind: &KeyKind) -> Option<&str> {
+    pub(super) fn shared_value(self, kind: &KeyAttributes) -> Option<&str> {
         match self {
             Self::Name | Self::MaskedSecret => None,
             Self::Status => Some(&kind.status),
@@ -69,7 +69,7 @@ impl KeyLabel {
 
 /// Which keys have series of their own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum PerKey {
+pub enum PerKeyMode {
     /// Every key.
     All,
     /// Those that have been idle for the smallest threshold.
@@ -78,7 +78,7 @@ pub enum PerKey {
     None,
 }
 
-impl PerKey {
+impl PerKeyMode {
     /// The mode of that name.
     pub fn named(name: &str) -> Option<Self> {
         Some(match name {
@@ -92,13 +92,13 @@ impl PerKey {
 
 /// What is shown of the keys, as the configuration asks.
 #[derive(Debug, Clone)]
-pub struct Selection {
+pub struct KeySeriesOptions {
     /// Which keys have series of their own.
-    pub per_key: PerKey,
+    pub per_key: PerKeyMode,
     /// The labels of the info metric, in order.
     pub labels: Arc<[KeyLabel]>,
     /// How many keys may have series of their own.
     pub max_keys: usize,
     /// Thresholds of the idle roll-up, in order.
-    pub thresholds: Arc<[Threshold]>,
+    pub thresholds: Arc<[IdleThreshold]>,
 }

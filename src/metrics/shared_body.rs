@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use bytes::Bytes;
 use tokio::sync::{Notify, Semaphore};
 
-use super::gzip::Sum;
+use super::gzip::Checksum;
 
 /// What makes the chunks of a body.
 pub trait ChunkSource: Send {
@@ -18,18 +18,18 @@ pub trait ChunkSource: Send {
     fn advance(&mut self, chunks: &mut Vec<Bytes>) -> bool;
 
     /// The checksum of everything that [`ChunkSource::advance`] has made.
-    fn checksum(&self) -> Sum;
+    fn checksum(&self) -> Checksum;
 }
 
 /// A body under construction.
 pub struct SharedBody {
-    state: Mutex<State>,
+    state: Mutex<BodyState>,
     changed: Notify,
     /// Whether a chunk stays for other readers once it was read.
-    keeps_chunks: bool,
+    retain_chunks: bool,
 }
 
-struct State {
+struct BodyState {
     chunks: Vec<Bytes>,
     readers: usize,
     progress: Progress,
@@ -40,7 +40,7 @@ enum Progress {
     Ready(Box<dyn ChunkSource>),
     /// A reader has taken it.
     Working,
-    Complete(Sum),
+    Complete(Checksum),
     Aborted,
 }
 
@@ -50,7 +50,7 @@ pub enum Chunk {
     /// Bytes.
     Bytes(Bytes),
     /// Nothing more: everything before has this checksum.
-    End(Sum),
+    End(Checksum),
 }
 
 /// A body that will never be complete.
@@ -59,33 +59,33 @@ pub enum Chunk {
 pub struct Aborted;
 
 /// What a reader finds where it has come to.
-enum Found {
+enum ReadOutcome {
     Chunk(Chunk),
     Source(Box<dyn ChunkSource>),
-    NotYet,
+    Pending,
     Aborted,
 }
 
 impl SharedBody {
     /// A body that any number of readers can share.
-    pub fn shared(source: Box<dyn ChunkSource>) -> Arc<Self> {
+    pub fn new_shared(source: Box<dyn ChunkSource>) -> Arc<Self> {
         Self::new(source, true)
     }
 
     /// A body with one reader, which holds no more than the chunks that were not read yet.
-    pub fn private(source: Box<dyn ChunkSource>) -> Arc<Self> {
+    pub fn new_private(source: Box<dyn ChunkSource>) -> Arc<Self> {
         Self::new(source, false)
     }
 
     fn new(source: Box<dyn ChunkSource>, keeps_chunks: bool) -> Arc<Self> {
         Arc::new(Self {
-            state: Mutex::new(State {
+            state: Mutex::new(BodyState {
                 chunks: Vec::new(),
                 readers: 0,
                 progress: Progress::Ready(source),
             }),
             changed: Notify::new(),
-            keeps_chunks,
+            retain_chunks: keeps_chunks,
         })
     }
 
@@ -102,30 +102,30 @@ impl SharedBody {
         })
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, BodyState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn find(&self, index: usize) -> Found {
+    fn read_at(&self, index: usize) -> ReadOutcome {
         let mut state = self.state();
         if let Some(chunk) = state.chunks.get_mut(index) {
-            let bytes = if self.keeps_chunks {
+            let bytes = if self.retain_chunks {
                 chunk.clone()
             } else {
                 take(chunk)
             };
-            return Found::Chunk(Chunk::Bytes(bytes));
+            return ReadOutcome::Chunk(Chunk::Bytes(bytes));
         }
         match std::mem::replace(&mut state.progress, Progress::Working) {
-            Progress::Ready(source) => Found::Source(source),
-            Progress::Working => Found::NotYet,
+            Progress::Ready(source) => ReadOutcome::Source(source),
+            Progress::Working => ReadOutcome::Pending,
             Progress::Complete(sum) => {
                 state.progress = Progress::Complete(sum.clone());
-                Found::Chunk(Chunk::End(sum))
+                ReadOutcome::Chunk(Chunk::End(sum))
             }
             Progress::Aborted => {
                 state.progress = Progress::Aborted;
-                Found::Aborted
+                ReadOutcome::Aborted
             }
         }
     }
@@ -162,16 +162,16 @@ impl BodyReader {
         loop {
             // registered before the state is read, so that no change in between is missed
             let changed = self.body.changed.notified();
-            match self.body.find(self.index) {
-                Found::Chunk(chunk) => {
+            match self.body.read_at(self.index) {
+                ReadOutcome::Chunk(chunk) => {
                     self.index += 1;
                     return Ok(chunk);
                 }
-                Found::Aborted => return Err(Aborted),
-                Found::NotYet => {}
-                Found::Source(source) => {
+                ReadOutcome::Aborted => return Err(Aborted),
+                ReadOutcome::Pending => {}
+                ReadOutcome::Source(source) => {
                     // gives the source back when this future is dropped before a thread has it
-                    let step = Step {
+                    let step = AdvanceTask {
                         body: Arc::clone(&self.body),
                         source: Some(source),
                     };
@@ -203,12 +203,12 @@ impl Drop for BodyReader {
 
 /// The source of a body while it is away to make a chunk. Dropping it gives the source back, unless nobody reads or
 /// the source has panicked.
-struct Step {
+struct AdvanceTask {
     body: Arc<SharedBody>,
     source: Option<Box<dyn ChunkSource>>,
 }
 
-impl Step {
+impl AdvanceTask {
     fn run(mut self) {
         let Some(source) = &mut self.source else {
             return;
@@ -224,7 +224,7 @@ impl Step {
     }
 }
 
-impl Drop for Step {
+impl Drop for AdvanceTask {
     fn drop(&mut self) {
         let mut source = self.source.take();
         let mut chunks = Vec::new();
@@ -266,8 +266,8 @@ mod tests {
             step < 4
         }
 
-        fn checksum(&self) -> Sum {
-            Sum::default()
+        fn checksum(&self) -> Checksum {
+            Checksum::default()
         }
     }
 
@@ -303,7 +303,7 @@ mod tests {
     #[tokio::test]
     async fn all_readers_receive_all_chunks_in_order_and_each_is_made_once() {
         let (source, steps) = numbers(None);
-        let (body, permits) = (SharedBody::shared(source), Arc::new(Semaphore::new(1)));
+        let (body, permits) = (SharedBody::new_shared(source), Arc::new(Semaphore::new(1)));
         let readers = [(); 3].map(|()| body.subscribe().expect("not aborted"));
         let readers = readers.map(|reader| tokio::spawn(read_all(reader, Arc::clone(&permits))));
         for reader in readers {
@@ -315,9 +315,9 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_private_body_holds_no_chunk_that_was_read() {
+    async fn private_body_drops_chunks_after_reading() {
         let (body, permits) = (
-            SharedBody::private(numbers(None).0),
+            SharedBody::new_private(numbers(None).0),
             Arc::new(Semaphore::new(1)),
         );
         let reader = body.subscribe().expect("not aborted");
@@ -326,10 +326,10 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn without_readers_nothing_is_made_and_nothing_is_held() {
+    async fn body_without_readers_is_aborted_and_freed() {
         for read in 0..3 {
             let (source, steps) = numbers(None);
-            let (body, permits) = (SharedBody::shared(source), Arc::new(Semaphore::new(1)));
+            let (body, permits) = (SharedBody::new_shared(source), Arc::new(Semaphore::new(1)));
             let mut reader = body.subscribe().expect("not aborted");
             for _ in 0..read {
                 let chunk = reader.next_chunk(&permits, || ()).await;
@@ -348,9 +348,9 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_reader_that_leaves_while_it_waits_hands_the_work_to_the_next() {
+    async fn dropped_reader_hands_the_source_to_the_next_reader() {
         let (source, steps) = numbers(None);
-        let (body, permits) = (SharedBody::shared(source), Arc::new(Semaphore::new(0)));
+        let (body, permits) = (SharedBody::new_shared(source), Arc::new(Semaphore::new(0)));
         let mut first = body.subscribe().expect("not aborted");
         let second = body.subscribe().expect("not aborted");
         let waiting = {
@@ -367,9 +367,9 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_source_that_panics_leaves_no_reader_waiting() {
+    async fn panicking_source_aborts_all_readers() {
         for panics_at in [0, 2] {
-            let body = SharedBody::shared(numbers(Some(panics_at)).0);
+            let body = SharedBody::new_shared(numbers(Some(panics_at)).0);
             let permits = Arc::new(Semaphore::new(1));
             let readers = [(); 2].map(|()| body.subscribe().expect("not aborted"));
             let readers = readers.map(|r| tokio::spawn(read_all(r, Arc::clone(&permits))));
@@ -384,7 +384,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_a_step_holds_is_held_until_it_ends() {
+    async fn resources_are_held_until_the_chunk_is_complete() {
         struct Slow(std::sync::mpsc::Receiver<()>);
         impl ChunkSource for Slow {
             fn advance(&mut self, _: &mut Vec<Bytes>) -> bool {
@@ -392,13 +392,13 @@ mod tests {
                 true
             }
 
-            fn checksum(&self) -> Sum {
-                Sum::default()
+            fn checksum(&self) -> Checksum {
+                Checksum::default()
             }
         }
         let (finish, finished) = std::sync::mpsc::channel();
         let source: Box<dyn ChunkSource> = Box::new(Slow(finished));
-        let (body, permits) = (SharedBody::shared(source), Arc::new(Semaphore::new(1)));
+        let (body, permits) = (SharedBody::new_shared(source), Arc::new(Semaphore::new(1)));
         let place = Arc::new(());
         let mut reader = body.subscribe().expect("not aborted");
         let reading = {

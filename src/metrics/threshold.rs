@@ -4,14 +4,14 @@ use std::time::Duration;
 
 /// An idle threshold: how long, and how its label says it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Threshold {
+pub struct IdleThreshold {
     /// How long a key has been idle at least.
-    pub length: Duration,
+    pub duration: Duration,
     /// The label's value, in the largest whole unit of Prometheus' own: `7d`, `36h`, `90m`.
     pub label: String,
 }
 
-impl Threshold {
+impl IdleThreshold {
     /// The threshold of that length, in whole seconds.
     pub fn new(length: Duration) -> Self {
         let seconds = length.as_secs();
@@ -21,7 +21,7 @@ impl Threshold {
             .find(|(size, _)| seconds > 0 && seconds.is_multiple_of(*size))
             .unwrap_or((1, "s"));
         Self {
-            length: Duration::from_secs(seconds),
+            duration: Duration::from_secs(seconds),
             label: format!("{}{unit}", seconds / size),
         }
     }
@@ -32,9 +32,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn labels_are_in_the_largest_whole_unit() {
+    fn threshold_labels_use_the_largest_whole_unit() {
         let labels = [604_800, 2_592_000, 7_776_000, 129_600, 5400, 61]
-            .map(|s| Threshold::new(Duration::from_secs(s)).label);
+            .map(|s| IdleThreshold::new(Duration::from_secs(s)).label);
         assert_eq!(labels, ["7d", "30d", "90d", "36h", "90m", "61s"]);
     }
 }

@@ -1,26 +1,26 @@
 //! Numbers as the text formats write them.
 
 /// Appends a whole number.
-pub(super) fn whole(out: &mut Vec<u8>, number: u64) {
+pub(super) fn write_u64(out: &mut Vec<u8>, number: u64) {
     out.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
 }
 
 /// Appends microseconds as seconds, with as many digits behind the point as they have.
-pub(super) fn micros(out: &mut Vec<u8>, micros: i64) {
-    parts(out, micros, 1_000_000);
+pub(super) fn write_micros(out: &mut Vec<u8>, micros: i64) {
+    write_fixed_point(out, micros, 1_000_000);
 }
 
 /// Appends milliseconds as seconds, with as many digits behind the point as they have.
-pub(super) fn millis(out: &mut Vec<u8>, millis: i64) {
-    parts(out, millis, 1000);
+pub(super) fn write_millis(out: &mut Vec<u8>, millis: i64) {
+    write_fixed_point(out, millis, 1000);
 }
 
-fn parts(out: &mut Vec<u8>, number: i64, unit: u64) {
+fn write_fixed_point(out: &mut Vec<u8>, number: i64, unit: u64) {
     if number < 0 {
         out.push(b'-');
     }
     let number = number.unsigned_abs();
-    whole(out, number / unit);
+    write_u64(out, number / unit);
     let fraction = number % unit;
     if fraction == 0 {
         return;
@@ -34,7 +34,7 @@ fn parts(out: &mut Vec<u8>, number: i64, unit: u64) {
 }
 
 /// Appends any number.
-pub(super) fn float(out: &mut Vec<u8>, number: f64) {
+pub(super) fn write_f64(out: &mut Vec<u8>, number: f64) {
     use std::io::Write as _;
     let text = match number {
         f64::INFINITY => "+Inf",
@@ -57,7 +57,7 @@ mod tests {
     }
 
     #[test]
-    fn times_keep_their_digits() {
+    fn timestamps_keep_all_fractional_digits() {
         for (number, expected) in [
             (1_768_495_669_855_000, "1768495669.855"),
             (1_768_495_669_000_001, "1768495669.000001"),
@@ -66,13 +66,13 @@ mod tests {
             (-1_500_000, "-1.5"),
             (i64::MIN, "-9223372036854.775808"),
         ] {
-            assert_eq!(text(|out| micros(out, number)), expected);
+            assert_eq!(text(|out| write_micros(out, number)), expected);
         }
-        assert_eq!(text(|out| millis(out, 1_050)), "1.05");
+        assert_eq!(text(|out| write_millis(out, 1_050)), "1.05");
     }
 
     #[test]
-    fn any_number_is_written_as_prometheus_reads_it() {
+    fn floats_are_written_in_prometheus_syntax() {
         for (number, expected) in [
             (0.025, "0.025"),
             (1.0, "1"),
@@ -81,7 +81,7 @@ mod tests {
             (f64::NEG_INFINITY, "-Inf"),
             (f64::NAN, "NaN"),
         ] {
-            assert_eq!(text(|out| float(out, number)), expected);
+            assert_eq!(text(|out| write_f64(out, number)), expected);
         }
     }
 }

@@ -11,16 +11,16 @@ use tokio::time::Instant;
 use tracing::{debug, warn};
 
 use super::diff::{self, KeyChange};
-use super::walk::{Place, Shortfall, Walk, WalkError, record, walk};
-use crate::inventory::{Draft, Inventory, unescape};
+use super::walk::{KeyWalk, LocatedItem, Shortfall, WalkError, to_record, walk_pages};
+use crate::inventory::{Inventory, InventoryBuilder, unescape};
 use mongodb_atlas_client::Clock;
-use mongodb_atlas_client::{ApiKey, Client, Endpoint, Members, Problem};
+use mongodb_atlas_client::{ApiKey, Client, Endpoint, ErrorKind, OptionalFields};
 use mongodb_atlas_client::{KeyId, OrgId};
 
 /// Requests of one walk that are under way at once.
-const PAGES_AT_ONCE: usize = 4;
+const MAX_CONCURRENT_PAGES: usize = 4;
 /// Missing keys that are asked for one by one; for more, another walk is cheaper.
-const FEW: usize = 16;
+const MAX_SINGLE_LOOKUPS: usize = 16;
 /// A walk is given up after so many intervals, or after [`MIN_WALK_TIMEOUT`] where that is longer.
 const WALK_TIMEOUT_INTERVALS: u32 = 10;
 /// See [`WALK_TIMEOUT_INTERVALS`].
@@ -35,35 +35,35 @@ pub fn walk_timeout(interval: Duration) -> Duration {
 
 /// How a round is done.
 #[derive(Debug, Clone)]
-pub struct Manner {
+pub struct PollOptions {
     /// Keys a page, 1 to 500.
     pub page_size: u32,
     /// A key that is used after not having been for so long counts as revived.
     pub revived_after: Duration,
     /// Members that are read only for who exports them.
-    pub members: Members,
+    pub optional_fields: OptionalFields,
     /// How long one walk may take; see [`walk_timeout`].
     pub walk_timeout: Duration,
     /// The time of day.
     pub clock: Clock,
     /// Makes of an inventory, before it is shown, what scrapes will need of it.
-    pub prepare: Prepare,
+    pub inventory_hook: InventoryHook,
 }
 
-/// See [`Manner::prepare`]. Called on a thread that may be kept busy.
+/// See [`PollOptions::inventory_hook`]. Called on a thread that may be kept busy.
 #[derive(Clone)]
-pub struct Prepare(pub Arc<MakeReady>);
+pub struct InventoryHook(pub Arc<InventoryHookFn>);
 
 /// Makes something of an inventory.
-type MakeReady = dyn Fn(&Arc<Inventory>) + Send + Sync;
+type InventoryHookFn = dyn Fn(&Arc<Inventory>) + Send + Sync;
 
-impl Default for Prepare {
+impl Default for InventoryHook {
     fn default() -> Self {
         Self(Arc::new(|_| {}))
     }
 }
 
-impl fmt::Debug for Prepare {
+impl fmt::Debug for InventoryHook {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Prepare")
     }
@@ -71,7 +71,7 @@ impl fmt::Debug for Prepare {
 
 /// What a complete round has found.
 #[derive(Debug)]
-pub struct Report {
+pub struct PollReport {
     /// The new inventory.
     pub inventory: Arc<Inventory>,
     /// What happened since the inventory before; nothing when there was none.
@@ -81,7 +81,7 @@ pub struct Report {
     /// Requests that it took, single keys included.
     pub requests: u32,
     /// From the first request to the last answer.
-    pub took: Duration,
+    pub duration: Duration,
     /// Keys that `totalCount` promised and that did not come.
     pub shortfall: Option<Shortfall>,
 }
@@ -91,91 +91,96 @@ pub struct Report {
 ///
 /// # Errors
 /// [`WalkError`] when a page failed; then nothing is known.
-pub async fn read(
+pub async fn collect(
     client: &Client,
     org: &OrgId,
-    manner: &Manner,
+    manner: &PollOptions,
     previous: Option<Arc<Inventory>>,
-) -> Result<Report, WalkError> {
+) -> Result<PollReport, WalkError> {
     let (begun, begun_at) = (Instant::now(), manner.clock.now());
-    let mut round = Round {
+    let mut round = Collector {
         client,
         org,
-        size: manner.page_size,
-        members: manner.members,
+        page_size: manner.page_size,
+        optional_fields: manner.optional_fields,
         walk_timeout: manner.walk_timeout,
         pages: 0,
         requests: 0,
-        seen_before: Draft::default(),
+        earlier_keys: InventoryBuilder::default(),
     };
-    let mut found = round.settled_walk().await?;
+    let mut found = round.walk_until_consistent().await?;
     if let Some(previous) = &previous {
-        found = round.second_look(found, previous).await?;
+        found = round.recheck_missing(found, previous).await?;
     }
     let (pages, requests) = (round.pages, round.requests);
-    log_malformed(org, &found);
+    log_invalid_items(org, &found);
     let times = (begun_at, manner.clock.now());
     let shortfall = found.shortfall;
     let (owner, manner) = (org.clone(), manner.clone());
-    let (inventory, changes) = elsewhere(move || {
+    let (inventory, changes) = run_blocking(move || {
         let known = previous
             .as_ref()
-            .map_or(&[][..], |previous| previous.counts());
-        let inventory = Arc::new(found.keys.finish(owner, times, found.dropped, known));
-        (manner.prepare.0)(&inventory);
+            .map_or(&[][..], |previous| previous.status_counts());
+        let inventory = Arc::new(found.keys.build(owner, times, found.invalid_keys, known));
+        (manner.inventory_hook.0)(&inventory);
         let changes = previous.map_or_else(Vec::new, |previous| {
-            diff::between(&previous, &inventory, manner.revived_after)
+            diff::diff(&previous, &inventory, manner.revived_after)
         });
         (inventory, changes)
     })
     .await?;
-    Ok(Report {
+    Ok(PollReport {
         inventory,
         changes,
         pages,
         requests,
-        took: begun.elapsed(),
+        duration: begun.elapsed(),
         shortfall,
     })
 }
 
 /// Does something with every key of an organization: a million of them are no work for a thread
 /// that serves scrapes.
-async fn elsewhere<T: Send + 'static>(
+async fn run_blocking<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, WalkError> {
-    tokio::task::spawn_blocking(work).await.map_err(|_| bug())
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(|_| panic_error())
 }
 
 /// The error of a round that panicked.
-pub(super) fn bug() -> WalkError {
+pub(super) fn panic_error() -> WalkError {
     WalkError {
         page: 0,
-        error: Problem::Invalid(
+        error: ErrorKind::InvalidResponse(
             "reading it panicked, which is a bug in this exporter; please report it".to_owned(),
         )
-        .at(Endpoint::AiModelApiKeys),
+        .with_endpoint(Endpoint::AiModelApiKeys),
     }
 }
 
-struct Round<'a> {
+struct Collector<'a> {
     client: &'a Client,
     org: &'a OrgId,
-    size: u32,
-    members: Members,
+    page_size: u32,
+    optional_fields: OptionalFields,
     walk_timeout: Duration,
     pages: u32,
     requests: u32,
     /// What a walk before the last one has seen.
-    seen_before: Draft,
+    earlier_keys: InventoryBuilder,
 }
 
-impl Round<'_> {
-    async fn walk(&mut self) -> Result<Walk, WalkError> {
-        let found = walk(
-            |page| self.client.keys(self.org, page, self.size, self.members),
-            self.size,
-            PAGES_AT_ONCE,
+impl Collector<'_> {
+    async fn walk_once(&mut self) -> Result<KeyWalk, WalkError> {
+        let found = walk_pages(
+            |page| {
+                self.client
+                    .list_keys_page(self.org, page, self.page_size, self.optional_fields)
+            },
+            self.page_size,
+            MAX_CONCURRENT_PAGES,
             self.walk_timeout,
         )
         .await?;
@@ -185,15 +190,15 @@ impl Round<'_> {
     }
 
     /// A walk, and when its keys do not add up one more, which is believed.
-    async fn settled_walk(&mut self) -> Result<Walk, WalkError> {
-        let (org, first) = (self.org, self.walk().await?);
-        if first.settled {
+    async fn walk_until_consistent(&mut self) -> Result<KeyWalk, WalkError> {
+        let (org, first) = (self.org, self.walk_once().await?);
+        if first.consistent {
             return Ok(first);
         }
         debug!(%org, pages = first.pages, "the keys do not add up, most likely because some were created or deleted on the way; once more");
-        self.seen_before = first.keys;
-        let second = self.walk().await?;
-        if !second.settled {
+        self.earlier_keys = first.keys;
+        let second = self.walk_once().await?;
+        if !second.consistent {
             warn!(%org, pages = self.pages, "the keys do not add up in a second walk either; showing what it says, repeats merged");
         }
         Ok(second)
@@ -201,43 +206,43 @@ impl Round<'_> {
 
     /// Looks again for keys of `previous` that are not in `found`, and puts those back that are
     /// still there. A key that two walks have not seen has been looked for twice already.
-    async fn second_look(
+    async fn recheck_missing(
         &mut self,
-        found: Walk,
+        found: KeyWalk,
         previous: &Arc<Inventory>,
-    ) -> Result<Walk, WalkError> {
-        let (seen_before, previous) = (take(&mut self.seen_before), Arc::clone(previous));
-        let (mut found, missing) = elsewhere(move || {
-            let missing = missing(&found, &previous, &seen_before);
+    ) -> Result<KeyWalk, WalkError> {
+        let (seen_before, previous) = (take(&mut self.earlier_keys), Arc::clone(previous));
+        let (mut found, missing) = run_blocking(move || {
+            let missing = find_missing(&found, &previous, &seen_before);
             (found, missing)
         })
         .await?;
         if missing.is_empty() {
             return Ok(found);
         }
-        let few = missing.len() <= FEW.min(found.pages as usize);
+        let few = missing.len() <= MAX_SINGLE_LOOKUPS.min(found.pages as usize);
         debug!(org = %self.org, keys = missing.len(), one_by_one = few, "keys are missing; a second look");
-        if few && let Some(still_there) = self.ask_for(&missing).await {
+        if few && let Some(still_there) = self.fetch_keys(&missing).await {
             for key in still_there {
-                found.keys.put(&record(key));
+                found.keys.insert(&to_record(key));
             }
             return Ok(found);
         }
-        let mut again = self.walk().await?;
+        let mut again = self.walk_once().await?;
         // what either walk has seen is there; the later one knows better what it looks like
-        elsewhere(move || {
-            again.keys.complete_with(&found.keys);
+        run_blocking(move || {
+            again.keys.merge_missing(&found.keys);
             again
         })
         .await
     }
 
-    /// Those of `missing` that Atlas still knows; none when it does not say for each of them.
-    async fn ask_for(&mut self, missing: &[KeyId]) -> Option<Vec<ApiKey>> {
-        let (client, org, members) = (self.client, self.org, self.members);
+    /// Those of `find_missing` that Atlas still knows; none when it does not say for each of them.
+    async fn fetch_keys(&mut self, missing: &[KeyId]) -> Option<Vec<ApiKey>> {
+        let (client, org, members) = (self.client, self.org, self.optional_fields);
         let mut answers = stream::iter(missing.to_vec())
-            .map(|id| async move { client.key(org, &id, members).await })
-            .buffer_unordered(PAGES_AT_ONCE);
+            .map(|id| async move { client.get_key(org, &id, members).await })
+            .buffer_unordered(MAX_CONCURRENT_PAGES);
         let mut still_there = Vec::new();
         while let Some(answer) = answers.next().await {
             self.requests += 1;
@@ -254,7 +259,11 @@ impl Round<'_> {
 }
 
 /// Keys of `previous` that are not in `found`, but for those that two walks have not seen.
-fn missing(found: &Walk, previous: &Inventory, seen_before: &Draft) -> Vec<KeyId> {
+fn find_missing(
+    found: &KeyWalk,
+    previous: &Inventory,
+    seen_before: &InventoryBuilder,
+) -> Vec<KeyId> {
     // a walk that was not believed is no look at a key that it has seen
     let looked_twice = |id: &str| !seen_before.is_empty() && !seen_before.contains(id);
     previous
@@ -265,11 +274,15 @@ fn missing(found: &Walk, previous: &Inventory, seen_before: &Draft) -> Vec<KeyId
         .collect()
 }
 
-fn log_malformed(org: &OrgId, found: &Walk) {
-    for Place { page, malformed } in &found.malformed {
-        warn!(%org, page, index = malformed.index, what = malformed.what, "a key cannot be read wholly");
+fn log_invalid_items(org: &OrgId, found: &KeyWalk) {
+    for LocatedItem {
+        page,
+        item: malformed,
+    } in &found.invalid_items
+    {
+        warn!(%org, page, index = malformed.index, what = malformed.reason, "a key cannot be read wholly");
     }
-    let more = found.malformed_count - found.malformed.len() as u64;
+    let more = found.invalid_item_count - found.invalid_items.len() as u64;
     if more > 0 {
         warn!(%org, more, "more keys cannot be read wholly");
     }

@@ -7,85 +7,94 @@ use jiff::SignedDuration;
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
-use super::collect::Report;
+use super::collect::PollReport;
 use super::diff::KeyChange;
-use super::org_state::Watch;
-use super::scheduler::StoredState;
-use super::scheduler::{Scheduler, Watcher, whole_seconds};
-use super::targets::Keeping;
-use super::tasks::{self, Ended};
+use super::org_state::OrgState;
+use super::scheduler::StateFilePolicy;
+use super::scheduler::{PollObserver, Scheduler, format_seconds};
+use super::targets::SaveState;
+use super::tasks::{self, TaskOutput};
 use super::walk::{Shortfall, WalkError};
 use crate::inventory::Inventory;
-use crate::storage::{Deferred, Paper, StorageError};
+use crate::storage::{BackoffState, StateFile, StorageError};
 use mongodb_atlas_client::OrgId;
 use mongodb_atlas_client::{Error, OrgList};
 
 /// A failed list of organizations is asked for again after this, or after the interval if that is shorter.
-const LIST_AGAIN: Duration = Duration::from_mins(1);
+const LIST_RETRY_INTERVAL: Duration = Duration::from_mins(1);
 
 impl Scheduler {
-    pub(super) async fn ended(&mut self, ended: Ended) {
+    pub(super) async fn on_task_done(&mut self, ended: TaskOutput) {
         match ended {
-            Ended::Walk { org, took, result } => match result {
-                Ok(report) => self.walked(&org, report),
-                Err(error) => self.failed(&org, &error, took),
+            TaskOutput::PollFinished {
+                org,
+                duration: took,
+                result,
+            } => match result {
+                Ok(report) => self.on_poll_succeeded(&org, report),
+                Err(error) => self.on_poll_failed(&org, &error, took),
             },
-            Ended::Kept { paper, result } => {
-                self.kept(&paper, result);
-                self.after(paper);
+            TaskOutput::SaveFinished {
+                file: paper,
+                result,
+            } => {
+                self.log_save_result(&paper, result);
+                self.on_save_done(paper);
             }
-            Ended::Details { org, details } => {
+            TaskOutput::DetailsFetched { org, details } => {
                 if let Some(watch) = self.orgs.get_mut(&org) {
-                    watch.asking = false;
+                    watch.fetching_details = false;
                     let details = Arc::new(details);
-                    self.shelf.put_details(&org, Arc::clone(&details));
+                    self.store.insert_details(&org, Arc::clone(&details));
                     if let Some(storage) = self.storage.clone() {
-                        self.jobs.spawn(tasks::keep_details(storage, org, details));
+                        self.tasks.spawn(tasks::save_details(storage, org, details));
                     }
                 }
             }
-            Ended::Listed { credential, result } => self.listed(&credential, result).await,
-            Ended::Limits { credential, result } => {
-                if let Some(scout) = self.fleet.get(&credential) {
+            TaskOutput::OrgsListed { credential, result } => {
+                self.on_orgs_listed(&credential, result).await
+            }
+            TaskOutput::RateLimitsFetched { credential, result } => {
+                if let Some(scout) = self.targets.credential_mut(&credential) {
                     if let Err(error) = &result {
-                        let reason = error.problem.reason();
+                        let reason = error.kind.reason();
                         // asked for hourly, and said once
-                        if scout.has_asked_for_limits() {
+                        if scout.has_fetched_limits() {
                             debug!(credential = &*credential, %reason, "rate limits unreadable");
                         } else {
                             info!(credential = &*credential, %reason, "rate limits unreadable; learning them from responses");
                         }
                     }
-                    scout.limiting = false;
-                    scout.limits_told(result.ok(), self.clock.now());
-                    self.keep_account(&credential);
+                    scout.is_fetching_limits = false;
+                    scout.set_limits(result.ok(), self.clock.now());
+                    self.save_credential(&credential);
                 }
-                self.set_paces();
+                self.update_intervals();
             }
-            Ended::Closed => {}
+            TaskOutput::TokenRevoked => {}
         }
-        self.close_retired();
+        self.revoke_unused_tokens();
     }
 
-    pub(super) fn walked(&mut self, org: &OrgId, report: Report) {
-        let Report {
+    pub(super) fn on_poll_succeeded(&mut self, org: &OrgId, report: PollReport) {
+        let PollReport {
             inventory,
             changes,
             pages,
             requests,
-            took,
+            duration: took,
             shortfall,
         } = report;
         let Some(watch) = self.orgs.get_mut(org) else {
             return;
         };
         watch.backoff.reset();
-        watch.read_at = Some(inventory.read_at());
-        let dearer = watch.requests != requests;
-        watch.requests = requests;
-        count(org, &changes, watch, &*self.watcher);
-        self.shelf.put(Arc::clone(&inventory), Duration::ZERO);
-        self.watcher.succeeded(&inventory, pages, took);
+        watch.completed_at = Some(inventory.completed_at());
+        let dearer = watch.requests_per_poll != requests;
+        watch.requests_per_poll = requests;
+        record_changes(org, &changes, watch, &*self.observer);
+        self.store.insert(Arc::clone(&inventory), Duration::ZERO);
+        self.observer.poll_succeeded(&inventory, pages, took);
         let is_routine = watch.last_poll_succeeded.replace(true) == Some(true);
         log_poll(&inventory, pages, took, is_routine);
         // once, and not at each poll
@@ -95,56 +104,56 @@ impl Scheduler {
             warn!(%org, read, total, "fewer keys than totalCount");
         }
         watch.shortfall = shortfall;
-        let supply = watch.client.supply(org);
-        if dearer || supply != (watch.lane.clone(), watch.supply) {
-            self.set_paces();
+        let supply = watch.client.sustained_rate(org);
+        if dearer || supply != (watch.bucket.clone(), watch.sustained_rate) {
+            self.update_intervals();
         }
-        let at = self.regular_time(org);
+        let at = self.next_regular_due(org);
         let Some(watch) = self.orgs.get_mut(org) else {
             return;
         };
-        watch.due = at;
+        watch.due_at = at;
         match self.storage.clone() {
             Some(storage) => {
-                let counts = watch.counts.clone();
-                self.jobs
-                    .spawn(tasks::keep(storage, inventory, requests, counts));
+                let counts = watch.change_counts.clone();
+                self.tasks
+                    .spawn(tasks::save_inventory(storage, inventory, requests, counts));
             }
-            None => watch.busy = false,
+            None => watch.in_progress = false,
         }
     }
 
     /// The next regular time of `org`, at which no other organization is due.
-    pub(super) fn regular_time(&self, org: &OrgId) -> Instant {
+    pub(super) fn next_regular_due(&self, org: &OrgId) -> Instant {
         let Some(watch) = self.orgs.get(org) else {
             return Instant::now();
         };
-        let mut at = Instant::now() + watch.schedule.next_after(self.clock.now());
+        let mut at = Instant::now() + watch.schedule.time_until_next(self.clock.now());
         while self
             .orgs
             .iter()
-            .any(|(other, watch)| other != org && watch.due == at)
+            .any(|(other, watch)| other != org && watch.due_at == at)
         {
             at += Duration::from_millis(1);
         }
         at
     }
 
-    pub(super) fn failed(&mut self, org: &OrgId, error: &WalkError, took: Duration) {
+    pub(super) fn on_poll_failed(&mut self, org: &OrgId, error: &WalkError, took: Duration) {
         let regular = self
-            .regular_time(org)
+            .next_regular_due(org)
             .saturating_duration_since(Instant::now());
         let Some(watch) = self.orgs.get_mut(org) else {
             return;
         };
-        let problem = &error.error.problem;
-        let was_open = watch.backoff.is_open();
+        let problem = &error.error.kind;
+        let was_open = watch.backoff.is_permanent();
         let wait = watch
             .backoff
-            .after_failure(problem.reason(), &watch.schedule, regular)
+            .on_failure(problem.reason(), &watch.schedule, regular)
             // what Atlas asked to wait is waited, and by all who draw on the bucket
-            .max(watch.client.delay(org));
-        watch.due = Instant::now() + wait;
+            .max(watch.client.next_delay(org));
+        watch.due_at = Instant::now() + wait;
         watch.last_poll_succeeded = Some(false);
         warn!(
             %org,
@@ -152,82 +161,93 @@ impl Scheduler {
             page = error.page,
             reason = %problem.reason(),
             error = %problem,
-            retry_in = (!self.one_shot).then(|| tracing::field::display(whole_seconds(wait))),
+            retry_in = (!self.one_shot).then(|| tracing::field::display(format_seconds(wait))),
             "poll failed"
         );
-        if watch.backoff.is_open() && !was_open {
+        if watch.backoff.is_permanent() && !was_open {
             warn!(%org, reason = %problem.reason(), "the refusal lasts; trying again at a slower pace until it is over or the credential changes");
         }
-        self.watcher.failed(org, error, took);
+        self.observer.poll_failed(org, error, took);
         let until = SignedDuration::try_from(wait)
             .ok()
             .and_then(|wait| self.clock.now().saturating_add(wait).ok());
         match (self.storage.clone(), until) {
             (Some(storage), Some(until)) => {
                 let backoff = watch.backoff;
-                let deferred = Deferred { until, backoff };
-                self.jobs
-                    .spawn(tasks::defer(storage, org.clone(), deferred));
+                let deferred = BackoffState { until, backoff };
+                self.tasks
+                    .spawn(tasks::save_backoff(storage, org.clone(), deferred));
             }
-            _ => watch.busy = false,
+            _ => watch.in_progress = false,
         }
     }
 
-    pub(super) async fn listed(&mut self, credential: &str, result: Result<OrgList, Error>) {
+    pub(super) async fn on_orgs_listed(
+        &mut self,
+        credential: &str,
+        result: Result<OrgList, Error>,
+    ) {
         let interval = self.interval;
-        let Some(scout) = self.fleet.get(credential) else {
+        let Some(scout) = self.targets.credential_mut(credential) else {
             return;
         };
-        scout.listing = false;
-        self.watcher.listed(credential, result.as_ref().err());
+        scout.is_listing = false;
+        self.observer.orgs_listed(credential, result.as_ref().err());
         match result {
             Ok(listed) => {
-                scout.list_due = Instant::now() + interval;
-                self.fleet.listed(credential, listed, self.clock.now());
-                self.keep_account(credential);
-                self.refresh(StoredState::Remove).await;
+                scout.list_due_at = Instant::now() + interval;
+                self.targets
+                    .on_orgs_listed(credential, listed, self.clock.now());
+                self.save_credential(credential);
+                self.sync_targets(StateFilePolicy::Remove).await;
             }
             Err(error) => {
-                let wait = interval.min(LIST_AGAIN);
-                scout.list_due = Instant::now() + wait;
+                let wait = interval.min(LIST_RETRY_INTERVAL);
+                scout.list_due_at = Instant::now() + wait;
                 warn!(
                     credential,
                     endpoint = %error.endpoint,
-                    reason = %error.problem.reason(),
-                    error = %error.problem,
-                    retry_in = (!self.one_shot).then(|| tracing::field::display(whole_seconds(wait))),
+                    reason = %error.kind.reason(),
+                    error = %error.kind,
+                    retry_in = (!self.one_shot).then(|| tracing::field::display(format_seconds(wait))),
                     "organization discovery failed"
                 );
             }
         }
     }
 
-    pub(super) fn keep_account(&mut self, credential: &str) {
-        let (Some(storage), Some(scout)) = (self.storage.clone(), self.fleet.get(credential))
-        else {
+    pub(super) fn save_credential(&mut self, credential: &str) {
+        let (Some(storage), Some(scout)) = (
+            self.storage.clone(),
+            self.targets.credential_mut(credential),
+        ) else {
             return;
         };
         // one at a time: two at once could leave the older of them
-        if scout.keeping != Keeping::Not {
-            scout.keeping = Keeping::Again;
+        if scout.save_state != SaveState::Idle {
+            scout.save_state = SaveState::Dirty;
             return;
         }
-        scout.keeping = Keeping::UnderWay;
-        let (name, account) = (Arc::clone(scout.member.client.name()), scout.account());
-        self.jobs.spawn(tasks::keep_account(storage, name, account));
+        scout.save_state = SaveState::Saving;
+        let (name, account) = (
+            Arc::clone(scout.target.client.credential_name()),
+            scout.snapshot(),
+        );
+        self.tasks
+            .spawn(tasks::save_credential(storage, name, account));
     }
 
-    fn kept(&mut self, paper: &Paper, result: Result<(), StorageError>) {
+    fn log_save_result(&mut self, paper: &StateFile, result: Result<(), StorageError>) {
         match result {
             Ok(()) => {
-                if self.unkept.kept(paper) {
+                if self.save_failures.record_success(paper) {
                     info!("what is read is kept for the next start again");
                 }
             }
             Err(error) => {
-                self.watcher.not_kept();
+                self.observer.save_failed();
                 // once, and not at each walk
-                if self.unkept.failed(paper) {
+                if self.save_failures.record_failure(paper) {
                     warn!(%error, "what is read is not kept for the next start");
                 }
             }
@@ -235,28 +255,28 @@ impl Scheduler {
     }
 
     /// What waited for `paper` to be kept.
-    fn after(&mut self, paper: Paper) {
+    fn on_save_done(&mut self, paper: StateFile) {
         match paper {
-            Paper::Walk(org) | Paper::Deferral(org) => {
+            StateFile::Inventory(org) | StateFile::Backoff(org) => {
                 if let Some(watch) = self.orgs.get_mut(&org) {
-                    watch.busy = false;
+                    watch.in_progress = false;
                 } else {
                     // it was dropped meanwhile
-                    self.unkept.forget(&org);
+                    self.save_failures.remove_org(&org);
                 }
             }
-            Paper::Details(org) => {
+            StateFile::Details(org) => {
                 if !self.orgs.contains_key(&org) {
-                    self.unkept.forget(&org);
+                    self.save_failures.remove_org(&org);
                 }
             }
-            Paper::Account(credential) => {
-                let scout = self.fleet.get(&credential);
+            StateFile::Credential(credential) => {
+                let scout = self.targets.credential_mut(&credential);
                 let more = scout.is_some_and(|scout| {
-                    std::mem::replace(&mut scout.keeping, Keeping::Not) == Keeping::Again
+                    std::mem::replace(&mut scout.save_state, SaveState::Idle) == SaveState::Dirty
                 });
                 if more {
-                    self.keep_account(&credential);
+                    self.save_credential(&credential);
                 }
             }
         }
@@ -272,7 +292,7 @@ fn log_poll(inventory: &Inventory, pages: u32, took: Duration, is_routine: bool)
                 org = %inventory.org(),
                 keys = inventory.len(),
                 pages,
-                dropped = inventory.dropped(),
+                dropped = inventory.invalid_keys(),
                 took = %humantime::format_duration(took),
                 "walk complete"
             )
@@ -286,13 +306,18 @@ fn log_poll(inventory: &Inventory, pages: u32, took: Duration, is_routine: bool)
 }
 
 /// Counts changes, and writes each into the log: an audit trail.
-fn count(org: &OrgId, changes: &[KeyChange], watch: &mut Watch, watcher: &dyn Watcher) {
+fn record_changes(
+    org: &OrgId,
+    changes: &[KeyChange],
+    watch: &mut OrgState,
+    watcher: &dyn PollObserver,
+) {
     for change in changes {
         info!(%org, project = %change.project, key = change.key, change = change.change.as_str(), "key changed");
         *watch
-            .counts
+            .change_counts
             .entry(change.change.as_str().to_owned())
             .or_default() += 1;
-        watcher.changed(org, change.change, 1);
+        watcher.keys_changed(org, change.change, 1);
     }
 }

@@ -50,7 +50,7 @@ impl Change {
 }
 
 /// How often each change has happened, by its label.
-pub type Counts = std::collections::BTreeMap<String, u64>;
+pub type ChangeCounts = std::collections::BTreeMap<String, u64>;
 
 /// Something that happened to a key. Its id is escaped as in a label.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -65,16 +65,16 @@ pub struct KeyChange {
 
 /// A key that was created this long before the last walk began is not new: an earlier walk has
 /// missed it. Long enough for two clocks that disagree.
-const NOT_NEW_AFTER: SignedDuration = SignedDuration::from_hours(1);
+const CREATED_TOLERANCE: SignedDuration = SignedDuration::from_hours(1);
 
 /// What happened from `previous` to `new`. A key counts as revived when it is used after not
 /// having been for `revived_after`.
-pub fn between(previous: &Inventory, new: &Inventory, revived_after: Duration) -> Vec<KeyChange> {
+pub fn diff(previous: &Inventory, new: &Inventory, revived_after: Duration) -> Vec<KeyChange> {
     let mut before: HashMap<&str, KeyView<'_>> =
         previous.keys().map(|key| (key.id(), key)).collect();
     let oldest = previous
-        .begun_at()
-        .saturating_sub(NOT_NEW_AFTER)
+        .started_at()
+        .saturating_sub(CREATED_TOLERANCE)
         .unwrap_or(Timestamp::MIN)
         .as_microsecond();
     let mut changes = Vec::new();
@@ -87,7 +87,7 @@ pub fn between(previous: &Inventory, new: &Inventory, revived_after: Duration) -
     };
     for key in new.keys() {
         match before.remove(key.id()) {
-            Some(old) => differences(&old, &key, revived_after, &mut note),
+            Some(old) => diff_key(&old, &key, revived_after, &mut note),
             None if key.created().is_none_or(|created| created >= oldest) => {
                 note(&key, Change::Created);
             }
@@ -102,7 +102,7 @@ pub fn between(previous: &Inventory, new: &Inventory, revived_after: Duration) -
     changes
 }
 
-fn differences(
+fn diff_key(
     old: &KeyView<'_>,
     new: &KeyView<'_>,
     revived_after: Duration,
@@ -111,11 +111,11 @@ fn differences(
     if old.name() != new.name() {
         note(new, Change::Renamed);
     }
-    if old.kind().status != new.kind().status {
+    if old.attributes().status != new.attributes().status {
         note(new, Change::StatusChanged);
     }
     match (old.last_used(), new.last_used()) {
-        (None, Some(_)) if old.used() == Some(false) => note(new, Change::FirstUsed),
+        (None, Some(_)) if old.was_used() == Some(false) => note(new, Change::FirstUsed),
         (Some(before), Some(now)) => {
             let pause = u64::try_from(now.saturating_sub(before)).unwrap_or(0);
             if pause > 0 && Duration::from_micros(pause) >= revived_after {
@@ -129,7 +129,7 @@ fn differences(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::inventory::{KeyKind, KeyRecord, Moment};
+    use crate::inventory::{KeyAttributes, KeyRecord, Moment};
     use mongodb_atlas_client::{KeyId, OrgId};
 
     const DAY: i64 = 86_400;
@@ -139,10 +139,10 @@ mod tests {
         Timestamp::from_second(second).expect("a time")
     }
 
-    fn status(status: &str) -> KeyKind {
-        KeyKind {
+    fn status(status: &str) -> KeyAttributes {
+        KeyAttributes {
             status: status.into(),
-            ..KeyKind::default()
+            ..KeyAttributes::default()
         }
     }
 
@@ -151,9 +151,9 @@ mod tests {
             id: KeyId::new(id),
             project: ProjectId::new("p"),
             name: "n".into(),
-            kind: status("ACTIVE"),
-            created: Moment::At(at(created)),
-            last_used: last_used.map_or(Moment::Missing, |used| Moment::At(at(used))),
+            attributes: status("ACTIVE"),
+            created: Moment::Valid(at(created)),
+            last_used: last_used.map_or(Moment::Missing, |used| Moment::Valid(at(used))),
             ..KeyRecord::default()
         }
     }
@@ -165,7 +165,7 @@ mod tests {
 
     fn found(before: Vec<KeyRecord>, after: Vec<KeyRecord>) -> Vec<(String, &'static str)> {
         let (before, after) = (inventory(1000 * DAY, before), inventory(1001 * DAY, after));
-        between(&before, &after, THRESHOLD)
+        diff(&before, &after, THRESHOLD)
             .into_iter()
             .map(|change| (change.key, change.change.as_str()))
             .collect()
@@ -176,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn every_change_is_seen() {
+    fn diff_reports_every_kind_of_change() {
         let k = || record("k", 0, Some(999 * DAY));
         assert_eq!(found(vec![k()], vec![k()]), []);
         assert_eq!(
@@ -190,7 +190,7 @@ mod tests {
         };
         assert_eq!(found(vec![k()], vec![renamed]), one("k", "renamed"));
         let inactive = KeyRecord {
-            kind: status("INACTIVE"),
+            attributes: status("INACTIVE"),
             ..k()
         };
         assert_eq!(found(vec![k()], vec![inactive]), one("k", "status_changed"));
@@ -209,9 +209,9 @@ mod tests {
     }
 
     #[test]
-    fn what_was_unreadable_is_no_change() {
+    fn invalid_last_use_is_not_reported_as_change() {
         let mut broken = record("k", 0, None);
-        broken.last_used = Moment::Unreadable;
+        broken.last_used = Moment::Invalid;
         assert_eq!(
             found(vec![broken.clone()], vec![record("k", 0, Some(5))]),
             []
@@ -220,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_that_an_earlier_walk_has_missed_is_not_new() {
+    fn key_missed_by_an_earlier_walk_is_not_reported_as_created() {
         assert_eq!(found(vec![], vec![record("old", 999 * DAY, None)]), []);
         assert_eq!(
             found(vec![], vec![record("new", 1000 * DAY - 60, None)]),
@@ -234,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_that_lost_its_use_is_no_change() {
+    fn last_use_moving_backwards_is_not_reported_as_change() {
         // Atlas contradicts itself; nothing is made of it
         assert_eq!(
             found(vec![record("k", 0, Some(5))], vec![record("k", 0, None)]),

@@ -5,23 +5,23 @@ use std::time::Duration;
 
 use tracing::{info, warn};
 
-use super::intervals::{self, Cost};
+use super::intervals::{self, PollCost};
 use super::schedule::Schedule;
 use super::scheduler::Scheduler;
-use mongodb_atlas_client::LaneId;
+use mongodb_atlas_client::BucketKey;
 
 impl Scheduler {
     /// Works out which interval each organization can have.
-    pub(super) fn set_paces(&mut self) {
+    pub(super) fn update_intervals(&mut self) {
         for (org, watch) in &mut self.orgs {
-            (watch.lane, watch.supply) = watch.client.supply(org);
+            (watch.bucket, watch.sustained_rate) = watch.client.sustained_rate(org);
         }
-        let least = intervals::least_intervals(self.orgs.values().map(|watch| Cost {
-            bucket: &watch.lane,
-            requests: watch.requests,
-            supply: watch.supply,
+        let least = intervals::min_intervals(self.orgs.values().map(|watch| PollCost {
+            bucket: &watch.bucket,
+            requests: watch.requests_per_poll,
+            sustained_rate: watch.sustained_rate,
         }));
-        let stretched: HashSet<LaneId> = least
+        let stretched: HashSet<BucketKey> = least
             .iter()
             .filter(|(_, least)| **least > self.interval)
             .map(|(lane, _)| (*lane).clone())
@@ -30,7 +30,7 @@ impl Scheduler {
             .orgs
             .values()
             .map(|watch| {
-                let least = least.get(&watch.lane).copied().unwrap_or_default();
+                let least = least.get(&watch.bucket).copied().unwrap_or_default();
                 least.max(self.interval)
             })
             .collect();
@@ -38,22 +38,22 @@ impl Scheduler {
             if watch.schedule.interval() != interval {
                 watch.schedule = Schedule::new(org, interval);
             }
-            self.watcher.interval(org, interval);
+            self.observer.interval_changed(org, interval);
         }
-        self.tell_of_stretched(&stretched);
-        self.stretched = stretched;
+        self.log_budget_state(&stretched);
+        self.over_budget = stretched;
     }
 
     /// Once when it begins, and once when it is over.
-    pub(super) fn tell_of_stretched(&self, now: &HashSet<LaneId>) {
+    pub(super) fn log_budget_state(&self, now: &HashSet<BucketKey>) {
         if self.one_shot {
             return;
         }
-        if self.stretched.is_empty() && !now.is_empty() {
+        if self.over_budget.is_empty() && !now.is_empty() {
             let longest = self
                 .orgs
                 .values()
-                .filter(|watch| now.contains(&watch.lane))
+                .filter(|watch| now.contains(&watch.bucket))
                 .map(|watch| watch.schedule.interval());
             warn!(
                 organizations = longest.clone().count(),
@@ -62,7 +62,7 @@ impl Scheduler {
                 "Atlas' request budget does not allow the interval that was asked for; walking less often"
             );
         }
-        if !self.stretched.is_empty() && now.is_empty() {
+        if !self.over_budget.is_empty() && now.is_empty() {
             info!(interval = %humantime::format_duration(self.interval), "Atlas' request budget allows the interval that was asked for");
         }
     }

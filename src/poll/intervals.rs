@@ -6,22 +6,22 @@ use std::time::Duration;
 
 /// What walks of one organization cost, and which bucket pays.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Cost<'a, B> {
+pub(super) struct PollCost<'a, B> {
     /// The bucket.
     pub(super) bucket: &'a B,
     /// Requests a round.
     pub(super) requests: u32,
     /// Requests a second that the bucket can give for ever; none while that is not known.
-    pub(super) supply: Option<f64>,
+    pub(super) sustained_rate: Option<f64>,
 }
 
 /// The least interval that each bucket allows, if all who draw on it are walked once in it.
-pub(super) fn least_intervals<'a, B: Eq + Hash>(
-    costs: impl Iterator<Item = Cost<'a, B>>,
+pub(super) fn min_intervals<'a, B: Eq + Hash>(
+    costs: impl Iterator<Item = PollCost<'a, B>>,
 ) -> HashMap<&'a B, Duration> {
     let mut drawn: HashMap<&B, (f64, f64)> = HashMap::new();
     for cost in costs {
-        if let Some(supply) = cost.supply.filter(|supply| *supply > 0.0) {
+        if let Some(supply) = cost.sustained_rate.filter(|supply| *supply > 0.0) {
             let (requests, least) = drawn.entry(cost.bucket).or_insert((0.0, supply));
             *requests += f64::from(cost.requests.max(1));
             *least = least.min(supply);
@@ -42,13 +42,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn who_shares_a_bucket_shares_its_supply() {
-        let cost = |bucket, requests, supply| Cost {
+    fn interval_accounts_for_all_orgs_sharing_a_bucket() {
+        let cost = |bucket, requests, supply| PollCost {
             bucket,
             requests,
-            supply,
+            sustained_rate: supply,
         };
-        let least = least_intervals(
+        let least = min_intervals(
             [
                 cost(&"shared", 1, Some(4.0 / 60.0)),
                 cost(&"shared", 0, Some(4.0 / 60.0)),

@@ -26,9 +26,9 @@ mod targets;
 mod tasks;
 mod walk;
 
-pub use collect::{Manner, Prepare, Report, read, walk_timeout};
-pub use diff::{Change, Counts, KeyChange, between};
-pub use schedule::{Backoff, Schedule};
-pub use scheduler::{Command, Scheduler, Watcher};
-pub use targets::{Member, Plan};
-pub use walk::{Place, Shortfall, Walk, WalkError, walk};
+pub use collect::{InventoryHook, PollOptions, PollReport, collect, walk_timeout};
+pub use diff::{Change, ChangeCounts, KeyChange, diff};
+pub use schedule::{PollBackoff, Schedule};
+pub use scheduler::{PollObserver, Scheduler, SchedulerCommand};
+pub use targets::{CredentialTarget, PollPlan};
+pub use walk::{KeyWalk, LocatedItem, Shortfall, WalkError, walk_pages};

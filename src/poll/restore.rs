@@ -7,22 +7,25 @@ use std::time::Duration;
 use tracing::{info, warn};
 
 use super::diff::Change;
-use super::scheduler::{Scheduler, whole_seconds};
-use crate::inventory::Details;
-use crate::storage::{Account, Deferred, LOAD_TIMEOUT, Stored};
+use super::scheduler::{Scheduler, format_seconds};
+use crate::inventory::OrgDetails;
+use crate::storage::{BackoffState, CredentialSnapshot, LOAD_TIMEOUT, StoredInventory};
 use exporter_toolkit::bounded_file::READ_TIMEOUT;
 use mongodb_atlas_client::OrgId;
 
 impl Scheduler {
-    pub(super) async fn load_accounts(&self, names: Vec<Arc<str>>) -> BTreeMap<Arc<str>, Account> {
+    pub(super) async fn load_credentials(
+        &self,
+        names: Vec<Arc<str>>,
+    ) -> BTreeMap<Arc<str>, CredentialSnapshot> {
         let Some(storage) = self.storage.clone() else {
             return BTreeMap::new();
         };
-        let load = storage.run(READ_TIMEOUT, |storage| {
+        let load = storage.run_blocking(READ_TIMEOUT, |storage| {
             names
                 .into_iter()
                 .filter_map(|name| {
-                    let account = storage.load_account(&name)?;
+                    let account = storage.load_credential(&name)?;
                     Some((name, account))
                 })
                 .collect()
@@ -44,9 +47,9 @@ impl Scheduler {
         }
         for org in orgs {
             let id = org.clone();
-            let load = storage.run(LOAD_TIMEOUT, move |storage| {
-                let (stored, details) = (storage.load(&id), storage.load_details(&id));
-                (stored, details, storage.load_deferred(&id))
+            let load = storage.run_blocking(LOAD_TIMEOUT, move |storage| {
+                let (stored, details) = (storage.load_inventory(&id), storage.load_details(&id));
+                (stored, details, storage.load_backoff(&id))
             });
             match load.await {
                 Ok((stored, details, deferred)) => {
@@ -66,45 +69,49 @@ impl Scheduler {
     fn restore_org(
         &mut self,
         org: &OrgId,
-        stored: Option<Stored>,
-        details: Option<Details>,
-        deferred: Option<Deferred>,
+        stored: Option<StoredInventory>,
+        details: Option<OrgDetails>,
+        deferred: Option<BackoffState>,
     ) {
         let now = self.clock.now();
         let Some(watch) = self.orgs.get_mut(org) else {
             return;
         };
         if let Some(details) = details {
-            watch.knows_details(details.asked_at, now);
-            self.shelf.put_details(org, Arc::new(details));
+            watch.restore_details(details.asked_at, now);
+            self.store.insert_details(org, Arc::new(details));
         }
         if let Some(stored) = &stored {
-            watch.restored(stored.inventory.read_at(), now);
+            watch.restore_inventory(stored.inventory.completed_at(), now);
         }
         if let Some(deferred) = deferred {
-            watch.defer(deferred, now);
+            watch.restore_backoff(deferred, now);
         }
         let up = watch.is_fresh(now);
         if let Some(stored) = stored {
-            self.show_restored(org, stored, up);
+            self.publish_restored(org, stored, up);
         }
     }
 
-    pub(super) fn show_restored(&mut self, org: &OrgId, stored: Stored, up: bool) {
+    pub(super) fn publish_restored(&mut self, org: &OrgId, stored: StoredInventory, up: bool) {
         let Some(watch) = self.orgs.get_mut(org) else {
             return;
         };
-        watch.requests = stored.requests;
+        watch.requests_per_poll = stored.requests;
         for change in Change::ALL {
-            let keys = stored.counts.get(change.as_str()).copied().unwrap_or(0);
-            self.watcher.changed(org, change, keys);
+            let keys = stored
+                .change_counts
+                .get(change.as_str())
+                .copied()
+                .unwrap_or(0);
+            self.observer.keys_changed(org, change, keys);
         }
-        watch.counts.extend(stored.counts);
+        watch.change_counts.extend(stored.change_counts);
         let inventory = Arc::new(stored.inventory);
-        let age = self.clock.now().duration_since(inventory.read_at());
+        let age = self.clock.now().duration_since(inventory.completed_at());
         let age = Duration::try_from(age).unwrap_or_default();
-        info!(%org, keys = inventory.len(), age = %whole_seconds(age), "showing what an earlier start has read");
-        self.watcher.restored(&inventory, up);
-        self.shelf.put(inventory, age);
+        info!(%org, keys = inventory.len(), age = %format_seconds(age), "showing what an earlier start has read");
+        self.observer.inventory_restored(&inventory, up);
+        self.store.insert(inventory, age);
     }
 }

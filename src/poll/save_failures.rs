@@ -2,37 +2,37 @@
 
 use std::collections::HashSet;
 
-use crate::storage::Paper;
+use crate::storage::StateFile;
 use mongodb_atlas_client::OrgId;
 
 /// The files that are not what they should be. A full disk takes the small ones and not the large
 /// ones: it is well again only when all of them are written.
 #[derive(Debug, Default)]
-pub(super) struct Unkept(HashSet<Paper>);
+pub(super) struct SaveFailures(HashSet<StateFile>);
 
-impl Unkept {
+impl SaveFailures {
     /// True where nothing failed before.
-    pub(super) fn failed(&mut self, paper: &Paper) -> bool {
+    pub(super) fn record_failure(&mut self, paper: &StateFile) -> bool {
         let first = self.0.is_empty();
         self.0.insert(paper.clone());
         first
     }
 
     /// True where this was the last that had failed.
-    pub(super) fn kept(&mut self, paper: &Paper) -> bool {
+    pub(super) fn record_success(&mut self, paper: &StateFile) -> bool {
         let mut was = self.0.remove(paper);
-        if let Paper::Walk(org) = paper {
+        if let StateFile::Inventory(org) = paper {
             // a complete walk leaves nothing to defer
-            was |= self.0.remove(&Paper::Deferral(org.clone()));
+            was |= self.0.remove(&StateFile::Backoff(org.clone()));
         }
         was && self.0.is_empty()
     }
 
     /// The organization is no longer watched, and nothing of it is to be kept.
-    pub(super) fn forget(&mut self, org: &OrgId) {
+    pub(super) fn remove_org(&mut self, org: &OrgId) {
         self.0.retain(|paper| match paper {
-            Paper::Walk(of) | Paper::Deferral(of) | Paper::Details(of) => of != org,
-            Paper::Account(_) => true,
+            StateFile::Inventory(of) | StateFile::Backoff(of) | StateFile::Details(of) => of != org,
+            StateFile::Credential(_) => true,
         });
     }
 }
@@ -46,24 +46,36 @@ mod tests {
     }
 
     #[test]
-    fn a_small_file_that_fits_ends_no_trouble() {
-        let mut unkept = Unkept::default();
-        let account = Paper::Account("default".into());
-        assert!(unkept.failed(&Paper::Walk(org(1))));
-        assert!(!unkept.kept(&account));
-        assert!(!unkept.failed(&Paper::Walk(org(2))), "told already");
-        assert!(!unkept.kept(&Paper::Walk(org(1))), "one is left");
-        assert!(unkept.kept(&Paper::Walk(org(2))));
-        assert!(!unkept.kept(&Paper::Walk(org(2))), "told once");
+    fn success_of_another_file_does_not_clear_a_failure() {
+        let mut unkept = SaveFailures::default();
+        let account = StateFile::Credential("default".into());
+        assert!(unkept.record_failure(&StateFile::Inventory(org(1))));
+        assert!(!unkept.record_success(&account));
+        assert!(
+            !unkept.record_failure(&StateFile::Inventory(org(2))),
+            "told already"
+        );
+        assert!(
+            !unkept.record_success(&StateFile::Inventory(org(1))),
+            "one is left"
+        );
+        assert!(unkept.record_success(&StateFile::Inventory(org(2))));
+        assert!(
+            !unkept.record_success(&StateFile::Inventory(org(2))),
+            "told once"
+        );
     }
 
     #[test]
-    fn a_complete_walk_and_a_forgotten_organization_leave_nothing_to_defer() {
-        let mut unkept = Unkept::default();
-        assert!(unkept.failed(&Paper::Deferral(org(1))));
-        assert!(unkept.kept(&Paper::Walk(org(1))));
-        assert!(unkept.failed(&Paper::Details(org(1))));
-        unkept.forget(&org(1));
-        assert!(unkept.failed(&Paper::Walk(org(2))), "a trouble of its own");
+    fn saved_inventory_and_removed_org_clear_their_failures() {
+        let mut unkept = SaveFailures::default();
+        assert!(unkept.record_failure(&StateFile::Backoff(org(1))));
+        assert!(unkept.record_success(&StateFile::Inventory(org(1))));
+        assert!(unkept.record_failure(&StateFile::Details(org(1))));
+        unkept.remove_org(&org(1));
+        assert!(
+            unkept.record_failure(&StateFile::Inventory(org(2))),
+            "a trouble of its own"
+        );
     }
 }

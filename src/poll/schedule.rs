@@ -5,8 +5,8 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use mongodb_atlas_client::FailureReason;
 use mongodb_atlas_client::OrgId;
-use mongodb_atlas_client::Reason;
 
 /// The regular times of one organization: every interval, at an offset that only its id decides,
 /// so that organizations do not all come at once, and a restart does not change their times.
@@ -23,7 +23,7 @@ impl Schedule {
         let share = u128::from(org.stable_hash(0));
         Self {
             interval,
-            offset: nanoseconds(share * nanos / (u128::from(u64::MAX) + 1)),
+            offset: duration_from_nanos(share * nanos / (u128::from(u64::MAX) + 1)),
         }
     }
 
@@ -35,17 +35,17 @@ impl Schedule {
     /// How long after `now` the next regular time is: more than half an interval and at most one
     /// and a half, so that neither a walk that came out of turn nor a clock that was set makes
     /// two walks follow each other closely.
-    pub fn next_after(&self, now: Timestamp) -> Duration {
+    pub fn time_until_next(&self, now: Timestamp) -> Duration {
         let nanos = self.interval.as_nanos().max(1);
         let since_epoch = u128::try_from(now.as_nanosecond()).unwrap_or(0);
         let half = nanos / 2;
         let earliest = since_epoch + half + 1;
         let phase = (earliest % nanos + nanos - self.offset.as_nanos() % nanos) % nanos;
-        nanoseconds(half + 1 + (nanos - phase) % nanos)
+        duration_from_nanos(half + 1 + (nanos - phase) % nanos)
     }
 }
 
-fn nanoseconds(nanos: u128) -> Duration {
+fn duration_from_nanos(nanos: u128) -> Duration {
     u64::try_from(nanos).map_or(Duration::MAX, Duration::from_nanos)
 }
 
@@ -56,32 +56,32 @@ fn nanoseconds(nanos: u128) -> Duration {
 /// by itself: it is tried again at a slower pace, until it is over or somebody changes the
 /// credential.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Backoff {
+pub struct PollBackoff {
     failures: u32,
     refusals: u32,
 }
 
 /// The wait after the first failure.
-const FIRST_WAIT: Duration = Duration::from_secs(5);
+const INITIAL_BACKOFF: Duration = Duration::from_secs(5);
 /// The longest wait within an interval.
-const LONGEST_WAIT: Duration = Duration::from_mins(10);
+const MAX_BACKOFF: Duration = Duration::from_mins(10);
 /// Refusals in a row from which on the pace is slower.
-const LASTING_FROM: u32 = 3;
+const PERMANENT_AFTER: u32 = 3;
 /// The slowest pace, unless the interval itself is slower.
-const SLOWEST: Duration = Duration::from_hours(1);
+const MAX_REFUSED_INTERVAL: Duration = Duration::from_hours(1);
 
-impl Backoff {
+impl PollBackoff {
     /// One more failure: how long to wait until the next try. `schedule` and `regular`, the time to
     /// the next regular walk, are the organization's.
-    pub fn after_failure(
+    pub fn on_failure(
         &mut self,
-        reason: Reason,
+        reason: FailureReason,
         schedule: &Schedule,
         regular: Duration,
     ) -> Duration {
         let lasting = matches!(
             reason,
-            Reason::Unauthorized | Reason::Forbidden | Reason::NotFound
+            FailureReason::Unauthorized | FailureReason::Forbidden | FailureReason::NotFound
         );
         self.failures = self.failures.saturating_add(1);
         self.refusals = if lasting {
@@ -89,27 +89,27 @@ impl Backoff {
         } else {
             0
         };
-        if self.is_open() {
-            let times = 2_u32.saturating_pow(self.refusals - LASTING_FROM + 1);
+        if self.is_permanent() {
+            let times = 2_u32.saturating_pow(self.refusals - PERMANENT_AFTER + 1);
             let slower = schedule
                 .interval
                 .saturating_mul(times)
-                .min(SLOWEST.max(schedule.interval));
-            return jittered(slower);
+                .min(MAX_REFUSED_INTERVAL.max(schedule.interval));
+            return with_jitter(slower);
         }
-        let doubled = FIRST_WAIT
+        let doubled = INITIAL_BACKOFF
             .saturating_mul(1 << (self.failures - 1).min(16))
-            .min(LONGEST_WAIT);
-        jittered(doubled).min(regular)
+            .min(MAX_BACKOFF);
+        with_jitter(doubled).min(regular)
     }
 
     /// Whether refusals have come so often in a row that the pace is slower.
-    pub fn is_open(&self) -> bool {
-        self.refusals >= LASTING_FROM
+    pub fn is_permanent(&self) -> bool {
+        self.refusals >= PERMANENT_AFTER
     }
 
     /// Whether the last try was good.
-    pub fn is_well(&self) -> bool {
+    pub fn is_healthy(&self) -> bool {
         self.failures == 0
     }
 
@@ -119,7 +119,7 @@ impl Backoff {
     }
 }
 
-fn jittered(wait: Duration) -> Duration {
+fn with_jitter(wait: Duration) -> Duration {
     wait.mul_f64(0.5 + fastrand::f64() / 2.0)
 }
 
@@ -157,12 +157,12 @@ mod tests {
     }
 
     #[test]
-    fn the_next_time_is_at_the_offset_and_not_soon() {
+    fn next_time_is_at_the_offset_and_half_an_interval_away() {
         for org in orgs(50) {
             let schedule = Schedule::new(&org, INTERVAL);
             for second in [0, 1, 149, 151, 299, 1_000_000_007] {
                 let now = Timestamp::from_second(second).expect("a time");
-                let wait = schedule.next_after(now);
+                let wait = schedule.time_until_next(now);
                 assert!(
                     wait > INTERVAL / 2 && wait <= INTERVAL * 3 / 2 + Duration::from_nanos(1),
                     "{wait:?}"
@@ -175,39 +175,43 @@ mod tests {
     }
 
     #[test]
-    fn from_one_regular_time_to_the_next_is_one_interval() {
+    fn regular_times_are_one_interval_apart() {
         let schedule = Schedule::new(&orgs(1)[0], INTERVAL);
         let first = Timestamp::UNIX_EPOCH
-            + jiff::SignedDuration::try_from(schedule.next_after(Timestamp::UNIX_EPOCH))
+            + jiff::SignedDuration::try_from(schedule.time_until_next(Timestamp::UNIX_EPOCH))
                 .expect("short");
-        assert_eq!(schedule.next_after(first), INTERVAL);
+        assert_eq!(schedule.time_until_next(first), INTERVAL);
     }
 
-    fn waits(reason: Reason, count: usize) -> Vec<Duration> {
+    fn waits(reason: FailureReason, count: usize) -> Vec<Duration> {
         let schedule = Schedule::new(&orgs(1)[0], INTERVAL);
-        let mut backoff = Backoff::default();
+        let mut backoff = PollBackoff::default();
         (0..count)
-            .map(|_| backoff.after_failure(reason, &schedule, INTERVAL))
+            .map(|_| backoff.on_failure(reason, &schedule, INTERVAL))
             .collect()
     }
 
     #[test]
-    fn what_may_pass_is_tried_again_soon_and_never_later_than_the_next_regular_time() {
-        let waits = waits(Reason::ServerError, 8);
+    fn transient_failures_are_retried_before_the_next_regular_time() {
+        let waits = waits(FailureReason::ServerError, 8);
         assert!(
-            waits[0] >= FIRST_WAIT / 2 && waits[0] <= FIRST_WAIT,
+            waits[0] >= INITIAL_BACKOFF / 2 && waits[0] <= INITIAL_BACKOFF,
             "{waits:?}"
         );
         assert!(
-            waits[3] >= FIRST_WAIT * 4 && waits[3] <= FIRST_WAIT * 8,
+            waits[3] >= INITIAL_BACKOFF * 4 && waits[3] <= INITIAL_BACKOFF * 8,
             "{waits:?}"
         );
         assert!(waits.iter().all(|wait| *wait <= INTERVAL));
     }
 
     #[test]
-    fn a_refusal_that_lasts_is_tried_again_at_a_slower_pace() {
-        for reason in [Reason::Unauthorized, Reason::Forbidden, Reason::NotFound] {
+    fn repeated_refusals_are_retried_at_growing_intervals() {
+        for reason in [
+            FailureReason::Unauthorized,
+            FailureReason::Forbidden,
+            FailureReason::NotFound,
+        ] {
             let waits = waits(reason, 9);
             assert!(waits[1] <= INTERVAL, "two may pass: {waits:?}");
             assert!(
@@ -218,20 +222,27 @@ mod tests {
                 waits[3] >= INTERVAL * 2 && waits[3] <= INTERVAL * 4,
                 "{waits:?}"
             );
-            assert!(waits[8] >= SLOWEST / 2 && waits[8] <= SLOWEST, "{waits:?}");
+            assert!(
+                waits[8] >= MAX_REFUSED_INTERVAL / 2 && waits[8] <= MAX_REFUSED_INTERVAL,
+                "{waits:?}"
+            );
         }
     }
 
     #[test]
-    fn another_failure_ends_a_row_of_refusals() {
+    fn other_failure_resets_consecutive_refusals() {
         let schedule = Schedule::new(&orgs(1)[0], INTERVAL);
-        let mut backoff = Backoff::default();
-        for reason in [Reason::Forbidden, Reason::Forbidden, Reason::Timeout] {
-            backoff.after_failure(reason, &schedule, INTERVAL);
+        let mut backoff = PollBackoff::default();
+        for reason in [
+            FailureReason::Forbidden,
+            FailureReason::Forbidden,
+            FailureReason::Timeout,
+        ] {
+            backoff.on_failure(reason, &schedule, INTERVAL);
         }
-        backoff.after_failure(Reason::Forbidden, &schedule, INTERVAL);
-        assert!(!backoff.is_open() && !backoff.is_well());
+        backoff.on_failure(FailureReason::Forbidden, &schedule, INTERVAL);
+        assert!(!backoff.is_permanent() && !backoff.is_healthy());
         backoff.reset();
-        assert!(backoff.is_well());
+        assert!(backoff.is_healthy());
     }
 }

@@ -9,99 +9,114 @@ use jiff::Timestamp;
 use tokio::time::Instant;
 use tracing::debug;
 
-use super::collect::{self, Manner, Report};
-use super::diff::Counts;
+use super::collect::{self, PollOptions, PollReport};
+use super::diff::ChangeCounts;
 use super::walk::WalkError;
-use crate::inventory::{Details, Inventory, Limit, ProjectName};
-use crate::storage::{Account, Deferred, Paper, SAVE_TIMEOUT, Saved, Storage, StorageError};
+use crate::inventory::{Inventory, ModelRateLimit, OrgDetails, ProjectName};
+use crate::storage::{
+    BackoffState, CredentialSnapshot, SAVE_TIMEOUT, Saved, StateFile, Storage, StorageError,
+};
 use exporter_toolkit::bounded_file::READ_TIMEOUT;
 use mongodb_atlas_client::OrgId;
 use mongodb_atlas_client::{Client, Endpoint, EndpointSet, Error, OrgList};
 
 /// The report of a task.
-pub(super) enum Ended {
+pub(super) enum TaskOutput {
     /// A walk.
-    Walk {
+    PollFinished {
         org: OrgId,
-        took: Duration,
-        result: Result<Report, WalkError>,
+        duration: Duration,
+        result: Result<PollReport, WalkError>,
     },
     /// Something was kept, or not.
-    Kept {
-        paper: Paper,
+    SaveFinished {
+        file: StateFile,
         result: Result<(), StorageError>,
     },
     /// Names and limits were asked for.
-    Details { org: OrgId, details: Details },
+    DetailsFetched { org: OrgId, details: OrgDetails },
     /// The organizations that a credential can see.
-    Listed {
+    OrgsListed {
         credential: Arc<str>,
         result: Result<OrgList, Error>,
     },
     /// The rate limits of a credential.
-    Limits {
+    RateLimitsFetched {
         credential: Arc<str>,
         result: Result<Vec<EndpointSet>, Error>,
     },
     /// A client that is no longer used has given back its token.
-    Closed,
+    TokenRevoked,
 }
 
 /// A walk. `if_killed` is kept before it begins, and forgotten when it was complete.
-pub(super) async fn walk(
+pub(super) async fn run_poll(
     client: Arc<Client>,
     org: OrgId,
-    manner: Manner,
+    manner: PollOptions,
     previous: Option<Arc<Inventory>>,
-    if_killed: Option<(Storage, Deferred)>,
-) -> Ended {
+    if_killed: Option<(Storage, BackoffState)>,
+) -> TaskOutput {
     let begun = Instant::now();
     if let Some((storage, deferred)) = if_killed {
         let id = org.clone();
         // a disk that takes nothing is told when the result is to be kept
         let _ = storage
-            .run(READ_TIMEOUT, move |storage| storage.defer(&id, deferred))
+            .run_blocking(READ_TIMEOUT, move |storage| {
+                storage.save_backoff(&id, deferred)
+            })
             .await;
     }
     // a bug that strikes one organization must not end the watch over it
-    let result = AssertUnwindSafe(collect::read(&client, &org, &manner, previous))
+    let result = AssertUnwindSafe(collect::collect(&client, &org, &manner, previous))
         .catch_unwind()
         .await
-        .unwrap_or_else(|_| Err(collect::bug()));
-    Ended::Walk {
+        .unwrap_or_else(|_| Err(collect::panic_error()));
+    TaskOutput::PollFinished {
         org,
-        took: begun.elapsed(),
+        duration: begun.elapsed(),
         result,
     }
 }
 
 /// Keeps a complete walk.
-pub(super) async fn keep(
+pub(super) async fn save_inventory(
     storage: Storage,
     inventory: Arc<Inventory>,
     requests: u32,
-    counts: Counts,
-) -> Ended {
-    let paper = Paper::Walk(inventory.org().clone());
+    counts: ChangeCounts,
+) -> TaskOutput {
+    let paper = StateFile::Inventory(inventory.org().clone());
     save(storage, paper, move |storage| {
-        storage.save(&Saved {
+        storage.save_inventory(&Saved {
             inventory: &inventory,
             requests,
-            counts: &counts,
+            change_counts: &counts,
         })
     })
     .await
 }
 
 /// Keeps that a walk failed.
-pub(super) async fn defer(storage: Storage, org: OrgId, deferred: Deferred) -> Ended {
-    let paper = Paper::Deferral(org.clone());
-    save(storage, paper, move |storage| storage.defer(&org, deferred)).await
+pub(super) async fn save_backoff(
+    storage: Storage,
+    org: OrgId,
+    deferred: BackoffState,
+) -> TaskOutput {
+    let paper = StateFile::Backoff(org.clone());
+    save(storage, paper, move |storage| {
+        storage.save_backoff(&org, deferred)
+    })
+    .await
 }
 
 /// Keeps names and limits.
-pub(super) async fn keep_details(storage: Storage, org: OrgId, details: Arc<Details>) -> Ended {
-    let paper = Paper::Details(org.clone());
+pub(super) async fn save_details(
+    storage: Storage,
+    org: OrgId,
+    details: Arc<OrgDetails>,
+) -> TaskOutput {
+    let paper = StateFile::Details(org.clone());
     save(storage, paper, move |storage| {
         storage.save_details(&org, &details)
     })
@@ -109,14 +124,14 @@ pub(super) async fn keep_details(storage: Storage, org: OrgId, details: Arc<Deta
 }
 
 /// Keeps what a credential can see.
-pub(super) async fn keep_account(
+pub(super) async fn save_credential(
     storage: Storage,
     credential: Arc<str>,
-    account: Account,
-) -> Ended {
-    let paper = Paper::Account(Arc::clone(&credential));
+    account: CredentialSnapshot,
+) -> TaskOutput {
+    let paper = StateFile::Credential(Arc::clone(&credential));
     save(storage, paper, move |storage| {
-        storage.save_account(&credential, &account)
+        storage.save_credential(&credential, &account)
     })
     .await
 }
@@ -124,11 +139,14 @@ pub(super) async fn keep_account(
 /// Writes to storage and reports the result. Neither a panic nor a file system that does not answer is a success.
 async fn save(
     storage: Storage,
-    paper: Paper,
+    paper: StateFile,
     write: impl FnOnce(&Storage) -> Result<(), StorageError> + Send + 'static,
-) -> Ended {
-    let result = storage.run(SAVE_TIMEOUT, write).await.flatten();
-    Ended::Kept { paper, result }
+) -> TaskOutput {
+    let result = storage.run_blocking(SAVE_TIMEOUT, write).await.flatten();
+    TaskOutput::SaveFinished {
+        file: paper,
+        result,
+    }
 }
 
 /// Returns the result of `request`, and an error where it panics: a task that reports nothing would never be
@@ -138,30 +156,33 @@ async fn catch_panic<T>(
     request: impl Future<Output = Result<T, Error>>,
 ) -> Result<T, Error> {
     let result = AssertUnwindSafe(request).catch_unwind().await;
-    result.unwrap_or_else(|_| Err(collect::bug().error.problem.at(endpoint)))
+    result.unwrap_or_else(|_| Err(collect::panic_error().error.kind.with_endpoint(endpoint)))
 }
 
 /// Asks for names and limits. What is not told stays as it was `before`; nothing of it matters to
 /// the keys, so that a role which does not allow it breaks nothing.
-pub(super) async fn details(
+pub(super) async fn fetch_details(
     client: Arc<Client>,
     org: OrgId,
     listed_name: Option<String>,
-    before: Option<Arc<Details>>,
+    before: Option<Arc<OrgDetails>>,
     now: Timestamp,
-) -> Ended {
+) -> TaskOutput {
     let before = before.map(|before| (*before).clone()).unwrap_or_default();
     let name = async {
         if listed_name.is_some() {
             return listed_name;
         }
-        let name = catch_panic(Endpoint::Org, client.org_name(&org)).await;
-        told(&org, name).flatten()
+        let name = catch_panic(Endpoint::Org, client.get_org_name(&org)).await;
+        ok_or_log(&org, name).flatten()
     };
-    let projects = catch_panic(Endpoint::Groups, client.projects(&org));
-    let limits = catch_panic(Endpoint::AiModelApiRateLimits, client.model_limits(&org));
+    let projects = catch_panic(Endpoint::Groups, client.list_projects(&org));
+    let limits = catch_panic(
+        Endpoint::AiModelApiRateLimits,
+        client.list_model_limits(&org),
+    );
     let (name, projects, limits) = tokio::join!(name, projects, limits);
-    let projects = told(&org, projects).map(|projects| {
+    let projects = ok_or_log(&org, projects).map(|projects| {
         projects
             .into_iter()
             .map(|project| ProjectName {
@@ -170,11 +191,11 @@ pub(super) async fn details(
             })
             .collect()
     });
-    let limits = told(&org, limits).map(|limits| {
+    let limits = ok_or_log(&org, limits).map(|limits| {
         limits
             .into_iter()
-            .map(|limit| Limit {
-                group: limit.group,
+            .map(|limit| ModelRateLimit {
+                group: limit.model_group,
                 cloud: limit.cloud,
                 geography: limit.geography,
                 requests_per_minute: limit.requests_per_minute,
@@ -182,69 +203,72 @@ pub(super) async fn details(
             })
             .collect()
     });
-    let details = Details {
+    let details = OrgDetails {
         name: name.or(before.name),
         projects: projects.unwrap_or(before.projects),
         limits: limits.unwrap_or(before.limits),
         asked_at: Some(now),
     };
-    Ended::Details { org, details }
+    TaskOutput::DetailsFetched { org, details }
 }
 
-fn told<T>(org: &OrgId, answer: Result<T, Error>) -> Option<T> {
+fn ok_or_log<T>(org: &OrgId, answer: Result<T, Error>) -> Option<T> {
     answer
         .inspect_err(|error| {
-            debug!(%org, endpoint = %error.endpoint, reason = %error.problem.reason(), "not told; what was known stays");
+            debug!(%org, endpoint = %error.endpoint, reason = %error.kind.reason(), "not told; what was known stays");
         })
         .ok()
 }
 
-pub(super) async fn list(client: Arc<Client>) -> Ended {
-    Ended::Listed {
-        credential: Arc::clone(client.name()),
-        result: catch_panic(Endpoint::Orgs, client.orgs()).await,
+pub(super) async fn list_orgs(client: Arc<Client>) -> TaskOutput {
+    TaskOutput::OrgsListed {
+        credential: Arc::clone(client.credential_name()),
+        result: catch_panic(Endpoint::Orgs, client.list_orgs()).await,
     }
 }
 
-pub(super) async fn limits(client: Arc<Client>, org: OrgId) -> Ended {
-    Ended::Limits {
-        credential: Arc::clone(client.name()),
-        result: catch_panic(Endpoint::RateLimits, client.rate_limits(&org)).await,
+pub(super) async fn fetch_rate_limits(client: Arc<Client>, org: OrgId) -> TaskOutput {
+    TaskOutput::RateLimitsFetched {
+        credential: Arc::clone(client.credential_name()),
+        result: catch_panic(Endpoint::RateLimits, client.list_rate_limits(&org)).await,
     }
 }
 
-pub(super) async fn close(client: Arc<Client>) -> Ended {
+pub(super) async fn revoke_token(client: Arc<Client>) -> TaskOutput {
     // the token ends by itself within the hour, whatever happens here
-    let _ = AssertUnwindSafe(client.close()).catch_unwind().await;
-    Ended::Closed
+    let _ = AssertUnwindSafe(client.revoke_token()).catch_unwind().await;
+    TaskOutput::TokenRevoked
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use mongodb_atlas_client::Reason;
+    use mongodb_atlas_client::FailureReason;
 
     #[tokio::test]
-    async fn a_save_that_panics_is_no_success() {
+    async fn panicking_save_is_reported_as_failed() {
         let dir = tempfile::tempdir().expect("a directory");
         let storage = Storage::open(dir.path()).expect("opened");
-        let paper = Paper::Account("default".into());
+        let paper = StateFile::Credential("default".into());
         let ended = save(storage.clone(), paper.clone(), |_| panic!("a bug")).await;
-        let Ended::Kept { result, .. } = ended else {
+        let TaskOutput::SaveFinished { result, .. } = ended else {
             panic!("a report of another task");
         };
         let error = result.expect_err("a panic").to_string();
         assert!(error.contains("panicked"), "{error}");
         let saved = save(storage, paper, |_| Ok(())).await;
-        assert!(matches!(saved, Ended::Kept { result: Ok(()), .. }));
+        assert!(matches!(
+            saved,
+            TaskOutput::SaveFinished { result: Ok(()), .. }
+        ));
     }
 
     #[tokio::test]
-    async fn a_request_that_panics_is_reported_as_failed() {
+    async fn panicking_request_is_reported_as_failed() {
         let panics = async { panic!("a bug") };
         let error = catch_panic::<()>(Endpoint::Orgs, panics).await;
         let error = error.expect_err("a panic");
         assert_eq!(error.endpoint, Endpoint::Orgs);
-        assert_eq!(error.problem.reason(), Reason::InvalidResponse);
+        assert_eq!(error.kind.reason(), FailureReason::InvalidResponse);
     }
 }

@@ -10,38 +10,39 @@ use futures_util::StreamExt as _;
 use futures_util::stream::FuturesOrdered;
 use tokio::time::Instant;
 
-use super::collect::bug;
-use crate::inventory::{Draft, KeyKind, KeyRecord, Moment, Put};
+use super::collect::panic_error;
+use crate::inventory::{Inserted, InventoryBuilder, KeyAttributes, KeyRecord, Moment};
 use mongodb_atlas_client::{
-    ApiKey, Endpoint, Error, KeyPage, Malformed, NextPage, PageSummary, Pagination, Problem, When,
+    ApiKey, ApiTime, Endpoint, Error, ErrorKind, InvalidItem, KeyPage, NextPage, PageSummary,
+    Pagination,
 };
 use mongodb_atlas_client::{KeyId, ProjectId};
 
 /// Where something stood: page from 1, place on the page from 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Place {
+pub struct LocatedItem {
     /// `pageNum`.
     pub page: u32,
     /// What could not be used, and its place on the page.
-    pub malformed: Malformed,
+    pub item: InvalidItem,
 }
 
 /// A complete pass.
 #[derive(Debug, Default)]
-pub struct Walk {
+pub struct KeyWalk {
     /// Every key once; of a key that came twice, what the later page said.
-    pub keys: Draft,
+    pub keys: InventoryBuilder,
     /// What could not be used; only the first few.
-    pub malformed: Vec<Place>,
+    pub invalid_items: Vec<LocatedItem>,
     /// How much could not be used.
-    pub malformed_count: u64,
+    pub invalid_item_count: u64,
     /// Keys that could not be used, wholly or in part.
-    pub dropped: u64,
+    pub invalid_keys: u64,
     /// Pages read.
     pub pages: u32,
     /// Whether the keys add up: none came twice, `totalCount` stood still, and no page but the
     /// last was short.
-    pub settled: bool,
+    pub consistent: bool,
     /// Keys that `totalCount` promised and that did not come.
     pub shortfall: Option<Shortfall>,
 }
@@ -73,9 +74,9 @@ const MAX_RESULTS: u64 = 2_000_000;
 const MAX_BYTES: u64 = 2 << 30;
 /// Number of keys from which on a page is added on a thread that may be kept busy: a table of a million keys that
 /// grows is no work for one that serves.
-const ADD_OFF_THREAD_FROM: usize = 20_000;
+const BLOCKING_ADD_MIN_KEYS: usize = 20_000;
 /// Places of malformed keys that are remembered; the others are counted.
-const MAX_PLACES: usize = 5;
+const MAX_LOGGED_ITEMS: usize = 5;
 
 /// Reads every page with `fetch`, which is given the number of a page; `size` is what it asks
 /// for, and at most `at_once` pages are under way at a time. The walk is given up when it has taken longer than
@@ -83,21 +84,21 @@ const MAX_PLACES: usize = 5;
 ///
 /// # Errors
 /// [`WalkError`] when a page fails or the pages do not come to an end; there is no partial walk.
-pub async fn walk<F, P>(
+pub async fn walk_pages<F, P>(
     fetch: F,
     size: u32,
     at_once: usize,
     timeout: Duration,
-) -> Result<Walk, WalkError>
+) -> Result<KeyWalk, WalkError>
 where
     F: Fn(u32) -> P,
     P: Future<Output = Result<KeyPage, Error>>,
 {
-    let mut collector = PageCollector::new(size);
+    let mut collector = WalkState::new(size);
     let mut flight = FuturesOrdered::new();
     let mut next = 1;
     let (mut busy, mut previous_at) = (Duration::ZERO, Instant::now());
-    while !collector.complete {
+    while !collector.is_complete {
         // beyond the last page that is expected, one at a time: a request too many is paid for
         while flight.is_empty()
             || (flight.len() < at_once
@@ -112,19 +113,21 @@ where
             continue;
         };
         let answer = answer.map_err(|error| WalkError { page, error })?;
-        busy += previous_at.elapsed().saturating_sub(answer.throttled);
+        busy += previous_at.elapsed().saturating_sub(answer.rate_limit_wait);
         previous_at = Instant::now();
-        let added = if collector.keys.len() < ADD_OFF_THREAD_FROM {
-            collector.add(page, answer)
+        let added = if collector.keys.len() < BLOCKING_ADD_MIN_KEYS {
+            collector.add_page(page, answer)
         } else {
-            let add = move || (collector.add(page, answer), collector);
-            let (added, returned) = tokio::task::spawn_blocking(add).await.map_err(|_| bug())?;
+            let add = move || (collector.add_page(page, answer), collector);
+            let (added, returned) = tokio::task::spawn_blocking(add)
+                .await
+                .map_err(|_| panic_error())?;
             collector = returned;
             added
         };
         let error = match added {
             Err(why) => Some(why),
-            Ok(()) if !collector.complete && busy > timeout => Some(format!(
+            Ok(()) if !collector.is_complete && busy > timeout => Some(format!(
                 "{} pages were read within {}, and there is still a next one",
                 collector.pages,
                 humantime::format_duration(timeout)
@@ -134,7 +137,7 @@ where
         if let Some(why) = error {
             return Err(WalkError {
                 page,
-                error: Problem::Incomplete(why).at(Endpoint::AiModelApiKeys),
+                error: ErrorKind::PaginationIncomplete(why).with_endpoint(Endpoint::AiModelApiKeys),
             });
         }
     }
@@ -143,69 +146,71 @@ where
         // a count drifts, but not from many keys to none: an empty answer would look like deleted keys
         Some(Shortfall { read: 0, total }) if total > 1 => Err(WalkError {
             page: walk.pages,
-            error: Problem::Incomplete(format!("no keys, although totalCount is {total}"))
-                .at(Endpoint::AiModelApiKeys),
+            error: ErrorKind::PaginationIncomplete(format!(
+                "no keys, although totalCount is {total}"
+            ))
+            .with_endpoint(Endpoint::AiModelApiKeys),
         }),
         _ => Ok(walk),
     }
 }
 
 /// Collects the keys of the pages so far.
-struct PageCollector {
+struct WalkState {
     pagination: Pagination,
-    keys: Draft,
-    malformed: Vec<Place>,
-    malformed_count: u64,
-    dropped: u64,
+    keys: InventoryBuilder,
+    invalid_items: Vec<LocatedItem>,
+    invalid_item_count: u64,
+    invalid_keys: u64,
     pages: u32,
     results: u64,
-    bytes: u64,
-    repeats: bool,
+    body_bytes: u64,
+    has_duplicates: bool,
     /// Whether nothing but a count speaks for the page that was asked for last.
-    is_attempt: bool,
+    is_speculative: bool,
     page_size: usize,
-    complete: bool,
+    is_complete: bool,
 }
 
-impl PageCollector {
+impl WalkState {
     fn new(size: u32) -> Self {
         Self {
             pagination: Pagination::new(size),
-            keys: Draft::default(),
-            malformed: Vec::new(),
-            malformed_count: 0,
-            dropped: 0,
+            keys: InventoryBuilder::default(),
+            invalid_items: Vec::new(),
+            invalid_item_count: 0,
+            invalid_keys: 0,
             pages: 0,
             results: 0,
-            bytes: 0,
-            repeats: false,
-            is_attempt: false,
+            body_bytes: 0,
+            has_duplicates: false,
+            is_speculative: false,
             page_size: size.max(1) as usize,
-            complete: false,
+            is_complete: false,
         }
     }
 
-    fn add(&mut self, page: u32, answer: KeyPage) -> Result<(), String> {
+    fn add_page(&mut self, page: u32, answer: KeyPage) -> Result<(), String> {
         self.pages += 1;
         self.results += answer.results as u64;
-        self.bytes += answer.bytes as u64;
+        self.body_bytes += answer.body_bytes as u64;
         if self.results > MAX_RESULTS {
             return Err(format!("more than {MAX_RESULTS} keys were read"));
         }
-        if self.bytes > MAX_BYTES {
+        if self.body_bytes > MAX_BYTES {
             return Err(format!("more than {} GiB were read", MAX_BYTES >> 30));
         }
-        self.add_malformed(page, answer.malformed);
+        self.add_invalid_items(page, answer.invalid_items);
         let usable = answer.keys.len();
         let mut repeated = 0;
         for key in answer.keys {
-            repeated += usize::from(self.keys.put(&record(key)) == Put::Again);
+            repeated += usize::from(self.keys.insert(&to_record(key)) == Inserted::Replaced);
         }
         let follows = self.pagination.add(PageSummary {
             results: answer.results,
-            repeated,
-            next: answer.next,
-            total: answer.total,
+            duplicates: repeated,
+            next_link: answer.next_link,
+            total_count: answer.total_count,
         });
         if usable > 0 && usable == repeated && follows != NextPage::None {
             if follows == NextPage::Linked || answer.results >= self.page_size {
@@ -213,9 +218,9 @@ impl PageCollector {
                     "page {page} repeats keys of the pages before it and is not the last one"
                 ));
             }
-            if self.is_attempt {
+            if self.is_speculative {
                 // a server that does not know of pages gives the same one again, and there is nothing more
-                self.complete = true;
+                self.is_complete = true;
                 return Ok(());
             }
         }
@@ -224,10 +229,10 @@ impl PageCollector {
                 "page {page} is empty, as those before it, and still names a next one"
             ));
         }
-        self.repeats |= repeated > 0;
-        self.is_attempt = follows == NextPage::Possible;
-        self.complete = follows == NextPage::None;
-        if !self.complete && self.pages >= MAX_PAGES {
+        self.has_duplicates |= repeated > 0;
+        self.is_speculative = follows == NextPage::Possible;
+        self.is_complete = follows == NextPage::None;
+        if !self.is_complete && self.pages >= MAX_PAGES {
             return Err(format!(
                 "{MAX_PAGES} pages were read and there is still a next one"
             ));
@@ -235,44 +240,48 @@ impl PageCollector {
         Ok(())
     }
 
-    fn add_malformed(&mut self, page: u32, malformed: Vec<Malformed>) {
-        self.malformed_count += malformed.len() as u64;
+    fn add_invalid_items(&mut self, page: u32, malformed: Vec<InvalidItem>) {
+        self.invalid_item_count += malformed.len() as u64;
         let mut previous = None;
         for malformed in malformed {
             // a key with two fields that make no sense is one key
-            self.dropped += u64::from(previous.replace(malformed.index) != Some(malformed.index));
-            if self.malformed.len() < MAX_PLACES {
-                self.malformed.push(Place { page, malformed });
+            self.invalid_keys +=
+                u64::from(previous.replace(malformed.index) != Some(malformed.index));
+            if self.invalid_items.len() < MAX_LOGGED_ITEMS {
+                self.invalid_items.push(LocatedItem {
+                    page,
+                    item: malformed,
+                });
             }
         }
     }
 
-    fn finish(self) -> Walk {
+    fn finish(self) -> KeyWalk {
         let unmet_total = self.pagination.unmet_total();
-        Walk {
-            settled: !self.repeats && self.pagination.is_consistent(),
+        KeyWalk {
+            consistent: !self.has_duplicates && self.pagination.is_consistent(),
             shortfall: unmet_total.map(|total| Shortfall {
-                read: self.pagination.read(),
+                read: self.pagination.read_count(),
                 total,
             }),
             keys: self.keys,
-            malformed: self.malformed,
-            malformed_count: self.malformed_count,
-            dropped: self.dropped,
+            invalid_items: self.invalid_items,
+            invalid_item_count: self.invalid_item_count,
+            invalid_keys: self.invalid_keys,
             pages: self.pages,
         }
     }
 }
 
 /// A key as it goes into an inventory.
-pub(super) fn record(key: ApiKey) -> KeyRecord {
+pub(super) fn to_record(key: ApiKey) -> KeyRecord {
     KeyRecord {
         id: KeyId::new(key.id),
         project: ProjectId::new(key.project.unwrap_or_default()),
         name: key.name.unwrap_or_default(),
         name_truncated: key.name_truncated,
         masked_secret: key.masked_secret.unwrap_or_default(),
-        kind: KeyKind {
+        attributes: KeyAttributes {
             status: key.status.unwrap_or_default(),
             cloud: key.cloud.unwrap_or_default(),
             geography: key.geography.unwrap_or_default(),
@@ -284,10 +293,10 @@ pub(super) fn record(key: ApiKey) -> KeyRecord {
     }
 }
 
-fn moment(when: When) -> Moment {
+fn moment(when: ApiTime) -> Moment {
     match when {
-        When::At(at) => Moment::At(at),
-        When::Missing => Moment::Missing,
-        When::Broken => Moment::Unreadable,
+        ApiTime::Valid(at) => Moment::Valid(at),
+        ApiTime::Missing => Moment::Missing,
+        ApiTime::Invalid => Moment::Invalid,
     }
 }

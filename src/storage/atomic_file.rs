@@ -31,7 +31,7 @@ pub struct StorageError {
 
 impl StorageError {
     /// Work in `dir` that did not end in time, or panicked.
-    pub(super) fn unfinished(dir: &Path, error: &FileError) -> Self {
+    pub(super) fn from_file_error(dir: &Path, error: &FileError) -> Self {
         let kind = match error {
             FileError::TimedOut(_) => io::ErrorKind::TimedOut,
             _ => io::ErrorKind::Other,
@@ -49,7 +49,7 @@ impl StorageError {
     }
 }
 
-fn failed<'a>(
+fn io_error<'a>(
     what: &'static str,
     path: &'a Path,
 ) -> impl FnOnce(io::Error) -> StorageError + use<'a> {
@@ -62,26 +62,26 @@ fn failed<'a>(
 
 /// Why a state file is not used, in words that do not repeat what is in it.
 #[derive(Debug)]
-pub(super) enum Unfit {
+pub(super) enum LoadError {
     /// It cannot be read now, or not by this process. It stays where it is.
     Unreadable(String),
     /// It is not what this program writes. It is moved out of the way.
     Invalid(String),
 }
 
-impl Unfit {
+impl LoadError {
     pub(super) fn invalid(why: &str) -> Self {
         Self::Invalid(why.to_owned())
     }
 }
 
-impl From<io::Error> for Unfit {
+impl From<io::Error> for LoadError {
     fn from(error: io::Error) -> Self {
         Self::Unreadable(error.to_string())
     }
 }
 
-impl From<FileError> for Unfit {
+impl From<FileError> for LoadError {
     fn from(error: FileError) -> Self {
         match error {
             FileError::NotRegular(_) | FileError::TooLarge { .. } | FileError::NotUtf8 => {
@@ -92,7 +92,7 @@ impl From<FileError> for Unfit {
     }
 }
 
-impl fmt::Display for Unfit {
+impl fmt::Display for LoadError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Unreadable(why) | Self::Invalid(why) => f.write_str(why),
@@ -100,12 +100,12 @@ impl fmt::Display for Unfit {
     }
 }
 
-pub(super) fn make_directory(dir: &Path) -> Result<(), StorageError> {
+pub(super) fn create_directory(dir: &Path) -> Result<(), StorageError> {
     let mut builder = fs::DirBuilder::new();
     builder.recursive(true);
     #[cfg(unix)]
     std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-    builder.create(dir).map_err(failed("cannot make", dir))
+    builder.create(dir).map_err(io_error("cannot make", dir))
 }
 
 /// Whether every user of the machine may replace what is in `dir`.
@@ -122,36 +122,36 @@ pub(super) fn is_world_writable(_: &Path) -> bool {
 }
 
 /// The names of the files in a directory.
-pub(super) fn names(dir: &Path) -> Result<Vec<String>, StorageError> {
-    let entries = fs::read_dir(dir).map_err(failed("cannot read", dir))?;
+pub(super) fn file_names(dir: &Path) -> Result<Vec<String>, StorageError> {
+    let entries = fs::read_dir(dir).map_err(io_error("cannot read", dir))?;
     let names = entries.flatten().map(|entry| entry.file_name());
     Ok(names.filter_map(|name| name.into_string().ok()).collect())
 }
 
 /// A state file, up to its bound.
-pub(super) type Input = BufReader<Take<File>>;
+pub(super) type BoundedReader = BufReader<Take<File>>;
 
 /// What `read` makes of `path`, which is left as it is.
-pub(super) fn look<T>(
+pub(super) fn read_file<T>(
     path: &Path,
     max_bytes: u64,
-    read: impl FnOnce(Input) -> Result<T, Unfit>,
-) -> Result<T, Unfit> {
-    read(open(path, max_bytes)?)
+    read: impl FnOnce(BoundedReader) -> Result<T, LoadError>,
+) -> Result<T, LoadError> {
+    read(open_bounded(path, max_bytes)?)
 }
 
-fn open(path: &Path, max_bytes: u64) -> Result<Input, FileError> {
+fn open_bounded(path: &Path, max_bytes: u64) -> Result<BoundedReader, FileError> {
     let file = bounded_file::open(path, ReadOptions::regular(max_bytes).without_links())?;
     Ok(BufReader::with_capacity(64 << 10, file.take(max_bytes)))
 }
 
 /// Removes temporary files that nobody will ever rename.
-pub(super) fn sweep(dir: &Path, now: Timestamp, older_than: Duration) {
+pub(super) fn remove_stale_temp_files(dir: &Path, now: Timestamp, older_than: Duration) {
     let Ok(entries) = fs::read_dir(dir) else {
         return;
     };
     for entry in entries.flatten() {
-        let temporary = entry.file_name().to_str().is_some_and(is_temporary);
+        let temporary = entry.file_name().to_str().is_some_and(is_temp_file_name);
         // a time to come is one of a clock that was wrong
         let old = entry
             .metadata()
@@ -165,8 +165,8 @@ pub(super) fn sweep(dir: &Path, now: Timestamp, older_than: Duration) {
     }
 }
 
-/// Whether [`replace`] makes files of that name: the directory may hold other people's.
-fn is_temporary(name: &str) -> bool {
+/// Whether [`write_atomically`] makes files of that name: the directory may hold other people's.
+fn is_temp_file_name(name: &str) -> bool {
     let Some((stem, number)) = name
         .strip_suffix(".tmp")
         .and_then(|name| name.rsplit_once('.'))
@@ -174,39 +174,39 @@ fn is_temporary(name: &str) -> bool {
         return false;
     };
     let of_a_state_file = OrgId::parse(stem).is_ok()
-        || ["credential-", "token-", PROBE]
+        || ["credential-", "token-", PROBE_STEM]
             .iter()
             .any(|kind| stem.starts_with(kind));
     of_a_state_file && number.len() == 16 && number.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
 /// The name of a file that is written to see whether files can be.
-const PROBE: &str = "probe";
+const PROBE_STEM: &str = "probe";
 
 /// Writes a file into `dir` and removes it.
-pub(super) fn probe(dir: &Path) -> Result<(), StorageError> {
-    let path = dir.join(PROBE);
-    let written = write_temporary(&path, |output| output.write_all(b"probe\n"));
-    let temporary = written.map_err(failed("cannot write", &path))?;
-    remove(&temporary)
+pub(super) fn probe_writable(dir: &Path) -> Result<(), StorageError> {
+    let path = dir.join(PROBE_STEM);
+    let written = write_temp_file(&path, |output| output.write_all(b"probe\n"));
+    let temporary = written.map_err(io_error("cannot write", &path))?;
+    remove_if_exists(&temporary)
 }
 
 /// Puts what `write` writes in the place of `path`: into a temporary file beside it, which is
 /// renamed once the disk has all of it. Only the owner may read it.
-pub(super) fn replace(
+pub(super) fn write_atomically(
     path: &Path,
     write: impl FnOnce(&mut dyn Write) -> io::Result<()>,
 ) -> Result<(), StorageError> {
-    let temporary = write_temporary(path, write).map_err(failed("cannot write", path))?;
+    let temporary = write_temp_file(path, write).map_err(io_error("cannot write", path))?;
     if let Err(why) = fs::rename(&temporary, path) {
         let _ = fs::remove_file(&temporary);
-        return Err(failed("cannot write", path)(why));
+        return Err(io_error("cannot write", path)(why));
     }
     // until the directory is on the disk as well, a crash of the machine could bring the old file back
     let dir = path.parent().unwrap_or(Path::new("."));
     open_directory(dir)
         .and_then(|dir| dir.sync_all())
-        .map_err(failed("cannot write", dir))
+        .map_err(io_error("cannot write", dir))
 }
 
 #[cfg(unix)]
@@ -229,10 +229,10 @@ fn open_directory(dir: &Path) -> io::Result<File> {
 }
 
 /// Times that another name is tried when a file of that name is there.
-const MAX_NAMES: u32 = 8;
+const MAX_NAME_ATTEMPTS: u32 = 8;
 
 /// Writes all of a file beside `path` and hands out its name.
-fn write_temporary(
+fn write_temp_file(
     path: &Path,
     write: impl FnOnce(&mut dyn Write) -> io::Result<()>,
 ) -> io::Result<PathBuf> {
@@ -248,7 +248,8 @@ fn write_temporary(
         names += 1;
         match options.open(&temporary) {
             Ok(file) => break (temporary, file),
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && names < MAX_NAMES => {}
+            Err(error)
+                if error.kind() == io::ErrorKind::AlreadyExists && names < MAX_NAME_ATTEMPTS => {}
             Err(error) => return Err(error),
         }
     };
@@ -266,10 +267,10 @@ fn write_temporary(
 }
 
 /// Removes `path`, if it is there.
-pub(super) fn remove(path: &Path) -> Result<(), StorageError> {
+pub(super) fn remove_if_exists(path: &Path) -> Result<(), StorageError> {
     match fs::remove_file(path) {
         Err(why) if why.kind() != io::ErrorKind::NotFound => {
-            Err(failed("cannot remove", path)(why))
+            Err(io_error("cannot remove", path)(why))
         }
         _ => Ok(()),
     }
@@ -277,23 +278,23 @@ pub(super) fn remove(path: &Path) -> Result<(), StorageError> {
 
 /// What `read` makes of `path`; none when it is not there, cannot be read, or is unfit, which is
 /// logged. An unfit file is set aside, so that it is not in the way and can be looked at.
-pub(super) fn load<T>(
+pub(super) fn load_or_quarantine<T>(
     path: &Path,
     max_bytes: u64,
-    read: impl FnOnce(Input) -> Result<T, Unfit>,
+    read: impl FnOnce(BoundedReader) -> Result<T, LoadError>,
 ) -> Option<T> {
-    let result = match open(path, max_bytes) {
+    let result = match open_bounded(path, max_bytes) {
         Err(FileError::NotFound) => return None,
         Err(error) => Err(error.into()),
         Ok(input) => read(input),
     };
     match result {
         Ok(value) => Some(value),
-        Err(Unfit::Unreadable(error)) => {
+        Err(LoadError::Unreadable(error)) => {
             warn!(path = %path.display(), error, "ignoring unreadable state file");
             None
         }
-        Err(Unfit::Invalid(error)) => {
+        Err(LoadError::Invalid(error)) => {
             let quarantined_as = quarantine(path);
             let quarantined_as = quarantined_as.as_deref().unwrap_or(Path::new("")).display();
             warn!(path = %path.display(), error, %quarantined_as, "ignoring invalid state file");
@@ -313,7 +314,7 @@ fn quarantine(path: &Path) -> Option<PathBuf> {
 
 /// A small file with one value.
 pub(super) fn save_json(path: &Path, value: &impl Serialize) -> Result<(), StorageError> {
-    replace(path, |output| {
+    write_atomically(path, |output| {
         // one buffer that is wiped: it may hold an access token
         let mut text = Zeroizing::new(Vec::with_capacity(64 << 10));
         serde_json::to_writer(&mut *text, value)?;
@@ -322,20 +323,20 @@ pub(super) fn save_json(path: &Path, value: &impl Serialize) -> Result<(), Stora
 }
 
 /// Most bytes of a small file.
-pub(super) const MAX_SMALL_BYTES: u64 = 8 << 20;
+pub(super) const MAX_JSON_BYTES: u64 = 8 << 20;
 
 pub(super) fn load_json<T: DeserializeOwned>(path: &Path) -> Option<T> {
-    load(path, MAX_SMALL_BYTES, read_json)
+    load_or_quarantine(path, MAX_JSON_BYTES, read_json)
 }
 
 /// The value of a small file.
-pub(super) fn read_json<T: DeserializeOwned>(mut input: Input) -> Result<T, Unfit> {
+pub(super) fn read_json<T: DeserializeOwned>(mut input: BoundedReader) -> Result<T, LoadError> {
     let length = input.get_ref().get_ref().metadata()?.len();
     // room for all of it at once: a buffer that grows leaves copies of a token behind
-    let capacity = usize::try_from(length.min(MAX_SMALL_BYTES)).unwrap_or(0) + 1;
+    let capacity = usize::try_from(length.min(MAX_JSON_BYTES)).unwrap_or(0) + 1;
     let mut text = Zeroizing::new(Vec::with_capacity(capacity));
     input.read_to_end(&mut text)?;
     serde_json::from_slice(&text)
         // serde's own words could repeat a part of it
-        .map_err(|_| Unfit::invalid("truncated, or written by another version"))
+        .map_err(|_| LoadError::invalid("truncated, or written by another version"))
 }

@@ -10,17 +10,17 @@ use secrecy::{ExposeSecret as _, SecretString};
 use serde::{Deserialize, Serialize, Serializer};
 use tracing::warn;
 
-use super::atomic_file::Unfit;
+use super::atomic_file::LoadError;
 use super::{Storage, StorageError, atomic_file};
 use exporter_toolkit::bounded_file;
 use futures_util::future::BoxFuture;
 use mongodb_atlas_client::stable_hash;
-use mongodb_atlas_client::{EndpointSet, KeptToken, TokenStore};
+use mongodb_atlas_client::{EndpointSet, StoredToken, TokenStore};
 
 /// What a credential can see, and when it was asked.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Account {
+pub struct CredentialSnapshot {
     /// When the organizations were listed.
     pub listed_at: Option<Timestamp>,
     /// The organizations, with their names.
@@ -35,16 +35,16 @@ const VERSION: u32 = 1;
 
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct AccountBody {
+struct CredentialFile {
     version: u32,
     credential: String,
-    account: Account,
+    account: CredentialSnapshot,
 }
 
 impl Storage {
     /// What was kept of the credential of that name.
-    pub fn load_account(&self, credential: &str) -> Option<Account> {
-        let body: AccountBody = atomic_file::load_json(&self.account_file(credential))?;
+    pub fn load_credential(&self, credential: &str) -> Option<CredentialSnapshot> {
+        let body: CredentialFile = atomic_file::load_json(&self.credential_path(credential))?;
         (body.version == VERSION && body.credential == credential).then_some(body.account)
     }
 
@@ -52,22 +52,26 @@ impl Storage {
     ///
     /// # Errors
     /// When the disk is full or read-only; what was there is still there.
-    pub fn save_account(&self, credential: &str, account: &Account) -> Result<(), StorageError> {
-        let body = AccountBody {
+    pub fn save_credential(
+        &self,
+        credential: &str,
+        account: &CredentialSnapshot,
+    ) -> Result<(), StorageError> {
+        let body = CredentialFile {
             version: VERSION,
             credential: credential.to_owned(),
             account: account.clone(),
         };
-        atomic_file::save_json(&self.account_file(credential), &body)
+        atomic_file::save_json(&self.credential_path(credential), &body)
     }
 
     /// The file of what the credential of that name can see.
-    pub fn account_file(&self, credential: &str) -> PathBuf {
-        self.path("credential", credential)
+    pub fn credential_path(&self, credential: &str) -> PathBuf {
+        self.hashed_path("credential", credential)
     }
 
     /// Where the access token of the credential of that name is kept.
-    pub fn token_file(&self, credential: &str) -> Arc<dyn TokenStore> {
+    pub fn token_store(&self, credential: &str) -> Arc<dyn TokenStore> {
         Arc::new(TokenFile {
             credential: credential.to_owned(),
             path: self.token_path(credential),
@@ -76,10 +80,10 @@ impl Storage {
 
     /// The file of the access token of the credential of that name.
     pub fn token_path(&self, credential: &str) -> PathBuf {
-        self.path("token", credential)
+        self.hashed_path("token", credential)
     }
 
-    fn path(&self, kind: &str, credential: &str) -> PathBuf {
+    fn hashed_path(&self, kind: &str, credential: &str) -> PathBuf {
         // a name is free text, and no file name
         let hash = stable_hash(credential.as_bytes(), 0);
         self.dir.join(format!("{kind}-{hash:016x}.json"))
@@ -95,24 +99,27 @@ struct TokenFile {
 
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct TokenBody {
+struct TokenRecord {
     version: u32,
     client: String,
     ends_at: Timestamp,
-    #[serde(serialize_with = "expose")]
+    #[serde(serialize_with = "serialize_secret")]
     token: SecretString,
 }
 
-fn expose<S: Serializer>(secret: &SecretString, serializer: S) -> Result<S::Ok, S::Error> {
+fn serialize_secret<S: Serializer>(
+    secret: &SecretString,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(secret.expose_secret())
 }
 
 impl TokenStore for TokenFile {
-    fn load(&self) -> BoxFuture<'_, Option<KeptToken>> {
+    fn load(&self) -> BoxFuture<'_, Option<StoredToken>> {
         Box::pin(async { self.off_thread(Self::read).await.flatten() })
     }
 
-    fn save(&self, token: KeptToken) -> BoxFuture<'_, ()> {
+    fn save(&self, token: StoredToken) -> BoxFuture<'_, ()> {
         Box::pin(async {
             self.off_thread(move |file| file.write(token)).await;
         })
@@ -140,30 +147,30 @@ impl TokenFile {
             .ok()
     }
 
-    fn read(&self) -> Option<KeptToken> {
-        let body: TokenBody = atomic_file::load(
+    fn read(&self) -> Option<StoredToken> {
+        let body: TokenRecord = atomic_file::load_or_quarantine(
             &self.path,
-            atomic_file::MAX_SMALL_BYTES,
+            atomic_file::MAX_JSON_BYTES,
             |input| {
-                if !is_private(input.get_ref().get_ref()) {
+                if !is_owner_only(input.get_ref().get_ref()) {
                     let why = "expected a file of the exporter's user alone; a new access token is requested";
-                    return Err(Unfit::Unreadable(why.to_owned()));
+                    return Err(LoadError::Unreadable(why.to_owned()));
                 }
                 atomic_file::read_json(input)
             },
         )?;
-        (body.version == VERSION).then_some(KeptToken {
-            client: body.client,
+        (body.version == VERSION).then_some(StoredToken {
+            client_fingerprint: body.client,
             token: body.token,
-            ends_at: body.ends_at,
+            expires_at: body.ends_at,
         })
     }
 
-    fn write(&self, token: KeptToken) {
-        let body = TokenBody {
+    fn write(&self, token: StoredToken) {
+        let body = TokenRecord {
             version: VERSION,
-            client: token.client,
-            ends_at: token.ends_at,
+            client: token.client_fingerprint,
+            ends_at: token.expires_at,
             token: token.token,
         };
         if let Err(error) = atomic_file::save_json(&self.path, &body) {
@@ -172,7 +179,7 @@ impl TokenFile {
     }
 
     fn remove(&self) {
-        if let Err(error) = atomic_file::remove(&self.path) {
+        if let Err(error) = atomic_file::remove_if_exists(&self.path) {
             warn!(%error, "the access token that was kept cannot be removed");
         }
     }
@@ -180,7 +187,7 @@ impl TokenFile {
 
 /// Whether the file belongs to this process' user, and nobody else may read it.
 #[cfg(unix)]
-fn is_private(file: &File) -> bool {
+fn is_owner_only(file: &File) -> bool {
     use std::os::unix::fs::MetadataExt as _;
     // rights of the group and of others
     const OTHERS: u32 = 0o077;
@@ -191,6 +198,6 @@ fn is_private(file: &File) -> bool {
 
 /// Elsewhere the directory's own rights hold.
 #[cfg(not(unix))]
-fn is_private(_: &File) -> bool {
+fn is_owner_only(_: &File) -> bool {
     true
 }

@@ -7,16 +7,18 @@ use std::io::{self, BufRead, Read as _, Write};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::atomic_file::Unfit;
-use crate::inventory::{Draft, Inventory, KeyKind, KeyRecord, Moment, StatusCount};
-use crate::poll::Counts;
+use super::atomic_file::LoadError;
+use crate::inventory::{
+    Inventory, InventoryBuilder, KeyAttributes, KeyRecord, Moment, StatusCount,
+};
+use crate::poll::ChangeCounts;
 use mongodb_atlas_client::{KeyId, OrgId, ProjectId};
 
 const FORMAT: &str = "atlas-ai-keys-exporter inventory";
 const VERSION: u32 = 1;
 
 /// Most bytes of a file: no walk reads more.
-pub(super) const MAX_BYTES: u64 = 2 << 30;
+pub(super) const MAX_FILE_BYTES: u64 = 2 << 30;
 /// Most bytes of a line. The longest is that of the header, with a status or two for each project.
 const MAX_LINE_BYTES: u64 = 16 << 20;
 /// Most keys: no walk reads more.
@@ -26,29 +28,29 @@ const MAX_COUNT: u64 = u64::MAX / 2;
 
 /// What is kept of an organization.
 #[derive(Debug)]
-pub struct SavedOrg<'a> {
+pub struct InventoryRef<'a> {
     /// The last complete walk.
     pub inventory: &'a Inventory,
     /// Requests that it took.
     pub requests: u32,
     /// How often each change has happened.
-    pub counts: &'a Counts,
+    pub change_counts: &'a ChangeCounts,
 }
 
 /// What was kept of an organization.
 #[derive(Debug)]
-pub struct Stored {
+pub struct StoredInventory {
     /// The last complete walk.
     pub inventory: Inventory,
     /// Requests that it took.
     pub requests: u32,
     /// How often each change has happened.
-    pub counts: Counts,
+    pub change_counts: ChangeCounts,
 }
 
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Head<'a> {
+struct InventoryHeader<'a> {
     org: Cow<'a, str>,
     begun_at: Timestamp,
     read_at: Timestamp,
@@ -57,19 +59,19 @@ struct Head<'a> {
     requests: u32,
     /// A status once seen for a project is shown as 0, not left out.
     statuses: Vec<(Cow<'a, str>, Cow<'a, str>)>,
-    changes: Cow<'a, Counts>,
+    changes: Cow<'a, ChangeCounts>,
 }
 
 /// What every version of the head has, and nothing that only some have.
 #[derive(Serialize, Deserialize)]
-struct Mark<'a> {
+struct FormatHeader<'a> {
     format: Cow<'a, str>,
     version: u32,
 }
 
 #[derive(Serialize, Deserialize, Default)]
 #[serde(default, deny_unknown_fields)]
-struct Line {
+struct KeyLine {
     id: String,
     project: String,
     #[serde(skip_serializing_if = "String::is_empty")]
@@ -99,159 +101,162 @@ struct Line {
 
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Foot {
+struct Trailer {
     crc32: u32,
 }
 
-struct Checked<'a> {
+struct ChecksumWriter<'a> {
     output: &'a mut dyn Write,
-    sum: crc32fast::Hasher,
+    crc: crc32fast::Hasher,
 }
 
-impl Checked<'_> {
-    fn line(&mut self, value: &impl Serialize) -> io::Result<()> {
+impl ChecksumWriter<'_> {
+    fn write_line(&mut self, value: &impl Serialize) -> io::Result<()> {
         let mut text = serde_json::to_vec(value)?;
         text.push(b'\n');
-        self.sum.update(&text);
+        self.crc.update(&text);
         self.output.write_all(&text)
     }
 }
 
 /// Writes all of it.
-pub(super) fn write(output: &mut dyn Write, saved: &SavedOrg<'_>) -> io::Result<()> {
+pub(super) fn write_inventory(output: &mut dyn Write, saved: &InventoryRef<'_>) -> io::Result<()> {
     let inventory = saved.inventory;
-    let mut checked = Checked {
+    let mut checked = ChecksumWriter {
         output,
-        sum: crc32fast::Hasher::new(),
+        crc: crc32fast::Hasher::new(),
     };
-    checked.line(&Mark {
+    checked.write_line(&FormatHeader {
         format: FORMAT.into(),
         version: VERSION,
     })?;
-    checked.line(&Head {
+    checked.write_line(&InventoryHeader {
         org: inventory.org().as_str().into(),
-        begun_at: inventory.begun_at(),
-        read_at: inventory.read_at(),
+        begun_at: inventory.started_at(),
+        read_at: inventory.completed_at(),
         keys: inventory.len(),
-        dropped: inventory.dropped(),
+        dropped: inventory.invalid_keys(),
         requests: saved.requests,
         statuses: inventory
-            .counts()
+            .status_counts()
             .iter()
             .map(|count| (count.project.as_str().into(), count.status.as_str().into()))
             .collect(),
-        changes: Cow::Borrowed(saved.counts),
+        changes: Cow::Borrowed(saved.change_counts),
     })?;
     for key in inventory.keys() {
-        checked.line(&line(key.record()))?;
+        checked.write_line(&to_key_line(key.to_record()))?;
     }
-    let crc32 = checked.sum.clone().finalize();
-    checked.line(&Foot { crc32 })
+    let crc32 = checked.crc.clone().finalize();
+    checked.write_line(&Trailer { crc32 })
 }
 
-fn line(record: KeyRecord) -> Line {
+fn to_key_line(record: KeyRecord) -> KeyLine {
     let time = |moment| match moment {
-        Moment::At(at) => Some(at),
-        Moment::Missing | Moment::Unreadable => None,
+        Moment::Valid(at) => Some(at),
+        Moment::Missing | Moment::Invalid => None,
     };
-    Line {
+    KeyLine {
         id: record.id.as_str().to_owned(),
         project: record.project.as_str().to_owned(),
         name: record.name,
         name_truncated: record.name_truncated,
-        status: record.kind.status,
-        cloud: record.kind.cloud,
-        geography: record.kind.geography,
-        endpoint: record.kind.endpoint,
-        created_by: record.kind.created_by,
+        status: record.attributes.status,
+        cloud: record.attributes.cloud,
+        geography: record.attributes.geography,
+        endpoint: record.attributes.endpoint,
+        created_by: record.attributes.created_by,
         masked_secret: record.masked_secret,
         created: time(record.created),
         last_used: time(record.last_used),
-        last_used_unreadable: record.last_used == Moment::Unreadable,
+        last_used_unreadable: record.last_used == Moment::Invalid,
     }
 }
 
-fn record(line: Line) -> KeyRecord {
+fn from_key_line(line: KeyLine) -> KeyRecord {
     KeyRecord {
         id: KeyId::new(line.id),
         project: ProjectId::new(line.project),
         name: line.name,
         name_truncated: line.name_truncated,
         masked_secret: line.masked_secret,
-        kind: KeyKind {
+        attributes: KeyAttributes {
             status: line.status,
             cloud: line.cloud,
             geography: line.geography,
             endpoint: line.endpoint,
             created_by: line.created_by,
         },
-        created: line.created.map_or(Moment::Missing, Moment::At),
+        created: line.created.map_or(Moment::Missing, Moment::Valid),
         last_used: match line.last_used {
-            Some(at) => Moment::At(at),
-            None if line.last_used_unreadable => Moment::Unreadable,
+            Some(at) => Moment::Valid(at),
+            None if line.last_used_unreadable => Moment::Invalid,
             None => Moment::Missing,
         },
     }
 }
 
-struct Lines<R> {
+struct ChecksumReader<R> {
     input: R,
-    sum: crc32fast::Hasher,
-    text: Vec<u8>,
+    crc: crc32fast::Hasher,
+    line: Vec<u8>,
 }
 
-impl<R: BufRead> Lines<R> {
+impl<R: BufRead> ChecksumReader<R> {
     /// The next line, and the checksum of all lines before it.
-    fn next(&mut self) -> Result<(&[u8], u32), Unfit> {
-        let before = self.sum.clone().finalize();
-        self.text.clear();
+    fn read_line(&mut self) -> Result<(&[u8], u32), LoadError> {
+        let before = self.crc.clone().finalize();
+        self.line.clear();
         let line = self.input.by_ref().take(MAX_LINE_BYTES);
-        { line }.read_until(b'\n', &mut self.text)?;
-        if self.text.last() != Some(&b'\n') {
-            return Err(Unfit::invalid("truncated"));
+        { line }.read_until(b'\n', &mut self.line)?;
+        if self.line.last() != Some(&b'\n') {
+            return Err(LoadError::invalid("truncated"));
         }
-        self.sum.update(&self.text);
-        Ok((&self.text, before))
+        self.crc.update(&self.line);
+        Ok((&self.line, before))
     }
 
-    fn parse<T: for<'de> Deserialize<'de>>(&mut self) -> Result<T, Unfit> {
-        let (text, _) = self.next()?;
-        serde_json::from_slice(text).map_err(|_| Unfit::invalid("damaged"))
+    fn parse_line<T: for<'de> Deserialize<'de>>(&mut self) -> Result<T, LoadError> {
+        let (text, _) = self.read_line()?;
+        serde_json::from_slice(text).map_err(|_| LoadError::invalid("damaged"))
     }
 }
 
-/// Reads what [`write()`] has written for `org`.
-pub(super) fn read(input: impl BufRead, org: &OrgId) -> Result<Stored, Unfit> {
-    let mut lines = Lines {
+/// Reads what [`write_inventory()`] has written for `org`.
+pub(super) fn read_inventory(
+    input: impl BufRead,
+    org: &OrgId,
+) -> Result<StoredInventory, LoadError> {
+    let mut lines = ChecksumReader {
         input,
-        sum: crc32fast::Hasher::new(),
-        text: Vec::new(),
+        crc: crc32fast::Hasher::new(),
+        line: Vec::new(),
     };
-    let mark: Mark<'static> = lines.parse()?;
+    let mark: FormatHeader<'static> = lines.parse_line()?;
     if mark.format != FORMAT {
-        return Err(Unfit::invalid("not an inventory file"));
+        return Err(LoadError::invalid("not an inventory file"));
     }
     if mark.version != VERSION {
-        return Err(Unfit::Invalid(format!(
+        return Err(LoadError::Invalid(format!(
             "expected version {VERSION}, got version {}",
             mark.version
         )));
     }
-    let head: Head<'static> = lines.parse()?;
+    let head: InventoryHeader<'static> = lines.parse_line()?;
     if head.org != org.as_str() {
-        return Err(Unfit::invalid("inventory of another organization"));
+        return Err(LoadError::invalid("inventory of another organization"));
     }
     if head.keys > MAX_KEYS {
-        return Err(Unfit::invalid("too many keys"));
+        return Err(LoadError::invalid("too many keys"));
     }
-    let mut keys = Draft::default();
+    let mut keys = InventoryBuilder::default();
     for _ in 0..head.keys {
-        keys.put(&record(lines.parse()?));
+        keys.insert(&from_key_line(lines.parse_line()?));
     }
-    let (text, sum) = lines.next()?;
-    let foot: Foot = serde_json::from_slice(text).map_err(|_| Unfit::invalid("damaged"))?;
+    let (text, sum) = lines.read_line()?;
+    let foot: Trailer = serde_json::from_slice(text).map_err(|_| LoadError::invalid("damaged"))?;
     if foot.crc32 != sum {
-        return Err(Unfit::invalid("checksum mismatch"));
+        return Err(LoadError::invalid("checksum mismatch"));
     }
     let known: Vec<StatusCount> = head
         .statuses
@@ -263,10 +268,10 @@ pub(super) fn read(input: impl BufRead, org: &OrgId) -> Result<Stored, Unfit> {
         })
         .collect();
     let times = (head.begun_at, head.read_at);
-    Ok(Stored {
-        inventory: keys.finish(org.clone(), times, head.dropped.min(MAX_COUNT), &known),
+    Ok(StoredInventory {
+        inventory: keys.build(org.clone(), times, head.dropped.min(MAX_COUNT), &known),
         requests: head.requests,
-        counts: head
+        change_counts: head
             .changes
             .into_owned()
             .into_iter()
@@ -287,32 +292,32 @@ mod tests {
         OrgId::parse("32b6e34b3d91647abb20e7b8").expect("an id")
     }
 
-    fn sample() -> (Inventory, Counts) {
+    fn sample() -> (Inventory, ChangeCounts) {
         let record = |id: &str, last_used| KeyRecord {
             id: KeyId::new(id),
             project: ProjectId::new("p"),
             name: "a \"name\"\nof two lines \\".into(),
             name_truncated: id == "a",
-            kind: KeyKind {
+            attributes: KeyAttributes {
                 status: "ACTIVE".into(),
                 created_by: "Ada".into(),
-                ..KeyKind::default()
+                ..KeyAttributes::default()
             },
             masked_secret: "al-****odu2".into(),
-            created: Moment::At(at(5)),
+            created: Moment::Valid(at(5)),
             last_used,
         };
         let records = vec![
-            record("a", Moment::At(at(7))),
+            record("a", Moment::Valid(at(7))),
             record("b", Moment::Missing),
-            record("c", Moment::Unreadable),
+            record("c", Moment::Invalid),
         ];
         let known = [StatusCount {
             project: ProjectId::new("gone"),
             status: "INACTIVE".into(),
             keys: 0,
         }];
-        let counts = Counts::from([("created".to_owned(), 3)]);
+        let counts = ChangeCounts::from([("created".to_owned(), 3)]);
         (
             Inventory::new(org(), (at(8), at(9)), records, 1, &known),
             counts,
@@ -322,58 +327,71 @@ mod tests {
     fn written() -> Vec<u8> {
         let (inventory, counts) = sample();
         let mut out = Vec::new();
-        let saved = SavedOrg {
+        let saved = InventoryRef {
             inventory: &inventory,
             requests: 4,
-            counts: &counts,
+            change_counts: &counts,
         };
-        write(&mut out, &saved).expect("a vector takes all");
+        write_inventory(&mut out, &saved).expect("a vector takes all");
         out
     }
 
     #[test]
-    fn what_is_written_is_read_back() {
+    fn written_inventory_is_read_back() {
         let (inventory, counts) = sample();
-        let stored = read(&*written(), &org()).expect("whole");
-        let records =
-            |inventory: &Inventory| inventory.keys().map(|key| key.record()).collect::<Vec<_>>();
+        let stored = read_inventory(&*written(), &org()).expect("whole");
+        let records = |inventory: &Inventory| {
+            inventory
+                .keys()
+                .map(|key| key.to_record())
+                .collect::<Vec<_>>()
+        };
         assert_eq!(records(&stored.inventory), records(&inventory));
-        assert_eq!(stored.inventory.counts(), inventory.counts());
+        assert_eq!(stored.inventory.status_counts(), inventory.status_counts());
         assert_eq!(
             (
-                stored.inventory.read_at(),
-                stored.inventory.begun_at(),
-                stored.inventory.dropped()
+                stored.inventory.completed_at(),
+                stored.inventory.started_at(),
+                stored.inventory.invalid_keys()
             ),
             (at(9), at(8), 1)
         );
-        assert_eq!((stored.counts, stored.requests), (counts, 4));
+        assert_eq!((stored.change_counts, stored.requests), (counts, 4));
     }
 
     #[test]
-    fn whatever_is_cut_off_or_damaged_is_refused() {
+    fn truncated_or_damaged_file_is_rejected() {
         let whole = written();
         for length in 0..whole.len() {
-            assert!(read(&whole[..length], &org()).is_err(), "cut at {length}");
+            assert!(
+                read_inventory(&whole[..length], &org()).is_err(),
+                "cut at {length}"
+            );
         }
         for place in 0..whole.len() {
             let mut damaged = whole.clone();
             damaged[place] ^= 1;
-            assert!(read(&*damaged, &org()).is_err(), "damaged at {place}");
+            assert!(
+                read_inventory(&*damaged, &org()).is_err(),
+                "damaged at {place}"
+            );
         }
     }
 
     #[test]
-    fn what_is_foreign_or_newer_is_refused_with_a_reason() {
+    fn foreign_or_newer_file_is_rejected_with_a_reason() {
         let text = String::from_utf8(written()).expect("text");
-        let refused =
-            |text: &str, org: &OrgId| read(text.as_bytes(), org).expect_err("unfit").to_string();
+        let refused = |text: &str, org: &OrgId| {
+            read_inventory(text.as_bytes(), org)
+                .expect_err("unfit")
+                .to_string()
+        };
         let newer = text.replacen("\"version\":1", "\"version\":2", 1);
         assert!(refused(&newer, &org()).contains("version 2"));
         let foreign = text.replacen("inventory\"", "cookbook\"", 1);
         assert!(refused(&foreign, &org()).contains("not an inventory file"));
         let other = OrgId::parse("000000000000000000000000").expect("an id");
         assert!(refused(&text, &other).contains("another organization"));
-        assert!(read(&b"\n\n"[..], &org()).is_err());
+        assert!(read_inventory(&b"\n\n"[..], &org()).is_err());
     }
 }

@@ -26,13 +26,13 @@ use serde::{Deserialize, Serialize};
 use tracing::warn;
 
 pub use atomic_file::StorageError;
-pub use credential_file::Account;
-pub use inventory_file::Stored;
+pub use credential_file::CredentialSnapshot;
+pub use inventory_file::StoredInventory;
 
-use crate::inventory::Details;
-use crate::poll::Backoff;
+use crate::inventory::OrgDetails;
+use crate::poll::PollBackoff;
 use exporter_toolkit::bounded_file::{self, READ_TIMEOUT};
-use inventory_file::{MAX_BYTES, SavedOrg, read, write};
+use inventory_file::{InventoryRef, MAX_FILE_BYTES, read_inventory, write_inventory};
 use mongodb_atlas_client::Clock;
 use mongodb_atlas_client::OrgId;
 
@@ -45,28 +45,28 @@ pub struct Storage {
 /// What is remembered of an organization whose last walk failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Deferred {
+pub struct BackoffState {
     /// It is not to be walked before.
     pub until: Timestamp,
     /// How often it has failed.
-    pub backoff: Backoff,
+    pub backoff: PollBackoff,
 }
 
 /// Something that is kept in a file of its own.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(super) enum Paper {
+pub(super) enum StateFile {
     /// The last complete walk of an organization.
-    Walk(OrgId),
+    Inventory(OrgId),
     /// Until when an organization is left alone.
-    Deferral(OrgId),
+    Backoff(OrgId),
     /// Its names and limits.
     Details(OrgId),
     /// What a credential can see.
-    Account(Arc<str>),
+    Credential(Arc<str>),
 }
 
 /// Temporary files that are older than this were left behind by a process that was killed.
-const LEFT_BEHIND_AFTER: Duration = Duration::from_mins(10);
+const STALE_TEMP_AGE: Duration = Duration::from_mins(10);
 /// Time to read the files of one organization: a million keys take a second or two.
 pub(super) const LOAD_TIMEOUT: Duration = Duration::from_secs(15);
 /// Time to write a file, with those that are written before it.
@@ -81,12 +81,12 @@ impl Storage {
     /// When it cannot be made. A directory that cannot be written to is no error here: what is in
     /// it can be read.
     pub fn open(dir: &Path) -> Result<Self, StorageError> {
-        let storage = Self::of(dir);
-        atomic_file::make_directory(dir)?;
+        let storage = Self::open_read_only(dir);
+        atomic_file::create_directory(dir)?;
         if storage.is_world_writable() {
             warn!(path = %dir.display(), "state directory is world-writable");
         }
-        atomic_file::sweep(dir, Clock::system().now(), LEFT_BEHIND_AFTER);
+        atomic_file::remove_stale_temp_files(dir, Clock::system().now(), STALE_TEMP_AGE);
         Ok(storage)
     }
 
@@ -95,7 +95,7 @@ impl Storage {
     /// # Errors
     /// When it does not in time.
     pub(super) async fn await_response(&self) -> Result<(), StorageError> {
-        self.run(READ_TIMEOUT, |storage| {
+        self.run_blocking(READ_TIMEOUT, |storage| {
             // a missing directory is an answer as well
             let _ = bounded_file::metadata(&storage.dir.join("."));
         })
@@ -112,7 +112,7 @@ impl Storage {
     ///
     /// # Errors
     /// When it does not answer in time, or `work` panics.
-    pub(crate) async fn run<T: Send + 'static>(
+    pub(crate) async fn run_blocking<T: Send + 'static>(
         &self,
         timeout: Duration,
         work: impl FnOnce(&Self) -> T + Send + 'static,
@@ -122,11 +122,11 @@ impl Storage {
             work(&storage)
         })
         .await
-        .map_err(|error| StorageError::unfinished(&self.dir, &error))
+        .map_err(|error| StorageError::from_file_error(&self.dir, &error))
     }
 
     /// Looks at `dir` as it is.
-    pub fn of(dir: &Path) -> Self {
+    pub fn open_read_only(dir: &Path) -> Self {
         Self {
             dir: dir.to_owned(),
         }
@@ -136,8 +136,8 @@ impl Storage {
     ///
     /// # Errors
     /// When the directory cannot be read.
-    pub fn orgs(&self) -> Result<Vec<OrgId>, StorageError> {
-        let names = atomic_file::names(&self.dir)?;
+    pub fn list_orgs(&self) -> Result<Vec<OrgId>, StorageError> {
+        let names = atomic_file::file_names(&self.dir)?;
         let mut orgs: Vec<OrgId> = names
             .iter()
             .filter_map(|name| OrgId::parse(name.strip_suffix(".inventory")?).ok())
@@ -150,16 +150,18 @@ impl Storage {
     ///
     /// # Errors
     /// What is wrong with the file, in words that repeat nothing of it.
-    pub fn look(&self, org: &OrgId) -> Result<Stored, String> {
-        atomic_file::look(&self.inventory(org), MAX_BYTES, |input| read(input, org))
-            .map_err(|error| error.to_string())
+    pub fn read_inventory(&self, org: &OrgId) -> Result<StoredInventory, String> {
+        atomic_file::read_file(&self.inventory_path(org), MAX_FILE_BYTES, |input| {
+            read_inventory(input, org)
+        })
+        .map_err(|error| error.to_string())
     }
 
     /// Names and limits of `org`, if they are kept and can be read; nothing is changed.
-    pub fn look_details(&self, org: &OrgId) -> Option<Details> {
-        atomic_file::look(
-            &self.details(org),
-            atomic_file::MAX_SMALL_BYTES,
+    pub fn read_details(&self, org: &OrgId) -> Option<OrgDetails> {
+        atomic_file::read_file(
+            &self.details_path(org),
+            atomic_file::MAX_JSON_BYTES,
             atomic_file::read_json,
         )
         .ok()
@@ -169,13 +171,14 @@ impl Storage {
     /// for it would belong to whoever tried, not to the exporter.
     ///
     /// # Errors
-    /// As [`Storage::open`] and [`Storage::save`].
-    pub fn try_out(dir: &Path) -> Result<(), StorageError> {
+    /// As [`Storage::open`] and [`Storage::save_inventory`].
+    pub fn probe_writable(dir: &Path) -> Result<(), StorageError> {
         let missing: Vec<&Path> = dir
             .ancestors()
             .take_while(|dir| bounded_file::metadata(dir).is_err())
             .collect();
-        let tried = atomic_file::make_directory(dir).and_then(|()| atomic_file::probe(dir));
+        let tried =
+            atomic_file::create_directory(dir).and_then(|()| atomic_file::probe_writable(dir));
         for made in missing {
             // one that could not be made is not there
             let _ = std::fs::remove_dir(made);
@@ -185,66 +188,74 @@ impl Storage {
 
     /// The last complete walk of `org`, if there is one to be had. A file that is cut off, foreign
     /// or newer is set aside with a warning.
-    pub fn load(&self, org: &OrgId) -> Option<Stored> {
-        atomic_file::load(&self.inventory(org), MAX_BYTES, |input| read(input, org))
+    pub fn load_inventory(&self, org: &OrgId) -> Option<StoredInventory> {
+        atomic_file::load_or_quarantine(&self.inventory_path(org), MAX_FILE_BYTES, |input| {
+            read_inventory(input, org)
+        })
     }
 
     /// Keeps a complete walk in the place of the one before, which ends a deferral.
     ///
     /// # Errors
     /// When the disk is full or read-only; what was there is still there.
-    pub fn save(&self, saved: &SavedOrg<'_>) -> Result<(), StorageError> {
+    pub fn save_inventory(&self, saved: &InventoryRef<'_>) -> Result<(), StorageError> {
         let org = saved.inventory.org();
-        atomic_file::replace(&self.inventory(org), |output| write(output, saved))?;
-        atomic_file::remove(&self.deferred(org))
+        atomic_file::write_atomically(&self.inventory_path(org), |output| {
+            write_inventory(output, saved)
+        })?;
+        atomic_file::remove_if_exists(&self.backoff_path(org))
     }
 
     /// Remembers that the last walk of `org` failed.
     ///
     /// # Errors
-    /// As [`Storage::save`].
-    pub fn defer(&self, org: &OrgId, deferred: Deferred) -> Result<(), StorageError> {
-        atomic_file::save_json(&self.deferred(org), &deferred)
+    /// As [`Storage::save_inventory`].
+    pub fn save_backoff(&self, org: &OrgId, deferred: BackoffState) -> Result<(), StorageError> {
+        atomic_file::save_json(&self.backoff_path(org), &deferred)
     }
 
     /// What is remembered of the last walk of `org`, if it failed.
-    pub fn load_deferred(&self, org: &OrgId) -> Option<Deferred> {
-        atomic_file::load_json(&self.deferred(org))
+    pub fn load_backoff(&self, org: &OrgId) -> Option<BackoffState> {
+        atomic_file::load_json(&self.backoff_path(org))
     }
 
     /// Keeps names and limits of `org`.
     ///
     /// # Errors
-    /// As [`Storage::save`].
-    pub fn save_details(&self, org: &OrgId, details: &Details) -> Result<(), StorageError> {
-        atomic_file::save_json(&self.details(org), details)
+    /// As [`Storage::save_inventory`].
+    pub fn save_details(&self, org: &OrgId, details: &OrgDetails) -> Result<(), StorageError> {
+        atomic_file::save_json(&self.details_path(org), details)
     }
 
     /// Names and limits of `org`, if they were kept.
-    pub fn load_details(&self, org: &OrgId) -> Option<Details> {
-        atomic_file::load_json(&self.details(org))
+    pub fn load_details(&self, org: &OrgId) -> Option<OrgDetails> {
+        atomic_file::load_json(&self.details_path(org))
     }
 
     /// Forgets `org`, which is watched no more.
-    pub fn forget(&self, org: &OrgId) {
-        for path in [self.inventory(org), self.details(org), self.deferred(org)] {
-            if let Err(error) = atomic_file::remove(&path) {
+    pub fn remove_org(&self, org: &OrgId) {
+        for path in [
+            self.inventory_path(org),
+            self.details_path(org),
+            self.backoff_path(org),
+        ] {
+            if let Err(error) = atomic_file::remove_if_exists(&path) {
                 warn!(%error, "what was kept of an organization cannot be removed");
             }
         }
     }
 
-    fn inventory(&self, org: &OrgId) -> PathBuf {
+    fn inventory_path(&self, org: &OrgId) -> PathBuf {
         self.dir.join(format!("{org}.inventory"))
     }
 
-    fn details(&self, org: &OrgId) -> PathBuf {
+    fn details_path(&self, org: &OrgId) -> PathBuf {
         self.dir.join(format!("{org}.details"))
     }
 
-    fn deferred(&self, org: &OrgId) -> PathBuf {
+    fn backoff_path(&self, org: &OrgId) -> PathBuf {
         self.dir.join(format!("{org}.deferred"))
     }
 }
 
-pub use inventory_file::SavedOrg as Saved;
+pub use inventory_file::InventoryRef as Saved;

@@ -6,7 +6,7 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 
-use super::router::App;
+use super::router::AppState;
 
 /// 200 while the process can serve.
 pub(super) async fn healthy() -> &'static str {
@@ -15,8 +15,8 @@ pub(super) async fn healthy() -> &'static str {
 
 /// 200 once every organization has an inventory to show; before that, how many are missing: the probe listener has no
 /// password, so it names neither organizations nor credentials.
-pub(super) async fn ready_count(State(app): State<Arc<App>>) -> Response {
-    let missing = app.shelf.missing().len();
+pub(super) async fn ready_count(State(app): State<Arc<AppState>>) -> Response {
+    let missing = app.store.not_ready().len();
     if missing == 0 {
         return "Ready.\n".into_response();
     }
@@ -25,8 +25,8 @@ pub(super) async fn ready_count(State(app): State<Arc<App>>) -> Response {
 }
 
 /// The same with the names of those that are missing, for those who are let in.
-pub(super) async fn ready(State(app): State<Arc<App>>) -> Response {
-    let missing = app.shelf.missing();
+pub(super) async fn ready(State(app): State<Arc<AppState>>) -> Response {
+    let missing = app.store.not_ready();
     if missing.is_empty() {
         return "Ready.\n".into_response();
     }

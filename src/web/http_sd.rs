@@ -11,31 +11,35 @@ use axum::http::{HeaderMap, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
-use super::router::App;
+use super::router::AppState;
 
 /// A group of targets, as Prometheus reads it.
 #[derive(Serialize)]
-struct Group {
+struct TargetGroup {
     targets: [String; 1],
     labels: BTreeMap<&'static str, String>,
 }
 
 /// One target for each organization that is watched, at the address by which this one was asked.
-pub(super) async fn targets(State(app): State<Arc<App>>, uri: Uri, headers: HeaderMap) -> Response {
-    let Some(address) = address(&uri, &headers) else {
+pub(super) async fn targets(
+    State(app): State<Arc<AppState>>,
+    uri: Uri,
+    headers: HeaderMap,
+) -> Response {
+    let Some(address) = request_authority(&uri, &headers) else {
         let text =
             "The Host header must say how the exporter is reached, such as exporter:10064.\n";
         return (StatusCode::BAD_REQUEST, text).into_response();
     };
-    let scheme = if app.access.get().uses_tls() {
+    let scheme = if app.web_config.get().uses_tls() {
         "https"
     } else {
         "http"
     };
-    let settings = app.settings.get();
+    let settings = app.options.get();
     let group = |org: &mongodb_atlas_client::OrgId| {
         let name = app
-            .shelf
+            .store
             .details(org)
             .and_then(|details| details.name.clone());
         let mut labels = BTreeMap::from([
@@ -49,20 +53,20 @@ pub(super) async fn targets(State(app): State<Arc<App>>, uri: Uri, headers: Head
         if let Some(name) = name {
             labels.insert("__meta_mongodbatlas_org_name", name);
         }
-        Group {
+        TargetGroup {
             targets: [address.clone()],
             labels,
         }
     };
-    let watched = app.shelf.watched();
-    let groups: Vec<Group> = watched.iter().map(group).collect();
+    let watched = app.store.targets();
+    let groups: Vec<TargetGroup> = watched.iter().map(group).collect();
     // texts alone, which always make JSON
     let text = serde_json::to_string(&groups).unwrap_or_else(|_| "[]".to_owned());
     ([(header::CONTENT_TYPE, "application/json")], text).into_response()
 }
 
 /// The address by which the exporter was asked; with a port, since a target needs one.
-fn address(uri: &Uri, headers: &HeaderMap) -> Option<String> {
+fn request_authority(uri: &Uri, headers: &HeaderMap) -> Option<String> {
     let authority = match uri.authority() {
         // HTTP/2 has it there
         Some(authority) => authority.clone(),

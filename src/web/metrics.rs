@@ -11,12 +11,12 @@ use axum::response::{IntoResponse, Response};
 use futures_util::stream;
 use tokio::sync::Semaphore;
 
-use super::options::Settings;
-use super::org_filter::Choice;
-use super::router::App;
+use super::options::HandlerOptions;
+use super::org_filter::OrgFilter;
+use super::router::AppState;
 use crate::metrics::{
-    Aborted, BodyReader, Chunk, Compressor, Exposition, Format, Gathered, SharedBody, pack_end,
-    wants_gzip,
+    Aborted, BodyReader, Chunk, Compressor, Exposition, Format, MetricSnapshot, SharedBody,
+    accepts_gzip, compress_trailer,
 };
 use exporter_toolkit::request_limiter::{RequestLimiter, RequestPermit};
 use exporter_toolkit::server::ResponseHandle;
@@ -28,15 +28,15 @@ const MAX_WAITING_PER_CLIENT: usize = 64;
 
 /// What scrapes share.
 #[derive(Debug)]
-pub struct Scrapes {
+pub struct ScrapeState {
     limiter: Arc<RequestLimiter>,
     /// Chunks that are compressed at once: a processor each.
     compression_permits: Arc<Semaphore>,
     /// Of each form, what was compressed last.
-    bodies: Mutex<HashMap<Format, (Moment, Arc<SharedBody>)>>,
+    bodies: Mutex<HashMap<Format, (BodyKey, Arc<SharedBody>)>>,
 }
 
-impl Default for Scrapes {
+impl Default for ScrapeState {
     fn default() -> Self {
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
         Self {
@@ -50,39 +50,44 @@ impl Default for Scrapes {
 /// What is packed for one moment serves everybody who asks in that second, as long as the
 /// inventories and the settings are the same.
 #[derive(Debug)]
-struct Moment {
+struct BodyKey {
     second: i64,
     generation: u64,
     /// Held, so that no later settings can come to lie at the same address.
-    settings: Arc<Settings>,
+    options: Arc<HandlerOptions>,
 }
 
-impl Moment {
-    fn is(&self, other: &Self) -> bool {
+impl BodyKey {
+    fn matches(&self, other: &Self) -> bool {
         self.second == other.second
             && self.generation == other.generation
-            && Arc::ptr_eq(&self.settings, &other.settings)
+            && Arc::ptr_eq(&self.options, &other.options)
     }
 }
 
-impl Scrapes {
+impl ScrapeState {
     /// A reader of everything, compressed, as of this second.
-    fn subscribe(&self, app: &App, settings: &Arc<Settings>, format: Format) -> Option<BodyReader> {
+    fn subscribe(
+        &self,
+        app: &AppState,
+        settings: &Arc<HandlerOptions>,
+        format: Format,
+    ) -> Option<BodyReader> {
         let now = app.clock.now();
-        let moment = Moment {
+        let moment = BodyKey {
             second: now.as_second(),
-            generation: app.shelf.generation(),
-            settings: Arc::clone(settings),
+            generation: app.store.generation(),
+            options: Arc::clone(settings),
         };
         let mut bodies = self.bodies.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((of, body)) = bodies.get(&format)
-            && of.is(&moment)
+            && of.matches(&moment)
             && let Some(reader) = body.subscribe()
         {
             return Some(reader);
         }
-        let scene = app.scene(settings, &Choice::All, now);
-        let body = SharedBody::shared(Box::new(Compressor::new(format, scene)));
+        let scene = app.scrape_snapshot(settings, &OrgFilter::All, now);
+        let body = SharedBody::new_shared(Box::new(Compressor::new(format, scene)));
         let reader = body.subscribe();
         let previous = bodies.insert(format, (moment, body));
         drop(bodies);
@@ -92,7 +97,7 @@ impl Scrapes {
     }
 }
 
-fn list(headers: &HeaderMap, name: HeaderName) -> String {
+fn header_list(headers: &HeaderMap, name: HeaderName) -> String {
     let values: Vec<&str> = headers
         .get_all(name)
         .into_iter()
@@ -102,20 +107,20 @@ fn list(headers: &HeaderMap, name: HeaderName) -> String {
 }
 
 /// Answers a scrape.
-pub(super) async fn answer(
-    app: &App,
-    settings: &Arc<Settings>,
+pub(super) async fn handle(
+    app: &AppState,
+    settings: &Arc<HandlerOptions>,
     method: &Method,
     query: Option<&str>,
     headers: &HeaderMap,
     response: Option<ResponseHandle>,
 ) -> Response {
-    let Ok(choice) = Choice::of(query, &app.shelf.watched()) else {
+    let Ok(choice) = OrgFilter::from_query(query, &app.store.targets()) else {
         let text = "This exporter watches no organization with an id that was asked for; /sd lists those it does.\n";
         return (StatusCode::NOT_FOUND, text).into_response();
     };
-    let format = Format::wanted(&list(headers, header::ACCEPT));
-    let packed = wants_gzip(&list(headers, header::ACCEPT_ENCODING));
+    let format = Format::negotiate(&header_list(headers, header::ACCEPT));
+    let packed = accepts_gzip(&header_list(headers, header::ACCEPT_ENCODING));
     let content_type = HeaderValue::from_static(format.content_type());
     let mut head = HeaderMap::new();
     head.insert(header::CONTENT_TYPE, content_type);
@@ -138,23 +143,23 @@ pub(super) async fn answer(
     };
     // before the inventories are looked at, see there
     let own = match &choice {
-        Choice::All => app.own.gather(),
-        Choice::Some(orgs) => app.own.gather().only(orgs),
+        OrgFilter::All => app.metrics.gather(),
+        OrgFilter::Some(orgs) => app.metrics.gather().retain_orgs(orgs),
     };
     let body = if packed {
-        settings.packs(format);
+        settings.note_gzip(format);
         let reader = match &choice {
-            Choice::All => app.scrapes.subscribe(app, settings, format),
+            OrgFilter::All => app.scrapes.subscribe(app, settings, format),
             // nobody else wants the same
-            Choice::Some(_) => {
-                let scene = app.scene(settings, &choice, app.clock.now());
-                SharedBody::private(Box::new(Compressor::new(format, scene))).subscribe()
+            OrgFilter::Some(_) => {
+                let scene = app.scrape_snapshot(settings, &choice, app.clock.now());
+                SharedBody::new_private(Box::new(Compressor::new(format, scene))).subscribe()
             }
         };
         let permits = Arc::clone(&app.scrapes.compression_permits);
-        packed_body(format, own, reader, permits, permit)
+        compressed_body(format, own, reader, permits, permit)
     } else {
-        let scene = app.scene(settings, &choice, app.clock.now());
+        let scene = app.scrape_snapshot(settings, &choice, app.clock.now());
         plain_body(Exposition::new(format, own, scene), permit)
     };
     (head, body).into_response()
@@ -163,7 +168,7 @@ pub(super) async fn answer(
 fn plain_body(exposition: Exposition, permit: RequestPermit) -> Body {
     let pieces = stream::unfold((exposition, permit), async |(mut exposition, permit)| {
         loop {
-            let piece = exposition.next_piece()?;
+            let piece = exposition.next_chunk()?;
             if !piece.is_empty() {
                 let piece = Ok::<_, Infallible>(Bytes::from(piece));
                 return Some((piece, (exposition, permit)));
@@ -177,9 +182,9 @@ fn plain_body(exposition: Exposition, permit: RequestPermit) -> Body {
 
 /// The chunks of a compressed body, and behind them the exporter's own metrics of this scrape. The scrape keeps its
 /// place until the last chunk that it has begun is made, also when its client is gone.
-fn packed_body(
+fn compressed_body(
     format: Format,
-    own: Gathered,
+    own: MetricSnapshot,
     reader: Option<BodyReader>,
     permits: Arc<Semaphore>,
     permit: RequestPermit,
@@ -191,7 +196,7 @@ fn packed_body(
         let next = reader.next_chunk(&permits, || Arc::clone(&permit)).await;
         let (chunk, reader): (Result<Bytes, Aborted>, _) = match next {
             Ok(Chunk::Bytes(chunk)) => (Ok(chunk), Some(reader)),
-            Ok(Chunk::End(sum)) => (Ok(pack_end(format, &own, sum)), None),
+            Ok(Chunk::End(sum)) => (Ok(compress_trailer(format, &own, sum)), None),
             Err(aborted) => (Err(aborted), None),
         };
         Some((chunk, (reader, own, permits, permit)))

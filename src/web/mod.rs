@@ -20,7 +20,7 @@ mod org_filter;
 mod router;
 mod ui;
 
-pub use metrics::Scrapes;
-pub use options::{Reload, Settings, SharedSettings};
-pub use router::{App, probes, router};
-pub use ui::{Readers, has_words_for};
+pub use metrics::ScrapeState;
+pub use options::{HandlerOptions, Reload, SharedHandlerOptions};
+pub use router::{AppState, probe_router, router};
+pub use ui::{RenderLimiter, has_description};

@@ -2,7 +2,7 @@
 //! times.
 
 /// The frames that open a connection with a flow-control window of 0 and ask for `path` on its first stream.
-pub fn request_without_window(path: &str, authority: &str) -> Vec<u8> {
+pub fn zero_window_request(path: &str, authority: &str) -> Vec<u8> {
     // SETTINGS_INITIAL_WINDOW_SIZE
     let settings = [0, 4, 0, 0, 0, 0];
     // GET and https from the static table, then two literals that name their fields by it

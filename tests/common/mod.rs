@@ -16,29 +16,29 @@ use std::process::{Child, Command, Output, Stdio};
 use std::sync::{Arc, Mutex, Once, OnceLock};
 use std::time::{Duration, Instant};
 
-use atlas_ai_keys_exporter::app::{Exporter, Load, Surroundings};
+use atlas_ai_keys_exporter::app::{ConfigLoader, Dependencies, Exporter};
 use atlas_ai_keys_exporter::cli::Args;
 use atlas_ai_keys_exporter::config::Config;
 use atlas_ai_keys_exporter::credentials::Environment;
-use atlas_ai_keys_exporter::web::App;
+use atlas_ai_keys_exporter::web::AppState;
 use mongodb_atlas_client::Clock;
 use mongodb_atlas_sim::{
-    BodyForm, BucketSize, Effect, Fault, SimConfig, SimEndpoint, SimHandle, SimKey,
+    BucketConfig, Effect, ErrorBodyFormat, Fault, SimConfig, SimEndpoint, SimHandle, SimKey,
 };
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 /// How long a test waits for what must come: long enough for a machine that has much else to do.
-pub const PATIENCE: Duration = Duration::from_mins(2);
+pub const WAIT_TIMEOUT: Duration = Duration::from_mins(2);
 
 /// A simulated Atlas on a port of its own.
-pub async fn sim(config: SimConfig) -> SimHandle {
+pub async fn start_sim(config: SimConfig) -> SimHandle {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     SimHandle::start(listener, &config, mongodb_atlas_sim::SimClock::system()).unwrap()
 }
 
 /// A world in which nothing happens by itself.
-pub fn still(orgs: usize, keys: usize) -> SimConfig {
+pub fn static_sim(orgs: usize, keys: usize) -> SimConfig {
     SimConfig {
         orgs,
         keys,
@@ -48,16 +48,16 @@ pub fn still(orgs: usize, keys: usize) -> SimConfig {
 }
 
 /// The same with a request budget that is no matter.
-pub fn generous(orgs: usize, keys: usize) -> SimConfig {
+pub fn unlimited_sim(orgs: usize, keys: usize) -> SimConfig {
     SimConfig {
-        org_bucket: BucketSize::new(5000, 5000),
-        ..still(orgs, keys)
+        org_bucket: BucketConfig::new(5000, 5000),
+        ..static_sim(orgs, keys)
     }
 }
 
-/// What an exporter must be told to watch `sim` with its service account.
-pub fn sim_variables(sim: &SimHandle) -> Vec<(String, String)> {
-    let account = sim.account();
+/// What an exporter must be told to watch `start_sim` with its service account.
+pub fn sim_env(sim: &SimHandle) -> Vec<(String, String)> {
+    let account = sim.credentials();
     [
         ("MONGODB_ATLAS_BASE_URL", sim.base_url()),
         ("MONGODB_ATLAS_ORG_ID", sim.org_ids().join(",")),
@@ -69,33 +69,33 @@ pub fn sim_variables(sim: &SimHandle) -> Vec<(String, String)> {
 }
 
 /// An exporter in this process, watching a simulated Atlas in this process.
-pub struct Lab {
+pub struct TestExporter {
     pub sim: SimHandle,
-    pub base: String,
-    pub app: Arc<App>,
+    pub base_url: String,
+    pub app: Arc<AppState>,
     shutdown: CancellationToken,
-    running: tokio::task::JoinHandle<()>,
+    run_task: tokio::task::JoinHandle<()>,
 }
 
-impl Lab {
+impl TestExporter {
     /// An exporter with these flags besides what it needs to know of the simulated Atlas.
     pub async fn start(sim_config: SimConfig, flags: &[&str]) -> Self {
-        let sim = sim(sim_config).await;
-        let variables = sim_variables(&sim);
-        Self::watching(sim, variables, flags).await
+        let sim = start_sim(sim_config).await;
+        let variables = sim_env(&sim);
+        Self::start_with(sim, variables, flags).await
     }
 
     /// An exporter that is told these variables.
-    pub async fn watching(
+    pub async fn start_with(
         sim: SimHandle,
         variables: Vec<(String, String)>,
         flags: &[&str],
     ) -> Self {
-        Self::with_clock(sim, variables, flags, Clock::system()).await
+        Self::start_with_clock(sim, variables, flags, Clock::system()).await
     }
 
     /// An exporter with a clock of its own.
-    pub async fn with_clock(
+    pub async fn start_with_clock(
         sim: SimHandle,
         variables: Vec<(String, String)>,
         flags: &[&str],
@@ -103,30 +103,30 @@ impl Lab {
     ) -> Self {
         let mut line = vec!["x", "--web.listen-address", "127.0.0.1:0"];
         line.extend(flags);
-        let environment = Environment::fixed(variables);
+        let environment = Environment::from_vars(variables);
         let args = Args::parse(line).unwrap();
-        let load: Load = Arc::new(move || Config::check(&args, &environment));
+        let load: ConfigLoader = Arc::new(move || Config::load(&args, &environment));
         let config = load().unwrap();
-        let surroundings = Surroundings {
+        let surroundings = Dependencies {
             clock,
-            ..Surroundings::real(load)
+            ..Dependencies::production(load)
         };
         let exporter = Exporter::start(config, surroundings).await.unwrap();
         let base = format!("http://{}", exporter.addresses()[0]);
-        let app = exporter.app();
+        let app = exporter.state();
         let shutdown = CancellationToken::new();
         let running = tokio::spawn(exporter.run(shutdown.clone()));
         Self {
             sim,
-            base,
+            base_url: base,
             app,
             shutdown,
-            running,
+            run_task: running,
         }
     }
 
     pub async fn get(&self, path: &str) -> (u16, String) {
-        get(&format!("{}{path}", self.base)).await
+        get(&format!("{}{path}", self.base_url)).await
     }
 
     pub async fn scrape(&self) -> Scrape {
@@ -136,22 +136,22 @@ impl Lab {
     }
 
     /// Scrapes until `good`, and hands out the scrape that was.
-    pub async fn wait(&self, what: &str, good: impl Fn(&Scrape) -> bool) -> Scrape {
+    pub async fn wait_until(&self, what: &str, good: impl Fn(&Scrape) -> bool) -> Scrape {
         let begun = Instant::now();
         loop {
             let scrape = self.scrape().await;
             if good(&scrape) {
                 return scrape;
             }
-            assert!(begun.elapsed() < PATIENCE, "in vain: {what}");
+            assert!(begun.elapsed() < WAIT_TIMEOUT, "in vain: {what}");
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
 
     /// Waits until every organization has had a complete walk.
-    pub async fn walked(&self) -> Scrape {
+    pub async fn wait_polled(&self) -> Scrape {
         let orgs = self.sim.org_ids().len();
-        self.wait("a complete walk of every organization", |scrape| {
+        self.wait_until("a complete walk of every organization", |scrape| {
             scrape
                 .values("atlas_ai_keys_exporter_org_up")
                 .iter()
@@ -163,11 +163,11 @@ impl Lab {
     }
 
     /// Waits for names and limits as well, which come after the keys.
-    pub async fn named(&self) -> Scrape {
-        self.walked().await;
+    pub async fn wait_polled_with_names(&self) -> Scrape {
+        self.wait_polled().await;
         let orgs = self.sim.org_ids().len();
-        self.wait("the names of every organization", |scrape| {
-            scrape.all("mongodbatlas_organization_info").count() == orgs
+        self.wait_until("the names of every organization", |scrape| {
+            scrape.with_name("mongodbatlas_organization_info").count() == orgs
         })
         .await
     }
@@ -175,13 +175,13 @@ impl Lab {
     /// Stops the exporter in good order and hands out the simulated Atlas.
     pub async fn stop(self) -> SimHandle {
         self.shutdown.cancel();
-        self.running.await.unwrap();
+        self.run_task.await.unwrap();
         self.sim
     }
 }
 
 /// reqwest is built without a provider of its own.
-pub fn provider() {
+pub fn install_crypto_provider() {
     static PROVIDER: Once = Once::new();
     PROVIDER.call_once(|| {
         let _ = rustls::crypto::ring::default_provider().install_default();
@@ -190,24 +190,24 @@ pub fn provider() {
 
 /// One for all tests: reading the system's certificates takes longer than most requests. Connections
 /// are not kept, since they end with the runtime that has made them.
-fn client() -> &'static reqwest::Client {
+fn shared_client() -> &'static reqwest::Client {
     static CLIENT: OnceLock<reqwest::Client> = OnceLock::new();
     CLIENT.get_or_init(|| {
-        provider();
+        install_crypto_provider();
         let builder = reqwest::Client::builder().no_proxy();
         builder.pool_max_idle_per_host(0).build().unwrap()
     })
 }
 
 pub async fn get(url: &str) -> (u16, String) {
-    let response = client().get(url).send().await.unwrap();
+    let response = shared_client().get(url).send().await.unwrap();
     let status = response.status().as_u16();
     (status, response.text().await.unwrap())
 }
 
 /// The status of an answer, if there is one.
-pub async fn get_if_possible(url: &str) -> Option<u16> {
-    let answer = client().get(url).send().await.ok()?;
+pub async fn try_get_status(url: &str) -> Option<u16> {
+    let answer = shared_client().get(url).send().await.ok()?;
     Some(answer.status().as_u16())
 }
 
@@ -232,27 +232,27 @@ impl Scrape {
         }
     }
 
-    fn lines(&self) -> impl Iterator<Item = &str> {
+    fn sample_lines(&self) -> impl Iterator<Item = &str> {
         let lines = self.text.lines();
         lines.filter(|line| !line.starts_with('#') && !line.is_empty())
     }
 
     /// Every series.
     pub fn series(&self) -> Vec<Series> {
-        self.lines().map(parse_line).collect()
+        self.sample_lines().map(parse_sample).collect()
     }
 
     /// The series of that name.
-    pub fn all(&self, name: &str) -> impl Iterator<Item = Series> {
-        let of_name = self.lines().filter(move |line| {
+    pub fn with_name(&self, name: &str) -> impl Iterator<Item = Series> {
+        let of_name = self.sample_lines().filter(move |line| {
             let rest = line.strip_prefix(name);
             rest.is_some_and(|rest| rest.starts_with(['{', ' ']))
         });
-        of_name.map(parse_line)
+        of_name.map(parse_sample)
     }
 
     pub fn values(&self, name: &str) -> Vec<f64> {
-        self.all(name).map(|series| series.value).collect()
+        self.with_name(name).map(|series| series.value).collect()
     }
 
     pub fn sum(&self, name: &str) -> f64 {
@@ -261,7 +261,7 @@ impl Scrape {
 
     /// The value of the one series with (at least) these labels.
     pub fn get(&self, name: &str, labels: &[(&str, &str)]) -> Option<f64> {
-        let mut found = self.all(name).filter(|series| {
+        let mut found = self.with_name(name).filter(|series| {
             labels
                 .iter()
                 .all(|(label, value)| series.labels.get(*label).map(String::as_str) == Some(*value))
@@ -275,7 +275,7 @@ impl Scrape {
     }
 
     /// The series of the inventory that change with a walk only, in order.
-    pub fn inventory(&self) -> Vec<(String, BTreeMap<String, String>, String)> {
+    pub fn inventory_series(&self) -> Vec<(String, BTreeMap<String, String>, String)> {
         let ages = ["age_seconds", "idle_seconds", "keys_idle"];
         self.series()
             .into_iter()
@@ -293,7 +293,7 @@ impl Scrape {
             .collect()
     }
 
-    pub fn failures(&self, org: &str, reason: &str) -> f64 {
+    pub fn poll_failures(&self, org: &str, reason: &str) -> f64 {
         self.get(
             "atlas_ai_keys_exporter_org_poll_failures_total",
             &[("org_id", org), ("reason", reason)],
@@ -302,7 +302,7 @@ impl Scrape {
     }
 }
 
-fn parse_line(line: &str) -> Series {
+fn parse_sample(line: &str) -> Series {
     let Some((name, rest)) = line.split_once('{') else {
         let (name, value) = line.split_once(' ').unwrap();
         return Series {
@@ -315,8 +315,8 @@ fn parse_line(line: &str) -> Series {
     let mut rest = rest;
     let value = loop {
         let (label, after) = rest.split_once("=\"").unwrap();
-        let end = end_of_value(after).unwrap_or_else(|| panic!("no closing quote: {line}"));
-        let value = unescaped(&after[..end]);
+        let end = find_closing_quote(after).unwrap_or_else(|| panic!("no closing quote: {line}"));
+        let value = unescape(&after[..end]);
         let before = labels.insert(label.to_owned(), value);
         assert!(before.is_none(), "a label twice: {line}");
         let after = &after[end + 1..];
@@ -338,7 +338,7 @@ fn parse_line(line: &str) -> Series {
 }
 
 /// Where the quote is that ends a label's value.
-fn end_of_value(text: &str) -> Option<usize> {
+fn find_closing_quote(text: &str) -> Option<usize> {
     let mut escaped = false;
     text.bytes().position(|byte| {
         let ends = byte == b'"' && !escaped;
@@ -347,7 +347,7 @@ fn end_of_value(text: &str) -> Option<usize> {
     })
 }
 
-fn unescaped(text: &str) -> String {
+fn unescape(text: &str) -> String {
     if !text.contains('\\') {
         return text.to_owned();
     }
@@ -366,9 +366,9 @@ fn unescaped(text: &str) -> String {
 }
 
 /// A key as a scrape shows it.
-pub fn shown(scrape: &Scrape) -> BTreeMap<String, (String, String, Option<String>)> {
+pub fn exposed_keys(scrape: &Scrape) -> BTreeMap<String, (String, String, Option<String>)> {
     let used: BTreeMap<_, _> = scrape
-        .all("mongodbatlas_ai_model_api_key_last_used_timestamp_seconds")
+        .with_name("mongodbatlas_ai_model_api_key_last_used_timestamp_seconds")
         .map(|series| {
             (
                 series.labels["api_key_id"].clone(),
@@ -377,7 +377,7 @@ pub fn shown(scrape: &Scrape) -> BTreeMap<String, (String, String, Option<String
         })
         .collect();
     scrape
-        .all("mongodbatlas_ai_model_api_key_info")
+        .with_name("mongodbatlas_ai_model_api_key_info")
         .map(|series| {
             let id = series.labels["api_key_id"].clone();
             let last_used = used.get(&id).cloned();
@@ -398,7 +398,7 @@ pub fn shown(scrape: &Scrape) -> BTreeMap<String, (String, String, Option<String
     clippy::cast_precision_loss,
     reason = "microseconds of this era fit 53 bits"
 )]
-pub fn truth<'a>(
+pub fn expected_keys<'a>(
     keys: impl IntoIterator<Item = &'a SimKey>,
 ) -> BTreeMap<String, (String, String, Option<String>)> {
     keys.into_iter()
@@ -415,21 +415,21 @@ pub fn truth<'a>(
 }
 
 /// All keys of all organizations.
-pub fn world(sim: &SimHandle) -> BTreeMap<String, (String, String, Option<String>)> {
+pub fn expected_sim_keys(sim: &SimHandle) -> BTreeMap<String, (String, String, Option<String>)> {
     sim.with_world(|world| {
         let orgs = world.org_ids();
-        truth(orgs.iter().flat_map(|org| world.keys(org)))
+        expected_keys(orgs.iter().flat_map(|org| world.keys(org)))
     })
 }
 
 /// The real binary, or another program, as a child that is ended by its handle.
-pub struct Program {
+pub struct ChildProcess {
     child: Child,
     output: Arc<Mutex<String>>,
     readers: Vec<std::thread::JoinHandle<()>>,
 }
 
-impl Program {
+impl ChildProcess {
     /// Starts the exporter's binary in an environment of these variables alone.
     pub fn exporter(arguments: &[&str], variables: &[(String, String)]) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_atlas-ai-keys-exporter"));
@@ -485,7 +485,7 @@ impl Program {
     }
 
     /// Waits for a line of output with `mark`, and hands out what follows the mark in it.
-    pub fn wait_for(&mut self, mark: &str) -> String {
+    pub fn wait_for_output(&mut self, mark: &str) -> String {
         let begun = Instant::now();
         loop {
             let output = self.output();
@@ -505,7 +505,7 @@ impl Program {
                 );
             }
             assert!(
-                begun.elapsed() < PATIENCE,
+                begun.elapsed() < WAIT_TIMEOUT,
                 "it never said {mark:?}:\n{output}"
             );
             std::thread::sleep(Duration::from_millis(10));
@@ -519,14 +519,14 @@ impl Program {
     }
 
     /// Waits until it ends by itself: its exit code, all it said, and how long that took.
-    pub fn finish(mut self) -> (Option<i32>, String, Duration) {
+    pub fn wait_exit(mut self) -> (Option<i32>, String, Duration) {
         let begun = Instant::now();
         let status = loop {
             if let Some(status) = self.child.try_wait().unwrap() {
                 break status;
             }
             assert!(
-                begun.elapsed() < PATIENCE,
+                begun.elapsed() < WAIT_TIMEOUT,
                 "it does not end:\n{}",
                 self.output()
             );
@@ -540,7 +540,7 @@ impl Program {
     }
 }
 
-impl Drop for Program {
+impl Drop for ChildProcess {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
@@ -548,7 +548,7 @@ impl Drop for Program {
 }
 
 /// Runs the exporter's binary to its end, in an environment of these variables alone.
-pub async fn outcome(arguments: &[&str], variables: Vec<(String, String)>) -> Output {
+pub async fn run_exporter(arguments: &[&str], variables: Vec<(String, String)>) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_atlas-ai-keys-exporter"));
     command.args(arguments).env_clear().envs(variables);
     tokio::task::spawn_blocking(move || command.output().unwrap())
@@ -557,11 +557,11 @@ pub async fn outcome(arguments: &[&str], variables: Vec<(String, String)>) -> Ou
 }
 
 /// An endpoint answers with an error status: for an organization, or for every one.
-pub fn refusal(endpoint: SimEndpoint, org: Option<&str>, status: u16) -> Fault {
+pub fn error_fault(endpoint: SimEndpoint, org: Option<&str>, status: u16) -> Fault {
     let effect = Effect::Status {
         status,
         retry_after: None,
-        body: BodyForm::default(),
+        body: ErrorBodyFormat::default(),
     };
     Fault {
         org: org.map(str::to_owned),
@@ -610,7 +610,7 @@ pub fn free_port() -> u16 {
 }
 
 /// Runs a program to its end with `input`: exit code, standard output and standard error.
-pub fn run(command: &mut Command, input: &[u8]) -> (Option<i32>, String, String) {
+pub fn run_command(command: &mut Command, input: &[u8]) -> (Option<i32>, String, String) {
     use std::io::Write as _;
     let program = command.get_program().to_string_lossy().into_owned();
     let mut child = command

@@ -1,4 +1,4 @@
-//! Certificates, keys and web configurations for tests, in a folder that goes with them.
+//! Certificates, keys and web corpus_configuration_passes for tests, in a folder that goes with them.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -15,12 +15,12 @@ use tempfile::TempDir;
 use tokio_rustls::TlsConnector;
 
 /// The bcrypt hash of a password, at the least cost.
-pub fn hash(password: &str) -> String {
+pub fn bcrypt_hash(password: &str) -> String {
     bcrypt::hash(password, 4).unwrap()
 }
 
 /// A text as it stands within a YAML block of two members' depth.
-pub fn indented(text: &str) -> String {
+pub fn indent(text: &str) -> String {
     let mut block = String::new();
     for line in text.lines() {
         block.push_str("    ");
@@ -30,26 +30,26 @@ pub fn indented(text: &str) -> String {
     block
 }
 
-/// A folder with `ca.pem`, and each with its key, `server` and `client` (issued by it), `stranger`
+/// A folder with `ca.pem`, and each with its key, `server` and `client_params` (issued by it), `stranger`
 /// (issued by another), `expired` and `self` (issued by itself, as `openssl req -x509` does).
-pub struct Papers {
+pub struct TestPki {
     dir: TempDir,
 }
 
-fn authority(name: &str) -> (CertificateParams, KeyPair) {
+fn ca_params(name: &str) -> (CertificateParams, KeyPair) {
     let mut params = CertificateParams::default();
     params.distinguished_name.push(DnType::CommonName, name);
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     (params, KeyPair::generate().unwrap())
 }
 
-impl Default for Papers {
+impl Default for TestPki {
     fn default() -> Self {
         Self::new()
     }
 }
 
-impl Papers {
+impl TestPki {
     pub fn new() -> Self {
         let papers = Self {
             dir: tempfile::tempdir().unwrap(),
@@ -60,15 +60,15 @@ impl Papers {
 
     /// All of them anew.
     pub fn renew(&self) {
-        let (ca, ca_key) = authority("Example CA");
-        let (other, other_key) = authority("Another CA");
+        let (ca, ca_key) = ca_params("Example CA");
+        let (other, other_key) = ca_params("Another CA");
         self.write("ca.pem", &ca.self_signed(&ca_key).unwrap().pem());
         let (ca, other) = (Issuer::new(ca, ca_key), Issuer::new(other, other_key));
         let mut server =
             CertificateParams::new(vec!["localhost".into(), "127.0.0.1".into()]).unwrap();
         server.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
         self.issue("server", &server, &ca);
-        let client = client();
+        let client = client_params();
         self.issue("client", &client, &ca);
         self.issue("stranger", &client, &other);
         let mut expired = client.clone();
@@ -107,7 +107,7 @@ impl Papers {
     }
 
     /// The flag for a web configuration of this text.
-    pub fn flag(&self, text: &str) -> String {
+    pub fn web_config_flag(&self, text: &str) -> String {
         format!(
             "--web.config.file={}",
             self.write("web.yml", text).display()
@@ -116,14 +116,14 @@ impl Papers {
 
     /// A client that trusts the CA.
     pub fn client(&self) -> ClientBuilder {
-        super::provider();
+        super::install_crypto_provider();
         let ca = Certificate::from_pem(self.read("ca.pem").as_bytes()).unwrap();
         Client::builder().no_proxy().tls_certs_only([ca])
     }
 
     /// Opens TLS connections that trust the CA and offer one protocol.
     pub fn connector(&self, protocol: &[u8]) -> TlsConnector {
-        super::provider();
+        super::install_crypto_provider();
         let ca = CertificateDer::from_pem_slice(self.read("ca.pem").as_bytes()).unwrap();
         let mut roots = RootCertStore::empty();
         roots.add(ca).unwrap();
@@ -142,7 +142,7 @@ impl Papers {
     }
 }
 
-fn client() -> CertificateParams {
+fn client_params() -> CertificateParams {
     let mut client =
         CertificateParams::new(vec!["client.example".into(), "10.1.2.3".into()]).unwrap();
     client.distinguished_name.push(DnType::CommonName, "client");

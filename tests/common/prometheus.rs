@@ -7,12 +7,12 @@ use std::time::{Duration, Instant};
 use reqwest::Url;
 use serde_json::Value;
 
-use super::{PATIENCE, Program, free_port, get};
+use super::{ChildProcess, WAIT_TIMEOUT, free_port, get};
 
 /// A running Prometheus, which ends with this value.
 pub struct Prometheus {
-    _program: Program,
-    base: String,
+    _process: ChildProcess,
+    base_url: String,
     _storage: tempfile::TempDir,
 }
 
@@ -25,17 +25,17 @@ pub struct Sample {
 impl Prometheus {
     /// A Prometheus that scrapes `target` every second.
     pub fn scraping(target: &str) -> Self {
-        Self::with_features(target, &[])
+        Self::scraping_with_flags(target, &[])
     }
 
     /// The same with flags of its own.
-    pub fn with_features(target: &str, flags: &[&str]) -> Self {
+    pub fn scraping_with_flags(target: &str, flags: &[&str]) -> Self {
         let job = format!("static_configs:\n  - targets: ['{target}']");
-        Self::with_jobs(&[("atlas-ai-keys", &job)], flags)
+        Self::start(&[("atlas-ai-keys", &job)], flags)
     }
 
     /// A Prometheus with these jobs, each scraped every second.
-    pub fn with_jobs(jobs: &[(&str, &str)], flags: &[&str]) -> Self {
+    pub fn start(jobs: &[(&str, &str)], flags: &[&str]) -> Self {
         let storage = tempfile::tempdir().unwrap();
         let config = storage.path().join("prometheus.yml");
         let jobs = jobs.iter().map(|(name, job)| {
@@ -53,19 +53,21 @@ impl Prometheus {
             ))
             .arg(format!("--web.listen-address={base}"))
             .args(flags);
-        let mut program = Program::start(command);
-        program.wait_for("Server is ready to receive web requests");
+        let mut program = ChildProcess::start(command);
+        program.wait_for_output("Server is ready to receive web requests");
         Self {
-            _program: program,
-            base: format!("http://{base}"),
+            _process: program,
+            base_url: format!("http://{base}"),
             _storage: storage,
         }
     }
 
     pub async fn query(&self, query: &str) -> Vec<Sample> {
-        let url =
-            Url::parse_with_params(&format!("{}/api/v1/query", self.base), [("query", query)])
-                .unwrap();
+        let url = Url::parse_with_params(
+            &format!("{}/api/v1/query", self.base_url),
+            [("query", query)],
+        )
+        .unwrap();
         let (status, text) = get(url.as_str()).await;
         assert_eq!(status, 200, "{query}: {text}");
         let answer: Value = serde_json::from_str(&text).unwrap();
@@ -80,20 +82,20 @@ impl Prometheus {
     }
 
     /// Asks until there is an answer.
-    pub async fn answer(&self, query: &str) -> Vec<Sample> {
+    pub async fn wait_samples(&self, query: &str) -> Vec<Sample> {
         let begun = Instant::now();
         loop {
             let samples = self.query(query).await;
             if !samples.is_empty() {
                 return samples;
             }
-            assert!(begun.elapsed() < PATIENCE, "no answer to {query}");
+            assert!(begun.elapsed() < WAIT_TIMEOUT, "no answer to {query}");
             tokio::time::sleep(Duration::from_millis(200)).await;
         }
     }
 
-    pub async fn number(&self, query: &str) -> f64 {
-        let samples = self.answer(query).await;
+    pub async fn wait_value(&self, query: &str) -> f64 {
+        let samples = self.wait_samples(query).await;
         assert_eq!(samples.len(), 1, "{query}");
         samples[0].value
     }

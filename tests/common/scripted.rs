@@ -9,77 +9,77 @@ use jiff::Timestamp;
 use mongodb_atlas_client::Clock;
 use mongodb_atlas_client::OrgId;
 use mongodb_atlas_client::{
-    Answer, Client, ClientConfig, Context, Endpoint, Observer, Outcome, Problem, Retry, Route,
-    TokenOutcome, Transport, Version,
+    ApiVersion, Client, ClientConfig, ClientDeps, ClientObserver, Endpoint, ErrorKind, ProxyRoute,
+    RequestOutcome, Response, RetryReason, TokenOutcome, Transport,
 };
 use reqwest::Request;
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 
 /// The time at which a scripted client starts; it moves with tokio's.
-pub const START: &str = "2026-03-01T12:00:00Z";
+pub const START_TIME: &str = "2026-03-01T12:00:00Z";
 
 /// A response with these headers and this body, as JSON unless a header says otherwise.
-pub fn response(status: u16, headers: &[(&str, &str)], body: &str) -> Answer {
+pub fn response(status: u16, headers: &[(&str, &str)], body: &str) -> Response {
     let mut map = HeaderMap::new();
     map.insert("content-type", HeaderValue::from_static("application/json"));
     for (name, value) in headers {
         let name = HeaderName::from_bytes(name.as_bytes()).unwrap();
         map.insert(name, HeaderValue::from_str(value).unwrap());
     }
-    Answer {
+    Response {
         status: reqwest::StatusCode::from_u16(status).unwrap(),
         headers: map,
         body: body.as_bytes().to_vec().into(),
     }
 }
 
-type Respond = dyn Fn(&Request) -> Answer + Send + Sync;
+type RespondFn = dyn Fn(&Request) -> Response + Send + Sync;
 
 /// Answers with a function, and remembers the paths of the requests.
-pub struct Scripted {
-    respond: Box<Respond>,
+pub struct ScriptedTransport {
+    respond: Box<RespondFn>,
     paths: Mutex<Vec<String>>,
 }
 
-impl Scripted {
+impl ScriptedTransport {
     /// A client with the credential in `variables`, and its transport. Needs a runtime.
     pub fn client(
         variables: &[(&str, &str)],
-        respond: impl Fn(&Request) -> Answer + Send + Sync + 'static,
+        respond: impl Fn(&Request) -> Response + Send + Sync + 'static,
     ) -> (Client, Arc<Self>) {
         let scripted = Arc::new(Self {
             respond: Box::new(respond),
             paths: Mutex::default(),
         });
-        let environment = Environment::fixed(variables.iter().copied());
+        let environment = Environment::from_vars(variables.iter().copied());
         let config = ClientConfig {
-            name: "default".into(),
-            credential: credentials::find(&environment).unwrap().to_client(),
+            credential_name: "default".into(),
+            credential: credentials::from_env(&environment).unwrap().to_client(),
             base_url: "https://atlas.invalid/".parse().unwrap(),
-            route: Route::Direct,
-            version: Version::Preview,
-            timeout: Duration::from_secs(10),
-            patience: Duration::ZERO,
+            route: ProxyRoute::Direct,
+            api_version: ApiVersion::Preview,
+            request_timeout: Duration::from_secs(10),
+            max_retry_wait: Duration::ZERO,
         };
-        let context = Context {
+        let context = ClientDeps {
             transport: Arc::clone(&scripted) as Arc<dyn Transport>,
-            budgets: Arc::default(),
-            tokens: None,
-            observer: Arc::new(Unheard),
-            clock: Clock::virtual_from(START.parse().unwrap()),
+            rate_limiter: Arc::default(),
+            token_store: None,
+            observer: Arc::new(NoopObserver),
+            clock: Clock::simulated(START_TIME.parse().unwrap()),
         };
         (Client::new(config, context).unwrap(), scripted)
     }
 
     /// How many requests went to a path that ends like this.
-    pub fn requests(&self, end: &str) -> usize {
+    pub fn request_count(&self, end: &str) -> usize {
         let paths = self.paths.lock().unwrap();
         paths.iter().filter(|path| path.ends_with(end)).count()
     }
 }
 
-impl Transport for Scripted {
-    fn exchange(&self, request: Request) -> BoxFuture<'_, Result<Answer, Problem>> {
+impl Transport for ScriptedTransport {
+    fn send(&self, request: Request) -> BoxFuture<'_, Result<Response, ErrorKind>> {
         self.paths
             .lock()
             .unwrap()
@@ -89,14 +89,14 @@ impl Transport for Scripted {
     }
 }
 
-struct Unheard;
+struct NoopObserver;
 
-impl Observer for Unheard {
-    fn request(&self, _: Endpoint, _: Outcome, _: Duration) {}
-    fn retry(&self, _: Endpoint, _: Retry) {}
-    fn rate_limit(&self, _: Endpoint, _: Option<&OrgId>, _: Option<u64>, _: Option<u64>) {}
-    fn throttled(&self, _: Endpoint, _: Option<&OrgId>, _: Duration) {}
-    fn token(&self, _: &str, _: TokenOutcome) {}
-    fn token_ends(&self, _: &str, _: Timestamp) {}
-    fn token_refused(&self, _: &str) {}
+impl ClientObserver for NoopObserver {
+    fn request_completed(&self, _: Endpoint, _: RequestOutcome, _: Duration) {}
+    fn request_retried(&self, _: Endpoint, _: RetryReason) {}
+    fn rate_limit_updated(&self, _: Endpoint, _: Option<&OrgId>, _: Option<u64>, _: Option<u64>) {}
+    fn request_throttled(&self, _: Endpoint, _: Option<&OrgId>, _: Duration) {}
+    fn token_requested(&self, _: &str, _: TokenOutcome) {}
+    fn token_expiry_changed(&self, _: &str, _: Timestamp) {}
+    fn token_rejected(&self, _: &str) {}
 }

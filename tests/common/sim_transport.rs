@@ -4,14 +4,14 @@ use std::sync::Arc;
 
 use axum::body::Body;
 use futures_util::future::BoxFuture;
-use mongodb_atlas_client::{Answer, Problem, Transport};
+use mongodb_atlas_client::{ErrorKind, Response, Transport};
 use mongodb_atlas_sim::SimHandle;
 
 /// Brings requests to a simulated Atlas in this process.
-pub struct Wire(pub Arc<SimHandle>);
+pub struct SimTransport(pub Arc<SimHandle>);
 
-impl Wire {
-    async fn ask(&self, mut request: reqwest::Request) -> Result<Answer, Problem> {
+impl SimTransport {
+    async fn send(&self, mut request: reqwest::Request) -> Result<Response, ErrorKind> {
         let body = request.body_mut().take();
         let bytes = body
             .as_ref()
@@ -27,12 +27,12 @@ impl Wire {
         // what a server sees is the path alone
         let path = asked.uri().path_and_query().unwrap().as_str().parse();
         *asked.uri_mut() = path.unwrap();
-        let broken = || Problem::Connection("reset on demand".to_owned());
-        let (parts, body) = self.0.ask(asked).await.ok_or_else(broken)?.into_parts();
+        let broken = || ErrorKind::Connection("reset on demand".to_owned());
+        let (parts, body) = self.0.handle(asked).await.ok_or_else(broken)?.into_parts();
         let bytes = axum::body::to_bytes(body, 64 << 20)
             .await
             .map_err(|_| broken())?;
-        Ok(Answer {
+        Ok(Response {
             status: parts.status,
             headers: parts.headers,
             body: bytes.to_vec().into(),
@@ -40,8 +40,8 @@ impl Wire {
     }
 }
 
-impl Transport for Wire {
-    fn exchange(&self, request: reqwest::Request) -> BoxFuture<'_, Result<Answer, Problem>> {
-        Box::pin(self.ask(request))
+impl Transport for SimTransport {
+    fn send(&self, request: reqwest::Request) -> BoxFuture<'_, Result<Response, ErrorKind>> {
+        Box::pin(self.send(request))
     }
 }

@@ -5,15 +5,15 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use super::{PATIENCE, Program, run};
+use super::{ChildProcess, WAIT_TIMEOUT, run_command};
 
 /// Where the state directory is inside.
-pub const STATE: &str = "/var/lib/atlas-ai-keys-exporter";
+pub const STATE_DIR: &str = "/var/lib/atlas-ai-keys-exporter";
 /// What the unit is called.
 pub const SERVICE: &str = "atlas-ai-keys-exporter.service";
 
 /// A command of root's.
-fn as_root(program: &str) -> Command {
+fn root_command(program: &str) -> Command {
     if rustix::process::geteuid().is_root() {
         return Command::new(program);
     }
@@ -23,7 +23,7 @@ fn as_root(program: &str) -> Command {
 }
 
 /// The first process of the namespaces: what `unshare` has started, below `sudo` or not.
-fn first_inside(outer: &str) -> Option<String> {
+fn find_init(outer: &str) -> Option<String> {
     let mut pid = outer.to_owned();
     loop {
         let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).ok()?;
@@ -31,21 +31,21 @@ fn first_inside(outer: &str) -> Option<String> {
             return (pid != outer).then_some(pid);
         }
         let mut children = Command::new("pgrep");
-        let (_, output, _) = run(children.args(["-P", &pid]), &[]);
+        let (_, output, _) = run_command(children.args(["-P", &pid]), &[]);
         output.lines().next()?.clone_into(&mut pid);
     }
 }
 
 /// A booted systemd.
-pub struct Systemd {
+pub struct SystemdContainer {
     /// The first process inside, as the machine counts.
-    init: String,
+    init_pid: String,
     /// The `unshare` that it is the child of.
-    outer: Program,
-    _given: tempfile::TempDir,
+    outer: ChildProcess,
+    _shared_dir: tempfile::TempDir,
 }
 
-impl Systemd {
+impl SystemdContainer {
     /// Boots this machine's programs, with the shipped units, a drop-in for the service, its environment
     /// and, by name, the files of the credential store.
     pub fn boot(
@@ -74,7 +74,7 @@ impl Systemd {
         std::fs::write(given.path().join("environment"), lines.concat()).unwrap();
         let systemd = Self::start(given, None);
         for (name, secret) in credentials {
-            systemd.write(
+            systemd.write_secret(
                 &format!("/run/credstore/atlas-ai-keys-exporter.{name}"),
                 secret,
             );
@@ -88,18 +88,18 @@ impl Systemd {
     }
 
     fn start(given: tempfile::TempDir, root: Option<&Path>) -> Self {
-        let mut command = as_root("unshare");
+        let mut command = root_command("unshare");
         command
             .args(["--pid", "--mount", "--uts", "--ipc", "--cgroup", "--fork"])
             .args(["--mount-proc", "--kill-child", "bash"])
             .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/systemd/boot"))
             .arg(given.path())
             .arg(root.unwrap_or(Path::new("")));
-        let outer = Program::start(command);
+        let outer = ChildProcess::start(command);
         let mut systemd = Self {
-            init: String::new(),
+            init_pid: String::new(),
             outer,
-            _given: given,
+            _shared_dir: given,
         };
         systemd.wait_for_init();
         systemd
@@ -108,16 +108,16 @@ impl Systemd {
     fn wait_for_init(&mut self) {
         let begun = Instant::now();
         loop {
-            if self.init.is_empty() {
-                self.init = first_inside(&self.outer.pid().to_string()).unwrap_or_default();
+            if self.init_pid.is_empty() {
+                self.init_pid = find_init(&self.outer.pid().to_string()).unwrap_or_default();
             } else {
-                let (code, output, _) = self.inside(&["systemctl", "is-system-running"]);
+                let (code, output, _) = self.exec(&["systemctl", "is-system-running"]);
                 if code == Some(0) || output.trim() == "degraded" {
                     return;
                 }
             }
             assert!(
-                begun.elapsed() < PATIENCE,
+                begun.elapsed() < WAIT_TIMEOUT,
                 "systemd does not boot:\n{}",
                 self.outer.output()
             );
@@ -126,19 +126,27 @@ impl Systemd {
     }
 
     /// Runs a command inside: exit code, standard output and standard error.
-    pub fn inside(&self, command: &[&str]) -> (Option<i32>, String, String) {
-        let mut nsenter = as_root("timeout");
+    pub fn exec(&self, command: &[&str]) -> (Option<i32>, String, String) {
+        let mut nsenter = root_command("timeout");
         nsenter
             .args([
-                "30", "nsenter", "-t", &self.init, "-p", "-m", "-u", "-i", "-C",
+                "30",
+                "nsenter",
+                "-t",
+                &self.init_pid,
+                "-p",
+                "-m",
+                "-u",
+                "-i",
+                "-C",
             ])
             .args(command);
-        run(&mut nsenter, &[])
+        run_command(&mut nsenter, &[])
     }
 
     /// What a command that must go well writes.
-    pub fn must(&self, command: &[&str]) -> String {
-        let (code, output, error) = self.inside(command);
+    pub fn exec_ok(&self, command: &[&str]) -> String {
+        let (code, output, error) = self.exec(command);
         assert_eq!(
             code,
             Some(0),
@@ -152,7 +160,7 @@ impl Systemd {
     pub fn systemctl(&self, arguments: &[&str]) -> String {
         let mut command = vec!["systemctl"];
         command.extend(arguments);
-        self.must(&command)
+        self.exec_ok(&command)
     }
 
     /// A property of the service.
@@ -162,7 +170,7 @@ impl Systemd {
     }
 
     /// Waits until a property of the service is `good`, and hands it out.
-    pub fn wait(&self, name: &str, good: impl Fn(&str) -> bool) -> String {
+    pub fn wait_property(&self, name: &str, good: impl Fn(&str) -> bool) -> String {
         let begun = Instant::now();
         loop {
             let value = self.property(name);
@@ -170,7 +178,7 @@ impl Systemd {
                 return value;
             }
             assert!(
-                begun.elapsed() < PATIENCE,
+                begun.elapsed() < WAIT_TIMEOUT,
                 "in vain: {name} is {value:?}\n{}",
                 self.journal()
             );
@@ -180,7 +188,7 @@ impl Systemd {
 
     /// What the service has said.
     pub fn journal(&self) -> String {
-        let (_, output, _) = self.inside(&[
+        let (_, output, _) = self.exec(&[
             "journalctl",
             "--unit",
             SERVICE,
@@ -191,21 +199,21 @@ impl Systemd {
     }
 
     /// Writes a file inside that only root can read.
-    pub fn write(&self, path: &str, text: &str) {
-        let mut command = as_root("timeout");
+    pub fn write_secret(&self, path: &str, text: &str) {
+        let mut command = root_command("timeout");
         command
-            .args(["10", "nsenter", "-t", &self.init, "-m", "sh", "-c"])
+            .args(["10", "nsenter", "-t", &self.init_pid, "-m", "sh", "-c"])
             .args(["umask 077; cat > \"$0\"", path]);
-        let (code, _, error) = run(&mut command, text.as_bytes());
+        let (code, _, error) = run_command(&mut command, text.as_bytes());
         assert_eq!(code, Some(0), "{path}: {error}");
     }
 }
 
-impl Drop for Systemd {
+impl Drop for SystemdContainer {
     fn drop(&mut self) {
-        if !self.init.is_empty() {
+        if !self.init_pid.is_empty() {
             // the first process of a namespace takes all others with it
-            let _ = as_root("kill").args(["-9", &self.init]).status();
+            let _ = root_command("kill").args(["-9", &self.init_pid]).status();
         }
     }
 }

@@ -4,22 +4,22 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::common::{Lab, run, still};
+use crate::common::{TestExporter, run_command, static_sim};
 use exporter_toolkit::yaml::{self, YamlValue};
 
-fn path(name: &str) -> PathBuf {
+fn monitoring_path(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("dashboards")
         .join(name)
 }
 
-fn read(name: &str) -> String {
-    std::fs::read_to_string(path(name)).unwrap()
+fn read_file(name: &str) -> String {
+    std::fs::read_to_string(monitoring_path(name)).unwrap()
 }
 
 /// The names of the files in a folder, without their ending.
-fn files(folder: &str) -> BTreeSet<String> {
-    let entries = std::fs::read_dir(path(folder)).unwrap();
+fn file_names(folder: &str) -> BTreeSet<String> {
+    let entries = std::fs::read_dir(monitoring_path(folder)).unwrap();
     let names = entries.map(|entry| entry.unwrap().path());
     names
         .filter(|path| path.is_file())
@@ -28,8 +28,9 @@ fn files(folder: &str) -> BTreeSet<String> {
 }
 
 /// Every rule of the rules file.
-fn rules() -> Vec<YamlValue> {
-    let YamlValue::Mapping(root) = yaml::load_file(&path("rules/atlas-ai-keys.yml")).unwrap()
+fn load_rules() -> Vec<YamlValue> {
+    let YamlValue::Mapping(root) =
+        yaml::load_file(&monitoring_path("rules/atlas-ai-keys.yml")).unwrap()
     else {
         panic!("groups")
     };
@@ -52,43 +53,49 @@ fn rules() -> Vec<YamlValue> {
     all
 }
 
-fn text<'a>(rule: &'a YamlValue, member: &str) -> Option<&'a str> {
+fn rule_text<'a>(rule: &'a YamlValue, member: &str) -> Option<&'a str> {
     rule.get(member)?.as_str()
 }
 
-fn alerts() -> BTreeSet<String> {
-    let rules = rules();
+fn alert_names() -> BTreeSet<String> {
+    let rules = load_rules();
     rules
         .iter()
-        .filter_map(|rule| text(rule, "alert"))
+        .filter_map(|rule| rule_text(rule, "alert"))
         .map(str::to_owned)
         .collect()
 }
 
-fn promtool(arguments: &[&str]) {
+fn run_promtool(arguments: &[&str]) {
     let mut command = Command::new("promtool");
-    command.args(arguments).current_dir(path("rules"));
-    let (code, output, error) = run(&mut command, b"");
+    command
+        .args(arguments)
+        .current_dir(monitoring_path("rules"));
+    let (code, output, error) = run_command(&mut command, b"");
     assert_eq!(code, Some(0), "{output}{error}");
 }
 
 #[test]
-fn promtool_accepts_the_rules_and_their_tests() {
-    promtool(&["check", "rules", "atlas-ai-keys.yml"]);
-    for name in files("rules/tests") {
-        promtool(&["test", "rules", &format!("tests/{name}.yml")]);
+fn promtool_accepts_rules_and_rule_tests() {
+    run_promtool(&["check", "rules", "atlas-ai-keys.yml"]);
+    for name in file_names("rules/tests") {
+        run_promtool(&["test", "rules", &format!("tests/{name}.yml")]);
     }
-    promtool(&["test", "rules", "no-false-alarms.yml"]);
+    run_promtool(&["test", "rules", "no-false-alarms.yml"]);
 }
 
 #[test]
-fn each_alert_has_a_test_a_runbook_and_words() {
-    let alerts = alerts();
+fn each_alert_has_a_test_a_runbook_and_annotations() {
+    let alerts = alert_names();
     assert!(alerts.len() >= 15);
-    assert_eq!(files("rules/tests"), alerts, "one file of tests an alert");
-    assert_eq!(files("runbooks"), alerts, "one runbook an alert");
+    assert_eq!(
+        file_names("rules/tests"),
+        alerts,
+        "one file of tests an alert"
+    );
+    assert_eq!(file_names("runbooks"), alerts, "one runbook an alert");
     for alert in &alerts {
-        let tests = read(&format!("rules/tests/{alert}.yml"));
+        let tests = read_file(&format!("rules/tests/{alert}.yml"));
         let own = format!("alertname: {alert}\n");
         let cases: Vec<&str> = tests.split(&own).skip(1).collect();
         let quiet = cases
@@ -100,7 +107,7 @@ fn each_alert_has_a_test_a_runbook_and_words() {
             "{alert}: {quiet} of {} cases do not fire",
             cases.len()
         );
-        let runbook = read(&format!("runbooks/{alert}.md"));
+        let runbook = read_file(&format!("runbooks/{alert}.md"));
         for part in [
             &format!("# {alert}\n"),
             "## Look first",
@@ -112,15 +119,15 @@ fn each_alert_has_a_test_a_runbook_and_words() {
         }
         assert!(runbook.lines().count() < 40, "{alert}: short");
     }
-    for rule in rules() {
-        let Some(alert) = text(&rule, "alert") else {
+    for rule in load_rules() {
+        let Some(alert) = rule_text(&rule, "alert") else {
             continue;
         };
         // two polls at the usual interval are ten minutes
-        assert_eq!(text(&rule, "for"), Some("15m"), "{alert}");
+        assert_eq!(rule_text(&rule, "for"), Some("15m"), "{alert}");
         let severity = rule
             .get("labels")
-            .and_then(|labels| text(labels, "severity"));
+            .and_then(|labels| rule_text(labels, "severity"));
         assert!(
             ["info", "warning", "critical"].contains(&severity.unwrap_or_default()),
             "{alert}"
@@ -128,28 +135,31 @@ fn each_alert_has_a_test_a_runbook_and_words() {
         let annotations = rule.get("annotations").unwrap();
         for member in ["summary", "description"] {
             assert!(
-                text(annotations, member).is_some_and(|words| words.contains("{{")),
+                rule_text(annotations, member).is_some_and(|words| words.contains("{{")),
                 "{alert}: {member} names what it is about"
             );
         }
         let runbook = format!("http://localhost:10064/-/docs/runbooks/{alert}");
-        assert_eq!(text(annotations, "runbook_url"), Some(runbook.as_str()));
+        assert_eq!(
+            rule_text(annotations, "runbook_url"),
+            Some(runbook.as_str())
+        );
     }
 }
 
 #[test]
-fn thresholds_are_said_once() {
-    let rules = rules();
+fn thresholds_are_defined_once() {
+    let rules = load_rules();
     let thresholds: BTreeSet<&str> = rules
         .iter()
-        .filter_map(|rule| text(rule, "record"))
+        .filter_map(|rule| rule_text(rule, "record"))
         .filter(|name| name.contains(":threshold_"))
         .collect();
     assert!(thresholds.len() > 8);
     let all: String = rules
         .iter()
-        .filter(|rule| text(rule, "alert").is_some())
-        .filter_map(|rule| text(rule, "expr"))
+        .filter(|rule| rule_text(rule, "alert").is_some())
+        .filter_map(|rule| rule_text(rule, "expr"))
         .collect();
     for threshold in thresholds {
         assert!(all.contains(threshold), "{threshold} is used");
@@ -157,12 +167,12 @@ fn thresholds_are_said_once() {
 }
 
 #[test]
-fn the_manifest_is_made_from_the_same_rules() {
+fn prometheus_rule_manifest_matches_the_rules() {
     let target = tempfile::tempdir().unwrap();
     let copy = target.path().join("dashboards/rules");
     std::fs::create_dir_all(&copy).unwrap();
     std::fs::copy(
-        path("rules/atlas-ai-keys.yml"),
+        monitoring_path("rules/atlas-ai-keys.yml"),
         copy.join("atlas-ai-keys.yml"),
     )
     .unwrap();
@@ -172,24 +182,24 @@ fn the_manifest_is_made_from_the_same_rules() {
         .arg(makefile)
         .arg("rules")
         .current_dir(target.path());
-    let (code, _, error) = run(&mut make, b"");
+    let (code, _, error) = run_command(&mut make, b"");
     assert_eq!(code, Some(0), "{error}");
     let made = std::fs::read_to_string(copy.join("prometheus-rule.yml")).unwrap();
     assert_eq!(
         made,
-        read("rules/prometheus-rule.yml"),
+        read_file("rules/prometheus-rule.yml"),
         "`make rules` makes it anew"
     );
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_exporter_serves_every_runbook() {
-    let lab = Lab::start(still(1, 5), &[]).await;
-    for alert in alerts() {
+async fn exporter_serves_every_runbook() {
+    let lab = TestExporter::start(static_sim(1, 5), &[]).await;
+    for alert in alert_names() {
         let (status, text) = lab.get(&format!("/-/docs/runbooks/{alert}")).await;
         assert_eq!(
             (status, text),
-            (200, read(&format!("runbooks/{alert}.md"))),
+            (200, read_file(&format!("runbooks/{alert}.md"))),
             "{alert}"
         );
     }

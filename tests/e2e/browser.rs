@@ -3,7 +3,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use crate::common::{Lab, Program, free_port, still};
+use crate::common::{ChildProcess, TestExporter, free_port, static_sim};
 use fantoccini::{Client, ClientBuilder, Locator};
 use serde_json::{Value, json};
 
@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 struct Browser {
     client: Client,
     driver: String,
-    _program: Program,
+    _program: ChildProcess,
 }
 
 impl Browser {
@@ -20,8 +20,8 @@ impl Browser {
         let driver = format!("http://127.0.0.1:{}", free_port());
         let mut command = Command::new("chromedriver");
         command.arg(format!("--port={}", driver.rsplit(':').next().unwrap()));
-        let mut program = Program::start(command);
-        program.wait_for("started successfully");
+        let mut program = ChildProcess::start(command);
+        program.wait_for_output("started successfully");
         let size = format!("--window-size={width},{height}");
         // no sandbox: tests run as root, too, and look at nothing but the page
         let mut arguments = vec![
@@ -55,11 +55,11 @@ impl Browser {
         }
     }
 
-    async fn go(&self, url: &str) {
+    async fn navigate(&self, url: &str) {
         self.client.goto(url).await.unwrap();
     }
 
-    async fn script(&self, script: &str) -> Value {
+    async fn run_script(&self, script: &str) -> Value {
         self.client.execute(script, Vec::new()).await.unwrap()
     }
 
@@ -79,14 +79,14 @@ impl Browser {
                 Err(error) => panic!("{selector}: {error}"),
             }
             assert!(
-                begun.elapsed() < crate::common::PATIENCE,
+                begun.elapsed() < crate::common::WAIT_TIMEOUT,
                 "{selector} never stays"
             );
         }
     }
 
     /// Waits until an element has this text.
-    async fn until(&self, selector: &str, text: &str) {
+    async fn wait_text(&self, selector: &str, text: &str) {
         let begun = Instant::now();
         loop {
             let now = self.text(selector).await;
@@ -94,7 +94,7 @@ impl Browser {
                 return;
             }
             assert!(
-                begun.elapsed() < crate::common::PATIENCE,
+                begun.elapsed() < crate::common::WAIT_TIMEOUT,
                 "{selector} is {now:?}, never {text:?}"
             );
             tokio::time::sleep(Duration::from_millis(50)).await;
@@ -102,10 +102,10 @@ impl Browser {
     }
 
     /// Asks chromedriver for something that is no part of the `WebDriver` protocol.
-    async fn ask(&self, path: &str, body: Value) -> Value {
+    async fn send_command(&self, path: &str, body: Value) -> Value {
         let session = self.client.session_id().await.unwrap().unwrap();
         let url = format!("{}/session/{session}/{path}", self.driver);
-        crate::common::provider();
+        crate::common::install_crypto_provider();
         let client = reqwest::Client::builder().no_proxy().build().unwrap();
         let request = client.post(url).header("content-type", "application/json");
         let answer = request.body(body.to_string()).send().await.unwrap();
@@ -117,26 +117,26 @@ impl Browser {
 
     /// What the browser has to say of one kind.
     async fn log(&self, kind: &str) -> Vec<Value> {
-        let entries = self.ask("se/log", json!({"type": kind})).await;
+        let entries = self.send_command("se/log", json!({"type": kind})).await;
         entries.as_array().unwrap().clone()
     }
 
     /// The size of a phone is less than that of any window.
-    async fn is_of_size(&self, (width, height): (u32, u32)) {
+    async fn assert_size(&self, (width, height): (u32, u32)) {
         let size = json!({"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 500});
         let body = json!({"cmd": "Emulation.setDeviceMetricsOverride", "params": size});
-        self.ask("goog/cdp/execute", body).await;
+        self.send_command("goog/cdp/execute", body).await;
     }
 
     /// No script of the page runs from now on.
-    async fn without_scripts(&self) {
+    async fn disable_scripts(&self) {
         let body =
             json!({"cmd": "Emulation.setScriptExecutionDisabled", "params": {"value": true}});
-        self.ask("goog/cdp/execute", body).await;
+        self.send_command("goog/cdp/execute", body).await;
     }
 
     /// Nothing on the console, and no request to anybody but `base`.
-    async fn is_quiet_and_at_home(&self, base: &str) {
+    async fn assert_no_errors_and_no_external_requests(&self, base: &str) {
         let console = self.log("browser").await;
         assert!(console.is_empty(), "{console:?}");
         let mut asked = 0;
@@ -161,13 +161,13 @@ impl Browser {
     }
 }
 
-async fn lab() -> Lab {
-    let lab = Lab::start(still(3, 1200), &["--atlas.poll-interval=1h"]).await;
-    lab.walked().await;
+async fn start_exporter() -> TestExporter {
+    let lab = TestExporter::start(static_sim(3, 1200), &["--atlas.poll-interval=1h"]).await;
+    lab.wait_polled().await;
     let begun = Instant::now();
     while lab.sim.org_ids().len() != lab.get("/sd").await.1.matches("org_name").count() {
         assert!(
-            begun.elapsed() < crate::common::PATIENCE,
+            begun.elapsed() < crate::common::WAIT_TIMEOUT,
             "names of all organizations"
         );
         tokio::time::sleep(Duration::from_millis(50)).await;
@@ -176,10 +176,10 @@ async fn lab() -> Lab {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn it_loads_filters_and_sorts() {
-    let lab = lab().await;
+async fn page_loads_filters_and_sorts() {
+    let lab = start_exporter().await;
     let browser = Browser::open((1280, 1000), false).await;
-    browser.go(&lab.base).await;
+    browser.navigate(&lab.base_url).await;
     assert_eq!(browser.text("#all-keys").await, "1,200");
     let never = lab.sim.with_world(|world| {
         let orgs = world.org_ids();
@@ -200,7 +200,7 @@ async fn it_loads_filters_and_sorts() {
     });
     let field = browser.client.find(Locator::Css("#q")).await.unwrap();
     field.send_keys(&id[..12]).await.unwrap();
-    browser.until("#number", "1 key with").await;
+    browser.wait_text("#number", "1 key with").await;
     let found = browser.texts("tbody th").await;
     assert!(
         found.len() == 1
@@ -215,18 +215,18 @@ async fn it_loads_filters_and_sorts() {
     );
     field.clear().await.unwrap();
     field.send_keys("no such key").await.unwrap();
-    browser.until("#number", "0 keys with").await;
+    browser.wait_text("#number", "0 keys with").await;
     assert!(browser.texts("tbody tr").await.is_empty());
     // sorting, by keyboard alone
-    browser.go(&lab.base).await;
+    browser.navigate(&lab.base_url).await;
     browser
-        .script("document.getElementById('by-name').focus()")
+        .run_script("document.getElementById('by-name').focus()")
         .await;
     let active = browser.client.active_element().await.unwrap();
     active.send_keys("\u{e007}").await.unwrap();
-    browser.until("th[aria-sort=ascending]", "Key").await;
+    browser.wait_text("th[aria-sort=ascending]", "Key").await;
     assert_eq!(
-        browser.script("return document.activeElement.id").await,
+        browser.run_script("return document.activeElement.id").await,
         "by-name",
         "the focus stays"
     );
@@ -242,15 +242,17 @@ async fn it_loads_filters_and_sorts() {
         .click()
         .await
         .unwrap();
-    browser.until("#found nav.parts", "page 2 of 24").await;
-    browser.is_quiet_and_at_home(&lab.base).await;
+    browser.wait_text("#found nav.parts", "page 2 of 24").await;
+    browser
+        .assert_no_errors_and_no_external_requests(&lab.base_url)
+        .await;
     browser.close().await;
     lab.stop().await.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn hostile_names_are_names() {
-    let lab = Lab::start(still(1, 3), &["--atlas.poll-interval=1s"]).await;
+async fn hostile_names_are_shown_as_text() {
+    let lab = TestExporter::start(static_sim(1, 3), &["--atlas.poll-interval=1s"]).await;
     let org = lab.sim.org_ids()[0].clone();
     let names = [
         "<script>document.title='broken'</script>",
@@ -259,16 +261,16 @@ async fn hostile_names_are_names() {
     ];
     lab.sim.with_world(|world| {
         for name in names {
-            world.create(&org, name).unwrap();
+            world.create_key(&org, name).unwrap();
         }
     });
     let begun = Instant::now();
     while !lab.get("/").await.1.contains("{{7*7}}") {
-        assert!(begun.elapsed() < crate::common::PATIENCE);
+        assert!(begun.elapsed() < crate::common::WAIT_TIMEOUT);
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     let browser = Browser::open((1280, 1000), false).await;
-    browser.go(&lab.base).await;
+    browser.navigate(&lab.base_url).await;
     let shown = browser.texts("tbody th bdi").await;
     for name in names {
         assert!(
@@ -278,23 +280,25 @@ async fn hostile_names_are_names() {
     }
     let field = browser.client.find(Locator::Css("#q")).await.unwrap();
     field.send_keys("\"><img").await.unwrap();
-    browser.until("#number", "1 key with").await;
+    browser.wait_text("#number", "1 key with").await;
     assert_eq!(
         browser.client.title().await.unwrap(),
         "Atlas AI keys exporter"
     );
     assert_eq!(browser.texts("img").await.len(), 0);
-    browser.is_quiet_and_at_home(&lab.base).await;
+    browser
+        .assert_no_errors_and_no_external_requests(&lab.base_url)
+        .await;
     browser.close().await;
     lab.stop().await.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn it_works_without_its_script() {
-    let lab = lab().await;
+async fn page_works_without_javascript() {
+    let lab = start_exporter().await;
     let browser = Browser::open((1280, 1000), false).await;
-    browser.without_scripts().await;
-    browser.go(&lab.base).await;
+    browser.disable_scripts().await;
+    browser.navigate(&lab.base_url).await;
     let field = browser.client.find(Locator::Css("#q")).await.unwrap();
     field.send_keys("prod").await.unwrap();
     // nothing is found as one types, but when the form is sent
@@ -306,11 +310,11 @@ async fn it_works_without_its_script() {
         .await
         .unwrap();
     button.click().await.unwrap();
-    browser.until("#number", "with “prod”").await;
+    browser.wait_text("#number", "with “prod”").await;
     assert!(!browser.texts("tbody th").await.is_empty());
     let by_name = browser.client.find(Locator::Css("#by-name")).await.unwrap();
     by_name.click().await.unwrap();
-    browser.until("th[aria-sort=ascending]", "Key").await;
+    browser.wait_text("th[aria-sort=ascending]", "Key").await;
     assert!(
         browser.text("#number").await.contains("with “prod”"),
         "the filter stays"
@@ -320,7 +324,7 @@ async fn it_works_without_its_script() {
 }
 
 /// axe-core, which `make test` gets from npm.
-fn axe() -> String {
+fn axe_script() -> String {
     let path =
         Path::new(env!("CARGO_MANIFEST_DIR")).join("target/node/node_modules/axe-core/axe.min.js");
     std::fs::read_to_string(&path).unwrap_or_else(|error| {
@@ -332,9 +336,9 @@ fn axe() -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn everybody_can_use_it_in_the_light_and_in_the_dark() {
-    let axe = axe();
-    let lab = lab().await;
+async fn page_is_accessible_in_both_color_schemes() {
+    let axe = axe_script();
+    let lab = start_exporter().await;
     for (size, dark, name) in [
         ((1280, 1000), false, "page-light"),
         ((1280, 1000), true, "page-dark"),
@@ -342,17 +346,17 @@ async fn everybody_can_use_it_in_the_light_and_in_the_dark() {
         ((390, 844), true, "page-phone-dark"),
     ] {
         let browser = Browser::open(size, dark).await;
-        browser.is_of_size(size).await;
-        browser.go(&lab.base).await;
+        browser.assert_size(size).await;
+        browser.navigate(&lab.base_url).await;
         assert_eq!(
             browser
-                .script("return matchMedia('(prefers-color-scheme: dark)').matches")
+                .run_script("return matchMedia('(prefers-color-scheme: dark)').matches")
                 .await,
             dark
         );
-        let wide = browser.script("return document.documentElement.scrollWidth > document.documentElement.clientWidth").await;
+        let wide = browser.run_script("return document.documentElement.scrollWidth > document.documentElement.clientWidth").await;
         assert_eq!(wide, false, "nothing hangs out at the side: {name}");
-        browser.script(&axe).await;
+        browser.run_script(&axe).await;
         let report = browser.client.execute_async(
             "const done = arguments[arguments.length - 1]; axe.run(document, {resultTypes: ['violations', 'incomplete']}).then(done, (error) => done({error: String(error)}));",
             Vec::new(),
@@ -370,13 +374,15 @@ async fn everybody_can_use_it_in_the_light_and_in_the_dark() {
         if let Some(folder) = std::env::var_os("SCREENSHOTS") {
             if size.0 < 500 {
                 browser
-                    .script("document.getElementById('keys').scrollIntoView()")
+                    .run_script("document.getElementById('keys').scrollIntoView()")
                     .await;
             }
             let picture = browser.client.screenshot().await.unwrap();
             std::fs::write(Path::new(&folder).join(format!("{name}.png")), picture).unwrap();
         }
-        browser.is_quiet_and_at_home(&lab.base).await;
+        browser
+            .assert_no_errors_and_no_external_requests(&lab.base_url)
+            .await;
         browser.close().await;
     }
     lab.stop().await.stop().await;

@@ -2,18 +2,18 @@
 //! curl and only the host changed.
 use std::process::Command;
 
-use crate::common::{Program, run, still};
+use crate::common::{ChildProcess, run_command, static_sim};
 use serde_json::Value;
 
 const ACCEPT: &str = "Accept: application/vnd.atlas.preview+json";
 
 /// Runs curl; hands out the status line of the last answer and the body.
-fn curl(arguments: &[&str]) -> (String, String) {
+fn run_curl(arguments: &[&str]) -> (String, String) {
     let mut command = Command::new("curl");
     command
         .args(["--silent", "--show-error", "--max-time", "10"])
         .args(arguments);
-    let (code, output, error) = run(&mut command, b"");
+    let (code, output, error) = run_command(&mut command, b"");
     assert_eq!(code, Some(0), "{error}");
     let (heads, body) = output.rsplit_once("\r\n\r\n").unwrap();
     let status = heads
@@ -24,9 +24,9 @@ fn curl(arguments: &[&str]) -> (String, String) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_documented_command_lines_work() {
-    let sim = crate::common::sim(still(1, 10)).await;
-    let account = sim.account();
+async fn documented_curl_commands_work() {
+    let sim = crate::common::start_sim(static_sim(1, 10)).await;
+    let account = sim.credentials();
     let url = format!(
         "{}/api/atlas/v2/orgs/{}/aiModelApiKeys?pretty=true",
         sim.base_url(),
@@ -36,7 +36,7 @@ async fn the_documented_command_lines_work() {
     let user = format!("{}:{}", account.public_key, account.private_key);
     let (with_token, with_digest) = tokio::task::spawn_blocking(move || {
         (
-            curl(&[
+            run_curl(&[
                 "--include",
                 "--header",
                 &bearer,
@@ -46,7 +46,7 @@ async fn the_documented_command_lines_work() {
                 "GET",
                 &url,
             ]),
-            curl(&[
+            run_curl(&[
                 "--user",
                 &user,
                 "--digest",
@@ -72,12 +72,12 @@ async fn the_documented_command_lines_work() {
 }
 
 #[test]
-fn the_printed_block_can_be_pasted_into_a_shell() {
-    let mut program = Program::exporter(
+fn printed_exports_can_be_evaluated_by_a_shell() {
+    let mut program = ChildProcess::exporter(
         &["sim", "--sim.listen-address=127.0.0.1:0", "--sim.keys=30"],
         &[],
     );
-    program.wait_for("MONGODB_ATLAS_ACCESS_TOKEN=");
+    program.wait_for_output("MONGODB_ATLAS_ACCESS_TOKEN=");
     let block = program.output();
     let script = format!(
         "set -eu\n{block}\n\
@@ -87,7 +87,7 @@ fn the_printed_block_can_be_pasted_into_a_shell() {
          curl -sS --max-time 10 --fail -o /dev/null --user \"${{MONGODB_ATLAS_CLIENT_ID}}:${{MONGODB_ATLAS_CLIENT_SECRET}}\" \
          -d grant_type=client_credentials \"$MONGODB_ATLAS_BASE_URL/api/oauth/token\"\n"
     );
-    let (code, output, error) = run(&mut Command::new("sh"), script.as_bytes());
+    let (code, output, error) = run_command(&mut Command::new("sh"), script.as_bytes());
     assert_eq!(code, Some(0), "{error}");
     let page: Value = serde_json::from_str(&output).unwrap();
     assert!(page["totalCount"].as_u64().unwrap() > 0, "{output}");

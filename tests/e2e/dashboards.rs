@@ -6,46 +6,47 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::common::prometheus::Prometheus;
-use crate::common::{Lab, Scrape, run};
+use crate::common::{Scrape, TestExporter, run_command};
 use atlas_ai_keys_exporter::metrics::families;
 use mongodb_atlas_sim::SimConfig;
 use serde_json::Value;
 
 const DASHBOARDS: [&str; 2] = ["fleet", "exporter"];
 
-fn root() -> &'static Path {
+fn repo_root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-fn read(path: &str) -> String {
-    std::fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
+fn read_repo_file(path: &str) -> String {
+    std::fs::read_to_string(repo_root().join(path))
+        .unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
-fn dashboard(name: &str) -> Value {
-    serde_json::from_str(&read(&format!("dashboards/{name}.json"))).unwrap()
+fn load_dashboard(name: &str) -> Value {
+    serde_json::from_str(&read_repo_file(&format!("dashboards/{name}.json"))).unwrap()
 }
 
-fn list(value: &Value) -> &[Value] {
+fn as_list(value: &Value) -> &[Value] {
     value.as_array().map(Vec::as_slice).unwrap_or_default()
 }
 
-fn word<'a>(value: &'a Value, member: &str) -> &'a str {
+fn str_field<'a>(value: &'a Value, member: &str) -> &'a str {
     value[member].as_str().unwrap_or_default()
 }
 
 /// Every expression of a dashboard, with the panel or variable that it belongs to.
 fn expressions(board: &Value) -> Vec<(String, String)> {
     let mut all = Vec::new();
-    for panel in list(&board["panels"]) {
-        for target in list(&panel["targets"]) {
+    for panel in as_list(&board["panels"]) {
+        for target in as_list(&panel["targets"]) {
             all.push((
-                word(panel, "title").to_owned(),
-                word(target, "expr").to_owned(),
+                str_field(panel, "title").to_owned(),
+                str_field(target, "expr").to_owned(),
             ));
         }
     }
-    for variable in list(&board["templating"]["list"]) {
-        let query = word(&variable["query"], "query");
+    for variable in as_list(&board["templating"]["list"]) {
+        let query = str_field(&variable["query"], "query");
         let inner = query
             .split_once('(')
             .and_then(|(_, rest)| rest.rsplit_once(')'));
@@ -56,7 +57,7 @@ fn expressions(board: &Value) -> Vec<(String, String)> {
                 inner
             };
             all.push((
-                format!("variable {}", word(variable, "name")),
+                format!("variable {}", str_field(variable, "name")),
                 expression.to_owned(),
             ));
         }
@@ -65,7 +66,7 @@ fn expressions(board: &Value) -> Vec<(String, String)> {
 }
 
 /// The expression as Grafana asks it when everything is chosen.
-fn asked(expression: &str) -> String {
+fn query_text(expression: &str) -> String {
     let mut text = expression.to_owned();
     for variable in ["$job", "$org", "$project"] {
         text = text.replace(variable, ".*");
@@ -74,8 +75,8 @@ fn asked(expression: &str) -> String {
 }
 
 #[test]
-fn grafanas_own_schema_accepts_them() {
-    let modules = root().join("target/node/node_modules");
+fn dashboards_match_the_grafana_schema() {
+    let modules = repo_root().join("target/node/node_modules");
     let dir = tempfile::tempdir().unwrap();
     let schema = "import type { Dashboard } from '@grafana/schema';\n\
         // in JSON an enum is the text of its value\n\
@@ -83,7 +84,7 @@ fn grafanas_own_schema_accepts_them() {
         export type Json = Plain<Dashboard>;\n";
     std::fs::write(dir.path().join("schema.ts"), schema).unwrap();
     for name in DASHBOARDS {
-        let json = read(&format!("dashboards/{name}.json"));
+        let json = read_repo_file(&format!("dashboards/{name}.json"));
         let text = format!(
             "import type {{ Json }} from './schema';\nexport const dashboard: Json = {json};\n"
         );
@@ -106,7 +107,7 @@ fn grafanas_own_schema_accepts_them() {
         ])
         .args(DASHBOARDS.map(|name| format!("{name}.ts")))
         .current_dir(dir.path());
-    let (code, output, error) = run(&mut command, b"");
+    let (code, output, error) = run_command(&mut command, b"");
     assert_eq!(code, Some(0), "{output}{error}");
     let schema =
         std::fs::read_dir(modules.join("@grafana/schema/dist/esm/raw/dashboard/x")).unwrap();
@@ -124,7 +125,7 @@ fn grafanas_own_schema_accepts_them() {
         .expect("the version of the schema");
     for name in DASHBOARDS {
         assert_eq!(
-            dashboard(name)["schemaVersion"].to_string(),
+            load_dashboard(name)["schemaVersion"].to_string(),
             version,
             "{name}"
         );
@@ -132,21 +133,21 @@ fn grafanas_own_schema_accepts_them() {
 }
 
 #[test]
-fn they_are_laid_out_well_and_say_what_to_do() {
+fn panels_do_not_overlap_and_have_descriptions() {
     let mut uids = BTreeSet::new();
     for name in DASHBOARDS {
-        let board = dashboard(name);
+        let board = load_dashboard(name);
         assert!(
-            uids.insert(word(&board, "uid").to_owned()),
+            uids.insert(str_field(&board, "uid").to_owned()),
             "{name}: a uid of its own"
         );
         assert!(
             board.get("id").is_none_or(Value::is_null),
             "{name}: no absolute id"
         );
-        let variables: BTreeSet<&str> = list(&board["templating"]["list"])
+        let variables: BTreeSet<&str> = as_list(&board["templating"]["list"])
             .iter()
-            .map(|variable| word(variable, "name"))
+            .map(|variable| str_field(variable, "name"))
             .collect();
         for variable in ["datasource", "job", "org"] {
             assert!(variables.contains(variable), "{name}: {variable}");
@@ -154,34 +155,34 @@ fn they_are_laid_out_well_and_say_what_to_do() {
         let mut taken = BTreeMap::new();
         let mut ids = BTreeSet::new();
         let mut lowest = 0;
-        for panel in list(&board["panels"]) {
-            let title = word(panel, "title");
+        for panel in as_list(&board["panels"]) {
+            let title = str_field(panel, "title");
             assert!(
                 ids.insert(panel["id"].as_u64().unwrap()),
                 "{name}: {title}: its number"
             );
             assert!(
-                word(panel, "description").len() > 30,
+                str_field(panel, "description").len() > 30,
                 "{name}: {title}: what to do"
             );
             let defaults = &panel["fieldConfig"]["defaults"];
             assert!(
-                !word(defaults, "unit").is_empty(),
+                !str_field(defaults, "unit").is_empty(),
                 "{name}: {title}: a unit"
             );
             assert!(
-                !list(&defaults["thresholds"]["steps"]).is_empty(),
+                !as_list(&defaults["thresholds"]["steps"]).is_empty(),
                 "{name}: {title}: thresholds"
             );
             assert_eq!(
-                word(&panel["datasource"], "uid"),
+                str_field(&panel["datasource"], "uid"),
                 "${datasource}",
                 "{name}: {title}"
             );
             assert!(
-                list(&panel["targets"])
+                as_list(&panel["targets"])
                     .iter()
-                    .all(|target| word(&target["datasource"], "uid") == "${datasource}")
+                    .all(|target| str_field(&target["datasource"], "uid") == "${datasource}")
             );
             let [x, y, w, h] =
                 ["x", "y", "w", "h"].map(|side| panel["gridPos"][side].as_u64().unwrap());
@@ -201,7 +202,7 @@ fn they_are_laid_out_well_and_say_what_to_do() {
         let other = DASHBOARDS.iter().find(|other| **other != name).unwrap();
         let links = board["links"].to_string();
         assert!(
-            links.contains(&format!("/d/{}", word(&dashboard(other), "uid"))),
+            links.contains(&format!("/d/{}", str_field(&load_dashboard(other), "uid"))),
             "{name} leads to {other}"
         );
         assert!(
@@ -212,7 +213,7 @@ fn they_are_laid_out_well_and_say_what_to_do() {
 }
 
 /// What is no name in an expression.
-const WORDS: &[&str] = &[
+const PROMQL_KEYWORDS: &[&str] = &[
     "sum",
     "max",
     "min",
@@ -241,7 +242,7 @@ const WORDS: &[&str] = &[
     "s",
 ];
 /// What has labels in parentheses behind it.
-const OF_LABELS: [&str; 6] = [
+const LABEL_LIST_KEYWORDS: [&str; 6] = [
     "by",
     "on",
     "without",
@@ -251,7 +252,7 @@ const OF_LABELS: [&str; 6] = [
 ];
 
 /// The names in an expression: metrics, and labels.
-fn names(expression: &str) -> (BTreeSet<String>, BTreeSet<String>) {
+fn metric_and_label_names(expression: &str) -> (BTreeSet<String>, BTreeSet<String>) {
     let (mut metrics, mut labels) = (BTreeSet::new(), BTreeSet::new());
     let (mut in_braces, mut in_text, mut of_labels) = (false, false, false);
     let mut current = String::new();
@@ -268,7 +269,7 @@ fn names(expression: &str) -> (BTreeSet<String>, BTreeSet<String>) {
             }
         } else if of_labels {
             labels.insert(taken.clone());
-        } else if next != '(' && !WORDS.contains(&taken.as_str()) {
+        } else if next != '(' && !PROMQL_KEYWORDS.contains(&taken.as_str()) {
             metrics.insert(taken.clone());
         }
         taken
@@ -307,7 +308,7 @@ fn names(expression: &str) -> (BTreeSet<String>, BTreeSet<String>) {
                 }
             }
             '(' => {
-                of_labels = OF_LABELS.contains(&last.as_str());
+                of_labels = LABEL_LIST_KEYWORDS.contains(&last.as_str());
             }
             ')' => of_labels = false,
             _ => {}
@@ -321,8 +322,8 @@ fn names(expression: &str) -> (BTreeSet<String>, BTreeSet<String>) {
 }
 
 #[test]
-fn names_are_found_in_expressions() {
-    let (metrics, labels) = names(
+fn metric_and_label_names_are_extracted() {
+    let (metrics, labels) = metric_and_label_names(
         "topk by (a, b) (1, x_total{c=~\"y\", d!=\"z\"}) * on (e) group_left (f) 0 * rate(m:n[5m]) or vector(0) > 3e2",
     );
     assert_eq!(metrics.into_iter().collect::<Vec<_>>(), ["m:n", "x_total"]);
@@ -336,7 +337,7 @@ fn names_are_found_in_expressions() {
 fn other_expressions() -> Vec<(String, String)> {
     let mut all = Vec::new();
     let mut block: Option<String> = None;
-    for line in read("dashboards/rules/atlas-ai-keys.yml").lines() {
+    for line in read_repo_file("dashboards/rules/atlas-ai-keys.yml").lines() {
         if let Some(text) = &mut block {
             if line.starts_with("          ") {
                 text.push(' ');
@@ -360,12 +361,12 @@ fn other_expressions() -> Vec<(String, String)> {
         "docs/failure-modes.md",
         "docs/metrics.md",
     ] {
-        for query in read(document).split("```promql\n").skip(1) {
+        for query in read_repo_file(document).split("```promql\n").skip(1) {
             let query = query.split("```").next().unwrap().replace('\n', " ");
             all.push((document.to_owned(), query));
         }
     }
-    for entry in std::fs::read_dir(root().join("dashboards/runbooks")).unwrap() {
+    for entry in std::fs::read_dir(repo_root().join("dashboards/runbooks")).unwrap() {
         let path: PathBuf = entry.unwrap().path();
         let text = std::fs::read_to_string(&path).unwrap();
         let queries = text
@@ -387,42 +388,44 @@ fn other_expressions() -> Vec<(String, String)> {
 }
 
 /// A living world, its exporter and a Prometheus that has scraped both before and after changes.
-async fn living() -> (Lab, Prometheus) {
+async fn start_exporter_and_prometheus() -> (TestExporter, Prometheus) {
     let world = SimConfig {
         orgs: 3,
         keys: 1200,
         speed: 3000.0,
         // renewed while Prometheus looks
-        token_seconds: 20,
+        token_lifetime_seconds: 20,
         ..SimConfig::default()
     };
-    let lab = Lab::start(world, &["--atlas.poll-interval=1s"]).await;
-    lab.walked().await;
-    let prometheus = Prometheus::scraping(&lab.base.replace("http://", ""));
+    let lab = TestExporter::start(world, &["--atlas.poll-interval=1s"]).await;
+    lab.wait_polled().await;
+    let prometheus = Prometheus::scraping(&lab.base_url.replace("http://", ""));
     (lab, prometheus)
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_expression_is_answered_and_every_name_exists() {
-    let (lab, prometheus) = living().await;
-    let read_me = read("dashboards/README.md");
+async fn dashboard_queries_return_data_and_use_existing_names() {
+    let (lab, prometheus) = start_exporter_and_prometheus().await;
+    let read_me = read_repo_file("dashboards/README.md");
     let empty = read_me.split("empty when all is well:").nth(1).unwrap();
     prometheus
-        .answer("sum(increase(mongodbatlas_ai_model_api_key_changes_total[1h])) > 0")
+        .wait_samples("sum(increase(mongodbatlas_ai_model_api_key_changes_total[1h])) > 0")
         .await;
     prometheus
-        .answer("mongodbatlas_ai_model_rate_limit_requests_per_minute")
+        .wait_samples("mongodbatlas_ai_model_rate_limit_requests_per_minute")
         .await;
     prometheus
-        .answer("atlas_ai_keys_exporter_api_rate_limit_remaining{endpoint=\"ai_model_api_keys\"}")
+        .wait_samples(
+            "atlas_ai_keys_exporter_api_rate_limit_remaining{endpoint=\"ai_model_api_keys\"}",
+        )
         .await;
     for name in DASHBOARDS {
-        for (what, expression) in expressions(&dashboard(name)) {
+        for (what, expression) in expressions(&load_dashboard(name)) {
             if empty.contains(&format!("| {what} |")) {
                 // it has to be a good one all the same
-                prometheus.query(&asked(&expression)).await;
+                prometheus.query(&query_text(&expression)).await;
             } else {
-                let samples = prometheus.answer(&asked(&expression)).await;
+                let samples = prometheus.wait_samples(&query_text(&expression)).await;
                 assert!(
                     samples.iter().all(|sample| !sample.value.is_nan()),
                     "{name}: {what}: {expression}"
@@ -435,13 +438,13 @@ async fn every_expression_is_answered_and_every_name_exists() {
         assert!(!expression.contains('$'), "{what}: {expression}");
         prometheus.query(&expression).await;
     }
-    every_name_exists(&lab.scrape().await);
+    assert_names_exist(&lab.scrape().await);
     lab.stop().await.stop().await;
 }
 
-fn every_name_exists(scrape: &Scrape) {
+fn assert_names_exist(scrape: &Scrape) {
     let of_prometheus = ["up", "scrape_duration_seconds", "scrape_samples_scraped"];
-    let recorded: BTreeSet<String> = read("dashboards/rules/atlas-ai-keys.yml")
+    let recorded: BTreeSet<String> = read_repo_file("dashboards/rules/atlas-ai-keys.yml")
         .lines()
         .filter_map(|line| line.trim().strip_prefix("- record: "))
         .map(str::to_owned)
@@ -457,9 +460,9 @@ fn every_name_exists(scrape: &Scrape) {
     let mut used = BTreeSet::new();
     let boards = DASHBOARDS
         .iter()
-        .flat_map(|name| expressions(&dashboard(name)));
+        .flat_map(|name| expressions(&load_dashboard(name)));
     for (what, expression) in boards.chain(other_expressions()) {
-        let (metrics, labels) = names(&expression);
+        let (metrics, labels) = metric_and_label_names(&expression);
         for metric in metrics {
             let exists = exposed.contains(metric.as_str())
                 || of_prometheus.contains(&metric.as_str())
@@ -479,7 +482,7 @@ fn every_name_exists(scrape: &Scrape) {
             );
         }
     }
-    let read_me = read("dashboards/README.md");
+    let read_me = read_repo_file("dashboards/README.md");
     let of_your_own = read_me.split("for queries of your own").nth(1).unwrap();
     for family in families::ALL {
         let is_used =

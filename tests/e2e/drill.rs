@@ -7,12 +7,12 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use crate::common::{Program, Scrape, free_port, get, run};
+use crate::common::{ChildProcess, Scrape, free_port, get, run_command};
 use serde_json::Value;
 use tempfile::TempDir;
 
 /// What any living population has: some keys are idle.
-const HYGIENE: [&str; 4] = [
+const HYGIENE_ALERTS: [&str; 4] = [
     "AtlasAiKeyStale",
     "AtlasAiKeyNeverUsed",
     "AtlasAiKeyInactive",
@@ -21,7 +21,7 @@ const HYGIENE: [&str; 4] = [
 
 /// What is done to an exporter once it runs.
 #[derive(Clone, Copy)]
-enum Trouble {
+enum InjectedFault {
     Nothing,
     /// The process ends.
     Ends,
@@ -31,35 +31,35 @@ enum Trouble {
     NoStorage,
 }
 
-struct Situation {
+struct DrillCase {
     name: &'static str,
     scenario: &'static str,
     flags: &'static [&'static str],
-    trouble: Trouble,
+    trouble: InjectedFault,
     expected: &'static [&'static str],
 }
 
-const fn played(
+const fn scenario_case(
     name: &'static str,
     flags: &'static [&'static str],
     expected: &'static [&'static str],
-) -> Situation {
-    Situation {
+) -> DrillCase {
+    DrillCase {
         name,
         scenario: name,
         flags,
-        trouble: Trouble::Nothing,
+        trouble: InjectedFault::Nothing,
         expected,
     }
 }
 
-const fn calm_but(
+const fn fault_case(
     name: &'static str,
     flags: &'static [&'static str],
-    trouble: Trouble,
+    trouble: InjectedFault,
     expected: &'static [&'static str],
-) -> Situation {
-    Situation {
+) -> DrillCase {
+    DrillCase {
         name,
         scenario: "calm",
         flags,
@@ -69,9 +69,9 @@ const fn calm_but(
 }
 
 /// The scenarios of the simulated Atlas, and what happens to an exporter without Atlas' doing.
-const SITUATIONS: [Situation; 10] = [
-    played("calm", &["--sim.keys=60"], &[]),
-    played(
+const DRILL_CASES: [DrillCase; 10] = [
+    scenario_case("calm", &["--sim.keys=60"], &[]),
+    scenario_case(
         "stale",
         &["--sim.keys=300"],
         &[
@@ -80,22 +80,22 @@ const SITUATIONS: [Situation; 10] = [
             "AtlasAiKeyInactive",
         ],
     ),
-    played(
+    scenario_case(
         "outage",
         &["--sim.keys=60"],
         &["AtlasOrgUnreachable", "AtlasOrgTruthOld"],
     ),
-    played(
+    scenario_case(
         "throttled",
         &["--sim.keys=900"],
         &["AtlasRequestBudgetExhausted"],
     ),
-    played(
+    scenario_case(
         "revoked",
         &["--sim.keys=60"],
         &["AtlasOrgRefused", "AtlasTokenTrouble", "AtlasOrgTruthOld"],
     ),
-    played(
+    scenario_case(
         "churn",
         &["--sim.keys=1200"],
         &[
@@ -104,33 +104,33 @@ const SITUATIONS: [Situation; 10] = [
             "AtlasAiKeyRevived",
         ],
     ),
-    calm_but(
+    fault_case(
         "cut",
         &["--sim.keys=60", "--metrics.max-keys=10"],
-        Trouble::Nothing,
+        InjectedFault::Nothing,
         &["AtlasAiKeysDropped"],
     ),
-    calm_but(
+    fault_case(
         "config",
         &["--sim.keys=60"],
-        Trouble::BadConfiguration,
+        InjectedFault::BadConfiguration,
         &["AtlasAiKeysExporterConfigBad"],
     ),
-    calm_but(
+    fault_case(
         "disk",
         &["--sim.keys=60"],
-        Trouble::NoStorage,
+        InjectedFault::NoStorage,
         &["AtlasAiKeysExporterStorageFailing"],
     ),
-    calm_but(
+    fault_case(
         "down",
         &["--sim.keys=60"],
-        Trouble::Ends,
+        InjectedFault::Ends,
         &["AtlasAiKeysExporterDown"],
     ),
 ];
 
-fn file(path: &str) -> String {
+fn read_repo_file(path: &str) -> String {
     std::fs::read_to_string(
         Path::new(env!("CARGO_MANIFEST_DIR"))
             .join("dashboards")
@@ -140,15 +140,15 @@ fn file(path: &str) -> String {
 }
 
 /// A running exporter of one situation.
-struct Player {
-    program: Option<Program>,
+struct DrillInstance {
+    program: Option<ChildProcess>,
     address: String,
     folder: TempDir,
     orgs: BTreeSet<String>,
 }
 
-impl Player {
-    async fn start(number: usize, situation: &Situation, speed: &str) -> Self {
+impl DrillInstance {
+    async fn start(number: usize, situation: &DrillCase, speed: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("web.yml"), "{}\n").unwrap();
         let [web, storage] =
@@ -167,12 +167,12 @@ impl Player {
         ];
         arguments.extend(situation.flags.iter().map(|flag| (*flag).to_owned()));
         let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-        let mut program = Program::exporter(&arguments, &[]);
-        let address = program.wait_for("address=");
-        program.wait_for("walk complete");
+        let mut program = ChildProcess::exporter(&arguments, &[]);
+        let address = program.wait_for_output("address=");
+        program.wait_for_output("walk complete");
         let scrape = Scrape::parse(&get(&format!("http://{address}/metrics")).await.1);
         let orgs = scrape
-            .all("atlas_ai_keys_exporter_org_up")
+            .with_name("atlas_ai_keys_exporter_org_up")
             .map(|series| series.labels["org_id"].clone());
         Self {
             orgs: orgs.collect(),
@@ -182,13 +182,15 @@ impl Player {
         }
     }
 
-    fn suffer(&mut self, trouble: Trouble) {
+    fn inject(&mut self, trouble: InjectedFault) {
         let path = |name: &str| -> PathBuf { self.folder.path().join(name) };
         match trouble {
-            Trouble::Nothing => {}
-            Trouble::Ends => self.program = None,
-            Trouble::BadConfiguration => std::fs::write(path("web.yml"), "nonsense: 1\n").unwrap(),
-            Trouble::NoStorage => {
+            InjectedFault::Nothing => {}
+            InjectedFault::Ends => self.program = None,
+            InjectedFault::BadConfiguration => {
+                std::fs::write(path("web.yml"), "nonsense: 1\n").unwrap()
+            }
+            InjectedFault::NoStorage => {
                 std::fs::rename(path("state"), path("elsewhere")).unwrap();
                 std::fs::write(path("state"), "").unwrap();
             }
@@ -197,37 +199,41 @@ impl Player {
 }
 
 /// Prometheus and Alertmanager, with the configuration of `dashboards/drill`.
-struct Control {
-    _alertmanager: Program,
-    _prometheus: Program,
+struct AlertMonitor {
+    _alertmanager: ChildProcess,
+    _prometheus: ChildProcess,
     _folder: TempDir,
     alerts: String,
 }
 
-impl Control {
-    fn start(players: &[Player]) -> Self {
+impl AlertMonitor {
+    fn start(players: &[DrillInstance]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let path = |name: &str| folder.path().join(name);
         let shorten = Path::new(env!("CARGO_MANIFEST_DIR")).join("dashboards/drill/shorten");
-        let (code, rules, error) = run(
+        let (code, rules, error) = run_command(
             &mut Command::new(shorten),
-            file("rules/atlas-ai-keys.yml").as_bytes(),
+            read_repo_file("rules/atlas-ai-keys.yml").as_bytes(),
         );
         assert_eq!(code, Some(0), "{error}");
         assert!(rules.matches("for: 3s").count() > 15 && !rules.contains("for: 15m"));
         std::fs::write(path("rules.yml"), rules).unwrap();
-        std::fs::write(path("alertmanager.yml"), file("drill/alertmanager.yml")).unwrap();
+        std::fs::write(
+            path("alertmanager.yml"),
+            read_repo_file("drill/alertmanager.yml"),
+        )
+        .unwrap();
         let (alertmanager, prometheus) = (free_port(), free_port());
         let target = "      - targets: ['127.0.0.1:10064']\n";
         let mut targets = String::new();
-        for (player, situation) in players.iter().zip(&SITUATIONS) {
+        for (player, situation) in players.iter().zip(&DRILL_CASES) {
             let _ = write!(
                 targets,
                 "      - targets: ['{}']\n        labels: {{instance: {}}}\n",
                 player.address, situation.name
             );
         }
-        let config = file("drill/prometheus.yml");
+        let config = read_repo_file("drill/prometheus.yml");
         assert!(config.contains(target));
         let config = config
             .replace(target, &targets)
@@ -243,8 +249,8 @@ impl Control {
             .arg(format!("--storage.path={}", path("alertmanager").display()))
             .arg(format!("--web.listen-address=127.0.0.1:{alertmanager}"))
             .arg("--cluster.listen-address=");
-        let mut manager = Program::start(command);
-        manager.wait_for("Listening on");
+        let mut manager = ChildProcess::start(command);
+        manager.wait_for_output("Listening on");
         let mut command = Command::new("prometheus");
         command
             .arg(format!(
@@ -253,8 +259,8 @@ impl Control {
             ))
             .arg(format!("--storage.tsdb.path={}", path("data").display()))
             .arg(format!("--web.listen-address=127.0.0.1:{prometheus}"));
-        let mut server = Program::start(command);
-        server.wait_for("Server is ready to receive web requests");
+        let mut server = ChildProcess::start(command);
+        server.wait_for_output("Server is ready to receive web requests");
         Self {
             _alertmanager: manager,
             _prometheus: server,
@@ -289,10 +295,10 @@ impl Control {
 }
 
 /// When each alert was first seen in each situation.
-type Seen = BTreeMap<(String, &'static str), Duration>;
+type AlertTimes = BTreeMap<(String, &'static str), Duration>;
 
-fn situation_of(alert: &BTreeMap<String, String>, players: &[Player]) -> &'static str {
-    let named = SITUATIONS.iter().zip(players).find(|(situation, player)| {
+fn case_of_alert(alert: &BTreeMap<String, String>, players: &[DrillInstance]) -> &'static str {
+    let named = DRILL_CASES.iter().zip(players).find(|(situation, player)| {
         alert.get("instance").map(String::as_str) == Some(situation.name)
             || alert
                 .get("org_id")
@@ -304,20 +310,20 @@ fn situation_of(alert: &BTreeMap<String, String>, players: &[Player]) -> &'stati
     situation.name
 }
 
-fn table(seen: &Seen, alerts: &BTreeSet<String>) -> String {
+fn format_table(seen: &AlertTimes, alerts: &BTreeSet<String>) -> String {
     let mut text = String::from("| alert |");
-    for situation in &SITUATIONS {
+    for situation in &DRILL_CASES {
         let _ = write!(text, " {} |", situation.name);
     }
     text.push_str("\n|---|");
-    text.push_str(&"---|".repeat(SITUATIONS.len()));
+    text.push_str(&"---|".repeat(DRILL_CASES.len()));
     for alert in alerts {
         let _ = write!(text, "\n| {alert} |");
-        for situation in &SITUATIONS {
+        for situation in &DRILL_CASES {
             let expected = situation.expected.contains(&alert.as_str());
             let cell = match (seen.get(&(alert.clone(), situation.name)), expected) {
                 (Some(after), true) => format!("**{} s**", after.as_secs()),
-                (Some(after), false) if HYGIENE.contains(&alert.as_str()) => {
+                (Some(after), false) if HYGIENE_ALERTS.contains(&alert.as_str()) => {
                     format!("{} s", after.as_secs())
                 }
                 (Some(after), false) => format!("UNEXPECTED after {} s", after.as_secs()),
@@ -333,40 +339,40 @@ fn table(seen: &Seen, alerts: &BTreeSet<String>) -> String {
 
 /// Every alert that the rules have.
 fn all_alerts() -> BTreeSet<String> {
-    let rules = file("rules/atlas-ai-keys.yml");
+    let rules = read_repo_file("rules/atlas-ai-keys.yml");
     let names = rules
         .lines()
         .filter_map(|line| line.trim().strip_prefix("- alert: "));
     names.map(str::to_owned).collect()
 }
 
-async fn drill(speed: &str, patience: Duration) {
+async fn run_drill(speed: &str, patience: Duration) {
     let alerts = all_alerts();
-    let expected: BTreeSet<String> = SITUATIONS
+    let expected: BTreeSet<String> = DRILL_CASES
         .iter()
         .flat_map(|situation| situation.expected)
         .map(|alert| (*alert).to_owned())
         .collect();
     assert_eq!(alerts, expected, "each alert is expected somewhere");
     let mut players = Vec::new();
-    for (number, situation) in SITUATIONS.iter().enumerate() {
-        players.push(Player::start(number, situation, speed).await);
+    for (number, situation) in DRILL_CASES.iter().enumerate() {
+        players.push(DrillInstance::start(number, situation, speed).await);
     }
-    let control = Control::start(&players);
+    let control = AlertMonitor::start(&players);
     let begun = Instant::now();
     // Prometheus has to have seen that all was well
     tokio::time::sleep(Duration::from_secs(6)).await;
-    for (player, situation) in players.iter_mut().zip(&SITUATIONS) {
-        player.suffer(situation.trouble);
+    for (player, situation) in players.iter_mut().zip(&DRILL_CASES) {
+        player.inject(situation.trouble);
     }
-    let mut seen = Seen::new();
+    let mut seen = AlertTimes::new();
     let mut complete = None;
     while begun.elapsed() < patience {
         for alert in control.alerts().await {
-            let key = (alert["alertname"].clone(), situation_of(&alert, &players));
+            let key = (alert["alertname"].clone(), case_of_alert(&alert, &players));
             seen.entry(key).or_insert_with(|| begun.elapsed());
         }
-        let all = SITUATIONS.iter().all(|situation| {
+        let all = DRILL_CASES.iter().all(|situation| {
             situation
                 .expected
                 .iter()
@@ -378,7 +384,7 @@ async fn drill(speed: &str, patience: Duration) {
         }
         tokio::time::sleep(Duration::from_millis(500)).await;
     }
-    let table = table(&seen, &alerts);
+    let table = format_table(&seen, &alerts);
     println!("\nExpected alerts in bold, with the time until Alertmanager had them:\n\n{table}");
     assert!(
         !table.contains("MISSING") && !table.contains("UNEXPECTED"),
@@ -387,12 +393,12 @@ async fn drill(speed: &str, patience: Duration) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_alert_is_seen_where_it_belongs_and_nowhere_else() {
-    drill("20", Duration::from_mins(2)).await;
+async fn each_alert_fires_only_in_its_case() {
+    run_drill("20", Duration::from_mins(2)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "takes minutes; `make drill` runs it"]
-async fn in_real_time() {
-    drill("1", Duration::from_mins(10)).await;
+async fn each_alert_fires_in_real_time() {
+    run_drill("1", Duration::from_mins(10)).await;
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::Command;
 
 use crate::common::prometheus::Prometheus;
-use crate::common::{Program, Scrape, run, sim_variables, still};
+use crate::common::{ChildProcess, Scrape, run_command, sim_env, static_sim};
 use axum::Router;
 use axum::http::header;
 use axum::routing::get as route;
@@ -13,7 +13,7 @@ use mongodb_atlas_sim::{SimHandle, SimKey};
 use tokio::net::TcpListener;
 
 /// Names that have broken a parser somewhere, and some of every script.
-fn wild_names() -> Vec<String> {
+fn hostile_names() -> Vec<String> {
     let mut names: Vec<String> = [
         "",
         " ",
@@ -55,34 +55,34 @@ fn wild_names() -> Vec<String> {
 }
 
 /// A simulated Atlas with a key of each name.
-async fn wild_atlas() -> SimHandle {
-    let sim = crate::common::sim(still(1, 20)).await;
+async fn hostile_names_sim() -> SimHandle {
+    let sim = crate::common::start_sim(static_sim(1, 20)).await;
     sim.with_world(|world| {
         let org = world.org_ids()[0].clone();
         let like = world.keys(&org)[0].clone();
-        for (n, name) in wild_names().into_iter().enumerate() {
+        for (n, name) in hostile_names().into_iter().enumerate() {
             let key = SimKey {
                 id: format!("wild{n}"),
                 name,
                 ..like.clone()
             };
-            world.push(&org, key);
+            world.insert_key(&org, key);
         }
     });
     sim
 }
 
-fn names_of(sim: &SimHandle) -> BTreeMap<String, String> {
-    crate::common::world(sim)
+fn key_names(sim: &SimHandle) -> BTreeMap<String, String> {
+    crate::common::expected_sim_keys(sim)
         .into_iter()
         .map(|(id, (name, ..))| (id, name))
         .collect()
 }
 
-fn exporter(sim: &SimHandle) -> (Program, String) {
-    let mut program = Program::exporter(&["--web.listen-address=127.0.0.1:0"], &sim_variables(sim));
-    let address = program.wait_for("address=");
-    program.wait_for("walk complete");
+fn start_exporter(sim: &SimHandle) -> (ChildProcess, String) {
+    let mut program = ChildProcess::exporter(&["--web.listen-address=127.0.0.1:0"], &sim_env(sim));
+    let address = program.wait_for_output("address=");
+    program.wait_for_output("walk complete");
     (program, address)
 }
 
@@ -96,11 +96,11 @@ async fn fetch(address: &str, accept: &str) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn promtool_says_nothing_of_wild_names() {
-    let sim = wild_atlas().await;
-    let (program, address) = exporter(&sim);
+async fn promtool_accepts_hostile_names() {
+    let sim = hostile_names_sim().await;
+    let (program, address) = start_exporter(&sim);
     let text = fetch(&address, "text/plain").await;
-    let (code, output, error) = run(
+    let (code, output, error) = run_command(
         Command::new("promtool").args(["check", "metrics"]),
         text.as_bytes(),
     );
@@ -110,7 +110,7 @@ async fn promtool_says_nothing_of_wild_names() {
 }
 
 /// Prints every sample that the parser reads, as JSON.
-const READ_OPENMETRICS: &str = "
+const OPENMETRICS_READER: &str = "
 import json, sys
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 text = sys.stdin.buffer.read().decode('utf-8')
@@ -123,14 +123,14 @@ print(json.dumps(samples))
 ";
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_reference_parser_of_openmetrics_reads_what_was_written() {
+async fn openmetrics_reference_parser_accepts_the_exposition() {
     let python = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/python/bin/python");
     assert!(python.exists(), "`make test` installs what the tests need");
-    let sim = wild_atlas().await;
-    let (program, address) = exporter(&sim);
+    let sim = hostile_names_sim().await;
+    let (program, address) = start_exporter(&sim);
     let text = fetch(&address, "application/openmetrics-text;version=1.0.0").await;
-    let (code, output, error) = run(
-        Command::new(python).args(["-c", READ_OPENMETRICS]),
+    let (code, output, error) = run_command(
+        Command::new(python).args(["-c", OPENMETRICS_READER]),
         text.as_bytes(),
     );
     assert_eq!(code, Some(0), "{error}");
@@ -157,7 +157,7 @@ async fn the_reference_parser_of_openmetrics_reads_what_was_written() {
         .filter(|(name, ..)| name == "mongodbatlas_ai_model_api_key_info")
         .map(|(_, labels, _)| (labels["api_key_id"].clone(), labels["name"].clone()))
         .collect();
-    assert_eq!(names, names_of(&sim));
+    assert_eq!(names, key_names(&sim));
     let family = |name: &str| {
         let found = samples
             .iter()
@@ -187,11 +187,11 @@ async fn the_reference_parser_of_openmetrics_reads_what_was_written() {
 }
 
 /// Lets a real Prometheus scrape, and compares the names that it then has.
-async fn ingested(sim: &SimHandle, target: &str, features: &[&str]) {
-    let prometheus = Prometheus::with_features(target, features);
-    prometheus.answer("up == 1").await;
+async fn assert_ingested(sim: &SimHandle, target: &str, features: &[&str]) {
+    let prometheus = Prometheus::scraping_with_flags(target, features);
+    prometheus.wait_samples("up == 1").await;
     let samples = prometheus
-        .answer("mongodbatlas_ai_model_api_key_info")
+        .wait_samples("mongodbatlas_ai_model_api_key_info")
         .await;
     let names: BTreeMap<String, String> = samples
         .into_iter()
@@ -201,19 +201,19 @@ async fn ingested(sim: &SimHandle, target: &str, features: &[&str]) {
             (sample.labels["api_key_id"].clone(), name)
         })
         .collect();
-    assert_eq!(names, names_of(sim));
+    assert_eq!(names, key_names(sim));
     let keys = prometheus
-        .number("sum(mongodbatlas_ai_model_api_keys)")
+        .wait_value("sum(mongodbatlas_ai_model_api_keys)")
         .await;
-    assert_eq!(keys.to_string(), names_of(sim).len().to_string());
+    assert_eq!(keys.to_string(), key_names(sim).len().to_string());
     let requests = prometheus
-        .number("atlas_ai_keys_exporter_api_request_duration_seconds_count{endpoint=\"ai_model_api_keys\"}")
+        .wait_value("atlas_ai_keys_exporter_api_request_duration_seconds_count{endpoint=\"ai_model_api_keys\"}")
         .await;
     assert!(requests >= 1.0);
 }
 
 /// What passes scrapes on and asks for one form, since a Prometheus of that age cannot be told to.
-async fn asking_for(target: String, accept: &'static str) -> String {
+async fn accept_rewriting_proxy(target: String, accept: &'static str) -> String {
     let pass_on = move || {
         let target = target.clone();
         async move {
@@ -239,28 +239,28 @@ async fn asking_for(target: String, accept: &'static str) -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn prometheus_ingests_text() {
-    let sim = wild_atlas().await;
-    let (program, address) = exporter(&sim);
-    let target = asking_for(address, "text/plain;version=0.0.4").await;
-    ingested(&sim, &target, &[]).await;
+    let sim = hostile_names_sim().await;
+    let (program, address) = start_exporter(&sim);
+    let target = accept_rewriting_proxy(address, "text/plain;version=0.0.4").await;
+    assert_ingested(&sim, &target, &[]).await;
     drop(program);
     sim.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn prometheus_ingests_openmetrics_which_it_asks_for() {
-    let sim = wild_atlas().await;
-    let (program, address) = exporter(&sim);
-    ingested(&sim, &address, &[]).await;
+async fn prometheus_ingests_openmetrics() {
+    let sim = hostile_names_sim().await;
+    let (program, address) = start_exporter(&sim);
+    assert_ingested(&sim, &address, &[]).await;
     drop(program);
     sim.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn prometheus_ingests_protobuf_when_it_wants_native_histograms() {
-    let sim = wild_atlas().await;
-    let (program, address) = exporter(&sim);
-    ingested(&sim, &address, &["--enable-feature=native-histograms"]).await;
+    let sim = hostile_names_sim().await;
+    let (program, address) = start_exporter(&sim);
+    assert_ingested(&sim, &address, &["--enable-feature=native-histograms"]).await;
     drop(program);
     sim.stop().await;
 }

@@ -4,12 +4,14 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use crate::common::{Program, Scrape, generous, get, shown, sim_variables, still, world};
+use crate::common::{
+    ChildProcess, Scrape, expected_sim_keys, exposed_keys, get, sim_env, static_sim, unlimited_sim,
+};
 use rustix::process::Signal;
 
 /// The exporter with its state on a file system that `mount` makes at `$DIR`.
-async fn on_a_disk(mount: &str) {
-    let sim = crate::common::sim(still(1, 600)).await;
+async fn run_on_failing_disk(mount: &str) {
+    let sim = crate::common::start_sim(static_sim(1, 600)).await;
     let dir = tempfile::tempdir().unwrap();
     let script = format!(
         "set -e\n{mount}\nexec '{}' --web.listen-address=127.0.0.1:0 --atlas.poll-interval=1s --storage.path=\"$DIR\"",
@@ -24,9 +26,9 @@ async fn on_a_disk(mount: &str) {
         .env_clear()
         .env("PATH", std::env::var_os("PATH").unwrap())
         .env("DIR", dir.path())
-        .envs(sim_variables(&sim));
-    let mut program = Program::start(command);
-    let address = program.wait_for("address=");
+        .envs(sim_env(&sim));
+    let mut program = ChildProcess::start(command);
+    let address = program.wait_for_output("address=");
     let begun = Instant::now();
     let scrape = loop {
         let scrape = Scrape::parse(&get(&format!("http://{address}/metrics")).await.1);
@@ -34,16 +36,16 @@ async fn on_a_disk(mount: &str) {
             break scrape;
         }
         assert!(
-            begun.elapsed() < crate::common::PATIENCE,
+            begun.elapsed() < crate::common::WAIT_TIMEOUT,
             "{}",
             program.output()
         );
         tokio::time::sleep(Duration::from_millis(100)).await;
     };
-    assert_eq!(shown(&scrape), world(&sim));
+    assert_eq!(exposed_keys(&scrape), expected_sim_keys(&sim));
     assert_eq!(scrape.sum("atlas_ai_keys_exporter_org_up"), 1.0);
     program.signal(Signal::TERM);
-    let (code, output, _) = program.finish();
+    let (code, output, _) = program.wait_exit();
     assert_eq!(code, Some(0), "{output}");
     let warning = "what is read is not kept for the next start";
     assert_eq!(output.matches(warning).count(), 1, "told once:\n{output}");
@@ -51,28 +53,28 @@ async fn on_a_disk(mount: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_full_disk_is_no_outage() {
-    on_a_disk("mount -t tmpfs -o size=64k tmpfs \"$DIR\"").await;
+async fn full_disk_does_not_stop_the_exporter() {
+    run_on_failing_disk("mount -t tmpfs -o size=64k tmpfs \"$DIR\"").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_read_only_disk_is_no_outage() {
-    on_a_disk("mount -t tmpfs tmpfs \"$DIR\"\nmount -o remount,ro \"$DIR\"").await;
+async fn read_only_disk_does_not_stop_the_exporter() {
+    run_on_failing_disk("mount -t tmpfs tmpfs \"$DIR\"\nmount -o remount,ro \"$DIR\"").await;
 }
 
 /// A link that leads to `target` from one moment to the next.
-fn point(link: &Path, target: &Path) {
+fn swap_symlink(link: &Path, target: &Path) {
     let new = link.with_extension("new");
     std::os::unix::fs::symlink(target, &new).unwrap();
     std::fs::rename(new, link).unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_file_system_that_hangs_is_no_outage() {
+async fn hanging_file_system_does_not_stop_the_exporter() {
     const UP: &str = "atlas_ai_keys_exporter_org_up";
     const SUCCESS: &str = "atlas_ai_keys_exporter_org_last_success_timestamp_seconds";
-    let sim = crate::common::sim(generous(2, 50)).await;
-    let (orgs, account) = (sim.org_ids(), sim.account());
+    let sim = crate::common::start_sim(unlimited_sim(2, 50)).await;
+    let (orgs, account) = (sim.org_ids(), sim.credentials());
     let dir = tempfile::tempdir().unwrap();
     let at = |name: &str| dir.path().join(name);
     for name in ["hung", "good"] {
@@ -82,8 +84,8 @@ async fn a_file_system_that_hangs_is_no_outage() {
         std::fs::write(at(name), &account.access_token).unwrap();
     }
     // the good one becomes the hung one under the eyes of the exporter
-    point(&at("link"), &at("good"));
-    point(&at("state"), &at("good"));
+    swap_symlink(&at("link"), &at("good"));
+    swap_symlink(&at("state"), &at("good"));
     let config = format!(
         "credentials:\n  - {{name: a, access_token_file: link/token, org_ids: ['{}']}}\n  - {{name: b, access_token_file: token, org_ids: ['{}']}}\n",
         orgs[0], orgs[1]
@@ -105,8 +107,8 @@ async fn a_file_system_that_hangs_is_no_outage() {
         .env("PATH", std::env::var_os("PATH").unwrap())
         .env("DIR", dir.path())
         .env("MONGODB_ATLAS_BASE_URL", sim.base_url());
-    let mut program = Program::start(command);
-    let address = program.wait_for("address=");
+    let mut program = ChildProcess::start(command);
+    let address = program.wait_for_output("address=");
     let scrape = async |what: &str, good: &dyn Fn(&Scrape) -> bool| {
         let begun = Instant::now();
         loop {
@@ -116,7 +118,7 @@ async fn a_file_system_that_hangs_is_no_outage() {
                 return scrape;
             }
             assert!(
-                begun.elapsed() < crate::common::PATIENCE,
+                begun.elapsed() < crate::common::WAIT_TIMEOUT,
                 "in vain: {what}\n{}",
                 program.output()
             );
@@ -124,7 +126,7 @@ async fn a_file_system_that_hangs_is_no_outage() {
         }
     };
     scrape("both organizations", &|scrape| scrape.sum(UP) == 2.0).await;
-    point(&at("link"), &at("hung"));
+    swap_symlink(&at("link"), &at("hung"));
     let (hung, good) = (
         [("org_id", orgs[0].as_str())],
         [("org_id", orgs[1].as_str())],
@@ -135,17 +137,17 @@ async fn a_file_system_that_hangs_is_no_outage() {
         .get(SUCCESS, &good);
     let later = |scrape: &Scrape| scrape.get(SUCCESS, &good) > before.map(|at| at + 2.0);
     scrape("polls go on with the other credential", &later).await;
-    point(&at("link"), &at("good"));
+    swap_symlink(&at("link"), &at("good"));
     scrape("the credential can be read again", &|scrape| {
         scrape.sum(UP) == 2.0
     })
     .await;
-    point(&at("link"), &at("hung"));
-    point(&at("state"), &at("hung"));
+    swap_symlink(&at("link"), &at("hung"));
+    swap_symlink(&at("state"), &at("hung"));
     tokio::time::sleep(Duration::from_millis(500)).await;
     scrape("pages are served", &|_| true).await;
     program.signal(Signal::TERM);
-    let (code, output, took) = program.finish();
+    let (code, output, took) = program.wait_exit();
     assert_eq!(code, Some(0), "{output}");
     assert!(took < Duration::from_secs(5), "{took:?}: {output}");
     sim.stop().await;

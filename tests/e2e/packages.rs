@@ -3,17 +3,17 @@
 use std::path::Path;
 use std::process::Command;
 
-use crate::common::systemd::{SERVICE, STATE, Systemd};
-use crate::common::{Scrape, free_port, get, run, still};
+use crate::common::systemd::{SERVICE, STATE_DIR, SystemdContainer};
+use crate::common::{Scrape, free_port, get, run_command, static_sim};
 use serde_json::Value;
 
-fn root() -> &'static Path {
+fn repo_root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
 /// Makes the package of the tested binary, with a version of its own, in `folder`.
-fn package(version: &str, folder: &Path) {
-    let mut command = Command::new(root().join("packages/deb"));
+fn build_package(version: &str, folder: &Path) {
+    let mut command = Command::new(repo_root().join("packages/deb"));
     command
         .arg(env!("CARGO_BIN_EXE_atlas-ai-keys-exporter"))
         .arg(folder)
@@ -23,7 +23,7 @@ fn package(version: &str, folder: &Path) {
             ("DPKG_DEB_COMPRESSOR_TYPE", "gzip"),
             ("DPKG_DEB_COMPRESSOR_LEVEL", "1"),
         ]);
-    let (code, output, error) = run(&mut command, &[]);
+    let (code, output, error) = run_command(&mut command, &[]);
     assert_eq!(code, Some(0), "{output}{error}");
     let made = output
         .lines()
@@ -39,36 +39,36 @@ async fn scrape(address: &str) -> Scrape {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_debian_package_is_installed_started_upgraded_removed_and_purged() {
-    let sim = crate::common::sim(still(2, 120)).await;
-    let account = sim.account();
+async fn debian_package_installs_upgrades_and_purges() {
+    let sim = crate::common::start_sim(static_sim(2, 120)).await;
+    let account = sim.credentials();
     let given = tempfile::tempdir().unwrap();
     for version in ["0.1.0-1", "0.1.1-1"] {
-        package(version, given.path());
+        build_package(version, given.path());
     }
-    let debian = root().join("target/debian-root");
+    let debian = repo_root().join("target/debian-root");
     assert!(
         debian.exists(),
         "`make programs` makes a Debian in {}",
         debian.display()
     );
-    let systemd = Systemd::boot_root(&debian, given);
-    let file = |path: &str| systemd.inside(&["test", "-e", path]).0 == Some(0);
+    let systemd = SystemdContainer::boot_root(&debian, given);
+    let file = |path: &str| systemd.exec(&["test", "-e", path]).0 == Some(0);
     // installed: nothing is started, since there is nothing to watch yet
-    let said = systemd.must(&["dpkg", "-i", "/run/given/0.1.0-1.deb"]);
+    let said = systemd.exec_ok(&["dpkg", "-i", "/run/given/0.1.0-1.deb"]);
     assert!(said.contains("atlas-ai-keys-exporter check"), "{said}");
     assert_eq!(systemd.property("ActiveState"), "inactive");
     assert_eq!(systemd.property("UnitFileState"), "disabled");
-    systemd.must(&[
+    systemd.exec_ok(&[
         "systemd-analyze",
         "verify",
         "--man=no",
         SERVICE,
         "atlas-ai-keys-exporter.socket",
     ]);
-    let version = systemd.must(&["atlas-ai-keys-exporter", "--version"]);
+    let version = systemd.exec_ok(&["atlas-ai-keys-exporter", "--version"]);
     assert!(version.contains("0.1.0"), "{version}");
-    let listed = systemd.must(&["dpkg", "-L", "atlas-ai-keys-exporter"]);
+    let listed = systemd.exec_ok(&["dpkg", "-L", "atlas-ai-keys-exporter"]);
     for path in [
         "/usr/share/man/man1/atlas-ai-keys-exporter.1.gz",
         "/usr/share/bash-completion/completions/atlas-ai-keys-exporter",
@@ -80,7 +80,8 @@ async fn the_debian_package_is_installed_started_upgraded_removed_and_purged() {
     ] {
         assert!(listed.lines().any(|line| line == path), "{path}: {listed}");
     }
-    let conffiles = systemd.must(&["cat", "/var/lib/dpkg/info/atlas-ai-keys-exporter.conffiles"]);
+    let conffiles =
+        systemd.exec_ok(&["cat", "/var/lib/dpkg/info/atlas-ai-keys-exporter.conffiles"]);
     assert_eq!(
         conffiles,
         "/etc/atlas-ai-keys-exporter/config.yml\n/etc/default/atlas-ai-keys-exporter\n"
@@ -93,19 +94,19 @@ async fn the_debian_package_is_installed_started_upgraded_removed_and_purged() {
         sim.base_url(),
         sim.org_ids().join(",")
     );
-    systemd.write(environment, &told);
-    systemd.must(&["mkdir", "-p", "/etc/credstore"]);
+    systemd.write_secret(environment, &told);
+    systemd.exec_ok(&["mkdir", "-p", "/etc/credstore"]);
     for (name, secret) in [
         ("client-id", &account.client_id),
         ("client-secret", &account.client_secret),
     ] {
-        systemd.write(
+        systemd.write_secret(
             &format!("/etc/credstore/atlas-ai-keys-exporter.{name}"),
             secret,
         );
     }
     systemd.systemctl(&["enable", "--now", SERVICE]);
-    systemd.wait("StatusText", |text| text.starts_with("fresh 2"));
+    systemd.wait_property("StatusText", |text| text.starts_with("fresh 2"));
     assert_eq!(
         scrape(&address).await.sum("mongodbatlas_ai_model_api_keys"),
         120.0
@@ -114,11 +115,11 @@ async fn the_debian_package_is_installed_started_upgraded_removed_and_purged() {
     assert!(systemd.journal().contains("configuration reloaded"));
     // upgraded: restarted, with what was told and what was kept
     let pid = systemd.property("MainPID");
-    systemd.must(&["dpkg", "-i", "--force-confdef", "/run/given/0.1.1-1.deb"]);
+    systemd.exec_ok(&["dpkg", "-i", "--force-confdef", "/run/given/0.1.1-1.deb"]);
     assert_ne!(systemd.property("MainPID"), pid);
     assert_eq!(systemd.property("ActiveState"), "active");
     assert_eq!(systemd.property("UnitFileState"), "enabled");
-    assert_eq!(systemd.must(&["cat", environment]), told);
+    assert_eq!(systemd.exec_ok(&["cat", environment]), told);
     let kept = scrape(&address).await;
     assert_eq!(
         kept.sum("mongodbatlas_ai_model_api_keys"),
@@ -126,20 +127,20 @@ async fn the_debian_package_is_installed_started_upgraded_removed_and_purged() {
         "{}",
         systemd.journal()
     );
-    assert!(file(STATE));
+    assert!(file(STATE_DIR));
     // removed: stopped, and what was told and kept is still there
-    systemd.must(&["dpkg", "-r", "atlas-ai-keys-exporter"]);
+    systemd.exec_ok(&["dpkg", "-r", "atlas-ai-keys-exporter"]);
     assert!(
-        crate::common::get_if_possible(&format!("http://{address}/-/healthy"))
+        crate::common::try_get_status(&format!("http://{address}/-/healthy"))
             .await
             .is_none()
     );
     assert!(!file("/usr/bin/atlas-ai-keys-exporter") && file(environment));
     assert!(file("/var/lib/private/atlas-ai-keys-exporter"));
-    assert_eq!(sim.live_tokens(), 0);
+    assert_eq!(sim.live_token_count(), 0);
     // purged
-    systemd.must(&["dpkg", "-P", "atlas-ai-keys-exporter"]);
-    let left = systemd.must(&[
+    systemd.exec_ok(&["dpkg", "-P", "atlas-ai-keys-exporter"]);
+    let left = systemd.exec_ok(&[
         "sh",
         "-c",
         "find / -xdev -name '*atlas-ai-keys*' -not -path '/proc/*' -not -path '/sys/*'",
@@ -152,15 +153,15 @@ async fn the_debian_package_is_installed_started_upgraded_removed_and_purged() {
     sim.stop().await;
 }
 
-fn validate(text: &str) -> (Option<i32>, String, String) {
+fn validate_manifest(text: &str) -> (Option<i32>, String, String) {
     let mut command = Command::new("node");
-    command.arg(root().join("tests/kubernetes/validate.mjs"));
-    command.arg(root().join("target/node/node_modules"));
-    run(&mut command, text.as_bytes())
+    command.arg(repo_root().join("tests/kubernetes/validate.mjs"));
+    command.arg(repo_root().join("target/node/node_modules"));
+    run_command(&mut command, text.as_bytes())
 }
 
 /// What the standard "restricted" of Kubernetes' pod security asks for.
-fn is_restricted(pod: &Value) {
+fn assert_restricted(pod: &Value) {
     assert_eq!(pod["securityContext"]["runAsNonRoot"], true);
     assert_eq!(
         pod["securityContext"]["seccompProfile"]["type"],
@@ -199,7 +200,7 @@ fn is_restricted(pod: &Value) {
 }
 
 /// What the container is told is understood by the program.
-fn is_understood(container: &Value, config: &Value) {
+fn assert_container_config(container: &Value, config: &Value) {
     let dir = tempfile::tempdir().unwrap();
     let text = config["data"]["config.yml"].as_str().unwrap();
     let text = text.replace(
@@ -223,23 +224,23 @@ fn is_understood(container: &Value, config: &Value) {
             argument => _ = command.arg(argument),
         }
     }
-    let checked = run(&mut command, &[]);
+    let checked = run_command(&mut command, &[]);
     assert_eq!(checked.0, Some(0), "{checked:?}");
 }
 
 #[test]
-fn the_manifests_fit_kubernetes_and_are_restricted() {
+fn kubernetes_manifests_are_valid_and_restricted() {
     let mut kubectl = Command::new("kubectl");
-    let (code, built, error) = run(
+    let (code, built, error) = run_command(
         kubectl
             .arg("kustomize")
-            .arg(root().join("packages/kubernetes")),
+            .arg(repo_root().join("packages/kubernetes")),
         &[],
     );
     assert_eq!(code, Some(0), "{error}");
     let rule =
-        std::fs::read_to_string(root().join("dashboards/rules/prometheus-rule.yml")).unwrap();
-    let (code, objects, error) = validate(&format!("{built}\n---\n{rule}"));
+        std::fs::read_to_string(repo_root().join("dashboards/rules/prometheus-rule.yml")).unwrap();
+    let (code, objects, error) = validate_manifest(&format!("{built}\n---\n{rule}"));
     assert_eq!(code, Some(0), "{error}");
     let objects: Vec<Value> = serde_json::from_str(&objects).unwrap();
     let kinds: Vec<&str> = objects
@@ -259,12 +260,12 @@ fn the_manifests_fit_kubernetes_and_are_restricted() {
         .find(|object| object["kind"] == "Deployment")
         .unwrap();
     let pod = &deployment["spec"]["template"]["spec"];
-    is_restricted(pod);
+    assert_restricted(pod);
     let config = objects
         .iter()
         .find(|object| object["kind"] == "ConfigMap")
         .unwrap();
-    is_understood(&pod["containers"][0], config);
+    assert_container_config(&pod["containers"][0], config);
     // the schemas are not blind
     for (right, wrong, named) in [
         (
@@ -276,7 +277,7 @@ fn the_manifests_fit_kubernetes_and_are_restricted() {
         ("scrapeTimeout: 30s", "scrapeTime: 30s", "scrapeTime"),
     ] {
         assert!(built.contains(right), "{right}");
-        let (code, _, error) = validate(&built.replace(right, wrong));
+        let (code, _, error) = validate_manifest(&built.replace(right, wrong));
         assert!(code == Some(1) && error.contains(named), "{error}");
     }
 }

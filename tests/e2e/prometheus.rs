@@ -5,30 +5,30 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use crate::common::prometheus::Prometheus;
-use crate::common::{Program, get, run, sim_variables, still};
+use crate::common::{ChildProcess, get, run_command, sim_env, static_sim};
 use jiff::Timestamp;
 use mongodb_atlas_sim::SimHandle;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn prometheus_says_what_the_simulator_holds() {
-    let sim = crate::common::sim(still(3, 1200)).await;
+async fn prometheus_data_matches_the_simulator() {
+    let sim = crate::common::start_sim(static_sim(3, 1200)).await;
     let mut exporter =
-        Program::exporter(&["--web.listen-address=127.0.0.1:0"], &sim_variables(&sim));
-    let prometheus = Prometheus::scraping(&exporter.wait_for("address="));
+        ChildProcess::exporter(&["--web.listen-address=127.0.0.1:0"], &sim_env(&sim));
+    let prometheus = Prometheus::scraping(&exporter.wait_for_output("address="));
     prometheus
-        .answer("count(atlas_ai_keys_exporter_org_up == 1) == 3")
+        .wait_samples("count(atlas_ai_keys_exporter_org_up == 1) == 3")
         .await;
-    assert_eq!(prometheus.number("up == 1").await, 1.0);
-    counts_by_status_are_the_truth(&prometheus, &sim).await;
-    ages_are_the_truth(&prometheus, &sim).await;
-    names_come_back_unchanged(&prometheus, &sim).await;
-    a_roll_up_says_what_counting_says(&prometheus).await;
+    assert_eq!(prometheus.wait_value("up == 1").await, 1.0);
+    assert_status_counts(&prometheus, &sim).await;
+    assert_ages(&prometheus, &sim).await;
+    assert_names_unchanged(&prometheus, &sim).await;
+    assert_aggregates_match(&prometheus).await;
     sim.stop().await;
 }
 
-async fn counts_by_status_are_the_truth(prometheus: &Prometheus, sim: &SimHandle) {
+async fn assert_status_counts(prometheus: &Prometheus, sim: &SimHandle) {
     let counts = prometheus
-        .answer("sum by (status) (mongodbatlas_ai_model_api_keys)")
+        .wait_samples("sum by (status) (mongodbatlas_ai_model_api_keys)")
         .await;
     let counts: BTreeMap<String, String> = counts
         .iter()
@@ -47,7 +47,7 @@ async fn counts_by_status_are_the_truth(prometheus: &Prometheus, sim: &SimHandle
     clippy::cast_precision_loss,
     reason = "numbers of keys, and microseconds of this era"
 )]
-async fn ages_are_the_truth(prometheus: &Prometheus, sim: &SimHandle) {
+async fn assert_ages(prometheus: &Prometheus, sim: &SimHandle) {
     let used: Vec<f64> = sim.with_world(|world| {
         let orgs = world.org_ids();
         let keys = orgs.iter().flat_map(|org| world.keys(org));
@@ -58,11 +58,11 @@ async fn ages_are_the_truth(prometheus: &Prometheus, sim: &SimHandle) {
     let number = used.len() as f64;
     let family = "mongodbatlas_ai_model_api_key_last_used";
     let scraped = prometheus
-        .number(&format!("max(timestamp({family}_age_seconds))"))
+        .wait_value(&format!("max(timestamp({family}_age_seconds))"))
         .await;
     let at = format!(" @ {scraped}");
     let moment = prometheus
-        .number(&format!(
+        .wait_value(&format!(
             "max({family}_age_seconds{at} + {family}_timestamp_seconds{at})"
         ))
         .await;
@@ -72,7 +72,7 @@ async fn ages_are_the_truth(prometheus: &Prometheus, sim: &SimHandle) {
     );
     assert!((moment - Timestamp::now().as_millisecond() as f64 / 1e3).abs() < 10.0);
     let ages = prometheus
-        .number(&format!("sum({family}_age_seconds{at})"))
+        .wait_value(&format!("sum({family}_age_seconds{at})"))
         .await;
     let truth: f64 = used.iter().map(|used| moment - used).sum();
     assert!((ages - truth).abs() < 1.0, "{ages} is {truth}");
@@ -84,13 +84,13 @@ async fn ages_are_the_truth(prometheus: &Prometheus, sim: &SimHandle) {
             1200.0,
         ),
     ] {
-        assert_eq!(prometheus.number(&query).await, expected, "{query}");
+        assert_eq!(prometheus.wait_value(&query).await, expected, "{query}");
     }
 }
 
-async fn names_come_back_unchanged(prometheus: &Prometheus, sim: &SimHandle) {
+async fn assert_names_unchanged(prometheus: &Prometheus, sim: &SimHandle) {
     let shown: BTreeSet<(String, String)> = prometheus
-        .answer("mongodbatlas_ai_model_api_key_info")
+        .wait_samples("mongodbatlas_ai_model_api_key_info")
         .await
         .into_iter()
         .map(|sample| {
@@ -100,7 +100,7 @@ async fn names_come_back_unchanged(prometheus: &Prometheus, sim: &SimHandle) {
             )
         })
         .collect();
-    let named: BTreeSet<(String, String)> = crate::common::world(sim)
+    let named: BTreeSet<(String, String)> = crate::common::expected_sim_keys(sim)
         .into_iter()
         .map(|(id, (name, ..))| (id, name))
         .collect();
@@ -113,19 +113,19 @@ async fn names_come_back_unchanged(prometheus: &Prometheus, sim: &SimHandle) {
     }
 }
 
-async fn a_roll_up_says_what_counting_says(prometheus: &Prometheus) {
+async fn assert_aggregates_match(prometheus: &Prometheus) {
     for (threshold, seconds) in [
         ("7d", 7 * 86_400),
         ("30d", 30 * 86_400),
         ("90d", 90 * 86_400),
     ] {
         let rolled_up = prometheus
-            .number(&format!(
+            .wait_value(&format!(
                 "sum(mongodbatlas_ai_model_api_keys_idle{{threshold=\"{threshold}\"}})"
             ))
             .await;
         let counted = prometheus
-            .number(&format!(
+            .wait_value(&format!(
                 "count(mongodbatlas_ai_model_api_key_idle_seconds >= {seconds})"
             ))
             .await;
@@ -134,13 +134,13 @@ async fn a_roll_up_says_what_counting_says(prometheus: &Prometheus) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn promtool_says_nothing() {
-    let sim = crate::common::sim(still(3, 300)).await;
+async fn promtool_reports_no_problems() {
+    let sim = crate::common::start_sim(static_sim(3, 300)).await;
     let mut exporter =
-        Program::exporter(&["--web.listen-address=127.0.0.1:0"], &sim_variables(&sim));
-    let address = exporter.wait_for("address=");
+        ChildProcess::exporter(&["--web.listen-address=127.0.0.1:0"], &sim_env(&sim));
+    let address = exporter.wait_for_output("address=");
     for _ in 0..3 {
-        exporter.wait_for("walk complete");
+        exporter.wait_for_output("walk complete");
     }
     let begun = Instant::now();
     let text = loop {
@@ -151,10 +151,10 @@ async fn promtool_says_nothing() {
         {
             break text;
         }
-        assert!(begun.elapsed() < crate::common::PATIENCE);
+        assert!(begun.elapsed() < crate::common::WAIT_TIMEOUT);
         tokio::time::sleep(Duration::from_millis(50)).await;
     };
-    let (code, output, error) = run(
+    let (code, output, error) = run_command(
         Command::new("promtool").args(["check", "metrics"]),
         text.as_bytes(),
     );

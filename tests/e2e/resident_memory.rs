@@ -1,13 +1,13 @@
 //! Memory of the release binary. `make memory` runs this, and so does `make release`.
 use std::process::Command;
 
-use crate::common::{Program, get, sim_variables};
+use crate::common::{ChildProcess, get, sim_env};
 use mongodb_atlas_sim::SimConfig;
 
 /// The most that 1,200 keys may take, in KiB.
-const BOUND: u64 = 16 << 10;
+const MAX_RESIDENT_KIB: u64 = 16 << 10;
 
-fn resident(pid: u32, member: &str) -> u64 {
+fn memory_kib(pid: u32, member: &str) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
     let line = status
         .lines()
@@ -18,8 +18,8 @@ fn resident(pid: u32, member: &str) -> u64 {
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "a bound of the release binary, which takes minutes to build; `make memory` runs it"]
-async fn twelve_hundred_keys_fit_into_sixteen_mebibytes() {
-    let sim = crate::common::sim(SimConfig::default()).await;
+async fn memory_for_1200_keys_is_below_16_mib() {
+    let sim = crate::common::start_sim(SimConfig::default()).await;
     let mut command = Command::new(env!("CARGO_BIN_EXE_atlas-ai-keys-exporter"));
     command
         .args([
@@ -28,21 +28,21 @@ async fn twelve_hundred_keys_fit_into_sixteen_mebibytes() {
             "--log.level=debug",
         ])
         .env_clear()
-        .envs(sim_variables(&sim));
-    let mut exporter = Program::start(command);
-    let address = exporter.wait_for("address=");
+        .envs(sim_env(&sim));
+    let mut exporter = ChildProcess::start(command);
+    let address = exporter.wait_for_output("address=");
     for _ in 0..200 {
         get(&format!("http://{address}/metrics")).await;
     }
     let begun = std::time::Instant::now();
     while exporter.output().matches("walk complete").count() < 9 {
-        assert!(begun.elapsed() < crate::common::PATIENCE);
+        assert!(begun.elapsed() < crate::common::WAIT_TIMEOUT);
         tokio::time::sleep(std::time::Duration::from_millis(50)).await;
     }
     let (now, most) = (
-        resident(exporter.pid(), "VmRSS:"),
-        resident(exporter.pid(), "VmHWM:"),
+        memory_kib(exporter.pid(), "VmRSS:"),
+        memory_kib(exporter.pid(), "VmHWM:"),
     );
-    assert!(most < BOUND, "{now} KiB now, {most} KiB at most");
+    assert!(most < MAX_RESIDENT_KIB, "{now} KiB now, {most} KiB at most");
     sim.stop().await;
 }

@@ -5,22 +5,22 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::common::systemd::{SERVICE, STATE, Systemd};
-use crate::common::{Scrape, free_port, get, refusal, run, sim_variables, still};
+use crate::common::systemd::{SERVICE, STATE_DIR, SystemdContainer};
+use crate::common::{Scrape, error_fault, free_port, get, run_command, sim_env, static_sim};
 use mongodb_atlas_sim::{SimEndpoint, SimHandle};
 
 /// What the service is told beside its secrets, and where it then listens.
-fn environment(sim: &SimHandle) -> (Vec<(String, String)>, String) {
+fn service_env(sim: &SimHandle) -> (Vec<(String, String)>, String) {
     let address = format!("127.0.0.1:{}", free_port());
-    let mut variables = sim_variables(sim);
+    let mut variables = sim_env(sim);
     variables.retain(|(name, _)| !name.starts_with("MONGODB_ATLAS_CLIENT"));
     let listen = "ATLAS_AI_KEYS_EXPORTER_WEB_LISTEN_ADDRESS";
     variables.push((listen.to_owned(), address.clone()));
     (variables, address)
 }
 
-fn credentials(sim: &SimHandle) -> [(&'static str, String); 2] {
-    let account = sim.account();
+fn service_credentials(sim: &SimHandle) -> [(&'static str, String); 2] {
+    let account = sim.credentials();
     [
         ("client-id", account.client_id),
         ("client-secret", account.client_secret),
@@ -34,11 +34,11 @@ async fn scrape(address: &str) -> Scrape {
 }
 
 #[test]
-fn the_units_are_sound_and_little_is_exposed() {
+fn units_verify_and_exposure_is_low() {
     let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("systemd");
     let service = root.join(SERVICE);
     let mut command = Command::new("systemd-analyze");
-    let text = run(
+    let text = run_command(
         command
             .args(["security", "--offline=true", "--threshold=15", "--no-pager"])
             .arg(&service),
@@ -63,19 +63,19 @@ fn the_units_are_sound_and_little_is_exposed() {
         .arg(dir.path().join(SERVICE))
         .arg(dir.path().join("atlas-ai-keys-exporter.socket"));
     assert_eq!(
-        run(&mut command, &[]),
+        run_command(&mut command, &[]),
         (Some(0), String::new(), String::new())
     );
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn it_lives_as_a_service() {
-    let sim = crate::common::sim(still(3, 300)).await;
+async fn service_starts_reloads_and_stops() {
+    let sim = crate::common::start_sim(static_sim(3, 300)).await;
     let orgs = sim.org_ids();
-    let (mut environment, address) = environment(&sim);
+    let (mut environment, address) = service_env(&sim);
     let interval = "ATLAS_AI_KEYS_EXPORTER_ATLAS_POLL_INTERVAL";
     environment.push((interval.to_owned(), "1s".to_owned()));
-    let systemd = Systemd::boot("", &environment, &credentials(&sim));
+    let systemd = SystemdContainer::boot("", &environment, &service_credentials(&sim));
     // active only when ready: the first request after the start is answered
     systemd.systemctl(&["start", SERVICE]);
     let (status, _) = get(&format!("http://{address}/-/healthy")).await;
@@ -83,7 +83,7 @@ async fn it_lives_as_a_service() {
         (status, systemd.property("ActiveState").as_str()),
         (200, "active")
     );
-    let status = systemd.wait("StatusText", |text| text.starts_with("fresh 3: "));
+    let status = systemd.wait_property("StatusText", |text| text.starts_with("fresh 3: "));
     assert!(orgs.iter().all(|org| status.contains(org)), "{status}");
     let before = scrape(&address).await;
     assert_eq!(
@@ -98,7 +98,7 @@ async fn it_lives_as_a_service() {
         !journal.contains("level=warn") && !journal.contains("level=error"),
         "{journal}"
     );
-    let main = systemd.must(&[
+    let main = systemd.exec_ok(&[
         "cat",
         &format!("/proc/{}/limits", systemd.property("MainPID")),
     ]);
@@ -112,15 +112,19 @@ async fn it_lives_as_a_service() {
     );
     // reload, and what it is called meanwhile
     systemd.systemctl(&["reload", SERVICE]);
-    systemd.wait("ActiveState", |state| state == "active");
+    systemd.wait_property("ActiveState", |state| state == "active");
     let journal = systemd.journal();
     assert!(journal.contains("configuration reloaded"), "{journal}");
     // stale organizations are named, with the reason
-    sim.add_fault(refusal(SimEndpoint::AiModelApiKeys, Some(&orgs[1]), 403));
+    sim.add_fault(error_fault(
+        SimEndpoint::AiModelApiKeys,
+        Some(&orgs[1]),
+        403,
+    ));
     systemd.systemctl(&["restart", SERVICE]);
     let (status, _) = get(&format!("http://{address}/-/ready")).await;
     assert_eq!(status, 200, "what was kept is shown at once");
-    let status = systemd.wait("StatusText", |text| {
+    let status = systemd.wait_property("StatusText", |text| {
         text.contains("fresh 2") && text.contains("forbidden")
     });
     assert!(
@@ -134,19 +138,19 @@ async fn it_lives_as_a_service() {
     systemd.systemctl(&["stop", SERVICE]);
     assert!(begun.elapsed() < Duration::from_secs(6));
     assert_eq!(systemd.property("Result"), "success");
-    assert_eq!(sim.live_tokens(), 0);
+    assert_eq!(sim.live_token_count(), 0);
     // a pipe in the place of what was kept does not hold the start up
-    let pipe = format!("{STATE}/{}.inventory", orgs[0]);
-    systemd.must(&["rm", &pipe]);
-    systemd.must(&["mkfifo", "-m", "666", &pipe]);
+    let pipe = format!("{STATE_DIR}/{}.inventory", orgs[0]);
+    systemd.exec_ok(&["rm", &pipe]);
+    systemd.exec_ok(&["mkfifo", "-m", "666", &pipe]);
     systemd.systemctl(&["start", SERVICE]);
     assert_eq!(systemd.property("ActiveState"), "active");
     let (status, _) = get(&format!("http://{address}/-/healthy")).await;
     assert_eq!(status, 200);
     systemd.systemctl(&["stop", SERVICE]);
     // a configuration that is wrong is no reason to try again and again
-    systemd.write("/run/given/environment", "MONGODB_ATLAS_ORG_ID=nonsense\n");
-    let (code, _, _) = systemd.inside(&["systemctl", "start", SERVICE]);
+    systemd.write_secret("/run/given/environment", "MONGODB_ATLAS_ORG_ID=nonsense\n");
+    let (code, _, _) = systemd.exec(&["systemctl", "start", SERVICE]);
     assert_ne!(code, Some(0));
     assert_eq!(systemd.property("ActiveState"), "failed");
     assert_eq!(systemd.property("ExecMainStatus"), "2");
@@ -154,41 +158,41 @@ async fn it_lives_as_a_service() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_process_that_is_stuck_is_started_anew() {
-    let sim = crate::common::sim(still(1, 100)).await;
-    let (environment, address) = environment(&sim);
+async fn watchdog_restarts_a_stalled_process() {
+    let sim = crate::common::start_sim(static_sim(1, 100)).await;
+    let (environment, address) = service_env(&sim);
     let drop_in = "[Service]\nWatchdogSec=4s\nRestartSec=100ms\n";
-    let systemd = Systemd::boot(drop_in, &environment, &credentials(&sim));
+    let systemd = SystemdContainer::boot(drop_in, &environment, &service_credentials(&sim));
     systemd.systemctl(&["start", SERVICE]);
-    systemd.wait("StatusText", |text| text.starts_with("fresh 1"));
+    systemd.wait_property("StatusText", |text| text.starts_with("fresh 1"));
     systemd.systemctl(&["kill", "--kill-whom=main", "--signal=STOP", SERVICE]);
-    systemd.wait("NRestarts", |restarts| restarts == "1");
-    systemd.wait("StatusText", |text| text.starts_with("fresh 1"));
+    systemd.wait_property("NRestarts", |restarts| restarts == "1");
+    systemd.wait_property("StatusText", |text| text.starts_with("fresh 1"));
     let keys = scrape(&address).await.sum("mongodbatlas_ai_model_api_keys");
     assert_eq!(keys, 100.0);
     sim.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn no_connection_is_lost_over_a_restart_with_a_socket() {
-    let sim = crate::common::sim(still(1, 50)).await;
-    let (mut environment, address) = environment(&sim);
+async fn socket_activation_loses_no_connection_on_restart() {
+    let sim = crate::common::start_sim(static_sim(1, 50)).await;
+    let (mut environment, address) = service_env(&sim);
     environment.pop();
     environment.push((
         "ATLAS_AI_KEYS_EXPORTER_WEB_SYSTEMD_SOCKET".to_owned(),
         "true".to_owned(),
     ));
-    let systemd = Systemd::boot("", &environment, &credentials(&sim));
+    let systemd = SystemdContainer::boot("", &environment, &service_credentials(&sim));
     let socket = "atlas-ai-keys-exporter.socket";
-    systemd.must(&["mkdir", &format!("/run/systemd/system/{socket}.d")]);
+    systemd.exec_ok(&["mkdir", &format!("/run/systemd/system/{socket}.d")]);
     let place = format!("[Socket]\nListenStream=\nListenStream={address}\n");
-    systemd.write(&format!("/run/systemd/system/{socket}.d/test.conf"), &place);
+    systemd.write_secret(&format!("/run/systemd/system/{socket}.d/test.conf"), &place);
     systemd.systemctl(&["daemon-reload"]);
     systemd.systemctl(&["start", socket]);
     // the first connection starts the service
     let (status, _) = get(&format!("http://{address}/-/healthy")).await;
     assert_eq!(status, 200);
-    systemd.wait("StatusText", |text| text.starts_with("fresh 1"));
+    systemd.wait_property("StatusText", |text| text.starts_with("fresh 1"));
     let (over, answers) = (
         Arc::new(AtomicBool::new(false)),
         Arc::new(AtomicUsize::new(0)),
@@ -213,7 +217,7 @@ async fn no_connection_is_lost_over_a_restart_with_a_socket() {
         assert_ne!(systemd.property("MainPID"), pid);
         let begun = Instant::now();
         while answers.load(Ordering::Relaxed) < before + 20 {
-            assert!(begun.elapsed() < crate::common::PATIENCE);
+            assert!(begun.elapsed() < crate::common::WAIT_TIMEOUT);
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }

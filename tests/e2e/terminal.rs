@@ -1,11 +1,15 @@
 //! What people see on a terminal: tables as wide as it is, colours, a bar while a walk is long, the manual page.
 use std::process::Command;
 
-use crate::common::{run, sim_variables, still};
+use crate::common::{run_command, sim_env, static_sim};
 use mongodb_atlas_sim::{Effect, Fault, SimEndpoint};
 
 /// Runs the exporter on a terminal of its own, so many columns wide: what appears on it.
-async fn on_terminal(columns: u16, arguments: &str, variables: Vec<(String, String)>) -> String {
+async fn run_on_terminal(
+    columns: u16,
+    arguments: &str,
+    variables: Vec<(String, String)>,
+) -> String {
     let binary = env!("CARGO_BIN_EXE_atlas-ai-keys-exporter");
     let line = format!("stty cols {columns} rows 40; {binary} {arguments}");
     let mut command = Command::new("script");
@@ -14,14 +18,14 @@ async fn on_terminal(columns: u16, arguments: &str, variables: Vec<(String, Stri
         .envs(variables)
         .env("TERM", "xterm-256color")
         .env_remove("NO_COLOR");
-    let shown = tokio::task::spawn_blocking(move || run(&mut command, &[])).await;
+    let shown = tokio::task::spawn_blocking(move || run_command(&mut command, &[])).await;
     let (code, output, error) = shown.unwrap();
     assert_eq!(code, Some(0), "{output}{error}");
     output
 }
 
 /// What is left when the colours are taken away.
-fn plain(text: &str) -> String {
+fn strip_ansi(text: &str) -> String {
     let mut plain = String::new();
     let mut rest = text;
     while let Some((before, after)) = rest.split_once('\u{1b}') {
@@ -34,19 +38,19 @@ fn plain(text: &str) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn tables_fit_and_have_colours() {
-    let sim = crate::common::sim(still(3, 60)).await;
+async fn tables_fit_the_terminal_and_are_colored() {
+    let sim = crate::common::start_sim(static_sim(3, 60)).await;
     for columns in [60, 100, 200] {
         for arguments in ["keys", "check"] {
-            let shown = on_terminal(columns, arguments, sim_variables(&sim)).await;
+            let shown = run_on_terminal(columns, arguments, sim_env(&sim)).await;
             assert!(shown.contains("\u{1b}["), "{shown:?}");
-            for line in plain(&shown).lines() {
+            for line in strip_ansi(&shown).lines() {
                 let width = line.trim_end().chars().count();
                 assert!(width <= usize::from(columns), "{columns}: {width} {line:?}");
             }
         }
     }
-    let mut without = sim_variables(&sim);
+    let mut without = sim_env(&sim);
     without.push(("NO_COLOR".to_owned(), "1".to_owned()));
     let mut command = Command::new("script");
     let binary = env!("CARGO_BIN_EXE_atlas-ai-keys-exporter");
@@ -58,18 +62,22 @@ async fn tables_fit_and_have_colours() {
             "/dev/null",
         ])
         .envs(without);
-    let (_, shown, _) = tokio::task::spawn_blocking(move || run(&mut command, &[]))
+    let (_, shown, _) = tokio::task::spawn_blocking(move || run_command(&mut command, &[]))
         .await
         .unwrap();
     assert!(shown.contains("60 of 60 keys"), "{shown}");
-    assert_eq!(plain(&shown), shown, "no colours where nobody wants them");
+    assert_eq!(
+        strip_ansi(&shown),
+        shown,
+        "no colours where nobody wants them"
+    );
     sim.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_bar_shows_itself_while_a_walk_is_long() {
-    let sim = crate::common::sim(still(3, 60)).await;
-    let quick = on_terminal(100, "keys", sim_variables(&sim)).await;
+async fn progress_bar_appears_during_long_walks() {
+    let sim = crate::common::start_sim(static_sim(3, 60)).await;
+    let quick = run_on_terminal(100, "keys", sim_env(&sim)).await;
     assert!(!quick.contains(" of 3 organizations"), "{quick}");
     for org in sim.org_ids().iter().skip(1) {
         sim.add_fault(Fault {
@@ -77,13 +85,13 @@ async fn a_bar_shows_itself_while_a_walk_is_long() {
             ..Fault::new(SimEndpoint::AiModelApiKeys, Effect::Delay { seconds: 2.0 })
         });
     }
-    let slow = on_terminal(100, "keys", sim_variables(&sim)).await;
+    let slow = run_on_terminal(100, "keys", sim_env(&sim)).await;
     assert!(slow.contains(" of 3 organizations"), "{slow:?}");
     assert!(slow.contains("60 of 60 keys"), "{slow}");
     // what is written to a file has no bar
     let mut command = Command::new(env!("CARGO_BIN_EXE_atlas-ai-keys-exporter"));
-    command.arg("keys").env_clear().envs(sim_variables(&sim));
-    let (code, output, error) = tokio::task::spawn_blocking(move || run(&mut command, &[]))
+    command.arg("keys").env_clear().envs(sim_env(&sim));
+    let (code, output, error) = tokio::task::spawn_blocking(move || run_command(&mut command, &[]))
         .await
         .unwrap();
     assert_eq!((code, error.as_str()), (Some(0), ""));
@@ -93,8 +101,10 @@ async fn a_bar_shows_itself_while_a_walk_is_long() {
 
 /// groff names what it does not know, and lines that do not fit.
 #[tokio::test(flavor = "multi_thread")]
-async fn the_manual_page_is_rendered_without_a_warning() {
-    let page = crate::common::outcome(&["man"], Vec::new()).await.stdout;
+async fn man_page_renders_without_warnings() {
+    let page = crate::common::run_exporter(&["man"], Vec::new())
+        .await
+        .stdout;
     let mut file = tempfile::NamedTempFile::new().unwrap();
     std::io::Write::write_all(&mut file, &page).unwrap();
     for columns in ["72", "200"] {
@@ -104,9 +114,10 @@ async fn the_manual_page_is_rendered_without_a_warning() {
             .arg(file.path())
             .env("MANWIDTH", columns)
             .env("MANPAGER", "cat");
-        let (code, text, warnings) = tokio::task::spawn_blocking(move || run(&mut command, &[]))
-            .await
-            .unwrap();
+        let (code, text, warnings) =
+            tokio::task::spawn_blocking(move || run_command(&mut command, &[]))
+                .await
+                .unwrap();
         assert_eq!((code, warnings.as_str()), (Some(0), ""), "{text}");
         // names can be searched for: none is broken at the end of a line
         for name in [

@@ -2,22 +2,25 @@
 //! to say of it.
 use std::process::Command;
 
-use crate::common::{Program, Scrape, free_port, get, run, shown, sim_variables, still, world};
+use crate::common::{
+    ChildProcess, Scrape, expected_sim_keys, exposed_keys, free_port, get, run_command, sim_env,
+    static_sim,
+};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn node_exporter_reads_what_once_writes() {
-    let sim = crate::common::sim(still(3, 300)).await;
+async fn node_exporter_reads_the_textfile() {
+    let sim = crate::common::start_sim(static_sim(3, 300)).await;
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("atlas-ai-keys.prom");
-    let program = Program::exporter(
+    let program = ChildProcess::exporter(
         &["once", &format!("--output={}", path.display())],
-        &sim_variables(&sim),
+        &sim_env(&sim),
     );
-    let (code, output, _) = program.finish();
+    let (code, output, _) = program.wait_exit();
     assert_eq!(code, Some(0), "{output}");
     let text = std::fs::read(&path).unwrap();
     let mut promtool = Command::new("promtool");
-    let (code, output, error) = run(promtool.args(["check", "metrics"]), &text);
+    let (code, output, error) = run_command(promtool.args(["check", "metrics"]), &text);
     assert_eq!((code, output.as_str(), error.as_str()), (Some(0), "", ""));
     let address = format!("127.0.0.1:{}", free_port());
     let mut command = Command::new("prometheus-node-exporter");
@@ -28,13 +31,13 @@ async fn node_exporter_reads_what_once_writes() {
             dir.path().display()
         ))
         .arg(format!("--web.listen-address={address}"));
-    let mut node = Program::start(command);
-    node.wait_for("Listening on");
+    let mut node = ChildProcess::start(command);
+    node.wait_for_output("Listening on");
     let (status, text) = get(&format!("http://{address}/metrics")).await;
     assert_eq!(status, 200, "{text}");
     let scrape = Scrape::parse(&text);
     assert_eq!(scrape.get("node_textfile_scrape_error", &[]), Some(0.0));
-    assert_eq!(shown(&scrape), world(&sim));
+    assert_eq!(exposed_keys(&scrape), expected_sim_keys(&sim));
     assert_eq!(scrape.sum("mongodbatlas_ai_model_api_keys"), 300.0);
     sim.stop().await;
 }

@@ -6,53 +6,58 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::Command;
 
-use crate::common::pki::{Papers, hash, indented};
+use crate::common::pki::{TestPki, bcrypt_hash, indent};
 use crate::common::prometheus::Prometheus;
-use crate::common::{Lab, Program, free_port, run, sim_variables, still};
+use crate::common::{ChildProcess, TestExporter, free_port, run_command, sim_env, static_sim};
 use exporter_toolkit::web_config::WebConfig;
 
-const TLS: &str = "tls_server_config:\n  cert_file: server.pem\n  key_file: server.key\n";
-const GOOD_HASH: &str = "$2y$10$QOauhQNbBCuQDKes6eFzPeMqBSjb7Mr5DUmpZ/VcEd00UAV/LDeSi";
+const TLS_CONFIG: &str = "tls_server_config:\n  cert_file: server.pem\n  key_file: server.key\n";
+const VALID_HASH: &str = "$2y$10$QOauhQNbBCuQDKes6eFzPeMqBSjb7Mr5DUmpZ/VcEd00UAV/LDeSi";
 
 /// What becomes of a file: promtool's word, and ours.
 #[derive(Debug, Clone, Copy, PartialEq)]
-enum Fate {
+enum ExpectedVerdict {
     Good,
     Bad,
     /// promtool accepts it and we do not: why.
-    BadHere(#[allow(dead_code, reason = "for who reads this table")] &'static str),
+    OnlyRejectedHere(#[allow(dead_code, reason = "for who reads this table")] &'static str),
     /// promtool refuses it and we do not: why.
-    GoodHere(#[allow(dead_code, reason = "for who reads this table")] &'static str),
+    OnlyAcceptedHere(#[allow(dead_code, reason = "for who reads this table")] &'static str),
 }
 
-const OLD: Fate = Fate::GoodHere("the member is newer than Debian's promtool");
-const BROKEN_TLS: Fate = Fate::BadHere("rustls has no broken versions, suites or curves");
-const NOBODY: Fate = Fate::BadHere("nobody could ever connect, or log in");
-const OPEN: Fate = Fate::BadHere(
+const NEWER_FIELD: ExpectedVerdict =
+    ExpectedVerdict::OnlyAcceptedHere("the member is newer than Debian's promtool");
+const BROKEN_TLS: ExpectedVerdict =
+    ExpectedVerdict::OnlyRejectedHere("rustls has no broken versions, suites or curves");
+const UNUSABLE: ExpectedVerdict =
+    ExpectedVerdict::OnlyRejectedHere("nobody could ever connect, or log in");
+const UNPROTECTED: ExpectedVerdict = ExpectedVerdict::OnlyRejectedHere(
     "a file that lets everybody in must be {}, so that a cut one is not taken for it",
 );
-const CUT: Fate = Fate::BadHere("a field without a value is what a file ends with that was cut");
+const TRUNCATED: ExpectedVerdict = ExpectedVerdict::OnlyRejectedHere(
+    "a field without a value is what a file ends with that was cut",
+);
 
-fn files() -> Vec<(String, Fate)> {
-    use Fate::{Bad, BadHere, Good};
-    let mut files: Vec<(String, Fate)> = Vec::new();
+fn web_config_cases() -> Vec<(String, ExpectedVerdict)> {
+    use ExpectedVerdict::{Bad, Good, OnlyRejectedHere};
+    let mut files: Vec<(String, ExpectedVerdict)> = Vec::new();
     let mut add = |text: &str, fate| files.push((text.to_owned(), fate));
     for (text, fate) in [
-        ("", OPEN),
+        ("", UNPROTECTED),
         ("{}", Good),
-        ("# nothing\n", OPEN),
-        ("null", OPEN),
+        ("# nothing\n", UNPROTECTED),
+        ("null", UNPROTECTED),
         ("[]", Bad),
         ("text", Bad),
         ("tls_server_config: [", Bad),
         ("nonsense: 1", Bad),
-        ("tls_server_config:\n", CUT),
-        ("tls_server_config: {}", OPEN),
+        ("tls_server_config:\n", TRUNCATED),
+        ("tls_server_config: {}", UNPROTECTED),
         ("tls_server_config: []", Bad),
         ("tls_server_config: text", Bad),
         (
             "tls_server_config:\n  cert_file: ''\n  key_file: ''\n",
-            OPEN,
+            UNPROTECTED,
         ),
         ("tls_server_config:\n  cert_file: server.pem\n", Bad),
         ("tls_server_config:\n  key_file: server.key\n", Bad),
@@ -85,13 +90,13 @@ fn files() -> Vec<(String, Fate)> {
             Bad,
         ),
         ("tls_server_config:\n  client_ca_file: ca.pem\n", Bad),
-        ("tls_server_config:\n  min_version: TLS13\n", OPEN),
+        ("tls_server_config:\n  min_version: TLS13\n", UNPROTECTED),
         (
             "tls_server_config:\n  cert_file: server.pem\n  cert_file: server.pem\n  key_file: server.key\n",
             Bad,
         ),
         ("tls_server_config:\n  cert_filename: server.pem\n", Bad),
-        ("http_server_config:\n", CUT),
+        ("http_server_config:\n", TRUNCATED),
         ("http_server_config: {}", Good),
         ("http_server_config: 1", Bad),
         ("http_server_config:\n  http2: true\n", Good),
@@ -102,7 +107,7 @@ fn files() -> Vec<(String, Fate)> {
         ("http_server_config:\n  http2: 1\n", Bad),
         ("http_server_config:\n  http2: [true]\n", Bad),
         ("http_server_config:\n  http3: true\n", Bad),
-        ("http_server_config:\n  headers:\n", CUT),
+        ("http_server_config:\n  headers:\n", TRUNCATED),
         ("http_server_config:\n  headers: {}\n", Good),
         ("http_server_config:\n  headers: []\n", Bad),
         (
@@ -156,10 +161,10 @@ fn files() -> Vec<(String, Fate)> {
         ),
         (
             "http_server_config:\n  headers:\n    X-XSS-Protection: \"a\\nb\"\n",
-            BadHere("no header can have it"),
+            OnlyRejectedHere("no header can have it"),
         ),
-        ("basic_auth_users:\n", CUT),
-        ("basic_auth_users: {}", OPEN),
+        ("basic_auth_users:\n", TRUNCATED),
+        ("basic_auth_users: {}", UNPROTECTED),
         ("basic_auth_users: []", Bad),
         ("basic_auth_users: text", Bad),
         ("basic_auth_users:\n  ada: secret\n", Bad),
@@ -167,15 +172,15 @@ fn files() -> Vec<(String, Fate)> {
         ("basic_auth_users:\n  ada:\n", Bad),
         ("basic_auth_users:\n  ada: 123\n", Bad),
         ("basic_auth_users:\n  ada: [x]\n", Bad),
-        ("rate_limit:\n  interval: 1s\n  burst: 20\n", OLD),
-        ("rate_limit: {}", OLD),
-        ("rate_limit:\n  interval: 0\n  burst: 0\n", OLD),
+        ("rate_limit:\n  interval: 1s\n  burst: 20\n", NEWER_FIELD),
+        ("rate_limit: {}", NEWER_FIELD),
+        ("rate_limit:\n  interval: 0\n  burst: 0\n", NEWER_FIELD),
         ("rate_limit:\n  interval: soon\n", Bad),
         ("rate_limit:\n  interval: 1s\n  burst: 0\n", Bad),
         ("rate_limit:\n  every: 1s\n", Bad),
         (
             "http_server_config:\n  headers:\n    X-XSS-Protection: '\u{e9}'\n",
-            BadHere("no header can have it"),
+            OnlyRejectedHere("no header can have it"),
         ),
     ] {
         // a section that protects nothing is not enough by itself
@@ -185,7 +190,7 @@ fn files() -> Vec<(String, Fate)> {
         if is_section {
             add(
                 &format!(
-                    "{}\nbasic_auth_users:\n  ada: {GOOD_HASH}\n",
+                    "{}\nbasic_auth_users:\n  ada: {VALID_HASH}\n",
                     text.trim_end()
                 ),
                 fate,
@@ -195,48 +200,48 @@ fn files() -> Vec<(String, Fate)> {
         }
     }
     add(
-        &format!("basic_auth_users:\n  'a:b': {GOOD_HASH}\n"),
-        NOBODY,
+        &format!("basic_auth_users:\n  'a:b': {VALID_HASH}\n"),
+        UNUSABLE,
     );
-    add("http_server_config: {http2: true}\n", OPEN);
+    add("http_server_config: {http2: true}\n", UNPROTECTED);
     for (hash, fate) in [
-        (GOOD_HASH.to_owned(), Good),
-        (GOOD_HASH.replace("$2y$", "$2a$"), Good),
-        (GOOD_HASH.replace("$2y$", "$2b$"), Good),
-        (GOOD_HASH.replace("$2y$", "$2x$"), Good),
-        (GOOD_HASH.replace("$10$", "$04$"), Good),
-        (GOOD_HASH.replace("$10$", "$31$"), Good),
-        (GOOD_HASH.replace("$10$", "$03$"), Bad),
-        (GOOD_HASH.replace("$10$", "$32$"), Bad),
-        (GOOD_HASH.replace("$10$", "$xx$"), Bad),
-        (GOOD_HASH.replace("$2y$", "$3y$"), Bad),
-        (GOOD_HASH.replace("$2y$", "2y$"), Bad),
-        (GOOD_HASH[..50].to_owned(), Bad),
-        (format!("{GOOD_HASH}x"), NOBODY),
-        (GOOD_HASH.replace('Q', "!"), NOBODY),
+        (VALID_HASH.to_owned(), Good),
+        (VALID_HASH.replace("$2y$", "$2a$"), Good),
+        (VALID_HASH.replace("$2y$", "$2b$"), Good),
+        (VALID_HASH.replace("$2y$", "$2x$"), Good),
+        (VALID_HASH.replace("$10$", "$04$"), Good),
+        (VALID_HASH.replace("$10$", "$31$"), Good),
+        (VALID_HASH.replace("$10$", "$03$"), Bad),
+        (VALID_HASH.replace("$10$", "$32$"), Bad),
+        (VALID_HASH.replace("$10$", "$xx$"), Bad),
+        (VALID_HASH.replace("$2y$", "$3y$"), Bad),
+        (VALID_HASH.replace("$2y$", "2y$"), Bad),
+        (VALID_HASH[..50].to_owned(), Bad),
+        (format!("{VALID_HASH}x"), UNUSABLE),
+        (VALID_HASH.replace('Q', "!"), UNUSABLE),
         (
-            GOOD_HASH.replace("$2y$", "$2z$"),
-            BadHere("no such version of bcrypt is known"),
+            VALID_HASH.replace("$2y$", "$2z$"),
+            OnlyRejectedHere("no such version of bcrypt is known"),
         ),
     ] {
         add(&format!("basic_auth_users:\n  ada: {hash}\n"), fate);
         add(
-            &format!("basic_auth_users:\n  bob: '{GOOD_HASH}'\n  ada: '{hash}'\n"),
+            &format!("basic_auth_users:\n  bob: '{VALID_HASH}'\n  ada: '{hash}'\n"),
             fate,
         );
     }
     add(
-        &format!("basic_auth_users:\n  ada: {GOOD_HASH}\n  ada: {GOOD_HASH}\n"),
+        &format!("basic_auth_users:\n  ada: {VALID_HASH}\n  ada: {VALID_HASH}\n"),
         Bad,
     );
-    for (more, fate) in tls_members() {
-        add(&format!("{TLS}{more}"), fate);
+    for (more, fate) in tls_field_cases() {
+        add(&format!("{TLS_CONFIG}{more}"), fate);
     }
     files
 }
 
-fn tls_members() -> Vec<(&'static str, Fate)> {
-    use Fate::{Bad, BadHere, Good};
+fn tls_field_cases() -> Vec<(&'static str, ExpectedVerdict)> {
+    use ExpectedVerdict::{Bad, Good, OnlyRejectedHere};
     vec![
         ("", Good),
         ("  client_auth_type: NoClientCert\n", Good),
@@ -275,15 +280,17 @@ fn tls_members() -> Vec<(&'static str, Fate)> {
         ),
         (
             "  client_auth_type: RequireAndVerifyClientCert\n  client_ca_file: server.key\n",
-            BadHere("a CA file without a certificate lets nobody in; newer toolkits refuse it"),
+            OnlyRejectedHere(
+                "a CA file without a certificate lets nobody in; newer toolkits refuse it",
+            ),
         ),
         (
             "  client_auth_type: RequireAnyClientCert\n  client_allowed_sans: [a]\n",
-            OLD,
+            NEWER_FIELD,
         ),
         (
             "  client_auth_type: RequireAndVerifyClientCert\n  client_allowed_sans: [a]\n",
-            OLD,
+            NEWER_FIELD,
         ),
         ("  client_allowed_sans: [a]\n", Bad),
         (
@@ -298,14 +305,14 @@ fn tls_members() -> Vec<(&'static str, Fate)> {
         ("  min_version: TLS10\n", BROKEN_TLS),
         ("  min_version: TLS11\n", BROKEN_TLS),
         ("  max_version: TLS11\n", BROKEN_TLS),
-        ("  min_version: TLS13\n  max_version: TLS12\n", NOBODY),
+        ("  min_version: TLS13\n  max_version: TLS12\n", UNUSABLE),
         ("  min_version: TLS14\n", Bad),
         ("  min_version: 1.2\n", Bad),
         ("  min_version: [TLS12]\n", Bad),
         ("  prefer_server_cipher_suites: true\n", Good),
         ("  prefer_server_cipher_suites: false\n", Good),
         ("  prefer_server_cipher_suites: never\n", Bad),
-        ("  cipher_suites:\n", CUT),
+        ("  cipher_suites:\n", TRUNCATED),
         ("  cipher_suites: []\n", Good),
         ("  cipher_suites: TLS_AES_128_GCM_SHA256\n", Bad),
         (
@@ -338,7 +345,7 @@ fn tls_members() -> Vec<(&'static str, Fate)> {
         ("  cipher_suites: [[x]]\n", Bad),
         (
             "  max_version: TLS12\n  cipher_suites: [TLS_AES_128_GCM_SHA256]\n",
-            NOBODY,
+            UNUSABLE,
         ),
         ("  curve_preferences: []\n", Good),
         ("  curve_preferences: [X25519]\n", Good),
@@ -353,20 +360,20 @@ fn tls_members() -> Vec<(&'static str, Fate)> {
 }
 
 #[test]
-fn promtool_and_we_accept_and_refuse_the_same() {
-    let papers = Papers::new();
+fn web_config_verdicts_match_promtool() {
+    let papers = TestPki::new();
     let mut wrong = Vec::new();
-    for (text, fate) in files() {
+    for (text, fate) in web_config_cases() {
         let path = papers.write("web.yml", &text);
         let mut promtool = Command::new("promtool");
-        let (code, ..) = run(promtool.args(["check", "web-config"]).arg(&path), b"");
+        let (code, ..) = run_command(promtool.args(["check", "web-config"]).arg(&path), b"");
         let theirs = code == Some(0);
         let ours = WebConfig::load(&path).config;
         let right = match fate {
-            Fate::Good => (true, true),
-            Fate::Bad => (false, false),
-            Fate::BadHere(_) => (true, false),
-            Fate::GoodHere(_) => (false, true),
+            ExpectedVerdict::Good => (true, true),
+            ExpectedVerdict::Bad => (false, false),
+            ExpectedVerdict::OnlyRejectedHere(_) => (true, false),
+            ExpectedVerdict::OnlyAcceptedHere(_) => (false, true),
         };
         if (theirs, ours.is_ok()) != right {
             wrong.push(format!(
@@ -378,11 +385,11 @@ fn promtool_and_we_accept_and_refuse_the_same() {
 }
 
 #[test]
-fn certificates_in_the_file_itself_are_those_in_files() {
+fn inline_certificates_match_certificate_files() {
     // promtool knows no inline certificates yet
-    let papers = Papers::new();
+    let papers = TestPki::new();
     let inline = |name: &str, file: &str| {
-        let lines = indented(&papers.read(file));
+        let lines = indent(&papers.read(file));
         format!("  {name}: |\n{lines}")
     };
     let text = format!(
@@ -396,20 +403,25 @@ fn certificates_in_the_file_itself_are_those_in_files() {
     assert_eq!(loaded.files.len(), 1);
 }
 
-async fn lab(papers: &Papers, text: &str) -> (Lab, String) {
-    let lab = Lab::start(still(3, 60), &[&papers.flag(text)]).await;
-    let address = lab.base.replace("http://", "");
+async fn start_exporter(papers: &TestPki, text: &str) -> (TestExporter, String) {
+    let lab = TestExporter::start(static_sim(3, 60), &[&papers.web_config_flag(text)]).await;
+    let address = lab.base_url.replace("http://", "");
     (lab, address)
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn prometheus_scrapes_through_tls_passwords_and_client_certificates() {
-    let papers = Papers::new();
-    let users = format!("basic_auth_users:\n  prometheus: {}\n", hash("secret"));
-    let (passwords, with_passwords) = lab(&papers, &format!("{TLS}{users}")).await;
-    let clients =
-        format!("{TLS}  client_auth_type: RequireAndVerifyClientCert\n  client_ca_file: ca.pem\n");
-    let (certificates, with_certificates) = lab(&papers, &clients).await;
+async fn prometheus_scrapes_with_tls_basic_auth_and_client_certificates() {
+    let papers = TestPki::new();
+    let users = format!(
+        "basic_auth_users:\n  prometheus: {}\n",
+        bcrypt_hash("secret")
+    );
+    let (passwords, with_passwords) =
+        start_exporter(&papers, &format!("{TLS_CONFIG}{users}")).await;
+    let clients = format!(
+        "{TLS_CONFIG}  client_auth_type: RequireAndVerifyClientCert\n  client_ca_file: ca.pem\n"
+    );
+    let (certificates, with_certificates) = start_exporter(&papers, &clients).await;
     let ca = papers.path("ca.pem").display().to_string();
     let own = |name: &str| {
         let (pem, key) = (
@@ -467,18 +479,20 @@ async fn prometheus_scrapes_through_tls_passwords_and_client_certificates() {
         .iter()
         .map(|(name, job, _)| (*name, job.as_str()))
         .collect();
-    let prometheus = Prometheus::with_jobs(&listed, &[]);
-    prometheus.answer("count(up) == 7").await;
-    prometheus.answer("count(up == 1) == 2").await;
+    let prometheus = Prometheus::start(&listed, &[]);
+    prometheus.wait_samples("count(up) == 7").await;
+    prometheus.wait_samples("count(up == 1) == 2").await;
     for (name, _, up) in &jobs {
         assert_eq!(
-            prometheus.number(&format!("up{{job=\"{name}\"}}")).await,
+            prometheus
+                .wait_value(&format!("up{{job=\"{name}\"}}"))
+                .await,
             *up,
             "{name}"
         );
     }
     let keys = prometheus
-        .number("sum(mongodbatlas_ai_model_api_keys{job=\"certificate\"})")
+        .wait_value("sum(mongodbatlas_ai_model_api_keys{job=\"certificate\"})")
         .await;
     assert_eq!(keys, 60.0);
     for lab in [passwords, certificates] {
@@ -487,12 +501,12 @@ async fn prometheus_scrapes_through_tls_passwords_and_client_certificates() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn prometheus_discovers_one_target_an_organization() {
-    let lab = Lab::start(still(5, 100), &[]).await;
-    lab.walked().await;
+async fn prometheus_discovers_one_target_per_organization() {
+    let lab = TestExporter::start(static_sim(5, 100), &[]).await;
+    lab.wait_polled().await;
     let sd = format!(
         "http_sd_configs:\n  - url: {}/sd\n    refresh_interval: 1s",
-        lab.base
+        lab.base_url
     );
     let shard = |n: u8| {
         format!(
@@ -500,27 +514,29 @@ async fn prometheus_discovers_one_target_an_organization() {
         )
     };
     let (first, second) = (shard(0), shard(1));
-    let prometheus = Prometheus::with_jobs(
+    let prometheus = Prometheus::start(
         &[("all", &sd), ("shard-0", &first), ("shard-1", &second)],
         &[],
     );
-    prometheus.answer("count(up{job=\"all\"} == 1) == 5").await;
     prometheus
-        .answer("count(up{job=~\"shard-.\"} == 1) == 5")
+        .wait_samples("count(up{job=\"all\"} == 1) == 5")
+        .await;
+    prometheus
+        .wait_samples("count(up{job=~\"shard-.\"} == 1) == 5")
         .await;
     let keys = "mongodbatlas_ai_model_api_keys";
     prometheus
-        .answer(&format!("sum({keys}{{job=\"all\"}}) == 100"))
+        .wait_samples(&format!("sum({keys}{{job=\"all\"}}) == 100"))
         .await;
     prometheus
-        .answer(&format!("sum({keys}{{job=~\"shard-.\"}}) == 100"))
+        .wait_samples(&format!("sum({keys}{{job=~\"shard-.\"}}) == 100"))
         .await;
     for job in ["all", "shard-.*"] {
         let each = format!(
             "max(count by (instance) (count by (instance, org_id) ({{__name__=~\".+\", org_id!=\"\", job=~\"{job}\"}})))"
         );
         assert_eq!(
-            prometheus.number(&each).await,
+            prometheus.wait_value(&each).await,
             1.0,
             "each target has its own organization alone"
         );
@@ -540,7 +556,7 @@ async fn prometheus_discovers_one_target_an_organization() {
 }
 
 /// Runs curl; hands out its exit code, the status and what it got.
-fn curl(papers: &Papers, arguments: &[&str]) -> (Option<i32>, String, String) {
+fn run_curl(papers: &TestPki, arguments: &[&str]) -> (Option<i32>, String, String) {
     let mut command = Command::new("curl");
     command
         .args([
@@ -554,20 +570,20 @@ fn curl(papers: &Papers, arguments: &[&str]) -> (Option<i32>, String, String) {
         ])
         .arg(papers.path("ca.pem"))
         .args(arguments);
-    let (code, output, _) = run(&mut command, b"");
+    let (code, output, _) = run_command(&mut command, b"");
     let (text, status) = output.rsplit_once('\n').unwrap();
     (code, status.to_owned(), text.to_owned())
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn curl_finds_no_way_around() {
-    let papers = Papers::new();
+async fn curl_cannot_bypass_authentication() {
+    let papers = TestPki::new();
     let text = format!(
-        "{TLS}  min_version: TLS13\nbasic_auth_users:\n  ada: {}\n",
-        hash("secret")
+        "{TLS_CONFIG}  min_version: TLS13\nbasic_auth_users:\n  ada: {}\n",
+        bcrypt_hash("secret")
     );
-    let (lab, address) = lab(&papers, &text).await;
-    lab.app.shelf.missing();
+    let (lab, address) = start_exporter(&papers, &text).await;
+    lab.app.store.not_ready();
     let tried = tokio::task::spawn_blocking(move || {
         let url = |path: &str| format!("https://{address}{path}");
         let (metrics, clear) = (url("/metrics"), format!("http://{address}/metrics"));
@@ -651,7 +667,7 @@ async fn curl_finds_no_way_around() {
                 "404",
             ),
         ] {
-            let (_, got, text) = curl(&papers, &arguments);
+            let (_, got, text) = run_curl(&papers, &arguments);
             assert_eq!(got, status, "{what}: {text}");
             assert!(
                 !text.contains("src/") && !text.contains("panicked"),
@@ -667,21 +683,21 @@ async fn curl_finds_no_way_around() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn systemd_hands_sockets_over() {
-    let sim = crate::common::sim(still(1, 10)).await;
+async fn systemd_socket_activation_works() {
+    let sim = crate::common::start_sim(static_sim(1, 10)).await;
     let ports = [free_port(), free_port()];
     let mut command = Command::new("systemd-socket-activate");
     for port in ports {
         command.arg(format!("--listen=127.0.0.1:{port}"));
     }
-    for (name, value) in sim_variables(&sim) {
+    for (name, value) in sim_env(&sim) {
         command.arg(format!("--setenv={name}={value}"));
     }
     command
         .arg(env!("CARGO_BIN_EXE_atlas-ai-keys-exporter"))
         .arg("--web.systemd-socket");
-    let mut program = Program::start(command);
-    program.wait_for("Listening on");
+    let mut program = ChildProcess::start(command);
+    program.wait_for_output("Listening on");
     // the first connection starts the exporter, and waits for it
     for port in ports {
         let (status, text) =
@@ -693,16 +709,16 @@ async fn systemd_hands_sockets_over() {
     let mut command = Command::new("systemd-socket-activate");
     let port = free_port();
     command.arg(format!("--listen=127.0.0.1:{port}"));
-    for (name, value) in sim_variables(&sim) {
+    for (name, value) in sim_env(&sim) {
         command.arg(format!("--setenv={name}={value}"));
     }
     command
         .arg(env!("CARGO_BIN_EXE_atlas-ai-keys-exporter"))
         .arg("--web.listen-address=127.0.0.1:0");
-    let mut program = Program::start(command);
-    program.wait_for("Listening on");
+    let mut program = ChildProcess::start(command);
+    program.wait_for_output("Listening on");
     let connection = std::net::TcpStream::connect(("127.0.0.1", port)).unwrap();
-    program.wait_for("switch --web.systemd-socket on");
+    program.wait_for_output("switch --web.systemd-socket on");
     drop(connection);
     sim.stop().await;
 }

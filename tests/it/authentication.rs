@@ -1,44 +1,50 @@
 //! Each of the three ways to authenticate: what it costs, how it fails, how it is renewed.
 use std::time::Duration;
 
-use crate::common::scripted::{Scripted, response};
-use crate::common::sim_harness::{Simulated, simulated_atlas};
-use crate::common::{Lab, generous, shown, sim_variables, still, world};
+use crate::common::scripted::{ScriptedTransport, response};
+use crate::common::sim_harness::{SimHarness, in_process_sim};
+use crate::common::{
+    TestExporter, expected_sim_keys, exposed_keys, sim_env, static_sim, unlimited_sim,
+};
 use mongodb_atlas_client::OrgId;
-use mongodb_atlas_client::{Endpoint, Reason};
-use mongodb_atlas_sim::{BodyForm, Effect, Fault, SimConfig, SimEndpoint, SimHandle};
+use mongodb_atlas_client::{Endpoint, FailureReason};
+use mongodb_atlas_sim::{Effect, ErrorBodyFormat, Fault, SimConfig, SimEndpoint, SimHandle};
 
-const QUICK: &[&str] = &["--atlas.poll-interval", "1s", "--atlas.page-size", "10"];
+const FAST_POLL_FLAGS: &[&str] = &["--atlas.poll-interval", "1s", "--atlas.page-size", "10"];
 
-fn asked(sim: &SimHandle, endpoint: SimEndpoint) -> usize {
+fn count_requests(sim: &SimHandle, endpoint: SimEndpoint) -> usize {
     sim.requests()
         .iter()
         .filter(|request| request.endpoint == endpoint)
         .count()
 }
 
-fn digest_variables(sim: &SimHandle) -> Vec<(String, String)> {
-    let account = sim.account();
-    let mut variables = sim_variables(sim);
+fn digest_env(sim: &SimHandle) -> Vec<(String, String)> {
+    let account = sim.credentials();
+    let mut variables = sim_env(sim);
     variables.retain(|(name, _)| !name.contains("CLIENT"));
     variables.push(("MONGODB_ATLAS_PUBLIC_API_KEY".into(), account.public_key));
     variables.push(("MONGODB_ATLAS_PRIVATE_API_KEY".into(), account.private_key));
     variables
 }
 
-fn with(mut variables: Vec<(String, String)>, name: &str, value: &str) -> Vec<(String, String)> {
+fn with_var(
+    mut variables: Vec<(String, String)>,
+    name: &str,
+    value: &str,
+) -> Vec<(String, String)> {
     variables.retain(|(n, _)| n != name);
     variables.push((name.to_owned(), value.to_owned()));
     variables
 }
 
-async fn walks(lab: &Lab, count: usize) {
+async fn wait_polls(lab: &TestExporter, count: usize) {
     let begun = std::time::Instant::now();
     let mut seen = 0.0;
     let mut successes = 0;
     while successes < count {
         assert!(
-            begun.elapsed() < crate::common::PATIENCE,
+            begun.elapsed() < crate::common::WAIT_TIMEOUT,
             "{successes} of {count} walks"
         );
         let last = lab
@@ -53,17 +59,17 @@ async fn walks(lab: &Lab, count: usize) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn one_token_serves_every_request_and_is_given_back() {
-    let lab = Lab::start(still(3, 100), QUICK).await;
-    lab.walked().await;
-    walks(&lab, 3).await;
+async fn single_token_is_reused_and_revoked_on_shutdown() {
+    let lab = TestExporter::start(static_sim(3, 100), FAST_POLL_FLAGS).await;
+    lab.wait_polled().await;
+    wait_polls(&lab, 3).await;
     let scrape = lab.scrape().await;
     assert_eq!(
-        asked(&lab.sim, SimEndpoint::Token),
+        count_requests(&lab.sim, SimEndpoint::Token),
         1,
         "three organizations, one token"
     );
-    assert_eq!(lab.sim.live_tokens(), 1);
+    assert_eq!(lab.sim.live_token_count(), 1);
     let expiry = scrape
         .get(
             "atlas_ai_keys_exporter_token_expiry_timestamp_seconds",
@@ -76,43 +82,47 @@ async fn one_token_serves_every_request_and_is_given_back() {
         "{expiry} {attempt}"
     );
     let sim = lab.stop().await;
-    assert_eq!(sim.live_tokens(), 0, "revoked on a clean stop");
+    assert_eq!(sim.live_token_count(), 0, "revoked on a clean stop");
     sim.stop().await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_token_is_renewed_ahead_of_its_end() {
+async fn token_is_refreshed_before_expiry() {
     let config = SimConfig {
-        token_seconds: 30,
-        ..generous(1, 5)
+        token_lifetime_seconds: 30,
+        ..unlimited_sim(1, 5)
     };
-    let sim = simulated_atlas(&config);
-    let exporter = Simulated::watching(&sim, &["--atlas.poll-interval=1s"]).await;
-    exporter.pass(Duration::from_mins(5)).await;
-    let tokens = exporter.asked(SimEndpoint::Token).len();
+    let sim = in_process_sim(&config);
+    let exporter = SimHarness::start(&sim, &["--atlas.poll-interval=1s"]).await;
+    exporter.advance(Duration::from_mins(5)).await;
+    let tokens = exporter.requests_to(SimEndpoint::Token).len();
     assert!((10..=12).contains(&tokens), "one each 27 s: {tokens}");
-    assert_eq!(exporter.answered(401), 0, "nobody ever saw an ended token");
+    assert_eq!(
+        exporter.count_responses(401),
+        0,
+        "nobody ever saw an ended token"
+    );
     exporter.stop().await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn tokens_that_end_at_once_are_not_made_each_second() {
+async fn immediately_expiring_tokens_are_not_requested_every_second() {
     for token_seconds in [0, 1, 9] {
         let config = SimConfig {
-            token_seconds,
-            ..generous(1, 5)
+            token_lifetime_seconds: token_seconds,
+            ..unlimited_sim(1, 5)
         };
-        let sim = simulated_atlas(&config);
-        let exporter = Simulated::watching(&sim, &["--atlas.poll-interval=1s"]).await;
-        exporter.pass(Duration::from_mins(10)).await;
-        let tokens = exporter.asked(SimEndpoint::Token).len();
+        let sim = in_process_sim(&config);
+        let exporter = SimHarness::start(&sim, &["--atlas.poll-interval=1s"]).await;
+        exporter.advance(Duration::from_mins(10)).await;
+        let tokens = exporter.requests_to(SimEndpoint::Token).len();
         // one each 10 s, and one a minute after a 401
         assert!((10..=71).contains(&tokens), "{tokens} of {token_seconds} s");
         exporter.stop().await;
     }
 }
 
-const ACCOUNT: &[(&str, &str)] = &[
+const SERVICE_ACCOUNT_ENV: &[(&str, &str)] = &[
     (
         "MONGODB_ATLAS_CLIENT_ID",
         "mdb_sa_id_0123456789abcdef01234567",
@@ -120,12 +130,12 @@ const ACCOUNT: &[(&str, &str)] = &[
     ("MONGODB_ATLAS_CLIENT_SECRET", "mdb_sa_sk_secret"),
 ];
 
-fn org() -> OrgId {
+fn org_id() -> OrgId {
     OrgId::parse("32b6e34b3d91647abb20e7b8").unwrap()
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_token_response_without_a_usable_token_sends_no_request() {
+async fn invalid_token_response_sends_no_api_request() {
     let long = format!(
         r#"{{"access_token":"{}","expires_in":3600}}"#,
         "x".repeat(1 << 20)
@@ -140,36 +150,48 @@ async fn a_token_response_without_a_usable_token_sends_no_request() {
         &long,
     ] {
         let body = body.to_owned();
-        let (client, atlas) = Scripted::client(ACCOUNT, move |_| response(200, &[], &body));
-        let error = client.org_name(&org()).await.unwrap_err();
+        let (client, atlas) =
+            ScriptedTransport::client(SERVICE_ACCOUNT_ENV, move |_| response(200, &[], &body));
+        let error = client.get_org_name(&org_id()).await.unwrap_err();
         assert_eq!(error.endpoint, Endpoint::Token);
-        assert_eq!(error.problem.reason(), Reason::InvalidResponse, "{error}");
-        assert_eq!(atlas.requests("token"), 1);
-        assert_eq!(atlas.requests(org().as_str()), 0, "{error}");
+        assert_eq!(
+            error.kind.reason(),
+            FailureReason::InvalidResponse,
+            "{error}"
+        );
+        assert_eq!(atlas.request_count("token"), 1);
+        assert_eq!(atlas.request_count(org_id().as_str()), 0, "{error}");
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_bad_request_for_a_token_blames_the_credential_only_where_it_is_blamed() {
+async fn token_400_is_unauthorized_only_for_credential_errors() {
     for (body, reason) in [
-        (r#"{"error":"invalid_client"}"#, Reason::Unauthorized),
+        (r#"{"error":"invalid_client"}"#, FailureReason::Unauthorized),
         (
             r#"{"error":"unauthorized_client","error_description":"x"}"#,
-            Reason::Unauthorized,
+            FailureReason::Unauthorized,
         ),
-        (r#"{"error":"invalid_scope"}"#, Reason::InvalidResponse),
-        (r#"{"error":["invalid_client"]}"#, Reason::InvalidResponse),
-        ("<html>Bad Request</html>", Reason::InvalidResponse),
-        ("", Reason::InvalidResponse),
+        (
+            r#"{"error":"invalid_scope"}"#,
+            FailureReason::InvalidResponse,
+        ),
+        (
+            r#"{"error":["invalid_client"]}"#,
+            FailureReason::InvalidResponse,
+        ),
+        ("<html>Bad Request</html>", FailureReason::InvalidResponse),
+        ("", FailureReason::InvalidResponse),
     ] {
-        let (client, _) = Scripted::client(ACCOUNT, move |_| response(400, &[], body));
-        let error = client.org_name(&org()).await.unwrap_err();
-        assert_eq!(error.problem.reason(), reason, "{body}");
+        let (client, _) =
+            ScriptedTransport::client(SERVICE_ACCOUNT_ENV, move |_| response(400, &[], body));
+        let error = client.get_org_name(&org_id()).await.unwrap_err();
+        assert_eq!(error.kind.reason(), reason, "{body}");
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn retry_after_of_a_token_response_is_kept_whatever_its_status() {
+async fn token_retry_after_is_honored_for_every_status() {
     let date = ("date", "Sun, 01 Mar 2026 12:00:00 GMT");
     for status in [400, 401, 403, 429, 500, 503] {
         for retry_after in [
@@ -178,24 +200,29 @@ async fn retry_after_of_a_token_response_is_kept_whatever_its_status() {
             "Sunday, 01-Mar-26 12:02:00 GMT",
         ] {
             let headers = [date, ("retry-after", retry_after)];
-            let (client, atlas) =
-                Scripted::client(ACCOUNT, move |_| response(status, &headers, "{}"));
+            let (client, atlas) = ScriptedTransport::client(SERVICE_ACCOUNT_ENV, move |_| {
+                response(status, &headers, "{}")
+            });
             for (passed, requests) in [(0, 1), (60, 1), (59, 1), (2, 2)] {
                 tokio::time::advance(Duration::from_secs(passed)).await;
-                client.org_name(&org()).await.unwrap_err();
-                assert_eq!(atlas.requests("token"), requests, "{status} {retry_after}");
+                client.get_org_name(&org_id()).await.unwrap_err();
+                assert_eq!(
+                    atlas.request_count("token"),
+                    requests,
+                    "{status} {retry_after}"
+                );
             }
         }
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_revoked_token_is_made_anew_without_a_failed_walk() {
-    let lab = Lab::start(still(1, 35), QUICK).await;
-    lab.walked().await;
+async fn revoked_token_is_replaced_without_failed_poll() {
+    let lab = TestExporter::start(static_sim(1, 35), FAST_POLL_FLAGS).await;
+    lab.wait_polled().await;
     lab.sim.revoke_all_tokens();
     let scrape = lab
-        .wait("a new token", |scrape| {
+        .wait_until("a new token", |scrape| {
             scrape.get(
                 "atlas_ai_keys_exporter_token_requests_total",
                 &[("outcome", "issued")],
@@ -206,14 +233,14 @@ async fn a_revoked_token_is_made_anew_without_a_failed_walk() {
         scrape.sum("atlas_ai_keys_exporter_org_poll_failures_total"),
         0.0
     );
-    walks(&lab, 2).await;
+    wait_polls(&lab, 2).await;
     let scrape = lab.scrape().await;
     assert_eq!(
         scrape.sum("atlas_ai_keys_exporter_org_poll_failures_total"),
         0.0
     );
     assert_eq!(
-        asked(&lab.sim, SimEndpoint::Token),
+        count_requests(&lab.sim, SimEndpoint::Token),
         2,
         "single flight: pages that were refused at once share the new one"
     );
@@ -221,24 +248,24 @@ async fn a_revoked_token_is_made_anew_without_a_failed_walk() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_401_for_good_does_not_make_a_token_each_time() {
-    let lab = Lab::start(still(1, 5), QUICK).await;
+async fn permanent_401_does_not_request_a_token_per_poll() {
+    let lab = TestExporter::start(static_sim(1, 5), FAST_POLL_FLAGS).await;
     let org = lab.sim.org_ids()[0].clone();
-    lab.walked().await;
+    lab.wait_polled().await;
     lab.sim.add_fault(Fault::new(
         SimEndpoint::AiModelApiKeys,
         Effect::Status {
             status: 401,
-            body: BodyForm::Json,
+            body: ErrorBodyFormat::Json,
             retry_after: None,
         },
     ));
-    lab.wait("three failed walks", |scrape| {
-        scrape.failures(&org, "unauthorized") >= 3.0
+    lab.wait_until("three failed walks", |scrape| {
+        scrape.poll_failures(&org, "unauthorized") >= 3.0
     })
     .await;
     assert_eq!(
-        asked(&lab.sim, SimEndpoint::Token),
+        count_requests(&lab.sim, SimEndpoint::Token),
         2,
         "one at the start, one after the first 401"
     );
@@ -246,19 +273,19 @@ async fn a_401_for_good_does_not_make_a_token_each_time() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_wrong_client_secret_is_unauthorized_and_asked_for_rarely() {
-    let sim = crate::common::sim(still(3, 30)).await;
+async fn wrong_client_secret_is_unauthorized_and_backs_off() {
+    let sim = crate::common::start_sim(static_sim(3, 30)).await;
     let orgs = sim.org_ids();
-    let variables = with(
-        sim_variables(&sim),
+    let variables = with_var(
+        sim_env(&sim),
         "MONGODB_ATLAS_CLIENT_SECRET",
         "mdb_sa_sk_wrong",
     );
-    let lab = Lab::watching(sim, variables, QUICK).await;
+    let lab = TestExporter::start_with(sim, variables, FAST_POLL_FLAGS).await;
     let scrape = lab
-        .wait("a failure of each", |scrape| {
+        .wait_until("a failure of each", |scrape| {
             orgs.iter()
-                .all(|org| scrape.failures(org, "unauthorized") >= 1.0)
+                .all(|org| scrape.poll_failures(org, "unauthorized") >= 1.0)
         })
         .await;
     assert!(
@@ -268,38 +295,38 @@ async fn a_wrong_client_secret_is_unauthorized_and_asked_for_rarely() {
         ) >= Some(1.0)
     );
     assert_eq!(
-        asked(&lab.sim, SimEndpoint::AiModelApiKeys),
+        count_requests(&lab.sim, SimEndpoint::AiModelApiKeys),
         0,
         "without a token nothing is asked"
     );
     assert!(
-        asked(&lab.sim, SimEndpoint::Token) <= 2,
+        count_requests(&lab.sim, SimEndpoint::Token) <= 2,
         "three organizations do not ask three times"
     );
     lab.stop().await.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn trouble_at_the_token_endpoint_has_its_own_reasons() {
+async fn token_endpoint_errors_have_distinct_reasons() {
     for (effect, reason, outcome) in [
         (503, "server_error", "failed"),
         (429, "rate_limited", "rate_limited"),
         (403, "forbidden", "refused"),
     ] {
-        let sim = crate::common::sim(still(1, 5)).await;
+        let sim = crate::common::start_sim(static_sim(1, 5)).await;
         let org = sim.org_ids()[0].clone();
         sim.add_fault(Fault::new(
             SimEndpoint::Token,
             Effect::Status {
                 status: effect,
-                body: BodyForm::Json,
+                body: ErrorBodyFormat::Json,
                 retry_after: None,
             },
         ));
-        let variables = sim_variables(&sim);
-        let lab = Lab::watching(sim, variables, QUICK).await;
+        let variables = sim_env(&sim);
+        let lab = TestExporter::start_with(sim, variables, FAST_POLL_FLAGS).await;
         let scrape = lab
-            .wait(reason, |scrape| scrape.failures(&org, reason) >= 1.0)
+            .wait_until(reason, |scrape| scrape.poll_failures(&org, reason) >= 1.0)
             .await;
         assert!(
             scrape.get(
@@ -313,24 +340,24 @@ async fn trouble_at_the_token_endpoint_has_its_own_reasons() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_secret_with_reserved_characters_is_encoded_first() {
+async fn client_secret_is_form_urlencoded() {
     // RFC 6749 §2.3.1: form-urlencoded before Basic, so that a colon or a percent sign survives
     let secret = "a:b%2Bc d+e&f=g";
-    let sim = crate::common::sim(still(1, 5)).await;
-    sim.with_account(|account| account.client_secret = secret.to_owned());
-    let variables = with(sim_variables(&sim), "MONGODB_ATLAS_CLIENT_SECRET", secret);
-    let lab = Lab::watching(sim, variables, QUICK).await;
-    lab.walked().await;
+    let sim = crate::common::start_sim(static_sim(1, 5)).await;
+    sim.with_credentials(|account| account.client_secret = secret.to_owned());
+    let variables = with_var(sim_env(&sim), "MONGODB_ATLAS_CLIENT_SECRET", secret);
+    let lab = TestExporter::start_with(sim, variables, FAST_POLL_FLAGS).await;
+    lab.wait_polled().await;
     lab.stop().await.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn digest_pays_for_one_challenge() {
-    let sim = crate::common::sim(still(1, 395)).await;
-    let variables = digest_variables(&sim);
-    let lab = Lab::watching(sim, variables, &["--atlas.page-size", "10"]).await;
-    let scrape = lab.walked().await;
-    assert_eq!(shown(&scrape), world(&lab.sim));
+async fn digest_reuses_one_challenge() {
+    let sim = crate::common::start_sim(static_sim(1, 395)).await;
+    let variables = digest_env(&sim);
+    let lab = TestExporter::start_with(sim, variables, &["--atlas.page-size", "10"]).await;
+    let scrape = lab.wait_polled().await;
+    assert_eq!(exposed_keys(&scrape), expected_sim_keys(&lab.sim));
     assert_eq!(scrape.sum("atlas_ai_keys_exporter_org_poll_pages"), 40.0);
     let requests = lab.sim.requests();
     let refused = requests.iter().filter(|request| request.status == 401);
@@ -340,20 +367,20 @@ async fn digest_pays_for_one_challenge() {
         .filter(|request| request.endpoint == SimEndpoint::AiModelApiKeys && request.status == 200);
     assert_eq!(pages.count(), 40);
     let challenges = scrape
-        .all("atlas_ai_keys_exporter_api_retries_total")
+        .with_name("atlas_ai_keys_exporter_api_retries_total")
         .filter(|series| series.labels["reason"] == "challenge");
     assert_eq!(challenges.map(|series| series.value).sum::<f64>(), 1.0);
     lab.stop().await.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_stale_nonce_costs_one_request_more_and_no_walk() {
-    let sim = crate::common::sim(still(2, 60)).await;
-    let variables = digest_variables(&sim);
-    let lab = Lab::watching(sim, variables, QUICK).await;
-    lab.walked().await;
+async fn stale_nonce_costs_one_extra_request() {
+    let sim = crate::common::start_sim(static_sim(2, 60)).await;
+    let variables = digest_env(&sim);
+    let lab = TestExporter::start_with(sim, variables, FAST_POLL_FLAGS).await;
+    lab.wait_polled().await;
     lab.sim.expire_nonces();
-    walks(&lab, 3).await;
+    wait_polls(&lab, 3).await;
     let scrape = lab.scrape().await;
     assert_eq!(
         scrape.sum("atlas_ai_keys_exporter_org_poll_failures_total"),
@@ -370,49 +397,45 @@ async fn a_stale_nonce_costs_one_request_more_and_no_walk() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_wrong_private_key_is_unauthorized() {
-    let sim = crate::common::sim(still(1, 5)).await;
+async fn wrong_private_key_is_unauthorized() {
+    let sim = crate::common::start_sim(static_sim(1, 5)).await;
     let org = sim.org_ids()[0].clone();
-    let variables = with(
-        digest_variables(&sim),
-        "MONGODB_ATLAS_PRIVATE_API_KEY",
-        "wrong",
-    );
-    let lab = Lab::watching(sim, variables, QUICK).await;
-    lab.wait("a failure", |scrape| {
-        scrape.failures(&org, "unauthorized") >= 1.0
+    let variables = with_var(digest_env(&sim), "MONGODB_ATLAS_PRIVATE_API_KEY", "wrong");
+    let lab = TestExporter::start_with(sim, variables, FAST_POLL_FLAGS).await;
+    lab.wait_until("a failure", |scrape| {
+        scrape.poll_failures(&org, "unauthorized") >= 1.0
     })
     .await;
-    let pages = asked(&lab.sim, SimEndpoint::AiModelApiKeys);
+    let pages = count_requests(&lab.sim, SimEndpoint::AiModelApiKeys);
     assert!(pages <= 4, "{:?}", lab.sim.requests());
     lab.stop().await.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_ready_token_is_used_as_it_is_and_read_again_when_it_is_rotated() {
-    let sim = crate::common::sim(still(1, 5)).await;
+async fn static_token_is_reread_after_rotation() {
+    let sim = crate::common::start_sim(static_sim(1, 5)).await;
     let org = sim.org_ids()[0].clone();
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("token");
     std::fs::write(&path, "an-old-token\n").unwrap();
-    let mut variables = sim_variables(&sim);
+    let mut variables = sim_env(&sim);
     variables.retain(|(name, _)| !name.contains("CLIENT"));
     variables.push((
         "MONGODB_ATLAS_ACCESS_TOKEN_FILE".into(),
         path.to_str().unwrap().into(),
     ));
-    let good = sim.account().access_token;
-    let lab = Lab::watching(sim, variables, QUICK).await;
-    lab.wait("a failure", |scrape| {
-        scrape.failures(&org, "unauthorized") >= 1.0
+    let good = sim.credentials().access_token;
+    let lab = TestExporter::start_with(sim, variables, FAST_POLL_FLAGS).await;
+    lab.wait_until("a failure", |scrape| {
+        scrape.poll_failures(&org, "unauthorized") >= 1.0
     })
     .await;
     std::fs::write(&path, format!("{good}\n")).unwrap();
-    lab.walked().await;
+    lab.wait_polled().await;
     std::fs::remove_file(&path).unwrap();
-    let before = lab.scrape().await.failures(&org, "unauthorized");
-    lab.wait("a missing file to be told", |scrape| {
-        scrape.failures(&org, "unauthorized") > before
+    let before = lab.scrape().await.poll_failures(&org, "unauthorized");
+    lab.wait_until("a missing file to be told", |scrape| {
+        scrape.poll_failures(&org, "unauthorized") > before
     })
     .await;
     lab.stop().await.stop().await;

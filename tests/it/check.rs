@@ -4,26 +4,26 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::common::{free_port, outcome, refusal, sim_variables, still};
-use atlas_ai_keys_exporter::check::{self, Area, Finding, Grade, Means};
+use crate::common::{error_fault, free_port, run_exporter, sim_env, static_sim};
+use atlas_ai_keys_exporter::check::{self, CheckContext, Component, Finding, Severity};
 use atlas_ai_keys_exporter::cli::Args;
 use atlas_ai_keys_exporter::credentials::Environment;
 use jiff::{SignedDuration, Timestamp};
 use mongodb_atlas_client::Clock;
-use mongodb_atlas_client::{self as atlas, Connect};
-use mongodb_atlas_sim::{BucketSize, SimConfig, SimEndpoint};
+use mongodb_atlas_client::{self as atlas, TransportFactory};
+use mongodb_atlas_sim::{BucketConfig, SimConfig, SimEndpoint};
 use serde_json::Value;
 
 /// The findings of a check in this process.
-async fn found(flags: &[&str], variables: Vec<(String, String)>, clock: Clock) -> Vec<Finding> {
+async fn run_check(flags: &[&str], variables: Vec<(String, String)>, clock: Clock) -> Vec<Finding> {
     let line = ["x", "check"].into_iter().chain(flags.iter().copied());
     let args = Args::parse(line).unwrap();
-    let connect: Connect = Arc::new(atlas::connect);
-    let means = Means {
+    let connect: TransportFactory = Arc::new(atlas::new_http_transport);
+    let means = CheckContext {
         clock,
-        connect: Some(connect),
+        transport_factory: Some(connect),
     };
-    check::all(&args, &Environment::fixed(variables), &means).await
+    check::run(&args, &Environment::from_vars(variables), &means).await
 }
 
 fn secret_file(dir: &Path, name: &str, text: &str) -> String {
@@ -34,10 +34,10 @@ fn secret_file(dir: &Path, name: &str, text: &str) -> String {
 }
 
 /// The only finding about `area` and `subject`.
-fn one<'a>(findings: &'a [Finding], area: Area, subject: &str) -> &'a Finding {
+fn single_finding<'a>(findings: &'a [Finding], area: Component, subject: &str) -> &'a Finding {
     let mut same = findings
         .iter()
-        .filter(|finding| finding.area == area && finding.subject == subject);
+        .filter(|finding| finding.component == area && finding.subject == subject);
     let found = same
         .next()
         .unwrap_or_else(|| panic!("nothing about {subject}: {findings:#?}"));
@@ -46,11 +46,11 @@ fn one<'a>(findings: &'a [Finding], area: Area, subject: &str) -> &'a Finding {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn when_all_is_well_it_says_so_and_leaves_no_token_behind() {
-    let sim = crate::common::sim(still(3, 1200)).await;
+async fn healthy_setup_reports_ok_and_revokes_its_token() {
+    let sim = crate::common::start_sim(static_sim(3, 1200)).await;
     let dir = tempfile::tempdir().unwrap();
     let state = dir.path().join("state/of/it").display().to_string();
-    let mut variables = sim_variables(&sim);
+    let mut variables = sim_env(&sim);
     let secret = variables.pop().unwrap();
     let file = secret_file(dir.path(), "secret", &secret.1);
     variables.push((format!("{}_FILE", secret.0), file));
@@ -63,7 +63,7 @@ async fn when_all_is_well_it_says_so_and_leaves_no_token_behind() {
         "--web.listen-address",
         &listen,
     ];
-    let output = outcome(&flags, variables).await;
+    let output = run_exporter(&flags, variables).await;
     let error = String::from_utf8_lossy(&output.stderr);
     assert_eq!((output.status.code(), &*error), (Some(0), ""));
     let report: Value = serde_json::from_slice(&output.stdout).unwrap();
@@ -93,7 +93,7 @@ async fn when_all_is_well_it_says_so_and_leaves_no_token_behind() {
         assert_eq!(about(area), number, "{area}: {report:#}");
     }
     assert!(!String::from_utf8_lossy(&output.stdout).contains(&secret.1));
-    assert_eq!(sim.live_tokens(), 0, "the token was given back");
+    assert_eq!(sim.live_token_count(), 0, "the token was given back");
     assert!(
         !dir.path().join("state").exists(),
         "what was tried out is gone"
@@ -102,12 +102,16 @@ async fn when_all_is_well_it_says_so_and_leaves_no_token_behind() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_trouble_is_found_at_once_with_the_reason_in_words() {
-    let sim = crate::common::sim(still(4, 40)).await;
+async fn reports_all_errors_with_explanations() {
+    let sim = crate::common::start_sim(static_sim(4, 40)).await;
     let orgs = sim.org_ids();
-    sim.add_fault(refusal(SimEndpoint::AiModelApiKeys, Some(&orgs[1]), 403));
-    sim.add_fault(refusal(SimEndpoint::Groups, Some(&orgs[2]), 403));
-    let account = sim.account();
+    sim.add_fault(error_fault(
+        SimEndpoint::AiModelApiKeys,
+        Some(&orgs[1]),
+        403,
+    ));
+    sim.add_fault(error_fault(SimEndpoint::Groups, Some(&orgs[2]), 403));
+    let account = sim.credentials();
     let dir = tempfile::tempdir().unwrap();
     let wrong = secret_file(dir.path(), "wrong", "mdb_sa_sk_expired");
     let open = secret_file(dir.path(), "open", &account.client_secret);
@@ -141,72 +145,84 @@ async fn every_trouble_is_found_at_once_with_the_reason_in_words() {
         "--web.listen-address",
         &address,
     ];
-    let findings = found(&flags, vec![], Clock::system()).await;
-    let grade = |area, subject: &str| one(&findings, area, subject).grade;
+    let findings = run_check(&flags, vec![], Clock::system()).await;
+    let grade = |area, subject: &str| single_finding(&findings, area, subject).severity;
     let says = |area, subject: &str, words: &str| {
-        let finding = one(&findings, area, subject);
-        assert!(finding.finding.contains(words), "{finding:#?}");
-        finding.grade
+        let finding = single_finding(&findings, area, subject);
+        assert!(finding.message.contains(words), "{finding:#?}");
+        finding.severity
     };
     let of_configuration = |words: &str| {
         let mut all = findings
             .iter()
-            .filter(|finding| finding.area == Area::Configuration);
+            .filter(|finding| finding.component == Component::Configuration);
         assert!(
-            all.any(|finding| finding.finding.contains(words)),
+            all.any(|finding| finding.message.contains(words)),
             "{words}: {findings:#?}"
         );
     };
     of_configuration("page_size");
     of_configuration("nonsense");
-    assert_eq!(grade(Area::WebConfiguration, &web), Grade::Error);
-    assert_eq!(says(Area::Credential, "good", "mode 0644"), Grade::Warning);
-    assert_eq!(grade(Area::Credential, "expired"), Grade::Ok);
-    assert_eq!(says(Area::Credential, "gone", "/nowhere"), Grade::Error);
+    assert_eq!(grade(Component::WebConfiguration, &web), Severity::Error);
     assert_eq!(
-        says(Area::Storage, "/dev/null/state", "cannot make"),
-        Grade::Error
+        says(Component::Credential, "good", "mode 0644"),
+        Severity::Warning
     );
-    assert_eq!(grade(Area::Listener, &address), Grade::Warning);
-    assert_eq!(grade(Area::Token, "good"), Grade::Ok);
+    assert_eq!(grade(Component::Credential, "expired"), Severity::Ok);
+    assert_eq!(
+        says(Component::Credential, "gone", "/nowhere"),
+        Severity::Error
+    );
+    assert_eq!(
+        says(Component::Storage, "/dev/null/state", "cannot make"),
+        Severity::Error
+    );
+    assert_eq!(grade(Component::Listener, &address), Severity::Warning);
+    assert_eq!(grade(Component::Token, "good"), Severity::Ok);
     assert_eq!(
         says(
-            Area::Token,
+            Component::Token,
             "expired",
             "wrong, expired or deleted (HTTP 401"
         ),
-        Grade::Error
+        Severity::Error
     );
-    assert_eq!(grade(Area::Token, "gone"), Grade::Skipped);
-    let organization = |org: &str, words: &str| says(Area::Organization, org, words);
-    assert_eq!(organization(&orgs[0], "can be read"), Grade::Ok);
-    assert_eq!(organization(&orgs[1], "IP access list"), Grade::Error);
-    assert_eq!(organization(nobodys, "wrong organization"), Grade::Error);
-    assert_eq!(organization(&orgs[3], "no access token"), Grade::Skipped);
-    let of_third: Vec<Grade> = findings
+    assert_eq!(grade(Component::Token, "gone"), Severity::Skipped);
+    let organization = |org: &str, words: &str| says(Component::Organization, org, words);
+    assert_eq!(organization(&orgs[0], "can be read"), Severity::Ok);
+    assert_eq!(organization(&orgs[1], "IP access list"), Severity::Error);
+    assert_eq!(organization(nobodys, "wrong organization"), Severity::Error);
+    assert_eq!(organization(&orgs[3], "no access token"), Severity::Skipped);
+    let of_third: Vec<Severity> = findings
         .iter()
-        .filter(|finding| finding.area == Area::Organization && finding.subject == orgs[2])
-        .map(|finding| finding.grade)
+        .filter(|finding| {
+            finding.component == Component::Organization && finding.subject == orgs[2]
+        })
+        .map(|finding| finding.severity)
         .collect();
-    assert_eq!(of_third, [Grade::Ok, Grade::Warning], "names are no keys");
+    assert_eq!(
+        of_third,
+        [Severity::Ok, Severity::Warning],
+        "names are no keys"
+    );
     for finding in &findings {
-        let wants = matches!(finding.grade, Grade::Warning | Grade::Error);
-        assert_eq!(finding.action.is_some(), wants, "{finding:#?}");
+        let wants = matches!(finding.severity, Severity::Warning | Severity::Error);
+        assert_eq!(finding.help.is_some(), wants, "{finding:#?}");
         let text = format!("{finding:?}");
         assert!(!text.contains("mdb_sa_sk_"), "{text}");
     }
-    assert_eq!(sim.live_tokens(), 0);
+    assert_eq!(sim.live_token_count(), 0);
     sim.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn exit_codes_tell_the_configuration_from_the_world() {
-    let sim = crate::common::sim(still(1, 10)).await;
-    let good = sim_variables(&sim);
+async fn exit_code_distinguishes_configuration_from_remote_errors() {
+    let sim = crate::common::start_sim(static_sim(1, 10)).await;
+    let good = sim_env(&sim);
     let org = sim.org_ids().remove(0);
-    sim.add_fault(refusal(SimEndpoint::AiModelApiKeys, Some(&org), 403));
+    sim.add_fault(error_fault(SimEndpoint::AiModelApiKeys, Some(&org), 403));
     let run = async |flags: &[&str], variables: Vec<(String, String)>| {
-        let output = outcome(&[&["check"], flags].concat(), variables).await;
+        let output = run_exporter(&[&["check"], flags].concat(), variables).await;
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
         (output.status.code(), text)
     };
@@ -228,29 +244,31 @@ async fn exit_codes_tell_the_configuration_from_the_world() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn endpoints_that_are_not_there_do_not_make_the_organization_a_wrong_one() {
-    let sim = crate::common::sim(still(1, 10)).await;
+async fn missing_endpoints_do_not_invalidate_the_organization() {
+    let sim = crate::common::start_sim(static_sim(1, 10)).await;
     let org = sim.org_ids().remove(0);
     let about = |findings: &[Finding], words: &str| {
         let mut same = findings.iter().filter(|finding| {
-            finding.area == Area::Organization && finding.finding.contains(words)
+            finding.component == Component::Organization && finding.message.contains(words)
         });
         let finding = same
             .next()
             .unwrap_or_else(|| panic!("{words}: {findings:#?}"));
-        (finding.grade, format!("{finding:?}"))
+        (finding.severity, format!("{finding:?}"))
     };
     for status in [404, 403, 401] {
-        sim.add_fault(refusal(SimEndpoint::RateLimits, None, status));
-        let findings = found(&[], sim_variables(&sim), Clock::system()).await;
+        sim.add_fault(error_fault(SimEndpoint::RateLimits, None, status));
+        let findings = run_check(&[], sim_env(&sim), Clock::system()).await;
         let (grade, text) = about(&findings, "rate limits");
-        assert_eq!(grade, Grade::Ok, "{text}");
+        assert_eq!(grade, Severity::Ok, "{text}");
         assert!(
             text.contains("learnt") && text.contains(&status.to_string()),
             "{text}"
         );
         assert!(
-            findings.iter().all(|finding| finding.grade != Grade::Error),
+            findings
+                .iter()
+                .all(|finding| finding.severity != Severity::Error),
             "{findings:#?}"
         );
         assert!(
@@ -259,28 +277,28 @@ async fn endpoints_that_are_not_there_do_not_make_the_organization_a_wrong_one()
         );
         sim.clear_faults();
     }
-    sim.add_fault(refusal(SimEndpoint::Groups, Some(&org), 401));
-    let findings = found(&[], sim_variables(&sim), Clock::system()).await;
+    sim.add_fault(error_fault(SimEndpoint::Groups, Some(&org), 401));
+    let findings = run_check(&[], sim_env(&sim), Clock::system()).await;
     let (grade, text) = about(&findings, "projects' names");
-    assert_eq!(grade, Grade::Warning);
+    assert_eq!(grade, Severity::Warning);
     assert!(text.contains("lacks the role (HTTP 401"), "{text}");
     sim.clear_faults();
-    sim.add_fault(refusal(SimEndpoint::RateLimits, None, 500));
+    sim.add_fault(error_fault(SimEndpoint::RateLimits, None, 500));
     for endpoint in [
         SimEndpoint::Groups,
         SimEndpoint::Org,
         SimEndpoint::AiModelApiRateLimits,
     ] {
-        sim.add_fault(refusal(endpoint, Some(&org), 404));
+        sim.add_fault(error_fault(endpoint, Some(&org), 404));
     }
-    let findings = found(&[], sim_variables(&sim), Clock::system()).await;
-    assert_eq!(about(&findings, "rate limits").0, Grade::Warning);
+    let findings = run_check(&[], sim_env(&sim), Clock::system()).await;
+    assert_eq!(about(&findings, "rate limits").0, Severity::Warning);
     for words in [
         "its name cannot",
         "projects' names",
         "limits for the models",
     ] {
-        assert_eq!(about(&findings, words).0, Grade::Warning);
+        assert_eq!(about(&findings, words).0, Severity::Warning);
     }
     assert!(
         !format!("{findings:?}").contains("wrong organization"),
@@ -290,7 +308,7 @@ async fn endpoints_that_are_not_there_do_not_make_the_organization_a_wrong_one()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_proxy_in_force_is_named_without_its_password() {
+async fn reports_effective_proxy_without_password() {
     let proxy = "http://me:secret-word@127.0.0.1:3128 ";
     for (variables, subject, words) in [
         (
@@ -320,14 +338,14 @@ async fn the_proxy_in_force_is_named_without_its_password() {
         ];
         all.extend(variables);
         let args = Args::parse(["x", "check"]).unwrap();
-        let means = Means {
+        let means = CheckContext {
             clock: Clock::system(),
-            connect: None,
+            transport_factory: None,
         };
-        let findings = check::all(&args, &Environment::fixed(all), &means).await;
-        let finding = one(&findings, Area::Configuration, subject);
-        assert_eq!(finding.grade, Grade::Ok);
-        assert!(finding.finding.contains(words), "{finding:#?}");
+        let findings = check::run(&args, &Environment::from_vars(all), &means).await;
+        let finding = single_finding(&findings, Component::Configuration, subject);
+        assert_eq!(finding.severity, Severity::Ok);
+        assert!(finding.message.contains(words), "{finding:#?}");
         assert!(
             !format!("{findings:?}").contains("secret-word"),
             "{findings:#?}"
@@ -336,27 +354,36 @@ async fn the_proxy_in_force_is_named_without_its_password() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn organizations_that_are_discovered_are_looked_at_as_well() {
-    let sim = crate::common::sim(still(3, 30)).await;
-    let mut variables = sim_variables(&sim);
+async fn discovered_organizations_are_checked() {
+    let sim = crate::common::start_sim(static_sim(3, 30)).await;
+    let mut variables = sim_env(&sim);
     variables.retain(|(name, _)| name != "MONGODB_ATLAS_ORG_ID");
     let flags = ["--atlas.discover-orgs"];
-    let findings = found(&flags, variables.clone(), Clock::system()).await;
+    let findings = run_check(&flags, variables.clone(), Clock::system()).await;
     for org in sim.org_ids() {
-        assert_eq!(one(&findings, Area::Organization, &org).grade, Grade::Ok);
+        assert_eq!(
+            single_finding(&findings, Component::Organization, &org).severity,
+            Severity::Ok
+        );
     }
-    let all = one(&findings, Area::Organization, "all of credential default");
-    assert!(all.finding.ends_with(": 3"), "{all:#?}");
+    let all = single_finding(
+        &findings,
+        Component::Organization,
+        "all of credential default",
+    );
+    assert!(all.message.ends_with(": 3"), "{all:#?}");
     let half = ["--atlas.discover-orgs", "--atlas.shard=1/2"];
-    let findings = found(&half, variables.clone(), Clock::system()).await;
-    let others = found(
+    let findings = run_check(&half, variables.clone(), Clock::system()).await;
+    let others = run_check(
         &["--atlas.discover-orgs", "--atlas.shard=2/2"],
         variables.clone(),
         Clock::system(),
     )
     .await;
     let asked = findings.iter().chain(&others);
-    let asked = asked.filter(|finding| finding.area == Area::Budget).count();
+    let asked = asked
+        .filter(|finding| finding.component == Component::Budget)
+        .count();
     assert_eq!(asked, 3, "each in one share");
     for (_, value) in variables
         .iter_mut()
@@ -364,48 +391,48 @@ async fn organizations_that_are_discovered_are_looked_at_as_well() {
     {
         *value = "mdb_sa_sk_expired".to_owned();
     }
-    let findings = found(&flags, variables, Clock::system()).await;
-    let token = one(&findings, Area::Token, "default");
+    let findings = run_check(&flags, variables, Clock::system()).await;
+    let token = single_finding(&findings, Component::Token, "default");
     assert!(
-        token.grade == Grade::Error && token.finding.contains("401"),
+        token.severity == Severity::Error && token.message.contains("401"),
         "{token:#?}"
     );
     sim.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_clock_that_is_off_is_seen() {
-    let sim = crate::common::sim(still(1, 10)).await;
+async fn clock_skew_is_reported() {
+    let sim = crate::common::start_sim(static_sim(1, 10)).await;
     for (seconds, grade, words) in [
-        (-3600, Grade::Warning, "behind Atlas'"),
-        (86_400, Grade::Warning, "ahead of Atlas'"),
-        (2, Grade::Ok, "agrees with Atlas'"),
+        (-3600, Severity::Warning, "behind Atlas'"),
+        (86_400, Severity::Warning, "ahead of Atlas'"),
+        (2, Severity::Ok, "agrees with Atlas'"),
     ] {
-        let clock = Clock::custom(move || Timestamp::now() + SignedDuration::from_secs(seconds));
-        let findings = found(&[], sim_variables(&sim), clock).await;
-        let finding = one(&findings, Area::Clock, "this machine's");
-        assert_eq!(finding.grade, grade, "{finding:#?}");
-        assert!(finding.finding.contains(words), "{finding:#?}");
+        let clock = Clock::from_fn(move || Timestamp::now() + SignedDuration::from_secs(seconds));
+        let findings = run_check(&[], sim_env(&sim), clock).await;
+        let finding = single_finding(&findings, Component::Clock, "this machine's");
+        assert_eq!(finding.severity, grade, "{finding:#?}");
+        assert!(finding.message.contains(words), "{finding:#?}");
     }
     sim.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_budget_that_does_not_bear_the_interval_is_told_with_one_that_it_bears() {
+async fn insufficient_rate_limit_suggests_a_longer_interval() {
     let config = SimConfig {
-        org_bucket: BucketSize::new(10, 5),
-        ..still(1, 400)
+        org_bucket: BucketConfig::new(10, 5),
+        ..static_sim(1, 400)
     };
-    let sim = crate::common::sim(config).await;
+    let sim = crate::common::start_sim(config).await;
     let org = sim.org_ids().remove(0);
     let flags = ["--atlas.page-size=10", "--atlas.poll-interval=1m"];
-    let findings = found(&flags, sim_variables(&sim), Clock::system()).await;
-    let finding = one(&findings, Area::Budget, &org);
-    assert_eq!(finding.grade, Grade::Warning, "{finding:#?}");
-    assert!(finding.finding.contains("each 1m"), "{finding:#?}");
+    let findings = run_check(&flags, sim_env(&sim), Clock::system()).await;
+    let finding = single_finding(&findings, Component::Budget, &org);
+    assert_eq!(finding.severity, Severity::Warning, "{finding:#?}");
+    assert!(finding.message.contains("each 1m"), "{finding:#?}");
     assert!(
         finding
-            .action
+            .help
             .as_ref()
             .unwrap()
             .contains("--atlas.poll-interval to"),
@@ -415,7 +442,7 @@ async fn a_budget_that_does_not_bear_the_interval_is_told_with_one_that_it_bears
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nothing_is_waited_for_without_end() {
+async fn checks_time_out() {
     let closed = format!("http://127.0.0.1:{}", free_port());
     let variables = [
         ("MONGODB_ATLAS_BASE_URL", closed.as_str()),
@@ -424,16 +451,20 @@ async fn nothing_is_waited_for_without_end() {
     ]
     .map(|(name, value)| (name.to_owned(), value.to_owned()));
     let begun = std::time::Instant::now();
-    let findings = found(&[], variables.to_vec(), Clock::system()).await;
-    let finding = one(&findings, Area::Organization, "0123456789abcdef01234567");
-    assert_eq!(finding.grade, Grade::Error);
-    assert!(finding.finding.contains("connection"), "{finding:#?}");
-    assert!(begun.elapsed() < crate::common::PATIENCE);
+    let findings = run_check(&[], variables.to_vec(), Clock::system()).await;
+    let finding = single_finding(
+        &findings,
+        Component::Organization,
+        "0123456789abcdef01234567",
+    );
+    assert_eq!(finding.severity, Severity::Error);
+    assert!(finding.message.contains("connection"), "{finding:#?}");
+    assert!(begun.elapsed() < crate::common::WAIT_TIMEOUT);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_exporter_that_runs_is_asked_for_its_health_and_nothing_else() {
-    let sim = crate::common::sim(still(1, 10)).await;
+async fn running_probe_only_queries_health() {
+    let sim = crate::common::start_sim(static_sim(1, 10)).await;
     let dir = tempfile::tempdir().unwrap();
     // the hash of a password that nobody has to know
     let hash = "$2y$10$QOauhQNbBCuQDKes6eFzPeMqBSjb7Mr5DUmpZ/VcEd00UAV/LDeSi";
@@ -443,15 +474,15 @@ async fn the_exporter_that_runs_is_asked_for_its_health_and_nothing_else() {
     let probe = format!("--web.probe-address=127.0.0.1:{}", free_port());
     let asks = async |flags: &[&str]| {
         let flags = [&["check", "--running"], flags].concat();
-        let output = outcome(&flags, sim_variables(&sim)).await;
+        let output = run_exporter(&flags, sim_env(&sim)).await;
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
         (output.status.code(), text)
     };
     let (code, text) = asks(&[&listen]).await;
     assert_eq!(code, Some(1), "nobody runs: {text}");
     let flags = [listen.as_str(), &probe, "--web.config.file", &web];
-    let mut program = crate::common::Program::exporter(&flags, &sim_variables(&sim));
-    program.wait_for("walk complete");
+    let mut program = crate::common::ChildProcess::exporter(&flags, &sim_env(&sim));
+    program.wait_for_output("walk complete");
     // the exporter itself goes on with names and limits, but needs one token alone
     let tokens = || {
         let asked = sim.requests().into_iter();
@@ -475,7 +506,7 @@ async fn the_exporter_that_runs_is_asked_for_its_health_and_nothing_else() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nothing_is_asked_where_the_base_url_is_invalid() {
+async fn invalid_base_url_sends_no_request() {
     let proxy = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     proxy.set_nonblocking(true).unwrap();
     let variables = [
@@ -496,7 +527,7 @@ async fn nothing_is_asked_where_the_base_url_is_invalid() {
     let variables = variables
         .map(|(name, value)| (name.to_owned(), value))
         .to_vec();
-    let output = crate::common::outcome(&["check"], variables).await;
+    let output = crate::common::run_exporter(&["check"], variables).await;
     assert_eq!(output.status.code(), Some(2));
     assert!(
         proxy.accept().is_err(),

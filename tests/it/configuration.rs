@@ -1,31 +1,31 @@
 //! Bad input: every mistake at once, each with the value, where it came from and what would be right.
-use crate::common::Program;
+use crate::common::ChildProcess;
 use atlas_ai_keys_exporter::cli::Args;
 use atlas_ai_keys_exporter::config::Config;
 use atlas_ai_keys_exporter::credentials::Environment;
 use mongodb_atlas_client::OrgId;
 use secrecy::ExposeSecret as _;
 
-fn variables(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
+fn env_vars(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
     pairs
         .iter()
         .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
         .collect()
 }
 
-fn fails(arguments: &[&str], pairs: &[(&str, &str)]) -> (Option<i32>, String) {
-    let (code, output, _) = Program::exporter(arguments, &variables(pairs)).finish();
+fn expect_failure(arguments: &[&str], pairs: &[(&str, &str)]) -> (Option<i32>, String) {
+    let (code, output, _) = ChildProcess::exporter(arguments, &env_vars(pairs)).wait_exit();
     (code, output)
 }
 
-const GOOD: &[(&str, &str)] = &[
+const VALID_ENV: &[(&str, &str)] = &[
     ("MONGODB_ATLAS_ORG_ID", "32b6e34b3d91647abb20e7b8"),
     ("MONGODB_ATLAS_ACCESS_TOKEN", "token"),
 ];
 
 #[test]
-fn every_mistake_is_listed() {
-    let (code, output) = fails(
+fn all_configuration_errors_are_listed() {
+    let (code, output) = expect_failure(
         &[
             "--atlas.org-id=nonsense",
             "--atlas.base-url=http://cloud.mongodb.com",
@@ -61,8 +61,8 @@ fn every_mistake_is_listed() {
 }
 
 #[test]
-fn a_missing_credential_says_the_three_ways() {
-    let (code, output) = fails(&[], &GOOD[..1]);
+fn missing_credential_lists_setup_options() {
+    let (code, output) = expect_failure(&[], &VALID_ENV[..1]);
     assert_eq!(code, Some(2));
     for part in [
         "MONGODB_ATLAS_CLIENT_ID and MONGODB_ATLAS_CLIENT_SECRET, recommended",
@@ -74,11 +74,11 @@ fn a_missing_credential_says_the_three_ways() {
 }
 
 #[test]
-fn a_credential_that_cannot_be_read_is_named_and_not_shown() {
-    let (code, output) = fails(
+fn unreadable_credential_is_named_but_not_shown() {
+    let (code, output) = expect_failure(
         &[],
         &[
-            GOOD[0],
+            VALID_ENV[0],
             ("MONGODB_ATLAS_CLIENT_ID", "some-id"),
             ("MONGODB_ATLAS_CLIENT_SECRET_FILE", "/nonexistent/secret"),
         ],
@@ -88,7 +88,10 @@ fn a_credential_that_cannot_be_read_is_named_and_not_shown() {
         output.contains("file /nonexistent/secret: cannot be read: file not found"),
         "{output}"
     );
-    let (_, output) = fails(&[], &[GOOD[0], ("MONGODB_ATLAS_ACCESS_TOKEN", "tok\nen")]);
+    let (_, output) = expect_failure(
+        &[],
+        &[VALID_ENV[0], ("MONGODB_ATLAS_ACCESS_TOKEN", "tok\nen")],
+    );
     assert!(
         output.contains(
             "invalid value in environment variable MONGODB_ATLAS_ACCESS_TOKEN: expected one line of printable ASCII"
@@ -102,7 +105,7 @@ fn a_credential_that_cannot_be_read_is_named_and_not_shown() {
 }
 
 #[test]
-fn quotes_and_names_around_a_secret_are_named_before_atlas_refuses_it() {
+fn quoted_or_prefixed_secrets_are_rejected() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("secret");
     for (content, cause) in [
@@ -117,12 +120,12 @@ fn quotes_and_names_around_a_secret_are_named_before_atlas_refuses_it() {
     ] {
         std::fs::write(&path, content).unwrap();
         let pairs = [
-            GOOD[0],
+            VALID_ENV[0],
             ("MONGODB_ATLAS_CLIENT_ID", "some-id"),
             ("MONGODB_ATLAS_CLIENT_SECRET_FILE", path.to_str().unwrap()),
         ];
         for arguments in [&[][..], &["check", "--offline", "--output=json"]] {
-            let (code, output) = fails(arguments, &pairs);
+            let (code, output) = expect_failure(arguments, &pairs);
             assert_eq!(code, Some(2), "{output}");
             assert!(
                 output.contains(cause) && !output.contains("hunter2"),
@@ -134,26 +137,29 @@ fn quotes_and_names_around_a_secret_are_named_before_atlas_refuses_it() {
 }
 
 /// Runs the exporter with a pipe as its standard input, as process substitution makes one.
-fn with_a_pipe(arguments: &[&str], pairs: &[(&str, &str)]) -> (Option<i32>, String) {
+fn run_with_fifo(arguments: &[&str], pairs: &[(&str, &str)]) -> (Option<i32>, String) {
     let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_atlas-ai-keys-exporter"));
     command
         .args(arguments)
         .env_clear()
         .envs(pairs.iter().copied());
-    let (code, stdout, stderr) = crate::common::run(&mut command, b"hunter2\n");
+    let (code, stdout, stderr) = crate::common::run_command(&mut command, b"hunter2\n");
     (code, stdout + &stderr)
 }
 
 #[test]
-fn a_pipe_is_refused_since_it_can_be_read_only_once() {
+fn fifo_secret_files_are_rejected() {
     let secret = [
-        GOOD[0],
+        VALID_ENV[0],
         ("MONGODB_ATLAS_CLIENT_ID", "some-id"),
         ("MONGODB_ATLAS_CLIENT_SECRET_FILE", "/dev/stdin"),
     ];
     for command in [&[][..], &["once"], &["keys"], &["check", "--offline"]] {
         let config = [command, &["--config.file=/dev/stdin"]].concat();
-        for (code, output) in [with_a_pipe(command, &secret), with_a_pipe(&config, GOOD)] {
+        for (code, output) in [
+            run_with_fifo(command, &secret),
+            run_with_fifo(&config, VALID_ENV),
+        ] {
             assert_eq!(code, Some(2), "{command:?}: {output}");
             // the table of `check` breaks lines
             let words = output.replace(['|', '\u{2502}', '\u{2506}'], " ");
@@ -165,7 +171,7 @@ fn a_pipe_is_refused_since_it_can_be_read_only_once() {
 }
 
 #[test]
-fn values_of_the_configuration_file_are_taken_as_they_are_written() {
+fn configuration_file_values_are_read_verbatim() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("config.yml");
     let ids = [
@@ -192,12 +198,12 @@ fn values_of_the_configuration_file_are_taken_as_they_are_written() {
             let mode = std::os::unix::fs::PermissionsExt::from_mode(0o600);
             std::fs::set_permissions(&file, mode).unwrap();
             let args = Args::parse(["x", &format!("--config.file={}", file.display())]).unwrap();
-            let config = Config::check(&args, &Environment::fixed([("X", "y")])).unwrap();
-            let account = &config.accounts[0];
-            let watched: Vec<&str> = account.orgs.iter().map(OrgId::as_str).collect();
+            let config = Config::load(&args, &Environment::from_vars([("X", "y")])).unwrap();
+            let account = &config.credentials[0];
+            let watched: Vec<&str> = account.org_ids.iter().map(OrgId::as_str).collect();
             assert_eq!(watched, ids, "{text}");
             assert_eq!(&*account.name, name);
-            assert!(account.discover);
+            assert!(account.discover_orgs);
             let secret = account.credential.secrets().next().unwrap().read().unwrap();
             assert_eq!(secret.expose_secret(), "0x10");
         }
@@ -205,15 +211,15 @@ fn values_of_the_configuration_file_are_taken_as_they_are_written() {
 }
 
 #[test]
-fn organizations_are_needed_and_not_named_twice() {
-    let (code, output) = fails(&[], &GOOD[1..]);
+fn organization_ids_are_required_and_unique() {
+    let (code, output) = expect_failure(&[], &VALID_ENV[1..]);
     assert_eq!(code, Some(2));
     assert!(
         output.contains("no organization to watch with credential default: give --atlas.org-id"),
         "{output}"
     );
     let twice = "32b6e34b3d91647abb20e7b8,32b6e34b3d91647abb20e7b8";
-    let (code, output) = fails(&[], &[("MONGODB_ATLAS_ORG_ID", twice), GOOD[1]]);
+    let (code, output) = expect_failure(&[], &[("MONGODB_ATLAS_ORG_ID", twice), VALID_ENV[1]]);
     assert_eq!(code, Some(2));
     assert!(
         output.contains("environment variable MONGODB_ATLAS_ORG_ID: \"32b6e34b3d91647abb20e7b8\"")
@@ -223,22 +229,22 @@ fn organizations_are_needed_and_not_named_twice() {
 }
 
 #[test]
-fn unknown_flags_and_commands_are_refused() {
+fn unknown_flags_and_commands_are_rejected() {
     for arguments in [
         &["--no-such-flag"][..],
         &["no-such-command"],
         &["--sim.seed", "1"],
         &["--atlas.client-secret", "x"],
     ] {
-        let (code, output) = fails(arguments, GOOD);
+        let (code, output) = expect_failure(arguments, VALID_ENV);
         assert_eq!(code, Some(2), "{output}");
         assert!(output.contains(arguments[0]), "{output}");
     }
 }
 
 #[test]
-fn the_simulated_atlas_checks_its_flags_too() {
-    let (code, output) = fails(
+fn sim_command_validates_its_flags() {
+    let (code, output) = expect_failure(
         &[
             "sim",
             "--sim.seed=x",
@@ -260,10 +266,10 @@ fn the_simulated_atlas_checks_its_flags_too() {
 }
 
 #[test]
-fn a_port_in_use_is_a_clear_error() {
+fn port_in_use_is_reported() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
-    let (code, output) = fails(&["--web.listen-address", &address], GOOD);
+    let (code, output) = expect_failure(&["--web.listen-address", &address], VALID_ENV);
     assert_eq!(code, Some(1), "{output}");
     assert!(
         output.contains(&format!("cannot listen on {address}")) && output.contains("in use"),
@@ -272,30 +278,30 @@ fn a_port_in_use_is_a_clear_error() {
 }
 
 #[test]
-fn help_shows_every_flag_with_default_and_variable() {
-    let (code, output) = fails(&["--help"], &[]);
+fn help_lists_every_flag_with_default_and_variable() {
+    let (code, output) = expect_failure(&["--help"], &[]);
     assert_eq!(code, Some(0));
     for flag in atlas_ai_keys_exporter::cli::FLAGS {
-        let shown = if flag.value.is_empty() {
+        let shown = if flag.value_name.is_empty() {
             format!("--{}[=<BOOL>]", flag.name)
         } else {
-            format!("--{} <{}>", flag.name, flag.value)
+            format!("--{} <{}>", flag.name, flag.value_name)
         };
         assert!(output.contains(&shown), "{shown}");
-        assert!(output.contains(flag.variable), "{}", flag.variable);
+        assert!(output.contains(flag.env), "{}", flag.env);
         assert!(
             flag.default.is_none_or(|default| output.contains(default)),
             "{}",
             flag.name
         );
     }
-    let (code, output) = fails(&["--version"], &[]);
+    let (code, output) = expect_failure(&["--version"], &[]);
     assert_eq!(code, Some(0));
     assert!(output.contains(env!("CARGO_PKG_VERSION")), "{output}");
 }
 
 #[test]
-fn a_configuration_file_that_was_cut_is_refused_and_no_error_shows_a_secret() {
+fn truncated_configuration_file_is_rejected_without_secrets() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("config.yml");
     let flag = format!("--config.file={}", file.display());
@@ -331,7 +337,7 @@ fn a_configuration_file_that_was_cut_is_refused_and_no_error_shows_a_secret() {
         std::fs::write(&file, &text).unwrap();
         let mode = std::os::unix::fs::PermissionsExt::from_mode(0o600);
         std::fs::set_permissions(&file, mode).unwrap();
-        let (code, output) = fails(&[&flag], GOOD);
+        let (code, output) = expect_failure(&[&flag], VALID_ENV);
         assert_eq!(code, Some(2), "{text}: {output}");
         assert!(output.contains(expected), "{text}: {output}");
         assert!(!output.contains("do-not-show"), "{output}");

@@ -3,29 +3,29 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use atlas_ai_keys_exporter::cli::{
-    CHECK_FLAGS, FLAGS, Flag, KEYS_FLAGS, ONCE_FLAGS, SIM_FLAGS, SIM_LISTEN,
+    CHECK_FLAGS, FLAGS, Flag, KEYS_FLAGS, ONCE_FLAGS, SIM_FLAGS, SIM_LISTEN_FLAGS,
 };
-use atlas_ai_keys_exporter::metrics::families::{ALL, Family};
+use atlas_ai_keys_exporter::metrics::families::{ALL, FamilyDef};
 
-fn read(path: &str) -> String {
+fn read_repo_file(path: &str) -> String {
     std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).unwrap()
 }
 
 /// Everything that stands between backticks.
-fn quoted(text: &str) -> impl Iterator<Item = &str> {
+fn code_spans(text: &str) -> impl Iterator<Item = &str> {
     text.split('`').skip(1).step_by(2)
 }
 
 #[test]
-fn every_row_of_the_failures_names_a_test() {
-    let text = read("docs/failure-modes.md");
+fn failure_modes_rows_name_existing_tests() {
+    let text = read_repo_file("docs/failure-modes.md");
     let rows = text.lines().filter(|line| {
         line.starts_with("| ") && !line.starts_with("| what fails") && !line.starts_with("| ---")
     });
     let mut count = 0;
     for row in rows {
         let cell = row.trim_end_matches(" |").rsplit(" | ").next().unwrap();
-        let names: Vec<&str> = quoted(cell).collect();
+        let names: Vec<&str> = code_spans(cell).collect();
         assert!(!names.is_empty(), "no test: {row}");
         for name in names {
             let (file, function) = name.split_once("::").unwrap_or_else(|| panic!("{name}"));
@@ -42,7 +42,7 @@ fn every_row_of_the_failures_names_a_test() {
 }
 
 #[test]
-fn every_flag_and_family_in_the_documents_exists() {
+fn documented_flags_and_metrics_exist() {
     let families: Vec<&str> = atlas_ai_keys_exporter::metrics::families::ALL
         .iter()
         .map(|family| family.name)
@@ -57,7 +57,7 @@ fn every_flag_and_family_in_the_documents_exists() {
         "docs/configuration.md",
         "docs/web.md",
     ] {
-        let text = read(document);
+        let text = read_repo_file(document);
         for word in text.split(|c: char| !(c.is_ascii_alphanumeric() || "-_.".contains(c))) {
             // a neighbour's name
             if word == "mongodbatlas_exporter" {
@@ -71,7 +71,7 @@ fn every_flag_and_family_in_the_documents_exists() {
             }
             let flag = word.strip_prefix("--").filter(|flag| flag.contains('.'));
             if let Some(flag) = flag {
-                let mut all = FLAGS.iter().chain(SIM_FLAGS).chain(SIM_LISTEN);
+                let mut all = FLAGS.iter().chain(SIM_FLAGS).chain(SIM_LISTEN_FLAGS);
                 assert!(
                     all.any(|known| known.name == flag.trim_end_matches('.')),
                     "{document}: there is no flag --{flag}"
@@ -99,11 +99,11 @@ const DOCUMENTS: [&str; 13] = [
 ];
 
 #[test]
-fn every_link_leads_somewhere() {
+fn document_links_resolve() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     for document in DOCUMENTS {
         let folder = root.join(document).parent().unwrap().to_owned();
-        for link in read(document).split("](").skip(1) {
+        for link in read_repo_file(document).split("](").skip(1) {
             let link = link.split([')', '#']).next().unwrap();
             if link.is_empty() || link.starts_with("http") {
                 continue;
@@ -115,30 +115,30 @@ fn every_link_leads_somewhere() {
 
 /// Two screens: what it is, two commands, and where to read on.
 #[test]
-fn the_readme_is_short() {
-    let text = read("README.md");
+fn readme_stays_within_its_line_limit() {
+    let text = read_repo_file("README.md");
     assert!(text.lines().count() <= 100);
     let commands = text.lines().filter(|line| line.starts_with("make "));
     assert_eq!(commands.count(), 2);
 }
 
 /// Writes `text` in the place of a document when `make docs` asks for it; else it must be there already.
-fn current(path: &str, text: &str) {
+fn assert_current(path: &str, text: &str) {
     if std::env::var_os("WRITE_DOCS").is_some() {
         std::fs::write(Path::new(env!("CARGO_MANIFEST_DIR")).join(path), text).unwrap();
     }
     assert!(
-        read(path) == text,
+        read_repo_file(path) == text,
         "{path} is not current: `make docs` writes it"
     );
 }
 
-fn list(names: &[&str]) -> String {
+fn join_names(names: &[&str]) -> String {
     let names: Vec<String> = names.iter().map(|name| format!("`{name}`")).collect();
     names.join(", ")
 }
 
-const METRICS: &str = "# Metrics
+const METRICS_INTRO: &str = "# Metrics
 
 Made from the catalogue (`src/metrics/families.rs`) by `make docs`: what each family means, where its values come from, when
 it has no series, and how many there are. Every value of Atlas is polled: it is as old as
@@ -156,9 +156,9 @@ topk(10, mongodbatlas_ai_model_api_key_idle_seconds
 ";
 
 #[test]
-fn the_reference_of_the_metrics_is_current() {
-    let mut text = METRICS.to_owned();
-    let (of_exporter, of_atlas): (Vec<&Family>, Vec<&Family>) = ALL
+fn metrics_reference_is_current() {
+    let mut text = METRICS_INTRO.to_owned();
+    let (of_exporter, of_atlas): (Vec<&FamilyDef>, Vec<&FamilyDef>) = ALL
         .iter()
         .copied()
         .partition(|family| family.name.starts_with("atlas_ai_keys_exporter_"));
@@ -171,7 +171,7 @@ fn the_reference_of_the_metrics_is_current() {
             let labels = if family.labels.is_empty() {
                 "no labels".to_owned()
             } else {
-                format!("labels {}", list(family.labels))
+                format!("labels {}", join_names(family.labels))
             };
             write!(
                 text,
@@ -180,9 +180,9 @@ fn the_reference_of_the_metrics_is_current() {
                 family.help,
                 family.kind.as_str(),
                 family.source,
-                family.absent,
-                family.series,
-                family.query
+                family.absent_when,
+                family.cardinality,
+                family.example_query
             )
             .unwrap();
         }
@@ -190,14 +190,14 @@ fn the_reference_of_the_metrics_is_current() {
     text.push_str(
         "\n### `process_*`\n\nProcessor time, memory, open files and start of the process, as every Prometheus client has them.\n",
     );
-    current("docs/metrics.md", &text);
+    assert_current("docs/metrics.md", &text);
 }
 
 /// What stands between these lines of a document is made.
-const BEGIN: &str = "<!-- made from the flags by `make docs` -->\n";
-const END: &str = "<!-- end of what is made -->\n";
+const FLAGS_BEGIN: &str = "<!-- made from the flags by `make docs` -->\n";
+const FLAGS_END: &str = "<!-- end of what is made -->\n";
 
-fn flags(text: &mut String, title: &str, flags: &[&Flag], in_file: bool) {
+fn write_flag_table(text: &mut String, title: &str, flags: &[&Flag], in_file: bool) {
     write!(
         text,
         "\n### {title}\n\n| flag | default | variable{} | |\n",
@@ -210,10 +210,10 @@ fn flags(text: &mut String, title: &str, flags: &[&Flag], in_file: bool) {
         "| --- | --- | --- | --- |\n"
     });
     for flag in flags {
-        let value = if flag.value.is_empty() {
+        let value = if flag.value_name.is_empty() {
             String::new()
         } else {
-            format!(" {}", flag.value)
+            format!(" {}", flag.value_name)
         };
         let default = flag
             .default
@@ -221,14 +221,14 @@ fn flags(text: &mut String, title: &str, flags: &[&Flag], in_file: bool) {
         write!(
             text,
             "| `--{}{value}` | {default} | `{}` |",
-            flag.name, flag.variable
+            flag.name, flag.env
         )
         .unwrap();
         if in_file {
             let member = match flag.name {
                 "config.file" => "-".to_owned(),
                 "atlas.org-id" => "`org_ids` of a credential".to_owned(),
-                name => format!("`{}`", member(name)),
+                name => format!("`{}`", yaml_key(name)),
             };
             write!(text, " {member} |").unwrap();
         }
@@ -237,38 +237,43 @@ fn flags(text: &mut String, title: &str, flags: &[&Flag], in_file: bool) {
 }
 
 /// The member of the configuration file that says the same as a flag.
-fn member(name: &str) -> String {
+fn yaml_key(name: &str) -> String {
     let (group, rest) = name.split_once('.').unwrap();
     format!("{group}.{}", rest.replace(['-', '.'], "_"))
 }
 
 #[test]
-fn the_reference_of_the_flags_is_current() {
-    let document = read("docs/configuration.md");
-    let (before, rest) = document.split_once(BEGIN).expect("a place for the flags");
-    let (_, after) = rest.split_once(END).expect("its end");
+fn flags_reference_is_current() {
+    let document = read_repo_file("docs/configuration.md");
+    let (before, rest) = document
+        .split_once(FLAGS_BEGIN)
+        .expect("a place for the flags");
+    let (_, after) = rest.split_once(FLAGS_END).expect("its end");
     let mut made = String::new();
     let mut groups: Vec<&str> = Vec::new();
     for flag in FLAGS {
-        if !groups.contains(&flag.group) {
-            groups.push(flag.group);
+        if !groups.contains(&flag.help_heading) {
+            groups.push(flag.help_heading);
         }
     }
     for group in groups {
-        let of_group: Vec<&Flag> = FLAGS.iter().filter(|flag| flag.group == group).collect();
-        flags(&mut made, group, &of_group, true);
+        let of_group: Vec<&Flag> = FLAGS
+            .iter()
+            .filter(|flag| flag.help_heading == group)
+            .collect();
+        write_flag_table(&mut made, group, &of_group, true);
     }
     for (title, of_command) in [
         ("`check`", vec![CHECK_FLAGS]),
         ("`keys`", vec![KEYS_FLAGS]),
         ("`once`", vec![ONCE_FLAGS]),
-        ("`demo` and `sim`", vec![SIM_FLAGS, SIM_LISTEN]),
+        ("`demo` and `sim`", vec![SIM_FLAGS, SIM_LISTEN_FLAGS]),
     ] {
         let all: Vec<&Flag> = of_command.into_iter().flatten().collect();
-        flags(&mut made, title, &all, false);
+        write_flag_table(&mut made, title, &all, false);
     }
-    current(
+    assert_current(
         "docs/configuration.md",
-        &format!("{before}{BEGIN}{made}\n{END}{after}"),
+        &format!("{before}{FLAGS_BEGIN}{made}\n{FLAGS_END}{after}"),
     );
 }

@@ -5,13 +5,15 @@ use std::io::{Read as _, Write as _};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::common::sim_harness::{Simulated, simulated_atlas};
-use crate::common::{Lab, Scrape, still};
+use crate::common::sim_harness::{SimHarness, in_process_sim};
+use crate::common::{Scrape, TestExporter, static_sim};
 use atlas_ai_keys_exporter::inventory::{
-    Details, Inventory, KeyKind, KeyRecord, Limit, Moment, ProjectName, Shown,
+    Inventory, InventorySnapshot, KeyAttributes, KeyRecord, ModelRateLimit, Moment, OrgDetails,
+    ProjectName,
 };
 use atlas_ai_keys_exporter::metrics::{
-    Exposition, Format, KeyLabel, Own, PerKey, Scene, Selection, Threshold, pack_end, pack_scene,
+    ExporterMetrics, Exposition, Format, IdleThreshold, KeyLabel, KeySeriesOptions, PerKeyMode,
+    ScrapeSnapshot, compress_snapshot, compress_trailer,
 };
 use atlas_ai_keys_exporter::web::{self};
 use exporter_toolkit::server::{Server, ServerLimits};
@@ -86,7 +88,7 @@ mod client_model {
 use client_model::MetricFamily;
 
 /// Name, labels and value of every series; values as text, so that they can be in a set.
-type Series = BTreeSet<(String, BTreeMap<String, String>, String)>;
+type SeriesSet = BTreeSet<(String, BTreeMap<String, String>, String)>;
 
 fn families(mut bytes: &[u8]) -> Vec<MetricFamily> {
     let mut families = Vec::new();
@@ -97,8 +99,8 @@ fn families(mut bytes: &[u8]) -> Vec<MetricFamily> {
 }
 
 /// The series of the protobuf form, named as those of the text form.
-fn of_protobuf(bytes: &[u8]) -> Series {
-    let mut series = Series::new();
+fn of_protobuf(bytes: &[u8]) -> SeriesSet {
+    let mut series = SeriesSet::new();
     for family in families(bytes) {
         let name = family.name.unwrap();
         for metric in family.metric {
@@ -129,7 +131,7 @@ fn of_protobuf(bytes: &[u8]) -> Series {
     series
 }
 
-fn of_text(text: &str) -> Series {
+fn series_from_text(text: &str) -> SeriesSet {
     Scrape::parse(text)
         .series()
         .into_iter()
@@ -138,32 +140,32 @@ fn of_text(text: &str) -> Series {
         .collect()
 }
 
-fn selection() -> Selection {
-    Selection {
-        per_key: PerKey::All,
+fn selection() -> KeySeriesOptions {
+    KeySeriesOptions {
+        per_key: PerKeyMode::All,
         labels: KeyLabel::ALL.into(),
         max_keys: 1_000_000,
         thresholds: [7, 30]
-            .map(|days| Threshold::new(Duration::from_hours(days * 24)))
+            .map(|days| IdleThreshold::new(Duration::from_hours(days * 24)))
             .into(),
     }
 }
 
-fn plain(format: Format, own: &Own, scene: &Scene) -> Vec<u8> {
-    Exposition::new(format, own.gather(), scene.clone()).whole()
+fn encode_identity(format: Format, own: &ExporterMetrics, scene: &ScrapeSnapshot) -> Vec<u8> {
+    Exposition::new(format, own.gather(), scene.clone()).into_bytes()
 }
 
-fn packed(format: Format, own: &Own, scene: &Scene) -> Vec<u8> {
+fn encode_gzip(format: Format, own: &ExporterMetrics, scene: &ScrapeSnapshot) -> Vec<u8> {
     let mut bytes = Vec::new();
-    let sum = pack_scene(format, scene, &mut |chunk| bytes.extend_from_slice(&chunk));
-    bytes.extend_from_slice(&pack_end(format, &own.gather(), sum));
+    let sum = compress_snapshot(format, scene, &mut |chunk| bytes.extend_from_slice(&chunk));
+    bytes.extend_from_slice(&compress_trailer(format, &own.gather(), sum));
     let mut out = Vec::new();
     GzDecoder::new(&*bytes).read_to_end(&mut out).unwrap();
     out
 }
 
 /// Without the series of the process itself, which move while one looks.
-fn still_series(series: Series) -> Series {
+fn time_independent_series(series: SeriesSet) -> SeriesSet {
     series
         .into_iter()
         .filter(|(name, ..)| !name.starts_with("process_"))
@@ -202,21 +204,21 @@ fn any_text() -> impl Strategy<Value = String> {
     prop::collection::vec(part, 0..6).prop_map(|parts| parts.concat())
 }
 
-fn any_moment() -> impl Strategy<Value = Moment> {
+fn any_api_time() -> impl Strategy<Value = Moment> {
     prop_oneof![
         (0_i64..4_000_000_000_000_000)
-            .prop_map(|micros| Moment::At(Timestamp::from_microsecond(micros).unwrap())),
+            .prop_map(|micros| Moment::Valid(Timestamp::from_microsecond(micros).unwrap())),
         (-1_000_000_i64..1_000_000)
-            .prop_map(|micros| Moment::At(Timestamp::from_microsecond(micros).unwrap())),
+            .prop_map(|micros| Moment::Valid(Timestamp::from_microsecond(micros).unwrap())),
         Just(Moment::Missing),
-        Just(Moment::Unreadable),
+        Just(Moment::Invalid),
     ]
 }
 
 prop_compose! {
     fn any_record()(
         id in any_text(), project in any_text(), name in any_text(), masked_secret in any_text(),
-        kind in prop::collection::vec(any_text(), 5), created in any_moment(), last_used in any_moment(),
+        kind in prop::collection::vec(any_text(), 5), created in any_api_time(), last_used in any_api_time(),
     ) -> KeyRecord {
         let [status, cloud, geography, endpoint, created_by] = <[String; 5]>::try_from(kind).unwrap();
         KeyRecord {
@@ -224,7 +226,7 @@ prop_compose! {
             project: ProjectId::new(project),
             name,
             masked_secret,
-            kind: KeyKind { status, cloud, geography, endpoint, created_by },
+            attributes: KeyAttributes { status, cloud, geography, endpoint, created_by },
             created,
             last_used,
             ..KeyRecord::default()
@@ -232,7 +234,7 @@ prop_compose! {
     }
 }
 
-fn scene_of(records: &[KeyRecord], texts: &[String]) -> Scene {
+fn build_snapshot(records: &[KeyRecord], texts: &[String]) -> ScrapeSnapshot {
     let org = |n: u32| OrgId::parse(&format!("{n:024x}")).unwrap();
     let at = Timestamp::from_second(1_790_000_000).unwrap();
     let (first, second) = records.split_at(records.len() / 2);
@@ -245,13 +247,13 @@ fn scene_of(records: &[KeyRecord], texts: &[String]) -> Scene {
             &[],
         ))
     });
-    let details = Details {
+    let details = OrgDetails {
         name: Some(texts[0].clone()),
         projects: vec![ProjectName {
             id: ProjectId::new(texts[1].clone()),
             name: texts[2].clone(),
         }],
-        limits: vec![Limit {
+        limits: vec![ModelRateLimit {
             group: texts[3].clone(),
             cloud: texts[4].clone(),
             geography: texts[5].clone(),
@@ -260,15 +262,15 @@ fn scene_of(records: &[KeyRecord], texts: &[String]) -> Scene {
         }],
         asked_at: None,
     };
-    let shown = Shown {
+    let shown = InventorySnapshot {
         inventories: inventories.collect(),
         details: vec![(org(1), Arc::new(details))],
     };
-    Scene::new(shown, Arc::new(selection()), at)
+    ScrapeSnapshot::new(shown, Arc::new(selection()), at)
 }
 
 /// The info series that the keys must have.
-fn info_of(records: &[KeyRecord]) -> BTreeSet<BTreeMap<String, String>> {
+fn expected_info_labels(records: &[KeyRecord]) -> BTreeSet<BTreeMap<String, String>> {
     let (first, second) = records.split_at(records.len() / 2);
     let mut by_id: BTreeMap<(usize, &str), &KeyRecord> = BTreeMap::new();
     for (org, records) in [first, second].into_iter().enumerate() {
@@ -284,11 +286,11 @@ fn info_of(records: &[KeyRecord]) -> BTreeSet<BTreeMap<String, String>> {
                 ("project_id", record.project.to_string()),
                 ("api_key_id", id.to_owned()),
                 ("name", record.name.clone()),
-                ("status", record.kind.status.clone()),
-                ("cloud", record.kind.cloud.clone()),
-                ("geography", record.kind.geography.clone()),
-                ("endpoint", record.kind.endpoint.clone()),
-                ("created_by", record.kind.created_by.clone()),
+                ("status", record.attributes.status.clone()),
+                ("cloud", record.attributes.cloud.clone()),
+                ("geography", record.attributes.geography.clone()),
+                ("endpoint", record.attributes.endpoint.clone()),
+                ("created_by", record.attributes.created_by.clone()),
                 ("masked_secret", record.masked_secret.clone()),
             ]
             .map(|(name, value)| (name.to_owned(), value))
@@ -301,53 +303,53 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
 
     #[test]
-    fn every_form_says_the_same_whatever_is_in_a_label(
+    fn every_format_encodes_the_same_series_for_any_label(
         records in prop::collection::vec(any_record(), 0..12),
         texts in prop::collection::vec(any_text(), 6),
     ) {
-        let scene = scene_of(&records, &texts);
-        let own = Own::new().unwrap();
-        own.watch_credential(&texts[0], ["issued"]);
-        let text = String::from_utf8(plain(Format::Text, &own, &scene)).unwrap();
-        let series = still_series(of_text(&text));
+        let scene = build_snapshot(&records, &texts);
+        let own = ExporterMetrics::new().unwrap();
+        own.init_credential(&texts[0], ["issued"]);
+        let text = String::from_utf8(encode_identity(Format::Text, &own, &scene)).unwrap();
+        let series = time_independent_series(series_from_text(&text));
         let info = "mongodbatlas_ai_model_api_key_info";
         let shown: BTreeSet<_> = series
             .iter()
             .filter(|(name, ..)| name == info)
             .map(|(_, labels, _)| labels.clone())
             .collect();
-        prop_assert_eq!(shown, info_of(&records), "what went in comes out");
-        let protobuf = plain(Format::Protobuf, &own, &scene);
-        prop_assert_eq!(still_series(of_protobuf(&protobuf)), series.clone());
-        let open = String::from_utf8(plain(Format::OpenMetrics, &own, &scene)).unwrap();
+        prop_assert_eq!(shown, expected_info_labels(&records), "what went in comes out");
+        let protobuf = encode_identity(Format::Protobuf, &own, &scene);
+        prop_assert_eq!(time_independent_series(of_protobuf(&protobuf)), series.clone());
+        let open = String::from_utf8(encode_identity(Format::OpenMetrics, &own, &scene)).unwrap();
         prop_assert!(open.ends_with("# EOF\n"));
-        prop_assert_eq!(still_series(of_text(&open)), series.clone());
+        prop_assert_eq!(time_independent_series(series_from_text(&open)), series.clone());
         for format in Format::ALL {
-            let unpacked = packed(format, &own, &scene);
+            let unpacked = encode_gzip(format, &own, &scene);
             let unpacked = match format {
                 Format::Protobuf => of_protobuf(&unpacked),
-                _ => of_text(std::str::from_utf8(&unpacked).unwrap()),
+                _ => series_from_text(std::str::from_utf8(&unpacked).unwrap()),
             };
-            prop_assert_eq!(still_series(unpacked), series.clone(), "{:?} packed", format);
+            prop_assert_eq!(time_independent_series(unpacked), series.clone(), "{:?} packed", format);
         }
     }
 }
 
 #[test]
-fn each_family_comes_once_in_every_form() {
+fn each_family_appears_once_in_every_format() {
     let record = |n: usize| KeyRecord {
         id: KeyId::new(format!("key{n}")),
         project: ProjectId::new("p"),
-        created: Moment::At(Timestamp::UNIX_EPOCH),
-        last_used: Moment::At(Timestamp::UNIX_EPOCH),
+        created: Moment::Valid(Timestamp::UNIX_EPOCH),
+        last_used: Moment::Valid(Timestamp::UNIX_EPOCH),
         ..KeyRecord::default()
     };
     let records: Vec<_> = (0..2000).map(record).collect();
-    let scene = scene_of(&records, &[const { String::new() }; 6]);
-    let own = Own::new().unwrap();
+    let scene = build_snapshot(&records, &[const { String::new() }; 6]);
+    let own = ExporterMetrics::new().unwrap();
     for bytes in [
-        plain(Format::Protobuf, &own, &scene),
-        packed(Format::Protobuf, &own, &scene),
+        encode_identity(Format::Protobuf, &own, &scene),
+        encode_gzip(Format::Protobuf, &own, &scene),
     ] {
         let mut names: Vec<String> = families(&bytes)
             .into_iter()
@@ -359,7 +361,7 @@ fn each_family_comes_once_in_every_form() {
         assert_eq!(names.len(), before);
     }
     for format in [Format::Text, Format::OpenMetrics] {
-        let text = String::from_utf8(plain(format, &own, &scene)).unwrap();
+        let text = String::from_utf8(encode_identity(format, &own, &scene)).unwrap();
         for head in ["# HELP ", "# TYPE "] {
             let mut names: Vec<&str> = text
                 .lines()
@@ -373,7 +375,7 @@ fn each_family_comes_once_in_every_form() {
     }
 }
 
-async fn ask(lab: &Lab, accept: &str, encoding: &str) -> reqwest::Response {
+async fn request_metrics(lab: &TestExporter, accept: &str, encoding: &str) -> reqwest::Response {
     // built without decoding: what comes is looked at as it is
     let client = reqwest::Client::builder()
         .no_proxy()
@@ -381,7 +383,7 @@ async fn ask(lab: &Lab, accept: &str, encoding: &str) -> reqwest::Response {
         .build()
         .unwrap();
     client
-        .get(format!("{}/metrics", lab.base))
+        .get(format!("{}/metrics", lab.base_url))
         .header("accept", accept)
         .header("accept-encoding", encoding)
         .send()
@@ -390,9 +392,9 @@ async fn ask(lab: &Lab, accept: &str, encoding: &str) -> reqwest::Response {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_asks_gets_the_form_that_was_asked_for() {
-    let lab = Lab::start(still(2, 300), &[]).await;
-    lab.walked().await;
+async fn format_and_encoding_follow_the_request_headers() {
+    let lab = TestExporter::start(static_sim(2, 300), &[]).await;
+    lab.wait_polled().await;
     for (accept, content_type, end) in [
         (
             "text/plain",
@@ -405,12 +407,12 @@ async fn who_asks_gets_the_form_that_was_asked_for() {
             "\n# EOF\n",
         ),
     ] {
-        let answer = ask(&lab, accept, "identity;q=1, gzip;q=0").await;
+        let answer = request_metrics(&lab, accept, "identity;q=1, gzip;q=0").await;
         assert_eq!(answer.headers()["content-type"], content_type);
         assert!(answer.headers().get("content-encoding").is_none());
         let text = answer.text().await.unwrap();
         assert!(text.ends_with(end));
-        let answer = ask(&lab, accept, "gzip").await;
+        let answer = request_metrics(&lab, accept, "gzip").await;
         assert_eq!(answer.headers()["content-type"], content_type);
         assert_eq!(answer.headers()["content-encoding"], "gzip");
         assert_eq!(answer.headers()["vary"], "Accept, Accept-Encoding");
@@ -419,7 +421,7 @@ async fn who_asks_gets_the_form_that_was_asked_for() {
             .read_to_string(&mut unpacked)
             .unwrap();
         let names = |text: &str| {
-            of_text(text)
+            series_from_text(text)
                 .into_iter()
                 .map(|(name, labels, _)| (name, labels))
                 .collect::<BTreeSet<_>>()
@@ -427,7 +429,7 @@ async fn who_asks_gets_the_form_that_was_asked_for() {
         assert_eq!(names(&unpacked), names(&text));
     }
     let protobuf = "application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited";
-    let answer = ask(&lab, protobuf, "identity").await;
+    let answer = request_metrics(&lab, protobuf, "identity").await;
     assert!(
         answer.headers()["content-type"]
             .to_str()
@@ -444,18 +446,18 @@ async fn who_asks_gets_the_form_that_was_asked_for() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_walk_is_seen_at_once_in_what_is_packed() {
-    let lab = Lab::start(still(1, 50), &["--atlas.poll-interval=1s"]).await;
+async fn gzip_responses_show_a_new_poll_immediately() {
+    let lab = TestExporter::start(static_sim(1, 50), &["--atlas.poll-interval=1s"]).await;
     let org = lab.sim.org_ids()[0].clone();
-    lab.walked().await;
+    lab.wait_polled().await;
     for n in 0..5 {
         let name = format!("renamed {n}");
         lab.sim.with_world(|world| {
             let id = world.keys(&org)[3].id.clone();
-            world.rename(&org, &id, &name);
+            world.rename_key(&org, &id, &name);
         });
         // the laboratory's scrapes are packed ones
-        lab.wait("the new name", |scrape| scrape.text.contains(&name))
+        lab.wait_until("the new name", |scrape| scrape.text.contains(&name))
             .await;
     }
     lab.stop().await.stop().await;
@@ -463,13 +465,13 @@ async fn a_walk_is_seen_at_once_in_what_is_packed() {
 
 /// A request that waits in the end is refused: see the tests of `web::request_limiter`.
 #[tokio::test(flavor = "multi_thread")]
-async fn scrapes_that_are_not_read_give_up_their_places() {
-    let lab = Lab::start(
-        crate::common::generous(1, 30_000),
+async fn stalled_scrapes_release_their_permits() {
+    let lab = TestExporter::start(
+        crate::common::unlimited_sim(1, 30_000),
         &["--web.max-requests=2"],
     )
     .await;
-    let address = lab.base.strip_prefix("http://").unwrap().to_owned();
+    let address = lab.base_url.strip_prefix("http://").unwrap().to_owned();
     let hang = || {
         let mut stream = std::net::TcpStream::connect(&address).unwrap();
         stream
@@ -484,7 +486,7 @@ async fn scrapes_that_are_not_read_give_up_their_places() {
     let mut hanging: Vec<_> = (0..6).map(|_| hang()).collect();
     for encoding in ["identity", "gzip"] {
         for _ in 0..3 {
-            let response = ask(&lab, "", encoding).await;
+            let response = request_metrics(&lab, "", encoding).await;
             assert_eq!(response.status(), 200);
             assert_eq!(
                 lab.get("/-/healthy").await.0,
@@ -499,9 +501,9 @@ async fn scrapes_that_are_not_read_give_up_their_places() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_reader_that_stalls_is_cut_off_and_holds_nobody_up() {
-    let lab = Lab::start(crate::common::generous(1, 30_000), &[]).await;
-    lab.walked().await;
+async fn stalled_reader_is_disconnected_without_blocking_others() {
+    let lab = TestExporter::start(crate::common::unlimited_sim(1, 30_000), &[]).await;
+    lab.wait_polled().await;
     // the same routes behind a door that is less patient
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -550,8 +552,8 @@ async fn a_reader_that_stalls_is_cut_off_and_holds_nobody_up() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn personal_data_is_shown_and_kept_only_where_it_is_asked_for() {
-    let sim = simulated_atlas(&still(1, 60));
+async fn personal_data_is_exported_and_stored_only_when_enabled() {
+    let sim = in_process_sim(&static_sim(1, 60));
     let dir = tempfile::tempdir().unwrap();
     let storage = format!("--storage.path={}", dir.path().display());
     let kept = || {
@@ -559,9 +561,9 @@ async fn personal_data_is_shown_and_kept_only_where_it_is_asked_for() {
         let texts = files.map(|entry| std::fs::read_to_string(entry.unwrap().path()).unwrap());
         texts.collect::<String>()
     };
-    let exporter = Simulated::watching(&sim, &[&storage]).await;
-    let scrape = exporter.walked(1).await;
-    exporter.pass(Duration::from_secs(5)).await;
+    let exporter = SimHarness::start(&sim, &[&storage]).await;
+    let scrape = exporter.wait_polled(1).await;
+    exporter.advance(Duration::from_secs(5)).await;
     for text in [&scrape.text, &kept()] {
         assert!(
             !text.contains("Example\"") && !text.contains("al-****"),
@@ -571,11 +573,11 @@ async fn personal_data_is_shown_and_kept_only_where_it_is_asked_for() {
     exporter.stop().await;
     std::fs::remove_dir_all(dir.path()).unwrap();
     let labels = "--metrics.key-labels=created_by,masked_secret";
-    let exporter = Simulated::watching(&sim, &[&storage, labels]).await;
-    let scrape = exporter.walked(1).await;
-    exporter.pass(Duration::from_secs(5)).await;
+    let exporter = SimHarness::start(&sim, &[&storage, labels]).await;
+    let scrape = exporter.wait_polled(1).await;
+    exporter.advance(Duration::from_secs(5)).await;
     let info = scrape
-        .all("mongodbatlas_ai_model_api_key_info")
+        .with_name("mongodbatlas_ai_model_api_key_info")
         .next()
         .unwrap();
     assert_eq!(info.labels.len(), 5);
@@ -585,20 +587,20 @@ async fn personal_data_is_shown_and_kept_only_where_it_is_asked_for() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn past_the_most_keys_the_most_idle_stay_from_walk_to_walk() {
-    let sim = simulated_atlas(&SimConfig {
+async fn max_keys_retains_the_most_idle_keys_across_polls() {
+    let sim = in_process_sim(&SimConfig {
         orgs: 3,
         keys: 400,
         ..SimConfig::default()
     });
-    let exporter = Simulated::watching(&sim, &["--metrics.max-keys=100"]).await;
+    let exporter = SimHarness::start(&sim, &["--metrics.max-keys=100"]).await;
     let ids = |scrape: &Scrape| -> BTreeSet<String> {
-        let series = scrape.all("mongodbatlas_ai_model_api_key_idle_seconds");
+        let series = scrape.with_name("mongodbatlas_ai_model_api_key_idle_seconds");
         series
             .map(|series| series.labels["api_key_id"].clone())
             .collect()
     };
-    let first = exporter.walked(3).await;
+    let first = exporter.wait_polled(3).await;
     assert_eq!(ids(&first).len(), 100);
     assert_eq!(first.sum("atlas_ai_keys_exporter_keys_dropped"), 300.0);
     assert_eq!(first.sum("mongodbatlas_ai_model_api_keys"), 400.0);
@@ -608,7 +610,7 @@ async fn past_the_most_keys_the_most_idle_stay_from_walk_to_walk() {
         least > 86_400.0,
         "those in daily use are cut first: {least}"
     );
-    let later = exporter.walked_again().await;
+    let later = exporter.wait_polled_again().await;
     let kept = ids(&first).intersection(&ids(&later)).count();
     assert!(
         kept >= 97,

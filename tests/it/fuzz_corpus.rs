@@ -19,41 +19,41 @@ fn replay(target: &str, run: impl Fn(&[u8])) {
 }
 
 #[test]
-fn configurations() {
+fn corpus_configuration_passes() {
     replay("configuration", fuzz::configuration);
 }
 
 #[test]
-fn requests() {
+fn corpus_request_passes() {
     replay("request", fuzz::request);
 }
 
 #[test]
-fn token_responses() {
+fn corpus_token_response_passes() {
     replay("token_response", fuzz::token_response);
 }
 
 #[test]
-fn authentication_challenges() {
+fn corpus_www_authenticate_passes() {
     replay("www_authenticate", fuzz::www_authenticate);
 }
 
 #[test]
-fn rate_limit_bodies() {
+fn corpus_rate_limit_body_passes() {
     replay("rate_limit_body", fuzz::rate_limit_body);
 }
 
 #[test]
-fn state_files() {
+fn corpus_state_file_passes() {
     replay("state_file", fuzz::state_file);
 }
 
 #[test]
-fn web_configurations() {
+fn corpus_web_configuration_passes() {
     replay("web_configuration", fuzz::web_configuration);
 }
 
 #[test]
-fn pages_of_keys() {
+fn corpus_keys_page_passes() {
     replay("keys_page", fuzz::keys_page);
 }

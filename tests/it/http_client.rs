@@ -4,12 +4,12 @@ use std::net::TcpListener;
 use std::sync::mpsc;
 use std::thread;
 
-use crate::common::{Lab, Program, outcome, still};
+use crate::common::{ChildProcess, TestExporter, run_exporter, static_sim};
 use mongodb_atlas_sim::{Effect, Fault, SimEndpoint};
 
 const ORG: &str = "32b6e34b3d91647abb20e7b8";
 
-fn variables(base: String) -> Vec<(String, String)> {
+fn token_env(base: String) -> Vec<(String, String)> {
     [
         ("MONGODB_ATLAS_BASE_URL", base),
         ("MONGODB_ATLAS_ORG_ID", ORG.to_owned()),
@@ -20,7 +20,7 @@ fn variables(base: String) -> Vec<(String, String)> {
 }
 
 /// Takes one connection, reads what comes first and answers `answer`.
-fn listen(answer: impl Into<Vec<u8>>) -> (u16, mpsc::Receiver<Vec<u8>>) {
+fn respond_once(answer: impl Into<Vec<u8>>) -> (u16, mpsc::Receiver<Vec<u8>>) {
     let answer = answer.into();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
@@ -40,16 +40,16 @@ fn listen(answer: impl Into<Vec<u8>>) -> (u16, mpsc::Receiver<Vec<u8>>) {
 }
 
 /// An exporter whose Atlas is at `base`; `sim` only gives the laboratory its form.
-async fn lab(base: String) -> Lab {
-    let sim = crate::common::sim(still(1, 1)).await;
-    Lab::watching(sim, variables(base), &["--atlas.poll-interval=1s"]).await
+async fn start_exporter(base: String) -> TestExporter {
+    let sim = crate::common::start_sim(static_sim(1, 1)).await;
+    TestExporter::start_with(sim, token_env(base), &["--atlas.poll-interval=1s"]).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_request_says_who_asks_for_what_in_which_version() {
+async fn requests_carry_user_agent_and_accept_version() {
     let answer = b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
-    let (port, requests) = listen(answer);
-    let lab = lab(format!("http://127.0.0.1:{port}/below/a/path")).await;
+    let (port, requests) = respond_once(answer);
+    let lab = start_exporter(format!("http://127.0.0.1:{port}/below/a/path")).await;
     let request = tokio::task::spawn_blocking(move || {
         // the rate limits are asked for as well
         let all = requests
@@ -85,57 +85,57 @@ async fn a_request_says_who_asks_for_what_in_which_version() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_server_that_speaks_no_tls_is_a_matter_of_tls() {
-    let (port, _requests) = listen(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n");
-    let lab = lab(format!("https://127.0.0.1:{port}")).await;
-    lab.wait("the reason tls", |scrape| {
-        scrape.failures(ORG, "tls") >= 1.0
+async fn plain_text_server_is_a_tls_error() {
+    let (port, _requests) = respond_once(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n");
+    let lab = start_exporter(format!("https://127.0.0.1:{port}")).await;
+    lab.wait_until("the reason tls", |scrape| {
+        scrape.poll_failures(ORG, "tls") >= 1.0
     })
     .await;
     lab.stop().await.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nobody_listening_is_a_matter_of_the_connection() {
-    let lab = lab(format!("http://127.0.0.1:{}", crate::common::free_port())).await;
-    lab.wait("the reason connection", |scrape| {
-        scrape.failures(ORG, "connection") >= 1.0
+async fn refused_connection_is_a_connection_error() {
+    let lab = start_exporter(format!("http://127.0.0.1:{}", crate::common::free_port())).await;
+    lab.wait_until("the reason connection", |scrape| {
+        scrape.poll_failures(ORG, "connection") >= 1.0
     })
     .await;
     lab.stop().await.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_target_of_a_redirect_never_hears_of_it() {
-    let (port, requests) = listen(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
-    let sim = crate::common::sim(still(1, 5)).await;
+async fn redirects_are_not_followed() {
+    let (port, requests) = respond_once(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
+    let sim = crate::common::start_sim(static_sim(1, 5)).await;
     let org = sim.org_ids()[0].clone();
     for endpoint in [SimEndpoint::AiModelApiKeys, SimEndpoint::Token] {
         let location = format!("http://127.0.0.1:{port}/elsewhere");
         sim.add_fault(Fault::new(endpoint, Effect::Redirect { location }).times(2));
     }
-    let variables = crate::common::sim_variables(&sim);
-    let lab = Lab::watching(sim, variables, &["--atlas.poll-interval=1s"]).await;
-    lab.wait("both redirects to be refused", |scrape| {
-        scrape.failures(&org, "invalid_response") >= 2.0
+    let variables = crate::common::sim_env(&sim);
+    let lab = TestExporter::start_with(sim, variables, &["--atlas.poll-interval=1s"]).await;
+    lab.wait_until("both redirects to be refused", |scrape| {
+        scrape.poll_failures(&org, "invalid_response") >= 2.0
     })
     .await;
-    lab.walked().await;
+    lab.wait_polled().await;
     assert!(requests.try_recv().is_err(), "a redirect was followed");
     lab.stop().await.stop().await;
 }
 
 /// What an exporter is told whose Atlas can only be reached through `proxy`.
-fn behind(proxy: &str) -> Vec<(String, String)> {
-    let mut variables = variables("https://atlas.invalid".to_owned());
+fn proxy_env(proxy: &str) -> Vec<(String, String)> {
+    let mut variables = token_env("https://atlas.invalid".to_owned());
     variables.push(("HTTPS_PROXY".to_owned(), proxy.to_owned()));
     variables
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn requests_go_through_the_proxy_and_errors_name_it_without_its_password() {
+async fn requests_use_the_proxy_and_errors_omit_its_password() {
     let refuses = "HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n";
-    let (refusing, requests) = listen(refuses);
+    let (refusing, requests) = respond_once(refuses);
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
     let silent = (silent.local_addr().unwrap().port(), silent);
     for (port, words) in [
@@ -145,7 +145,7 @@ async fn requests_go_through_the_proxy_and_errors_name_it_without_its_password()
     ] {
         let proxy = format!(" http://me:secret%2Dword@127.0.0.1:{port}\n");
         let flags = ["once", "--atlas.timeout=1s"];
-        let output = outcome(&flags, behind(&proxy)).await;
+        let output = run_exporter(&flags, proxy_env(&proxy)).await;
         let error = String::from_utf8(output.stderr).unwrap();
         assert_eq!(output.status.code(), Some(1), "{error}");
         assert!(error.contains(words), "{error}");
@@ -173,7 +173,7 @@ async fn requests_go_through_the_proxy_and_errors_name_it_without_its_password()
 }
 
 #[test]
-fn what_is_no_proxy_url_ends_every_command() {
+fn invalid_proxy_url_fails_every_command() {
     for (command, value) in [
         (&["--web.listen-address=127.0.0.1:0"][..], "::::secret-word"),
         (&["once"], "\"http://secret-word\""),
@@ -181,10 +181,10 @@ fn what_is_no_proxy_url_ends_every_command() {
         (&["check", "--offline"], "ftp://secret-word"),
     ] {
         for variable in ["HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"] {
-            let mut variables = variables("https://atlas.invalid".to_owned());
+            let mut variables = token_env("https://atlas.invalid".to_owned());
             variables.push((variable.to_owned(), value.to_owned()));
             // bounded: without the error it would serve
-            let (code, text, _) = Program::exporter(command, &variables).finish();
+            let (code, text, _) = ChildProcess::exporter(command, &variables).wait_exit();
             assert_eq!(code, Some(2), "{text}");
             assert!(
                 text.contains(variable) && !text.contains("secret-word"),
@@ -195,7 +195,7 @@ fn what_is_no_proxy_url_ends_every_command() {
 }
 
 #[test]
-fn no_error_repeats_the_password_of_a_base_url() {
+fn errors_omit_the_base_url_password() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("config.yml");
     for base in [
@@ -204,7 +204,8 @@ fn no_error_repeats_the_password_of_a_base_url() {
         "me:secret-word@cloud.mongodb.com",
         "https://secret-word@cloud.mongodb.com?x=y@z",
     ] {
-        let (code, text, _) = Program::exporter(&["once"], &variables(base.to_owned())).finish();
+        let (code, text, _) =
+            ChildProcess::exporter(&["once"], &token_env(base.to_owned())).wait_exit();
         assert_eq!(code, Some(2), "{text}");
         assert!(
             text.contains("MONGODB_ATLAS_BASE_URL") && !text.contains("secret-word"),
@@ -212,9 +213,9 @@ fn no_error_repeats_the_password_of_a_base_url() {
         );
         std::fs::write(&file, format!("atlas: {{base_url: \"{base}\"}}\n")).unwrap();
         let flag = format!("--config.file={}", file.display());
-        let mut rest = variables(String::new());
+        let mut rest = token_env(String::new());
         rest.retain(|(_, value)| !value.is_empty());
-        let (code, text, _) = Program::exporter(&["once", &flag], &rest).finish();
+        let (code, text, _) = ChildProcess::exporter(&["once", &flag], &rest).wait_exit();
         assert_eq!(code, Some(2), "{text}");
         assert!(text.contains("base_url"), "{text}");
         assert!(!text.contains("secret-word"), "{text}");
@@ -222,18 +223,18 @@ fn no_error_repeats_the_password_of_a_base_url() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn loopback_is_reached_without_the_proxy() {
-    let sim = crate::common::sim(still(1, 5)).await;
-    let mut variables = crate::common::sim_variables(&sim);
+async fn loopback_bypasses_the_proxy() {
+    let sim = crate::common::start_sim(static_sim(1, 5)).await;
+    let mut variables = crate::common::sim_env(&sim);
     variables.push(("HTTPS_PROXY".to_owned(), "http://127.0.0.1:1".to_owned()));
     variables.push(("HTTP_PROXY".to_owned(), "http://127.0.0.1:1".to_owned()));
-    let output = outcome(&["once"], variables).await;
+    let output = run_exporter(&["once"], variables).await;
     assert_eq!(output.status.code(), Some(0), "{output:?}");
     sim.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_response_may_have_hundreds_of_headers_and_not_any_number() {
+async fn response_header_count_is_limited() {
     for (headers, reason) in [
         (0, "not_found"),
         (300, "not_found"),
@@ -243,16 +244,16 @@ async fn a_response_may_have_hundreds_of_headers_and_not_any_number() {
         let filler = |number| format!("X-Filler-{number}: some value\r\n");
         let filler: String = (0..headers).map(filler).collect();
         let start = "HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n";
-        let (port, _requests) = listen(format!("{start}{filler}\r\n"));
-        let lab = lab(format!("http://127.0.0.1:{port}")).await;
-        lab.wait(reason, |scrape| scrape.failures(ORG, reason) >= 1.0)
+        let (port, _requests) = respond_once(format!("{start}{filler}\r\n"));
+        let lab = start_exporter(format!("http://127.0.0.1:{port}")).await;
+        lab.wait_until(reason, |scrape| scrape.poll_failures(ORG, reason) >= 1.0)
             .await;
         lab.stop().await.stop().await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn interim_responses_without_end_are_a_timeout() {
+async fn endless_interim_responses_time_out() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
     thread::spawn(move || {
@@ -261,15 +262,15 @@ async fn interim_responses_without_end_are_a_timeout() {
             thread::spawn(move || while stream.write_all(interim.as_bytes()).is_ok() {});
         }
     });
-    let variables = variables(format!("http://127.0.0.1:{port}"));
-    let output = outcome(&["once", "--atlas.timeout=1s"], variables).await;
+    let variables = token_env(format!("http://127.0.0.1:{port}"));
+    let output = run_exporter(&["once", "--atlas.timeout=1s"], variables).await;
     let error = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(1), "{error}");
     assert!(error.contains("no complete response within 1s"), "{error}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn interim_responses_without_end_hold_up_nothing_else() {
+async fn endless_interim_responses_do_not_block_others() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
     thread::spawn(move || {
@@ -278,7 +279,7 @@ async fn interim_responses_without_end_hold_up_nothing_else() {
             thread::spawn(move || while stream.write_all(interim.as_bytes()).is_ok() {});
         }
     });
-    let mut variables = variables(format!("http://127.0.0.1:{port}"));
+    let mut variables = token_env(format!("http://127.0.0.1:{port}"));
     variables.retain(|(name, _)| name != "MONGODB_ATLAS_ORG_ID");
     let orgs = (0..6)
         .map(|number| format!("{number:024}"))
@@ -289,18 +290,18 @@ async fn interim_responses_without_end_hold_up_nothing_else() {
         "--atlas.timeout=2s",
         "--atlas.poll-interval=1s",
     ];
-    let mut exporter = Program::exporter(&flags, &variables);
-    let address = exporter.wait_for("address=");
-    exporter.wait_for("reason=timeout");
+    let mut exporter = ChildProcess::exporter(&flags, &variables);
+    let address = exporter.wait_for_output("address=");
+    exporter.wait_for_output("reason=timeout");
     let url = format!("http://{address}/-/healthy");
     for _ in 0..20 {
         let health = crate::common::get(&url);
-        let (code, _) = tokio::time::timeout(crate::common::PATIENCE, health)
+        let (code, _) = tokio::time::timeout(crate::common::WAIT_TIMEOUT, health)
             .await
             .unwrap();
         assert_eq!(code, 200);
     }
     exporter.signal(rustix::process::Signal::TERM);
-    let (code, output, _) = exporter.finish();
+    let (code, output, _) = exporter.wait_exit();
     assert_eq!(code, Some(0), "{output}");
 }

@@ -4,24 +4,24 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::process::Output;
 
-use crate::common::{Lab, outcome, refusal, sim_variables, still};
+use crate::common::{TestExporter, error_fault, run_exporter, sim_env, static_sim};
 use jiff::Timestamp;
 use mongodb_atlas_sim::{SimEndpoint, SimHandle};
 use serde_json::Value;
 
-fn good(output: &Output) -> String {
+fn successful_stdout(output: &Output) -> String {
     let error = String::from_utf8_lossy(&output.stderr);
     assert_eq!((output.status.code(), &*error), (Some(0), ""));
     String::from_utf8(output.stdout.clone()).unwrap()
 }
 
-async fn json(flags: &[&str], variables: &[(String, String)]) -> Vec<Value> {
+async fn run_keys_json(flags: &[&str], variables: &[(String, String)]) -> Vec<Value> {
     let arguments = [&["keys", "--output=json"], flags].concat();
-    let output = outcome(&arguments, variables.to_vec()).await;
-    serde_json::from_str(&good(&output)).unwrap()
+    let output = run_exporter(&arguments, variables.to_vec()).await;
+    serde_json::from_str(&successful_stdout(&output)).unwrap()
 }
 
-fn ids(rows: &[Value]) -> BTreeSet<String> {
+fn row_ids(rows: &[Value]) -> BTreeSet<String> {
     let ids: Vec<String> = rows
         .iter()
         .map(|row| row["api_key_id"].as_str().unwrap().to_owned())
@@ -31,8 +31,8 @@ fn ids(rows: &[Value]) -> BTreeSet<String> {
     set
 }
 
-/// The ids of the keys of the world that are `good`.
-fn expected(
+/// The ids of the keys of the world that are `successful_stdout`.
+fn expected_ids(
     sim: &SimHandle,
     good: impl Fn(&mongodb_atlas_sim::SimKey) -> bool,
 ) -> BTreeSet<String> {
@@ -46,11 +46,11 @@ fn expected(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_key_is_there_once_and_the_most_idle_first() {
-    let sim = crate::common::sim(still(3, 600)).await;
-    let variables = sim_variables(&sim);
-    let rows = json(&[], &variables).await;
-    assert_eq!(ids(&rows), expected(&sim, |_| true));
+async fn keys_are_listed_once_sorted_by_idle_time() {
+    let sim = crate::common::start_sim(static_sim(3, 600)).await;
+    let variables = sim_env(&sim);
+    let rows = run_keys_json(&[], &variables).await;
+    assert_eq!(row_ids(&rows), expected_ids(&sim, |_| true));
     let idle: Vec<u64> = rows
         .iter()
         .map(|row| row["idle_seconds"].as_u64().unwrap())
@@ -78,8 +78,8 @@ async fn every_key_is_there_once_and_the_most_idle_first() {
             assert_ne!(row[member].as_str(), Some(""), "{row}");
         }
     }
-    let output = outcome(&["keys", "--output", "csv"], variables.clone()).await;
-    let text = good(&output);
+    let output = run_exporter(&["keys", "--output", "csv"], variables.clone()).await;
+    let text = successful_stdout(&output);
     let mut reader = csv::Reader::from_reader(text.as_bytes());
     let column = reader
         .headers()
@@ -96,37 +96,43 @@ async fn every_key_is_there_once_and_the_most_idle_first() {
         .map(|row| row["name"].as_str().unwrap())
         .collect();
     assert_eq!(names, same);
-    let output = outcome(&["keys"], variables).await;
-    let text = good(&output);
+    let output = run_exporter(&["keys"], variables).await;
+    let text = successful_stdout(&output);
     assert!(text.starts_with("IDLE"), "{text}");
     assert!(text.contains("600 of 600 keys, as of 20"), "{text}");
     assert!(!text.contains('\u{1b}'), "colours are for terminals");
-    assert_eq!(sim.live_tokens(), 0);
+    assert_eq!(sim.live_token_count(), 0);
     sim.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn filters_leave_what_was_asked_for() {
-    let sim = crate::common::sim(still(2, 500)).await;
-    let variables = sim_variables(&sim);
-    let rows = json(&["--never-used"], &variables).await;
-    assert_eq!(ids(&rows), expected(&sim, |key| key.last_used.is_none()));
+async fn filters_select_matching_keys() {
+    let sim = crate::common::start_sim(static_sim(2, 500)).await;
+    let variables = sim_env(&sim);
+    let rows = run_keys_json(&["--never-used"], &variables).await;
+    assert_eq!(
+        row_ids(&rows),
+        expected_ids(&sim, |key| key.last_used.is_none())
+    );
     assert!(!rows.is_empty());
-    let rows = json(&["--status=INACTIVE"], &variables).await;
-    assert_eq!(ids(&rows), expected(&sim, |key| key.status == "INACTIVE"));
+    let rows = run_keys_json(&["--status=INACTIVE"], &variables).await;
+    assert_eq!(
+        row_ids(&rows),
+        expected_ids(&sim, |key| key.status == "INACTIVE")
+    );
     assert!(!rows.is_empty());
-    let both = json(&["--status=INACTIVE", "--status=ACTIVE"], &variables).await;
+    let both = run_keys_json(&["--status=INACTIVE", "--status=ACTIVE"], &variables).await;
     assert!(both.len() > rows.len());
-    let rows = json(&["--idle=30d"], &variables).await;
+    let rows = run_keys_json(&["--idle=30d"], &variables).await;
     let limit = Timestamp::now() - jiff::SignedDuration::from_hours(30 * 24);
     assert_eq!(
-        ids(&rows),
-        expected(&sim, |key| key.last_used.unwrap_or(key.created) <= limit)
+        row_ids(&rows),
+        expected_ids(&sim, |key| key.last_used.unwrap_or(key.created) <= limit)
     );
     let one = &rows[0];
     let by = async |member: &str| {
         let flag = format!("--project={}", one[member].as_str().unwrap());
-        json(&[&flag], &variables).await
+        run_keys_json(&[&flag], &variables).await
     };
     let by_id = by("project_id").await;
     assert!(
@@ -136,20 +142,27 @@ async fn filters_leave_what_was_asked_for() {
     );
     assert!(by("project_name").await.len() >= by_id.len());
     // valid filters that nothing passes are no error
-    let output = outcome(&["keys", "--status=revoked"], variables.clone()).await;
-    let text = good(&output);
+    let output = run_exporter(&["keys", "--status=revoked"], variables.clone()).await;
+    let text = successful_stdout(&output);
     assert!(text.starts_with("0 of 500 keys"), "{text}");
-    assert!(json(&["--status=revoked"], &variables).await.is_empty());
-    let output = outcome(
+    assert!(
+        run_keys_json(&["--status=revoked"], &variables)
+            .await
+            .is_empty()
+    );
+    let output = run_exporter(
         &["keys", "--status=revoked", "--output=csv"],
         variables.clone(),
     )
     .await;
-    let none = good(&output);
-    let output = outcome(&["keys", "--output=csv"], variables.clone()).await;
+    let none = successful_stdout(&output);
+    let output = run_exporter(&["keys", "--output=csv"], variables.clone()).await;
     assert_eq!(
         none.lines().collect::<Vec<_>>(),
-        good(&output).lines().take(1).collect::<Vec<_>>(),
+        successful_stdout(&output)
+            .lines()
+            .take(1)
+            .collect::<Vec<_>>(),
         "the same head without and with keys"
     );
     assert_eq!(
@@ -162,7 +175,7 @@ async fn filters_leave_what_was_asked_for() {
         "--output=xml",
         "--never-used=perhaps",
     ];
-    let output = outcome(&flags, variables).await;
+    let output = run_exporter(&flags, variables).await;
     let error = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(2));
     for part in [
@@ -176,10 +189,10 @@ async fn filters_leave_what_was_asked_for() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_filter_that_names_nothing_is_an_error() {
-    let sim = crate::common::sim(still(2, 200)).await;
-    let variables = sim_variables(&sim);
-    let rows = json(&[], &variables).await;
+async fn filter_with_unknown_value_is_an_error() {
+    let sim = crate::common::start_sim(static_sim(2, 200)).await;
+    let variables = sim_env(&sim);
+    let rows = run_keys_json(&[], &variables).await;
     let name = rows[0]["project_name"].as_str().unwrap();
     let other_case = name.to_uppercase();
     assert_ne!(other_case, name);
@@ -229,7 +242,7 @@ async fn a_filter_that_names_nothing_is_an_error() {
             let format = flag("output", output);
             let mut line = vec!["keys", &format];
             line.extend(flags.iter().map(String::as_str));
-            let output = outcome(&line, variables.clone()).await;
+            let output = run_exporter(&line, variables.clone()).await;
             let error = String::from_utf8_lossy(&output.stderr).into_owned();
             assert_eq!(output.status.code(), Some(2), "{line:?}: {error}");
             assert!(output.stdout.is_empty(), "{line:?}");
@@ -248,7 +261,7 @@ async fn a_filter_that_names_nothing_is_an_error() {
         "ATLAS_AI_KEYS_EXPORTER_KEYS_PROJECT".to_owned(),
         format!("{name}, {typo}"),
     ));
-    let output = outcome(&["keys"], named).await;
+    let output = run_exporter(&["keys"], named).await;
     let error = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(2), "{error}");
     assert!(
@@ -259,29 +272,31 @@ async fn a_filter_that_names_nothing_is_an_error() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn statuses_and_ids_match_in_any_case() {
-    let sim = crate::common::sim(still(2, 200)).await;
-    let variables = sim_variables(&sim);
+async fn status_and_id_filters_ignore_case() {
+    let sim = crate::common::start_sim(static_sim(2, 200)).await;
+    let variables = sim_env(&sim);
     let flag = |name: &str, value: &str| format!("--{name}={value}");
-    let rows = json(&[], &variables).await;
+    let rows = run_keys_json(&[], &variables).await;
     let id = rows[0]["project_id"].as_str().unwrap();
     // a status that was seen is a valid one
     let key = sim.with_world(|world| {
         let org = world.org_ids().remove(0);
         let key = world.keys(&org)[0].id.clone();
-        world.set_status(&org, &key, "Quarantined");
+        world.set_key_status(&org, &key, "Quarantined");
         key
     });
-    let seen = json(&["--status=QUARANTINED"], &variables).await;
-    assert_eq!(ids(&seen), BTreeSet::from([key]));
-    let by_id = json(&[&flag("project", id)], &variables).await;
+    let seen = run_keys_json(&["--status=QUARANTINED"], &variables).await;
+    assert_eq!(row_ids(&seen), BTreeSet::from([key]));
+    let by_id = run_keys_json(&[&flag("project", id)], &variables).await;
     assert_eq!(
-        ids(&by_id),
-        ids(&json(&[&flag("project", &id.to_uppercase())], &variables).await)
+        row_ids(&by_id),
+        row_ids(&run_keys_json(&[&flag("project", &id.to_uppercase())], &variables).await)
     );
     let mut sum = 0;
     for status in ["active", "Inactive", "quarantined"] {
-        sum += json(&[&flag("status", status)], &variables).await.len();
+        sum += run_keys_json(&[&flag("status", status)], &variables)
+            .await
+            .len();
     }
     assert_eq!(sum, 200);
     for status in [
@@ -293,16 +308,16 @@ async fn statuses_and_ids_match_in_any_case() {
         "expired",
         "deleted",
     ] {
-        let output = outcome(&["keys", &flag("status", status)], variables.clone()).await;
-        good(&output);
+        let output = run_exporter(&["keys", &flag("status", status)], variables.clone()).await;
+        successful_stdout(&output);
     }
     sim.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_filter_that_cannot_be_judged_is_no_all_clear() {
-    let sim = crate::common::sim(still(2, 100)).await;
-    let rows = json(&[], &sim_variables(&sim)).await;
+async fn filter_on_unreadable_values_is_an_error() {
+    let sim = crate::common::start_sim(static_sim(2, 100)).await;
+    let rows = run_keys_json(&[], &sim_env(&sim)).await;
     let orgs = sim.org_ids();
     let of_second = rows
         .iter()
@@ -311,8 +326,12 @@ async fn a_filter_that_cannot_be_judged_is_no_all_clear() {
     let project = of_second["project_name"].as_str().unwrap();
     let id = of_second["project_id"].as_str().unwrap();
     // the organization that the project may be of could not be read
-    sim.add_fault(refusal(SimEndpoint::AiModelApiKeys, Some(&orgs[1]), 500));
-    let output = outcome(&["keys", "--project", id], sim_variables(&sim)).await;
+    sim.add_fault(error_fault(
+        SimEndpoint::AiModelApiKeys,
+        Some(&orgs[1]),
+        500,
+    ));
+    let output = run_exporter(&["keys", "--project", id], sim_env(&sim)).await;
     let error = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(1), "{error}");
     assert!(
@@ -321,26 +340,26 @@ async fn a_filter_that_cannot_be_judged_is_no_all_clear() {
     );
     sim.clear_faults();
     // the names of the projects could not be read: an id is still one
-    sim.add_fault(refusal(SimEndpoint::Groups, None, 403));
-    let output = outcome(&["keys", "--project", project], sim_variables(&sim)).await;
+    sim.add_fault(error_fault(SimEndpoint::Groups, None, 403));
+    let output = run_exporter(&["keys", "--project", project], sim_env(&sim)).await;
     let error = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(1), "{error}");
     assert!(
         error.contains("the project names of organization") && error.contains(project),
         "{error}"
     );
-    let by_id = json(&["--project", id], &sim_variables(&sim)).await;
+    let by_id = run_keys_json(&["--project", id], &sim_env(&sim)).await;
     assert!(!by_id.is_empty() && by_id.iter().all(|row| row["project_id"] == id));
     sim.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_creator_is_shown_where_it_is_asked_for() {
+async fn created_by_column_is_opt_in() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().display().to_string();
     let labels = "--metrics.key-labels=name,status,created_by";
-    let lab = Lab::start(still(1, 30), &[labels, "--storage.path", &path]).await;
-    lab.named().await;
+    let lab = TestExporter::start(static_sim(1, 30), &[labels, "--storage.path", &path]).await;
+    lab.wait_polled_with_names().await;
     let sim = lab.stop().await;
     let creators: BTreeMap<String, String> = sim.with_world(|world| {
         let org = world.org_ids().remove(0);
@@ -349,8 +368,8 @@ async fn the_creator_is_shown_where_it_is_asked_for() {
             .collect()
     });
     let stored = ["--from-storage", "--storage.path", &path];
-    for (source, variables) in [(&[][..], sim_variables(&sim)), (&stored, Vec::new())] {
-        let rows = json(&[source, &[labels]].concat(), &variables).await;
+    for (source, variables) in [(&[][..], sim_env(&sim)), (&stored, Vec::new())] {
+        let rows = run_keys_json(&[source, &[labels]].concat(), &variables).await;
         let of_rows = rows.iter().map(|row| {
             let text = |name: &str| row[name].as_str().unwrap().to_owned();
             (text("api_key_id"), text("created_by"))
@@ -368,31 +387,28 @@ async fn the_creator_is_shown_where_it_is_asked_for() {
             if labelled {
                 line.push(labels);
             }
-            let text = good(&outcome(&line, variables.clone()).await);
+            let text = successful_stdout(&run_exporter(&line, variables.clone()).await);
             let shows = creators
                 .values()
                 .any(|creator| text.contains(creator.as_str()));
             assert_eq!(shows, labelled, "{line:?}: {text}");
         }
     }
-    let output = outcome(
-        &["keys", "--metrics.key-labels=creator"],
-        sim_variables(&sim),
-    )
-    .await;
+    let output = run_exporter(&["keys", "--metrics.key-labels=creator"], sim_env(&sim)).await;
     assert_eq!(output.status.code(), Some(2));
     sim.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn markdown_is_a_table_in_which_names_are_text() {
-    let sim = crate::common::sim(still(1, 3)).await;
+async fn markdown_output_escapes_names() {
+    let sim = crate::common::start_sim(static_sim(1, 3)).await;
     sim.with_world(|world| {
         let org = world.org_ids().remove(0);
         let id = world.keys(&org)[0].id.clone();
-        world.rename(&org, &id, "a|b <i>*c*\\ \u{1b}[2J\nd");
+        world.rename_key(&org, &id, "a|b <i>*c*\\ \u{1b}[2J\nd");
     });
-    let text = good(&outcome(&["keys", "--output=markdown"], sim_variables(&sim)).await);
+    let text =
+        successful_stdout(&run_exporter(&["keys", "--output=markdown"], sim_env(&sim)).await);
     let lines: Vec<&str> = text.lines().collect();
     assert_eq!(
         lines[0],
@@ -412,11 +428,11 @@ async fn markdown_is_a_table_in_which_names_are_text() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_fails_is_named_and_the_others_are_shown() {
-    let sim = crate::common::sim(still(3, 90)).await;
+async fn failed_organizations_are_reported_and_others_listed() {
+    let sim = crate::common::start_sim(static_sim(3, 90)).await;
     let org = sim.org_ids().remove(1);
-    sim.add_fault(refusal(SimEndpoint::AiModelApiKeys, Some(&org), 403));
-    let output = outcome(&["keys", "--output=json"], sim_variables(&sim)).await;
+    sim.add_fault(error_fault(SimEndpoint::AiModelApiKeys, Some(&org), 403));
+    let output = run_exporter(&["keys", "--output=json"], sim_env(&sim)).await;
     assert_eq!(output.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&output.stderr).contains(&org));
     let rows: Vec<Value> = serde_json::from_slice(&output.stdout).unwrap();
@@ -429,7 +445,7 @@ async fn what_fails_is_named_and_the_others_are_shown() {
 }
 
 /// Names, lengths and times of all files.
-fn files(dir: &Path) -> BTreeMap<String, (u64, std::time::SystemTime)> {
+fn file_fingerprints(dir: &Path) -> BTreeMap<String, (u64, std::time::SystemTime)> {
     let entries = std::fs::read_dir(dir).unwrap();
     entries
         .map(|entry| {
@@ -442,38 +458,38 @@ fn files(dir: &Path) -> BTreeMap<String, (u64, std::time::SystemTime)> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn from_storage_nothing_is_asked_and_nothing_is_changed() {
+async fn from_storage_sends_no_request_and_changes_no_file() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().display().to_string();
-    let lab = Lab::start(still(3, 300), &["--storage.path", &path]).await;
-    lab.named().await;
+    let lab = TestExporter::start(static_sim(3, 300), &["--storage.path", &path]).await;
+    lab.wait_polled_with_names().await;
     let orgs = lab.sim.org_ids();
     let sim = lab.stop().await;
-    let truth = expected(&sim, |_| true);
+    let truth = expected_ids(&sim, |_| true);
     let asked = sim.requests().len();
-    let before = files(dir.path());
+    let before = file_fingerprints(dir.path());
     // no credential, no organization: nothing but the directory
     let flags = ["--from-storage", "--storage.path", &path];
-    let rows = json(&flags, &[]).await;
-    assert_eq!(ids(&rows), truth);
+    let rows = run_keys_json(&flags, &[]).await;
+    assert_eq!(row_ids(&rows), truth);
     assert!(
         rows.iter()
             .all(|row| row["org_name"] != "" && row["project_name"] != "")
     );
-    let some = json(&[&flags[..], &["--atlas.org-id", &orgs[0]]].concat(), &[]).await;
+    let some = run_keys_json(&[&flags[..], &["--atlas.org-id", &orgs[0]]].concat(), &[]).await;
     assert!(!some.is_empty() && some.iter().all(|row| row["org_id"] == orgs[0].as_str()));
-    assert_eq!(files(dir.path()), before);
+    assert_eq!(file_fingerprints(dir.path()), before);
     // a damaged file is named, and left for the exporter to judge
     let damaged = dir.path().join(format!("{}.inventory", orgs[1]));
     let text = std::fs::read(&damaged).unwrap();
     std::fs::write(&damaged, &text[..text.len() / 2]).unwrap();
-    let before = files(dir.path());
-    let output = outcome(&[&["keys", "--output=json"], &flags[..]].concat(), vec![]).await;
+    let before = file_fingerprints(dir.path());
+    let output = run_exporter(&[&["keys", "--output=json"], &flags[..]].concat(), vec![]).await;
     assert_eq!(output.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&output.stderr).contains(&orgs[1]));
     let rows: Vec<Value> = serde_json::from_slice(&output.stdout).unwrap();
     assert!(!rows.is_empty());
-    assert_eq!(files(dir.path()), before);
+    assert_eq!(file_fingerprints(dir.path()), before);
     for (flags, words) in [
         (vec!["keys", "--from-storage"], "--storage.path"),
         (
@@ -495,7 +511,7 @@ async fn from_storage_nothing_is_asked_and_nothing_is_changed() {
             "24 hexadecimal",
         ),
     ] {
-        let output = outcome(&flags, vec![]).await;
+        let output = run_exporter(&flags, vec![]).await;
         let error = String::from_utf8_lossy(&output.stderr).into_owned();
         assert_eq!(output.status.code(), Some(2), "{error}");
         assert!(error.contains(words), "{error}");
@@ -505,15 +521,15 @@ async fn from_storage_nothing_is_asked_and_nothing_is_changed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_name_steers_no_terminal() {
-    let sim = crate::common::sim(still(1, 5)).await;
+async fn control_characters_are_replaced_in_table_output() {
+    let sim = crate::common::start_sim(static_sim(1, 5)).await;
     sim.with_world(|world| {
         let org = world.org_ids().remove(0);
         let id = world.keys(&org)[0].id.clone();
-        world.rename(&org, &id, "evil\u{1b}[2Jname\r\u{7f}");
+        world.rename_key(&org, &id, "evil\u{1b}[2Jname\r\u{7f}");
     });
-    let output = outcome(&["keys"], sim_variables(&sim)).await;
-    let text = good(&output);
+    let output = run_exporter(&["keys"], sim_env(&sim)).await;
+    let text = successful_stdout(&output);
     assert!(text.contains("evil\u{fffd}[2Jname"), "{text:?}");
     assert!(
         text.chars()

@@ -4,44 +4,46 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use crate::common::{Lab, Program, Scrape, generous, get, refusal, sim_variables, still};
+use crate::common::{
+    ChildProcess, Scrape, TestExporter, error_fault, get, sim_env, static_sim, unlimited_sim,
+};
 use jiff::{SignedDuration, Timestamp};
 use mongodb_atlas_client::Clock;
-use mongodb_atlas_sim::{BucketSize, Effect, Fault, SimConfig, SimEndpoint, SimHandle};
+use mongodb_atlas_sim::{BucketConfig, Effect, Fault, SimConfig, SimEndpoint, SimHandle};
 use rustix::process::Signal;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
-const FIVE_SECONDS: Duration = Duration::from_secs(5);
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(5);
 
 #[tokio::test(flavor = "multi_thread")]
-async fn it_ends_within_five_seconds_whatever_atlas_does() {
+async fn shutdown_takes_at_most_five_seconds() {
     for (signal, hangs) in [
         (Signal::TERM, SimEndpoint::AiModelApiKeys),
         (Signal::INT, SimEndpoint::Token),
         (Signal::TERM, SimEndpoint::Revoke),
     ] {
-        let sim = crate::common::sim(still(1, 5)).await;
+        let sim = crate::common::start_sim(static_sim(1, 5)).await;
         sim.add_fault(Fault::new(hangs, Effect::Delay { seconds: 3600.0 }));
         let mut program =
-            Program::exporter(&["--web.listen-address=127.0.0.1:0"], &sim_variables(&sim));
+            ChildProcess::exporter(&["--web.listen-address=127.0.0.1:0"], &sim_env(&sim));
         if hangs == SimEndpoint::Revoke {
-            program.wait_for("walk complete");
+            program.wait_for_output("walk complete");
         } else {
-            program.wait_for("address=");
+            program.wait_for_output("address=");
             tokio::time::sleep(Duration::from_millis(200)).await;
         }
         program.signal(signal);
-        let (code, output, took) = program.finish();
+        let (code, output, took) = program.wait_exit();
         assert_eq!(code, Some(0), "{output}");
-        assert!(took < FIVE_SECONDS, "{took:?}: {output}");
+        assert!(took < SHUTDOWN_TIMEOUT, "{took:?}: {output}");
         sim.stop().await;
     }
 }
 
 /// A credential of each kind in turn, in files of its own, each watching one organization.
 fn credentials_in_files(dir: &Path, sim: &SimHandle) -> (String, Vec<(PathBuf, String)>) {
-    let account = sim.account();
+    let account = sim.credentials();
     let mut config = "credentials:\n".to_owned();
     let mut files = Vec::new();
     for (number, org) in sim.org_ids().iter().enumerate() {
@@ -68,16 +70,16 @@ fn credentials_in_files(dir: &Path, sim: &SimHandle) -> (String, Vec<(PathBuf, S
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn pipes_in_the_place_of_files_hang_nothing() {
+async fn fifos_in_place_of_files_do_not_block() {
     const UP: &str = "atlas_ai_keys_exporter_org_up";
     const SUCCESS: &str = "atlas_ai_keys_exporter_org_last_success_timestamp_seconds";
-    let sim = crate::common::sim(generous(10, 20)).await;
+    let sim = crate::common::start_sim(unlimited_sim(10, 20)).await;
     let orgs = sim.org_ids();
     let dir = tempfile::tempdir().unwrap();
     let (config, files) = credentials_in_files(dir.path(), &sim);
     let (config_file, state) = (dir.path().join("config.yml"), dir.path().join("state"));
     std::fs::write(&config_file, &config).unwrap();
-    let mut variables = sim_variables(&sim);
+    let mut variables = sim_env(&sim);
     variables.retain(|(name, _)| name == "MONGODB_ATLAS_BASE_URL");
     let flags = [
         "--web.listen-address=127.0.0.1:0".to_owned(),
@@ -86,8 +88,8 @@ async fn pipes_in_the_place_of_files_hang_nothing() {
         format!("--storage.path={}", state.display()),
     ];
     let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
-    let mut program = Program::exporter(&flags, &variables);
-    let address = program.wait_for("address=");
+    let mut program = ChildProcess::exporter(&flags, &variables);
+    let address = program.wait_for_output("address=");
     let scrape = async |what: &str, good: &dyn Fn(&Scrape) -> bool| {
         let begun = Instant::now();
         loop {
@@ -97,7 +99,7 @@ async fn pipes_in_the_place_of_files_hang_nothing() {
                 return scrape;
             }
             assert!(
-                begun.elapsed() < crate::common::PATIENCE,
+                begun.elapsed() < crate::common::WAIT_TIMEOUT,
                 "in vain: {what}\n{}",
                 scrape.text
             );
@@ -134,7 +136,7 @@ async fn pipes_in_the_place_of_files_hang_nothing() {
     // the configuration itself; and one that watches an organization less and then one more, whose state is read
     crate::common::make_fifo(&config_file);
     program.signal(Signal::HUP);
-    program.wait_for("a pipe, which can be read only once");
+    program.wait_for_output("a pipe, which can be read only once");
     for (path, value) in &nine {
         std::fs::remove_file(path).unwrap();
         std::fs::write(path, value).unwrap();
@@ -149,7 +151,7 @@ async fn pipes_in_the_place_of_files_hang_nothing() {
     let fewer = config.replacen(&format!("'{}'", orgs[3]), "'000000000000000000000000'", 1);
     std::fs::write(&config_file, fewer).unwrap();
     program.signal(Signal::HUP);
-    program.wait_for("configuration reloaded");
+    program.wait_for_output("configuration reloaded");
     std::fs::write(&config_file, &config).unwrap();
     scrape("all organizations again", &|scrape| {
         scrape.sum(UP) == 10.0 && scrape.get(UP, &[("org_id", &orgs[3])]) == Some(1.0)
@@ -160,19 +162,18 @@ async fn pipes_in_the_place_of_files_hang_nothing() {
     }
     crate::common::make_fifo(&config_file);
     program.signal(Signal::TERM);
-    let (code, output, took) = program.finish();
+    let (code, output, took) = program.wait_exit();
     assert_eq!(code, Some(0), "{output}");
-    assert!(took < FIVE_SECONDS, "{took:?}: {output}");
+    assert!(took < SHUTDOWN_TIMEOUT, "{took:?}: {output}");
     sim.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_scrape_under_way_is_finished_and_a_stalled_one_does_not_hold_it_up() {
-    let sim = crate::common::sim(still(1, 20_000)).await;
-    let mut program =
-        Program::exporter(&["--web.listen-address=127.0.0.1:0"], &sim_variables(&sim));
-    let address = program.wait_for("address=");
-    program.wait_for("walk complete");
+async fn shutdown_drains_active_scrapes_and_aborts_stalled_ones() {
+    let sim = crate::common::start_sim(static_sim(1, 20_000)).await;
+    let mut program = ChildProcess::exporter(&["--web.listen-address=127.0.0.1:0"], &sim_env(&sim));
+    let address = program.wait_for_output("address=");
+    program.wait_for_output("walk complete");
     // one client reads slowly, another not at all
     let request = format!("GET /metrics HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
     let connect = || {
@@ -196,9 +197,9 @@ async fn a_scrape_under_way_is_finished_and_a_stalled_one_does_not_hold_it_up() 
     });
     tokio::time::sleep(Duration::from_millis(100)).await;
     program.signal(Signal::TERM);
-    let (code, output, took) = program.finish();
+    let (code, output, took) = program.wait_exit();
     assert_eq!(code, Some(0), "{output}");
-    assert!(took < FIVE_SECONDS, "{took:?}");
+    assert!(took < SHUTDOWN_TIMEOUT, "{took:?}");
     let text = String::from_utf8(reader.join().unwrap()).unwrap();
     assert!(
         text.trim_end().ends_with("\r\n0"),
@@ -211,14 +212,14 @@ async fn a_scrape_under_way_is_finished_and_a_stalled_one_does_not_hold_it_up() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn it_serves_before_atlas_answers_and_is_ready_after() {
-    let sim = crate::common::sim(still(2, 20)).await;
+async fn exporter_serves_before_the_first_poll_and_is_ready_after() {
+    let sim = crate::common::start_sim(static_sim(2, 20)).await;
     let orgs = sim.org_ids();
     sim.add_fault(
-        Fault::new(SimEndpoint::AiModelApiKeys, Effect::Delay { seconds: 1.5 }).on_org(&orgs[1]),
+        Fault::new(SimEndpoint::AiModelApiKeys, Effect::Delay { seconds: 1.5 }).for_org(&orgs[1]),
     );
-    let variables = sim_variables(&sim);
-    let lab = Lab::watching(sim, variables, &[]).await;
+    let variables = sim_env(&sim);
+    let lab = TestExporter::start_with(sim, variables, &[]).await;
     let scrape = lab.scrape().await;
     assert_eq!(
         scrape.get("atlas_ai_keys_exporter_org_up", &[("org_id", &orgs[1])]),
@@ -226,7 +227,7 @@ async fn it_serves_before_atlas_answers_and_is_ready_after() {
         "not up before the first walk"
     );
     assert_eq!(lab.get("/-/healthy").await.0, 200);
-    lab.wait("the first organization", |scrape| {
+    lab.wait_until("the first organization", |scrape| {
         scrape.sum("atlas_ai_keys_exporter_org_up") == 1.0
     })
     .await;
@@ -236,23 +237,31 @@ async fn it_serves_before_atlas_answers_and_is_ready_after() {
         text.contains(&orgs[1]) && !text.contains(&orgs[0]),
         "{text}"
     );
-    lab.walked().await;
+    lab.wait_polled().await;
     assert_eq!(lab.get("/-/ready").await.0, 200);
     lab.stop().await.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn other_paths_and_methods_are_refused() {
-    let lab = Lab::start(still(1, 5), &["--web.telemetry-path=/m"]).await;
+async fn unknown_paths_and_methods_are_rejected() {
+    let lab = TestExporter::start(static_sim(1, 5), &["--web.telemetry-path=/m"]).await;
     assert_eq!(lab.get("/metrics").await.0, 404);
     assert_eq!(lab.get("/m").await.0, 200);
     let (status, page) = lab.get("/").await;
     assert!(status == 200 && page.contains("href=\"m\""), "{page}");
     let client = reqwest::Client::builder().no_proxy().build().unwrap();
-    let answer = client.post(format!("{}/m", lab.base)).send().await.unwrap();
+    let answer = client
+        .post(format!("{}/m", lab.base_url))
+        .send()
+        .await
+        .unwrap();
     assert_eq!(answer.status(), 405);
     assert_eq!(answer.headers()["allow"], "GET,HEAD");
-    let answer = client.head(format!("{}/m", lab.base)).send().await.unwrap();
+    let answer = client
+        .head(format!("{}/m", lab.base_url))
+        .send()
+        .await
+        .unwrap();
     assert_eq!(answer.status(), 200);
     assert_eq!(
         answer.headers()["content-type"],
@@ -262,23 +271,25 @@ async fn other_paths_and_methods_are_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_clock_that_jumps_makes_no_negative_age_and_stops_nothing() {
+async fn clock_jumps_cause_no_negative_ages() {
     let jump = Arc::new(AtomicI64::new(0));
     let read = Arc::clone(&jump);
-    let clock = Clock::custom(move || {
+    let clock = Clock::from_fn(move || {
         Timestamp::now() + SignedDuration::from_hours(read.load(Ordering::Relaxed))
     });
-    let sim = crate::common::sim(still(1, 30)).await;
-    let variables = sim_variables(&sim);
-    let lab = Lab::with_clock(sim, variables, &["--atlas.poll-interval", "1s"], clock).await;
-    lab.walked().await;
+    let sim = crate::common::start_sim(static_sim(1, 30)).await;
+    let variables = sim_env(&sim);
+    let lab =
+        TestExporter::start_with_clock(sim, variables, &["--atlas.poll-interval", "1s"], clock)
+            .await;
+    lab.wait_polled().await;
     for hours in [24 * 365 * 3, -24 * 365 * 3] {
         jump.store(hours, Ordering::Relaxed);
         let before = lab.sim.requests().len();
         let begun = Instant::now();
         while lab.sim.requests().len() < before + 2 {
             assert!(
-                begun.elapsed() < FIVE_SECONDS,
+                begun.elapsed() < SHUTDOWN_TIMEOUT,
                 "polling goes on, {hours} hours off"
             );
             tokio::time::sleep(Duration::from_millis(20)).await;
@@ -306,42 +317,42 @@ async fn a_clock_that_jumps_makes_no_negative_age_and_stops_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_demo_shows_three_organizations_and_their_keys() {
-    let mut program = Program::exporter(&["demo", "--web.listen-address=127.0.0.1:0"], &[]);
-    let url = program.wait_for("metrics          ");
+async fn demo_exports_three_organizations() {
+    let mut program = ChildProcess::exporter(&["demo", "--web.listen-address=127.0.0.1:0"], &[]);
+    let url = program.wait_for_output("metrics          ");
     let begun = Instant::now();
     let scrape = loop {
         let scrape = crate::common::Scrape::parse(&get(&url).await.1);
         if scrape.sum("atlas_ai_keys_exporter_org_up") == 3.0 {
             break scrape;
         }
-        assert!(begun.elapsed() < crate::common::PATIENCE);
+        assert!(begun.elapsed() < crate::common::WAIT_TIMEOUT);
         tokio::time::sleep(Duration::from_millis(50)).await;
     };
     let keys = scrape.sum("mongodbatlas_ai_model_api_keys");
     assert!((1190.0..1210.0).contains(&keys), "{keys}");
     program.signal(Signal::INT);
-    let (code, output, took) = program.finish();
+    let (code, output, took) = program.wait_exit();
     assert_eq!(code, Some(0), "{output}");
-    assert!(took < FIVE_SECONDS);
+    assert!(took < SHUTDOWN_TIMEOUT);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_happens_to_a_key_is_a_line_of_the_log() {
-    let sim = crate::common::sim(still(1, 40)).await;
+async fn key_changes_are_logged() {
+    let sim = crate::common::start_sim(static_sim(1, 40)).await;
     let org = sim.org_ids()[0].clone();
     let line = [
         "--web.listen-address=127.0.0.1:0",
         "--atlas.poll-interval=1s",
     ];
-    let mut program = Program::exporter(&line, &sim_variables(&sim));
-    program.wait_for("walk complete");
+    let mut program = ChildProcess::exporter(&line, &sim_env(&sim));
+    program.wait_for_output("walk complete");
     let (key, project) = sim.with_world(|world| {
         let key = world.keys(&org)[5].clone();
-        world.rename(&org, &key.id, "a name that is nobody's business");
+        world.rename_key(&org, &key.id, "a name that is nobody's business");
         (key.id, key.project)
     });
-    let line = program.wait_for("message=\"key changed\"");
+    let line = program.wait_for_output("message=\"key changed\"");
     for part in [
         format!("org={org}"),
         format!("project={project}"),
@@ -355,10 +366,10 @@ async fn what_happens_to_a_key_is_a_line_of_the_log() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_interval_that_the_budget_does_not_allow_is_told_once() {
-    let sim = crate::common::sim(SimConfig {
-        org_bucket: BucketSize::SMALLEST,
-        ..still(2, 20)
+async fn extended_poll_interval_is_logged_once() {
+    let sim = crate::common::start_sim(SimConfig {
+        org_bucket: BucketConfig::SMALLEST,
+        ..static_sim(2, 20)
     })
     .await;
     let line = [
@@ -366,36 +377,36 @@ async fn an_interval_that_the_budget_does_not_allow_is_told_once() {
         "--atlas.poll-interval=2s",
         "--atlas.page-size=3",
     ];
-    let mut program = Program::exporter(&line, &sim_variables(&sim));
-    let line = program.wait_for("walking less often");
+    let mut program = ChildProcess::exporter(&line, &sim_env(&sim));
+    let line = program.wait_for_output("walking less often");
     assert!(line.contains("asked=2s"), "{line}");
     tokio::time::sleep(Duration::from_secs(5)).await;
     program.signal(Signal::TERM);
-    let (code, output, _) = program.finish();
+    let (code, output, _) = program.wait_exit();
     assert_eq!(code, Some(0), "{output}");
     assert_eq!(output.matches("walking less often").count(), 1, "{output}");
     sim.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn routine_polls_are_logged_at_debug_and_news_at_info() {
-    let sim = crate::common::sim(still(2, 20)).await;
+async fn routine_polls_are_logged_at_debug_and_changes_at_info() {
+    let sim = crate::common::start_sim(static_sim(2, 20)).await;
     let line = [
         "--web.listen-address=127.0.0.1:0",
         "--atlas.poll-interval=1s",
     ];
-    let mut quiet = Program::exporter(&line, &sim_variables(&sim));
-    let mut verbose = Program::exporter(
+    let mut quiet = ChildProcess::exporter(&line, &sim_env(&sim));
+    let mut verbose = ChildProcess::exporter(
         &[&line[..], &["--log.level=debug"]].concat(),
-        &sim_variables(&sim),
+        &sim_env(&sim),
     );
-    let polls = |program: &Program| program.output().matches("walk complete").count();
-    quiet.wait_for("walk complete");
-    let wait_for_polls = async |program: &Program, least: usize| {
+    let polls = |program: &ChildProcess| program.output().matches("walk complete").count();
+    quiet.wait_for_output("walk complete");
+    let wait_for_polls = async |program: &ChildProcess, least: usize| {
         let begun = std::time::Instant::now();
         while polls(program) < least {
             assert!(
-                begun.elapsed() < crate::common::PATIENCE,
+                begun.elapsed() < crate::common::WAIT_TIMEOUT,
                 "{}",
                 program.output()
             );
@@ -407,9 +418,9 @@ async fn routine_polls_are_logged_at_debug_and_news_at_info() {
     wait_for_polls(&quiet, 2).await;
     assert_eq!(polls(&quiet), 2, "the first of each: {}", quiet.output());
     let org = sim.org_ids().remove(0);
-    sim.add_fault(refusal(SimEndpoint::AiModelApiKeys, Some(&org), 500));
-    quiet.wait_for("poll failed");
-    verbose.wait_for("poll failed");
+    sim.add_fault(error_fault(SimEndpoint::AiModelApiKeys, Some(&org), 500));
+    quiet.wait_for_output("poll failed");
+    verbose.wait_for_output("poll failed");
     sim.clear_faults();
     wait_for_polls(&quiet, 3).await;
     let recovered = quiet.output();
@@ -424,8 +435,8 @@ async fn routine_polls_are_logged_at_debug_and_news_at_info() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_standard_error_that_nobody_reads_stops_nothing() {
-    let sim = crate::common::sim(still(2, 20)).await;
+async fn blocked_stderr_does_not_stop_the_exporter() {
+    let sim = crate::common::start_sim(static_sim(2, 20)).await;
     let (_unread, mut full) = std::io::pipe().unwrap();
     rustix::io::ioctl_fionbio(&full, true).unwrap();
     while std::io::Write::write(&mut full, &[b'x'; 4096]).is_ok() {}
@@ -436,19 +447,19 @@ async fn a_standard_error_that_nobody_reads_stops_nothing() {
         .args(["--web.listen-address", &address, "--log.level=debug"])
         .arg("--atlas.poll-interval=1s")
         .env_clear()
-        .envs(sim_variables(&sim))
+        .envs(sim_env(&sim))
         .stderr(full);
     let mut child = command.spawn().unwrap();
     let begun = Instant::now();
     let metrics = format!("http://{address}/metrics");
     let polled = async || {
-        crate::common::get_if_possible(&metrics).await?;
+        crate::common::try_get_status(&metrics).await?;
         let (_, text) = get(&metrics).await;
         let scrape = Scrape::parse(&text);
         Some(scrape.values("atlas_ai_keys_exporter_org_up") == [1.0; 2])
     };
     while polled().await != Some(true) {
-        assert!(begun.elapsed() < crate::common::PATIENCE);
+        assert!(begun.elapsed() < crate::common::WAIT_TIMEOUT);
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     let pid = rustix::process::Pid::from_child(&child);
@@ -456,13 +467,13 @@ async fn a_standard_error_that_nobody_reads_stops_nothing() {
     let signalled = Instant::now();
     while child.try_wait().unwrap().is_none() {
         assert!(
-            signalled.elapsed() < crate::common::PATIENCE,
+            signalled.elapsed() < crate::common::WAIT_TIMEOUT,
             "it does not end"
         );
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     assert!(
-        signalled.elapsed() < FIVE_SECONDS,
+        signalled.elapsed() < SHUTDOWN_TIMEOUT,
         "{:?}",
         signalled.elapsed()
     );

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use crate::common::{PATIENCE, Program, get};
+use crate::common::{ChildProcess, WAIT_TIMEOUT, get};
 use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::State;
@@ -20,10 +20,10 @@ const BODY_BYTES: usize = 32 << 20;
 const MAX_KIB: u64 = 256 << 10;
 
 /// The fields of the lists whose values are texts.
-const TEXTS: [&str; 5] = ["apiKeyId", "name", "id", "modelGroupName", "access_token"];
+const TEXT_FIELDS: [&str; 5] = ["apiKeyId", "name", "id", "modelGroupName", "access_token"];
 
 /// As many of `part` as fit into `size`, between `start` and `end`, compressed: some 30 kB that say 32 MiB.
-fn fill(size: usize, start: &str, part: &str, end: &str) -> Bytes {
+fn fill_body(size: usize, start: &str, part: &str, end: &str) -> Bytes {
     assert!(start.len() + end.len() <= size);
     let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
     encoder.write_all(start.as_bytes()).unwrap();
@@ -40,14 +40,14 @@ fn fill(size: usize, start: &str, part: &str, end: &str) -> Bytes {
 }
 
 /// Shapes that every endpoint answers with; the others take turns, so that the test is cheap.
-const EVERYWHERE: usize = 4;
+const SHAPES_FOR_ALL_ENDPOINTS: usize = 4;
 
 /// Bodies that hold as much as fits into one answer, each in its own way.
-fn shapes(size: usize) -> Vec<(&'static str, Bytes)> {
-    let filled = |start: &str, part: &str, end: &str| fill(size, start, part, end);
+fn hostile_bodies(size: usize) -> Vec<(&'static str, Bytes)> {
+    let filled = |start: &str, part: &str, end: &str| fill_body(size, start, part, end);
     let list = |part, last| filled(r#"{"results":["#, part, &format!("{last}]}}"));
     let long = |start: &str, part| {
-        let fields: Vec<String> = TEXTS
+        let fields: Vec<String> = TEXT_FIELDS
             .iter()
             .map(|name| format!(r#""{name}":"a""#))
             .collect();
@@ -110,15 +110,15 @@ fn shapes(size: usize) -> Vec<(&'static str, Bytes)> {
 }
 
 /// How often each endpoint was asked, by the credential that asked.
-type Asked = Arc<Mutex<BTreeMap<(String, &'static str), u32>>>;
+type RequestCounts = Arc<Mutex<BTreeMap<(String, &'static str), u32>>>;
 
 #[derive(Clone)]
-struct Script {
+struct ResponseScript {
     /// For the keys.
     shapes: Arc<Vec<(&'static str, Bytes)>>,
     /// For the other endpoints: smaller ones that are more at a time, and cheaper in a test.
     small_shapes: Arc<Vec<(&'static str, Bytes)>>,
-    asked: Asked,
+    asked: RequestCounts,
 }
 
 /// The endpoints that a credential with an access token asks.
@@ -146,16 +146,20 @@ fn endpoint(path: &str) -> &'static str {
 }
 
 /// Whether a shape is tried at an endpoint.
-fn is_tried(shape: usize, endpoint: &str) -> bool {
+fn applies_to(shape: usize, endpoint: &str) -> bool {
     let place = ENDPOINTS.iter().position(|known| *known == endpoint);
-    shape < EVERYWHERE
+    shape < SHAPES_FOR_ALL_ENDPOINTS
         || endpoint == "keys"
         || place.is_none_or(|place| (place + shape).is_multiple_of(3))
 }
 
 /// The access token says which shape the credential gets everywhere, once it has seen a key come and go: so the key is
 /// asked for by itself, and names and limits are asked for.
-async fn answer(State(script): State<Script>, headers: HeaderMap, uri: Uri) -> Response<Body> {
+async fn serve_hostile_body(
+    State(script): State<ResponseScript>,
+    headers: HeaderMap,
+    uri: Uri,
+) -> Response<Body> {
     let endpoint = endpoint(uri.path());
     let authorization = headers["authorization"].to_str().unwrap();
     let token = authorization
@@ -174,7 +178,7 @@ async fn answer(State(script): State<Script>, headers: HeaderMap, uri: Uri) -> R
         ("keys", 1) => r#"{"results":[{"apiKeyId":"a"}]}"#,
         // and each shape once
         ("keys", 2 | 4..) | ("orgs", 2..) => r#"{"results":[]}"#,
-        _ if !is_tried(shape, endpoint) => r#"{"results":[]}"#,
+        _ if !applies_to(shape, endpoint) => r#"{"results":[]}"#,
         _ => {
             if endpoint == "token" {
                 shape += count as usize;
@@ -192,14 +196,14 @@ async fn answer(State(script): State<Script>, headers: HeaderMap, uri: Uri) -> R
     response.body(good.into()).unwrap()
 }
 
-fn resident(pid: u32, field: &str) -> u64 {
+fn memory_kib(pid: u32, field: &str) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
     let line = status.lines().find(|line| line.starts_with(field)).unwrap();
     line.split_whitespace().nth(1).unwrap().parse().unwrap()
 }
 
 /// An answer to `/-/healthy`, and how long it took.
-async fn ask(address: &str) -> Duration {
+async fn time_health_request(address: &str) -> Duration {
     let begun = Instant::now();
     let (status, _) = get(&format!("http://{address}/-/healthy")).await;
     assert_eq!(status, 200);
@@ -208,13 +212,13 @@ async fn ask(address: &str) -> Duration {
 }
 
 /// The time that 19 of 20 did not exceed.
-fn usual(mut times: Vec<Duration>) -> Duration {
+fn median(mut times: Vec<Duration>) -> Duration {
     times.sort_unstable();
     times[times.len() * 19 / 20]
 }
 
 /// The configuration of one credential for each shape, and of one that makes its tokens itself.
-fn configuration(folder: &Path, shapes: usize) -> String {
+fn write_config(folder: &Path, shapes: usize) -> String {
     let mut text = "credentials:\n".to_owned();
     for shape in 0..=shapes {
         let name = format!("c{shape}");
@@ -241,49 +245,51 @@ fn configuration(folder: &Path, shapes: usize) -> String {
     format!("--config.file={}", file.display())
 }
 
-fn exporter(folder: &Path, shapes: usize, base: &str) -> Program {
+fn start_exporter(folder: &Path, shapes: usize, base: &str) -> ChildProcess {
     let variables = [("MONGODB_ATLAS_BASE_URL".to_owned(), base.to_owned())];
     let flags = [
         "--web.listen-address=127.0.0.1:0",
         "--atlas.poll-interval=2s",
         "--atlas.timeout=2m",
-        &configuration(folder, shapes),
+        &write_config(folder, shapes),
     ];
-    Program::exporter(&flags, &variables)
+    ChildProcess::exporter(&flags, &variables)
 }
 
 /// Every shape at every endpoint, of all credentials at the same time: together they stay within what one may take.
 #[tokio::test(flavor = "multi_thread")]
-async fn no_answer_takes_much_memory_or_keeps_others_waiting() {
-    let make = || (shapes(BODY_BYTES), shapes(BODY_BYTES / 4));
+async fn hostile_bodies_are_bounded_in_memory_and_time() {
+    let make = || (hostile_bodies(BODY_BYTES), hostile_bodies(BODY_BYTES / 4));
     let (shapes, small_shapes) = tokio::task::spawn_blocking(make).await.unwrap();
     let count = shapes.len();
-    let script = Script {
+    let script = ResponseScript {
         shapes: Arc::new(shapes),
         small_shapes: Arc::new(small_shapes),
-        asked: Asked::default(),
+        asked: RequestCounts::default(),
     };
     let asked = Arc::clone(&script.asked);
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let base = format!("http://{}", listener.local_addr().unwrap());
-    let router = Router::new().fallback(answer).with_state(script);
+    let router = Router::new()
+        .fallback(serve_hostile_body)
+        .with_state(script);
     let server = tokio::spawn(async move { axum::serve(listener, router).await });
     let folder = tempfile::tempdir().unwrap();
 
     // the control: nobody answers it
     let nowhere = format!("http://127.0.0.1:{}", crate::common::free_port());
-    let mut control = exporter(folder.path(), count, &nowhere);
-    let control_address = control.wait_for("address=");
-    let mut attacked = exporter(folder.path(), count, &base);
-    let address = attacked.wait_for("address=");
+    let mut control = start_exporter(folder.path(), count, &nowhere);
+    let control_address = control.wait_for_output("address=");
+    let mut attacked = start_exporter(folder.path(), count, &base);
+    let address = attacked.wait_for_output("address=");
 
     let (mut quiet, mut busy) = (Vec::new(), Vec::new());
     let begun = Instant::now();
     loop {
         // in turns, so that whatever else the machine does meets both
-        quiet.push(ask(&control_address).await);
-        busy.push(ask(&address).await);
-        let most = resident(attacked.pid(), "VmHWM:");
+        quiet.push(time_health_request(&control_address).await);
+        busy.push(time_health_request(&address).await);
+        let most = memory_kib(attacked.pid(), "VmHWM:");
         assert!(most < MAX_KIB, "{most} KiB");
         let missing: Vec<(usize, &str)> = {
             let asked = asked.lock().unwrap();
@@ -302,22 +308,22 @@ async fn no_answer_takes_much_memory_or_keeps_others_waiting() {
             break;
         }
         assert!(
-            begun.elapsed() < 4 * PATIENCE,
+            begun.elapsed() < 4 * WAIT_TIMEOUT,
             "never asked: {missing:?}\n{}",
             attacked.output()
         );
     }
-    let most = resident(attacked.pid(), "VmHWM:");
-    let alone = resident(control.pid(), "VmHWM:");
+    let most = memory_kib(attacked.pid(), "VmHWM:");
+    let alone = memory_kib(control.pid(), "VmHWM:");
     println!(
         "{most} KiB, {alone} KiB where nobody answers; {:?} and {:?} of {} in {:?}",
-        usual(busy.clone()),
-        usual(quiet.clone()),
+        median(busy.clone()),
+        median(quiet.clone()),
         busy.len(),
         begun.elapsed()
     );
     assert!(most < alone + MAX_KIB, "{most} KiB");
-    let (busy, quiet) = (usual(busy), usual(quiet));
+    let (busy, quiet) = (median(busy), median(quiet));
     assert!(busy < 10 * quiet, "{busy:?} instead of {quiet:?}");
     server.abort();
 }

@@ -5,52 +5,55 @@ use std::process::{Command, Output, Stdio};
 use std::sync::Arc;
 
 use crate::common::sim_harness::client_clock;
-use crate::common::sim_harness::simulated_atlas;
-use crate::common::sim_transport::Wire;
-use crate::common::{Lab, Program, Scrape, outcome, refusal, shown, sim_variables, still, world};
-use atlas_ai_keys_exporter::app::{Exporter, Load, Surroundings};
+use crate::common::sim_harness::in_process_sim;
+use crate::common::sim_transport::SimTransport;
+use crate::common::{
+    ChildProcess, Scrape, TestExporter, error_fault, expected_sim_keys, exposed_keys, run_exporter,
+    sim_env, static_sim,
+};
+use atlas_ai_keys_exporter::app::{ConfigLoader, Dependencies, Exporter};
 use atlas_ai_keys_exporter::cli::{
-    Args, CHECK_FLAGS, FLAGS, KEYS_FLAGS, ONCE_FLAGS, SIM_FLAGS, SIM_LISTEN,
+    Args, CHECK_FLAGS, FLAGS, KEYS_FLAGS, ONCE_FLAGS, SIM_FLAGS, SIM_LISTEN_FLAGS,
 };
 use atlas_ai_keys_exporter::config::Config;
-use atlas_ai_keys_exporter::credentials::{Environment, PARTS};
+use atlas_ai_keys_exporter::credentials::{Environment, FIELDS};
 use mongodb_atlas_client::Transport;
-use mongodb_atlas_sim::{BucketSize, Effect, Fault, SimConfig, SimEndpoint, SimHandle};
+use mongodb_atlas_sim::{BucketConfig, Effect, Fault, SimConfig, SimEndpoint, SimHandle};
 use tokio_util::sync::CancellationToken;
 
-fn scrape(output: &Output) -> Scrape {
+fn parse_stdout(output: &Output) -> Scrape {
     Scrape::parse(&String::from_utf8(output.stdout.clone()).unwrap())
 }
 
-async fn sim(orgs: usize) -> SimHandle {
-    crate::common::sim(still(orgs, 60)).await
+async fn start_sim_with_orgs(orgs: usize) -> SimHandle {
+    crate::common::start_sim(static_sim(orgs, 60)).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn it_writes_what_is_and_ends() {
-    let sim = sim(3).await;
-    let output = outcome(&["once"], sim_variables(&sim)).await;
+async fn once_writes_metrics_and_exits() {
+    let sim = start_sim_with_orgs(3).await;
+    let output = run_exporter(&["once"], sim_env(&sim)).await;
     let error = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(0), "{error}");
-    let scrape = scrape(&output);
-    assert_eq!(shown(&scrape), world(&sim));
+    let scrape = parse_stdout(&output);
+    assert_eq!(exposed_keys(&scrape), expected_sim_keys(&sim));
     assert_eq!(scrape.values("atlas_ai_keys_exporter_org_up"), [1.0; 3]);
     assert_eq!(scrape.values("mongodbatlas_organization_info"), [1.0; 3]);
     assert!(
         !scrape.text.contains("process_"),
         "the collector has its own"
     );
-    assert_eq!(sim.live_tokens(), 0, "the token is given back");
+    assert_eq!(sim.live_token_count(), 0, "the token is given back");
     sim.stop().await;
 }
 
-fn stderr(output: &Output) -> String {
+fn stderr_text(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
 /// The variables of a sim with discovery instead of named organizations.
-fn discovering(sim: &SimHandle) -> Vec<(String, String)> {
-    let mut variables = sim_variables(sim);
+fn discovery_env(sim: &SimHandle) -> Vec<(String, String)> {
+    let mut variables = sim_env(sim);
     variables.retain(|(name, _)| name != "MONGODB_ATLAS_ORG_ID");
     let discover = "ATLAS_AI_KEYS_EXPORTER_ATLAS_DISCOVER_ORGS";
     variables.push((discover.to_owned(), "true".to_owned()));
@@ -58,8 +61,8 @@ fn discovering(sim: &SimHandle) -> Vec<(String, String)> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nothing_is_written_while_an_organization_has_no_data() {
-    let sim = sim(3).await;
+async fn once_writes_nothing_without_data_for_every_organization() {
+    let sim = start_sim_with_orgs(3).await;
     let org = sim.org_ids().remove(1);
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("keys.prom");
@@ -70,36 +73,36 @@ async fn nothing_is_written_while_an_organization_has_no_data() {
     let cases = [
         (
             org.as_str(),
-            refusal(keys, Some(&org), 403),
-            sim_variables(&sim),
+            error_fault(keys, Some(&org), 403),
+            sim_env(&sim),
         ),
-        (org.as_str(), refusal(keys, None, 500), sim_variables(&sim)),
+        (org.as_str(), error_fault(keys, None, 500), sim_env(&sim)),
         (
             org.as_str(),
-            refusal(SimEndpoint::Token, None, 401),
-            sim_variables(&sim),
+            error_fault(SimEndpoint::Token, None, 401),
+            sim_env(&sim),
         ),
         (
             org.as_str(),
             Fault::new(keys, Effect::InvalidJson),
-            sim_variables(&sim),
+            sim_env(&sim),
         ),
         (
             "the organizations of credential default",
-            refusal(SimEndpoint::Orgs, None, 403),
-            discovering(&sim),
+            error_fault(SimEndpoint::Orgs, None, 403),
+            discovery_env(&sim),
         ),
     ];
     for (missing, fault, variables) in cases {
         sim.add_fault(fault.clone());
-        let to_file = outcome(&["once", &flag], variables.clone()).await;
-        let to_stdout = outcome(&["once"], variables).await;
+        let to_file = run_exporter(&["once", &flag], variables.clone()).await;
+        let to_stdout = run_exporter(&["once"], variables).await;
         sim.clear_faults();
         for (output, words) in [
             (&to_file, "was not changed"),
             (&to_stdout, "nothing was written"),
         ] {
-            let error = stderr(output);
+            let error = stderr_text(output);
             assert_eq!(output.status.code(), Some(1), "{fault:?}: {error}");
             assert!(output.stdout.is_empty(), "{fault:?}");
             for words in ["no data for", missing, words] {
@@ -110,11 +113,11 @@ async fn nothing_is_written_while_an_organization_has_no_data() {
     }
     // a credential that has lost its access sees an empty list, which is no error of Atlas
     for org in sim.org_ids() {
-        sim.with_world(|world| world.show_org(&org, false));
+        sim.with_world(|world| world.set_org_visible(&org, false));
     }
     for command in [vec!["once", &flag], vec!["once"], vec!["keys"]] {
-        let output = outcome(&command, discovering(&sim)).await;
-        let error = stderr(&output);
+        let output = run_exporter(&command, discovery_env(&sim)).await;
+        let error = stderr_text(&output);
         assert_eq!(output.status.code(), Some(1), "{command:?}: {error}");
         assert!(error.contains("no organizations found"), "{error}");
         assert!(output.stdout.is_empty());
@@ -125,29 +128,29 @@ async fn nothing_is_written_while_an_organization_has_no_data() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn stored_data_is_written_with_its_age_where_a_poll_fails() {
+async fn once_writes_stored_data_when_a_poll_fails() {
     let storage = tempfile::tempdir().unwrap();
     let path = storage.path().display().to_string();
-    let lab = Lab::start(still(2, 60), &["--storage.path", &path]).await;
-    lab.named().await;
+    let lab = TestExporter::start(static_sim(2, 60), &["--storage.path", &path]).await;
+    lab.wait_polled_with_names().await;
     let sim = lab.stop().await;
     let org = sim.org_ids().remove(0);
-    sim.add_fault(refusal(SimEndpoint::AiModelApiKeys, Some(&org), 403));
+    sim.add_fault(error_fault(SimEndpoint::AiModelApiKeys, Some(&org), 403));
     let mut state: Vec<_> = fs::read_dir(storage.path())
         .unwrap()
         .map(|entry| entry.unwrap().path())
         .map(|path| (path.clone(), fs::read(path).unwrap()))
         .collect();
-    let output = outcome(&["once", "--storage.path", &path], sim_variables(&sim)).await;
-    let error = stderr(&output);
+    let output = run_exporter(&["once", "--storage.path", &path], sim_env(&sim)).await;
+    let error = stderr_text(&output);
     assert_eq!(output.status.code(), Some(1), "{error}");
     assert!(
         error.contains("wrote stored data for") && error.contains(&org),
         "{error}"
     );
-    let scrape = scrape(&output);
-    assert_eq!(shown(&scrape), world(&sim));
-    assert_eq!(scrape.failures(&org, "forbidden"), 1.0);
+    let scrape = parse_stdout(&output);
+    assert_eq!(exposed_keys(&scrape), expected_sim_keys(&sim));
+    assert_eq!(scrape.poll_failures(&org, "forbidden"), 1.0);
     let of_org = |name: &str| {
         let name = format!("atlas_ai_keys_exporter_org_{name}");
         scrape.get(&name, &[("org_id", &org)]).unwrap()
@@ -162,15 +165,15 @@ async fn stored_data_is_written_with_its_age_where_a_poll_fails() {
     );
     // older than what may be shown is as good as nothing
     let flags = ["once", "--storage.path", &path, "--atlas.max-staleness=1ms"];
-    let output = outcome(&flags, sim_variables(&sim)).await;
+    let output = run_exporter(&flags, sim_env(&sim)).await;
     assert_eq!(output.status.code(), Some(1));
-    assert!(output.stdout.is_empty() && stderr(&output).contains("nothing was written"));
+    assert!(output.stdout.is_empty() && stderr_text(&output).contains("nothing was written"));
     sim.stop().await;
 }
 
 /// What there is at a path, and the file that a link leads to.
 #[cfg(unix)]
-fn kind(path: &Path) -> String {
+fn file_kind(path: &Path) -> String {
     use std::os::unix::fs::FileTypeExt as _;
     let kind = fs::symlink_metadata(path).unwrap().file_type();
     let known = [
@@ -185,20 +188,20 @@ fn kind(path: &Path) -> String {
 
 #[cfg(unix)]
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_no_regular_file_is_written_to_and_stays_what_it_is() {
+async fn special_output_files_are_written_in_place() {
     use std::os::unix::fs::{PermissionsExt as _, symlink};
-    let sim = sim(1).await;
+    let sim = start_sim_with_orgs(1).await;
     let dir = tempfile::tempdir().unwrap();
     let at = |name: &str| dir.path().join(name);
     let once = async |path: &Path| {
         let flag = format!("--output={}", path.display());
-        outcome(&["once", &flag], sim_variables(&sim)).await
+        run_exporter(&["once", &flag], sim_env(&sim)).await
     };
     let make_pipe = |path: &Path| {
         let mode = rustix::fs::Mode::from_raw_mode(0o600);
         rustix::fs::mkfifoat(rustix::fs::CWD, path, mode).unwrap();
     };
-    let world = world(&sim);
+    let world = expected_sim_keys(&sim);
     // a pipe with a reader, directly and behind a link
     make_pipe(&at("pipe"));
     symlink("pipe", at("link to pipe")).unwrap();
@@ -214,11 +217,11 @@ async fn what_is_no_regular_file_is_written_to_and_stays_what_it_is() {
         });
         let output = once(&at(name)).await;
         drop(both_ends);
-        assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
-        assert_eq!(shown(&Scrape::parse(&reader.await.unwrap())), world);
+        assert_eq!(output.status.code(), Some(0), "{}", stderr_text(&output));
+        assert_eq!(exposed_keys(&Scrape::parse(&reader.await.unwrap())), world);
     }
     assert_eq!(
-        (kind(&at("pipe")), kind(&at("link to pipe"))),
+        (file_kind(&at("pipe")), file_kind(&at("link to pipe"))),
         ("pipe".into(), "link".into())
     );
     // what cannot be written to is named, and stays
@@ -232,13 +235,13 @@ async fn what_is_no_regular_file_is_written_to_and_stays_what_it_is() {
         ("loop", "link", "symbolic links"),
     ] {
         let output = once(&at(name)).await;
-        let error = stderr(&output);
+        let error = stderr_text(&output);
         assert_eq!(output.status.code(), Some(1), "{name}: {error}");
         assert!(
             error.contains(words) && error.contains(name) && error.contains("--output"),
             "{error}"
         );
-        assert_eq!(kind(&at(name)), before);
+        assert_eq!(file_kind(&at(name)), before);
     }
     drop(socket);
     // a link stays, and what it leads to is replaced with its mode, or made
@@ -252,10 +255,15 @@ async fn what_is_no_regular_file_is_written_to_and_stays_what_it_is() {
         ("dangling", "target/new.prom", 0o644),
     ] {
         let output = once(&at(link)).await;
-        assert_eq!(output.status.code(), Some(0), "{link}: {}", stderr(&output));
-        assert_eq!(kind(&at(link)), "link");
+        assert_eq!(
+            output.status.code(),
+            Some(0),
+            "{link}: {}",
+            stderr_text(&output)
+        );
+        assert_eq!(file_kind(&at(link)), "link");
         let text = fs::read_to_string(at(target)).unwrap();
-        assert_eq!(shown(&Scrape::parse(&text)), world, "{link}");
+        assert_eq!(exposed_keys(&Scrape::parse(&text)), world, "{link}");
         let now = fs::metadata(at(target)).unwrap().permissions().mode() & 0o777;
         assert_eq!(now, mode, "{link}");
     }
@@ -266,18 +274,18 @@ async fn what_is_no_regular_file_is_written_to_and_stays_what_it_is() {
     );
     for name in ["-", "/dev/stdout"] {
         let output = once(Path::new(name)).await;
-        assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
-        assert_eq!(shown(&scrape(&output)), world, "{name}");
+        assert_eq!(output.status.code(), Some(0), "{}", stderr_text(&output));
+        assert_eq!(exposed_keys(&parse_stdout(&output)), world, "{name}");
     }
-    let output = outcome(&["once", "--output="], sim_variables(&sim)).await;
-    assert!(output.status.code() == Some(2) && stderr(&output).contains("--output: \"\""));
+    let output = run_exporter(&["once", "--output="], sim_env(&sim)).await;
+    assert!(output.status.code() == Some(2) && stderr_text(&output).contains("--output: \"\""));
     sim.stop().await;
 }
 
 #[cfg(unix)]
 #[tokio::test(flavor = "multi_thread")]
-async fn a_write_that_fails_or_is_interrupted_leaves_the_file_as_it_was() {
-    let sim = sim(2).await;
+async fn failed_write_leaves_the_output_file_unchanged() {
+    let sim = start_sim_with_orgs(2).await;
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("keys.prom");
     fs::write(&path, "before\n").unwrap();
@@ -303,13 +311,13 @@ async fn a_write_that_fails_or_is_interrupted_leaves_the_file_as_it_was() {
             &flag,
         ])
         .env_clear()
-        .envs(sim_variables(&sim));
+        .envs(sim_env(&sim));
     let output = tokio::task::spawn_blocking(move || command.output().unwrap())
         .await
         .unwrap();
     assert_eq!(output.status.code(), Some(1), "{output:?}");
     assert!(
-        stderr(&output).contains("keys.prom (--output)"),
+        stderr_text(&output).contains("keys.prom (--output)"),
         "{output:?}"
     );
     unchanged("full");
@@ -317,19 +325,19 @@ async fn a_write_that_fails_or_is_interrupted_leaves_the_file_as_it_was() {
     let slow = Effect::Delay { seconds: 60.0 };
     sim.add_fault(Fault::new(SimEndpoint::AiModelApiKeys, slow));
     let asked = sim.requests().len();
-    let program = Program::exporter(&["once", &flag], &sim_variables(&sim));
+    let program = ChildProcess::exporter(&["once", &flag], &sim_env(&sim));
     let begun = std::time::Instant::now();
     // the token, which comes before the keys
     while sim.requests().len() == asked {
         assert!(
-            begun.elapsed() < crate::common::PATIENCE,
+            begun.elapsed() < crate::common::WAIT_TIMEOUT,
             "{}",
             program.output()
         );
         tokio::time::sleep(std::time::Duration::from_millis(10)).await;
     }
     program.signal(rustix::process::Signal::TERM);
-    let (code, said, _) = tokio::task::spawn_blocking(|| program.finish())
+    let (code, said, _) = tokio::task::spawn_blocking(|| program.wait_exit())
         .await
         .unwrap();
     assert_eq!(code, Some(1), "{said}");
@@ -338,21 +346,21 @@ async fn a_write_that_fails_or_is_interrupted_leaves_the_file_as_it_was() {
     sim.clear_faults();
     // two at the same time: each writes the whole
     let line = ["once", &flag];
-    let both = [(); 2].map(|()| outcome(&line, sim_variables(&sim)));
+    let both = [(); 2].map(|()| run_exporter(&line, sim_env(&sim)));
     for output in futures_util::future::join_all(both).await {
-        assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+        assert_eq!(output.status.code(), Some(0), "{}", stderr_text(&output));
     }
     let text = fs::read_to_string(&path).unwrap();
-    assert_eq!(shown(&Scrape::parse(&text)), world(&sim));
+    assert_eq!(exposed_keys(&Scrape::parse(&text)), expected_sim_keys(&sim));
     assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
     sim.stop().await;
 }
 
 #[cfg(target_os = "linux")]
 #[tokio::test(flavor = "multi_thread")]
-async fn output_that_cannot_be_written_fails() {
+async fn unwritable_output_exits_with_an_error() {
     use std::io::Read as _;
-    let sim = sim(2).await;
+    let sim = start_sim_with_orgs(2).await;
     let binary = env!("CARGO_BIN_EXE_atlas-ai-keys-exporter");
     for arguments in [
         &["once"][..],
@@ -369,26 +377,23 @@ async fn output_that_cannot_be_written_fails() {
         command
             .args(arguments)
             .env_clear()
-            .envs(sim_variables(&sim))
+            .envs(sim_env(&sim))
             .stdout(full);
         let output = tokio::task::spawn_blocking(move || command.output().unwrap())
             .await
             .unwrap();
         assert_eq!(output.status.code(), Some(1), "{arguments:?}");
         assert!(
-            stderr(&output).contains("cannot write to standard output"),
+            stderr_text(&output).contains("cannot write to standard output"),
             "{arguments:?}"
         );
     }
     sim.stop().await;
     // who reads a byte and no more: a signal ends the program all the same
-    let sim = crate::common::sim(still(1, 2000)).await;
+    let sim = crate::common::start_sim(static_sim(1, 2000)).await;
     for arguments in [&["once"][..], &["keys", "--output=json"]] {
         let mut command = Command::new(binary);
-        command
-            .args(arguments)
-            .env_clear()
-            .envs(sim_variables(&sim));
+        command.args(arguments).env_clear().envs(sim_env(&sim));
         let mut child = command
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
@@ -400,7 +405,7 @@ async fn output_that_cannot_be_written_fails() {
             let pid = rustix::process::Pid::from_child(&child);
             rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
             let begun = std::time::Instant::now();
-            while begun.elapsed() < crate::common::PATIENCE {
+            while begun.elapsed() < crate::common::WAIT_TIMEOUT {
                 if let Some(status) = child.try_wait().unwrap() {
                     return status.code();
                 }
@@ -416,12 +421,12 @@ async fn output_that_cannot_be_written_fails() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn one_shot_commands_promise_no_retry() {
+async fn one_shot_commands_log_no_retry() {
     let config = SimConfig {
-        org_bucket: BucketSize::new(10, 5),
-        ..still(3, 60)
+        org_bucket: BucketConfig::new(10, 5),
+        ..static_sim(3, 60)
     };
-    let sim = crate::common::sim(config).await;
+    let sim = crate::common::start_sim(config).await;
     let promises = [
         "retry_in",
         "again",
@@ -430,23 +435,19 @@ async fn one_shot_commands_promise_no_retry() {
         "watched on",
     ];
     for (endpoint, message, variables) in [
-        (
-            SimEndpoint::AiModelApiKeys,
-            "poll failed",
-            sim_variables(&sim),
-        ),
+        (SimEndpoint::AiModelApiKeys, "poll failed", sim_env(&sim)),
         (
             SimEndpoint::Orgs,
             "organization discovery failed",
-            discovering(&sim),
+            discovery_env(&sim),
         ),
     ] {
         let org = sim.org_ids().remove(0);
         let of_org = (endpoint == SimEndpoint::AiModelApiKeys).then_some(org.as_str());
-        sim.add_fault(refusal(endpoint, of_org, 403));
+        sim.add_fault(error_fault(endpoint, of_org, 403));
         for command in ["once", "keys"] {
             let interval = "--atlas.poll-interval=1s";
-            let error = stderr(&outcome(&[command, interval], variables.clone()).await);
+            let error = stderr_text(&run_exporter(&[command, interval], variables.clone()).await);
             let line = error.lines().find(|line| line.contains(message));
             let line = line.unwrap_or_else(|| panic!("{command}: {error}"));
             assert!(line.contains("reason=forbidden"), "{line}");
@@ -456,9 +457,9 @@ async fn one_shot_commands_promise_no_retry() {
         }
         // the exporter itself does try again, and says when
         let address = "--web.listen-address=127.0.0.1:0";
-        let mut program = Program::exporter(&[address], &variables);
+        let mut program = ChildProcess::exporter(&[address], &variables);
         assert!(
-            program.wait_for(message).contains("retry_in="),
+            program.wait_for_output(message).contains("retry_in="),
             "{}",
             program.output()
         );
@@ -469,17 +470,17 @@ async fn one_shot_commands_promise_no_retry() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_file_is_put_into_its_place_in_one_step() {
-    let sim = sim(1).await;
+async fn output_file_is_replaced_atomically() {
+    let sim = start_sim_with_orgs(1).await;
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("keys.prom");
     std::fs::write(&path, "what was before\n").unwrap();
     let flag = format!("--output={}", path.display());
-    let output = outcome(&["once", &flag], sim_variables(&sim)).await;
+    let output = run_exporter(&["once", &flag], sim_env(&sim)).await;
     assert_eq!(output.status.code(), Some(0), "{output:?}");
     assert!(output.stdout.is_empty());
     let text = std::fs::read_to_string(&path).unwrap();
-    assert_eq!(shown(&Scrape::parse(&text)), world(&sim));
+    assert_eq!(exposed_keys(&Scrape::parse(&text)), expected_sim_keys(&sim));
     assert_eq!(
         std::fs::read_dir(dir.path()).unwrap().count(),
         1,
@@ -499,7 +500,7 @@ async fn a_file_is_put_into_its_place_in_one_step() {
         "--output={}",
         dir.path().join("nowhere/keys.prom").display()
     );
-    let output = outcome(&["once", &flag], sim_variables(&sim)).await;
+    let output = run_exporter(&["once", &flag], sim_env(&sim)).await;
     let error = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(
         output.status.code() == Some(1) && error.contains("--output"),
@@ -509,8 +510,8 @@ async fn a_file_is_put_into_its_place_in_one_step() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_manual_and_the_completions_know_every_flag() {
-    let man = outcome(&["man"], Vec::new()).await;
+async fn man_page_and_completions_list_every_flag() {
+    let man = run_exporter(&["man"], Vec::new()).await;
     let man = String::from_utf8(man.stdout).unwrap().replace('\\', "");
     assert!(man.starts_with(".TH ATLAS-AI-KEYS-EXPORTER 1 "), "{man}");
     for section in [
@@ -539,17 +540,13 @@ async fn the_manual_and_the_completions_know_every_flag() {
     ] {
         assert!(man.contains(&format!("\n.SS {command}\n")), "{command}");
     }
-    for part in &PARTS {
+    for part in &FIELDS {
         assert!(
-            man.contains(part.variable) && man.contains(part.file),
+            man.contains(part.env) && man.contains(part.file_name),
             "{}",
-            part.variable
+            part.env
         );
-        assert!(
-            man.contains(&format!("{}_FILE", part.variable)),
-            "{}",
-            part.variable
-        );
+        assert!(man.contains(&format!("{}_FILE", part.env)), "{}", part.env);
     }
     // a page in brackets with a number, such as name(1), must exist: none is cited
     for section in 1..=8 {
@@ -564,10 +561,16 @@ async fn the_manual_and_the_completions_know_every_flag() {
         assert!(known.contains(&request), "{line}");
     }
     for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
-        let script = outcome(&["completions", shell], Vec::new()).await;
+        let script = run_exporter(&["completions", shell], Vec::new()).await;
         assert_eq!(script.status.code(), Some(0));
         let script = String::from_utf8(script.stdout).unwrap();
-        let of_commands = [CHECK_FLAGS, KEYS_FLAGS, ONCE_FLAGS, SIM_FLAGS, SIM_LISTEN];
+        let of_commands = [
+            CHECK_FLAGS,
+            KEYS_FLAGS,
+            ONCE_FLAGS,
+            SIM_FLAGS,
+            SIM_LISTEN_FLAGS,
+        ];
         for flag in of_commands.into_iter().flatten().chain(FLAGS) {
             assert!(script.contains(flag.name), "{shell}: {}", flag.name);
             assert!(
@@ -577,9 +580,9 @@ async fn the_manual_and_the_completions_know_every_flag() {
             );
         }
     }
-    let wrong = outcome(&["completions", "cmd"], Vec::new()).await;
+    let wrong = run_exporter(&["completions", "cmd"], Vec::new()).await;
     assert_eq!(wrong.status.code(), Some(2));
-    let version = outcome(&["--version"], Vec::new()).await;
+    let version = run_exporter(&["--version"], Vec::new()).await;
     let version = String::from_utf8(version.stdout).unwrap();
     assert!(
         version.starts_with(&format!(
@@ -592,35 +595,38 @@ async fn the_manual_and_the_completions_know_every_flag() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_organization_is_polled_once_however_long_the_others_take() {
-    let sim = simulated_atlas(&still(2, 20));
+async fn once_polls_each_organization_exactly_once() {
+    let sim = in_process_sim(&static_sim(2, 20));
     let mut orgs = sim.org_ids();
     orgs.sort();
     let keys = SimEndpoint::AiModelApiKeys;
-    sim.add_fault(refusal(keys, Some(&orgs[0]), 403));
+    sim.add_fault(error_fault(keys, Some(&orgs[0]), 403));
     let slow = Fault::new(keys, Effect::Delay { seconds: 900.0 });
     let org = Some(orgs[1].clone());
     sim.add_fault(Fault { org, ..slow });
-    let environment = Environment::fixed(sim_variables(&sim));
+    let environment = Environment::from_vars(sim_env(&sim));
     let args = Args::parse(["x", "--atlas.timeout=10m"]).unwrap();
-    let load: Load = Arc::new(move || Config::check(&args, &environment).map(Config::alone));
+    let load: ConfigLoader =
+        Arc::new(move || Config::load(&args, &environment).map(Config::for_one_shot));
     let config = load().unwrap();
     let wire = Arc::clone(&sim);
-    let surroundings = Surroundings {
+    let surroundings = Dependencies {
         clock: client_clock(&sim),
-        connect: Arc::new(move |_| Ok(Arc::new(Wire(Arc::clone(&wire))) as Arc<dyn Transport>)),
-        load,
+        transport_factory: Arc::new(move |_| {
+            Ok(Arc::new(SimTransport(Arc::clone(&wire))) as Arc<dyn Transport>)
+        }),
+        load_config: load,
     };
     let exporter = Exporter::start(config, surroundings).await.unwrap();
     let begun = tokio::time::Instant::now();
-    let round = exporter.once(CancellationToken::new(), |_| {}).await;
+    let round = exporter.run_once(CancellationToken::new(), |_| {}).await;
     assert!(
         begun.elapsed() >= std::time::Duration::from_mins(10),
         "{:?}",
         begun.elapsed()
     );
-    assert_eq!(round.failed, orgs);
-    assert_eq!(round.without_data(), orgs);
+    assert_eq!(round.failed_targets, orgs);
+    assert_eq!(round.orgs_without_data(), orgs);
     let asked = sim.requests();
     let of_first = asked
         .iter()
@@ -629,12 +635,12 @@ async fn an_organization_is_polled_once_however_long_the_others_take() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_manual_knows_every_variable_and_only_files_that_exist() {
-    let man = outcome(&["man"], Vec::new()).await;
+async fn man_page_lists_every_variable_and_existing_files() {
+    let man = run_exporter(&["man"], Vec::new()).await;
     let man = String::from_utf8(man.stdout).unwrap().replace('\\', "");
     // every variable that the program reads is there
     let mut count = 0;
-    for source in sources(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src")) {
+    for source in rust_sources(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src")) {
         let text = fs::read_to_string(&source).unwrap();
         for after in text.split("get(\"").skip(1) {
             let name = after.split('"').next().unwrap();
@@ -667,13 +673,13 @@ async fn the_manual_knows_every_variable_and_only_files_that_exist() {
 }
 
 /// Every source file below a folder.
-fn sources(folder: &Path) -> Vec<std::path::PathBuf> {
+fn rust_sources(folder: &Path) -> Vec<std::path::PathBuf> {
     let entries = fs::read_dir(folder)
         .unwrap()
         .map(|entry| entry.unwrap().path());
     let nested = entries.map(|path| {
         if path.is_dir() {
-            sources(&path)
+            rust_sources(&path)
         } else {
             vec![path]
         }
@@ -683,24 +689,27 @@ fn sources(folder: &Path) -> Vec<std::path::PathBuf> {
         .collect()
 }
 
-async fn help(arguments: &[&str]) -> String {
-    let output = outcome(arguments, Vec::new()).await;
+async fn help_output(arguments: &[&str]) -> String {
+    let output = run_exporter(arguments, Vec::new()).await;
     assert_eq!(output.status.code(), Some(0), "{arguments:?}");
     String::from_utf8(output.stdout).unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn short_help_shows_a_commands_own_flags_and_long_help_all() {
+async fn short_help_lists_command_flags_and_long_help_lists_all() {
     for (command, own) in [
         (None, FLAGS),
         (Some("check"), CHECK_FLAGS),
         (Some("keys"), KEYS_FLAGS),
         (Some("once"), ONCE_FLAGS),
         (Some("demo"), SIM_FLAGS),
-        (Some("sim"), SIM_LISTEN),
+        (Some("sim"), SIM_LISTEN_FLAGS),
     ] {
         let line = |flag| command.into_iter().chain([flag]).collect::<Vec<_>>();
-        let (short, long) = (help(&line("-h")).await, help(&line("--help")).await);
+        let (short, long) = (
+            help_output(&line("-h")).await,
+            help_output(&line("--help")).await,
+        );
         for flag in own {
             assert!(
                 short.contains(&format!("--{}", flag.name)),
@@ -709,10 +718,7 @@ async fn short_help_shows_a_commands_own_flags_and_long_help_all() {
             );
         }
         for flag in own.iter().chain(FLAGS) {
-            let all = [
-                format!("--{}", flag.name),
-                format!("[env: {}]", flag.variable),
-            ];
+            let all = [format!("--{}", flag.name), format!("[env: {}]", flag.env)];
             assert!(
                 all.iter().all(|part| long.contains(part)),
                 "{command:?}: {}",
@@ -734,9 +740,9 @@ async fn short_help_shows_a_commands_own_flags_and_long_help_all() {
             needs_credential,
             "{short}"
         );
-        for part in &PARTS {
+        for part in &FIELDS {
             assert_eq!(
-                long.contains(part.variable),
+                long.contains(part.env),
                 needs_credential,
                 "{command:?}: {long}"
             );

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::common::pki::{Papers, hash};
-use crate::common::{Program, process_status, sim_variables};
+use crate::common::pki::{TestPki, bcrypt_hash};
+use crate::common::{ChildProcess, process_status, sim_env};
 use futures_util::future::BoxFuture;
 use mongodb_atlas_sim::{SimConfig, SimHandle};
 use reqwest::Client;
@@ -18,7 +18,7 @@ use tokio::task::JoinSet;
 use tokio_rustls::TlsConnector;
 
 /// Between two scrapes of the control.
-const CONTROL_EVERY: usize = 4;
+const CONTROL_INTERVAL: usize = 4;
 /// More than the 1,024 that the exporter takes, so that those that are sent away fill every place that becomes free.
 const CONNECTIONS: usize = 1100;
 const SCRAPES: usize = 100;
@@ -28,30 +28,30 @@ const ROUNDS: usize = 3;
 const MIN_CONTROL: Duration = Duration::from_millis(20);
 
 /// One attack at a time: they compare times.
-static TURN: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+static SERIAL_LOCK: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 
 /// Two exporters with the same configuration that watch the same simulated Atlas.
-struct Pair {
-    attacked: Program,
-    control: Program,
+struct ComparedExporters {
+    attacked: ChildProcess,
+    control: ChildProcess,
     addresses: [String; 2],
     scheme: &'static str,
     sim: SimHandle,
 }
 
-impl Pair {
+impl ComparedExporters {
     async fn start(world: SimConfig, scheme: &'static str, flags: &[&str]) -> Self {
         crate::common::raise_open_files_limit(4 * CONNECTIONS as u64);
-        let sim = crate::common::sim(world).await;
+        let sim = crate::common::start_sim(world).await;
         let mut arguments = vec![
             "--web.listen-address=127.0.0.1:0",
             "--atlas.poll-interval=1h",
         ];
         arguments.extend(flags);
-        let mut programs = [(); 2].map(|()| Program::exporter(&arguments, &sim_variables(&sim)));
+        let mut programs = [(); 2].map(|()| ChildProcess::exporter(&arguments, &sim_env(&sim)));
         let addresses = programs.each_mut().map(|program| {
-            let address = program.wait_for("address=");
-            program.wait_for("walk complete");
+            let address = program.wait_for_output("address=");
+            program.wait_for_output("walk complete");
             address
         });
         let [attacked, control] = programs;
@@ -82,7 +82,7 @@ impl Pair {
         let mut times = [Vec::new(), Vec::new()];
         for number in 0..scrapes {
             let client = &clients[number % clients.len()];
-            let addresses = 1 + usize::from(number % (CONTROL_EVERY + 1) == 0);
+            let addresses = 1 + usize::from(number % (CONTROL_INTERVAL + 1) == 0);
             for (times, address) in times.iter_mut().zip(&self.addresses).take(addresses) {
                 let url = format!("{}://{address}/metrics", self.scheme);
                 let started_at = Instant::now();
@@ -123,7 +123,7 @@ impl Pair {
 }
 
 async fn scrape(client: &Client, url: &str) -> Result<(), String> {
-    let request = client.get(url).timeout(crate::common::PATIENCE);
+    let request = client.get(url).timeout(crate::common::WAIT_TIMEOUT);
     // where nobody asks for it, it is no matter
     let request = request.basic_auth("prometheus", Some("secret"));
     let text = |error: reqwest::Error| format!("{error:?}");
@@ -144,11 +144,11 @@ fn clients(builder: impl Fn() -> reqwest::ClientBuilder) -> [Client; 2] {
     ]
 }
 
-trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
-impl<S: AsyncRead + AsyncWrite + Unpin + Send> Stream for S {}
+trait AttackStream: AsyncRead + AsyncWrite + Unpin + Send {}
+impl<S: AsyncRead + AsyncWrite + Unpin + Send> AttackStream for S {}
 
 /// What an attacker does with each of its connections; it returns when the connection is of no use any more.
-type Behavior = fn(Box<dyn Stream>) -> BoxFuture<'static, io::Result<()>>;
+type AttackFn = fn(Box<dyn AttackStream>) -> BoxFuture<'static, io::Result<()>>;
 
 /// Keeps up connections until it is dropped.
 struct Attack(JoinSet<()>);
@@ -158,7 +158,7 @@ impl Attack {
         from: Ipv4Addr,
         address: &str,
         tls: Option<&TlsConnector>,
-        behavior: Behavior,
+        behavior: AttackFn,
     ) -> Self {
         let mut tasks = JoinSet::new();
         let opened = Arc::new(AtomicUsize::new(0));
@@ -182,7 +182,7 @@ impl Attack {
         let started_at = Instant::now();
         while opened.load(Ordering::Relaxed) < CONNECTIONS {
             assert!(
-                started_at.elapsed() < crate::common::PATIENCE,
+                started_at.elapsed() < crate::common::WAIT_TIMEOUT,
                 "{opened:?} connections"
             );
             tokio::time::sleep(Duration::from_millis(20)).await;
@@ -199,7 +199,7 @@ async fn connect(
     from: Ipv4Addr,
     address: &str,
     tls: Option<&TlsConnector>,
-) -> io::Result<Box<dyn Stream>> {
+) -> io::Result<Box<dyn AttackStream>> {
     let socket = TcpSocket::new_v4()?;
     socket.bind((from, 0).into())?;
     // so that a response is soon too large for what lies between
@@ -215,9 +215,11 @@ async fn connect(
 }
 
 /// Asks over HTTP/2 and leaves no room for the response.
-fn http2_without_window(mut stream: Box<dyn Stream>) -> BoxFuture<'static, io::Result<()>> {
+fn open_http2_without_window(
+    mut stream: Box<dyn AttackStream>,
+) -> BoxFuture<'static, io::Result<()>> {
     Box::pin(async move {
-        let request = crate::common::http2::request_without_window("/metrics", "localhost");
+        let request = crate::common::http2::zero_window_request("/metrics", "localhost");
         stream.write_all(&request).await?;
         // what comes without a window, until the end
         tokio::io::copy(&mut stream, &mut tokio::io::sink()).await?;
@@ -226,7 +228,7 @@ fn http2_without_window(mut stream: Box<dyn Stream>) -> BoxFuture<'static, io::R
 }
 
 /// Asks several times and reads nothing.
-fn stalled(mut stream: Box<dyn Stream>) -> BoxFuture<'static, io::Result<()>> {
+fn stall_reading(mut stream: Box<dyn AttackStream>) -> BoxFuture<'static, io::Result<()>> {
     Box::pin(async move {
         let request = "GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n".repeat(4);
         stream.write_all(request.as_bytes()).await?;
@@ -237,7 +239,7 @@ fn stalled(mut stream: Box<dyn Stream>) -> BoxFuture<'static, io::Result<()>> {
 }
 
 /// Asks for the same over and over, with a pause behind each response.
-async fn repeat(mut stream: Box<dyn Stream>, request: &str) -> io::Result<()> {
+async fn repeat_request(mut stream: Box<dyn AttackStream>, request: &str) -> io::Result<()> {
     let mut buffer = vec![0; 64 << 10];
     loop {
         stream.write_all(request.as_bytes()).await?;
@@ -246,18 +248,18 @@ async fn repeat(mut stream: Box<dyn Stream>, request: &str) -> io::Result<()> {
     }
 }
 
-fn guessing(stream: Box<dyn Stream>) -> BoxFuture<'static, io::Result<()>> {
+fn guess_passwords(stream: Box<dyn AttackStream>) -> BoxFuture<'static, io::Result<()>> {
     // prometheus:wrong
     let request =
         "GET /metrics HTTP/1.1\r\nHost: x\r\nAuthorization: Basic cHJvbWV0aGV1czp3cm9uZw==\r\n\r\n";
-    Box::pin(repeat(stream, request))
+    Box::pin(repeat_request(stream, request))
 }
 
-fn waiting_for_pages(stream: Box<dyn Stream>) -> BoxFuture<'static, io::Result<()>> {
-    Box::pin(repeat(stream, "GET / HTTP/1.1\r\nHost: x\r\n\r\n"))
+fn request_pages(stream: Box<dyn AttackStream>) -> BoxFuture<'static, io::Result<()>> {
+    Box::pin(repeat_request(stream, "GET / HTTP/1.1\r\nHost: x\r\n\r\n"))
 }
 
-fn silent(mut stream: Box<dyn Stream>) -> BoxFuture<'static, io::Result<()>> {
+fn stay_silent(mut stream: Box<dyn AttackStream>) -> BoxFuture<'static, io::Result<()>> {
     Box::pin(async move {
         stream.write_all(b"GET /metrics HTTP/1.1\r\nHo").await?;
         tokio::io::copy(&mut stream, &mut tokio::io::sink()).await?;
@@ -265,10 +267,13 @@ fn silent(mut stream: Box<dyn Stream>) -> BoxFuture<'static, io::Result<()>> {
     })
 }
 
-const TLS: &str = "tls_server_config:\n  cert_file: server.pem\n  key_file: server.key\n";
+const TLS_CONFIG: &str = "tls_server_config:\n  cert_file: server.pem\n  key_file: server.key\n";
 
-fn users() -> String {
-    format!("basic_auth_users:\n  prometheus: {}\n", hash("secret"))
+fn basic_auth_config() -> String {
+    format!(
+        "basic_auth_users:\n  prometheus: {}\n",
+        bcrypt_hash("secret")
+    )
 }
 
 /// Where the scraper is as well.
@@ -276,11 +281,11 @@ const SAME_ADDRESS: Ipv4Addr = Ipv4Addr::LOCALHOST;
 const OTHER_ADDRESS: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
 
 /// Runs each attack in turn against the same pair.
-async fn withstand(
-    pair: Pair,
+async fn assert_scrapes_succeed_during(
+    pair: ComparedExporters,
     from: Ipv4Addr,
     clients: &[Client],
-    attacks: &[(&str, Option<TlsConnector>, Behavior)],
+    attacks: &[(&str, Option<TlsConnector>, AttackFn)],
 ) {
     for client in clients {
         // a password that was right before needs no bcrypt, for which guessers wait in line
@@ -303,82 +308,84 @@ async fn withstand(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_right_password_gets_through_over_tls() {
-    let _turn = TURN.lock().await;
-    let papers = Papers::new();
-    let flag = papers.flag(&format!("{TLS}{}", users()));
-    let pair = Pair::start(crate::common::generous(1, 100), "https", &[&flag]).await;
+async fn authenticated_scrapes_succeed_under_attack_over_tls() {
+    let _turn = SERIAL_LOCK.lock().await;
+    let papers = TestPki::new();
+    let flag = papers.web_config_flag(&format!("{TLS_CONFIG}{}", basic_auth_config()));
+    let pair =
+        ComparedExporters::start(crate::common::unlimited_sim(1, 100), "https", &[&flag]).await;
     let clients = clients(|| papers.client());
-    let attacks: [(_, _, Behavior); 2] = [
+    let attacks: [(_, _, AttackFn); 2] = [
         (
             "TLS, HTTP/2, no window",
             Some(papers.connector(b"h2")),
-            http2_without_window,
+            open_http2_without_window,
         ),
         (
             "TLS, guessing",
             Some(papers.connector(b"http/1.1")),
-            guessing,
+            guess_passwords,
         ),
     ];
-    withstand(pair, SAME_ADDRESS, &clients, &attacks).await;
+    assert_scrapes_succeed_during(pair, SAME_ADDRESS, &clients, &attacks).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_right_password_gets_through_in_the_clear() {
-    let _turn = TURN.lock().await;
-    let papers = Papers::new();
-    let flag = papers.flag(&users());
-    let pair = Pair::start(crate::common::generous(1, 100), "http", &[&flag]).await;
-    crate::common::provider();
+async fn authenticated_scrapes_succeed_under_attack_in_plain_text() {
+    let _turn = SERIAL_LOCK.lock().await;
+    let papers = TestPki::new();
+    let flag = papers.web_config_flag(&basic_auth_config());
+    let pair =
+        ComparedExporters::start(crate::common::unlimited_sim(1, 100), "http", &[&flag]).await;
+    crate::common::install_crypto_provider();
     let clients = clients(|| Client::builder().no_proxy());
-    let attacks: [(_, _, Behavior); 3] = [
-        ("guessing", None, guessing),
-        ("stalled", None, stalled),
-        ("half a request", None, silent),
+    let attacks: [(_, _, AttackFn); 3] = [
+        ("guessing", None, guess_passwords),
+        ("stalled", None, stall_reading),
+        ("half a request", None, stay_silent),
     ];
-    withstand(pair, SAME_ADDRESS, &clients, &attacks).await;
+    assert_scrapes_succeed_during(pair, SAME_ADDRESS, &clients, &attacks).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn without_passwords_scrapes_get_through_beside_stalled_readers() {
-    let _turn = TURN.lock().await;
+async fn scrapes_succeed_beside_stalled_readers() {
+    let _turn = SERIAL_LOCK.lock().await;
     // more than fits into what lies between
-    let pair = Pair::start(crate::common::generous(1, 1000), "http", &[]).await;
-    crate::common::provider();
+    let pair = ComparedExporters::start(crate::common::unlimited_sim(1, 1000), "http", &[]).await;
+    crate::common::install_crypto_provider();
     let clients = clients(|| Client::builder().no_proxy());
-    let attacks: [(_, _, Behavior); 2] = [
-        ("no password, stalled", None, stalled),
-        ("no password, waiting for pages", None, waiting_for_pages),
+    let attacks: [(_, _, AttackFn); 2] = [
+        ("no password, stalled", None, stall_reading),
+        ("no password, waiting for pages", None, request_pages),
     ];
-    withstand(pair, OTHER_ADDRESS, &clients, &attacks).await;
+    assert_scrapes_succeed_during(pair, OTHER_ADDRESS, &clients, &attacks).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn without_passwords_scrapes_get_through_beside_http_2_without_window() {
-    let _turn = TURN.lock().await;
-    let papers = Papers::new();
-    let pair = Pair::start(
-        crate::common::generous(1, 100),
+async fn scrapes_succeed_beside_http2_clients_without_window() {
+    let _turn = SERIAL_LOCK.lock().await;
+    let papers = TestPki::new();
+    let pair = ComparedExporters::start(
+        crate::common::unlimited_sim(1, 100),
         "https",
-        &[&papers.flag(TLS)],
+        &[&papers.web_config_flag(TLS_CONFIG)],
     )
     .await;
     let clients = clients(|| papers.client());
     let tls = Some(papers.connector(b"h2"));
-    let attacks: [(_, _, Behavior); 1] = [(
+    let attacks: [(_, _, AttackFn); 1] = [(
         "no password, TLS, HTTP/2, no window",
         tls,
-        http2_without_window,
+        open_http2_without_window,
     )];
-    withstand(pair, OTHER_ADDRESS, &clients, &attacks).await;
+    assert_scrapes_succeed_during(pair, OTHER_ADDRESS, &clients, &attacks).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn aborted_compressed_scrapes_cost_nothing_lasting() {
-    let _turn = TURN.lock().await;
-    let pair = Pair::start(crate::common::generous(2, 3000), "http", &[]).await;
-    crate::common::provider();
+async fn aborted_gzip_scrapes_leak_nothing() {
+    let _turn = SERIAL_LOCK.lock().await;
+    let pair = ComparedExporters::start(crate::common::unlimited_sim(2, 3000), "http", &[]).await;
+    crate::common::install_crypto_provider();
     let clients = clients(|| Client::builder().no_proxy());
     let mut aborting = JoinSet::new();
     let aborted = Arc::new(AtomicUsize::new(0));

@@ -2,25 +2,25 @@
 //! small however many keys there are. A real browser looks at it in `real_page`.
 use std::time::{Duration, Instant};
 
-use crate::common::{Lab, still};
-use atlas_ai_keys_exporter::web::has_words_for;
-use mongodb_atlas_client::Reason;
-use mongodb_atlas_sim::{BodyForm, Effect, Fault, SimEndpoint};
+use crate::common::{TestExporter, static_sim};
+use atlas_ai_keys_exporter::web::has_description;
+use mongodb_atlas_client::FailureReason;
+use mongodb_atlas_sim::{Effect, ErrorBodyFormat, Fault, SimEndpoint};
 
 /// The texts of all elements `<TAG …>TEXT</TAG>` whose beginning contains `mark`.
-fn texts(page: &str, mark: &str) -> Vec<String> {
+fn texts_after(page: &str, mark: &str) -> Vec<String> {
     page.match_indices(mark)
         .filter_map(|(at, _)| page[at..].split_once('>')?.1.split_once('<'))
         .map(|(text, _)| text.to_owned())
         .collect()
 }
 
-fn rows(page: &str) -> usize {
+fn count_rows(page: &str) -> usize {
     page.matches("<tr role=\"row\" data-key=").count()
 }
 
 /// Asks for the page until it has `part`.
-async fn until(lab: &Lab, path: &str, part: &str) -> String {
+async fn wait_page_contains(lab: &TestExporter, path: &str, part: &str) -> String {
     let begun = Instant::now();
     loop {
         let (status, page) = lab.get(path).await;
@@ -29,7 +29,7 @@ async fn until(lab: &Lab, path: &str, part: &str) -> String {
             return page;
         }
         assert!(
-            begun.elapsed() < crate::common::PATIENCE,
+            begun.elapsed() < crate::common::WAIT_TIMEOUT,
             "in vain: {part}\n{page}"
         );
         tokio::time::sleep(Duration::from_millis(50)).await;
@@ -37,11 +37,11 @@ async fn until(lab: &Lab, path: &str, part: &str) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn it_says_what_the_simulator_holds() {
-    let lab = Lab::start(still(3, 1200), &[]).await;
-    lab.walked().await;
-    let page = until(&lab, "/", "Organizations fresh</dt><dd class=\"good\">3<").await;
-    assert_eq!(texts(&page, "id=\"all-keys\""), ["1,200"]);
+async fn page_shows_the_simulator_state() {
+    let lab = TestExporter::start(static_sim(3, 1200), &[]).await;
+    lab.wait_polled().await;
+    let page = wait_page_contains(&lab, "/", "Organizations fresh</dt><dd class=\"good\">3<").await;
+    assert_eq!(texts_after(&page, "id=\"all-keys\""), ["1,200"]);
     let (never, by_status) = lab.sim.with_world(|world| {
         let orgs = world.org_ids();
         let never = orgs
@@ -51,8 +51,8 @@ async fn it_says_what_the_simulator_holds() {
             .count();
         (never, world.count_by_status())
     });
-    assert_eq!(texts(&page, "id=\"all-never\""), [never.to_string()]);
-    let active: u64 = texts(&page, "<dt>ACTIVE</dt><dd")
+    assert_eq!(texts_after(&page, "id=\"all-never\""), [never.to_string()]);
+    let active: u64 = texts_after(&page, "<dt>ACTIVE</dt><dd")
         .iter()
         .filter_map(|text| text.replace(',', "").parse::<u64>().ok())
         .sum();
@@ -70,7 +70,7 @@ async fn it_says_what_the_simulator_holds() {
     assert_eq!(counted.max(active), by_status["ACTIVE"]);
     assert_eq!(page.matches("<svg class=\"chart\"").count(), 3);
     assert!(page.contains("requests left") && page.contains("Next walk</dt><dd>in "));
-    assert_eq!(rows(&page), 50);
+    assert_eq!(count_rows(&page), 50);
     assert!(
         page.contains("<strong class=\"so-so\">never used</strong>"),
         "the most idle ones were never used"
@@ -91,7 +91,7 @@ async fn it_says_what_the_simulator_holds() {
     ids.dedup();
     assert_eq!(
         ids,
-        crate::common::world(&lab.sim)
+        crate::common::expected_sim_keys(&lab.sim)
             .into_keys()
             .collect::<Vec<_>>()
     );
@@ -99,8 +99,8 @@ async fn it_says_what_the_simulator_holds() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn names_are_escaped_wherever_they_are() {
-    let lab = Lab::start(still(1, 3), &["--atlas.poll-interval=1s"]).await;
+async fn page_escapes_names() {
+    let lab = TestExporter::start(static_sim(1, 3), &["--atlas.poll-interval=1s"]).await;
     let names = [
         "<script>alert(1)</script>",
         "{{7*7}}",
@@ -112,10 +112,10 @@ async fn names_are_escaped_wherever_they_are() {
     let org = lab.sim.org_ids()[0].clone();
     lab.sim.with_world(|world| {
         for name in names {
-            world.create(&org, name).unwrap();
+            world.create_key(&org, name).unwrap();
         }
     });
-    let page = until(&lab, "/", "&#60;script&#62;alert(1)&#60;/script&#62;").await;
+    let page = wait_page_contains(&lab, "/", "&#60;script&#62;alert(1)&#60;/script&#62;").await;
     assert_eq!(page.matches("<script").count(), 1, "the page's own");
     assert!(page.contains("{{7*7}}") && !page.contains(">49<") && page.contains("{% raw %}"));
     assert!(
@@ -140,20 +140,20 @@ async fn names_are_escaped_wherever_they_are() {
         );
     }
     let (_, page) = lab.get("/?q=%22%3E%3CIMG").await;
-    assert_eq!(rows(&page), 1, "and finds what is called so");
+    assert_eq!(count_rows(&page), 1, "and finds what is called so");
     lab.stop().await.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_not_exported_is_not_on_the_page() {
+async fn page_omits_data_that_is_not_exported() {
     for (labels, name, person, masked) in [
         ("name,status", true, false, false),
         ("status", false, false, false),
         ("name,created_by,masked_secret", true, true, true),
     ] {
         let flag = format!("--metrics.key-labels={labels}");
-        let lab = Lab::start(still(1, 40), &[&flag]).await;
-        lab.walked().await;
+        let lab = TestExporter::start(static_sim(1, 40), &[&flag]).await;
+        lab.wait_polled().await;
         let (_, page) = lab.get("/").await;
         let named = lab.sim.with_world(|world| {
             let org = &world.org_ids()[0];
@@ -170,80 +170,81 @@ async fn what_is_not_exported_is_not_on_the_page() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn trouble_is_told_in_words_that_say_what_to_do() {
-    for reason in Reason::ALL {
-        assert!(has_words_for(reason.as_str()), "{reason}");
+async fn page_explains_failures_with_remedies() {
+    for reason in FailureReason::ALL {
+        assert!(has_description(reason.as_str()), "{reason}");
     }
-    let lab = Lab::start(
-        still(2, 20),
+    let lab = TestExporter::start(
+        static_sim(2, 20),
         &["--atlas.poll-interval=1s", "--atlas.max-staleness=2s"],
     )
     .await;
-    lab.walked().await;
+    lab.wait_polled().await;
     lab.sim.add_fault(Fault::new(
         SimEndpoint::AiModelApiKeys,
         Effect::Status {
             status: 403,
             retry_after: None,
-            body: BodyForm::default(),
+            body: ErrorBodyFormat::default(),
         },
     ));
-    let page = until(&lab, "/", "Organizations failing</dt><dd class=\"bad\">2<").await;
+    let page =
+        wait_page_contains(&lab, "/", "Organizations failing</dt><dd class=\"bad\">2<").await;
     assert!(
         page.contains("Organization Read Only") && page.contains("IP access list"),
         "{page}"
     );
-    until(&lab, "/", "older than --atlas.max-staleness").await;
+    wait_page_contains(&lab, "/", "older than --atlas.max-staleness").await;
     lab.stop().await.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn organizations_that_cannot_be_listed_are_told() {
-    let sim = crate::common::sim(still(1, 5)).await;
+async fn page_reports_discovery_failures() {
+    let sim = crate::common::start_sim(static_sim(1, 5)).await;
     sim.add_fault(Fault::new(
         SimEndpoint::Orgs,
         Effect::Status {
             status: 403,
             retry_after: None,
-            body: BodyForm::default(),
+            body: ErrorBodyFormat::default(),
         },
     ));
-    let mut variables = crate::common::sim_variables(&sim);
+    let mut variables = crate::common::sim_env(&sim);
     variables.retain(|(name, _)| name != "MONGODB_ATLAS_ORG_ID");
     let flags = ["--atlas.discover-orgs", "--atlas.poll-interval=1s"];
-    let lab = Lab::watching(sim, variables, &flags).await;
-    let page = until(&lab, "/", "of the credential default cannot be listed").await;
+    let lab = TestExporter::start_with(sim, variables, &flags).await;
+    let page = wait_page_contains(&lab, "/", "of the credential default cannot be listed").await;
     assert!(
         page.contains("Organization Read Only") && page.contains("No organization is watched yet")
     );
     lab.sim.clear_faults();
-    until(&lab, "/", "<strong class=\"good\">Fresh</strong>").await;
+    wait_page_contains(&lab, "/", "<strong class=\"good\">Fresh</strong>").await;
     assert!(!lab.get("/").await.1.contains("cannot be listed"));
     lab.stop().await.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn it_waits_for_the_first_walk_with_everybody_else() {
-    let sim = crate::common::sim(still(1, 5)).await;
+async fn page_renders_before_the_first_poll() {
+    let sim = crate::common::start_sim(static_sim(1, 5)).await;
     sim.add_fault(Fault::new(
         SimEndpoint::AiModelApiKeys,
         Effect::Delay { seconds: 3600.0 },
     ));
-    let variables = crate::common::sim_variables(&sim);
-    let lab = Lab::watching(sim, variables, &[]).await;
-    let page = until(&lab, "/", "<strong class=\"so-so\">Waiting</strong>").await;
+    let variables = crate::common::sim_env(&sim);
+    let lab = TestExporter::start_with(sim, variables, &[]).await;
+    let page = wait_page_contains(&lab, "/", "<strong class=\"so-so\">Waiting</strong>").await;
     assert!(
         page.contains("none yet") && page.contains("Next walk</dt><dd>under way"),
         "{page}"
     );
-    assert_eq!(rows(&page), 0);
+    assert_eq!(count_rows(&page), 0);
     lab.stop().await.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn many_keys_and_organizations_make_no_large_page() {
-    let lab = Lab::start(crate::common::generous(45, 50_000), &[]).await;
-    lab.walked().await;
+async fn page_size_is_bounded() {
+    let lab = TestExporter::start(crate::common::unlimited_sim(45, 50_000), &[]).await;
+    lab.wait_polled().await;
     let (_, page) = lab.get("/").await;
     assert!(page.len() < 150_000, "{} bytes", page.len());
     assert_eq!(page.matches("<article").count(), 20);
@@ -257,13 +258,13 @@ async fn many_keys_and_organizations_make_no_large_page() {
     let keys = lab.sim.with_world(|world| world.keys(org).len());
     let (_, one) = lab.get(&format!("/?org={org}")).await;
     assert!(one.contains(&format!("in organization {org}")));
-    assert_eq!(rows(&one), keys.min(50));
+    assert_eq!(count_rows(&one), keys.min(50));
     lab.stop().await.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_it_needs_comes_from_itself_and_nothing_else_does() {
-    let lab = Lab::start(still(1, 5), &[]).await;
+async fn page_loads_only_own_resources() {
+    let lab = TestExporter::start(static_sim(1, 5), &[]).await;
     let client = reqwest::Client::builder().no_proxy().build().unwrap();
     let mut kinds = Vec::new();
     for path in [
@@ -277,7 +278,7 @@ async fn what_it_needs_comes_from_itself_and_nothing_else_does() {
         "/-/docs/web",
     ] {
         let answer = client
-            .get(format!("{}{path}", lab.base))
+            .get(format!("{}{path}", lab.base_url))
             .send()
             .await
             .unwrap();

@@ -5,30 +5,30 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use crate::common::sim_harness::sim_at;
-use crate::common::sim_transport::Wire;
-use crate::common::{Scrape, shown, still, truth};
+use crate::common::sim_transport::SimTransport;
+use crate::common::{Scrape, expected_keys, exposed_keys, static_sim};
 use atlas_ai_keys_exporter::credentials::{self, Environment};
-use atlas_ai_keys_exporter::inventory::{Inventory, Shown};
+use atlas_ai_keys_exporter::inventory::{Inventory, InventorySnapshot};
 use atlas_ai_keys_exporter::metrics::{
-    Exposition, Format, KeyLabel, Own, PerKey, Scene, Selection,
+    ExporterMetrics, Exposition, Format, KeyLabel, KeySeriesOptions, PerKeyMode, ScrapeSnapshot,
 };
-use atlas_ai_keys_exporter::poll::{self, Manner, Prepare};
+use atlas_ai_keys_exporter::poll::{self, InventoryHook, PollOptions};
 use jiff::Timestamp;
 use mongodb_atlas_client::Clock;
 use mongodb_atlas_client::OrgId;
 use mongodb_atlas_client::{
-    Client, ClientConfig, Context, Endpoint, Members, Observer, Outcome, Retry, Route,
-    TokenOutcome, Version,
+    ApiVersion, Client, ClientConfig, ClientDeps, ClientObserver, Endpoint, OptionalFields,
+    ProxyRoute, RequestOutcome, RetryReason, TokenOutcome,
 };
-use mongodb_atlas_sim::{BodyForm, Effect, Fault, SimEndpoint, SimHandle, World};
+use mongodb_atlas_sim::{Effect, ErrorBodyFormat, Fault, SimEndpoint, SimHandle, World};
 use proptest::prelude::*;
 
-type Keys = BTreeMap<String, (String, String, Option<String>)>;
+type ExposedKeys = BTreeMap<String, (String, String, Option<String>)>;
 
-const PAGE: u32 = 5;
+const PAGE_SIZE: u32 = 5;
 
 #[derive(Debug, Clone)]
-enum Happening {
+enum SimEvent {
     Create,
     Delete(prop::sample::Index),
     Rename(prop::sample::Index, String),
@@ -36,21 +36,21 @@ enum Happening {
     Toggle(prop::sample::Index),
 }
 
-fn happening() -> impl Strategy<Value = Happening> {
+fn any_sim_event() -> impl Strategy<Value = SimEvent> {
     let index = any::<prop::sample::Index>;
     prop_oneof![
-        2 => Just(Happening::Create),
-        3 => index().prop_map(Happening::Delete),
-        1 => (index(), "\\PC{1,20}").prop_map(|(i, name)| Happening::Rename(i, name)),
-        2 => index().prop_map(Happening::Use),
-        1 => index().prop_map(Happening::Toggle),
+        2 => Just(SimEvent::Create),
+        3 => index().prop_map(SimEvent::Delete),
+        1 => (index(), "\\PC{1,20}").prop_map(|(i, name)| SimEvent::Rename(i, name)),
+        2 => index().prop_map(SimEvent::Use),
+        1 => index().prop_map(SimEvent::Toggle),
     ]
 }
 
-fn effect() -> impl Strategy<Value = Effect> {
+fn any_effect() -> impl Strategy<Value = Effect> {
     let status = |status| Effect::Status {
         status,
-        body: BodyForm::Json,
+        body: ErrorBodyFormat::Json,
         retry_after: None,
     };
     prop_oneof![
@@ -67,69 +67,69 @@ fn effect() -> impl Strategy<Value = Effect> {
     ]
 }
 
-fn happen(world: &mut World, org: &str, what: &Happening) {
+fn apply_event(world: &mut World, org: &str, what: &SimEvent) {
     let pick = |world: &World, index: &prop::sample::Index| {
         let keys = world.keys(org);
         (!keys.is_empty()).then(|| index.get(keys).id.clone())
     };
     match what {
-        Happening::Create => drop(world.create(org, "new")),
-        Happening::Delete(index) => {
-            pick(world, index).map(|id| world.delete(org, &id));
+        SimEvent::Create => drop(world.create_key(org, "new")),
+        SimEvent::Delete(index) => {
+            pick(world, index).map(|id| world.delete_key(org, &id));
         }
-        Happening::Rename(index, name) => {
-            pick(world, index).map(|id| world.rename(org, &id, name));
+        SimEvent::Rename(index, name) => {
+            pick(world, index).map(|id| world.rename_key(org, &id, name));
         }
-        Happening::Use(index) => {
-            pick(world, index).map(|id| world.use_key(org, &id));
+        SimEvent::Use(index) => {
+            pick(world, index).map(|id| world.mark_used(org, &id));
         }
-        Happening::Toggle(index) => {
-            pick(world, index).map(|id| world.set_status(org, &id, "INACTIVE"));
+        SimEvent::Toggle(index) => {
+            pick(world, index).map(|id| world.set_key_status(org, &id, "INACTIVE"));
         }
     }
 }
 
-struct Deaf;
+struct NoopObserver;
 
-impl Observer for Deaf {
-    fn request(&self, _: Endpoint, _: Outcome, _: Duration) {}
-    fn retry(&self, _: Endpoint, _: Retry) {}
-    fn rate_limit(&self, _: Endpoint, _: Option<&OrgId>, _: Option<u64>, _: Option<u64>) {}
-    fn throttled(&self, _: Endpoint, _: Option<&OrgId>, _: Duration) {}
-    fn token(&self, _: &str, _: TokenOutcome) {}
-    fn token_ends(&self, _: &str, _: Timestamp) {}
-    fn token_refused(&self, _: &str) {}
+impl ClientObserver for NoopObserver {
+    fn request_completed(&self, _: Endpoint, _: RequestOutcome, _: Duration) {}
+    fn request_retried(&self, _: Endpoint, _: RetryReason) {}
+    fn rate_limit_updated(&self, _: Endpoint, _: Option<&OrgId>, _: Option<u64>, _: Option<u64>) {}
+    fn request_throttled(&self, _: Endpoint, _: Option<&OrgId>, _: Duration) {}
+    fn token_requested(&self, _: &str, _: TokenOutcome) {}
+    fn token_expiry_changed(&self, _: &str, _: Timestamp) {}
+    fn token_rejected(&self, _: &str) {}
 }
 
-fn client(sim: &Arc<SimHandle>, clock: Clock) -> Client {
-    let environment = Environment::fixed(crate::common::sim_variables(sim));
+fn sim_client(sim: &Arc<SimHandle>, clock: Clock) -> Client {
+    let environment = Environment::from_vars(crate::common::sim_env(sim));
     let config = ClientConfig {
-        name: "default".into(),
-        credential: credentials::find(&environment).unwrap().to_client(),
+        credential_name: "default".into(),
+        credential: credentials::from_env(&environment).unwrap().to_client(),
         base_url: reqwest::Url::parse(&format!("{}/", sim.base_url())).unwrap(),
-        route: Route::Direct,
-        version: Version::Date("2025-03-12".into()),
-        timeout: Duration::from_secs(10),
-        patience: Duration::ZERO,
+        route: ProxyRoute::Direct,
+        api_version: ApiVersion::Date("2025-03-12".into()),
+        request_timeout: Duration::from_secs(10),
+        max_retry_wait: Duration::ZERO,
     };
-    let context = Context {
-        transport: Arc::new(Wire(Arc::clone(sim))),
-        budgets: Arc::default(),
-        tokens: None,
-        observer: Arc::new(Deaf),
+    let context = ClientDeps {
+        transport: Arc::new(SimTransport(Arc::clone(sim))),
+        rate_limiter: Arc::default(),
+        token_store: None,
+        observer: Arc::new(NoopObserver),
         clock,
     };
     Client::new(config, context).unwrap()
 }
 
-fn expose(inventory: &Arc<Inventory>) -> Keys {
-    let standing = Shown {
+fn parse_exposition(inventory: &Arc<Inventory>) -> ExposedKeys {
+    let standing = InventorySnapshot {
         inventories: vec![Arc::clone(inventory)],
         details: Vec::new(),
     };
-    let own = Own::new().unwrap().gather();
-    let selection = Selection {
-        per_key: PerKey::All,
+    let own = ExporterMetrics::new().unwrap().gather();
+    let selection = KeySeriesOptions {
+        per_key: PerKeyMode::All,
         labels: [KeyLabel::Name, KeyLabel::Status].into(),
         max_keys: 1000,
         thresholds: [].into(),
@@ -137,23 +137,23 @@ fn expose(inventory: &Arc<Inventory>) -> Keys {
     let text = Exposition::new(
         Format::Text,
         own,
-        Scene::new(standing, Arc::new(selection), Timestamp::now()),
+        ScrapeSnapshot::new(standing, Arc::new(selection), Timestamp::now()),
     )
-    .whole();
-    shown(&Scrape::parse(&String::from_utf8(text).unwrap()))
+    .into_bytes();
+    exposed_keys(&Scrape::parse(&String::from_utf8(text).unwrap()))
 }
 
 /// The world before each page that was cut, and at the end.
 #[derive(Default)]
 struct History {
-    snapshots: Vec<Keys>,
+    snapshots: Vec<ExposedKeys>,
     /// Where the walk begins that is published.
     last_walk: usize,
 }
 
-fn check(
-    published: &Keys,
-    before: &Keys,
+fn check_published_keys(
+    published: &ExposedKeys,
+    before: &ExposedKeys,
     history: &History,
     (pages, requests): (u32, u32),
 ) -> Result<(), TestCaseError> {
@@ -180,7 +180,7 @@ fn check(
     // a deletion while the published walk runs moves every later key to an earlier place, at most
     // one over the border of each page that was read already; nothing else can hide a key
     let walk = &history.snapshots[history.last_walk..];
-    let gone = |pair: &[Keys]| {
+    let gone = |pair: &[ExposedKeys]| {
         pair[0]
             .keys()
             .filter(|id| !pair[1].contains_key(*id))
@@ -194,70 +194,74 @@ fn check(
     // no more than fits onto the pages, and one for each request for a single key
     let singles = (requests - pages) as usize;
     prop_assert!(
-        published.len() <= (PAGE * pages) as usize + singles,
+        published.len() <= (PAGE_SIZE * pages) as usize + singles,
         "{} keys on {pages} pages and {singles} by themselves",
         published.len()
     );
     Ok(())
 }
 
-async fn play(
+async fn run_history(
     keys: usize,
-    rounds: Vec<Vec<(u64, Happening)>>,
+    rounds: Vec<Vec<(u64, SimEvent)>>,
     faults: Vec<(usize, Effect, u32)>,
 ) -> Result<(), TestCaseError> {
-    let clock = Clock::virtual_from(Timestamp::now());
-    let sim = Arc::new(sim_at(&still(1, keys), &clock));
+    let clock = Clock::simulated(Timestamp::now());
+    let sim = Arc::new(sim_at(&static_sim(1, keys), &clock));
     let org = sim.org_ids()[0].clone();
     let org_id = OrgId::parse(&org).unwrap();
-    let client = client(&sim, clock.clone());
+    let client = sim_client(&sim, clock.clone());
     let mut previous: Option<Arc<Inventory>> = None;
     for (number, plan) in rounds.into_iter().enumerate() {
         sim.clear_faults();
         for (_, effect, page) in faults.iter().filter(|(round, ..)| *round == number) {
             sim.add_fault(
                 Fault::new(SimEndpoint::AiModelApiKeys, effect.clone())
-                    .on_page(*page)
+                    .for_page(*page)
                     .times(1),
             );
         }
         let history = Arc::new(Mutex::new(History::default()));
         let (recorder, org_of_hook) = (Arc::clone(&history), org.clone());
         let begun = Mutex::new(None);
-        sim.before_each_page(move |call, page, world| {
+        sim.set_page_hook(move |call, page, world| {
             let call = call - *begun.lock().unwrap().get_or_insert(call);
             let mut history = recorder.lock().unwrap();
             if page == 1 {
                 history.last_walk = history.snapshots.len();
             }
-            history.snapshots.push(truth(world.keys(&org_of_hook)));
+            history
+                .snapshots
+                .push(expected_keys(world.keys(&org_of_hook)));
             for (_, what) in plan.iter().filter(|(at, _)| *at == call) {
-                happen(world, &org_of_hook, what);
-                history.snapshots.push(truth(world.keys(&org_of_hook)));
+                apply_event(world, &org_of_hook, what);
+                history
+                    .snapshots
+                    .push(expected_keys(world.keys(&org_of_hook)));
             }
         });
-        let manner = Manner {
-            page_size: PAGE,
+        let manner = PollOptions {
+            page_size: PAGE_SIZE,
             revived_after: Duration::from_hours(90 * 24),
-            members: Members::default(),
-            prepare: Prepare::default(),
+            optional_fields: OptionalFields::default(),
+            inventory_hook: InventoryHook::default(),
             walk_timeout: Duration::from_hours(1),
             clock: clock.clone(),
         };
-        let read = poll::read(&client, &org_id, &manner, previous.clone()).await;
+        let read = poll::collect(&client, &org_id, &manner, previous.clone()).await;
         let Ok(report) = read else {
             // nothing is published, and what stood still stands
             continue;
         };
         let inventory = report.inventory;
-        let before = previous.as_ref().map(expose).unwrap_or_default();
-        let published = expose(&inventory);
+        let before = previous.as_ref().map(parse_exposition).unwrap_or_default();
+        let published = parse_exposition(&inventory);
         let asked = (report.pages, report.requests);
-        check(&published, &before, &history.lock().unwrap(), asked)?;
+        check_published_keys(&published, &before, &history.lock().unwrap(), asked)?;
         previous = Some(inventory);
     }
-    client.close().await;
-    prop_assert_eq!(sim.live_tokens(), 0);
+    client.revoke_token().await;
+    prop_assert_eq!(sim.live_token_count(), 0);
     Ok(())
 }
 
@@ -265,23 +269,23 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 256, max_shrink_iters: 200, ..ProptestConfig::default() })]
 
     #[test]
-    fn what_is_published_was_true(
+    fn published_inventory_matches_some_sim_state(
         keys in 0_usize..40,
-        rounds in prop::collection::vec(prop::collection::vec((0_u64..16, happening()), 0..6), 1..4),
-        faults in prop::collection::vec((0_usize..3, effect(), 1_u32..9), 0..3),
+        rounds in prop::collection::vec(prop::collection::vec((0_u64..16, any_sim_event()), 0..6), 1..4),
+        faults in prop::collection::vec((0_usize..3, any_effect(), 1_u32..9), 0..3),
     ) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
-        runtime.block_on(play(keys, rounds, faults))?;
+        runtime.block_on(run_history(keys, rounds, faults))?;
     }
 
     #[test]
-    fn without_deletions_no_key_is_ever_lost(
+    fn keys_are_never_lost_without_deletions(
         keys in 0_usize..40,
-        rounds in prop::collection::vec(prop::collection::vec((0_u64..16, happening().prop_filter("no deletion", |what| !matches!(what, Happening::Delete(_)))), 0..6), 1..4),
-        faults in prop::collection::vec((0_usize..3, effect(), 1_u32..9), 0..3),
+        rounds in prop::collection::vec(prop::collection::vec((0_u64..16, any_sim_event().prop_filter("no deletion", |what| !matches!(what, SimEvent::Delete(_)))), 0..6), 1..4),
+        faults in prop::collection::vec((0_usize..3, any_effect(), 1_u32..9), 0..3),
     ) {
         // with no deletion the bound on lost keys is zero
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
-        runtime.block_on(play(keys, rounds, faults))?;
+        runtime.block_on(run_history(keys, rounds, faults))?;
     }
 }

@@ -2,66 +2,75 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use crate::common::scripted::{START, Scripted, response};
-use crate::common::sim_harness::{Simulated, simulated_atlas};
-use crate::common::{shown, still, world};
+use crate::common::scripted::{START_TIME, ScriptedTransport, response};
+use crate::common::sim_harness::{SimHarness, in_process_sim};
+use crate::common::{expected_sim_keys, exposed_keys, static_sim};
 use jiff::Timestamp;
 use mongodb_atlas_client::OrgId;
-use mongodb_atlas_client::{Answer, Members};
+use mongodb_atlas_client::{OptionalFields, Response};
 use mongodb_atlas_sim::{
-    BodyForm, BucketScope, BucketSize, Effect, Fault, SimConfig, SimEndpoint, SimHandle,
+    BucketConfig, BucketScope, Effect, ErrorBodyFormat, Fault, SimConfig, SimEndpoint, SimHandle,
 };
 
 const KEYS: SimEndpoint = SimEndpoint::AiModelApiKeys;
 const MINUTE: Duration = Duration::from_mins(1);
 
-fn status(status: u16, retry_after: Option<u32>) -> Effect {
+fn status_effect(status: u16, retry_after: Option<u32>) -> Effect {
     Effect::Status {
         status,
-        body: BodyForm::Json,
+        body: ErrorBodyFormat::Json,
         retry_after,
     }
 }
 
 /// Seconds between the answers to requests for keys.
-fn pauses(exporter: &Simulated) -> Vec<i64> {
-    let at: Vec<Timestamp> = exporter.asked(KEYS).iter().map(|asked| asked.at).collect();
+fn request_gaps(exporter: &SimHarness) -> Vec<i64> {
+    let at: Vec<Timestamp> = exporter
+        .requests_to(KEYS)
+        .iter()
+        .map(|asked| asked.at)
+        .collect();
     at.windows(2)
         .map(|pair| pair[1].duration_since(pair[0]).as_secs())
         .collect()
 }
 
-fn small(orgs: usize, keys: usize, scope: BucketScope) -> SimConfig {
+fn small_bucket_sim(orgs: usize, keys: usize, scope: BucketScope) -> SimConfig {
     SimConfig {
-        org_bucket: BucketSize::SMALLEST,
+        org_bucket: BucketConfig::SMALLEST,
         bucket_scope: scope,
-        ..still(orgs, keys)
+        ..static_sim(orgs, keys)
     }
 }
 
 /// Atlas does not tell its rate limits but by refusing.
-fn tells_nothing(sim: &SimHandle) {
-    sim.add_fault(Fault::new(SimEndpoint::RateLimits, status(403, None)));
+fn hide_rate_limits(sim: &SimHandle) {
+    sim.add_fault(Fault::new(
+        SimEndpoint::RateLimits,
+        status_effect(403, None),
+    ));
     sim.add_fault(Fault::new(KEYS, Effect::NoRateLimitHeaders));
     sim.add_fault(Fault::new(KEYS, Effect::BareRefusals));
     sim.add_fault(Fault::new(
         SimEndpoint::AiModelApiRateLimits,
-        status(404, None),
+        status_effect(404, None),
     ));
 }
 
 #[tokio::test(start_paused = true)]
-async fn refusals_are_waited_for_longer_each_time_and_cost_no_walk() {
+async fn repeated_429s_back_off_without_failing_the_poll() {
     for code in [429, 503] {
-        let sim = simulated_atlas(&still(1, 5));
-        sim.add_fault(Fault::new(KEYS, status(code, None)).times(if code == 429 { 4 } else { 1 }));
-        let exporter = Simulated::watching(&sim, &[]).await;
-        let scrape = exporter.walked(1).await;
+        let sim = in_process_sim(&static_sim(1, 5));
+        sim.add_fault(
+            Fault::new(KEYS, status_effect(code, None)).times(if code == 429 { 4 } else { 1 }),
+        );
+        let exporter = SimHarness::start(&sim, &[]).await;
+        let scrape = exporter.wait_polled(1).await;
         assert_eq!(
             scrape.sum("atlas_ai_keys_exporter_org_poll_failures_total"),
             0.0
         );
-        let pauses = pauses(&exporter);
+        let pauses = request_gaps(&exporter);
         let least: &[i64] = if code == 429 {
             &[10, 20, 40, 80]
         } else {
@@ -84,38 +93,38 @@ async fn refusals_are_waited_for_longer_each_time_and_cost_no_walk() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn retry_after_is_the_least_that_is_waited() {
+async fn retry_after_is_the_minimum_wait() {
     for code in [429, 503] {
-        let sim = simulated_atlas(&still(1, 5));
-        sim.add_fault(Fault::new(KEYS, status(code, Some(25))).times(1));
-        let exporter = Simulated::watching(&sim, &[]).await;
-        exporter.walked(1).await;
-        let pauses = pauses(&exporter);
+        let sim = in_process_sim(&static_sim(1, 5));
+        sim.add_fault(Fault::new(KEYS, status_effect(code, Some(25))).times(1));
+        let exporter = SimHarness::start(&sim, &[]).await;
+        exporter.wait_polled(1).await;
+        let pauses = request_gaps(&exporter);
         assert!((25..=32).contains(&pauses[0]), "{pauses:?}");
         exporter.stop().await;
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_outage_is_not_waited_out_but_told() {
-    let sim = simulated_atlas(&still(1, 5));
+async fn outage_fails_the_poll_instead_of_waiting() {
+    let sim = in_process_sim(&static_sim(1, 5));
     let org = sim.org_ids()[0].clone();
-    let exporter = Simulated::watching(&sim, &[]).await;
-    exporter.walked(1).await;
-    sim.add_fault(Fault::new(KEYS, status(503, None)));
+    let exporter = SimHarness::start(&sim, &[]).await;
+    exporter.wait_polled(1).await;
+    sim.add_fault(Fault::new(KEYS, status_effect(503, None)));
     exporter
-        .until("the outage to be told", |scrape| {
-            scrape.failures(&org, "server_error") > 0.0
+        .wait_until("the outage to be told", |scrape| {
+            scrape.poll_failures(&org, "server_error") > 0.0
         })
         .await;
     let last_good = exporter
-        .asked(KEYS)
+        .requests_to(KEYS)
         .iter()
         .rfind(|asked| asked.status == 200)
         .unwrap()
         .at;
     let first_bad = exporter
-        .asked(KEYS)
+        .requests_to(KEYS)
         .iter()
         .find(|asked| asked.status == 503)
         .unwrap()
@@ -127,21 +136,21 @@ async fn an_outage_is_not_waited_out_but_told() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_bucket_that_is_known_never_refuses_anything() {
+async fn known_bucket_is_never_exceeded() {
     for scope in [BucketScope::Organization, BucketScope::User] {
         // three organizations of three to six pages, five requests a minute: it does not fit
-        let sim = simulated_atlas(&small(3, 120, scope));
+        let sim = in_process_sim(&small_bucket_sim(3, 120, scope));
         let exporter =
-            Simulated::watching(&sim, &["--atlas.page-size=10", "--atlas.poll-interval=1m"]).await;
-        exporter.walked(3).await;
-        exporter.pass(Duration::from_hours(8)).await;
-        assert_eq!(exporter.answered(429), 0, "{scope:?}");
+            SimHarness::start(&sim, &["--atlas.page-size=10", "--atlas.poll-interval=1m"]).await;
+        exporter.wait_polled(3).await;
+        exporter.advance(Duration::from_hours(8)).await;
+        assert_eq!(exporter.count_responses(429), 0, "{scope:?}");
         let scrape = exporter.scrape();
         assert_eq!(
             scrape.sum("atlas_ai_keys_exporter_org_poll_failures_total"),
             0.0
         );
-        assert_eq!(shown(&scrape), world(&sim));
+        assert_eq!(exposed_keys(&scrape), expected_sim_keys(&sim));
         assert_eq!(
             scrape.values("atlas_ai_keys_exporter_api_rate_limit_capacity")[0],
             10.0
@@ -158,16 +167,16 @@ async fn a_bucket_that_is_known_never_refuses_anything() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_share_is_left_to_the_accounts_other_tools() {
-    let sim = simulated_atlas(&small(1, 100, BucketScope::Organization));
+async fn part_of_the_bucket_is_reserved_for_other_clients() {
+    let sim = in_process_sim(&small_bucket_sim(1, 100, BucketScope::Organization));
     let org = sim.org_ids()[0].clone();
     let exporter =
-        Simulated::watching(&sim, &["--atlas.page-size=10", "--atlas.poll-interval=1m"]).await;
-    exporter.walked(1).await;
+        SimHarness::start(&sim, &["--atlas.page-size=10", "--atlas.poll-interval=1m"]).await;
+    exporter.wait_polled(1).await;
     let name = "atlas_ai_keys_exporter_api_rate_limit_remaining";
     let labels: &[(&str, &str)] = &[("endpoint", "ai_model_api_keys"), ("org_id", &org)];
     for _ in 0..600 {
-        exporter.pass(Duration::from_secs(7)).await;
+        exporter.advance(Duration::from_secs(7)).await;
         let remaining = exporter.scrape().get(name, labels).unwrap();
         assert!(
             remaining >= 2.0,
@@ -178,36 +187,36 @@ async fn a_share_is_left_to_the_accounts_other_tools() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn it_works_where_atlas_tells_nothing_at_all() {
+async fn polls_without_rate_limit_headers() {
     for scope in [BucketScope::Organization, BucketScope::User] {
-        let sim = simulated_atlas(&small(8, 160, scope));
-        tells_nothing(&sim);
-        let exporter = Simulated::watching(&sim, &["--atlas.page-size=10"]).await;
-        let scrape = exporter.walked(8).await;
-        assert_eq!(shown(&scrape), world(&sim), "{scope:?}");
+        let sim = in_process_sim(&small_bucket_sim(8, 160, scope));
+        hide_rate_limits(&sim);
+        let exporter = SimHarness::start(&sim, &["--atlas.page-size=10"]).await;
+        let scrape = exporter.wait_polled(8).await;
+        assert_eq!(exposed_keys(&scrape), expected_sim_keys(&sim), "{scope:?}");
         exporter.stop().await;
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_refusal_teaches_what_the_headers_did_not() {
-    let sim = simulated_atlas(&small(1, 200, BucketScope::Organization));
+async fn rate_limit_body_updates_bucket_parameters() {
+    let sim = in_process_sim(&small_bucket_sim(1, 200, BucketScope::Organization));
     // nor that the limits of the models draw on the same bucket, once an hour
     for endpoint in [SimEndpoint::RateLimits, SimEndpoint::AiModelApiRateLimits] {
-        sim.add_fault(Fault::new(endpoint, status(404, None)));
+        sim.add_fault(Fault::new(endpoint, status_effect(404, None)));
     }
     sim.add_fault(Fault::new(KEYS, Effect::NoRateLimitHeaders));
     let exporter =
-        Simulated::watching(&sim, &["--atlas.page-size=10", "--atlas.poll-interval=1m"]).await;
-    exporter.walked(1).await;
-    let learning = exporter.answered(429);
+        SimHarness::start(&sim, &["--atlas.page-size=10", "--atlas.poll-interval=1m"]).await;
+    exporter.wait_polled(1).await;
+    let learning = exporter.count_responses(429);
     assert!(
         (1..=4).contains(&learning),
         "{learning} pages under way at once"
     );
-    exporter.pass(Duration::from_hours(6)).await;
+    exporter.advance(Duration::from_hours(6)).await;
     assert_eq!(
-        exporter.answered(429),
+        exporter.count_responses(429),
         learning,
         "once learnt, none any more"
     );
@@ -215,19 +224,23 @@ async fn a_refusal_teaches_what_the_headers_did_not() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn others_who_use_the_same_bucket_are_noticed() {
-    let sim = simulated_atlas(&small(1, 60, BucketScope::Organization));
+async fn consumption_by_other_clients_is_detected() {
+    let sim = in_process_sim(&small_bucket_sim(1, 60, BucketScope::Organization));
     let org = sim.org_ids()[0].clone();
     let exporter =
-        Simulated::watching(&sim, &["--atlas.page-size=10", "--atlas.poll-interval=2m"]).await;
-    exporter.walked(1).await;
+        SimHarness::start(&sim, &["--atlas.page-size=10", "--atlas.poll-interval=2m"]).await;
+    exporter.wait_polled(1).await;
     let exporter = Arc::new(exporter);
     // another tool takes two a minute
     for _ in 0..120 {
         sim.take_tokens(&org, 2);
-        exporter.pass(MINUTE).await;
+        exporter.advance(MINUTE).await;
     }
-    assert!(exporter.answered(429) <= 2, "{}", exporter.answered(429));
+    assert!(
+        exporter.count_responses(429) <= 2,
+        "{}",
+        exporter.count_responses(429)
+    );
     assert_eq!(
         exporter
             .scrape()
@@ -236,22 +249,24 @@ async fn others_who_use_the_same_bucket_are_noticed() {
     );
 }
 
-const TOKEN: &[(&str, &str)] = &[("MONGODB_ATLAS_ACCESS_TOKEN", "a-ready-token")];
+const TOKEN_ENV: &[(&str, &str)] = &[("MONGODB_ATLAS_ACCESS_TOKEN", "a-ready-token")];
 const DAY: Duration = Duration::from_hours(24);
 
-fn org() -> OrgId {
+fn org_id() -> OrgId {
     OrgId::parse("32b6e34b3d91647abb20e7b8").unwrap()
 }
 
 /// How long the next request for keys has to wait after a request for keys had this response.
-async fn delay_after(answer: impl Fn() -> Answer + Send + Sync + 'static) -> Duration {
-    let (client, _) = Scripted::client(TOKEN, move |_| answer());
-    let _ = client.keys(&org(), 1, 500, Members::default()).await;
-    client.delay(&org())
+async fn delay_after_response(answer: impl Fn() -> Response + Send + Sync + 'static) -> Duration {
+    let (client, _) = ScriptedTransport::client(TOKEN_ENV, move |_| answer());
+    let _ = client
+        .list_keys_page(&org_id(), 1, 500, OptionalFields::default())
+        .await;
+    client.next_delay(&org_id())
 }
 
 #[tokio::test(start_paused = true)]
-async fn retry_after_is_understood_in_all_its_forms() {
+async fn retry_after_accepts_seconds_and_dates() {
     let server = ("date", "Sun, 01 Mar 2026 13:00:00 GMT");
     for (headers, least) in [
         // relative to the server's clock, which is an hour ahead
@@ -288,19 +303,19 @@ async fn retry_after_is_understood_in_all_its_forms() {
     ] {
         for status in [429, 503] {
             let headers = headers.clone();
-            let delay = delay_after(move || response(status, &headers, "{}")).await;
+            let delay = delay_after_response(move || response(status, &headers, "{}")).await;
             let range = Duration::from_secs(least)..=Duration::from_secs(least * 5 / 4 + 1);
             assert!(range.contains(&delay), "{status} {delay:?} of {least}");
         }
     }
     assert_eq!(
-        START, "2026-03-01T12:00:00Z",
+        START_TIME, "2026-03-01T12:00:00Z",
         "what the dates are relative to"
     );
 }
 
 #[tokio::test(start_paused = true)]
-async fn no_response_stops_the_polls_for_more_than_a_day() {
+async fn retry_delay_is_capped_at_one_day() {
     for retry_after in [
         "86401",
         "999999999999",
@@ -309,8 +324,10 @@ async fn no_response_stops_the_polls_for_more_than_a_day() {
         "Sun, 01 Mar 2099 12:00:00 GMT",
     ] {
         for status in [429, 503] {
-            let delay =
-                delay_after(move || response(status, &[("retry-after", retry_after)], "{}")).await;
+            let delay = delay_after_response(move || {
+                response(status, &[("retry-after", retry_after)], "{}")
+            })
+            .await;
             assert!(delay <= DAY, "{retry_after}: {delay:?}");
             assert!(delay >= DAY * 9 / 10, "{retry_after}: {delay:?}");
         }
@@ -332,7 +349,7 @@ async fn no_response_stops_the_polls_for_more_than_a_day() {
         let body =
             format!("{{\"errorCode\":\"RATE_LIMITED_TOKEN_BUCKET\",\"parameters\":{parameters}}}");
         let shown = parameters.clone();
-        let delay = delay_after(move || response(429, &[], &body)).await;
+        let delay = delay_after_response(move || response(429, &[], &body)).await;
         let absurd = shown.starts_with("[\"p\", 1, 1000000000000, 1");
         let longest = if absurd { Duration::from_secs(13) } else { DAY };
         assert!(delay <= longest, "{shown}: {delay:?}");
@@ -350,7 +367,8 @@ async fn no_response_stops_the_polls_for_more_than_a_day() {
                 ("ratelimit-limit", limit),
                 ("ratelimit-remaining", remaining),
             ];
-            let delay = delay_after(move || response(200, &headers, "{\"results\":[]}")).await;
+            let delay =
+                delay_after_response(move || response(200, &headers, "{\"results\":[]}")).await;
             assert!(
                 delay <= Duration::from_mins(10),
                 "{limit} {remaining}: {delay:?}"
@@ -360,7 +378,7 @@ async fn no_response_stops_the_polls_for_more_than_a_day() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn rate_limits_that_make_no_sense_are_ignored() {
+async fn invalid_rate_limits_are_ignored() {
     let set = |capacity: u64, refill: u64, seconds: u64| {
         format!(
             r#"{{"endpointSetId":"s","scope":"ORGANIZATION","capacity":{{"value":{capacity}}},"refillRate":{{"value":{refill}}},"refillDurationSeconds":{{"value":{seconds}}},"endpoints":[{{"method":"GET","path":"/api/atlas/v2/orgs/{{orgId}}/aiModelApiKeys"}}]}}"#
@@ -377,7 +395,7 @@ async fn rate_limits_that_make_no_sense_are_ignored() {
     ] {
         let body = Arc::new(Mutex::new(format!("{{\"results\":[{set}]}}")));
         let next = Arc::clone(&body);
-        let (client, _) = Scripted::client(TOKEN, move |request| {
+        let (client, _) = ScriptedTransport::client(TOKEN_ENV, move |request| {
             let is_limits = request.url().path().ends_with("rateLimits");
             let empty = "{\"results\":[]}".to_owned();
             let body = if is_limits {
@@ -387,17 +405,17 @@ async fn rate_limits_that_make_no_sense_are_ignored() {
             };
             response(200, &[], &body)
         });
-        let sets = client.rate_limits(&org()).await.unwrap();
-        client.learn(sets);
-        let supply = client.supply(&org()).1;
+        let sets = client.list_rate_limits(&org_id()).await.unwrap();
+        client.set_rate_limits(sets);
+        let supply = client.sustained_rate(&org_id()).1;
         assert_eq!(supply.is_some(), known, "{set}");
         assert!(supply.is_none_or(f64::is_finite));
         for _ in 0..3 {
             client
-                .keys(&org(), 1, 500, Members::default())
+                .list_keys_page(&org_id(), 1, 500, OptionalFields::default())
                 .await
                 .unwrap();
-            assert!(client.delay(&org()) <= DAY, "{set}");
+            assert!(client.next_delay(&org_id()) <= DAY, "{set}");
         }
     }
 }

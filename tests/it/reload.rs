@@ -1,18 +1,20 @@
-//! Rotated credentials and changed configurations, without a restart and without a failed poll.
+//! Rotated credentials and changed corpus_configuration_passes, without a restart and without a failed poll.
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::common::pki::{Papers, hash};
-use crate::common::sim_harness::{Simulated, simulated_atlas};
-use crate::common::{Program, Scrape, get, shown, sim_variables, still, world};
+use crate::common::pki::{TestPki, bcrypt_hash};
+use crate::common::sim_harness::{SimHarness, in_process_sim};
+use crate::common::{
+    ChildProcess, Scrape, expected_sim_keys, exposed_keys, get, sim_env, static_sim,
+};
 use atlas_ai_keys_exporter::web::{self};
 use axum::body::Body;
 use axum::http::Request;
 use exporter_toolkit::web_config::WebConfig;
 use hyper::service::Service as _;
 use hyper_util::service::TowerToHyperService;
-use mongodb_atlas_sim::{BodyForm, Effect, Fault, SimConfig, SimEndpoint, SimHandle};
+use mongodb_atlas_sim::{Effect, ErrorBodyFormat, Fault, SimConfig, SimEndpoint, SimHandle};
 use proptest::prelude::*;
 use proptest::test_runner::TestCaseError;
 use rustix::process::Signal;
@@ -22,23 +24,23 @@ const FAILURES: &str = "atlas_ai_keys_exporter_org_poll_failures_total";
 const RELOADED: &str = "atlas_ai_keys_exporter_config_last_reload_successful";
 
 /// A configuration file with one service account, beside the files that it names.
-struct Files {
+struct ConfigFiles {
     dir: TempDir,
     base_url: String,
     orgs: Vec<String>,
 }
 
-impl Files {
+impl ConfigFiles {
     fn new(sim: &SimHandle) -> Self {
         let files = Self {
             dir: tempfile::tempdir().unwrap(),
             base_url: sim.base_url(),
             orgs: sim.org_ids(),
         };
-        let account = sim.account();
+        let account = sim.credentials();
         files.write("client-id", &account.client_id);
         files.write("client-secret", &account.client_secret);
-        files.configure(&files.orgs.clone(), "");
+        files.write_config(&files.orgs.clone(), "");
         files
     }
 
@@ -53,7 +55,7 @@ impl Files {
         std::fs::rename(temporary, self.path(name)).unwrap();
     }
 
-    fn configure(&self, orgs: &[String], more: &str) {
+    fn write_config(&self, orgs: &[String], more: &str) {
         let ids: Vec<String> = orgs.iter().map(|org| format!("'{org}'")).collect();
         self.write(
             "config.yml",
@@ -66,63 +68,63 @@ impl Files {
         );
     }
 
-    fn flag(&self) -> String {
+    fn config_flag(&self) -> String {
         format!("--config.file={}", self.path("config.yml").display())
     }
 
-    async fn exporter(&self, sim: &Arc<SimHandle>) -> Simulated {
-        Simulated::told(sim, vec![("X".into(), "y".into())], &[&self.flag()]).await
+    async fn start_exporter(&self, sim: &Arc<SimHandle>) -> SimHarness {
+        SimHarness::start_with(sim, vec![("X".into(), "y".into())], &[&self.config_flag()]).await
     }
 }
 
-fn tokens(exporter: &Simulated) -> usize {
-    exporter.asked(SimEndpoint::Token).len()
+fn count_token_requests(exporter: &SimHarness) -> usize {
+    exporter.requests_to(SimEndpoint::Token).len()
 }
 
 #[tokio::test(start_paused = true)]
-async fn while_the_old_secret_is_valid_a_rotation_fails_no_poll() {
-    let sim = simulated_atlas(&SimConfig {
-        token_seconds: 1800,
-        ..still(2, 40)
+async fn secret_rotation_with_overlap_fails_no_poll() {
+    let sim = in_process_sim(&SimConfig {
+        token_lifetime_seconds: 1800,
+        ..static_sim(2, 40)
     });
-    let files = Files::new(&sim);
-    let exporter = files.exporter(&sim).await;
-    exporter.walked(2).await;
+    let files = ConfigFiles::new(&sim);
+    let exporter = files.start_exporter(&sim).await;
+    exporter.wait_polled(2).await;
     for round in 0..6 {
         let next = format!("mdb_sa_sk_next_{round}");
-        sim.with_account(|account| account.next_client_secret = Some(next.clone()));
+        sim.with_credentials(|account| account.next_client_secret = Some(next.clone()));
         files.write("client-secret", &format!("{next}\n"));
-        exporter.pass(Duration::from_hours(2)).await;
+        exporter.advance(Duration::from_hours(2)).await;
         // the old one goes, and with it whatever was made with it
-        sim.with_account(|account| {
+        sim.with_credentials(|account| {
             account.client_secret = next;
             account.next_client_secret = None;
         });
         sim.revoke_all_tokens();
-        exporter.pass(Duration::from_hours(2)).await;
+        exporter.advance(Duration::from_hours(2)).await;
     }
     let scrape = exporter.scrape();
     assert_eq!(scrape.sum(FAILURES), 0.0);
-    assert_eq!(shown(&scrape), world(&sim));
+    assert_eq!(exposed_keys(&scrape), expected_sim_keys(&sim));
     exporter.stop().await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_new_secret_is_used_within_seconds_and_the_new_token_as_well() {
-    let sim = simulated_atlas(&still(1, 10));
-    let files = Files::new(&sim);
-    let exporter = files.exporter(&sim).await;
-    exporter.walked(1).await;
-    exporter.pass(Duration::from_mins(1)).await;
-    assert_eq!(tokens(&exporter), 1);
+async fn rotated_secret_and_token_are_used_within_seconds() {
+    let sim = in_process_sim(&static_sim(1, 10));
+    let files = ConfigFiles::new(&sim);
+    let exporter = files.start_exporter(&sim).await;
+    exporter.wait_polled(1).await;
+    exporter.advance(Duration::from_mins(1)).await;
+    assert_eq!(count_token_requests(&exporter), 1);
     // the secret is gone before its successor is in place, and polls fail until then
-    sim.with_account(|account| account.client_secret = "mdb_sa_sk_new".into());
+    sim.with_credentials(|account| account.client_secret = "mdb_sa_sk_new".into());
     sim.revoke_all_tokens();
-    exporter.pass(Duration::from_hours(6)).await;
+    exporter.advance(Duration::from_hours(6)).await;
     let failed = exporter.scrape();
     assert_eq!(failed.sum("atlas_ai_keys_exporter_org_up"), 0.0);
     files.write("client-secret", "mdb_sa_sk_new");
-    exporter.pass(Duration::from_secs(10)).await;
+    exporter.advance(Duration::from_secs(10)).await;
     let scrape = exporter.scrape();
     assert_eq!(
         scrape.sum("atlas_ai_keys_exporter_org_up"),
@@ -134,10 +136,10 @@ async fn a_new_secret_is_used_within_seconds_and_the_new_token_as_well() {
 
 #[cfg(unix)]
 #[tokio::test(start_paused = true)]
-async fn a_swap_of_kubernetes_symbolic_links_is_seen() {
+async fn kubernetes_symlink_swap_triggers_reload() {
     use std::os::unix::fs::symlink;
-    let sim = simulated_atlas(&still(1, 10));
-    let files = Files::new(&sim);
+    let sim = in_process_sim(&static_sim(1, 10));
+    let files = ConfigFiles::new(&sim);
     // as a mounted Secret: client-secret → ..data/client-secret, ..data → a directory of its time
     let mount = files.path("mount");
     let generation = |name: &str, secret: &str| {
@@ -148,19 +150,19 @@ async fn a_swap_of_kubernetes_symbolic_links_is_seen() {
         symlink(name, &link).unwrap();
         std::fs::rename(link, mount.join("..data")).unwrap();
     };
-    generation("..2026_03_01", &sim.account().client_secret);
+    generation("..2026_03_01", &sim.credentials().client_secret);
     symlink("..data/client-secret", mount.join("client-secret")).unwrap();
     std::fs::remove_file(files.path("client-secret")).unwrap();
     symlink("mount/client-secret", files.path("client-secret")).unwrap();
-    let exporter = files.exporter(&sim).await;
-    exporter.walked(1).await;
-    exporter.pass(Duration::from_mins(1)).await;
-    sim.with_account(|account| account.next_client_secret = Some("mdb_sa_sk_new".into()));
-    let before = tokens(&exporter);
+    let exporter = files.start_exporter(&sim).await;
+    exporter.wait_polled(1).await;
+    exporter.advance(Duration::from_mins(1)).await;
+    sim.with_credentials(|account| account.next_client_secret = Some("mdb_sa_sk_new".into()));
+    let before = count_token_requests(&exporter);
     generation("..2026_03_02", "mdb_sa_sk_new");
-    exporter.pass(Duration::from_mins(10)).await;
+    exporter.advance(Duration::from_mins(10)).await;
     assert_eq!(
-        tokens(&exporter),
+        count_token_requests(&exporter),
         before + 1,
         "a token made with the new one"
     );
@@ -169,20 +171,20 @@ async fn a_swap_of_kubernetes_symbolic_links_is_seen() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_changed_configuration_file_is_taken_up_and_what_stays_is_kept() {
-    let sim = simulated_atlas(&still(3, 60));
-    let files = Files::new(&sim);
-    files.configure(&files.orgs[..2], "");
-    let exporter = files.exporter(&sim).await;
-    exporter.walked(2).await;
-    exporter.pass(Duration::from_mins(30)).await;
+async fn config_change_is_applied_and_unchanged_parts_are_retained() {
+    let sim = in_process_sim(&static_sim(3, 60));
+    let files = ConfigFiles::new(&sim);
+    files.write_config(&files.orgs[..2], "");
+    let exporter = files.start_exporter(&sim).await;
+    exporter.wait_polled(2).await;
+    exporter.advance(Duration::from_mins(30)).await;
     let before = exporter.scrape();
     let asked = sim.requests().len();
-    files.configure(
+    files.write_config(
         &files.orgs[1..],
         "metrics:\n  idle_thresholds: [1d, 2d]\nweb:\n  telemetry_path: /m\n",
     );
-    exporter.pass(Duration::from_secs(5)).await;
+    exporter.advance(Duration::from_secs(5)).await;
     let after = exporter.scrape();
     assert_eq!(after.get(RELOADED, &[]), Some(1.0));
     let up = |scrape: &Scrape, org: &str| {
@@ -197,7 +199,7 @@ async fn a_changed_configuration_file_is_taken_up_and_what_stays_is_kept() {
     );
     assert_eq!(up(&after, &files.orgs[2]), Some(1.0), "watched at once");
     let thresholds: Vec<String> = after
-        .all("mongodbatlas_ai_model_api_keys_idle")
+        .with_name("mongodbatlas_ai_model_api_keys_idle")
         .map(|series| series.labels["threshold"].clone())
         .collect();
     assert!(
@@ -208,7 +210,7 @@ async fn a_changed_configuration_file_is_taken_up_and_what_stays_is_kept() {
     let success = "atlas_ai_keys_exporter_org_last_success_timestamp_seconds";
     let label: &[(&str, &str)] = &[("org_id", &files.orgs[1])];
     assert_eq!(after.get(success, label), before.get(success, label));
-    assert_eq!(tokens(&exporter), 1, "the token was kept");
+    assert_eq!(count_token_requests(&exporter), 1, "the token was kept");
     assert!(
         sim.requests().len() - asked <= 4,
         "only the new one was asked about"
@@ -217,11 +219,11 @@ async fn a_changed_configuration_file_is_taken_up_and_what_stays_is_kept() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_bad_configuration_changes_nothing_and_shows() {
-    let sim = simulated_atlas(&still(1, 20));
-    let files = Files::new(&sim);
-    let exporter = files.exporter(&sim).await;
-    let before = exporter.walked(1).await;
+async fn invalid_config_is_ignored_and_reported() {
+    let sim = in_process_sim(&static_sim(1, 20));
+    let files = ConfigFiles::new(&sim);
+    let exporter = files.start_exporter(&sim).await;
+    let before = exporter.wait_polled(1).await;
     let success = "atlas_ai_keys_exporter_config_last_reload_success_timestamp_seconds";
     for bad in [
         "nonsense: 1\n",
@@ -230,14 +232,14 @@ async fn a_bad_configuration_changes_nothing_and_shows() {
         "log:\n  level: loud\n",
     ] {
         files.write("config.yml", bad);
-        exporter.pass(Duration::from_secs(5)).await;
+        exporter.advance(Duration::from_secs(5)).await;
         let scrape = exporter.scrape();
         assert_eq!(scrape.get(RELOADED, &[]), Some(0.0), "{bad}");
         assert_eq!(scrape.get(success, &[]), before.get(success, &[]));
-        assert_eq!(shown(&scrape), world(&sim));
+        assert_eq!(exposed_keys(&scrape), expected_sim_keys(&sim));
     }
     std::fs::remove_file(files.path("config.yml")).unwrap();
-    exporter.pass(Duration::from_secs(5)).await;
+    exporter.advance(Duration::from_secs(5)).await;
     assert_eq!(
         exporter.scrape().get(RELOADED, &[]),
         Some(0.0),
@@ -248,8 +250,8 @@ async fn a_bad_configuration_changes_nothing_and_shows() {
         mistakes.contains("config.yml: cannot be read"),
         "{mistakes}"
     );
-    files.configure(&files.orgs.clone(), "");
-    exporter.pass(Duration::from_secs(5)).await;
+    files.write_config(&files.orgs.clone(), "");
+    exporter.advance(Duration::from_secs(5)).await;
     let scrape = exporter.scrape();
     assert_eq!(scrape.get(RELOADED, &[]), Some(1.0));
     assert!(scrape.get(success, &[]) > before.get(success, &[]));
@@ -257,42 +259,42 @@ async fn a_bad_configuration_changes_nothing_and_shows() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn budgets_are_kept_over_a_reload() {
-    let sim = simulated_atlas(&SimConfig {
-        org_bucket: mongodb_atlas_sim::BucketSize::SMALLEST,
-        ..still(1, 60)
+async fn rate_limit_state_survives_reload() {
+    let sim = in_process_sim(&SimConfig {
+        org_bucket: mongodb_atlas_sim::BucketConfig::SMALLEST,
+        ..static_sim(1, 60)
     });
-    let files = Files::new(&sim);
+    let files = ConfigFiles::new(&sim);
     let more = |n: u32| format!("  page_size: 10\n  poll_interval: 1m\n  timeout: {n}s\n");
-    files.configure(&files.orgs.clone(), &more(20));
-    let exporter = files.exporter(&sim).await;
-    exporter.walked(1).await;
+    files.write_config(&files.orgs.clone(), &more(20));
+    let exporter = files.start_exporter(&sim).await;
+    exporter.wait_polled(1).await;
     for n in 1..60 {
         // another client each time, and the same bucket
-        files.configure(&files.orgs.clone(), &more(20 + n));
-        exporter.pass(Duration::from_secs(30)).await;
+        files.write_config(&files.orgs.clone(), &more(20 + n));
+        exporter.advance(Duration::from_secs(30)).await;
     }
-    assert_eq!(exporter.answered(429), 0);
+    assert_eq!(exporter.count_responses(429), 0);
     assert_eq!(exporter.scrape().sum(FAILURES), 0.0);
     assert!(
-        sim.live_tokens() <= 2,
+        sim.live_token_count() <= 2,
         "clients that are gone give their token back"
     );
     exporter.stop().await;
 }
 
 /// The real binary with a configuration file, and the address that it serves on.
-fn binary(files: &Files, flags: &[&str]) -> (Program, String) {
-    let flag = files.flag();
+fn start_binary(files: &ConfigFiles, flags: &[&str]) -> (ChildProcess, String) {
+    let flag = files.config_flag();
     let mut line = vec!["--web.listen-address=127.0.0.1:0", &flag];
     line.extend(flags);
-    let mut program = Program::exporter(&line, &[]);
-    let address = program.wait_for("address=");
-    program.wait_for("walk complete");
+    let mut program = ChildProcess::exporter(&line, &[]);
+    let address = program.wait_for_output("address=");
+    program.wait_for_output("walk complete");
     (program, address)
 }
 
-async fn post(address: &str, method: reqwest::Method) -> (u16, String) {
+async fn send_request(address: &str, method: reqwest::Method) -> (u16, String) {
     // the provider is set by the first of the helpers that get
     get(&format!("http://{address}/-/healthy")).await;
     let client = reqwest::Client::builder().no_proxy().build().unwrap();
@@ -302,20 +304,23 @@ async fn post(address: &str, method: reqwest::Method) -> (u16, String) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_request_reloads_where_that_is_allowed() {
-    let sim = crate::common::sim(still(1, 10)).await;
-    let files = Files::new(&sim);
-    let (program, address) = binary(&files, &["--web.enable-lifecycle"]);
+async fn reload_endpoint_works_when_enabled() {
+    let sim = crate::common::start_sim(static_sim(1, 10)).await;
+    let files = ConfigFiles::new(&sim);
+    let (program, address) = start_binary(&files, &["--web.enable-lifecycle"]);
     for method in [reqwest::Method::POST, reqwest::Method::PUT] {
-        assert_eq!(post(&address, method).await, (200, "Reloaded.\n".into()));
+        assert_eq!(
+            send_request(&address, method).await,
+            (200, "Reloaded.\n".into())
+        );
     }
-    assert_eq!(post(&address, reqwest::Method::GET).await.0, 405);
+    assert_eq!(send_request(&address, reqwest::Method::GET).await.0, 405);
     std::fs::write(
         files.path("config.yml"),
         "atlas: {page_size: 0, nonsense: 1}\n",
     )
     .unwrap();
-    let (code, text) = post(&address, reqwest::Method::POST).await;
+    let (code, text) = send_request(&address, reqwest::Method::POST).await;
     assert_eq!(code, 400);
     for part in [
         "wrong in 3 places",
@@ -333,11 +338,11 @@ async fn a_request_reloads_where_that_is_allowed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_request_does_not_reload_where_it_is_not_allowed() {
-    let sim = crate::common::sim(still(1, 10)).await;
-    let files = Files::new(&sim);
-    let (program, address) = binary(&files, &[]);
-    let (code, text) = post(&address, reqwest::Method::POST).await;
+async fn reload_endpoint_is_forbidden_when_disabled() {
+    let sim = crate::common::start_sim(static_sim(1, 10)).await;
+    let files = ConfigFiles::new(&sim);
+    let (program, address) = start_binary(&files, &[]);
+    let (code, text) = send_request(&address, reqwest::Method::POST).await;
     assert!(
         code == 403 && text.contains("--web.enable-lifecycle"),
         "{text}"
@@ -347,34 +352,34 @@ async fn a_request_does_not_reload_where_it_is_not_allowed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_hangup_reloads_the_log_included() {
-    let sim = crate::common::sim(still(1, 10)).await;
-    let files = Files::new(&sim);
-    let (mut program, address) = binary(&files, &[]);
+async fn sighup_reloads_including_logging() {
+    let sim = crate::common::start_sim(static_sim(1, 10)).await;
+    let files = ConfigFiles::new(&sim);
+    let (mut program, address) = start_binary(&files, &[]);
     let account = files.orgs.clone();
-    files.configure(&account, "log:\n  level: debug\n  format: json\n");
+    files.write_config(&account, "log:\n  level: debug\n  format: json\n");
     program.signal(Signal::HUP);
-    let line = program.wait_for("\"message\":\"configuration reloaded\"");
+    let line = program.wait_for_output("\"message\":\"configuration reloaded\"");
     assert!(
         line.contains("SIGHUP") || line.contains("file has changed"),
         "{line}"
     );
     std::fs::write(files.path("config.yml"), "x: 1\n").unwrap();
     program.signal(Signal::HUP);
-    program.wait_for("the new configuration is not used");
+    program.wait_for_output("the new configuration is not used");
     let scrape = Scrape::parse(&get(&format!("http://{address}/metrics")).await.1);
     assert_eq!(scrape.get(RELOADED, &[]), Some(0.0));
     program.signal(Signal::TERM);
-    let (code, output, _) = program.finish();
+    let (code, output, _) = program.wait_exit();
     assert_eq!(code, Some(0), "{output}");
     sim.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_ready_token_in_a_file_is_read_at_each_request() {
-    let sim = crate::common::sim(still(1, 10)).await;
-    let files = Files::new(&sim);
-    files.write("token", &sim.account().access_token);
+async fn static_token_file_is_read_per_request() {
+    let sim = crate::common::start_sim(static_sim(1, 10)).await;
+    let files = ConfigFiles::new(&sim);
+    files.write("token", &sim.credentials().access_token);
     let config = format!(
         "credentials:\n- access_token_file: {}\n  org_ids: ['{}']\natlas: {{base_url: '{}', poll_interval: 1s}}\n",
         files.path("token").display(),
@@ -382,14 +387,14 @@ async fn a_ready_token_in_a_file_is_read_at_each_request() {
         files.base_url
     );
     files.write("config.yml", &config);
-    let (program, address) = binary(&files, &["--log.level=debug"]);
-    sim.with_account(|account| account.access_token = "simtok.next".into());
+    let (program, address) = start_binary(&files, &["--log.level=debug"]);
+    sim.with_credentials(|account| account.access_token = "simtok.next".into());
     files.write("token", "simtok.next");
     let begun = std::time::Instant::now();
     let walked = |output: &str| output.matches("walk complete").count();
     let before = walked(&program.output());
     while walked(&program.output()) < before + 3 {
-        assert!(begun.elapsed() < crate::common::PATIENCE);
+        assert!(begun.elapsed() < crate::common::WAIT_TIMEOUT);
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     let scrape = Scrape::parse(&get(&format!("http://{address}/metrics")).await.1);
@@ -400,24 +405,24 @@ async fn a_ready_token_in_a_file_is_read_at_each_request() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_redirected_fault_does_not_outlive_a_reload() {
+async fn redirect_error_is_cleared_by_reload() {
     // a reload while walks are failing begins with a clean slate where the credential is another
-    let sim = simulated_atlas(&still(1, 10));
-    let files = Files::new(&sim);
+    let sim = in_process_sim(&static_sim(1, 10));
+    let files = ConfigFiles::new(&sim);
     files.write("client-secret", "wrong");
-    let exporter = files.exporter(&sim).await;
-    exporter.pass(Duration::from_hours(3)).await;
+    let exporter = files.start_exporter(&sim).await;
+    exporter.advance(Duration::from_hours(3)).await;
     assert_eq!(exporter.scrape().sum("atlas_ai_keys_exporter_org_up"), 0.0);
-    files.write("other-secret", &sim.account().client_secret);
+    files.write("other-secret", &sim.credentials().client_secret);
     let text = std::fs::read_to_string(files.path("config.yml")).unwrap();
     files.write("config.yml", &text.replace("client-secret", "other-secret"));
-    exporter.pass(Duration::from_secs(10)).await;
+    exporter.advance(Duration::from_secs(10)).await;
     assert_eq!(exporter.scrape().sum("atlas_ai_keys_exporter_org_up"), 1.0);
     exporter.stop().await;
 }
 
 #[test]
-fn a_file_that_everybody_may_read_must_not_hold_a_secret() {
+fn world_readable_config_with_secret_is_rejected() {
     use std::os::unix::fs::PermissionsExt as _;
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("config.yml");
@@ -425,7 +430,7 @@ fn a_file_that_everybody_may_read_must_not_hold_a_secret() {
     std::fs::write(&file, text).unwrap();
     let run = |mode: u32| {
         std::fs::set_permissions(&file, std::fs::Permissions::from_mode(mode)).unwrap();
-        run_with(&file)
+        run_with_config(&file)
     };
     let (code, output) = run(0o644);
     assert_eq!(code, Some(2));
@@ -444,16 +449,16 @@ fn a_file_that_everybody_may_read_must_not_hold_a_secret() {
 }
 
 /// Runs the binary on an address that it cannot have, so that it ends in any case.
-fn run_with(file: &Path) -> (Option<i32>, String) {
+fn run_with_config(file: &Path) -> (Option<i32>, String) {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let listen = format!("--web.listen-address={}", taken.local_addr().unwrap());
     let flag = format!("--config.file={}", file.display());
-    let (code, output, _) = Program::exporter(&[&listen, &flag], &[]).finish();
+    let (code, output, _) = ChildProcess::exporter(&[&listen, &flag], &[]).wait_exit();
     (code, output)
 }
 
 #[test]
-fn every_mistake_in_the_file_is_listed() {
+fn all_config_file_errors_are_listed() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("config.yml");
     std::fs::write(dir.path().join("secret"), "x").unwrap();
@@ -487,7 +492,7 @@ colour: red
 web: 7
 ";
     std::fs::write(&file, text).unwrap();
-    let (code, output) = run_with(&file);
+    let (code, output) = run_with_config(&file);
     assert_eq!(code, Some(2), "{output}");
     for part in [
         "credentials[0].org_ids in",
@@ -515,52 +520,56 @@ web: 7
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_outage_over_a_reload_stays_an_outage() {
-    let sim = simulated_atlas(&still(1, 20));
-    let files = Files::new(&sim);
-    let exporter = files.exporter(&sim).await;
-    exporter.walked(1).await;
+async fn outage_state_survives_reload() {
+    let sim = in_process_sim(&static_sim(1, 20));
+    let files = ConfigFiles::new(&sim);
+    let exporter = files.start_exporter(&sim).await;
+    exporter.wait_polled(1).await;
     let fault = Effect::Status {
         status: 503,
-        body: BodyForm::Json,
+        body: ErrorBodyFormat::Json,
         retry_after: None,
     };
     sim.add_fault(Fault::new(SimEndpoint::AiModelApiKeys, fault));
-    exporter.pass(Duration::from_mins(30)).await;
+    exporter.advance(Duration::from_mins(30)).await;
     let failures = exporter.scrape().sum(FAILURES);
     assert!(failures > 0.0);
-    files.configure(&files.orgs.clone(), "metrics:\n  idle_thresholds: 3d\n");
-    exporter.pass(Duration::from_secs(5)).await;
+    files.write_config(&files.orgs.clone(), "metrics:\n  idle_thresholds: 3d\n");
+    exporter.advance(Duration::from_secs(5)).await;
     let scrape = exporter.scrape();
     assert_eq!(scrape.get(RELOADED, &[]), Some(1.0));
     assert!(scrape.sum(FAILURES) >= failures, "counters are kept");
     assert_eq!(scrape.sum("atlas_ai_keys_exporter_org_up"), 0.0);
-    assert_eq!(shown(&scrape), world(&sim), "and the inventory");
+    assert_eq!(
+        exposed_keys(&scrape),
+        expected_sim_keys(&sim),
+        "and the inventory"
+    );
     exporter.stop().await;
 }
 
 /// An exporter in simulated time with a web configuration, which is not written in one step here.
-struct WebConfigured {
-    exporter: Simulated,
-    papers: Papers,
+struct WebConfigExporter {
+    exporter: SimHarness,
+    papers: TestPki,
 }
 
-impl WebConfigured {
+impl WebConfigExporter {
     async fn start(text: &str) -> Self {
-        let (sim, papers) = (simulated_atlas(&still(1, 1)), Papers::new());
-        let flag = papers.flag(text);
-        let exporter = Simulated::told(&sim, sim_variables(&sim), &[&flag]).await;
+        let (sim, papers) = (in_process_sim(&static_sim(1, 1)), TestPki::new());
+        let flag = papers.web_config_flag(text);
+        let exporter = SimHarness::start_with(&sim, sim_env(&sim), &[&flag]).await;
         Self { exporter, papers }
     }
 
     /// Replaces the content of the file, whatever is in its place, without a new file.
     fn write(&self, text: &str) {
-        let path = self.clear();
+        let path = self.clear_dir();
         std::fs::write(path, text).unwrap();
     }
 
     /// Makes place for a file.
-    fn clear(&self) -> PathBuf {
+    fn clear_dir(&self) -> PathBuf {
         let path = self.papers.path("web.yml");
         if path.is_dir() {
             std::fs::remove_dir(&path).unwrap();
@@ -582,7 +591,7 @@ impl WebConfigured {
     }
 
     fn has_tls(&self) -> bool {
-        has_tls(&self.exporter.app.access.get())
+        has_tls(&self.exporter.app.web_config.get())
     }
 }
 
@@ -596,22 +605,23 @@ fn make_fifo(path: &Path) {
     mknodat(CWD, path, FileType::Fifo, Mode::from_raw_mode(0o600), 0).unwrap();
 }
 
-const TLS: &str = "tls_server_config:\n  cert_file: server.pem\n  key_file: server.key\n";
+const TLS_CONFIG: &str = "tls_server_config:\n  cert_file: server.pem\n  key_file: server.key\n";
 
-fn users() -> String {
+fn basic_auth_config() -> String {
     format!(
         "basic_auth_users:\n  ada: {}\n  bob: {}\n",
-        hash("secret"),
-        hash("other")
+        bcrypt_hash("secret"),
+        bcrypt_hash("other")
     )
 }
 
-const HEADERS: &str = "http_server_config: {headers: {Strict-Transport-Security: max-age=1}}\n";
+const HEADERS_CONFIG: &str =
+    "http_server_config: {headers: {Strict-Transport-Security: max-age=1}}\n";
 
 #[tokio::test(start_paused = true)]
-async fn a_reload_never_removes_a_protection() {
-    let clients = |more: &str| format!("{TLS}  client_auth_type: {more}\n");
-    let users = users();
+async fn reload_never_removes_protection() {
+    let clients = |more: &str| format!("{TLS_CONFIG}  client_auth_type: {more}\n");
+    let users = basic_auth_config();
     let (verified, any) = (
         clients("RequireAndVerifyClientCert\n  client_ca_file: ca.pem"),
         clients("RequireAnyClientCert"),
@@ -619,27 +629,27 @@ async fn a_reload_never_removes_a_protection() {
     let if_given = clients("VerifyClientCertIfGiven\n  client_ca_file: ca.pem");
     let sans = format!("{verified}  client_allowed_sans: [client.example]\n");
     let rate = "rate_limit: {interval: 1s, burst: 2}\n";
-    let running = WebConfigured::start(&users).await;
+    let running = WebConfigExporter::start(&users).await;
     for (before, after, lost) in [
         (&users, "{}", "basic_auth_users"),
-        (&users, TLS, "basic_auth_users"),
+        (&users, TLS_CONFIG, "basic_auth_users"),
         (
             &users,
             &format!("{verified}basic_auth_users: {{}}\n"),
             "basic_auth_users",
         ),
-        (&format!("{TLS}{users}"), &users, "tls_server_config"),
+        (&format!("{TLS_CONFIG}{users}"), &users, "tls_server_config"),
         (
-            &format!("{TLS}{users}"),
+            &format!("{TLS_CONFIG}{users}"),
             "{}",
             "tls_server_config, basic_auth_users",
         ),
         (
-            &format!("{TLS}  min_version: TLS13\n"),
-            TLS,
+            &format!("{TLS_CONFIG}  min_version: TLS13\n"),
+            TLS_CONFIG,
             "tls_server_config.min_version",
         ),
-        (&verified, TLS, "client_auth_type"),
+        (&verified, TLS_CONFIG, "client_auth_type"),
         (&verified, &clients("NoClientCert"), "client_auth_type"),
         (&verified, &clients("RequestClientCert"), "client_auth_type"),
         (&verified, &any, "client_auth_type"),
@@ -647,7 +657,7 @@ async fn a_reload_never_removes_a_protection() {
         (&any, &if_given, "client_auth_type"),
         (&any, &clients("RequestClientCert"), "client_auth_type"),
         (&if_given, &any, "client_auth_type"),
-        (&if_given, TLS, "client_auth_type"),
+        (&if_given, TLS_CONFIG, "client_auth_type"),
         (
             &verified,
             &clients("RequireAndVerifyClientCert"),
@@ -656,37 +666,41 @@ async fn a_reload_never_removes_a_protection() {
         (&sans, &verified, "client_allowed_sans"),
         (&format!("{users}{rate}"), &users, "rate_limit"),
         (
-            &format!("{users}{HEADERS}"),
+            &format!("{users}{HEADERS_CONFIG}"),
             &users,
             "http_server_config.headers",
         ),
         // what is as strict or stricter is taken up
         (
             &users,
-            &format!("basic_auth_users:\n  cyd: {}\n", hash("x")),
+            &format!("basic_auth_users:\n  cyd: {}\n", bcrypt_hash("x")),
             "",
         ),
-        (&users, &format!("{TLS}{users}{rate}"), ""),
-        (&TLS.to_owned(), &verified, ""),
+        (&users, &format!("{TLS_CONFIG}{users}{rate}"), ""),
+        (&TLS_CONFIG.to_owned(), &verified, ""),
         (&any, &verified, ""),
         (&if_given, &verified, ""),
-        (&clients("RequestClientCert"), TLS, ""),
+        (&clients("RequestClientCert"), TLS_CONFIG, ""),
         (&verified, &verified.replace("ca.pem", "self.pem"), ""),
         (&sans, &sans.replace("client.example", "a, b"), ""),
         (&verified, &sans, ""),
-        (&TLS.to_owned(), &format!("{TLS}  min_version: TLS13\n"), ""),
+        (
+            &TLS_CONFIG.to_owned(),
+            &format!("{TLS_CONFIG}  min_version: TLS13\n"),
+            "",
+        ),
         (&"{}".to_owned(), &users, ""),
     ] {
         let path = running.papers.write("before.yml", before);
         running
             .exporter
             .app
-            .access
+            .web_config
             .set(WebConfig::load(&path).config.unwrap());
-        let in_force = running.exporter.app.access.get();
+        let in_force = running.exporter.app.web_config.get();
         running.write(after);
         let result = running.exporter.control.reload("test").await;
-        let is_kept = Arc::ptr_eq(&in_force, &running.exporter.app.access.get());
+        let is_kept = Arc::ptr_eq(&in_force, &running.exporter.app.web_config.get());
         let scrape = running.exporter.scrape();
         if lost.is_empty() {
             assert!(
@@ -705,12 +719,12 @@ async fn a_reload_never_removes_a_protection() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_web_configuration_that_is_cut_at_any_byte_opens_nothing() {
+async fn truncated_web_config_never_removes_protection() {
     let text = format!(
-        "# passwords\n{}{TLS}  client_auth_type: RequireAndVerifyClientCert\n  client_ca_file: ca.pem\nhttp_server_config: {{http2: true}}\n",
-        users()
+        "# passwords\n{}{TLS_CONFIG}  client_auth_type: RequireAndVerifyClientCert\n  client_ca_file: ca.pem\nhttp_server_config: {{http2: true}}\n",
+        basic_auth_config()
     );
-    let running = WebConfigured::start(&text).await;
+    let running = WebConfigExporter::start(&text).await;
     let in_order = |first: &str| {
         let (rest, last) = text.split_at(text.find(first).unwrap());
         format!("{last}{rest}")
@@ -733,7 +747,7 @@ async fn a_web_configuration_that_is_cut_at_any_byte_opens_nothing() {
             if length % 3 == 0 {
                 let _ = running.exporter.control.reload("test").await;
             } else {
-                running.exporter.pass(Duration::from_secs(5)).await;
+                running.exporter.advance(Duration::from_secs(5)).await;
             }
             assert_eq!(running.status().await, 401, "{}", &text[..length]);
             assert!(running.has_tls(), "{}", &text[..length]);
@@ -746,7 +760,7 @@ async fn a_web_configuration_that_is_cut_at_any_byte_opens_nothing() {
 
 /// What happens to the web configuration.
 #[derive(Debug, Clone)]
-enum Write {
+enum FileWrite {
     Whole(usize),
     /// The first bytes of one, in hundredths.
     Cut(usize, usize),
@@ -761,30 +775,34 @@ enum Write {
 }
 
 #[derive(Debug, Clone, Copy)]
-enum Trigger {
+enum ReloadTrigger {
     Reload,
     Watch,
     Both,
 }
 
 fn web_configurations() -> Vec<String> {
-    let users = users();
-    let clients =
-        format!("{TLS}  client_auth_type: RequireAndVerifyClientCert\n  client_ca_file: ca.pem\n");
+    let users = basic_auth_config();
+    let clients = format!(
+        "{TLS_CONFIG}  client_auth_type: RequireAndVerifyClientCert\n  client_ca_file: ca.pem\n"
+    );
     vec![
         users.clone(),
-        format!("{users}{TLS}"),
-        format!("{TLS}{users}"),
+        format!("{users}{TLS_CONFIG}"),
+        format!("{TLS_CONFIG}{users}"),
         format!("{clients}{users}"),
         format!("http_server_config: {{http2: false}}\n{users}{clients}"),
-        format!("basic_auth_users:\n  cyd: {}\n{TLS}", hash("third")),
+        format!(
+            "basic_auth_users:\n  cyd: {}\n{TLS_CONFIG}",
+            bcrypt_hash("third")
+        ),
     ]
 }
 
-fn writes() -> impl Strategy<Value = (Write, Trigger)> {
+fn any_write() -> impl Strategy<Value = (FileWrite, ReloadTrigger)> {
     let write = prop_oneof![
-        3 => (0..6_usize).prop_map(Write::Whole),
-        5 => (0..6_usize, 0..100_usize).prop_map(|(which, part)| Write::Cut(which, part)),
+        3 => (0..6_usize).prop_map(FileWrite::Whole),
+        5 => (0..6_usize, 0..100_usize).prop_map(|(which, part)| FileWrite::Cut(which, part)),
         3 => prop::sample::select(vec![
             "",
             "{}",
@@ -793,74 +811,81 @@ fn writes() -> impl Strategy<Value = (Write, Trigger)> {
             "basic_auth_users:\n",
             "basic_auth_users: {}\n",
             "tls_server_config:\n",
-            TLS,
+            TLS_CONFIG,
             "tls_server_config: [",
             "http_server_config: {http2: true}\n",
             "\u{0}",
         ])
-        .prop_map(Write::Text),
-        1 => Just(Write::Fifo),
-        1 => Just(Write::Directory),
-        1 => Just(Write::Gone),
-        1 => Just(Write::Unreadable),
-        1 => Just(Write::Endless),
-        1 => Just(Write::CertificateFifo),
-        1 => Just(Write::CertificateBack),
+        .prop_map(FileWrite::Text),
+        1 => Just(FileWrite::Fifo),
+        1 => Just(FileWrite::Directory),
+        1 => Just(FileWrite::Gone),
+        1 => Just(FileWrite::Unreadable),
+        1 => Just(FileWrite::Endless),
+        1 => Just(FileWrite::CertificateFifo),
+        1 => Just(FileWrite::CertificateBack),
     ];
-    let trigger = prop::sample::select(vec![Trigger::Reload, Trigger::Watch, Trigger::Both]);
+    let trigger = prop::sample::select(vec![
+        ReloadTrigger::Reload,
+        ReloadTrigger::Watch,
+        ReloadTrigger::Both,
+    ]);
     (write, trigger)
 }
 
-fn apply(running: &WebConfigured, write: &Write, certificate: &str) {
+fn apply_write(running: &WebConfigExporter, write: &FileWrite, certificate: &str) {
     let path = running.papers.path("web.yml");
     match write {
-        Write::Whole(which) => running.write(&web_configurations()[*which]),
-        Write::Cut(which, part) => {
+        FileWrite::Whole(which) => running.write(&web_configurations()[*which]),
+        FileWrite::Cut(which, part) => {
             let text = &web_configurations()[*which];
             running.write(&text[..text.len() * part / 100]);
         }
-        Write::Text(text) => running.write(text),
-        Write::Fifo => {
-            running.clear();
+        FileWrite::Text(text) => running.write(text),
+        FileWrite::Fifo => {
+            running.clear_dir();
             running.make_fifo("web.yml");
         }
-        Write::Directory => {
-            running.clear();
+        FileWrite::Directory => {
+            running.clear_dir();
             let _ = std::fs::remove_file(&path);
             std::fs::create_dir(path).unwrap();
         }
-        Write::Gone => {
-            running.clear();
+        FileWrite::Gone => {
+            running.clear_dir();
             let _ = std::fs::remove_file(path);
         }
-        Write::Unreadable => {
+        FileWrite::Unreadable => {
             // also for root: nothing can be read through a link that leads nowhere
-            running.clear();
+            running.clear_dir();
             let _ = std::fs::remove_file(&path);
             std::os::unix::fs::symlink("/nowhere/at/all", path).unwrap();
         }
-        Write::Endless => {
-            running.clear();
+        FileWrite::Endless => {
+            running.clear_dir();
             let _ = std::fs::remove_file(&path);
             std::os::unix::fs::symlink("/dev/zero", path).unwrap();
         }
-        Write::CertificateFifo => running.make_fifo("server.pem"),
-        Write::CertificateBack => drop(running.papers.write("server.pem", certificate)),
+        FileWrite::CertificateFifo => running.make_fifo("server.pem"),
+        FileWrite::CertificateBack => drop(running.papers.write("server.pem", certificate)),
     }
 }
 
-async fn check_writes(first: usize, writes: Vec<(Write, Trigger)>) -> Result<(), TestCaseError> {
+async fn check_writes(
+    first: usize,
+    writes: Vec<(FileWrite, ReloadTrigger)>,
+) -> Result<(), TestCaseError> {
     let text = &web_configurations()[first];
-    let running = WebConfigured::start(text).await;
+    let running = WebConfigExporter::start(text).await;
     let certificate = running.papers.read("server.pem");
     for (write, trigger) in writes {
         let had_tls = running.has_tls();
-        apply(&running, &write, &certificate);
-        if !matches!(trigger, Trigger::Watch) {
+        apply_write(&running, &write, &certificate);
+        if !matches!(trigger, ReloadTrigger::Watch) {
             let _ = running.exporter.control.reload("test").await;
         }
-        if !matches!(trigger, Trigger::Reload) {
-            running.exporter.pass(Duration::from_secs(6)).await;
+        if !matches!(trigger, ReloadTrigger::Reload) {
+            running.exporter.advance(Duration::from_secs(6)).await;
         }
         // every configuration that was in force has users, and no reload drops them
         prop_assert_eq!(running.status().await, 401, "{:?}", write);
@@ -879,9 +904,9 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
 
     #[test]
-    fn whatever_is_written_in_place_of_the_web_configuration_opens_nothing(
+    fn arbitrary_web_config_writes_never_remove_protection(
         first in 0..6_usize,
-        writes in prop::collection::vec(writes(), 1..8),
+        writes in prop::collection::vec(any_write(), 1..8),
     ) {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
@@ -893,29 +918,29 @@ proptest! {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_web_configuration_cannot_be_dropped_by_the_configuration_file() {
-    let sim = simulated_atlas(&still(1, 1));
-    let (files, papers) = (Files::new(&sim), Papers::new());
+async fn config_reload_cannot_drop_the_web_config() {
+    let sim = in_process_sim(&static_sim(1, 1));
+    let (files, papers) = (ConfigFiles::new(&sim), TestPki::new());
     let folder = papers.path("");
     let web = |file: &str| {
         let path = folder.join(file);
         format!("web:\n  config_file: {}\n", path.display())
     };
-    papers.write("web.yml", &format!("{TLS}{}", users()));
+    papers.write("web.yml", &format!("{TLS_CONFIG}{}", basic_auth_config()));
     papers.write("open.yml", "{}");
-    papers.write("users.yml", &users());
-    papers.write("other.yml", &format!("{}{TLS}", users()));
+    papers.write("users.yml", &basic_auth_config());
+    papers.write("other.yml", &format!("{}{TLS_CONFIG}", basic_auth_config()));
     let orgs = files.orgs.clone();
-    files.configure(&orgs, &web("web.yml"));
-    let exporter = files.exporter(&sim).await;
-    let running = WebConfigured { exporter, papers };
+    files.write_config(&orgs, &web("web.yml"));
+    let exporter = files.start_exporter(&sim).await;
+    let running = WebConfigExporter { exporter, papers };
     for (more, lost) in [
         (String::new(), "web.config.file"),
         (web("open.yml"), "tls_server_config, basic_auth_users"),
         (web("users.yml"), "tls_server_config"),
         (web("gone.yml"), "file not found"),
     ] {
-        files.configure(&orgs, &more);
+        files.write_config(&orgs, &more);
         let error = running
             .exporter
             .control
@@ -923,31 +948,31 @@ async fn the_web_configuration_cannot_be_dropped_by_the_configuration_file() {
             .await
             .expect_err(lost);
         assert!(error.contains(lost), "{error}");
-        running.exporter.pass(Duration::from_secs(10)).await;
+        running.exporter.advance(Duration::from_secs(10)).await;
         assert_eq!(running.status().await, 401, "{lost}");
         assert!(running.has_tls(), "{lost}");
         assert_eq!(running.exporter.scrape().get(RELOADED, &[]), Some(0.0));
         // the files in force are watched all the same
-        let in_force = running.exporter.app.access.get();
+        let in_force = running.exporter.app.web_config.get();
         running.papers.renew();
-        running.exporter.pass(Duration::from_secs(10)).await;
-        let now = running.exporter.app.access.get();
+        running.exporter.advance(Duration::from_secs(10)).await;
+        let now = running.exporter.app.web_config.get();
         assert!(!Arc::ptr_eq(&in_force, &now) && has_tls(&now), "{lost}");
     }
     // what was refused is taken up when it is put right, without another change of the configuration file
     running
         .papers
-        .write("gone.yml", &format!("{TLS}{}", users()));
-    running.exporter.pass(Duration::from_secs(10)).await;
+        .write("gone.yml", &format!("{TLS_CONFIG}{}", basic_auth_config()));
+    running.exporter.advance(Duration::from_secs(10)).await;
     assert_eq!(running.exporter.scrape().get(RELOADED, &[]), Some(1.0));
-    files.configure(&orgs, &web("other.yml"));
+    files.write_config(&orgs, &web("other.yml"));
     assert_eq!(running.exporter.control.reload("test").await, Ok(()));
     running.exporter.stop().await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_web_configuration_is_not_read_while_it_is_written() {
-    let running = WebConfigured::start(&format!("{TLS}{}", users())).await;
+async fn web_config_is_not_read_during_a_write() {
+    let running = WebConfigExporter::start(&format!("{TLS_CONFIG}{}", basic_auth_config())).await;
     let has_user = async |name: &str, password: &str| {
         use base64::Engine as _;
         let router = TowerToHyperService::new(web::router(Arc::clone(&running.exporter.app)));
@@ -957,13 +982,17 @@ async fn a_web_configuration_is_not_read_while_it_is_written() {
         response.unwrap().status() == 200
     };
     assert!(has_user("bob", "other").await);
-    running.exporter.pass(Duration::from_secs(10)).await;
-    let text = format!("{TLS}{}  cyd: {}\n", users(), hash("third"));
+    running.exporter.advance(Duration::from_secs(10)).await;
+    let text = format!(
+        "{TLS_CONFIG}{}  cyd: {}\n",
+        basic_auth_config(),
+        bcrypt_hash("third")
+    );
     // each chunk is a whole configuration, with fewer users than before
     let lines: Vec<&str> = text.split_inclusive('\n').collect();
     for count in (lines.len() - 2)..lines.len() {
         running.write(&lines[..count].concat());
-        running.exporter.pass(Duration::from_secs(1)).await;
+        running.exporter.advance(Duration::from_secs(1)).await;
         assert!(
             has_user("bob", "other").await,
             "{count} of {} lines",
@@ -971,7 +1000,7 @@ async fn a_web_configuration_is_not_read_while_it_is_written() {
         );
     }
     running.write(&text);
-    running.exporter.pass(Duration::from_secs(6)).await;
+    running.exporter.advance(Duration::from_secs(6)).await;
     assert!(has_user("cyd", "third").await);
     // an explicit reload looks twice as well
     let writing = async {
@@ -986,13 +1015,14 @@ async fn a_web_configuration_is_not_read_while_it_is_written() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_pipe_in_place_of_a_web_file_hangs_nothing() {
-    let sim = crate::common::sim(still(1, 10)).await;
-    let (files, papers) = (Files::new(&sim), Papers::new());
-    let web =
-        format!("{TLS}  client_auth_type: VerifyClientCertIfGiven\n  client_ca_file: ca.pem\n");
-    let flag = papers.flag(&web);
-    let (mut program, address) = binary(&files, &[&flag, "--web.enable-lifecycle"]);
+async fn fifo_in_place_of_web_file_does_not_block() {
+    let sim = crate::common::start_sim(static_sim(1, 10)).await;
+    let (files, papers) = (ConfigFiles::new(&sim), TestPki::new());
+    let web = format!(
+        "{TLS_CONFIG}  client_auth_type: VerifyClientCertIfGiven\n  client_ca_file: ca.pem\n"
+    );
+    let flag = papers.web_config_flag(&web);
+    let (mut program, address) = start_binary(&files, &[&flag, "--web.enable-lifecycle"]);
     let client = papers.client().build().unwrap();
     let url = |path: &str| format!("https://{address}{path}");
     for (n, name) in ["web.yml", "server.pem", "server.key", "ca.pem"]
@@ -1010,7 +1040,7 @@ async fn a_pipe_in_place_of_a_web_file_hangs_nothing() {
         );
         // the configuration itself is read all the same
         let path = format!("/m{n}");
-        files.configure(
+        files.write_config(
             &files.orgs.clone(),
             &format!("web:\n  telemetry_path: {path}\n"),
         );
@@ -1026,16 +1056,20 @@ async fn a_pipe_in_place_of_a_web_file_hangs_nothing() {
     }
     let begun = std::time::Instant::now();
     program.signal(Signal::TERM);
-    program.wait_for("stopp");
-    let (code, output, _) = program.finish();
+    program.wait_for_output("stopp");
+    let (code, output, _) = program.wait_exit();
     assert_eq!(code, Some(0), "{output}");
     assert!(begun.elapsed() < Duration::from_secs(5), "{output}");
     // and at the start it is an error
-    let (code, output, _) = Program::exporter(
-        &[&files.flag(), &flag, "--web.listen-address=127.0.0.1:0"],
+    let (code, output, _) = ChildProcess::exporter(
+        &[
+            &files.config_flag(),
+            &flag,
+            "--web.listen-address=127.0.0.1:0",
+        ],
         &[],
     )
-    .finish();
+    .wait_exit();
     assert_eq!(code, Some(2), "{output}");
     assert!(
         output.contains("expected a regular file, got a pipe"),
@@ -1045,11 +1079,11 @@ async fn a_pipe_in_place_of_a_web_file_hangs_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn reloads_that_are_asked_for_meanwhile_share_one() {
-    let sim = crate::common::sim(still(1, 10)).await;
-    let files = Files::new(&sim);
-    let (program, address) = binary(&files, &["--web.enable-lifecycle"]);
-    post(&address, reqwest::Method::POST).await;
+async fn concurrent_reload_requests_are_coalesced() {
+    let sim = crate::common::start_sim(static_sim(1, 10)).await;
+    let files = ConfigFiles::new(&sim);
+    let (program, address) = start_binary(&files, &["--web.enable-lifecycle"]);
+    send_request(&address, reqwest::Method::POST).await;
     let reloads = |output: &str| output.matches("configuration reloaded").count();
     let (begun, before) = (std::time::Instant::now(), reloads(&program.output()));
     let client = reqwest::Client::builder().no_proxy().build().unwrap();
@@ -1065,8 +1099,8 @@ async fn reloads_that_are_asked_for_meanwhile_share_one() {
     });
     futures_util::future::join_all(requests).await;
     // each that is asked for afterwards begins afterwards
-    files.configure(&files.orgs.clone(), "web:\n  telemetry_path: /m\n");
-    assert_eq!(post(&address, reqwest::Method::POST).await.0, 200);
+    files.write_config(&files.orgs.clone(), "web:\n  telemetry_path: /m\n");
+    assert_eq!(send_request(&address, reqwest::Method::POST).await.0, 200);
     assert_eq!(get(&format!("http://{address}/m")).await.0, 200);
     let count = reloads(&program.output()) - before;
     // the watcher may have seen the change as well
@@ -1095,16 +1129,16 @@ async fn reloads_that_are_asked_for_meanwhile_share_one() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_reload_never_allows_every_host_again() {
-    let sim = simulated_atlas(&still(1, 1));
-    let files = Files::new(&sim);
+async fn reload_never_drops_allowed_hosts() {
+    let sim = in_process_sim(&static_sim(1, 1));
+    let files = ConfigFiles::new(&sim);
     let orgs = files.orgs.clone();
-    files.configure(&orgs, "web:\n  allowed_hosts: good.example\n");
-    let exporter = files.exporter(&sim).await;
-    files.configure(&orgs, "");
+    files.write_config(&orgs, "web:\n  allowed_hosts: good.example\n");
+    let exporter = files.start_exporter(&sim).await;
+    files.write_config(&orgs, "");
     let error = exporter.control.reload("test").await.unwrap_err();
     assert!(error.contains("web.allowed_hosts"), "{error}");
-    files.configure(&orgs, "web:\n  allowed_hosts: other.example\n");
+    files.write_config(&orgs, "web:\n  allowed_hosts: other.example\n");
     exporter.control.reload("test").await.unwrap();
     exporter.stop().await;
 }

@@ -1,22 +1,22 @@
 //! What a walk of 100,000 keys costs Atlas.
 use std::time::Duration;
 
-use crate::common::sim_harness::{Simulated, simulated_atlas};
-use crate::common::still;
-use mongodb_atlas_sim::{BucketSize, Effect, Fault, SimConfig, SimEndpoint};
+use crate::common::sim_harness::{SimHarness, in_process_sim};
+use crate::common::static_sim;
+use mongodb_atlas_sim::{BucketConfig, Effect, Fault, SimConfig, SimEndpoint};
 
-async fn requests(fault: Option<Effect>) -> usize {
+async fn count_walk_requests(fault: Option<Effect>) -> usize {
     let config = SimConfig {
-        org_bucket: BucketSize::new(10_000, 10_000),
-        ..still(1, 100_000)
+        org_bucket: BucketConfig::new(10_000, 10_000),
+        ..static_sim(1, 100_000)
     };
-    let sim = simulated_atlas(&config);
+    let sim = in_process_sim(&config);
     if let Some(effect) = fault {
         sim.add_fault(Fault::new(SimEndpoint::AiModelApiKeys, effect));
     }
-    let exporter = Simulated::watching(&sim, &[]).await;
-    while exporter.ready().0 != 200 {
-        exporter.pass(Duration::from_millis(100)).await;
+    let exporter = SimHarness::start(&sim, &[]).await;
+    while exporter.readiness().0 != 200 {
+        exporter.advance(Duration::from_millis(100)).await;
     }
     let scrape = exporter.scrape();
     assert_eq!(scrape.sum("mongodbatlas_ai_model_api_keys"), 100_000.0);
@@ -36,14 +36,18 @@ async fn requests(fault: Option<Effect>) -> usize {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_hundred_thousand_keys_cost_two_hundred_requests() {
-    assert_eq!(requests(None).await, 200, "the last page has no next link");
+async fn walk_of_100k_keys_takes_200_requests() {
+    assert_eq!(
+        count_walk_requests(None).await,
+        200,
+        "the last page has no next link"
+    );
 }
 
 #[tokio::test(start_paused = true)]
-async fn without_links_they_cost_one_more() {
+async fn walk_without_links_takes_one_extra_request() {
     assert_eq!(
-        requests(Some(Effect::NoLinks)).await,
+        count_walk_requests(Some(Effect::NoLinks)).await,
         201,
         "a full page may not be the last"
     );

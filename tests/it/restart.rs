@@ -6,14 +6,16 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::common::sim_harness::{Simulated, simulated_atlas};
-use crate::common::{Program, Scrape, get, make_fifo, shown, sim_variables, still, world};
+use crate::common::sim_harness::{SimHarness, in_process_sim};
+use crate::common::{
+    ChildProcess, Scrape, expected_sim_keys, exposed_keys, get, make_fifo, sim_env, static_sim,
+};
 use atlas_ai_keys_exporter::inventory::{Inventory, KeyRecord};
-use atlas_ai_keys_exporter::poll::Counts;
+use atlas_ai_keys_exporter::poll::ChangeCounts;
 use atlas_ai_keys_exporter::storage::{Saved, Storage};
 use jiff::Timestamp;
 use mongodb_atlas_client::{KeyId, OrgId, ProjectId};
-use mongodb_atlas_sim::{BodyForm, Effect, Fault, SimEndpoint, SimHandle};
+use mongodb_atlas_sim::{Effect, ErrorBodyFormat, Fault, SimEndpoint, SimHandle};
 use rustix::process::Signal;
 use tempfile::TempDir;
 
@@ -22,34 +24,34 @@ const SUCCESS: &str = "atlas_ai_keys_exporter_org_last_success_timestamp_seconds
 const RESTORED: &str = "atlas_ai_keys_exporter_org_inventory_restored";
 const UP: &str = "atlas_ai_keys_exporter_org_up";
 
-fn outage(status: u16) -> Fault {
+fn outage_fault(status: u16) -> Fault {
     let effect = Effect::Status {
         status,
-        body: BodyForm::Json,
+        body: ErrorBodyFormat::Json,
         retry_after: None,
     };
     Fault::new(KEYS, effect)
 }
 
-async fn start(sim: &Arc<SimHandle>, dir: &TempDir, flags: &[&str]) -> Simulated {
+async fn start_exporter(sim: &Arc<SimHandle>, dir: &TempDir, flags: &[&str]) -> SimHarness {
     let storage = format!("--storage.path={}", dir.path().display());
-    Simulated::watching(sim, &[flags, &[&storage]].concat()).await
+    SimHarness::start(sim, &[flags, &[&storage]].concat()).await
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_was_read_is_shown_at_once_with_its_own_time() {
+async fn stored_inventory_is_served_with_its_own_timestamp() {
     let (sim, dir) = (
-        simulated_atlas(&still(3, 300)),
+        in_process_sim(&static_sim(3, 300)),
         tempfile::tempdir().unwrap(),
     );
-    let exporter = start(&sim, &dir, &[]).await;
-    exporter.walked(3).await;
+    let exporter = start_exporter(&sim, &dir, &[]).await;
+    exporter.wait_polled(3).await;
     sim.with_world(|world| {
         let org = world.org_ids()[0].clone();
-        world.create(&org, "new").unwrap();
+        world.create_key(&org, "new").unwrap();
     });
-    let before = exporter.walked_again().await;
-    exporter.pass(Duration::from_mins(1)).await;
+    let before = exporter.wait_polled_again().await;
+    exporter.advance(Duration::from_mins(1)).await;
     exporter.kill().await;
     // Atlas is down while the exporter starts again
     for endpoint in [
@@ -60,15 +62,15 @@ async fn what_was_read_is_shown_at_once_with_its_own_time() {
     ] {
         sim.add_fault(Fault {
             endpoint,
-            ..outage(503)
+            ..outage_fault(503)
         });
     }
-    let exporter = start(&sim, &dir, &[]).await;
+    let exporter = start_exporter(&sim, &dir, &[]).await;
     let after = exporter.scrape();
     assert_eq!(after.values(RESTORED), [1.0, 1.0, 1.0]);
     assert_eq!(after.values(SUCCESS), before.values(SUCCESS));
-    assert_eq!(shown(&after), shown(&before));
-    assert_eq!(exporter.ready().0, 200, "there is something to show");
+    assert_eq!(exposed_keys(&after), exposed_keys(&before));
+    assert_eq!(exporter.readiness().0, 200, "there is something to show");
     let changes = "mongodbatlas_ai_model_api_key_changes_total";
     assert_eq!(after.sum(changes), 1.0);
     assert_eq!(after.sum(changes), before.sum(changes));
@@ -79,13 +81,13 @@ async fn what_was_read_is_shown_at_once_with_its_own_time() {
     ] {
         let name = format!("mongodbatlas_{name}");
         assert_eq!(
-            after.all(&name).count(),
-            before.all(&name).count(),
+            after.with_name(&name).count(),
+            before.with_name(&name).count(),
             "{name}"
         );
-        assert!(after.all(&name).count() > 0);
+        assert!(after.with_name(&name).count() > 0);
     }
-    exporter.pass(Duration::from_hours(1)).await;
+    exporter.advance(Duration::from_hours(1)).await;
     let later = exporter.scrape();
     assert_eq!(later.values(RESTORED), [1.0, 1.0, 1.0]);
     assert_eq!(later.values(UP), [0.0, 0.0, 0.0]);
@@ -95,29 +97,32 @@ async fn what_was_read_is_shown_at_once_with_its_own_time() {
         "its age is visible"
     );
     sim.clear_faults();
-    let healed = exporter.walked(3).await;
+    let healed = exporter.wait_polled(3).await;
     assert_eq!(healed.values(RESTORED), [0.0, 0.0, 0.0]);
     assert_eq!(
         healed.sum(changes),
         1.0,
         "what was kept is compared with, and counted on"
     );
-    assert_eq!(shown(&healed), world(&sim));
+    assert_eq!(exposed_keys(&healed), expected_sim_keys(&sim));
     exporter.stop().await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_crash_loop_costs_no_request_more_and_two_tokens_at_most() {
-    let (sim, dir) = (simulated_atlas(&still(4, 40)), tempfile::tempdir().unwrap());
-    let mut variables = sim_variables(&sim);
+async fn crash_loop_sends_no_extra_requests() {
+    let (sim, dir) = (
+        in_process_sim(&static_sim(4, 40)),
+        tempfile::tempdir().unwrap(),
+    );
+    let mut variables = sim_env(&sim);
     variables.retain(|(name, _)| name != "MONGODB_ATLAS_ORG_ID");
     let storage = format!("--storage.path={}", dir.path().display());
     for round in 0..200 {
         let flags = ["--atlas.discover-orgs", &storage];
-        let exporter = Simulated::told(&sim, variables.clone(), &flags).await;
-        exporter.pass(Duration::from_secs(15)).await;
+        let exporter = SimHarness::start_with(&sim, variables.clone(), &flags).await;
+        exporter.advance(Duration::from_secs(15)).await;
         assert_eq!(exporter.scrape().values(UP), [1.0; 4], "start {round}");
-        assert_eq!(exporter.answered(401), 0);
+        assert_eq!(exporter.count_responses(401), 0);
         exporter.kill().await;
     }
     let asked = |endpoint| {
@@ -142,21 +147,24 @@ async fn a_crash_loop_costs_no_request_more_and_two_tokens_at_most() {
     for endpoint in [SimEndpoint::Groups, SimEndpoint::AiModelApiRateLimits] {
         assert!(asked(endpoint) <= 8, "{endpoint:?}: {}", asked(endpoint));
     }
-    assert!(sim.live_tokens() <= 2);
+    assert!(sim.live_token_count() <= 2);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_crash_loop_while_atlas_fails_does_not_make_it_worse() {
+async fn crash_loop_during_outage_backs_off() {
     for code in [403, 429, 503] {
-        let (sim, dir) = (simulated_atlas(&still(2, 20)), tempfile::tempdir().unwrap());
-        let exporter = start(&sim, &dir, &[]).await;
-        exporter.walked(2).await;
+        let (sim, dir) = (
+            in_process_sim(&static_sim(2, 20)),
+            tempfile::tempdir().unwrap(),
+        );
+        let exporter = start_exporter(&sim, &dir, &[]).await;
+        exporter.wait_polled(2).await;
         exporter.kill().await;
-        sim.add_fault(outage(code));
+        sim.add_fault(outage_fault(code));
         let before = sim.requests().len();
         for _ in 0..120 {
-            let exporter = start(&sim, &dir, &[]).await;
-            exporter.pass(Duration::from_secs(30)).await;
+            let exporter = start_exporter(&sim, &dir, &[]).await;
+            exporter.advance(Duration::from_secs(30)).await;
             exporter.kill().await;
         }
         let asked = sim.requests().len() - before;
@@ -168,27 +176,33 @@ async fn a_crash_loop_while_atlas_fails_does_not_make_it_worse() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_next_walk_is_due_when_it_would_have_been() {
-    let (sim, dir) = (simulated_atlas(&still(1, 10)), tempfile::tempdir().unwrap());
-    let exporter = start(&sim, &dir, &[]).await;
-    exporter.walked(1).await;
-    exporter.walked_again().await;
-    let last = exporter.asked(KEYS).last().unwrap().at;
-    exporter.pass(Duration::from_secs(100)).await;
+async fn poll_schedule_survives_restart() {
+    let (sim, dir) = (
+        in_process_sim(&static_sim(1, 10)),
+        tempfile::tempdir().unwrap(),
+    );
+    let exporter = start_exporter(&sim, &dir, &[]).await;
+    exporter.wait_polled(1).await;
+    exporter.wait_polled_again().await;
+    let last = exporter.requests_to(KEYS).last().unwrap().at;
+    exporter.advance(Duration::from_secs(100)).await;
     exporter.stop().await;
-    let exporter = start(&sim, &dir, &[]).await;
-    exporter.walked_again().await;
-    let next = exporter.asked(KEYS).last().unwrap().at;
+    let exporter = start_exporter(&sim, &dir, &[]).await;
+    exporter.wait_polled_again().await;
+    let next = exporter.requests_to(KEYS).last().unwrap().at;
     let pause = next.duration_since(last).as_secs();
     assert!((299..=301).contains(&pause), "{pause}");
     exporter.stop().await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_token_that_was_given_back_is_not_taken_up() {
-    let (sim, dir) = (simulated_atlas(&still(1, 10)), tempfile::tempdir().unwrap());
-    let exporter = start(&sim, &dir, &[]).await;
-    exporter.walked(1).await;
+async fn revoked_token_is_not_loaded() {
+    let (sim, dir) = (
+        in_process_sim(&static_sim(1, 10)),
+        tempfile::tempdir().unwrap(),
+    );
+    let exporter = start_exporter(&sim, &dir, &[]).await;
+    exporter.wait_polled(1).await;
     let tokens = || {
         let names = std::fs::read_dir(dir.path()).unwrap();
         names
@@ -204,14 +218,14 @@ async fn a_token_that_was_given_back_is_not_taken_up() {
     };
     assert_eq!(tokens(), 1);
     exporter.stop().await;
-    assert_eq!((tokens(), sim.live_tokens()), (0, 0));
+    assert_eq!((tokens(), sim.live_token_count()), (0, 0));
     // and one that Atlas has ended meanwhile costs one more request, and no walk
-    let exporter = start(&sim, &dir, &[]).await;
-    exporter.walked_again().await;
+    let exporter = start_exporter(&sim, &dir, &[]).await;
+    exporter.wait_polled_again().await;
     exporter.kill().await;
     sim.revoke_all_tokens();
-    let exporter = start(&sim, &dir, &[]).await;
-    let scrape = exporter.walked_again().await;
+    let exporter = start_exporter(&sim, &dir, &[]).await;
+    let scrape = exporter.wait_polled_again().await;
     assert_eq!(
         scrape.sum("atlas_ai_keys_exporter_org_poll_failures_total"),
         0.0
@@ -220,14 +234,17 @@ async fn a_token_that_was_given_back_is_not_taken_up() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_kept_is_private_and_holds_nothing_that_is_not_shown() {
-    let (sim, dir) = (simulated_atlas(&still(2, 60)), tempfile::tempdir().unwrap());
+async fn state_files_are_private_and_contain_only_exported_data() {
+    let (sim, dir) = (
+        in_process_sim(&static_sim(2, 60)),
+        tempfile::tempdir().unwrap(),
+    );
     sim.add_fault(Fault::new(KEYS, Effect::Secret));
-    let exporter = start(&sim, &dir, &[]).await;
-    exporter.walked(2).await;
-    exporter.pass(Duration::from_secs(30)).await;
+    let exporter = start_exporter(&sim, &dir, &[]).await;
+    exporter.wait_polled(2).await;
+    exporter.advance(Duration::from_secs(30)).await;
     exporter.kill().await;
-    let account = sim.account();
+    let account = sim.credentials();
     let mut files = 0;
     for entry in std::fs::read_dir(dir.path()).unwrap() {
         let path = entry.unwrap().path();
@@ -255,12 +272,15 @@ async fn what_is_kept_is_private_and_holds_nothing_that_is_not_shown() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_file_that_is_unfit_is_set_aside_and_never_fatal() {
-    let (sim, dir) = (simulated_atlas(&still(1, 20)), tempfile::tempdir().unwrap());
+async fn corrupt_state_files_are_quarantined() {
+    let (sim, dir) = (
+        in_process_sim(&static_sim(1, 20)),
+        tempfile::tempdir().unwrap(),
+    );
     let org = sim.org_ids()[0].clone();
-    let exporter = start(&sim, &dir, &[]).await;
-    exporter.walked(1).await;
-    exporter.pass(Duration::from_secs(30)).await;
+    let exporter = start_exporter(&sim, &dir, &[]).await;
+    exporter.wait_polled(1).await;
+    exporter.advance(Duration::from_secs(30)).await;
     exporter.kill().await;
     let file = dir.path().join(format!("{org}.inventory"));
     let whole = std::fs::read(&file).unwrap();
@@ -276,14 +296,14 @@ async fn a_file_that_is_unfit_is_set_aside_and_never_fatal() {
         newer.as_bytes(),
     ] {
         std::fs::write(&file, unfit).unwrap();
-        let exporter = start(&sim, &dir, &[]).await;
+        let exporter = start_exporter(&sim, &dir, &[]).await;
         let aside = dir.path().join(format!("{org}.inventory.refused"));
         assert_eq!(std::fs::read(&aside).unwrap(), unfit);
-        assert_eq!(exporter.ready().0, 503);
-        let scrape = exporter.walked(1).await;
-        assert_eq!(shown(&scrape), world(&sim));
+        assert_eq!(exporter.readiness().0, 503);
+        let scrape = exporter.wait_polled(1).await;
+        assert_eq!(exposed_keys(&scrape), expected_sim_keys(&sim));
         assert_eq!(scrape.values(RESTORED), [0.0]);
-        exporter.pass(Duration::from_secs(1)).await;
+        exporter.advance(Duration::from_secs(1)).await;
         exporter.kill().await;
         assert!(file.exists(), "and the next walk is kept again");
     }
@@ -291,13 +311,13 @@ async fn a_file_that_is_unfit_is_set_aside_and_never_fatal() {
     for entry in std::fs::read_dir(dir.path()).unwrap() {
         std::fs::write(entry.unwrap().path(), "{").unwrap();
     }
-    let exporter = start(&sim, &dir, &[]).await;
-    exporter.walked(1).await;
+    let exporter = start_exporter(&sim, &dir, &[]).await;
+    exporter.wait_polled(1).await;
     exporter.stop().await;
 }
 
 /// Puts something else in the place of a file.
-fn obstruct(path: &Path, obstacle: &str, outside: &Path) {
+fn place_obstacle(path: &Path, obstacle: &str, outside: &Path) {
     let content = std::fs::read(path).unwrap_or_default();
     let _ = std::fs::remove_file(path);
     match obstacle {
@@ -324,13 +344,16 @@ fn obstruct(path: &Path, obstacle: &str, outside: &Path) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_stands_in_the_place_of_a_state_file_is_set_aside_and_never_followed() {
-    let (sim, dir) = (simulated_atlas(&still(1, 20)), tempfile::tempdir().unwrap());
+async fn obstacles_at_state_file_paths_are_quarantined_and_not_followed() {
+    let (sim, dir) = (
+        in_process_sim(&static_sim(1, 20)),
+        tempfile::tempdir().unwrap(),
+    );
     let outside = dir.path().with_extension("outside");
     std::fs::write(&outside, "precious").unwrap();
-    let exporter = start(&sim, &dir, &[]).await;
-    exporter.walked(1).await;
-    exporter.pass(Duration::from_secs(30)).await;
+    let exporter = start_exporter(&sim, &dir, &[]).await;
+    exporter.wait_polled(1).await;
+    exporter.advance(Duration::from_secs(30)).await;
     exporter.kill().await;
     let org = sim.org_ids()[0].clone();
     let mut files: Vec<_> = std::fs::read_dir(dir.path())
@@ -353,14 +376,18 @@ async fn what_stands_in_the_place_of_a_state_file_is_set_aside_and_never_followe
         "a line without end",
     ] {
         for file in files.iter().rev() {
-            obstruct(file, obstacle, &outside);
+            place_obstacle(file, obstacle, &outside);
         }
-        let exporter = start(&sim, &dir, &[]).await;
-        assert_eq!(exporter.ready().0, 503, "{obstacle}: nothing is restored");
-        exporter.walked(1).await;
-        exporter.pass(Duration::from_secs(30)).await;
+        let exporter = start_exporter(&sim, &dir, &[]).await;
+        assert_eq!(
+            exporter.readiness().0,
+            503,
+            "{obstacle}: nothing is restored"
+        );
+        exporter.wait_polled(1).await;
+        exporter.advance(Duration::from_secs(30)).await;
         let scrape = exporter.scrape();
-        assert_eq!(shown(&scrape), world(&sim), "{obstacle}");
+        assert_eq!(exposed_keys(&scrape), expected_sim_keys(&sim), "{obstacle}");
         let failures = scrape.sum("atlas_ai_keys_exporter_storage_failures_total");
         assert_eq!(failures, 0.0, "{obstacle}");
         exporter.kill().await;
@@ -379,7 +406,7 @@ async fn what_stands_in_the_place_of_a_state_file_is_set_aside_and_never_followe
 }
 
 #[test]
-fn only_own_temporary_files_are_removed_and_none_is_in_the_way() {
+fn only_own_temporary_files_are_removed() {
     let dir = tempfile::tempdir().unwrap();
     let old = std::time::SystemTime::UNIX_EPOCH + Duration::from_hours(24 * 365);
     let write = |name: &str, old: Option<std::time::SystemTime>| {
@@ -417,14 +444,17 @@ fn only_own_temporary_files_are_removed_and_none_is_in_the_way() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_token_file_that_others_can_read_or_have_written_is_not_used() {
-    let (sim, dir) = (simulated_atlas(&still(1, 10)), tempfile::tempdir().unwrap());
+async fn accessible_token_file_is_not_used() {
+    let (sim, dir) = (
+        in_process_sim(&static_sim(1, 10)),
+        tempfile::tempdir().unwrap(),
+    );
     let mut issued = Vec::new();
     for mode in [0o600, 0o640, 0o604] {
-        let exporter = start(&sim, &dir, &[]).await;
-        exporter.pass(Duration::from_mins(6)).await;
+        let exporter = start_exporter(&sim, &dir, &[]).await;
+        exporter.advance(Duration::from_mins(6)).await;
         exporter.kill().await;
-        issued.push(tokens_requested(&sim));
+        issued.push(count_token_requests(&sim));
         for entry in std::fs::read_dir(dir.path()).unwrap() {
             let path = entry.unwrap().path();
             if path.to_string_lossy().contains("token-") {
@@ -433,9 +463,9 @@ async fn a_token_file_that_others_can_read_or_have_written_is_not_used() {
             }
         }
     }
-    let exporter = start(&sim, &dir, &[]).await;
-    exporter.pass(Duration::from_mins(6)).await;
-    issued.push(tokens_requested(&sim));
+    let exporter = start_exporter(&sim, &dir, &[]).await;
+    exporter.advance(Duration::from_mins(6)).await;
+    issued.push(count_token_requests(&sim));
     assert_eq!(
         issued,
         [1, 1, 2, 3],
@@ -445,8 +475,8 @@ async fn a_token_file_that_others_can_read_or_have_written_is_not_used() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_directory_that_everybody_can_write_to_is_warned_about() {
-    let sim = crate::common::sim(still(1, 10)).await;
+async fn world_writable_state_directory_logs_a_warning() {
+    let sim = crate::common::start_sim(static_sim(1, 10)).await;
     let dir = tempfile::tempdir().unwrap();
     let storage = format!("--storage.path={}", dir.path().display());
     let warning = "state directory is world-writable";
@@ -460,14 +490,14 @@ async fn a_directory_that_everybody_can_write_to_is_warned_about() {
         let mode = std::fs::Permissions::from_mode(mode);
         std::fs::set_permissions(dir.path(), mode.clone()).unwrap();
         let line = ["--web.listen-address=127.0.0.1:0", &storage];
-        let mut program = Program::exporter(&line, &sim_variables(&sim));
-        program.wait_for("address=");
+        let mut program = ChildProcess::exporter(&line, &sim_env(&sim));
+        program.wait_for_output("address=");
         program.signal(Signal::TERM);
-        let (code, output, _) = program.finish();
+        let (code, output, _) = program.wait_exit();
         assert_eq!(code, Some(0), "{output}");
         assert_eq!(output.contains(warning), warned, "{mode:?}: {output}");
         let check = ["check", "--offline", "--output=json", &storage];
-        let output = crate::common::outcome(&check, sim_variables(&sim)).await;
+        let output = crate::common::run_exporter(&check, sim_env(&sim)).await;
         let text = String::from_utf8(output.stdout).unwrap();
         assert_eq!(output.status.code(), Some(0), "{text}");
         let found = text.contains("written to by every user of this machine");
@@ -477,7 +507,7 @@ async fn a_directory_that_everybody_can_write_to_is_warned_about() {
 }
 
 /// Tokens that were asked for.
-fn tokens_requested(sim: &SimHandle) -> usize {
+fn count_token_requests(sim: &SimHandle) -> usize {
     let requests = sim.requests();
     requests
         .iter()
@@ -486,32 +516,35 @@ fn tokens_requested(sim: &SimHandle) -> usize {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_disk_that_takes_nothing_is_a_warning_and_a_metric() {
-    let (sim, dir) = (simulated_atlas(&still(1, 20)), tempfile::tempdir().unwrap());
-    let exporter = start(&sim, &dir, &[]).await;
-    exporter.walked(1).await;
+async fn write_failure_logs_and_increments_counter() {
+    let (sim, dir) = (
+        in_process_sim(&static_sim(1, 20)),
+        tempfile::tempdir().unwrap(),
+    );
+    let exporter = start_exporter(&sim, &dir, &[]).await;
+    exporter.wait_polled(1).await;
     let failures = "atlas_ai_keys_exporter_storage_failures_total";
     assert_eq!(exporter.scrape().sum(failures), 0.0);
     std::fs::remove_dir_all(dir.path()).unwrap();
     std::fs::write(dir.path(), "no directory any more").unwrap();
-    exporter.pass(Duration::from_mins(30)).await;
+    exporter.advance(Duration::from_mins(30)).await;
     let scrape = exporter.scrape();
     assert!(scrape.sum(failures) >= 5.0, "{}", scrape.sum(failures));
     assert_eq!(scrape.sum(UP), 1.0);
     std::fs::remove_file(dir.path()).unwrap();
     std::fs::create_dir(dir.path()).unwrap();
-    exporter.pass(Duration::from_mins(11)).await;
+    exporter.advance(Duration::from_mins(11)).await;
     let before = exporter.scrape().sum(failures);
-    exporter.pass(Duration::from_mins(11)).await;
+    exporter.advance(Duration::from_mins(11)).await;
     assert_eq!(exporter.scrape().sum(failures), before, "well again");
     exporter.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_killed_process_shows_what_it_knew_when_it_starts_again() {
-    let sim = crate::common::sim(still(2, 200)).await;
+async fn killed_process_restores_its_state() {
+    let sim = crate::common::start_sim(static_sim(2, 200)).await;
     let dir = tempfile::tempdir().unwrap();
-    let mut variables = sim_variables(&sim);
+    let mut variables = sim_env(&sim);
     // as systemd tells it
     variables.push((
         "STATE_DIRECTORY".into(),
@@ -521,30 +554,30 @@ async fn a_killed_process_shows_what_it_knew_when_it_starts_again() {
         "--web.listen-address=127.0.0.1:0",
         "--atlas.poll-interval=1s",
     ];
-    let mut program = Program::exporter(&line, &variables);
-    program.wait_for("walk complete");
+    let mut program = ChildProcess::exporter(&line, &variables);
+    program.wait_for_output("walk complete");
     tokio::time::sleep(Duration::from_secs(3)).await;
     program.signal(Signal::KILL);
-    program.finish();
-    let truth = world(&sim);
+    program.wait_exit();
+    let truth = expected_sim_keys(&sim);
     sim.stop().await;
-    let mut program = Program::exporter(&line, &variables);
-    let address = program.wait_for("address=");
+    let mut program = ChildProcess::exporter(&line, &variables);
+    let address = program.wait_for_output("address=");
     let scrape = Scrape::parse(&get(&format!("http://{address}/metrics")).await.1);
     assert_eq!(scrape.values(RESTORED), [1.0, 1.0]);
-    assert_eq!(shown(&scrape), truth);
+    assert_eq!(exposed_keys(&scrape), truth);
     assert_eq!(get(&format!("http://{address}/-/ready")).await.0, 200);
     program.signal(Signal::TERM);
-    let (code, output, _) = program.finish();
+    let (code, output, _) = program.wait_exit();
     assert_eq!(code, Some(0), "{output}");
 }
 
 const ORG: &str = "32b6e34b3d91647abb20e7b8";
-const WRITER: &str = "TEST_WRITES_STATE_TO";
-/// What the writer says after each version.
-const SAVED: u8 = 1;
+const WRITER_ENV: &str = "TEST_WRITES_STATE_TO";
+/// What the state_writer_child says after each version.
+const SAVED_MARKER: u8 = 1;
 
-fn version(number: u64) -> Inventory {
+fn numbered_inventory(number: u64) -> Inventory {
     let records: Vec<KeyRecord> = (0..400)
         .map(|n| KeyRecord {
             id: KeyId::new(format!("key{n}")),
@@ -557,36 +590,36 @@ fn version(number: u64) -> Inventory {
     Inventory::new(OrgId::parse(ORG).unwrap(), (at, at), records, 0, &[])
 }
 
-/// Not a test by itself: the process that [`a_write_that_is_cut_short_leaves_the_old_or_the_new`]
+/// Not a test by itself: the process that [`interrupted_write_leaves_old_or_new_state`]
 /// starts and kills. It writes one version after the other for as long as it lives.
 #[test]
-fn writer() {
-    let Some(dir) = std::env::var_os(WRITER) else {
+fn state_writer_child() {
+    let Some(dir) = std::env::var_os(WRITER_ENV) else {
         return;
     };
     let storage = Storage::open(Path::new(&dir)).unwrap();
     let org = OrgId::parse(ORG).unwrap();
     let first = storage
-        .load(&org)
-        .map_or(0, |stored| stored.counts["version"] + 1);
+        .load_inventory(&org)
+        .map_or(0, |stored| stored.change_counts["version"] + 1);
     for number in first.. {
-        let counts = Counts::from([("version".to_owned(), number)]);
-        let inventory = version(number);
+        let counts = ChangeCounts::from([("version".to_owned(), number)]);
+        let inventory = numbered_inventory(number);
         let saved = Saved {
             inventory: &inventory,
             requests: 1,
-            counts: &counts,
+            change_counts: &counts,
         };
-        storage.save(&saved).unwrap();
+        storage.save_inventory(&saved).unwrap();
         // what tests print is held back, what they write is not
         let mut stdout = std::io::stdout();
-        stdout.write_all(&[SAVED]).unwrap();
+        stdout.write_all(&[SAVED_MARKER]).unwrap();
         stdout.flush().unwrap();
     }
 }
 
 #[test]
-fn a_write_that_is_cut_short_leaves_the_old_or_the_new() {
+fn interrupted_write_leaves_old_or_new_state() {
     let dir = tempfile::tempdir().unwrap();
     let storage = Storage::open(dir.path()).unwrap();
     let org = OrgId::parse(ORG).unwrap();
@@ -594,25 +627,25 @@ fn a_write_that_is_cut_short_leaves_the_old_or_the_new() {
     let mut moved = 0;
     for _ in 0..100 {
         let mut child = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "writer"])
-            .env(WRITER, dir.path())
+            .args(["--exact", "state_writer_child"])
+            .env(WRITER_ENV, dir.path())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
         let mut written = std::io::BufReader::new(child.stdout.take().unwrap()).bytes();
         assert!(
-            written.any(|byte| byte.unwrap() == SAVED),
+            written.any(|byte| byte.unwrap() == SAVED_MARKER),
             "it has written one version"
         );
         std::thread::sleep(Duration::from_micros(fastrand::u64(0..5_000)));
         child.kill().unwrap();
         child.wait().unwrap();
-        let Some(stored) = storage.load(&org) else {
+        let Some(stored) = storage.load_inventory(&org) else {
             assert_eq!(last, None, "what was there is lost");
             continue;
         };
-        let number = stored.counts["version"];
+        let number = stored.change_counts["version"];
         assert!(
             last.is_none_or(|last| last <= number),
             "{last:?}, then {number}"

@@ -3,26 +3,28 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use crate::common::sim_harness::{Simulated, simulated_atlas};
-use crate::common::{Scrape, shown, still, world};
+use crate::common::sim_harness::{SimHarness, in_process_sim};
+use crate::common::{Scrape, expected_sim_keys, exposed_keys, static_sim};
 use jiff::Timestamp;
-use mongodb_atlas_sim::{BodyForm, BucketScope, BucketSize, Effect, Fault, SimConfig, SimEndpoint};
+use mongodb_atlas_sim::{
+    BucketConfig, BucketScope, Effect, ErrorBodyFormat, Fault, SimConfig, SimEndpoint,
+};
 
 const KEYS: SimEndpoint = SimEndpoint::AiModelApiKeys;
 
-fn status(status: u16) -> Effect {
+fn status_effect(status: u16) -> Effect {
     Effect::Status {
         status,
-        body: BodyForm::Json,
+        body: ErrorBodyFormat::Json,
         retry_after: None,
     }
 }
 
 /// When each organization was walked.
-fn walks(exporter: &Simulated) -> BTreeMap<String, Vec<Timestamp>> {
+fn walk_times(exporter: &SimHarness) -> BTreeMap<String, Vec<Timestamp>> {
     let mut walks: BTreeMap<String, Vec<Timestamp>> = BTreeMap::new();
     for asked in exporter
-        .asked(KEYS)
+        .requests_to(KEYS)
         .iter()
         .filter(|asked| asked.status == 200)
     {
@@ -34,51 +36,51 @@ fn walks(exporter: &Simulated) -> BTreeMap<String, Vec<Timestamp>> {
     walks
 }
 
-fn seconds(from: Timestamp, to: Timestamp) -> i64 {
+fn seconds_between(from: Timestamp, to: Timestamp) -> i64 {
     to.duration_since(from).as_secs()
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_day_of_polling_costs_what_it_must_and_no_two_come_at_once() {
-    let sim = simulated_atlas(&still(5, 100));
-    let exporter = Simulated::watching(&sim, &[]).await;
-    exporter.walked(5).await;
-    let first = exporter.asked(KEYS).len();
+async fn polls_of_a_day_are_spread_and_minimal() {
+    let sim = in_process_sim(&static_sim(5, 100));
+    let exporter = SimHarness::start(&sim, &[]).await;
+    exporter.wait_polled(5).await;
+    let first = exporter.requests_to(KEYS).len();
     assert_eq!(first, 5, "one page each");
-    exporter.pass(Duration::from_hours(24)).await;
-    let all = exporter.asked(KEYS).len() - first;
+    exporter.advance(Duration::from_hours(24)).await;
+    let all = exporter.requests_to(KEYS).len() - first;
     assert!((5 * 287..=5 * 289).contains(&all), "{all} in a day");
-    for (org, times) in walks(&exporter) {
+    for (org, times) in walk_times(&exporter) {
         let regular = times.windows(2).skip(1);
         for pair in regular {
-            let pause = seconds(pair[0], pair[1]);
+            let pause = seconds_between(pair[0], pair[1]);
             assert!((299..=301).contains(&pause), "{org}: {pause}");
         }
     }
-    let later = exporter.asked(KEYS).into_iter().skip(5);
+    let later = exporter.requests_to(KEYS).into_iter().skip(5);
     let instants: BTreeSet<i64> = later.map(|asked| asked.at.as_second()).collect();
     assert_eq!(instants.len(), all, "no two in the same second");
     // hourly, beside the keys: name, projects and limits of each, and the rate limits and a token
-    let hourly = exporter.sim.requests().len() - exporter.asked(KEYS).len();
+    let hourly = exporter.sim.requests().len() - exporter.requests_to(KEYS).len();
     assert!(hourly <= 25 * (5 * 3 + 1 + 2), "{hourly}");
     exporter.stop().await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn five_hundred_organizations_on_the_smallest_bucket_are_walked_in_turn() {
-    let sim = simulated_atlas(&SimConfig {
-        org_bucket: BucketSize::SMALLEST,
+async fn five_hundred_organizations_share_the_smallest_bucket() {
+    let sim = in_process_sim(&SimConfig {
+        org_bucket: BucketConfig::SMALLEST,
         bucket_scope: BucketScope::User,
-        ..still(500, 2000)
+        ..static_sim(500, 2000)
     });
-    let exporter = Simulated::watching(&sim, &[]).await;
-    while walks(&exporter).len() < 500 {
-        exporter.pass(Duration::from_mins(1)).await;
+    let exporter = SimHarness::start(&sim, &[]).await;
+    while walk_times(&exporter).len() < 500 {
+        exporter.advance(Duration::from_mins(1)).await;
     }
-    exporter.pass(Duration::from_mins(1)).await;
+    exporter.advance(Duration::from_mins(1)).await;
     let scrape = exporter.scrape();
     assert_eq!(scrape.sum("atlas_ai_keys_exporter_org_up"), 500.0);
-    assert_eq!(shown(&scrape), world(&sim));
+    assert_eq!(exposed_keys(&scrape), expected_sim_keys(&sim));
     let interval = scrape
         .values("atlas_ai_keys_exporter_org_poll_interval_seconds")
         .into_iter()
@@ -87,13 +89,13 @@ async fn five_hundred_organizations_on_the_smallest_bucket_are_walked_in_turn() 
         (7400.0..7700.0).contains(&interval),
         "500 at 4 a minute: {interval}"
     );
-    exporter.pass(Duration::from_hours(12)).await;
-    assert_eq!(exporter.answered(429), 0);
-    let walks = walks(&exporter);
+    exporter.advance(Duration::from_hours(12)).await;
+    assert_eq!(exporter.count_responses(429), 0);
+    let walks = walk_times(&exporter);
     assert_eq!(walks.len(), 500, "none starves");
     for (org, times) in &walks {
         for pair in times.windows(2) {
-            let pause = seconds(pair[0], pair[1]);
+            let pause = seconds_between(pair[0], pair[1]);
             #[allow(clippy::cast_possible_truncation, reason = "an interval")]
             let most = (interval * 1.6) as i64;
             assert!(pause < most, "{org} waited {pause} s");
@@ -102,7 +104,7 @@ async fn five_hundred_organizations_on_the_smallest_bucket_are_walked_in_turn() 
     let now = sim.clock().now();
     let ages: Vec<i64> = walks
         .values()
-        .map(|times| seconds(*times.last().unwrap(), now))
+        .map(|times| seconds_between(*times.last().unwrap(), now))
         .collect();
     assert!(
         *ages.iter().max().unwrap() < 12_000,
@@ -113,17 +115,17 @@ async fn five_hundred_organizations_on_the_smallest_bucket_are_walked_in_turn() 
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_oldest_inventory_is_renewed_first() {
-    let sim = simulated_atlas(&SimConfig {
-        org_bucket: BucketSize::SMALLEST,
+async fn oldest_inventory_is_polled_first() {
+    let sim = in_process_sim(&SimConfig {
+        org_bucket: BucketConfig::SMALLEST,
         bucket_scope: BucketScope::User,
-        ..still(40, 40)
+        ..static_sim(40, 40)
     });
-    let exporter = Simulated::watching(&sim, &["--atlas.poll-interval=1m"]).await;
-    exporter.walked(40).await;
-    exporter.pass(Duration::from_hours(3)).await;
+    let exporter = SimHarness::start(&sim, &["--atlas.poll-interval=1m"]).await;
+    exporter.wait_polled(40).await;
+    exporter.advance(Duration::from_hours(3)).await;
     let order: Vec<String> = exporter
-        .asked(KEYS)
+        .requests_to(KEYS)
         .into_iter()
         .map(|asked| asked.org.unwrap())
         .collect();
@@ -136,20 +138,20 @@ async fn the_oldest_inventory_is_renewed_first() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_lasting_refusal_is_tried_at_a_slower_pace_and_disturbs_nobody() {
+async fn persistent_authorization_failure_reduces_the_poll_rate() {
     for (code, reason) in [
         (401, "unauthorized"),
         (403, "forbidden"),
         (404, "not_found"),
     ] {
-        let sim = simulated_atlas(&still(3, 30));
+        let sim = in_process_sim(&static_sim(3, 30));
         let orgs = sim.org_ids();
-        let exporter = Simulated::watching(&sim, &[]).await;
-        exporter.walked(3).await;
-        sim.add_fault(Fault::new(KEYS, status(code)).on_org(&orgs[1]));
-        exporter.pass(Duration::from_hours(24)).await;
+        let exporter = SimHarness::start(&sim, &[]).await;
+        exporter.wait_polled(3).await;
+        sim.add_fault(Fault::new(KEYS, status_effect(code)).for_org(&orgs[1]));
+        exporter.advance(Duration::from_hours(24)).await;
         let scrape = exporter.scrape();
-        let failures = scrape.failures(&orgs[1], reason);
+        let failures = scrape.poll_failures(&orgs[1], reason);
         assert!(
             (20.0..60.0).contains(&failures),
             "{reason}: {failures} in a day"
@@ -159,24 +161,28 @@ async fn a_lasting_refusal_is_tried_at_a_slower_pace_and_disturbs_nobody() {
             failures,
             "the others are undisturbed"
         );
-        assert_eq!(shown(&scrape), world(&sim), "and what was known stays");
+        assert_eq!(
+            exposed_keys(&scrape),
+            expected_sim_keys(&sim),
+            "and what was known stays"
+        );
         for org in [&orgs[0], &orgs[2]] {
-            let times = &walks(&exporter)[org];
+            let times = &walk_times(&exporter)[org];
             assert!(times.len() >= 288, "{}", times.len());
         }
         sim.clear_faults();
-        let healed = exporter.walked(3).await;
+        let healed = exporter.wait_polled(3).await;
         assert_eq!(healed.sum("atlas_ai_keys_exporter_org_up"), 3.0);
         exporter.stop().await;
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn one_credential_without_budget_does_not_hold_up_another() {
+async fn exhausted_credential_does_not_block_others() {
     // two accounts see the same Atlas here; what tells them apart is their name
-    let sim = simulated_atlas(&still(40, 400));
+    let sim = in_process_sim(&static_sim(40, 400));
     let orgs = sim.org_ids();
-    let account = sim.account();
+    let account = sim.credentials();
     let dir = tempfile::tempdir().unwrap();
     let list = |orgs: &[String]| {
         format!(
@@ -205,33 +211,34 @@ async fn one_credential_without_budget_does_not_hold_up_another() {
     for org in &orgs[..30] {
         let limited = Effect::Status {
             status: 429,
-            body: BodyForm::Json,
+            body: ErrorBodyFormat::Json,
             retry_after: Some(3000),
         };
-        sim.add_fault(Fault::new(KEYS, limited).on_org(org));
+        sim.add_fault(Fault::new(KEYS, limited).for_org(org));
     }
     let variables = vec![("MONGODB_ATLAS_BASE_URL".to_owned(), sim.base_url())];
     let flag = format!("--config.file={}", file.display());
-    let exporter = Simulated::told(&sim, variables, &[&flag]).await;
-    exporter.walked(10).await;
-    exporter.pass(Duration::from_hours(1)).await;
+    let exporter = SimHarness::start_with(&sim, variables, &[&flag]).await;
+    exporter.wait_polled(10).await;
+    exporter.advance(Duration::from_hours(1)).await;
     for org in &orgs[30..] {
-        assert!(walks(&exporter)[org].len() >= 12);
+        assert!(walk_times(&exporter)[org].len() >= 12);
     }
     exporter.stop().await;
 }
 
 /// What a week was like, as somebody who looks every five minutes has seen it.
 #[derive(Default)]
-struct Seen {
+struct ObservedState {
     oldest: f64,
     oldest_while_up: f64,
     down: u32,
 }
 
-impl Seen {
-    fn look(&mut self, scrape: &Scrape, now: f64) {
-        for series in scrape.all("atlas_ai_keys_exporter_org_last_success_timestamp_seconds") {
+impl ObservedState {
+    fn record(&mut self, scrape: &Scrape, now: f64) {
+        for series in scrape.with_name("atlas_ai_keys_exporter_org_last_success_timestamp_seconds")
+        {
             let org = &series.labels["org_id"];
             let up = scrape.get("atlas_ai_keys_exporter_org_up", &[("org_id", org)]);
             let age = now - series.value;
@@ -247,10 +254,10 @@ impl Seen {
 
 #[tokio::test(start_paused = true)]
 #[allow(clippy::cast_precision_loss, reason = "seconds of this era")]
-async fn a_week_with_outages_costs_no_quota_and_hides_nothing() {
-    let sim = simulated_atlas(&SimConfig {
-        org_bucket: BucketSize::new(60, 30),
-        ..still(4, 60)
+async fn outages_within_a_week_waste_no_quota() {
+    let sim = in_process_sim(&SimConfig {
+        org_bucket: BucketConfig::new(60, 30),
+        ..static_sim(4, 60)
     });
     let orgs = sim.org_ids();
     let hour = 3600.0;
@@ -260,24 +267,24 @@ async fn a_week_with_outages_costs_no_quota_and_hides_nothing() {
         ..Fault::new(KEYS, effect)
     };
     for fault in [
-        outage(20.0, 3.0, status(503)),
+        outage(20.0, 3.0, status_effect(503)),
         outage(50.0, 1.0, Effect::Reset),
-        outage(70.0, 12.0, status(403)).on_org(&orgs[2]),
+        outage(70.0, 12.0, status_effect(403)).for_org(&orgs[2]),
         outage(100.0, 2.0, Effect::InvalidJson),
-        outage(130.0, 6.0, status(500)),
+        outage(130.0, 6.0, status_effect(500)),
     ] {
         sim.add_fault(fault);
     }
-    let exporter = Simulated::watching(&sim, &[]).await;
-    exporter.walked(4).await;
-    let mut seen = Seen::default();
+    let exporter = SimHarness::start(&sim, &[]).await;
+    exporter.wait_polled(4).await;
+    let mut seen = ObservedState::default();
     for _ in 0..7 * 24 * 12 {
-        exporter.pass(Duration::from_mins(5)).await;
+        exporter.advance(Duration::from_mins(5)).await;
         let now = sim.clock().now().as_second() as f64;
-        seen.look(&exporter.scrape(), now);
+        seen.record(&exporter.scrape(), now);
     }
-    assert_eq!(exporter.answered(429), 0);
-    let requests = exporter.asked(KEYS).len();
+    assert_eq!(exporter.count_responses(429), 0);
+    let requests = exporter.requests_to(KEYS).len();
     let regular = 4 * 7 * 288;
     assert!(
         (regular * 9 / 10..regular * 13 / 10).contains(&requests),
@@ -298,6 +305,6 @@ async fn a_week_with_outages_costs_no_quota_and_hides_nothing() {
     assert!((50.0..66.0).contains(&hours), "{hours} hours down");
     let scrape = exporter.scrape();
     assert_eq!(scrape.sum("atlas_ai_keys_exporter_org_up"), 4.0);
-    assert_eq!(shown(&scrape), world(&sim));
+    assert_eq!(exposed_keys(&scrape), expected_sim_keys(&sim));
     exporter.stop().await;
 }

@@ -4,18 +4,18 @@
 use std::os::unix::net::UnixDatagram;
 use std::time::{Duration, Instant};
 
-use crate::common::{Program, sim_variables, still};
+use crate::common::{ChildProcess, sim_env, static_sim};
 use rustix::process::Signal;
 
 /// The manager's end.
-struct Manager(UnixDatagram);
+struct NotifySocket(UnixDatagram);
 
-impl Manager {
+impl NotifySocket {
     /// Waits for a message that is `good`, and hands it out; others may come before.
-    fn hears(&self, what: &str, good: impl Fn(&str) -> bool) -> String {
+    fn wait_message(&self, what: &str, good: impl Fn(&str) -> bool) -> String {
         let begun = Instant::now();
         let mut heard = Vec::new();
-        while begun.elapsed() < crate::common::PATIENCE {
+        while begun.elapsed() < crate::common::WAIT_TIMEOUT {
             let mut bytes = [0; 4096];
             let Ok(length) = self.0.recv(&mut bytes) else {
                 continue;
@@ -31,21 +31,21 @@ impl Manager {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_manager_hears_of_ready_status_reload_life_and_stop() {
-    let sim = crate::common::sim(still(2, 20)).await;
+async fn sd_notify_reports_ready_status_reload_watchdog_and_stopping() {
+    let sim = crate::common::start_sim(static_sim(2, 20)).await;
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("notify");
     let socket = UnixDatagram::bind(&path).unwrap();
     socket
         .set_read_timeout(Some(Duration::from_millis(100)))
         .unwrap();
-    let manager = Manager(socket);
-    let mut variables = sim_variables(&sim);
+    let manager = NotifySocket(socket);
+    let mut variables = sim_env(&sim);
     variables.push(("NOTIFY_SOCKET".to_owned(), path.display().to_string()));
     variables.push(("WATCHDOG_USEC".to_owned(), "2000000".to_owned()));
-    let program = Program::exporter(&["--web.listen-address=127.0.0.1:0"], &variables);
-    manager.hears("READY=1", |text| text.trim() == "READY=1");
-    let fresh = manager.hears("both are fresh", |text| {
+    let program = ChildProcess::exporter(&["--web.listen-address=127.0.0.1:0"], &variables);
+    manager.wait_message("READY=1", |text| text.trim() == "READY=1");
+    let fresh = manager.wait_message("both are fresh", |text| {
         text.starts_with("STATUS=fresh 2: ")
     });
     assert!(
@@ -53,14 +53,14 @@ async fn the_manager_hears_of_ready_status_reload_life_and_stop() {
         "{fresh}"
     );
     for _ in 0..3 {
-        manager.hears("WATCHDOG=1", |text| text.trim() == "WATCHDOG=1");
+        manager.wait_message("WATCHDOG=1", |text| text.trim() == "WATCHDOG=1");
     }
     program.signal(Signal::HUP);
-    let reloading = manager.hears("RELOADING=1", |text| text.starts_with("RELOADING=1\n"));
+    let reloading = manager.wait_message("RELOADING=1", |text| text.starts_with("RELOADING=1\n"));
     assert!(reloading.contains("MONOTONIC_USEC="), "{reloading}");
-    manager.hears("READY=1 again", |text| text.trim() == "READY=1");
+    manager.wait_message("READY=1 again", |text| text.trim() == "READY=1");
     program.signal(Signal::TERM);
-    manager.hears("STOPPING=1", |text| text.starts_with("STOPPING=1\n"));
-    assert_eq!(program.finish().0, Some(0));
+    manager.wait_message("STOPPING=1", |text| text.starts_with("STOPPING=1\n"));
+    assert_eq!(program.wait_exit().0, Some(0));
     sim.stop().await;
 }

@@ -1,11 +1,11 @@
 //! No output of the program shows a secret: not at trace level, not with secrets in Atlas'
 //! answers, not in errors, pages or metrics, not in its command line.
-use crate::common::{Program, get, sim_variables, still};
-use mongodb_atlas_sim::{BodyForm, Effect, Fault, SimEndpoint, SimHandle};
+use crate::common::{ChildProcess, get, sim_env, static_sim};
+use mongodb_atlas_sim::{Effect, ErrorBodyFormat, Fault, SimEndpoint, SimHandle};
 use rustix::process::Signal;
 
-fn all_credentials(sim: &SimHandle) -> Vec<(String, String)> {
-    let account = sim.account();
+fn credential_values(sim: &SimHandle) -> Vec<(String, String)> {
+    let account = sim.credentials();
     [
         ("MONGODB_ATLAS_PUBLIC_API_KEY", account.public_key),
         ("MONGODB_ATLAS_PRIVATE_API_KEY", account.private_key),
@@ -16,7 +16,7 @@ fn all_credentials(sim: &SimHandle) -> Vec<(String, String)> {
 }
 
 /// Runs the binary through good and bad times and hands out all that came out of it.
-async fn everything_it_says(
+async fn collect_all_output(
     sim: &SimHandle,
     variables: Vec<(String, String)>,
     format: &str,
@@ -29,24 +29,24 @@ async fn everything_it_says(
         "--log.format",
         format,
     ];
-    let mut program = Program::exporter(&arguments, &variables);
+    let mut program = ChildProcess::exporter(&arguments, &variables);
     let mark = if format == "json" {
         "\"address\":\""
     } else {
         "address="
     };
     let address: String = program
-        .wait_for(mark)
+        .wait_for_output(mark)
         .chars()
         .take_while(|c| *c != '"')
         .collect();
     let cmdline =
         std::fs::read_to_string(format!("/proc/{}/cmdline", program.pid())).unwrap_or_default();
     let mut all = cmdline;
-    program.wait_for("walk complete");
+    program.wait_for_output("walk complete");
     let status = |status| Effect::Status {
         status,
-        body: BodyForm::Json,
+        body: ErrorBodyFormat::Json,
         retry_after: None,
     };
     for effect in [
@@ -69,7 +69,7 @@ async fn everything_it_says(
         sim.clear_faults();
     }
     program.signal(Signal::TERM);
-    let (code, output, _) = program.finish();
+    let (code, output, _) = program.wait_exit();
     assert_eq!(code, Some(0), "{output}");
     assert!(
         output.contains("poll failed"),
@@ -78,20 +78,20 @@ async fn everything_it_says(
     all + &output
 }
 
-async fn nothing_leaks(kinds: &[&str], format: &str) {
-    let sim = crate::common::sim(still(1, 40)).await;
-    let mut variables = sim_variables(&sim);
-    variables.extend(all_credentials(&sim));
+async fn assert_no_leak(kinds: &[&str], format: &str) {
+    let sim = crate::common::start_sim(static_sim(1, 40)).await;
+    let mut variables = sim_env(&sim);
+    variables.extend(credential_values(&sim));
     variables.retain(|(name, _)| {
         ["BASE_URL", "ORG_ID"]
             .iter()
             .chain(kinds)
             .any(|part| name.ends_with(part))
     });
-    let all = everything_it_says(&sim, variables, format).await;
+    let all = collect_all_output(&sim, variables, format).await;
     // a word of HTML that has the beginning of a key in it
     let all = all.replace("initial-scale", "");
-    let account = sim.account();
+    let account = sim.credentials();
     for secret in [
         &account.client_secret,
         &account.private_key,
@@ -126,27 +126,26 @@ async fn nothing_leaks(kinds: &[&str], format: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_service_account_leaks_nothing() {
-    nothing_leaks(&["CLIENT_ID", "CLIENT_SECRET"], "logfmt").await;
+async fn service_account_secrets_do_not_leak() {
+    assert_no_leak(&["CLIENT_ID", "CLIENT_SECRET"], "logfmt").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_programmatic_key_leaks_nothing() {
-    nothing_leaks(&["PUBLIC_API_KEY", "PRIVATE_API_KEY"], "json").await;
+async fn programmatic_key_secrets_do_not_leak() {
+    assert_no_leak(&["PUBLIC_API_KEY", "PRIVATE_API_KEY"], "json").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_access_token_leaks_nothing() {
-    nothing_leaks(&["ACCESS_TOKEN"], "logfmt").await;
+async fn access_tokens_do_not_leak() {
+    assert_no_leak(&["ACCESS_TOKEN"], "logfmt").await;
 }
 
 #[cfg(target_os = "linux")]
 #[tokio::test(flavor = "multi_thread")]
-async fn there_is_no_core_dump_to_hold_a_secret() {
-    let sim = crate::common::sim(still(1, 5)).await;
-    let mut program =
-        Program::exporter(&["--web.listen-address=127.0.0.1:0"], &sim_variables(&sim));
-    program.wait_for("walk complete");
+async fn core_dumps_are_disabled() {
+    let sim = crate::common::start_sim(static_sim(1, 5)).await;
+    let mut program = ChildProcess::exporter(&["--web.listen-address=127.0.0.1:0"], &sim_env(&sim));
+    program.wait_for_output("walk complete");
     let limits = std::fs::read_to_string(format!("/proc/{}/limits", program.pid())).unwrap();
     let core = limits
         .lines()

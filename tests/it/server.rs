@@ -4,14 +4,14 @@ use std::net::{TcpListener, TcpStream};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::common::{Lab, Program, get, sim_variables, still};
+use crate::common::{ChildProcess, TestExporter, get, sim_env, static_sim};
 use atlas_ai_keys_exporter::web::{self};
 use exporter_toolkit::liveness::LivenessMonitor;
 use exporter_toolkit::server::{Server, ServerLimits};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio_util::sync::CancellationToken;
 
-fn variables() -> Vec<(String, String)> {
+fn unreachable_atlas_env() -> Vec<(String, String)> {
     // nothing listens there, and nothing has to
     [
         ("MONGODB_ATLAS_BASE_URL", "http://127.0.0.1:9"),
@@ -24,10 +24,10 @@ fn variables() -> Vec<(String, String)> {
 
 /// The watchdog asks for the pulse of every listener: one whose loop stands still is named.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_listener_that_is_stuck_is_noticed() {
+async fn stalled_listener_is_detected() {
     let every = Duration::from_millis(50);
     let pulse = Arc::new(LivenessMonitor::new(Some(every)));
-    let lab = Lab::start(still(1, 10), &[]).await;
+    let lab = TestExporter::start(static_sim(1, 10), &[]).await;
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     listener.set_nonblocking(true).unwrap();
     let address = listener.local_addr().unwrap();
@@ -64,12 +64,12 @@ async fn a_listener_that_is_stuck_is_noticed() {
     let since = Instant::now();
     let name = format!("the listener on {address}");
     while pulse.stalled(20 * every) != [name.clone()] {
-        assert!(since.elapsed() < crate::common::PATIENCE);
+        assert!(since.elapsed() < crate::common::WAIT_TIMEOUT);
         tokio::time::sleep(every).await;
     }
     blocks.send(()).unwrap();
     while !pulse.stalled(20 * every).is_empty() {
-        assert!(since.elapsed() < crate::common::PATIENCE);
+        assert!(since.elapsed() < crate::common::WAIT_TIMEOUT);
         tokio::time::sleep(every).await;
     }
     stop.cancel();
@@ -78,10 +78,10 @@ async fn a_listener_that_is_stuck_is_noticed() {
 }
 
 /// Sends `request` as it is; hands out what comes back until the other side closes.
-fn raw(address: &str, request: &[u8]) -> String {
+fn send_raw(address: &str, request: &[u8]) -> String {
     let mut stream = TcpStream::connect(address).unwrap();
     stream
-        .set_read_timeout(Some(crate::common::PATIENCE))
+        .set_read_timeout(Some(crate::common::WAIT_TIMEOUT))
         .unwrap();
     stream.write_all(request).unwrap();
     let mut answer = Vec::new();
@@ -91,7 +91,7 @@ fn raw(address: &str, request: &[u8]) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn several_addresses_and_both_families() {
+async fn multiple_addresses_and_address_families_are_served() {
     let port = crate::common::free_port();
     let both = format!("--web.listen-address=:{port}");
     let flags = [
@@ -99,8 +99,8 @@ async fn several_addresses_and_both_families() {
         "--web.listen-address=127.0.0.1:0",
         "--web.listen-address=[::1]:0",
     ];
-    let mut program = Program::exporter(&flags, &variables());
-    program.wait_for("address=[::1]:");
+    let mut program = ChildProcess::exporter(&flags, &unreachable_atlas_env());
+    program.wait_for_output("address=[::1]:");
     let output = program.output();
     let mut bases: Vec<String> = output
         .lines()
@@ -123,15 +123,18 @@ async fn several_addresses_and_both_families() {
 }
 
 #[test]
-fn an_address_in_use_ends_it_with_a_clear_error() {
+fn address_in_use_fails_startup_with_an_error() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap();
     for (flag, other) in [
         ("--web.listen-address", "--web.probe-address=127.0.0.1:0"),
         ("--web.probe-address", "--web.listen-address=127.0.0.1:0"),
     ] {
-        let program = Program::exporter(&[&format!("{flag}={address}"), other], &variables());
-        let (code, output, _) = program.finish();
+        let program = ChildProcess::exporter(
+            &[&format!("{flag}={address}"), other],
+            &unreachable_atlas_env(),
+        );
+        let (code, output, _) = program.wait_exit();
         assert_eq!(code, Some(1), "{output}");
         let told = format!("cannot listen on {address}: Address already in use");
         assert!(
@@ -142,7 +145,7 @@ fn an_address_in_use_ends_it_with_a_clear_error() {
 }
 
 #[test]
-fn what_makes_no_sense_together_is_refused() {
+fn conflicting_listen_flags_are_rejected() {
     for (flags, part) in [
         (
             vec!["--web.systemd-socket", "--web.listen-address=:1"],
@@ -158,13 +161,15 @@ fn what_makes_no_sense_together_is_refused() {
         ),
         (vec!["--web.telemetry-path=/sd"], "not one that is taken"),
     ] {
-        let (code, output, _) = Program::exporter(&flags, &variables()).finish();
+        let (code, output, _) =
+            ChildProcess::exporter(&flags, &unreachable_atlas_env()).wait_exit();
         assert!(
             code == Some(2) && output.contains(part),
             "{code:?} {output}"
         );
     }
-    let (code, output, _) = Program::exporter(&["--web.systemd-socket"], &variables()).finish();
+    let (code, output, _) =
+        ChildProcess::exporter(&["--web.systemd-socket"], &unreachable_atlas_env()).wait_exit();
     assert!(
         code == Some(1) && output.contains("systemd has handed no socket over"),
         "{output}"
@@ -173,7 +178,7 @@ fn what_makes_no_sense_together_is_refused() {
         "--web.config.file=/nowhere/web.yml",
         "--web.listen-address=127.0.0.1:0",
     ];
-    let (code, output, _) = Program::exporter(&flags, &variables()).finish();
+    let (code, output, _) = ChildProcess::exporter(&flags, &unreachable_atlas_env()).wait_exit();
     assert!(
         code == Some(2) && output.contains("web.yml") && output.contains("cannot be read"),
         "{output}"
@@ -181,26 +186,26 @@ fn what_makes_no_sense_together_is_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn probes_need_no_password_and_get_nothing_else() {
-    let papers = crate::common::pki::Papers::new();
+async fn probe_address_serves_only_probes_without_auth() {
+    let papers = crate::common::pki::TestPki::new();
     let text = format!(
         "tls_server_config:\n  cert_file: server.pem\n  key_file: server.key\nbasic_auth_users:\n  ada: {}\n",
-        crate::common::pki::hash("secret")
+        crate::common::pki::bcrypt_hash("secret")
     );
-    let flag = papers.flag(&text);
-    let sim = crate::common::sim(still(1, 10)).await;
+    let flag = papers.web_config_flag(&text);
+    let sim = crate::common::start_sim(static_sim(1, 10)).await;
     let flags = [
         "--web.listen-address=127.0.0.1:0",
         "--web.probe-address=127.0.0.1:0",
         &flag,
     ];
-    let mut program = Program::exporter(&flags, &sim_variables(&sim));
-    let line = program.wait_for("listening for probes");
+    let mut program = ChildProcess::exporter(&flags, &sim_env(&sim));
+    let line = program.wait_for_output("listening for probes");
     let address = line.split_once("address=").unwrap().1.to_owned();
-    program.wait_for("walk complete");
+    program.wait_for_output("walk complete");
     let begun = Instant::now();
     while get(&format!("http://{address}/-/ready")).await.0 != 200 {
-        assert!(begun.elapsed() < crate::common::PATIENCE);
+        assert!(begun.elapsed() < crate::common::WAIT_TIMEOUT);
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     assert_eq!(
@@ -219,9 +224,9 @@ async fn probes_need_no_password_and_get_nothing_else() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn methods_and_heads_are_bounded() {
-    let lab = Lab::start(still(1, 10), &[]).await;
-    let address = lab.base.replace("http://", "");
+async fn methods_and_header_size_are_limited() {
+    let lab = TestExporter::start(static_sim(1, 10), &[]).await;
+    let address = lab.base_url.replace("http://", "");
     let huge = format!(
         "GET / HTTP/1.1\r\nHost: x\r\nX: {}\r\n\r\n",
         "x".repeat(200_000)
@@ -260,7 +265,7 @@ async fn methods_and_heads_are_bounded() {
             (&many, &["431"]),
             (&long, &["414", "431"]),
         ] {
-            let answer = raw(&address, request.as_bytes());
+            let answer = send_raw(&address, request.as_bytes());
             let status = answer.get(9..12).unwrap_or_default();
             let shown: String = request.chars().take(60).collect();
             if request.len() > 100_000 {
@@ -282,8 +287,8 @@ async fn methods_and_heads_are_bounded() {
 
 /// A door to the routes of a laboratory that is less patient, and where it is; encrypted if the
 /// laboratory is.
-async fn door(
-    lab: &Lab,
+async fn start_server(
+    lab: &TestExporter,
     limits: ServerLimits,
 ) -> (String, CancellationToken, tokio::task::JoinHandle<()>) {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -292,7 +297,7 @@ async fn door(
         listeners: vec![listener],
         router: web::router(Arc::clone(&lab.app)),
         limits,
-        web_config: Some(Arc::clone(&lab.app.access)),
+        web_config: Some(Arc::clone(&lab.app.web_config)),
         log_message: "a door that is less patient",
     };
     let shutdown = CancellationToken::new();
@@ -305,20 +310,20 @@ async fn door(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_is_slow_is_sent_away() {
-    let lab = Lab::start(still(1, 10), &[]).await;
+async fn slow_clients_are_disconnected() {
+    let lab = TestExporter::start(static_sim(1, 10), &[]).await;
     let second = Duration::from_secs(1);
     let limits = ServerLimits {
         header_timeout: second,
         idle_timeout: 3 * second,
         ..ServerLimits::default()
     };
-    let (address, shutdown, serving) = door(&lab, limits).await;
+    let (address, shutdown, serving) = start_server(&lab, limits).await;
     tokio::task::spawn_blocking(move || {
         let ends_after = |stream: &mut TcpStream| {
             let begun = Instant::now();
             stream
-                .set_read_timeout(Some(crate::common::PATIENCE))
+                .set_read_timeout(Some(crate::common::WAIT_TIMEOUT))
                 .unwrap();
             let _ = stream.read_to_end(&mut Vec::new());
             begun.elapsed()
@@ -367,14 +372,14 @@ fn status_of(address: &str, request_line: &str, header_lines: &[&str]) -> String
         request.push_str("\r\n");
     }
     request.push_str("Connection: close\r\n\r\n");
-    let response = raw(address, request.as_bytes());
+    let response = send_raw(address, request.as_bytes());
     response.get(9..12).unwrap_or_default().to_owned()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_request_names_its_host_once_and_well() {
-    let lab = Lab::start(still(1, 10), &[]).await;
-    let address = lab.base.replace("http://", "");
+async fn host_header_must_be_single_and_valid() {
+    let lab = TestExporter::start(static_sim(1, 10), &[]).await;
+    let address = lab.base_url.replace("http://", "");
     tokio::task::spawn_blocking(move || {
         let line = "GET /metrics HTTP/1.1";
         for (request_line, hosts, expected) in [
@@ -405,19 +410,19 @@ async fn a_request_names_its_host_once_and_well() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn only_allowed_hosts_are_answered_and_probes_under_any() {
-    let sim = crate::common::sim(still(1, 10)).await;
+async fn allowed_hosts_apply_to_all_paths_but_probes() {
+    let sim = crate::common::start_sim(static_sim(1, 10)).await;
     let flags = [
         "--web.listen-address=127.0.0.1:0",
         "--web.probe-address=127.0.0.1:0",
         "--web.allowed-hosts=exporter.example, 10.1.2.3,[2001:db8::1]",
         "--web.enable-lifecycle",
     ];
-    let mut program = Program::exporter(&flags, &sim_variables(&sim));
-    let address = program.wait_for("address=");
-    let line = program.wait_for("listening for probes");
+    let mut program = ChildProcess::exporter(&flags, &sim_env(&sim));
+    let address = program.wait_for_output("address=");
+    let line = program.wait_for_output("listening for probes");
     let probes = line.split_once("address=").unwrap().1.to_owned();
-    program.wait_for("walk complete");
+    program.wait_for_output("walk complete");
     tokio::task::spawn_blocking(move || {
         let paths = [
             "/",
@@ -450,7 +455,7 @@ async fn only_allowed_hosts_are_answered_and_probes_under_any() {
             status_of(&address, absolute, &["Host: exporter.example"]),
             "421"
         );
-        let text = raw(
+        let text = send_raw(
             &address,
             b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n",
         );
@@ -463,7 +468,8 @@ async fn only_allowed_hosts_are_answered_and_probes_under_any() {
     .unwrap();
     drop(program);
     sim.stop().await;
-    let (code, output, _) = Program::exporter(&["--web.allowed-hosts=a:1"], &variables()).finish();
+    let (code, output, _) =
+        ChildProcess::exporter(&["--web.allowed-hosts=a:1"], &unreachable_atlas_env()).wait_exit();
     assert!(
         code == Some(2) && output.contains("web.allowed-hosts"),
         "{output}"
@@ -471,7 +477,7 @@ async fn only_allowed_hosts_are_answered_and_probes_under_any() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_demo_answers_loopback_hosts_alone() {
+async fn demo_allows_only_loopback_hosts() {
     for (flags, host, expected) in [
         (&[][..], "evil.example", "421"),
         (&[], "localhost:10064", "200"),
@@ -479,8 +485,8 @@ async fn the_demo_answers_loopback_hosts_alone() {
     ] {
         let mut arguments = vec!["demo", "--web.listen-address=127.0.0.1:0", "--sim.keys=10"];
         arguments.extend(flags);
-        let mut program = Program::exporter(&arguments, &[]);
-        let url = program.wait_for("metrics          ");
+        let mut program = ChildProcess::exporter(&arguments, &[]);
+        let url = program.wait_for_output("metrics          ");
         let address = url.replace("http://", "").replace("/metrics", "");
         let header_line = format!("Host: {host}");
         let asked = tokio::task::spawn_blocking(move || {
@@ -491,10 +497,10 @@ async fn the_demo_answers_loopback_hosts_alone() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_response_to_head_claims_no_length_that_get_does_not_have() {
-    let lab = Lab::start(still(1, 10), &[]).await;
-    lab.walked().await;
-    let address = lab.base.replace("http://", "");
+async fn head_content_length_matches_get() {
+    let lab = TestExporter::start(static_sim(1, 10), &[]).await;
+    lab.wait_polled().await;
+    let address = lab.base_url.replace("http://", "");
     let org = lab.sim.org_ids()[0].clone();
     tokio::task::spawn_blocking(move || {
         for path in ["/metrics", &format!("/metrics?org={org}")] {
@@ -502,7 +508,7 @@ async fn a_response_to_head_claims_no_length_that_get_does_not_have() {
                 let request = format!(
                     "HEAD {path} HTTP/1.1\r\nHost: x\r\nAccept-Encoding: {encoding}\r\nConnection: close\r\n\r\n"
                 );
-                let response = raw(&address, request.as_bytes()).to_lowercase();
+                let response = send_raw(&address, request.as_bytes()).to_lowercase();
                 assert!(response.starts_with("http/1.1 200"), "{response}");
                 assert!(response.contains("content-type: "), "{response}");
                 assert!(!response.contains("content-length"), "{response}");
@@ -513,7 +519,7 @@ async fn a_response_to_head_claims_no_length_that_get_does_not_have() {
         let length = |method: &str, path: &str| {
             let request =
                 format!("{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
-            let response = raw(&address, request.as_bytes()).to_lowercase();
+            let response = send_raw(&address, request.as_bytes()).to_lowercase();
             let (_, rest) = response.split_once("content-length: ").unwrap();
             rest.split_once('\r').unwrap().0.to_owned()
         };
@@ -527,14 +533,14 @@ async fn a_response_to_head_claims_no_length_that_get_does_not_have() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn readiness_names_nobody_where_no_password_is_asked_for() {
-    let papers = crate::common::pki::Papers::new();
-    let flag = papers.flag(&format!(
+async fn unauthenticated_readiness_omits_organization_ids() {
+    let papers = crate::common::pki::TestPki::new();
+    let flag = papers.web_config_flag(&format!(
         "basic_auth_users:\n  ada: {}\n",
-        crate::common::pki::hash("secret")
+        crate::common::pki::bcrypt_hash("secret")
     ));
     // nothing answers there: both organizations stay without an inventory
-    let mut variables = variables();
+    let mut variables = unreachable_atlas_env();
     variables.push((
         "MONGODB_ATLAS_ORG_ID".to_owned(),
         "0000000000000000000000aa,0000000000000000000000ab".to_owned(),
@@ -544,9 +550,9 @@ async fn readiness_names_nobody_where_no_password_is_asked_for() {
         "--web.probe-address=127.0.0.1:0",
         &flag,
     ];
-    let mut program = Program::exporter(&flags, &variables);
-    let address = program.wait_for("address=");
-    let line = program.wait_for("listening for probes");
+    let mut program = ChildProcess::exporter(&flags, &variables);
+    let address = program.wait_for_output("address=");
+    let line = program.wait_for_output("listening for probes");
     let probes = line.split_once("address=").unwrap().1.to_owned();
     let (status, text) = get(&format!("http://{probes}/-/ready")).await;
     assert_eq!(
@@ -562,21 +568,21 @@ async fn readiness_names_nobody_where_no_password_is_asked_for() {
     );
 }
 
-const TLS: &str = "tls_server_config:\n  cert_file: server.pem\n  key_file: server.key\n";
+const TLS_CONFIG: &str = "tls_server_config:\n  cert_file: server.pem\n  key_file: server.key\n";
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_handshake_that_never_ends_is_ended() {
-    let papers = crate::common::pki::Papers::new();
-    let lab = Lab::start(still(1, 10), &[&papers.flag(TLS)]).await;
+async fn tls_handshake_times_out() {
+    let papers = crate::common::pki::TestPki::new();
+    let lab = TestExporter::start(static_sim(1, 10), &[&papers.web_config_flag(TLS_CONFIG)]).await;
     let limits = ServerLimits {
         header_timeout: Duration::from_secs(1),
         ..ServerLimits::default()
     };
-    let (address, shutdown, serving) = door(&lab, limits).await;
+    let (address, shutdown, serving) = start_server(&lab, limits).await;
     tokio::task::spawn_blocking(move || {
         for half in [&b""[..], b"\x16\x03\x01\x02\x00", b"GET / HTTP/1.1\r\n"] {
             let begun = Instant::now();
-            raw(&address, half);
+            send_raw(&address, half);
             assert!(begun.elapsed() < Duration::from_secs(10), "{half:?}");
         }
     })
@@ -588,19 +594,19 @@ async fn a_handshake_that_never_ends_is_ended() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_reader_over_http_2_that_stalls_is_cut_off_and_the_next_is_served() {
-    let papers = crate::common::pki::Papers::new();
-    let many = crate::common::generous(1, 30_000);
-    let lab = Lab::start(many, &["--web.max-requests=1"]).await;
-    lab.walked().await;
+async fn stalled_http2_reader_is_disconnected() {
+    let papers = crate::common::pki::TestPki::new();
+    let many = crate::common::unlimited_sim(1, 30_000);
+    let lab = TestExporter::start(many, &["--web.max-requests=1"]).await;
+    lab.wait_polled().await;
     let access =
-        exporter_toolkit::web_config::WebConfig::load(&papers.write("web.yml", TLS)).config;
-    lab.app.access.set(access.unwrap());
+        exporter_toolkit::web_config::WebConfig::load(&papers.write("web.yml", TLS_CONFIG)).config;
+    lab.app.web_config.set(access.unwrap());
     let limits = ServerLimits {
         write_stall_timeout: Duration::from_millis(500),
         ..ServerLimits::default()
     };
-    let (address, shutdown, serving) = door(&lab, limits).await;
+    let (address, shutdown, serving) = start_server(&lab, limits).await;
     let url = format!("https://{address}/metrics");
     let stalled = papers
         .client()
@@ -619,7 +625,7 @@ async fn a_reader_over_http_2_that_stalls_is_cut_off_and_the_next_is_served() {
             break answer.text().await.unwrap();
         }
         assert_eq!(answer.status(), 503, "the stalled one has the only place");
-        assert!(begun.elapsed() < crate::common::PATIENCE);
+        assert!(begun.elapsed() < crate::common::WAIT_TIMEOUT);
         tokio::time::sleep(Duration::from_millis(50)).await;
     };
     assert!(
@@ -634,29 +640,33 @@ async fn a_reader_over_http_2_that_stalls_is_cut_off_and_the_next_is_served() {
 
 /// Over HTTP/2 the client grants room for each response. One that grants none gets headers and nothing else.
 #[tokio::test(flavor = "multi_thread")]
-async fn an_http_2_client_that_grants_no_window_is_disconnected() {
-    let papers = crate::common::pki::Papers::new();
-    let lab = Lab::start(crate::common::generous(1, 1000), &["--web.max-requests=1"]).await;
-    lab.walked().await;
+async fn http2_client_without_window_is_disconnected() {
+    let papers = crate::common::pki::TestPki::new();
+    let lab = TestExporter::start(
+        crate::common::unlimited_sim(1, 1000),
+        &["--web.max-requests=1"],
+    )
+    .await;
+    lab.wait_polled().await;
     let access =
-        exporter_toolkit::web_config::WebConfig::load(&papers.write("web.yml", TLS)).config;
-    lab.app.access.set(access.unwrap());
+        exporter_toolkit::web_config::WebConfig::load(&papers.write("web.yml", TLS_CONFIG)).config;
+    lab.app.web_config.set(access.unwrap());
     let limits = ServerLimits {
         write_stall_timeout: Duration::from_millis(500),
         ..ServerLimits::default()
     };
-    let (address, shutdown, serving) = door(&lab, limits).await;
+    let (address, shutdown, serving) = start_server(&lab, limits).await;
     let connector = papers.connector(b"h2");
     for path in ["/metrics", "/", "/sd", "/-/healthy", "/nothing"] {
         let name = "localhost".try_into().unwrap();
         let stream = tokio::net::TcpStream::connect(&address).await.unwrap();
         let mut stream = connector.connect(name, stream).await.unwrap();
-        let request = crate::common::http2::request_without_window(path, "localhost");
+        let request = crate::common::http2::zero_window_request(path, "localhost");
         stream.write_all(&request).await.unwrap();
         let mut received = Vec::new();
         // with an error, since it is no orderly end
         let ends = stream.read_to_end(&mut received);
-        let _ = tokio::time::timeout(crate::common::PATIENCE, ends)
+        let _ = tokio::time::timeout(crate::common::WAIT_TIMEOUT, ends)
             .await
             .expect(path);
         assert!(received.len() < 1000, "{path}: {} bytes", received.len());
@@ -671,14 +681,13 @@ async fn an_http_2_client_that_grants_no_window_is_disconnected() {
 
 #[cfg(target_os = "linux")]
 #[tokio::test(flavor = "multi_thread")]
-async fn ten_thousand_connections_that_sit_there_keep_no_scrape_waiting() {
+async fn scrapes_succeed_with_ten_thousand_idle_connections() {
     const CONNECTIONS: usize = 10_000;
     crate::common::raise_open_files_limit(CONNECTIONS as u64 + 2000);
-    let sim = crate::common::sim(still(1, 100)).await;
-    let mut program =
-        Program::exporter(&["--web.listen-address=127.0.0.1:0"], &sim_variables(&sim));
-    let address = program.wait_for("address=");
-    program.wait_for("walk complete");
+    let sim = crate::common::start_sim(static_sim(1, 100)).await;
+    let mut program = ChildProcess::exporter(&["--web.listen-address=127.0.0.1:0"], &sim_env(&sim));
+    let address = program.wait_for_output("address=");
+    program.wait_for_output("walk complete");
     let resident = || crate::common::process_status(program.pid(), "VmRSS") << 10;
     let before = resident();
     let mut sitting = Vec::new();

@@ -2,29 +2,29 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
-use crate::common::still;
+use crate::common::static_sim;
 use jiff::{SignedDuration, Timestamp};
-use mongodb_atlas_sim::{BucketSize, ChangeKind, SimConfig, SimHandle};
+use mongodb_atlas_sim::{BucketConfig, ChangeKind, SimConfig, SimHandle};
 use reqwest::{Client, Method, Response, StatusCode};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
-const STABLE: &str = "application/vnd.atlas.2025-03-12+json";
-const PREVIEW: &str = "application/vnd.atlas.preview+json";
-const OLD: &str = "application/vnd.atlas.2023-01-01+json";
+const STABLE_VERSION: &str = "application/vnd.atlas.2025-03-12+json";
+const PREVIEW_VERSION: &str = "application/vnd.atlas.preview+json";
+const LEGACY_VERSION: &str = "application/vnd.atlas.2023-01-01+json";
 
-struct Atlas {
+struct SimClient {
     sim: SimHandle,
     http: Client,
     org: String,
 }
 
-impl Atlas {
-    async fn with(config: SimConfig) -> Self {
-        Self::around(crate::common::sim(config).await)
+impl SimClient {
+    async fn start(config: SimConfig) -> Self {
+        Self::from_handle(crate::common::start_sim(config).await)
     }
 
-    fn around(sim: SimHandle) -> Self {
+    fn from_handle(sim: SimHandle) -> Self {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let org = sim.org_ids()[0].clone();
         let http = Client::builder()
@@ -42,18 +42,18 @@ impl Atlas {
             .get(format!("{}/api/atlas/v2/{path}", self.sim.base_url()));
         request
             .header("accept", accept)
-            .bearer_auth(self.sim.account().access_token)
+            .bearer_auth(self.sim.credentials().access_token)
             .send()
             .await
             .unwrap()
     }
 
-    async fn keys(&self, query: &str) -> Response {
-        self.get_as(STABLE, &format!("orgs/ORG/aiModelApiKeys{query}"))
+    async fn get_keys(&self, query: &str) -> Response {
+        self.get_as(STABLE_VERSION, &format!("orgs/ORG/aiModelApiKeys{query}"))
             .await
     }
 
-    async fn token(&self, id: &str, secret: &str, body: &str) -> (StatusCode, Value) {
+    async fn request_token(&self, id: &str, secret: &str, body: &str) -> (StatusCode, Value) {
         let request = self
             .http
             .post(format!("{}/api/oauth/token", self.sim.base_url()));
@@ -62,10 +62,10 @@ impl Atlas {
             .header("content-type", "application/x-www-form-urlencoded");
         let answer = request.body(body.to_owned()).send().await.unwrap();
         let status = answer.status();
-        (status, json_of(answer).await)
+        (status, read_json(answer).await)
     }
 
-    async fn control(
+    async fn send_control(
         &self,
         method: Method,
         path: &str,
@@ -79,15 +79,15 @@ impl Atlas {
         }
         let answer = request.send().await.unwrap();
         let status = answer.status();
-        (status, json_of(answer).await)
+        (status, read_json(answer).await)
     }
 }
 
-async fn json_of(response: Response) -> Value {
+async fn read_json(response: Response) -> Value {
     serde_json::from_slice(&response.bytes().await.unwrap()).unwrap_or(Value::Null)
 }
 
-fn rels(page: &Value) -> Vec<&str> {
+fn link_rels(page: &Value) -> Vec<&str> {
     page["links"]
         .as_array()
         .unwrap()
@@ -97,11 +97,11 @@ fn rels(page: &Value) -> Vec<&str> {
 }
 
 #[tokio::test]
-async fn pages_have_bounds_links_and_a_total() {
-    let atlas = Atlas::with(still(1, 250)).await;
-    let first = atlas.keys("").await;
-    assert_eq!(first.headers()["content-type"], STABLE);
-    let first = json_of(first).await;
+async fn pages_have_size_links_and_total() {
+    let atlas = SimClient::start(static_sim(1, 250)).await;
+    let first = atlas.get_keys("").await;
+    assert_eq!(first.headers()["content-type"], STABLE_VERSION);
+    let first = read_json(first).await;
     assert_eq!(
         (
             first["results"].as_array().unwrap().len(),
@@ -110,17 +110,23 @@ async fn pages_have_bounds_links_and_a_total() {
         (100, &json!(250)),
         "100 is the default"
     );
-    assert_eq!(rels(&first), ["self", "next"]);
-    let second = json_of(atlas.keys("?pageNum=2").await).await;
-    assert_eq!(rels(&second), ["self", "previous", "next"]);
-    let third = json_of(atlas.keys("?pageNum=3").await).await;
+    assert_eq!(link_rels(&first), ["self", "next"]);
+    let second = read_json(atlas.get_keys("?pageNum=2").await).await;
+    assert_eq!(link_rels(&second), ["self", "previous", "next"]);
+    let third = read_json(atlas.get_keys("?pageNum=3").await).await;
     assert_eq!(
-        (third["results"].as_array().unwrap().len(), rels(&third)),
+        (
+            third["results"].as_array().unwrap().len(),
+            link_rels(&third)
+        ),
         (50, vec!["self", "previous"])
     );
-    let beyond = json_of(atlas.keys("?pageNum=9").await).await;
+    let beyond = read_json(atlas.get_keys("?pageNum=9").await).await;
     assert_eq!(
-        (beyond["results"].as_array().unwrap().len(), rels(&beyond)),
+        (
+            beyond["results"].as_array().unwrap().len(),
+            link_rels(&beyond)
+        ),
         (0, vec!["self", "previous"])
     );
     let next = first["links"][1]["href"].as_str().unwrap();
@@ -132,8 +138,8 @@ async fn pages_have_bounds_links_and_a_total() {
 }
 
 #[tokio::test]
-async fn what_is_out_of_bounds_is_400_with_atlas_error_body() {
-    let atlas = Atlas::with(still(1, 5)).await;
+async fn invalid_parameters_return_400_with_error_body() {
+    let atlas = SimClient::start(static_sim(1, 5)).await;
     for query in [
         "?itemsPerPage=0",
         "?itemsPerPage=501",
@@ -141,9 +147,9 @@ async fn what_is_out_of_bounds_is_400_with_atlas_error_body() {
         "?pageNum=x",
         "?itemsPerPage=-1",
     ] {
-        let answer = atlas.keys(query).await;
+        let answer = atlas.get_keys(query).await;
         assert_eq!(answer.status(), 400, "{query}");
-        let body = json_of(answer).await;
+        let body = read_json(answer).await;
         assert_eq!(
             (&body["error"], &body["reason"]),
             (&json!(400), &json!("Bad Request")),
@@ -154,7 +160,7 @@ async fn what_is_out_of_bounds_is_400_with_atlas_error_body() {
     for org in ["xyz", "32B6E34B3D91647ABB20E7B8", "32b6e34b3d91647abb20e7b"] {
         assert_eq!(
             atlas
-                .get_as(STABLE, &format!("orgs/{org}/aiModelApiKeys"))
+                .get_as(STABLE_VERSION, &format!("orgs/{org}/aiModelApiKeys"))
                 .await
                 .status(),
             400,
@@ -162,18 +168,21 @@ async fn what_is_out_of_bounds_is_400_with_atlas_error_body() {
         );
     }
     let unknown = atlas
-        .get_as(STABLE, "orgs/000000000000000000000000/aiModelApiKeys")
+        .get_as(
+            STABLE_VERSION,
+            "orgs/000000000000000000000000/aiModelApiKeys",
+        )
         .await;
     assert_eq!(unknown.status(), 404);
-    assert_eq!(json_of(unknown).await["errorCode"], "RESOURCE_NOT_FOUND");
+    assert_eq!(read_json(unknown).await["errorCode"], "RESOURCE_NOT_FOUND");
     atlas.sim.stop().await;
 }
 
 #[tokio::test]
-async fn versions_are_those_of_the_endpoint() {
-    let atlas = Atlas::with(still(1, 20)).await;
+async fn versions_are_negotiated_per_endpoint() {
+    let atlas = SimClient::start(static_sim(1, 20)).await;
     for accept in [
-        OLD,
+        LEGACY_VERSION,
         "application/json",
         "*/*",
         "application/vnd.atlas.2031-01-01+json",
@@ -187,10 +196,12 @@ async fn versions_are_those_of_the_endpoint() {
             "{accept}"
         );
     }
-    let stable = json_of(atlas.keys("").await).await["results"][0].clone();
-    let preview = atlas.get_as(PREVIEW, "orgs/ORG/aiModelApiKeys").await;
-    assert_eq!(preview.headers()["content-type"], PREVIEW);
-    let preview = json_of(preview).await["results"][0].clone();
+    let stable = read_json(atlas.get_keys("").await).await["results"][0].clone();
+    let preview = atlas
+        .get_as(PREVIEW_VERSION, "orgs/ORG/aiModelApiKeys")
+        .await;
+    assert_eq!(preview.headers()["content-type"], PREVIEW_VERSION);
+    let preview = read_json(preview).await["results"][0].clone();
     for member in [
         "apiKeyId",
         "createdAt",
@@ -219,16 +230,16 @@ async fn versions_are_those_of_the_endpoint() {
 }
 
 #[tokio::test]
-async fn envelope_and_pretty_change_the_form_alone() {
-    let atlas = Atlas::with(still(1, 5)).await;
-    let plain = json_of(atlas.keys("").await).await;
-    let mut wrapped = json_of(atlas.keys("?envelope=true").await).await;
+async fn envelope_and_pretty_only_change_the_formatting() {
+    let atlas = SimClient::start(static_sim(1, 5)).await;
+    let plain = read_json(atlas.get_keys("").await).await;
+    let mut wrapped = read_json(atlas.get_keys("?envelope=true").await).await;
     assert_eq!(
         wrapped.as_object_mut().unwrap().remove("status"),
         Some(json!(200))
     );
     assert_eq!(wrapped["results"], plain["results"]);
-    let pretty = atlas.keys("?pretty=true").await.text().await.unwrap();
+    let pretty = atlas.get_keys("?pretty=true").await.text().await.unwrap();
     assert!(pretty.starts_with("{\n  \""), "{pretty}");
     assert_eq!(
         serde_json::from_str::<Value>(&pretty).unwrap()["results"],
@@ -238,9 +249,9 @@ async fn envelope_and_pretty_change_the_form_alone() {
 }
 
 #[tokio::test]
-async fn every_endpoint_answers() {
-    let atlas = Atlas::with(still(2, 120)).await;
-    let orgs = json_of(atlas.get_as(OLD, "orgs").await).await;
+async fn every_endpoint_responds() {
+    let atlas = SimClient::start(static_sim(2, 120)).await;
+    let orgs = read_json(atlas.get_as(LEGACY_VERSION, "orgs").await).await;
     assert_eq!(
         (
             orgs["totalCount"].clone(),
@@ -248,44 +259,54 @@ async fn every_endpoint_answers() {
         ),
         (json!(2), json!(false))
     );
-    let org = json_of(atlas.get_as(OLD, "orgs/ORG").await).await;
+    let org = read_json(atlas.get_as(LEGACY_VERSION, "orgs/ORG").await).await;
     assert_eq!(org["id"], atlas.org.as_str());
     assert_eq!(org["name"], orgs["results"][0]["name"]);
-    let groups = json_of(atlas.get_as(OLD, "orgs/ORG/groups?itemsPerPage=1").await).await;
+    let groups = read_json(
+        atlas
+            .get_as(LEGACY_VERSION, "orgs/ORG/groups?itemsPerPage=1")
+            .await,
+    )
+    .await;
     assert_eq!(groups["results"].as_array().unwrap().len(), 1);
     assert!(groups["results"][0]["name"].is_string());
-    let limits = json_of(atlas.get_as(STABLE, "orgs/ORG/aiModelApiRateLimits").await).await;
+    let limits = read_json(
+        atlas
+            .get_as(STABLE_VERSION, "orgs/ORG/aiModelApiRateLimits")
+            .await,
+    )
+    .await;
     assert!(
         limits["results"][0]["requestsPerMinuteLimit"].is_u64()
             && limits["results"][0]["modelNames"].is_array()
     );
-    let buckets = json_of(atlas.get_as(STABLE, "rateLimits?orgId=ORG").await).await;
+    let buckets = read_json(atlas.get_as(STABLE_VERSION, "rateLimits?orgId=ORG").await).await;
     assert_eq!(buckets["results"][0]["capacity"]["value"], 500);
-    let id = json_of(atlas.keys("").await).await["results"][3]["apiKeyId"]
+    let id = read_json(atlas.get_keys("").await).await["results"][3]["apiKeyId"]
         .as_str()
         .unwrap()
         .to_owned();
-    let one = json_of(
+    let one = read_json(
         atlas
-            .get_as(STABLE, &format!("orgs/ORG/aiModelApiKeys/{id}"))
+            .get_as(STABLE_VERSION, &format!("orgs/ORG/aiModelApiKeys/{id}"))
             .await,
     )
     .await;
     assert_eq!(one["apiKeyId"], id.as_str());
     assert_eq!(
         atlas
-            .get_as(STABLE, "orgs/ORG/aiModelApiKeys/none")
+            .get_as(STABLE_VERSION, "orgs/ORG/aiModelApiKeys/none")
             .await
             .status(),
         404
     );
-    assert_eq!(atlas.get_as(STABLE, "nothing").await.status(), 404);
+    assert_eq!(atlas.get_as(STABLE_VERSION, "nothing").await.status(), 404);
     atlas.sim.stop().await;
 }
 
 #[tokio::test]
-async fn nobody_gets_in_without_a_credential() {
-    let atlas = Atlas::with(still(1, 5)).await;
+async fn requests_without_credentials_are_unauthorized() {
+    let atlas = SimClient::start(static_sim(1, 5)).await;
     let url = format!(
         "{}/api/atlas/v2/orgs/{}/aiModelApiKeys",
         atlas.sim.base_url(),
@@ -298,7 +319,7 @@ async fn nobody_gets_in_without_a_credential() {
         Some("Digest nonsense"),
         Some(""),
     ] {
-        let mut request = atlas.http.get(&url).header("accept", STABLE);
+        let mut request = atlas.http.get(&url).header("accept", STABLE_VERSION);
         if let Some(value) = authorization {
             request = request.header("authorization", value);
         }
@@ -314,7 +335,7 @@ async fn nobody_gets_in_without_a_credential() {
         ] {
             assert!(challenge.contains(part), "{challenge}");
         }
-        let body = json_of(answer).await;
+        let body = read_json(answer).await;
         assert_eq!(
             (&body["error"], &body["reason"]),
             (&json!(401), &json!("Unauthorized"))
@@ -324,23 +345,29 @@ async fn nobody_gets_in_without_a_credential() {
 }
 
 #[tokio::test]
-async fn tokens_are_made_counted_and_revoked() {
+async fn tokens_are_issued_counted_and_revoked() {
     let config = SimConfig {
-        token_seconds: 1800,
-        ..still(1, 5)
+        token_lifetime_seconds: 1800,
+        ..static_sim(1, 5)
     };
-    let atlas = Atlas::with(config).await;
-    let account = atlas.sim.account();
+    let atlas = SimClient::start(config).await;
+    let account = atlas.sim.credentials();
     let (id, secret) = (account.client_id.as_str(), account.client_secret.as_str());
     let grant = "grant_type=client_credentials";
-    assert_eq!(atlas.token(id, "wrong", grant).await.0, 401);
-    assert_eq!(atlas.token(id, secret, "grant_type=password").await.0, 400);
-    let (status, body) = atlas.token(id, secret, grant).await;
+    assert_eq!(atlas.request_token(id, "wrong", grant).await.0, 401);
+    assert_eq!(
+        atlas
+            .request_token(id, secret, "grant_type=password")
+            .await
+            .0,
+        400
+    );
+    let (status, body) = atlas.request_token(id, secret, grant).await;
     assert_eq!(
         (status.as_u16(), &body["token_type"], &body["expires_in"]),
         (200, &json!("Bearer"), &json!(1800))
     );
-    assert_eq!(atlas.sim.live_tokens(), 1);
+    assert_eq!(atlas.sim.live_token_count(), 1);
     let token = body["access_token"].as_str().unwrap();
     let revoke = atlas
         .http
@@ -352,27 +379,27 @@ async fn tokens_are_made_counted_and_revoked() {
         .await
         .unwrap();
     assert_eq!(
-        (answer.status().as_u16(), atlas.sim.live_tokens()),
+        (answer.status().as_u16(), atlas.sim.live_token_count()),
         (200, 0)
     );
     atlas.sim.stop().await;
 }
 
 #[tokio::test]
-async fn a_hundred_live_tokens_are_the_most() {
+async fn live_tokens_are_limited_to_one_hundred() {
     let minutes = Arc::new(AtomicI64::new(0));
     let read = Arc::clone(&minutes);
     let clock = mongodb_atlas_sim::SimClock::new(move || {
         Timestamp::UNIX_EPOCH + SignedDuration::from_mins(read.load(Ordering::Relaxed))
     });
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let sim = SimHandle::start(listener, &still(1, 5), clock).unwrap();
-    let atlas = Atlas::around(sim);
-    let account = atlas.sim.account();
+    let sim = SimHandle::start(listener, &static_sim(1, 5), clock).unwrap();
+    let atlas = SimClient::from_handle(sim);
+    let account = atlas.sim.credentials();
     let mint = async || {
         let (id, secret) = (&account.client_id, &account.client_secret);
         atlas
-            .token(id, secret, "grant_type=client_credentials")
+            .request_token(id, secret, "grant_type=client_credentials")
             .await
     };
     for number in 0..100 {
@@ -398,13 +425,13 @@ async fn a_hundred_live_tokens_are_the_most() {
 }
 
 #[tokio::test]
-async fn fifty_tokens_a_minute_are_the_most() {
-    let atlas = Atlas::with(still(1, 5)).await;
-    let account = atlas.sim.account();
+async fn token_requests_are_limited_to_fifty_per_minute() {
+    let atlas = SimClient::start(static_sim(1, 5)).await;
+    let account = atlas.sim.credentials();
     let mut refused = None;
     for _ in 0..51 {
         let (status, body) = atlas
-            .token(
+            .request_token(
                 &account.client_id,
                 &account.client_secret,
                 "grant_type=client_credentials",
@@ -417,14 +444,14 @@ async fn fifty_tokens_a_minute_are_the_most() {
 }
 
 #[tokio::test]
-async fn buckets_count_down_and_refuse() {
+async fn exhausted_bucket_returns_429() {
     let config = SimConfig {
-        org_bucket: BucketSize::SMALLEST,
-        ..still(2, 5)
+        org_bucket: BucketConfig::SMALLEST,
+        ..static_sim(2, 5)
     };
-    let atlas = Atlas::with(config).await;
+    let atlas = SimClient::start(config).await;
     for left in (0..10).rev() {
-        let answer = atlas.keys("").await;
+        let answer = atlas.get_keys("").await;
         assert_eq!(
             (
                 answer.status().as_u16(),
@@ -437,7 +464,7 @@ async fn buckets_count_down_and_refuse() {
             left.to_string()
         );
     }
-    let answer = atlas.keys("").await;
+    let answer = atlas.get_keys("").await;
     assert_eq!(answer.status(), 429);
     let wait: u64 = answer.headers()["retry-after"]
         .to_str()
@@ -445,7 +472,7 @@ async fn buckets_count_down_and_refuse() {
         .parse()
         .unwrap();
     assert!((1..=60).contains(&wait));
-    let body = json_of(answer).await;
+    let body = read_json(answer).await;
     let path = format!("api/atlas/v2/orgs/{}/aiModelApiKeys", atlas.org);
     assert_eq!(body["parameters"], json!([path, wait, 10, 5, 60]));
     assert_eq!(
@@ -457,7 +484,7 @@ async fn buckets_count_down_and_refuse() {
     let other = atlas.sim.org_ids()[1].clone();
     assert_eq!(
         atlas
-            .get_as(STABLE, &format!("orgs/{other}/aiModelApiKeys"))
+            .get_as(STABLE_VERSION, &format!("orgs/{other}/aiModelApiKeys"))
             .await
             .status(),
         200,
@@ -467,14 +494,17 @@ async fn buckets_count_down_and_refuse() {
 }
 
 #[tokio::test]
-async fn faults_come_and_go_over_the_control_endpoint() {
-    let atlas = Atlas::with(still(1, 5)).await;
+async fn control_endpoint_adds_and_removes_faults() {
+    let atlas = SimClient::start(static_sim(1, 5)).await;
     let fault = json!({"endpoint": "ai_model_api_keys", "times": 1, "effect": {"kind": "status", "status": 503, "body": "html", "retry_after": 7}});
     assert_eq!(
-        atlas.control(Method::POST, "faults", Some(fault)).await.0,
+        atlas
+            .send_control(Method::POST, "faults", Some(fault))
+            .await
+            .0,
         200
     );
-    let answer = atlas.keys("").await;
+    let answer = atlas.get_keys("").await;
     assert_eq!(
         (
             answer.status().as_u16(),
@@ -483,17 +513,29 @@ async fn faults_come_and_go_over_the_control_endpoint() {
         (503, "7")
     );
     assert_eq!(answer.headers()["content-type"], "text/html");
-    assert_eq!(atlas.keys("").await.status(), 200, "it was for one request");
+    assert_eq!(
+        atlas.get_keys("").await.status(),
+        200,
+        "it was for one request"
+    );
     let later = json!({"endpoint": "ai_model_api_keys", "after_seconds": 3600, "effect": {"kind": "reset"}});
-    atlas.control(Method::POST, "faults", Some(later)).await;
-    assert_eq!(atlas.keys("").await.status(), 200, "its time has not come");
+    atlas
+        .send_control(Method::POST, "faults", Some(later))
+        .await;
+    assert_eq!(
+        atlas.get_keys("").await.status(),
+        200,
+        "its time has not come"
+    );
     let short = json!({"endpoint": "ai_model_api_keys", "for_seconds": 0.05, "effect": {"kind": "status", "status": 500}});
-    atlas.control(Method::POST, "faults", Some(short)).await;
+    atlas
+        .send_control(Method::POST, "faults", Some(short))
+        .await;
     tokio::time::sleep(std::time::Duration::from_millis(60)).await;
-    assert_eq!(atlas.keys("").await.status(), 200, "its time is over");
+    assert_eq!(atlas.get_keys("").await.status(), 200, "its time is over");
     assert_eq!(
         atlas
-            .control(Method::GET, "faults", None)
+            .send_control(Method::GET, "faults", None)
             .await
             .1
             .as_array()
@@ -502,26 +544,30 @@ async fn faults_come_and_go_over_the_control_endpoint() {
         1
     );
     assert_eq!(
-        atlas.control(Method::DELETE, "faults", None).await.1,
+        atlas.send_control(Method::DELETE, "faults", None).await.1,
         json!([])
     );
     let nonsense = json!({"endpoint": "ai_model_api_keys", "effect": {"kind": "storm"}});
-    let (status, body) = atlas.control(Method::POST, "faults", Some(nonsense)).await;
+    let (status, body) = atlas
+        .send_control(Method::POST, "faults", Some(nonsense))
+        .await;
     assert_eq!(status, 400);
     assert!(body["error"].as_str().unwrap().contains("storm"), "{body}");
-    let requests = atlas.control(Method::GET, "requests", None).await.1;
+    let requests = atlas.send_control(Method::GET, "requests", None).await.1;
     assert_eq!(requests[0]["endpoint"], "ai_model_api_keys");
-    let truth = atlas.control(Method::GET, "truth", None).await.1;
+    let truth = atlas.send_control(Method::GET, "truth", None).await.1;
     assert_eq!(truth["orgs"][0]["keys"].as_array().unwrap().len(), 5);
     atlas.sim.stop().await;
 }
 
 #[tokio::test]
-async fn a_redirect_and_a_reset_are_what_they_say() {
-    let atlas = Atlas::with(still(1, 5)).await;
+async fn redirect_and_reset_faults_take_effect() {
+    let atlas = SimClient::start(static_sim(1, 5)).await;
     let redirect = json!({"endpoint": "ai_model_api_keys", "times": 1, "effect": {"kind": "redirect", "location": "http://127.0.0.1:9/x"}});
-    atlas.control(Method::POST, "faults", Some(redirect)).await;
-    let answer = atlas.keys("").await;
+    atlas
+        .send_control(Method::POST, "faults", Some(redirect))
+        .await;
+    let answer = atlas.get_keys("").await;
     assert_eq!(
         (
             answer.status().as_u16(),
@@ -530,7 +576,9 @@ async fn a_redirect_and_a_reset_are_what_they_say() {
         (307, "http://127.0.0.1:9/x")
     );
     let reset = json!({"endpoint": "ai_model_api_keys", "effect": {"kind": "reset"}});
-    atlas.control(Method::POST, "faults", Some(reset)).await;
+    atlas
+        .send_control(Method::POST, "faults", Some(reset))
+        .await;
     let url = format!(
         "{}/api/atlas/v2/orgs/{}/aiModelApiKeys",
         atlas.sim.base_url(),
@@ -541,17 +589,17 @@ async fn a_redirect_and_a_reset_are_what_they_say() {
 }
 
 #[test]
-fn the_world_lives_and_logs_what_happens() {
+fn events_change_the_world_and_are_logged() {
     let hours = Arc::new(AtomicI64::new(0));
     let read = Arc::clone(&hours);
     let clock = mongodb_atlas_sim::SimClock::new(move || {
         Timestamp::UNIX_EPOCH + SignedDuration::from_hours(read.load(Ordering::Relaxed))
     });
-    let sim = SimHandle::without_network(&SimConfig::default(), clock);
-    let before = crate::common::world(&sim);
+    let sim = SimHandle::in_process(&SimConfig::default(), clock);
+    let before = crate::common::expected_sim_keys(&sim);
     hours.store(72, Ordering::Relaxed);
-    let after = crate::common::world(&sim);
-    let log = sim.with_world(|world| world.log().to_vec());
+    let after = crate::common::expected_sim_keys(&sim);
+    let log = sim.with_world(|world| world.changes().to_vec());
     for kind in [
         ChangeKind::Created,
         ChangeKind::Deleted,
@@ -584,9 +632,9 @@ fn the_world_lives_and_logs_what_happens() {
 }
 
 #[tokio::test]
-async fn names_of_all_kinds_are_there() {
-    let atlas = Atlas::with(still(3, 1200)).await;
-    let names: Vec<String> = crate::common::world(&atlas.sim)
+async fn population_contains_hostile_names() {
+    let atlas = SimClient::start(static_sim(3, 1200)).await;
+    let names: Vec<String> = crate::common::expected_sim_keys(&atlas.sim)
         .into_values()
         .map(|(name, ..)| name)
         .collect();

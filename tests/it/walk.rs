@@ -2,25 +2,29 @@
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use crate::common::{Lab, shown, still, world};
-use atlas_ai_keys_exporter::poll::{Walk, WalkError, walk};
-use mongodb_atlas_client::{ApiKey, Endpoint, Error, KeyPage, Next, Problem};
+use crate::common::{TestExporter, expected_sim_keys, exposed_keys, static_sim};
+use atlas_ai_keys_exporter::poll::{self, KeyWalk, WalkError};
+use mongodb_atlas_client::{ApiKey, Endpoint, Error, ErrorKind, KeyPage, NextLink};
 use mongodb_atlas_sim::{Effect, Fault, SimEndpoint};
 
 /// How many requests for pages a walk of `keys` keys costs, 10 a page, and whether all came.
-async fn cost(keys: usize, effect: Option<Effect>) -> usize {
-    cost_with(keys, effect.into_iter().collect()).await
+async fn walk_requests(keys: usize, effect: Option<Effect>) -> usize {
+    walk_requests_with(keys, effect.into_iter().collect()).await
 }
 
-async fn cost_with(keys: usize, effects: Vec<Effect>) -> usize {
-    let sim = crate::common::sim(still(1, keys)).await;
+async fn walk_requests_with(keys: usize, effects: Vec<Effect>) -> usize {
+    let sim = crate::common::start_sim(static_sim(1, keys)).await;
     for effect in effects {
         sim.add_fault(Fault::new(SimEndpoint::AiModelApiKeys, effect));
     }
-    let variables = crate::common::sim_variables(&sim);
-    let lab = Lab::watching(sim, variables, &["--atlas.page-size", "10"]).await;
-    let scrape = lab.walked().await;
-    assert_eq!(shown(&scrape), world(&lab.sim), "{keys} keys");
+    let variables = crate::common::sim_env(&sim);
+    let lab = TestExporter::start_with(sim, variables, &["--atlas.page-size", "10"]).await;
+    let scrape = lab.wait_polled().await;
+    assert_eq!(
+        exposed_keys(&scrape),
+        expected_sim_keys(&lab.sim),
+        "{keys} keys"
+    );
     let sim = lab.stop().await;
     let requests = sim.requests();
     sim.stop().await;
@@ -31,7 +35,7 @@ async fn cost_with(keys: usize, effects: Vec<Effect>) -> usize {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_walk_costs_the_fewest_requests_possible() {
+async fn walk_sends_the_minimum_of_requests() {
     for (keys, requests) in [
         (0, 1),
         (1, 1),
@@ -41,15 +45,15 @@ async fn a_walk_costs_the_fewest_requests_possible() {
         (95, 10),
         (100, 10),
     ] {
-        assert_eq!(cost(keys, None).await, requests, "{keys} keys");
+        assert_eq!(walk_requests(keys, None).await, requests, "{keys} keys");
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn without_links_a_full_page_is_no_end() {
+async fn full_page_without_links_continues_the_walk() {
     for (keys, requests) in [(0, 1), (9, 1), (10, 2), (15, 2), (20, 3)] {
         assert_eq!(
-            cost(keys, Some(Effect::NoLinks)).await,
+            walk_requests(keys, Some(Effect::NoLinks)).await,
             requests,
             "{keys} keys"
         );
@@ -59,7 +63,7 @@ async fn without_links_a_full_page_is_no_end() {
 /// Atlas gives less on a page than was asked for, or links without a next one: where `totalCount` promises more, or a
 /// page is full, the walk goes on to the end, and costs no request more than that.
 #[tokio::test(flavor = "multi_thread")]
-async fn pages_that_are_capped_or_lead_nowhere_are_walked_to_the_end() {
+async fn capped_pages_are_walked_to_the_end() {
     let cap = |size| Effect::PageCap { size };
     for (keys, effects, requests) in [
         (35, vec![cap(4), Effect::NoLinks], 9),
@@ -73,64 +77,70 @@ async fn pages_that_are_capped_or_lead_nowhere_are_walked_to_the_end() {
         (30, vec![Effect::NoNextLink, Effect::NoTotalCount], 4),
     ] {
         let name = format!("{keys} keys with {effects:?}");
-        assert_eq!(cost_with(keys, effects).await, requests, "{name}");
+        assert_eq!(walk_requests_with(keys, effects).await, requests, "{name}");
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_total_that_is_missing_or_too_low_costs_nothing_more() {
-    assert_eq!(cost(35, Some(Effect::NoTotalCount)).await, 4);
-    assert_eq!(cost(35, Some(Effect::TotalCount { value: 1 })).await, 4);
+async fn missing_or_low_total_costs_no_extra_request() {
+    assert_eq!(walk_requests(35, Some(Effect::NoTotalCount)).await, 4);
+    assert_eq!(
+        walk_requests(35, Some(Effect::TotalCount { value: 1 })).await,
+        4
+    );
 }
 
-fn key(id: u32) -> ApiKey {
+fn numbered_key(id: u32) -> ApiKey {
     ApiKey {
         id: id.to_string(),
         ..ApiKey::default()
     }
 }
 
-fn page(ids: impl IntoIterator<Item = u32>, next: Next, total: Option<u64>) -> KeyPage {
-    let keys: Vec<_> = ids.into_iter().map(key).collect();
+fn keys_page(ids: impl IntoIterator<Item = u32>, next: NextLink, total: Option<u64>) -> KeyPage {
+    let keys: Vec<_> = ids.into_iter().map(numbered_key).collect();
     KeyPage {
         results: keys.len(),
         keys,
-        malformed: Vec::new(),
-        next,
-        total,
-        bytes: 1000,
-        throttled: Duration::ZERO,
+        invalid_items: Vec::new(),
+        next_link: next,
+        total_count: total,
+        body_bytes: 1000,
+        rate_limit_wait: Duration::ZERO,
     }
 }
 
 /// Longer than any walk here takes.
 const TIMEOUT: Duration = Duration::from_hours(1);
 
-async fn scripted(pages: Vec<Result<KeyPage, Error>>, size: u32) -> (Result<Walk, WalkError>, u32) {
+async fn walk_pages(
+    pages: Vec<Result<KeyPage, Error>>,
+    size: u32,
+) -> (Result<KeyWalk, WalkError>, u32) {
     let asked = AtomicU32::new(0);
     let fetch = |number: u32| {
         asked.fetch_add(1, Ordering::Relaxed);
-        let last = page([], Next::NotLinked, None);
+        let last = keys_page([], NextLink::Absent, None);
         let answer = pages.get(number as usize - 1).cloned().unwrap_or(Ok(last));
         async move { answer }
     };
-    let result = walk(fetch, size, 4, TIMEOUT).await;
+    let result = poll::walk_pages(fetch, size, 4, TIMEOUT).await;
     (result, asked.into_inner())
 }
 
 #[tokio::test]
-async fn a_failed_page_leaves_nothing() {
-    let refused = Problem::Timeout {
+async fn failed_page_discards_the_walk() {
+    let refused = ErrorKind::Timeout {
         limit: std::time::Duration::from_secs(1),
         proxy: None,
     }
-    .at(Endpoint::AiModelApiKeys);
+    .with_endpoint(Endpoint::AiModelApiKeys);
     let pages = vec![
-        Ok(page([1, 2], Next::Linked, Some(6))),
+        Ok(keys_page([1, 2], NextLink::Present, Some(6))),
         Err(refused.clone()),
-        Ok(page([5, 6], Next::NotLinked, Some(6))),
+        Ok(keys_page([5, 6], NextLink::Absent, Some(6))),
     ];
-    let (result, _) = scripted(pages, 2).await;
+    let (result, _) = walk_pages(pages, 2).await;
     assert_eq!(
         result.unwrap_err(),
         WalkError {
@@ -141,26 +151,33 @@ async fn a_failed_page_leaves_nothing() {
 }
 
 #[tokio::test]
-async fn pages_that_repeat_for_ever_are_incomplete() {
-    let same = || Ok(page([1, 2], Next::Linked, None));
-    let (result, asked) = scripted(vec![same(), same(), same(), same()], 2).await;
+async fn endlessly_repeating_pages_are_incomplete() {
+    let same = || Ok(keys_page([1, 2], NextLink::Present, None));
+    let (result, asked) = walk_pages(vec![same(), same(), same(), same()], 2).await;
     let error = result.unwrap_err();
     assert_eq!(
-        (error.page, error.error.problem.reason().as_str()),
+        (error.page, error.error.kind.reason().as_str()),
         (2, "incomplete")
     );
     assert_eq!(asked, 2, "and it is told at once");
 }
 
 #[tokio::test]
-async fn of_a_key_that_comes_twice_the_later_page_is_believed() {
-    let mut renamed = key(2);
+async fn later_page_wins_for_duplicate_keys() {
+    let mut renamed = numbered_key(2);
     renamed.name = Some("new".into());
-    let mut second = page([3], Next::NotLinked, Some(3));
+    let mut second = keys_page([3], NextLink::Absent, Some(3));
     second.keys.push(renamed);
-    let (result, _) = scripted(vec![Ok(page([1, 2], Next::Linked, Some(3))), Ok(second)], 2).await;
+    let (result, _) = walk_pages(
+        vec![
+            Ok(keys_page([1, 2], NextLink::Present, Some(3))),
+            Ok(second),
+        ],
+        2,
+    )
+    .await;
     let walk = result.unwrap();
-    assert!(!walk.settled);
+    assert!(!walk.consistent);
     let keys: Vec<(String, String)> = walk
         .keys
         .records()
@@ -171,13 +188,13 @@ async fn of_a_key_that_comes_twice_the_later_page_is_believed() {
 }
 
 #[tokio::test]
-async fn a_total_that_moves_is_not_settled_and_one_that_is_wrong_is() {
+async fn changing_total_is_inconsistent_and_constant_wrong_total_is_not() {
     let walk_with = async |first, second| {
         let pages = vec![
-            Ok(page([1, 2], Next::Linked, first)),
-            Ok(page([3], Next::NotLinked, second)),
+            Ok(keys_page([1, 2], NextLink::Present, first)),
+            Ok(keys_page([3], NextLink::Absent, second)),
         ];
-        scripted(pages, 2).await.0.unwrap().settled
+        walk_pages(pages, 2).await.0.unwrap().consistent
     };
     assert!(!walk_with(Some(3), Some(2)).await);
     assert!(walk_with(Some(99), Some(99)).await);
@@ -186,7 +203,7 @@ async fn a_total_that_moves_is_not_settled_and_one_that_is_wrong_is() {
 }
 
 #[tokio::test]
-async fn no_more_than_four_pages_are_under_way() {
+async fn at_most_four_pages_are_requested_concurrently() {
     let (now, most) = (AtomicU32::new(0), AtomicU32::new(0));
     let fetch = |number: u32| {
         let (now, most) = (&now, &most);
@@ -195,20 +212,23 @@ async fn no_more_than_four_pages_are_under_way() {
             tokio::task::yield_now().await;
             now.fetch_sub(1, Ordering::Relaxed);
             let next = if number == 20 {
-                Next::NotLinked
+                NextLink::Absent
             } else {
-                Next::Linked
+                NextLink::Present
             };
-            Ok(page([number], next, Some(20)))
+            Ok(keys_page([number], next, Some(20)))
         }
     };
-    let walk = walk(fetch, 1, 4, TIMEOUT).await.unwrap();
-    assert_eq!((walk.pages, walk.keys.len(), walk.settled), (20, 20, true));
+    let walk = poll::walk_pages(fetch, 1, 4, TIMEOUT).await.unwrap();
+    assert_eq!(
+        (walk.pages, walk.keys.len(), walk.consistent),
+        (20, 20, true)
+    );
     assert_eq!(most.into_inner(), 4);
 }
 
 /// What a walk says that has pages without end, each full and different from the others.
-async fn without_end(size: u32, bytes: usize, answers_in: Duration) -> (WalkError, u32) {
+async fn walk_endless_pages(size: u32, bytes: usize, answers_in: Duration) -> (WalkError, u32) {
     let asked = AtomicU32::new(0);
     let fetch = |number: u32| {
         asked.fetch_add(1, Ordering::Relaxed);
@@ -216,17 +236,17 @@ async fn without_end(size: u32, bytes: usize, answers_in: Duration) -> (WalkErro
             tokio::time::sleep(answers_in).await;
             let ids = number * size..(number + 1) * size;
             Ok(KeyPage {
-                bytes,
-                ..page(ids, Next::Linked, None)
+                body_bytes: bytes,
+                ..keys_page(ids, NextLink::Present, None)
             })
         }
     };
-    let error = walk(fetch, size, 4, TIMEOUT).await.unwrap_err();
+    let error = poll::walk_pages(fetch, size, 4, TIMEOUT).await.unwrap_err();
     (error, asked.into_inner())
 }
 
 #[tokio::test]
-async fn pages_without_end_stop_at_a_fixed_number_of_keys_and_of_bytes() {
+async fn endless_pages_stop_at_key_and_byte_limits() {
     for (size, bytes, pages) in [
         // 2 GiB of answers
         (2, 30 << 20, 69),
@@ -234,19 +254,19 @@ async fn pages_without_end_stop_at_a_fixed_number_of_keys_and_of_bytes() {
         // 20,000 pages
         (1, 100, 20_000),
     ] {
-        let (error, asked) = without_end(size, bytes, Duration::ZERO).await;
-        assert_eq!(error.error.problem.reason().as_str(), "incomplete");
+        let (error, asked) = walk_endless_pages(size, bytes, Duration::ZERO).await;
+        assert_eq!(error.error.kind.reason().as_str(), "incomplete");
         assert_eq!((error.page, asked), (pages, pages), "{bytes} bytes");
     }
     // 2,000,000 keys, most of them malformed so that the test is cheap
     let fetch = |number: u32| async move {
-        let one = page([number], Next::Linked, None);
+        let one = keys_page([number], NextLink::Present, None);
         Ok(KeyPage {
             results: 500,
             ..one
         })
     };
-    let error = walk(fetch, 500, 4, TIMEOUT).await.unwrap_err();
+    let error = poll::walk_pages(fetch, 500, 4, TIMEOUT).await.unwrap_err();
     let text = error.to_string();
     assert!(
         error.page == 4001 && text.contains("2000000 keys"),
@@ -255,30 +275,33 @@ async fn pages_without_end_stop_at_a_fixed_number_of_keys_and_of_bytes() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_walk_that_answers_slowly_for_ever_is_given_up() {
+async fn slow_walk_times_out() {
     let minute = Duration::from_mins(1);
-    let (error, asked) = without_end(2, 100, minute).await;
-    assert_eq!(error.error.problem.reason().as_str(), "incomplete");
+    let (error, asked) = walk_endless_pages(2, 100, minute).await;
+    assert_eq!(error.error.kind.reason().as_str(), "incomplete");
     assert_eq!(asked, 61, "within the hour that it may take");
     assert!(error.to_string().contains("within 1h"), "{error}");
     // to wait for the rate limit is no fault of Atlas' answers
     let fetch = |number: u32| async move {
         tokio::time::sleep(minute).await;
         let next = if number == 200 {
-            Next::NotLinked
+            NextLink::Absent
         } else {
-            Next::Linked
+            NextLink::Present
         };
         Ok(KeyPage {
-            throttled: minute,
-            ..page([number], next, None)
+            rate_limit_wait: minute,
+            ..keys_page([number], next, None)
         })
     };
-    assert_eq!(walk(fetch, 2, 4, TIMEOUT).await.unwrap().pages, 200);
+    assert_eq!(
+        poll::walk_pages(fetch, 2, 4, TIMEOUT).await.unwrap().pages,
+        200
+    );
 }
 
 #[tokio::test]
-async fn a_total_that_is_not_met_is_told_and_the_walk_is_complete() {
+async fn unmet_total_is_reported_and_the_walk_completes() {
     for (pages, total, shortfall) in [
         (vec![vec![1, 2], vec![3]], 99, true),
         (vec![vec![1, 2], vec![3]], 3, false),
@@ -291,11 +314,11 @@ async fn a_total_that_is_not_met_is_told_and_the_walk_is_complete() {
         let all: std::collections::BTreeSet<u32> = pages.iter().flatten().copied().collect();
         let answers = pages
             .into_iter()
-            .map(|ids| Ok(page(ids, Next::Unknown, Some(total))));
-        let (result, asked) = scripted(answers.collect(), 2).await;
+            .map(|ids| Ok(keys_page(ids, NextLink::Unknown, Some(total))));
+        let (result, asked) = walk_pages(answers.collect(), 2).await;
         let walk = result.expect(&name);
         assert_eq!(walk.keys.len(), all.len(), "{name}");
-        assert!(walk.settled, "{name}");
+        assert!(walk.consistent, "{name}");
         assert_eq!(walk.shortfall.is_some(), shortfall, "{name}");
         // three pages more are under way after one that was full
         assert!(asked <= 5, "{name}: {asked} requests");
@@ -303,24 +326,24 @@ async fn a_total_that_is_not_met_is_told_and_the_walk_is_complete() {
 }
 
 #[tokio::test]
-async fn a_full_page_that_comes_again_is_no_end() {
-    for next in [Next::Unknown, Next::NotLinked] {
-        let same = || Ok(page([1, 2], next, Some(6)));
-        let (result, _) = scripted(vec![same(), same(), same()], 2).await;
-        let reason = result.unwrap_err().error.problem.reason();
+async fn repeated_full_page_does_not_end_the_walk() {
+    for next in [NextLink::Unknown, NextLink::Absent] {
+        let same = || Ok(keys_page([1, 2], next, Some(6)));
+        let (result, _) = walk_pages(vec![same(), same(), same()], 2).await;
+        let reason = result.unwrap_err().error.kind.reason();
         assert_eq!(reason.as_str(), "incomplete", "{next:?}");
     }
 }
 
 #[tokio::test]
-async fn an_empty_page_that_names_a_next_one_is_no_end() {
-    let linked = |ids: std::ops::Range<u32>| Ok(page(ids, Next::Linked, None));
-    let last = Ok(page(20..25, Next::NotLinked, None));
-    let (walk, requests) = scripted(vec![linked(0..10), linked(0..0), last.clone()], 10).await;
+async fn empty_page_with_next_link_continues_the_walk() {
+    let linked = |ids: std::ops::Range<u32>| Ok(keys_page(ids, NextLink::Present, None));
+    let last = Ok(keys_page(20..25, NextLink::Absent, None));
+    let (walk, requests) = walk_pages(vec![linked(0..10), linked(0..0), last.clone()], 10).await;
     assert_eq!((walk.unwrap().keys.len(), requests), (15, 3));
     let mut pages = vec![linked(0..10)];
     pages.extend((0..20).map(|_| linked(0..0)));
-    let (walk, requests) = scripted(pages, 10).await;
+    let (walk, requests) = walk_pages(pages, 10).await;
     assert!(
         walk.unwrap_err()
             .to_string()
@@ -330,22 +353,22 @@ async fn an_empty_page_that_names_a_next_one_is_no_end() {
 }
 
 #[tokio::test]
-async fn no_keys_are_no_answer_where_many_are_promised() {
-    for next in [Next::NotLinked, Next::Unknown] {
-        let (walk, _) = scripted(vec![Ok(page([], next, Some(655)))], 10).await;
+async fn empty_pages_with_a_positive_total_fail() {
+    for next in [NextLink::Absent, NextLink::Unknown] {
+        let (walk, _) = walk_pages(vec![Ok(keys_page([], next, Some(655)))], 10).await;
         assert!(walk.unwrap_err().to_string().contains("totalCount is 655"));
-        let (walk, _) = scripted(vec![Ok(page([], next, Some(0)))], 10).await;
+        let (walk, _) = walk_pages(vec![Ok(keys_page([], next, Some(0)))], 10).await;
         assert_eq!(walk.unwrap().keys.len(), 0);
     }
 }
 
 #[tokio::test]
-async fn a_total_below_what_was_read_is_no_total() {
+async fn total_below_read_count_is_ignored() {
     let pages = (0..12).map(|number| {
         let total = if number == 0 { 115 } else { 0 };
         let ids = number * 10..(number * 10 + 10).min(115);
-        Ok(page(ids, Next::Unknown, Some(total)))
+        Ok(keys_page(ids, NextLink::Unknown, Some(total)))
     });
-    let (walk, _) = scripted(pages.collect(), 500).await;
+    let (walk, _) = walk_pages(pages.collect(), 500).await;
     assert_eq!(walk.unwrap().keys.len(), 115);
 }

@@ -4,8 +4,8 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::common::pki::{Papers, hash, indented};
-use crate::common::{Lab, Program, Scrape, still};
+use crate::common::pki::{TestPki, bcrypt_hash, indent};
+use crate::common::{ChildProcess, Scrape, TestExporter, static_sim};
 use exporter_toolkit::web_config::WebConfig;
 use futures_util::future::join_all;
 use reqwest::{Client, Version, tls};
@@ -18,17 +18,19 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-const TLS: &str = "tls_server_config:\n  cert_file: server.pem\n  key_file: server.key\n";
+const TLS_CONFIG: &str = "tls_server_config:\n  cert_file: server.pem\n  key_file: server.key\n";
 const RELOADED: &str = "atlas_ai_keys_exporter_config_last_reload_successful";
 
 /// Puts a web configuration in force at once.
-fn put(lab: &Lab, papers: &Papers, text: &str) {
+fn write_web_config(lab: &TestExporter, papers: &TestPki, text: &str) {
     let path = papers.write("web.yml", text);
-    lab.app.access.set(WebConfig::load(&path).config.unwrap());
+    lab.app
+        .web_config
+        .set(WebConfig::load(&path).config.unwrap());
 }
 
-fn https(lab: &Lab, path: &str) -> String {
-    format!("{}{path}", lab.base.replace("http://", "https://"))
+fn https_url(lab: &TestExporter, path: &str) -> String {
+    format!("{}{path}", lab.base_url.replace("http://", "https://"))
 }
 
 /// The status of an answer; none when the connection does not come about.
@@ -37,20 +39,20 @@ async fn status(client: &Client, url: &str) -> Option<u16> {
     Some(answer.status().as_u16())
 }
 
-async fn lab() -> Lab {
-    Lab::start(still(1, 10), &[]).await
+async fn start_exporter() -> TestExporter {
+    TestExporter::start(static_sim(1, 10), &[]).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nobody_without_the_password_gets_in() {
-    let (lab, papers) = (lab().await, Papers::new());
-    lab.walked().await;
+async fn basic_auth_rejects_requests_without_valid_credentials() {
+    let (lab, papers) = (start_exporter().await, TestPki::new());
+    lab.wait_polled().await;
     let users = format!(
         "basic_auth_users:\n  ada: {}\n  bob: {}\n",
-        hash("secret"),
-        hash("other")
+        bcrypt_hash("secret"),
+        bcrypt_hash("other")
     );
-    put(&lab, &papers, &format!("{TLS}{users}"));
+    write_web_config(&lab, &papers, &format!("{TLS_CONFIG}{users}"));
     let client = papers.client().build().unwrap();
     for path in [
         "/",
@@ -62,7 +64,7 @@ async fn nobody_without_the_password_gets_in() {
         "/-/page/page.css",
         "/nothing",
     ] {
-        let answer = client.get(https(&lab, path)).send().await.unwrap();
+        let answer = client.get(https_url(&lab, path)).send().await.unwrap();
         assert_eq!(answer.status(), 401, "{path}");
         let challenge = answer.headers()["www-authenticate"]
             .to_str()
@@ -73,7 +75,7 @@ async fn nobody_without_the_password_gets_in() {
     }
     let ask = async |user: &str, password: &str| {
         let request = client
-            .get(https(&lab, "/metrics"))
+            .get(https_url(&lab, "/metrics"))
             .basic_auth(user, Some(password));
         request.send().await.unwrap().status().as_u16()
     };
@@ -91,12 +93,14 @@ async fn nobody_without_the_password_gets_in() {
         assert_eq!(ask(user, password).await, 200, "{user}");
     }
     for bad in ["Basic", "Basic !!!", "Bearer x", "Basic YWRh", "basic /w=="] {
-        let request = client.get(https(&lab, "/")).header("authorization", bad);
+        let request = client
+            .get(https_url(&lab, "/"))
+            .header("authorization", bad);
         assert_eq!(request.send().await.unwrap().status(), 401, "{bad}");
     }
     let plain = Client::builder().no_proxy().build().unwrap();
     assert_eq!(
-        status(&plain, &format!("{}/metrics", lab.base)).await,
+        status(&plain, &format!("{}/metrics", lab.base_url)).await,
         None,
         "in the clear"
     );
@@ -104,17 +108,17 @@ async fn nobody_without_the_password_gets_in() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn scrapes_go_on_while_passwords_are_guessed() {
-    let (lab, papers) = (lab().await, Papers::new());
-    lab.walked().await;
+async fn scrapes_succeed_during_password_guessing() {
+    let (lab, papers) = (start_exporter().await, TestPki::new());
+    lab.wait_polled().await;
     let dear = bcrypt::hash("secret", 9).unwrap();
-    put(
+    write_web_config(
         &lab,
         &papers,
         &format!("basic_auth_users:\n  ada: {dear}\n"),
     );
     let client = Client::builder().no_proxy().build().unwrap();
-    let url = format!("{}/metrics", lab.base);
+    let url = format!("{}/metrics", lab.base_url);
     let ask = async |password: String| {
         let request = client.get(&url).basic_auth("ada", Some(password));
         request.send().await.unwrap().status().as_u16()
@@ -146,8 +150,8 @@ async fn scrapes_go_on_while_passwords_are_guessed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn client_certificates_are_asked_for_as_the_file_says() {
-    let (lab, papers) = (lab().await, Papers::new());
+async fn client_auth_types_behave_as_configured() {
+    let (lab, papers) = (start_exporter().await, TestPki::new());
     let everybody = ["", "client", "stranger", "expired", "self"];
     for (asked, ca, let_in) in [
         ("NoClientCert", "", &everybody[..]),
@@ -167,11 +171,11 @@ async fn client_certificates_are_asked_for_as_the_file_says() {
         ("RequireAndVerifyClientCert", "ca.pem", &["client"]),
         ("RequireAndVerifyClientCert", "self.pem", &["self"]),
     ] {
-        let mut text = format!("{TLS}  client_auth_type: {asked}\n");
+        let mut text = format!("{TLS_CONFIG}  client_auth_type: {asked}\n");
         if !ca.is_empty() {
             text = format!("{text}  client_ca_file: {ca}\n");
         }
-        put(&lab, &papers, &text);
+        write_web_config(&lab, &papers, &text);
         for version in [tls::Version::TLS_1_2, tls::Version::TLS_1_3] {
             for who in everybody {
                 let client = if who.is_empty() {
@@ -184,7 +188,7 @@ async fn client_certificates_are_asked_for_as_the_file_says() {
                     .tls_version_max(version)
                     .build()
                     .unwrap();
-                let code = status(&client, &https(&lab, "/-/healthy")).await;
+                let code = status(&client, &https_url(&lab, "/-/healthy")).await;
                 let right = let_in.contains(&who).then_some(200);
                 assert_eq!(code, right, "{asked} with {ca:?}, {who:?}, {version:?}");
             }
@@ -194,8 +198,8 @@ async fn client_certificates_are_asked_for_as_the_file_says() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn only_clients_with_an_allowed_name_get_in() {
-    let (lab, papers) = (lab().await, Papers::new());
+async fn client_allowed_sans_restricts_clients() {
+    let (lab, papers) = (start_exporter().await, TestPki::new());
     for (names, code) in [
         ("client.example", Some(200)),
         ("10.1.2.3", Some(200)),
@@ -207,24 +211,27 @@ async fn only_clients_with_an_allowed_name_get_in() {
         ("client", None),
     ] {
         let text = format!(
-            "{TLS}  client_auth_type: RequireAndVerifyClientCert\n  client_ca_file: ca.pem\n  client_allowed_sans: [{names}]\n"
+            "{TLS_CONFIG}  client_auth_type: RequireAndVerifyClientCert\n  client_ca_file: ca.pem\n  client_allowed_sans: [{names}]\n"
         );
-        put(&lab, &papers, &text);
+        write_web_config(&lab, &papers, &text);
         let client = papers.client_with("client").build().unwrap();
         assert_eq!(
-            status(&client, &https(&lab, "/-/healthy")).await,
+            status(&client, &https_url(&lab, "/-/healthy")).await,
             code,
             "{names}"
         );
         let stranger = papers.client_with("stranger").build().unwrap();
-        assert_eq!(status(&stranger, &https(&lab, "/-/healthy")).await, None);
+        assert_eq!(
+            status(&stranger, &https_url(&lab, "/-/healthy")).await,
+            None
+        );
     }
     lab.stop().await.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn versions_suites_and_curves_are_narrowed() {
-    let (lab, papers) = (lab().await, Papers::new());
+async fn tls_versions_ciphers_and_curves_are_restricted() {
+    let (lab, papers) = (start_exporter().await, TestPki::new());
     let (twelve, thirteen) = (tls::Version::TLS_1_2, tls::Version::TLS_1_3);
     for (more, of_12, of_13) in [
         ("", true, true),
@@ -249,13 +256,13 @@ async fn versions_suites_and_curves_are_narrowed() {
             true,
         ),
     ] {
-        put(&lab, &papers, &format!("{TLS}{more}"));
+        write_web_config(&lab, &papers, &format!("{TLS_CONFIG}{more}"));
         for (version, right) in [(twelve, of_12), (thirteen, of_13)] {
             let client = papers
                 .client()
                 .tls_version_min(version)
                 .tls_version_max(version);
-            let code = status(&client.build().unwrap(), &https(&lab, "/-/healthy")).await;
+            let code = status(&client.build().unwrap(), &https_url(&lab, "/-/healthy")).await;
             assert_eq!(code.is_some(), right, "{more:?} {version:?}");
         }
     }
@@ -263,9 +270,9 @@ async fn versions_suites_and_curves_are_narrowed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn http_2_is_spoken_where_both_sides_want_it() {
-    let (lab, papers) = (lab().await, Papers::new());
-    lab.walked().await;
+async fn http2_is_negotiated_when_enabled() {
+    let (lab, papers) = (start_exporter().await, TestPki::new());
+    lab.wait_polled().await;
     for (more, only_1, version) in [
         ("", false, Version::HTTP_2),
         ("", true, Version::HTTP_11),
@@ -275,12 +282,16 @@ async fn http_2_is_spoken_where_both_sides_want_it() {
             Version::HTTP_11,
         ),
     ] {
-        put(&lab, &papers, &format!("{TLS}{more}"));
+        write_web_config(&lab, &papers, &format!("{TLS_CONFIG}{more}"));
         let client = papers.client();
         let client = if only_1 { client.http1_only() } else { client };
         let client = client.build().unwrap();
         let answers = (0..20).map(async |_| {
-            let answer = client.get(https(&lab, "/metrics")).send().await.unwrap();
+            let answer = client
+                .get(https_url(&lab, "/metrics"))
+                .send()
+                .await
+                .unwrap();
             assert_eq!(answer.version(), version);
             Scrape::parse(&answer.text().await.unwrap())
                 .values("mongodbatlas_ai_model_api_key_used")
@@ -290,29 +301,32 @@ async fn http_2_is_spoken_where_both_sides_want_it() {
         assert_eq!(keys, vec![10; 20]);
     }
     // a head that is too large is refused there as well, and the connection serves on
-    put(&lab, &papers, TLS);
+    write_web_config(&lab, &papers, TLS_CONFIG);
     let client = papers.client().build().unwrap();
     let huge = client
-        .get(https(&lab, "/-/healthy"))
+        .get(https_url(&lab, "/-/healthy"))
         .header("x-huge", "x".repeat(20_000));
     let refused = huge.send().await.map(|answer| answer.status().as_u16());
     assert!(
         refused.is_err() || matches!(refused, Ok(431)),
         "{refused:?}"
     );
-    assert_eq!(status(&client, &https(&lab, "/-/healthy")).await, Some(200));
+    assert_eq!(
+        status(&client, &https_url(&lab, "/-/healthy")).await,
+        Some(200)
+    );
     // the address is where HTTP/2 has it
     let client = papers.client().build().unwrap();
-    put(&lab, &papers, TLS);
+    write_web_config(&lab, &papers, TLS_CONFIG);
     let targets = client
-        .get(https(&lab, "/sd"))
+        .get(https_url(&lab, "/sd"))
         .send()
         .await
         .unwrap()
         .text()
         .await
         .unwrap();
-    let address = lab.base.replace("http://", "");
+    let address = lab.base_url.replace("http://", "");
     assert!(
         targets.contains(&format!("\"targets\":[\"{address}\"]"))
             && targets.contains("\"__scheme__\":\"https\""),
@@ -322,13 +336,13 @@ async fn http_2_is_spoken_where_both_sides_want_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_changed_file_is_taken_up_and_open_connections_stay() {
-    let papers = Papers::new();
-    let flag = papers.flag(TLS);
-    let lab = Lab::start(still(1, 10), &[&flag]).await;
+async fn web_config_reload_applies_changes_and_keeps_connections() {
+    let papers = TestPki::new();
+    let flag = papers.web_config_flag(TLS_CONFIG);
+    let lab = TestExporter::start(static_sim(1, 10), &[&flag]).await;
     let old = papers.client().build().unwrap();
     let scrape = async |client: &Client| {
-        let answer = client.get(https(&lab, "/metrics")).send().await.ok()?;
+        let answer = client.get(https_url(&lab, "/metrics")).send().await.ok()?;
         Some(Scrape::parse(&answer.text().await.ok()?))
     };
     let until = async |client: &Client, reloaded: f64| {
@@ -339,7 +353,7 @@ async fn a_changed_file_is_taken_up_and_open_connections_stay() {
             != Some(reloaded)
         {
             assert!(
-                begun.elapsed() < crate::common::PATIENCE,
+                begun.elapsed() < crate::common::WAIT_TIMEOUT,
                 "in vain: {reloaded}"
             );
             tokio::time::sleep(Duration::from_millis(50)).await;
@@ -350,7 +364,7 @@ async fn a_changed_file_is_taken_up_and_open_connections_stay() {
     let new = papers.client().build().unwrap();
     let begun = Instant::now();
     while scrape(&new).await.is_none() {
-        assert!(begun.elapsed() < crate::common::PATIENCE);
+        assert!(begun.elapsed() < crate::common::WAIT_TIMEOUT);
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     assert!(
@@ -358,23 +372,23 @@ async fn a_changed_file_is_taken_up_and_open_connections_stay() {
         "the open connection is used on"
     );
     let fresh = {
-        let other = Papers::new();
+        let other = TestPki::new();
         other.client().build().unwrap()
     };
     assert!(scrape(&fresh).await.is_none(), "another CA than either");
     // what was in force stays, and one that is right follows
     papers.write("web.yml", "tls_server_config: [");
     until(&new, 0.0).await;
-    papers.write("web.yml", TLS);
+    papers.write("web.yml", TLS_CONFIG);
     until(&new, 1.0).await;
     lab.stop().await.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn requests_are_bounded_and_headers_are_added() {
-    let (lab, papers) = (lab().await, Papers::new());
+async fn rate_limit_rejects_excess_and_headers_are_added() {
+    let (lab, papers) = (start_exporter().await, TestPki::new());
     let text = "{TLS}rate_limit:\n  interval: 1h\n  burst: 3\nhttp_server_config:\n  headers:\n    Strict-Transport-Security: max-age=60\n    X-Frame-Options: sameorigin\n    X-Content-Type-Options: nosniff\n    Content-Security-Policy: default-src 'self'\n    X-XSS-Protection: '0'\n";
-    put(&lab, &papers, &text.replace("{TLS}", TLS));
+    write_web_config(&lab, &papers, &text.replace("{TLS}", TLS_CONFIG));
     let client = papers.client().build().unwrap();
     for (path, code) in [
         ("/", 200),
@@ -383,7 +397,7 @@ async fn requests_are_bounded_and_headers_are_added() {
         ("/", 429),
         ("/metrics", 429),
     ] {
-        let answer = client.get(https(&lab, path)).send().await.unwrap();
+        let answer = client.get(https_url(&lab, path)).send().await.unwrap();
         assert_eq!(answer.status(), code, "{path}");
         let headers = answer.headers();
         assert_eq!(headers["strict-transport-security"], "max-age=60");
@@ -398,10 +412,10 @@ async fn requests_are_bounded_and_headers_are_added() {
 }
 
 #[test]
-fn every_mistake_is_named_and_no_secret_is() {
-    let papers = Papers::new();
+fn web_config_errors_are_reported_without_secrets() {
+    let papers = TestPki::new();
     let key = papers.read("server.key");
-    let inline = indented(&key);
+    let inline = indent(&key);
     let text = format!(
         "nonsense: 1\ntls_server_config:\n  cert_file: gone.pem\n  key: |\n{inline}  key_file: server.key\n  client_auth_type: Sometimes\n  min_version: TLS10\n  cipher_suites: [TLS_RSA_WITH_AES_128_CBC_SHA]\n  curve_preferences: [CurveP521]\n  ciphers: x\nhttp_server_config:\n  http2: perhaps\n  headers:\n    Server: x\n    X-Frame-Options: none\nbasic_auth_users:\n  ada: hunter2\nrate_limit:\n  interval: 5\n"
     );
@@ -435,9 +449,9 @@ fn every_mistake_is_named_and_no_secret_is() {
 }
 
 #[test]
-fn the_files_that_matter_are_named_also_when_they_are_wrong() {
-    let papers = Papers::new();
-    let path = papers.write("web.yml", &TLS.replace("server.key", "client.key"));
+fn web_config_load_lists_files_even_on_error() {
+    let papers = TestPki::new();
+    let path = papers.write("web.yml", &TLS_CONFIG.replace("server.key", "client.key"));
     let loaded = WebConfig::load(&path);
     assert_eq!(
         loaded.files,
@@ -447,11 +461,12 @@ fn the_files_that_matter_are_named_also_when_they_are_wrong() {
     assert!(told.contains("the key must be the certificate's"), "{told}");
 }
 
-const CLIENTS: &str = "  client_auth_type: RequireAndVerifyClientCert\n  client_ca_file: ca.pem\n";
+const CLIENT_AUTH_CONFIG: &str =
+    "  client_auth_type: RequireAndVerifyClientCert\n  client_ca_file: ca.pem\n";
 
 /// How a client connects in the tests of sessions and of open connections.
 fn tls_client(
-    papers: &Papers,
+    papers: &TestPki,
     who: Option<&str>,
     version: &'static rustls::SupportedProtocolVersion,
 ) -> Arc<ClientConfig> {
@@ -480,8 +495,8 @@ fn tls_client(
     Arc::new(config)
 }
 
-async fn connect(lab: &Lab, config: &Arc<ClientConfig>) -> TlsStream<TcpStream> {
-    let address = lab.base.strip_prefix("http://").unwrap();
+async fn connect(lab: &TestExporter, config: &Arc<ClientConfig>) -> TlsStream<TcpStream> {
+    let address = lab.base_url.strip_prefix("http://").unwrap();
     let stream = TcpStream::connect(address).await.unwrap();
     let name = "localhost".try_into().unwrap();
     let connector = TlsConnector::from(Arc::clone(config));
@@ -489,7 +504,9 @@ async fn connect(lab: &Lab, config: &Arc<ClientConfig>) -> TlsStream<TcpStream> 
 }
 
 /// Asks for something over an open connection; none when it has ended.
-async fn ask(stream: &mut (impl AsyncReadExt + AsyncWriteExt + Unpin)) -> Option<String> {
+async fn request_health(
+    stream: &mut (impl AsyncReadExt + AsyncWriteExt + Unpin),
+) -> Option<String> {
     let request = "GET /-/healthy HTTP/1.1\r\nhost: localhost\r\n\r\n";
     stream.write_all(request.as_bytes()).await.ok()?;
     let mut text = String::new();
@@ -502,12 +519,12 @@ async fn ask(stream: &mut (impl AsyncReadExt + AsyncWriteExt + Unpin)) -> Option
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn no_session_is_resumed_where_client_certificates_are_asked_for() {
-    let (lab, papers) = (lab().await, Papers::new());
+async fn tls_sessions_are_not_resumed_with_client_auth() {
+    let (lab, papers) = (start_exporter().await, TestPki::new());
     for (more, who, second) in [
         // the control: a session is resumed where nothing is verified
         ("", None, HandshakeKind::Resumed),
-        (CLIENTS, Some("client"), HandshakeKind::Full),
+        (CLIENT_AUTH_CONFIG, Some("client"), HandshakeKind::Full),
         (
             "  client_auth_type: VerifyClientCertIfGiven\n  client_ca_file: ca.pem\n",
             Some("client"),
@@ -519,14 +536,14 @@ async fn no_session_is_resumed_where_client_certificates_are_asked_for() {
             HandshakeKind::Full,
         ),
     ] {
-        put(&lab, &papers, &format!("{TLS}{more}"));
+        write_web_config(&lab, &papers, &format!("{TLS_CONFIG}{more}"));
         for version in [&rustls::version::TLS12, &rustls::version::TLS13] {
             let config = tls_client(&papers, who, version);
             let mut kinds = Vec::new();
             for _ in 0..2 {
                 let mut stream = connect(&lab, &config).await;
                 // tickets come with the first response
-                assert!(ask(&mut stream).await.is_some());
+                assert!(request_health(&mut stream).await.is_some());
                 kinds.extend(stream.get_ref().1.handshake_kind());
             }
             assert_eq!(kinds, [HandshakeKind::Full, second], "{more} {version:?}");
@@ -536,12 +553,14 @@ async fn no_session_is_resumed_where_client_certificates_are_asked_for() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_open_connection_ends_when_its_client_would_not_be_let_in_any_more() {
-    let (lab, papers) = (lab().await, Papers::new());
+async fn reload_closes_connections_of_untrusted_clients() {
+    let (lab, papers) = (start_exporter().await, TestPki::new());
     let with_ca = |ca: &str| {
-        format!("{TLS}  client_auth_type: RequireAndVerifyClientCert\n  client_ca_file: {ca}\n")
+        format!(
+            "{TLS_CONFIG}  client_auth_type: RequireAndVerifyClientCert\n  client_ca_file: {ca}\n"
+        )
     };
-    let any = format!("{TLS}  client_auth_type: RequireAnyClientCert\n");
+    let any = format!("{TLS_CONFIG}  client_auth_type: RequireAnyClientCert\n");
     let both = papers.read("ca.pem") + &papers.read("self.pem");
     papers.write("both.pem", &both);
     for (before, after, gone, stays) in [
@@ -572,53 +591,58 @@ async fn an_open_connection_ends_when_its_client_would_not_be_let_in_any_more() 
         (any.clone(), with_ca("ca.pem"), Some("expired"), "client"),
         (any, with_ca("ca.pem"), Some("stranger"), "client"),
         // one is asked for that was not before
-        (TLS.to_owned(), format!("{TLS}{CLIENTS}"), None, ""),
+        (
+            TLS_CONFIG.to_owned(),
+            format!("{TLS_CONFIG}{CLIENT_AUTH_CONFIG}"),
+            None,
+            "",
+        ),
     ] {
-        put(&lab, &papers, &before);
+        write_web_config(&lab, &papers, &before);
         let version = &rustls::version::TLS13;
         let mut ending = connect(&lab, &tls_client(&papers, gone, version)).await;
-        assert!(ask(&mut ending).await.is_some(), "{before}");
+        assert!(request_health(&mut ending).await.is_some(), "{before}");
         let staying = (!stays.is_empty()).then(|| tls_client(&papers, Some(stays), version));
         let mut staying = match staying {
             Some(config) => Some(connect(&lab, &config).await),
             None => None,
         };
         if let Some(staying) = &mut staying {
-            assert!(ask(staying).await.is_some(), "{before}");
+            assert!(request_health(staying).await.is_some(), "{before}");
         }
-        put(&lab, &papers, &after);
-        let ended = async { while ask(&mut ending).await.is_some() {} };
-        let ended = tokio::time::timeout(crate::common::PATIENCE, ended).await;
+        write_web_config(&lab, &papers, &after);
+        let ended = async { while request_health(&mut ending).await.is_some() {} };
+        let ended = tokio::time::timeout(crate::common::WAIT_TIMEOUT, ended).await;
         assert!(ended.is_ok(), "{gone:?} is still served with\n{after}");
         if let Some(staying) = &mut staying {
             assert!(
-                ask(staying).await.is_some(),
+                request_health(staying).await.is_some(),
                 "{stays} is cut off by\n{after}"
             );
         }
     }
     // in plain text, before there was TLS
-    lab.app.access.set(WebConfig::default());
-    let address = lab.base.strip_prefix("http://").unwrap();
+    lab.app.web_config.set(WebConfig::default());
+    let address = lab.base_url.strip_prefix("http://").unwrap();
     let mut plain = TcpStream::connect(address).await.unwrap();
-    assert!(ask(&mut plain).await.is_some());
-    put(&lab, &papers, TLS);
-    let ended = async { while ask(&mut plain).await.is_some() {} };
-    let ended = tokio::time::timeout(crate::common::PATIENCE, ended).await;
+    assert!(request_health(&mut plain).await.is_some());
+    write_web_config(&lab, &papers, TLS_CONFIG);
+    let ended = async { while request_health(&mut plain).await.is_some() {} };
+    let ended = tokio::time::timeout(crate::common::WAIT_TIMEOUT, ended).await;
     assert!(ended.is_ok(), "plain text is still served");
     lab.stop().await.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_scraper_gets_through_while_many_addresses_guess_and_the_file_changes() {
-    let (lab, papers) = (lab().await, Papers::new());
-    lab.walked().await;
+async fn scraper_succeeds_during_guessing_and_reloads() {
+    let (lab, papers) = (start_exporter().await, TestPki::new());
+    lab.wait_polled().await;
     let users = format!(
         "basic_auth_users:\n  ada: {}\n",
         bcrypt::hash("secret", 6).unwrap()
     );
-    put(&lab, &papers, &users);
-    let url = format!("{}/-/healthy", lab.base);
+    write_web_config(&lab, &papers, &users);
+    let url = format!("{}/-/healthy", lab.base_url);
     let client = |host| {
         let builder = Client::builder().no_proxy().tls_certs_only([]);
         builder
@@ -626,7 +650,7 @@ async fn the_scraper_gets_through_while_many_addresses_guess_and_the_file_change
             .build()
             .unwrap()
     };
-    crate::common::provider();
+    crate::common::install_crypto_provider();
     let (stop, rejected) = (
         tokio_util::sync::CancellationToken::new(),
         Arc::new(std::sync::atomic::AtomicUsize::new(0)),
@@ -648,7 +672,7 @@ async fn the_scraper_gets_through_while_many_addresses_guess_and_the_file_change
         .collect();
     let begun = Instant::now();
     while rejected.load(std::sync::atomic::Ordering::Relaxed) < 120 {
-        assert!(begun.elapsed() < crate::common::PATIENCE);
+        assert!(begun.elapsed() < crate::common::WAIT_TIMEOUT);
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     let scraper = client(1);
@@ -656,14 +680,14 @@ async fn the_scraper_gets_through_while_many_addresses_guess_and_the_file_change
         if round % 3 == 0 {
             // other warnings and headers, the same hash
             let more = format!("{users}# {round}\nhttp_server_config: {{http2: false}}\n");
-            put(&lab, &papers, &more);
+            write_web_config(&lab, &papers, &more);
         }
         let request = scraper.get(&url).basic_auth("ada", Some("secret")).send();
         assert_eq!(request.await.unwrap().status(), 200, "scrape {round}");
     }
     // a person without anything remembered of him gets through as well, from an address that has not guessed
-    let other = format!("{users}  bob: {}\n", hash("other"));
-    put(&lab, &papers, &other);
+    let other = format!("{users}  bob: {}\n", bcrypt_hash("other"));
+    write_web_config(&lab, &papers, &other);
     let request = client(200)
         .get(&url)
         .basic_auth("bob", Some("other"))
@@ -678,31 +702,31 @@ async fn the_scraper_gets_through_while_many_addresses_guess_and_the_file_change
 }
 
 /// A client with this local address.
-fn client_at(address: Ipv4Addr) -> Client {
-    crate::common::provider();
+fn client_from(address: Ipv4Addr) -> Client {
+    crate::common::install_crypto_provider();
     let builder = Client::builder().no_proxy().tls_certs_only([]);
     builder.local_address(IpAddr::V4(address)).build().unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn scrapers_log_in_while_more_addresses_guess_than_may_wait() {
-    let (lab, papers) = (lab().await, Papers::new());
+async fn scrapers_authenticate_when_bcrypt_queue_is_full() {
+    let (lab, papers) = (start_exporter().await, TestPki::new());
     let put_users = || {
         let hash = bcrypt::hash("secret", 6).unwrap();
-        put(
+        write_web_config(
             &lab,
             &papers,
             &format!("basic_auth_users:\n  ada: {hash}\n"),
         );
     };
     put_users();
-    let url = format!("{}/-/healthy", lab.base);
+    let url = format!("{}/-/healthy", lab.base_url);
     let stop = tokio_util::sync::CancellationToken::new();
     let (checked_tx, mut checked_rx) = tokio::sync::mpsc::unbounded_channel();
     let guessers: Vec<_> = (0..280_u16)
         .map(|n| {
             let [high, low] = n.to_be_bytes();
-            let client = client_at(Ipv4Addr::new(127, 1, high, low));
+            let client = client_from(Ipv4Addr::new(127, 1, high, low));
             let (url, stop) = (url.clone(), stop.clone());
             let mut checked_tx = Some(checked_tx.clone());
             tokio::spawn(async move {
@@ -724,13 +748,13 @@ async fn scrapers_log_in_while_more_addresses_guess_than_may_wait() {
         .collect();
     drop(checked_tx);
     // every guesser has had a check
-    let all_checked = tokio::time::timeout(crate::common::PATIENCE, checked_rx.recv()).await;
+    let all_checked = tokio::time::timeout(crate::common::WAIT_TIMEOUT, checked_rx.recv()).await;
     assert_eq!(all_checked, Ok(None::<()>));
     for host in 1..=4 {
         // nothing is held as verified: the hash is another one each time
         put_users();
         for host in [host, 1] {
-            let scraper = client_at(Ipv4Addr::new(127, 0, 0, host));
+            let scraper = client_from(Ipv4Addr::new(127, 0, 0, host));
             let request = scraper.get(&url).basic_auth("ada", Some("secret")).send();
             assert_eq!(request.await.unwrap().status(), 200, "{host}");
             put_users();
@@ -745,11 +769,11 @@ async fn scrapers_log_in_while_more_addresses_guess_than_may_wait() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn strangers_do_not_use_up_the_rate_limit_of_the_scraper() {
-    let (lab, papers) = (lab().await, Papers::new());
-    let users = format!("basic_auth_users:\n  ada: {}\n", hash("secret"));
+async fn unauthenticated_requests_do_not_consume_rate_limit() {
+    let (lab, papers) = (start_exporter().await, TestPki::new());
+    let users = format!("basic_auth_users:\n  ada: {}\n", bcrypt_hash("secret"));
     let rate = "rate_limit:\n  interval: 1h\n  burst: 5\n";
-    let url = format!("{}/-/healthy", lab.base);
+    let url = format!("{}/-/healthy", lab.base_url);
     let ask = async |client: &Client, password: Option<&str>| {
         let mut request = client.get(&url);
         if let Some(password) = password {
@@ -758,8 +782,8 @@ async fn strangers_do_not_use_up_the_rate_limit_of_the_scraper() {
         request.send().await.unwrap().status().as_u16()
     };
     let (scraper, elsewhere) = (
-        client_at(Ipv4Addr::LOCALHOST),
-        client_at(Ipv4Addr::new(127, 1, 0, 1)),
+        client_from(Ipv4Addr::LOCALHOST),
+        client_from(Ipv4Addr::new(127, 1, 0, 1)),
     );
     for (client, password) in [
         (&scraper, None),
@@ -767,9 +791,9 @@ async fn strangers_do_not_use_up_the_rate_limit_of_the_scraper() {
         (&elsewhere, Some("guess")),
         (&elsewhere, Some("")),
     ] {
-        put(&lab, &papers, &users);
+        write_web_config(&lab, &papers, &users);
         assert_eq!(ask(&scraper, Some("secret")).await, 200);
-        put(&lab, &papers, &format!("{users}{rate}"));
+        write_web_config(&lab, &papers, &format!("{users}{rate}"));
         let mut codes = Vec::new();
         for _ in 0..12 {
             codes.push(ask(client, password).await);
@@ -788,19 +812,19 @@ async fn strangers_do_not_use_up_the_rate_limit_of_the_scraper() {
         }
     }
     // the scraper gets through with a new password as well
-    put(
+    write_web_config(
         &lab,
         &papers,
         &format!("{users}{rate}").replace("ada", "bob"),
     );
-    let other = format!("basic_auth_users:\n  ada: {}\n", hash("other"));
-    put(&lab, &papers, &format!("{other}{rate}"));
+    let other = format!("basic_auth_users:\n  ada: {}\n", bcrypt_hash("other"));
+    write_web_config(&lab, &papers, &format!("{other}{rate}"));
     for _ in 0..12 {
         ask(&elsewhere, None).await;
     }
     assert_eq!(ask(&scraper, Some("other")).await, 200);
     // guesses at the scraper's own address are bounded, also when its bucket is empty
-    put(&lab, &papers, &format!("{other}{rate}"));
+    write_web_config(&lab, &papers, &format!("{other}{rate}"));
     let mut codes = Vec::new();
     for _ in 0..12 {
         codes.push(ask(&scraper, Some("guess")).await);
@@ -808,10 +832,10 @@ async fn strangers_do_not_use_up_the_rate_limit_of_the_scraper() {
     assert_eq!(codes.iter().filter(|code| **code == 401).count(), 5);
     assert_eq!(ask(&scraper, Some("other")).await, 429);
     // without users, a login changes nothing
-    put(&lab, &papers, &format!("{TLS}{rate}"));
+    write_web_config(&lab, &papers, &format!("{TLS_CONFIG}{rate}"));
     let secure = papers.client().build().unwrap();
     for code in [200, 200, 200, 200, 200, 429] {
-        let request = secure.get(https(&lab, "/-/healthy"));
+        let request = secure.get(https_url(&lab, "/-/healthy"));
         let request = request.basic_auth("ada", Some("other")).send();
         assert_eq!(request.await.unwrap().status(), code);
     }
@@ -819,8 +843,8 @@ async fn strangers_do_not_use_up_the_rate_limit_of_the_scraper() {
 }
 
 #[test]
-fn a_file_without_protection_must_say_so() {
-    let papers = Papers::new();
+fn unprotected_web_config_must_be_explicit() {
+    let papers = TestPki::new();
     let load = |text: &str| WebConfig::load(&papers.write("web.yml", text)).config;
     for text in [
         "{}",
@@ -831,7 +855,7 @@ fn a_file_without_protection_must_say_so() {
     ] {
         assert!(load(text).is_ok(), "{text:?}");
     }
-    let users = format!("basic_auth_users:\n  ada: {}\n", hash("secret"));
+    let users = format!("basic_auth_users:\n  ada: {}\n", bcrypt_hash("secret"));
     for text in [
         "",
         "\n\n",
@@ -849,12 +873,12 @@ fn a_file_without_protection_must_say_so() {
         "tls_server_config: {min_version: TLS13}\n",
         "tls_server_config: {cert_file: '', key_file: ''}\n",
         // a field without a value is what a file ends with that was cut
-        &format!("{TLS}basic_auth_users:\n"),
-        &format!("{TLS}  client_auth_type:\n"),
-        &format!("{TLS}  client_auth_type: RequireAndVerifyClientCert\n  client_ca_file:\n"),
-        &format!("{TLS}  client_auth_type: RequireAnyClientCert\n  client_allowed_sans:\n"),
-        &format!("{TLS}rate_limit:\n"),
-        &format!("{TLS}  cipher_suites: [~]\n"),
+        &format!("{TLS_CONFIG}basic_auth_users:\n"),
+        &format!("{TLS_CONFIG}  client_auth_type:\n"),
+        &format!("{TLS_CONFIG}  client_auth_type: RequireAndVerifyClientCert\n  client_ca_file:\n"),
+        &format!("{TLS_CONFIG}  client_auth_type: RequireAnyClientCert\n  client_allowed_sans:\n"),
+        &format!("{TLS_CONFIG}rate_limit:\n"),
+        &format!("{TLS_CONFIG}  cipher_suites: [~]\n"),
         &format!("{users}tls_server_config:\n"),
         &format!("{users}http_server_config:\n  headers:\n"),
     ] {
@@ -865,30 +889,30 @@ fn a_file_without_protection_must_say_so() {
 }
 
 #[test]
-fn an_empty_web_configuration_ends_the_start() {
-    let papers = Papers::new();
+fn empty_web_config_fails_startup() {
+    let papers = TestPki::new();
     let sim_less = [
         ("MONGODB_ATLAS_ORG_ID", "32b6e34b3d91647abb20e7b8"),
         ("MONGODB_ATLAS_ACCESS_TOKEN", "x"),
     ];
     let variables = sim_less.map(|(name, value)| (name.to_owned(), value.to_owned()));
-    let (code, output, _) = Program::exporter(
+    let (code, output, _) = ChildProcess::exporter(
         &[
             "--web.listen-address=127.0.0.1:0",
-            &papers.flag("# nothing\n"),
+            &papers.web_config_flag("# nothing\n"),
         ],
         &variables,
     )
-    .finish();
+    .wait_exit();
     assert_eq!(code, Some(2), "{output}");
     assert!(output.contains("lets everybody in"), "{output}");
 }
 
 #[test]
-fn values_that_no_header_and_no_login_can_have_are_refused() {
-    let papers = Papers::new();
+fn invalid_header_and_user_values_are_rejected() {
+    let papers = TestPki::new();
     let load = |text: &str| WebConfig::load(&papers.write("web.yml", text)).config;
-    let users = |name: &str| format!("basic_auth_users:\n  {name}: {}\n", hash("secret"));
+    let users = |name: &str| format!("basic_auth_users:\n  {name}: {}\n", bcrypt_hash("secret"));
     let header = |value: &str| {
         let headers = format!("http_server_config:\n  headers:\n    X-XSS-Protection: {value}\n");
         format!("{}{headers}", users("ada"))
@@ -916,12 +940,12 @@ fn values_that_no_header_and_no_login_can_have_are_refused() {
 }
 
 #[test]
-fn a_rate_limit_that_limits_nothing_is_refused() {
-    let papers = Papers::new();
+fn rate_limit_without_effect_is_rejected() {
+    let papers = TestPki::new();
     let load = |rate: &str| {
         let text = format!(
             "basic_auth_users:\n  ada: {}\nrate_limit: {rate}\n",
-            hash("x")
+            bcrypt_hash("x")
         );
         WebConfig::load(&papers.write("web.yml", &text)).config
     };

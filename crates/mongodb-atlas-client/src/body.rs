@@ -9,7 +9,7 @@ use flate2::read::MultiGzDecoder;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use zeroize::Zeroizing;
 
-use super::error::Problem;
+use super::error::ErrorKind;
 
 /// Maximum size of a body, decompressed. A page of 500 keys has some 300 kB, and 2 MB at the very most.
 pub(super) const MAX_BODY_BYTES: usize = 32 << 20;
@@ -19,21 +19,21 @@ pub(super) const MAX_COMPRESSED_BYTES: usize = 4 << 20;
 pub(super) const MAX_SHORT_BYTES: usize = 64 << 10;
 
 /// Capacities of the buffer of a body: it is full rarely, and copied rarely.
-const CAPACITIES: [usize; 4] = [64 << 10, 512 << 10, 4 << 20, MAX_BODY_BYTES];
+const BUFFER_CAPACITIES: [usize; 4] = [64 << 10, 512 << 10, 4 << 20, MAX_BODY_BYTES];
 /// Capacity up to which bodies are in memory side by side.
 const MAX_SHARED_BYTES: usize = 4 << 20;
 /// Memory of all those bodies together.
 const TOTAL_SHARED_BYTES: usize = 48 << 20;
 /// Unit in which that memory is handed out.
-const UNIT: usize = 64 << 10;
+const RESERVATION_UNIT: usize = 64 << 10;
 /// Size from which on a body is wiped on a thread that may be kept busy.
-const WIPE_OFF_THREAD_FROM: usize = 1 << 20;
+const MIN_BACKGROUND_WIPE_BYTES: usize = 1 << 20;
 
 /// One permit for each unit of [`TOTAL_SHARED_BYTES`], of every credential together: there are as many requests under
 /// way as there are organizations.
-static SHARED: Semaphore = Semaphore::const_new(TOTAL_SHARED_BYTES / UNIT);
+static SHARED_MEMORY: Semaphore = Semaphore::const_new(TOTAL_SHARED_BYTES / RESERVATION_UNIT);
 /// Held by the one body that may be larger, or that found no room among the others.
-static EXCLUSIVE: Semaphore = Semaphore::const_new(1);
+static EXCLUSIVE_MEMORY: Semaphore = Semaphore::const_new(1);
 
 /// The memory that a body has been granted.
 #[derive(Default)]
@@ -50,9 +50,10 @@ impl Reservation {
             return;
         }
         let held = self.shared.as_ref().map_or(0, SemaphorePermit::num_permits);
-        let missing = bytes.div_ceil(UNIT).saturating_sub(held);
+        let missing = bytes.div_ceil(RESERVATION_UNIT).saturating_sub(held);
         if bytes <= MAX_SHARED_BYTES
-            && let Ok(permit) = SHARED.try_acquire_many(u32::try_from(missing).unwrap_or(u32::MAX))
+            && let Ok(permit) =
+                SHARED_MEMORY.try_acquire_many(u32::try_from(missing).unwrap_or(u32::MAX))
         {
             match &mut self.shared {
                 Some(shared) => shared.merge(permit),
@@ -61,7 +62,7 @@ impl Reservation {
             return;
         }
         // the semaphore is never closed
-        self.exclusive = EXCLUSIVE.acquire().await.ok();
+        self.exclusive = EXCLUSIVE_MEMORY.acquire().await.ok();
     }
 }
 
@@ -73,17 +74,23 @@ pub struct Body {
 }
 
 /// A body that is larger than accepted.
-pub(super) struct TooLarge;
+pub(super) struct BodyTooLarge;
 
 impl Body {
     /// Appends `chunk`, once there is memory for it.
-    pub(super) async fn append(&mut self, chunk: &[u8], max_bytes: usize) -> Result<(), TooLarge> {
+    pub(super) async fn append(
+        &mut self,
+        chunk: &[u8],
+        max_bytes: usize,
+    ) -> Result<(), BodyTooLarge> {
         let length = self.bytes.len() + chunk.len();
         if length > max_bytes {
-            return Err(TooLarge);
+            return Err(BodyTooLarge);
         }
         if length > self.bytes.capacity() {
-            let fits = CAPACITIES.iter().find(|capacity| **capacity >= length);
+            let fits = BUFFER_CAPACITIES
+                .iter()
+                .find(|capacity| **capacity >= length);
             let capacity = fits.copied().unwrap_or(length);
             self.reservation.extend_to(capacity).await;
             // not left to the vector, which would leave copies of secrets behind
@@ -98,21 +105,23 @@ impl Body {
     /// Decompresses gzip; a body past `max_bytes` is cut off there when `truncate` is set, and an error else.
     ///
     /// # Errors
-    /// [`Problem::Invalid`], or [`Problem::Connection`] when the data ends early.
-    pub(super) async fn gunzip(self, max_bytes: usize, truncate: bool) -> Result<Self, Problem> {
+    /// [`ErrorKind::InvalidResponse`], or [`ErrorKind::Connection`] when the data ends early.
+    pub(super) async fn gunzip(self, max_bytes: usize, truncate: bool) -> Result<Self, ErrorKind> {
         if self.bytes.is_empty() {
             return Ok(self);
         }
         let mut compressed = self;
         // most bodies fit into little; to begin anew for the others is cheaper than to copy
-        let capacities = CAPACITIES.iter().filter(|capacity| **capacity < max_bytes);
+        let capacities = BUFFER_CAPACITIES
+            .iter()
+            .filter(|capacity| **capacity < max_bytes);
         for capacity in capacities.copied().chain([max_bytes]) {
             let total = compressed.bytes.len() + capacity;
             compressed.reservation.extend_to(total).await;
             let work = move || (inflate(&compressed.bytes, capacity), compressed);
             let (inflated, returned) = tokio::task::spawn_blocking(work)
                 .await
-                .map_err(|_| Problem::Invalid("decompressing it panicked".to_owned()))?;
+                .map_err(|_| ErrorKind::InvalidResponse("decompressing it panicked".to_owned()))?;
             compressed = returned;
             let (bytes, is_whole) = inflated?;
             if is_whole || (truncate && capacity == max_bytes) {
@@ -122,30 +131,30 @@ impl Body {
                 });
             }
         }
-        Err(too_large(max_bytes))
+        Err(too_large_error(max_bytes))
     }
 
     /// The body as text, repaired where it is none: a byte that is no UTF-8 and half of a surrogate pair become
     /// U+FFFD, a control character within a string becomes a space. Such a character must not cost the whole page.
     ///
     /// # Errors
-    /// [`Problem::Invalid`] when the repaired text would be too large.
-    pub(super) fn text(&mut self) -> Result<&str, Problem> {
+    /// [`ErrorKind::InvalidResponse`] when the repaired text would be too large.
+    pub(super) fn text(&mut self) -> Result<&str, ErrorKind> {
         replace_control_characters(&mut self.bytes);
         replace_lone_surrogates(&mut self.bytes);
         if std::str::from_utf8(&self.bytes).is_err() {
-            self.bytes = to_utf8(&self.bytes)?;
+            self.bytes = to_utf8_lossy(&self.bytes)?;
         }
         std::str::from_utf8(&self.bytes)
             // a byte order mark is no part of JSON
             .map(|text| text.trim_start_matches('\u{feff}'))
-            .map_err(|_| Problem::Invalid("it is no text in UTF-8".to_owned()))
+            .map_err(|_| ErrorKind::InvalidResponse("it is no text in UTF-8".to_owned()))
     }
 }
 
 /// The error for a body of more than `max_bytes`.
-pub(super) fn too_large(max_bytes: usize) -> Problem {
-    Problem::Invalid(if max_bytes < 1 << 20 {
+pub(super) fn too_large_error(max_bytes: usize) -> ErrorKind {
+    ErrorKind::InvalidResponse(if max_bytes < 1 << 20 {
         format!("it is larger than {} KiB", max_bytes >> 10)
     } else {
         format!("it is larger than {} MiB", max_bytes >> 20)
@@ -171,7 +180,7 @@ impl Deref for Body {
 
 impl Drop for Body {
     fn drop(&mut self) {
-        if self.bytes.capacity() < WIPE_OFF_THREAD_FROM {
+        if self.bytes.capacity() < MIN_BACKGROUND_WIPE_BYTES {
             return;
         }
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
@@ -186,7 +195,7 @@ impl Drop for Body {
 }
 
 /// The first `max_bytes` of what `compressed` holds, and whether that is all.
-fn inflate(compressed: &[u8], max_bytes: usize) -> Result<(Zeroizing<Vec<u8>>, bool), Problem> {
+fn inflate(compressed: &[u8], max_bytes: usize) -> Result<(Zeroizing<Vec<u8>>, bool), ErrorKind> {
     // one more than wanted, so that the vector never grows and leaves no copies behind
     let mut bytes = Zeroizing::new(Vec::with_capacity(max_bytes + 1));
     MultiGzDecoder::new(compressed)
@@ -194,9 +203,9 @@ fn inflate(compressed: &[u8], max_bytes: usize) -> Result<(Zeroizing<Vec<u8>>, b
         .read_to_end(&mut bytes)
         .map_err(|error| match error.kind() {
             std::io::ErrorKind::UnexpectedEof => {
-                Problem::Connection("the compressed body ends early".to_owned())
+                ErrorKind::Connection("the compressed body ends early".to_owned())
             }
-            _ => Problem::Invalid("its body is no valid gzip".to_owned()),
+            _ => ErrorKind::InvalidResponse("its body is no valid gzip".to_owned()),
         })?;
     let is_whole = bytes.len() <= max_bytes;
     bytes.truncate(max_bytes);
@@ -231,7 +240,10 @@ fn replace_lone_surrogates(bytes: &mut [u8]) {
     let mut place = 0;
     while let Some(next) = bytes.get(place..).and_then(find_backslash) {
         place += next;
-        place += match (code_unit(bytes, place), code_unit(bytes, place + 6)) {
+        place += match (
+            escaped_code_unit(bytes, place),
+            escaped_code_unit(bytes, place + 6),
+        ) {
             (Some(0xD800..=0xDBFF), Some(0xDC00..=0xDFFF)) => 12,
             (Some(0xD800..=0xDFFF), _) => {
                 if let Some(escape) = bytes.get_mut(place..place + 6) {
@@ -257,7 +269,7 @@ fn find_backslash(bytes: &[u8]) -> Option<usize> {
 }
 
 /// The UTF-16 code unit of the escape at `place`, if there is one.
-fn code_unit(bytes: &[u8], place: usize) -> Option<u16> {
+fn escaped_code_unit(bytes: &[u8], place: usize) -> Option<u16> {
     let digits = bytes.get(place..place + 6)?.strip_prefix(b"\\u")?;
     if !digits.iter().all(u8::is_ascii_hexdigit) {
         return None;
@@ -266,7 +278,7 @@ fn code_unit(bytes: &[u8], place: usize) -> Option<u16> {
 }
 
 /// The same with U+FFFD for each sequence of bytes that is no UTF-8.
-fn to_utf8(bytes: &[u8]) -> Result<Zeroizing<Vec<u8>>, Problem> {
+fn to_utf8_lossy(bytes: &[u8]) -> Result<Zeroizing<Vec<u8>>, ErrorKind> {
     const REPLACEMENT: &str = "\u{fffd}";
     let length = bytes
         .utf8_chunks()
@@ -276,7 +288,7 @@ fn to_utf8(bytes: &[u8]) -> Result<Zeroizing<Vec<u8>>, Problem> {
         })
         .sum();
     if length > MAX_BODY_BYTES {
-        return Err(too_large(MAX_BODY_BYTES));
+        return Err(too_large_error(MAX_BODY_BYTES));
     }
     let mut text = Zeroizing::new(Vec::with_capacity(length));
     for chunk in bytes.utf8_chunks() {
@@ -300,12 +312,12 @@ mod tests {
     }
 
     #[test]
-    fn a_byte_order_mark_is_ignored() {
+    fn text_skips_byte_order_mark() {
         assert_eq!(text(b"\xef\xbb\xbf{}"), "{}");
     }
 
     #[test]
-    fn what_is_no_text_costs_a_character() {
+    fn invalid_text_is_replaced_per_character() {
         for (bytes, expected) in [
             (&br#"{"a":"\ud83d"}"#[..], r#"{"a":"\ufffd"}"#),
             (
@@ -332,11 +344,11 @@ mod tests {
     }
 
     #[test]
-    fn a_repaired_text_is_bounded_as_well() {
+    fn repaired_text_is_bounded() {
         let problem = Body::from(vec![0xff; MAX_BODY_BYTES / 2])
             .text()
             .map(str::len);
-        assert_eq!(problem, Err(too_large(MAX_BODY_BYTES)));
+        assert_eq!(problem, Err(too_large_error(MAX_BODY_BYTES)));
     }
 
     fn gzip(bytes: &[u8]) -> Body {
@@ -346,30 +358,30 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn gzip_is_bounded_and_cut_where_that_is_wanted() {
+    async fn gunzip_enforces_the_size_limit() {
         for length in [0, 1, 64 << 10, (64 << 10) + 1, 600 << 10] {
             let body = gzip(&vec![b'x'; length]).gunzip(600 << 10, false).await;
             assert_eq!(body.expect("whole").len(), length);
         }
         let long = || gzip(&vec![b'x'; (600 << 10) + 1]);
         let refused = long().gunzip(600 << 10, false).await.err();
-        assert_eq!(refused, Some(too_large(600 << 10)));
+        assert_eq!(refused, Some(too_large_error(600 << 10)));
         let cut = long().gunzip(600 << 10, true).await.expect("cut");
         assert_eq!(cut.len(), 600 << 10);
         let broken = Body::from(b"no gzip at all".to_vec())
             .gunzip(100, false)
             .await;
-        assert!(matches!(broken.err(), Some(Problem::Invalid(_))));
+        assert!(matches!(broken.err(), Some(ErrorKind::InvalidResponse(_))));
         let half = Body::from(gzip(b"some text").get(..12).unwrap_or_default().to_vec());
         let ended = half.gunzip(100, false).await;
-        assert!(matches!(ended.err(), Some(Problem::Connection(_))));
+        assert!(matches!(ended.err(), Some(ErrorKind::Connection(_))));
         let empty = Body::default().gunzip(100, false).await.expect("empty");
         assert!(empty.is_empty());
     }
 
     /// The only test that takes the exclusive permit in this process, so that it sees what it expects.
     #[tokio::test]
-    async fn large_bodies_are_in_memory_one_at_a_time_and_small_ones_side_by_side() {
+    async fn large_bodies_are_serialized_and_small_ones_are_concurrent() {
         async fn filled(bytes: usize) -> Body {
             let mut body = Body::default();
             let chunk = vec![b'x'; bytes];
@@ -385,7 +397,7 @@ mod tests {
         drop(second.await.expect("granted once the first is gone"));
         // what finds no room among the others waits for the exclusive permit
         let mut crowd = Vec::new();
-        while SHARED.available_permits() >= MAX_SHARED_BYTES / UNIT {
+        while SHARED_MEMORY.available_permits() >= MAX_SHARED_BYTES / RESERVATION_UNIT {
             crowd.push(filled(MAX_SHARED_BYTES).await);
         }
         assert!(crowd.len() * MAX_SHARED_BYTES <= TOTAL_SHARED_BYTES);

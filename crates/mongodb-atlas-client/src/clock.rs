@@ -15,45 +15,45 @@ use tokio::time::Instant;
 /// Intervals are never measured with it: those come from [`tokio::time::Instant`], which no
 /// operator and no NTP daemon can set back.
 #[derive(Clone)]
-pub struct Clock(Source);
+pub struct Clock(ClockSource);
 
 #[derive(Clone)]
-enum Source {
+enum ClockSource {
     System,
-    Virtual { start: Timestamp, origin: Instant },
-    Custom(Arc<dyn Fn() -> Timestamp + Send + Sync>),
+    Simulated { start: Timestamp, origin: Instant },
+    FromFn(Arc<dyn Fn() -> Timestamp + Send + Sync>),
 }
 
 impl Clock {
     /// The machine's own clock.
     pub fn system() -> Self {
-        Self(Source::System)
+        Self(ClockSource::System)
     }
 
     /// A clock that shows `start` now and moves with tokio's time, so that `tokio::time::pause`
     /// and `advance` move it too. Must be made inside a tokio runtime.
-    pub fn virtual_from(start: Timestamp) -> Self {
-        Self(Source::Virtual {
+    pub fn simulated(start: Timestamp) -> Self {
+        Self(ClockSource::Simulated {
             start,
             origin: Instant::now(),
         })
     }
 
     /// A clock that asks `read` each time: for tests in which the clock jumps.
-    pub fn custom(read: impl Fn() -> Timestamp + Send + Sync + 'static) -> Self {
-        Self(Source::Custom(Arc::new(read)))
+    pub fn from_fn(read: impl Fn() -> Timestamp + Send + Sync + 'static) -> Self {
+        Self(ClockSource::FromFn(Arc::new(read)))
     }
 
     /// The time now.
     pub fn now(&self) -> Timestamp {
         match &self.0 {
-            Source::System => Timestamp::now(),
-            Source::Virtual { start, origin } => {
+            ClockSource::System => Timestamp::now(),
+            ClockSource::Simulated { start, origin } => {
                 let passed =
                     SignedDuration::try_from(origin.elapsed()).unwrap_or(SignedDuration::MAX);
                 start.saturating_add(passed).unwrap_or(Timestamp::MAX)
             }
-            Source::Custom(read) => read(),
+            ClockSource::FromFn(read) => read(),
         }
     }
 }
@@ -61,9 +61,9 @@ impl Clock {
 impl fmt::Debug for Clock {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self.0 {
-            Source::System => "Clock::system",
-            Source::Virtual { .. } => "Clock::virtual_from",
-            Source::Custom(_) => "Clock::custom",
+            ClockSource::System => "Clock::system",
+            ClockSource::Simulated { .. } => "Clock::virtual_from",
+            ClockSource::FromFn(_) => "Clock::custom",
         })
     }
 }

@@ -61,7 +61,7 @@ impl Endpoint {
 
     /// The endpoint with this path, whose variable parts are in braces, as Atlas writes it in its
     /// list of rate limits.
-    pub(super) fn at(path: &str) -> Option<Self> {
+    pub(super) fn from_path_template(path: &str) -> Option<Self> {
         let parts: Vec<&str> = path
             .split('/')
             .skip_while(|part| *part != "v2")
@@ -89,7 +89,7 @@ impl fmt::Display for Endpoint {
 
 /// Why a walk failed: the `reason` label, a closed list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Reason {
+pub enum FailureReason {
     /// 401, or the credential cannot be read.
     Unauthorized,
     /// 403.
@@ -112,7 +112,7 @@ pub enum Reason {
     Incomplete,
 }
 
-impl Reason {
+impl FailureReason {
     /// Every reason, so that each counter can begin at 0.
     pub const ALL: [Self; 10] = [
         Self::Unauthorized,
@@ -144,7 +144,7 @@ impl Reason {
     }
 }
 
-impl fmt::Display for Reason {
+impl fmt::Display for FailureReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
     }
@@ -184,17 +184,17 @@ impl fmt::Display for ErrorCode {
 
 /// A request that failed. Holds nothing of the answer's body but Atlas' error code.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{endpoint}: {problem}")]
+#[error("{endpoint}: {kind}")]
 pub struct Error {
     /// What was asked.
     pub endpoint: Endpoint,
     /// What went wrong.
-    pub problem: Problem,
+    pub kind: ErrorKind,
 }
 
 /// What went wrong with a request, and what to do about it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Problem {
+pub enum ErrorKind {
     /// The credential is wrong, revoked or expired.
     #[error(
         "Atlas refuses the credential (HTTP 401{0}); check that it is whole, not expired and not deleted"
@@ -216,25 +216,25 @@ pub enum Problem {
     )]
     NotFound(ErrorCode),
     /// The request budget is spent.
-    #[error("Atlas asks to slow down (HTTP 429{code}{})", wait(*retry_after))]
+    #[error("Atlas asks to slow down (HTTP 429{code}{})", retry_after_suffix(*retry_after))]
     RateLimited {
         /// Atlas' error code.
         code: ErrorCode,
-        /// What `Retry-After` asked for.
+        /// What `RetryReason-After` asked for.
         retry_after: Option<Duration>,
     },
     /// Atlas, or something before it, is out of order.
-    #[error("Atlas is out of order (HTTP {status}{code}{})", wait(*retry_after))]
-    Server {
+    #[error("Atlas is out of order (HTTP {status}{code}{})", retry_after_suffix(*retry_after))]
+    ServerError {
         /// The HTTP status.
         status: u16,
         /// Atlas' error code.
         code: ErrorCode,
-        /// What `Retry-After` asked for.
+        /// What `RetryReason-After` asked for.
         retry_after: Option<Duration>,
     },
     /// No whole answer in time.
-    #[error("no complete response within {}{}; check the network, or raise --atlas.timeout", humantime::format_duration(*limit), via(proxy.as_deref()))]
+    #[error("no complete response within {}{}; check the network, or raise --atlas.timeout", humantime::format_duration(*limit), proxy_suffix(proxy.as_deref()))]
     Timeout {
         /// `--atlas.timeout`.
         limit: Duration,
@@ -251,47 +251,47 @@ pub enum Problem {
     Tls(String),
     /// The answer makes no sense.
     #[error("the answer is not what the API promises: {0}")]
-    Invalid(String),
+    InvalidResponse(String),
     /// The pages do not come to an end.
     #[error("the pages do not come to an end: {0}")]
-    Incomplete(String),
+    PaginationIncomplete(String),
     /// There is no credential to ask with.
     #[error("the credential cannot be used: {0}")]
     Credential(#[from] SecretError),
 }
 
-fn wait(retry_after: Option<Duration>) -> String {
+fn retry_after_suffix(retry_after: Option<Duration>) -> String {
     retry_after.map_or_else(String::new, |wait| {
         format!(", retry after {}", humantime::format_duration(wait))
     })
 }
 
 /// Names the proxy in an error; without its password, as [`super::Proxy`] is shown.
-pub(super) fn via(proxy: Option<&str>) -> String {
+pub(super) fn proxy_suffix(proxy: Option<&str>) -> String {
     proxy.map_or_else(String::new, |proxy| format!(" (via proxy {proxy})"))
 }
 
-impl Problem {
+impl ErrorKind {
     /// What it is counted under.
-    pub fn reason(&self) -> Reason {
+    pub fn reason(&self) -> FailureReason {
         match self {
-            Self::Unauthorized(_) | Self::Credential(_) => Reason::Unauthorized,
-            Self::Forbidden(_) | Self::TokenLimit => Reason::Forbidden,
-            Self::NotFound(_) => Reason::NotFound,
-            Self::RateLimited { .. } => Reason::RateLimited,
-            Self::Server { .. } => Reason::ServerError,
-            Self::Timeout { .. } => Reason::Timeout,
-            Self::Connection(_) => Reason::Connection,
-            Self::Tls(_) => Reason::Tls,
-            Self::Invalid(_) => Reason::InvalidResponse,
-            Self::Incomplete(_) => Reason::Incomplete,
+            Self::Unauthorized(_) | Self::Credential(_) => FailureReason::Unauthorized,
+            Self::Forbidden(_) | Self::TokenLimit => FailureReason::Forbidden,
+            Self::NotFound(_) => FailureReason::NotFound,
+            Self::RateLimited { .. } => FailureReason::RateLimited,
+            Self::ServerError { .. } => FailureReason::ServerError,
+            Self::Timeout { .. } => FailureReason::Timeout,
+            Self::Connection(_) => FailureReason::Connection,
+            Self::Tls(_) => FailureReason::Tls,
+            Self::InvalidResponse(_) => FailureReason::InvalidResponse,
+            Self::PaginationIncomplete(_) => FailureReason::Incomplete,
         }
     }
 
     /// How long Atlas asked to wait, if it did.
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
-            Self::RateLimited { retry_after, .. } | Self::Server { retry_after, .. } => {
+            Self::RateLimited { retry_after, .. } | Self::ServerError { retry_after, .. } => {
                 *retry_after
             }
             _ => None,
@@ -299,10 +299,10 @@ impl Problem {
     }
 
     /// The problem at an endpoint.
-    pub fn at(self, endpoint: Endpoint) -> Error {
+    pub fn with_endpoint(self, endpoint: Endpoint) -> Error {
         Error {
             endpoint,
-            problem: self,
+            kind: self,
         }
     }
 }
@@ -312,7 +312,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_safe_error_codes_are_repeated() {
+    fn error_code_omits_unsafe_text() {
         assert_eq!(ErrorCode::new("RATE_LIMITED").to_string(), ", RATE_LIMITED");
         for echo in [
             "al-jZsluhPMzPM9CFXepRWwMwvp",

@@ -8,18 +8,18 @@ use reqwest::{Method, Request, redirect};
 use tokio::runtime::Runtime;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::body::{Body, MAX_BODY_BYTES, MAX_COMPRESSED_BYTES, MAX_SHORT_BYTES, too_large};
+use super::body::{Body, MAX_BODY_BYTES, MAX_COMPRESSED_BYTES, MAX_SHORT_BYTES, too_large_error};
 use super::client::ClientConfig;
-use super::error::{Problem, via};
+use super::error::{ErrorKind, proxy_suffix};
 use super::proxy::Proxy;
-use super::transport::{Answer, Transport};
+use super::transport::{Response, Transport};
 
 /// A way to Atlas over HTTP, with TLS where the scheme of the base URL asks for it.
 ///
 /// # Errors
 /// What the TLS library says when it cannot be set up, most likely for want of system roots.
-pub fn connect(config: &ClientConfig) -> Result<Arc<dyn Transport>, String> {
-    Http::new(config.route.proxy()).map(|http| Arc::new(http) as Arc<dyn Transport>)
+pub fn new_http_transport(config: &ClientConfig) -> Result<Arc<dyn Transport>, String> {
+    ReqwestTransport::new(config.route.proxy()).map(|http| Arc::new(http) as Arc<dyn Transport>)
 }
 
 /// Headers of a response over HTTP/1. hyper's own limit of 100 is less than what some proxies and gateways send.
@@ -47,13 +47,13 @@ const CONNECTION_THREADS: usize = 2;
 
 /// Atlas over HTTPS. Connections are kept and reused between walks.
 #[derive(Clone)]
-struct Http {
+struct ReqwestTransport {
     client: reqwest::Client,
     /// The proxy in force, as it is shown in errors.
     proxy: Option<String>,
 }
 
-impl Http {
+impl ReqwestTransport {
     fn new(proxy: Option<&Proxy>) -> Result<Self, String> {
         // one provider for the whole process; a second call finds it set, which is what is wanted
         let _ = rustls::crypto::ring::default_provider().install_default();
@@ -84,9 +84,9 @@ impl Http {
         })
     }
 
-    async fn read(&self, request: Request) -> Result<Answer, Problem> {
+    async fn send_and_read(&self, request: Request) -> Result<Response, ErrorKind> {
         let is_short = request.method() == Method::POST;
-        let problem = |error| self.problem(error);
+        let problem = |error| self.classify_error(error);
         let mut response = self.client.execute(request).await.map_err(problem)?;
         let is_error = !response.status().is_success();
         let max_bytes = if is_short || is_error {
@@ -104,7 +104,7 @@ impl Http {
         while let Some(chunk) = response.chunk().await.map_err(problem)? {
             if body.append(&chunk, max_received).await.is_err() {
                 if !is_error {
-                    return Err(too_large(max_received));
+                    return Err(too_large_error(max_received));
                 }
                 // what an error says stands at its beginning; the status matters more
                 let room = max_received.saturating_sub(body.len());
@@ -120,24 +120,27 @@ impl Http {
                 decompressed => decompressed?,
             };
         }
-        Ok(Answer {
+        Ok(Response {
             status: response.status(),
             headers: response.headers().clone(),
             body,
         })
     }
 
-    fn problem(&self, error: reqwest::Error) -> Problem {
+    fn classify_error(&self, error: reqwest::Error) -> ErrorKind {
         // the address is known, and a query could hold what does not belong into a log
         let error = error.without_url();
-        if error.is_decode() && !is_tls(&error) && !is_cut_off(&error) {
-            return Problem::Invalid(format!("its body cannot be read: {}", root_cause(&error)));
+        if error.is_decode() && !is_tls_error(&error) && !is_truncated(&error) {
+            return ErrorKind::InvalidResponse(format!(
+                "its body cannot be read: {}",
+                root_cause(&error)
+            ));
         }
-        let cause = root_cause(&error) + &via(self.proxy.as_deref());
-        if is_tls(&error) {
-            Problem::Tls(cause)
+        let cause = root_cause(&error) + &proxy_suffix(self.proxy.as_deref());
+        if is_tls_error(&error) {
+            ErrorKind::Tls(cause)
         } else {
-            Problem::Connection(cause)
+            ErrorKind::Connection(cause)
         }
     }
 }
@@ -145,8 +148,8 @@ impl Http {
 /// Whether a body is compressed with gzip.
 ///
 /// # Errors
-/// [`Problem::Invalid`] for any other encoding, which was not asked for.
-fn is_gzip(headers: &HeaderMap) -> Result<bool, Problem> {
+/// [`ErrorKind::InvalidResponse`] for any other encoding, which was not asked for.
+fn is_gzip(headers: &HeaderMap) -> Result<bool, ErrorKind> {
     let encodings = headers.get_all(CONTENT_ENCODING);
     let names = encodings
         .iter()
@@ -161,22 +164,23 @@ fn is_gzip(headers: &HeaderMap) -> Result<bool, Problem> {
         {
             Ok(true)
         }
-        _ => Err(Problem::Invalid(
+        _ => Err(ErrorKind::InvalidResponse(
             "unexpected Content-Encoding (expected gzip or none)".to_owned(),
         )),
     }
 }
 
-impl Transport for Http {
-    fn exchange(&self, request: Request) -> BoxFuture<'_, Result<Answer, Problem>> {
+impl Transport for ReqwestTransport {
+    fn send(&self, request: Request) -> BoxFuture<'_, Result<Response, ErrorKind>> {
         let this = self.clone();
         Box::pin(async move {
-            let runtime = connections_runtime().map_err(Problem::Connection)?;
+            let runtime = connections_runtime().map_err(ErrorKind::Connection)?;
             // ends with the future that waits for it
-            let task =
-                AbortOnDropHandle::new(runtime.spawn(async move { this.read(request).await }));
+            let task = AbortOnDropHandle::new(
+                runtime.spawn(async move { this.send_and_read(request).await }),
+            );
             task.await
-                .unwrap_or_else(|error| Err(Problem::Connection(error.to_string())))
+                .unwrap_or_else(|error| Err(ErrorKind::Connection(error.to_string())))
         })
     }
 
@@ -187,34 +191,34 @@ impl Transport for Http {
 
 /// Returns the root cause's message.
 fn root_cause(error: &(dyn std::error::Error + 'static)) -> String {
-    causes(error)
+    error_chain(error)
         .last()
         .map_or_else(String::new, ToString::to_string)
 }
 
-type Cause<'a> = &'a (dyn std::error::Error + 'static);
+type ErrorRef<'a> = &'a (dyn std::error::Error + 'static);
 
 /// An error and its causes. [`std::io::Error`] names the source of the error that it wraps, not
 /// the wrapped one, which may itself be another `io::Error` around what matters.
-fn causes(error: Cause<'_>) -> impl Iterator<Item = Cause<'_>> {
+fn error_chain(error: ErrorRef<'_>) -> impl Iterator<Item = ErrorRef<'_>> {
     std::iter::successors(Some(error), |error| {
         let wrapped = error
             .downcast_ref::<std::io::Error>()
             .and_then(std::io::Error::get_ref);
         match wrapped {
-            Some(wrapped) => Some(wrapped as Cause<'_>),
+            Some(wrapped) => Some(wrapped as ErrorRef<'_>),
             None => error.source(),
         }
     })
 }
 
-fn is_tls(error: &reqwest::Error) -> bool {
-    causes(error).any(<dyn std::error::Error>::is::<rustls::Error>)
+fn is_tls_error(error: &reqwest::Error) -> bool {
+    error_chain(error).any(<dyn std::error::Error>::is::<rustls::Error>)
 }
 
 /// Whether the body ended before its announced length: a matter of the connection.
-fn is_cut_off(error: &reqwest::Error) -> bool {
-    causes(error).any(|cause| {
+fn is_truncated(error: &reqwest::Error) -> bool {
+    error_chain(error).any(|cause| {
         cause.downcast_ref::<hyper::Error>().is_some_and(|error| {
             error.is_incomplete_message() || error.is_body_write_aborted() || error.is_closed()
         }) || cause.downcast_ref::<std::io::Error>().is_some_and(|error| {

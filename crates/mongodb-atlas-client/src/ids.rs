@@ -67,7 +67,7 @@ impl fmt::Debug for OrgId {
     }
 }
 
-macro_rules! free_text_id {
+macro_rules! opaque_id {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*
         #[derive(
@@ -96,11 +96,11 @@ macro_rules! free_text_id {
     };
 }
 
-free_text_id! {
+opaque_id! {
     /// A project's id (Atlas' `groupId`); empty when Atlas did not say.
     ProjectId
 }
-free_text_id! {
+opaque_id! {
     /// An AI model API key's id (Atlas' `apiKeyId`), which is not hexadecimal.
     KeyId
 }
@@ -110,7 +110,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn organization_ids_are_checked() {
+    fn org_id_parse_rejects_invalid_text() {
         assert!(OrgId::parse("32b6e34b3d91647abb20e7b8").is_ok());
         for wrong in [
             "",

@@ -31,25 +31,26 @@ mod rate_limit;
 mod transport;
 mod wire;
 
-pub use auth::{KeptToken, TokenStore};
+pub use auth::{StoredToken, TokenStore};
 #[doc(hidden)]
 pub use auth::{fuzz_token_response, fuzz_www_authenticate};
 pub use body::Body;
-pub use client::{Client, ClientConfig, Context, OrgList, Version};
+pub use client::{ApiVersion, Client, ClientConfig, ClientDeps, OrgList};
 pub use clock::{Clock, unix_seconds};
 pub use credential::{Credential, SecretError, SecretFuture, SecretSource};
-pub use error::{Endpoint, Error, ErrorCode, Problem, Reason};
-pub use http::connect;
+pub use error::{Endpoint, Error, ErrorCode, ErrorKind, FailureReason};
+pub use http::new_http_transport;
 pub use ids::{InvalidOrgId, KeyId, OrgId, ProjectId, stable_hash};
-pub use observer::{Observer, Outcome, Retry, TokenOutcome};
+pub use observer::{ClientObserver, RequestOutcome, RetryReason, TokenOutcome};
 pub use pagination::{NextPage, PageSummary, Pagination};
-pub use proxy::{Proxy, ProxyError, Route};
-pub use rate_limit::{BucketSize, Budgets, EndpointSet, LaneId, Scope};
+pub use proxy::{Proxy, ProxyError, ProxyRoute};
+pub use rate_limit::{BucketKey, BucketParams, EndpointSet, RateLimiter, Scope};
 #[doc(hidden)]
 pub use transport::fuzz_rate_limited;
-pub use transport::{Answer, Connect, Transport};
+pub use transport::{Response, Transport, TransportFactory};
 pub use wire::{
-    ApiKey, KeyPage, ListedOrg, MAX_NAME_CHARS, Malformed, Members, ModelLimit, Next, Project, When,
+    ApiKey, ApiTime, InvalidItem, KeyPage, MAX_NAME_CHARS, ModelLimit, NextLink, OptionalFields,
+    OrgSummary, Project,
 };
 #[doc(hidden)]
-pub use wire::{fuzz_rate_limits, parse_key_page};
+pub use wire::{fuzz_key_page, fuzz_rate_limits};

@@ -4,21 +4,21 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::error::{Endpoint, Reason};
+use super::error::{Endpoint, FailureReason};
 use crate::ids::OrgId;
 
 /// What came of one request: the `code` label.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Outcome {
+pub enum RequestOutcome {
     /// An answer with this HTTP status.
     Status(u16),
     /// No answer.
-    Failed(Reason),
+    Failed(FailureReason),
 }
 
 /// Why a request was sent again: the `reason` label of retries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Retry {
+pub enum RetryReason {
     /// The access token was refused, and a new one was made.
     Unauthorized,
     /// A Digest challenge had to be answered first.
@@ -33,7 +33,7 @@ pub enum Retry {
     RateLimited,
 }
 
-impl Retry {
+impl RetryReason {
     /// Every reason, so that each counter can begin at 0.
     pub const ALL: [Self; 6] = [
         Self::Unauthorized,
@@ -87,15 +87,15 @@ impl TokenOutcome {
 
 /// Who is told of every request. Implemented where the rooms are put together; called from the
 /// tasks that make requests, so it must not block.
-pub trait Observer: Send + Sync {
+pub trait ClientObserver: Send + Sync {
     /// A request has ended after `elapsed`.
-    fn request(&self, endpoint: Endpoint, outcome: Outcome, elapsed: Duration);
+    fn request_completed(&self, endpoint: Endpoint, outcome: RequestOutcome, elapsed: Duration);
     /// An answer came, with this `Date`: what time it is over there.
-    fn dated(&self, _date: &str) {}
+    fn server_date_received(&self, _date: &str) {}
     /// A request is sent again.
-    fn retry(&self, endpoint: Endpoint, why: Retry);
+    fn request_retried(&self, endpoint: Endpoint, why: RetryReason);
     /// Atlas told the size of a token bucket and what is left in it.
-    fn rate_limit(
+    fn rate_limit_updated(
         &self,
         endpoint: Endpoint,
         org: Option<&OrgId>,
@@ -103,11 +103,11 @@ pub trait Observer: Send + Sync {
         remaining: Option<u64>,
     );
     /// A request has waited for the budget before it was sent.
-    fn throttled(&self, endpoint: Endpoint, org: Option<&OrgId>, waited: Duration);
+    fn request_throttled(&self, endpoint: Endpoint, org: Option<&OrgId>, waited: Duration);
     /// A token was asked for.
-    fn token(&self, credential: &str, outcome: TokenOutcome);
+    fn token_requested(&self, credential: &str, outcome: TokenOutcome);
     /// The token in use ends then.
-    fn token_ends(&self, credential: &str, at: Timestamp);
+    fn token_expiry_changed(&self, credential: &str, at: Timestamp);
     /// Atlas refuses the token that was in use before its end, and there is no other yet.
-    fn token_refused(&self, credential: &str);
+    fn token_rejected(&self, credential: &str);
 }

@@ -4,7 +4,7 @@
 //! was asked for. So neither proves the end alone: a page without a `next` link is the last one when it is not full
 //! and no more results are expected, or when `totalCount` agrees exactly. Else one page more is asked for.
 
-use super::wire::Next;
+use super::wire::NextLink;
 
 /// What one page of a list says of the others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -12,11 +12,11 @@ pub struct PageSummary {
     /// Results on the page.
     pub results: usize,
     /// Those that pages before it had as well.
-    pub repeated: usize,
+    pub duplicates: usize,
     /// Its links.
-    pub next: Next,
+    pub next_link: NextLink,
     /// `totalCount`.
-    pub total: Option<u64>,
+    pub total_count: Option<u64>,
 }
 
 /// Whether a page follows.
@@ -37,13 +37,13 @@ const MAX_EMPTY_PAGES: u32 = 3;
 #[derive(Debug, Clone)]
 pub struct Pagination {
     page_size: u64,
-    read: u64,
-    total: Option<u64>,
+    read_count: u64,
+    total_count: Option<u64>,
     /// Results on the page with the most.
-    largest: u64,
+    largest_page: u64,
     /// Results on the page with the least of those that another one followed.
-    smallest_inner: Option<u64>,
-    previous: Option<u64>,
+    smallest_inner_page: Option<u64>,
+    previous_page: Option<u64>,
     /// Whether the last page leaves little doubt that another one follows.
     is_continued: bool,
     /// Empty pages in a row.
@@ -57,11 +57,11 @@ impl Pagination {
     pub fn new(page_size: u32) -> Self {
         Self {
             page_size: page_size.max(1).into(),
-            read: 0,
-            total: None,
-            largest: 0,
-            smallest_inner: None,
-            previous: None,
+            read_count: 0,
+            total_count: None,
+            largest_page: 0,
+            smallest_inner_page: None,
+            previous_page: None,
             is_continued: false,
             empty_pages: 0,
             lowest_total: None,
@@ -72,11 +72,15 @@ impl Pagination {
     /// Adds a page, and says whether another one follows.
     pub fn add(&mut self, page: PageSummary) -> NextPage {
         let results = page.results as u64;
-        self.read += page.results.saturating_sub(page.repeated) as u64;
-        if let Some(total) = page.total {
+        self.read_count += page.results.saturating_sub(page.duplicates) as u64;
+        if let Some(total) = page.total_count {
             // a count below what was read says less than one before it that was not
-            if total >= self.read || self.total.is_none_or(|before| before < self.read) {
-                self.total = Some(total);
+            if total >= self.read_count
+                || self
+                    .total_count
+                    .is_none_or(|before| before < self.read_count)
+            {
+                self.total_count = Some(total);
             }
             self.lowest_total = Some(self.lowest_total.map_or(total, |low| low.min(total)));
             self.highest_total = self.highest_total.max(Some(total));
@@ -84,25 +88,26 @@ impl Pagination {
         if results == 0 {
             self.empty_pages += 1;
             // a page in between can be empty; what it names is still the next one
-            return match page.next {
-                Next::Linked => NextPage::Linked,
+            return match page.next_link {
+                NextLink::Present => NextPage::Linked,
                 _ => NextPage::None,
             };
         }
         self.empty_pages = 0;
         // a page with nothing new says nothing of the others
-        if page.repeated < page.results {
-            self.largest = self.largest.max(results);
-            if let Some(previous) = self.previous.replace(results) {
-                let least = self.smallest_inner.unwrap_or(previous);
-                self.smallest_inner = Some(least.min(previous));
+        if page.duplicates < page.results {
+            self.largest_page = self.largest_page.max(results);
+            if let Some(previous) = self.previous_page.replace(results) {
+                let least = self.smallest_inner_page.unwrap_or(previous);
+                self.smallest_inner_page = Some(least.min(previous));
             }
         }
         let full = results >= self.page_size;
-        self.is_continued = full || page.next == Next::Linked;
-        let agreed = page.next == Next::NotLinked && self.total == Some(self.read);
-        match page.next {
-            Next::Linked => NextPage::Linked,
+        self.is_continued = full || page.next_link == NextLink::Present;
+        let agreed =
+            page.next_link == NextLink::Absent && self.total_count == Some(self.read_count);
+        match page.next_link {
+            NextLink::Present => NextPage::Linked,
             _ if self.expects_more() || (full && !agreed) => NextPage::Possible,
             _ => NextPage::None,
         }
@@ -114,8 +119,8 @@ impl Pagination {
     }
 
     /// Results read so far, without those that came twice.
-    pub fn read(&self) -> u64 {
-        self.read
+    pub fn read_count(&self) -> u64 {
+        self.read_count
     }
 
     /// Number of pages that `totalCount` promises; 0 when nothing but `totalCount` speaks for another one, which is
@@ -124,12 +129,12 @@ impl Pagination {
         if !self.is_continued {
             return 0;
         }
-        let per_page = if self.largest == 0 {
+        let per_page = if self.largest_page == 0 {
             self.page_size
         } else {
-            self.largest
+            self.largest_page
         };
-        let pages = self.total.unwrap_or(0).div_ceil(per_page);
+        let pages = self.total_count.unwrap_or(0).div_ceil(per_page);
         u32::try_from(pages).unwrap_or(u32::MAX)
     }
 
@@ -137,24 +142,25 @@ impl Pagination {
     /// the others. Where all have less than was asked for, Atlas has a limit of its own if all results came.
     pub fn is_consistent(&self) -> bool {
         let even = self
-            .smallest_inner
-            .is_none_or(|least| least >= self.largest);
-        let is_capped = self.smallest_inner.is_some() && self.largest < self.page_size;
-        let complete = self.total.is_some() && !self.expects_more();
+            .smallest_inner_page
+            .is_none_or(|least| least >= self.largest_page);
+        let is_capped = self.smallest_inner_page.is_some() && self.largest_page < self.page_size;
+        let complete = self.total_count.is_some() && !self.expects_more();
         self.lowest_total == self.highest_total && even && (!is_capped || complete)
     }
 
     /// The `totalCount` that less was read than, by more than it changed meanwhile and by more than one in a hundred.
     pub fn unmet_total(&self) -> Option<u64> {
-        let total = self.total?;
+        let total = self.total_count?;
         let drift = self.highest_total?.saturating_sub(self.lowest_total?);
         let tolerated = drift.max(total / 100).max(1);
-        (total.saturating_sub(self.read) > tolerated).then_some(total)
+        (total.saturating_sub(self.read_count) > tolerated).then_some(total)
     }
 
     /// Whether fewer results were read than `totalCount` says.
     pub fn expects_more(&self) -> bool {
-        self.total.is_some_and(|total| self.read < total)
+        self.total_count
+            .is_some_and(|total| self.read_count < total)
     }
 }
 
@@ -163,19 +169,19 @@ mod tests {
     use super::*;
 
     /// The requests that a list costs whose pages hold so many results, and whether the pages fit together.
-    fn walk(page_size: u32, pages: &[usize], last: Next, total: Option<u64>) -> (usize, bool) {
+    fn walk(page_size: u32, pages: &[usize], last: NextLink, total: Option<u64>) -> (usize, bool) {
         let mut pagination = Pagination::new(page_size);
         for requests in 1..100 {
             let results = pages.get(requests - 1).copied().unwrap_or(0);
             let next = match last {
-                Next::NotLinked if requests < pages.len() => Next::Linked,
+                NextLink::Absent if requests < pages.len() => NextLink::Present,
                 last => last,
             };
             let page = PageSummary {
                 results,
-                repeated: 0,
-                next,
-                total,
+                duplicates: 0,
+                next_link: next,
+                total_count: total,
             };
             if pagination.add(page) == NextPage::None {
                 return (requests, pagination.is_consistent());
@@ -185,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn links_and_total_together_prove_the_end() {
+    fn links_and_total_count_end_the_list() {
         for (pages, total, requests) in [
             (&[0][..], Some(0), 1),
             (&[5], Some(5), 1),
@@ -198,13 +204,13 @@ mod tests {
             (&[10, 3], Some(7), 2),
             (&[10, 3], Some(99), 3),
         ] {
-            let (asked, consistent) = walk(10, pages, Next::NotLinked, total);
+            let (asked, consistent) = walk(10, pages, NextLink::Absent, total);
             assert_eq!((asked, consistent), (requests, true), "{pages:?} {total:?}");
         }
     }
 
     #[test]
-    fn without_links_a_full_page_is_no_end() {
+    fn full_page_without_links_is_followed() {
         for (pages, total, requests) in [
             (&[0][..], None, 1),
             (&[9], None, 1),
@@ -215,13 +221,13 @@ mod tests {
             (&[4, 4, 4, 1], Some(13), 4),
             (&[4, 4, 4], Some(12), 3),
         ] {
-            let (asked, consistent) = walk(10, pages, Next::Unknown, total);
+            let (asked, consistent) = walk(10, pages, NextLink::Unknown, total);
             assert_eq!((asked, consistent), (requests, true), "{pages:?} {total:?}");
         }
     }
 
     #[test]
-    fn a_page_that_is_short_in_the_middle_is_inconsistent() {
+    fn short_inner_page_is_inconsistent() {
         for (pages, total) in [
             (&[10, 9, 5][..], Some(25)),
             (&[9, 10, 5], Some(25)),
@@ -229,22 +235,22 @@ mod tests {
             (&[9, 5], None),
         ] {
             assert!(
-                !walk(10, pages, Next::NotLinked, total).1,
+                !walk(10, pages, NextLink::Absent, total).1,
                 "{pages:?} {total:?}"
             );
         }
     }
 
     #[test]
-    fn a_total_that_is_not_met_is_told_when_it_is_off_by_more_than_it_drifts() {
+    fn unmet_total_is_reported_beyond_the_tolerance() {
         let unmet = |read, totals: &[u64]| {
             let mut pagination = Pagination::new(500);
             for (results, total) in [read, 0].into_iter().zip(totals) {
                 pagination.add(PageSummary {
                     results,
-                    repeated: 0,
-                    next: Next::NotLinked,
-                    total: Some(*total),
+                    duplicates: 0,
+                    next_link: NextLink::Absent,
+                    total_count: Some(*total),
                 });
             }
             pagination.unmet_total()

@@ -24,7 +24,7 @@ const NO_PROXY_VARIABLES: [&str; 2] = ["NO_PROXY", "no_proxy"];
 
 /// How requests reach Atlas.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
-pub enum Route {
+pub enum ProxyRoute {
     /// Directly; no variable names a proxy.
     #[default]
     Direct,
@@ -60,19 +60,19 @@ pub struct ProxyError {
 /// Returns the value of an environment variable.
 type Environment<'a> = &'a dyn Fn(&str) -> Option<String>;
 
-impl Route {
+impl ProxyRoute {
     /// Reads the variables for requests to `base`; `environment` returns the value of a variable that is set.
     ///
     /// # Errors
     /// [`ProxyError`] when the variable in force holds no proxy URL, even if `base` is excluded: the value is
     /// wrong either way, and whoever changes `NO_PROXY` later should not be surprised.
-    pub fn from_environment(
+    pub fn from_env(
         environment: impl Fn(&str) -> Option<String>,
         base: &Url,
     ) -> Result<Self, ProxyError> {
         let environment: Environment<'_> = &environment;
-        let Some((variable, value)) = first_set(environment, &HTTPS_VARIABLES) else {
-            let unsuited = first_set(environment, &HTTP_VARIABLES);
+        let Some((variable, value)) = first_non_empty(environment, &HTTPS_VARIABLES) else {
+            let unsuited = first_non_empty(environment, &HTTP_VARIABLES);
             return Ok(match unsuited {
                 Some((variable, _)) if base.scheme() == "https" => Self::Bypassed {
                     variable,
@@ -82,15 +82,15 @@ impl Route {
             });
         };
         let error = |got| ProxyError { variable, got };
-        let (url, authorization) = parse(&value).map_err(error)?;
+        let (url, authorization) = parse_proxy_url(&value).map_err(error)?;
         let reason = if base.scheme() == "http" {
             // Plain text is for loopback addresses only, and no proxy may see it.
             Some("plain http is never sent through a proxy")
         } else if is_loopback(base) {
             Some("loopback addresses are reached directly")
         } else {
-            let excluded = first_set(environment, &NO_PROXY_VARIABLES)
-                .is_some_and(|(_, list)| excludes(&list, base));
+            let excluded = first_non_empty(environment, &NO_PROXY_VARIABLES)
+                .is_some_and(|(_, list)| is_excluded(&list, base));
             excluded.then_some("NO_PROXY excludes the host")
         };
         if let Some(reason) = reason {
@@ -163,7 +163,7 @@ impl PartialEq for Proxy {
 impl Eq for Proxy {}
 
 /// The first variable that holds more than white space, and its value without the white space around it.
-fn first_set(
+fn first_non_empty(
     environment: Environment<'_>,
     variables: &[&'static str],
 ) -> Option<(&'static str, Zeroizing<String>)> {
@@ -176,7 +176,7 @@ fn first_set(
 
 /// Takes a proxy URL apart into the URL without its user and password, and the header that these make. Without a
 /// scheme it is `http`. Stricter than [`Url`], which removes line breaks and takes nearly any character in a host name.
-fn parse(value: &str) -> Result<(Url, Option<SecretString>), &'static str> {
+fn parse_proxy_url(value: &str) -> Result<(Url, Option<SecretString>), &'static str> {
     let quotes = ['"', '\'', '`'];
     if value.starts_with(quotes) || value.ends_with(quotes) {
         return Err("quotes around the value");
@@ -219,14 +219,14 @@ fn parse(value: &str) -> Result<(Url, Option<SecretString>), &'static str> {
 /// The `Proxy-Authorization` header for the user and password of a URL.
 fn basic_authorization(user: &str) -> SecretString {
     let (user, password) = user.split_once(':').unwrap_or((user, ""));
-    let (user, password) = (percent_decoded(user), percent_decoded(password));
+    let (user, password) = (percent_decode(user), percent_decode(password));
     let pair = Zeroizing::new([&**user, b":", &**password].concat());
     let encoded = Zeroizing::new(STANDARD.encode(&*pair));
     SecretString::from(format!("Basic {}", &*encoded))
 }
 
 /// Undoes percent-encoding; what is no encoding stays as it is.
-fn percent_decoded(text: &str) -> Zeroizing<Vec<u8>> {
+fn percent_decode(text: &str) -> Zeroizing<Vec<u8>> {
     let hex = |byte: Option<&u8>| byte.and_then(|byte| char::from(*byte).to_digit(16));
     let bytes = text.as_bytes();
     let mut decoded = Zeroizing::new(Vec::with_capacity(bytes.len()));
@@ -245,7 +245,7 @@ fn percent_decoded(text: &str) -> Zeroizing<Vec<u8>> {
 }
 
 /// The host as addresses and names are compared: lower-case, without the dot of the root.
-fn host_of(base: &Url) -> String {
+fn normalized_host(base: &Url) -> String {
     let host = base.host_str().unwrap_or_default().to_ascii_lowercase();
     let host = host.trim_start_matches('[').trim_end_matches(']');
     host.strip_suffix('.').unwrap_or(host).to_owned()
@@ -256,14 +256,14 @@ fn parse_address(text: &str) -> Option<IpAddr> {
 }
 
 fn is_loopback(base: &Url) -> bool {
-    let host = host_of(base);
+    let host = normalized_host(base);
     host == "localhost" || parse_address(&host).is_some_and(|ip| ip.is_loopback())
 }
 
 /// Whether `NO_PROXY` excludes the host of `base`, by the rules of Go's `httpproxy`: `*`, names with all that is below
 /// them, `.example.com` and `*.example.com` for what is below alone, addresses, networks; names and addresses may have a port.
-fn excludes(list: &str, base: &Url) -> bool {
-    let host = host_of(base);
+fn is_excluded(list: &str, base: &Url) -> bool {
+    let host = normalized_host(base);
     let port = base.port_or_known_default();
     list.split(|c: char| c == ',' || c.is_whitespace())
         .filter(|entry| !entry.is_empty())
@@ -345,8 +345,8 @@ mod tests {
         Url::parse("https://cloud.mongodb.com/").expect("a URL")
     }
 
-    fn route(variables: &[(&str, &str)], base: &Url) -> Result<Route, ProxyError> {
-        Route::from_environment(
+    fn route(variables: &[(&str, &str)], base: &Url) -> Result<ProxyRoute, ProxyError> {
+        ProxyRoute::from_env(
             |name| {
                 let variable = variables.iter().find(|(variable, _)| *variable == name)?;
                 (!variable.1.is_empty()).then(|| variable.1.to_owned())
@@ -363,7 +363,7 @@ mod tests {
     }
 
     #[test]
-    fn proxy_urls_are_read_without_white_space_and_shown_without_a_password() {
+    fn proxy_url_is_trimmed_and_displayed_without_password() {
         for (value, expected) in [
             ("http://127.0.0.1:3128", "http://127.0.0.1:3128"),
             ("http://127.0.0.1:3128 ", "http://127.0.0.1:3128"),
@@ -388,7 +388,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_proxy_url_is_an_error_that_names_the_variable_and_not_the_value() {
+    fn invalid_proxy_url_error_names_the_variable_only() {
         for value in [
             "\"http://secret-word\"",
             "'http://secret-word:1'",
@@ -436,7 +436,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_variable_that_is_set_counts_and_those_for_http_do_not() {
+    fn first_https_variable_wins() {
         let all = HTTPS_VARIABLES
             .map(|variable| (variable, variable.to_ascii_lowercase().replace('_', "-")));
         for (skipped, (variable, host)) in all.iter().enumerate() {
@@ -458,14 +458,14 @@ mod tests {
         for variable in HTTP_VARIABLES {
             let route = route(&[(variable, "::::")], &base()).expect("not needed");
             assert!(
-                matches!(route, Route::Bypassed { variable: ignored, .. } if ignored == variable)
+                matches!(route, ProxyRoute::Bypassed { variable: ignored, .. } if ignored == variable)
             );
         }
-        assert_eq!(route(&[], &base()), Ok(Route::Direct));
+        assert_eq!(route(&[], &base()), Ok(ProxyRoute::Direct));
     }
 
     #[test]
-    fn hosts_are_excluded_as_in_go() {
+    fn no_proxy_matches_as_in_go() {
         let cloud = "https://cloud.mongodb.com/";
         for (list, url, excluded) in [
             ("*", cloud, true),
@@ -532,7 +532,7 @@ mod tests {
 
     proptest::proptest! {
         #[test]
-        fn whatever_the_variables_hold_there_is_an_answer(value in "\\PC{0,40}", list in "\\PC{0,40}") {
+        fn arbitrary_variables_never_panic_or_leak(value in "\\PC{0,40}", list in "\\PC{0,40}") {
             let variables = [("ALL_PROXY", value.as_str()), ("no_proxy", list.as_str())];
             if let Err(error) = route(&variables, &base()) {
                 proptest::prop_assert!(value.len() < 8 || !error.to_string().contains(&value));

@@ -12,9 +12,9 @@ use tokio::time::Instant;
 
 use super::body::{Body, MAX_SHORT_BYTES};
 use super::client::ClientConfig;
-use super::error::{Endpoint, Error, ErrorCode, Problem};
-use super::observer::{Observer, Outcome};
-use super::rate_limit::{BucketSize, MAX_WAIT};
+use super::error::{Endpoint, Error, ErrorCode, ErrorKind};
+use super::observer::{ClientObserver, RequestOutcome};
+use super::rate_limit::{BucketParams, MAX_WAIT};
 use crate::clock::Clock;
 
 /// Something that takes a request to Atlas and brings its whole answer. Dropping the future at
@@ -23,9 +23,9 @@ pub trait Transport: Send + Sync {
     /// Sends `request` and reads its whole answer, however long that takes.
     ///
     /// # Errors
-    /// [`Problem::Connection`], [`Problem::Tls`], or [`Problem::Invalid`] for a body that is too
+    /// [`ErrorKind::Connection`], [`ErrorKind::Tls`], or [`ErrorKind::InvalidResponse`] for a body that is too
     /// large or cannot be unpacked.
-    fn exchange(&self, request: Request) -> BoxFuture<'_, Result<Answer, Problem>>;
+    fn send(&self, request: Request) -> BoxFuture<'_, Result<Response, ErrorKind>>;
 
     /// The proxy that requests go through, without its password.
     fn proxy(&self) -> Option<&str> {
@@ -34,10 +34,11 @@ pub trait Transport: Send + Sync {
 }
 
 /// Makes the transport of a client; an error is what the TLS library says.
-pub type Connect = Arc<dyn Fn(&ClientConfig) -> Result<Arc<dyn Transport>, String> + Send + Sync>;
+pub type TransportFactory =
+    Arc<dyn Fn(&ClientConfig) -> Result<Arc<dyn Transport>, String> + Send + Sync>;
 
 /// An answer, whatever its status.
-pub struct Answer {
+pub struct Response {
     /// The status.
     pub status: StatusCode,
     /// The headers.
@@ -48,18 +49,18 @@ pub struct Answer {
 
 /// A transport with a limit of time, whose requests are counted and measured. One for a
 /// credential.
-pub(super) struct Line {
+pub(super) struct ObservedTransport {
     transport: Arc<dyn Transport>,
     timeout: Duration,
-    observer: Arc<dyn Observer>,
+    observer: Arc<dyn ClientObserver>,
     clock: Clock,
 }
 
-impl Line {
+impl ObservedTransport {
     pub(super) fn new(
         transport: Arc<dyn Transport>,
         timeout: Duration,
-        observer: Arc<dyn Observer>,
+        observer: Arc<dyn ClientObserver>,
         clock: Clock,
     ) -> Self {
         Self {
@@ -73,13 +74,17 @@ impl Line {
     /// Sends `request` and reads its whole answer.
     ///
     /// # Errors
-    /// What the transport says, or a [`Problem::Timeout`].
-    pub(super) async fn send(&self, endpoint: Endpoint, request: Request) -> Result<Answer, Error> {
+    /// What the transport says, or a [`ErrorKind::Timeout`].
+    pub(super) async fn send(
+        &self,
+        endpoint: Endpoint,
+        request: Request,
+    ) -> Result<Response, Error> {
         let begun = Instant::now();
-        let mut answer = tokio::time::timeout(self.timeout, self.transport.exchange(request))
+        let mut answer = tokio::time::timeout(self.timeout, self.transport.send(request))
             .await
             .unwrap_or_else(|_| {
-                Err(Problem::Timeout {
+                Err(ErrorKind::Timeout {
                     limit: self.timeout,
                     proxy: self.transport.proxy().map(str::to_owned),
                 })
@@ -92,24 +97,25 @@ impl Line {
             }
         }
         let outcome = match &answer {
-            Ok(answer) => Outcome::Status(answer.status.as_u16()),
-            Err(problem) => Outcome::Failed(problem.reason()),
+            Ok(answer) => RequestOutcome::Status(answer.status.as_u16()),
+            Err(problem) => RequestOutcome::Failed(problem.reason()),
         };
-        self.observer.request(endpoint, outcome, begun.elapsed());
+        self.observer
+            .request_completed(endpoint, outcome, begun.elapsed());
         let date = answer
             .as_ref()
             .ok()
             .and_then(|answer| answer.headers.get(DATE));
         if let Some(date) = date.and_then(|date| date.to_str().ok()) {
-            self.observer.dated(date);
+            self.observer.server_date_received(date);
         }
-        answer.map_err(|problem| problem.at(endpoint))
+        answer.map_err(|problem| problem.with_endpoint(endpoint))
     }
 }
 
 /// The members of Atlas' error object that are used; its words are not repeated.
 #[derive(Deserialize)]
-struct ErrorBody {
+struct ErrorResponse {
     #[serde(rename = "errorCode", default)]
     code: serde_json::Value,
     /// `[path, seconds, capacity, refill rate, refill seconds]` with `RATE_LIMITED_TOKEN_BUCKET`.
@@ -117,7 +123,7 @@ struct ErrorBody {
     parameters: serde_json::Value,
 }
 
-/// Replaces `Retry-After` by one whole number of seconds of a day at most, whichever of its forms (RFC 9110 §10.2.3) it
+/// Replaces `RetryReason-After` by one whole number of seconds of a day at most, whichever of its forms (RFC 9110 §10.2.3) it
 /// has, or removes it when it has none. The time is taken while the response is new.
 fn normalize_retry_after(headers: &mut HeaderMap, now: Timestamp) {
     let date = headers
@@ -134,7 +140,7 @@ fn normalize_retry_after(headers: &mut HeaderMap, now: Timestamp) {
     }
 }
 
-/// Seconds that a `Retry-After` asks to wait.
+/// Seconds that a `RetryReason-After` asks to wait.
 fn parse_retry_after(value: &str, date: Option<Timestamp>, now: Timestamp) -> Option<u64> {
     let longest = MAX_WAIT.as_secs();
     if !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit()) {
@@ -160,14 +166,14 @@ fn parse_http_date(text: &str) -> Option<Timestamp> {
     Some(Timestamp::try_from(time).unwrap_or(Timestamp::MAX))
 }
 
-impl Answer {
+impl Response {
     /// The body, if the status is good and the type is JSON.
     ///
     /// # Errors
-    /// The [`Problem`] that any other answer means.
-    pub(super) fn json(&self) -> Result<&[u8], Problem> {
+    /// The [`ErrorKind`] that any other answer means.
+    pub(super) fn json_body(&self) -> Result<&[u8], ErrorKind> {
         if !self.status.is_success() {
-            return Err(self.problem());
+            return Err(self.to_error());
         }
         let content_type = self
             .headers
@@ -190,7 +196,7 @@ impl Answer {
             .filter(char::is_ascii_graphic)
             .take(60)
             .collect();
-        Err(Problem::Invalid(format!(
+        Err(ErrorKind::InvalidResponse(format!(
             "it is {seen:?} instead of JSON; does a proxy or a login page answer in Atlas' place?"
         )))
     }
@@ -199,12 +205,12 @@ impl Answer {
     /// by a large body.
     ///
     /// # Errors
-    /// The [`Problem`] that any other answer means, or what `read` says.
+    /// The [`ErrorKind`] that any other answer means, or what `read` says.
     pub(super) async fn parse<T: Send + 'static>(
         mut self,
-        read: impl FnOnce(&str) -> Result<T, Problem> + Send + 'static,
-    ) -> Result<T, Problem> {
-        self.json()?;
+        read: impl FnOnce(&str) -> Result<T, ErrorKind> + Send + 'static,
+    ) -> Result<T, ErrorKind> {
+        self.json_body()?;
         if self.body.len() <= MAX_SHORT_BYTES {
             return read(self.body.text()?);
         }
@@ -212,45 +218,45 @@ impl Answer {
             .await
             .unwrap_or_else(|_| {
                 let why = "reading it panicked, which is a bug in this exporter; please report it";
-                Err(Problem::Invalid(why.to_owned()))
+                Err(ErrorKind::InvalidResponse(why.to_owned()))
             })
     }
 
     /// What a status other than 2xx means.
-    fn problem(&self) -> Problem {
+    fn to_error(&self) -> ErrorKind {
         let code = ErrorCode::new(
-            self.error_body()
+            self.parse_error_body()
                 .as_ref()
                 .and_then(|body| body.code.as_str())
                 .unwrap_or_default(),
         );
         let retry_after = self.retry_after();
         match self.status.as_u16() {
-            401 => Problem::Unauthorized(code),
-            403 => Problem::Forbidden(code),
-            404 => Problem::NotFound(code),
-            429 => Problem::RateLimited { code, retry_after },
-            status @ 500..=599 => Problem::Server {
+            401 => ErrorKind::Unauthorized(code),
+            403 => ErrorKind::Forbidden(code),
+            404 => ErrorKind::NotFound(code),
+            429 => ErrorKind::RateLimited { code, retry_after },
+            status @ 500..=599 => ErrorKind::ServerError {
                 status,
                 code,
                 retry_after,
             },
-            status @ 300..=399 => Problem::Invalid(format!(
+            status @ 300..=399 => ErrorKind::InvalidResponse(format!(
                 "it redirects (HTTP {status}), and redirects are not followed; check --atlas.base-url"
             )),
-            status => Problem::Invalid(format!("HTTP {status}{code}")),
+            status => ErrorKind::InvalidResponse(format!("HTTP {status}{code}")),
         }
     }
 
-    fn error_body(&self) -> Option<ErrorBody> {
+    fn parse_error_body(&self) -> Option<ErrorResponse> {
         serde_json::from_slice(&self.body).ok()
     }
 
-    /// What `Retry-After` or, with a 429, the error body asks to wait: a day at most.
+    /// What `RetryReason-After` or, with a 429, the error body asks to wait: a day at most.
     pub(super) fn retry_after(&self) -> Option<Duration> {
-        let header = self.number(RETRY_AFTER.as_str());
+        let header = self.header_u64(RETRY_AFTER.as_str());
         let parameter = (self.status == StatusCode::TOO_MANY_REQUESTS)
-            .then(|| self.error_body())
+            .then(|| self.parse_error_body())
             .flatten()
             .and_then(|body| body.parameters.get(1)?.as_u64());
         let seconds = header.max(parameter)?;
@@ -258,10 +264,10 @@ impl Answer {
     }
 
     /// The size of the bucket that was empty, from the error body of a 429.
-    pub(super) fn bucket_size(&self) -> Option<BucketSize> {
-        let body = self.error_body()?;
+    pub(super) fn bucket_params(&self) -> Option<BucketParams> {
+        let body = self.parse_error_body()?;
         let number = |index: usize| body.parameters.get(index)?.as_u64();
-        BucketSize::new(number(2)?, number(3)?, number(4)?)
+        BucketParams::new(number(2)?, number(3)?, number(4)?)
     }
 
     /// Whether the service account has too many tokens.
@@ -272,7 +278,7 @@ impl Answer {
 
     /// Whether the client id or secret is refused with 400 instead of 401, as RFC 6749 §5.2 allows. Any other 400 says
     /// nothing about the credential.
-    pub(super) fn is_client_refused(&self) -> bool {
+    pub(super) fn is_client_rejected(&self) -> bool {
         let refused = ["invalid_client", "invalid_grant", "unauthorized_client"];
         self.status == StatusCode::BAD_REQUEST
             && self
@@ -291,7 +297,7 @@ impl Answer {
     }
 
     /// A header that is a whole number.
-    pub(super) fn number(&self, name: &str) -> Option<u64> {
+    pub(super) fn header_u64(&self, name: &str) -> Option<u64> {
         self.headers.get(name)?.to_str().ok()?.trim().parse().ok()
     }
 }
@@ -299,13 +305,13 @@ impl Answer {
 /// What the fuzz target does with any bytes: reads them as the body of a 429, and returns how long it asks to wait and how
 /// large it says the bucket is.
 #[doc(hidden)]
-pub fn fuzz_rate_limited(body: &[u8]) -> (Option<Duration>, Option<BucketSize>) {
-    let answer = Answer {
+pub fn fuzz_rate_limited(body: &[u8]) -> (Option<Duration>, Option<BucketParams>) {
+    let answer = Response {
         status: StatusCode::TOO_MANY_REQUESTS,
         headers: HeaderMap::new(),
         body: body.to_vec().into(),
     };
-    (answer.retry_after(), answer.bucket_size())
+    (answer.retry_after(), answer.bucket_params())
 }
 
 #[cfg(test)]
@@ -313,25 +319,25 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_odd_field_of_an_error_costs_only_itself() {
+    fn invalid_error_field_is_ignored() {
         for (text, expected) in [
             (r#"{"errorCode":"A_CODE","parameters":null}"#, "A_CODE"),
             (r#"{"errorCode":"A_CODE","parameters":7}"#, "A_CODE"),
             (r#"{"errorCode":7,"parameters":[]}"#, ""),
             (r#"{"errorCode":null}"#, ""),
         ] {
-            let answer = Answer {
+            let answer = Response {
                 status: StatusCode::FORBIDDEN,
                 headers: HeaderMap::new(),
                 body: text.as_bytes().to_vec().into(),
             };
-            let expected = Problem::Forbidden(ErrorCode::new(expected));
-            assert_eq!(answer.problem(), expected, "{text}");
+            let expected = ErrorKind::Forbidden(ErrorCode::new(expected));
+            assert_eq!(answer.to_error(), expected, "{text}");
         }
     }
 
     #[test]
-    fn retry_after_has_two_forms_and_is_bounded() {
+    fn retry_after_accepts_both_forms_up_to_a_day() {
         let now: Timestamp = "2026-03-01T12:00:00.5Z".parse().expect("a time");
         // The server's clock is an hour ahead of ours.
         let date = Some("Sun, 01 Mar 2026 13:00:00 GMT");
@@ -371,7 +377,7 @@ mod tests {
                 headers.insert(DATE, HeaderValue::from_str(date).expect(date));
             }
             normalize_retry_after(&mut headers, now);
-            let answer = Answer {
+            let answer = Response {
                 status: StatusCode::SERVICE_UNAVAILABLE,
                 headers,
                 body: Body::default(),
@@ -382,7 +388,7 @@ mod tests {
     }
 
     #[test]
-    fn of_several_the_longest_wait_counts() {
+    fn longest_retry_after_wins() {
         let mut headers = HeaderMap::new();
         for value in ["10", "nonsense", "30", "20"] {
             headers.append(RETRY_AFTER, HeaderValue::from_static(value));
@@ -396,19 +402,19 @@ mod tests {
 
     proptest::proptest! {
         #[test]
-        fn no_error_body_asks_for_more_than_a_day(
+        fn error_body_never_asks_for_more_than_a_day(
             numbers in proptest::collection::vec(proptest::num::u64::ANY, 0..6),
         ) {
             let mut parameters = vec![serde_json::Value::from("path")];
             parameters.extend(numbers.into_iter().map(serde_json::Value::from));
             let body = serde_json::json!({"errorCode": "RATE_LIMITED_TOKEN_BUCKET", "parameters": parameters});
-            let answer = Answer {
+            let answer = Response {
                 status: StatusCode::TOO_MANY_REQUESTS,
                 headers: HeaderMap::new(),
                 body: body.to_string().into_bytes().into(),
             };
             proptest::prop_assert!(answer.retry_after().is_none_or(|wait| wait <= MAX_WAIT));
-            proptest::prop_assert!(answer.bucket_size().is_none_or(|size| size.every <= MAX_WAIT));
+            proptest::prop_assert!(answer.bucket_params().is_none_or(|size| size.every <= MAX_WAIT));
         }
     }
 }

@@ -11,19 +11,19 @@ use flate2::write::GzEncoder;
 use futures_util::stream;
 
 use super::faults::Effect;
-use super::response::Answer;
+use super::response::SimResponse;
 
 /// What a gzip bomb unpacks to: more than the exporter's bound of 32 MiB.
-const BOMB_BYTES: usize = 96 << 20;
+const GZIP_BOMB_BYTES: usize = 96 << 20;
 
 /// Puts `answer` into bytes the way the effects ask.
-pub(crate) fn deliver(mut answer: Answer, effects: &[Effect]) -> Response<Body> {
+pub(crate) fn build_response(mut answer: SimResponse, effects: &[Effect]) -> Response<Body> {
     for effect in effects {
         if let Effect::ContentType { value } = effect {
-            answer.set(header::CONTENT_TYPE, value);
+            answer.set_header(header::CONTENT_TYPE, value);
         }
     }
-    let mut bytes = answer.bytes();
+    let mut bytes = answer.body_bytes();
     for effect in effects {
         match effect {
             Effect::Replace { old, new } => {
@@ -34,14 +34,14 @@ pub(crate) fn deliver(mut answer: Answer, effects: &[Effect]) -> Response<Body> 
             Effect::InvalidJson => {
                 return answer.into_response(Body::from("{\"results\": [{\"apiKeyId\": "));
             }
-            Effect::CutBody => return cut(answer, &bytes),
+            Effect::CutBody => return truncated_response(answer, &bytes),
             Effect::Drip {
                 bytes: piece,
                 every_ms,
-            } => return drip(answer, bytes, *piece, *every_ms),
-            Effect::EndlessBody => return answer.into_response(endless()),
-            Effect::Gzip => return packed(answer, gzip(&bytes)),
-            Effect::GzipBomb => return packed(answer, bomb()),
+            } => return slow_response(answer, bytes, *piece, *every_ms),
+            Effect::EndlessBody => return answer.into_response(endless_body()),
+            Effect::Gzip => return gzip_response(answer, gzip(&bytes)),
+            Effect::GzipBomb => return gzip_response(answer, gzip_bomb()),
             _ => {}
         }
     }
@@ -49,14 +49,19 @@ pub(crate) fn deliver(mut answer: Answer, effects: &[Effect]) -> Response<Body> 
 }
 
 /// Announces the whole length, sends half and closes the connection.
-pub(crate) fn cut(mut answer: Answer, bytes: &[u8]) -> Response<Body> {
-    answer.set(header::CONTENT_LENGTH, &bytes.len().max(2).to_string());
+pub(crate) fn truncated_response(mut answer: SimResponse, bytes: &[u8]) -> Response<Body> {
+    answer.set_header(header::CONTENT_LENGTH, &bytes.len().max(2).to_string());
     let half = Bytes::copy_from_slice(bytes.get(..bytes.len() / 2).unwrap_or_default());
     let broken = Err(std::io::Error::other("cut off on demand"));
     answer.into_response(Body::from_stream(stream::iter([Ok(half), broken])))
 }
 
-fn drip(answer: Answer, bytes: Vec<u8>, piece: usize, every_ms: u64) -> Response<Body> {
+fn slow_response(
+    answer: SimResponse,
+    bytes: Vec<u8>,
+    piece: usize,
+    every_ms: u64,
+) -> Response<Body> {
     let pieces = stream::unfold(Bytes::from(bytes), move |mut rest| async move {
         if rest.is_empty() {
             return None;
@@ -68,14 +73,14 @@ fn drip(answer: Answer, bytes: Vec<u8>, piece: usize, every_ms: u64) -> Response
     answer.into_response(Body::from_stream(pieces))
 }
 
-fn endless() -> Body {
+fn endless_body() -> Body {
     let piece = Bytes::from(vec![b' '; 64 << 10]);
     Body::from_stream(stream::repeat_with(move || {
         Ok::<_, std::io::Error>(piece.clone())
     }))
 }
 
-fn packed(mut answer: Answer, bytes: Bytes) -> Response<Body> {
+fn gzip_response(mut answer: SimResponse, bytes: Bytes) -> Response<Body> {
     answer
         .headers
         .insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
@@ -89,7 +94,8 @@ fn gzip(bytes: &[u8]) -> Bytes {
     Bytes::from(encoder.finish().unwrap_or_default())
 }
 
-fn bomb() -> Bytes {
+fn gzip_bomb() -> Bytes {
     static BOMB: OnceLock<Bytes> = OnceLock::new();
-    BOMB.get_or_init(|| gzip(&vec![b' '; BOMB_BYTES])).clone()
+    BOMB.get_or_init(|| gzip(&vec![b' '; GZIP_BOMB_BYTES]))
+        .clone()
 }

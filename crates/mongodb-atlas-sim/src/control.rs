@@ -18,15 +18,15 @@ use axum::http::{Response, StatusCode};
 use serde_json::{Value, json};
 
 use super::faults::Fault;
-use super::response::Answer;
-use super::world::iso_text;
-use super::{Sim, body};
+use super::response::SimResponse;
+use super::world::format_timestamp;
+use super::{Simulator, body};
 
 /// Answers one request under `/sim/`.
-pub(crate) fn answer(sim: &Sim, parts: &Parts, request_body: &[u8]) -> Response<Body> {
+pub(crate) fn handle(sim: &Simulator, parts: &Parts, request_body: &[u8]) -> Response<Body> {
     let now = sim.clock.now();
-    let mut state = sim.state();
-    let good = |body: Value| Answer::new(StatusCode::OK, "application/json", body);
+    let mut state = sim.lock_state();
+    let good = |body: Value| SimResponse::new(StatusCode::OK, "application/json", body);
     let answer = match (parts.method.as_str(), parts.uri.path()) {
         ("GET", "/sim/faults") => good(json!(state.faults.list())),
         ("POST", "/sim/faults") => match serde_json::from_slice::<Fault>(request_body) {
@@ -34,7 +34,7 @@ pub(crate) fn answer(sim: &Sim, parts: &Parts, request_body: &[u8]) -> Response<
                 state.faults.add(fault, now);
                 good(json!(state.faults.list()))
             }
-            Err(error) => Answer::new(
+            Err(error) => SimResponse::new(
                 StatusCode::BAD_REQUEST,
                 "application/json",
                 json!({"error": error.to_string()}),
@@ -45,7 +45,7 @@ pub(crate) fn answer(sim: &Sim, parts: &Parts, request_body: &[u8]) -> Response<
             good(json!([]))
         }
         ("POST", "/sim/tokens/revoke") => {
-            state.account.revoke_all();
+            state.credentials.revoke_all_tokens();
             good(json!({}))
         }
         ("POST", "/sim/nonces/expire") => {
@@ -60,13 +60,13 @@ pub(crate) fn answer(sim: &Sim, parts: &Parts, request_body: &[u8]) -> Response<
                 .map(|org| json!({"id": org.id, "name": org.name, "keys": org.keys}))
                 .collect();
             good(
-                json!({"now": iso_text(now), "counts": state.world.count_by_status(), "orgs": orgs}),
+                json!({"now": format_timestamp(now), "counts": state.world.count_by_status(), "orgs": orgs}),
             )
         }
-        ("GET", "/sim/log") => good(json!(state.world.log())),
+        ("GET", "/sim/log") => good(json!(state.world.changes())),
         ("GET", "/sim/requests") => good(json!(state.requests)),
-        (_, path) => Answer::not_found(path),
+        (_, path) => SimResponse::not_found(path),
     };
     drop(state);
-    body::deliver(answer, &[])
+    body::build_response(answer, &[])
 }

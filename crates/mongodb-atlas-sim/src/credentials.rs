@@ -3,16 +3,16 @@
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::population::{hex, text};
+use super::population::{random_hex, random_string};
 
 /// Live tokens that one service account may have; past them Atlas answers 403.
 const MAX_LIVE_TOKENS: usize = 100;
 
-const LETTERS: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789";
+const ALPHANUMERIC: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789";
 
 /// The credentials of the simulated Atlas, one of each kind. They protect nothing.
 #[derive(Debug, Clone)]
-pub struct Account {
+pub struct SimCredentials {
     /// Client id of the service account.
     pub client_id: String,
     /// Client secret of the service account.
@@ -26,67 +26,69 @@ pub struct Account {
     /// A ready access token that does not end.
     pub access_token: String,
     tokens: Vec<(String, Timestamp)>,
-    token_seconds: u64,
+    token_lifetime_seconds: u64,
     rng: fastrand::Rng,
 }
 
 /// What came of asking for a token.
-pub(crate) enum Minted {
-    Token { token: String, seconds: u64 },
+pub(crate) enum TokenGrant {
+    Issued { token: String, expires_in: u64 },
     LimitReached,
 }
 
-impl Account {
+impl SimCredentials {
     pub(crate) fn new(seed: u64, token_seconds: u64) -> Self {
         let mut rng = fastrand::Rng::with_seed(seed ^ 0x5eed);
         Self {
-            client_id: format!("mdb_sa_id_{}", hex(&mut rng, 24)),
-            client_secret: format!("mdb_sa_sk_{}", text(&mut rng, 40, LETTERS)),
+            client_id: format!("mdb_sa_id_{}", random_hex(&mut rng, 24)),
+            client_secret: format!("mdb_sa_sk_{}", random_string(&mut rng, 40, ALPHANUMERIC)),
             next_client_secret: None,
-            public_key: text(&mut rng, 8, b"abcdefghijklmnopqrstuvwxyz"),
+            public_key: random_string(&mut rng, 8, b"abcdefghijklmnopqrstuvwxyz"),
             private_key: [8, 4, 4, 4, 12]
-                .map(|length| hex(&mut rng, length))
+                .map(|length| random_hex(&mut rng, length))
                 .join("-"),
-            access_token: format!("simtok.{}", text(&mut rng, 64, LETTERS)),
+            access_token: format!("simtok.{}", random_string(&mut rng, 64, ALPHANUMERIC)),
             tokens: Vec::new(),
-            token_seconds,
+            token_lifetime_seconds: token_seconds,
             rng,
         }
     }
 
-    pub(crate) fn knows_client(&self, id: &str, secret: &str) -> bool {
+    pub(crate) fn accepts_client(&self, id: &str, secret: &str) -> bool {
         id == self.client_id
             && (secret == self.client_secret || self.next_client_secret.as_deref() == Some(secret))
     }
 
-    pub(crate) fn mint(&mut self, now: Timestamp) -> Minted {
+    pub(crate) fn issue_token(&mut self, now: Timestamp) -> TokenGrant {
         self.tokens.retain(|(_, ends)| *ends > now);
         if self.tokens.len() >= MAX_LIVE_TOKENS {
-            return Minted::LimitReached;
+            return TokenGrant::LimitReached;
         }
-        let token = format!("simtok.{}", text(&mut self.rng, 64, LETTERS));
-        let life = SignedDuration::from_secs(i64::try_from(self.token_seconds).unwrap_or(i64::MAX));
+        let token = format!("simtok.{}", random_string(&mut self.rng, 64, ALPHANUMERIC));
+        let life = SignedDuration::from_secs(
+            i64::try_from(self.token_lifetime_seconds).unwrap_or(i64::MAX),
+        );
         let ends = now.saturating_add(life).unwrap_or(Timestamp::MAX);
         self.tokens.push((token.clone(), ends));
-        Minted::Token {
+        TokenGrant::Issued {
             token,
-            seconds: self.token_seconds,
+            expires_in: self.token_lifetime_seconds,
         }
     }
 
-    pub(crate) fn revoke(&mut self, token: &str) {
+    pub(crate) fn revoke_token(&mut self, token: &str) {
         self.tokens.retain(|(live, _)| live != token);
     }
 
-    pub(crate) fn revoke_all(&mut self) {
+    pub(crate) fn revoke_all_tokens(&mut self) {
         self.tokens.clear();
     }
 
-    pub(crate) fn live_tokens(&self, now: Timestamp) -> usize {
+    pub(crate) fn live_token_count(&self, now: Timestamp) -> usize {
         self.tokens.iter().filter(|(_, ends)| *ends > now).count()
     }
 
-    pub(crate) fn knows_token(&self, token: &str, now: Timestamp) -> bool {
+    pub(crate) fn accepts_token(&self, token: &str, now: Timestamp) -> bool {
         token == self.access_token
             || self
                 .tokens

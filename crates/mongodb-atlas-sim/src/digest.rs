@@ -6,20 +6,20 @@ use std::fmt::Write as _;
 use jiff::Timestamp;
 use md5::{Digest as _, Md5};
 
-use super::credentials::Account;
-use super::population::hex;
+use super::credentials::SimCredentials;
+use super::population::random_hex;
 
 const REALM: &str = "MMS Public API";
 
 /// The nonces that were given out, and what was counted with each.
 pub(crate) struct Nonces {
-    given: HashMap<String, Nonce>,
-    life_seconds: i64,
+    issued: HashMap<String, Nonce>,
+    lifetime_seconds: i64,
     rng: fastrand::Rng,
 }
 
 struct Nonce {
-    given_at: Timestamp,
+    issued_at: Timestamp,
     counts_seen: HashSet<u32>,
     expired: bool,
 }
@@ -27,37 +27,37 @@ struct Nonce {
 /// What a Digest answer was worth.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
-    Good,
+    Valid,
     /// The password may be right, but the nonce is too old.
     Stale,
-    Bad,
+    Invalid,
 }
 
 impl Nonces {
     pub(crate) fn new(seed: u64, life_seconds: u64) -> Self {
         Self {
-            given: HashMap::new(),
-            life_seconds: i64::try_from(life_seconds).unwrap_or(i64::MAX),
+            issued: HashMap::new(),
+            lifetime_seconds: i64::try_from(life_seconds).unwrap_or(i64::MAX),
             rng: fastrand::Rng::with_seed(seed ^ 0x00d1_6e57),
         }
     }
 
     pub(crate) fn expire_all(&mut self) {
-        for nonce in self.given.values_mut() {
+        for nonce in self.issued.values_mut() {
             nonce.expired = true;
         }
     }
 
     /// A `WWW-Authenticate` value with a new nonce.
     pub(crate) fn challenge(&mut self, stale: bool, now: Timestamp) -> String {
-        let nonce = hex(&mut self.rng, 32);
+        let nonce = random_hex(&mut self.rng, 32);
         let challenge = format!(
             "Digest realm=\"{REALM}\", domain=\"\", nonce=\"{nonce}\", algorithm=MD5, qop=\"auth\", stale={stale}"
         );
-        self.given.insert(
+        self.issued.insert(
             nonce,
             Nonce {
-                given_at: now,
+                issued_at: now,
                 counts_seen: HashSet::new(),
                 expired: false,
             },
@@ -66,25 +66,25 @@ impl Nonces {
     }
 
     /// Judges the value of an `Authorization: Digest` header.
-    pub(crate) fn judge(
+    pub(crate) fn verify(
         &mut self,
         header: &str,
         method: &str,
         uri: &str,
-        account: &Account,
+        account: &SimCredentials,
         now: Timestamp,
     ) -> Verdict {
-        let members = members(header);
+        let members = parse_fields(header);
         let get = |name: &str| members.get(name).map_or("", String::as_str);
         let Ok(count) = u32::from_str_radix(get("nc"), 16) else {
-            return Verdict::Bad;
+            return Verdict::Invalid;
         };
         if get("uri") != uri
             || get("qop") != "auth"
             || get("realm") != REALM
             || get("username") != account.public_key
         {
-            return Verdict::Bad;
+            return Verdict::Invalid;
         }
         let secret = md5_hex(&format!(
             "{}:{REALM}:{}",
@@ -98,19 +98,19 @@ impl Nonces {
             get("cnonce")
         ));
         if get("response") != expected {
-            return Verdict::Bad;
+            return Verdict::Invalid;
         }
-        let Some(nonce) = self.given.get_mut(get("nonce")) else {
+        let Some(nonce) = self.issued.get_mut(get("nonce")) else {
             return Verdict::Stale;
         };
-        if nonce.expired || now.as_second() - nonce.given_at.as_second() >= self.life_seconds {
+        if nonce.expired || now.as_second() - nonce.issued_at.as_second() >= self.lifetime_seconds {
             return Verdict::Stale;
         }
         // a count that came before is a replay
         if nonce.counts_seen.insert(count) {
-            Verdict::Good
+            Verdict::Valid
         } else {
-            Verdict::Bad
+            Verdict::Invalid
         }
     }
 }
@@ -125,7 +125,7 @@ fn md5_hex(text: &str) -> String {
 }
 
 /// The members of a Digest header, unquoted.
-fn members(header: &str) -> HashMap<String, String> {
+fn parse_fields(header: &str) -> HashMap<String, String> {
     let mut members = HashMap::new();
     let mut rest = header.trim();
     while let Some((name, value)) = rest.split_once('=') {
@@ -148,8 +148,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn members_are_taken_apart() {
-        let members = members(r#"username="a, b=c", nc=00000001, qop=auth, uri="/x?y=1&z=2""#);
+    fn header_fields_are_parsed_and_unquoted() {
+        let members = parse_fields(r#"username="a, b=c", nc=00000001, qop=auth, uri="/x?y=1&z=2""#);
         assert_eq!(members.get("username").map(String::as_str), Some("a, b=c"));
         assert_eq!(members.get("nc").map(String::as_str), Some("00000001"));
         assert_eq!(members.get("uri").map(String::as_str), Some("/x?y=1&z=2"));

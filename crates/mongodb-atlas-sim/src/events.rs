@@ -7,7 +7,7 @@ use super::population;
 use super::world::World;
 
 #[derive(Debug, Clone, Copy)]
-enum Event {
+enum KeyEvent {
     Use,
     Create,
     Rename,
@@ -18,32 +18,32 @@ enum Event {
 }
 
 /// Mean seconds between two events of a kind at speed 1, for 1,000 keys.
-const MEANS: &[(Event, f64)] = &[
-    (Event::Use, 2.0),
-    (Event::Create, 900.0),
-    (Event::Rename, 7200.0),
-    (Event::Toggle, 7200.0),
-    (Event::Delete, 1000.0),
-    (Event::FirstUse, 1800.0),
+const MEAN_INTERVALS: &[(KeyEvent, f64)] = &[
+    (KeyEvent::Use, 2.0),
+    (KeyEvent::Create, 900.0),
+    (KeyEvent::Rename, 7200.0),
+    (KeyEvent::Toggle, 7200.0),
+    (KeyEvent::Delete, 1000.0),
+    (KeyEvent::FirstUse, 1800.0),
 ];
 
 /// What happens besides where keys come and go quickly: one that nobody used any more is used again.
-const REVIVALS: (Event, f64) = (Event::Revive, 600.0);
+const REVIVAL_EVENT: (KeyEvent, f64) = (KeyEvent::Revive, 600.0);
 
 /// The events to come.
 #[derive(Debug)]
-pub(crate) struct Life {
+pub(crate) struct EventGenerator {
     speed: f64,
-    due: Vec<(Timestamp, Event, f64)>,
+    pending: Vec<(Timestamp, KeyEvent, f64)>,
 }
 
-impl Life {
+impl EventGenerator {
     pub(crate) fn new(speed: f64, revivals: bool, now: Timestamp) -> Self {
         Self {
             speed,
-            due: MEANS
+            pending: MEAN_INTERVALS
                 .iter()
-                .chain(revivals.then_some(&REVIVALS))
+                .chain(revivals.then_some(&REVIVAL_EVENT))
                 .map(|(event, mean)| (now, *event, *mean))
                 .collect(),
         }
@@ -51,8 +51,8 @@ impl Life {
 
     /// Lets everything happen that is due until `now`, in the order of time.
     pub(crate) fn advance(&mut self, world: &mut World, now: Timestamp) {
-        let mut rng = world.rng();
-        while let Some(next) = self.due.iter_mut().min_by_key(|(at, ..)| *at) {
+        let mut rng = world.fork_rng();
+        while let Some(next) = self.pending.iter_mut().min_by_key(|(at, ..)| *at) {
             let (at, event, mean) = *next;
             if at > now {
                 break;
@@ -69,17 +69,17 @@ impl Life {
             let wait = SignedDuration::try_from_secs_f64(interval.clamp(1e-6, 1e9))
                 .unwrap_or(SignedDuration::MAX);
             next.0 = at.saturating_add(wait).unwrap_or(Timestamp::MAX);
-            happen(&mut rng, world, event, at);
+            apply_event(&mut rng, world, event, at);
         }
     }
 }
 
-fn happen(rng: &mut fastrand::Rng, world: &mut World, event: Event, at: Timestamp) {
-    let Some((org, index)) = pick(rng, world) else {
+fn apply_event(rng: &mut fastrand::Rng, world: &mut World, event: KeyEvent, at: Timestamp) {
+    let Some((org, index)) = pick_random_key(rng, world) else {
         return;
     };
-    if matches!(event, Event::Create) {
-        world.create_at(&org, &population::name(rng), at);
+    if matches!(event, KeyEvent::Create) {
+        world.create_key_at(&org, &population::random_name(rng), at);
         return;
     }
     let Some(key) = world.keys(&org).get(index) else {
@@ -92,30 +92,30 @@ fn happen(rng: &mut fastrand::Rng, world: &mut World, event: Event, at: Timestam
         key.activity,
     );
     match event {
-        Event::Use if active && used && rng.u32(0..20) < activity => {
-            world.use_at(&org, &id, at);
+        KeyEvent::Use if active && used && rng.u32(0..20) < activity => {
+            world.mark_used_at(&org, &id, at);
         }
-        Event::Revive if active && used && activity == 0 => {
-            world.use_at(&org, &id, at);
+        KeyEvent::Revive if active && used && activity == 0 => {
+            world.mark_used_at(&org, &id, at);
         }
-        Event::FirstUse if active && !used && activity > 0 => {
-            world.use_at(&org, &id, at);
+        KeyEvent::FirstUse if active && !used && activity > 0 => {
+            world.mark_used_at(&org, &id, at);
         }
-        Event::Rename => {
-            world.rename_at(&org, &id, &population::name(rng), at);
+        KeyEvent::Rename => {
+            world.rename_key_at(&org, &id, &population::random_name(rng), at);
         }
-        Event::Toggle => {
-            world.set_status_at(&org, &id, if active { "INACTIVE" } else { "ACTIVE" }, at);
+        KeyEvent::Toggle => {
+            world.set_key_status_at(&org, &id, if active { "INACTIVE" } else { "ACTIVE" }, at);
         }
-        Event::Delete => {
-            world.delete_at(&org, &id, at);
+        KeyEvent::Delete => {
+            world.delete_key_at(&org, &id, at);
         }
-        Event::Use | Event::FirstUse | Event::Revive | Event::Create => {}
+        KeyEvent::Use | KeyEvent::FirstUse | KeyEvent::Revive | KeyEvent::Create => {}
     }
 }
 
 /// A key, each as likely as any other.
-fn pick(rng: &mut fastrand::Rng, world: &World) -> Option<(String, usize)> {
+fn pick_random_key(rng: &mut fastrand::Rng, world: &World) -> Option<(String, usize)> {
     let all: usize = world.orgs.iter().map(|org| org.keys.len()).sum();
     if all == 0 {
         return world.orgs.first().map(|org| (org.id.clone(), 0));

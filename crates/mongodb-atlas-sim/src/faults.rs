@@ -33,7 +33,7 @@ pub enum SimEndpoint {
 /// The form of an error's body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
 #[serde(rename_all = "snake_case")]
-pub enum BodyForm {
+pub enum ErrorBodyFormat {
     /// Atlas' own error object.
     #[default]
     Json,
@@ -57,8 +57,8 @@ pub enum Effect {
         status: u16,
         /// The form of the body.
         #[serde(default)]
-        body: BodyForm,
-        /// `Retry-After`, in seconds.
+        body: ErrorBodyFormat,
+        /// `RetryReason-After`, in seconds.
         #[serde(default)]
         retry_after: Option<u32>,
     },
@@ -123,7 +123,7 @@ pub enum Effect {
     NoTotalCount,
     /// No `RateLimit-*` headers.
     NoRateLimitHeaders,
-    /// `RateLimit-Limit: 0` and `RateLimit-Remaining: 0` with a good answer.
+    /// `RateLimit-ModelRateLimit: 0` and `RateLimit-Remaining: 0` with a good answer.
     RateLimitZero,
     /// A refusal for want of tokens says neither how long to wait nor how large the bucket is.
     BareRefusals,
@@ -186,7 +186,7 @@ impl Fault {
 
     /// The same for one page alone.
     #[must_use]
-    pub fn on_page(self, page: u32) -> Self {
+    pub fn for_page(self, page: u32) -> Self {
         Self {
             page: Some(page),
             ..self
@@ -195,7 +195,7 @@ impl Fault {
 
     /// The same for one organization alone.
     #[must_use]
-    pub fn on_org(self, org: &str) -> Self {
+    pub fn for_org(self, org: &str) -> Self {
         Self {
             org: Some(org.to_owned()),
             ..self
@@ -214,49 +214,49 @@ impl Fault {
 
 /// The faults there are.
 pub(crate) struct Faults {
-    all: Vec<(f64, Fault)>,
-    epoch: Timestamp,
+    scheduled: Vec<(f64, Fault)>,
+    started_at: Timestamp,
 }
 
 impl Faults {
     pub(crate) fn new(now: Timestamp) -> Self {
         Self {
-            all: Vec::new(),
-            epoch: now,
+            scheduled: Vec::new(),
+            started_at: now,
         }
     }
 
-    fn seconds(&self, now: Timestamp) -> f64 {
-        now.duration_since(self.epoch).as_secs_f64()
+    fn seconds_since_start(&self, now: Timestamp) -> f64 {
+        now.duration_since(self.started_at).as_secs_f64()
     }
 
     pub(crate) fn add(&mut self, fault: Fault, now: Timestamp) {
-        self.all
-            .push((self.seconds(now) + fault.after_seconds, fault));
+        self.scheduled
+            .push((self.seconds_since_start(now) + fault.after_seconds, fault));
     }
 
     pub(crate) fn clear(&mut self) {
-        self.all.clear();
+        self.scheduled.clear();
     }
 
     pub(crate) fn list(&self) -> Vec<&Fault> {
-        self.all.iter().map(|(_, fault)| fault).collect()
+        self.scheduled.iter().map(|(_, fault)| fault).collect()
     }
 
     /// What strikes this request; faults that are counted are counted here.
-    pub(crate) fn strike(
+    pub(crate) fn effects_for(
         &mut self,
         endpoint: SimEndpoint,
         org: Option<&str>,
         page: Option<u32>,
         now: Timestamp,
     ) -> Vec<Effect> {
-        let now = self.seconds(now);
-        self.all.retain(|(begin, fault)| {
+        let now = self.seconds_since_start(now);
+        self.scheduled.retain(|(begin, fault)| {
             fault.times != Some(0) && fault.for_seconds.is_none_or(|length| now < begin + length)
         });
         let mut effects = Vec::new();
-        for (begin, fault) in &mut self.all {
+        for (begin, fault) in &mut self.scheduled {
             let concerned = fault.endpoint == endpoint
                 && (fault.org.is_none() || fault.org.as_deref() == org)
                 && (fault.page.is_none() || fault.page == page);

@@ -7,48 +7,54 @@ use axum::http::{HeaderName, Method, Request, Response, StatusCode, header};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::buckets::BucketSize;
+use super::buckets::BucketConfig;
 use super::digest::Verdict;
-use super::faults::{BodyForm, Effect, SimEndpoint};
-use super::request::Call;
-use super::response::{Answer, Version};
+use super::faults::{Effect, ErrorBodyFormat, SimEndpoint};
+use super::request::SimRequest;
+use super::response::{SimApiVersion, SimResponse};
 use super::server::ResetFlag;
-use super::{Sim, State, body, control, keys, oauth};
+use super::{SimState, Simulator, body, control, keys, oauth};
 
 /// Most bytes of a request's body that are read.
 const MAX_REQUEST_BODY: usize = 64 << 10;
 
 /// Answers one request, as well or as badly as the faults in force ask.
-pub(crate) async fn answer(sim: &Sim, reset: &ResetFlag, request: Request<Body>) -> Response<Body> {
+pub(crate) async fn handle(
+    sim: &Simulator,
+    reset: &ResetFlag,
+    request: Request<Body>,
+) -> Response<Body> {
     let (parts, incoming) = request.into_parts();
     let body = axum::body::to_bytes(incoming, MAX_REQUEST_BODY)
         .await
         .map(|bytes| bytes.to_vec())
         .unwrap_or_default();
     if parts.uri.path().starts_with("/sim/") {
-        return control::answer(sim, &parts, &body);
+        return control::handle(sim, &parts, &body);
     }
-    let call = Call::new(parts, body);
+    let call = SimRequest::new(parts, body);
     let endpoint = call.endpoint;
     let page = call
         .query
         .get("pageNum")
         .map_or(Some(1), |n| n.parse().ok());
-    let effects = sim
-        .state()
-        .faults
-        .strike(endpoint, call.org.as_deref(), page, sim.clock.now());
+    let effects = sim.lock_state().faults.effects_for(
+        endpoint,
+        call.org_id.as_deref(),
+        page,
+        sim.clock.now(),
+    );
     for effect in &effects {
         if let Effect::Delay { seconds } = effect {
             tokio::time::sleep(Duration::from_secs_f64(seconds.clamp(0.0, 3600.0))).await;
         }
     }
-    let mut state = sim.state();
+    let mut state = sim.lock_state();
     let response = respond(&mut state, &call, &effects, reset, sim.clock.now());
-    state.requests.push(super::Asked {
+    state.requests.push(super::LoggedRequest {
         endpoint,
         at: sim.clock.now(),
-        org: call.org,
+        org: call.org_id,
         page: matches!(endpoint, SimEndpoint::AiModelApiKeys)
             .then_some(page)
             .flatten(),
@@ -62,8 +68,8 @@ pub(crate) async fn answer(sim: &Sim, reset: &ResetFlag, request: Request<Body>)
 }
 
 fn respond(
-    state: &mut State,
-    call: &Call,
+    state: &mut SimState,
+    call: &SimRequest,
     effects: &[Effect],
     reset: &ResetFlag,
     now: Timestamp,
@@ -76,19 +82,19 @@ fn respond(
             }
             Effect::Redirect { location } => {
                 let mut answer =
-                    Answer::new(StatusCode::TEMPORARY_REDIRECT, "text/plain", Value::Null);
-                answer.set(header::LOCATION, location);
-                return body::deliver(answer, &[]);
+                    SimResponse::new(StatusCode::TEMPORARY_REDIRECT, "text/plain", Value::Null);
+                answer.set_header(header::LOCATION, location);
+                return body::build_response(answer, &[]);
             }
             Effect::Status {
                 status,
                 body,
                 retry_after,
-            } => return failure(*status, *body, *retry_after),
+            } => return fault_response(*status, *body, *retry_after),
             _ => {}
         }
     }
-    let mut answer = good_answer(state, call, effects, now).unwrap_or_else(|error| error);
+    let mut answer = dispatch(state, call, effects, now).unwrap_or_else(|error| error);
     let (limit, remaining) = (
         HeaderName::from_static("ratelimit-limit"),
         HeaderName::from_static("ratelimit-remaining"),
@@ -100,19 +106,19 @@ fn respond(
         answer.set_rate_limit(0, 0);
     }
     if effects.contains(&Effect::BareRefusals) && answer.status == StatusCode::TOO_MANY_REQUESTS {
-        answer = Answer::error(answer.status, "RATE_LIMITED", "Slow down.", json!([]));
+        answer = SimResponse::error(answer.status, "RATE_LIMITED", "Slow down.", json!([]));
     }
-    answer.pretty = call.query.flag("pretty");
-    if call.query.flag("envelope")
+    answer.pretty = call.query.is_true("pretty");
+    if call.query.is_true("envelope")
         && let Value::Object(members) = &mut answer.body
     {
         members.insert("status".to_owned(), json!(answer.status.as_u16()));
     }
-    body::deliver(answer, effects)
+    body::build_response(answer, effects)
 }
 
 /// An error that a fault asked for.
-fn failure(status: u16, form: BodyForm, retry_after: Option<u32>) -> Response<Body> {
+fn fault_response(status: u16, form: ErrorBodyFormat, retry_after: Option<u32>) -> Response<Body> {
     let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let code = match status.as_u16() {
         401 => "NOT_ORG_GROUP_CREATOR",
@@ -123,23 +129,23 @@ fn failure(status: u16, form: BodyForm, retry_after: Option<u32>) -> Response<Bo
         503 => "SERVICE_UNAVAILABLE",
         _ => "UNEXPECTED_ERROR",
     };
-    let mut answer = Answer::error(status, code, "This fault was asked for.", json!([]));
+    let mut answer = SimResponse::error(status, code, "This fault was asked for.", json!([]));
     if let Some(seconds) = retry_after {
-        answer.set(header::RETRY_AFTER, &seconds.to_string());
+        answer.set_header(header::RETRY_AFTER, &seconds.to_string());
     }
     match form {
-        BodyForm::Json => body::deliver(answer, &[]),
-        BodyForm::Endless => body::deliver(answer, &[Effect::EndlessBody]),
-        BodyForm::Cut => {
-            let bytes = answer.bytes();
-            body::cut(answer, &bytes)
+        ErrorBodyFormat::Json => body::build_response(answer, &[]),
+        ErrorBodyFormat::Endless => body::build_response(answer, &[Effect::EndlessBody]),
+        ErrorBodyFormat::Cut => {
+            let bytes = answer.body_bytes();
+            body::truncated_response(answer, &bytes)
         }
-        BodyForm::Empty => {
+        ErrorBodyFormat::Empty => {
             answer.body = Value::Null;
-            body::deliver(answer, &[])
+            body::build_response(answer, &[])
         }
-        BodyForm::Html => {
-            answer.set(header::CONTENT_TYPE, "text/html");
+        ErrorBodyFormat::Html => {
+            answer.set_header(header::CONTENT_TYPE, "text/html");
             answer.into_response(Body::from(
                 "<html><body><h1>Something went wrong</h1></body></html>",
             ))
@@ -147,22 +153,22 @@ fn failure(status: u16, form: BodyForm, retry_after: Option<u32>) -> Response<Bo
     }
 }
 
-fn good_answer(
-    state: &mut State,
-    call: &Call,
+fn dispatch(
+    state: &mut SimState,
+    call: &SimRequest,
     effects: &[Effect],
     now: Timestamp,
-) -> Result<Answer, Answer> {
+) -> Result<SimResponse, SimResponse> {
     let method = if matches!(call.endpoint, SimEndpoint::Token | SimEndpoint::Revoke) {
         Method::POST
     } else {
         Method::GET
     };
     if call.endpoint == SimEndpoint::Unknown {
-        return Err(Answer::not_found(call.parts.uri.path()));
+        return Err(SimResponse::not_found(call.parts.uri.path()));
     }
     if call.parts.method != method {
-        return Err(Answer::error(
+        return Err(SimResponse::error(
             StatusCode::METHOD_NOT_ALLOWED,
             "METHOD_NOT_ALLOWED",
             "The method is not allowed here.",
@@ -170,28 +176,32 @@ fn good_answer(
         ));
     }
     match call.endpoint {
-        SimEndpoint::Token => return oauth::token(state, call, now),
-        SimEndpoint::Revoke => return oauth::revoke(state, call),
+        SimEndpoint::Token => return oauth::issue_token(state, call, now),
+        SimEndpoint::Revoke => return oauth::revoke_token(state, call),
         _ => authorize(state, call, now)?,
     }
-    if let Some(org) = &call.org
+    if let Some(org) = &call.org_id
         && !(org.len() == 24
             && org
                 .bytes()
                 .all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b)))
     {
-        return Err(Answer::bad_request(
+        return Err(SimResponse::bad_request(
             "INVALID_ORG_ID",
             "orgId",
             &format!("An invalid organization ID {org} was specified."),
         ));
     }
-    let version = version(call)?;
-    let taken = match (&call.org, call.endpoint) {
-        (None, SimEndpoint::Orgs) => state.buckets.take("orgs", "user", BucketSize::ORGS, now),
+    let version = negotiate_version(call)?;
+    let taken = match (&call.org_id, call.endpoint) {
+        (None, SimEndpoint::Orgs) => {
+            state
+                .buckets
+                .take("orgs", "user", BucketConfig::LIST_ORGS, now)
+        }
         (None, _) => state
             .buckets
-            .take("rateLimits", "user", BucketSize::TYPICAL, now),
+            .take("rateLimits", "user", BucketConfig::TYPICAL, now),
         (Some(org), endpoint) => {
             let set = match endpoint {
                 SimEndpoint::Org => "org",
@@ -202,28 +212,30 @@ fn good_answer(
         }
     };
     let Some(remaining) = taken.remaining else {
-        return Err(Answer::rate_limited(call.parts.uri.path(), &taken));
+        return Err(SimResponse::rate_limited(call.parts.uri.path(), &taken));
     };
     let body = if call.endpoint == SimEndpoint::AiModelApiKeys {
-        keys::list(state, call, effects, version)?
+        keys::list_keys(state, call, effects, version)?
     } else {
-        other_body(state, call, effects, version)?
+        list_body(state, call, effects, version)?
     };
-    let mut answer = Answer::new(StatusCode::OK, &version.media_type(), body);
-    answer.set_rate_limit(taken.size.capacity, remaining);
+    let mut answer = SimResponse::new(StatusCode::OK, &version.media_type(), body);
+    answer.set_rate_limit(taken.config.capacity, remaining);
     Ok(answer)
 }
 
-fn version(call: &Call) -> Result<Version, Answer> {
-    let offered: &[Version] = match call.endpoint {
+fn negotiate_version(call: &SimRequest) -> Result<SimApiVersion, SimResponse> {
+    let offered: &[SimApiVersion] = match call.endpoint {
         SimEndpoint::AiModelApiKeys
         | SimEndpoint::AiModelApiKey
-        | SimEndpoint::AiModelApiRateLimits => &[Version::Date("2025-03-12"), Version::Preview],
-        SimEndpoint::RateLimits => &[Version::Date("2025-03-12")],
-        _ => &[Version::Date("2023-01-01")],
+        | SimEndpoint::AiModelApiRateLimits => {
+            &[SimApiVersion::Date("2025-03-12"), SimApiVersion::Preview]
+        }
+        SimEndpoint::RateLimits => &[SimApiVersion::Date("2025-03-12")],
+        _ => &[SimApiVersion::Date("2023-01-01")],
     };
-    Version::asked(&call.parts.headers, offered).ok_or_else(|| {
-        Answer::error(
+    SimApiVersion::from_accept(&call.parts.headers, offered).ok_or_else(|| {
+        SimResponse::error(
             StatusCode::NOT_ACCEPTABLE,
             "INVALID_VERSION_DATE",
             "The version in the Accept header is not one that this endpoint has.",
@@ -232,7 +244,7 @@ fn version(call: &Call) -> Result<Version, Answer> {
     })
 }
 
-fn authorize(state: &mut State, call: &Call, now: Timestamp) -> Result<(), Answer> {
+fn authorize(state: &mut SimState, call: &SimRequest, now: Timestamp) -> Result<(), SimResponse> {
     let header = call
         .parts
         .headers
@@ -246,35 +258,37 @@ fn authorize(state: &mut State, call: &Call, now: Timestamp) -> Result<(), Answe
     let mut stale = false;
     match header.and_then(|value| value.split_once(' ')) {
         Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") => {
-            let known = state.account.knows_token(token.trim(), now);
+            let known = state.credentials.accepts_token(token.trim(), now);
             if known {
                 return Ok(());
             }
         }
         Some((scheme, members)) if scheme.eq_ignore_ascii_case("digest") => {
-            match state.nonces.judge(
+            match state.nonces.verify(
                 members,
                 call.parts.method.as_str(),
                 uri,
-                &state.account,
+                &state.credentials,
                 now,
             ) {
-                Verdict::Good => return Ok(()),
+                Verdict::Valid => return Ok(()),
                 Verdict::Stale => stale = true,
-                Verdict::Bad => {}
+                Verdict::Invalid => {}
             }
         }
         _ => {}
     }
-    Err(Answer::unauthorized(&state.nonces.challenge(stale, now)))
+    Err(SimResponse::unauthorized(
+        &state.nonces.challenge(stale, now),
+    ))
 }
 
-fn other_body(
-    state: &State,
-    call: &Call,
+fn list_body(
+    state: &SimState,
+    call: &SimRequest,
     effects: &[Effect],
-    version: Version,
-) -> Result<Value, Answer> {
+    version: SimApiVersion,
+) -> Result<Value, SimResponse> {
     let world = &state.world;
     let path = call.parts.uri.path();
     let org_json = |org: &super::world::SimOrg| json!({"id": org.id, "name": org.name, "isDeleted": org.deleted, "links": []});
@@ -286,14 +300,14 @@ fn other_body(
             .map(org_json)
             .collect(),
         SimEndpoint::RateLimits => {
-            let size = state.buckets.org_size();
+            let size = state.buckets.org_config();
             let number = |value: u32| json!({"value": value, "defaultValue": value});
             vec![json!({
                 "endpointSetId": "aiModelApi",
                 "endpointSetName": "AI model API keys",
                 "scope": state.buckets.scope().as_str(),
                 "capacity": number(size.capacity),
-                "refillRate": number(size.refill),
+                "refillRate": number(size.refill_tokens),
                 "refillDurationSeconds": number(size.refill_seconds),
                 "endpoints": [
                     {"method": "GET", "path": "/api/atlas/v2/orgs/{orgId}/aiModelApiKeys"},
@@ -304,18 +318,18 @@ fn other_body(
         }
         endpoint => {
             let org = call
-                .org
+                .org_id
                 .as_deref()
                 .and_then(|id| world.org(id))
-                .ok_or_else(|| Answer::not_found(path))?;
+                .ok_or_else(|| SimResponse::not_found(path))?;
             match endpoint {
                 SimEndpoint::Org => return Ok(org_json(org)),
                 SimEndpoint::AiModelApiKey => {
                     let key = org
                         .keys
                         .iter()
-                        .find(|key| Some(&key.id) == call.key.as_ref());
-                    let key = key.ok_or_else(|| Answer::not_found(path))?;
+                        .find(|key| Some(&key.id) == call.key_id.as_ref());
+                    let key = key.ok_or_else(|| SimResponse::not_found(path))?;
                     return Ok(keys::key_json(key, version));
                 }
                 SimEndpoint::Groups => org
@@ -328,7 +342,7 @@ fn other_body(
         }
     };
     let total = results.len();
-    let (page, size) = keys::capped(call.query.page()?, effects);
+    let (page, size) = keys::apply_page_cap(call.query.page()?, effects);
     let first = (page as usize - 1).saturating_mul(size as usize);
     let cut: Vec<Value> = results
         .into_iter()
@@ -337,7 +351,7 @@ fn other_body(
         .collect();
     let more = first + cut.len() < total && !effects.contains(&Effect::NoNextLink);
     let mut object = page_object(call, (page, size), more, total, cut);
-    keys::spoil_page(&mut object, effects);
+    keys::apply_page_faults(&mut object, effects);
     Ok(object)
 }
 
@@ -373,7 +387,7 @@ fn model_limits() -> Vec<Value> {
 
 /// The object that every list comes in.
 pub(crate) fn page_object(
-    call: &Call,
+    call: &SimRequest,
     (page, size): (u32, u32),
     more: bool,
     total: usize,

@@ -2,34 +2,34 @@
 
 use serde_json::{Map, Value, json};
 
-use super::State;
+use super::SimState;
 use super::faults::Effect;
 use super::handlers::page_object;
-use super::population::secret_of;
-use super::request::Call;
-use super::response::{Answer, Version};
-use super::world::{SimKey, iso_text};
+use super::population::derive_secret;
+use super::request::SimRequest;
+use super::response::{SimApiVersion, SimResponse};
+use super::world::{SimKey, format_timestamp};
 
 /// The host that keys of the simulated Atlas work on.
 pub(crate) const MODEL_HOST: &str = "ai.mongodb.com";
 
 /// One key in the form of `version`.
-pub(crate) fn key_json(key: &SimKey, version: Version) -> Value {
-    let secret = secret_of(&key.id);
+pub(crate) fn key_json(key: &SimKey, version: SimApiVersion) -> Value {
+    let secret = derive_secret(&key.id);
     let mut members = Map::new();
     let mut put = |name: &str, value: Value| members.insert(name.to_owned(), value);
     put("apiKeyId", json!(key.id));
-    put("createdAt", json!(iso_text(key.created)));
+    put("createdAt", json!(format_timestamp(key.created)));
     put("createdBy", json!(key.created_by));
     put("groupId", json!(key.project));
-    put("lastUsedAt", json!(key.last_used.map(iso_text)));
+    put("lastUsedAt", json!(key.last_used.map(format_timestamp)));
     put(
         "maskedSecret",
         json!(format!("al-****{}", secret.get(42..).unwrap_or_default())),
     );
     put("name", json!(key.name));
     put("status", json!(key.status));
-    if version != Version::Preview {
+    if version != SimApiVersion::Preview {
         put("cloud", json!(key.cloud));
         put("geography", json!(key.geography));
         put("endpoint", json!(MODEL_HOST));
@@ -38,16 +38,16 @@ pub(crate) fn key_json(key: &SimKey, version: Version) -> Value {
 }
 
 /// The page that `call` asks for.
-pub(crate) fn list(
-    state: &mut State,
-    call: &Call,
+pub(crate) fn list_keys(
+    state: &mut SimState,
+    call: &SimRequest,
     effects: &[Effect],
-    version: Version,
-) -> Result<Value, Answer> {
-    let (page, size) = capped(call.query.page()?, effects);
-    state.before_page(page);
-    let org = call.org.as_deref().and_then(|id| state.world.org(id));
-    let org = org.ok_or_else(|| Answer::not_found(call.parts.uri.path()))?;
+    version: SimApiVersion,
+) -> Result<Value, SimResponse> {
+    let (page, size) = apply_page_cap(call.query.page()?, effects);
+    state.run_page_hook(page);
+    let org = call.org_id.as_deref().and_then(|id| state.world.org(id));
+    let org = org.ok_or_else(|| SimResponse::not_found(call.parts.uri.path()))?;
     // pages that overlap by one key repeat it, as they do when a key is created before them
     let stride = size as usize - usize::from(size > 1 && effects.contains(&Effect::RepeatKeys));
     let begin = (page as usize - 1)
@@ -62,7 +62,7 @@ pub(crate) fn list(
         .map(|key| key_json(key, version))
         .collect();
     for (index, result) in results.iter_mut().enumerate() {
-        spoil(result, index, effects);
+        apply_key_faults(result, index, effects);
     }
     let mut object = page_object(
         call,
@@ -71,12 +71,12 @@ pub(crate) fn list(
         org.keys.len(),
         results,
     );
-    spoil_page(&mut object, effects);
+    apply_page_faults(&mut object, effects);
     Ok(object)
 }
 
 /// Page and size as the server takes them.
-pub(crate) fn capped((page, size): (u32, u32), effects: &[Effect]) -> (u32, u32) {
+pub(crate) fn apply_page_cap((page, size): (u32, u32), effects: &[Effect]) -> (u32, u32) {
     let caps = effects.iter().filter_map(|effect| match effect {
         Effect::PageCap { size } => Some(*size),
         _ => None,
@@ -85,7 +85,7 @@ pub(crate) fn capped((page, size): (u32, u32), effects: &[Effect]) -> (u32, u32)
 }
 
 /// Takes fields away from the object that a list comes in, or changes them, as the effects ask.
-pub(crate) fn spoil_page(object: &mut Value, effects: &[Effect]) {
+pub(crate) fn apply_page_faults(object: &mut Value, effects: &[Effect]) {
     let Some(members) = object.as_object_mut() else {
         return;
     };
@@ -101,7 +101,7 @@ pub(crate) fn spoil_page(object: &mut Value, effects: &[Effect]) {
     }
 }
 
-fn spoil(result: &mut Value, index: usize, effects: &[Effect]) {
+fn apply_key_faults(result: &mut Value, index: usize, effects: &[Effect]) {
     let Some(members) = result.as_object_mut() else {
         return;
     };
@@ -112,7 +112,7 @@ fn spoil(result: &mut Value, index: usize, effects: &[Effect]) {
                     .get("apiKeyId")
                     .and_then(Value::as_str)
                     .unwrap_or_default();
-                members.insert("secret".to_owned(), json!(secret_of(id)));
+                members.insert("secret".to_owned(), json!(derive_secret(id)));
             }
             Effect::MissingMembers { members: names } if index % 2 == 1 => {
                 for name in names {

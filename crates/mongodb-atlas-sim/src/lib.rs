@@ -51,11 +51,11 @@ use tokio_util::task::TaskTracker;
 
 pub use clock::SimClock;
 
-pub use buckets::{BucketScope, BucketSize};
-pub use credentials::Account;
-pub use faults::{BodyForm, Effect, Fault, SimEndpoint};
+pub use buckets::{BucketConfig, BucketScope};
+pub use credentials::SimCredentials;
+pub use faults::{Effect, ErrorBodyFormat, Fault, SimEndpoint};
 pub use scenario::Scenario;
-pub use world::{Change, ChangeKind, SimKey, World};
+pub use world::{ChangeKind, LoggedChange, SimKey, World};
 
 /// How a simulated Atlas begins.
 #[derive(Debug, Clone)]
@@ -71,13 +71,13 @@ pub struct SimConfig {
     /// How much faster than in reality things happen to keys; 0 stops their life. Times stay real.
     pub speed: f64,
     /// The token bucket of each organization for the keys and their limits.
-    pub org_bucket: BucketSize,
+    pub org_bucket: BucketConfig,
     /// Who shares that bucket.
     pub bucket_scope: BucketScope,
     /// Life of an access token in seconds.
-    pub token_seconds: u64,
+    pub token_lifetime_seconds: u64,
     /// Life of a Digest nonce in seconds.
-    pub nonce_seconds: u64,
+    pub nonce_lifetime_seconds: u64,
     /// Faults that are there from the start, beside those of the scenario.
     pub faults: Vec<Fault>,
 }
@@ -90,10 +90,10 @@ impl Default for SimConfig {
             keys: 1200,
             scenario: Scenario::Calm,
             speed: 1.0,
-            org_bucket: BucketSize::TYPICAL,
+            org_bucket: BucketConfig::TYPICAL,
             bucket_scope: BucketScope::Organization,
-            token_seconds: 3600,
-            nonce_seconds: 30,
+            token_lifetime_seconds: 3600,
+            nonce_lifetime_seconds: 30,
             faults: Vec::new(),
         }
     }
@@ -101,27 +101,27 @@ impl Default for SimConfig {
 
 /// Everything the endpoints share. The world is behind one lock that no request holds for longer
 /// than it takes to copy its answer out.
-pub(crate) struct Sim {
+pub(crate) struct Simulator {
     pub(crate) clock: SimClock,
-    state: Mutex<State>,
+    state: Mutex<SimState>,
 }
 
-pub(crate) struct State {
+pub(crate) struct SimState {
     pub(crate) world: World,
-    pub(crate) account: Account,
+    pub(crate) credentials: SimCredentials,
     pub(crate) nonces: digest::Nonces,
     pub(crate) buckets: buckets::Buckets,
     pub(crate) faults: faults::Faults,
-    pub(crate) requests: Vec<Asked>,
-    hook: Option<Hook>,
-    hook_calls: u64,
+    pub(crate) requests: Vec<LoggedRequest>,
+    page_hook: Option<PageHook>,
+    page_hook_calls: u64,
 }
 
-type Hook = Box<dyn FnMut(u64, u32, &mut World) + Send>;
+type PageHook = Box<dyn FnMut(u64, u32, &mut World) + Send>;
 
 /// One request that the simulated Atlas has answered.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
-pub struct Asked {
+pub struct LoggedRequest {
     /// What was asked.
     pub endpoint: SimEndpoint,
     /// The organization in the path, if there is one.
@@ -129,15 +129,15 @@ pub struct Asked {
     /// `pageNum`, where there are pages.
     pub page: Option<u32>,
     /// When it was answered.
-    #[serde(serialize_with = "world::iso")]
+    #[serde(serialize_with = "world::serialize_timestamp")]
     pub at: Timestamp,
     /// The status it was answered with; 0 for a connection that was reset.
     pub status: u16,
 }
 
-impl Sim {
+impl Simulator {
     /// Brings the world up to the present and hands it out.
-    pub(crate) fn state(&self) -> MutexGuard<'_, State> {
+    pub(crate) fn lock_state(&self) -> MutexGuard<'_, SimState> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let now = self.clock.now();
         state.world.advance(now);
@@ -145,12 +145,12 @@ impl Sim {
     }
 }
 
-impl State {
+impl SimState {
     /// Runs the test's hook before the keys are looked at.
-    pub(crate) fn before_page(&mut self, page: u32) {
-        self.hook_calls += 1;
-        if let Some(hook) = &mut self.hook {
-            hook(self.hook_calls, page, &mut self.world);
+    pub(crate) fn run_page_hook(&mut self, page: u32) {
+        self.page_hook_calls += 1;
+        if let Some(hook) = &mut self.page_hook {
+            hook(self.page_hook_calls, page, &mut self.world);
         }
     }
 }
@@ -158,7 +158,7 @@ impl State {
 /// A running simulated Atlas. Held by whoever started it; [`SimHandle::stop`] ends it.
 pub struct SimHandle {
     base_url: String,
-    sim: Arc<Sim>,
+    sim: Arc<Simulator>,
     shutdown: CancellationToken,
     tasks: TaskTracker,
 }
@@ -176,7 +176,7 @@ impl SimHandle {
         let addr = listener.local_addr()?;
         let handle = Self {
             base_url: format!("http://{addr}"),
-            ..Self::without_network(config, clock)
+            ..Self::in_process(config, clock)
         };
         handle.tasks.spawn(server::serve(
             listener,
@@ -187,9 +187,9 @@ impl SimHandle {
         Ok(handle)
     }
 
-    /// A simulated Atlas that can be reached by [`SimHandle::ask`] alone: for tests in which
+    /// A simulated Atlas that can be reached by [`SimHandle::handle`] alone: for tests in which
     /// time is simulated as well.
-    pub fn without_network(config: &SimConfig, clock: SimClock) -> Self {
+    pub fn in_process(config: &SimConfig, clock: SimClock) -> Self {
         let now = clock.now();
         let mut faults = faults::Faults::new(now);
         for fault in config
@@ -201,16 +201,16 @@ impl SimHandle {
             faults.add(fault, now);
         }
         let org_bucket = config.scenario.org_bucket().unwrap_or(config.org_bucket);
-        let sim = Arc::new(Sim {
-            state: Mutex::new(State {
+        let sim = Arc::new(Simulator {
+            state: Mutex::new(SimState {
                 world: World::new(config, now),
-                account: Account::new(config.seed, config.token_seconds),
-                nonces: digest::Nonces::new(config.seed, config.nonce_seconds),
+                credentials: SimCredentials::new(config.seed, config.token_lifetime_seconds),
+                nonces: digest::Nonces::new(config.seed, config.nonce_lifetime_seconds),
                 buckets: buckets::Buckets::new(org_bucket, config.bucket_scope),
                 faults,
                 requests: Vec::new(),
-                hook: None,
-                hook_calls: 0,
+                page_hook: None,
+                page_hook_calls: 0,
             }),
             clock,
         });
@@ -223,9 +223,9 @@ impl SimHandle {
     }
 
     /// Answers one request; none where the connection would have been reset.
-    pub async fn ask(&self, request: Request<Body>) -> Option<Response<Body>> {
+    pub async fn handle(&self, request: Request<Body>) -> Option<Response<Body>> {
         let reset = server::ResetFlag::default();
-        let answer = handlers::answer(&self.sim, &reset, request).await;
+        let answer = handlers::handle(&self.sim, &reset, request).await;
         (!reset.is_set()).then_some(answer)
     }
 
@@ -245,70 +245,70 @@ impl SimHandle {
     }
 
     /// The throw-away credentials.
-    pub fn account(&self) -> Account {
-        self.sim.state().account.clone()
+    pub fn credentials(&self) -> SimCredentials {
+        self.sim.lock_state().credentials.clone()
     }
 
     /// Changes the credentials: rotates a secret, say.
-    pub fn with_account<T>(&self, change: impl FnOnce(&mut Account) -> T) -> T {
-        change(&mut self.sim.state().account)
+    pub fn with_credentials<T>(&self, change: impl FnOnce(&mut SimCredentials) -> T) -> T {
+        change(&mut self.sim.lock_state().credentials)
     }
 
     /// Looks at the world as it is now, or changes it.
     pub fn with_world<T>(&self, look: impl FnOnce(&mut World) -> T) -> T {
-        look(&mut self.sim.state().world)
+        look(&mut self.sim.lock_state().world)
     }
 
     /// Calls `hook` with the number of the call, the page that is asked for and the world, before
     /// each page of keys is cut.
-    pub fn before_each_page(&self, hook: impl FnMut(u64, u32, &mut World) + Send + 'static) {
-        self.sim.state().hook = Some(Box::new(hook));
+    pub fn set_page_hook(&self, hook: impl FnMut(u64, u32, &mut World) + Send + 'static) {
+        self.sim.lock_state().page_hook = Some(Box::new(hook));
     }
 
     /// Adds a fault that is in force from now on.
     pub fn add_fault(&self, fault: Fault) {
         let now = self.sim.clock.now();
-        self.sim.state().faults.add(fault, now);
+        self.sim.lock_state().faults.add(fault, now);
     }
 
     /// Ends every fault.
     pub fn clear_faults(&self) {
-        self.sim.state().faults.clear();
+        self.sim.lock_state().faults.clear();
     }
 
     /// Ends every live access token, as if somebody had revoked them all.
     pub fn revoke_all_tokens(&self) {
-        self.sim.state().account.revoke_all();
+        self.sim.lock_state().credentials.revoke_all_tokens();
     }
 
     /// Ends every nonce.
     pub fn expire_nonces(&self) {
-        self.sim.state().nonces.expire_all();
+        self.sim.lock_state().nonces.expire_all();
     }
 
     /// Takes tokens for the keys of `org`, as another tool of the account does.
     pub fn take_tokens(&self, org: &str, tokens: u32) {
         let now = self.sim.clock.now();
-        let mut state = self.sim.state();
+        let mut state = self.sim.lock_state();
         for _ in 0..tokens {
             state.buckets.take_org("aiModelApi", org, now);
         }
     }
 
     /// Live access tokens of the service account.
-    pub fn live_tokens(&self) -> usize {
+    pub fn live_token_count(&self) -> usize {
         let now = self.sim.clock.now();
-        self.sim.state().account.live_tokens(now)
+        self.sim.lock_state().credentials.live_token_count(now)
     }
 
     /// Every request so far.
-    pub fn requests(&self) -> Vec<Asked> {
-        self.sim.state().requests.clone()
+    pub fn requests(&self) -> Vec<LoggedRequest> {
+        self.sim.lock_state().requests.clone()
     }
 
     /// The base URL, the organizations and the credentials, as a block to paste into a shell.
-    pub fn banner(&self) -> String {
-        let account = self.account();
+    pub fn env_exports(&self) -> String {
+        let account = self.credentials();
         let mut text = String::new();
         let lines = [
             ("MONGODB_ATLAS_BASE_URL", self.base_url()),

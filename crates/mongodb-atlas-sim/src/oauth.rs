@@ -6,14 +6,14 @@ use base64::engine::general_purpose::STANDARD;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::State;
-use super::buckets::BucketSize;
-use super::credentials::Minted;
-use super::request::Call;
-use super::response::Answer;
+use super::SimState;
+use super::buckets::BucketConfig;
+use super::credentials::TokenGrant;
+use super::request::SimRequest;
+use super::response::SimResponse;
 
 /// Client id and secret of an `Authorization: Basic` header, each form-urlencoded (RFC 6749 §2.3.1).
-fn basic(call: &Call) -> Option<(String, String)> {
+fn basic_credentials(call: &SimRequest) -> Option<(String, String)> {
     let value = call
         .parts
         .headers
@@ -31,23 +31,23 @@ fn basic(call: &Call) -> Option<(String, String)> {
     Some((decode(id)?, decode(secret)?))
 }
 
-fn form(call: &Call, name: &str) -> Option<String> {
+fn form_value(call: &SimRequest, name: &str) -> Option<String> {
     url::form_urlencoded::parse(&call.body)
         .find(|(n, _)| n == name)
         .map(|(_, value)| value.into_owned())
 }
 
-fn oauth_error(status: StatusCode, error: &str, description: &str) -> Answer {
-    Answer::new(
+fn oauth_error(status: StatusCode, error: &str, description: &str) -> SimResponse {
+    SimResponse::new(
         status,
         "application/json",
         json!({"error": error, "error_description": description}),
     )
 }
 
-fn client(state: &State, call: &Call) -> Result<(), Answer> {
-    match basic(call) {
-        Some((id, secret)) if state.account.knows_client(&id, &secret) => Ok(()),
+fn authenticate_client(state: &SimState, call: &SimRequest) -> Result<(), SimResponse> {
+    match basic_credentials(call) {
+        Some((id, secret)) if state.credentials.accepts_client(&id, &secret) => Ok(()),
         _ => Err(oauth_error(
             StatusCode::UNAUTHORIZED,
             "invalid_client",
@@ -56,28 +56,35 @@ fn client(state: &State, call: &Call) -> Result<(), Answer> {
     }
 }
 
-pub(crate) fn token(state: &mut State, call: &Call, now: Timestamp) -> Result<Answer, Answer> {
+pub(crate) fn issue_token(
+    state: &mut SimState,
+    call: &SimRequest,
+    now: Timestamp,
+) -> Result<SimResponse, SimResponse> {
     let taken = state
         .buckets
-        .take("token", "client", BucketSize::TOKENS, now);
+        .take("token", "client", BucketConfig::ISSUE_TOKEN, now);
     if taken.remaining.is_none() {
-        return Err(Answer::rate_limited(call.parts.uri.path(), &taken));
+        return Err(SimResponse::rate_limited(call.parts.uri.path(), &taken));
     }
-    client(state, call)?;
-    if form(call, "grant_type").as_deref() != Some("client_credentials") {
+    authenticate_client(state, call)?;
+    if form_value(call, "grant_type").as_deref() != Some("client_credentials") {
         return Err(oauth_error(
             StatusCode::BAD_REQUEST,
             "unsupported_grant_type",
             "Only client_credentials is supported.",
         ));
     }
-    match state.account.mint(now) {
-        Minted::Token { token, seconds } => Ok(Answer::new(
+    match state.credentials.issue_token(now) {
+        TokenGrant::Issued {
+            token,
+            expires_in: seconds,
+        } => Ok(SimResponse::new(
             StatusCode::OK,
             "application/json",
             json!({"access_token": token, "token_type": "Bearer", "expires_in": seconds}),
         )),
-        Minted::LimitReached => Err(oauth_error(
+        TokenGrant::LimitReached => Err(oauth_error(
             StatusCode::FORBIDDEN,
             "access_denied",
             "Access Token limit reached. Revoke tokens or wait until some have ended.",
@@ -85,10 +92,17 @@ pub(crate) fn token(state: &mut State, call: &Call, now: Timestamp) -> Result<An
     }
 }
 
-pub(crate) fn revoke(state: &mut State, call: &Call) -> Result<Answer, Answer> {
-    client(state, call)?;
-    if let Some(token) = form(call, "token") {
-        state.account.revoke(&token);
+pub(crate) fn revoke_token(
+    state: &mut SimState,
+    call: &SimRequest,
+) -> Result<SimResponse, SimResponse> {
+    authenticate_client(state, call)?;
+    if let Some(token) = form_value(call, "token") {
+        state.credentials.revoke_token(&token);
     }
-    Ok(Answer::new(StatusCode::OK, "application/json", Value::Null))
+    Ok(SimResponse::new(
+        StatusCode::OK,
+        "application/json",
+        Value::Null,
+    ))
 }

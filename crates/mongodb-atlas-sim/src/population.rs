@@ -6,10 +6,10 @@ use super::SimConfig;
 use super::scenario::Scenario;
 use super::world::{SimKey, SimOrg, SimProject};
 
-const DAY: i64 = 86_400;
+const DAY_SECONDS: i64 = 86_400;
 
 /// Names that have broken an exporter somewhere.
-const AWKWARD_NAMES: &[&str] = &[
+const HOSTILE_NAMES: &[&str] = &[
     "say \"cheese\"",
     "C:\\keys\\prod",
     "first line\nsecond line",
@@ -36,7 +36,7 @@ const TEAMS: &[&str] = &[
     "analytics",
 ];
 const STAGES: &[&str] = &["prod", "staging", "dev", "ci", "notebook", "backfill"];
-const PEOPLE: &[&str] = &[
+const CREATORS: &[&str] = &[
     "Ada Example",
     "Grace Example",
     "Linus Example",
@@ -52,16 +52,16 @@ const ORG_NAMES: &[&str] = &[
 ];
 
 pub(crate) fn populate(rng: &mut fastrand::Rng, config: &SimConfig, now: Timestamp) -> Vec<SimOrg> {
-    let sizes = share(config.keys, config.orgs);
+    let sizes = split_by_weight(config.keys, config.orgs);
     sizes
         .into_iter()
         .enumerate()
-        .map(|(index, keys)| organization(rng, index, keys, config.scenario, now))
+        .map(|(index, keys)| random_org(rng, index, keys, config.scenario, now))
         .collect()
 }
 
 /// Cuts `keys` into `orgs` parts, the first the largest, none forgotten.
-fn share(keys: usize, orgs: usize) -> Vec<usize> {
+fn split_by_weight(keys: usize, orgs: usize) -> Vec<usize> {
     let weights: usize = (1..=orgs).map(|n| 1_000_000 / n).sum();
     let mut sizes: Vec<usize> = (1..=orgs)
         .map(|n| keys * (1_000_000 / n) / weights.max(1))
@@ -73,7 +73,7 @@ fn share(keys: usize, orgs: usize) -> Vec<usize> {
     sizes
 }
 
-pub(crate) fn organization(
+pub(crate) fn random_org(
     rng: &mut fastrand::Rng,
     index: usize,
     keys: usize,
@@ -82,7 +82,7 @@ pub(crate) fn organization(
 ) -> SimOrg {
     let projects: Vec<SimProject> = (0..(keys / 60).clamp(1, 40))
         .map(|n| SimProject {
-            id: hex(rng, 24),
+            id: random_hex(rng, 24),
             name: format!(
                 "{}-{}",
                 TEAMS.get(n % TEAMS.len()).copied().unwrap_or("team"),
@@ -91,7 +91,7 @@ pub(crate) fn organization(
         })
         .collect();
     let mut org = SimOrg {
-        id: hex(rng, 24),
+        id: random_hex(rng, 24),
         name: ORG_NAMES.get(index).map_or_else(
             || format!("Example Organization {}", index + 1),
             |name| (*name).to_owned(),
@@ -105,32 +105,32 @@ pub(crate) fn organization(
         let Some(project) = rng.choice(&org.projects).map(|project| project.id.clone()) else {
             break;
         };
-        let name = first_name(rng, n);
-        org.keys.push(aged_key(rng, project, name, scenario, now));
+        let name = initial_name(rng, n);
+        org.keys.push(random_key(rng, project, name, scenario, now));
     }
     org.keys
         .sort_by(|a, b| (a.created, &a.id).cmp(&(b.created, &b.id)));
     org
 }
 
-fn first_name(rng: &mut fastrand::Rng, n: usize) -> String {
-    if let Some(name) = AWKWARD_NAMES.get(n) {
+fn initial_name(rng: &mut fastrand::Rng, n: usize) -> String {
+    if let Some(name) = HOSTILE_NAMES.get(n) {
         (*name).to_owned()
-    } else if n == AWKWARD_NAMES.len() {
+    } else if n == HOSTILE_NAMES.len() {
         "x".repeat(250)
     } else {
-        name(rng)
+        random_name(rng)
     }
 }
 
 /// A name as people give them.
-pub(crate) fn name(rng: &mut fastrand::Rng) -> String {
+pub(crate) fn random_name(rng: &mut fastrand::Rng) -> String {
     let team = rng.choice(TEAMS).copied().unwrap_or("team");
     let stage = rng.choice(STAGES).copied().unwrap_or("dev");
     format!("{team}-{stage}-{}", rng.u16(100..1000))
 }
 
-fn aged_key(
+fn random_key(
     rng: &mut fastrand::Rng,
     project: String,
     name: String,
@@ -138,27 +138,31 @@ fn aged_key(
     now: Timestamp,
 ) -> SimKey {
     let mut key = new_key(rng, project, name, now);
-    let age = rng.i64(2 * DAY..500 * DAY);
-    key.created = before(now, age, rng);
+    let age = rng.i64(2 * DAY_SECONDS..500 * DAY_SECONDS);
+    key.created = random_time_before(now, age, rng);
     let stale_share = scenario.stale_percent();
     let kind = rng.u32(0..100);
     // shares in percent: the scenario's stale ones, then 10 never used, 3 new, 5 inactive, 15 rare, the rest daily
     if kind < stale_share {
-        key.last_used = Some(before(now, rng.i64(age / 4..=age), rng));
+        key.last_used = Some(random_time_before(now, rng.i64(age / 4..=age), rng));
         key.activity = 0;
     } else if kind < stale_share + 10 {
         key.activity = 0;
     } else if kind < stale_share + 13 {
-        key.created = before(now, 60, rng);
+        key.created = random_time_before(now, 60, rng);
     } else if kind < stale_share + 18 {
         "INACTIVE".clone_into(&mut key.status);
-        key.last_used = Some(before(now, rng.i64(0..=age), rng));
+        key.last_used = Some(random_time_before(now, rng.i64(0..=age), rng));
         key.activity = 0;
     } else if kind < stale_share + 33 {
-        key.last_used = Some(before(now, rng.i64(0..(6 * DAY).min(age)), rng));
+        key.last_used = Some(random_time_before(
+            now,
+            rng.i64(0..(6 * DAY_SECONDS).min(age)),
+            rng,
+        ));
         key.activity = 1;
     } else {
-        key.last_used = Some(before(now, rng.i64(0..DAY), rng));
+        key.last_used = Some(random_time_before(now, rng.i64(0..DAY_SECONDS), rng));
         key.activity = 20;
     }
     key.last_used = key.last_used.map(|used| used.max(key.created));
@@ -176,44 +180,44 @@ pub(crate) fn new_key(
         .choice(&[("ANY", "ANY"), ("ANY", "ANY"), ("AWS", "US"), ("GCP", "EU")])
         .unwrap_or(&("ANY", "ANY"));
     SimKey {
-        id: text(rng, 24, b"abcdefghijklmnopqrstuvwxyz0123456789"),
+        id: random_string(rng, 24, b"abcdefghijklmnopqrstuvwxyz0123456789"),
         project,
         name,
         status: "ACTIVE".to_owned(),
         created: at,
         last_used: None,
-        created_by: rng.choice(PEOPLE).copied().unwrap_or_default().to_owned(),
+        created_by: rng.choice(CREATORS).copied().unwrap_or_default().to_owned(),
         cloud: cloud.to_owned(),
         geography: geography.to_owned(),
         activity: 5,
     }
 }
 
-fn before(now: Timestamp, seconds: i64, rng: &mut fastrand::Rng) -> Timestamp {
+fn random_time_before(now: Timestamp, seconds: i64, rng: &mut fastrand::Rng) -> Timestamp {
     let ago = SignedDuration::new(seconds, 1000 * rng.i32(0..1_000_000));
     now.saturating_sub(ago).unwrap_or(Timestamp::MIN)
 }
 
 /// `length` hexadecimal digits.
-pub(crate) fn hex(rng: &mut fastrand::Rng, length: usize) -> String {
-    text(rng, length, b"0123456789abcdef")
+pub(crate) fn random_hex(rng: &mut fastrand::Rng, length: usize) -> String {
+    random_string(rng, length, b"0123456789abcdef")
 }
 
 /// `length` characters of `alphabet`.
-pub(crate) fn text(rng: &mut fastrand::Rng, length: usize, alphabet: &[u8]) -> String {
+pub(crate) fn random_string(rng: &mut fastrand::Rng, length: usize, alphabet: &[u8]) -> String {
     (0..length)
         .filter_map(|_| rng.choice(alphabet).map(|byte| char::from(*byte)))
         .collect()
 }
 
 /// The full secret of a key, which only the fault of that name ever shows.
-pub(crate) fn secret_of(id: &str) -> String {
+pub(crate) fn derive_secret(id: &str) -> String {
     let seed = id.bytes().fold(17_u64, |sum, byte| {
         sum.wrapping_mul(31).wrapping_add(u64::from(byte))
     });
     let mut rng = fastrand::Rng::with_seed(seed);
     let alphabet = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789";
-    format!("al-{}", text(&mut rng, 43, alphabet))
+    format!("al-{}", random_string(&mut rng, 43, alphabet))
 }
 
 #[cfg(test)]
@@ -221,16 +225,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_key_is_shared_out() {
+    fn split_assigns_every_key() {
         for (keys, orgs) in [(1200, 3), (0, 3), (1, 500), (100_000, 7)] {
-            let sizes = share(keys, orgs);
+            let sizes = split_by_weight(keys, orgs);
             assert_eq!(sizes.len(), orgs);
             assert_eq!(sizes.iter().sum::<usize>(), keys);
         }
     }
 
     #[test]
-    fn a_seed_fixes_the_population() {
+    fn seed_determines_the_population() {
         let now = Timestamp::UNIX_EPOCH;
         let config = SimConfig::default();
         let make = |seed| {

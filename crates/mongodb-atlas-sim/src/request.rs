@@ -3,23 +3,23 @@
 use axum::http::request::Parts;
 
 use super::faults::SimEndpoint;
-use super::response::Answer;
+use super::response::SimResponse;
 
 /// A request, taken apart as far as routing needs it.
-pub(crate) struct Call {
+pub(crate) struct SimRequest {
     pub(crate) endpoint: SimEndpoint,
-    pub(crate) org: Option<String>,
-    pub(crate) key: Option<String>,
-    pub(crate) query: Query,
+    pub(crate) org_id: Option<String>,
+    pub(crate) key_id: Option<String>,
+    pub(crate) query: QueryParams,
     pub(crate) parts: Parts,
     pub(crate) body: Vec<u8>,
 }
 
 /// The query string's members.
-pub(crate) struct Query(Vec<(String, String)>);
+pub(crate) struct QueryParams(Vec<(String, String)>);
 
-impl Query {
-    fn of(parts: &Parts) -> Self {
+impl QueryParams {
+    fn from_parts(parts: &Parts) -> Self {
         let query = parts.uri.query().unwrap_or_default();
         Self(
             url::form_urlencoded::parse(query.as_bytes())
@@ -35,12 +35,12 @@ impl Query {
             .map(|(_, value)| value.as_str())
     }
 
-    pub(crate) fn flag(&self, name: &str) -> bool {
+    pub(crate) fn is_true(&self, name: &str) -> bool {
         self.get(name) == Some("true")
     }
 
     /// The page asked for, as `(pageNum, itemsPerPage)`, or the error that Atlas answers with.
-    pub(crate) fn page(&self) -> Result<(u32, u32), Answer> {
+    pub(crate) fn page(&self) -> Result<(u32, u32), SimResponse> {
         let number = |name: &'static str, default: u32, most: u32| match self.get(name) {
             None => Ok(default),
             Some(text) => text
@@ -48,7 +48,7 @@ impl Query {
                 .ok()
                 .filter(|n| (1..=most).contains(n))
                 .ok_or_else(|| {
-                    Answer::bad_request(
+                    SimResponse::bad_request(
                         "INVALID_QUERY_PARAMETER",
                         name,
                         &format!("Invalid value for query parameter {name}."),
@@ -62,14 +62,14 @@ impl Query {
     }
 }
 
-impl Call {
+impl SimRequest {
     pub(crate) fn new(parts: Parts, body: Vec<u8>) -> Self {
         let (endpoint, org, key) = route(parts.uri.path());
         Self {
             endpoint,
-            org,
-            key,
-            query: Query::of(&parts),
+            org_id: org,
+            key_id: key,
+            query: QueryParams::from_parts(&parts),
             parts,
             body,
         }

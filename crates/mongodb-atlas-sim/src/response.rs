@@ -4,16 +4,16 @@ use axum::body::Body;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
 use serde_json::{Value, json};
 
-use super::buckets::Taken;
+use super::buckets::TakeResult;
 
 /// A version of the API, as `Accept` names it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Version {
+pub(crate) enum SimApiVersion {
     Preview,
     Date(&'static str),
 }
 
-impl Version {
+impl SimApiVersion {
     /// `application/vnd.atlas.2025-03-12+json` and the like.
     pub(crate) fn media_type(self) -> String {
         match self {
@@ -23,7 +23,7 @@ impl Version {
     }
 
     /// The version among `offered` that `Accept` names.
-    pub(crate) fn asked(headers: &HeaderMap, offered: &[Self]) -> Option<Self> {
+    pub(crate) fn from_accept(headers: &HeaderMap, offered: &[Self]) -> Option<Self> {
         let accept = headers.get(header::ACCEPT)?.to_str().ok()?;
         accept
             .split(',')
@@ -38,14 +38,14 @@ impl Version {
 }
 
 /// An answer before it is put into bytes.
-pub(crate) struct Answer {
+pub(crate) struct SimResponse {
     pub(crate) status: StatusCode,
     pub(crate) headers: HeaderMap,
     pub(crate) body: Value,
     pub(crate) pretty: bool,
 }
 
-impl Answer {
+impl SimResponse {
     pub(crate) fn new(status: StatusCode, content_type: &str, body: Value) -> Self {
         let mut answer = Self {
             status,
@@ -53,7 +53,7 @@ impl Answer {
             body,
             pretty: false,
         };
-        answer.set(header::CONTENT_TYPE, content_type);
+        answer.set_header(header::CONTENT_TYPE, content_type);
         answer
     }
 
@@ -80,7 +80,7 @@ impl Answer {
             "You are not authorized for this resource.",
             json!([]),
         );
-        answer.set(header::WWW_AUTHENTICATE, challenge);
+        answer.set_header(header::WWW_AUTHENTICATE, challenge);
         answer
     }
 
@@ -97,42 +97,48 @@ impl Answer {
         Self::error(StatusCode::BAD_REQUEST, code, detail, json!([name]))
     }
 
-    pub(crate) fn rate_limited(path: &str, taken: &Taken) -> Self {
-        let (size, wait) = (taken.size, taken.retry_after);
+    pub(crate) fn rate_limited(path: &str, taken: &TakeResult) -> Self {
+        let (size, wait) = (taken.config, taken.retry_after);
         let path = path.trim_start_matches('/');
         let detail = format!(
             "Rate limit exceeded for {path}. Please retry after {wait} seconds. Request capacity: {}. Refill rate: {} per {} seconds.",
-            size.capacity, size.refill, size.refill_seconds
+            size.capacity, size.refill_tokens, size.refill_seconds
         );
-        let parameters = json!([path, wait, size.capacity, size.refill, size.refill_seconds]);
+        let parameters = json!([
+            path,
+            wait,
+            size.capacity,
+            size.refill_tokens,
+            size.refill_seconds
+        ]);
         let mut answer = Self::error(
             StatusCode::TOO_MANY_REQUESTS,
             "RATE_LIMITED_TOKEN_BUCKET",
             &detail,
             parameters,
         );
-        answer.set(header::RETRY_AFTER, &wait.to_string());
+        answer.set_header(header::RETRY_AFTER, &wait.to_string());
         answer
     }
 
-    pub(crate) fn set(&mut self, name: HeaderName, value: &str) {
+    pub(crate) fn set_header(&mut self, name: HeaderName, value: &str) {
         if let Ok(value) = HeaderValue::from_str(value) {
             self.headers.insert(name, value);
         }
     }
 
     pub(crate) fn set_rate_limit(&mut self, capacity: u32, remaining: u32) {
-        self.set(
+        self.set_header(
             HeaderName::from_static("ratelimit-limit"),
             &capacity.to_string(),
         );
-        self.set(
+        self.set_header(
             HeaderName::from_static("ratelimit-remaining"),
             &remaining.to_string(),
         );
     }
 
-    pub(crate) fn bytes(&self) -> Vec<u8> {
+    pub(crate) fn body_bytes(&self) -> Vec<u8> {
         if self.body.is_null() {
             return Vec::new();
         }

@@ -1,7 +1,7 @@
 //! Situations to play, by name.
 
-use super::buckets::BucketSize;
-use super::faults::{BodyForm, Effect, Fault, SimEndpoint};
+use super::buckets::BucketConfig;
+use super::faults::{Effect, ErrorBodyFormat, Fault, SimEndpoint};
 
 /// A situation that the simulated Atlas plays from its start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -63,7 +63,7 @@ impl Scenario {
                 SimEndpoint::AiModelApiKeys,
                 Effect::Status {
                     status: 503,
-                    body: BodyForm::Json,
+                    body: ErrorBodyFormat::Json,
                     retry_after: None,
                 },
             )],
@@ -73,7 +73,7 @@ impl Scenario {
                         endpoint,
                         Effect::Status {
                             status: 401,
-                            body: BodyForm::Json,
+                            body: ErrorBodyFormat::Json,
                             retry_after: None,
                         },
                     )
@@ -83,15 +83,15 @@ impl Scenario {
         }
     }
 
-    pub(crate) fn org_bucket(self) -> Option<BucketSize> {
-        (self == Self::Throttled).then_some(BucketSize::SMALLEST)
+    pub(crate) fn org_bucket(self) -> Option<BucketConfig> {
+        (self == Self::Throttled).then_some(BucketConfig::SMALLEST)
     }
 
     pub(crate) fn stale_percent(self) -> u32 {
         if self == Self::Stale { 50 } else { 12 }
     }
 
-    pub(crate) fn pace(self) -> f64 {
+    pub(crate) fn speed_factor(self) -> f64 {
         if self == Self::Churn { 200.0 } else { 1.0 }
     }
 }

@@ -17,7 +17,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::{Sim, handlers};
+use super::{Simulator, handlers};
 
 /// Set by an endpoint that wants its connection to be reset instead of answered.
 #[derive(Debug, Clone, Default)]
@@ -34,13 +34,13 @@ impl ResetFlag {
 }
 
 /// A connection that fails, and is reset, once its flag is set.
-struct Resettable {
+struct ResettableStream {
     stream: TcpStream,
     flag: ResetFlag,
 }
 
-impl Resettable {
-    fn check(&self) -> io::Result<()> {
+impl ResettableStream {
+    fn fail_if_reset(&self) -> io::Result<()> {
         if self.flag.is_set() {
             // without this the kernel would end the connection in good order
             self.stream.set_zero_linger()?;
@@ -50,24 +50,24 @@ impl Resettable {
     }
 }
 
-impl AsyncRead for Resettable {
+impl AsyncRead for ResettableStream {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        self.check()?;
+        self.fail_if_reset()?;
         Pin::new(&mut self.stream).poll_read(cx, buf)
     }
 }
 
-impl AsyncWrite for Resettable {
+impl AsyncWrite for ResettableStream {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        self.check()?;
+        self.fail_if_reset()?;
         Pin::new(&mut self.stream).poll_write(cx, buf)
     }
 
@@ -83,7 +83,7 @@ impl AsyncWrite for Resettable {
 /// Accepts connections until `shutdown`, each on a task of its own that ends with it.
 pub(crate) async fn serve(
     listener: TcpListener,
-    sim: Arc<Sim>,
+    sim: Arc<Simulator>,
     shutdown: CancellationToken,
     tasks: TaskTracker,
 ) {
@@ -98,13 +98,13 @@ pub(crate) async fn serve(
             continue;
         };
         let _ = stream.set_nodelay(true);
-        tasks.spawn(connection(stream, Arc::clone(&sim), shutdown.clone()));
+        tasks.spawn(serve_connection(stream, Arc::clone(&sim), shutdown.clone()));
     }
 }
 
-async fn connection(stream: TcpStream, sim: Arc<Sim>, shutdown: CancellationToken) {
+async fn serve_connection(stream: TcpStream, sim: Arc<Simulator>, shutdown: CancellationToken) {
     let flag = ResetFlag::default();
-    let io = TokioIo::new(Resettable {
+    let io = TokioIo::new(ResettableStream {
         stream,
         flag: flag.clone(),
     });
@@ -112,7 +112,7 @@ async fn connection(stream: TcpStream, sim: Arc<Sim>, shutdown: CancellationToke
         let (sim, flag) = (Arc::clone(&sim), flag.clone());
         async move {
             Ok::<Response<Body>, std::convert::Infallible>(
-                handlers::answer(&sim, &flag, request.map(Body::new)).await,
+                handlers::handle(&sim, &flag, request.map(Body::new)).await,
             )
         }
     });

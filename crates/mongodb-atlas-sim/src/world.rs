@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use serde::Serialize;
 
-use super::events::Life;
+use super::events::EventGenerator;
 use super::scenario::Scenario;
 use super::{SimConfig, population};
 
@@ -23,10 +23,10 @@ pub struct SimKey {
     /// `status`.
     pub status: String,
     /// `createdAt`.
-    #[serde(serialize_with = "iso")]
+    #[serde(serialize_with = "serialize_timestamp")]
     pub created: Timestamp,
     /// `lastUsedAt`; none until the key is first used.
-    #[serde(serialize_with = "maybe_iso")]
+    #[serde(serialize_with = "serialize_optional_timestamp")]
     pub last_used: Option<Timestamp>,
     /// `createdBy`.
     pub created_by: String,
@@ -40,21 +40,24 @@ pub struct SimKey {
 }
 
 /// `2026-01-15T16:47:49.855000+00:00`, the form that Atlas writes times in.
-pub(crate) fn iso_text(at: Timestamp) -> String {
+pub(crate) fn format_timestamp(at: Timestamp) -> String {
     at.strftime("%Y-%m-%dT%H:%M:%S%.6f+00:00").to_string()
 }
 
-pub(crate) fn iso<S: serde::Serializer>(at: &Timestamp, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_str(&iso_text(*at))
+pub(crate) fn serialize_timestamp<S: serde::Serializer>(
+    at: &Timestamp,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&format_timestamp(*at))
 }
 
 #[expect(clippy::ref_option, reason = "the form that serde asks for")]
-fn maybe_iso<S: serde::Serializer>(
+fn serialize_optional_timestamp<S: serde::Serializer>(
     at: &Option<Timestamp>,
     serializer: S,
 ) -> Result<S::Ok, S::Error> {
     match at {
-        Some(at) => iso(at, serializer),
+        Some(at) => serialize_timestamp(at, serializer),
         None => serializer.serialize_none(),
     }
 }
@@ -79,9 +82,9 @@ pub enum ChangeKind {
 
 /// An entry of the log of changes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Change {
+pub struct LoggedChange {
     /// When it happened.
-    #[serde(serialize_with = "iso")]
+    #[serde(serialize_with = "serialize_timestamp")]
     pub at: Timestamp,
     /// The organization.
     pub org: String,
@@ -115,9 +118,9 @@ pub(crate) struct SimOrg {
 /// Everything there is, at one moment.
 pub struct World {
     pub(crate) orgs: Vec<SimOrg>,
-    log: Vec<Change>,
+    changes: Vec<LoggedChange>,
     now: Timestamp,
-    life: Option<Life>,
+    events: Option<EventGenerator>,
     rng: fastrand::Rng,
 }
 
@@ -129,11 +132,11 @@ impl World {
         let mut rng = fastrand::Rng::with_seed(config.seed);
         Self {
             orgs: population::populate(&mut rng, config, now),
-            log: Vec::new(),
+            changes: Vec::new(),
             now,
-            life: (config.speed > 0.0).then(|| {
-                Life::new(
-                    config.speed * config.scenario.pace(),
+            events: (config.speed > 0.0).then(|| {
+                EventGenerator::new(
+                    config.speed * config.scenario.speed_factor(),
                     config.scenario == Scenario::Churn,
                     now,
                 )
@@ -144,16 +147,16 @@ impl World {
 
     /// Lets happen whatever was due until `now`.
     pub(crate) fn advance(&mut self, now: Timestamp) {
-        if let Some(mut life) = self.life.take() {
+        if let Some(mut life) = self.events.take() {
             life.advance(self, now);
-            self.life = Some(life);
+            self.events = Some(life);
         }
         self.now = self.now.max(now);
     }
 
     /// Nothing happens by itself any more.
-    pub fn freeze(&mut self) {
-        self.life = None;
+    pub fn stop_events(&mut self) {
+        self.events = None;
     }
 
     /// The ids of the organizations.
@@ -176,12 +179,12 @@ impl World {
     }
 
     /// All that has happened so far.
-    pub fn log(&self) -> &[Change] {
-        &self.log
+    pub fn changes(&self) -> &[LoggedChange] {
+        &self.changes
     }
 
     /// A generator of its own for whoever needs chance, fixed by the seed.
-    pub(crate) fn rng(&mut self) -> fastrand::Rng {
+    pub(crate) fn fork_rng(&mut self) -> fastrand::Rng {
         self.rng.fork()
     }
 
@@ -191,24 +194,23 @@ impl World {
     }
 
     /// Founds an organization with `keys` keys and returns its id.
-    pub fn found_org(&mut self, keys: usize) -> String {
+    pub fn add_org(&mut self, keys: usize) -> String {
         let mut rng = self.rng.fork();
-        let org =
-            population::organization(&mut rng, self.orgs.len(), keys, Scenario::Calm, self.now);
+        let org = population::random_org(&mut rng, self.orgs.len(), keys, Scenario::Calm, self.now);
         let id = org.id.clone();
         self.orgs.push(org);
         id
     }
 
     /// Lets the credentials see an organization, or not.
-    pub fn show_org(&mut self, id: &str, visible: bool) {
+    pub fn set_org_visible(&mut self, id: &str, visible: bool) {
         if let Some(org) = self.org_mut(id) {
             org.visible = visible;
         }
     }
 
     /// Marks an organization as deleted.
-    pub fn delete_org(&mut self, id: &str) {
+    pub fn mark_org_deleted(&mut self, id: &str) {
         if let Some(org) = self.org_mut(id) {
             org.deleted = true;
         }
@@ -222,8 +224,8 @@ impl World {
         self.org_mut(org)?.keys.iter_mut().find(|key| key.id == id)
     }
 
-    pub(crate) fn note(&mut self, at: Timestamp, org: &str, key: &str, change: ChangeKind) {
-        self.log.push(Change {
+    pub(crate) fn log_change(&mut self, at: Timestamp, org: &str, key: &str, change: ChangeKind) {
+        self.changes.push(LoggedChange {
             at,
             org: org.to_owned(),
             key: key.to_owned(),
@@ -232,29 +234,29 @@ impl World {
     }
 
     /// Creates a key at the end of the organization's list and returns its id.
-    pub fn create(&mut self, org: &str, name: &str) -> Option<String> {
+    pub fn create_key(&mut self, org: &str, name: &str) -> Option<String> {
         let at = self.now;
-        self.create_at(org, name, at)
+        self.create_key_at(org, name, at)
     }
 
-    pub(crate) fn create_at(&mut self, org: &str, name: &str, at: Timestamp) -> Option<String> {
+    pub(crate) fn create_key_at(&mut self, org: &str, name: &str, at: Timestamp) -> Option<String> {
         let mut rng = self.rng.fork();
         let owner = self.org_mut(org)?;
         let project = rng.choice(&owner.projects)?.id.clone();
         let key = population::new_key(&mut rng, project, name.to_owned(), at);
         let id = key.id.clone();
         owner.keys.push(key);
-        self.note(at, org, &id, ChangeKind::Created);
+        self.log_change(at, org, &id, ChangeKind::Created);
         Some(id)
     }
 
     /// Deletes a key; says whether it was there.
-    pub fn delete(&mut self, org: &str, id: &str) -> bool {
+    pub fn delete_key(&mut self, org: &str, id: &str) -> bool {
         let at = self.now;
-        self.delete_at(org, id, at)
+        self.delete_key_at(org, id, at)
     }
 
-    pub(crate) fn delete_at(&mut self, org: &str, id: &str, at: Timestamp) -> bool {
+    pub(crate) fn delete_key_at(&mut self, org: &str, id: &str, at: Timestamp) -> bool {
         let Some(owner) = self.org_mut(org) else {
             return false;
         };
@@ -262,32 +264,32 @@ impl World {
             return false;
         };
         owner.keys.remove(index);
-        self.note(at, org, id, ChangeKind::Deleted);
+        self.log_change(at, org, id, ChangeKind::Deleted);
         true
     }
 
     /// Gives a key another name; says whether it was there.
-    pub fn rename(&mut self, org: &str, id: &str, name: &str) -> bool {
+    pub fn rename_key(&mut self, org: &str, id: &str, name: &str) -> bool {
         let at = self.now;
-        self.rename_at(org, id, name, at)
+        self.rename_key_at(org, id, name, at)
     }
 
-    pub(crate) fn rename_at(&mut self, org: &str, id: &str, name: &str, at: Timestamp) -> bool {
+    pub(crate) fn rename_key_at(&mut self, org: &str, id: &str, name: &str, at: Timestamp) -> bool {
         let Some(key) = self.key_mut(org, id) else {
             return false;
         };
         name.clone_into(&mut key.name);
-        self.note(at, org, id, ChangeKind::Renamed);
+        self.log_change(at, org, id, ChangeKind::Renamed);
         true
     }
 
     /// Gives a key another status; says whether it was there.
-    pub fn set_status(&mut self, org: &str, id: &str, status: &str) -> bool {
+    pub fn set_key_status(&mut self, org: &str, id: &str, status: &str) -> bool {
         let at = self.now;
-        self.set_status_at(org, id, status, at)
+        self.set_key_status_at(org, id, status, at)
     }
 
-    pub(crate) fn set_status_at(
+    pub(crate) fn set_key_status_at(
         &mut self,
         org: &str,
         id: &str,
@@ -298,25 +300,25 @@ impl World {
             return false;
         };
         status.clone_into(&mut key.status);
-        self.note(at, org, id, ChangeKind::StatusChanged);
+        self.log_change(at, org, id, ChangeKind::StatusChanged);
         true
     }
 
     /// Uses a key now; says whether it was there.
-    pub fn use_key(&mut self, org: &str, id: &str) -> bool {
+    pub fn mark_used(&mut self, org: &str, id: &str) -> bool {
         let at = self.now;
-        self.use_at(org, id, at)
+        self.mark_used_at(org, id, at)
     }
 
-    pub(crate) fn use_at(&mut self, org: &str, id: &str, at: Timestamp) -> bool {
+    pub(crate) fn mark_used_at(&mut self, org: &str, id: &str, at: Timestamp) -> bool {
         let Some(key) = self.key_mut(org, id) else {
             return false;
         };
         let before = key.last_used.replace(at);
         match before {
-            None => self.note(at, org, id, ChangeKind::FirstUsed),
+            None => self.log_change(at, org, id, ChangeKind::FirstUsed),
             Some(before) if at.as_second() - before.as_second() >= REVIVED_AFTER_SECONDS => {
-                self.note(at, org, id, ChangeKind::Revived);
+                self.log_change(at, org, id, ChangeKind::Revived);
             }
             Some(_) => {}
         }
@@ -324,7 +326,7 @@ impl World {
     }
 
     /// Makes a key as it likes: for tests that need a certain one.
-    pub fn push(&mut self, org: &str, key: SimKey) {
+    pub fn insert_key(&mut self, org: &str, key: SimKey) {
         if let Some(owner) = self.org_mut(org) {
             owner.keys.push(key);
         }

@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::config::{Filter, KeysChoice};
-use crate::inventory::Shown;
+use crate::config::{FilterValues, KeysOptions};
+use crate::inventory::InventorySnapshot;
 
 /// Statuses of keys that cannot be used. Atlas does not document the values.
 const DISABLED_STATUSES: [&str; 6] = [
@@ -23,14 +23,17 @@ pub(super) struct Unmatched {
     /// Values that no project, or no key, has; an error message each.
     pub(super) values: Vec<String>,
     /// What else such a value could be: the names of projects that could not be read.
-    pub(super) unnamed: Vec<String>,
+    pub(super) missing_names: Vec<String>,
 }
 
 /// Looks for values of the filters that name no project of `shown`, and no status.
-pub(super) fn find_unmatched(choice: &KeysChoice, shown: &Shown) -> Unmatched {
+pub(super) fn find_unmatched(choice: &KeysOptions, shown: &InventorySnapshot) -> Unmatched {
     let mut unmatched = Unmatched::default();
     let projects = list_projects(shown);
-    let Filter { values, origin } = &choice.projects;
+    let FilterValues {
+        values,
+        source: origin,
+    } = &choice.projects;
     for value in values {
         let is_known = |(id, name): (&&str, &&str)| matches_project(value, id, name);
         if !projects.iter().any(is_known) {
@@ -40,10 +43,16 @@ pub(super) fn find_unmatched(choice: &KeysChoice, shown: &Shown) -> Unmatched {
         }
     }
     if !unmatched.values.is_empty() {
-        unmatched.unnamed = list_unnamed(shown, &projects);
+        unmatched.missing_names = list_missing_names(shown, &projects);
     }
-    let Filter { values, origin } = &choice.statuses;
-    let seen = shown.inventories.iter().flat_map(|found| found.counts());
+    let FilterValues {
+        values,
+        source: origin,
+    } = &choice.statuses;
+    let seen = shown
+        .inventories
+        .iter()
+        .flat_map(|found| found.status_counts());
     let seen: BTreeSet<&str> = seen.map(|count| count.status.as_str()).collect();
     let mut statuses = vec!["ACTIVE"];
     statuses.extend(DISABLED_STATUSES);
@@ -74,7 +83,7 @@ pub(super) fn matches_status(value: &str, status: &str) -> bool {
 }
 
 /// Every project by its id, with its name, which is empty where Atlas did not say; also those without keys.
-fn list_projects(shown: &Shown) -> BTreeMap<&str, &str> {
+fn list_projects(shown: &InventorySnapshot) -> BTreeMap<&str, &str> {
     let with_keys = shown.inventories.iter().flat_map(|found| found.projects());
     let with_keys = with_keys.map(|project| (project.project.as_str(), ""));
     let named = shown
@@ -89,7 +98,7 @@ fn list_projects(shown: &Shown) -> BTreeMap<&str, &str> {
 }
 
 /// Organizations that have keys in projects without a name.
-fn list_unnamed(shown: &Shown, projects: &BTreeMap<&str, &str>) -> Vec<String> {
+fn list_missing_names(shown: &InventorySnapshot, projects: &BTreeMap<&str, &str>) -> Vec<String> {
     let is_unnamed = |id: &str| projects.get(id).is_some_and(|name| name.is_empty());
     let orgs = shown.inventories.iter().filter(|found| {
         let mut with_keys = found.projects().iter();

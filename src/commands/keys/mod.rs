@@ -19,31 +19,34 @@ use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 
 use super::one_shot::{poll_once, write_unless_stopped};
-use super::{Failure, ignore_broken_pipe, signals};
+use super::{CommandError, ignore_broken_pipe, signals};
 use crate::cli::Args;
-use crate::config::{self, ConfigError, KeysChoice, Output};
+use crate::config::{self, ConfigError, KeysOptions, OutputFormat};
 use crate::credentials::Environment;
-use crate::inventory::Shown;
+use crate::inventory::InventorySnapshot;
 use crate::storage::Storage;
 use filter::Unmatched;
-use listing::Found;
+use listing::KeyListing;
 use mongodb_atlas_client::Clock;
 use mongodb_atlas_client::OrgId;
-use progress::Bar;
+use progress::ProgressReporter;
 
-pub(super) async fn run(args: Args, environment: &Environment) -> Result<(), Failure> {
-    let choice = config::check_keys(&args, environment)?;
+pub(super) async fn run(args: Args, environment: &Environment) -> Result<(), CommandError> {
+    let choice = config::parse_keys_options(&args, environment)?;
     let mut shutdown = CancellationToken::new();
     let (shown, mut missing) = if let Some((dir, orgs)) = &choice.from_storage {
-        stored(dir, orgs)?
+        load_from_storage(dir, orgs)?
     } else {
-        shutdown = signals::shutdown()?;
-        walked(args, environment, &shutdown).await?
+        shutdown = signals::shutdown_token()?;
+        fetch_from_atlas(args, environment, &shutdown).await?
     };
-    let Unmatched { values, unnamed } = filter::find_unmatched(&choice, &shown);
+    let Unmatched {
+        values,
+        missing_names: unnamed,
+    } = filter::find_unmatched(&choice, &shown);
     missing.extend(unnamed);
     if missing.is_empty() && !values.is_empty() {
-        return Err(Failure::Filter(values));
+        return Err(CommandError::Filter(values));
     }
     let now = Clock::system().now();
     let colour = io::stdout().is_terminal() && environment.get("NO_COLOR").is_none();
@@ -51,62 +54,65 @@ pub(super) async fn run(args: Args, environment: &Environment) -> Result<(), Fai
         let out = io::BufWriter::new(io::stdout().lock());
         write_keys(&shown, &choice, now, colour, out)
             .or_else(ignore_broken_pipe)
-            .map_err(Failure::system("cannot write to standard output"))
+            .map_err(CommandError::io("cannot write to standard output"))
     })
     .await?;
     if missing.is_empty() {
         Ok(())
     } else {
         let unmatched = values;
-        Err(Failure::Incomplete { missing, unmatched })
+        Err(CommandError::Incomplete { missing, unmatched })
     }
 }
 
 fn write_keys(
-    shown: &Shown,
-    choice: &KeysChoice,
+    shown: &InventorySnapshot,
+    choice: &KeysOptions,
     now: Timestamp,
     colour: bool,
     mut out: impl Write,
 ) -> io::Result<()> {
-    let found = Found::new(shown, choice, now);
+    let found = KeyListing::new(shown, choice, now);
     match choice.output {
-        Output::Table => output::table(&found, colour, &mut out),
-        Output::Csv => output::csv(&found, &mut out),
-        Output::Json => output::json(&found, &mut out),
-        Output::Markdown => output::markdown(&found, &mut out),
+        OutputFormat::Table => output::write_key_table(&found, colour, &mut out),
+        OutputFormat::Csv => output::write_csv(&found, &mut out),
+        OutputFormat::Json => output::write_json(&found, &mut out),
+        OutputFormat::Markdown => output::write_markdown(&found, &mut out),
     }?;
     out.flush()
 }
 
 /// What Atlas says now, and what it does not say.
-async fn walked(
+async fn fetch_from_atlas(
     args: Args,
     environment: &Environment,
     shutdown: &CancellationToken,
-) -> Result<(Shown, Vec<String>), Failure> {
-    let mut bar = Bar::new();
-    let polled = poll_once(args, environment, shutdown, |progress| bar.show(progress)).await;
-    bar.end();
+) -> Result<(InventorySnapshot, Vec<String>), CommandError> {
+    let mut bar = ProgressReporter::new();
+    let polled = poll_once(args, environment, shutdown, |progress| bar.update(progress)).await;
+    bar.finish();
     let (_, round) = polled?;
-    Ok((round.shown(), round.failed))
+    Ok((round.snapshot(), round.failed_targets))
 }
 
 /// What an exporter has kept of its last complete walks. Nothing in the directory is changed.
-fn stored(dir: &Path, orgs: &[OrgId]) -> Result<(Shown, Vec<String>), Failure> {
-    let storage = Storage::of(dir);
-    let kept = storage.orgs().map_err(|error| {
-        Failure::Config(ConfigError(vec![format!(
+fn load_from_storage(
+    dir: &Path,
+    orgs: &[OrgId],
+) -> Result<(InventorySnapshot, Vec<String>), CommandError> {
+    let storage = Storage::open_read_only(dir);
+    let kept = storage.list_orgs().map_err(|error| {
+        CommandError::Config(ConfigError(vec![format!(
             "--storage.path: {error}; it must be the directory that an exporter keeps its state in, such as /var/lib/atlas-ai-keys-exporter"
         )]))
     })?;
     if kept.is_empty() {
-        return Err(Failure::Config(ConfigError(vec![format!(
+        return Err(CommandError::Config(ConfigError(vec![format!(
             "--storage.path: no stored data in {}; expected the directory in which an exporter stores its state",
             dir.display()
         )])));
     }
-    let mut shown = Shown::default();
+    let mut shown = InventorySnapshot::default();
     let mut failed: Vec<String> = Vec::new();
     for org in orgs.iter().filter(|org| !kept.contains(org)) {
         failed.push(format!("{org} (nothing is kept of it)"));
@@ -115,10 +121,10 @@ fn stored(dir: &Path, orgs: &[OrgId]) -> Result<(Shown, Vec<String>), Failure> {
         .iter()
         .filter(|org| orgs.is_empty() || orgs.contains(org))
     {
-        match storage.look(org) {
+        match storage.read_inventory(org) {
             Ok(stored) => {
                 shown.inventories.push(stored.inventory.into());
-                let details = storage.look_details(org);
+                let details = storage.read_details(org);
                 shown
                     .details
                     .extend(details.map(|details| (org.clone(), details.into())));

@@ -5,18 +5,22 @@ use std::time::Duration;
 
 use comfy_table::{Attribute, Cell, Color};
 
-use super::super::terminal::{self, plain};
-use super::listing::{Found, Row};
+use super::super::terminal::{self, sanitize_for_terminal};
+use super::listing::{KeyListing, KeyRow};
 
 /// Idle for longer than this, a key is shown in yellow; for longer than three times as long, in red.
-const LONG: u64 = 30 * 86_400;
+const IDLE_WARNING_SECS: u64 = 30 * 86_400;
 
 /// Rows of one table, whose columns are as wide as these need: with a million of them in one it would
 /// take gigabytes.
-const ROWS: usize = 10_000;
+const ROWS_PER_TABLE: usize = 10_000;
 
 /// Tables that fit the terminal, and a line that says what they are.
-pub(super) fn table(found: &Found<'_>, colour: bool, out: &mut impl Write) -> io::Result<()> {
+pub(super) fn write_key_table(
+    found: &KeyListing<'_>,
+    colour: bool,
+    out: &mut impl Write,
+) -> io::Result<()> {
     let head = [
         "IDLE",
         "LAST USED",
@@ -28,30 +32,30 @@ pub(super) fn table(found: &Found<'_>, colour: bool, out: &mut impl Write) -> io
     ];
     let mut rows = found.rows().peekable();
     while rows.peek().is_some() {
-        let mut table = terminal::table(&head);
-        for row in rows.by_ref().take(ROWS) {
-            table.add_row(cells(&row, colour));
+        let mut table = terminal::new_table(&head);
+        for row in rows.by_ref().take(ROWS_PER_TABLE) {
+            table.add_row(table_cells(&row, colour));
         }
-        terminal::write(&table, out)?;
+        terminal::write_table(&table, out)?;
     }
-    writeln!(out, "{}", summary(found))
+    writeln!(out, "{}", format_summary(found))
 }
 
-fn summary(found: &Found<'_>) -> String {
+fn format_summary(found: &KeyListing<'_>) -> String {
     let as_of = found
-        .oldest()
+        .oldest_read_at()
         .map(|at| format!(", as of {at:.0}"))
         .unwrap_or_default();
-    format!("{} of {} keys{as_of}", found.len(), found.all())
+    format!("{} of {} keys{as_of}", found.len(), found.total())
 }
 
-fn cells(row: &Row, colour: bool) -> [Cell; 7] {
+fn table_cells(row: &KeyRow, colour: bool) -> [Cell; 7] {
     let [idle, used, name, status, project, org, id] =
-        texts(row).map(|text| Cell::new(plain(&text)));
+        row_texts(row).map(|text| Cell::new(sanitize_for_terminal(&text)));
     let mut idle_cell = idle;
     let shade = match row.idle_seconds {
-        Some(seconds) if seconds >= 3 * LONG => Some(Color::Red),
-        Some(seconds) if seconds >= LONG => Some(Color::Yellow),
+        Some(seconds) if seconds >= 3 * IDLE_WARNING_SECS => Some(Color::Red),
+        Some(seconds) if seconds >= IDLE_WARNING_SECS => Some(Color::Yellow),
         _ => None,
     };
     if let Some(shade) = shade.filter(|_| colour) {
@@ -65,10 +69,11 @@ fn cells(row: &Row, colour: bool) -> [Cell; 7] {
 }
 
 /// The texts of a row for people: idle time, last use, name, status, project, organization, key.
-fn texts(row: &Row) -> [String; 7] {
+fn row_texts(row: &KeyRow) -> [String; 7] {
     let or = |name: &str, id: &str| if name.is_empty() { id } else { name }.to_owned();
     [
-        row.idle_seconds.map_or_else(|| "unknown".to_owned(), age),
+        row.idle_seconds
+            .map_or_else(|| "unknown".to_owned(), format_age),
         match (row.used, row.last_used_at) {
             (Some(false), _) => "never".to_owned(),
             (_, Some(at)) => format!("{}", at.strftime("%Y-%m-%d")),
@@ -83,17 +88,17 @@ fn texts(row: &Row) -> [String; 7] {
 }
 
 /// A length of time in its two largest units.
-fn age(seconds: u64) -> String {
+fn format_age(seconds: u64) -> String {
     let whole = humantime::format_duration(Duration::from_secs(seconds)).to_string();
     whole.split(' ').take(2).collect::<Vec<_>>().join(" ")
 }
 
 /// With a head, and a line for each key.
-pub(super) fn csv(found: &Found<'_>, out: &mut impl Write) -> io::Result<()> {
+pub(super) fn write_csv(found: &KeyListing<'_>, out: &mut impl Write) -> io::Result<()> {
     let mut writer = csv::Writer::from_writer(out);
     if found.len() == 0 {
         // the head is otherwise made of the first row
-        writer.write_record(HEAD).map_err(io_error)?;
+        writer.write_record(CSV_HEADER).map_err(io_error)?;
     }
     for row in found.rows() {
         writer.serialize(row).map_err(io_error)?;
@@ -109,7 +114,7 @@ fn io_error(error: csv::Error) -> io::Error {
     }
 }
 
-const HEAD: [&str; 11] = [
+const CSV_HEADER: [&str; 11] = [
     "org_id",
     "org_name",
     "project_id",
@@ -124,7 +129,7 @@ const HEAD: [&str; 11] = [
 ];
 
 /// An array of objects, one a line.
-pub(super) fn json(found: &Found<'_>, out: &mut impl Write) -> io::Result<()> {
+pub(super) fn write_json(found: &KeyListing<'_>, out: &mut impl Write) -> io::Result<()> {
     let mut before = "[\n";
     for row in found.rows() {
         out.write_all(before.as_bytes())?;
@@ -135,7 +140,7 @@ pub(super) fn json(found: &Found<'_>, out: &mut impl Write) -> io::Result<()> {
 }
 
 /// A table of GitHub Flavored Markdown, and a line that says what it is.
-pub(super) fn markdown(found: &Found<'_>, out: &mut impl Write) -> io::Result<()> {
+pub(super) fn write_markdown(found: &KeyListing<'_>, out: &mut impl Write) -> io::Result<()> {
     let creator = found.shows_created_by();
     let (title, rule) = if creator {
         (" Created by |", " --- |")
@@ -149,7 +154,7 @@ pub(super) fn markdown(found: &Found<'_>, out: &mut impl Write) -> io::Result<()
     writeln!(out, "| --- | --- | --- | --- |{rule} --- | --- | --- |")?;
     for row in found.rows() {
         let [idle, used, name, status, project, org, id] =
-            texts(&row).map(|text| escape_markdown(&text));
+            row_texts(&row).map(|text| escape_markdown(&text));
         let creator = if creator {
             format!(" {} |", escape_markdown(&row.created_by))
         } else {
@@ -160,13 +165,13 @@ pub(super) fn markdown(found: &Found<'_>, out: &mut impl Write) -> io::Result<()
             "| {idle} | {used} | {name} | {status} |{creator} {project} | {org} | {id} |"
         )?;
     }
-    writeln!(out, "\n{}", summary(found))
+    writeln!(out, "\n{}", format_summary(found))
 }
 
 /// A text that is only text in Markdown, and ends no cell.
 fn escape_markdown(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
-    for letter in plain(text).chars() {
+    for letter in sanitize_for_terminal(text).chars() {
         if letter.is_ascii_punctuation() && !matches!(letter, '-' | '.' | ',' | ':' | '/') {
             escaped.push('\\');
         }
@@ -180,9 +185,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ages_have_two_units() {
-        assert_eq!(age(0), "0s");
-        assert_eq!(age(86_400 * 3 + 3600 * 2 + 60), "3days 2h");
-        assert_eq!(age(86_400 * 100), "3months 8days");
+    fn ages_are_formatted_in_two_units() {
+        assert_eq!(format_age(0), "0s");
+        assert_eq!(format_age(86_400 * 3 + 3600 * 2 + 60), "3days 2h");
+        assert_eq!(format_age(86_400 * 100), "3months 8days");
     }
 }

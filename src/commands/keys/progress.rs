@@ -5,27 +5,27 @@ use std::time::Duration;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use tokio::time::Instant;
 
-use crate::app::Progress;
+use crate::app::PollProgress;
 
 /// A walk that takes no longer needs no bar.
-const PATIENCE: Duration = Duration::from_secs(1);
+const SHOW_AFTER: Duration = Duration::from_secs(1);
 
 /// A bar that shows itself when it is worth it.
-pub(super) struct Bar {
-    begun: Instant,
+pub(super) struct ProgressReporter {
+    started_at: Instant,
     bar: Option<ProgressBar>,
 }
 
-impl Bar {
+impl ProgressReporter {
     pub(super) fn new() -> Self {
         Self {
-            begun: Instant::now(),
+            started_at: Instant::now(),
             bar: None,
         }
     }
 
-    pub(super) fn show(&mut self, progress: Progress) {
-        if self.begun.elapsed() < PATIENCE {
+    pub(super) fn update(&mut self, progress: PollProgress) {
+        if self.started_at.elapsed() < SHOW_AFTER {
             return;
         }
         let bar = self.bar.get_or_insert_with(|| {
@@ -38,11 +38,11 @@ impl Bar {
             bar
         });
         bar.set_length(progress.orgs as u64);
-        bar.set_position(progress.ended as u64);
+        bar.set_position(progress.completed as u64);
         bar.set_message(format!("{} pages", progress.pages));
     }
 
-    pub(super) fn end(self) {
+    pub(super) fn finish(self) {
         if let Some(bar) = self.bar {
             bar.finish_and_clear();
         }

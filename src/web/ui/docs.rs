@@ -8,17 +8,17 @@ use axum::response::{IntoResponse, Response};
 use super::page_headers;
 
 /// Names and texts of the files in a folder.
-macro_rules! texts {
+macro_rules! embedded_docs {
     ($folder:literal: $($name:literal),* $(,)?) => {
         &[$(($name, include_str!(concat!("../../../", $folder, "/", $name, ".md")))),*]
     };
 }
 
-const DOCUMENTS: &[(&str, &str)] =
-    texts!("docs": "configuration", "failure-modes", "metrics", "web");
+const DOCS: &[(&str, &str)] =
+    embedded_docs!("docs": "configuration", "failure-modes", "metrics", "web");
 
 /// One for each alert; a test holds them against the rules.
-const RUNBOOKS: &[(&str, &str)] = texts!(
+const RUNBOOKS: &[(&str, &str)] = embedded_docs!(
     "dashboards/runbooks":
     "AtlasAiKeyInactive",
     "AtlasAiKeyNeverUsed",
@@ -39,7 +39,7 @@ const RUNBOOKS: &[(&str, &str)] = texts!(
 
 /// The documentation.
 pub(in crate::web) async fn document(Path(name): Path<String>) -> Response {
-    find(DOCUMENTS, &name)
+    find(DOCS, &name)
 }
 
 /// What to do when an alert fires.

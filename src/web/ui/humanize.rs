@@ -5,7 +5,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 /// Why a walk failed, and what to do about it, by the closed list of reasons.
-const REASONS: &[(&str, &str)] = &[
+const FAILURES: &[(&str, &str)] = &[
     (
         "unauthorized",
         "Atlas refuses the credential, or it cannot be read. Check that it is whole, not expired and not deleted; a new one is taken up by itself when its file changes.",
@@ -49,13 +49,13 @@ const REASONS: &[(&str, &str)] = &[
 ];
 
 /// Whether the page has words for a reason.
-pub fn has_words_for(reason: &str) -> bool {
-    REASONS.iter().any(|(known, _)| *known == reason)
+pub fn has_description(reason: &str) -> bool {
+    FAILURES.iter().any(|(known, _)| *known == reason)
 }
 
 /// Why a walk failed, and what to do about it.
-pub(super) fn of_reason(reason: &str) -> &'static str {
-    let found = REASONS.iter().find(|(known, _)| *known == reason);
+pub(super) fn describe_failure(reason: &str) -> &'static str {
+    let found = FAILURES.iter().find(|(known, _)| *known == reason);
     found.map_or("The exporter's log says why.", |(_, words)| words)
 }
 
@@ -66,14 +66,18 @@ const DAY: u64 = 24 * HOUR;
 const YEAR: u64 = 31_556_952;
 
 /// A length of time in its two largest units.
-pub(super) fn length(length: Duration) -> String {
+pub(super) fn format_duration(length: Duration) -> String {
     let seconds = length.as_secs();
     let two = |large: u64, name: &str, small: u64, small_name: &str| {
         let (first, second) = (seconds / large, seconds % large / small);
         if second == 0 {
-            unit(first, name)
+            format_unit(first, name)
         } else {
-            format!("{} {}", unit(first, name), unit(second, small_name))
+            format!(
+                "{} {}",
+                format_unit(first, name),
+                format_unit(second, small_name)
+            )
         }
     };
     match seconds {
@@ -81,21 +85,21 @@ pub(super) fn length(length: Duration) -> String {
         DAY.. => two(DAY, "day", HOUR, "hour"),
         HOUR.. => two(HOUR, "hour", MINUTE, "minute"),
         MINUTE.. => two(MINUTE, "minute", 1, "second"),
-        _ => unit(seconds, "second"),
+        _ => format_unit(seconds, "second"),
     }
 }
 
-fn unit(number: u64, name: &str) -> String {
+fn format_unit(number: u64, name: &str) -> String {
     format!("{number} {name}{}", if number == 1 { "" } else { "s" })
 }
 
 /// From one moment to another; a time that runs backwards is none.
-pub(super) fn between(from: Timestamp, to: Timestamp) -> Duration {
+pub(super) fn elapsed(from: Timestamp, to: Timestamp) -> Duration {
     Duration::try_from(to.duration_since(from)).unwrap_or_default()
 }
 
 /// A number with a comma at every thousand.
-pub(super) fn number(number: u64) -> String {
+pub(super) fn format_count(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::with_capacity(digits.len() + digits.len() / 3);
     for (place, digit) in digits.chars().enumerate() {
@@ -112,7 +116,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lengths_and_numbers() {
+    fn durations_and_counts_are_readable() {
         for (seconds, words) in [
             (0, "0 seconds"),
             (61, "1 minute 1 second"),
@@ -121,7 +125,7 @@ mod tests {
             (90 * DAY, "90 days"),
             (2 * YEAR + 3 * DAY, "2 years 3 days"),
         ] {
-            assert_eq!(length(Duration::from_secs(seconds)), words);
+            assert_eq!(format_duration(Duration::from_secs(seconds)), words);
         }
         for (value, words) in [
             (0, "0"),
@@ -129,7 +133,7 @@ mod tests {
             (1000, "1,000"),
             (1_234_567, "1,234,567"),
         ] {
-            assert_eq!(number(value), words);
+            assert_eq!(format_count(value), words);
         }
     }
 }

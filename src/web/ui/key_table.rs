@@ -9,16 +9,16 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use super::humanize;
-use super::query::{Column, Query};
-use crate::inventory::{Details, Inventory, KeyView, Shown, unescape};
-use crate::metrics::{KeyLabel, Selection};
+use super::query::{PageQuery, SortColumn};
+use crate::inventory::{Inventory, InventorySnapshot, KeyView, OrgDetails, unescape};
+use crate::metrics::{KeyLabel, KeySeriesOptions};
 use mongodb_atlas_client::ProjectId;
 
 /// Keys on one page.
-pub(super) const PAGE: usize = 50;
+pub(super) const PAGE_SIZE: usize = 50;
 
 /// A moment, for people and for programs.
-pub(super) struct When {
+pub(super) struct TimeAgo {
     /// How long ago.
     pub(super) ago: String,
     /// RFC 3339, in UTC.
@@ -26,33 +26,33 @@ pub(super) struct When {
 }
 
 /// When a key was used last.
-pub(super) enum Used {
+pub(super) enum LastUsed {
     /// `lastUsedAt` is not set.
     Never,
     /// Then.
-    At(When),
+    At(TimeAgo),
     /// Atlas has given something that is no time.
     Unknown,
 }
 
 /// One key as the page shows it; what is empty is not shown.
-pub(super) struct Row {
+pub(super) struct KeyTableRow {
     pub(super) name: String,
     pub(super) id: String,
     pub(super) status: String,
     pub(super) project: String,
     pub(super) project_id: String,
     pub(super) org: String,
-    pub(super) created: Option<When>,
-    pub(super) used: Used,
-    pub(super) idle: Option<When>,
+    pub(super) created: Option<TimeAgo>,
+    pub(super) used: LastUsed,
+    pub(super) idle: Option<TimeAgo>,
     pub(super) created_by: String,
     pub(super) masked_secret: String,
 }
 
 /// One part of the keys that were found.
-pub(super) struct Found {
-    pub(super) rows: Vec<Row>,
+pub(super) struct KeyPage {
+    pub(super) rows: Vec<KeyTableRow>,
     /// Keys that were found in all.
     pub(super) total: usize,
     /// Which part this is, and how many there are; from 0.
@@ -62,58 +62,62 @@ pub(super) struct Found {
 
 /// Where a key is.
 #[derive(Clone, Copy)]
-struct Place {
+struct KeyRef {
     org: u32,
     key: u32,
 }
 
 /// The keys of some inventories, and what is needed to find and to show them.
-pub(super) struct Keys<'a> {
-    shown: &'a Shown,
-    selection: &'a Selection,
+pub(super) struct KeyTable<'a> {
+    snapshot: &'a InventorySnapshot,
+    options: &'a KeySeriesOptions,
     projects: Vec<HashMap<&'a ProjectId, &'a str>>,
     now: Timestamp,
 }
 
-impl<'a> Keys<'a> {
-    pub(super) fn new(shown: &'a Shown, selection: &'a Selection, now: Timestamp) -> Self {
+impl<'a> KeyTable<'a> {
+    pub(super) fn new(
+        shown: &'a InventorySnapshot,
+        selection: &'a KeySeriesOptions,
+        now: Timestamp,
+    ) -> Self {
         let projects = shown.inventories.iter().map(|inventory| {
-            let projects = details(shown, inventory).map(|details| details.projects.iter());
+            let projects = find_details(shown, inventory).map(|details| details.projects.iter());
             let names = projects.into_iter().flatten();
             names
                 .map(|project| (&project.id, project.name.as_str()))
                 .collect()
         });
         Self {
-            shown,
-            selection,
+            snapshot: shown,
+            options: selection,
             projects: projects.collect(),
             now,
         }
     }
 
     fn exports(&self, label: KeyLabel) -> bool {
-        self.selection.labels.contains(&label)
+        self.options.labels.contains(&label)
     }
 
     /// The part of the keys that is asked for.
-    pub(super) fn find(&self, query: &Query) -> Found {
+    pub(super) fn find(&self, query: &PageQuery) -> KeyPage {
         let needle = query.filter.to_lowercase();
         let mut places = Vec::new();
-        for (org, inventory) in (0..).zip(&self.shown.inventories) {
+        for (org, inventory) in (0..).zip(&self.snapshot.inventories) {
             if query
                 .org
                 .as_ref()
                 .is_none_or(|asked| asked == inventory.org())
             {
-                self.find_in(org, inventory, &needle, &mut places);
+                self.find_in_inventory(org, inventory, &needle, &mut places);
             }
         }
         let total = places.len();
-        let pages = total.div_ceil(PAGE).max(1);
+        let pages = total.div_ceil(PAGE_SIZE).max(1);
         let page = query.page.min(pages - 1);
-        let (from, to) = (page * PAGE, (page * PAGE + PAGE).min(total));
-        let order = |a: &Place, b: &Place| self.order(query, *a, *b);
+        let (from, to) = (page * PAGE_SIZE, (page * PAGE_SIZE + PAGE_SIZE).min(total));
+        let order = |a: &KeyRef, b: &KeyRef| self.compare(query, *a, *b);
         // only what is shown is put into order
         if from > 0 && from < total {
             places.select_nth_unstable_by(from, order);
@@ -124,10 +128,10 @@ impl<'a> Keys<'a> {
             rest.truncate(to - from);
         }
         rest.sort_unstable_by(order);
-        Found {
+        KeyPage {
             rows: rest
                 .into_iter()
-                .filter_map(|place| self.row(place))
+                .filter_map(|place| self.to_row(place))
                 .collect(),
             total,
             page,
@@ -135,21 +139,27 @@ impl<'a> Keys<'a> {
         }
     }
 
-    fn find_in(&self, org: u32, inventory: &Inventory, needle: &str, places: &mut Vec<Place>) {
+    fn find_in_inventory(
+        &self,
+        org: u32,
+        inventory: &Inventory,
+        needle: &str,
+        places: &mut Vec<KeyRef>,
+    ) {
         let named = self.exports(KeyLabel::Name);
         let has_status = self.exports(KeyLabel::Status);
         for project in inventory.projects() {
             let all = needle.is_empty()
-                || contains(project.project.as_str(), needle)
-                || contains(self.project_name(org, &project.project), needle);
+                || contains_ignore_case(project.project.as_str(), needle)
+                || contains_ignore_case(self.project_name(org, &project.project), needle);
             let numbered = (0..).skip(project.range.start);
-            for (key, view) in numbered.zip(inventory.keys_of(project, 0)) {
+            for (key, view) in numbered.zip(inventory.project_keys(project, 0)) {
                 let fits = all
-                    || contains(view.id(), needle)
-                    || (named && contains(&unescape(view.name()), needle))
-                    || (has_status && contains(&view.kind().status, needle));
+                    || contains_ignore_case(view.id(), needle)
+                    || (named && contains_ignore_case(&unescape(view.name()), needle))
+                    || (has_status && contains_ignore_case(&view.attributes().status, needle));
                 if fits {
-                    places.push(Place { org, key });
+                    places.push(KeyRef { org, key });
                 }
             }
         }
@@ -163,19 +173,19 @@ impl<'a> Keys<'a> {
             .unwrap_or_default()
     }
 
-    fn view(&self, place: Place) -> Option<(&'a Inventory, KeyView<'a>)> {
-        let inventory = self.shown.inventories.get(place.org as usize)?;
-        Some((inventory, inventory.key(place.key as usize)?))
+    fn get_key(&self, place: KeyRef) -> Option<(&'a Inventory, KeyView<'a>)> {
+        let inventory = self.snapshot.inventories.get(place.org as usize)?;
+        Some((inventory, inventory.key_at(place.key as usize)?))
     }
 
     /// The order that is asked for. Keys without a value come last, whichever way round; keys that
     /// are alike keep to the order of organization, project and id.
-    fn order(&self, query: &Query, a: Place, b: Place) -> Ordering {
-        let (Some((_, of_a)), Some((_, of_b))) = (self.view(a), self.view(b)) else {
+    fn compare(&self, query: &PageQuery, a: KeyRef, b: KeyRef) -> Ordering {
+        let (Some((_, of_a)), Some((_, of_b))) = (self.get_key(a), self.get_key(b)) else {
             return Ordering::Equal;
         };
         let turned = |order: Ordering| {
-            if query.descends() {
+            if query.descending() {
                 order.reverse()
             } else {
                 order
@@ -183,34 +193,34 @@ impl<'a> Keys<'a> {
         };
         let order = match query.column {
             // since when a key is idle, the other way round than for how long
-            Column::Idle => last_if_none(of_a.idle_since(), of_b.idle_since(), |a, b| {
+            SortColumn::Idle => none_last(of_a.idle_since(), of_b.idle_since(), |a, b| {
                 turned(b.cmp(a))
             }),
-            Column::Created => {
-                last_if_none(of_a.created(), of_b.created(), |a, b| turned(a.cmp(b)))
+            SortColumn::Created => {
+                none_last(of_a.created(), of_b.created(), |a, b| turned(a.cmp(b)))
             }
-            Column::Used => {
-                last_if_none(of_a.last_used(), of_b.last_used(), |a, b| turned(a.cmp(b)))
+            SortColumn::Used => {
+                none_last(of_a.last_used(), of_b.last_used(), |a, b| turned(a.cmp(b)))
             }
-            Column::Name => {
-                let (a, b) = (self.label_of(of_a), self.label_of(of_b));
-                turned(folded(&a).cmp(folded(&b)))
+            SortColumn::Name => {
+                let (a, b) = (self.display_name(of_a), self.display_name(of_b));
+                turned(case_folded(&a).cmp(case_folded(&b)))
             }
-            Column::Project => {
-                let name = |place: Place, view: KeyView<'a>| match self
+            SortColumn::Project => {
+                let name = |place: KeyRef, view: KeyView<'a>| match self
                     .project_name(place.org, view.project())
                 {
                     "" => view.project().as_str(),
                     name => name,
                 };
-                turned(folded(name(a, of_a)).cmp(folded(name(b, of_b))))
+                turned(case_folded(name(a, of_a)).cmp(case_folded(name(b, of_b))))
             }
         };
         order.then((a.org, a.key).cmp(&(b.org, b.key)))
     }
 
     /// What a key is called: its name, or its id where names are not shown.
-    fn label_of(&self, view: KeyView<'a>) -> Cow<'a, str> {
+    fn display_name(&self, view: KeyView<'a>) -> Cow<'a, str> {
         unescape(if self.exports(KeyLabel::Name) {
             view.name()
         } else {
@@ -218,8 +228,8 @@ impl<'a> Keys<'a> {
         })
     }
 
-    fn row(&self, place: Place) -> Option<Row> {
-        let (inventory, view) = self.view(place)?;
+    fn to_row(&self, place: KeyRef) -> Option<KeyTableRow> {
+        let (inventory, view) = self.get_key(place)?;
         let exported = |label, text: Cow<'_, str>| {
             if self.exports(label) {
                 text.into_owned()
@@ -227,41 +237,54 @@ impl<'a> Keys<'a> {
                 String::new()
             }
         };
-        let org_name = details(self.shown, inventory).and_then(|details| details.name.clone());
-        Some(Row {
+        let org_name =
+            find_details(self.snapshot, inventory).and_then(|details| details.name.clone());
+        Some(KeyTableRow {
             name: exported(KeyLabel::Name, unescape(view.name())),
             id: unescape(view.id()).into_owned(),
-            status: exported(KeyLabel::Status, view.kind().status.as_str().into()),
+            status: exported(KeyLabel::Status, view.attributes().status.as_str().into()),
             project: self.project_name(place.org, view.project()).to_owned(),
             project_id: view.project().to_string(),
             org: org_name.unwrap_or_else(|| inventory.org().to_string()),
-            created: view.created().and_then(|at| self.when(at)),
-            used: match (view.used(), view.last_used().and_then(|at| self.when(at))) {
-                (Some(false), _) => Used::Never,
-                (_, Some(when)) => Used::At(when),
-                _ => Used::Unknown,
+            created: view.created().and_then(|at| self.time_ago(at)),
+            used: match (
+                view.was_used(),
+                view.last_used().and_then(|at| self.time_ago(at)),
+            ) {
+                (Some(false), _) => LastUsed::Never,
+                (_, Some(when)) => LastUsed::At(when),
+                _ => LastUsed::Unknown,
             },
-            idle: view.idle_since().and_then(|since| self.when(since)),
-            created_by: exported(KeyLabel::CreatedBy, view.kind().created_by.as_str().into()),
+            idle: view.idle_since().and_then(|since| self.time_ago(since)),
+            created_by: exported(
+                KeyLabel::CreatedBy,
+                view.attributes().created_by.as_str().into(),
+            ),
             masked_secret: exported(KeyLabel::MaskedSecret, unescape(view.masked_secret())),
         })
     }
 
-    fn when(&self, micros: i64) -> Option<When> {
-        Some(when(Timestamp::from_microsecond(micros).ok()?, self.now))
+    fn time_ago(&self, micros: i64) -> Option<TimeAgo> {
+        Some(time_ago(
+            Timestamp::from_microsecond(micros).ok()?,
+            self.now,
+        ))
     }
 }
 
 /// A moment as it is shown at `now`.
-pub(super) fn when(at: Timestamp, now: Timestamp) -> When {
-    When {
-        ago: humanize::length(humanize::between(at, now)),
+pub(super) fn time_ago(at: Timestamp, now: Timestamp) -> TimeAgo {
+    TimeAgo {
+        ago: humanize::format_duration(humanize::elapsed(at, now)),
         at: at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
     }
 }
 
 /// What is known of the organization of an inventory beside its keys.
-pub(super) fn details<'a>(shown: &'a Shown, inventory: &Inventory) -> Option<&'a Arc<Details>> {
+pub(super) fn find_details<'a>(
+    shown: &'a InventorySnapshot,
+    inventory: &Inventory,
+) -> Option<&'a Arc<OrgDetails>> {
     let place = shown
         .details
         .binary_search_by(|(org, _)| org.cmp(inventory.org()));
@@ -271,7 +294,7 @@ pub(super) fn details<'a>(shown: &'a Shown, inventory: &Inventory) -> Option<&'a
         .map(|(_, details)| details)
 }
 
-fn last_if_none<T>(a: Option<T>, b: Option<T>, order: impl FnOnce(&T, &T) -> Ordering) -> Ordering {
+fn none_last<T>(a: Option<T>, b: Option<T>, order: impl FnOnce(&T, &T) -> Ordering) -> Ordering {
     match (a, b) {
         (Some(a), Some(b)) => order(&a, &b),
         (Some(_), None) => Ordering::Less,
@@ -281,12 +304,12 @@ fn last_if_none<T>(a: Option<T>, b: Option<T>, order: impl FnOnce(&T, &T) -> Ord
 }
 
 /// The characters of a text without regard to their case.
-fn folded(text: &str) -> impl Iterator<Item = char> {
+fn case_folded(text: &str) -> impl Iterator<Item = char> {
     text.chars().flat_map(char::to_lowercase)
 }
 
 /// Whether a text contains another, which is in lower case, without regard to case.
-fn contains(text: &str, needle: &str) -> bool {
+fn contains_ignore_case(text: &str, needle: &str) -> bool {
     let text = if text.is_ascii() {
         if !needle.is_ascii() || text.len() < needle.len() {
             return false;
@@ -306,57 +329,57 @@ fn contains(text: &str, needle: &str) -> bool {
 mod tests {
     use super::*;
     use crate::inventory::{KeyRecord, Moment};
-    use crate::metrics::{PerKey, Threshold};
+    use crate::metrics::{IdleThreshold, PerKeyMode};
     use mongodb_atlas_client::{KeyId, OrgId};
 
-    fn shown(keys: usize) -> Shown {
+    fn shown(keys: usize) -> InventorySnapshot {
         let at = Timestamp::UNIX_EPOCH;
         let records = (0..keys).map(|n| KeyRecord {
             id: KeyId::new(format!("id{n:04}")),
             project: ProjectId::new(format!("project{}", n % 3)),
             name: format!("Ключ \"{n}\" <b>"),
-            created: Moment::At(at),
+            created: Moment::Valid(at),
             last_used: match n % 5 {
                 0 => Moment::Missing,
-                1 => Moment::Unreadable,
-                _ => Moment::At(
+                1 => Moment::Invalid,
+                _ => Moment::Valid(
                     Timestamp::from_second(i64::try_from(n).expect("small")).expect("a time"),
                 ),
             },
             ..KeyRecord::default()
         });
         let org = OrgId::parse("0000000000000000000000aa").expect("an id");
-        Shown {
+        InventorySnapshot {
             inventories: vec![Arc::new(Inventory::new(org, (at, at), records, 0, &[]))],
             details: Vec::new(),
         }
     }
 
-    fn selection(labels: &[KeyLabel]) -> Selection {
-        Selection {
-            per_key: PerKey::All,
+    fn selection(labels: &[KeyLabel]) -> KeySeriesOptions {
+        KeySeriesOptions {
+            per_key: PerKeyMode::All,
             labels: labels.into(),
             max_keys: 1000,
-            thresholds: [Threshold::new(std::time::Duration::from_mins(1))].into(),
+            thresholds: [IdleThreshold::new(std::time::Duration::from_mins(1))].into(),
         }
     }
 
-    fn find(query: &Query, labels: &[KeyLabel]) -> Found {
+    fn find(query: &PageQuery, labels: &[KeyLabel]) -> KeyPage {
         let (shown, selection) = (shown(120), selection(labels));
         let now = Timestamp::from_second(1000).expect("a time");
-        Keys::new(&shown, &selection, now).find(query)
+        KeyTable::new(&shown, &selection, now).find(query)
     }
 
     #[test]
-    fn parts_make_up_the_whole_in_every_order() {
-        for column in Column::ALL {
+    fn pages_cover_all_keys_in_every_sort_order() {
+        for column in SortColumn::ALL {
             for reversed in [false, true] {
                 let parts = (0..3).map(|page| {
-                    let query = Query {
+                    let query = PageQuery {
                         column,
                         reversed,
                         page,
-                        ..Query::default()
+                        ..PageQuery::default()
                     };
                     find(&query, &[KeyLabel::Name])
                 });
@@ -373,14 +396,14 @@ mod tests {
     }
 
     #[test]
-    fn the_most_idle_come_first_and_the_unknown_last() {
-        let first = find(&Query::default(), &[KeyLabel::Name]);
+    fn most_idle_keys_come_first_and_unknown_ones_last() {
+        let first = find(&PageQuery::default(), &[KeyLabel::Name]);
         assert_eq!((first.total, first.pages, first.rows.len()), (120, 3, 50));
-        assert!(matches!(first.rows[0].used, Used::Never) && first.rows[0].idle.is_some());
+        assert!(matches!(first.rows[0].used, LastUsed::Never) && first.rows[0].idle.is_some());
         let last = find(
-            &Query {
+            &PageQuery {
                 page: 99,
-                ..Query::default()
+                ..PageQuery::default()
             },
             &[KeyLabel::Name],
         );
@@ -388,12 +411,12 @@ mod tests {
         assert!(
             last.rows
                 .iter()
-                .all(|row| matches!(row.used, Used::Unknown))
+                .all(|row| matches!(row.used, LastUsed::Unknown))
         );
         let least = find(
-            &Query {
+            &PageQuery {
                 reversed: true,
-                ..Query::default()
+                ..PageQuery::default()
             },
             &[],
         );
@@ -404,12 +427,12 @@ mod tests {
     }
 
     #[test]
-    fn a_filter_finds_without_regard_to_case() {
+    fn filter_ignores_case() {
         let total = |filter: &str, labels: &[KeyLabel]| {
             find(
-                &Query {
+                &PageQuery {
                     filter: filter.to_owned(),
-                    ..Query::default()
+                    ..PageQuery::default()
                 },
                 labels,
             )
@@ -424,9 +447,9 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_exported_is_not_shown() {
+    fn unexported_labels_are_hidden() {
         assert!(
-            find(&Query::default(), &[])
+            find(&PageQuery::default(), &[])
                 .rows
                 .iter()
                 .all(|row| row.name.is_empty())

@@ -27,14 +27,14 @@ use axum::response::{IntoResponse, Response};
 use jiff::Timestamp;
 
 pub(super) use docs::{document, runbook};
-pub use humanize::has_words_for;
+pub use humanize::has_description;
 
-use super::router::App;
+use super::router::AppState;
 use exporter_toolkit::request_limiter::RequestLimiter;
 use exporter_toolkit::server::ResponseHandle;
-use key_table::{Found, Keys, Used};
-use orgs::{Org, State as OrgState, Sums, Viewer};
-use query::{Column, Query};
+use key_table::{KeyPage, KeyTable, LastUsed};
+use orgs::{OrgHealth as OrgState, OrgPresenter, OrgView, Totals};
+use query::{PageQuery, SortColumn};
 
 /// Pages that are made at once: each looks at every key.
 const MAX_RENDERS: usize = 2;
@@ -44,13 +44,13 @@ const RENDER_WAIT_TIMEOUT: Duration = Duration::from_secs(10);
 const MAX_WAITING_PER_CLIENT: usize = 16;
 
 /// No script and no style but the page's own files, nothing from elsewhere, no frame around it.
-const POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
+const CSP: &str = "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
 
 /// What readers of the page share: how many pages are rendered at once.
 #[derive(Debug)]
-pub struct Readers(Arc<RequestLimiter>);
+pub struct RenderLimiter(Arc<RequestLimiter>);
 
-impl Default for Readers {
+impl Default for RenderLimiter {
     fn default() -> Self {
         Self(RequestLimiter::new(
             MAX_WAITING_PER_CLIENT,
@@ -60,8 +60,8 @@ impl Default for Readers {
 }
 
 /// One head of the table.
-struct Head {
-    column: Column,
+struct ColumnHeader {
+    column: SortColumn,
     link: String,
     /// `ascending`, `descending` or `none`.
     sorted: &'static str,
@@ -69,7 +69,7 @@ struct Head {
 
 #[derive(Template)]
 #[template(path = "page.html", config = "src/web/ui/askama.toml")]
-struct Page {
+struct IndexTemplate {
     version: &'static str,
     revision: &'static str,
     at: String,
@@ -82,35 +82,35 @@ struct Page {
     idle_label: String,
     /// Credentials whose organizations cannot be listed, and what to do about it.
     unlisted: Vec<(String, &'static str)>,
-    orgs: Vec<Org>,
+    orgs: Vec<OrgView>,
     orgs_before: Option<String>,
     orgs_behind: Option<String>,
     orgs_range: Option<String>,
-    query: Query,
+    query: PageQuery,
     only_org: Option<String>,
     without_org: String,
-    heads: Vec<Head>,
-    found: Found,
+    heads: Vec<ColumnHeader>,
+    found: KeyPage,
     total: String,
     before: Option<String>,
     behind: Option<String>,
 }
 
 /// The page.
-pub(super) async fn show(
-    State(app): State<Arc<App>>,
+pub(super) async fn index(
+    State(app): State<Arc<AppState>>,
     uri: Uri,
     response: Option<Extension<ResponseHandle>>,
 ) -> Response {
-    let query = Query::of(&uri);
+    let query = PageQuery::from_uri(&uri);
     let response = response.map(|Extension(response)| response);
-    let Some(permit) = app.readers.0.acquire(MAX_RENDERS, response).await else {
+    let Some(permit) = app.renders.0.acquire(MAX_RENDERS, response).await else {
         let text = "Too many readers at once; try again.\n";
         return (StatusCode::SERVICE_UNAVAILABLE, text).into_response();
     };
     let now = app.clock.now();
     let made = tokio::task::spawn_blocking(move || {
-        let page = make(&app, query, now).render();
+        let page = build_page(&app, query, now).render();
         drop(permit);
         page
     });
@@ -124,7 +124,7 @@ pub(super) async fn show(
 fn page_headers(content_type: &'static str) -> [(HeaderName, HeaderValue); 5] {
     [
         (header::CONTENT_TYPE, content_type),
-        (header::CONTENT_SECURITY_POLICY, POLICY),
+        (header::CONTENT_SECURITY_POLICY, CSP),
         (HeaderName::from_static("x-frame-options"), "DENY"),
         (header::REFERRER_POLICY, "no-referrer"),
         (header::CACHE_CONTROL, "no-cache"),
@@ -143,22 +143,22 @@ pub(super) async fn asset(Path(name): Path<String>) -> Response {
     (page_headers(content_type), text).into_response()
 }
 
-fn make(app: &App, query: Query, now: Timestamp) -> Page {
-    let settings = app.settings.get();
-    let shown = app.shelf.shown(settings.max_staleness);
-    let viewer = Viewer {
-        shown: &shown,
-        thresholds: &settings.selection.thresholds,
+fn build_page(app: &AppState, query: PageQuery, now: Timestamp) -> IndexTemplate {
+    let settings = app.options.get();
+    let shown = app.store.snapshot(settings.max_staleness);
+    let viewer = OrgPresenter {
+        snapshot: &shown,
+        thresholds: &settings.key_series.thresholds,
         now,
     };
     let mut cards: Vec<_> = app
-        .shelf
-        .watched()
+        .store
+        .targets()
         .iter()
         .map(|org| {
-            let read_at = app.shelf.get(org).map(|inventory| inventory.read_at());
-            let card = app.board.card(org);
-            (viewer.state(&card, read_at), org.clone(), card, read_at)
+            let read_at = app.store.get(org).map(|inventory| inventory.completed_at());
+            let card = app.status.get(org);
+            (viewer.health(&card, read_at), org.clone(), card, read_at)
         })
         .collect();
     // those that need somebody first
@@ -167,51 +167,51 @@ fn make(app: &App, query: Query, now: Timestamp) -> Page {
     for (state, ..) in &cards {
         *states.entry(*state).or_default() += 1;
     }
-    let (of, pages) = (cards.len(), cards.len().div_ceil(orgs::PAGE).max(1));
+    let (of, pages) = (cards.len(), cards.len().div_ceil(orgs::PAGE_SIZE).max(1));
     let part = query.orgs.min(pages - 1);
     let to_part = |orgs: usize| {
-        Query {
+        PageQuery {
             orgs,
             ..query.clone()
         }
         .link()
     };
-    let from = part * orgs::PAGE;
-    let orgs: Vec<Org> = cards
+    let from = part * orgs::PAGE_SIZE;
+    let orgs: Vec<OrgView> = cards
         .iter()
         .skip(from)
-        .take(orgs::PAGE)
-        .map(|(_, org, card, read_at)| viewer.org(org, card, *read_at))
+        .take(orgs::PAGE_SIZE)
+        .map(|(_, org, card, read_at)| viewer.present(org, card, *read_at))
         .collect();
-    let found = Keys::new(&shown, &settings.selection, now).find(&query);
+    let found = KeyTable::new(&shown, &settings.key_series, now).find(&query);
     let to_page = |page: usize| {
-        Query {
+        PageQuery {
             page,
             ..query.clone()
         }
         .link()
     };
-    let Sums { keys, never, idle } = viewer.sums();
-    Page {
+    let Totals { keys, never, idle } = viewer.totals();
+    IndexTemplate {
         version: env!("CARGO_PKG_VERSION"),
         revision: env!("BUILD_REVISION"),
         at: now.strftime("%Y-%m-%d %H:%M:%S UTC").to_string(),
         unlisted: app
-            .board
-            .unlisted()
+            .status
+            .discovery_errors()
             .into_iter()
-            .map(|(credential, reason)| (credential, humanize::of_reason(reason)))
+            .map(|(credential, reason)| (credential, humanize::describe_failure(reason)))
             .collect(),
         metrics: settings.telemetry_path.trim_start_matches('/').to_owned(),
         states: states
             .into_iter()
-            .map(|(state, orgs)| (state, humanize::number(orgs)))
+            .map(|(state, orgs)| (state, humanize::format_count(orgs)))
             .collect(),
-        keys_in_all: humanize::number(keys),
-        never: humanize::number(never),
-        idle: humanize::number(idle),
+        keys_in_all: humanize::format_count(keys),
+        never: humanize::format_count(never),
+        idle: humanize::format_count(idle),
         idle_label: settings
-            .selection
+            .key_series
             .thresholds
             .last()
             .map(|threshold| threshold.label.clone())
@@ -223,19 +223,19 @@ fn make(app: &App, query: Query, now: Timestamp) -> Page {
                 "{} to {} of {}",
                 from + 1,
                 from + orgs.len(),
-                humanize::number(of as u64)
+                humanize::format_count(of as u64)
             )
         }),
         orgs,
         only_org: query.org.as_ref().map(ToString::to_string),
-        without_org: Query {
+        without_org: PageQuery {
             org: None,
             page: 0,
             ..query.clone()
         }
         .link(),
-        heads: heads(&query),
-        total: humanize::number(found.total as u64),
+        heads: column_headers(&query),
+        total: humanize::format_count(found.total as u64),
         before: (found.page > 0).then(|| to_page(found.page - 1)),
         behind: (found.page + 1 < found.pages).then(|| to_page(found.page + 1)),
         found,
@@ -244,12 +244,12 @@ fn make(app: &App, query: Query, now: Timestamp) -> Page {
 }
 
 /// The heads of the table, each with a link that sorts by it.
-fn heads(query: &Query) -> Vec<Head> {
-    Column::ALL
-        .map(|column| Head {
+fn column_headers(query: &PageQuery) -> Vec<ColumnHeader> {
+    SortColumn::ALL
+        .map(|column| ColumnHeader {
             column,
-            link: query.sorted(column).link(),
-            sorted: match (column == query.column, query.descends()) {
+            link: query.sorted_by(column).link(),
+            sorted: match (column == query.column, query.descending()) {
                 (false, _) => "none",
                 (true, true) => "descending",
                 (true, false) => "ascending",

@@ -5,22 +5,22 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::humanize;
-use super::key_table::{When, details, when};
-use crate::inventory::{Inventory, Shown};
-use crate::metrics::Threshold;
-use crate::status::Card;
+use super::key_table::{TimeAgo, find_details, time_ago};
+use crate::inventory::{Inventory, InventorySnapshot};
+use crate::metrics::IdleThreshold;
+use crate::status::OrgStatus;
 use mongodb_atlas_client::OrgId;
 
 /// Organizations on one page.
-pub(super) const PAGE: usize = 20;
+pub(super) const PAGE_SIZE: usize = 20;
 /// Widths of the chart, in units of its own.
-const LABEL: u64 = 118;
-const BAR: u64 = 170;
-const ROW: u64 = 24;
+const LABEL_WIDTH: u64 = 118;
+const BAR_WIDTH: u64 = 170;
+const ROW_HEIGHT: u64 = 24;
 
 /// How an organization does. Those that need somebody come first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum State {
+pub(super) enum OrgHealth {
     /// The last walk failed.
     Failing,
     /// No walk was complete for longer than two intervals.
@@ -33,9 +33,9 @@ pub(super) enum State {
     Fresh,
 }
 
-impl State {
-    fn of(card: &Card, age: Option<Duration>) -> Self {
-        let late = |age: Duration| !card.interval.is_zero() && age > card.interval * 2;
+impl OrgHealth {
+    fn from_status(card: &OrgStatus, age: Option<Duration>) -> Self {
+        let late = |age: Duration| !card.poll_interval.is_zero() && age > card.poll_interval * 2;
         match (card.up, age) {
             (Some(false), _) => Self::Failing,
             (_, None) => Self::Waiting,
@@ -65,9 +65,11 @@ impl State {
     }
 
     /// What it means, where that is not plain.
-    fn words(self, card: &Card) -> Option<&'static str> {
+    fn explanation(self, card: &OrgStatus) -> Option<&'static str> {
         match self {
-            Self::Failing => Some(humanize::of_reason(card.reason.unwrap_or_default())),
+            Self::Failing => Some(humanize::describe_failure(
+                card.failure_reason.unwrap_or_default(),
+            )),
             Self::Stale => Some(
                 "The walks are late. The exporter's log says what they wait for; most often it is the request budget.",
             ),
@@ -83,7 +85,7 @@ impl State {
 }
 
 /// One bar of the chart.
-pub(super) struct Bar {
+pub(super) struct IdleBar {
     pub(super) label: String,
     pub(super) keys: String,
     pub(super) class: &'static str,
@@ -96,22 +98,22 @@ pub(super) struct Bar {
 }
 
 /// Numbers of keys by how long nobody has used them.
-pub(super) struct Chart {
-    pub(super) bars: Vec<Bar>,
+pub(super) struct IdleChart {
+    pub(super) bars: Vec<IdleBar>,
     pub(super) height: u64,
     pub(super) width: u64,
     pub(super) left: u64,
 }
 
 /// One organization.
-pub(super) struct Org {
+pub(super) struct OrgView {
     pub(super) id: String,
     pub(super) name: Option<String>,
-    pub(super) state: State,
+    pub(super) state: OrgHealth,
     pub(super) words: Option<&'static str>,
-    pub(super) failed: Option<When>,
+    pub(super) failed: Option<TimeAgo>,
     /// When what is shown was read.
-    pub(super) truth: Option<When>,
+    pub(super) truth: Option<TimeAgo>,
     /// Whether there is an inventory that is too old to be shown.
     pub(super) withdrawn: bool,
     pub(super) next: String,
@@ -119,110 +121,121 @@ pub(super) struct Org {
     pub(super) keys: Option<String>,
     pub(super) never: String,
     pub(super) counts: Vec<(String, String)>,
-    pub(super) chart: Option<Chart>,
+    pub(super) chart: Option<IdleChart>,
 }
 
 /// Numbers of keys over all organizations.
 #[derive(Default)]
-pub(super) struct Sums {
+pub(super) struct Totals {
     pub(super) keys: u64,
     pub(super) never: u64,
     pub(super) idle: u64,
 }
 
 /// What all organizations are looked at by.
-pub(super) struct Viewer<'a> {
-    pub(super) shown: &'a Shown,
-    pub(super) thresholds: &'a [Threshold],
+pub(super) struct OrgPresenter<'a> {
+    pub(super) snapshot: &'a InventorySnapshot,
+    pub(super) thresholds: &'a [IdleThreshold],
     pub(super) now: Timestamp,
 }
 
-impl Viewer<'_> {
+impl OrgPresenter<'_> {
     fn inventory(&self, org: &OrgId) -> Option<&Inventory> {
         let place = self
-            .shown
+            .snapshot
             .inventories
             .binary_search_by(|inventory| inventory.org().cmp(org));
-        self.shown.inventories.get(place.ok()?).map(AsRef::as_ref)
+        self.snapshot
+            .inventories
+            .get(place.ok()?)
+            .map(AsRef::as_ref)
     }
 
     /// How an organization does; `read_at` is when its inventory was read, shown or not.
-    pub(super) fn state(&self, card: &Card, read_at: Option<Timestamp>) -> State {
-        State::of(card, read_at.map(|at| humanize::between(at, self.now)))
+    pub(super) fn health(&self, card: &OrgStatus, read_at: Option<Timestamp>) -> OrgHealth {
+        OrgHealth::from_status(card, read_at.map(|at| humanize::elapsed(at, self.now)))
     }
 
     /// Adds up the keys that are shown.
-    pub(super) fn sums(&self) -> Sums {
-        let mut sums = Sums::default();
-        for inventory in &self.shown.inventories {
+    pub(super) fn totals(&self) -> Totals {
+        let mut sums = Totals::default();
+        for inventory in &self.snapshot.inventories {
             sums.keys += inventory.len() as u64;
             sums.never += never_used(inventory);
             if let Some(threshold) = self.thresholds.last() {
-                sums.idle += inventory.idle_since(self.limit(threshold));
+                sums.idle += inventory.count_idle_since(self.limit(threshold));
             }
         }
         sums
     }
 
-    pub(super) fn org(&self, org: &OrgId, card: &Card, read_at: Option<Timestamp>) -> Org {
-        let state = self.state(card, read_at);
+    pub(super) fn present(
+        &self,
+        org: &OrgId,
+        card: &OrgStatus,
+        read_at: Option<Timestamp>,
+    ) -> OrgView {
+        let state = self.health(card, read_at);
         let inventory = self.inventory(org);
         let name = inventory
-            .and_then(|inventory| details(self.shown, inventory))
+            .and_then(|inventory| find_details(self.snapshot, inventory))
             .and_then(|details| details.name.clone());
-        Org {
+        OrgView {
             id: org.to_string(),
             name,
             state,
-            words: state.words(card),
-            failed: card.failed_at.map(|at| when(at, self.now)),
-            truth: read_at.map(|at| when(at, self.now)),
+            words: state.explanation(card),
+            failed: card.failed_at.map(|at| time_ago(at, self.now)),
+            truth: read_at.map(|at| time_ago(at, self.now)),
             withdrawn: read_at.is_some() && inventory.is_none(),
-            next: self.next(card),
+            next: self.format_next_poll(card),
             budget: card
-                .budget
+                .rate_limit
                 .filter(|(holds, _)| *holds > 0)
                 .map(|(holds, left)| {
                     format!(
                         "{} of {} requests left",
-                        humanize::number(left),
-                        humanize::number(holds)
+                        humanize::format_count(left),
+                        humanize::format_count(holds)
                     )
                 }),
-            keys: inventory.map(|inventory| humanize::number(inventory.len() as u64)),
-            never: humanize::number(inventory.map_or(0, never_used)),
-            counts: inventory.map(counts).unwrap_or_default(),
-            chart: inventory.map(|inventory| self.chart(inventory)),
+            keys: inventory.map(|inventory| humanize::format_count(inventory.len() as u64)),
+            never: humanize::format_count(inventory.map_or(0, never_used)),
+            counts: inventory.map(status_counts).unwrap_or_default(),
+            chart: inventory.map(|inventory| self.idle_chart(inventory)),
         }
     }
 
-    fn next(&self, card: &Card) -> String {
-        match card.due {
-            _ if card.walking => "under way".to_owned(),
+    fn format_next_poll(&self, card: &OrgStatus) -> String {
+        match card.next_poll_at {
+            _ if card.poll_in_progress => "under way".to_owned(),
             Some(due) if due > self.now => {
-                format!("in {}", humanize::length(humanize::between(self.now, due)))
+                format!(
+                    "in {}",
+                    humanize::format_duration(humanize::elapsed(self.now, due))
+                )
             }
             Some(_) => "as soon as the request budget allows".to_owned(),
             None => "not planned yet".to_owned(),
         }
     }
 
-    fn limit(&self, threshold: &Threshold) -> i64 {
-        let length = i64::try_from(threshold.length.as_micros()).unwrap_or(i64::MAX);
+    fn limit(&self, threshold: &IdleThreshold) -> i64 {
+        let length = i64::try_from(threshold.duration.as_micros()).unwrap_or(i64::MAX);
         self.now.as_microsecond().saturating_sub(length)
     }
 
-    fn chart(&self, inventory: &Inventory) -> Chart {
+    fn idle_chart(&self, inventory: &Inventory) -> IdleChart {
         // from the least idle to the most
         let past: Vec<u64> = self
             .thresholds
             .iter()
-            .map(|threshold| inventory.idle_since(self.limit(threshold)))
+            .map(|threshold| inventory.count_idle_since(self.limit(threshold)))
             .collect();
-        let known = inventory.idle_since(i64::MAX);
+        let known = inventory.count_idle_since(i64::MAX);
         let mut parts = Vec::new();
         let mut above = known;
-        let mut from: Option<&Threshold> = None;
+        let mut from: Option<&IdleThreshold> = None;
         for (threshold, keys) in self.thresholds.iter().zip(past) {
             let label = match from {
                 None => format!("under {}", threshold.label),
@@ -243,27 +256,27 @@ impl Viewer<'_> {
             .max()
             .unwrap_or(0)
             .max(1);
-        let height = ROW * parts.len() as u64;
+        let height = ROW_HEIGHT * parts.len() as u64;
         let bars = (0..).zip(parts).map(|(row, (label, keys, class))| {
-            let scaled = u128::from(keys) * u128::from(BAR) / u128::from(most);
+            let scaled = u128::from(keys) * u128::from(BAR_WIDTH) / u128::from(most);
             let width = u64::try_from(scaled)
-                .unwrap_or(BAR)
+                .unwrap_or(BAR_WIDTH)
                 .max(u64::from(keys > 0) * 2);
-            Bar {
+            IdleBar {
                 label,
-                keys: humanize::number(keys),
+                keys: humanize::format_count(keys),
                 class,
                 width,
-                top: row * ROW + 4,
-                base: row * ROW + 17,
-                end: LABEL + width + 6,
+                top: row * ROW_HEIGHT + 4,
+                base: row * ROW_HEIGHT + 17,
+                end: LABEL_WIDTH + width + 6,
             }
         });
-        Chart {
+        IdleChart {
             bars: bars.collect(),
             height,
-            width: LABEL + BAR + 72,
-            left: LABEL,
+            width: LABEL_WIDTH + BAR_WIDTH + 72,
+            left: LABEL_WIDTH,
         }
     }
 }
@@ -271,17 +284,17 @@ impl Viewer<'_> {
 fn never_used(inventory: &Inventory) -> u64 {
     inventory
         .keys()
-        .filter(|key| key.used() == Some(false))
+        .filter(|key| key.was_used() == Some(false))
         .count() as u64
 }
 
 /// Numbers of keys by status, over all projects.
-fn counts(inventory: &Inventory) -> Vec<(String, String)> {
+fn status_counts(inventory: &Inventory) -> Vec<(String, String)> {
     let mut sums = std::collections::BTreeMap::<&str, u64>::new();
-    for count in inventory.counts() {
+    for count in inventory.status_counts() {
         *sums.entry(&count.status).or_default() += count.keys;
     }
     sums.into_iter()
-        .map(|(status, keys)| (status.to_owned(), humanize::number(keys)))
+        .map(|(status, keys)| (status.to_owned(), humanize::format_count(keys)))
         .collect()
 }

@@ -7,11 +7,11 @@ use axum::http::Uri;
 use mongodb_atlas_client::OrgId;
 
 /// Characters of a filter that count.
-const FILTER: usize = 100;
+const MAX_FILTER_LEN: usize = 100;
 
 /// By what keys are sorted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(super) enum Column {
+pub(super) enum SortColumn {
     /// How long nobody has used them; the longest first.
     #[default]
     Idle,
@@ -25,7 +25,7 @@ pub(super) enum Column {
     Used,
 }
 
-impl Column {
+impl SortColumn {
     pub(super) const ALL: [Self; 5] = [
         Self::Name,
         Self::Project,
@@ -56,18 +56,18 @@ impl Column {
     }
 
     /// Whether it is usually read from its greatest value down.
-    fn descends(self) -> bool {
+    fn descending_by_default(self) -> bool {
         matches!(self, Self::Idle | Self::Created | Self::Used)
     }
 }
 
 /// What is asked for. Whatever a request has that makes no sense counts as not there.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub(super) struct Query {
+pub(super) struct PageQuery {
     /// What a key's name, id or project has to contain.
     pub(super) filter: String,
     pub(super) org: Option<OrgId>,
-    pub(super) column: Column,
+    pub(super) column: SortColumn,
     /// The other way round than the column is usually read.
     pub(super) reversed: bool,
     /// Which part of the keys, from 0.
@@ -76,17 +76,17 @@ pub(super) struct Query {
     pub(super) orgs: usize,
 }
 
-impl Query {
-    pub(super) fn of(uri: &Uri) -> Self {
+impl PageQuery {
+    pub(super) fn from_uri(uri: &Uri) -> Self {
         let mut query = Self::default();
         let parts = url::form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes());
         let place = |text: &str| text.parse::<usize>().unwrap_or(1).saturating_sub(1);
         for (name, value) in parts {
             match &*name {
-                "q" => query.filter = value.trim().chars().take(FILTER).collect(),
+                "q" => query.filter = value.trim().chars().take(MAX_FILTER_LEN).collect(),
                 "org" => query.org = OrgId::parse(&value).ok(),
                 "sort" => {
-                    let known = Column::ALL
+                    let known = SortColumn::ALL
                         .into_iter()
                         .find(|column| column.as_str() == value);
                     query.column = known.unwrap_or_default();
@@ -101,12 +101,12 @@ impl Query {
     }
 
     /// Whether greater values come first.
-    pub(super) fn descends(&self) -> bool {
-        self.column.descends() != self.reversed
+    pub(super) fn descending(&self) -> bool {
+        self.column.descending_by_default() != self.reversed
     }
 
     /// The same sorted by a column: the other way round if it is that column already.
-    pub(super) fn sorted(&self, column: Column) -> Self {
+    pub(super) fn sorted_by(&self, column: SortColumn) -> Self {
         Self {
             column,
             reversed: column == self.column && !self.reversed,
@@ -124,7 +124,7 @@ impl Query {
         if let Some(org) = &self.org {
             parts.append_pair("org", org.as_str());
         }
-        if self.column != Column::default() {
+        if self.column != SortColumn::default() {
             parts.append_pair("sort", self.column.as_str());
         }
         if self.reversed {
@@ -152,12 +152,12 @@ impl Query {
 mod tests {
     use super::*;
 
-    fn of(query: &str) -> Query {
-        Query::of(&format!("/?{query}").parse().expect("a path"))
+    fn of(query: &str) -> PageQuery {
+        PageQuery::from_uri(&format!("/?{query}").parse().expect("a path"))
     }
 
     #[test]
-    fn a_link_leads_to_what_it_was_made_of() {
+    fn links_round_trip() {
         for text in [
             "q=a+b%26%22&sort=name&order=reversed&page=3&orgs=2",
             "org=0000000000000000000000aa",
@@ -170,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn nonsense_is_left_alone() {
+    fn invalid_query_parameters_are_ignored() {
         for text in [
             "page=0",
             "page=-1",
@@ -179,9 +179,12 @@ mod tests {
             "&&=&",
             "q=+",
         ] {
-            assert_eq!(of(text), Query::default(), "{text}");
+            assert_eq!(of(text), PageQuery::default(), "{text}");
         }
-        assert_eq!(of(&format!("q={}", "x".repeat(1000))).filter.len(), FILTER);
+        assert_eq!(
+            of(&format!("q={}", "x".repeat(1000))).filter.len(),
+            MAX_FILTER_LEN
+        );
         assert_eq!(
             of("page=18446744073709551615").link(),
             "?page=18446744073709551615"
@@ -189,11 +192,11 @@ mod tests {
     }
 
     #[test]
-    fn a_column_once_more_is_the_other_way_round() {
-        let idle = Query::default();
-        assert!(idle.descends());
-        let reversed = idle.sorted(Column::Idle);
-        assert!(!reversed.descends() && reversed.sorted(Column::Idle).descends());
-        assert!(!reversed.sorted(Column::Name).reversed);
+    fn sorting_twice_reverses_the_order() {
+        let idle = PageQuery::default();
+        assert!(idle.descending());
+        let reversed = idle.sorted_by(SortColumn::Idle);
+        assert!(!reversed.descending() && reversed.sorted_by(SortColumn::Idle).descending());
+        assert!(!reversed.sorted_by(SortColumn::Name).reversed);
     }
 }

@@ -10,47 +10,51 @@ use reqwest::{Method, Url};
 use secrecy::ExposeSecret as _;
 use tokio::sync::{Mutex, MutexGuard};
 
-use super::sensitive;
+use super::sensitive_header;
 use crate::credential::SecretSource;
-use crate::error::Problem;
+use crate::error::ErrorKind;
 
 /// The longest `WWW-Authenticate` header that is parsed; Atlas' own has some 150 bytes.
 const MAX_CHALLENGE_BYTES: usize = 16 << 10;
 /// Places in a header at which a challenge is looked for.
-const MAX_CHALLENGE_STARTS: usize = 16;
+const MAX_CHALLENGE_OFFSETS: usize = 16;
 
 /// A programmatic API key, and the challenge that it answers at present.
 ///
 /// Requests take turns: a server may refuse a count that is lower than one it has seen, and
 /// nothing keeps requests that are under way at once in order.
-pub(crate) struct ApiKey {
-    public: Arc<dyn SecretSource>,
-    private: Arc<dyn SecretSource>,
+pub(crate) struct DigestAuth {
+    public_key: Arc<dyn SecretSource>,
+    private_key: Arc<dyn SecretSource>,
     challenge: Mutex<Option<DigestClient>>,
 }
 
 /// One request's turn.
-pub(crate) struct Turn<'a> {
+pub(crate) struct DigestAttempt<'a> {
     challenge: MutexGuard<'a, Option<DigestClient>>,
     header: Option<HeaderValue>,
 }
 
-impl ApiKey {
+impl DigestAuth {
     pub(super) fn new(public: Arc<dyn SecretSource>, private: Arc<dyn SecretSource>) -> Self {
         Self {
-            public,
-            private,
+            public_key: public,
+            private_key: private,
             challenge: Mutex::new(None),
         }
     }
 
-    pub(super) async fn turn(&self, method: &Method, url: &Url) -> Result<Turn<'_>, Problem> {
+    pub(super) async fn begin(
+        &self,
+        method: &Method,
+        url: &Url,
+    ) -> Result<DigestAttempt<'_>, ErrorKind> {
         let mut challenge = self.challenge.lock().await;
         let header = match challenge.as_mut() {
             None => None,
             Some(client) => {
-                let public = self.public.read().await?;
-                let private = self.private.read().await?;
+                let public = self.public_key.read().await?;
+                let private = self.private_key.read().await?;
                 let uri = match url.query() {
                     Some(query) => format!("{}?{query}", url.path()),
                     None => url.path().to_owned(),
@@ -65,29 +69,29 @@ impl ApiKey {
                     body: None,
                 });
                 match answer {
-                    Ok(answer) => Some(sensitive(&answer)?),
+                    Ok(answer) => Some(sensitive_header(&answer)?),
                     // The next request asks for another challenge. This one may be repaired by then, or its
                     // nonce be used up.
                     Err(cause) => {
                         *challenge = None;
-                        return Err(Problem::Invalid(format!(
+                        return Err(ErrorKind::InvalidResponse(format!(
                             "cannot answer the Digest challenge: {cause}"
                         )));
                     }
                 }
             }
         };
-        Ok(Turn { challenge, header })
+        Ok(DigestAttempt { challenge, header })
     }
 }
 
-impl Turn<'_> {
+impl DigestAttempt<'_> {
     pub(super) fn header(&self) -> Option<HeaderValue> {
         self.header.clone()
     }
 
     /// Told of a 401: takes the new challenge, and says whether answering it can help.
-    pub(super) fn refused(mut self, headers: &HeaderMap) -> bool {
+    pub(super) fn on_unauthorized(mut self, headers: &HeaderMap) -> bool {
         let first_use = self
             .challenge
             .as_ref()
@@ -120,7 +124,7 @@ pub(crate) fn parse_digest_challenge(header: &str) -> Option<DigestClient> {
     });
     std::iter::once(0)
         .chain(by_name.map(|(at, _)| at))
-        .take(MAX_CHALLENGE_STARTS)
+        .take(MAX_CHALLENGE_OFFSETS)
         .filter_map(|at| header.get(at..))
         .find_map(|rest| {
             ChallengeParser::new(rest)
@@ -167,15 +171,15 @@ mod tests {
 
     const NONCE: &str = "nonce=\"dcd98b7102dd2f0e8b11d0f600bfb0c093\"";
 
-    fn api_key() -> ApiKey {
-        ApiKey::new(
+    fn api_key() -> DigestAuth {
+        DigestAuth::new(
             Arc::new(StaticSecret("Mufasa")),
             Arc::new(StaticSecret("Circle Of Life")),
         )
     }
 
     /// The parameters of the answer to these `WWW-Authenticate` headers; none when there is no answer.
-    async fn answer(key: &ApiKey, challenges: &[String]) -> Option<Result<String, Problem>> {
+    async fn answer(key: &DigestAuth, challenges: &[String]) -> Option<Result<String, ErrorKind>> {
         let mut headers = HeaderMap::new();
         for challenge in challenges {
             headers.append(
@@ -185,13 +189,13 @@ mod tests {
         }
         let url = Url::parse("https://x/dir/index.html?a=b").expect("a URL");
         let turn = key
-            .turn(&Method::GET, &url)
+            .begin(&Method::GET, &url)
             .await
             .expect("no challenge yet");
-        if !turn.refused(&headers) {
+        if !turn.on_unauthorized(&headers) {
             return None;
         }
-        Some(key.turn(&Method::GET, &url).await.map(|turn| {
+        Some(key.begin(&Method::GET, &url).await.map(|turn| {
             let header = turn.header().expect("an answer");
             header.to_str().expect("text").to_owned()
         }))
@@ -214,7 +218,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn auth_is_chosen_whatever_else_is_offered() {
+    async fn digest_selects_qop_auth_among_alternatives() {
         let digest = |rest: &str| vec![format!("Digest realm=\"a, b\", {NONCE}, {rest}")];
         for challenges in [
             digest("qop=\"auth\""),
@@ -269,7 +273,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_algorithm_that_the_server_prefers_is_used() {
+    async fn digest_uses_the_first_supported_algorithm() {
         let challenges = ["SHA-256", "MD5"]
             .map(|name| format!("Digest realm=\"r\", {NONCE}, qop=\"auth\", algorithm={name}"));
         for challenges in [challenges.to_vec(), vec![challenges.join(", ")]] {
@@ -283,7 +287,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn without_qop_the_old_form_is_answered() {
+    async fn digest_without_qop_uses_rfc2069() {
         for challenge in [
             format!("Digest realm=\"r\", {NONCE}"),
             format!("Digest realm=\"r\", {NONCE}, qop=\"\""),
@@ -303,7 +307,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn quotes_in_a_nonce_are_sent_back_as_they_came() {
+    async fn digest_echoes_quoted_nonce_verbatim() {
         let challenge =
             r#"Digest realm="r\"1", nonce="a\"b\\c, d", qop="auth,auth-int""#.to_owned();
         let header = answer(&api_key(), &[challenge])
@@ -315,11 +319,14 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_challenge_that_cannot_be_answered_is_not_kept() {
+    async fn unsupported_challenge_is_discarded() {
         let key = api_key();
         let only_int = format!("Digest realm=\"r\", {NONCE}, qop=\"auth-int\"");
         let refused = answer(&key, &[only_int]).await.expect("a challenge");
-        assert!(matches!(refused, Err(Problem::Invalid(_))), "{refused:?}");
+        assert!(
+            matches!(refused, Err(ErrorKind::InvalidResponse(_))),
+            "{refused:?}"
+        );
         let good = format!("Digest realm=\"r\", {NONCE}, qop=\"auth\"");
         answer(&key, &[good])
             .await
@@ -343,7 +350,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_offered_is_read_from_the_first_good_challenge() {
+    fn parser_returns_the_first_valid_challenge() {
         let header = format!("Digest realm=\"r\", {NONCE}, qop=\"auth,auth-int\", stale=true");
         let client = parse_digest_challenge(&header).expect("a challenge");
         assert!(client.qop() & Qop::Auth && client.stale());

@@ -1,4 +1,4 @@
-//! The three ways to authenticate. A request asks for a [`Permit`], is sent with it, and when it
+//! The three ways to authenticate. A request asks for a [`Authorization`], is sent with it, and when it
 //! is answered 401 the permit's maker says whether to try again.
 
 mod digest;
@@ -6,52 +6,52 @@ mod oauth;
 
 use std::sync::Arc;
 
-pub use oauth::{KeptToken, TokenStore, fuzz_token_response};
+pub use oauth::{StoredToken, TokenStore, fuzz_token_response};
 use reqwest::header::{HeaderMap, HeaderValue};
 use reqwest::{Method, Url};
 use secrecy::{ExposeSecret as _, SecretString};
 
-use super::error::{Endpoint, Error, Problem};
-use super::observer::{Observer, Retry};
-use super::transport::Line;
+use super::error::{Endpoint, Error, ErrorKind};
+use super::observer::{ClientObserver, RetryReason};
+use super::transport::ObservedTransport;
 use crate::clock::Clock;
 use crate::credential::{Credential, SecretSource, secrets_equal};
 
 /// How one credential authenticates; shared by all its requests.
-pub(super) enum Auth {
-    ServiceAccount(Box<oauth::ServiceAccount>),
-    ApiKey(digest::ApiKey),
+pub(super) enum Authenticator {
+    ServiceAccount(Box<oauth::TokenProvider>),
+    Digest(digest::DigestAuth),
     AccessToken(Arc<dyn SecretSource>),
 }
 
 /// What a request is sent with.
-pub(super) enum Permit<'a> {
+pub(super) enum Authorization<'a> {
     /// The service account's token, and which one it was.
     Token(SecretString, u64),
     /// A Digest answer, with the nonce in hand until the server has seen it.
-    Digest(digest::Turn<'a>),
+    Digest(digest::DigestAttempt<'a>),
     /// The ready token as it was read.
-    Ready(SecretString),
+    StaticToken(SecretString),
 }
 
-impl Auth {
+impl Authenticator {
     pub(super) fn new(
         name: &Arc<str>,
         credential: Credential,
         base: &Url,
         store: Option<Arc<dyn TokenStore>>,
-        observer: Arc<dyn Observer>,
+        observer: Arc<dyn ClientObserver>,
         clock: Clock,
     ) -> Result<Self, String> {
         Ok(match credential {
             Credential::ServiceAccount { id, secret } => {
                 let name = Arc::clone(name);
                 let account =
-                    oauth::ServiceAccount::new(name, id, secret, base, store, observer, clock)?;
+                    oauth::TokenProvider::new(name, id, secret, base, store, observer, clock)?;
                 Self::ServiceAccount(Box::new(account))
             }
             Credential::ApiKey { public, private } => {
-                Self::ApiKey(digest::ApiKey::new(public, private))
+                Self::Digest(digest::DigestAuth::new(public, private))
             }
             Credential::AccessToken { token } => Self::AccessToken(token),
         })
@@ -61,73 +61,79 @@ impl Auth {
     ///
     /// # Errors
     /// When there is no credential to be had: a file that is gone, a token that is not given out.
-    pub(super) async fn permit(
+    pub(super) async fn authorize(
         &self,
-        line: &Line,
+        line: &ObservedTransport,
         endpoint: Endpoint,
         method: &Method,
         url: &Url,
-    ) -> Result<Permit<'_>, Error> {
+    ) -> Result<Authorization<'_>, Error> {
         match self {
             Self::ServiceAccount(account) => account
-                .token(line)
+                .current_token(line)
                 .await
-                .map(|(token, generation)| Permit::Token(token, generation)),
-            Self::ApiKey(key) => key
-                .turn(method, url)
+                .map(|(token, generation)| Authorization::Token(token, generation)),
+            Self::Digest(key) => key
+                .begin(method, url)
                 .await
-                .map(Permit::Digest)
-                .map_err(|problem| problem.at(endpoint)),
+                .map(Authorization::Digest)
+                .map_err(|problem| problem.with_endpoint(endpoint)),
             Self::AccessToken(source) => source
                 .read()
                 .await
-                .map(Permit::Ready)
-                .map_err(|error| Problem::from(error).at(endpoint)),
+                .map(Authorization::StaticToken)
+                .map_err(|error| ErrorKind::from(error).with_endpoint(endpoint)),
         }
     }
 
     /// Told of a 401: whether to ask for another permit and send the request again, and why.
-    pub(super) async fn refused(&self, permit: Permit<'_>, headers: &HeaderMap) -> Option<Retry> {
+    pub(super) async fn on_unauthorized(
+        &self,
+        permit: Authorization<'_>,
+        headers: &HeaderMap,
+    ) -> Option<RetryReason> {
         match (self, permit) {
-            (Self::ServiceAccount(account), Permit::Token(_, generation)) => account
-                .refused(generation)
+            (Self::ServiceAccount(account), Authorization::Token(_, generation)) => account
+                .on_unauthorized(generation)
                 .await
-                .then_some(Retry::Unauthorized),
-            (_, Permit::Digest(turn)) => turn.refused(headers).then_some(Retry::Challenge),
-            (Self::AccessToken(source), Permit::Ready(old)) => {
+                .then_some(RetryReason::Unauthorized),
+            (_, Authorization::Digest(turn)) => turn
+                .on_unauthorized(headers)
+                .then_some(RetryReason::Challenge),
+            (Self::AccessToken(source), Authorization::StaticToken(old)) => {
                 let rotated = source
                     .read()
                     .await
                     .is_ok_and(|new| !secrets_equal(&old, &new));
-                rotated.then_some(Retry::Unauthorized)
+                rotated.then_some(RetryReason::Unauthorized)
             }
             _ => None,
         }
     }
 
     /// Told that a file of the credential has changed.
-    pub(super) async fn changed(&self) {
+    pub(super) async fn on_credential_changed(&self) {
         match self {
-            Self::ServiceAccount(account) => account.changed().await,
+            Self::ServiceAccount(account) => account.on_credential_changed().await,
             // these read their files at each request
-            Self::ApiKey(_) | Self::AccessToken(_) => {}
+            Self::Digest(_) | Self::AccessToken(_) => {}
         }
     }
 
     /// Gives back what Atlas counts: the live access token.
-    pub(super) async fn close(&self, line: &Line) {
+    pub(super) async fn revoke_token(&self, line: &ObservedTransport) {
         if let Self::ServiceAccount(account) = self {
             account.revoke(line).await;
         }
     }
 }
 
-impl Permit<'_> {
+impl Authorization<'_> {
     /// The `Authorization` header, if the first request is not to be sent without one to get a
     /// challenge.
-    pub(super) fn header(&self) -> Result<Option<HeaderValue>, Problem> {
+    pub(super) fn header(&self) -> Result<Option<HeaderValue>, ErrorKind> {
         match self {
-            Self::Token(token, _) | Self::Ready(token) => bearer(token).map(Some),
+            Self::Token(token, _) | Self::StaticToken(token) => bearer_header(token).map(Some),
             Self::Digest(turn) => Ok(turn.header()),
         }
     }
@@ -149,21 +155,21 @@ pub fn fuzz_www_authenticate(header: &[u8]) {
         body: None,
     };
     if let Ok(answer) = client.respond(&params) {
-        assert!(sensitive(&answer).is_ok());
+        assert!(sensitive_header(&answer).is_ok());
         assert!(client.rfc2069_compat() || answer.contains("qop=auth,"));
     }
 }
 
 /// A header that no `Debug` output shows.
-fn sensitive(value: &str) -> Result<HeaderValue, Problem> {
+fn sensitive_header(value: &str) -> Result<HeaderValue, ErrorKind> {
     let mut value = HeaderValue::from_str(value)
-        .map_err(|_| Problem::Invalid("a credential that fits no header".to_owned()))?;
+        .map_err(|_| ErrorKind::InvalidResponse("a credential that fits no header".to_owned()))?;
     value.set_sensitive(true);
     Ok(value)
 }
 
-fn bearer(token: &SecretString) -> Result<HeaderValue, Problem> {
-    sensitive(&zeroize::Zeroizing::new(format!(
+fn bearer_header(token: &SecretString) -> Result<HeaderValue, ErrorKind> {
+    sensitive_header(&zeroize::Zeroizing::new(format!(
         "Bearer {}",
         token.expose_secret()
     )))

@@ -18,113 +18,113 @@ use tokio::time::Instant;
 use tracing::{debug, info, warn};
 use zeroize::Zeroizing;
 
-use super::sensitive;
+use super::sensitive_header;
 use crate::clock::Clock;
 use crate::credential::{SecretError, SecretSource};
-use crate::error::{Endpoint, Error, Problem};
+use crate::error::{Endpoint, Error, ErrorKind};
 use crate::ids::stable_hash;
-use crate::observer::{Observer, TokenOutcome};
-use crate::transport::{Answer, Line};
-use crate::wire::LenientNumber;
+use crate::observer::{ClientObserver, TokenOutcome};
+use crate::transport::{ObservedTransport, Response};
+use crate::wire::LenientCount;
 
 /// A token is renewed this long before its end, or a tenth of its life if that is shorter.
-const RENEW_AHEAD: Duration = Duration::from_mins(5);
+const REFRESH_MARGIN: Duration = Duration::from_mins(5);
 /// What is believed of a token whose answer does not say how long it lives.
-const USUAL_LIFE: u64 = 3600;
+const DEFAULT_LIFETIME_SECS: u64 = 3600;
 /// After a 401 a new token is made, but not more often than this.
-const RENEW_AFTER_401_EVERY: Duration = Duration::from_mins(1);
+const MIN_RENEW_AFTER_401_INTERVAL: Duration = Duration::from_mins(1);
 /// The longest life that is believed of a token.
-const LONGEST_LIFE: Duration = Duration::from_hours(24);
+const MAX_LIFETIME: Duration = Duration::from_hours(24);
 /// The shortest time between two tokens, however short-lived they are: Atlas allows few new ones a minute.
 const MIN_RENEW_INTERVAL: Duration = Duration::from_secs(10);
 /// The longest token that is accepted; Atlas' own have some 1,000 bytes.
 const MAX_TOKEN_BYTES: usize = 16 << 10;
 /// The longest pause after attempts to get a token that failed.
-const LONGEST_PAUSE: Duration = Duration::from_mins(1);
+const MAX_BACKOFF: Duration = Duration::from_mins(1);
 
 /// An access token that outlives the process.
-pub struct KeptToken {
+pub struct StoredToken {
     /// Whom it was given to: not the client's id, but a number made of it.
-    pub client: String,
+    pub client_fingerprint: String,
     /// The token.
     pub token: SecretString,
     /// When it ends.
-    pub ends_at: Timestamp,
+    pub expires_at: Timestamp,
 }
 
 /// Where the live access token is kept, so that a crash loop does not make a new one at each
 /// start. Its methods block; what fails in them is told there.
 pub trait TokenStore: Send + Sync {
     /// The token that was kept, if there is one.
-    fn load(&self) -> BoxFuture<'_, Option<KeptToken>>;
+    fn load(&self) -> BoxFuture<'_, Option<StoredToken>>;
     /// Keeps a token in the place of the one before.
-    fn save(&self, token: KeptToken) -> BoxFuture<'_, ()>;
+    fn save(&self, token: StoredToken) -> BoxFuture<'_, ()>;
     /// Forgets it: it was given back.
     fn clear(&self) -> BoxFuture<'_, ()>;
 }
 
 #[derive(Default)]
-struct Tokens {
-    live: Option<Live>,
+struct TokenState {
+    active: Option<ActiveToken>,
     generation: u64,
     renewed_after_401: Option<Instant>,
-    pause: Option<Pause>,
+    last_failure: Option<FailedAttempt>,
     /// Whether the store has been looked into.
-    looked: bool,
+    store_loaded: bool,
 }
 
-struct Live {
+struct ActiveToken {
     token: SecretString,
     renew_at: Instant,
-    ends_at: Instant,
+    expires_at: Instant,
 }
 
 /// After a failed attempt nobody asks again before `until`; all who need a token get `error`.
-struct Pause {
-    until: Instant,
+struct FailedAttempt {
+    retry_at: Instant,
     failures: u32,
     error: Error,
 }
 
 /// A service account and the one token that it has.
-pub(crate) struct ServiceAccount {
-    name: Arc<str>,
-    id: Arc<dyn SecretSource>,
-    secret: Arc<dyn SecretSource>,
+pub(crate) struct TokenProvider {
+    credential_name: Arc<str>,
+    client_id: Arc<dyn SecretSource>,
+    client_secret: Arc<dyn SecretSource>,
     token_url: Url,
     revoke_url: Url,
-    tokens: Mutex<Tokens>,
+    state: Mutex<TokenState>,
     store: Option<Arc<dyn TokenStore>>,
-    observer: Arc<dyn Observer>,
+    observer: Arc<dyn ClientObserver>,
     clock: Clock,
 }
 
 #[derive(Deserialize)]
-struct TokenBody {
+struct TokenResponse {
     access_token: SecretString,
     token_type: Option<String>,
     #[serde(default)]
-    expires_in: LenientNumber,
+    expires_in: LenientCount,
 }
 
-impl ServiceAccount {
+impl TokenProvider {
     pub(super) fn new(
         name: Arc<str>,
         id: Arc<dyn SecretSource>,
         secret: Arc<dyn SecretSource>,
         base: &Url,
         store: Option<Arc<dyn TokenStore>>,
-        observer: Arc<dyn Observer>,
+        observer: Arc<dyn ClientObserver>,
         clock: Clock,
     ) -> Result<Self, String> {
         let join = |path: &str| base.join(path).map_err(|error| error.to_string());
         Ok(Self {
-            name,
-            id,
-            secret,
+            credential_name: name,
+            client_id: id,
+            client_secret: secret,
             token_url: join("api/oauth/token")?,
             revoke_url: join("api/oauth/revoke")?,
-            tokens: Mutex::default(),
+            state: Mutex::default(),
             store,
             observer,
             clock,
@@ -132,23 +132,26 @@ impl ServiceAccount {
     }
 
     /// The token in use, made or renewed if need be, and its number.
-    pub(super) async fn token(&self, line: &Line) -> Result<(SecretString, u64), Error> {
-        let mut tokens = self.tokens.lock().await;
-        if !tokens.looked {
-            tokens.looked = true;
-            self.take_up(&mut tokens).await;
+    pub(super) async fn current_token(
+        &self,
+        line: &ObservedTransport,
+    ) -> Result<(SecretString, u64), Error> {
+        let mut tokens = self.state.lock().await;
+        if !tokens.store_loaded {
+            tokens.store_loaded = true;
+            self.restore(&mut tokens).await;
         }
         let now = Instant::now();
-        if let Some(live) = &tokens.live
+        if let Some(live) = &tokens.active
             && now < live.renew_at
         {
             return Ok((live.token.clone(), tokens.generation));
         }
         match self.renew(line, &mut tokens, now).await {
             Ok(token) => Ok((token, tokens.generation)),
-            Err(error) => match &tokens.live {
-                Some(live) if now < live.ends_at => {
-                    debug!(credential = &*self.name, %error, "the token could not be renewed yet and is used on");
+            Err(error) => match &tokens.active {
+                Some(live) if now < live.expires_at => {
+                    debug!(credential = &*self.credential_name, %error, "the token could not be renewed yet and is used on");
                     Ok((live.token.clone(), tokens.generation))
                 }
                 _ => Err(error),
@@ -157,68 +160,71 @@ impl ServiceAccount {
     }
 
     /// Takes up the token that an earlier process has left, if it is still good.
-    async fn take_up(&self, tokens: &mut Tokens) {
+    async fn restore(&self, tokens: &mut TokenState) {
         let Some(store) = &self.store else { return };
         let Some(kept) = store.load().await else {
             return;
         };
-        let left = kept.ends_at.duration_since(self.clock.now());
+        let left = kept.expires_at.duration_since(self.clock.now());
         let left = Duration::try_from(left)
             .unwrap_or_default()
-            .min(LONGEST_LIFE);
-        if self.fingerprint().await.ok().as_ref() != Some(&kept.client) || left <= RENEW_AHEAD {
+            .min(MAX_LIFETIME);
+        if self.client_fingerprint().await.ok().as_ref() != Some(&kept.client_fingerprint)
+            || left <= REFRESH_MARGIN
+        {
             return;
         }
-        info!(credential = &*self.name, left = %humantime::format_duration(Duration::from_secs(left.as_secs())), "using the access token of an earlier start");
-        self.observer.token_ends(&self.name, kept.ends_at);
+        info!(credential = &*self.credential_name, left = %humantime::format_duration(Duration::from_secs(left.as_secs())), "using the access token of an earlier start");
+        self.observer
+            .token_expiry_changed(&self.credential_name, kept.expires_at);
         let now = Instant::now();
         tokens.generation += 1;
-        tokens.live = Some(Live {
+        tokens.active = Some(ActiveToken {
             token: kept.token,
-            renew_at: now + left.saturating_sub(RENEW_AHEAD),
-            ends_at: now + left,
+            renew_at: now + left.saturating_sub(REFRESH_MARGIN),
+            expires_at: now + left,
         });
     }
 
     /// Tells one service account from another without saying which it is.
-    async fn fingerprint(&self) -> Result<String, SecretError> {
-        let id = self.id.read().await?;
+    async fn client_fingerprint(&self) -> Result<String, SecretError> {
+        let id = self.client_id.read().await?;
         let whose = format!("{} {}", self.token_url, id.expose_secret());
         Ok(format!("{:016x}", stable_hash(whose.as_bytes(), 0)))
     }
 
     async fn renew(
         &self,
-        line: &Line,
-        tokens: &mut Tokens,
+        line: &ObservedTransport,
+        tokens: &mut TokenState,
         now: Instant,
     ) -> Result<SecretString, Error> {
-        let failures = match &tokens.pause {
-            Some(pause) if now < pause.until => return Err(pause.error.clone()),
+        let failures = match &tokens.last_failure {
+            Some(pause) if now < pause.retry_at => return Err(pause.error.clone()),
             Some(pause) => pause.failures,
             None => 0,
         };
         let mut retry_after = None;
-        match self.mint(line, &mut retry_after).await {
+        match self.issue(line, &mut retry_after).await {
             Ok((token, life)) => {
-                let ahead = RENEW_AHEAD.min(life / 10);
+                let ahead = REFRESH_MARGIN.min(life / 10);
                 // A token that ends sooner is used on: a 401 replaces it, which is bounded as well.
                 let renew_in = life.saturating_sub(ahead).max(MIN_RENEW_INTERVAL);
                 tokens.generation += 1;
-                tokens.pause = None;
-                tokens.live = Some(Live {
+                tokens.last_failure = None;
+                tokens.active = Some(ActiveToken {
                     token: token.clone(),
                     renew_at: now + renew_in,
-                    ends_at: now + life,
+                    expires_at: now + life,
                 });
                 Ok(token)
             }
             Err(error) => {
-                let backoff = Duration::from_secs(1 << failures.min(6)).min(LONGEST_PAUSE);
+                let backoff = Duration::from_secs(1 << failures.min(6)).min(MAX_BACKOFF);
                 let pause = backoff.max(retry_after.unwrap_or_default());
-                warn!(credential = &*self.name, %error, reason = %error.problem.reason(), pause = %humantime::format_duration(pause), "no access token");
-                tokens.pause = Some(Pause {
-                    until: now + pause,
+                warn!(credential = &*self.credential_name, %error, reason = %error.kind.reason(), pause = %humantime::format_duration(pause), "no access token");
+                tokens.last_failure = Some(FailedAttempt {
+                    retry_at: now + pause,
                     failures: failures + 1,
                     error: error.clone(),
                 });
@@ -228,83 +234,85 @@ impl ServiceAccount {
     }
 
     /// Gets a token; `retry_after` is what the response to a failed request asks to wait, whatever its status.
-    async fn mint(
+    async fn issue(
         &self,
-        line: &Line,
+        line: &ObservedTransport,
         retry_after: &mut Option<Duration>,
     ) -> Result<(SecretString, Duration), Error> {
-        let minted = self.ask_for_token(line, retry_after).await;
+        let minted = self.request_token(line, retry_after).await;
         let outcome = match &minted {
             Ok(_) => TokenOutcome::Issued,
-            Err(error) => match error.problem {
-                Problem::Unauthorized(_)
-                | Problem::Forbidden(_)
-                | Problem::TokenLimit
-                | Problem::Credential(_) => TokenOutcome::Refused,
-                Problem::RateLimited { .. } => TokenOutcome::RateLimited,
+            Err(error) => match error.kind {
+                ErrorKind::Unauthorized(_)
+                | ErrorKind::Forbidden(_)
+                | ErrorKind::TokenLimit
+                | ErrorKind::Credential(_) => TokenOutcome::Refused,
+                ErrorKind::RateLimited { .. } => TokenOutcome::RateLimited,
                 _ => TokenOutcome::Failed,
             },
         };
-        self.observer.token(&self.name, outcome);
+        self.observer
+            .token_requested(&self.credential_name, outcome);
         let (token, life) = minted?;
         let ends = self
             .clock
             .now()
             .saturating_add(SignedDuration::try_from(life).unwrap_or_default());
         if let Ok(ends_at) = ends {
-            self.observer.token_ends(&self.name, ends_at);
+            self.observer
+                .token_expiry_changed(&self.credential_name, ends_at);
             if let Some(store) = &self.store
-                && let Ok(client) = self.fingerprint().await
+                && let Ok(client) = self.client_fingerprint().await
             {
                 let token = token.clone();
-                let kept = KeptToken {
-                    client,
+                let kept = StoredToken {
+                    client_fingerprint: client,
                     token,
-                    ends_at,
+                    expires_at: ends_at,
                 };
                 store.save(kept).await;
             }
         }
-        info!(credential = &*self.name, life = %humantime::format_duration(life), "new access token");
+        info!(credential = &*self.credential_name, life = %humantime::format_duration(life), "new access token");
         Ok((token, life))
     }
 
-    async fn ask_for_token(
+    async fn request_token(
         &self,
-        line: &Line,
+        line: &ObservedTransport,
         retry_after: &mut Option<Duration>,
     ) -> Result<(SecretString, Duration), Error> {
         let endpoint = Endpoint::Token;
-        let problem = |problem: Problem| problem.at(endpoint);
+        let problem = |problem: ErrorKind| problem.with_endpoint(endpoint);
         let request = self
-            .form(&self.token_url, "grant_type=client_credentials".to_owned())
+            .form_request(&self.token_url, "grant_type=client_credentials".to_owned())
             .await
             .map_err(problem)?;
         let answer = line.send(endpoint, request).await?;
         *retry_after = answer.retry_after();
         if answer.is_token_limit() {
-            return Err(problem(Problem::TokenLimit));
+            return Err(problem(ErrorKind::TokenLimit));
         }
-        if answer.is_client_refused() {
-            return Err(problem(Problem::Unauthorized(crate::ErrorCode::new(
+        if answer.is_client_rejected() {
+            return Err(problem(ErrorKind::Unauthorized(crate::ErrorCode::new(
                 "INVALID_CLIENT",
             ))));
         }
-        let body: TokenBody = parse(&answer).map_err(problem)?;
-        let life =
-            Duration::from_secs(body.expires_in.0.unwrap_or(USUAL_LIFE).max(1)).min(LONGEST_LIFE);
+        let body: TokenResponse = parse_token_response(&answer).map_err(problem)?;
+        let life = Duration::from_secs(body.expires_in.0.unwrap_or(DEFAULT_LIFETIME_SECS).max(1))
+            .min(MAX_LIFETIME);
         Ok((body.access_token, life))
     }
 
     /// A form to be posted with the client's id and secret, each encoded as RFC 6749 §2.3.1 asks.
-    async fn form(&self, url: &Url, body: String) -> Result<Request, Problem> {
+    async fn form_request(&self, url: &Url, body: String) -> Result<Request, ErrorKind> {
         let encode = |secret: &SecretString| -> Zeroizing<String> {
             Zeroizing::new(
                 url::form_urlencoded::byte_serialize(secret.expose_secret().as_bytes()).collect(),
             )
         };
-        let id = encode(&self.id.read().await?);
-        let secret = encode(&self.secret.read().await?);
+        let id = encode(&self.client_id.read().await?);
+        let secret = encode(&self.client_secret.read().await?);
         let pair = Zeroizing::new(format!("{}:{}", &*id, &*secret));
         let basic = Zeroizing::new(format!(
             "Basic {}",
@@ -312,7 +320,7 @@ impl ServiceAccount {
         ));
         let mut request = Request::new(Method::POST, url.clone());
         let headers = request.headers_mut();
-        headers.insert(AUTHORIZATION, sensitive(&basic)?);
+        headers.insert(AUTHORIZATION, sensitive_header(&basic)?);
         headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
         headers.insert(
             CONTENT_TYPE,
@@ -323,8 +331,8 @@ impl ServiceAccount {
     }
 
     /// Told that token `generation` was refused: drops it, and says whether a new one may be made.
-    pub(super) async fn refused(&self, generation: u64) -> bool {
-        let mut tokens = self.tokens.lock().await;
+    pub(super) async fn on_unauthorized(&self, generation: u64) -> bool {
+        let mut tokens = self.state.lock().await;
         if tokens.generation != generation {
             // another request was refused first, and there is a new token already
             return true;
@@ -332,30 +340,30 @@ impl ServiceAccount {
         let now = Instant::now();
         let recently = tokens
             .renewed_after_401
-            .is_some_and(|at| now < at + RENEW_AFTER_401_EVERY);
+            .is_some_and(|at| now < at + MIN_RENEW_AFTER_401_INTERVAL);
         if recently {
             return false;
         }
         tokens.renewed_after_401 = Some(now);
-        tokens.live = None;
-        self.observer.token_refused(&self.name);
+        tokens.active = None;
+        self.observer.token_rejected(&self.credential_name);
         true
     }
 
     /// Told that the client's id or secret has changed: a new token is made at the next request,
     /// and the one in hand serves on should that fail.
-    pub(super) async fn changed(&self) {
-        let mut tokens = self.tokens.lock().await;
-        tokens.pause = None;
+    pub(super) async fn on_credential_changed(&self) {
+        let mut tokens = self.state.lock().await;
+        tokens.last_failure = None;
         tokens.renewed_after_401 = None;
-        if let Some(live) = &mut tokens.live {
+        if let Some(live) = &mut tokens.active {
             live.renew_at = Instant::now();
         }
     }
 
     /// Ends the token at Atlas. What goes wrong is only logged: the token ends by itself anyway.
-    pub(super) async fn revoke(&self, line: &Line) {
-        let Some(live) = self.tokens.lock().await.live.take() else {
+    pub(super) async fn revoke(&self, line: &ObservedTransport) {
+        let Some(live) = self.state.lock().await.active.take() else {
             return;
         };
         // first: a token that is being revoked is no token to take up
@@ -365,35 +373,36 @@ impl ServiceAccount {
         let token: String =
             url::form_urlencoded::byte_serialize(live.token.expose_secret().as_bytes()).collect();
         let body = format!("token={token}&token_type_hint=access_token");
-        let sent = match self.form(&self.revoke_url, body).await {
+        let sent = match self.form_request(&self.revoke_url, body).await {
             Ok(request) => line.send(Endpoint::Revoke, request).await,
-            Err(problem) => Err(problem.at(Endpoint::Revoke)),
+            Err(problem) => Err(problem.with_endpoint(Endpoint::Revoke)),
         };
         match sent {
             Ok(answer) if answer.status.is_success() => {
-                info!(credential = &*self.name, "access token revoked");
+                info!(credential = &*self.credential_name, "access token revoked");
             }
             Ok(answer) => {
                 let status = answer.status.as_u16();
                 warn!(
-                    credential = &*self.name,
+                    credential = &*self.credential_name,
                     status, "access token not revoked; it ends by itself"
                 );
             }
             Err(error) => {
-                warn!(credential = &*self.name, %error, "access token not revoked; it ends by itself");
+                warn!(credential = &*self.credential_name, %error, "access token not revoked; it ends by itself");
             }
         }
     }
 }
 
-fn parse(answer: &Answer) -> Result<TokenBody, Problem> {
-    parse_body(answer.json()?)
+fn parse_token_response(answer: &Response) -> Result<TokenResponse, ErrorKind> {
+    parse_token_body(answer.json_body()?)
 }
 
-fn parse_body(body: &[u8]) -> Result<TokenBody, Problem> {
-    let invalid = |what: &str| Problem::Invalid(format!("invalid token response: {what}"));
-    let body: TokenBody = serde_json::from_slice(body)
+fn parse_token_body(body: &[u8]) -> Result<TokenResponse, ErrorKind> {
+    let invalid =
+        |what: &str| ErrorKind::InvalidResponse(format!("invalid token response: {what}"));
+    let body: TokenResponse = serde_json::from_slice(body)
         // serde's own words could repeat a part of the answer
         .map_err(|_| invalid("expected a JSON object with access_token and expires_in"))?;
     let is_bearer = body
@@ -419,9 +428,9 @@ fn parse_body(body: &[u8]) -> Result<TokenBody, Problem> {
 /// What the fuzz target does with any bytes: parses them as a token response.
 #[doc(hidden)]
 pub fn fuzz_token_response(body: &[u8]) {
-    if let Ok(body) = parse_body(body) {
+    if let Ok(body) = parse_token_body(body) {
         assert!(!body.access_token.expose_secret().is_empty());
-        assert!(super::bearer(&body.access_token).is_ok());
+        assert!(super::bearer_header(&body.access_token).is_ok());
     }
 }
 
@@ -430,7 +439,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_token_that_cannot_be_one_is_refused_without_being_repeated() {
+    fn invalid_token_response_is_rejected_without_echoing_it() {
         let json = |token: &str, more: &str| {
             format!("{{\"access_token\":{token},\"expires_in\":3600{more}}}")
         };
@@ -440,7 +449,7 @@ mod tests {
             json("\"secret\"", ",\"token_type\":null,\"scope\":7"),
             "{\"access_token\":\"secret\"}".to_owned(),
         ] {
-            assert!(parse_body(good.as_bytes()).is_ok(), "{good}");
+            assert!(parse_token_body(good.as_bytes()).is_ok(), "{good}");
         }
         let long = format!("\"secret{}\"", "x".repeat(1 << 20));
         for bad in [
@@ -466,10 +475,10 @@ mod tests {
             String::new(),
         ] {
             let shown = bad.get(..60).unwrap_or(&bad);
-            let problem = parse_body(bad.as_bytes())
+            let problem = parse_token_body(bad.as_bytes())
                 .err()
                 .unwrap_or_else(|| panic!("accepted: {shown}"));
-            assert!(matches!(problem, Problem::Invalid(_)), "{shown}");
+            assert!(matches!(problem, ErrorKind::InvalidResponse(_)), "{shown}");
             assert!(!problem.to_string().contains("secret"), "{problem}");
         }
     }

@@ -2,7 +2,7 @@
 //! answers 429 at all.
 //!
 //! Atlas has a token bucket for each endpoint set and scope. Until it says which those are
-//! ([`Budgets::learn_sets`]), every endpoint of every organization counts as one of its own, for
+//! ([`RateLimiter::set_endpoint_sets`]), every endpoint of every organization counts as one of its own, for
 //! each credential. Two organizations that are refused at the same time although each should have
 //! had tokens are taken to share one, for an hour.
 
@@ -17,12 +17,12 @@ use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 use tracing::info;
 
-pub use token_bucket::BucketSize;
+pub use token_bucket::BucketParams;
 
 use super::error::Endpoint;
 use crate::ids::OrgId;
-use token_bucket::Bucket;
 pub(super) use token_bucket::MAX_WAIT;
+use token_bucket::TokenBucket;
 
 /// Who shares a bucket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -45,188 +45,190 @@ pub struct EndpointSet {
     /// Who shares it.
     pub scope: Scope,
     /// How large it is.
-    pub size: BucketSize,
+    pub size: BucketParams,
 }
 
 /// Which bucket: what draws on it, and for whom.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct LaneId {
-    set: String,
+pub struct BucketKey {
+    set_id: String,
     credential: Option<Arc<str>>,
     org: Option<OrgId>,
 }
 
 /// The budgets of the whole process. One for all clients, kept over a reload.
 #[derive(Default)]
-pub struct Budgets {
-    inner: Mutex<Inner>,
+pub struct RateLimiter {
+    state: Mutex<State>,
 }
 
 #[derive(Default)]
-struct Inner {
-    lanes: HashMap<LaneId, Arc<Lane>>,
-    sets: HashMap<Arc<str>, Vec<EndpointSet>>,
+struct State {
+    queues: HashMap<BucketKey, Arc<BucketQueue>>,
+    endpoint_sets: HashMap<Arc<str>, Vec<EndpointSet>>,
     /// Sets of a credential whose bucket is taken to be shared by all its organizations, until then.
-    widened: HashMap<(Arc<str>, String), Instant>,
+    assumed_shared: HashMap<(Arc<str>, String), Instant>,
     /// The last organization that was refused although its bucket should have had tokens.
-    surprises: HashMap<(Arc<str>, String), (OrgId, Instant)>,
+    unexpected_429s: HashMap<(Arc<str>, String), (OrgId, Instant)>,
 }
 
 /// One bucket, and the queue before it.
 #[derive(Default)]
-struct Lane {
-    bucket: Mutex<Bucket>,
+struct BucketQueue {
+    bucket: Mutex<TokenBucket>,
     /// Fair: whoever comes first is served first.
-    turn: tokio::sync::Mutex<()>,
+    fifo: tokio::sync::Mutex<()>,
     /// Set when another lane has taken its place.
-    retired: AtomicBool,
+    replaced: AtomicBool,
 }
 
 /// Leave for one request. It must be told what came of it.
-pub(super) struct Ticket {
-    lane: Arc<Lane>,
-    id: LaneId,
-    number: u64,
-    settled: bool,
+pub(super) struct RequestPermit {
+    queue: Arc<BucketQueue>,
+    key: BucketKey,
+    sequence: u64,
+    reported: bool,
 }
 
 /// For how long a surprise makes organizations count as sharing a bucket.
-const WIDENED_FOR: Duration = Duration::from_hours(1);
+const SHARED_ASSUMPTION_TTL: Duration = Duration::from_hours(1);
 /// Refusals of two organizations within this time are taken for one cause.
-const SURPRISES_WITHIN: Duration = Duration::from_mins(1);
+const CORRELATION_WINDOW: Duration = Duration::from_mins(1);
 /// Endpoint sets of one credential; there are fewer endpoints than that.
 const MAX_SETS: usize = 64;
 /// Bytes of the id of an endpoint set; it becomes a part of the key of each lane.
 const MAX_SET_ID_BYTES: usize = 256;
 /// The longest sleep before the bucket is looked at again: more may have been learnt.
-const LOOK_AGAIN: Duration = Duration::from_secs(10);
+const MAX_SLEEP: Duration = Duration::from_secs(10);
 
-impl Budgets {
+impl RateLimiter {
     /// Waits until a request may be sent; says how long that took.
-    pub(super) async fn take(
+    pub(super) async fn acquire(
         &self,
         credential: &Arc<str>,
         endpoint: Endpoint,
         org: Option<&OrgId>,
-    ) -> (Ticket, Duration) {
+    ) -> (RequestPermit, Duration) {
         let begun = Instant::now();
         loop {
-            let (id, lane) = self.lane(credential, endpoint, org);
-            let turn = lane.turn.lock().await;
-            while !lane.retired.load(Ordering::Acquire) {
+            let (id, lane) = self.queue(credential, endpoint, org);
+            let turn = lane.fifo.lock().await;
+            while !lane.replaced.load(Ordering::Acquire) {
                 let now = Instant::now();
-                let delay = lane.bucket().delay(now);
+                let delay = lane.lock_bucket().time_until_ready(now);
                 if delay.is_zero() {
-                    let number = lane.bucket().spend(now);
+                    let number = lane.lock_bucket().take(now);
                     drop(turn);
-                    let ticket = Ticket {
-                        lane,
-                        id,
-                        number,
-                        settled: false,
+                    let ticket = RequestPermit {
+                        queue: lane,
+                        key: id,
+                        sequence: number,
+                        reported: false,
                     };
                     return (ticket, now - begun);
                 }
-                tokio::time::sleep(delay.min(LOOK_AGAIN)).await;
+                tokio::time::sleep(delay.min(MAX_SLEEP)).await;
             }
         }
     }
 
     /// How long a request would have to wait now, those before it left out of account.
-    pub fn delay(
+    pub fn next_delay(
         &self,
         credential: &Arc<str>,
         endpoint: Endpoint,
         org: Option<&OrgId>,
     ) -> Duration {
-        self.lane(credential, endpoint, org)
+        self.queue(credential, endpoint, org)
             .1
-            .bucket()
-            .delay(Instant::now())
+            .lock_bucket()
+            .time_until_ready(Instant::now())
     }
 
     /// Which bucket requests draw on, and how many requests a second it can give for ever; none
     /// while that is not known.
-    pub fn supply(
+    pub fn sustained_rate(
         &self,
         credential: &Arc<str>,
         endpoint: Endpoint,
         org: Option<&OrgId>,
-    ) -> (LaneId, Option<f64>) {
-        let (id, lane) = self.lane(credential, endpoint, org);
-        let supply = lane.bucket().supply();
+    ) -> (BucketKey, Option<f64>) {
+        let (id, lane) = self.queue(credential, endpoint, org);
+        let supply = lane.lock_bucket().sustained_rate();
         (id, supply)
     }
 
     /// Atlas told which endpoints share a bucket, with whom, and how large it is. Sets that make no sense are ignored.
-    pub fn learn_sets(&self, credential: &Arc<str>, mut sets: Vec<EndpointSet>) {
+    pub fn set_endpoint_sets(&self, credential: &Arc<str>, mut sets: Vec<EndpointSet>) {
         let now = Instant::now();
         sets.retain(|set| set.size.is_plausible() && set.id.len() <= MAX_SET_ID_BYTES);
         sets.truncate(MAX_SETS);
-        let mut inner = self.inner();
-        inner.widened.retain(|(name, _), _| name != credential);
-        inner.sets.insert(Arc::clone(credential), sets);
-        inner.regroup(credential, now);
+        let mut inner = self.lock_state();
+        inner
+            .assumed_shared
+            .retain(|(name, _), _| name != credential);
+        inner.endpoint_sets.insert(Arc::clone(credential), sets);
+        inner.remap(credential, now);
     }
 
-    fn lane(
+    fn queue(
         &self,
         credential: &Arc<str>,
         endpoint: Endpoint,
         org: Option<&OrgId>,
-    ) -> (LaneId, Arc<Lane>) {
-        let mut inner = self.inner();
+    ) -> (BucketKey, Arc<BucketQueue>) {
+        let mut inner = self.lock_state();
         let now = Instant::now();
-        let id = inner.id(credential, endpoint, org, now);
-        let lane = inner.open(&id, now);
+        let id = inner.bucket_key(credential, endpoint, org, now);
+        let lane = inner.get_or_create(&id, now);
         (id, lane)
     }
 
     /// Tells the bucket of a refusal; how long nobody may send anything.
-    pub(super) fn refused(
+    pub(super) fn on_rejected(
         &self,
-        mut ticket: Ticket,
+        mut ticket: RequestPermit,
         asked: Option<Duration>,
         empty: bool,
-        size: Option<BucketSize>,
+        size: Option<BucketParams>,
     ) -> Duration {
-        ticket.settled = true;
+        ticket.reported = true;
         let now = Instant::now();
         let (surprise, pause) = {
-            let mut bucket = ticket.lane.bucket();
-            let blocked = bucket.delay(now) > Duration::ZERO;
-            let surprise = !blocked && bucket.tokens(now) != Some(0);
+            let mut bucket = ticket.queue.lock_bucket();
+            let blocked = bucket.time_until_ready(now) > Duration::ZERO;
+            let surprise = !blocked && bucket.available_tokens(now) != Some(0);
             (
                 surprise,
-                bucket.refused(ticket.number, now, asked, empty, size),
+                bucket.on_rejected(ticket.sequence, now, asked, empty, size),
             )
         };
         if empty && surprise {
-            self.inner().surprised(&ticket.id, now);
+            self.lock_state().on_unexpected_429(&ticket.key, now);
         }
         pause
     }
 
-    fn inner(&self) -> MutexGuard<'_, Inner> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock_state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Inner {
-    fn id(
+impl State {
+    fn bucket_key(
         &self,
         credential: &Arc<str>,
         endpoint: Endpoint,
         org: Option<&OrgId>,
         now: Instant,
-    ) -> LaneId {
+    ) -> BucketKey {
         let set = self
-            .sets
+            .endpoint_sets
             .get(credential)
             .and_then(|sets| sets.iter().find(|set| set.endpoints.contains(&endpoint)));
         let name = set.map_or_else(|| endpoint.as_str().to_owned(), |set| set.id.clone());
         let widened = self
-            .widened
+            .assumed_shared
             .get(&(Arc::clone(credential), name.clone()))
             .is_some_and(|until| now < *until);
         let scope = match set {
@@ -234,37 +236,37 @@ impl Inner {
             None if widened => Scope::Credential,
             None => Scope::Organization,
         };
-        LaneId {
-            set: name,
+        BucketKey {
+            set_id: name,
             credential: (scope != Scope::Address).then(|| Arc::clone(credential)),
             org: org.filter(|_| scope == Scope::Organization).cloned(),
         }
     }
 
-    fn open(&mut self, id: &LaneId, now: Instant) -> Arc<Lane> {
-        if let Some(lane) = self.lanes.get(id) {
+    fn get_or_create(&mut self, id: &BucketKey, now: Instant) -> Arc<BucketQueue> {
+        if let Some(lane) = self.queues.get(id) {
             return Arc::clone(lane);
         }
-        let lane = Arc::new(Lane::default());
+        let lane = Arc::new(BucketQueue::default());
         let size = id
             .credential
             .iter()
-            .filter_map(|credential| self.sets.get(credential))
-            .chain(self.sets.values())
+            .filter_map(|credential| self.endpoint_sets.get(credential))
+            .chain(self.endpoint_sets.values())
             .flatten()
-            .find(|set| set.id == id.set)
+            .find(|set| set.id == id.set_id)
             .map(|set| set.size);
         if let Some(size) = size {
-            lane.bucket().learn(size, now);
+            lane.lock_bucket().set_params(size, now);
         }
-        self.lanes.insert(id.clone(), Arc::clone(&lane));
+        self.queues.insert(id.clone(), Arc::clone(&lane));
         lane
     }
 
     /// Replaces the lanes of `credential` that stand for another bucket than they were opened for.
-    fn regroup(&mut self, credential: &Arc<str>, now: Instant) {
-        let mine: Vec<LaneId> = self
-            .lanes
+    fn remap(&mut self, credential: &Arc<str>, now: Instant) {
+        let mine: Vec<BucketKey> = self
+            .queues
             .keys()
             .filter(|id| id.credential.as_ref() == Some(credential))
             .cloned()
@@ -272,66 +274,67 @@ impl Inner {
         for old in mine {
             // a lane is named after its set, or after an endpoint as long as no set is known
             let endpoint = Endpoint::ALL.into_iter().find(|endpoint| {
-                endpoint.as_str() == old.set
-                    || self.sets.get(credential).is_some_and(|sets| {
+                endpoint.as_str() == old.set_id
+                    || self.endpoint_sets.get(credential).is_some_and(|sets| {
                         sets.iter()
-                            .any(|set| set.id == old.set && set.endpoints.contains(endpoint))
+                            .any(|set| set.id == old.set_id && set.endpoints.contains(endpoint))
                     })
             });
             let Some(endpoint) = endpoint else {
                 continue;
             };
-            let id = self.id(credential, endpoint, old.org.as_ref(), now);
+            let id = self.bucket_key(credential, endpoint, old.org.as_ref(), now);
             if id == old {
                 continue;
             }
-            if let Some(lane) = self.lanes.remove(&old) {
-                let new = self.open(&id, now);
-                new.bucket().merge(&lane.bucket(), now);
-                lane.retired.store(true, Ordering::Release);
+            if let Some(lane) = self.queues.remove(&old) {
+                let new = self.get_or_create(&id, now);
+                new.lock_bucket().merge(&lane.lock_bucket(), now);
+                lane.replaced.store(true, Ordering::Release);
             }
         }
     }
 
-    fn surprised(&mut self, id: &LaneId, now: Instant) {
+    fn on_unexpected_429(&mut self, id: &BucketKey, now: Instant) {
         let (Some(credential), Some(org)) = (&id.credential, &id.org) else {
             return;
         };
-        let key = (Arc::clone(credential), id.set.clone());
-        let before = self.surprises.insert(key.clone(), (org.clone(), now));
-        let shared = before.is_some_and(|(other, at)| other != *org && now < at + SURPRISES_WITHIN);
-        if shared && !self.sets.contains_key(credential) {
+        let key = (Arc::clone(credential), id.set_id.clone());
+        let before = self.unexpected_429s.insert(key.clone(), (org.clone(), now));
+        let shared =
+            before.is_some_and(|(other, at)| other != *org && now < at + CORRELATION_WINDOW);
+        if shared && !self.endpoint_sets.contains_key(credential) {
             info!(
                 credential = &**credential,
-                endpoint = id.set,
+                endpoint = id.set_id,
                 "organizations are refused together; taking their request budget for a common one for an hour"
             );
-            self.widened.insert(key, now + WIDENED_FOR);
-            self.regroup(credential, now);
+            self.assumed_shared.insert(key, now + SHARED_ASSUMPTION_TTL);
+            self.remap(credential, now);
         }
     }
 }
 
-impl Lane {
-    fn bucket(&self) -> MutexGuard<'_, Bucket> {
+impl BucketQueue {
+    fn lock_bucket(&self) -> MutexGuard<'_, TokenBucket> {
         self.bucket.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Ticket {
-    /// The request was answered, with what `RateLimit-Limit` and `RateLimit-Remaining` say.
-    pub(super) fn answered(mut self, limit: Option<u64>, remaining: Option<u64>) {
-        self.settled = true;
-        self.lane
-            .bucket()
-            .answered(self.number, Instant::now(), limit, remaining);
+impl RequestPermit {
+    /// The request was answered, with what `RateLimit-ModelRateLimit` and `RateLimit-Remaining` say.
+    pub(super) fn on_response(mut self, limit: Option<u64>, remaining: Option<u64>) {
+        self.reported = true;
+        self.queue
+            .lock_bucket()
+            .on_response(self.sequence, Instant::now(), limit, remaining);
     }
 }
 
-impl Drop for Ticket {
+impl Drop for RequestPermit {
     fn drop(&mut self) {
-        if !self.settled {
-            self.lane.bucket().lost();
+        if !self.reported {
+            self.queue.lock_bucket().abandon();
         }
     }
 }
@@ -349,16 +352,16 @@ mod tests {
             id: "some-set".into(),
             endpoints: vec![Endpoint::AiModelApiKeys, Endpoint::AiModelApiRateLimits],
             scope,
-            size: BucketSize::new(10, 5, 60).expect("a size"),
+            size: BucketParams::new(10, 5, 60).expect("a size"),
         }
     }
 
     const KEYS: Endpoint = Endpoint::AiModelApiKeys;
 
     #[tokio::test(start_paused = true)]
-    async fn endpoints_of_a_set_share_what_is_left() {
-        let (budgets, name) = (Budgets::default(), Arc::from("default"));
-        budgets.learn_sets(&name, vec![set(Scope::Organization)]);
+    async fn endpoints_of_a_set_share_one_bucket() {
+        let (budgets, name) = (RateLimiter::default(), Arc::from("default"));
+        budgets.set_endpoint_sets(&name, vec![set(Scope::Organization)]);
         let begun = Instant::now();
         for n in 0..9 {
             let endpoint = if n % 2 == 0 {
@@ -366,62 +369,62 @@ mod tests {
             } else {
                 Endpoint::AiModelApiRateLimits
             };
-            let (ticket, waited) = budgets.take(&name, endpoint, Some(&org(1))).await;
-            ticket.answered(None, None);
+            let (ticket, waited) = budgets.acquire(&name, endpoint, Some(&org(1))).await;
+            ticket.on_response(None, None);
             assert_eq!(waited.is_zero(), n < 8, "request {n} waited {waited:?}");
         }
         assert_eq!(begun.elapsed(), Duration::from_mins(1));
-        let (_, waited) = budgets.take(&name, KEYS, Some(&org(2))).await;
+        let (_, waited) = budgets.acquire(&name, KEYS, Some(&org(2))).await;
         assert_eq!(waited, Duration::ZERO, "another organization has its own");
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_bucket_of_the_credential_is_shared_by_its_organizations() {
-        let (budgets, name) = (Budgets::default(), Arc::from("default"));
+    async fn credential_bucket_is_shared_by_its_organizations() {
+        let (budgets, name) = (RateLimiter::default(), Arc::from("default"));
         for n in 0..4 {
             budgets
-                .take(&name, KEYS, Some(&org(n)))
+                .acquire(&name, KEYS, Some(&org(n)))
                 .await
                 .0
-                .answered(None, None);
+                .on_response(None, None);
         }
-        budgets.learn_sets(&name, vec![set(Scope::Credential)]);
+        budgets.set_endpoint_sets(&name, vec![set(Scope::Credential)]);
         for n in 0..8 {
-            let (ticket, waited) = budgets.take(&name, KEYS, Some(&org(n))).await;
-            ticket.answered(None, None);
+            let (ticket, waited) = budgets.acquire(&name, KEYS, Some(&org(n))).await;
+            ticket.on_response(None, None);
             assert_eq!(waited, Duration::ZERO);
         }
-        let (_, waited) = budgets.take(&name, KEYS, Some(&org(9))).await;
+        let (_, waited) = budgets.acquire(&name, KEYS, Some(&org(9))).await;
         assert_eq!(waited, Duration::from_mins(1));
-        let (id, supply) = budgets.supply(&name, KEYS, Some(&org(3)));
+        let (id, supply) = budgets.sustained_rate(&name, KEYS, Some(&org(3)));
         assert_eq!(supply.map(|rate| (rate * 60.0).round()), Some(4.0));
-        assert_eq!(id, budgets.supply(&name, KEYS, Some(&org(7))).0);
+        assert_eq!(id, budgets.sustained_rate(&name, KEYS, Some(&org(7))).0);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn two_organizations_refused_together_are_taken_to_share() {
-        let (budgets, name) = (Budgets::default(), Arc::from("default"));
-        let size = BucketSize::new(10, 5, 60);
+    async fn correlated_429s_merge_buckets() {
+        let (budgets, name) = (RateLimiter::default(), Arc::from("default"));
+        let size = BucketParams::new(10, 5, 60);
         for n in 0..2 {
-            let (ticket, _) = budgets.take(&name, KEYS, Some(&org(n))).await;
-            budgets.refused(ticket, Some(Duration::from_secs(30)), true, size);
+            let (ticket, _) = budgets.acquire(&name, KEYS, Some(&org(n))).await;
+            budgets.on_rejected(ticket, Some(Duration::from_secs(30)), true, size);
         }
-        let (id, supply) = budgets.supply(&name, KEYS, Some(&org(7)));
+        let (id, supply) = budgets.sustained_rate(&name, KEYS, Some(&org(7)));
         assert_eq!((id.org, supply.is_some()), (None, true));
-        let (_, waited) = budgets.take(&name, KEYS, Some(&org(7))).await;
+        let (_, waited) = budgets.acquire(&name, KEYS, Some(&org(7))).await;
         assert!(waited >= Duration::from_secs(30), "{waited:?}");
-        tokio::time::advance(WIDENED_FOR).await;
+        tokio::time::advance(SHARED_ASSUMPTION_TTL).await;
         assert_eq!(
-            budgets.supply(&name, KEYS, Some(&org(7))).0.org,
+            budgets.sustained_rate(&name, KEYS, Some(&org(7))).0.org,
             Some(org(7))
         );
     }
 
     #[tokio::test(start_paused = true)]
-    async fn whoever_comes_first_is_served_first() {
-        let budgets = Arc::new(Budgets::default());
+    async fn permits_are_granted_in_request_order() {
+        let budgets = Arc::new(RateLimiter::default());
         let name: Arc<str> = Arc::from("default");
-        budgets.learn_sets(&name, vec![set(Scope::Credential)]);
+        budgets.set_endpoint_sets(&name, vec![set(Scope::Credential)]);
         let order = Arc::new(Mutex::new(Vec::new()));
         let mut tasks = tokio::task::JoinSet::new();
         for n in 0..30 {
@@ -429,10 +432,10 @@ mod tests {
                 (Arc::clone(&budgets), Arc::clone(&name), Arc::clone(&order));
             tasks.spawn(async move {
                 budgets
-                    .take(&name, KEYS, Some(&org(n)))
+                    .acquire(&name, KEYS, Some(&org(n)))
                     .await
                     .0
-                    .answered(None, None);
+                    .on_response(None, None);
                 order.lock().expect("no panic").push(n);
             });
             tokio::task::yield_now().await;

@@ -7,9 +7,9 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::super::body::Body;
-use super::super::error::Problem;
-use super::lenient::{Field, Next, Text, read_page};
-use super::value;
+use super::super::error::ErrorKind;
+use super::lenient::{JsonField, LenientString, NextLink, parse_page};
+use super::parse_json;
 
 /// Longest name of a key, in characters: Atlas accepts no longer one. The rest is cut off.
 pub const MAX_NAME_CHARS: usize = 250;
@@ -20,14 +20,14 @@ const MAX_ID_CHARS: usize = 100;
 
 /// A time that may be missing or unreadable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum When {
+pub enum ApiTime {
     /// Null, or not there.
     #[default]
     Missing,
     /// This time.
-    At(Timestamp),
+    Valid(Timestamp),
     /// Something that is no time.
-    Broken,
+    Invalid,
 }
 
 /// One key of a page. Members that Atlas left out are none.
@@ -54,14 +54,14 @@ pub struct ApiKey {
     /// `maskedSecret`; none unless it was asked for.
     pub masked_secret: Option<String>,
     /// `createdAt`.
-    pub created: When,
+    pub created: ApiTime,
     /// `lastUsedAt`.
-    pub last_used: When,
+    pub last_used: ApiTime,
 }
 
 /// Members of a key that are read only for who exports them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Members {
+pub struct OptionalFields {
     /// `createdBy`.
     pub created_by: bool,
     /// `maskedSecret`.
@@ -70,11 +70,11 @@ pub struct Members {
 
 /// A key, or a member of one, that cannot be used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Malformed {
+pub struct InvalidItem {
     /// Its place among the page's results, from 0.
     pub index: usize,
     /// What is wrong with it.
-    pub what: &'static str,
+    pub reason: &'static str,
 }
 
 /// One page.
@@ -83,69 +83,76 @@ pub struct KeyPage {
     /// The keys that can be told apart.
     pub keys: Vec<ApiKey>,
     /// What cannot be used.
-    pub malformed: Vec<Malformed>,
+    pub invalid_items: Vec<InvalidItem>,
     /// Results on the page, usable or not.
     pub results: usize,
     /// Whether there is a next page.
-    pub next: Next,
+    pub next_link: NextLink,
     /// `totalCount`, an estimate.
-    pub total: Option<u64>,
+    pub total_count: Option<u64>,
     /// Size of the body.
-    pub bytes: usize,
+    pub body_bytes: usize,
     /// How long the request had to wait for its rate limit.
-    pub throttled: Duration,
+    pub rate_limit_wait: Duration,
 }
 
 /// Reads a page of at most `max_results` keys.
 ///
 /// # Errors
-/// [`Problem::Invalid`] when the body is no JSON object with `results`, or has more of them. It says where, and
+/// [`ErrorKind::InvalidResponse`] when the body is no JSON object with `results`, or has more of them. It says where, and
 /// nothing of the body.
-pub(crate) fn page(body: &str, max_results: usize, members: Members) -> Result<KeyPage, Problem> {
+pub(crate) fn parse_key_page(
+    body: &str,
+    max_results: usize,
+    members: OptionalFields,
+) -> Result<KeyPage, ErrorKind> {
     let mut malformed = Vec::new();
-    let page = read_page(body, max_results, |index, result| {
+    let page = parse_page(body, max_results, |index, result| {
         read_key(result, members, &mut |what| {
-            malformed.push(Malformed { index, what });
+            malformed.push(InvalidItem {
+                index,
+                reason: what,
+            });
         })
     })?;
     Ok(KeyPage {
         keys: page.items,
-        malformed,
+        invalid_items: malformed,
         results: page.results,
-        next: page.next,
-        total: page.total,
-        bytes: body.len(),
-        throttled: Duration::ZERO,
+        next_link: page.next_link,
+        total_count: page.total_count,
+        body_bytes: body.len(),
+        rate_limit_wait: Duration::ZERO,
     })
 }
 
 /// What the exporter reads of the body of a page, whatever the body holds. For fuzzing.
 ///
 /// # Errors
-/// As [`page`].
+/// As [`fuzz_key_page`].
 #[doc(hidden)]
-pub fn parse_key_page(body: Vec<u8>, max_results: usize) -> Result<KeyPage, Problem> {
-    let members = Members {
+pub fn fuzz_key_page(body: Vec<u8>, max_results: usize) -> Result<KeyPage, ErrorKind> {
+    let members = OptionalFields {
         created_by: true,
         masked_secret: true,
     };
-    page(Body::from(body).text()?, max_results, members)
+    parse_key_page(Body::from(body).text()?, max_results, members)
 }
 
 /// Reads one key.
 ///
 /// # Errors
-/// [`Problem::Invalid`] when the body is no JSON object with an `apiKeyId`.
-pub(crate) fn key(body: &str, members: Members) -> Result<ApiKey, Problem> {
-    read_key(value(body)?, members, &mut |_| {})
-        .ok_or_else(|| Problem::Invalid("it is no key with an apiKeyId".to_owned()))
+/// [`ErrorKind::InvalidResponse`] when the body is no JSON object with an `apiKeyId`.
+pub(crate) fn parse_key(body: &str, members: OptionalFields) -> Result<ApiKey, ErrorKind> {
+    read_key(parse_json(body)?, members, &mut |_| {})
+        .ok_or_else(|| ErrorKind::InvalidResponse("it is no key with an apiKeyId".to_owned()))
 }
 
 /// Reads a key; none, and a report, when it cannot be told from others. There is no `secret` among the fields, and
 /// there must be none.
 fn read_key(
-    result: Field<'_>,
-    members: Members,
+    result: JsonField<'_>,
+    members: OptionalFields,
     report: &mut impl FnMut(&'static str),
 ) -> Option<ApiKey> {
     let Some(
@@ -179,17 +186,17 @@ fn read_key(
         report("it is no object");
         return None;
     };
-    let id = match id.text(MAX_ID_CHARS) {
-        Text::Found { truncated, .. } if truncated => Err("its apiKeyId is too long"),
-        Text::Found { text, .. } if text.is_empty() => Err("its apiKeyId is empty"),
-        Text::Found { text, .. } => Ok(text),
-        Text::Missing | Text::Other => Err("it has no apiKeyId"),
+    let id = match id.lenient_string(MAX_ID_CHARS) {
+        LenientString::Valid { truncated, .. } if truncated => Err("its apiKeyId is too long"),
+        LenientString::Valid { text, .. } if text.is_empty() => Err("its apiKeyId is empty"),
+        LenientString::Valid { text, .. } => Ok(text),
+        LenientString::Missing | LenientString::Invalid => Err("it has no apiKeyId"),
     };
     let id = id.map_err(&mut *report).ok()?;
-    let mut text = |field: Field<'_>, max_chars, what| match field.text(max_chars) {
-        Text::Missing => None,
-        Text::Found { text, truncated } => Some((text, truncated)),
-        Text::Other => {
+    let mut text = |field: JsonField<'_>, max_chars, what| match field.lenient_string(max_chars) {
+        LenientString::Missing => None,
+        LenientString::Valid { text, truncated } => Some((text, truncated)),
+        LenientString::Invalid => {
             report(what);
             None
         }
@@ -213,8 +220,8 @@ fn read_key(
             .masked_secret
             .then(|| short(masked_secret, "its maskedSecret is no text"))
             .flatten(),
-        created: created.timestamp(),
-        last_used: last_used.timestamp(),
+        created: created.as_time(),
+        last_used: last_used.as_time(),
     };
     // half of an id would be the id of something else
     key.project = match text(project, MAX_ID_CHARS, "its groupId is no text") {
@@ -225,9 +232,9 @@ fn read_key(
         project => project.map(|(project, _)| project),
     };
     match (key.created, key.last_used) {
-        (When::Broken, When::Broken) => report("its createdAt and lastUsedAt are no times"),
-        (When::Broken, _) => report("its createdAt is no time"),
-        (_, When::Broken) => report("its lastUsedAt is no time"),
+        (ApiTime::Invalid, ApiTime::Invalid) => report("its createdAt and lastUsedAt are no times"),
+        (ApiTime::Invalid, _) => report("its createdAt is no time"),
+        (_, ApiTime::Invalid) => report("its lastUsedAt is no time"),
         _ => {}
     }
     Some(key)
@@ -245,16 +252,16 @@ mod tests {
  "totalCount":42}"#;
 
     #[test]
-    fn the_documented_example_is_read_without_its_secret() {
-        let page = page(EXAMPLE, 500, Members::default()).expect("a page");
+    fn documented_example_is_parsed_without_its_secret() {
+        let page = parse_key_page(EXAMPLE, 500, OptionalFields::default()).expect("a page");
         assert_eq!(
-            (page.results, page.next, page.total),
-            (1, Next::NotLinked, Some(42))
+            (page.results, page.next_link, page.total_count),
+            (1, NextLink::Absent, Some(42))
         );
         assert_eq!(page.keys[0].id, "a86r5kwrfsk5r5ku5tgvhmpj");
         assert_eq!(
             page.keys[0].last_used,
-            When::At("2026-01-15T16:47:49.855Z".parse().expect("a time"))
+            ApiTime::Valid("2026-01-15T16:47:49.855Z".parse().expect("a time"))
         );
         assert!(
             !format!("{page:?}").contains("al-"),
@@ -263,12 +270,15 @@ mod tests {
     }
 
     #[test]
-    fn members_that_are_personal_are_read_for_who_asks() {
-        let members = Members {
+    fn personal_fields_are_parsed_only_when_enabled() {
+        let members = OptionalFields {
             created_by: true,
             masked_secret: true,
         };
-        let key = page(EXAMPLE, 500, members).expect("a page").keys.remove(0);
+        let key = parse_key_page(EXAMPLE, 500, members)
+            .expect("a page")
+            .keys
+            .remove(0);
         assert_eq!(key.created_by.as_deref(), Some("John Doe"));
         assert_eq!(key.masked_secret.as_deref(), Some("al-****odu2"));
         assert!(
@@ -278,7 +288,7 @@ mod tests {
     }
 
     #[test]
-    fn offsets_and_z_are_read() {
+    fn timestamps_accept_offsets_and_z() {
         for (text, expected) in [
             (
                 "2026-01-15T16:47:49.855000+00:00",
@@ -288,8 +298,8 @@ mod tests {
             ("2026-01-15T18:47:49+02:00", "2026-01-15T16:47:49Z"),
         ] {
             assert_eq!(
-                Field::new(&format!("{text:?}")).timestamp(),
-                When::At(expected.parse().expect("a time")),
+                JsonField::new(&format!("{text:?}")).as_time(),
+                ApiTime::Valid(expected.parse().expect("a time")),
                 "{text}"
             );
         }
@@ -302,60 +312,64 @@ mod tests {
             &format!("2026-01-15T16:47:49Z{}", " ".repeat(100)),
         ] {
             let json = format!("{broken:?}");
-            assert_eq!(Field::new(&json).timestamp(), When::Broken, "{broken}");
+            assert_eq!(
+                JsonField::new(&json).as_time(),
+                ApiTime::Invalid,
+                "{broken}"
+            );
         }
     }
 
     #[test]
-    fn what_cannot_be_used_is_reported_with_its_place() {
+    fn invalid_items_are_reported_with_their_index() {
         let body = r#"{"results":[{"apiKeyId":"good"},{"name":"no id"},null,7,"x",[1],{"apiKeyId":""},
             {"apiKeyId":"odd","name":5,"status":{"a":1},"groupId":["b"],"lastUsedAt":12,"createdAt":"never"}]}"#;
-        let page = page(body, 500, Members::default()).expect("a page");
+        let page = parse_key_page(body, 500, OptionalFields::default()).expect("a page");
         assert_eq!(
-            (page.results, page.next, page.total),
-            (8, Next::Unknown, None)
+            (page.results, page.next_link, page.total_count),
+            (8, NextLink::Unknown, None)
         );
         let ids: Vec<_> = page.keys.iter().map(|key| key.id.as_str()).collect();
         assert_eq!(ids, ["good", "odd"]);
-        let places: Vec<_> = page.malformed.iter().map(|m| m.index).collect();
+        let places: Vec<_> = page.invalid_items.iter().map(|m| m.index).collect();
         assert_eq!(places, [1, 2, 3, 4, 5, 6, 7, 7, 7, 7]);
         assert_eq!(
             (page.keys[1].created, page.keys[1].last_used),
-            (When::Broken, When::Broken)
+            (ApiTime::Invalid, ApiTime::Invalid)
         );
     }
 
     #[test]
-    fn odd_totals_and_links_count_as_missing() {
+    fn invalid_total_count_and_links_are_ignored() {
         for (body, next, total) in [
             (
                 r#"{"results":[],"totalCount":null,"links":null}"#,
-                Next::Unknown,
+                NextLink::Unknown,
                 None,
             ),
             (
                 r#"{"results":[],"totalCount":-3,"links":[]}"#,
-                Next::Unknown,
+                NextLink::Unknown,
                 None,
             ),
             (
                 r#"{"results":[],"totalCount":"many","links":{"a":1}}"#,
-                Next::Unknown,
+                NextLink::Unknown,
                 None,
             ),
             (
                 r#"{"results":[],"totalCount":0,"links":[{"rel":"self"},{"rel":"next"}]}"#,
-                Next::Linked,
+                NextLink::Present,
                 Some(0),
             ),
         ] {
-            let page = page(body, 500, Members::default()).expect(body);
-            assert_eq!((page.next, page.total), (next, total), "{body}");
+            let page = parse_key_page(body, 500, OptionalFields::default()).expect(body);
+            assert_eq!((page.next_link, page.total_count), (next, total), "{body}");
         }
     }
 
     #[test]
-    fn what_is_no_page_is_refused_without_repeating_it() {
+    fn invalid_page_is_rejected_without_echoing_it() {
         for body in [
             "",
             "{",
@@ -366,8 +380,8 @@ mod tests {
             r#"{"results":"al-secret"}"#,
             r#"{"results":[{"secret":"al-"#,
         ] {
-            let problem = page(body, 500, Members::default()).expect_err(body);
-            assert!(matches!(problem, Problem::Invalid(_)));
+            let problem = parse_key_page(body, 500, OptionalFields::default()).expect_err(body);
+            assert!(matches!(problem, ErrorKind::InvalidResponse(_)));
             assert!(!problem.to_string().contains("al-"), "{problem}");
         }
     }

@@ -15,46 +15,46 @@ use serde::de::{
 };
 use serde_json::value::RawValue;
 
-use super::super::error::Problem;
-use super::keys::When;
+use super::super::error::ErrorKind;
+use super::keys::ApiTime;
 
 /// Links of a page that are looked at. Atlas gives three at most.
 const MAX_LINKS: usize = 100;
 /// Longest text that is read as a timestamp or a number.
-const MAX_SHORT_TEXT: usize = 64;
+const MAX_SHORT_CHARS: usize = 64;
 
 /// A text field.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) enum Text {
+pub(super) enum LenientString {
     /// Null, or not there.
     #[default]
     Missing,
     /// A string.
-    Found {
+    Valid {
         /// Its first characters, as many as were asked for.
         text: String,
         /// Whether there are more.
         truncated: bool,
     },
     /// A value of another type.
-    Other,
+    Invalid,
 }
 
-impl Text {
+impl LenientString {
     /// The text, truncated or not.
     pub(super) fn into_string(self) -> Option<String> {
         match self {
-            Self::Found { text, .. } => Some(text),
-            Self::Missing | Self::Other => None,
+            Self::Valid { text, .. } => Some(text),
+            Self::Missing | Self::Invalid => None,
         }
     }
 }
 
 /// The value of a field as it stands in the response; none when the field is missing.
 #[derive(Clone, Copy, Default)]
-pub(crate) struct Field<'a>(Option<&'a str>);
+pub(crate) struct JsonField<'a>(Option<&'a str>);
 
-impl<'a> Field<'a> {
+impl<'a> JsonField<'a> {
     /// The value in `json`, which is one valid JSON value.
     #[cfg(test)]
     pub(super) fn new(json: &'a str) -> Self {
@@ -62,25 +62,25 @@ impl<'a> Field<'a> {
     }
 
     /// The text, of which at most `max_chars` characters are read.
-    pub(super) fn text(self, max_chars: usize) -> Text {
+    pub(super) fn lenient_string(self, max_chars: usize) -> LenientString {
         match self.0 {
-            None | Some("null") => Text::Missing,
-            Some(json) => unquote(json).map_or(Text::Other, |inner| {
-                let (text, truncated) = decode(inner, max_chars);
-                Text::Found { text, truncated }
+            None | Some("null") => LenientString::Missing,
+            Some(json) => unquote(json).map_or(LenientString::Invalid, |inner| {
+                let (text, truncated) = decode_string(inner, max_chars);
+                LenientString::Valid { text, truncated }
             }),
         }
     }
 
     /// The first characters of a text; none for a value of another type.
-    pub(super) fn string(self, max_chars: usize) -> Option<String> {
-        self.text(max_chars).into_string()
+    pub(super) fn truncated_string(self, max_chars: usize) -> Option<String> {
+        self.lenient_string(max_chars).into_string()
     }
 
     /// A whole text; none for one that is longer.
-    pub(super) fn short_string(self, max_chars: usize) -> Option<String> {
-        match self.text(max_chars) {
-            Text::Found {
+    pub(super) fn full_string(self, max_chars: usize) -> Option<String> {
+        match self.lenient_string(max_chars) {
+            LenientString::Valid {
                 text,
                 truncated: false,
             } => Some(text),
@@ -89,19 +89,21 @@ impl<'a> Field<'a> {
     }
 
     /// A number that can count something, also written as `3600.0` or `"3600"`.
-    pub(super) fn number(self) -> Option<u64> {
+    pub(super) fn as_u64(self) -> Option<u64> {
         let json = self.0?;
         if unquote(json).is_some() {
-            return parse_number(self.short_string(MAX_SHORT_TEXT)?.trim());
+            return parse_number(self.full_string(MAX_SHORT_CHARS)?.trim());
         }
         parse_number(json)
     }
 
-    pub(super) fn timestamp(self) -> When {
-        match self.text(MAX_SHORT_TEXT) {
-            Text::Missing => When::Missing,
-            Text::Found { text, .. } => text.parse().map_or(When::Broken, When::At),
-            Text::Other => When::Broken,
+    pub(super) fn as_time(self) -> ApiTime {
+        match self.lenient_string(MAX_SHORT_CHARS) {
+            LenientString::Missing => ApiTime::Missing,
+            LenientString::Valid { text, .. } => {
+                text.parse().map_or(ApiTime::Invalid, ApiTime::Valid)
+            }
+            LenientString::Invalid => ApiTime::Invalid,
         }
     }
 
@@ -111,13 +113,13 @@ impl<'a> Field<'a> {
 
     /// The fields of an object with these names; none when the value is no object. Of a field that is there twice the
     /// last one counts, as in most JSON parsers.
-    pub(super) fn fields<const N: usize>(self, names: [&str; N]) -> Option<[Field<'a>; N]> {
+    pub(super) fn fields<const N: usize>(self, names: [&str; N]) -> Option<[JsonField<'a>; N]> {
         let mut deserializer = serde_json::Deserializer::from_str(self.0?);
         deserializer.deserialize_map(FieldsVisitor(names)).ok()
     }
 
     /// Calls `visit` with each element of an array; false when the value is no array.
-    pub(super) fn for_each(self, visit: impl FnMut(Field<'a>)) -> bool {
+    pub(super) fn for_each_element(self, visit: impl FnMut(JsonField<'a>)) -> bool {
         let Some(json) = self.0 else {
             return false;
         };
@@ -126,7 +128,7 @@ impl<'a> Field<'a> {
     }
 }
 
-impl<'a> From<&'a RawValue> for Field<'a> {
+impl<'a> From<&'a RawValue> for JsonField<'a> {
     fn from(value: &'a RawValue) -> Self {
         Self(Some(value.get()))
     }
@@ -139,7 +141,7 @@ fn unquote(json: &str) -> Option<&str> {
 
 /// Decodes at most `max_chars` characters of a JSON string, and says whether there are more. Half of a surrogate pair
 /// becomes U+FFFD.
-fn decode(inner: &str, max_chars: usize) -> (String, bool) {
+fn decode_string(inner: &str, max_chars: usize) -> (String, bool) {
     let mut text = String::new();
     let mut chars = inner.chars();
     let mut count = 0;
@@ -148,7 +150,7 @@ fn decode(inner: &str, max_chars: usize) -> (String, bool) {
             return (text, true);
         }
         text.push(if char == '\\' {
-            escaped_char(&mut chars)
+            decode_escape(&mut chars)
         } else {
             char
         });
@@ -158,7 +160,7 @@ fn decode(inner: &str, max_chars: usize) -> (String, bool) {
 }
 
 /// The character that an escape stands for; `chars` is behind the backslash.
-fn escaped_char(chars: &mut Chars<'_>) -> char {
+fn decode_escape(chars: &mut Chars<'_>) -> char {
     match chars.next() {
         Some('b') => '\u{8}',
         Some('f') => '\u{c}',
@@ -166,10 +168,10 @@ fn escaped_char(chars: &mut Chars<'_>) -> char {
         Some('r') => '\r',
         Some('t') => '\t',
         Some('u') => {
-            let unit = code_unit(chars);
+            let unit = read_code_unit(chars);
             let mut ahead = chars.clone();
             let low = match (unit, ahead.next(), ahead.next()) {
-                (0xD800..=0xDBFF, Some('\\'), Some('u')) => code_unit(&mut ahead),
+                (0xD800..=0xDBFF, Some('\\'), Some('u')) => read_code_unit(&mut ahead),
                 _ => 0,
             };
             if !(0xDC00..=0xDFFF).contains(&low) {
@@ -185,7 +187,7 @@ fn escaped_char(chars: &mut Chars<'_>) -> char {
 }
 
 /// The UTF-16 code unit of four hexadecimal digits.
-fn code_unit(chars: &mut Chars<'_>) -> u32 {
+fn read_code_unit(chars: &mut Chars<'_>) -> u32 {
     chars
         .by_ref()
         .take(4)
@@ -206,10 +208,10 @@ fn parse_number(text: &str) -> Option<u64> {
 }
 
 /// The name of a field. Of one that is longer than any name here, only the beginning.
-fn field_name(key: &RawValue) -> Cow<'_, str> {
+fn decode_field_name(key: &RawValue) -> Cow<'_, str> {
     let inner = unquote(key.get()).unwrap_or_default();
-    if inner.len() > MAX_SHORT_TEXT || inner.contains('\\') {
-        return decode(inner, MAX_SHORT_TEXT).0.into();
+    if inner.len() > MAX_SHORT_CHARS || inner.contains('\\') {
+        return decode_string(inner, MAX_SHORT_CHARS).0.into();
     }
     inner.into()
 }
@@ -217,16 +219,16 @@ fn field_name(key: &RawValue) -> Cow<'_, str> {
 struct FieldsVisitor<'n, const N: usize>([&'n str; N]);
 
 impl<'de, const N: usize> Visitor<'de> for FieldsVisitor<'_, N> {
-    type Value = [Field<'de>; N];
+    type Value = [JsonField<'de>; N];
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("an object")
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-        let mut found = [Field(None); N];
+        let mut found = [JsonField(None); N];
         while let Some(key) = map.next_key::<&RawValue>()? {
-            let key = field_name(key);
+            let key = decode_field_name(key);
             let place = self.0.iter().position(|name| *name == key);
             match place.and_then(|place| found.get_mut(place)) {
                 Some(field) => *field = map.next_value::<&RawValue>()?.into(),
@@ -239,7 +241,7 @@ impl<'de, const N: usize> Visitor<'de> for FieldsVisitor<'_, N> {
 
 struct ElementsVisitor<F>(F);
 
-impl<'de, F: FnMut(Field<'de>)> Visitor<'de> for ElementsVisitor<F> {
+impl<'de, F: FnMut(JsonField<'de>)> Visitor<'de> for ElementsVisitor<F> {
     type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -256,29 +258,29 @@ impl<'de, F: FnMut(Field<'de>)> Visitor<'de> for ElementsVisitor<F> {
 
 /// Whether the links of a page name a next one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Next {
+pub enum NextLink {
     /// There is a `next` link.
-    Linked,
+    Present,
     /// There are links, but no `next`.
-    NotLinked,
+    Absent,
     /// There are no links.
     Unknown,
 }
 
-impl Next {
-    fn from_links(links: Field<'_>) -> Self {
+impl NextLink {
+    fn from_links(links: JsonField<'_>) -> Self {
         let mut next = Self::Unknown;
         let mut count = 0;
-        links.for_each(|link| {
+        links.for_each_element(|link| {
             count += 1;
             if count > MAX_LINKS {
                 return;
             }
-            let rel = link.fields(["rel"]).and_then(|[rel]| rel.short_string(4));
+            let rel = link.fields(["rel"]).and_then(|[rel]| rel.full_string(4));
             if rel.as_deref() == Some("next") {
-                next = Self::Linked;
+                next = Self::Present;
             } else if next == Self::Unknown {
-                next = Self::NotLinked;
+                next = Self::Absent;
             }
         });
         next
@@ -287,27 +289,27 @@ impl Next {
 
 /// A page of any list.
 #[derive(Debug)]
-pub(crate) struct Page<T> {
+pub(crate) struct ListPage<T> {
     /// The results that could be read.
     pub(crate) items: Vec<T>,
     /// Number of results, readable or not.
     pub(crate) results: usize,
     /// Whether there is a next page.
-    pub(crate) next: Next,
+    pub(crate) next_link: NextLink,
     /// `totalCount`, an estimate.
-    pub(crate) total: Option<u64>,
+    pub(crate) total_count: Option<u64>,
 }
 
 /// Reads a page of a list. `read` gets each result with its index, and none of it is kept but what `read` returns.
 ///
 /// # Errors
-/// [`Problem::Invalid`] when the body is no JSON object with `results`, or has more results than `max_results`. It says
+/// [`ErrorKind::InvalidResponse`] when the body is no JSON object with `results`, or has more results than `max_results`. It says
 /// where, and nothing of the body.
-pub(super) fn read_page<T>(
+pub(super) fn parse_page<T>(
     body: &str,
     max_results: usize,
-    mut read: impl FnMut(usize, Field<'_>) -> Option<T>,
-) -> Result<Page<T>, Problem> {
+    mut read: impl FnMut(usize, JsonField<'_>) -> Option<T>,
+) -> Result<ListPage<T>, ErrorKind> {
     let too_many = Cell::new(false);
     let visitor = PageVisitor {
         max_results,
@@ -320,33 +322,35 @@ pub(super) fn read_page<T>(
         .and_then(|page| deserializer.end().map(|()| page))
         .map_err(|error| {
             if too_many.get() {
-                Problem::Invalid(format!("expected at most {max_results} results, got more"))
+                ErrorKind::InvalidResponse(format!(
+                    "expected at most {max_results} results, got more"
+                ))
             } else {
-                super::invalid(&error, "it is no page with results")
+                super::invalid_json(&error, "it is no page with results")
             }
         })
 }
 
 /// Reads one result, given its index.
-type ReadResult<'a, T> = &'a mut dyn FnMut(usize, Field<'_>) -> Option<T>;
+type ItemParser<'a, T> = &'a mut dyn FnMut(usize, JsonField<'_>) -> Option<T>;
 
 struct PageVisitor<'a, T> {
     max_results: usize,
     too_many: &'a Cell<bool>,
-    read: ReadResult<'a, T>,
+    read: ItemParser<'a, T>,
 }
 
 impl<'de, T> Visitor<'de> for PageVisitor<'_, T> {
-    type Value = Page<T>;
+    type Value = ListPage<T>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("a page")
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Page<T>, A::Error> {
-        let (mut results, mut links, mut total) = (None, Field(None), Field(None));
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<ListPage<T>, A::Error> {
+        let (mut results, mut links, mut total) = (None, JsonField(None), JsonField(None));
         while let Some(key) = map.next_key::<&RawValue>()? {
-            match &*field_name(key) {
+            match &*decode_field_name(key) {
                 "results" => {
                     results = Some(map.next_value_seed(ResultsVisitor {
                         max_results: self.max_results,
@@ -360,11 +364,11 @@ impl<'de, T> Visitor<'de> for PageVisitor<'_, T> {
             }
         }
         let (items, results) = results.ok_or_else(|| A::Error::missing_field("results"))?;
-        Ok(Page {
+        Ok(ListPage {
             items,
             results,
-            next: Next::from_links(links),
-            total: total.number(),
+            next_link: NextLink::from_links(links),
+            total_count: total.as_u64(),
         })
     }
 }
@@ -373,7 +377,7 @@ impl<'de, T> Visitor<'de> for PageVisitor<'_, T> {
 struct ResultsVisitor<'a, T> {
     max_results: usize,
     too_many: &'a Cell<bool>,
-    read: ReadResult<'a, T>,
+    read: ItemParser<'a, T>,
 }
 
 impl<'de, T> DeserializeSeed<'de> for ResultsVisitor<'_, T> {
@@ -412,11 +416,11 @@ impl<'de, T> Visitor<'de> for ResultsVisitor<'_, T> {
 /// A number in an answer that is read by serde's own rules otherwise: `3600`, `3600.0` and `"3600"` are the same, and a
 /// value of another type is none.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct LenientNumber(pub(crate) Option<u64>);
+pub(crate) struct LenientCount(pub(crate) Option<u64>);
 
-impl<'de> Deserialize<'de> for LenientNumber {
+impl<'de> Deserialize<'de> for LenientCount {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        <&RawValue>::deserialize(deserializer).map(|json| Self(Field::from(json).number()))
+        <&RawValue>::deserialize(deserializer).map(|json| Self(JsonField::from(json).as_u64()))
     }
 }
 
@@ -425,11 +429,11 @@ mod tests {
     use super::*;
 
     fn text(json: &str) -> String {
-        Field::new(json).string(250).expect("a text")
+        JsonField::new(json).truncated_string(250).expect("a text")
     }
 
     #[test]
-    fn half_of_a_surrogate_pair_costs_one_character() {
+    fn lone_surrogate_becomes_a_replacement_character() {
         for (json, expected) in [
             (r#""team rocket \ud83d""#, "team rocket \u{fffd}"),
             (r#""\uD83D at the start""#, "\u{fffd} at the start"),
@@ -451,7 +455,7 @@ mod tests {
     }
 
     #[test]
-    fn texts_are_cut_at_a_character() {
+    fn strings_are_truncated_at_a_character() {
         for (json, expected, truncated) in [
             ("\"abc\"", "abc", false),
             ("\"abcd\"", "abc", true),
@@ -464,21 +468,28 @@ mod tests {
                 true,
             ),
         ] {
-            let expected = Text::Found {
+            let expected = LenientString::Valid {
                 text: expected.to_owned(),
                 truncated,
             };
-            assert_eq!(Field::new(json).text(3), expected, "{json}");
+            assert_eq!(JsonField::new(json).lenient_string(3), expected, "{json}");
         }
-        assert_eq!(Field::new("null").text(3), Text::Missing);
-        assert_eq!(Field(None).text(3), Text::Missing);
+        assert_eq!(
+            JsonField::new("null").lenient_string(3),
+            LenientString::Missing
+        );
+        assert_eq!(JsonField(None).lenient_string(3), LenientString::Missing);
         for other in ["1", "1e999", "true", "{\"a\":1}", "[\"a\"]"] {
-            assert_eq!(Field::new(other).text(3), Text::Other, "{other}");
+            assert_eq!(
+                JsonField::new(other).lenient_string(3),
+                LenientString::Invalid,
+                "{other}"
+            );
         }
     }
 
     #[test]
-    fn numbers_are_read_in_every_form_that_can_count() {
+    fn counts_accept_integers_floats_and_strings() {
         let digits = "9".repeat(100_000);
         for (json, expected) in [
             ("3600", Some(3600)),
@@ -497,19 +508,19 @@ mod tests {
             ("{\"a\":1}", None),
             (digits.as_str(), None),
         ] {
-            assert_eq!(Field::new(json).number(), expected, "{json:.20}");
+            assert_eq!(JsonField::new(json).as_u64(), expected, "{json:.20}");
         }
-        let token = |json| serde_json::from_str::<LenientNumber>(json).expect(json);
-        assert_eq!(token("\"3600\""), LenientNumber(Some(3600)));
-        assert_eq!(token("{\"in\":3600}"), LenientNumber(None));
+        let token = |json| serde_json::from_str::<LenientCount>(json).expect(json);
+        assert_eq!(token("\"3600\""), LenientCount(Some(3600)));
+        assert_eq!(token("{\"in\":3600}"), LenientCount(None));
     }
 
     #[test]
-    fn of_a_field_that_is_there_twice_the_last_one_counts() {
-        let object = Field::new(r#"{"a":1,"b":{"a":7},"a":2,"\u0061":3,"c":[1e999]}"#);
+    fn last_duplicate_field_wins() {
+        let object = JsonField::new(r#"{"a":1,"b":{"a":7},"a":2,"\u0061":3,"c":[1e999]}"#);
         let [a, c] = object.fields(["a", "c"]).expect("an object");
-        assert_eq!(a.number(), Some(3));
-        assert!(c.for_each(|_| {}));
-        assert!(Field::new("[1]").fields(["a"]).is_none());
+        assert_eq!(a.as_u64(), Some(3));
+        assert!(c.for_each_element(|_| {}));
+        assert!(JsonField::new("[1]").fields(["a"]).is_none());
     }
 }

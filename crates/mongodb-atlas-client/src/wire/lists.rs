@@ -1,21 +1,21 @@
 //! The lists beside that of the keys: organizations, projects, limits. A result that cannot be used is left out.
 
 use super::super::body::Body;
-use super::super::error::{Endpoint, Problem};
-use super::super::rate_limit::{BucketSize, EndpointSet, Scope};
-use super::lenient::{Field, Page, read_page};
-use super::value;
+use super::super::error::{Endpoint, ErrorKind};
+use super::super::rate_limit::{BucketParams, EndpointSet, Scope};
+use super::lenient::{JsonField, ListPage, parse_page};
+use super::parse_json;
 use crate::ids::{OrgId, ProjectId};
 
 /// An organization that the credential can see.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ListedOrg {
+pub struct OrgSummary {
     /// `id`.
     pub id: OrgId,
     /// `name`.
     pub name: Option<String>,
     /// `isDeleted`.
-    pub deleted: bool,
+    pub is_deleted: bool,
 }
 
 /// A project of an organization; Atlas calls it group.
@@ -31,7 +31,7 @@ pub struct Project {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ModelLimit {
     /// `modelGroupName`.
-    pub group: String,
+    pub model_group: String,
     /// `cloud`.
     pub cloud: String,
     /// `geography`.
@@ -50,44 +50,44 @@ const MAX_ID_CHARS: usize = 100;
 /// Reads a page of any list with `read`; a result that cannot be used is left out.
 ///
 /// # Errors
-/// [`Problem::Invalid`] when the body is no JSON object with `results`, or has more of them than `max_results`.
-pub(crate) fn list<T>(
+/// [`ErrorKind::InvalidResponse`] when the body is no JSON object with `results`, or has more of them than `max_results`.
+pub(crate) fn parse_list<T>(
     body: &str,
     max_results: usize,
-    read: fn(Field<'_>) -> Option<T>,
-) -> Result<Page<T>, Problem> {
-    read_page(body, max_results, |_, result| read(result))
+    read: fn(JsonField<'_>) -> Option<T>,
+) -> Result<ListPage<T>, ErrorKind> {
+    parse_page(body, max_results, |_, result| read(result))
 }
 
 /// Reads the name of the one organization that `body` is about.
 ///
 /// # Errors
-/// [`Problem::Invalid`] when the body is no JSON.
-pub(crate) fn org_name(body: &str) -> Result<Option<String>, Problem> {
-    value(body).map(|value| org(value).and_then(|org| org.name))
+/// [`ErrorKind::InvalidResponse`] when the body is no JSON.
+pub(crate) fn parse_org_name(body: &str) -> Result<Option<String>, ErrorKind> {
+    parse_json(body).map(|value| parse_org(value).and_then(|org| org.name))
 }
 
 /// An organization, if `value` is one.
-pub(crate) fn org(value: Field<'_>) -> Option<ListedOrg> {
+pub(crate) fn parse_org(value: JsonField<'_>) -> Option<OrgSummary> {
     let [id, name, deleted] = value.fields(["id", "name", "isDeleted"])?;
-    Some(ListedOrg {
-        id: OrgId::parse(&id.short_string(MAX_ID_CHARS)?).ok()?,
-        name: name.string(MAX_TEXT_CHARS),
-        deleted: deleted.is_true(),
+    Some(OrgSummary {
+        id: OrgId::parse(&id.full_string(MAX_ID_CHARS)?).ok()?,
+        name: name.truncated_string(MAX_TEXT_CHARS),
+        is_deleted: deleted.is_true(),
     })
 }
 
 /// A project, if `value` is one with a name.
-pub(crate) fn project(value: Field<'_>) -> Option<Project> {
+pub(crate) fn parse_project(value: JsonField<'_>) -> Option<Project> {
     let [id, name] = value.fields(["id", "name"])?;
     Some(Project {
-        id: ProjectId::new(id.short_string(MAX_ID_CHARS)?),
-        name: name.string(MAX_TEXT_CHARS)?,
+        id: ProjectId::new(id.full_string(MAX_ID_CHARS)?),
+        name: name.truncated_string(MAX_TEXT_CHARS)?,
     })
 }
 
 /// A limit, if `value` is one.
-pub(crate) fn model_limit(value: Field<'_>) -> Option<ModelLimit> {
+pub(crate) fn parse_model_limit(value: JsonField<'_>) -> Option<ModelLimit> {
     let [group, cloud, geography, requests, tokens] = value.fields([
         "modelGroupName",
         "cloud",
@@ -96,16 +96,18 @@ pub(crate) fn model_limit(value: Field<'_>) -> Option<ModelLimit> {
         "tokensPerMinuteLimit",
     ])?;
     Some(ModelLimit {
-        group: group.string(MAX_TEXT_CHARS)?,
-        cloud: cloud.string(MAX_TEXT_CHARS).unwrap_or_default(),
-        geography: geography.string(MAX_TEXT_CHARS).unwrap_or_default(),
-        requests_per_minute: requests.number(),
-        tokens_per_minute: tokens.number(),
+        model_group: group.truncated_string(MAX_TEXT_CHARS)?,
+        cloud: cloud.truncated_string(MAX_TEXT_CHARS).unwrap_or_default(),
+        geography: geography
+            .truncated_string(MAX_TEXT_CHARS)
+            .unwrap_or_default(),
+        requests_per_minute: requests.as_u64(),
+        tokens_per_minute: tokens.as_u64(),
     })
 }
 
 /// An endpoint set, if `value` is one that this exporter draws on.
-pub(crate) fn endpoint_set(value: Field<'_>) -> Option<EndpointSet> {
+pub(crate) fn parse_endpoint_set(value: JsonField<'_>) -> Option<EndpointSet> {
     let [id, scope, capacity, rate, seconds, paths] = value.fields([
         "endpointSetId",
         "scope",
@@ -114,31 +116,35 @@ pub(crate) fn endpoint_set(value: Field<'_>) -> Option<EndpointSet> {
         "refillDurationSeconds",
         "endpoints",
     ])?;
-    let number = |field: Field<'_>| field.fields(["value"]).and_then(|[value]| value.number());
-    let scope = match scope.string(MAX_ID_CHARS)?.to_ascii_uppercase().as_str() {
+    let number = |field: JsonField<'_>| field.fields(["value"]).and_then(|[value]| value.as_u64());
+    let scope = match scope
+        .truncated_string(MAX_ID_CHARS)?
+        .to_ascii_uppercase()
+        .as_str()
+    {
         "ORGANIZATION" | "ORG" | "PROJECT" | "GROUP" => Scope::Organization,
         "IP" | "IP_ADDRESS" => Scope::Address,
         // a user's bucket, or one of a kind that is not known yet: the safe side
         _ => Scope::Credential,
     };
     let mut endpoints: Vec<Endpoint> = Vec::new();
-    paths.for_each(|endpoint| {
-        let known = endpoint_of(endpoint).filter(|known| !endpoints.contains(known));
+    paths.for_each_element(|endpoint| {
+        let known = parse_endpoint(endpoint).filter(|known| !endpoints.contains(known));
         endpoints.extend(known);
     });
     (!endpoints.is_empty()).then_some(EndpointSet {
-        id: id.short_string(MAX_TEXT_CHARS)?,
+        id: id.full_string(MAX_TEXT_CHARS)?,
         endpoints,
         scope,
-        size: BucketSize::new(number(capacity)?, number(rate)?, number(seconds)?)?,
+        size: BucketParams::new(number(capacity)?, number(rate)?, number(seconds)?)?,
     })
 }
 
 /// The endpoint that a member of an endpoint set names, if this exporter asks it.
-fn endpoint_of(value: Field<'_>) -> Option<Endpoint> {
+fn parse_endpoint(value: JsonField<'_>) -> Option<Endpoint> {
     let [method, path] = value.fields(["method", "path"])?;
-    (method.short_string(MAX_ID_CHARS)?.as_str() == "GET")
-        .then(|| Endpoint::at(&path.short_string(MAX_TEXT_CHARS)?))
+    (method.full_string(MAX_ID_CHARS)?.as_str() == "GET")
+        .then(|| Endpoint::from_path_template(&path.full_string(MAX_TEXT_CHARS)?))
         .flatten()
 }
 
@@ -148,63 +154,63 @@ pub fn fuzz_rate_limits(body: &[u8]) -> Vec<EndpointSet> {
     let mut body = Body::from(body.to_vec());
     let page = body
         .text()
-        .and_then(|text| list(text, 500, endpoint_set))
+        .and_then(|text| parse_list(text, 500, parse_endpoint_set))
         .ok();
     page.map(|page| page.items).unwrap_or_default()
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::lenient::Next;
+    use super::super::lenient::NextLink;
     use super::*;
     use serde_json::json;
 
     /// What `read` makes of a result.
-    fn read<T>(read: fn(Field<'_>) -> Option<T>, result: &serde_json::Value) -> Option<T> {
-        read(Field::new(&result.to_string()))
+    fn read<T>(read: fn(JsonField<'_>) -> Option<T>, result: &serde_json::Value) -> Option<T> {
+        read(JsonField::new(&result.to_string()))
     }
 
     #[test]
-    fn what_cannot_be_used_is_left_out() {
-        assert_eq!(read(org, &json!({"id": "xyz", "name": "n"})), None);
-        assert_eq!(read(org, &json!(7)), None);
+    fn invalid_items_are_skipped() {
+        assert_eq!(read(parse_org, &json!({"id": "xyz", "name": "n"})), None);
+        assert_eq!(read(parse_org, &json!(7)), None);
         let listed = read(
-            org,
+            parse_org,
             &json!({"id": "32b6e34b3d91647abb20e7b8", "isDeleted": true}),
         );
         assert_eq!(
-            listed.map(|org| (org.name, org.deleted)),
+            listed.map(|org| (org.name, org.is_deleted)),
             Some((None, true))
         );
-        assert_eq!(read(project, &json!({"id": "p"})), None);
+        assert_eq!(read(parse_project, &json!({"id": "p"})), None);
         let long = json!({"id": "p".repeat(101), "name": "n"});
-        assert_eq!(read(project, &long), None);
+        assert_eq!(read(parse_project, &long), None);
         let limit = read(
-            model_limit,
+            parse_model_limit,
             &json!({"modelGroupName": "g", "requestsPerMinuteLimit": -1}),
         );
         assert_eq!(limit.map(|limit| limit.requests_per_minute), Some(None));
     }
 
     #[test]
-    fn free_texts_are_bounded() {
+    fn free_text_is_truncated() {
         let long = "ä".repeat(60_000);
         let id = "32b6e34b3d91647abb20e7b8";
         let cut = Some("ä".repeat(MAX_TEXT_CHARS));
-        let org = read(org, &json!({"id": id, "name": long})).expect("an organization");
+        let org = read(parse_org, &json!({"id": id, "name": long})).expect("an organization");
         assert_eq!(org.name, cut);
-        let project = read(project, &json!({"id": id, "name": long}));
+        let project = read(parse_project, &json!({"id": id, "name": long}));
         assert_eq!(project.map(|project| project.name), cut);
         let limit = json!({"modelGroupName": long, "cloud": long, "geography": long});
-        let limit = read(model_limit, &limit).expect("a limit");
+        let limit = read(parse_model_limit, &limit).expect("a limit");
         assert_eq!(
-            [limit.group, limit.cloud, limit.geography].map(Some),
+            [limit.model_group, limit.cloud, limit.geography].map(Some),
             [cut.clone(), cut.clone(), cut]
         );
     }
 
     #[test]
-    fn sets_are_known_by_their_endpoints() {
+    fn endpoint_sets_are_parsed_with_known_endpoints() {
         let number = |value: u64| json!({"value": value, "defaultValue": 1});
         let keys = json!({"method": "GET", "path": "/api/atlas/v2/orgs/{orgId}/aiModelApiKeys"});
         let mut value = json!({
@@ -216,7 +222,7 @@ mod tests {
                 {"method": "GET", "path": "/api/atlas/v2/somethingElse"},
             ],
         });
-        let set = read(endpoint_set, &value).expect("a set");
+        let set = read(parse_endpoint_set, &value).expect("a set");
         assert_eq!(set.endpoints, [Endpoint::AiModelApiKeys]);
         assert_eq!(
             (set.scope, set.size.every.as_secs()),
@@ -224,31 +230,38 @@ mod tests {
         );
         value["scope"] = json!("USER");
         assert_eq!(
-            read(endpoint_set, &value).map(|set| set.scope),
+            read(parse_endpoint_set, &value).map(|set| set.scope),
             Some(Scope::Credential)
         );
         value["capacity"] = number(0);
-        assert_eq!(read(endpoint_set, &value), None);
+        assert_eq!(read(parse_endpoint_set, &value), None);
     }
 
     #[test]
-    fn the_next_page_is_known_by_its_link() {
+    fn next_link_is_detected() {
         for (body, next) in [
-            (r#"{"results":[]}"#, Next::Unknown),
-            (r#"{"results":null}"#, Next::Unknown),
-            (r#"{"results":[],"links":[]}"#, Next::Unknown),
-            (r#"{"results":[],"links":1e999}"#, Next::Unknown),
+            (r#"{"results":[]}"#, NextLink::Unknown),
+            (r#"{"results":null}"#, NextLink::Unknown),
+            (r#"{"results":[],"links":[]}"#, NextLink::Unknown),
+            (r#"{"results":[],"links":1e999}"#, NextLink::Unknown),
             (
                 r#"{"results":[],"links":[{"rel":"self"}]}"#,
-                Next::NotLinked,
+                NextLink::Absent,
             ),
             (
                 r#"{"results":[],"links":[7,{"rel":"\ud83d"}]}"#,
-                Next::NotLinked,
+                NextLink::Absent,
             ),
-            (r#"{"results":[],"links":[{"rel":"next"}]}"#, Next::Linked),
+            (
+                r#"{"results":[],"links":[{"rel":"next"}]}"#,
+                NextLink::Present,
+            ),
         ] {
-            assert_eq!(list(body, 5, org).expect(body).next, next, "{body}");
+            assert_eq!(
+                parse_list(body, 5, parse_org).expect(body).next_link,
+                next,
+                "{body}"
+            );
         }
         for body in [
             "[]",
@@ -258,16 +271,16 @@ mod tests {
             r#"{"results":{}}"#,
             r#"{"results":7}"#,
         ] {
-            assert!(list(body, 5, org).is_err(), "{body}");
+            assert!(parse_list(body, 5, parse_org).is_err(), "{body}");
         }
     }
 
     #[test]
-    fn more_results_than_were_asked_for_are_refused() {
+    fn excess_results_are_rejected() {
         for result in ["{}", "0", "\"a\"", "[]", "null", r#"{"id":"a"}"#] {
             let body = |results| format!(r#"{{"results":[{}]}}"#, vec![result; results].join(","));
-            assert_eq!(list(&body(5), 5, org).expect(result).results, 5);
-            let problem = list(&body(6), 5, org).expect_err(result);
+            assert_eq!(parse_list(&body(5), 5, parse_org).expect(result).results, 5);
+            let problem = parse_list(&body(6), 5, parse_org).expect_err(result);
             assert!(
                 problem.to_string().contains("expected at most 5 results"),
                 "{problem}"

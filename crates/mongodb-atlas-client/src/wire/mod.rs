@@ -4,24 +4,28 @@ mod keys;
 mod lenient;
 mod lists;
 
-pub use keys::{ApiKey, KeyPage, MAX_NAME_CHARS, Malformed, Members, When, parse_key_page};
-pub use lenient::Next;
-pub use lists::{ListedOrg, ModelLimit, Project, fuzz_rate_limits};
+pub use keys::{
+    ApiKey, ApiTime, InvalidItem, KeyPage, MAX_NAME_CHARS, OptionalFields, fuzz_key_page,
+};
+pub use lenient::NextLink;
+pub use lists::{ModelLimit, OrgSummary, Project, fuzz_rate_limits};
 
-pub(super) use keys::{key, page};
-pub(super) use lenient::{Field, LenientNumber, Page};
-pub(super) use lists::{endpoint_set, list, model_limit, org, org_name, project};
+pub(super) use keys::{parse_key, parse_key_page};
+pub(super) use lenient::{JsonField, LenientCount, ListPage};
+pub(super) use lists::{
+    parse_endpoint_set, parse_list, parse_model_limit, parse_org, parse_org_name, parse_project,
+};
 
-use super::error::Problem;
+use super::error::ErrorKind;
 
 /// The error for a body that is not what it should be. Repeats nothing of it.
-fn invalid(error: &serde_json::Error, otherwise: &str) -> Problem {
+fn invalid_json(error: &serde_json::Error, otherwise: &str) -> ErrorKind {
     let kind = match error.classify() {
         serde_json::error::Category::Eof => "it ends too early",
         serde_json::error::Category::Syntax => "it is no JSON",
         _ => otherwise,
     };
-    Problem::Invalid(format!(
+    ErrorKind::InvalidResponse(format!(
         "{kind} (line {}, column {})",
         error.line(),
         error.column()
@@ -31,9 +35,9 @@ fn invalid(error: &serde_json::Error, otherwise: &str) -> Problem {
 /// The one value of a body.
 ///
 /// # Errors
-/// [`Problem::Invalid`] when the body is no JSON.
-fn value(body: &str) -> Result<Field<'_>, Problem> {
+/// [`ErrorKind::InvalidResponse`] when the body is no JSON.
+fn parse_json(body: &str) -> Result<JsonField<'_>, ErrorKind> {
     let value: &serde_json::value::RawValue =
-        serde_json::from_str(body).map_err(|error| invalid(&error, "it is no JSON"))?;
-    Ok(Field::from(value))
+        serde_json::from_str(body).map_err(|error| invalid_json(&error, "it is no JSON"))?;
+    Ok(JsonField::from(value))
 }
