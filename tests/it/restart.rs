@@ -627,7 +627,7 @@ fn interrupted_write_leaves_old_or_new_state() {
     let mut moved = 0;
     for _ in 0..100 {
         let mut child = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "state_writer_child"])
+            .args(["--exact", "restart::state_writer_child"])
             .env(WRITER_ENV, dir.path())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
