@@ -574,7 +574,7 @@ async fn killed_process_restores_its_state() {
 
 const ORG: &str = "32b6e34b3d91647abb20e7b8";
 const WRITER_ENV: &str = "TEST_WRITES_STATE_TO";
-/// What the state_writer_child says after each version.
+/// What the writer writes after each version.
 const SAVED_MARKER: u8 = 1;
 
 fn numbered_inventory(number: u64) -> Inventory {
