@@ -201,7 +201,7 @@ mod tests {
             ..KeyRecord::default()
         });
         let org = OrgId::parse(&format!("{org:024x}")).expect("an id");
-        Arc::new(Inventory::new(org, (at(150), at(150)), records, 0, &[]))
+        Arc::new(Inventory::from_records(org, at(150), records))
     }
 
     fn selection() -> KeySeriesOptions {
