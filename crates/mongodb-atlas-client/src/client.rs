@@ -1,6 +1,5 @@
-//! One credential's requests to Atlas: the right version, the right authentication, leave from the
-//! request budget, and one more try where a second request is right and cheaper than giving up a
-//! walk.
+//! The requests of one credential, each with API version, authentication and rate limit, and a retry where a second
+//! request can succeed.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,21 +10,24 @@ use reqwest::{Method, Request, StatusCode, Url};
 use tokio::sync::Semaphore;
 use tracing::{debug, warn};
 
-use super::auth::{Authenticator, TokenStore};
-use super::error::{Endpoint, Error, ErrorKind};
-use super::observer::{ClientObserver, RetryReason};
-use super::pagination::{NextPage, PageSummary, Pagination};
-use super::proxy::ProxyRoute;
-use super::rate_limit::{BucketKey, EndpointSet, RateLimiter, RequestPermit};
-use super::transport::{ObservedTransport, Response, Transport};
-use super::wire::{
-    self, ApiKey, JsonField, KeyPage, ListPage, ModelLimit, OptionalFields, OrgSummary, Project,
-};
+use crate::auth::{Authenticator, TokenStore};
+use crate::backoff::ExponentialBackoff;
 use crate::clock::Clock;
 use crate::credential::Credential;
+use crate::error::{Endpoint, Error, ErrorCode, ErrorKind};
 use crate::ids::{KeyId, OrgId};
+use crate::observer::{ClientObserver, RetryReason};
+use crate::pagination::{NextPage, PageSummary, Pagination};
+use crate::proxy::ProxyRoute;
+use crate::rate_limit::{
+    BucketRate, EndpointSet, RateLimiter, Rejection, RequestPermit, RequestTarget,
+};
+use crate::transport::{ObservedTransport, Response, Transport};
+use crate::wire::{
+    self, ApiKey, JsonField, KeyPage, ModelLimit, OptionalFields, OrgSummary, Project,
+};
 
-/// The version of the API to ask for.
+/// The version of the API that is requested.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ApiVersion {
     /// `application/vnd.atlas.preview+json`.
@@ -35,527 +37,455 @@ pub enum ApiVersion {
 }
 
 impl ApiVersion {
-    fn media_type(&self) -> String {
+    fn media_type(&self) -> Result<HeaderValue, String> {
         match self {
-            Self::Preview => "application/vnd.atlas.preview+json".to_owned(),
-            Self::Date(date) => format!("application/vnd.atlas.{date}+json"),
+            Self::Preview => Ok(PREVIEW_API_VERSION),
+            Self::Date(date) => format!("application/vnd.atlas.{date}+json")
+                .try_into()
+                .map_err(|error: reqwest::header::InvalidHeaderValue| error.to_string()),
         }
     }
 }
 
-/// What a [`Client`] is made from.
+/// The configuration of a [`Client`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClientConfig {
-    /// What the credential is called in metrics and logs.
+    /// The name of the credential in metrics and logs.
     pub credential_name: Arc<str>,
     /// The credential.
     pub credential: Credential,
     /// Atlas' address, ending in a slash.
     pub base_url: Url,
-    /// How requests reach it.
+    /// The proxy, if any.
     pub route: ProxyRoute,
-    /// The version of the API to ask for.
+    /// The version of the API.
     pub api_version: ApiVersion,
-    /// What one request may take, connect to last byte.
+    /// The timeout of one request, from the connection to the last byte.
     pub request_timeout: Duration,
-    /// How long a request that was refused for want of budget may wait for another try, before
-    /// it counts as failed.
+    /// The maximum time that a rate-limited request waits for another attempt, before it fails.
     pub max_retry_wait: Duration,
 }
 
-/// What a [`Client`] works with.
+/// The dependencies of a [`Client`].
 #[derive(Clone)]
 pub struct ClientDeps {
-    /// The way to Atlas.
+    /// Sends the requests.
     pub transport: Arc<dyn Transport>,
-    /// The request budgets of the process.
+    /// The rate limiter of the process.
     pub rate_limiter: Arc<RateLimiter>,
-    /// Where the live access token is kept, if anywhere.
+    /// Stores the access token, if it should outlive the process.
     pub token_store: Option<Arc<dyn TokenStore>>,
-    /// Who is told of every request.
+    /// Receives the events of all requests.
     pub observer: Arc<dyn ClientObserver>,
     /// The time of day.
     pub clock: Clock,
 }
 
-/// How long the second try of a request waits, at most; less by chance.
-const RETRY_DELAY: Duration = Duration::from_millis(500);
-/// How long a request waits for Atlas to be in order again (503), before it counts as failed:
-/// long enough for a restart over there, too short to hide an outage.
+/// Wait before a request is sent again.
+const RETRY: ExponentialBackoff = ExponentialBackoff {
+    initial: Duration::from_millis(500),
+    max: Duration::from_millis(500),
+    jitter: 0.5..1.0,
+};
+/// Maximum time that a request waits while Atlas is unavailable (503): enough for a restart, too short to hide an outage.
 const MAX_503_WAIT: Duration = Duration::from_secs(30);
-/// Requests of one credential that are under way at once.
+/// Minimum wait for the rate limit that is reported. Less is the time that it takes to become first in the queue.
+const MIN_REPORTED_WAIT: Duration = Duration::from_millis(10);
+/// Maximum number of concurrent requests of one credential.
 const MAX_CONCURRENT_REQUESTS: usize = 16;
-/// Results that are asked for on a page of a list.
+/// Number of results on a page of a list.
 const LIST_PAGE_SIZE: u32 = 500;
-/// Pages past which a list is given up.
+/// Maximum number of pages of a list.
 const MAX_LIST_PAGES: u32 = 200;
-/// The version of the neighbouring endpoints, which have no other.
+/// The preview of the API.
+const PREVIEW_API_VERSION: HeaderValue =
+    HeaderValue::from_static("application/vnd.atlas.preview+json");
+/// The only version of the endpoints for organizations and projects.
 const LEGACY_API_VERSION: HeaderValue =
     HeaderValue::from_static("application/vnd.atlas.2023-01-01+json");
 /// The version of the list of rate limits.
 const RATE_LIMITS_API_VERSION: HeaderValue =
     HeaderValue::from_static("application/vnd.atlas.2025-03-12+json");
 
-/// A whole list, as far as its pages tell.
-struct ListResult<T> {
-    items: Vec<T>,
-    /// Whether there are fewer than `totalCount` says.
-    is_incomplete: bool,
-}
-
-/// The organizations that a credential can see.
+/// A complete list.
 #[derive(Debug)]
-pub struct OrgList {
-    /// Those that were listed.
-    pub orgs: Vec<OrgSummary>,
-    /// Whether there are fewer than `totalCount` says: one that is missing need not be gone.
+pub struct ListResult<T> {
+    /// The items.
+    pub items: Vec<T>,
+    /// Whether there are fewer items than `totalCount`: a missing item may still exist.
     pub is_incomplete: bool,
 }
 
-/// Asks Atlas on behalf of one credential. Shared by all walks of its organizations: they share
-/// its connections, its token and its nonce.
+/// The organizations that are visible to a credential.
+pub type OrgList = ListResult<OrgSummary>;
+
+/// A response, or what was parsed of it.
+struct Fetched<T> {
+    value: T,
+    /// Time that the request waited for the rate limit.
+    rate_limit_wait: Duration,
+}
+
+/// A client with one credential. All polls of its organizations share it, with its connections, token and nonce.
 pub struct Client {
     config: ClientConfig,
-    accept: HeaderValue,
-    accept_preview: HeaderValue,
+    deps: ClientDeps,
+    media_type: HeaderValue,
     using_preview: AtomicBool,
     auth: Authenticator,
     transport: ObservedTransport,
-    rate_limiter: Arc<RateLimiter>,
     concurrency: Semaphore,
-    observer: Arc<dyn ClientObserver>,
 }
 
 impl Client {
-    /// Makes a client; nothing is sent yet.
+    /// Creates a client, without sending a request.
     ///
     /// # Errors
-    /// A sentence when the base URL cannot be built upon.
-    pub fn new(config: ClientConfig, context: ClientDeps) -> Result<Self, String> {
-        let ClientDeps {
-            transport,
-            rate_limiter: budgets,
-            token_store: tokens,
-            observer,
-            clock,
-        } = context;
-        let accept = HeaderValue::from_str(&config.api_version.media_type())
-            .map_err(|error| error.to_string())?;
+    /// A message when the base URL or the version is invalid.
+    pub fn new(config: ClientConfig, deps: ClientDeps) -> Result<Self, String> {
+        if config.base_url.cannot_be_a_base() {
+            return Err("the base URL has no path".to_owned());
+        }
         Ok(Self {
-            auth: Authenticator::new(
-                &config.credential_name,
-                config.credential.clone(),
-                &config.base_url,
-                tokens,
-                Arc::clone(&observer),
-                clock.clone(),
-            )?,
-            transport: ObservedTransport::new(
-                transport,
-                config.request_timeout,
-                Arc::clone(&observer),
-                clock,
-            ),
+            media_type: config.api_version.media_type()?,
             using_preview: AtomicBool::new(config.api_version == ApiVersion::Preview),
-            accept,
-            accept_preview: HeaderValue::from_static("application/vnd.atlas.preview+json"),
-            rate_limiter: budgets,
+            auth: Authenticator::new(&config, &deps),
+            transport: ObservedTransport::new(config.request_timeout, deps.clone()),
             concurrency: Semaphore::new(MAX_CONCURRENT_REQUESTS),
-            observer,
             config,
+            deps,
         })
     }
 
-    /// What it was made from.
+    /// Returns the configuration of the client.
     pub fn config(&self) -> &ClientConfig {
         &self.config
     }
 
-    /// What the credential is called in metrics and logs.
+    /// Returns the name of the credential in metrics and logs.
     pub fn credential_name(&self) -> &Arc<str> {
         &self.config.credential_name
     }
 
-    /// Page `page` (from 1) of the keys of `org`, `size` a page (1 to 500).
+    /// Lists the keys of `org` on page `page` (from 1), with `size` keys a page (1 to 500).
     ///
     /// # Errors
-    /// Whatever went wrong, after one more try where that is right.
+    /// The [`Error`] of the last attempt.
     pub async fn list_keys_page(
         &self,
         org: &OrgId,
         page: u32,
         size: u32,
-        members: OptionalFields,
+        optional: OptionalFields,
     ) -> Result<KeyPage, Error> {
-        let endpoint = Endpoint::AiModelApiKeys;
-        let path = ["orgs", org.as_str(), "aiModelApiKeys"];
-        let url = self.url(endpoint, &path, Some((size, page)))?;
-        let mut throttled = Duration::ZERO;
-        let answer = self
-            .get_throttled(endpoint, Some(org), &url, &mut throttled)
-            .await?;
-        let page = answer
-            .parse(move |body| wire::parse_key_page(body, size as usize, members))
-            .await
-            .map_err(|problem| problem.with_endpoint(endpoint))?;
+        let target = self.target(Endpoint::AiModelApiKeys, Some(org));
+        let url = page_url(&self.url(target, &[org.as_str()]), page, size);
+        let parse = move |body: &str| wire::parse_key_page(body, size as usize, optional);
+        let fetched = self.fetch(target, &url, parse).await?;
         Ok(KeyPage {
-            rate_limit_wait: throttled,
-            ..page
+            rate_limit_wait: fetched.rate_limit_wait,
+            ..fetched.value
         })
     }
 
-    /// One key of `org`; none when Atlas does not know it (any more).
+    /// Returns one key of `org`; `None` if Atlas does not know it (any more).
     ///
     /// # Errors
-    /// Whatever went wrong.
+    /// The [`Error`] of the last attempt.
     pub async fn get_key(
         &self,
         org: &OrgId,
         id: &KeyId,
-        members: OptionalFields,
+        optional: OptionalFields,
     ) -> Result<Option<ApiKey>, Error> {
-        let endpoint = Endpoint::AiModelApiKey;
-        let path = ["orgs", org.as_str(), "aiModelApiKeys", id.as_str()];
-        let url = self.url(endpoint, &path, None)?;
-        let answer = self.get(endpoint, Some(org), &url).await?;
-        if answer.status == StatusCode::NOT_FOUND {
-            return Ok(None);
+        let target = self.target(Endpoint::AiModelApiKey, Some(org));
+        let url = self.url(target, &[org.as_str(), id.as_str()]);
+        let parse = move |body: &str| wire::parse_key(body, optional);
+        match self.fetch(target, &url, parse).await {
+            Ok(fetched) => Ok(Some(fetched.value)),
+            Err(error) if matches!(error.kind, ErrorKind::NotFound(_)) => Ok(None),
+            Err(error) => Err(error),
         }
-        answer
-            .parse(move |body| wire::parse_key(body, members))
-            .await
-            .map(Some)
-            .map_err(|problem| problem.with_endpoint(endpoint))
     }
 
-    /// The organizations that the credential can see.
+    /// Lists the organizations that are visible to the credential.
     ///
     /// # Errors
-    /// Whatever went wrong; there is no partial list.
+    /// The [`Error`] of the last attempt; there is no partial list.
     pub async fn list_orgs(&self) -> Result<OrgList, Error> {
-        let list = self.list_all(Endpoint::Orgs, None, &["orgs"], None, wire::parse_org);
-        list.await.map(|list| OrgList {
-            orgs: list.items,
-            is_incomplete: list.is_incomplete,
-        })
+        self.list_all(Endpoint::Orgs, None, wire::parse_org).await
     }
 
-    /// The name of `org`; none when Atlas does not give one.
+    /// Returns the name of `org`; `None` if Atlas does not report one.
     ///
     /// # Errors
-    /// Whatever went wrong.
+    /// The [`Error`] of the last attempt.
     pub async fn get_org_name(&self, org: &OrgId) -> Result<Option<String>, Error> {
-        let endpoint = Endpoint::Org;
-        let url = self.url(endpoint, &["orgs", org.as_str()], None)?;
-        let answer = self.get(endpoint, Some(org), &url).await?;
-        answer
-            .parse(wire::parse_org_name)
-            .await
-            .map_err(|problem| problem.with_endpoint(endpoint))
+        let target = self.target(Endpoint::Org, Some(org));
+        let url = self.url(target, &[org.as_str()]);
+        let fetched = self.fetch(target, &url, wire::parse_org_name).await?;
+        Ok(fetched.value)
     }
 
-    /// The projects of `org`.
+    /// Lists the projects of `org`.
     ///
     /// # Errors
-    /// Whatever went wrong; there is no partial list.
+    /// The [`Error`] of the last attempt; there is no partial list.
     pub async fn list_projects(&self, org: &OrgId) -> Result<Vec<Project>, Error> {
-        let path = ["orgs", org.as_str(), "groups"];
-        self.list_all(
-            Endpoint::Groups,
-            Some(org),
-            &path,
-            None,
-            wire::parse_project,
-        )
-        .await
-        .map(|list| list.items)
+        let list = self.list_all(Endpoint::Groups, Some(org), wire::parse_project);
+        Ok(list.await?.items)
     }
 
-    /// The limits of `org` for the models.
+    /// Lists the limits of `org` for groups of models.
     ///
     /// # Errors
-    /// Whatever went wrong; there is no partial list.
+    /// The [`Error`] of the last attempt; there is no partial list.
     pub async fn list_model_limits(&self, org: &OrgId) -> Result<Vec<ModelLimit>, Error> {
-        let path = ["orgs", org.as_str(), "aiModelApiRateLimits"];
-        self.list_all(
-            Endpoint::AiModelApiRateLimits,
-            Some(org),
-            &path,
-            None,
-            wire::parse_model_limit,
-        )
-        .await
-        .map(|list| list.items)
+        let endpoint = Endpoint::AiModelApiRateLimits;
+        let list = self.list_all(endpoint, Some(org), wire::parse_model_limit);
+        Ok(list.await?.items)
     }
 
-    /// Asks Atlas for its token buckets. `org` is one of the credential's organizations.
+    /// Lists the token buckets of Atlas. `org` is one of the credential's organizations.
     ///
     /// # Errors
-    /// Whatever went wrong.
+    /// The [`Error`] of the last attempt; there is no partial list.
     pub async fn list_rate_limits(&self, org: &OrgId) -> Result<Vec<EndpointSet>, Error> {
-        self.list_all(
-            Endpoint::RateLimits,
-            None,
-            &["rateLimits"],
-            Some(org),
-            wire::parse_endpoint_set,
-        )
-        .await
-        .map(|list| list.items)
+        let list = self.list_all(Endpoint::RateLimits, Some(org), wire::parse_endpoint_set);
+        Ok(list.await?.items)
     }
 
-    /// Lets the budget know which buckets there are.
+    /// Sets the token buckets of Atlas, as returned by [`Self::list_rate_limits`].
     pub fn set_rate_limits(&self, sets: Vec<EndpointSet>) {
-        debug!(
-            credential = &**self.credential_name(),
-            ?sets,
-            "rate limits learnt"
-        );
-        self.rate_limiter
-            .set_endpoint_sets(self.credential_name(), sets);
+        let credential = self.credential_name();
+        debug!(credential = &**credential, ?sets, "rate limits learnt");
+        self.deps.rate_limiter.set_endpoint_sets(credential, sets);
     }
 
-    /// How long a walk of `org` that began now would have to wait for its first page.
+    /// Returns the time that a list of the keys of `org` would wait for its first page.
     pub fn next_delay(&self, org: &OrgId) -> Duration {
-        self.rate_limiter
-            .next_delay(self.credential_name(), Endpoint::AiModelApiKeys, Some(org))
+        let target = self.target(Endpoint::AiModelApiKeys, Some(org));
+        self.deps.rate_limiter.next_delay(target)
     }
 
-    /// Which bucket the pages of `org` draw on, and how many of them a second it can give for ever;
-    /// none while that is not known.
-    pub fn sustained_rate(&self, org: &OrgId) -> (BucketKey, Option<f64>) {
-        self.rate_limiter.sustained_rate(
-            self.credential_name(),
-            Endpoint::AiModelApiKeys,
-            Some(org),
-        )
+    /// Returns the bucket of the pages of `org`, and the rate that it sustains.
+    pub fn sustained_rate(&self, org: &OrgId) -> BucketRate {
+        let target = self.target(Endpoint::AiModelApiKeys, Some(org));
+        self.deps.rate_limiter.sustained_rate(target)
     }
 
-    /// Told that a file of the credential has changed: what was remembered of the old one's
-    /// failures is forgotten, and a token is made anew at the next request.
+    /// Handles a change of the credential's files: failures of the old credential no longer count, and the next request
+    /// gets a new token.
     pub async fn on_credential_changed(&self) {
         self.auth.on_credential_changed().await;
     }
 
-    /// Ends the access token, if there is one.
+    /// Revokes the access token, if there is one.
     pub async fn revoke_token(&self) {
         self.auth.revoke_token(&self.transport).await;
     }
 
-    fn url(
-        &self,
-        endpoint: Endpoint,
-        path: &[&str],
-        page: Option<(u32, u32)>,
-    ) -> Result<Url, Error> {
-        let mut url = self.config.base_url.clone();
-        url.path_segments_mut()
-            .map_err(|()| {
-                ErrorKind::InvalidResponse("the base URL has no path".to_owned())
-                    .with_endpoint(endpoint)
-            })?
-            .pop_if_empty()
-            .extend(["api", "atlas", "v2"])
-            .extend(path);
-        if let Some((size, page)) = page {
-            url.set_query(Some(&format!("itemsPerPage={size}&pageNum={page}")));
+    fn target<'a>(&'a self, endpoint: Endpoint, org: Option<&'a OrgId>) -> RequestTarget<'a> {
+        RequestTarget {
+            credential: self.credential_name(),
+            endpoint,
+            org,
         }
-        Ok(url)
     }
 
-    /// Reads every page of a list with `read`. `about` goes into the query.
+    fn url(&self, target: RequestTarget<'_>, ids: &[&str]) -> Url {
+        target.endpoint.url(&self.config.base_url, ids)
+    }
+
+    /// Fetches every page of a list. `parse` returns `None` for results that are invalid.
     async fn list_all<T: PartialEq + Send + 'static>(
         &self,
         endpoint: Endpoint,
         org: Option<&OrgId>,
-        path: &[&str],
-        about: Option<&OrgId>,
-        read: fn(JsonField<'_>) -> Option<T>,
+        parse: fn(JsonField<'_>) -> Option<T>,
     ) -> Result<ListResult<T>, Error> {
+        let mut target = self.target(endpoint, org);
+        let mut base = self.url(target, org.map(OrgId::as_str).as_slice());
+        // The limits do not belong to the organization, although it is a parameter.
+        if endpoint == Endpoint::RateLimits
+            && let Some(org) = target.org.take()
+        {
+            base.query_pairs_mut().append_pair("orgId", org.as_str());
+        }
+        let incomplete = |message| {
+            let kind = ErrorKind::PaginationIncomplete(message);
+            Err(kind.with_endpoint(endpoint))
+        };
         let mut pagination = Pagination::new(LIST_PAGE_SIZE);
-        let (mut all, mut previous) = (Vec::new(), 0);
-        for page in 1..=MAX_LIST_PAGES {
-            let mut url = self.url(endpoint, path, Some((LIST_PAGE_SIZE, page)))?;
-            if let Some(about) = about {
-                url.query_pairs_mut().append_pair("orgId", about.as_str());
-            }
-            let answer = self.get(endpoint, org, &url).await?;
-            let found: ListPage<T> = answer
-                .parse(move |body| wire::parse_list(body, LIST_PAGE_SIZE as usize, read))
-                .await
-                .map_err(|problem| problem.with_endpoint(endpoint))?;
-            let repeats =
-                !found.items.is_empty() && all.get(previous..) == Some(found.items.as_slice());
-            let follows = pagination.add(PageSummary {
-                results: found.results,
-                duplicates: if repeats { found.results } else { 0 },
-                next_link: found.next_link,
-                total_count: found.total_count,
+        let (mut items, mut previous) = (Vec::new(), 0);
+        for number in 1..=MAX_LIST_PAGES {
+            let url = page_url(&base, number, LIST_PAGE_SIZE);
+            let parse = move |body: &str| wire::parse_list(body, LIST_PAGE_SIZE as usize, parse);
+            let page = self.fetch(target, &url, parse).await?.value;
+            let is_repeated =
+                !page.items.is_empty() && items.get(previous..) == Some(page.items.as_slice());
+            let next = pagination.add(PageSummary {
+                results: page.results,
+                duplicates: if is_repeated { page.results } else { 0 },
+                next_link: page.next_link,
+                total_count: page.total_count,
             });
             if pagination.is_endless() {
-                return Err(ErrorKind::PaginationIncomplete(format!(
-                    "page {page} is empty, as those before it, and still names a next one"
-                ))
-                .with_endpoint(endpoint));
+                return incomplete(format!(
+                    "page {number} is empty, as those before it, and still names a next one"
+                ));
             }
-            if repeats && (follows == NextPage::Linked || found.results >= LIST_PAGE_SIZE as usize)
-            {
-                return Err(ErrorKind::PaginationIncomplete(format!(
-                    "page {page} repeats the page before it"
-                ))
-                .with_endpoint(endpoint));
+            let is_full = page.results >= LIST_PAGE_SIZE as usize;
+            if is_repeated && (next == NextPage::Linked || is_full) {
+                return incomplete(format!("page {number} repeats the page before it"));
             }
-            if !repeats {
-                previous = all.len();
-                all.extend(found.items);
+            if !is_repeated {
+                previous = items.len();
+                items.extend(page.items);
             }
-            if repeats || follows == NextPage::None {
+            if is_repeated || next == NextPage::None {
                 if let Some(total) = pagination.unmet_total() {
-                    debug!(%endpoint, results = all.len(), total, "list is shorter than its totalCount");
+                    debug!(%endpoint, results = items.len(), total, "list is shorter than its totalCount");
                 }
                 return Ok(ListResult {
-                    items: all,
+                    items,
                     is_incomplete: pagination.expects_more(),
                 });
             }
         }
-        Err(ErrorKind::PaginationIncomplete(format!(
+        incomplete(format!(
             "{MAX_LIST_PAGES} pages were read and there is still a next one"
         ))
-        .with_endpoint(endpoint))
     }
 
-    /// Gets `url` once the budget gives leave, whatever the answer's status; again where that can
-    /// help.
-    async fn get(
+    /// Requests `url`, and parses the response.
+    async fn fetch<T: Send + 'static>(
         &self,
-        endpoint: Endpoint,
-        org: Option<&OrgId>,
+        target: RequestTarget<'_>,
         url: &Url,
-    ) -> Result<Response, Error> {
-        self.get_throttled(endpoint, org, url, &mut Duration::default())
-            .await
+        parse: impl FnOnce(&str) -> Result<T, ErrorKind> + Send + 'static,
+    ) -> Result<Fetched<T>, Error> {
+        let fetched = self.get(target, url).await?;
+        let value = fetched.value.parse(parse).await;
+        Ok(Fetched {
+            value: value.map_err(|kind| kind.with_endpoint(target.endpoint))?,
+            rate_limit_wait: fetched.rate_limit_wait,
+        })
     }
 
-    /// The same, and adds to `throttled` how long the rate limit made the request wait.
-    async fn get_throttled(
-        &self,
-        endpoint: Endpoint,
-        org: Option<&OrgId>,
-        url: &Url,
-        throttled: &mut Duration,
-    ) -> Result<Response, Error> {
-        let mut second_try = true;
-        let mut waited = Duration::ZERO;
+    /// Requests `url` within the rate limit, and returns the response of any status. Retries where that can help.
+    async fn get(&self, target: RequestTarget<'_>, url: &Url) -> Result<Fetched<Response>, Error> {
+        let endpoint = target.endpoint;
+        let observer = &self.deps.observer;
+        let (mut may_retry, mut rejected_for) = (true, Duration::ZERO);
+        let mut rate_limit_wait = Duration::ZERO;
         loop {
-            let (ticket, wait) = self.acquire_permit(endpoint, org).await;
-            *throttled += wait;
-            // the semaphore is never closed
+            let permit = self.acquire_permit(target).await;
+            rate_limit_wait += permit.waited();
+            // The semaphore is never closed.
             let slot = self.concurrency.acquire().await.ok();
-            let answer = self.send_authenticated(endpoint, url).await;
+            let result = self.send_authenticated(endpoint, url).await;
             drop(slot);
-            let retry = match &answer {
-                // a kept connection may have been closed from the other side just now
-                Err(error) if second_try && matches!(error.kind, ErrorKind::Connection(_)) => {
+            let reason = match result {
+                // The server may just have closed a connection that was idle.
+                Err(error) if may_retry && matches!(error.kind, ErrorKind::Connection(_)) => {
                     RetryReason::Connection
                 }
-                Err(_) => return answer,
-                Ok(good) => match good.status.as_u16() {
-                    status @ (429 | 503) => {
-                        let patience = if status == 429 {
-                            self.config.max_retry_wait
-                        } else {
-                            self.config.max_retry_wait.min(MAX_503_WAIT)
-                        };
-                        waited += self.record_rejection(endpoint, org, ticket, good);
-                        if waited > patience {
-                            return answer;
+                Err(error) => return Err(error),
+                Ok(response) => {
+                    let fetched = Fetched {
+                        value: response,
+                        rate_limit_wait,
+                    };
+                    let response = &fetched.value;
+                    let status = response.status.as_u16();
+                    if let Some(rejection) = response.rejection() {
+                        rejected_for += self.record_rejection(target, permit, rejection);
+                        let (reason, max_wait) = self.rejection_limits(rejection);
+                        if rejected_for > max_wait {
+                            return Ok(fetched);
                         }
-                        let why = if status == 429 {
-                            RetryReason::RateLimited
-                        } else {
-                            RetryReason::ServerError
-                        };
                         debug!(%endpoint, status, "waiting for another try");
-                        self.observer.request_retried(endpoint, why);
+                        observer.request_retried(endpoint, reason);
                         continue;
                     }
-                    500 | 502 | 504 if second_try => {
-                        self.record_response(endpoint, org, ticket, good);
-                        RetryReason::ServerError
+                    self.record_response(target, permit, response);
+                    if !may_retry || !matches!(status, 500 | 502 | 504) {
+                        return Ok(fetched);
                     }
-                    _ => {
-                        self.record_response(endpoint, org, ticket, good);
-                        return answer;
-                    }
-                },
+                    RetryReason::ServerError
+                }
             };
-            second_try = false;
-            debug!(%endpoint, reason = retry.as_str(), "one more try");
-            tokio::time::sleep(RETRY_DELAY.mul_f64(0.5 + fastrand::f64() / 2.0)).await;
-            self.observer.request_retried(endpoint, retry);
+            may_retry = false;
+            debug!(%endpoint, reason = reason.as_str(), "one more try");
+            tokio::time::sleep(RETRY.jittered(RETRY.delay(1))).await;
+            observer.request_retried(endpoint, reason);
         }
     }
 
-    /// Waits for the budget, and says how long that took.
-    async fn acquire_permit(
-        &self,
-        endpoint: Endpoint,
-        org: Option<&OrgId>,
-    ) -> (RequestPermit, Duration) {
-        let (ticket, waited) = self
-            .rate_limiter
-            .acquire(self.credential_name(), endpoint, org)
-            .await;
-        // less is what handing over the turn takes
-        if waited >= Duration::from_millis(10) {
-            self.observer.request_throttled(endpoint, org, waited);
+    /// Returns the reason to retry a rejected request, and the maximum wait.
+    fn rejection_limits(&self, rejection: Rejection) -> (RetryReason, Duration) {
+        let max_wait = self.config.max_retry_wait;
+        if rejection.is_empty {
+            (RetryReason::RateLimited, max_wait)
+        } else {
+            (RetryReason::ServerError, max_wait.min(MAX_503_WAIT))
         }
-        (ticket, waited)
+    }
+
+    async fn acquire_permit(&self, target: RequestTarget<'_>) -> RequestPermit {
+        let permit = self.deps.rate_limiter.acquire(target).await;
+        let waited = permit.waited();
+        if waited >= MIN_REPORTED_WAIT {
+            let observer = &self.deps.observer;
+            observer.request_throttled(target.endpoint, target.org, waited);
+        }
+        permit
     }
 
     async fn send_authenticated(&self, endpoint: Endpoint, url: &Url) -> Result<Response, Error> {
-        // a challenge, a stale nonce, a renewed token, an older version: each at most once
+        let error = |kind: ErrorKind| kind.with_endpoint(endpoint);
+        // A challenge, a stale nonce, a renewed token, an older version: each at most once.
         for _ in 0..4 {
-            let permit = self
+            let authorization = self
                 .auth
                 .authorize(&self.transport, endpoint, &Method::GET, url)
                 .await?;
-            let preview = self.using_preview.load(Ordering::Relaxed);
+            let using_preview = self.using_preview.load(Ordering::Relaxed);
             let mut request = Request::new(Method::GET, url.clone());
-            let accept = self.accept_header(endpoint, preview);
-            request.headers_mut().insert(ACCEPT, accept);
-            if let Some(value) = permit
-                .header()
-                .map_err(|problem| problem.with_endpoint(endpoint))?
-            {
-                request.headers_mut().insert(AUTHORIZATION, value);
+            let headers = request.headers_mut();
+            headers.insert(ACCEPT, self.accept_header(endpoint, using_preview));
+            if let Some(value) = authorization.header().map_err(error)? {
+                headers.insert(AUTHORIZATION, value);
             }
-            let answer = self.transport.send(endpoint, request).await?;
-            let retry = match answer.status {
+            let response = self.transport.send(endpoint, request).await?;
+            let retry = match response.status {
                 StatusCode::UNAUTHORIZED => {
-                    self.auth.on_unauthorized(permit, &answer.headers).await
+                    let headers = &response.headers;
+                    self.auth.on_unauthorized(authorization, headers).await
                 }
-                StatusCode::NOT_ACCEPTABLE if endpoint == Endpoint::AiModelApiKeys && !preview => {
+                StatusCode::NOT_ACCEPTABLE
+                    if endpoint == Endpoint::AiModelApiKeys && !using_preview =>
+                {
                     self.fall_back_to_preview();
                     Some(RetryReason::NotAcceptable)
                 }
                 _ => None,
             };
-            match retry {
-                Some(why) => self.observer.request_retried(endpoint, why),
-                None => return Ok(answer),
-            }
+            let Some(reason) = retry else {
+                return Ok(response);
+            };
+            self.deps.observer.request_retried(endpoint, reason);
         }
-        Err(ErrorKind::Unauthorized(super::ErrorCode::default()).with_endpoint(endpoint))
+        Err(error(ErrorKind::Unauthorized(ErrorCode::default())))
     }
 
-    fn accept_header(&self, endpoint: Endpoint, preview: bool) -> HeaderValue {
+    fn accept_header(&self, endpoint: Endpoint, using_preview: bool) -> HeaderValue {
         match endpoint {
             Endpoint::RateLimits => RATE_LIMITS_API_VERSION,
             Endpoint::Orgs | Endpoint::Org | Endpoint::Groups => LEGACY_API_VERSION,
-            _ if preview => self.accept_preview.clone(),
-            _ => self.accept.clone(),
+            _ if using_preview => PREVIEW_API_VERSION,
+            _ => self.media_type.clone(),
         }
     }
 
@@ -563,7 +493,7 @@ impl Client {
         if !self.using_preview.swap(true, Ordering::Relaxed) {
             warn!(
                 credential = &**self.credential_name(),
-                refused = self.accept.to_str().unwrap_or_default(),
+                refused = self.media_type.to_str().unwrap_or_default(),
                 "Atlas does not have this version of the API (HTTP 406); asking for the preview from now on, see --atlas.api-version"
             );
         }
@@ -571,40 +501,42 @@ impl Client {
 
     fn record_response(
         &self,
-        endpoint: Endpoint,
-        org: Option<&OrgId>,
-        ticket: RequestPermit,
-        answer: &Response,
+        target: RequestTarget<'_>,
+        permit: RequestPermit,
+        response: &Response,
     ) {
-        let (capacity, remaining) = (
-            answer.header_u64("ratelimit-limit"),
-            answer.header_u64("ratelimit-remaining"),
-        );
-        ticket.on_response(capacity, remaining);
-        // a limit of 0 on a good answer is no limit at all but a server that fills in nothing
+        let capacity = response.header_u64("ratelimit-limit");
+        let remaining = response.header_u64("ratelimit-remaining");
+        permit.on_response(capacity, remaining);
+        // Servers that do not fill in the headers send a limit of 0.
         if capacity == Some(0) || (capacity.is_none() && remaining.is_none()) {
             return;
         }
-        self.observer
-            .rate_limit_updated(endpoint, org, capacity, remaining);
+        let observer = &self.deps.observer;
+        observer.rate_limit_updated(target.endpoint, target.org, capacity, remaining);
     }
 
-    /// A refusal (429, 503): how long nobody may send anything to this bucket.
+    /// Records a rejection. Returns the time for which no request may be sent to this bucket.
     fn record_rejection(
         &self,
-        endpoint: Endpoint,
-        org: Option<&OrgId>,
-        ticket: RequestPermit,
-        answer: &Response,
+        target: RequestTarget<'_>,
+        permit: RequestPermit,
+        rejection: Rejection,
     ) -> Duration {
-        let empty = answer.status == StatusCode::TOO_MANY_REQUESTS;
-        let size = answer.bucket_params().filter(|_| empty);
-        if empty {
-            let capacity = size.map(|size| size.capacity);
-            self.observer
-                .rate_limit_updated(endpoint, org, capacity, Some(0));
+        if rejection.is_empty {
+            let capacity = rejection.params.map(|params| params.capacity);
+            let observer = &self.deps.observer;
+            observer.rate_limit_updated(target.endpoint, target.org, capacity, Some(0));
         }
-        self.rate_limiter
-            .on_rejected(ticket, answer.retry_after(), empty, size)
+        self.deps.rate_limiter.on_rejected(permit, rejection)
     }
+}
+
+/// Returns the URL of a page of a list.
+fn page_url(url: &Url, page: u32, size: u32) -> Url {
+    let mut url = url.clone();
+    url.query_pairs_mut()
+        .append_pair("itemsPerPage", &size.to_string())
+        .append_pair("pageNum", &page.to_string());
+    url
 }
