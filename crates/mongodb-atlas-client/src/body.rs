@@ -73,19 +73,12 @@ pub struct Body {
     reservation: Reservation,
 }
 
-/// The error of a body that is larger than accepted.
-pub(crate) struct BodyTooLarge;
-
 impl Body {
-    /// Appends `chunk`, once there is memory for it.
-    pub(crate) async fn append(
-        &mut self,
-        chunk: &[u8],
-        max_bytes: usize,
-    ) -> Result<(), BodyTooLarge> {
+    /// Appends `chunk`, once there is memory for it. Returns `false` if the body would be larger than `max_bytes`.
+    pub(crate) async fn append(&mut self, chunk: &[u8], max_bytes: usize) -> bool {
         let length = self.bytes.len() + chunk.len();
         if length > max_bytes {
-            return Err(BodyTooLarge);
+            return false;
         }
         if length > self.bytes.capacity() {
             let sufficient = |capacity: &usize| *capacity >= length;
@@ -98,7 +91,7 @@ impl Body {
             self.bytes = larger;
         }
         self.bytes.extend_from_slice(chunk);
-        Ok(())
+        true
     }
 
     /// Decompresses gzip. A body of more than `max_bytes` is truncated if `truncate` is set, else it is an error.

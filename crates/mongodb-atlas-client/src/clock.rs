@@ -15,46 +15,32 @@ use tokio::time::Instant;
 /// Intervals are never measured with it: they come from [`tokio::time::Instant`], which no operator and no NTP daemon can
 /// set back.
 #[derive(Clone)]
-pub struct Clock(ClockSource);
-
-#[derive(Clone)]
-enum ClockSource {
-    System,
-    Simulated { start: Timestamp, origin: Instant },
-    FromFn(Arc<dyn Fn() -> Timestamp + Send + Sync>),
-}
+pub struct Clock(Arc<dyn Fn() -> Timestamp + Send + Sync>);
 
 impl Clock {
     /// Returns the system's clock.
     pub fn system() -> Self {
-        Self(ClockSource::System)
+        Self::from_fn(Timestamp::now)
     }
 
     /// Returns a clock that shows `start` now and moves with tokio's time, so that `tokio::time::pause` and `advance` move
     /// it too. Must be called in a tokio runtime.
     pub fn simulated(start: Timestamp) -> Self {
-        Self(ClockSource::Simulated {
-            start,
-            origin: Instant::now(),
+        let origin = Instant::now();
+        Self::from_fn(move || {
+            let passed = SignedDuration::try_from(origin.elapsed()).unwrap_or(SignedDuration::MAX);
+            start.saturating_add(passed).unwrap_or(Timestamp::MAX)
         })
     }
 
     /// Returns a clock that calls `read` each time: for tests in which the clock jumps.
     pub fn from_fn(read: impl Fn() -> Timestamp + Send + Sync + 'static) -> Self {
-        Self(ClockSource::FromFn(Arc::new(read)))
+        Self(Arc::new(read))
     }
 
     /// Returns the current time.
     pub fn now(&self) -> Timestamp {
-        match &self.0 {
-            ClockSource::System => Timestamp::now(),
-            ClockSource::Simulated { start, origin } => {
-                let passed =
-                    SignedDuration::try_from(origin.elapsed()).unwrap_or(SignedDuration::MAX);
-                start.saturating_add(passed).unwrap_or(Timestamp::MAX)
-            }
-            ClockSource::FromFn(read) => read(),
-        }
+        (self.0)()
     }
 }
 

@@ -20,6 +20,14 @@ pub trait SecretSource: fmt::Display + fmt::Debug + Send + Sync {
     fn read(&self) -> SecretFuture<'_>;
 }
 
+impl PartialEq for dyn SecretSource {
+    fn eq(&self, other: &Self) -> bool {
+        self.to_string() == other.to_string()
+    }
+}
+
+impl Eq for dyn SecretSource {}
+
 /// The error for a secret that cannot be used. Never contains the secret or a part of it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SecretError {
@@ -48,7 +56,7 @@ pub enum SecretError {
 }
 
 /// A credential of one of Atlas' three kinds, as the places of its fields.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Credential {
     /// A service account: OAuth 2.0 client credentials.
     ServiceAccount {
@@ -70,29 +78,6 @@ pub enum Credential {
         token: Arc<dyn SecretSource>,
     },
 }
-
-impl Credential {
-    fn sources(&self) -> (&'static str, Vec<String>) {
-        match self {
-            Self::ServiceAccount { id, secret } => {
-                ("service account", vec![id.to_string(), secret.to_string()])
-            }
-            Self::ApiKey { public, private } => {
-                ("API key", vec![public.to_string(), private.to_string()])
-            }
-            Self::AccessToken { token } => ("access token", vec![token.to_string()]),
-        }
-    }
-}
-
-/// Credentials are equal when their secrets are read in the same places.
-impl PartialEq for Credential {
-    fn eq(&self, other: &Self) -> bool {
-        self.sources() == other.sources()
-    }
-}
-
-impl Eq for Credential {}
 
 /// Returns whether two secrets are equal.
 pub(crate) fn secrets_equal(a: &SecretString, b: &SecretString) -> bool {

@@ -100,14 +100,14 @@ impl ReqwestTransport {
         };
         let mut body = Body::default();
         while let Some(chunk) = response.chunk().await.map_err(classify)? {
-            if body.append(&chunk, max_received).await.is_err() {
+            if !body.append(&chunk, max_received).await {
                 if !is_error {
                     return Err(too_large_error(max_received));
                 }
                 // An error object is at the beginning of the body, and the status matters more.
                 let room = max_received.saturating_sub(body.len());
                 let start = chunk.get(..room).unwrap_or_default();
-                let _ = body.append(start, max_received).await;
+                body.append(start, max_received).await;
                 break;
             }
         }

@@ -15,7 +15,7 @@ use crate::client::{ClientConfig, ClientDeps};
 use crate::error::{Endpoint, Error, ErrorCode, ErrorKind};
 use crate::observer::RequestOutcome;
 use crate::rate_limit::{BucketParams, MAX_WAIT, Rejection};
-use crate::wire::parse_json;
+use crate::wire::{JsonField, parse_json};
 
 /// Sends requests to Atlas. The future of [`Transport::send`] may be dropped at any time.
 pub trait Transport: Send + Sync {
@@ -140,38 +140,6 @@ fn parse_http_date(text: &str) -> Option<Timestamp> {
     Some(Timestamp::try_from(time).unwrap_or(Timestamp::MAX))
 }
 
-/// The fields of Atlas' error object that are used. Its free text is not, so that nothing it echoes gets into a log.
-#[derive(Default)]
-struct ErrorResponse {
-    code: ErrorCode,
-    /// `[path, seconds, capacity, refill rate, refill seconds]` with `RATE_LIMITED_TOKEN_BUCKET`.
-    parameters: Vec<Option<u64>>,
-}
-
-impl ErrorResponse {
-    fn parse(body: &str) -> Option<Self> {
-        let [code, list] = parse_json(body).ok()?.fields(["errorCode", "parameters"])?;
-        let mut parameters = Vec::new();
-        list.for_each_element(|parameter| {
-            if parameters.len() < MAX_ERROR_PARAMETERS {
-                parameters.push(parameter.as_u64());
-            }
-        });
-        let code = ErrorCode::new(&code.full_string(MAX_ERROR_CODE_CHARS).unwrap_or_default());
-        Some(Self { code, parameters })
-    }
-
-    fn parameter(&self, index: usize) -> Option<u64> {
-        self.parameters.get(index).copied().flatten()
-    }
-
-    fn bucket_params(&self) -> Option<BucketParams> {
-        BucketParams::new(self.parameter(2)?, self.parameter(3)?, self.parameter(4)?)
-    }
-}
-
-/// Maximum number of parameters of an error that are read.
-const MAX_ERROR_PARAMETERS: usize = 5;
 /// Maximum length of an error code.
 const MAX_ERROR_CODE_CHARS: usize = 64;
 
@@ -232,7 +200,10 @@ impl Response {
 
     /// Returns the error that a status other than 2xx stands for.
     fn to_error(&self) -> ErrorKind {
-        let code = self.error_response().code;
+        let code = self
+            .error_field("errorCode")
+            .full_string(MAX_ERROR_CODE_CHARS);
+        let code = ErrorCode::new(&code.unwrap_or_default());
         let retry_after = self.retry_after();
         match self.status.as_u16() {
             401 => ErrorKind::Unauthorized(code),
@@ -251,16 +222,32 @@ impl Response {
         }
     }
 
-    fn error_response(&self) -> ErrorResponse {
-        let text = String::from_utf8_lossy(&self.body);
-        ErrorResponse::parse(&text).unwrap_or_default()
+    /// Returns a field of Atlas' error object. Its free text is not used, so that nothing it echoes gets into a log.
+    fn error_field(&self, name: &str) -> JsonField<'_> {
+        let text = std::str::from_utf8(&self.body).unwrap_or_default();
+        let fields = parse_json(text).ok().and_then(|body| body.fields([name]));
+        fields.map_or_else(JsonField::default, |[field]| field)
+    }
+
+    /// Returns the parameters of an error: path, seconds, capacity, refill rate, and refill seconds with
+    /// `RATE_LIMITED_TOKEN_BUCKET`.
+    fn error_parameter(&self, index: usize) -> Option<u64> {
+        let mut parameters = Vec::new();
+        self.error_field("parameters")
+            .for_each_element(|parameter| parameters.push(parameter.as_u64()));
+        parameters.get(index).copied().flatten()
+    }
+
+    fn bucket_params(&self) -> Option<BucketParams> {
+        let [capacity, rate, seconds] = [2, 3, 4].map(|index| self.error_parameter(index));
+        BucketParams::new(capacity?, rate?, seconds?)
     }
 
     /// Returns the wait that `Retry-After` or, with a 429, the error body asks for: a day at most.
     pub(crate) fn retry_after(&self) -> Option<Duration> {
         let header = self.header_u64(RETRY_AFTER.as_str());
         let parameter = (self.status == StatusCode::TOO_MANY_REQUESTS)
-            .then(|| self.error_response().parameter(1))
+            .then(|| self.error_parameter(1))
             .flatten();
         let seconds = header.max(parameter)?;
         Some(Duration::from_secs(seconds).min(MAX_WAIT))
@@ -272,7 +259,7 @@ impl Response {
         (is_empty || self.status == StatusCode::SERVICE_UNAVAILABLE).then(|| Rejection {
             retry_after: self.retry_after(),
             is_empty,
-            params: self.error_response().bucket_params().filter(|_| is_empty),
+            params: self.bucket_params().filter(|_| is_empty),
         })
     }
 

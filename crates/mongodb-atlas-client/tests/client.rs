@@ -1,4 +1,5 @@
 //! The client against the simulated Atlas, over HTTP.
+#![allow(clippy::unwrap_used, reason = "a panic fails the test")]
 
 use std::sync::Arc;
 use std::time::Duration;

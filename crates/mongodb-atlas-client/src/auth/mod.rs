@@ -3,14 +3,16 @@
 
 mod digest;
 mod oauth;
+mod token;
 
 use std::sync::Arc;
 
-pub use oauth::{StoredToken, TokenStore, fuzz_token_response};
 use reqwest::header::{HeaderMap, HeaderValue};
 use reqwest::{Method, Url};
 use secrecy::{ExposeSecret as _, SecretString};
 use zeroize::Zeroizing;
+
+pub use token::{StoredToken, TokenStore, fuzz_token_response};
 
 use crate::client::{ClientConfig, ClientDeps};
 use crate::credential::{Credential, SecretSource, secrets_equal};

@@ -7,18 +7,17 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use futures_util::future::BoxFuture;
-use jiff::{SignedDuration, Timestamp};
+use jiff::SignedDuration;
 use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderValue};
 use reqwest::{Method, Request, Url};
 use secrecy::{ExposeSecret as _, SecretString};
-use serde::Deserialize;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
 use zeroize::Zeroizing;
 
 use super::sensitive_header;
+use super::token::{MAX_LIFETIME, StoredToken, TokenResponse, parse_token_response};
 use crate::backoff::ExponentialBackoff;
 use crate::client::{ClientConfig, ClientDeps};
 use crate::credential::{SecretError, SecretSource, secrets_equal};
@@ -26,46 +25,19 @@ use crate::error::{Endpoint, Error, ErrorCode, ErrorKind};
 use crate::ids::stable_hash;
 use crate::observer::TokenOutcome;
 use crate::transport::{ObservedTransport, Response};
-use crate::wire::LenientCount;
 
 /// Time before its expiry at which a token is renewed, or a tenth of its lifetime if that is shorter.
 const REFRESH_MARGIN: Duration = Duration::from_mins(5);
-/// Lifetime of a token whose response has none.
-const DEFAULT_LIFETIME_SECS: u64 = 3600;
-/// Maximum lifetime of a token, whatever the response says.
-const MAX_LIFETIME: Duration = Duration::from_hours(24);
 /// Minimum time between two tokens, however short their lifetime is: Atlas allows few new ones a minute.
 const MIN_RENEW_INTERVAL: Duration = Duration::from_secs(10);
 /// Minimum time between two tokens that replace a rejected one.
 const MIN_RENEW_AFTER_401_INTERVAL: Duration = Duration::from_mins(1);
-/// Maximum length of a token; Atlas' own have some 1,000 bytes.
-const MAX_TOKEN_BYTES: usize = 16 << 10;
 /// Wait after failed requests for a token. One task makes them, so there is no jitter.
 const BACKOFF: ExponentialBackoff = ExponentialBackoff {
     initial: Duration::from_secs(1),
     max: Duration::from_mins(1),
     jitter: 1.0..1.0,
 };
-
-/// An access token that outlives the process.
-pub struct StoredToken {
-    /// The owner: not the client id, but a hash of it.
-    pub client_fingerprint: String,
-    /// The token.
-    pub token: SecretString,
-    /// The expiry.
-    pub expires_at: Timestamp,
-}
-
-/// Stores the access token, so that a crash loop does not request a new one at each start. Its methods log their errors.
-pub trait TokenStore: Send + Sync {
-    /// Returns the stored token.
-    fn load(&self) -> BoxFuture<'_, Option<StoredToken>>;
-    /// Replaces the stored token.
-    fn save(&self, token: StoredToken) -> BoxFuture<'_, ()>;
-    /// Removes the stored token, which is about to be revoked.
-    fn clear(&self) -> BoxFuture<'_, ()>;
-}
 
 #[derive(Default)]
 struct TokenState {
@@ -96,21 +68,6 @@ pub(crate) struct TokenProvider {
     base_url: Url,
     state: Mutex<TokenState>,
     deps: ClientDeps,
-}
-
-#[derive(Deserialize)]
-struct TokenResponse {
-    access_token: SecretString,
-    token_type: Option<String>,
-    #[serde(default)]
-    expires_in: LenientCount,
-}
-
-impl TokenResponse {
-    fn lifetime(&self) -> Duration {
-        let seconds = self.expires_in.0.unwrap_or(DEFAULT_LIFETIME_SECS).max(1);
-        Duration::from_secs(seconds).min(MAX_LIFETIME)
-    }
 }
 
 impl TokenProvider {
@@ -387,41 +344,3 @@ fn form_encode(secret: &SecretString) -> Zeroizing<String> {
     let bytes = secret.expose_secret().as_bytes();
     Zeroizing::new(url::form_urlencoded::byte_serialize(bytes).collect())
 }
-
-fn parse_token_response(body: &[u8]) -> Result<TokenResponse, ErrorKind> {
-    let invalid =
-        |what: &str| ErrorKind::InvalidResponse(format!("invalid token response: {what}"));
-    let response: TokenResponse = serde_json::from_slice(body)
-        // serde's message could repeat a part of the response.
-        .map_err(|_| invalid("expected a JSON object with access_token and expires_in"))?;
-    let is_bearer = response
-        .token_type
-        .as_ref()
-        .is_none_or(|token_type| token_type.eq_ignore_ascii_case("Bearer"));
-    if !is_bearer {
-        return Err(invalid("expected token_type Bearer, got another one"));
-    }
-    let token = response.access_token.expose_secret();
-    if token.is_empty() {
-        return Err(invalid("access_token is empty"));
-    }
-    if token.len() > MAX_TOKEN_BYTES {
-        return Err(invalid("access_token is longer than 16 KiB"));
-    }
-    if !token.bytes().all(|byte| byte.is_ascii_graphic()) {
-        return Err(invalid("access_token has characters that fit no header"));
-    }
-    Ok(response)
-}
-
-/// For the fuzz target: parses any bytes as a token response.
-#[doc(hidden)]
-pub fn fuzz_token_response(body: &[u8]) {
-    if let Ok(response) = parse_token_response(body) {
-        assert!(!response.access_token.expose_secret().is_empty());
-        assert!(super::bearer_header(&response.access_token).is_ok());
-    }
-}
-
-#[cfg(test)]
-mod tests;

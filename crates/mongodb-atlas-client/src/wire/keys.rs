@@ -148,39 +148,34 @@ pub(crate) fn parse_key(body: &str, optional: OptionalFields) -> Result<ApiKey, 
         .ok_or_else(|| ErrorKind::InvalidResponse("it is no key with an apiKeyId".to_owned()))
 }
 
-/// Reads a key, and reports what is invalid. Returns `None` for a key without an id. There is no `secret` among the
-/// fields, and there must be none.
+/// The fields that are read. There is no `secret` among them, and there must be none.
+const FIELDS: [&str; 11] = [
+    "apiKeyId",
+    "groupId",
+    "name",
+    "status",
+    "cloud",
+    "geography",
+    "endpoint",
+    "createdBy",
+    "maskedSecret",
+    "createdAt",
+    "lastUsedAt",
+];
+
+/// Reads a key, and reports what is invalid. Returns `None` for a key without an id.
 fn read_key(
     result: JsonField<'_>,
     optional: OptionalFields,
     report: &mut impl FnMut(&'static str),
 ) -> Option<ApiKey> {
-    let fields = result.fields([
-        "apiKeyId",
-        "groupId",
-        "name",
-        "status",
-        "cloud",
-        "geography",
-        "endpoint",
-        "createdBy",
-        "maskedSecret",
-        "createdAt",
-        "lastUsedAt",
-    ]);
-    let Some(fields) = fields else {
+    let Some(fields) = result.fields(FIELDS) else {
         report("it is no object");
         return None;
     };
     let [id, project, name, status, cloud, geography, endpoint, ..] = fields;
     let [.., created_by, masked_secret, created, last_used] = fields;
-    let id = match id.lenient_string(MAX_ID_CHARS) {
-        LenientString::Valid { truncated, .. } if truncated => Err("its apiKeyId is too long"),
-        LenientString::Valid { text, .. } if text.is_empty() => Err("its apiKeyId is empty"),
-        LenientString::Valid { text, .. } => Ok(text),
-        LenientString::Missing | LenientString::Invalid => Err("it has no apiKeyId"),
-    };
-    let id = id.map_err(&mut *report).ok()?;
+    let id = read_id(id).map_err(&mut *report).ok()?;
     let mut text = |field: JsonField<'_>, max_chars, reason| match field.lenient_string(max_chars) {
         LenientString::Missing => (String::new(), false),
         LenientString::Valid { text, truncated } => (text, truncated),
@@ -191,39 +186,37 @@ fn read_key(
     };
     let (name, name_truncated) = text(name, MAX_NAME_CHARS, "its name is no text");
     let mut short = |field, reason| text(field, MAX_TEXT_CHARS, reason).0;
+    let enabled = |field, is_enabled| {
+        if is_enabled {
+            field
+        } else {
+            JsonField::default()
+        }
+    };
+    let created_by = enabled(created_by, optional.created_by);
+    let masked_secret = enabled(masked_secret, optional.masked_secret);
     let attributes = KeyAttributes {
         status: short(status, "its status is no text"),
         cloud: short(cloud, "its cloud is no text"),
         geography: short(geography, "its geography is no text"),
         endpoint: short(endpoint, "its endpoint is no text"),
-        created_by: if optional.created_by {
-            short(created_by, "its createdBy is no text")
-        } else {
-            String::new()
-        },
+        created_by: short(created_by, "its createdBy is no text"),
     };
-    let masked_secret = if optional.masked_secret {
-        short(masked_secret, "its maskedSecret is no text")
-    } else {
-        String::new()
-    };
-    let project = match text(project, MAX_ID_CHARS, "its groupId is no text") {
+    let masked_secret = short(masked_secret, "its maskedSecret is no text");
+    let (project, is_truncated) = text(project, MAX_ID_CHARS, "its groupId is no text");
+    let project = if is_truncated {
         // A truncated id would be another one.
-        (_, true) => {
-            report("its groupId is too long");
-            String::new()
-        }
-        (project, false) => project,
+        report("its groupId is too long");
+        String::new()
+    } else {
+        project
     };
     let (created, last_used) = (created.as_time(), last_used.as_time());
-    match (created, last_used) {
-        (ApiTime::Invalid, ApiTime::Invalid) => report("its createdAt and lastUsedAt are no times"),
-        (ApiTime::Invalid, _) => report("its createdAt is no time"),
-        (_, ApiTime::Invalid) => report("its lastUsedAt is no time"),
-        _ => {}
+    if let Some(reason) = invalid_times(created, last_used) {
+        report(reason);
     }
     Some(ApiKey {
-        id: KeyId::new(id),
+        id,
         project: ProjectId::new(project),
         name,
         name_truncated,
@@ -232,6 +225,24 @@ fn read_key(
         created,
         last_used,
     })
+}
+
+fn invalid_times(created: ApiTime, last_used: ApiTime) -> Option<&'static str> {
+    match (created, last_used) {
+        (ApiTime::Invalid, ApiTime::Invalid) => Some("its createdAt and lastUsedAt are no times"),
+        (ApiTime::Invalid, _) => Some("its createdAt is no time"),
+        (_, ApiTime::Invalid) => Some("its lastUsedAt is no time"),
+        _ => None,
+    }
+}
+
+fn read_id(field: JsonField<'_>) -> Result<KeyId, &'static str> {
+    match field.lenient_string(MAX_ID_CHARS) {
+        LenientString::Valid { truncated, .. } if truncated => Err("its apiKeyId is too long"),
+        LenientString::Valid { text, .. } if text.is_empty() => Err("its apiKeyId is empty"),
+        LenientString::Valid { text, .. } => Ok(KeyId::new(text)),
+        LenientString::Missing | LenientString::Invalid => Err("it has no apiKeyId"),
+    }
 }
 
 #[cfg(test)]

@@ -128,6 +128,10 @@ fn unquote(json: &str) -> Option<&str> {
 /// Decodes at most `max_chars` characters of a JSON string, and returns whether there are more. Half of a surrogate pair
 /// becomes U+FFFD.
 fn decode_string(inner: &str, max_chars: usize) -> (String, bool) {
+    // Most strings are short and have no escapes.
+    if inner.len() <= max_chars && !inner.contains('\\') {
+        return (inner.to_owned(), false);
+    }
     let mut text = String::new();
     let mut chars = inner.chars();
     for _ in 0..max_chars {
