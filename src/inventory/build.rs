@@ -5,9 +5,9 @@ use std::sync::Mutex;
 
 use super::builder::InventoryBuilder;
 use super::escape::write_escaped;
-use super::key::{KeyAttributes, KeyEntry};
+use super::key::KeyEntry;
 use super::{Inventory, InventoryInfo, ProjectIdleTimes, ProjectKeys, StatusCount};
-use mongodb_atlas_client::ProjectId;
+use mongodb_atlas_client::{KeyAttributes, ProjectId};
 
 impl InventoryBuilder {
     /// Builds the inventory of a poll. A status that `previous_counts` has for a project is counted as 0 if it is
@@ -147,4 +147,179 @@ fn collect_idle_times(
             idle_since_sorted: idle_since.into(),
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::BACKGROUND_DROP_MIN_KEYS;
+    use crate::inventory::*;
+    use mongodb_atlas_client::KeyId;
+
+    fn org() -> OrgId {
+        OrgId::parse("32b6e34b3d91647abb20e7b8").expect("an id")
+    }
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).expect("a time")
+    }
+
+    fn record(id: &str, project: &str, status: &str, last_used: ApiTime) -> ApiKey {
+        ApiKey {
+            id: KeyId::new(id),
+            project: ProjectId::new(project),
+            name: "a \"quoted\" \\ name\nof two lines".into(),
+            attributes: KeyAttributes {
+                status: status.into(),
+                cloud: "ANY".into(),
+                ..KeyAttributes::default()
+            },
+            created: ApiTime::Valid(Timestamp::UNIX_EPOCH),
+            last_used,
+            ..ApiKey::default()
+        }
+    }
+
+    fn inventory(records: Vec<ApiKey>, known: &[StatusCount]) -> Inventory {
+        let mut builder = InventoryBuilder::default();
+        for record in &records {
+            builder.insert(record);
+        }
+        let info = InventoryInfo {
+            org: org(),
+            started_at: at(0),
+            completed_at: at(0),
+            invalid_keys: 0,
+        };
+        builder.build(info, known)
+    }
+
+    #[test]
+    fn keys_are_sorted_and_their_texts_escaped() {
+        let records = ["c", "a", "b"].map(|id| record(id, "p", "ACTIVE", ApiTime::Missing));
+        let mut records = records.to_vec();
+        records.push(record("z", "o", "ACTIVE", ApiTime::Missing));
+        let inventory = inventory(records, &[]);
+        let ids: Vec<_> = inventory.keys().map(|key| key.id()).collect();
+        assert_eq!(ids, ["z", "a", "b", "c"]);
+        let key = inventory.keys().next().expect("a key");
+        assert_eq!(key.name(), r#"a \"quoted\" \\ name\nof two lines"#);
+        assert_eq!((key.was_used(), key.project().as_str()), (Some(false), "o"));
+        assert_eq!(
+            key.idle_since(),
+            Some(0),
+            "a key never used is idle since its creation"
+        );
+        assert_eq!(
+            inventory.attributes().len(),
+            1,
+            "shared values are stored once"
+        );
+    }
+
+    #[test]
+    fn record_round_trips_through_the_inventory() {
+        let mut odd = record("k\"\n", "p\\", "", ApiTime::Invalid);
+        odd.created = ApiTime::Missing;
+        odd.masked_secret = "al-****odu2".into();
+        odd.attributes.created_by = "Ada".into();
+        let records = vec![odd, record("k", "q", "ACTIVE", ApiTime::Valid(at(7)))];
+        let inventory = inventory(records.clone(), &[]);
+        let out: Vec<_> = inventory.keys().map(|key| key.to_api_key()).collect();
+        assert_eq!(out, records);
+    }
+
+    #[test]
+    fn earlier_status_is_counted_as_zero() {
+        let first = inventory(vec![record("k", "p", "INACTIVE", ApiTime::Missing)], &[]);
+        let active = vec![record("k", "p", "ACTIVE", ApiTime::Missing)];
+        let second = inventory(active, first.status_counts());
+        let third = inventory(vec![], second.status_counts());
+        let counts = |i: &Inventory| {
+            i.status_counts()
+                .iter()
+                .map(|c| (c.status.clone(), c.keys))
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(
+            counts(&second),
+            [("ACTIVE".to_owned(), 1), ("INACTIVE".to_owned(), 0)]
+        );
+        assert_eq!(
+            counts(&third),
+            [("ACTIVE".to_owned(), 0), ("INACTIVE".to_owned(), 0)]
+        );
+        assert_eq!(
+            third.idle_times().len(),
+            1,
+            "the roll-up of a project without keys is 0, not gone"
+        );
+    }
+
+    #[test]
+    fn invalid_last_use_is_neither_used_nor_unused() {
+        let inventory = inventory(vec![record("k", "p", "ACTIVE", ApiTime::Invalid)], &[]);
+        let key = inventory.keys().next().expect("a key");
+        assert_eq!(
+            (key.was_used(), key.idle_since(), key.last_used()),
+            (None, None, None)
+        );
+        assert_eq!(inventory.idle_times()[0].count_idle_since(1_000_000), 0);
+    }
+
+    #[test]
+    fn idle_counts_include_the_cutoff() {
+        let records =
+            [10, 20, 30].map(|s| record(&format!("k{s}"), "p", "ACTIVE", ApiTime::Valid(at(s))));
+        let inventory = inventory(records.to_vec(), &[]);
+        let counts =
+            [9, 10, 25, 30].map(|s| inventory.idle_times()[0].count_idle_since(s * 1_000_000));
+        assert_eq!(counts, [0, 1, 2, 3]);
+        assert_eq!(inventory.count_idle_since(20_000_000), 2);
+    }
+
+    #[tokio::test]
+    async fn large_inventory_is_freed_on_another_thread() {
+        struct Owner(std::sync::mpsc::Sender<std::thread::ThreadId>);
+        impl AsRef<[u8]> for Owner {
+            fn as_ref(&self) -> &[u8] {
+                b""
+            }
+        }
+        impl Drop for Owner {
+            fn drop(&mut self) {
+                let _ = self.0.send(std::thread::current().id());
+            }
+        }
+        let current = std::thread::current().id();
+        for (keys, is_background) in [(1, false), (BACKGROUND_DROP_MIN_KEYS, true)] {
+            let records =
+                (0..keys).map(|n| record(&n.to_string(), "p", "ACTIVE", ApiTime::Missing));
+            let inventory = Inventory::from_records(org(), at(0), records);
+            let (sender, receiver) = std::sync::mpsc::channel();
+            inventory.segment_or_compute(1, || CachedSegment {
+                bytes: bytes::Bytes::from_owner(Owner(sender)),
+                ..CachedSegment::default()
+            });
+            assert_eq!(inventory.len(), keys);
+            drop(inventory);
+            let on = receiver
+                .recv_timeout(std::time::Duration::from_mins(1))
+                .expect("freed");
+            assert_eq!(on != current, is_background, "{keys}");
+        }
+    }
+
+    #[test]
+    fn segment_is_computed_once() {
+        let inventory = inventory(vec![], &[]);
+        let make = |text: &'static str| {
+            move || CachedSegment {
+                bytes: bytes::Bytes::from_static(text.as_bytes()),
+                ..CachedSegment::default()
+            }
+        };
+        assert_eq!(inventory.segment_or_compute(1, make("one")).bytes, "one");
+        assert_eq!(inventory.segment_or_compute(1, make("again")).bytes, "one");
+        assert_eq!(inventory.segment_or_compute(2, make("two")).bytes, "two");
+    }
 }

@@ -6,8 +6,8 @@ use std::sync::LazyLock;
 use hashbrown::HashTable;
 use indexmap::IndexSet;
 
-use super::key::{KeyAttributes, KeyEntry, KeyRecord, KeyView, PackedTime};
-use mongodb_atlas_client::{KeyId, ProjectId};
+use super::key::{KeyEntry, KeyView, PackedTime};
+use mongodb_atlas_client::{ApiKey, KeyAttributes, KeyId, ProjectId};
 
 /// The keys of a walk in progress, identified by their id. A later version of a key replaces an earlier one.
 #[derive(Debug, Default)]
@@ -56,14 +56,14 @@ impl InventoryBuilder {
     }
 
     /// Inserts a key.
-    pub fn insert(&mut self, record: &KeyRecord) -> Inserted {
+    pub fn insert(&mut self, record: &ApiKey) -> Inserted {
         self.try_insert(record).unwrap_or_else(|| {
             self.rejected += 1;
             Inserted::Rejected
         })
     }
 
-    fn try_insert(&mut self, record: &KeyRecord) -> Option<Inserted> {
+    fn try_insert(&mut self, record: &ApiKey) -> Option<Inserted> {
         let known = self.find(record.id.as_str());
         let new_index = u32::try_from(self.keys.len()).ok()?;
         let entry = self.pack(record)?;
@@ -81,7 +81,7 @@ impl InventoryBuilder {
     }
 
     /// Returns every key, in the order of insertion.
-    pub fn records(&self) -> impl Iterator<Item = KeyRecord> {
+    pub fn records(&self) -> impl Iterator<Item = ApiKey> {
         static DEFAULTS: LazyLock<(ProjectId, KeyAttributes)> = LazyLock::new(Default::default);
         self.keys.iter().map(|(entry, project)| {
             let [id, name, masked_secret] = entry.texts(&self.arena);
@@ -93,11 +93,11 @@ impl InventoryBuilder {
                 project: project.unwrap_or(&DEFAULTS.0),
                 attributes: attributes.unwrap_or(&DEFAULTS.1),
             };
-            KeyRecord {
+            ApiKey {
                 id: KeyId::new(id),
                 name: name.to_owned(),
                 masked_secret: masked_secret.to_owned(),
-                ..view.to_record()
+                ..view.to_api_key()
             }
         })
     }
@@ -118,7 +118,7 @@ impl InventoryBuilder {
             .copied()
     }
 
-    fn pack(&mut self, record: &KeyRecord) -> Option<(KeyEntry, u32)> {
+    fn pack(&mut self, record: &ApiKey) -> Option<(KeyEntry, u32)> {
         let texts = [record.id.as_str(), &record.name, &record.masked_secret];
         let [id, name, masked_secret] = texts.map(|text| u16::try_from(text.len()).ok());
         let entry = KeyEntry {
@@ -156,16 +156,16 @@ fn id_at<'a>(keys: &[(KeyEntry, u32)], arena: &'a str, index: u32) -> &'a str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::inventory::Moment;
+    use crate::inventory::ApiTime;
     use jiff::Timestamp;
 
-    fn record(id: &str, name: &str) -> KeyRecord {
-        KeyRecord {
+    fn record(id: &str, name: &str) -> ApiKey {
+        ApiKey {
             id: KeyId::new(id),
             project: ProjectId::new("p"),
             name: name.into(),
-            created: Moment::Valid(Timestamp::UNIX_EPOCH),
-            ..KeyRecord::default()
+            created: ApiTime::Valid(Timestamp::UNIX_EPOCH),
+            ..ApiKey::default()
         }
     }
 

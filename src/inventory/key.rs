@@ -1,59 +1,11 @@
-//! One key: the record, the packed entry and the view.
+//! One key: the packed entry and the view.
 
 use std::borrow::Cow;
 
 use jiff::Timestamp;
 
 use super::escape::unescape;
-use mongodb_atlas_client::{KeyId, ProjectId};
-
-/// A time that may be missing or invalid.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Moment {
-    /// A valid time.
-    Valid(Timestamp),
-    /// Null, or not present: for `lastUsedAt`, the key was never used.
-    #[default]
-    Missing,
-    /// A value that is no time.
-    Invalid,
-}
-
-/// One key. Texts that Atlas leaves out are empty, which Prometheus treats like a missing label.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct KeyRecord {
-    /// `apiKeyId`.
-    pub id: KeyId,
-    /// `groupId`.
-    pub project: ProjectId,
-    /// `name`.
-    pub name: String,
-    /// Whether the name is truncated.
-    pub name_truncated: bool,
-    /// `maskedSecret`; empty unless it is exported.
-    pub masked_secret: String,
-    /// Fields that many keys have in common.
-    pub attributes: KeyAttributes,
-    /// `createdAt`.
-    pub created: Moment,
-    /// `lastUsedAt`.
-    pub last_used: Moment,
-}
-
-/// The fields of a key with values that many keys share.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
-pub struct KeyAttributes {
-    /// `status`.
-    pub status: String,
-    /// `cloud`.
-    pub cloud: String,
-    /// `geography`.
-    pub geography: String,
-    /// `endpoint`.
-    pub endpoint: String,
-    /// `createdBy`; empty unless it is exported.
-    pub created_by: String,
-}
+use mongodb_atlas_client::{ApiKey, ApiTime, KeyAttributes, KeyId, ProjectId};
 
 /// A time in 8 bytes: microseconds since the Unix epoch, or one of two values that are no valid time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -63,11 +15,11 @@ impl PackedTime {
     const MISSING: Self = Self(i64::MIN);
     const INVALID: Self = Self(i64::MIN + 1);
 
-    pub(super) fn new(moment: Moment) -> Self {
-        match moment {
-            Moment::Valid(at) => Self(at.as_microsecond()),
-            Moment::Missing => Self::MISSING,
-            Moment::Invalid => Self::INVALID,
+    pub(super) fn new(time: ApiTime) -> Self {
+        match time {
+            ApiTime::Valid(at) => Self(at.as_microsecond()),
+            ApiTime::Missing => Self::MISSING,
+            ApiTime::Invalid => Self::INVALID,
         }
     }
 
@@ -75,12 +27,12 @@ impl PackedTime {
         (self > Self::INVALID).then_some(self.0)
     }
 
-    fn to_moment(self) -> Moment {
+    fn to_api_time(self) -> ApiTime {
         match self {
-            Self::MISSING => Moment::Missing,
-            Self::INVALID => Moment::Invalid,
+            Self::MISSING => ApiTime::Missing,
+            Self::INVALID => ApiTime::Invalid,
             Self(micros) => {
-                Timestamp::from_microsecond(micros).map_or(Moment::Invalid, Moment::Valid)
+                Timestamp::from_microsecond(micros).map_or(ApiTime::Invalid, ApiTime::Valid)
             }
         }
     }
@@ -184,17 +136,17 @@ impl<'a> KeyView<'a> {
     }
 
     /// Returns the key as it was inserted.
-    pub fn to_record(&self) -> KeyRecord {
+    pub fn to_api_key(&self) -> ApiKey {
         let [id, name, masked_secret] = self.entry.texts(self.arena).map(unescape);
-        KeyRecord {
+        ApiKey {
             id: KeyId::new(Cow::into_owned(id)),
             project: self.project.clone(),
             name: name.into_owned(),
             name_truncated: self.entry.name_truncated,
             masked_secret: masked_secret.into_owned(),
             attributes: self.attributes.clone(),
-            created: self.entry.created.to_moment(),
-            last_used: self.entry.last_used.to_moment(),
+            created: self.entry.created.to_api_time(),
+            last_used: self.entry.last_used.to_api_time(),
         }
     }
 }

@@ -8,7 +8,7 @@
 //! | --- | --- |
 //! | `builder` | collects keys, page by page |
 //! | `build` | converts a builder into an inventory |
-//! | `key` | the record, the packed entry and the view of a key |
+//! | `key` | the packed entry and the view of a key |
 //! | `escape` | label escaping |
 //! | `details` | names and model rate limits of an organization |
 //! | `store` | the current inventories, and the snapshot of a scrape |
@@ -33,7 +33,8 @@ use jiff::Timestamp;
 pub use builder::{Inserted, InventoryBuilder};
 pub use details::{ModelRateLimit, OrgDetails, ProjectName};
 pub use escape::{unescape, write_escaped, write_label};
-pub use key::{KeyAttributes, KeyRecord, KeyView, Moment};
+pub use key::KeyView;
+pub use mongodb_atlas_client::{ApiKey, ApiTime, KeyAttributes};
 pub use query::{
     KeyField, KeyQuery, KeyRow, KeySelection, SortColumn, matches_project, matches_status,
 };
@@ -140,7 +141,7 @@ impl Inventory {
     pub fn from_records(
         org: OrgId,
         polled_at: Timestamp,
-        records: impl IntoIterator<Item = KeyRecord>,
+        records: impl IntoIterator<Item = ApiKey>,
     ) -> Self {
         let mut builder = InventoryBuilder::default();
         for record in records {
@@ -273,178 +274,5 @@ impl fmt::Debug for Inventory {
             .field("info", &self.info)
             .field("keys", &self.keys.len())
             .finish_non_exhaustive()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use mongodb_atlas_client::KeyId;
-
-    fn org() -> OrgId {
-        OrgId::parse("32b6e34b3d91647abb20e7b8").expect("an id")
-    }
-
-    fn at(second: i64) -> Timestamp {
-        Timestamp::from_second(second).expect("a time")
-    }
-
-    fn record(id: &str, project: &str, status: &str, last_used: Moment) -> KeyRecord {
-        KeyRecord {
-            id: KeyId::new(id),
-            project: ProjectId::new(project),
-            name: "a \"quoted\" \\ name\nof two lines".into(),
-            attributes: KeyAttributes {
-                status: status.into(),
-                cloud: "ANY".into(),
-                ..KeyAttributes::default()
-            },
-            created: Moment::Valid(Timestamp::UNIX_EPOCH),
-            last_used,
-            ..KeyRecord::default()
-        }
-    }
-
-    fn inventory(records: Vec<KeyRecord>, known: &[StatusCount]) -> Inventory {
-        let mut builder = InventoryBuilder::default();
-        for record in &records {
-            builder.insert(record);
-        }
-        let info = InventoryInfo {
-            org: org(),
-            started_at: at(0),
-            completed_at: at(0),
-            invalid_keys: 0,
-        };
-        builder.build(info, known)
-    }
-
-    #[test]
-    fn keys_are_sorted_and_their_texts_escaped() {
-        let records = ["c", "a", "b"].map(|id| record(id, "p", "ACTIVE", Moment::Missing));
-        let mut records = records.to_vec();
-        records.push(record("z", "o", "ACTIVE", Moment::Missing));
-        let inventory = inventory(records, &[]);
-        let ids: Vec<_> = inventory.keys().map(|key| key.id()).collect();
-        assert_eq!(ids, ["z", "a", "b", "c"]);
-        let key = inventory.keys().next().expect("a key");
-        assert_eq!(key.name(), r#"a \"quoted\" \\ name\nof two lines"#);
-        assert_eq!((key.was_used(), key.project().as_str()), (Some(false), "o"));
-        assert_eq!(
-            key.idle_since(),
-            Some(0),
-            "a key never used is idle since its creation"
-        );
-        assert_eq!(
-            inventory.attributes().len(),
-            1,
-            "what is shared is kept once"
-        );
-    }
-
-    #[test]
-    fn record_round_trips_through_the_inventory() {
-        let mut odd = record("k\"\n", "p\\", "", Moment::Invalid);
-        odd.created = Moment::Missing;
-        odd.masked_secret = "al-****odu2".into();
-        odd.attributes.created_by = "Ada".into();
-        let records = vec![odd, record("k", "q", "ACTIVE", Moment::Valid(at(7)))];
-        let inventory = inventory(records.clone(), &[]);
-        let out: Vec<_> = inventory.keys().map(|key| key.to_record()).collect();
-        assert_eq!(out, records);
-    }
-
-    #[test]
-    fn earlier_status_is_counted_as_zero() {
-        let first = inventory(vec![record("k", "p", "INACTIVE", Moment::Missing)], &[]);
-        let active = vec![record("k", "p", "ACTIVE", Moment::Missing)];
-        let second = inventory(active, first.status_counts());
-        let third = inventory(vec![], second.status_counts());
-        let counts = |i: &Inventory| {
-            i.status_counts()
-                .iter()
-                .map(|c| (c.status.clone(), c.keys))
-                .collect::<Vec<_>>()
-        };
-        assert_eq!(
-            counts(&second),
-            [("ACTIVE".to_owned(), 1), ("INACTIVE".to_owned(), 0)]
-        );
-        assert_eq!(
-            counts(&third),
-            [("ACTIVE".to_owned(), 0), ("INACTIVE".to_owned(), 0)]
-        );
-        assert_eq!(
-            third.idle_times().len(),
-            1,
-            "the roll-up of a project without keys is 0, not gone"
-        );
-    }
-
-    #[test]
-    fn invalid_last_use_is_neither_used_nor_unused() {
-        let inventory = inventory(vec![record("k", "p", "ACTIVE", Moment::Invalid)], &[]);
-        let key = inventory.keys().next().expect("a key");
-        assert_eq!(
-            (key.was_used(), key.idle_since(), key.last_used()),
-            (None, None, None)
-        );
-        assert_eq!(inventory.idle_times()[0].count_idle_since(1_000_000), 0);
-    }
-
-    #[test]
-    fn idle_counts_include_the_cutoff() {
-        let records =
-            [10, 20, 30].map(|s| record(&format!("k{s}"), "p", "ACTIVE", Moment::Valid(at(s))));
-        let inventory = inventory(records.to_vec(), &[]);
-        let counts =
-            [9, 10, 25, 30].map(|s| inventory.idle_times()[0].count_idle_since(s * 1_000_000));
-        assert_eq!(counts, [0, 1, 2, 3]);
-        assert_eq!(inventory.count_idle_since(20_000_000), 2);
-    }
-
-    #[tokio::test]
-    async fn large_inventory_is_freed_on_another_thread() {
-        struct Owner(std::sync::mpsc::Sender<std::thread::ThreadId>);
-        impl AsRef<[u8]> for Owner {
-            fn as_ref(&self) -> &[u8] {
-                b""
-            }
-        }
-        impl Drop for Owner {
-            fn drop(&mut self) {
-                let _ = self.0.send(std::thread::current().id());
-            }
-        }
-        let here = std::thread::current().id();
-        for (keys, elsewhere) in [(1, false), (BACKGROUND_DROP_MIN_KEYS, true)] {
-            let records = (0..keys).map(|n| record(&n.to_string(), "p", "ACTIVE", Moment::Missing));
-            let inventory = Inventory::from_records(org(), at(0), records);
-            let (sender, receiver) = std::sync::mpsc::channel();
-            inventory.segment_or_compute(1, || CachedSegment {
-                bytes: bytes::Bytes::from_owner(Owner(sender)),
-                ..CachedSegment::default()
-            });
-            assert_eq!(inventory.len(), keys);
-            drop(inventory);
-            let on = receiver
-                .recv_timeout(std::time::Duration::from_mins(1))
-                .expect("freed");
-            assert_eq!(on != here, elsewhere, "{keys}");
-        }
-    }
-
-    #[test]
-    fn segment_is_computed_once() {
-        let inventory = inventory(vec![], &[]);
-        let make = |text: &'static str| {
-            move || CachedSegment {
-                bytes: bytes::Bytes::from_static(text.as_bytes()),
-                ..CachedSegment::default()
-            }
-        };
-        assert_eq!(inventory.segment_or_compute(1, make("one")).bytes, "one");
-        assert_eq!(inventory.segment_or_compute(1, make("again")).bytes, "one");
-        assert_eq!(inventory.segment_or_compute(2, make("two")).bytes, "two");
     }
 }

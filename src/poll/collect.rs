@@ -11,9 +11,7 @@ use tokio::time::Instant;
 use tracing::{debug, warn};
 
 use super::diff::{KeyChange, diff};
-use super::walk::{
-    KeyWalk, LocatedItem, Shortfall, WalkError, run_blocking, to_record, walk_pages,
-};
+use super::walk::{KeyWalk, LocatedItem, Shortfall, WalkError, run_blocking, walk_pages};
 use crate::inventory::{Inventory, InventoryBuilder, InventoryInfo, unescape};
 use mongodb_atlas_client::{ApiKey, Client, Clock, KeyId, OptionalFields, OrgId};
 
@@ -201,7 +199,7 @@ impl Collector<'_> {
         debug!(org = %self.org, keys = missing.len(), one_by_one = is_few, "keys are missing; a second look");
         if is_few && let Some(existing) = self.fetch_keys(missing).await {
             for key in existing {
-                walk.keys.insert(&to_record(key));
+                walk.keys.insert(&key);
             }
             return Ok(walk);
         }

@@ -83,7 +83,7 @@ impl Scheduler {
         state.shortfall = shortfall;
         let change_counts = state.change_counts.clone();
         let rate = state.client.sustained_rate(org);
-        if previous_requests != requests || rate != (state.bucket.clone(), state.sustained_rate) {
+        if previous_requests != requests || rate != state.rate {
             self.update_intervals();
         }
         let due_at = self.next_regular_due(org);

@@ -129,7 +129,7 @@ fn diff_key(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::inventory::{KeyAttributes, KeyRecord, Moment};
+    use crate::inventory::{ApiKey, ApiTime, KeyAttributes};
     use mongodb_atlas_client::{KeyId, OrgId};
 
     const DAY: i64 = 86_400;
@@ -146,24 +146,24 @@ mod tests {
         }
     }
 
-    fn record(id: &str, created: i64, last_used: Option<i64>) -> KeyRecord {
-        KeyRecord {
+    fn record(id: &str, created: i64, last_used: Option<i64>) -> ApiKey {
+        ApiKey {
             id: KeyId::new(id),
             project: ProjectId::new("p"),
             name: "n".into(),
             attributes: status("ACTIVE"),
-            created: Moment::Valid(at(created)),
-            last_used: last_used.map_or(Moment::Missing, |used| Moment::Valid(at(used))),
-            ..KeyRecord::default()
+            created: ApiTime::Valid(at(created)),
+            last_used: last_used.map_or(ApiTime::Missing, |used| ApiTime::Valid(at(used))),
+            ..ApiKey::default()
         }
     }
 
-    fn inventory(read_at: i64, records: Vec<KeyRecord>) -> Inventory {
+    fn inventory(read_at: i64, records: Vec<ApiKey>) -> Inventory {
         let org = OrgId::parse("32b6e34b3d91647abb20e7b8").expect("an id");
         Inventory::from_records(org, at(read_at), records)
     }
 
-    fn found(before: Vec<KeyRecord>, after: Vec<KeyRecord>) -> Vec<(String, &'static str)> {
+    fn found(before: Vec<ApiKey>, after: Vec<ApiKey>) -> Vec<(String, &'static str)> {
         let (before, after) = (inventory(1000 * DAY, before), inventory(1001 * DAY, after));
         diff(&before, &after, THRESHOLD)
             .into_iter()
@@ -184,12 +184,12 @@ mod tests {
             one("new", "created")
         );
         assert_eq!(found(vec![k()], vec![]), one("k", "deleted"));
-        let renamed = KeyRecord {
+        let renamed = ApiKey {
             name: "m".into(),
             ..k()
         };
         assert_eq!(found(vec![k()], vec![renamed]), one("k", "renamed"));
-        let inactive = KeyRecord {
+        let inactive = ApiKey {
             attributes: status("INACTIVE"),
             ..k()
         };
@@ -211,7 +211,7 @@ mod tests {
     #[test]
     fn invalid_last_use_is_not_reported_as_change() {
         let mut broken = record("k", 0, None);
-        broken.last_used = Moment::Invalid;
+        broken.last_used = ApiTime::Invalid;
         assert_eq!(
             found(vec![broken.clone()], vec![record("k", 0, Some(5))]),
             []
@@ -226,8 +226,8 @@ mod tests {
             found(vec![], vec![record("new", 1000 * DAY - 60, None)]),
             one("new", "created")
         );
-        let undated = KeyRecord {
-            created: Moment::Missing,
+        let undated = ApiKey {
+            created: ApiTime::Missing,
             ..record("k", 0, None)
         };
         assert_eq!(found(vec![], vec![undated]), one("k", "created"));

@@ -86,7 +86,7 @@ impl Scheduler {
             if state.in_progress {
                 let credential = Arc::clone(state.client.credential_name());
                 *polls.entry(credential).or_default() += 1;
-                active_buckets.insert(state.bucket.clone());
+                active_buckets.insert(state.rate.key.clone());
             } else if self.one_shot && state.attempted {
                 // Each organization is polled once
             } else if state.due_at <= now {
@@ -108,8 +108,8 @@ impl Scheduler {
                 1
             };
             // With a low rate limit, sequential polls keep the order of age
-            let must_wait =
-                self.over_budget.contains(&state.bucket) && active_buckets.contains(&state.bucket);
+            let must_wait = self.over_budget.contains(&state.rate.key)
+                && active_buckets.contains(&state.rate.key);
             if *polls >= max_polls || must_wait {
                 continue;
             }
@@ -119,7 +119,7 @@ impl Scheduler {
                 continue;
             }
             *polls += 1;
-            active_buckets.insert(state.bucket.clone());
+            active_buckets.insert(state.rate.key.clone());
             self.start_poll(org);
         }
     }

@@ -55,12 +55,12 @@ impl Scheduler {
     /// Computes the effective interval of each organization.
     pub(super) fn update_intervals(&mut self) {
         for (org, state) in &mut self.orgs {
-            (state.bucket, state.sustained_rate) = state.client.sustained_rate(org);
+            state.rate = state.client.sustained_rate(org);
         }
         let costs = self.orgs.values().map(|state| PollCost {
-            bucket: &state.bucket,
+            bucket: &state.rate.key,
             requests: state.requests_per_poll,
-            sustained_rate: state.sustained_rate,
+            sustained_rate: state.rate.per_second,
         });
         let mut over_budget: HashMap<BucketKey, Duration> = HashMap::new();
         for (bucket, interval) in min_intervals(costs) {
@@ -69,7 +69,7 @@ impl Scheduler {
             }
         }
         for (org, state) in &mut self.orgs {
-            let slowed = over_budget.get(&state.bucket).copied();
+            let slowed = over_budget.get(&state.rate.key).copied();
             let interval = slowed.unwrap_or(self.interval);
             if state.schedule.interval() != interval {
                 state.schedule = Schedule::new(org, interval);
@@ -90,7 +90,7 @@ impl Scheduler {
         let configured = humantime::format_duration(self.interval);
         if self.over_budget.is_empty() && !over_budget.is_empty() {
             let slowed = self.orgs.values();
-            let slowed = slowed.filter(|state| over_budget.contains(&state.bucket));
+            let slowed = slowed.filter(|state| over_budget.contains(&state.rate.key));
             let intervals = slowed.map(|state| state.schedule.interval());
             warn!(
                 organizations = intervals.clone().count(),

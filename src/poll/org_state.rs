@@ -10,7 +10,7 @@ use super::diff::Change;
 use super::schedule::{BackoffState, PollBackoff, Schedule};
 use super::walk::Shortfall;
 use crate::storage::ChangeCounts;
-use mongodb_atlas_client::{BucketKey, Client, FailureReason, OrgId};
+use mongodb_atlas_client::{BucketRate, Client, FailureReason, OrgId};
 
 /// The minimum interval between two refreshes of names and model rate limits.
 const DETAILS_INTERVAL: Duration = Duration::from_hours(1);
@@ -32,9 +32,8 @@ pub(super) struct OrgState {
     pub(super) completed_at: Option<Timestamp>,
     /// Number of requests of the last successful poll.
     pub(super) requests_per_poll: u32,
-    /// The rate limit bucket, and its sustained rate, as of the last update of the intervals.
-    pub(super) bucket: BucketKey,
-    pub(super) sustained_rate: Option<f64>,
+    /// The rate limit bucket, and the rate that it sustains, as of the last update of the intervals.
+    pub(super) rate: BucketRate,
     pub(super) change_counts: ChangeCounts,
     /// Whether a poll is in progress, or its result is being stored.
     pub(super) in_progress: bool,
@@ -50,9 +49,9 @@ pub(super) struct OrgState {
 impl OrgState {
     pub(super) fn new(org: &OrgId, client: Arc<Client>, interval: Duration) -> Self {
         let now = Instant::now();
-        let (bucket, sustained_rate) = client.sustained_rate(org);
         let changes = Change::ALL.map(|change| (change.as_str().to_owned(), 0));
         Self {
+            rate: client.sustained_rate(org),
             client,
             schedule: Schedule::new(org, interval),
             backoff: PollBackoff::default(),
@@ -61,8 +60,6 @@ impl OrgState {
             details_due_at: now,
             completed_at: None,
             requests_per_poll: 1,
-            bucket,
-            sustained_rate,
             change_counts: changes.into(),
             in_progress: false,
             fetching_details: false,

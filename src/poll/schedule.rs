@@ -5,7 +5,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use mongodb_atlas_client::{FailureReason, OrgId};
+use mongodb_atlas_client::{ExponentialBackoff, FailureReason, OrgId};
 
 /// The regular poll times of one organization: every interval, with an offset that depends only on its id, so that
 /// organizations are spread over the interval, and a restart does not change their times.
@@ -68,10 +68,12 @@ pub struct BackoffState {
     pub backoff: PollBackoff,
 }
 
-/// The back-off after the first failure.
-const INITIAL_BACKOFF: Duration = Duration::from_secs(5);
-/// The maximum back-off of transient failures.
-const MAX_BACKOFF: Duration = Duration::from_mins(10);
+/// The back-off of transient failures.
+const BACKOFF: ExponentialBackoff = ExponentialBackoff {
+    initial: Duration::from_secs(5),
+    max: Duration::from_mins(10),
+    jitter: 0.5..1.0,
+};
 /// Number of consecutive refusals that count as permanent.
 const PERMANENT_AFTER: u32 = 3;
 /// The maximum back-off of permanent failures, unless the interval is longer.
@@ -96,11 +98,14 @@ impl PollBackoff {
             0
         };
         if self.is_permanent() {
-            let max = MAX_REFUSED_INTERVAL.max(schedule.interval);
-            let doublings = self.refusals - PERMANENT_AFTER + 1;
-            return exponential(schedule.interval, doublings, max);
+            let backoff = ExponentialBackoff {
+                initial: schedule.interval.saturating_mul(2),
+                max: schedule.interval.max(MAX_REFUSED_INTERVAL),
+                ..BACKOFF
+            };
+            return backoff.jittered(backoff.delay(self.refusals - PERMANENT_AFTER + 1));
         }
-        exponential(INITIAL_BACKOFF, self.failures - 1, MAX_BACKOFF).min(regular)
+        BACKOFF.jittered(BACKOFF.delay(self.failures)).min(regular)
     }
 
     /// Returns whether there were too many consecutive refusals.
@@ -117,14 +122,6 @@ impl PollBackoff {
     pub fn reset(&mut self) {
         *self = Self::default();
     }
-}
-
-/// Returns `initial`, doubled up to `max`, with jitter.
-fn exponential(initial: Duration, doublings: u32, max: Duration) -> Duration {
-    let delay = initial
-        .saturating_mul(2_u32.saturating_pow(doublings))
-        .min(max);
-    delay.mul_f64(0.5 + fastrand::f64() / 2.0)
 }
 
 #[cfg(test)]
@@ -199,11 +196,11 @@ mod tests {
     fn transient_failures_are_retried_before_the_next_regular_time() {
         let waits = waits(FailureReason::ServerError, 8);
         assert!(
-            waits[0] >= INITIAL_BACKOFF / 2 && waits[0] <= INITIAL_BACKOFF,
+            waits[0] >= BACKOFF.initial / 2 && waits[0] <= BACKOFF.initial,
             "{waits:?}"
         );
         assert!(
-            waits[3] >= INITIAL_BACKOFF * 4 && waits[3] <= INITIAL_BACKOFF * 8,
+            waits[3] >= BACKOFF.initial * 4 && waits[3] <= BACKOFF.initial * 8,
             "{waits:?}"
         );
         assert!(waits.iter().all(|wait| *wait <= INTERVAL));

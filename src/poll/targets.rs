@@ -261,7 +261,7 @@ impl CredentialState {
         if list.is_incomplete && !self.is_list_incomplete {
             warn!(
                 credential,
-                organizations = list.orgs.len(),
+                organizations = list.items.len(),
                 "organization list is shorter than its totalCount; keeping known organizations"
             );
         }
@@ -271,7 +271,7 @@ impl CredentialState {
                 known.last_seen_at = last_seen_at;
             }
         }
-        for org in list.orgs {
+        for org in list.items {
             let change = if org.is_deleted {
                 self.discovered.remove(&org.id).map(|_| "deleted")
             } else {

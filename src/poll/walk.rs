@@ -11,10 +11,9 @@ use futures_util::StreamExt as _;
 use futures_util::stream::FuturesOrdered;
 use tokio::time::Instant;
 
-use crate::inventory::{Inserted, InventoryBuilder, KeyAttributes, KeyRecord, Moment};
+use crate::inventory::{Inserted, InventoryBuilder};
 use mongodb_atlas_client::{
-    ApiKey, ApiTime, Endpoint, Error, ErrorKind, InvalidItem, KeyId, KeyPage, NextPage,
-    PageSummary, Pagination, ProjectId,
+    Endpoint, Error, ErrorKind, InvalidItem, KeyPage, NextPage, PageSummary, Pagination,
 };
 
 /// An invalid item, and the number of its page, from 1.
@@ -200,8 +199,8 @@ impl WalkState {
         self.add_invalid_items(page, response.invalid_items);
         let keys = response.keys.len();
         let mut duplicates = 0;
-        for key in response.keys {
-            let inserted = self.walk.keys.insert(&to_record(key));
+        for key in &response.keys {
+            let inserted = self.walk.keys.insert(key);
             duplicates += usize::from(inserted == Inserted::Replaced);
         }
         let next = self.pagination.add(PageSummary {
@@ -268,33 +267,5 @@ impl WalkState {
             )),
             _ => Ok(walk),
         }
-    }
-}
-
-/// Converts a key into the record of an inventory.
-pub(super) fn to_record(key: ApiKey) -> KeyRecord {
-    KeyRecord {
-        id: KeyId::new(key.id),
-        project: ProjectId::new(key.project.unwrap_or_default()),
-        name: key.name.unwrap_or_default(),
-        name_truncated: key.name_truncated,
-        masked_secret: key.masked_secret.unwrap_or_default(),
-        attributes: KeyAttributes {
-            status: key.status.unwrap_or_default(),
-            cloud: key.cloud.unwrap_or_default(),
-            geography: key.geography.unwrap_or_default(),
-            endpoint: key.endpoint.unwrap_or_default(),
-            created_by: key.created_by.unwrap_or_default(),
-        },
-        created: to_moment(key.created),
-        last_used: to_moment(key.last_used),
-    }
-}
-
-fn to_moment(time: ApiTime) -> Moment {
-    match time {
-        ApiTime::Valid(at) => Moment::Valid(at),
-        ApiTime::Missing => Moment::Missing,
-        ApiTime::Invalid => Moment::Invalid,
     }
 }

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::atomic_file::LoadError;
 use crate::inventory::{
-    Inventory, InventoryBuilder, InventoryInfo, KeyAttributes, KeyRecord, Moment, StatusCount,
+    ApiKey, ApiTime, Inventory, InventoryBuilder, InventoryInfo, KeyAttributes, StatusCount,
 };
 use mongodb_atlas_client::{KeyId, OrgId, ProjectId};
 
@@ -142,16 +142,16 @@ pub(super) fn write_inventory(output: &mut dyn Write, stored: &StoredInventory) 
         change_counts: Cow::Borrowed(&stored.change_counts),
     })?;
     for key in inventory.keys() {
-        lines.write_line(&to_key_line(key.to_record()))?;
+        lines.write_line(&to_key_line(key.to_api_key()))?;
     }
     let crc32 = lines.crc.clone().finalize();
     lines.write_line(&Trailer { crc32 })
 }
 
-fn to_key_line(record: KeyRecord) -> KeyLine {
+fn to_key_line(record: ApiKey) -> KeyLine {
     let time = |moment| match moment {
-        Moment::Valid(at) => Some(at),
-        Moment::Missing | Moment::Invalid => None,
+        ApiTime::Valid(at) => Some(at),
+        ApiTime::Missing | ApiTime::Invalid => None,
     };
     KeyLine {
         id: record.id.as_str().to_owned(),
@@ -166,12 +166,12 @@ fn to_key_line(record: KeyRecord) -> KeyLine {
         masked_secret: record.masked_secret,
         created: time(record.created),
         last_used: time(record.last_used),
-        last_used_unreadable: record.last_used == Moment::Invalid,
+        last_used_unreadable: record.last_used == ApiTime::Invalid,
     }
 }
 
-fn from_key_line(line: KeyLine) -> KeyRecord {
-    KeyRecord {
+fn from_key_line(line: KeyLine) -> ApiKey {
+    ApiKey {
         id: KeyId::new(line.id),
         project: ProjectId::new(line.project),
         name: line.name,
@@ -184,11 +184,11 @@ fn from_key_line(line: KeyLine) -> KeyRecord {
             endpoint: line.endpoint,
             created_by: line.created_by,
         },
-        created: line.created.map_or(Moment::Missing, Moment::Valid),
+        created: line.created.map_or(ApiTime::Missing, ApiTime::Valid),
         last_used: match line.last_used {
-            Some(at) => Moment::Valid(at),
-            None if line.last_used_unreadable => Moment::Invalid,
-            None => Moment::Missing,
+            Some(at) => ApiTime::Valid(at),
+            None if line.last_used_unreadable => ApiTime::Invalid,
+            None => ApiTime::Missing,
         },
     }
 }
@@ -300,11 +300,11 @@ mod tests {
     fn sample() -> StoredInventory {
         let mut keys = InventoryBuilder::default();
         for (id, last_used) in [
-            ("a", Moment::Valid(at(7))),
-            ("b", Moment::Missing),
-            ("c", Moment::Invalid),
+            ("a", ApiTime::Valid(at(7))),
+            ("b", ApiTime::Missing),
+            ("c", ApiTime::Invalid),
         ] {
-            keys.insert(&KeyRecord {
+            keys.insert(&ApiKey {
                 id: KeyId::new(id),
                 project: ProjectId::new("p"),
                 name: "a \"name\"\nof two lines \\".into(),
@@ -315,7 +315,7 @@ mod tests {
                     ..KeyAttributes::default()
                 },
                 masked_secret: "al-****odu2".into(),
-                created: Moment::Valid(at(5)),
+                created: ApiTime::Valid(at(5)),
                 last_used,
             });
         }
@@ -349,7 +349,7 @@ mod tests {
         let stored = read_inventory(&*written(), &org()).expect("valid");
         let records = |stored: &StoredInventory| {
             let keys = stored.inventory.keys();
-            keys.map(|key| key.to_record()).collect::<Vec<_>>()
+            keys.map(|key| key.to_api_key()).collect::<Vec<_>>()
         };
         assert_eq!(records(&stored), records(&expected));
         let (inventory, counts) = (&stored.inventory, expected.inventory.status_counts());
@@ -367,18 +367,13 @@ mod tests {
     fn truncated_or_damaged_file_is_rejected() {
         let whole = written();
         for length in 0..whole.len() {
-            assert!(
-                read_inventory(&whole[..length], &org()).is_err(),
-                "cut at {length}"
-            );
+            let truncated = &whole[..length];
+            assert!(read_inventory(truncated, &org()).is_err(), "at {length}");
         }
         for place in 0..whole.len() {
             let mut damaged = whole.clone();
             damaged[place] ^= 1;
-            assert!(
-                read_inventory(&*damaged, &org()).is_err(),
-                "damaged at {place}"
-            );
+            assert!(read_inventory(&*damaged, &org()).is_err(), "at {place}");
         }
     }
 

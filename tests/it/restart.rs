@@ -10,7 +10,7 @@ use crate::common::sim_harness::{SimHarness, in_process_sim};
 use crate::common::{
     ChildProcess, Scrape, expected_sim_keys, exposed_keys, get, make_fifo, sim_env, static_sim,
 };
-use atlas_ai_keys_exporter::inventory::{Inventory, KeyRecord};
+use atlas_ai_keys_exporter::inventory::{ApiKey, Inventory};
 use atlas_ai_keys_exporter::storage::{ChangeCounts, Storage, StoredInventory};
 use jiff::Timestamp;
 use mongodb_atlas_client::{KeyId, OrgId, ProjectId};
@@ -577,12 +577,12 @@ const WRITER_ENV: &str = "TEST_WRITES_STATE_TO";
 const SAVED_MARKER: u8 = 1;
 
 fn numbered_inventory(number: u64) -> Inventory {
-    let records: Vec<KeyRecord> = (0..400)
-        .map(|n| KeyRecord {
+    let records: Vec<ApiKey> = (0..400)
+        .map(|n| ApiKey {
             id: KeyId::new(format!("key{n}")),
             project: ProjectId::new("p"),
             name: format!("version {number}"),
-            ..KeyRecord::default()
+            ..ApiKey::default()
         })
         .collect();
     let at = Timestamp::from_second(i64::try_from(number).unwrap()).unwrap();

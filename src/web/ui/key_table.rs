@@ -79,25 +79,25 @@ mod tests {
     use super::*;
     use std::sync::Arc;
 
-    use crate::inventory::{Inventory, KeyRecord, Moment, SortColumn};
+    use crate::inventory::{ApiKey, ApiTime, Inventory, SortColumn};
     use crate::metrics::{IdleThreshold, PerKeyMode};
     use mongodb_atlas_client::{KeyId, OrgId, ProjectId};
 
     fn shown(keys: usize) -> InventorySnapshot {
         let at = Timestamp::UNIX_EPOCH;
-        let records = (0..keys).map(|n| KeyRecord {
+        let records = (0..keys).map(|n| ApiKey {
             id: KeyId::new(format!("id{n:04}")),
             project: ProjectId::new(format!("project{}", n % 3)),
             name: format!("Ключ \"{n}\" <b>"),
-            created: Moment::Valid(at),
+            created: ApiTime::Valid(at),
             last_used: match n % 5 {
-                0 => Moment::Missing,
-                1 => Moment::Invalid,
-                _ => Moment::Valid(
+                0 => ApiTime::Missing,
+                1 => ApiTime::Invalid,
+                _ => ApiTime::Valid(
                     Timestamp::from_second(i64::try_from(n).expect("small")).expect("a time"),
                 ),
             },
-            ..KeyRecord::default()
+            ..ApiKey::default()
         });
         let org = OrgId::parse("0000000000000000000000aa").expect("an id");
         InventorySnapshot {
