@@ -7,7 +7,7 @@ use std::hint::black_box;
 use std::sync::Arc;
 
 use atlas_ai_keys_exporter::inventory::{
-    Inventory, InventorySnapshot, KeyAttributes, KeyRecord, Moment,
+    ApiKey, ApiTime, Inventory, InventorySnapshot, KeyAttributes,
 };
 use atlas_ai_keys_exporter::metrics::{
     ExporterMetrics, Exposition, Format, KeyLabel, KeySeriesOptions, PerKeyMode, ScrapeSnapshot,
@@ -28,14 +28,14 @@ const ORG: &str = "32b6e34b3d91647abb20e7b8";
 /// Families of one value a key, which both peers have as well.
 const NUMERIC_FAMILIES: [&str; 5] = ["created", "last_used", "last_used_age", "idle", "used"];
 
-fn records(keys: usize) -> Vec<KeyRecord> {
+fn records(keys: usize) -> Vec<ApiKey> {
     let now = Timestamp::now();
     let ago = |seconds: usize| {
         let seconds = i64::try_from(seconds).unwrap();
         now - SignedDuration::new(seconds, 123_456_000)
     };
     (0..keys)
-        .map(|n| KeyRecord {
+        .map(|n| ApiKey {
             id: KeyId::new(format!("key{n:021}")),
             project: ProjectId::new(format!("{:024x}", n % 40)),
             name: format!("search-prod-{n}"),
@@ -47,16 +47,16 @@ fn records(keys: usize) -> Vec<KeyRecord> {
                 endpoint: "ai.mongodb.com".into(),
                 created_by: String::new(),
             },
-            created: Moment::Valid(ago(10_000_000 + n)),
-            last_used: Moment::Valid(ago(n)),
-            ..KeyRecord::default()
+            created: ApiTime::Valid(ago(10_000_000 + n)),
+            last_used: ApiTime::Valid(ago(n)),
+            ..ApiKey::default()
         })
         .collect()
 }
 
-fn build_snapshot(records: Vec<KeyRecord>) -> ScrapeSnapshot {
+fn build_snapshot(records: Vec<ApiKey>) -> ScrapeSnapshot {
     let (org, now) = (OrgId::parse(ORG).unwrap(), Timestamp::now());
-    let inventory = Arc::new(Inventory::new(org, (now, now), records, 0, &[]));
+    let inventory = Arc::new(Inventory::from_records(org, now, records));
     let shown = InventorySnapshot {
         inventories: vec![inventory],
         details: Vec::new(),
@@ -90,7 +90,7 @@ impl PrometheusCrate {
         Self { registry, gauges }
     }
 
-    fn scrape(&self, records: &[KeyRecord]) -> Vec<u8> {
+    fn scrape(&self, records: &[ApiKey]) -> Vec<u8> {
         for (number, gauge) in (1_u32..).zip(&self.gauges) {
             for record in records {
                 let labels = [ORG, record.project.as_str(), record.id.as_str()];
@@ -114,7 +114,7 @@ struct Labels {
 }
 
 /// The same as gauges of `prometheus-client`, which are set already: writing alone.
-fn prometheus_client_registry(records: &[KeyRecord]) -> prometheus_client::registry::Registry {
+fn prometheus_client_registry(records: &[ApiKey]) -> prometheus_client::registry::Registry {
     let mut registry = prometheus_client::registry::Registry::default();
     for name in NUMERIC_FAMILIES {
         let family = Family::<Labels, Gauge>::default();

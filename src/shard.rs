@@ -1,14 +1,13 @@
-//! One instance's share of the organizations, when several instances watch one account.
+//! Shards: the organizations of one instance, where several instances share a configuration.
 
 use std::fmt;
 
 use mongodb_atlas_client::OrgId;
 
-/// The `index`-th of `count` shares.
+/// The `index`-th of `count` shards.
 ///
-/// Each organization belongs to the share that bids most for it (rendezvous hashing), so that
-/// every organization is in exactly one share, and one share more takes its part evenly from the
-/// others and moves nothing between them.
+/// Each organization belongs to the shard with the highest hash (rendezvous hashing), so that every organization is in
+/// exactly one shard, and a new shard takes an equal part of each other one and moves nothing between them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Shard {
     index: u32,
@@ -18,18 +17,18 @@ pub struct Shard {
 impl Shard {
     /// All organizations.
     pub const ALL: Self = Self { index: 1, count: 1 };
-    /// Most shares there can be.
+    /// Maximum number of shards.
     pub const MAX_COUNT: u32 = 10_000;
 
-    /// The `index`-th (from 1) of `count` shares, if there is such a one.
+    /// Returns the `index`-th (from 1) of `count` shards; `None` if either is out of range.
     pub fn new(index: u32, count: u32) -> Option<Self> {
         (count <= Self::MAX_COUNT && (1..=count).contains(&index)).then_some(Self { index, count })
     }
 
-    /// Whether `org` is in this share.
+    /// Returns whether `org` is in this shard.
     pub fn contains(self, org: &OrgId) -> bool {
-        let most = (1..=self.count).max_by_key(|share| org.stable_hash(u64::from(*share)));
-        most == Some(self.index)
+        let owner = (1..=self.count).max_by_key(|index| org.stable_hash(u64::from(*index)));
+        owner == Some(self.index)
     }
 }
 
@@ -49,11 +48,11 @@ mod tests {
             .collect()
     }
 
-    fn share_of(org: &OrgId, count: u32) -> u32 {
+    fn shard_of(org: &OrgId, count: u32) -> u32 {
         let owners: Vec<u32> = (1..=count)
-            .filter(|index| Shard::new(*index, count).expect("a share").contains(org))
+            .filter(|index| Shard::new(*index, count).expect("a shard").contains(org))
             .collect();
-        assert_eq!(owners.len(), 1, "{org} is watched once");
+        assert_eq!(owners.len(), 1, "{org} is in one shard");
         owners[0]
     }
 
@@ -62,7 +61,7 @@ mod tests {
         for count in [1, 2, 3, 7] {
             let mut sizes = vec![0_usize; count as usize + 1];
             for org in orgs() {
-                sizes[share_of(&org, count) as usize] += 1;
+                sizes[shard_of(&org, count) as usize] += 1;
             }
             let even = 2000 / count as usize;
             assert!(
@@ -78,7 +77,7 @@ mod tests {
     fn added_shard_moves_only_its_own_orgs() {
         for count in 1..6 {
             for org in orgs() {
-                let (before, after) = (share_of(&org, count), share_of(&org, count + 1));
+                let (before, after) = (shard_of(&org, count), shard_of(&org, count + 1));
                 assert!(before == after || after == count + 1, "{org}");
             }
         }

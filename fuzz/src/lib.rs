@@ -19,12 +19,13 @@ use std::time::Duration;
 use atlas_ai_keys_exporter::cli::Args;
 use atlas_ai_keys_exporter::config::Config;
 use atlas_ai_keys_exporter::credentials::Environment;
-use atlas_ai_keys_exporter::inventory::{Inventory, InventoryStore, KeyRecord, Moment};
+use atlas_ai_keys_exporter::inventory::{ApiKey, ApiTime, Inventory, InventoryStore, OrgDetails};
 use atlas_ai_keys_exporter::metrics::{
     ExporterMetrics, IdleThreshold, KeyLabel, KeySeriesOptions, PerKeyMode,
 };
+use atlas_ai_keys_exporter::poll::BackoffState;
 use atlas_ai_keys_exporter::status::OrgStatuses;
-use atlas_ai_keys_exporter::storage::{Saved, Storage};
+use atlas_ai_keys_exporter::storage::{StateFile, Storage};
 use atlas_ai_keys_exporter::web::{
     self, AppState, HandlerOptions, Reload, RenderLimiter, ScrapeState, SharedHandlerOptions,
 };
@@ -38,7 +39,7 @@ use hyper_util::service::TowerToHyperService;
 use jiff::Timestamp;
 use mongodb_atlas_client::Clock;
 use mongodb_atlas_client::{
-    self, Endpoint, EndpointSet, MAX_NAME_CHARS, RateLimiter, Scope, fuzz_key_page,
+    self, Endpoint, EndpointSet, MAX_NAME_CHARS, RateLimiter, RequestTarget, Scope, fuzz_key_page,
 };
 use mongodb_atlas_client::{KeyId, OrgId, ProjectId};
 use tokio::runtime::Runtime;
@@ -135,22 +136,22 @@ fn build_router(access: WebConfig) -> Router {
     ];
     let records = (0..200_u32)
         .zip(names.into_iter().cycle())
-        .map(|(number, name)| KeyRecord {
+        .map(|(number, name)| ApiKey {
             id: KeyId::new(format!("id{number}")),
             project: ProjectId::new(format!("project{}", number % 3)),
             name: name.to_owned(),
-            created: Moment::Valid(at),
+            created: ApiTime::Valid(at),
             last_used: if number % 2 == 0 {
-                Moment::Missing
+                ApiTime::Missing
             } else {
-                Moment::Valid(at)
+                ApiTime::Valid(at)
             },
-            ..KeyRecord::default()
+            ..ApiKey::default()
         });
     let org = OrgId::parse("0000000000000000000000aa").expect("an id");
     let shelf = InventoryStore::default();
     shelf.set_targets(vec![org.clone()], Vec::new());
-    let inventory = Inventory::new(org.clone(), (at, at), records, 0, &[]);
+    let inventory = Inventory::from_records(org.clone(), at, records);
     shelf.insert(Arc::new(inventory), Duration::ZERO);
     let board = OrgStatuses::default();
     board.add_org(&org);
@@ -256,22 +257,27 @@ pub fn www_authenticate(data: &[u8]) {
 /// As a page of rate limits and as the body of a 429: no numbers keep an organization from being polled for more than a day.
 pub fn rate_limit_body(data: &[u8]) {
     const DAY: Duration = Duration::from_hours(24);
-    let (wait, size) = mongodb_atlas_client::fuzz_rate_limited(data);
-    assert!(wait.is_none_or(|wait| wait <= DAY));
+    let rejection = mongodb_atlas_client::fuzz_rate_limited(data).expect("a rejection");
+    assert!(rejection.retry_after.is_none_or(|wait| wait <= DAY));
     let mut sets = mongodb_atlas_client::fuzz_rate_limits(data);
-    sets.extend(size.map(|size| EndpointSet {
+    sets.extend(rejection.params.map(|params| EndpointSet {
         id: "refusal".to_owned(),
         endpoints: vec![Endpoint::Orgs],
         scope: Scope::Credential,
-        size,
+        params,
     }));
-    let (budgets, credential) = (RateLimiter::default(), Arc::from("default"));
-    budgets.set_endpoint_sets(&credential, sets);
+    let (limiter, credential) = (RateLimiter::default(), Arc::from("default"));
+    limiter.set_endpoint_sets(&credential, sets);
     let org = OrgId::parse("0000000000000000000000aa").expect("an id");
     for endpoint in Endpoint::ALL {
-        assert!(budgets.next_delay(&credential, endpoint, Some(&org)) <= DAY);
-        let supply = budgets.sustained_rate(&credential, endpoint, Some(&org)).1;
-        assert!(supply.is_none_or(|supply| supply.is_finite() && supply > 0.0));
+        let target = RequestTarget {
+            credential: &credential,
+            endpoint,
+            org: Some(&org),
+        };
+        assert!(limiter.next_delay(target) <= DAY);
+        let rate = limiter.sustained_rate(target).per_second;
+        assert!(rate.is_none_or(|rate| rate.is_finite() && rate > 0.0));
     }
 }
 
@@ -298,12 +304,7 @@ pub fn state_file(data: &[u8]) {
     for bytes in [data, &summed] {
         place(&format!("{org}.inventory"), bytes);
         if let Ok(stored) = storage.read_inventory(&org) {
-            let saved = Saved {
-                inventory: &stored.inventory,
-                requests: stored.requests,
-                change_counts: &stored.change_counts,
-            };
-            storage.save_inventory(&saved).expect("stored");
+            storage.save_inventory(&stored).expect("stored");
             let again = storage.read_inventory(&org).expect("what was stored");
             assert_eq!(again.inventory.len(), stored.inventory.len());
             assert_eq!(
@@ -318,18 +319,26 @@ pub fn state_file(data: &[u8]) {
         );
     }
     place(&format!("{org}.details"), data);
-    drop((storage.read_details(&org), storage.load_details(&org)));
+    let file = StateFile::Details(org.clone());
+    drop((
+        storage.read::<OrgDetails>(&file),
+        storage.load::<OrgDetails>(&file),
+    ));
     place(&format!("{org}.deferred"), data);
-    let _ = storage.load_backoff(&org);
-    let token = storage.token_store("default");
+    let _: Option<BackoffState> = storage.load(&StateFile::Backoff(org.clone()));
+    let credential = Arc::from("default");
+    let token = storage.token_store(&credential);
     for (file, load) in [
         (
-            storage.token_path("default"),
+            storage.path(&StateFile::Token(Arc::clone(&credential))),
             &(|| drop(RUNTIME.block_on(token.load()))) as &dyn Fn(),
         ),
-        (storage.credential_path("default"), &|| {
-            drop(storage.load_credential("default"));
-        }),
+        (
+            storage.path(&StateFile::Credential(Arc::clone(&credential))),
+            &|| {
+                drop(storage.load_credential(&credential));
+            },
+        ),
     ] {
         let name = file
             .file_name()
@@ -354,9 +363,15 @@ pub fn keys_page(data: &[u8]) {
                 .all(|what| what.index < page.results)
         );
         for key in &page.keys {
-            assert!(!key.id.is_empty());
-            let texts = [&key.name, &key.status, &key.created_by, &key.masked_secret];
-            for text in texts.into_iter().flatten() {
+            assert!(!key.id.as_str().is_empty());
+            let attributes = &key.attributes;
+            let texts = [
+                &key.name,
+                &attributes.status,
+                &attributes.created_by,
+                &key.masked_secret,
+            ];
+            for text in texts {
                 assert!(text.chars().count() <= MAX_NAME_CHARS);
             }
         }

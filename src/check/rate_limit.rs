@@ -4,8 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::findings::{Component, Finding};
-use mongodb_atlas_client::BucketKey;
-use mongodb_atlas_client::OrgId;
+use mongodb_atlas_client::{BucketKey, BucketRate, OrgId};
 
 /// Everything that draws on one bucket of requests.
 #[derive(Default)]
@@ -22,16 +21,11 @@ pub(super) struct BudgetCheck(BTreeMap<BucketKey, BucketLoad>);
 
 impl BudgetCheck {
     /// A walk of `org` takes so many pages from a bucket.
-    pub(super) fn add(
-        &mut self,
-        org: &OrgId,
-        pages: u64,
-        (lane, supply): (BucketKey, Option<f64>),
-    ) {
-        let draw = self.0.entry(lane).or_default();
+    pub(super) fn add(&mut self, org: &OrgId, pages: u64, rate: BucketRate) {
+        let draw = self.0.entry(rate.key).or_default();
         draw.orgs.push(org.clone());
         draw.pages += pages;
-        draw.refill_rate = supply.or(draw.refill_rate);
+        draw.refill_rate = rate.per_second.or(draw.refill_rate);
     }
 
     /// A finding for each bucket.

@@ -16,8 +16,8 @@ use crate::credentials::Credential;
 use mongodb_atlas_client::Clock;
 use mongodb_atlas_client::OrgId;
 use mongodb_atlas_client::{
-    BucketKey, Client, ClientConfig, ClientDeps, ClientObserver, Endpoint, Error, ErrorKind,
-    OptionalFields, RateLimiter, RequestOutcome, RetryReason, TokenOutcome, TransportFactory,
+    BucketRate, Client, ClientConfig, ClientDeps, ClientObserver, Endpoint, Error, ErrorKind,
+    OptionalFields, RateLimiter, TransportFactory,
 };
 
 /// How long a request that Atlas refuses for want of budget may wait: a person is waiting.
@@ -62,7 +62,7 @@ pub(super) async fn check_all(
 }
 
 /// An organization that answers, the pages of a walk, and what its bucket gives.
-type OrgResult = (OrgId, u64, (BucketKey, Option<f64>));
+type OrgResult = (OrgId, u64, BucketRate);
 
 struct AtlasChecker<'a> {
     config: &'a Config,
@@ -169,7 +169,7 @@ impl AtlasChecker<'_> {
         match client.list_orgs().await {
             Ok(list) => {
                 let mut orgs: Vec<OrgId> = list
-                    .orgs
+                    .items
                     .into_iter()
                     .filter(|org| !org.is_deleted && self.config.shard.contains(&org.id))
                     .map(|org| org.id)
@@ -339,8 +339,6 @@ impl CheckObserver {
 }
 
 impl ClientObserver for CheckObserver {
-    fn request_completed(&self, _: Endpoint, _: RequestOutcome, _: Duration) {}
-
     fn server_date_received(&self, date: &str) {
         // RFC 9110 writes dates as RFC 2822 does
         if let Ok(theirs) = DateTimeParser::new().parse_timestamp(date) {
@@ -348,17 +346,7 @@ impl ClientObserver for CheckObserver {
         }
     }
 
-    fn request_retried(&self, _: Endpoint, _: RetryReason) {}
-
-    fn rate_limit_updated(&self, _: Endpoint, _: Option<&OrgId>, _: Option<u64>, _: Option<u64>) {}
-
-    fn request_throttled(&self, _: Endpoint, _: Option<&OrgId>, _: Duration) {}
-
-    fn token_requested(&self, _: &str, _: TokenOutcome) {}
-
     fn token_expiry_changed(&self, credential: &str, at: Timestamp) {
         self.lock().token_expiries.insert(credential.to_owned(), at);
     }
-
-    fn token_rejected(&self, _: &str) {}
 }

@@ -173,7 +173,7 @@ mod tests {
     use jiff::Timestamp;
 
     use super::*;
-    use crate::inventory::{Inventory, InventorySnapshot, KeyAttributes, KeyRecord, Moment};
+    use crate::inventory::{ApiKey, ApiTime, Inventory, InventorySnapshot, KeyAttributes};
     use crate::metrics::{ExporterMetrics, IdleThreshold, KeyLabel, KeySeriesOptions, PerKeyMode};
     use mongodb_atlas_client::{KeyId, OrgId, ProjectId};
 
@@ -182,7 +182,7 @@ mod tests {
     }
 
     fn inventory(org: u32, keys: usize) -> Arc<Inventory> {
-        let records = (0..keys).map(|n| KeyRecord {
+        let records = (0..keys).map(|n| ApiKey {
             id: KeyId::new(format!("key{n:06}")),
             project: ProjectId::new("p"),
             name: "n".into(),
@@ -192,16 +192,16 @@ mod tests {
                 ..KeyAttributes::default()
             },
             masked_secret: "al-****".into(),
-            created: Moment::Valid(at(50)),
+            created: ApiTime::Valid(at(50)),
             last_used: if n % 2 == 0 {
-                Moment::Valid(at(100))
+                ApiTime::Valid(at(100))
             } else {
-                Moment::Missing
+                ApiTime::Missing
             },
-            ..KeyRecord::default()
+            ..ApiKey::default()
         });
         let org = OrgId::parse(&format!("{org:024x}")).expect("an id");
-        Arc::new(Inventory::new(org, (at(150), at(150)), records, 0, &[]))
+        Arc::new(Inventory::from_records(org, at(150), records))
     }
 
     fn selection() -> KeySeriesOptions {

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use crate::common::sim_harness::{SimHarness, in_process_sim};
 use crate::common::{Scrape, TestExporter, static_sim};
 use atlas_ai_keys_exporter::inventory::{
-    Inventory, InventorySnapshot, KeyAttributes, KeyRecord, ModelRateLimit, Moment, OrgDetails,
+    ApiKey, ApiTime, Inventory, InventorySnapshot, KeyAttributes, ModelRateLimit, OrgDetails,
     ProjectName,
 };
 use atlas_ai_keys_exporter::metrics::{
@@ -204,14 +204,14 @@ fn any_text() -> impl Strategy<Value = String> {
     prop::collection::vec(part, 0..6).prop_map(|parts| parts.concat())
 }
 
-fn any_api_time() -> impl Strategy<Value = Moment> {
+fn any_api_time() -> impl Strategy<Value = ApiTime> {
     prop_oneof![
         (0_i64..4_000_000_000_000_000)
-            .prop_map(|micros| Moment::Valid(Timestamp::from_microsecond(micros).unwrap())),
+            .prop_map(|micros| ApiTime::Valid(Timestamp::from_microsecond(micros).unwrap())),
         (-1_000_000_i64..1_000_000)
-            .prop_map(|micros| Moment::Valid(Timestamp::from_microsecond(micros).unwrap())),
-        Just(Moment::Missing),
-        Just(Moment::Invalid),
+            .prop_map(|micros| ApiTime::Valid(Timestamp::from_microsecond(micros).unwrap())),
+        Just(ApiTime::Missing),
+        Just(ApiTime::Invalid),
     ]
 }
 
@@ -219,9 +219,9 @@ prop_compose! {
     fn any_record()(
         id in any_text(), project in any_text(), name in any_text(), masked_secret in any_text(),
         kind in prop::collection::vec(any_text(), 5), created in any_api_time(), last_used in any_api_time(),
-    ) -> KeyRecord {
+    ) -> ApiKey {
         let [status, cloud, geography, endpoint, created_by] = <[String; 5]>::try_from(kind).unwrap();
-        KeyRecord {
+        ApiKey {
             id: KeyId::new(id),
             project: ProjectId::new(project),
             name,
@@ -229,24 +229,19 @@ prop_compose! {
             attributes: KeyAttributes { status, cloud, geography, endpoint, created_by },
             created,
             last_used,
-            ..KeyRecord::default()
+            ..ApiKey::default()
         }
     }
 }
 
-fn build_snapshot(records: &[KeyRecord], texts: &[String]) -> ScrapeSnapshot {
+fn build_snapshot(records: &[ApiKey], texts: &[String]) -> ScrapeSnapshot {
     let org = |n: u32| OrgId::parse(&format!("{n:024x}")).unwrap();
     let at = Timestamp::from_second(1_790_000_000).unwrap();
     let (first, second) = records.split_at(records.len() / 2);
-    let inventories = [first, second].into_iter().zip(0..).map(|(records, n)| {
-        Arc::new(Inventory::new(
-            org(n),
-            (at, at),
-            records.iter().cloned(),
-            0,
-            &[],
-        ))
-    });
+    let inventories = [first, second]
+        .into_iter()
+        .zip(0..)
+        .map(|(records, n)| Arc::new(Inventory::from_records(org(n), at, records.iter().cloned())));
     let details = OrgDetails {
         name: Some(texts[0].clone()),
         projects: vec![ProjectName {
@@ -260,7 +255,7 @@ fn build_snapshot(records: &[KeyRecord], texts: &[String]) -> ScrapeSnapshot {
             requests_per_minute: Some(7),
             tokens_per_minute: None,
         }],
-        asked_at: None,
+        fetched_at: None,
     };
     let shown = InventorySnapshot {
         inventories: inventories.collect(),
@@ -270,9 +265,9 @@ fn build_snapshot(records: &[KeyRecord], texts: &[String]) -> ScrapeSnapshot {
 }
 
 /// The info series that the keys must have.
-fn expected_info_labels(records: &[KeyRecord]) -> BTreeSet<BTreeMap<String, String>> {
+fn expected_info_labels(records: &[ApiKey]) -> BTreeSet<BTreeMap<String, String>> {
     let (first, second) = records.split_at(records.len() / 2);
-    let mut by_id: BTreeMap<(usize, &str), &KeyRecord> = BTreeMap::new();
+    let mut by_id: BTreeMap<(usize, &str), &ApiKey> = BTreeMap::new();
     for (org, records) in [first, second].into_iter().enumerate() {
         for record in records {
             by_id.insert((org, record.id.as_str()), record);
@@ -337,12 +332,12 @@ proptest! {
 
 #[test]
 fn each_family_appears_once_in_every_format() {
-    let record = |n: usize| KeyRecord {
+    let record = |n: usize| ApiKey {
         id: KeyId::new(format!("key{n}")),
         project: ProjectId::new("p"),
-        created: Moment::Valid(Timestamp::UNIX_EPOCH),
-        last_used: Moment::Valid(Timestamp::UNIX_EPOCH),
-        ..KeyRecord::default()
+        created: ApiTime::Valid(Timestamp::UNIX_EPOCH),
+        last_used: ApiTime::Valid(Timestamp::UNIX_EPOCH),
+        ..ApiKey::default()
     };
     let records: Vec<_> = (0..2000).map(record).collect();
     let scene = build_snapshot(&records, &[const { String::new() }; 6]);

@@ -30,11 +30,12 @@ pub(super) use docs::{document, runbook};
 pub use humanize::has_description;
 
 use super::router::AppState;
+use crate::inventory::{KeyRow, SortColumn};
 use exporter_toolkit::request_limiter::RequestLimiter;
 use exporter_toolkit::server::ResponseHandle;
-use key_table::{KeyPage, KeyTable, LastUsed};
+use key_table::{KeyPage, find_keys, time_ago};
 use orgs::{OrgHealth as OrgState, OrgPresenter, OrgView, Totals};
-use query::{PageQuery, SortColumn};
+use query::PageQuery;
 
 /// Pages that are made at once: each looks at every key.
 const MAX_RENDERS: usize = 2;
@@ -72,6 +73,7 @@ struct ColumnHeader {
 struct IndexTemplate {
     version: &'static str,
     revision: &'static str,
+    now: Timestamp,
     at: String,
     /// The path of the metrics, relative to the page.
     metrics: String,
@@ -94,6 +96,13 @@ struct IndexTemplate {
     total: String,
     before: Option<String>,
     behind: Option<String>,
+}
+
+impl IndexTemplate {
+    /// Returns how long a key has been idle.
+    fn idle_time(&self, key: &KeyRow) -> Option<String> {
+        Some(time_ago(key.idle_since?, self.now).ago)
+    }
 }
 
 /// The page.
@@ -183,7 +192,7 @@ fn build_page(app: &AppState, query: PageQuery, now: Timestamp) -> IndexTemplate
         .take(orgs::PAGE_SIZE)
         .map(|(_, org, card, read_at)| viewer.present(org, card, *read_at))
         .collect();
-    let found = KeyTable::new(&shown, &settings.key_series, now).find(&query);
+    let found = find_keys(&shown, &settings.key_series, &query, now);
     let to_page = |page: usize| {
         PageQuery {
             page,
@@ -195,6 +204,7 @@ fn build_page(app: &AppState, query: PageQuery, now: Timestamp) -> IndexTemplate
     IndexTemplate {
         version: env!("CARGO_PKG_VERSION"),
         revision: env!("BUILD_REVISION"),
+        now,
         at: now.strftime("%Y-%m-%d %H:%M:%S UTC").to_string(),
         unlisted: app
             .status

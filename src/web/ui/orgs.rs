@@ -5,7 +5,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::humanize;
-use super::key_table::{TimeAgo, find_details, time_ago};
+use super::key_table::{TimeAgo, time_ago};
 use crate::inventory::{Inventory, InventorySnapshot};
 use crate::metrics::IdleThreshold;
 use crate::status::OrgStatus;
@@ -178,7 +178,7 @@ impl OrgPresenter<'_> {
         let state = self.health(card, read_at);
         let inventory = self.inventory(org);
         let name = inventory
-            .and_then(|inventory| find_details(self.snapshot, inventory))
+            .and_then(|inventory| self.snapshot.org_details(inventory.org()))
             .and_then(|details| details.name.clone());
         OrgView {
             id: org.to_string(),
