@@ -29,7 +29,7 @@ use jiff::Timestamp;
 pub(super) use docs::{document, runbook};
 pub use humanize::has_description;
 
-use super::router::AppState;
+use super::state::AppState;
 use exporter_toolkit::request_limiter::RequestLimiter;
 use exporter_toolkit::server::ResponseHandle;
 use key_table::{KeyPage, KeyTable, LastUsed};
