@@ -5,81 +5,16 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use prometheus::core::Collector;
-use prometheus::proto::{self, Metric, MetricFamily};
+use prometheus::proto::MetricFamily;
 use prometheus::{CounterVec, GaugeVec, HistogramOpts, HistogramVec, Opts, Registry};
 
-use super::families::{self, FamilyDef, MetricType};
-use super::negotiate::Format;
-use super::text::{self, FamilyHeader, SampleValue};
-use mongodb_atlas_client::OrgId;
+use super::families::{self, FamilyDef};
+use super::metric_snapshot::MetricSnapshot;
 use mongodb_atlas_client::unix_seconds;
 
 /// Upper bounds of the request duration histogram, in seconds.
 const REQUEST_DURATION_BUCKETS: &[f64] =
     &[0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
-
-/// The exporter's own metrics at one moment.
-pub struct MetricSnapshot(Vec<MetricFamily>);
-
-impl MetricSnapshot {
-    /// Removes families whose names begin with `prefix`.
-    #[must_use]
-    pub fn exclude_prefix(mut self, prefix: &str) -> Self {
-        self.0.retain(|family| !family.name().starts_with(prefix));
-        self
-    }
-
-    /// Removes series of other organizations than `orgs`, which are sorted.
-    #[must_use]
-    pub fn retain_orgs(mut self, orgs: &[OrgId]) -> Self {
-        let concerns = |metric: &Metric| {
-            let mut labels = metric.get_label().iter();
-            let org = labels.find(|label| label.name() == "org_id");
-            org.is_none_or(|label| {
-                let org = label.value();
-                org.is_empty() || orgs.binary_search_by(|it| it.as_str().cmp(org)).is_ok()
-            })
-        };
-        for family in &mut self.0 {
-            family.mut_metric().retain(concerns);
-        }
-        self.0.retain(|family| !family.get_metric().is_empty());
-        self
-    }
-
-    /// Appends every family, and what ends the exposition.
-    pub(super) fn write(&self, out: &mut Vec<u8>, format: Format) {
-        for family in &self.0 {
-            let metric_type = match family.get_field_type() {
-                proto::MetricType::COUNTER => MetricType::Counter,
-                proto::MetricType::HISTOGRAM => MetricType::Histogram,
-                _ => MetricType::Gauge,
-            };
-            let (name, help) = (family.name(), family.help());
-            let header = FamilyHeader {
-                name,
-                help,
-                metric_type,
-            };
-            header.write(out, format);
-            for metric in family.get_metric() {
-                let labels = metric.get_label().iter();
-                let labels: Vec<_> = labels.map(|it| (it.name(), it.value())).collect();
-                let value = match metric_type {
-                    MetricType::Gauge => metric.get_gauge().get_value(),
-                    MetricType::Counter => metric.get_counter().get_value(),
-                    MetricType::Histogram => {
-                        let histogram = metric.get_histogram();
-                        text::write_histogram(out, format, name, &labels, histogram);
-                        continue;
-                    }
-                };
-                text::write_sample(out, name, "", &labels, SampleValue::Float(value));
-            }
-        }
-        text::write_end(out, format);
-    }
-}
 
 /// The exporter's own metrics: one instance per process, shared by everything that reports events.
 pub struct ExporterMetrics {
@@ -439,29 +374,26 @@ mod tests {
 
     #[test]
     fn last_poll_failed_is_set_for_at_most_one_reason() {
-        let own = ExporterMetrics::new().expect("the catalogue is sound");
+        let metrics = ExporterMetrics::new().expect("the catalogue is sound");
         let reasons = ["forbidden", "timeout"];
-        own.init_org("o1", "keys", reasons, []);
+        metrics.init_org("o1", "keys", reasons, []);
         let failed = || -> Vec<String> {
-            let families = own.org_last_poll_failed.collect();
-            let metrics = families.iter().flat_map(MetricFamily::get_metric);
-            let failed = metrics.filter(|metric| metric.get_gauge().get_value() == 1.0);
+            let families = metrics.org_last_poll_failed.collect();
+            let series = families.iter().flat_map(MetricFamily::get_metric);
+            let failed = series.filter(|metric| metric.get_gauge().get_value() == 1.0);
             failed
                 .map(|metric| metric.get_label()[1].value().to_owned())
                 .collect()
         };
         assert!(failed().is_empty(), "before the first poll");
         for reason in reasons {
-            own.set_last_poll_failure("o1", &reasons, Some(reason));
+            metrics.set_last_poll_failure("o1", &reasons, Some(reason));
             assert_eq!(failed(), [reason]);
         }
-        own.set_last_poll_failure("o1", &reasons, None);
+        metrics.set_last_poll_failure("o1", &reasons, None);
         assert!(failed().is_empty());
-        own.remove_org("o1", &[], &reasons, &[]);
-        assert!(
-            own.org_last_poll_failed.collect()[0]
-                .get_metric()
-                .is_empty()
-        );
+        metrics.remove_org("o1", &[], &reasons, &[]);
+        let families = metrics.org_last_poll_failed.collect();
+        assert!(families[0].get_metric().is_empty());
     }
 }

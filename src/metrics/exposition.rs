@@ -1,8 +1,8 @@
 //! One scrape, written in chunks of bounded size, so that no scrape builds its whole text in memory or blocks a serving
 //! thread for long.
 
-use super::exporter_metrics::MetricSnapshot;
 use super::key_families::{ChunkLimits, FAMILIES, KeyPosition};
+use super::metric_snapshot::MetricSnapshot;
 use super::negotiate::Format;
 use super::snapshot::ScrapeSnapshot;
 
@@ -164,15 +164,15 @@ mod tests {
         selection: KeySeriesOptions,
         now: Timestamp,
     ) -> Exposition {
-        let own = ExporterMetrics::new().expect("sound").gather();
-        let shown = InventorySnapshot {
+        let metrics = ExporterMetrics::new().expect("sound").gather();
+        let visible = InventorySnapshot {
             inventories,
             details: Vec::new(),
         };
         Exposition::new(
             format,
-            own,
-            ScrapeSnapshot::new(shown, Arc::new(selection), now),
+            metrics,
+            ScrapeSnapshot::new(visible, Arc::new(selection), now),
         )
     }
 
@@ -231,15 +231,15 @@ mod tests {
             let inventories = vec![inventory(1, 5000), inventory(2, 0), inventory(3, 700)];
             let mut exposition = expose(format, inventories, selection(), at(160));
             let mut whole = Vec::new();
-            while let Some(piece) = exposition.next_chunk() {
-                assert!(piece.len() < CHUNK_SIZE + 8192, "{}", piece.len());
-                whole.extend(piece);
+            while let Some(chunk) = exposition.next_chunk() {
+                assert!(chunk.len() < CHUNK_SIZE + 8192, "{}", chunk.len());
+                whole.extend(chunk);
             }
             if format == Format::Text {
                 let text = String::from_utf8(whole).expect("text");
                 for writer in &FAMILIES[..STATIC_FAMILIES] {
-                    let head = format!("# TYPE {} ", writer.family.name);
-                    assert_eq!(text.matches(&head).count(), 1, "{head}");
+                    let header = format!("# TYPE {} ", writer.family.name);
+                    assert_eq!(text.matches(&header).count(), 1, "{header}");
                 }
                 assert_eq!(text.matches(&format!("{}{{", name("info"))).count(), 5700);
             }

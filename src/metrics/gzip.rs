@@ -16,9 +16,9 @@ use crc32fast::Hasher;
 use flate2::Compression;
 use flate2::write::DeflateEncoder;
 
-use super::exporter_metrics::MetricSnapshot;
 use super::exposition::{CHUNK_SIZE, FamilyCursor};
 use super::key_families::{ChunkLimits, FAMILIES, KeyPosition, STATIC_FAMILIES};
+use super::metric_snapshot::MetricSnapshot;
 use super::negotiate::Format;
 use super::selection::KeySeriesOptions;
 use super::shared_body::ChunkSource;
@@ -300,24 +300,24 @@ mod tests {
             String::new(),
             "abc".repeat(9000),
         ];
-        let mut packed = GZIP_HEADER.to_vec();
-        let mut sum = Checksum::default();
+        let mut member = GZIP_HEADER.to_vec();
+        let mut checksum = Checksum::default();
         for (n, text) in texts.iter().enumerate() {
             if n % 2 == 0 {
-                packed.extend_from_slice(&stored_block(text.as_bytes()));
-                sum.update(text.as_bytes());
+                member.extend_from_slice(&stored_block(text.as_bytes()));
+                checksum.update(text.as_bytes());
             } else {
-                let mut run = DeflateSegment::new();
-                run.write(text.as_bytes());
-                packed.extend_from_slice(&run.finish(&mut sum));
+                let mut segment = DeflateSegment::new();
+                segment.write(text.as_bytes());
+                member.extend_from_slice(&segment.finish(&mut checksum));
             }
         }
-        let own = crate::metrics::ExporterMetrics::new()
+        let metrics = crate::metrics::ExporterMetrics::new()
             .expect("sound")
             .gather();
-        packed.extend_from_slice(&Compressor::finish(Format::Text, &own, sum));
+        member.extend_from_slice(&Compressor::finish(Format::Text, &metrics, checksum));
         let mut text = String::new();
-        let mut reader = flate2::bufread::GzDecoder::new(&*packed);
+        let mut reader = flate2::bufread::GzDecoder::new(&*member);
         reader.read_to_string(&mut text).expect("one member");
         assert!(text.starts_with(&texts.concat()) && text.contains("build_info"));
         assert!(reader.into_inner().is_empty(), "and nothing behind it");

@@ -3,8 +3,8 @@
 //! | module | purpose |
 //! | --- | --- |
 //! | `families` | every family: name, type, labels, help |
-//! | `exporter_metrics` | the exporter's metrics about itself, updated by events |
-//! | `selection`, `threshold` | which keys have series of their own; the idle roll-up |
+//! | `exporter_metrics`, `metric_snapshot` | the exporter's metrics about itself, updated by events; as one scrape exports them |
+//! | `selection`, `threshold` | which keys have per-key series; the idle roll-up |
 //! | `snapshot` | what one scrape exports |
 //! | `key_families` | the families of the inventory, written from it directly |
 //! | `exposition`, `gzip`, `shared_body` | one scrape in bounded chunks; compressed; shared by concurrent scrapes |
@@ -16,6 +16,7 @@ mod exposition;
 pub mod families;
 mod gzip;
 mod key_families;
+mod metric_snapshot;
 mod negotiate;
 mod selection;
 mod shared_body;
@@ -24,9 +25,10 @@ mod text;
 mod threshold;
 mod write_number;
 
-pub use exporter_metrics::{ExporterMetrics, MetricSnapshot};
+pub use exporter_metrics::ExporterMetrics;
 pub use exposition::Exposition;
 pub use gzip::{Checksum, Compressor};
+pub use metric_snapshot::MetricSnapshot;
 pub use negotiate::{Format, accepts_gzip};
 pub use selection::{KeyLabel, KeySeriesOptions, PerKeyMode};
 pub use shared_body::{Aborted, BodyReader, Chunk, ChunkSource, SharedBody};

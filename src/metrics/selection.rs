@@ -1,4 +1,4 @@
-//! Which keys have series of their own, and the labels of the info metric.
+//! Which keys have per-key series, and the labels of the info metric.
 
 use std::sync::Arc;
 
@@ -67,7 +67,7 @@ impl KeyLabel {
     }
 }
 
-/// Which keys have series of their own.
+/// Which keys have per-key series.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PerKeyMode {
     /// Every key.
@@ -93,11 +93,11 @@ impl PerKeyMode {
 /// The configuration of per-key series and of the idle roll-up.
 #[derive(Debug, Clone)]
 pub struct KeySeriesOptions {
-    /// Which keys have series of their own.
+    /// Which keys have per-key series.
     pub per_key: PerKeyMode,
     /// Labels of the info metric, in order.
     pub labels: Arc<[KeyLabel]>,
-    /// Maximum number of keys with series of their own.
+    /// Maximum number of keys with per-key series.
     pub max_keys: usize,
     /// Thresholds of the idle roll-up, in order.
     pub thresholds: Arc<[IdleThreshold]>,

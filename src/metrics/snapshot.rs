@@ -15,7 +15,7 @@ pub struct ScrapeSnapshot {
     pub(super) options: Arc<KeySeriesOptions>,
     /// In microseconds since the Unix epoch.
     pub(super) now_micros: i64,
-    /// Only keys that have been idle since this moment or longer have series of their own.
+    /// Only keys that have been idle since this moment or longer have per-key series.
     idle_cutoff: Option<i64>,
     /// The cutoff that keeps the number of keys at or below the maximum, if there are more.
     max_keys_cutoff: Option<i64>,
@@ -58,12 +58,12 @@ impl ScrapeSnapshot {
         self
     }
 
-    /// Returns whether every key of every inventory has series of its own.
+    /// Returns whether every key of every inventory has per-key series.
     pub(super) fn includes_all(&self) -> bool {
         self.idle_cutoff.is_none() && self.has_key_series()
     }
 
-    /// Returns whether any key can have series of its own.
+    /// Returns whether any key can have per-key series.
     pub(super) fn has_key_series(&self) -> bool {
         self.options.per_key != PerKeyMode::None
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 pub struct IdleThreshold {
     /// The least time that a key has been idle.
     pub duration: Duration,
-    /// The label value, in the largest whole unit of Prometheus' own: `7d`, `36h`, `90m`.
+    /// The label value, in the largest whole unit of `PromQL`: `7d`, `36h`, `90m`.
     pub label: String,
 }
 

@@ -20,7 +20,7 @@ pub(super) fn is_cross_site(uri: &Uri, headers: &HeaderMap) -> bool {
 /// Returns whether the origin is that by which the exporter was reached. Their schemes may differ where a proxy ends TLS.
 fn is_own_origin(origin: &HeaderValue, uri: &Uri, headers: &HeaderMap) -> bool {
     let parse = |value: &HeaderValue| value.to_str().ok()?.parse::<Authority>().ok();
-    let own = match uri.authority() {
+    let target = match uri.authority() {
         // HTTP/2 requests have it in the URI.
         Some(authority) => Some(authority.clone()),
         None => headers.get(header::HOST).and_then(parse),
@@ -30,7 +30,7 @@ fn is_own_origin(origin: &HeaderValue, uri: &Uri, headers: &HeaderMap) -> bool {
         authority.parse::<Authority>().ok()
     });
     // The comparison ignores case; both omit a default port.
-    origin.is_some() && origin == own
+    origin.is_some() && origin == target
 }
 
 #[cfg(test)]

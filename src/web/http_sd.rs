@@ -36,7 +36,7 @@ pub(super) async fn targets(
     } else {
         "http"
     };
-    let settings = app.options.get();
+    let options = app.options.get();
     let group = |org: &mongodb_atlas_client::OrgId| {
         let name = app
             .store
@@ -44,7 +44,7 @@ pub(super) async fn targets(
             .and_then(|details| details.name.clone());
         let mut labels = BTreeMap::from([
             ("__scheme__", scheme.to_owned()),
-            ("__metrics_path__", settings.telemetry_path.clone()),
+            ("__metrics_path__", options.telemetry_path.clone()),
             ("__param_org", org.to_string()),
             ("__meta_mongodbatlas_org_id", org.to_string()),
             // Without it, all targets would have the same labels.
@@ -58,8 +58,8 @@ pub(super) async fn targets(
             labels,
         }
     };
-    let watched = app.store.targets();
-    let groups: Vec<TargetGroup> = watched.iter().map(group).collect();
+    let orgs = app.store.targets();
+    let groups: Vec<TargetGroup> = orgs.iter().map(group).collect();
     // Strings always serialize.
     let text = serde_json::to_string(&groups).unwrap_or_else(|_| "[]".to_owned());
     ([(header::CONTENT_TYPE, "application/json")], text).into_response()

@@ -13,7 +13,7 @@ use exporter_toolkit::host::AllowedHosts;
 /// The options of all handlers.
 #[derive(Debug)]
 pub struct HandlerOptions {
-    /// Which keys have series of their own.
+    /// Which keys have per-key series.
     pub key_series: Arc<KeySeriesOptions>,
     /// Maximum number of concurrent scrapes.
     pub max_requests: usize,

@@ -15,7 +15,7 @@ use mongodb_atlas_client::{FailureReason, OrgId};
 
 /// Organizations on one page.
 pub(super) const PAGE_SIZE: usize = 20;
-/// Dimensions of the chart, in its own units.
+/// Dimensions of the chart, in SVG units.
 const LABEL_WIDTH: u64 = 118;
 const BAR_WIDTH: u64 = 170;
 const ROW_HEIGHT: u64 = 24;
