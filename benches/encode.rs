@@ -56,7 +56,7 @@ fn records(keys: usize) -> Vec<KeyRecord> {
 
 fn build_snapshot(records: Vec<KeyRecord>) -> ScrapeSnapshot {
     let (org, now) = (OrgId::parse(ORG).unwrap(), Timestamp::now());
-    let inventory = Arc::new(Inventory::new(org, (now, now), records, 0, &[]));
+    let inventory = Arc::new(Inventory::from_records(org, now, records));
     let shown = InventorySnapshot {
         inventories: vec![inventory],
         details: Vec::new(),

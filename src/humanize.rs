@@ -69,6 +69,17 @@ mod tests {
     use super::*;
 
     #[test]
+    fn short_durations_have_two_units() {
+        for (seconds, text) in [
+            (0, "0s"),
+            (3 * DAY + 2 * HOUR + 60, "3days 2h"),
+            (100 * DAY, "3months 8days"),
+        ] {
+            assert_eq!(format_duration_short(Duration::from_secs(seconds)), text);
+        }
+    }
+
+    #[test]
     fn durations_and_counts_are_readable() {
         for (seconds, text) in [
             (0, "0 seconds"),

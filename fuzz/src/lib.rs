@@ -19,12 +19,13 @@ use std::time::Duration;
 use atlas_ai_keys_exporter::cli::Args;
 use atlas_ai_keys_exporter::config::Config;
 use atlas_ai_keys_exporter::credentials::Environment;
-use atlas_ai_keys_exporter::inventory::{Inventory, InventoryStore, KeyRecord, Moment};
+use atlas_ai_keys_exporter::inventory::{Inventory, InventoryStore, KeyRecord, Moment, OrgDetails};
 use atlas_ai_keys_exporter::metrics::{
     ExporterMetrics, IdleThreshold, KeyLabel, KeySeriesOptions, PerKeyMode,
 };
+use atlas_ai_keys_exporter::poll::BackoffState;
 use atlas_ai_keys_exporter::status::OrgStatuses;
-use atlas_ai_keys_exporter::storage::{Saved, Storage};
+use atlas_ai_keys_exporter::storage::{StateFile, Storage};
 use atlas_ai_keys_exporter::web::{
     self, AppState, HandlerOptions, Reload, RenderLimiter, ScrapeState, SharedHandlerOptions,
 };
@@ -150,7 +151,7 @@ fn build_router(access: WebConfig) -> Router {
     let org = OrgId::parse("0000000000000000000000aa").expect("an id");
     let shelf = InventoryStore::default();
     shelf.set_targets(vec![org.clone()], Vec::new());
-    let inventory = Inventory::new(org.clone(), (at, at), records, 0, &[]);
+    let inventory = Inventory::from_records(org.clone(), at, records);
     shelf.insert(Arc::new(inventory), Duration::ZERO);
     let board = OrgStatuses::default();
     board.add_org(&org);
@@ -298,12 +299,7 @@ pub fn state_file(data: &[u8]) {
     for bytes in [data, &summed] {
         place(&format!("{org}.inventory"), bytes);
         if let Ok(stored) = storage.read_inventory(&org) {
-            let saved = Saved {
-                inventory: &stored.inventory,
-                requests: stored.requests,
-                change_counts: &stored.change_counts,
-            };
-            storage.save_inventory(&saved).expect("stored");
+            storage.save_inventory(&stored).expect("stored");
             let again = storage.read_inventory(&org).expect("what was stored");
             assert_eq!(again.inventory.len(), stored.inventory.len());
             assert_eq!(
@@ -318,18 +314,26 @@ pub fn state_file(data: &[u8]) {
         );
     }
     place(&format!("{org}.details"), data);
-    drop((storage.read_details(&org), storage.load_details(&org)));
+    let file = StateFile::Details(org.clone());
+    drop((
+        storage.read::<OrgDetails>(&file),
+        storage.load::<OrgDetails>(&file),
+    ));
     place(&format!("{org}.deferred"), data);
-    let _ = storage.load_backoff(&org);
-    let token = storage.token_store("default");
+    let _: Option<BackoffState> = storage.load(&StateFile::Backoff(org.clone()));
+    let credential = Arc::from("default");
+    let token = storage.token_store(&credential);
     for (file, load) in [
         (
-            storage.token_path("default"),
+            storage.path(&StateFile::Token(Arc::clone(&credential))),
             &(|| drop(RUNTIME.block_on(token.load()))) as &dyn Fn(),
         ),
-        (storage.credential_path("default"), &|| {
-            drop(storage.load_credential("default"));
-        }),
+        (
+            storage.path(&StateFile::Credential(Arc::clone(&credential))),
+            &|| {
+                drop(storage.load_credential(&credential));
+            },
+        ),
     ] {
         let name = file
             .file_name()

@@ -11,7 +11,7 @@ use tracing::{debug, info};
 use super::Exporter;
 use crate::inventory::InventorySnapshot;
 use crate::metrics::{Exposition, Format};
-use crate::storage::Storage;
+use crate::storage::{StateFile, Storage};
 use crate::web::AppState;
 use exporter_toolkit::bounded_file;
 use mongodb_atlas_client::Endpoint;
@@ -151,7 +151,7 @@ impl OneShotResult {
             let load = move || {
                 storage
                     .read_inventory(&id)
-                    .map(|it| (it, storage.read_details(&id)))
+                    .map(|it| (it, storage.read(&StateFile::Details(id))))
             };
             let loaded = bounded_file::run_blocking(dir, load).await;
             let (stored, details) = match loaded.map_err(|error| error.to_string()).flatten() {
@@ -161,7 +161,7 @@ impl OneShotResult {
                     continue;
                 }
             };
-            let (inventory, now) = (Arc::new(stored.inventory), app.clock.now());
+            let (inventory, now) = (stored.inventory, app.clock.now());
             let age = Duration::try_from(now.duration_since(inventory.completed_at()));
             let age = age.unwrap_or_default();
             info!(%org, keys = inventory.len(), read_at = %inventory.completed_at(), "using stored inventory");

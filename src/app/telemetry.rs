@@ -1,4 +1,4 @@
-//! Who counts what the Atlas and poll rooms tell.
+//! Updates the metrics and the statuses for the events of the Atlas clients and the scheduler.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,18 +7,16 @@ use jiff::Timestamp;
 
 use crate::config::CredentialConfig;
 use crate::credentials::Credential;
-use crate::inventory::Inventory;
 use crate::metrics::ExporterMetrics;
-use crate::poll::{Change, PollObserver, WalkError};
+use crate::poll::{Change, PollEvent, PollObserver};
 use crate::status::OrgStatuses;
-use mongodb_atlas_client::Clock;
-use mongodb_atlas_client::OrgId;
 use mongodb_atlas_client::{
-    ClientObserver, Endpoint, Error, FailureReason, RequestOutcome, RetryReason, TokenOutcome,
+    ClientObserver, Clock, Endpoint, FailureReason, OrgId, RequestOutcome, RetryReason,
+    TokenOutcome,
 };
 
-/// Tells the exporter's own metrics, and the board for people, what happens. Counters begin at 0, so that the first event is
-/// a rise and not a new series.
+/// Updates the exporter's own metrics and the status of each organization. Counters start at 0, so that the first event
+/// is an increase and not a new series.
 pub(super) struct Telemetry {
     pub(super) metrics: Arc<ExporterMetrics>,
     statuses: Arc<OrgStatuses>,
@@ -28,7 +26,7 @@ pub(super) struct Telemetry {
 impl Telemetry {
     pub(super) fn new(own: Arc<ExporterMetrics>, board: Arc<OrgStatuses>, clock: Clock) -> Self {
         for endpoint in Endpoint::ALL {
-            // those of the token are announced with a credential that has one
+            // Token requests are initialized with a credential that needs them
             if !matches!(endpoint, Endpoint::Token | Endpoint::Revoke) {
                 own.init_endpoint(endpoint.as_str(), RetryReason::ALL.map(RetryReason::as_str));
             }
@@ -40,7 +38,7 @@ impl Telemetry {
         }
     }
 
-    /// A credential is used from now on.
+    /// Initializes the metrics of a credential.
     pub(super) fn register_credential(&self, account: &CredentialConfig) {
         if matches!(account.credential, Credential::ServiceAccount { .. }) {
             self.metrics
@@ -49,7 +47,7 @@ impl Telemetry {
         }
     }
 
-    /// A credential is used no more.
+    /// Removes the metrics of a credential.
     pub(super) fn remove_credential(&self, name: &str) {
         self.statuses.set_discovery_result(name, None);
         self.metrics
@@ -109,76 +107,64 @@ impl ClientObserver for Telemetry {
 }
 
 impl PollObserver for Telemetry {
-    fn orgs_listed(&self, credential: &str, problem: Option<&Error>) {
-        let reason = problem.map(|error| error.kind.reason());
-        self.statuses.set_discovery_result(credential, reason);
-    }
-
-    fn org_added(&self, org: &OrgId) {
-        self.statuses.add_org(org);
-        self.metrics.init_org(
-            org.as_str(),
-            Endpoint::AiModelApiKeys.as_str(),
-            FailureReason::ALL.map(FailureReason::as_str),
-            Change::ALL.map(Change::as_str),
-        );
-    }
-
-    fn org_removed(&self, org: &OrgId) {
-        self.statuses.remove_org(org);
-        self.metrics.remove_org(
-            org.as_str(),
-            &Endpoint::ALL.map(Endpoint::as_str),
-            &FailureReason::ALL.map(FailureReason::as_str),
-            &Change::ALL.map(Change::as_str),
-        );
-    }
-
-    fn interval_changed(&self, org: &OrgId, interval: Duration) {
-        self.metrics.set_poll_interval(org.as_str(), interval);
-        self.statuses.set_poll_interval(org, interval);
-    }
-
-    fn due_changed(&self, org: &OrgId, at: Timestamp) {
-        self.statuses.set_next_poll(org, at);
-    }
-
-    fn inventory_restored(&self, inventory: &Inventory, up: bool) {
-        let (begun, ended) = (inventory.started_at(), inventory.completed_at());
-        self.metrics
-            .inventory_restored(inventory.org().as_str(), begun, ended, up);
-        self.statuses.inventory_restored(inventory.org(), up);
-    }
-
-    fn poll_started(&self, org: &OrgId, at: Timestamp) {
-        self.metrics.poll_started(org.as_str(), at);
-        self.statuses.poll_started(org);
-    }
-
-    fn poll_succeeded(&self, inventory: &Inventory, pages: u32, took: Duration) {
-        let (org, at) = (inventory.org().as_str(), inventory.completed_at());
-        self.metrics.poll_succeeded(org, at, pages, took);
+    fn on_event(&self, event: PollEvent<'_>) {
+        let (metrics, statuses) = (&self.metrics, &self.statuses);
         let reasons = FailureReason::ALL.map(FailureReason::as_str);
-        self.metrics.set_last_poll_failure(org, &reasons, None);
-        self.statuses.poll_succeeded(inventory.org());
-    }
-
-    fn poll_failed(&self, org: &OrgId, error: &WalkError, took: Duration) {
-        let reason = error.error.kind.reason();
-        self.metrics
-            .poll_failed(org.as_str(), reason.as_str(), took);
-        let reasons = FailureReason::ALL.map(FailureReason::as_str);
-        self.metrics
-            .set_last_poll_failure(org.as_str(), &reasons, Some(reason.as_str()));
-        self.statuses.poll_failed(org, reason, self.clock.now());
-    }
-
-    fn keys_changed(&self, org: &OrgId, change: Change, keys: u64) {
-        self.metrics
-            .keys_changed(org.as_str(), change.as_str(), keys);
-    }
-
-    fn save_failed(&self) {
-        self.metrics.storage_failed();
+        let changes = Change::ALL.map(Change::as_str);
+        match event {
+            PollEvent::OrgsListed { credential, error } => {
+                let reason = error.map(|error| error.kind.reason());
+                statuses.set_discovery_result(credential, reason);
+            }
+            PollEvent::OrgAdded(org) => {
+                statuses.add_org(org);
+                let endpoint = Endpoint::AiModelApiKeys.as_str();
+                metrics.init_org(org.as_str(), endpoint, reasons, changes);
+            }
+            PollEvent::OrgRemoved(org) => {
+                statuses.remove_org(org);
+                let endpoints = Endpoint::ALL.map(Endpoint::as_str);
+                metrics.remove_org(org.as_str(), &endpoints, &reasons, &changes);
+            }
+            PollEvent::IntervalChanged { org, interval } => {
+                metrics.set_poll_interval(org.as_str(), interval);
+                statuses.set_poll_interval(org, interval);
+            }
+            PollEvent::DueChanged { org, due_at } => statuses.set_next_poll(org, due_at),
+            PollEvent::InventoryRestored { inventory, up } => {
+                let (started_at, completed_at) = (inventory.started_at(), inventory.completed_at());
+                let org = inventory.org();
+                metrics.inventory_restored(org.as_str(), started_at, completed_at, up);
+                statuses.inventory_restored(org, up);
+            }
+            PollEvent::PollStarted { org, started_at } => {
+                metrics.poll_started(org.as_str(), started_at);
+                statuses.poll_started(org);
+            }
+            PollEvent::PollSucceeded {
+                inventory,
+                pages,
+                duration,
+            } => {
+                let (org, completed_at) = (inventory.org(), inventory.completed_at());
+                metrics.poll_succeeded(org.as_str(), completed_at, pages, duration);
+                metrics.set_last_poll_failure(org.as_str(), &reasons, None);
+                statuses.poll_succeeded(org);
+            }
+            PollEvent::PollFailed {
+                org,
+                error,
+                duration,
+            } => {
+                let reason = error.error.kind.reason();
+                metrics.poll_failed(org.as_str(), reason.as_str(), duration);
+                metrics.set_last_poll_failure(org.as_str(), &reasons, Some(reason.as_str()));
+                statuses.poll_failed(org, reason, self.clock.now());
+            }
+            PollEvent::KeysChanged { org, change, keys } => {
+                metrics.keys_changed(org.as_str(), change.as_str(), keys);
+            }
+            PollEvent::SaveFailed => metrics.storage_failed(),
+        }
     }
 }

@@ -1,146 +1,97 @@
-//! Keys as they come in, page by page: compact from the first, and each once.
+//! Collects keys, page by page: packed from the start, and each once.
 
-use std::hash::{BuildHasher, RandomState};
+use std::hash::{BuildHasher, Hash, RandomState};
+use std::sync::LazyLock;
 
 use hashbrown::HashTable;
-use jiff::Timestamp;
+use indexmap::IndexSet;
 
-use super::key::{KeyAttributes, KeyEntry, KeyRecord, PackedTime};
-use super::{Inventory, StatusCount};
-use mongodb_atlas_client::{KeyId, OrgId, ProjectId};
+use super::key::{KeyAttributes, KeyEntry, KeyRecord, KeyView, PackedTime};
+use mongodb_atlas_client::{KeyId, ProjectId};
 
-/// The keys of a walk that is under way. They are told apart by their id alone; of a key that
-/// comes twice the later version is kept.
+/// The keys of a walk in progress, identified by their id. A later version of a key replaces an earlier one.
 #[derive(Debug, Default)]
 pub struct InventoryBuilder {
     pub(super) arena: String,
+    /// Each key with the index of its project.
     pub(super) keys: Vec<(KeyEntry, u32)>,
-    pub(super) projects: Interner<ProjectId>,
-    pub(super) attributes: Interner<KeyAttributes>,
+    pub(super) projects: IndexSet<ProjectId>,
+    pub(super) attributes: IndexSet<KeyAttributes>,
+    /// The indexes of the keys, by the hash of their ids.
     index: HashTable<u32>,
     hasher: RandomState,
     rejected: u64,
 }
 
-/// Values that come again and again, each kept once.
-#[derive(Debug)]
-pub(super) struct Interner<T> {
-    pub(super) values: Vec<T>,
-    index: HashTable<u32>,
-    hasher: RandomState,
-}
-
-impl<T> Default for Interner<T> {
-    fn default() -> Self {
-        Self {
-            values: Vec::new(),
-            index: HashTable::new(),
-            hasher: RandomState::new(),
-        }
-    }
-}
-
-impl<T: Clone + Eq + std::hash::Hash> Interner<T> {
-    fn intern(&mut self, value: &T) -> Option<u32> {
-        let Self {
-            values,
-            index: places,
-            hasher,
-        } = self;
-        let hash = hasher.hash_one(value);
-        let known = places.find(hash, |place| values.get(*place as usize) == Some(value));
-        if let Some(place) = known {
-            return Some(*place);
-        }
-        let place = u32::try_from(values.len()).ok()?;
-        values.push(value.clone());
-        places.insert_unique(hash, place, |place| {
-            let value = values.get(*place as usize);
-            value.map_or(0, |value| hasher.hash_one(value))
-        });
-        Some(place)
-    }
-}
-
-/// What became of a key that was put into a [`InventoryBuilder`].
+/// The result of [`InventoryBuilder::insert`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Inserted {
-    /// It was not there yet.
+    /// The key is new.
     New,
-    /// It replaced an earlier version.
+    /// The key replaced an earlier version.
     Replaced,
-    /// It is too long to be a key: its texts have more than 64 KiB, or all together 4 GiB.
+    /// The key is too large: its texts exceed 64 KiB, or those of all keys 4 GiB.
     Rejected,
 }
 
 impl InventoryBuilder {
-    /// Number of keys.
+    /// Returns the number of keys.
     pub fn len(&self) -> usize {
         self.keys.len()
     }
 
-    /// Whether there is no key.
+    /// Returns whether there is no key.
     pub fn is_empty(&self) -> bool {
         self.keys.is_empty()
     }
 
-    /// Keys that were refused.
+    /// Returns the number of rejected keys.
     pub fn rejected(&self) -> u64 {
         self.rejected
     }
 
-    /// Whether a key of that id is there.
+    /// Returns whether there is a key of that id.
     pub fn contains(&self, id: &str) -> bool {
         self.find(id).is_some()
     }
 
-    /// Puts a key in.
+    /// Inserts a key.
     pub fn insert(&mut self, record: &KeyRecord) -> Inserted {
-        let known = self.find(record.id.as_str());
-        let Some(entry) = self.encode(record) else {
+        self.try_insert(record).unwrap_or_else(|| {
             self.rejected += 1;
-            return Inserted::Rejected;
-        };
-        if let Some(old) = known.and_then(|place| self.keys.get_mut(place as usize)) {
-            *old = entry;
-            return Inserted::Replaced;
-        }
-        let Ok(place) = u32::try_from(self.keys.len()) else {
-            self.rejected += 1;
-            return Inserted::Rejected;
-        };
-        self.keys.push(entry);
-        let Self {
-            index: places,
-            hasher,
-            keys,
-            arena,
-            ..
-        } = self;
-        let hash = hasher.hash_one(record.id.as_str());
-        places.insert_unique(hash, place, |place| {
-            hasher.hash_one(id_of(keys, arena, *place))
-        });
-        Inserted::New
+            Inserted::Rejected
+        })
     }
 
-    /// Every key, in the order in which they came.
+    fn try_insert(&mut self, record: &KeyRecord) -> Option<Inserted> {
+        let known = self.find(record.id.as_str());
+        let new_index = u32::try_from(self.keys.len()).ok()?;
+        let entry = self.pack(record)?;
+        if let Some(existing) = known.and_then(|index| self.keys.get_mut(index as usize)) {
+            *existing = entry;
+            return Some(Inserted::Replaced);
+        }
+        self.keys.push(entry);
+        let (keys, arena, hasher) = (&self.keys, &self.arena, &self.hasher);
+        let hash = hasher.hash_one(record.id.as_str());
+        self.index.insert_unique(hash, new_index, |index| {
+            hasher.hash_one(id_at(keys, arena, *index))
+        });
+        Some(Inserted::New)
+    }
+
+    /// Returns every key, in the order of insertion.
     pub fn records(&self) -> impl Iterator<Item = KeyRecord> {
-        self.keys.iter().map(|(key, project)| {
-            let [id, name, masked_secret] = key.texts(&self.arena);
-            let view = super::KeyView {
-                entry: key,
+        static DEFAULTS: LazyLock<(ProjectId, KeyAttributes)> = LazyLock::new(Default::default);
+        self.keys.iter().map(|(entry, project)| {
+            let [id, name, masked_secret] = entry.texts(&self.arena);
+            let project = self.projects.get_index(*project as usize);
+            let attributes = self.attributes.get_index(entry.attributes_index as usize);
+            let view = KeyView {
+                entry,
                 arena: "",
-                project: self
-                    .projects
-                    .values
-                    .get(*project as usize)
-                    .unwrap_or(&DEFAULTS.0),
-                attributes: self
-                    .attributes
-                    .values
-                    .get(key.attributes_index as usize)
-                    .unwrap_or(&DEFAULTS.1),
+                project: project.unwrap_or(&DEFAULTS.0),
+                attributes: attributes.unwrap_or(&DEFAULTS.1),
             };
             KeyRecord {
                 id: KeyId::new(id),
@@ -151,7 +102,7 @@ impl InventoryBuilder {
         })
     }
 
-    /// Puts in what `other` has and this one has not.
+    /// Inserts the keys of `other` that are missing here.
     pub fn merge_missing(&mut self, other: &Self) {
         for record in other.records() {
             if !self.contains(record.id.as_str()) {
@@ -160,55 +111,45 @@ impl InventoryBuilder {
         }
     }
 
-    /// The inventory of `org` with these keys, which a complete walk has seen that began and ended
-    /// at `times`. `dropped` counts keys that the walk had to leave out or could not read wholly;
-    /// `known` is what the inventory before has counted: a status that was seen for a project is
-    /// counted as 0 instead of vanishing.
-    pub fn build(
-        self,
-        org: OrgId,
-        times: (Timestamp, Timestamp),
-        dropped: u64,
-        known: &[StatusCount],
-    ) -> Inventory {
-        let dropped = dropped + self.rejected;
-        Inventory::from_builder(org, times, self, dropped, known)
-    }
-
     fn find(&self, id: &str) -> Option<u32> {
         let hash = self.hasher.hash_one(id);
         self.index
-            .find(hash, |place| id_of(&self.keys, &self.arena, *place) == id)
+            .find(hash, |index| id_at(&self.keys, &self.arena, *index) == id)
             .copied()
     }
 
-    fn encode(&mut self, record: &KeyRecord) -> Option<(KeyEntry, u32)> {
-        let length = |text: &str| u16::try_from(text.len()).ok();
+    fn pack(&mut self, record: &KeyRecord) -> Option<(KeyEntry, u32)> {
         let texts = [record.id.as_str(), &record.name, &record.masked_secret];
-        let [id, name, masked_secret] = texts.map(length);
-        let key = KeyEntry {
+        let [id, name, masked_secret] = texts.map(|text| u16::try_from(text.len()).ok());
+        let entry = KeyEntry {
             text_start: u32::try_from(self.arena.len()).ok()?,
             id_len: id?,
             name_len: name?,
             masked_secret_len: masked_secret?,
             name_truncated: record.name_truncated,
-            attributes_index: self.attributes.intern(&record.attributes)?,
+            attributes_index: intern(&mut self.attributes, &record.attributes)?,
             created: PackedTime::new(record.created),
             last_used: PackedTime::new(record.last_used),
         };
-        let project = self.projects.intern(&record.project)?;
+        let project = intern(&mut self.projects, &record.project)?;
         for text in texts {
             self.arena.push_str(text);
         }
-        Some((key, project))
+        Some((entry, project))
     }
 }
 
-static DEFAULTS: std::sync::LazyLock<(ProjectId, KeyAttributes)> =
-    std::sync::LazyLock::new(Default::default);
+/// Returns the index of a value, which is inserted if it is new.
+fn intern<T: Clone + Eq + Hash>(values: &mut IndexSet<T>, value: &T) -> Option<u32> {
+    let index = match values.get_index_of(value) {
+        Some(index) => index,
+        None => values.insert_full(value.clone()).0,
+    };
+    u32::try_from(index).ok()
+}
 
-fn id_of<'a>(keys: &[(KeyEntry, u32)], arena: &'a str, place: u32) -> &'a str {
-    keys.get(place as usize)
+fn id_at<'a>(keys: &[(KeyEntry, u32)], arena: &'a str, index: u32) -> &'a str {
+    keys.get(index as usize)
         .map_or("", |(key, _)| key.texts(arena)[0])
 }
 
@@ -216,6 +157,7 @@ fn id_of<'a>(keys: &[(KeyEntry, u32)], arena: &'a str, place: u32) -> &'a str {
 mod tests {
     use super::*;
     use crate::inventory::Moment;
+    use jiff::Timestamp;
 
     fn record(id: &str, name: &str) -> KeyRecord {
         KeyRecord {
@@ -229,19 +171,19 @@ mod tests {
 
     #[test]
     fn later_version_replaces_a_duplicate_key() {
-        let mut draft = InventoryBuilder::default();
-        assert_eq!(draft.insert(&record("a", "old")), Inserted::New);
-        assert_eq!(draft.insert(&record("b", "x")), Inserted::New);
+        let mut builder = InventoryBuilder::default();
+        assert_eq!(builder.insert(&record("a", "old")), Inserted::New);
+        assert_eq!(builder.insert(&record("b", "x")), Inserted::New);
         assert_eq!(
-            draft.insert(&record("a", "new \"and\" longer")),
+            builder.insert(&record("a", "new \"and\" longer")),
             Inserted::Replaced
         );
-        let records: Vec<_> = draft.records().collect();
+        let records: Vec<_> = builder.records().collect();
         assert_eq!(
             records,
             [record("a", "new \"and\" longer"), record("b", "x")]
         );
-        assert!(draft.contains("b") && !draft.contains("c"));
+        assert!(builder.contains("b") && !builder.contains("c"));
     }
 
     #[test]
@@ -257,15 +199,15 @@ mod tests {
 
     #[test]
     fn oversized_key_is_rejected_and_counted() {
-        let mut draft = InventoryBuilder::default();
+        let mut builder = InventoryBuilder::default();
         assert_eq!(
-            draft.insert(&record("a", &"x".repeat(70_000))),
+            builder.insert(&record("a", &"x".repeat(70_000))),
             Inserted::Rejected
         );
         assert_eq!(
-            draft.insert(&record("b", &"x".repeat(60_000))),
+            builder.insert(&record("b", &"x".repeat(60_000))),
             Inserted::New
         );
-        assert_eq!((draft.len(), draft.rejected()), (1, 1));
+        assert_eq!((builder.len(), builder.rejected()), (1, 1));
     }
 }

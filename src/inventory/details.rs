@@ -1,26 +1,27 @@
-//! What is known of an organization beside its keys.
+//! Names and model rate limits of an organization.
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use mongodb_atlas_client::ProjectId;
 
-/// Names and limits of one organization, read now and then. What could not be read stays as it
-/// was; what was never read is empty.
+/// Names and model rate limits of an organization, refreshed less often than its keys. Values that cannot be read keep
+/// their last value; they are empty if they were never read.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct OrgDetails {
-    /// The organization's name.
+    /// Name of the organization.
     pub name: Option<String>,
     /// Names of its projects.
     pub projects: Vec<ProjectName>,
-    /// Its limits for the models.
+    /// Its model rate limits.
     pub limits: Vec<ModelRateLimit>,
-    /// When they were last asked for.
-    pub asked_at: Option<Timestamp>,
+    /// Time of the last refresh.
+    #[serde(rename = "asked_at")]
+    pub fetched_at: Option<Timestamp>,
 }
 
-/// A project's name.
+/// Name of a project.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProjectName {
     /// The project.
@@ -29,7 +30,7 @@ pub struct ProjectName {
     pub name: String,
 }
 
-/// A limit for a group of models.
+/// The rate limit of a group of models.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ModelRateLimit {
     /// `modelGroupName`.

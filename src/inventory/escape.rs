@@ -1,4 +1,4 @@
-//! Escaping, which is done once, when an inventory is made.
+//! Label escaping, which is done once, when an inventory is built.
 
 use std::borrow::Cow;
 
@@ -10,8 +10,7 @@ pub fn write_label(text: &mut String, name: &str, value: &str) {
     text.push('"');
 }
 
-/// Appends a label's value, escaped as Prometheus' text formats ask: backslash, double quote and
-/// newline, nothing else.
+/// Appends a label's value, escaped for the text formats of Prometheus: backslash, double quote and newline.
 pub fn write_escaped(text: &mut String, value: &str) {
     for part in value.split_inclusive(['\\', '"', '\n']) {
         let (plain, escaped) = match part.as_bytes().last() {
@@ -25,7 +24,7 @@ pub fn write_escaped(text: &mut String, value: &str) {
     }
 }
 
-/// The value that [`write_escaped`] has escaped.
+/// Reverts [`write_escaped`].
 pub fn unescape(escaped: &str) -> Cow<'_, str> {
     if !escaped.contains('\\') {
         return Cow::Borrowed(escaped);

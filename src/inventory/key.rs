@@ -1,4 +1,4 @@
-//! One key: as it goes in, and as it is looked at.
+//! One key: the record, the packed entry and the view.
 
 use std::borrow::Cow;
 
@@ -7,20 +7,19 @@ use jiff::Timestamp;
 use super::escape::unescape;
 use mongodb_atlas_client::{KeyId, ProjectId};
 
-/// A moment that Atlas may have left out, or written in a way that nobody can read.
+/// A time that may be missing or invalid.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Moment {
-    /// Atlas gave this time.
+    /// A valid time.
     Valid(Timestamp),
-    /// Atlas gave null or nothing: for `lastUsedAt`, the key was never used.
+    /// Null, or not present: for `lastUsedAt`, the key was never used.
     #[default]
     Missing,
-    /// Atlas gave something that is no time, so nothing is known.
+    /// A value that is no time.
     Invalid,
 }
 
-/// One key, as it goes into an inventory. Texts that Atlas left out are empty, which in
-/// Prometheus is the same as a label that is not there.
+/// One key. Texts that Atlas leaves out are empty, which Prometheus treats like a missing label.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct KeyRecord {
     /// `apiKeyId`.
@@ -29,11 +28,11 @@ pub struct KeyRecord {
     pub project: ProjectId,
     /// `name`.
     pub name: String,
-    /// Whether the name was longer, and cut off.
+    /// Whether the name is truncated.
     pub name_truncated: bool,
     /// `maskedSecret`; empty unless it is exported.
     pub masked_secret: String,
-    /// What many keys have in common.
+    /// Fields that many keys have in common.
     pub attributes: KeyAttributes,
     /// `createdAt`.
     pub created: Moment,
@@ -41,7 +40,7 @@ pub struct KeyRecord {
     pub last_used: Moment,
 }
 
-/// Members whose values many keys share.
+/// The fields of a key with values that many keys share.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct KeyAttributes {
     /// `status`.
@@ -56,7 +55,7 @@ pub struct KeyAttributes {
     pub created_by: String,
 }
 
-/// A moment in 8 bytes: microseconds since the Unix epoch, or one of two values that no time has.
+/// A time in 8 bytes: microseconds since the Unix epoch, or one of two values that are no valid time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct PackedTime(i64);
 
@@ -87,7 +86,7 @@ impl PackedTime {
     }
 }
 
-/// What an inventory or a draft holds of a key; its texts stand in the arena, one after the other.
+/// A packed key. Its texts are adjacent in the arena: id, name and masked secret.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct KeyEntry {
     pub(super) text_start: u32,
@@ -101,8 +100,7 @@ pub(super) struct KeyEntry {
 }
 
 impl KeyEntry {
-    /// Since when the key is idle, in microseconds: its last use, or its creation when it was
-    /// never used.
+    /// Returns the last use, or the creation of a key that was never used, in microseconds since the Unix epoch.
     pub(super) fn idle_since(&self) -> Option<i64> {
         match self.last_used {
             PackedTime::MISSING => self.created.micros(),
@@ -110,7 +108,7 @@ impl KeyEntry {
         }
     }
 
-    /// The parts of its text: id, name and masked secret.
+    /// Returns id, name and masked secret.
     pub(super) fn texts<'a>(&self, arena: &'a str) -> [&'a str; 3] {
         let mut at = self.text_start as usize;
         [self.id_len, self.name_len, self.masked_secret_len].map(|length| {
@@ -122,7 +120,7 @@ impl KeyEntry {
     }
 }
 
-/// One key of an [`super::Inventory`]. Texts are escaped as in a label of the text formats.
+/// One key of an [`super::Inventory`]. Texts are escaped as in a label.
 #[derive(Debug, Clone, Copy)]
 pub struct KeyView<'a> {
     pub(super) entry: &'a KeyEntry,
@@ -132,53 +130,52 @@ pub struct KeyView<'a> {
 }
 
 impl<'a> KeyView<'a> {
-    /// `apiKeyId`, escaped.
+    /// Returns `apiKeyId`, escaped.
     pub fn id(&self) -> &'a str {
         self.entry.texts(self.arena)[0]
     }
 
-    /// `name`, escaped.
+    /// Returns `name`, escaped.
     pub fn name(&self) -> &'a str {
         self.entry.texts(self.arena)[1]
     }
 
-    /// `maskedSecret`, escaped; empty unless it is exported.
+    /// Returns `maskedSecret`, escaped; empty unless it is exported.
     pub fn masked_secret(&self) -> &'a str {
         self.entry.texts(self.arena)[2]
     }
 
-    /// The project.
+    /// Returns the project.
     pub fn project(&self) -> &'a ProjectId {
         self.project
     }
 
-    /// What it has in common with many others.
+    /// Returns the fields that many keys have in common.
     pub fn attributes(&self) -> &'a KeyAttributes {
         self.attributes
     }
 
-    /// The place of [`KeyView::attributes`] in [`super::Inventory::attributes`].
+    /// Returns the index of [`KeyView::attributes`] in [`super::Inventory::attributes`].
     pub fn attributes_index(&self) -> usize {
         self.entry.attributes_index as usize
     }
 
-    /// `createdAt`, in microseconds since the Unix epoch.
+    /// Returns `createdAt`, in microseconds since the Unix epoch.
     pub fn created(&self) -> Option<i64> {
         self.entry.created.micros()
     }
 
-    /// `lastUsedAt`, in microseconds since the Unix epoch; none for a key that was never used.
+    /// Returns `lastUsedAt`, in microseconds since the Unix epoch; `None` for a key that was never used.
     pub fn last_used(&self) -> Option<i64> {
         self.entry.last_used.micros()
     }
 
-    /// `lastUsedAt`, or `createdAt` for a key that was never used, in microseconds since the Unix
-    /// epoch.
+    /// Returns `lastUsedAt`, or `createdAt` of a key that was never used, in microseconds since the Unix epoch.
     pub fn idle_since(&self) -> Option<i64> {
         self.entry.idle_since()
     }
 
-    /// Whether `lastUsedAt` is set; none when it could not be read.
+    /// Returns whether `lastUsedAt` is present; `None` when it is invalid.
     pub fn was_used(&self) -> Option<bool> {
         match self.entry.last_used {
             PackedTime::INVALID => None,
@@ -186,7 +183,7 @@ impl<'a> KeyView<'a> {
         }
     }
 
-    /// The key as it went in.
+    /// Returns the key as it was inserted.
     pub fn to_record(&self) -> KeyRecord {
         let [id, name, masked_secret] = self.entry.texts(self.arena).map(unescape);
         KeyRecord {

@@ -1,31 +1,32 @@
-//! The keys of one organization as one complete walk saw them: an immutable value, swapped in whole.
+//! The keys of one organization, as of one successful poll: an immutable value that is replaced as a whole.
 //!
-//! Everything a scrape needs that cannot change between two walks is worked out here, once: texts
-//! escaped, in one arena; values that many keys share, once each; the counts by status; the idle
-//! times of each project in order, so that a roll-up at the scrape is a binary search and not a
-//! walk over the keys.
+//! Everything a scrape needs that changes only with a poll is computed once, when the inventory is built: texts are
+//! escaped and stored in one arena, values that many keys share are interned, keys are counted by status, and the idle
+//! times of each project are sorted, so that a scrape counts idle keys with a binary search.
 //!
-//! | room | what lives there |
+//! | module | purpose |
 //! | --- | --- |
-//! | `builder` | keys as they come in, page by page |
-//! | `build` | a draft becomes an inventory |
-//! | `key` | one key, as it goes in and as it is looked at |
-//! | `escape` | escaping |
-//! | `details` | what is known of an organization beside its keys |
-//! | `store` | where the inventories stand |
+//! | `builder` | collects keys, page by page |
+//! | `build` | converts a builder into an inventory |
+//! | `key` | the record, the packed entry and the view of a key |
+//! | `escape` | label escaping |
+//! | `details` | names and model rate limits of an organization |
+//! | `store` | the current inventories, and the snapshot of a scrape |
+//! | `query` | filters, sorts and lists the keys of a snapshot |
 
 mod build;
 mod builder;
 mod details;
 mod escape;
 mod key;
+mod query;
 mod store;
 
 use std::collections::HashMap;
 use std::fmt;
 use std::mem::take;
 use std::ops::Range;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 
 use jiff::Timestamp;
 
@@ -33,24 +34,26 @@ pub use builder::{Inserted, InventoryBuilder};
 pub use details::{ModelRateLimit, OrgDetails, ProjectName};
 pub use escape::{unescape, write_escaped, write_label};
 pub use key::{KeyAttributes, KeyRecord, KeyView, Moment};
+pub use query::{
+    KeyField, KeyQuery, KeyRow, KeySelection, SortColumn, matches_project, matches_status,
+};
 pub use store::{InventorySnapshot, InventoryStore};
 
-use build::{collect_idle_times, count_by_status, escape_key, sorted_order};
 use key::KeyEntry;
 use mongodb_atlas_client::{OrgId, ProjectId};
 
-/// How many keys of a project have a status.
+/// Number of keys of a project with the same status.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StatusCount {
     /// The project.
     pub project: ProjectId,
-    /// The status as Atlas writes it.
+    /// `status`.
     pub status: String,
-    /// Number of keys; 0 for a status that was seen before and is not now.
+    /// Number of keys; 0 for a status that an earlier poll has seen.
     pub keys: u64,
 }
 
-/// The idle times of one project's keys, in order.
+/// The sorted idle times of the keys of one project.
 #[derive(Debug)]
 pub struct ProjectIdleTimes {
     /// The project.
@@ -59,52 +62,62 @@ pub struct ProjectIdleTimes {
 }
 
 impl ProjectIdleTimes {
-    /// How many keys have been idle since `limit`, in microseconds since the Unix epoch, or longer.
-    pub fn count_idle_since(&self, limit: i64) -> u64 {
+    /// Counts the keys that have been idle since `cutoff`, in microseconds since the Unix epoch, or longer.
+    pub fn count_idle_since(&self, cutoff: i64) -> u64 {
         self.idle_since_sorted
-            .partition_point(|since| *since <= limit) as u64
+            .partition_point(|since| *since <= cutoff) as u64
     }
 }
 
-/// The keys of one project, which follow each other.
+/// The keys of one project, which are adjacent.
 #[derive(Debug, Clone)]
 pub struct ProjectKeys {
     /// The project.
     pub project: ProjectId,
-    /// The places of its keys.
+    /// The indexes of its keys.
     pub range: Range<usize>,
 }
 
-/// Bytes that somebody has made of an inventory, and how many they were before they were packed.
+/// A precomputed, compressed part of the exposition.
 #[derive(Debug, Clone, Default)]
 pub struct CachedSegment {
-    /// The bytes.
+    /// The compressed bytes.
     pub bytes: bytes::Bytes,
-    /// Their number before.
+    /// Length before compression.
     pub uncompressed_len: usize,
-    /// Their CRC-32 before.
+    /// CRC-32 before compression.
     pub crc32: u32,
 }
 
-/// The keys of one organization after one complete walk. Made by the poll room, held by the
-/// [`InventoryStore`] behind an `Arc` until the next complete walk, read by every scrape in between.
+/// Which organization an inventory belongs to, and the poll that it was built from.
+#[derive(Debug, Clone)]
+pub struct InventoryInfo {
+    /// The organization.
+    pub org: OrgId,
+    /// Start of the poll.
+    pub started_at: Timestamp,
+    /// End of the poll.
+    pub completed_at: Timestamp,
+    /// Number of keys that lack some or all per-key series, because of an invalid id or time.
+    pub invalid_keys: u64,
+}
+
+/// The keys of one organization, as of one successful poll. The [`InventoryStore`] holds it behind an `Arc` until the
+/// next successful poll.
 pub struct Inventory {
-    org: OrgId,
-    started_at: Timestamp,
-    completed_at: Timestamp,
+    info: InventoryInfo,
     arena: Box<str>,
     keys: Box<[KeyEntry]>,
     projects: Box<[ProjectKeys]>,
     attributes: Box<[KeyAttributes]>,
     status_counts: Box<[StatusCount]>,
     idle_times: Box<[ProjectIdleTimes]>,
-    invalid_keys: u64,
     names_truncated: u64,
     segments: Mutex<HashMap<u64, Arc<Mutex<Option<CachedSegment>>>>>,
 }
 
-/// From so many keys on, an inventory is not freed where it is let go of: a million take 4 to 7 ms,
-/// and the last to let go may be a thread that serves scrapes.
+/// Inventories with at least this many keys are dropped on a blocking thread: freeing one million keys takes 4 to 7 ms
+/// and must not stall an async worker.
 const BACKGROUND_DROP_MIN_KEYS: usize = 200_000;
 
 impl Drop for Inventory {
@@ -114,206 +127,150 @@ impl Drop for Inventory {
         }
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             let (arena, keys) = (take(&mut self.arena), take(&mut self.keys));
-            let large = (
-                arena,
-                keys,
-                take(&mut self.idle_times),
-                take(&mut self.segments),
-            );
-            runtime.spawn_blocking(move || drop(large));
+            let (idle_times, segments) = (take(&mut self.idle_times), take(&mut self.segments));
+            runtime.spawn_blocking(move || drop((arena, keys, idle_times, segments)));
         }
     }
 }
 
+static DEFAULT_ATTRIBUTES: LazyLock<KeyAttributes> = LazyLock::new(KeyAttributes::default);
+
 impl Inventory {
-    /// The inventory of `org` with these keys; see [`InventoryBuilder::build`].
-    pub fn new(
+    /// Builds the inventory of a poll that took no time, without invalid keys and without an inventory before.
+    pub fn from_records(
         org: OrgId,
-        times: (Timestamp, Timestamp),
+        polled_at: Timestamp,
         records: impl IntoIterator<Item = KeyRecord>,
-        dropped: u64,
-        known: &[StatusCount],
     ) -> Self {
-        let mut draft = InventoryBuilder::default();
+        let mut builder = InventoryBuilder::default();
         for record in records {
-            draft.insert(&record);
+            builder.insert(&record);
         }
-        draft.build(org, times, dropped, known)
-    }
-
-    fn from_builder(
-        org: OrgId,
-        (begun_at, read_at): (Timestamp, Timestamp),
-        draft: InventoryBuilder,
-        dropped: u64,
-        known: &[StatusCount],
-    ) -> Self {
-        let order = sorted_order(&draft);
-        let mut arena = String::with_capacity(draft.arena.len());
-        let mut keys = Vec::with_capacity(order.len());
-        let mut projects: Vec<ProjectKeys> = Vec::new();
-        for place in order {
-            let Some((key, project)) = draft.keys.get(place as usize) else {
-                continue;
-            };
-            let Some(key) = escape_key(*key, &draft.arena, &mut arena) else {
-                continue;
-            };
-            let id = draft.projects.values.get(*project as usize);
-            match projects.last_mut() {
-                Some(last) if Some(&last.project) == id => last.range.end += 1,
-                _ => projects.push(ProjectKeys {
-                    project: id.cloned().unwrap_or_default(),
-                    range: keys.len()..keys.len() + 1,
-                }),
-            }
-            keys.push(key);
-        }
-        let counts = count_by_status(&projects, &keys, &draft.attributes.values, known);
-        let idle = collect_idle_times(&projects, &keys, &counts);
-        let names_truncated = keys.iter().filter(|key| key.name_truncated).count() as u64;
-        Self {
+        let info = InventoryInfo {
             org,
-            started_at: begun_at,
-            completed_at: read_at,
-            arena: arena.into(),
-            keys: keys.into(),
-            projects: projects.into(),
-            attributes: draft.attributes.values.into(),
-            status_counts: counts.into(),
-            idle_times: idle.into(),
-            invalid_keys: dropped,
-            names_truncated,
-            segments: Mutex::default(),
-        }
+            started_at: polled_at,
+            completed_at: polled_at,
+            invalid_keys: 0,
+        };
+        builder.build(info, &[])
     }
 
-    /// The organization.
+    /// Returns the organization.
     pub fn org(&self) -> &OrgId {
-        &self.org
+        &self.info.org
     }
 
-    /// When the walk that saw these keys began.
+    /// Returns the start of the poll.
     pub fn started_at(&self) -> Timestamp {
-        self.started_at
+        self.info.started_at
     }
 
-    /// When the walk that saw these keys ended.
+    /// Returns the end of the poll.
     pub fn completed_at(&self) -> Timestamp {
-        self.completed_at
+        self.info.completed_at
     }
 
-    /// Number of keys.
+    /// Returns the number of keys.
     pub fn len(&self) -> usize {
         self.keys.len()
     }
 
-    /// Whether the organization has no key.
+    /// Returns whether the organization has no key.
     pub fn is_empty(&self) -> bool {
         self.keys.is_empty()
     }
 
-    /// Keys that are missing from the per-key series, wholly or in part, because Atlas' answer
-    /// had no id or no readable date for them.
+    /// Returns the number of keys that lack some or all per-key series, because of an invalid id or time.
     pub fn invalid_keys(&self) -> u64 {
-        self.invalid_keys
+        self.info.invalid_keys
     }
 
-    /// Keys whose names were longer than Atlas allows, and cut off.
+    /// Returns the number of keys with a truncated name.
     pub fn names_truncated(&self) -> u64 {
         self.names_truncated
     }
 
-    /// The projects that have keys, in order.
+    /// Returns the projects with keys, sorted by id.
     pub fn projects(&self) -> &[ProjectKeys] {
         &self.projects
     }
 
-    /// The kinds of keys, in the order of [`KeyView::attributes_index`].
+    /// Returns the distinct attributes, in the order of [`KeyView::attributes_index`].
     pub fn attributes(&self) -> &[KeyAttributes] {
         &self.attributes
     }
 
-    /// Keys of one project, from the place `from` on.
+    /// Returns the keys of one project, from the index `from` on.
     pub fn project_keys<'a>(
         &'a self,
         project: &'a ProjectKeys,
         from: usize,
     ) -> impl Iterator<Item = KeyView<'a>> {
         let range = project.range.start.max(from)..project.range.end;
-        self.keys
-            .get(range)
-            .unwrap_or_default()
-            .iter()
-            .map(|key| KeyView {
-                entry: key,
-                arena: &self.arena,
-                project: &project.project,
-                attributes: self
-                    .attributes
-                    .get(key.attributes_index as usize)
-                    .unwrap_or(&DEFAULT_ATTRIBUTES),
-            })
+        let entries = self.keys.get(range).unwrap_or_default();
+        entries.iter().map(|entry| KeyView {
+            entry,
+            arena: &self.arena,
+            project: &project.project,
+            attributes: self
+                .attributes
+                .get(entry.attributes_index as usize)
+                .unwrap_or(&DEFAULT_ATTRIBUTES),
+        })
     }
 
-    /// Every key, in the order of project and id.
+    /// Returns every key, sorted by project and id.
     pub fn keys(&self) -> impl Iterator<Item = KeyView<'_>> {
         self.projects
             .iter()
             .flat_map(|project| self.project_keys(project, 0))
     }
 
-    /// The key at a place, in the order of project and id.
-    pub fn key_at(&self, place: usize) -> Option<KeyView<'_>> {
-        let next = self
+    /// Returns the key at an index, in the order of [`Inventory::keys`].
+    pub fn key_at(&self, index: usize) -> Option<KeyView<'_>> {
+        let project = self
             .projects
-            .partition_point(|project| project.range.end <= place);
-        self.project_keys(self.projects.get(next)?, place).next()
+            .partition_point(|project| project.range.end <= index);
+        self.project_keys(self.projects.get(project)?, index).next()
     }
 
-    /// Numbers of keys by project and status, in that order.
+    /// Returns the number of keys by project and status, in that order.
     pub fn status_counts(&self) -> &[StatusCount] {
         &self.status_counts
     }
 
-    /// The idle times of each project, in the order of projects; a project that lost all its keys
-    /// stays, with none.
+    /// Returns the idle times of each project, sorted by project; also of projects that have lost all their keys.
     pub fn idle_times(&self) -> &[ProjectIdleTimes] {
         &self.idle_times
     }
 
-    /// How many keys have been idle since `limit`, in microseconds since the Unix epoch, or longer.
-    pub fn count_idle_since(&self, limit: i64) -> u64 {
+    /// Counts the keys that have been idle since `cutoff`, in microseconds since the Unix epoch, or longer.
+    pub fn count_idle_since(&self, cutoff: i64) -> u64 {
         self.idle_times
             .iter()
-            .map(|project| project.count_idle_since(limit))
+            .map(|project| project.count_idle_since(cutoff))
             .sum()
     }
 
-    /// What `make` makes of this inventory under the name `name`: once, whoever asks. Those who
-    /// ask meanwhile wait.
+    /// Returns the segment for `cache_key`, computed by `compute` on the first call. Concurrent callers wait for it.
     pub fn segment_or_compute(
         &self,
-        name: u64,
-        make: impl FnOnce() -> CachedSegment,
+        cache_key: u64,
+        compute: impl FnOnce() -> CachedSegment,
     ) -> CachedSegment {
-        let place = {
-            let mut finished = self.segments.lock().unwrap_or_else(PoisonError::into_inner);
-            Arc::clone(finished.entry(name).or_default())
+        let slot = {
+            let mut segments = self.segments.lock().unwrap_or_else(PoisonError::into_inner);
+            Arc::clone(segments.entry(cache_key).or_default())
         };
-        let mut place = place.lock().unwrap_or_else(PoisonError::into_inner);
-        place.get_or_insert_with(make).clone()
+        let mut segment = slot.lock().unwrap_or_else(PoisonError::into_inner);
+        segment.get_or_insert_with(compute).clone()
     }
 }
-
-static DEFAULT_ATTRIBUTES: std::sync::LazyLock<KeyAttributes> =
-    std::sync::LazyLock::new(KeyAttributes::default);
 
 impl fmt::Debug for Inventory {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Inventory")
-            .field("org", &self.org)
-            .field("read_at", &self.completed_at)
+            .field("info", &self.info)
             .field("keys", &self.keys.len())
             .finish_non_exhaustive()
     }
@@ -349,7 +306,17 @@ mod tests {
     }
 
     fn inventory(records: Vec<KeyRecord>, known: &[StatusCount]) -> Inventory {
-        Inventory::new(org(), (at(0), at(0)), records, 0, known)
+        let mut builder = InventoryBuilder::default();
+        for record in &records {
+            builder.insert(record);
+        }
+        let info = InventoryInfo {
+            org: org(),
+            started_at: at(0),
+            completed_at: at(0),
+            invalid_keys: 0,
+        };
+        builder.build(info, known)
     }
 
     #[test]
@@ -452,7 +419,7 @@ mod tests {
         let here = std::thread::current().id();
         for (keys, elsewhere) in [(1, false), (BACKGROUND_DROP_MIN_KEYS, true)] {
             let records = (0..keys).map(|n| record(&n.to_string(), "p", "ACTIVE", Moment::Missing));
-            let inventory = Inventory::new(org(), (at(0), at(0)), records, 0, &[]);
+            let inventory = Inventory::from_records(org(), at(0), records);
             let (sender, receiver) = std::sync::mpsc::channel();
             inventory.segment_or_compute(1, || CachedSegment {
                 bytes: bytes::Bytes::from_owner(Owner(sender)),

@@ -1,4 +1,4 @@
-//! Where the inventories stand, and what else a scrape shows of an organization.
+//! The current inventories, and the snapshot of a scrape.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,8 +10,8 @@ use tokio::time::Instant;
 use super::{Inventory, OrgDetails};
 use mongodb_atlas_client::OrgId;
 
-/// Where the inventories stand: the poll room puts a new one in, a scrape takes those that stand
-/// at that moment. The lock is held for a few pointer copies only, never across an `.await`.
+/// The current inventories: a poll replaces one, a scrape takes a snapshot of all. The lock is held for a few pointer
+/// copies only, never across an `.await`.
 #[derive(Debug, Default)]
 pub struct InventoryStore {
     state: RwLock<StoreState>,
@@ -26,139 +26,134 @@ struct StoreState {
     details: BTreeMap<OrgId, Arc<OrgDetails>>,
 }
 
-/// An inventory, and how old it is by a clock that nobody can set.
-#[derive(Debug, Clone)]
+/// An inventory, and its age by the monotonic clock.
+#[derive(Debug)]
 struct InventoryEntry {
     inventory: Arc<Inventory>,
     inserted_at: Instant,
     age_at_insert: Duration,
 }
 
-/// What one scrape shows.
+/// What one scrape exports.
 #[derive(Debug, Clone, Default)]
 pub struct InventorySnapshot {
-    /// The inventories that are young enough, in the order of their organizations.
+    /// The inventories that are not stale, sorted by organization.
     pub inventories: Vec<Arc<Inventory>>,
-    /// Names and limits, in the order of their organizations.
+    /// Names and model rate limits, sorted by organization.
     pub details: Vec<(OrgId, Arc<OrgDetails>)>,
 }
 
+impl InventorySnapshot {
+    /// Returns the names and model rate limits of `org`, if they are known.
+    pub fn org_details(&self, org: &OrgId) -> Option<&OrgDetails> {
+        let index = self.details.binary_search_by(|(known, _)| known.cmp(org));
+        let (_, details) = self.details.get(index.ok()?)?;
+        Some(details)
+    }
+}
+
 impl InventoryStore {
-    /// These organizations are watched, and no others; whatever stands of others goes. The
-    /// credentials in `pending_discovery` have not yet found out which organizations they can see.
-    pub fn set_targets(&self, orgs: Vec<OrgId>, searching: Vec<Arc<str>>) {
-        let gone = self.update(|standing| {
-            let of_others = |org: &OrgId| orgs.binary_search(org).is_err();
-            let gone: Vec<_> = standing
-                .inventories
-                .extract_if(.., |org, _| of_others(org))
-                .collect();
-            standing.details.retain(|org, _| !of_others(org));
-            standing.targets = orgs.into();
-            standing.pending_discovery = searching.into();
-            gone
+    /// Sets the organizations that are polled, sorted by id, and removes the data of all others. `pending_discovery`
+    /// are the credentials that have not listed their organizations yet.
+    pub fn set_targets(&self, orgs: Vec<OrgId>, pending_discovery: Vec<Arc<str>>) {
+        let removed: Vec<_> = self.update(|state| {
+            let is_removed = |org: &OrgId| orgs.binary_search(org).is_err();
+            let removed = state.inventories.extract_if(.., |org, _| is_removed(org));
+            let removed = removed.collect();
+            state.details.retain(|org, _| !is_removed(org));
+            state.targets = orgs.into();
+            state.pending_discovery = pending_discovery.into();
+            removed
         });
-        // freed after the lock is gone: giving back a large inventory takes time
-        drop(gone);
+        // Freed without the lock: a large inventory takes time
+        drop(removed);
     }
 
-    /// Puts the inventory of a watched organization in the place of the one before. `age` is how
-    /// old it is by now: zero after a walk.
+    /// Replaces the inventory of a polled organization. `age` is its age now: zero after a poll.
     pub fn insert(&self, inventory: Arc<Inventory>, age: Duration) {
-        let placed = InventoryEntry {
+        let org = inventory.org().clone();
+        let entry = InventoryEntry {
             inserted_at: Instant::now(),
             age_at_insert: age,
             inventory,
         };
-        let org = placed.inventory.org().clone();
-        let old = self.update(|standing| standing.inventories.insert(org, placed));
-        drop(old);
+        let replaced = self.update(|state| state.inventories.insert(org, entry));
+        drop(replaced);
     }
 
-    /// Puts what is known of a watched organization beside its keys in the place of what was.
+    /// Replaces the names and model rate limits of a polled organization.
     pub fn insert_details(&self, org: &OrgId, details: Arc<OrgDetails>) {
-        let old = self.update(|standing| standing.details.insert(org.clone(), details));
-        drop(old);
+        let replaced = self.update(|state| state.details.insert(org.clone(), details));
+        drop(replaced);
     }
 
-    /// A number that is another one after every change.
+    /// Returns a number that changes with every update.
     pub fn generation(&self) -> u64 {
         self.generation.load(Ordering::Acquire)
     }
 
-    /// The inventory of `org`, if there is one.
+    /// Returns the inventory of `org`, if there is one.
     pub fn get(&self, org: &OrgId) -> Option<Arc<Inventory>> {
-        self.read(|standing| {
-            let placed = standing.inventories.get(org)?;
-            Some(Arc::clone(&placed.inventory))
+        self.read(|state| {
+            let entry = state.inventories.get(org)?;
+            Some(Arc::clone(&entry.inventory))
         })
     }
 
-    /// What is known of `org` beside its keys.
+    /// Returns the names and model rate limits of `org`, if they are known.
     pub fn details(&self, org: &OrgId) -> Option<Arc<OrgDetails>> {
-        self.read(|standing| standing.details.get(org).cloned())
+        self.read(|state| state.details.get(org).cloned())
     }
 
-    /// The organizations that are watched, in order.
+    /// Returns the organizations that are polled, sorted by id.
     pub fn targets(&self) -> Arc<[OrgId]> {
-        self.read(|standing| Arc::clone(&standing.targets))
+        self.read(|state| Arc::clone(&state.targets))
     }
 
-    /// The credentials that have not yet found out which organizations they can see.
+    /// Returns the credentials that have not listed their organizations yet.
     pub fn pending_discovery(&self) -> Arc<[Arc<str>]> {
-        self.read(|standing| Arc::clone(&standing.pending_discovery))
+        self.read(|state| Arc::clone(&state.pending_discovery))
     }
 
-    /// What is missing until every organization has an inventory to show: ids of organizations,
-    /// and credentials that have not found theirs yet.
+    /// Describes what readiness waits for: organizations without an inventory, and credentials that have not listed
+    /// their organizations yet.
     pub fn not_ready(&self) -> Vec<String> {
-        self.read(|standing| {
-            let orgs = standing
-                .targets
-                .iter()
-                .filter(|org| !standing.inventories.contains_key(*org))
-                .map(ToString::to_string);
-            let searching = standing
-                .pending_discovery
-                .iter()
-                .map(|name| format!("the organizations of credential {name}"));
-            orgs.chain(searching).collect()
+        self.read(|state| {
+            let targets = state.targets.iter();
+            let orgs = targets.filter(|org| !state.inventories.contains_key(*org));
+            let credentials = state.pending_discovery.iter();
+            let pending = credentials.map(|name| format!("the organizations of credential {name}"));
+            orgs.map(ToString::to_string).chain(pending).collect()
         })
     }
 
-    /// What a scrape shows: inventories that are older than `max_staleness` are left out, unless
-    /// that is zero.
+    /// Returns what a scrape exports: inventories that are not older than `max_staleness`; all of them if that is zero.
     pub fn snapshot(&self, max_staleness: Duration) -> InventorySnapshot {
         let now = Instant::now();
-        self.read(|standing| {
-            let young = |placed: &&InventoryEntry| {
-                let age = placed.age_at_insert + now.saturating_duration_since(placed.inserted_at);
-                max_staleness.is_zero() || age <= max_staleness
-            };
+        let is_fresh = |entry: &&InventoryEntry| {
+            let age = entry.age_at_insert + now.saturating_duration_since(entry.inserted_at);
+            max_staleness.is_zero() || age <= max_staleness
+        };
+        self.read(|state| {
+            let fresh = state.inventories.values().filter(is_fresh);
+            let details = state.details.iter();
             InventorySnapshot {
-                inventories: standing
-                    .inventories
-                    .values()
-                    .filter(young)
-                    .map(|placed| Arc::clone(&placed.inventory))
-                    .collect(),
-                details: standing
-                    .details
-                    .iter()
+                inventories: fresh.map(|entry| Arc::clone(&entry.inventory)).collect(),
+                details: details
                     .map(|(org, details)| (org.clone(), Arc::clone(details)))
                     .collect(),
             }
         })
     }
 
-    fn read<T>(&self, look: impl FnOnce(&StoreState) -> T) -> T {
-        look(&self.state.read().unwrap_or_else(PoisonError::into_inner))
+    fn read<T>(&self, read: impl FnOnce(&StoreState) -> T) -> T {
+        read(&self.state.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    fn update<T>(&self, change: impl FnOnce(&mut StoreState) -> T) -> T {
-        let mut standing = self.state.write().unwrap_or_else(PoisonError::into_inner);
+    fn update<T>(&self, update: impl FnOnce(&mut StoreState) -> T) -> T {
+        let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
         self.generation.fetch_add(1, Ordering::AcqRel);
-        change(&mut standing)
+        update(&mut state)
     }
 }
 
@@ -173,32 +168,35 @@ mod tests {
 
     fn empty(n: u32) -> Arc<Inventory> {
         let at = Timestamp::UNIX_EPOCH;
-        Arc::new(Inventory::new(org(n), (at, at), vec![], 0, &[]))
+        Arc::new(Inventory::from_records(org(n), at, vec![]))
     }
 
     #[tokio::test(start_paused = true)]
     async fn snapshot_omits_stale_inventories() {
-        let shelf = InventoryStore::default();
-        shelf.set_targets(vec![org(1), org(2)], vec![]);
+        let store = InventoryStore::default();
+        store.set_targets(vec![org(1), org(2)], vec![]);
         let hour = Duration::from_hours(1);
-        shelf.insert(empty(1), Duration::ZERO);
-        shelf.insert(empty(2), hour);
-        assert_eq!(shelf.snapshot(2 * hour).inventories.len(), 2);
+        store.insert(empty(1), Duration::ZERO);
+        store.insert(empty(2), hour);
+        assert_eq!(store.snapshot(2 * hour).inventories.len(), 2);
         tokio::time::advance(hour + Duration::from_secs(1)).await;
-        let shown = shelf.snapshot(2 * hour).inventories;
-        assert_eq!(shown.iter().map(|i| i.org()).collect::<Vec<_>>(), [&org(1)]);
-        assert_eq!(shelf.snapshot(Duration::ZERO).inventories.len(), 2);
+        let snapshot = store.snapshot(2 * hour).inventories;
+        assert_eq!(
+            snapshot.iter().map(|i| i.org()).collect::<Vec<_>>(),
+            [&org(1)]
+        );
+        assert_eq!(store.snapshot(Duration::ZERO).inventories.len(), 2);
     }
 
     #[tokio::test(start_paused = true)]
     async fn set_targets_removes_everything_of_other_orgs() {
-        let shelf = InventoryStore::default();
-        shelf.set_targets(vec![org(1), org(2)], vec!["a".into()]);
-        shelf.insert(empty(1), Duration::ZERO);
-        shelf.insert_details(&org(1), Arc::default());
-        assert_eq!(shelf.not_ready().len(), 2);
-        shelf.set_targets(vec![org(2)], vec![]);
-        assert!(shelf.get(&org(1)).is_none() && shelf.details(&org(1)).is_none());
-        assert_eq!(shelf.not_ready(), [org(2).to_string()]);
+        let store = InventoryStore::default();
+        store.set_targets(vec![org(1), org(2)], vec!["a".into()]);
+        store.insert(empty(1), Duration::ZERO);
+        store.insert_details(&org(1), Arc::default());
+        assert_eq!(store.not_ready().len(), 2);
+        store.set_targets(vec![org(2)], vec![]);
+        assert!(store.get(&org(1)).is_none() && store.details(&org(1)).is_none());
+        assert_eq!(store.not_ready(), [org(2).to_string()]);
     }
 }

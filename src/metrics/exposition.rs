@@ -146,7 +146,7 @@ mod tests {
             ..KeyRecord::default()
         });
         let org = OrgId::parse(&format!("{org:024x}")).expect("an id");
-        Arc::new(Inventory::new(org, (at(150), at(150)), records, 0, &[]))
+        Arc::new(Inventory::from_records(org, at(150), records))
     }
 
     fn selection() -> KeySeriesOptions {
@@ -273,7 +273,7 @@ mod tests {
             per_key: PerKeyMode::Idle,
             ..selection()
         };
-        // keys never used are idle since 50, the others since 100; the threshold is a minute
+        // Keys that were never used are idle since 50, the others since 100; the threshold is a minute.
         for (now, expected) in [(109, 0), (110, 5), (159, 5), (160, 10)] {
             let text = text(vec![inventory(1, 10)], selection.clone(), at(now));
             for suffix in ["info", "idle_seconds", "used"] {
@@ -295,7 +295,7 @@ mod tests {
         };
         let inventories = || vec![inventory(1, 10), inventory(2, 10)];
         let text = text(inventories(), selection.clone(), at(160));
-        // five of each are idle since 50; of the other ten, all idle since 100, none fits
+        // Five of each are idle since 50. The other ten are all idle since 100 and exceed the maximum.
         assert_eq!(text.matches(&format!("{}{{", name("info"))).count(), 10);
         let dropped = text
             .lines()

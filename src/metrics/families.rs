@@ -25,21 +25,21 @@ impl MetricType {
 /// A metric family.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FamilyDef {
-    /// The whole name.
+    /// The full name.
     pub name: &'static str,
     /// The type.
     pub metric_type: MetricType,
-    /// The labels, in their order.
+    /// The labels, in the order of the exposition.
     pub labels: &'static [&'static str],
     /// The HELP line.
     pub help: &'static str,
-    /// For the reference: where its values come from, a member of Atlas' API unless said otherwise.
+    /// For the reference: the source of its values, a field of the Atlas API unless stated otherwise.
     pub source: &'static str,
-    /// For the reference: when there are no series.
+    /// For the reference: when it has no series.
     pub absent_when: &'static str,
-    /// For the reference: how many series there are.
+    /// For the reference: its number of series.
     pub cardinality: &'static str,
-    /// For the reference: a query that is of use.
+    /// For the reference: a useful query.
     pub example_query: &'static str,
 }
 

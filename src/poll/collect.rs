@@ -1,5 +1,5 @@
-//! A walk, once more if the keys do not add up, a second look at keys that are missing, and an
-//! inventory made of it.
+//! Collects one organization: walks all pages, again if they were inconsistent, rechecks missing keys, and builds the
+//! inventory.
 
 use std::fmt;
 use std::mem::take;
@@ -10,51 +10,50 @@ use futures_util::{StreamExt as _, stream};
 use tokio::time::Instant;
 use tracing::{debug, warn};
 
-use super::diff::{self, KeyChange};
-use super::walk::{KeyWalk, LocatedItem, Shortfall, WalkError, to_record, walk_pages};
-use crate::inventory::{Inventory, InventoryBuilder, unescape};
-use mongodb_atlas_client::Clock;
-use mongodb_atlas_client::{ApiKey, Client, Endpoint, ErrorKind, OptionalFields};
-use mongodb_atlas_client::{KeyId, OrgId};
+use super::diff::{KeyChange, diff};
+use super::walk::{
+    KeyWalk, LocatedItem, Shortfall, WalkError, run_blocking, to_record, walk_pages,
+};
+use crate::inventory::{Inventory, InventoryBuilder, InventoryInfo, unescape};
+use mongodb_atlas_client::{ApiKey, Client, Clock, KeyId, OptionalFields, OrgId};
 
-/// Requests of one walk that are under way at once.
+/// Maximum number of concurrent requests of one walk.
 const MAX_CONCURRENT_PAGES: usize = 4;
-/// Missing keys that are asked for one by one; for more, another walk is cheaper.
+/// Maximum number of missing keys that are requested individually; for more, another walk is cheaper.
 const MAX_SINGLE_LOOKUPS: usize = 16;
-/// A walk is given up after so many intervals, or after [`MIN_WALK_TIMEOUT`] where that is longer.
+/// The timeout of a walk, in poll intervals; at least [`MIN_WALK_TIMEOUT`].
 const WALK_TIMEOUT_INTERVALS: u32 = 10;
-/// See [`WALK_TIMEOUT_INTERVALS`].
+/// The minimum timeout of a walk.
 const MIN_WALK_TIMEOUT: Duration = Duration::from_mins(10);
 
-/// How long a walk may take where `interval` is in force: Atlas could answer slowly for days, page after page.
+/// Returns the timeout of a walk for a poll interval: Atlas could respond slowly for days, page after page.
 pub fn walk_timeout(interval: Duration) -> Duration {
     interval
         .saturating_mul(WALK_TIMEOUT_INTERVALS)
         .max(MIN_WALK_TIMEOUT)
 }
 
-/// How a round is done.
+/// How an organization is polled.
 #[derive(Debug, Clone)]
 pub struct PollOptions {
-    /// Keys a page, 1 to 500.
+    /// Keys per page, 1 to 500.
     pub page_size: u32,
-    /// A key that is used after not having been for so long counts as revived.
+    /// A key that is used after having been idle for this long counts as revived.
     pub revived_after: Duration,
-    /// Members that are read only for who exports them.
+    /// Fields that are requested only if they are exported.
     pub optional_fields: OptionalFields,
-    /// How long one walk may take; see [`walk_timeout`].
+    /// Timeout of one walk; see [`walk_timeout`].
     pub walk_timeout: Duration,
-    /// The time of day.
+    /// The wall clock.
     pub clock: Clock,
-    /// Makes of an inventory, before it is shown, what scrapes will need of it.
+    /// Called with each inventory before it is published.
     pub inventory_hook: InventoryHook,
 }
 
-/// See [`PollOptions::inventory_hook`]. Called on a thread that may be kept busy.
+/// Precomputes what scrapes need of an inventory. Called on a blocking thread.
 #[derive(Clone)]
 pub struct InventoryHook(pub Arc<InventoryHookFn>);
 
-/// Makes something of an inventory.
 type InventoryHookFn = dyn Fn(&Arc<Inventory>) + Send + Sync;
 
 impl Default for InventoryHook {
@@ -65,68 +64,68 @@ impl Default for InventoryHook {
 
 impl fmt::Debug for InventoryHook {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Prepare")
+        f.write_str("InventoryHook")
     }
 }
 
-/// What a complete round has found.
+/// The result of a successful poll.
 #[derive(Debug)]
 pub struct PollReport {
     /// The new inventory.
     pub inventory: Arc<Inventory>,
-    /// What happened since the inventory before; nothing when there was none.
+    /// Changes since the previous inventory; none if there was no previous one.
     pub changes: Vec<KeyChange>,
-    /// Pages read, those of every walk of the round.
+    /// Number of pages, of all walks.
     pub pages: u32,
-    /// Requests that it took, single keys included.
+    /// Number of requests, including those for individual keys.
     pub requests: u32,
-    /// From the first request to the last answer.
+    /// Duration of the poll.
     pub duration: Duration,
-    /// Keys that `totalCount` promised and that did not come.
+    /// Set when there are fewer keys than `totalCount`.
     pub shortfall: Option<Shortfall>,
 }
 
-/// Reads every key of `org`. `previous` is the inventory that the new one replaces: a key of it
-/// that is missing now is believed deleted only when a second look agrees.
+/// Collects every key of `org`. A key of `previous`, the inventory that is replaced, that is missing now counts as
+/// deleted only after a recheck.
 ///
 /// # Errors
-/// [`WalkError`] when a page failed; then nothing is known.
+/// [`WalkError`] when a page fails; then nothing is known.
 pub async fn collect(
     client: &Client,
     org: &OrgId,
-    manner: &PollOptions,
+    options: &PollOptions,
     previous: Option<Arc<Inventory>>,
 ) -> Result<PollReport, WalkError> {
-    let (begun, begun_at) = (Instant::now(), manner.clock.now());
-    let mut round = Collector {
+    let (started, started_at) = (Instant::now(), options.clock.now());
+    let mut collector = Collector {
         client,
         org,
-        page_size: manner.page_size,
-        optional_fields: manner.optional_fields,
-        walk_timeout: manner.walk_timeout,
+        options,
         pages: 0,
         requests: 0,
         earlier_keys: InventoryBuilder::default(),
     };
-    let mut found = round.walk_until_consistent().await?;
+    let mut walk = collector.walk_until_consistent().await?;
     if let Some(previous) = &previous {
-        found = round.recheck_missing(found, previous).await?;
+        walk = collector.recheck_missing(walk, previous).await?;
     }
-    let (pages, requests) = (round.pages, round.requests);
-    log_invalid_items(org, &found);
-    let times = (begun_at, manner.clock.now());
-    let shortfall = found.shortfall;
-    let (owner, manner) = (org.clone(), manner.clone());
+    let (pages, requests) = (collector.pages, collector.requests);
+    log_invalid_items(org, &walk);
+    let shortfall = walk.shortfall;
+    let info = InventoryInfo {
+        org: org.clone(),
+        started_at,
+        completed_at: options.clock.now(),
+        invalid_keys: walk.invalid_keys,
+    };
+    let (hook, revived_after) = (options.inventory_hook.clone(), options.revived_after);
     let (inventory, changes) = run_blocking(move || {
-        let known = previous
-            .as_ref()
-            .map_or(&[][..], |previous| previous.status_counts());
-        let inventory = Arc::new(found.keys.build(owner, times, found.invalid_keys, known));
-        (manner.inventory_hook.0)(&inventory);
-        let changes = previous.map_or_else(Vec::new, |previous| {
-            diff::diff(&previous, &inventory, manner.revived_after)
-        });
-        (inventory, changes)
+        let previous = previous.as_deref();
+        let previous_counts = previous.map_or(&[][..], Inventory::status_counts);
+        let inventory = Arc::new(walk.keys.build(info, previous_counts));
+        (hook.0)(&inventory);
+        let changes = previous.map(|previous| diff(previous, &inventory, revived_after));
+        (inventory, changes.unwrap_or_default())
     })
     .await?;
     Ok(PollReport {
@@ -134,62 +133,40 @@ pub async fn collect(
         changes,
         pages,
         requests,
-        duration: begun.elapsed(),
+        duration: started.elapsed(),
         shortfall,
     })
-}
-
-/// Does something with every key of an organization: a million of them are no work for a thread
-/// that serves scrapes.
-async fn run_blocking<T: Send + 'static>(
-    work: impl FnOnce() -> T + Send + 'static,
-) -> Result<T, WalkError> {
-    tokio::task::spawn_blocking(work)
-        .await
-        .map_err(|_| panic_error())
-}
-
-/// The error of a round that panicked.
-pub(super) fn panic_error() -> WalkError {
-    WalkError {
-        page: 0,
-        error: ErrorKind::InvalidResponse(
-            "reading it panicked, which is a bug in this exporter; please report it".to_owned(),
-        )
-        .with_endpoint(Endpoint::AiModelApiKeys),
-    }
 }
 
 struct Collector<'a> {
     client: &'a Client,
     org: &'a OrgId,
-    page_size: u32,
-    optional_fields: OptionalFields,
-    walk_timeout: Duration,
+    options: &'a PollOptions,
     pages: u32,
     requests: u32,
-    /// What a walk before the last one has seen.
+    /// The keys of an inconsistent walk.
     earlier_keys: InventoryBuilder,
 }
 
 impl Collector<'_> {
     async fn walk_once(&mut self) -> Result<KeyWalk, WalkError> {
-        let found = walk_pages(
-            |page| {
-                self.client
-                    .list_keys_page(self.org, page, self.page_size, self.optional_fields)
-            },
-            self.page_size,
-            MAX_CONCURRENT_PAGES,
-            self.walk_timeout,
-        )
-        .await?;
-        self.pages += found.pages;
-        self.requests += found.pages;
-        Ok(found)
+        let PollOptions {
+            page_size,
+            optional_fields,
+            walk_timeout,
+            ..
+        } = *self.options;
+        let fetch = |page| {
+            self.client
+                .list_keys_page(self.org, page, page_size, optional_fields)
+        };
+        let walk = walk_pages(fetch, page_size, MAX_CONCURRENT_PAGES, walk_timeout).await?;
+        self.pages += walk.pages;
+        self.requests += walk.pages;
+        Ok(walk)
     }
 
-    /// A walk, and when its keys do not add up one more, which is believed.
+    /// Walks once more if the pages are inconsistent, and takes the result of the second walk.
     async fn walk_until_consistent(&mut self) -> Result<KeyWalk, WalkError> {
         let (org, first) = (self.org, self.walk_once().await?);
         if first.consistent {
@@ -204,85 +181,81 @@ impl Collector<'_> {
         Ok(second)
     }
 
-    /// Looks again for keys of `previous` that are not in `found`, and puts those back that are
-    /// still there. A key that two walks have not seen has been looked for twice already.
+    /// Requests the keys of `previous` that are missing in `walk`, and adds those that still exist.
     async fn recheck_missing(
         &mut self,
-        found: KeyWalk,
+        mut walk: KeyWalk,
         previous: &Arc<Inventory>,
     ) -> Result<KeyWalk, WalkError> {
-        let (seen_before, previous) = (take(&mut self.earlier_keys), Arc::clone(previous));
-        let (mut found, missing) = run_blocking(move || {
-            let missing = find_missing(&found, &previous, &seen_before);
-            (found, missing)
+        let (earlier_keys, previous) = (take(&mut self.earlier_keys), Arc::clone(previous));
+        let missing;
+        (missing, walk) = run_blocking(move || {
+            let missing = find_missing(&walk, &previous, &earlier_keys);
+            (missing, walk)
         })
         .await?;
         if missing.is_empty() {
-            return Ok(found);
+            return Ok(walk);
         }
-        let few = missing.len() <= MAX_SINGLE_LOOKUPS.min(found.pages as usize);
-        debug!(org = %self.org, keys = missing.len(), one_by_one = few, "keys are missing; a second look");
-        if few && let Some(still_there) = self.fetch_keys(&missing).await {
-            for key in still_there {
-                found.keys.insert(&to_record(key));
+        let is_few = missing.len() <= MAX_SINGLE_LOOKUPS.min(walk.pages as usize);
+        debug!(org = %self.org, keys = missing.len(), one_by_one = is_few, "keys are missing; a second look");
+        if is_few && let Some(existing) = self.fetch_keys(missing).await {
+            for key in existing {
+                walk.keys.insert(&to_record(key));
             }
-            return Ok(found);
+            return Ok(walk);
         }
-        let mut again = self.walk_once().await?;
-        // what either walk has seen is there; the later one knows better what it looks like
+        let mut second = self.walk_once().await?;
+        // A key that either walk has seen exists; the version of the later walk is newer
         run_blocking(move || {
-            again.keys.merge_missing(&found.keys);
-            again
+            second.keys.merge_missing(&walk.keys);
+            second
         })
         .await
     }
 
-    /// Those of `find_missing` that Atlas still knows; none when it does not say for each of them.
-    async fn fetch_keys(&mut self, missing: &[KeyId]) -> Option<Vec<ApiKey>> {
-        let (client, org, members) = (self.client, self.org, self.optional_fields);
-        let mut answers = stream::iter(missing.to_vec())
-            .map(|id| async move { client.get_key(org, &id, members).await })
+    /// Returns those of the missing keys that still exist; `None` when a request fails.
+    async fn fetch_keys(&mut self, missing: Vec<KeyId>) -> Option<Vec<ApiKey>> {
+        let (client, org, fields) = (self.client, self.org, self.options.optional_fields);
+        let mut responses = stream::iter(missing)
+            .map(|id| async move { client.get_key(org, &id, fields).await })
             .buffer_unordered(MAX_CONCURRENT_PAGES);
-        let mut still_there = Vec::new();
-        while let Some(answer) = answers.next().await {
+        let mut existing = Vec::new();
+        while let Some(response) = responses.next().await {
             self.requests += 1;
-            match answer {
-                Ok(key) => still_there.extend(key),
+            match response {
+                Ok(key) => existing.extend(key),
                 Err(error) => {
                     debug!(%org, %error, "Atlas does not say whether a key is there; walking once more");
                     return None;
                 }
             }
         }
-        Some(still_there)
+        Some(existing)
     }
 }
 
-/// Keys of `previous` that are not in `found`, but for those that two walks have not seen.
+/// Returns the keys of `previous` that are missing in `walk`, without those that are missing in an earlier walk as well.
 fn find_missing(
-    found: &KeyWalk,
+    walk: &KeyWalk,
     previous: &Inventory,
-    seen_before: &InventoryBuilder,
+    earlier_keys: &InventoryBuilder,
 ) -> Vec<KeyId> {
-    // a walk that was not believed is no look at a key that it has seen
-    let looked_twice = |id: &str| !seen_before.is_empty() && !seen_before.contains(id);
+    // An inconsistent walk that did contain the key is no evidence that the key is deleted
+    let is_deleted = |id: &str| !earlier_keys.is_empty() && !earlier_keys.contains(id);
     previous
         .keys()
         .map(|key| unescape(key.id()))
-        .filter(|id| !found.keys.contains(id) && !looked_twice(id))
+        .filter(|id| !walk.keys.contains(id) && !is_deleted(id))
         .map(|id| KeyId::new(id.into_owned()))
         .collect()
 }
 
-fn log_invalid_items(org: &OrgId, found: &KeyWalk) {
-    for LocatedItem {
-        page,
-        item: malformed,
-    } in &found.invalid_items
-    {
-        warn!(%org, page, index = malformed.index, what = malformed.reason, "a key cannot be read wholly");
+fn log_invalid_items(org: &OrgId, walk: &KeyWalk) {
+    for LocatedItem { page, item } in &walk.invalid_items {
+        warn!(%org, page, index = item.index, what = item.reason, "a key cannot be read wholly");
     }
-    let more = found.invalid_item_count - found.invalid_items.len() as u64;
+    let more = walk.invalid_item_count - walk.invalid_items.len() as u64;
     if more > 0 {
         warn!(%org, more, "more keys cannot be read wholly");
     }

@@ -1,291 +1,309 @@
-//! What has ended, and what follows from it.
+//! Handles the results of finished tasks.
 
+use std::mem::replace;
 use std::sync::Arc;
 use std::time::Duration;
 
-use jiff::SignedDuration;
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
 use super::collect::PollReport;
 use super::diff::KeyChange;
-use super::org_state::OrgState;
-use super::scheduler::StateFilePolicy;
-use super::scheduler::{PollObserver, Scheduler, format_seconds};
+use super::event::{PollEvent, PollObserver};
+use super::org_state::{OrgState, add_saturating};
+use super::schedule::BackoffState;
+use super::scheduler::{Scheduler, StateFilePolicy};
 use super::targets::SaveState;
 use super::tasks::{self, TaskOutput};
 use super::walk::{Shortfall, WalkError};
-use crate::inventory::Inventory;
-use crate::storage::{BackoffState, StateFile, StorageError};
-use mongodb_atlas_client::OrgId;
-use mongodb_atlas_client::{Error, OrgList};
+use crate::humanize::whole_seconds;
+use crate::inventory::{Inventory, OrgDetails};
+use crate::storage::{StateFile, Storage, StorageError, StoredInventory};
+use mongodb_atlas_client::{EndpointSet, Error, OrgId, OrgList};
 
-/// A failed list of organizations is asked for again after this, or after the interval if that is shorter.
+/// The time to the next attempt after a failed organization list, unless the interval is shorter.
 const LIST_RETRY_INTERVAL: Duration = Duration::from_mins(1);
 
 impl Scheduler {
-    pub(super) async fn on_task_done(&mut self, ended: TaskOutput) {
-        match ended {
+    pub(super) async fn on_task_done(&mut self, output: TaskOutput) {
+        match output {
             TaskOutput::PollFinished {
                 org,
-                duration: took,
+                duration,
                 result,
             } => match result {
                 Ok(report) => self.on_poll_succeeded(&org, report),
-                Err(error) => self.on_poll_failed(&org, &error, took),
+                Err(error) => self.on_poll_failed(&org, &error, duration),
             },
-            TaskOutput::SaveFinished {
-                file: paper,
-                result,
-            } => {
-                self.log_save_result(&paper, result);
-                self.on_save_done(paper);
+            TaskOutput::SaveFinished { file, result } => {
+                self.log_save_result(&file, result);
+                self.on_save_done(file);
             }
-            TaskOutput::DetailsFetched { org, details } => {
-                if let Some(watch) = self.orgs.get_mut(&org) {
-                    watch.fetching_details = false;
-                    let details = Arc::new(details);
-                    self.store.insert_details(&org, Arc::clone(&details));
-                    if let Some(storage) = self.storage.clone() {
-                        self.tasks.spawn(tasks::save_details(storage, org, details));
-                    }
-                }
-            }
+            TaskOutput::DetailsFetched { org, details } => self.on_details_fetched(org, details),
             TaskOutput::OrgsListed { credential, result } => {
-                self.on_orgs_listed(&credential, result).await
+                self.on_orgs_listed(&credential, result).await;
             }
             TaskOutput::RateLimitsFetched { credential, result } => {
-                if let Some(scout) = self.targets.credential_mut(&credential) {
-                    if let Err(error) = &result {
-                        let reason = error.kind.reason();
-                        // asked for hourly, and said once
-                        if scout.has_fetched_limits() {
-                            debug!(credential = &*credential, %reason, "rate limits unreadable");
-                        } else {
-                            info!(credential = &*credential, %reason, "rate limits unreadable; learning them from responses");
-                        }
-                    }
-                    scout.is_fetching_limits = false;
-                    scout.set_limits(result.ok(), self.clock.now());
-                    self.save_credential(&credential);
-                }
-                self.update_intervals();
+                self.on_rate_limits_fetched(&credential, result);
             }
             TaskOutput::TokenRevoked => {}
         }
         self.revoke_unused_tokens();
     }
 
-    pub(super) fn on_poll_succeeded(&mut self, org: &OrgId, report: PollReport) {
+    fn on_poll_succeeded(&mut self, org: &OrgId, report: PollReport) {
         let PollReport {
             inventory,
             changes,
             pages,
             requests,
-            duration: took,
+            duration,
             shortfall,
         } = report;
-        let Some(watch) = self.orgs.get_mut(org) else {
+        let Some(state) = self.orgs.get_mut(org) else {
             return;
         };
-        watch.backoff.reset();
-        watch.completed_at = Some(inventory.completed_at());
-        let dearer = watch.requests_per_poll != requests;
-        watch.requests_per_poll = requests;
-        record_changes(org, &changes, watch, &*self.observer);
+        state.backoff.reset();
+        state.completed_at = Some(inventory.completed_at());
+        let previous_requests = replace(&mut state.requests_per_poll, requests);
+        record_changes(org, &changes, state, &*self.observer);
         self.store.insert(Arc::clone(&inventory), Duration::ZERO);
-        self.observer.poll_succeeded(&inventory, pages, took);
-        let is_routine = watch.last_poll_succeeded.replace(true) == Some(true);
-        log_poll(&inventory, pages, took, is_routine);
-        // once, and not at each poll
+        self.observer.on_event(PollEvent::PollSucceeded {
+            inventory: &inventory,
+            pages,
+            duration,
+        });
+        let is_routine = state.last_poll_succeeded.replace(true) == Some(true);
+        log_poll(&inventory, pages, duration, is_routine);
+        // Once, and not at each poll
         if let Some(Shortfall { read, total }) = shortfall
-            && watch.shortfall.is_none()
+            && state.shortfall.is_none()
         {
             warn!(%org, read, total, "fewer keys than totalCount");
         }
-        watch.shortfall = shortfall;
-        let supply = watch.client.sustained_rate(org);
-        if dearer || supply != (watch.bucket.clone(), watch.sustained_rate) {
+        state.shortfall = shortfall;
+        let change_counts = state.change_counts.clone();
+        let rate = state.client.sustained_rate(org);
+        if previous_requests != requests || rate != (state.bucket.clone(), state.sustained_rate) {
             self.update_intervals();
         }
-        let at = self.next_regular_due(org);
-        let Some(watch) = self.orgs.get_mut(org) else {
-            return;
+        let due_at = self.next_regular_due(org);
+        let stored = StoredInventory {
+            inventory,
+            requests,
+            change_counts,
         };
-        watch.due_at = at;
-        match self.storage.clone() {
-            Some(storage) => {
-                let counts = watch.change_counts.clone();
-                self.tasks
-                    .spawn(tasks::save_inventory(storage, inventory, requests, counts));
-            }
-            None => watch.in_progress = false,
+        let is_saving = self.start_save(StateFile::Inventory(org.clone()), move |storage, _| {
+            storage.save_inventory(&stored)
+        });
+        if let Some(state) = self.orgs.get_mut(org) {
+            state.due_at = due_at;
+            state.in_progress = is_saving;
         }
     }
 
-    /// The next regular time of `org`, at which no other organization is due.
-    pub(super) fn next_regular_due(&self, org: &OrgId) -> Instant {
-        let Some(watch) = self.orgs.get(org) else {
+    /// Returns the next regular time of `org` at which no other organization is due.
+    fn next_regular_due(&self, org: &OrgId) -> Instant {
+        let Some(state) = self.orgs.get(org) else {
             return Instant::now();
         };
-        let mut at = Instant::now() + watch.schedule.time_until_next(self.clock.now());
+        let mut due_at = Instant::now() + state.schedule.time_until_next(self.clock.now());
         while self
             .orgs
             .iter()
-            .any(|(other, watch)| other != org && watch.due_at == at)
+            .any(|(other, state)| other != org && state.due_at == due_at)
         {
-            at += Duration::from_millis(1);
+            due_at += Duration::from_millis(1);
         }
-        at
+        due_at
     }
 
-    pub(super) fn on_poll_failed(&mut self, org: &OrgId, error: &WalkError, took: Duration) {
-        let regular = self
-            .next_regular_due(org)
-            .saturating_duration_since(Instant::now());
-        let Some(watch) = self.orgs.get_mut(org) else {
+    fn on_poll_failed(&mut self, org: &OrgId, error: &WalkError, duration: Duration) {
+        let regular = self.next_regular_due(org);
+        let regular = regular.saturating_duration_since(Instant::now());
+        let Some(state) = self.orgs.get_mut(org) else {
             return;
         };
-        let problem = &error.error.kind;
-        let was_open = watch.backoff.is_permanent();
-        let wait = watch
+        let reason = error.error.kind.reason();
+        let was_permanent = state.backoff.is_permanent();
+        let wait = state
             .backoff
-            .on_failure(problem.reason(), &watch.schedule, regular)
-            // what Atlas asked to wait is waited, and by all who draw on the bucket
-            .max(watch.client.next_delay(org));
-        watch.due_at = Instant::now() + wait;
-        watch.last_poll_succeeded = Some(false);
+            .on_failure(reason, &state.schedule, regular)
+            // A Retry-After of Atlas applies to every organization that shares the bucket
+            .max(state.client.next_delay(org));
+        state.due_at = Instant::now() + wait;
+        state.last_poll_succeeded = Some(false);
         warn!(
             %org,
             endpoint = %error.error.endpoint,
             page = error.page,
-            reason = %problem.reason(),
-            error = %problem,
-            retry_in = (!self.one_shot).then(|| tracing::field::display(format_seconds(wait))),
+            %reason,
+            error = %error.error.kind,
+            retry_in = (!self.one_shot).then(|| tracing::field::display(whole_seconds(wait))),
             "poll failed"
         );
-        if watch.backoff.is_permanent() && !was_open {
-            warn!(%org, reason = %problem.reason(), "the refusal lasts; trying again at a slower pace until it is over or the credential changes");
+        if state.backoff.is_permanent() && !was_permanent {
+            warn!(%org, %reason, "the refusal lasts; trying again at a slower pace until it is over or the credential changes");
         }
-        self.observer.poll_failed(org, error, took);
-        let until = SignedDuration::try_from(wait)
-            .ok()
-            .and_then(|wait| self.clock.now().saturating_add(wait).ok());
-        match (self.storage.clone(), until) {
-            (Some(storage), Some(until)) => {
-                let backoff = watch.backoff;
-                let deferred = BackoffState { until, backoff };
-                self.tasks
-                    .spawn(tasks::save_backoff(storage, org.clone(), deferred));
-            }
-            _ => watch.in_progress = false,
+        self.observer.on_event(PollEvent::PollFailed {
+            org,
+            error,
+            duration,
+        });
+        let backoff = BackoffState {
+            until: add_saturating(self.clock.now(), wait),
+            backoff: state.backoff,
+        };
+        let is_saving = self.start_save(StateFile::Backoff(org.clone()), move |storage, file| {
+            storage.save(file, &backoff)
+        });
+        if let Some(state) = self.orgs.get_mut(org) {
+            state.in_progress = is_saving;
         }
     }
 
-    pub(super) async fn on_orgs_listed(
-        &mut self,
-        credential: &str,
-        result: Result<OrgList, Error>,
-    ) {
-        let interval = self.interval;
-        let Some(scout) = self.targets.credential_mut(credential) else {
+    fn on_details_fetched(&mut self, org: OrgId, details: OrgDetails) {
+        let Some(state) = self.orgs.get_mut(&org) else {
             return;
         };
-        scout.is_listing = false;
-        self.observer.orgs_listed(credential, result.as_ref().err());
+        state.fetching_details = false;
+        let details = Arc::new(details);
+        self.store.insert_details(&org, Arc::clone(&details));
+        self.start_save(StateFile::Details(org), move |storage, file| {
+            storage.save(file, &*details)
+        });
+    }
+
+    async fn on_orgs_listed(&mut self, credential: &str, result: Result<OrgList, Error>) {
+        let interval = self.interval;
+        let Some(state) = self.targets.credential_mut(credential) else {
+            return;
+        };
+        state.is_listing = false;
+        let error = result.as_ref().err();
+        self.observer
+            .on_event(PollEvent::OrgsListed { credential, error });
         match result {
-            Ok(listed) => {
-                scout.list_due_at = Instant::now() + interval;
-                self.targets
-                    .on_orgs_listed(credential, listed, self.clock.now());
+            Ok(list) => {
+                state.list_due_at = Instant::now() + interval;
+                state.on_orgs_listed(list, interval, self.clock.now());
                 self.save_credential(credential);
                 self.sync_targets(StateFilePolicy::Remove).await;
             }
             Err(error) => {
                 let wait = interval.min(LIST_RETRY_INTERVAL);
-                scout.list_due_at = Instant::now() + wait;
+                state.list_due_at = Instant::now() + wait;
                 warn!(
                     credential,
                     endpoint = %error.endpoint,
                     reason = %error.kind.reason(),
                     error = %error.kind,
-                    retry_in = (!self.one_shot).then(|| tracing::field::display(format_seconds(wait))),
+                    retry_in = (!self.one_shot).then(|| tracing::field::display(whole_seconds(wait))),
                     "organization discovery failed"
                 );
             }
         }
     }
 
-    pub(super) fn save_credential(&mut self, credential: &str) {
-        let (Some(storage), Some(scout)) = (
-            self.storage.clone(),
-            self.targets.credential_mut(credential),
-        ) else {
-            return;
-        };
-        // one at a time: two at once could leave the older of them
-        if scout.save_state != SaveState::Idle {
-            scout.save_state = SaveState::Dirty;
-            return;
+    fn on_rate_limits_fetched(
+        &mut self,
+        credential: &str,
+        result: Result<Vec<EndpointSet>, Error>,
+    ) {
+        if let Some(state) = self.targets.credential_mut(credential) {
+            if let Err(error) = &result {
+                let reason = error.kind.reason();
+                // Once, and not at each refresh
+                if state.has_fetched_limits() {
+                    debug!(credential, %reason, "rate limits unreadable");
+                } else {
+                    info!(credential, %reason, "rate limits unreadable; learning them from responses");
+                }
+            }
+            state.set_limits(result.ok(), self.clock.now());
+            self.save_credential(credential);
         }
-        scout.save_state = SaveState::Saving;
-        let (name, account) = (
-            Arc::clone(scout.target.client.credential_name()),
-            scout.snapshot(),
-        );
-        self.tasks
-            .spawn(tasks::save_credential(storage, name, account));
+        self.update_intervals();
     }
 
-    fn log_save_result(&mut self, paper: &StateFile, result: Result<(), StorageError>) {
+    fn save_credential(&mut self, credential: &str) {
+        let Some(state) = self.targets.credential_mut(credential) else {
+            return;
+        };
+        // Of two concurrent writes, the older one could be the last
+        if state.save_state != SaveState::Idle {
+            state.save_state = SaveState::Dirty;
+            return;
+        }
+        let name = Arc::clone(state.target.client.credential_name());
+        let snapshot = state.snapshot();
+        let file = StateFile::Credential(Arc::clone(&name));
+        let is_saving = self.start_save(file, move |storage, _| {
+            storage.save_credential(&name, snapshot)
+        });
+        if is_saving && let Some(state) = self.targets.credential_mut(credential) {
+            state.save_state = SaveState::Saving;
+        }
+    }
+
+    /// Starts to write `file`. Returns false without a state directory.
+    fn start_save(
+        &mut self,
+        file: StateFile,
+        write: impl FnOnce(&Storage, &StateFile) -> Result<(), StorageError> + Send + 'static,
+    ) -> bool {
+        let Some(storage) = self.storage.clone() else {
+            return false;
+        };
+        self.tasks.spawn(tasks::save(storage, file, write));
+        true
+    }
+
+    fn log_save_result(&mut self, file: &StateFile, result: Result<(), StorageError>) {
         match result {
             Ok(()) => {
-                if self.save_failures.record_success(paper) {
+                if self.save_failures.record_success(file) {
                     info!("what is read is kept for the next start again");
                 }
             }
             Err(error) => {
-                self.observer.save_failed();
-                // once, and not at each walk
-                if self.save_failures.record_failure(paper) {
+                self.observer.on_event(PollEvent::SaveFailed);
+                // Once, and not at each poll
+                if self.save_failures.record_failure(file) {
                     warn!(%error, "what is read is not kept for the next start");
                 }
             }
         }
     }
 
-    /// What waited for `paper` to be kept.
-    fn on_save_done(&mut self, paper: StateFile) {
-        match paper {
-            StateFile::Inventory(org) | StateFile::Backoff(org) => {
-                if let Some(watch) = self.orgs.get_mut(&org) {
-                    watch.in_progress = false;
-                } else {
-                    // it was dropped meanwhile
-                    self.save_failures.remove_org(&org);
-                }
-            }
-            StateFile::Details(org) => {
-                if !self.orgs.contains_key(&org) {
-                    self.save_failures.remove_org(&org);
+    /// Continues what has waited for `file`.
+    fn on_save_done(&mut self, file: StateFile) {
+        match &file {
+            StateFile::Inventory(org) | StateFile::Backoff(org) | StateFile::Details(org) => {
+                let Some(state) = self.orgs.get_mut(org) else {
+                    // The organization was removed meanwhile
+                    self.save_failures.remove_org(org);
+                    return;
+                };
+                if !matches!(file, StateFile::Details(_)) {
+                    state.in_progress = false;
                 }
             }
             StateFile::Credential(credential) => {
-                let scout = self.targets.credential_mut(&credential);
-                let more = scout.is_some_and(|scout| {
-                    std::mem::replace(&mut scout.save_state, SaveState::Idle) == SaveState::Dirty
-                });
-                if more {
-                    self.save_credential(&credential);
+                let state = self.targets.credential_mut(credential);
+                let previous = state.map(|state| replace(&mut state.save_state, SaveState::Idle));
+                if previous == Some(SaveState::Dirty) {
+                    self.save_credential(credential);
                 }
             }
+            StateFile::Token(_) => {}
         }
     }
 }
 
-/// Logs a successful poll. The first one and the first after a failure are news; the others are routine.
-fn log_poll(inventory: &Inventory, pages: u32, took: Duration, is_routine: bool) {
-    let took = Duration::from_millis(u64::try_from(took.as_millis()).unwrap_or(0));
+/// Logs a successful poll: the first one and the first one after a failure as info.
+fn log_poll(inventory: &Inventory, pages: u32, duration: Duration, is_routine: bool) {
+    let took = Duration::from_millis(u64::try_from(duration.as_millis()).unwrap_or(0));
     macro_rules! log {
         ($level:ident) => {
             $level!(
@@ -305,19 +323,21 @@ fn log_poll(inventory: &Inventory, pages: u32, took: Duration, is_routine: bool)
     }
 }
 
-/// Counts changes, and writes each into the log: an audit trail.
+/// Counts changes, and logs each as an audit trail.
 fn record_changes(
     org: &OrgId,
     changes: &[KeyChange],
-    watch: &mut OrgState,
-    watcher: &dyn PollObserver,
+    state: &mut OrgState,
+    observer: &dyn PollObserver,
 ) {
     for change in changes {
         info!(%org, project = %change.project, key = change.key, change = change.change.as_str(), "key changed");
-        *watch
-            .change_counts
-            .entry(change.change.as_str().to_owned())
-            .or_default() += 1;
-        watcher.keys_changed(org, change.change, 1);
+        let counts = &mut state.change_counts;
+        *counts.entry(change.change.as_str().to_owned()).or_default() += 1;
+        observer.on_event(PollEvent::KeysChanged {
+            org,
+            change: change.change,
+            keys: 1,
+        });
     }
 }

@@ -1,4 +1,4 @@
-//! What happened to keys between two complete walks.
+//! The changes between two inventories.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -8,25 +8,25 @@ use jiff::{SignedDuration, Timestamp};
 use crate::inventory::{Inventory, KeyView};
 use mongodb_atlas_client::ProjectId;
 
-/// What can happen to a key: the `change` label, a closed list.
+/// A kind of change of a key: the values of the `change` label.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Change {
-    /// It is new.
+    /// The key is new.
     Created,
-    /// It is gone.
+    /// The key no longer exists.
     Deleted,
-    /// It has another name.
+    /// The name has changed.
     Renamed,
-    /// It has another status.
+    /// The status has changed.
     StatusChanged,
-    /// It was used for the first time.
+    /// The key was used for the first time.
     FirstUsed,
-    /// It was used again after the largest idle threshold.
+    /// The key was used after having been idle for the largest idle threshold.
     Revived,
 }
 
 impl Change {
-    /// Every change, so that each counter can begin at 0.
+    /// Every kind, so that each counter can start at 0.
     pub const ALL: [Self; 6] = [
         Self::Created,
         Self::Deleted,
@@ -36,7 +36,7 @@ impl Change {
         Self::Revived,
     ];
 
-    /// The label's value.
+    /// Returns the label's value.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Created => "created",
@@ -49,28 +49,35 @@ impl Change {
     }
 }
 
-/// How often each change has happened, by its label.
-pub type ChangeCounts = std::collections::BTreeMap<String, u64>;
-
-/// Something that happened to a key. Its id is escaped as in a label.
+/// A change of a key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KeyChange {
     /// The project.
     pub project: ProjectId,
-    /// The key.
+    /// The id of the key, escaped as in a label.
     pub key: String,
-    /// What happened.
+    /// The change.
     pub change: Change,
 }
 
-/// A key that was created this long before the last walk began is not new: an earlier walk has
-/// missed it. Long enough for two clocks that disagree.
+impl KeyChange {
+    fn new(key: &KeyView<'_>, change: Change) -> Self {
+        Self {
+            project: key.project().clone(),
+            key: key.id().to_owned(),
+            change,
+        }
+    }
+}
+
+/// A key that was created earlier than this before the last poll is not new: an earlier poll has missed it. Long enough
+/// for the difference of two clocks.
 const CREATED_TOLERANCE: SignedDuration = SignedDuration::from_hours(1);
 
-/// What happened from `previous` to `new`. A key counts as revived when it is used after not
-/// having been for `revived_after`.
+/// Returns the changes from `previous` to `new`. A key that is used after having been idle for `revived_after` counts as
+/// revived.
 pub fn diff(previous: &Inventory, new: &Inventory, revived_after: Duration) -> Vec<KeyChange> {
-    let mut before: HashMap<&str, KeyView<'_>> =
+    let mut missing: HashMap<&str, KeyView<'_>> =
         previous.keys().map(|key| (key.id(), key)).collect();
     let oldest = previous
         .started_at()
@@ -78,27 +85,19 @@ pub fn diff(previous: &Inventory, new: &Inventory, revived_after: Duration) -> V
         .unwrap_or(Timestamp::MIN)
         .as_microsecond();
     let mut changes = Vec::new();
-    let mut note = |key: &KeyView<'_>, change| {
-        changes.push(KeyChange {
-            project: key.project().clone(),
-            key: key.id().to_owned(),
-            change,
-        });
-    };
     for key in new.keys() {
-        match before.remove(key.id()) {
-            Some(old) => diff_key(&old, &key, revived_after, &mut note),
+        match missing.remove(key.id()) {
+            Some(old) => diff_key(&old, &key, revived_after, &mut changes),
             None if key.created().is_none_or(|created| created >= oldest) => {
-                note(&key, Change::Created);
+                changes.push(KeyChange::new(&key, Change::Created));
             }
             None => {}
         }
     }
-    let mut gone: Vec<_> = before.into_values().collect();
-    gone.sort_unstable_by_key(|key| (key.project(), key.id()));
-    for key in gone {
-        note(&key, Change::Deleted);
-    }
+    let mut deleted: Vec<_> = missing.into_values().collect();
+    deleted.sort_unstable_by_key(|key| (key.project(), key.id()));
+    let deleted = deleted.iter();
+    changes.extend(deleted.map(|key| KeyChange::new(key, Change::Deleted)));
     changes
 }
 
@@ -106,20 +105,21 @@ fn diff_key(
     old: &KeyView<'_>,
     new: &KeyView<'_>,
     revived_after: Duration,
-    note: &mut impl FnMut(&KeyView<'_>, Change),
+    changes: &mut Vec<KeyChange>,
 ) {
+    let mut add = |change| changes.push(KeyChange::new(new, change));
     if old.name() != new.name() {
-        note(new, Change::Renamed);
+        add(Change::Renamed);
     }
     if old.attributes().status != new.attributes().status {
-        note(new, Change::StatusChanged);
+        add(Change::StatusChanged);
     }
     match (old.last_used(), new.last_used()) {
-        (None, Some(_)) if old.was_used() == Some(false) => note(new, Change::FirstUsed),
+        (None, Some(_)) if old.was_used() == Some(false) => add(Change::FirstUsed),
         (Some(before), Some(now)) => {
-            let pause = u64::try_from(now.saturating_sub(before)).unwrap_or(0);
-            if pause > 0 && Duration::from_micros(pause) >= revived_after {
-                note(new, Change::Revived);
+            let idle = u64::try_from(now.saturating_sub(before)).unwrap_or(0);
+            if idle > 0 && Duration::from_micros(idle) >= revived_after {
+                add(Change::Revived);
             }
         }
         _ => {}
@@ -160,7 +160,7 @@ mod tests {
 
     fn inventory(read_at: i64, records: Vec<KeyRecord>) -> Inventory {
         let org = OrgId::parse("32b6e34b3d91647abb20e7b8").expect("an id");
-        Inventory::new(org, (at(read_at), at(read_at)), records, 0, &[])
+        Inventory::from_records(org, at(read_at), records)
     }
 
     fn found(before: Vec<KeyRecord>, after: Vec<KeyRecord>) -> Vec<(String, &'static str)> {
@@ -235,7 +235,7 @@ mod tests {
 
     #[test]
     fn last_use_moving_backwards_is_not_reported_as_change() {
-        // Atlas contradicts itself; nothing is made of it
+        // A contradiction in the data of Atlas is ignored
         assert_eq!(
             found(vec![record("k", 0, Some(5))], vec![record("k", 0, None)]),
             []

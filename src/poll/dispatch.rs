@@ -1,4 +1,4 @@
-//! What is due begins, if it may.
+//! Starts the tasks that are due.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -8,159 +8,174 @@ use jiff::Timestamp;
 use tokio::time::Instant;
 
 use super::collect::walk_timeout;
+use super::event::PollEvent;
 use super::scheduler::Scheduler;
 use super::tasks;
-use mongodb_atlas_client::BucketKey;
-use mongodb_atlas_client::OrgId;
+use mongodb_atlas_client::{BucketKey, OrgId};
 
-/// Organizations of one credential that are walked at the same time; the others wait for their turn.
+/// Maximum number of concurrent polls per credential.
 const MAX_CONCURRENT_POLLS: usize = 16;
-/// Organizations of one credential whose names and limits are asked for at the same time.
+/// Maximum number of organizations per credential whose names and model rate limits are fetched concurrently.
 const MAX_CONCURRENT_DETAILS: usize = 2;
 
 impl Scheduler {
-    /// Begins all that is due and may begin; says when to look again.
+    /// Starts the tasks that are due, and returns the time of the next ones.
     pub(super) fn dispatch_due(&mut self) -> Instant {
         let now = Instant::now();
-        let mut wake = now + Duration::from_hours(1);
-        self.start_discovery(now, &mut wake);
-        self.start_polls(now, &mut wake);
-        self.start_details(now, &mut wake);
+        let mut wake_at = now + Duration::from_hours(1);
+        self.start_discovery(now, &mut wake_at);
+        self.start_polls(now, &mut wake_at);
+        self.start_details(now, &mut wake_at);
         self.report_due_times(now);
-        wake
+        wake_at
     }
 
-    /// Says of each organization when its next walk is due, where that has changed.
+    /// Reports the next poll of each organization, where that has changed.
     fn report_due_times(&mut self, now: Instant) {
-        for (org, watch) in &mut self.orgs {
-            if watch.in_progress || watch.reported_due_at == Some(watch.due_at) {
+        for (org, state) in &mut self.orgs {
+            if state.in_progress || state.reported_due_at == Some(state.due_at) {
                 continue;
             }
-            watch.reported_due_at = Some(watch.due_at);
-            let wait = watch.due_at.saturating_duration_since(now);
-            let at = self.clock.now().checked_add(wait);
-            self.observer.due_changed(org, at.unwrap_or(Timestamp::MAX));
+            state.reported_due_at = Some(state.due_at);
+            let wait = state.due_at.saturating_duration_since(now);
+            let due_at = self.clock.now().checked_add(wait).unwrap_or(Timestamp::MAX);
+            self.observer
+                .on_event(PollEvent::DueChanged { org, due_at });
         }
     }
 
-    pub(super) fn start_discovery(&mut self, now: Instant, wake: &mut Instant) {
-        let first_orgs: HashMap<Arc<str>, OrgId> = self
+    /// Lists organizations, and fetches the rate limits of the first organization of each credential.
+    fn start_discovery(&mut self, now: Instant, wake_at: &mut Instant) {
+        let first_orgs: HashMap<&str, &OrgId> = self
             .orgs
             .iter()
             .rev()
-            .map(|(org, watch)| (Arc::clone(watch.client.credential_name()), org.clone()))
+            .map(|(org, state)| (&**state.client.credential_name(), org))
             .collect();
-        for scout in &mut self.targets.credentials {
-            let client = &scout.target.client;
-            if scout.target.discover && !scout.is_listing {
-                if scout.list_due_at <= now {
-                    scout.is_listing = true;
+        for state in &mut self.targets.credentials {
+            let client = &state.target.client;
+            if state.target.discover && !state.is_listing {
+                if state.list_due_at <= now {
+                    state.is_listing = true;
                     self.tasks.spawn(tasks::list_orgs(Arc::clone(client)));
                 } else {
-                    *wake = scout.list_due_at.min(*wake);
+                    *wake_at = state.list_due_at.min(*wake_at);
                 }
             }
-            if let Some(org) = first_orgs.get(client.credential_name())
-                && !scout.is_fetching_limits
+            if let Some(org) = first_orgs.get(&**client.credential_name())
+                && !state.is_fetching_limits
             {
-                if scout.rate_limits_due_at <= now {
-                    scout.is_fetching_limits = true;
-                    self.tasks
-                        .spawn(tasks::fetch_rate_limits(Arc::clone(client), org.clone()));
+                if state.rate_limits_due_at <= now {
+                    state.is_fetching_limits = true;
+                    let (client, org) = (Arc::clone(client), (*org).clone());
+                    self.tasks.spawn(tasks::fetch_rate_limits(client, org));
                 } else {
-                    *wake = scout.rate_limits_due_at.min(*wake);
+                    *wake_at = state.rate_limits_due_at.min(*wake_at);
                 }
             }
         }
     }
 
-    /// Walks begin by the age of the inventory, the oldest first, so that none starves. Until it
-    /// is clear whether Atlas tells the rate limits there is one walk at a time: many at once
-    /// could be more than the bucket holds.
-    pub(super) fn start_polls(&mut self, now: Instant, wake: &mut Instant) {
-        let mut walking: HashMap<Arc<str>, usize> = HashMap::new();
-        let mut drawing: HashSet<BucketKey> = HashSet::new();
+    /// Starts polls, those with the oldest inventory first, so that none starves. Until the rate limits of a credential
+    /// are known there is one poll at a time: concurrent ones could exceed the bucket.
+    fn start_polls(&mut self, now: Instant, wake_at: &mut Instant) {
+        let mut polls: HashMap<Arc<str>, usize> = HashMap::new();
+        let mut active_buckets: HashSet<BucketKey> = HashSet::new();
         let mut due: Vec<(Option<Timestamp>, Instant, OrgId)> = Vec::new();
-        for (org, watch) in &self.orgs {
-            if watch.in_progress {
-                *walking
-                    .entry(Arc::clone(watch.client.credential_name()))
-                    .or_default() += 1;
-                drawing.insert(watch.bucket.clone());
-            } else if self.one_shot && watch.was_attempted() {
-                // each organization is polled once
-            } else if watch.due_at <= now {
-                due.push((watch.completed_at, watch.due_at, org.clone()));
+        for (org, state) in &self.orgs {
+            if state.in_progress {
+                let credential = Arc::clone(state.client.credential_name());
+                *polls.entry(credential).or_default() += 1;
+                active_buckets.insert(state.bucket.clone());
+            } else if self.one_shot && state.attempted {
+                // Each organization is polled once
+            } else if state.due_at <= now {
+                due.push((state.completed_at, state.due_at, org.clone()));
             } else {
-                *wake = watch.due_at.min(*wake);
+                *wake_at = state.due_at.min(*wake_at);
             }
         }
         due.sort_unstable();
         for (_, _, org) in due {
-            let Some(watch) = self.orgs.get_mut(&org) else {
+            let Some(state) = self.orgs.get(&org) else {
                 continue;
             };
-            let name = watch.client.credential_name();
-            let walks = walking.entry(Arc::clone(name)).or_default();
-            let most = if self.targets.knows_rate_limits(name) {
+            let credential = state.client.credential_name();
+            let polls = polls.entry(Arc::clone(credential)).or_default();
+            let max_polls = if self.targets.knows_rate_limits(credential) {
                 MAX_CONCURRENT_POLLS
             } else {
                 1
             };
-            // where the budget is short, one after the other keeps them in the order of age
-            let waits_for_others =
-                self.over_budget.contains(&watch.bucket) && drawing.contains(&watch.bucket);
-            if *walks >= most || waits_for_others {
+            // With a low rate limit, sequential polls keep the order of age
+            let must_wait =
+                self.over_budget.contains(&state.bucket) && active_buckets.contains(&state.bucket);
+            if *polls >= max_polls || must_wait {
                 continue;
             }
-            let delay = watch.client.next_delay(&org);
+            let delay = state.client.next_delay(&org);
             if !delay.is_zero() {
-                *wake = (now + delay).min(*wake);
+                *wake_at = (now + delay).min(*wake_at);
                 continue;
             }
-            *walks += 1;
-            drawing.insert(watch.bucket.clone());
-            watch.in_progress = true;
-            let at = self.clock.now();
-            self.observer.poll_started(&org, at);
-            let (client, mut manner) = (Arc::clone(&watch.client), self.options.clone());
-            manner.walk_timeout = walk_timeout(watch.schedule.interval());
-            let previous = self.store.get(&org);
-            let if_killed = self.storage.clone().zip(watch.initial_backoff(at));
-            self.tasks
-                .spawn(tasks::run_poll(client, org, manner, previous, if_killed));
+            *polls += 1;
+            active_buckets.insert(state.bucket.clone());
+            self.start_poll(org);
         }
     }
 
-    /// Names and limits come after the keys: only for organizations that have an inventory.
-    pub(super) fn start_details(&mut self, now: Instant, wake: &mut Instant) {
-        let mut asking: HashMap<Arc<str>, usize> = HashMap::new();
-        for watch in self.orgs.values().filter(|watch| watch.fetching_details) {
-            *asking
-                .entry(Arc::clone(watch.client.credential_name()))
-                .or_default() += 1;
+    fn start_poll(&mut self, org: OrgId) {
+        let Some(state) = self.orgs.get_mut(&org) else {
+            return;
+        };
+        state.in_progress = true;
+        let started_at = self.clock.now();
+        self.observer.on_event(PollEvent::PollStarted {
+            org: &org,
+            started_at,
+        });
+        let (client, mut options) = (Arc::clone(&state.client), self.options.clone());
+        options.walk_timeout = walk_timeout(state.schedule.interval());
+        let previous = self.store.get(&org);
+        let crash_backoff = state.crash_backoff(started_at);
+        let crash_backoff = self.storage.clone().zip(crash_backoff);
+        self.tasks.spawn(tasks::run_poll(
+            client,
+            org,
+            options,
+            previous,
+            crash_backoff,
+        ));
+    }
+
+    /// Fetches names and model rate limits of organizations that have an inventory: keys take precedence.
+    fn start_details(&mut self, now: Instant, wake_at: &mut Instant) {
+        let mut fetching: HashMap<Arc<str>, usize> = HashMap::new();
+        for state in self.orgs.values().filter(|state| state.fetching_details) {
+            let credential = Arc::clone(state.client.credential_name());
+            *fetching.entry(credential).or_default() += 1;
         }
-        for (org, watch) in &mut self.orgs {
-            if watch.fetching_details || watch.completed_at.is_none() {
+        for (org, state) in &mut self.orgs {
+            if state.fetching_details || state.completed_at.is_none() {
                 continue;
             }
-            if watch.details_due_at > now {
-                *wake = watch.details_due_at.min(*wake);
+            if state.details_due_at > now {
+                *wake_at = state.details_due_at.min(*wake_at);
                 continue;
             }
-            let asked = asking
-                .entry(Arc::clone(watch.client.credential_name()))
-                .or_default();
-            if *asked >= MAX_CONCURRENT_DETAILS {
+            let credential = Arc::clone(state.client.credential_name());
+            let fetching = fetching.entry(credential).or_default();
+            if *fetching >= MAX_CONCURRENT_DETAILS {
                 continue;
             }
-            *asked += 1;
-            watch.fetching_details = true;
-            watch.details_due_at = now + watch.details_interval();
+            *fetching += 1;
+            state.fetching_details = true;
+            state.details_due_at = now + state.details_interval();
             let name = self.targets.org_name(org).map(str::to_owned);
-            let (client, before) = (Arc::clone(&watch.client), self.store.details(org));
-            let details = tasks::fetch_details(client, org.clone(), name, before, self.clock.now());
-            self.tasks.spawn(details);
+            let (client, previous) = (Arc::clone(&state.client), self.store.details(org));
+            let fetched_at = self.clock.now();
+            let task = tasks::fetch_details(client, org.clone(), name, previous, fetched_at);
+            self.tasks.spawn(task);
         }
     }
 }

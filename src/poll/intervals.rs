@@ -1,40 +1,108 @@
-//! What interval the request budget allows.
+//! The effective poll intervals: the configured one, unless the rate limit requires a longer one.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::hash::Hash;
 use std::time::Duration;
 
-/// What walks of one organization cost, and which bucket pays.
+use tracing::{info, warn};
+
+use super::event::PollEvent;
+use super::schedule::Schedule;
+use super::scheduler::Scheduler;
+use mongodb_atlas_client::BucketKey;
+
+/// What polls of one organization take from their rate limit bucket.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct PollCost<'a, B> {
-    /// The bucket.
-    pub(super) bucket: &'a B,
-    /// Requests a round.
-    pub(super) requests: u32,
-    /// Requests a second that the bucket can give for ever; none while that is not known.
-    pub(super) sustained_rate: Option<f64>,
+struct PollCost<'a, B> {
+    bucket: &'a B,
+    /// Number of requests per poll.
+    requests: u32,
+    /// Requests per second that the bucket sustains; `None` while that is unknown.
+    sustained_rate: Option<f64>,
 }
 
-/// The least interval that each bucket allows, if all who draw on it are walked once in it.
-pub(super) fn min_intervals<'a, B: Eq + Hash>(
+/// Returns the minimum interval for each bucket, with one poll of every organization that shares it.
+fn min_intervals<'a, B: Eq + Hash>(
     costs: impl Iterator<Item = PollCost<'a, B>>,
 ) -> HashMap<&'a B, Duration> {
-    let mut drawn: HashMap<&B, (f64, f64)> = HashMap::new();
+    let mut loads: HashMap<&B, BucketLoad> = HashMap::new();
     for cost in costs {
-        if let Some(supply) = cost.sustained_rate.filter(|supply| *supply > 0.0) {
-            let (requests, least) = drawn.entry(cost.bucket).or_insert((0.0, supply));
-            *requests += f64::from(cost.requests.max(1));
-            *least = least.min(supply);
+        if let Some(rate) = cost.sustained_rate.filter(|rate| *rate > 0.0) {
+            let load = loads.entry(cost.bucket).or_insert(BucketLoad {
+                requests: 0.0,
+                rate,
+            });
+            load.requests += f64::from(cost.requests.max(1));
+            load.rate = load.rate.min(rate);
         }
     }
-    drawn
+    loads
         .into_iter()
-        .map(|(bucket, (requests, supply))| {
-            // a day at most: a wrong rate limit must not stop the polls
-            let seconds = (requests / supply).ceil().clamp(0.0, 86_400.0);
+        .map(|(bucket, load)| {
+            // At most a day: an invalid rate limit must not stop the polls
+            let seconds = (load.requests / load.rate).ceil().clamp(0.0, 86_400.0);
             (bucket, Duration::from_secs_f64(seconds))
         })
         .collect()
+}
+
+struct BucketLoad {
+    requests: f64,
+    rate: f64,
+}
+
+impl Scheduler {
+    /// Computes the effective interval of each organization.
+    pub(super) fn update_intervals(&mut self) {
+        for (org, state) in &mut self.orgs {
+            (state.bucket, state.sustained_rate) = state.client.sustained_rate(org);
+        }
+        let costs = self.orgs.values().map(|state| PollCost {
+            bucket: &state.bucket,
+            requests: state.requests_per_poll,
+            sustained_rate: state.sustained_rate,
+        });
+        let mut over_budget: HashMap<BucketKey, Duration> = HashMap::new();
+        for (bucket, interval) in min_intervals(costs) {
+            if interval > self.interval {
+                over_budget.insert(bucket.clone(), interval);
+            }
+        }
+        for (org, state) in &mut self.orgs {
+            let slowed = over_budget.get(&state.bucket).copied();
+            let interval = slowed.unwrap_or(self.interval);
+            if state.schedule.interval() != interval {
+                state.schedule = Schedule::new(org, interval);
+            }
+            self.observer
+                .on_event(PollEvent::IntervalChanged { org, interval });
+        }
+        let over_budget = over_budget.into_keys().collect();
+        self.log_budget_state(&over_budget);
+        self.over_budget = over_budget;
+    }
+
+    /// Logs once when the rate limit becomes too low, and once when it is sufficient again.
+    fn log_budget_state(&self, over_budget: &HashSet<BucketKey>) {
+        if self.one_shot {
+            return;
+        }
+        let configured = humantime::format_duration(self.interval);
+        if self.over_budget.is_empty() && !over_budget.is_empty() {
+            let slowed = self.orgs.values();
+            let slowed = slowed.filter(|state| over_budget.contains(&state.bucket));
+            let intervals = slowed.map(|state| state.schedule.interval());
+            warn!(
+                organizations = intervals.clone().count(),
+                asked = %configured,
+                longest_in_force = %humantime::format_duration(intervals.max().unwrap_or_default()),
+                "Atlas' request budget does not allow the interval that was asked for; walking less often"
+            );
+        }
+        if !self.over_budget.is_empty() && over_budget.is_empty() {
+            info!(interval = %configured, "Atlas' request budget allows the interval that was asked for");
+        }
+    }
 }
 
 #[cfg(test)]
@@ -43,10 +111,10 @@ mod tests {
 
     #[test]
     fn interval_accounts_for_all_orgs_sharing_a_bucket() {
-        let cost = |bucket, requests, supply| PollCost {
+        let cost = |bucket, requests, sustained_rate| PollCost {
             bucket,
             requests,
-            sustained_rate: supply,
+            sustained_rate,
         };
         let least = min_intervals(
             [

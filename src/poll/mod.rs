@@ -1,21 +1,23 @@
-//! From Atlas to the shelf: reading every page of an organization, and deciding when.
+//! Polls: reads every page of an organization on schedule, and publishes its inventory.
 //!
-//! | room | what lives there |
+//! | module | purpose |
 //! | --- | --- |
-//! | `walk` | one pass over the pages, and what it takes to believe it |
-//! | `collect` | walks and second looks, made into an inventory |
-//! | `diff` | what happened between two inventories |
-//! | `targets` | which organizations are watched, with which credential |
-//! | `schedule`, `intervals`, `interval_updates` | when an organization is due; what the request budget allows |
-//! | `dispatch`, `completion` | starts what is due; handles what has completed |
+//! | `walk` | one pass over all pages, and its consistency |
+//! | `collect` | walks and rechecks of one poll, built into an inventory |
+//! | `diff` | the changes between two inventories |
+//! | `event` | the events of the scheduler |
+//! | `targets` | the organizations that are polled, and their credentials |
+//! | `schedule`, `intervals` | regular times and back-off; the intervals that the rate limit allows |
+//! | `org_state` | the state of one organization |
+//! | `scheduler`, `tasks` | the main loop; the tasks that it spawns |
+//! | `dispatch`, `completion` | starts what is due; handles what has finished |
 //! | `restore`, `save_failures` | state of an earlier process; state that could not be written |
-//! | `org_state`, `scheduler`, `tasks` | the state of one organization, the task that lets things happen, what they are |
 
 mod collect;
 mod completion;
 mod diff;
 mod dispatch;
-mod interval_updates;
+mod event;
 mod intervals;
 mod org_state;
 mod restore;
@@ -27,8 +29,9 @@ mod tasks;
 mod walk;
 
 pub use collect::{InventoryHook, PollOptions, PollReport, collect, walk_timeout};
-pub use diff::{Change, ChangeCounts, KeyChange, diff};
-pub use schedule::{PollBackoff, Schedule};
-pub use scheduler::{PollObserver, Scheduler, SchedulerCommand};
+pub use diff::{Change, KeyChange, diff};
+pub use event::{PollEvent, PollObserver};
+pub use schedule::{BackoffState, PollBackoff, Schedule};
+pub use scheduler::{Scheduler, SchedulerCommand};
 pub use targets::{CredentialTarget, PollPlan};
 pub use walk::{KeyWalk, LocatedItem, Shortfall, WalkError, walk_pages};

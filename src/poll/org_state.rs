@@ -1,4 +1,4 @@
-//! What the scheduler knows of one organization.
+//! The state of one organization.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -6,53 +6,52 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 use tokio::time::Instant;
 
-use super::diff::{Change, ChangeCounts};
-use super::schedule::{PollBackoff, Schedule};
+use super::diff::Change;
+use super::schedule::{BackoffState, PollBackoff, Schedule};
 use super::walk::Shortfall;
-use crate::storage::BackoffState;
-use mongodb_atlas_client::OrgId;
-use mongodb_atlas_client::{BucketKey, Client, FailureReason};
+use crate::storage::ChangeCounts;
+use mongodb_atlas_client::{BucketKey, Client, FailureReason, OrgId};
 
-/// Names and limits are asked for this often at most.
+/// The minimum interval between two refreshes of names and model rate limits.
 const DETAILS_INTERVAL: Duration = Duration::from_hours(1);
-/// And not more often than every so many walks, should those be far apart for want of budget.
+/// The minimum number of polls between them, for polls that the rate limit slows down.
 const POLLS_PER_DETAILS: u32 = 10;
 
-/// One organization that is watched.
+/// One organization that is polled.
 pub(super) struct OrgState {
     pub(super) client: Arc<Client>,
     pub(super) schedule: Schedule,
     pub(super) backoff: PollBackoff,
-    /// When it is walked next.
+    /// Time of the next poll.
     pub(super) due_at: Instant,
-    /// What was last told of that.
+    /// The time that was last reported.
     pub(super) reported_due_at: Option<Instant>,
-    /// When its names and limits are asked for next.
+    /// Time of the next refresh of names and model rate limits.
     pub(super) details_due_at: Instant,
-    /// When its inventory was read; none without one.
+    /// Time of the inventory, if there is one.
     pub(super) completed_at: Option<Timestamp>,
-    /// Requests of the last complete round.
+    /// Number of requests of the last successful poll.
     pub(super) requests_per_poll: u32,
-    /// The bucket that pays for them, and what it can give, as it was when the paces were set.
+    /// The rate limit bucket, and its sustained rate, as of the last update of the intervals.
     pub(super) bucket: BucketKey,
     pub(super) sustained_rate: Option<f64>,
     pub(super) change_counts: ChangeCounts,
-    /// A walk is under way, or its result is being kept.
+    /// Whether a poll is in progress, or its result is being stored.
     pub(super) in_progress: bool,
-    /// Names and limits are being asked for.
     pub(super) fetching_details: bool,
-    /// Keys that the last complete poll missed.
+    /// Keys that the last successful poll missed.
     pub(super) shortfall: Option<Shortfall>,
-    /// A walk has begun since the start.
-    attempted: bool,
-    /// Outcome of the last poll since the start.
+    /// Whether a poll was started since the start of the process.
+    pub(super) attempted: bool,
+    /// Outcome of the last poll since the start of the process.
     pub(super) last_poll_succeeded: Option<bool>,
 }
 
 impl OrgState {
     pub(super) fn new(org: &OrgId, client: Arc<Client>, interval: Duration) -> Self {
         let now = Instant::now();
-        let (lane, supply) = client.sustained_rate(org);
+        let (bucket, sustained_rate) = client.sustained_rate(org);
+        let changes = Change::ALL.map(|change| (change.as_str().to_owned(), 0));
         Self {
             client,
             schedule: Schedule::new(org, interval),
@@ -62,11 +61,9 @@ impl OrgState {
             details_due_at: now,
             completed_at: None,
             requests_per_poll: 1,
-            bucket: lane,
-            sustained_rate: supply,
-            change_counts: Change::ALL
-                .map(|change| (change.as_str().to_owned(), 0))
-                .into(),
+            bucket,
+            sustained_rate,
+            change_counts: changes.into(),
             in_progress: false,
             fetching_details: false,
             shortfall: None,
@@ -75,40 +72,38 @@ impl OrgState {
         }
     }
 
-    /// Whether a walk has begun since the start.
-    pub(super) fn was_attempted(&self) -> bool {
-        self.attempted
+    /// Restores the due time after an inventory of an earlier process.
+    pub(super) fn restore_inventory(&mut self, completed_at: Timestamp, now: Timestamp) {
+        self.completed_at = Some(completed_at);
+        let wait = self.schedule.time_until_next(completed_at);
+        let max = self.schedule.interval() * 3 / 2;
+        self.due_at = instant_at(add_saturating(completed_at, wait), now, max);
     }
 
-    /// An earlier process has left an inventory that was read at `read_at`: it is due when it
-    /// would have been there.
-    pub(super) fn restore_inventory(&mut self, read_at: Timestamp, now: Timestamp) {
-        self.completed_at = Some(read_at);
-        let interval = self.schedule.interval();
-        let regular = add_saturating(read_at, self.schedule.time_until_next(read_at));
-        self.due_at = Instant::now() + time_until(regular, now, interval * 3 / 2);
+    /// Restores the due time after a refresh of names and model rate limits.
+    pub(super) fn restore_details(&mut self, fetched_at: Timestamp, now: Timestamp) {
+        let interval = self.details_interval();
+        self.details_due_at = instant_at(add_saturating(fetched_at, interval), now, interval);
     }
 
-    /// Names and limits were last asked for at `asked_at`.
-    pub(super) fn restore_details(&mut self, asked_at: Option<Timestamp>, now: Timestamp) {
-        if let Some(asked_at) = asked_at {
-            let every = self.details_interval();
-            self.details_due_at =
-                Instant::now() + time_until(add_saturating(asked_at, every), now, every);
+    /// Restores the back-off of an earlier process.
+    pub(super) fn restore_backoff(&mut self, state: BackoffState, now: Timestamp) {
+        self.backoff = state.backoff;
+        let max = Duration::from_hours(1).max(self.schedule.interval());
+        self.due_at = instant_at(state.until, now, max);
+    }
+
+    /// Retries at once, if the last attempt failed.
+    pub(super) fn reset_backoff(&mut self) {
+        if !self.backoff.is_healthy() {
+            self.backoff.reset();
+            self.due_at = Instant::now();
         }
     }
 
-    /// The last walk of an earlier process failed.
-    pub(super) fn restore_backoff(&mut self, deferred: BackoffState, now: Timestamp) {
-        self.backoff = deferred.backoff;
-        let longest = Duration::from_hours(1).max(self.schedule.interval());
-        self.due_at = Instant::now() + time_until(deferred.until, now, longest);
-    }
-
-    /// What is to be remembered in case the process is killed during the first walk after a start:
-    /// a process that dies time and again must not ask as if nothing had happened. None for
-    /// later walks.
-    pub(super) fn initial_backoff(&mut self, now: Timestamp) -> Option<BackoffState> {
+    /// Returns the back-off for the case that the process is killed during its first poll: a process in a crash loop must
+    /// not poll without any. `None` for later polls.
+    pub(super) fn crash_backoff(&mut self, now: Timestamp) -> Option<BackoffState> {
         if std::mem::replace(&mut self.attempted, true) {
             return None;
         }
@@ -118,31 +113,28 @@ impl OrgState {
         Some(BackoffState { until, backoff })
     }
 
-    /// How often names and limits are asked for.
+    /// Returns the interval between two refreshes of names and model rate limits.
     pub(super) fn details_interval(&self) -> Duration {
         DETAILS_INTERVAL.max(self.schedule.interval() * POLLS_PER_DETAILS)
     }
 
-    /// Whether the last walk was complete, as far as is known, and the next one is not overdue.
+    /// Returns whether the last poll succeeded, as far as is known, and the next one is not overdue.
     pub(super) fn is_fresh(&self, now: Timestamp) -> bool {
         self.backoff.is_healthy()
-            && self.completed_at.is_some_and(|read_at| {
-                let age = Duration::try_from(now.duration_since(read_at)).unwrap_or_default();
+            && self.completed_at.is_some_and(|completed_at| {
+                let age = Duration::try_from(now.duration_since(completed_at)).unwrap_or_default();
                 age <= self.schedule.interval() * 3 / 2
             })
     }
 }
 
-fn add_saturating(then: Timestamp, wait: Duration) -> Timestamp {
-    SignedDuration::try_from(wait)
-        .ok()
-        .and_then(|wait| then.saturating_add(wait).ok())
-        .unwrap_or(then)
+/// Returns `time` plus `wait`, up to the latest possible time.
+pub(super) fn add_saturating(time: Timestamp, wait: Duration) -> Timestamp {
+    time.checked_add(wait).unwrap_or(Timestamp::MAX)
 }
 
-/// From `now` to `then`, at most `longest`: the clock may have been set in between.
-fn time_until(then: Timestamp, now: Timestamp, longest: Duration) -> Duration {
-    Duration::try_from(then.duration_since(now).max(SignedDuration::ZERO))
-        .unwrap_or_default()
-        .min(longest)
+/// Returns the instant of `time`, at most `max` from now: the clock may have been set meanwhile.
+fn instant_at(time: Timestamp, now: Timestamp, max: Duration) -> Instant {
+    let wait = time.duration_since(now).max(SignedDuration::ZERO);
+    Instant::now() + Duration::try_from(wait).unwrap_or_default().min(max)
 }

@@ -1,4 +1,4 @@
-//! What an earlier process has left is taken up.
+//! Restores the state of an earlier process.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -7,36 +7,55 @@ use std::time::Duration;
 use tracing::{info, warn};
 
 use super::diff::Change;
-use super::scheduler::{Scheduler, format_seconds};
+use super::event::PollEvent;
+use super::schedule::BackoffState;
+use super::scheduler::Scheduler;
+use crate::humanize::whole_seconds;
 use crate::inventory::OrgDetails;
-use crate::storage::{BackoffState, CredentialSnapshot, LOAD_TIMEOUT, StoredInventory};
+use crate::storage::{CredentialSnapshot, LOAD_TIMEOUT, StateFile, Storage, StoredInventory};
 use exporter_toolkit::bounded_file::READ_TIMEOUT;
 use mongodb_atlas_client::OrgId;
 
+/// The stored state of an organization.
+struct StoredOrg {
+    inventory: Option<StoredInventory>,
+    details: Option<OrgDetails>,
+    backoff: Option<BackoffState>,
+}
+
+impl StoredOrg {
+    fn load(storage: &Storage, org: &OrgId) -> Self {
+        Self {
+            inventory: storage.load_inventory(org),
+            details: storage.load(&StateFile::Details(org.clone())),
+            backoff: storage.load(&StateFile::Backoff(org.clone())),
+        }
+    }
+}
+
 impl Scheduler {
+    /// Loads what the credentials could access.
     pub(super) async fn load_credentials(
         &self,
         names: Vec<Arc<str>>,
     ) -> BTreeMap<Arc<str>, CredentialSnapshot> {
-        let Some(storage) = self.storage.clone() else {
+        let Some(storage) = &self.storage else {
             return BTreeMap::new();
         };
-        let load = storage.run_blocking(READ_TIMEOUT, |storage| {
-            names
-                .into_iter()
-                .filter_map(|name| {
-                    let account = storage.load_credential(&name)?;
-                    Some((name, account))
-                })
-                .collect()
-        });
-        load.await.unwrap_or_else(|error| {
+        let load = |storage: &Storage| {
+            let names = names.into_iter();
+            let stored =
+                names.filter_map(|name| Some((name.clone(), storage.load_credential(&name)?)));
+            stored.collect()
+        };
+        let loaded = storage.run_blocking(READ_TIMEOUT, load).await;
+        loaded.unwrap_or_else(|error| {
             warn!(%error, "failed to load state of credentials");
             BTreeMap::new()
         })
     }
 
-    /// Takes up what an earlier process has left of these organizations.
+    /// Restores the stored state of `orgs`.
     pub(super) async fn restore(&mut self, orgs: Vec<OrgId>) {
         let Some(storage) = self.storage.clone().filter(|_| !orgs.is_empty()) else {
             return;
@@ -47,17 +66,12 @@ impl Scheduler {
         }
         for org in orgs {
             let id = org.clone();
-            let load = storage.run_blocking(LOAD_TIMEOUT, move |storage| {
-                let (stored, details) = (storage.load_inventory(&id), storage.load_details(&id));
-                (stored, details, storage.load_backoff(&id))
-            });
-            match load.await {
-                Ok((stored, details, deferred)) => {
-                    self.restore_org(&org, stored, details, deferred);
-                }
+            let load = move |storage: &Storage| StoredOrg::load(storage, &id);
+            match storage.run_blocking(LOAD_TIMEOUT, load).await {
+                Ok(stored) => self.restore_org(&org, stored),
                 Err(error) => {
                     warn!(%org, %error, "failed to load state");
-                    // each of the others would take as long
+                    // The others would time out as well
                     if error.is_timeout() {
                         return;
                     }
@@ -66,52 +80,46 @@ impl Scheduler {
         }
     }
 
-    fn restore_org(
-        &mut self,
-        org: &OrgId,
-        stored: Option<StoredInventory>,
-        details: Option<OrgDetails>,
-        deferred: Option<BackoffState>,
-    ) {
+    fn restore_org(&mut self, org: &OrgId, stored: StoredOrg) {
         let now = self.clock.now();
-        let Some(watch) = self.orgs.get_mut(org) else {
+        let Some(state) = self.orgs.get_mut(org) else {
             return;
         };
-        if let Some(details) = details {
-            watch.restore_details(details.asked_at, now);
+        if let Some(details) = stored.details {
+            if let Some(fetched_at) = details.fetched_at {
+                state.restore_details(fetched_at, now);
+            }
             self.store.insert_details(org, Arc::new(details));
         }
-        if let Some(stored) = &stored {
-            watch.restore_inventory(stored.inventory.completed_at(), now);
+        if let Some(stored) = &stored.inventory {
+            state.restore_inventory(stored.inventory.completed_at(), now);
         }
-        if let Some(deferred) = deferred {
-            watch.restore_backoff(deferred, now);
+        if let Some(backoff) = stored.backoff {
+            state.restore_backoff(backoff, now);
         }
-        let up = watch.is_fresh(now);
-        if let Some(stored) = stored {
-            self.publish_restored(org, stored, up);
-        }
-    }
-
-    pub(super) fn publish_restored(&mut self, org: &OrgId, stored: StoredInventory, up: bool) {
-        let Some(watch) = self.orgs.get_mut(org) else {
+        let up = state.is_fresh(now);
+        let Some(StoredInventory {
+            inventory,
+            requests,
+            change_counts,
+        }) = stored.inventory
+        else {
             return;
         };
-        watch.requests_per_poll = stored.requests;
+        state.requests_per_poll = requests;
         for change in Change::ALL {
-            let keys = stored
-                .change_counts
-                .get(change.as_str())
-                .copied()
-                .unwrap_or(0);
-            self.observer.keys_changed(org, change, keys);
+            let keys = change_counts.get(change.as_str()).copied().unwrap_or(0);
+            self.observer
+                .on_event(PollEvent::KeysChanged { org, change, keys });
         }
-        watch.change_counts.extend(stored.change_counts);
-        let inventory = Arc::new(stored.inventory);
-        let age = self.clock.now().duration_since(inventory.completed_at());
+        state.change_counts.extend(change_counts);
+        let age = now.duration_since(inventory.completed_at());
         let age = Duration::try_from(age).unwrap_or_default();
-        info!(%org, keys = inventory.len(), age = %format_seconds(age), "showing what an earlier start has read");
-        self.observer.inventory_restored(&inventory, up);
+        info!(%org, keys = inventory.len(), age = %whole_seconds(age), "showing what an earlier start has read");
+        self.observer.on_event(PollEvent::InventoryRestored {
+            inventory: &inventory,
+            up,
+        });
         self.store.insert(inventory, age);
     }
 }

@@ -1,38 +1,40 @@
-//! What could not be kept on the disk, so that trouble is told once, and its end once.
+//! The state files that could not be written, so that a failure and its end are logged once each.
 
 use std::collections::HashSet;
 
 use crate::storage::StateFile;
 use mongodb_atlas_client::OrgId;
 
-/// The files that are not what they should be. A full disk takes the small ones and not the large
-/// ones: it is well again only when all of them are written.
+/// The state files that are outdated. A nearly full disk can accept small files while large ones fail: recovery is
+/// reported only after every failed file was written.
 #[derive(Debug, Default)]
 pub(super) struct SaveFailures(HashSet<StateFile>);
 
 impl SaveFailures {
-    /// True where nothing failed before.
-    pub(super) fn record_failure(&mut self, paper: &StateFile) -> bool {
-        let first = self.0.is_empty();
-        self.0.insert(paper.clone());
-        first
+    /// Records a failure. Returns whether it is the first one.
+    pub(super) fn record_failure(&mut self, file: &StateFile) -> bool {
+        let is_first = self.0.is_empty();
+        self.0.insert(file.clone());
+        is_first
     }
 
-    /// True where this was the last that had failed.
-    pub(super) fn record_success(&mut self, paper: &StateFile) -> bool {
-        let mut was = self.0.remove(paper);
-        if let StateFile::Inventory(org) = paper {
-            // a complete walk leaves nothing to defer
-            was |= self.0.remove(&StateFile::Backoff(org.clone()));
+    /// Records a success. Returns whether it ends the last failure.
+    pub(super) fn record_success(&mut self, file: &StateFile) -> bool {
+        let mut had_failed = self.0.remove(file);
+        if let StateFile::Inventory(org) = file {
+            // A successful poll removes the back-off
+            had_failed |= self.0.remove(&StateFile::Backoff(org.clone()));
         }
-        was && self.0.is_empty()
+        had_failed && self.0.is_empty()
     }
 
-    /// The organization is no longer watched, and nothing of it is to be kept.
-    pub(super) fn remove_org(&mut self, org: &OrgId) {
-        self.0.retain(|paper| match paper {
-            StateFile::Inventory(of) | StateFile::Backoff(of) | StateFile::Details(of) => of != org,
-            StateFile::Credential(_) => true,
+    /// Removes the files of an organization that is no longer polled.
+    pub(super) fn remove_org(&mut self, removed: &OrgId) {
+        self.0.retain(|file| match file {
+            StateFile::Inventory(org) | StateFile::Backoff(org) | StateFile::Details(org) => {
+                org != removed
+            }
+            StateFile::Credential(_) | StateFile::Token(_) => true,
         });
     }
 }
@@ -47,35 +49,35 @@ mod tests {
 
     #[test]
     fn success_of_another_file_does_not_clear_a_failure() {
-        let mut unkept = SaveFailures::default();
-        let account = StateFile::Credential("default".into());
-        assert!(unkept.record_failure(&StateFile::Inventory(org(1))));
-        assert!(!unkept.record_success(&account));
+        let mut failures = SaveFailures::default();
+        let credential = StateFile::Credential("default".into());
+        assert!(failures.record_failure(&StateFile::Inventory(org(1))));
+        assert!(!failures.record_success(&credential));
         assert!(
-            !unkept.record_failure(&StateFile::Inventory(org(2))),
-            "told already"
+            !failures.record_failure(&StateFile::Inventory(org(2))),
+            "reported already"
         );
         assert!(
-            !unkept.record_success(&StateFile::Inventory(org(1))),
+            !failures.record_success(&StateFile::Inventory(org(1))),
             "one is left"
         );
-        assert!(unkept.record_success(&StateFile::Inventory(org(2))));
+        assert!(failures.record_success(&StateFile::Inventory(org(2))));
         assert!(
-            !unkept.record_success(&StateFile::Inventory(org(2))),
-            "told once"
+            !failures.record_success(&StateFile::Inventory(org(2))),
+            "reported once"
         );
     }
 
     #[test]
     fn saved_inventory_and_removed_org_clear_their_failures() {
-        let mut unkept = SaveFailures::default();
-        assert!(unkept.record_failure(&StateFile::Backoff(org(1))));
-        assert!(unkept.record_success(&StateFile::Inventory(org(1))));
-        assert!(unkept.record_failure(&StateFile::Details(org(1))));
-        unkept.remove_org(&org(1));
+        let mut failures = SaveFailures::default();
+        assert!(failures.record_failure(&StateFile::Backoff(org(1))));
+        assert!(failures.record_success(&StateFile::Inventory(org(1))));
+        assert!(failures.record_failure(&StateFile::Details(org(1))));
+        failures.remove_org(&org(1));
         assert!(
-            unkept.record_failure(&StateFile::Inventory(org(2))),
-            "a trouble of its own"
+            failures.record_failure(&StateFile::Inventory(org(2))),
+            "a new failure"
         );
     }
 }

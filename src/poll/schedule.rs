@@ -5,11 +5,10 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use mongodb_atlas_client::FailureReason;
-use mongodb_atlas_client::OrgId;
+use mongodb_atlas_client::{FailureReason, OrgId};
 
-/// The regular times of one organization: every interval, at an offset that only its id decides,
-/// so that organizations do not all come at once, and a restart does not change their times.
+/// The regular poll times of one organization: every interval, with an offset that depends only on its id, so that
+/// organizations are spread over the interval, and a restart does not change their times.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Schedule {
     interval: Duration,
@@ -17,7 +16,7 @@ pub struct Schedule {
 }
 
 impl Schedule {
-    /// The schedule of `org`.
+    /// Creates the schedule of `org`.
     pub fn new(org: &OrgId, interval: Duration) -> Self {
         let nanos = interval.as_nanos().max(1);
         let share = u128::from(org.stable_hash(0));
@@ -27,14 +26,13 @@ impl Schedule {
         }
     }
 
-    /// The time between two walks.
+    /// Returns the time between two polls.
     pub fn interval(&self) -> Duration {
         self.interval
     }
 
-    /// How long after `now` the next regular time is: more than half an interval and at most one
-    /// and a half, so that neither a walk that came out of turn nor a clock that was set makes
-    /// two walks follow each other closely.
+    /// Returns the time from `now` to the next regular poll: more than half an interval and at most one and a half, so
+    /// that neither an irregular poll nor a clock that was set causes two polls in quick succession.
     pub fn time_until_next(&self, now: Timestamp) -> Duration {
         let nanos = self.interval.as_nanos().max(1);
         let since_epoch = u128::try_from(now.as_nanosecond()).unwrap_or(0);
@@ -49,78 +47,84 @@ fn duration_from_nanos(nanos: u128) -> Duration {
     u64::try_from(nanos).map_or(Duration::MAX, Duration::from_nanos)
 }
 
-/// How long to wait after failures that follow each other.
+/// The back-off after consecutive failures.
 ///
-/// A failure that may pass is tried again soon, twice as late each time, and never later than the
-/// next regular time. A refusal that has come three times in a row (401, 403, 404) will not pass
-/// by itself: it is tried again at a slower pace, until it is over or somebody changes the
-/// credential.
+/// A transient failure is retried with an exponential back-off, and not later than the next regular time. Three
+/// consecutive refusals (401, 403, 404) count as permanent: the back-off then exceeds the interval, until a poll succeeds
+/// or the credential changes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PollBackoff {
     failures: u32,
     refusals: u32,
 }
 
-/// The wait after the first failure.
+/// A back-off, and the time at which it ends. Stored across restarts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BackoffState {
+    /// The time of the next attempt.
+    pub until: Timestamp,
+    /// The consecutive failures.
+    pub backoff: PollBackoff,
+}
+
+/// The back-off after the first failure.
 const INITIAL_BACKOFF: Duration = Duration::from_secs(5);
-/// The longest wait within an interval.
+/// The maximum back-off of transient failures.
 const MAX_BACKOFF: Duration = Duration::from_mins(10);
-/// Refusals in a row from which on the pace is slower.
+/// Number of consecutive refusals that count as permanent.
 const PERMANENT_AFTER: u32 = 3;
-/// The slowest pace, unless the interval itself is slower.
+/// The maximum back-off of permanent failures, unless the interval is longer.
 const MAX_REFUSED_INTERVAL: Duration = Duration::from_hours(1);
 
 impl PollBackoff {
-    /// One more failure: how long to wait until the next try. `schedule` and `regular`, the time to
-    /// the next regular walk, are the organization's.
+    /// Counts a failure, and returns the time to the next attempt. `regular` is the time to the next regular poll.
     pub fn on_failure(
         &mut self,
         reason: FailureReason,
         schedule: &Schedule,
         regular: Duration,
     ) -> Duration {
-        let lasting = matches!(
+        let is_refusal = matches!(
             reason,
             FailureReason::Unauthorized | FailureReason::Forbidden | FailureReason::NotFound
         );
         self.failures = self.failures.saturating_add(1);
-        self.refusals = if lasting {
+        self.refusals = if is_refusal {
             self.refusals.saturating_add(1)
         } else {
             0
         };
         if self.is_permanent() {
-            let times = 2_u32.saturating_pow(self.refusals - PERMANENT_AFTER + 1);
-            let slower = schedule
-                .interval
-                .saturating_mul(times)
-                .min(MAX_REFUSED_INTERVAL.max(schedule.interval));
-            return with_jitter(slower);
+            let max = MAX_REFUSED_INTERVAL.max(schedule.interval);
+            let doublings = self.refusals - PERMANENT_AFTER + 1;
+            return exponential(schedule.interval, doublings, max);
         }
-        let doubled = INITIAL_BACKOFF
-            .saturating_mul(1 << (self.failures - 1).min(16))
-            .min(MAX_BACKOFF);
-        with_jitter(doubled).min(regular)
+        exponential(INITIAL_BACKOFF, self.failures - 1, MAX_BACKOFF).min(regular)
     }
 
-    /// Whether refusals have come so often in a row that the pace is slower.
+    /// Returns whether there were too many consecutive refusals.
     pub fn is_permanent(&self) -> bool {
         self.refusals >= PERMANENT_AFTER
     }
 
-    /// Whether the last try was good.
+    /// Returns whether the last attempt succeeded.
     pub fn is_healthy(&self) -> bool {
         self.failures == 0
     }
 
-    /// All is well again, or somebody has changed what was wrong.
+    /// Resets the back-off after a success, or a change of the credential.
     pub fn reset(&mut self) {
         *self = Self::default();
     }
 }
 
-fn with_jitter(wait: Duration) -> Duration {
-    wait.mul_f64(0.5 + fastrand::f64() / 2.0)
+/// Returns `initial`, doubled up to `max`, with jitter.
+fn exponential(initial: Duration, doublings: u32, max: Duration) -> Duration {
+    let delay = initial
+        .saturating_mul(2_u32.saturating_pow(doublings))
+        .min(max);
+    delay.mul_f64(0.5 + fastrand::f64() / 2.0)
 }
 
 #[cfg(test)]

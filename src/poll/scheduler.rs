@@ -1,92 +1,62 @@
-//! The task that lets everything happen in its time. It decides when an organization is walked, and
-//! nothing else does.
+//! The scheduler: the only module that decides when an organization is polled.
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use jiff::Timestamp;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::save_failures::SaveFailures;
-
 use super::collect::PollOptions;
-use super::diff::Change;
+use super::event::{PollEvent, PollObserver};
 use super::org_state::OrgState;
-use super::targets::{PollPlan, TargetLimits, TargetSelection, Targets};
+use super::save_failures::SaveFailures;
+use super::targets::{PollPlan, TargetSelection, Targets};
 use super::tasks::{self, TaskOutput};
-use super::walk::WalkError;
-use crate::inventory::{Inventory, InventoryStore};
+use crate::inventory::InventoryStore;
+use crate::shard::Shard;
 use crate::storage::Storage;
 use exporter_toolkit::bounded_file::READ_TIMEOUT;
 use exporter_toolkit::liveness::Heartbeat;
-use mongodb_atlas_client::Clock;
-use mongodb_atlas_client::OrgId;
-use mongodb_atlas_client::{BucketKey, Client, Error};
+use mongodb_atlas_client::{BucketKey, Client, Clock, OrgId};
 
-/// How long giving back the access tokens may take.
+/// Timeout for the revocation of the access tokens at the end.
 const REVOKE_TIMEOUT: Duration = Duration::from_secs(2);
-/// Who is told of what happens. Implemented where the rooms are put together; called from the
-/// scheduler's task, so it must not block.
-pub trait PollObserver: Send + Sync {
-    /// The organizations that a credential can see were listed, or cannot be.
-    fn orgs_listed(&self, credential: &str, problem: Option<&Error>);
-    /// An organization is watched from now on.
-    fn org_added(&self, org: &OrgId);
-    /// An organization is watched no more.
-    fn org_removed(&self, org: &OrgId);
-    /// The interval between two walks that is in force.
-    fn interval_changed(&self, org: &OrgId, interval: Duration);
-    /// When the next walk is due; told again when that changes.
-    fn due_changed(&self, org: &OrgId, at: Timestamp);
-    /// What an earlier process has left is shown until the first walk. `up` says that its last
-    /// walk was complete and not long ago.
-    fn inventory_restored(&self, inventory: &Inventory, up: bool);
-    /// A walk begins.
-    fn poll_started(&self, org: &OrgId, at: Timestamp);
-    /// A walk was complete; its inventory stands on the shelf already.
-    fn poll_succeeded(&self, inventory: &Inventory, pages: u32, took: Duration);
-    /// A walk failed; what stood on the shelf still stands.
-    fn poll_failed(&self, org: &OrgId, error: &WalkError, took: Duration);
-    /// A change has happened to so many keys more.
-    fn keys_changed(&self, org: &OrgId, change: Change, keys: u64);
-    /// Something could not be kept for the next start.
-    fn save_failed(&self);
-}
 
-/// What the scheduler is told while it runs.
+/// A command for the running scheduler.
 pub enum SchedulerCommand {
-    /// Watch this from now on.
+    /// Replaces the plan.
     ApplyPlan(PollPlan),
     /// A file of the credential of that name has changed.
     CredentialChanged(Arc<str>),
 }
 
-/// What becomes of the state files of an organization that is no longer watched.
+/// What happens to the state files of an organization that is no longer polled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum StateFilePolicy {
-    /// A configuration does not name it any more, which may be a configuration that was cut.
+    /// Not in the configuration, which may be truncated.
     Keep,
-    /// Atlas does not list it any more.
+    /// Not in the list of Atlas.
     Remove,
 }
 
-/// Walks every organization at its times, one walk of an organization at a time.
+/// Polls every organization on schedule, one poll of an organization at a time.
 pub struct Scheduler {
     pub(super) targets: Targets,
     pub(super) orgs: BTreeMap<OrgId, OrgState>,
-    /// Clients that are no longer used, until the last task that does has ended.
-    pub(super) closing_clients: Vec<Arc<Client>>,
-    /// Buckets that do not allow the interval that was asked for.
+    /// Clients that are no longer in the plan, until their last task has ended.
+    closing_clients: Vec<Arc<Client>>,
+    /// Buckets that do not sustain the configured interval.
     pub(super) over_budget: HashSet<BucketKey>,
-    /// Discovered organizations past `--atlas.max-orgs`, as last logged.
-    pub(super) omitted_orgs: usize,
+    /// Number of discovered organizations in excess of `--atlas.max-orgs`, as last logged.
+    omitted_orgs: usize,
+    shard: Shard,
+    max_orgs: usize,
     pub(super) interval: Duration,
-    /// Each organization is polled once, and nothing is retried.
+    /// Whether each organization is polled once only.
     pub(super) one_shot: bool,
     pub(super) options: PollOptions,
     pub(super) storage: Option<Storage>,
@@ -98,35 +68,36 @@ pub struct Scheduler {
 }
 
 impl Scheduler {
-    /// Takes up `plan`, and with it what an earlier process has left, which stands on the shelf
-    /// when this returns.
+    /// Applies `plan`, and restores the state of an earlier process; its inventories are in the store when this returns.
     pub async fn start(
         plan: PollPlan,
-        shelf: Arc<InventoryStore>,
-        watcher: Arc<dyn PollObserver>,
+        store: Arc<InventoryStore>,
+        observer: Arc<dyn PollObserver>,
         clock: Clock,
     ) -> Self {
         let mut scheduler = Self {
-            targets: Targets::new(),
+            targets: Targets::default(),
             orgs: BTreeMap::new(),
             closing_clients: Vec::new(),
             over_budget: HashSet::new(),
             omitted_orgs: 0,
+            shard: plan.shard,
+            max_orgs: plan.max_orgs,
             interval: plan.interval,
             one_shot: false,
             options: plan.options.clone(),
             storage: None,
             save_failures: SaveFailures::default(),
             tasks: JoinSet::new(),
-            store: shelf,
-            observer: watcher,
+            store,
+            observer,
             clock,
         };
         scheduler.apply_plan(plan).await;
         scheduler
     }
 
-    /// Polls each organization once only, and promises nothing else in the log.
+    /// Polls each organization once only; log messages announce no retries.
     #[must_use]
     pub fn into_one_shot(self) -> Self {
         Self {
@@ -135,159 +106,138 @@ impl Scheduler {
         }
     }
 
-    /// Runs until `shutdown`; walks that are under way then are dropped, and nothing of them is
-    /// published. At the end the access tokens are given back.
-    /// Each turn of the loop is told to `beat`.
+    /// Runs until `shutdown`; polls in progress are cancelled, and nothing of them is published. Revokes the access tokens
+    /// at the end. Every iteration of the loop is reported to `heartbeat`.
     pub async fn run(
         mut self,
         mut commands: mpsc::Receiver<SchedulerCommand>,
-        beat: Heartbeat,
+        heartbeat: Heartbeat,
         shutdown: CancellationToken,
     ) {
         loop {
-            beat.tick();
-            let wake = self.dispatch_due().min(beat.next_deadline());
+            heartbeat.tick();
+            let wake_at = self.dispatch_due().min(heartbeat.next_deadline());
             tokio::select! {
                 () = shutdown.cancelled() => break,
-                Some(ended) = self.tasks.join_next() => {
-                    // tasks catch their panics, and none is cancelled before the end
-                    if let Ok(ended) = ended {
-                        self.on_task_done(ended).await;
+                Some(output) = self.tasks.join_next() => {
+                    // Tasks catch their panics, and none is cancelled before the end
+                    if let Ok(output) = output {
+                        self.on_task_done(output).await;
                     }
                 }
                 Some(command) = commands.recv() => match command {
                     SchedulerCommand::ApplyPlan(plan) => self.apply_plan(plan).await,
                     SchedulerCommand::CredentialChanged(name) => self.on_credential_changed(&name).await,
                 },
-                () = tokio::time::sleep_until(wake) => {}
+                () = tokio::time::sleep_until(wake_at) => {}
             }
         }
         self.tasks.shutdown().await;
-        let current = self
-            .targets
-            .credentials
-            .iter()
-            .map(|scout| &scout.target.client);
-        let close = current
+        let credentials = self.targets.credentials.iter();
+        let clients = credentials.map(|state| &state.target.client);
+        let revocations = clients
             .chain(&self.closing_clients)
             .map(|client| client.revoke_token());
-        // what is left undone ends by itself within the hour
-        let _ = tokio::time::timeout(REVOKE_TIMEOUT, futures_util::future::join_all(close)).await;
+        // A token that is not revoked expires within the hour
+        let revocations = futures_util::future::join_all(revocations);
+        let _ = tokio::time::timeout(REVOKE_TIMEOUT, revocations).await;
     }
 
-    pub(super) async fn apply_plan(&mut self, plan: PollPlan) {
+    async fn apply_plan(&mut self, plan: PollPlan) {
         let now = self.clock.now();
         self.storage = plan.storage;
+        (self.shard, self.max_orgs) = (plan.shard, plan.max_orgs);
         (self.interval, self.options) = (plan.interval, plan.options);
-        let names = plan
-            .credentials
-            .iter()
-            .map(|member| Arc::clone(member.client.credential_name()));
-        let mut kept = self.load_credentials(names.collect()).await;
-        let limits = TargetLimits {
-            shard: plan.shard,
-            max_orgs: plan.max_orgs,
-            interval: plan.interval,
-        };
-        let retired = self.targets.apply(plan.credentials, limits, &mut kept, now);
-        self.closing_clients.extend(retired);
+        let names = plan.credentials.iter();
+        let names = names.map(|target| Arc::clone(target.client.credential_name()));
+        let mut stored = self.load_credentials(names.collect()).await;
+        let unused = self
+            .targets
+            .apply(plan.credentials, self.interval, &mut stored, now);
+        self.closing_clients.extend(unused);
         self.sync_targets(StateFilePolicy::Keep).await;
         self.revoke_unused_tokens();
     }
 
-    /// Watches what the fleet says now.
-    pub(super) async fn sync_targets(&mut self, stored: StateFilePolicy) {
-        let TargetSelection {
-            clients: watched,
-            omitted: left_out,
-        } = self.targets.select(|org| self.orgs.contains_key(org));
-        // once, and not at each listing
-        if left_out > 0 && self.omitted_orgs == 0 {
+    /// Adds and removes organizations, so that those of the targets are polled.
+    pub(super) async fn sync_targets(&mut self, policy: StateFilePolicy) {
+        let is_polled = |org: &OrgId| self.orgs.contains_key(org);
+        let TargetSelection { clients, omitted } =
+            self.targets.select(self.shard, self.max_orgs, is_polled);
+        // Once, and not at each list
+        if omitted > 0 && self.omitted_orgs == 0 {
             warn!(
-                watched = watched.len(),
-                left_out,
+                watched = clients.len(),
+                left_out = omitted,
                 flag = "--atlas.max-orgs",
                 "too many organizations; leaving some out"
             );
         }
-        self.omitted_orgs = left_out;
-        let gone: Vec<OrgId> = self
-            .orgs
-            .keys()
-            .filter(|org| !watched.contains_key(*org))
-            .cloned()
-            .collect();
-        for org in gone {
-            self.orgs.remove(&org);
-            self.observer.org_removed(&org);
-            self.save_failures.remove_org(&org);
-            warn!(%org, "organization no longer watched");
-            if stored == StateFilePolicy::Remove
-                && let Some(storage) = self.storage.clone()
-            {
-                // what cannot be removed is logged, and does no harm
-                let _ = storage
-                    .run_blocking(READ_TIMEOUT, move |storage| storage.remove_org(&org))
-                    .await;
-            }
+        self.omitted_orgs = omitted;
+        let removed = self.orgs.keys().filter(|org| !clients.contains_key(*org));
+        for org in removed.cloned().collect::<Vec<_>>() {
+            self.remove_org(org, policy).await;
         }
-        self.store.set_targets(
-            watched.keys().cloned().collect(),
-            self.targets.pending_discovery(),
-        );
-        let mut new = Vec::new();
-        for (org, client) in watched {
+        let pending_discovery = self.targets.pending_discovery();
+        self.store
+            .set_targets(clients.keys().cloned().collect(), pending_discovery);
+        let mut added = Vec::new();
+        for (org, client) in clients {
             match self.orgs.get_mut(&org) {
-                Some(watch) if Arc::ptr_eq(&watch.client, &client) => {}
-                Some(watch) => {
-                    watch.client = client;
-                    if !watch.backoff.is_healthy() {
-                        watch.backoff.reset();
-                        watch.due_at = Instant::now();
-                    }
+                Some(state) if Arc::ptr_eq(&state.client, &client) => {}
+                Some(state) => {
+                    state.client = client;
+                    state.reset_backoff();
                 }
                 None => {
-                    let watch = OrgState::new(&org, client, self.interval);
-                    self.orgs.insert(org.clone(), watch);
-                    self.observer.org_added(&org);
-                    new.push(org);
+                    let state = OrgState::new(&org, client, self.interval);
+                    self.orgs.insert(org.clone(), state);
+                    self.observer.on_event(PollEvent::OrgAdded(&org));
+                    added.push(org);
                 }
             }
         }
-        self.restore(new).await;
+        self.restore(added).await;
         self.update_intervals();
     }
 
-    pub(super) async fn on_credential_changed(&mut self, credential: &str) {
-        let Some(scout) = self.targets.credential_mut(credential) else {
+    async fn remove_org(&mut self, org: OrgId, policy: StateFilePolicy) {
+        self.orgs.remove(&org);
+        self.observer.on_event(PollEvent::OrgRemoved(&org));
+        self.save_failures.remove_org(&org);
+        warn!(%org, "organization no longer watched");
+        if policy == StateFilePolicy::Remove
+            && let Some(storage) = &self.storage
+        {
+            // A failure is logged, and harmless
+            let remove = move |storage: &Storage| storage.remove_org(&org);
+            let _ = storage.run_blocking(READ_TIMEOUT, remove).await;
+        }
+    }
+
+    async fn on_credential_changed(&mut self, credential: &str) {
+        let Some(state) = self.targets.credential_mut(credential) else {
             return;
         };
         info!(credential, "a file of the credential has changed");
-        let client = Arc::clone(&scout.target.client);
+        let client = Arc::clone(&state.target.client);
         client.on_credential_changed().await;
-        if scout.target.discover && scout.list_due_at > Instant::now() {
-            scout.list_due_at = Instant::now();
-        }
-        // whatever was wrong may be right now
-        for watch in self.orgs.values_mut() {
-            if Arc::ptr_eq(&watch.client, &client) && !watch.backoff.is_healthy() {
-                watch.backoff.reset();
-                watch.due_at = Instant::now();
+        state.list_due_at = Instant::now().min(state.list_due_at);
+        // The change may end the failure
+        for state in self.orgs.values_mut() {
+            if Arc::ptr_eq(&state.client, &client) {
+                state.reset_backoff();
             }
         }
     }
 
-    /// Lets clients that nobody uses any more give back their tokens.
+    /// Revokes the tokens of clients that are no longer used.
     pub(super) fn revoke_unused_tokens(&mut self) {
-        let idle = self
+        let unused = self
             .closing_clients
             .extract_if(.., |client| Arc::strong_count(client) == 1);
-        for client in idle {
+        for client in unused {
             self.tasks.spawn(tasks::revoke_token(client));
         }
     }
-}
-
-pub(super) fn format_seconds(length: Duration) -> humantime::FormattedDuration {
-    humantime::format_duration(Duration::from_secs(length.as_secs()))
 }

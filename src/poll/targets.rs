@@ -1,7 +1,8 @@
-//! Which organizations are watched, and with which credential: those that the configuration names,
-//! and those that a credential can see.
+//! The organizations that are polled, and the credential of each: those of the configuration, and those that a credential
+//! discovers.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::mem::take;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,55 +13,52 @@ use tracing::{info, warn};
 use super::collect::PollOptions;
 use crate::shard::Shard;
 use crate::storage::{CredentialSnapshot, Storage};
-use mongodb_atlas_client::OrgId;
-use mongodb_atlas_client::{Client, EndpointSet, OrgList};
+use mongodb_atlas_client::{Client, EndpointSet, OrgId, OrgList};
 
-/// What to watch, and how. Made of the configuration, again at each reload.
+/// What is polled, and how. Created from the configuration, again at each reload.
 pub struct PollPlan {
-    /// The credentials, each with what it watches; no two of the same name.
+    /// The credentials and their organizations; the names of the credentials are unique.
     pub credentials: Vec<CredentialTarget>,
-    /// This instance's share of the organizations.
+    /// The shard of this instance.
     pub shard: Shard,
-    /// Discovered organizations past this number are not watched.
+    /// Maximum number of discovered organizations.
     pub max_orgs: usize,
-    /// How often each organization is walked, as long as the request budget allows.
+    /// The poll interval, unless the rate limit requires a longer one.
     pub interval: Duration,
-    /// How a walk is done.
+    /// How an organization is polled.
     pub options: PollOptions,
-    /// Where state is kept, if anywhere.
+    /// The state directory, if there is one.
     pub storage: Option<Storage>,
 }
 
 /// A credential and its organizations.
 pub struct CredentialTarget {
-    /// Asks Atlas on behalf of the credential.
+    /// The client that uses the credential.
     pub client: Arc<Client>,
-    /// The organizations that the configuration names.
+    /// The organizations of the configuration.
     pub orgs: Vec<OrgId>,
-    /// Whether every other organization that the credential can see is watched as well.
+    /// Whether all other organizations that the credential can access are polled as well.
     pub discover: bool,
 }
 
-/// How long after a restart or a change the rate limits are asked for again.
+/// The interval between two requests for the rate limits.
 const LIMITS_REFRESH_INTERVAL: Duration = Duration::from_hours(1);
 
-/// All credentials, and what they have found.
+/// All credentials, and what they have discovered.
+#[derive(Default)]
 pub(super) struct Targets {
     pub(super) credentials: Vec<CredentialState>,
-    shard: Shard,
-    max_orgs: usize,
-    interval: Duration,
 }
 
-/// The organizations to watch.
+/// The organizations to poll.
 pub(super) struct TargetSelection {
-    /// Each with the client that asks about it.
+    /// The organizations and their clients.
     pub(super) clients: BTreeMap<OrgId, Arc<Client>>,
-    /// Number of discovered organizations past `--atlas.max-orgs`.
+    /// Number of discovered organizations in excess of `--atlas.max-orgs`.
     pub(super) omitted: usize,
 }
 
-/// A credential, what it has found, and when it looks again.
+/// A credential, what it has discovered, and when it is used next.
 pub(super) struct CredentialState {
     pub(super) target: CredentialTarget,
     discovered: BTreeMap<OrgId, DiscoveredOrg>,
@@ -75,12 +73,12 @@ pub(super) struct CredentialState {
     pub(super) save_state: SaveState,
 }
 
-/// Whether what a credential has found is being written to the disk.
+/// Whether the state of a credential is being stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum SaveState {
     Idle,
     Saving,
-    /// And there is something new already.
+    /// Being stored, and changed meanwhile.
     Dirty,
 }
 
@@ -89,273 +87,235 @@ struct DiscoveredOrg {
     last_seen_at: Instant,
 }
 
-/// What a plan says of all credentials together.
-#[derive(Clone, Copy)]
-pub(super) struct TargetLimits {
-    pub(super) shard: Shard,
-    pub(super) max_orgs: usize,
-    pub(super) interval: Duration,
-}
-
 impl Targets {
-    pub(super) fn new() -> Self {
-        Self {
-            credentials: Vec::new(),
-            shard: Shard::ALL,
-            max_orgs: 0,
-            interval: Duration::ZERO,
-        }
-    }
-
-    /// Takes over a plan. What a credential of the same name has found stays found; what was
-    /// `kept` of the others is taken up. Hands out the clients that are no longer used.
+    /// Replaces the credentials. A credential with a known name keeps its state; that of the others is restored from
+    /// `stored`. Returns the clients that are no longer used.
     pub(super) fn apply(
         &mut self,
-        members: Vec<CredentialTarget>,
-        limits: TargetLimits,
-        kept: &mut BTreeMap<Arc<str>, CredentialSnapshot>,
+        targets: Vec<CredentialTarget>,
+        interval: Duration,
+        stored: &mut BTreeMap<Arc<str>, CredentialSnapshot>,
         now: Timestamp,
     ) -> Vec<Arc<Client>> {
-        let mut before: BTreeMap<Arc<str>, CredentialState> = std::mem::take(&mut self.credentials)
+        let mut previous: BTreeMap<Arc<str>, CredentialState> = take(&mut self.credentials)
             .into_iter()
-            .map(|scout| (Arc::clone(scout.target.client.credential_name()), scout))
+            .map(|state| (Arc::clone(state.name()), state))
             .collect();
-        let mut retired = Vec::new();
-        let TargetLimits {
-            shard,
-            max_orgs,
-            interval,
-        } = limits;
-        (self.shard, self.max_orgs, self.interval) = (shard, max_orgs, interval);
-        for member in members {
-            let name = Arc::clone(member.client.credential_name());
-            let scout = match before.remove(&name) {
-                Some(known) => {
-                    if !Arc::ptr_eq(&known.target.client, &member.client) {
-                        retired.push(Arc::clone(&known.target.client));
-                    }
-                    known.with_target(member)
+        let mut unused = Vec::new();
+        for target in targets {
+            let name = target.client.credential_name();
+            let state = match previous.remove(name) {
+                Some(state) if Arc::ptr_eq(&state.target.client, &target.client) => {
+                    CredentialState { target, ..state }
                 }
-                None => CredentialState::new(
-                    member,
-                    kept.remove(&name).unwrap_or_default(),
-                    interval,
-                    now,
-                ),
+                Some(state) => {
+                    unused.push(Arc::clone(&state.target.client));
+                    CredentialState {
+                        target,
+                        // The new credential may have access to other organizations
+                        list_due_at: Instant::now(),
+                        ..state
+                    }
+                }
+                None => {
+                    let stored = stored.remove(name).unwrap_or_default();
+                    CredentialState::restore(target, stored, interval, now)
+                }
             };
-            self.credentials.push(scout);
+            self.credentials.push(state);
         }
-        retired.extend(before.into_values().map(|scout| scout.target.client));
-        retired
+        unused.extend(previous.into_values().map(|state| state.target.client));
+        unused
     }
 
-    /// The organizations to watch. One that several credentials can see belongs to the one that names it, else to the
-    /// first. Where there are more discovered ones than allowed, those that are watched already stay, so that a new one
-    /// takes nobody's place.
-    pub(super) fn select(&self, is_watched: impl Fn(&OrgId) -> bool) -> TargetSelection {
+    /// Selects the organizations to poll. One that several credentials can access belongs to the one whose configuration
+    /// names it, else to the first. If there are too many, those that are already polled take precedence over new ones.
+    pub(super) fn select(
+        &self,
+        shard: Shard,
+        max_orgs: usize,
+        is_polled: impl Fn(&OrgId) -> bool,
+    ) -> TargetSelection {
         let mut clients = BTreeMap::new();
-        let named = self
-            .credentials
-            .iter()
-            .flat_map(|scout| scout.target.orgs.iter().map(move |org| (org, scout)));
-        for (org, scout) in named.filter(|(org, _)| self.shard.contains(org)) {
-            clients
-                .entry(org.clone())
-                .or_insert_with(|| Arc::clone(&scout.target.client));
+        for state in &self.credentials {
+            for org in state.target.orgs.iter().filter(|org| shard.contains(org)) {
+                clients
+                    .entry(org.clone())
+                    .or_insert_with(|| Arc::clone(&state.target.client));
+            }
         }
-        let most = clients.len().saturating_add(self.max_orgs);
-        let found = || {
+        let max_clients = clients.len().saturating_add(max_orgs);
+        let discovered = || {
             self.credentials
                 .iter()
-                .filter(|scout| scout.target.discover)
-                .flat_map(|scout| scout.discovered.keys().map(move |org| (org, scout)))
-                .filter(|(org, _)| self.shard.contains(org))
+                .filter(|state| state.target.discover)
+                .flat_map(|state| state.discovered.keys().map(move |org| (org, state)))
+                .filter(|(org, _)| shard.contains(org))
         };
-        let known = found().filter(|(org, _)| is_watched(org));
-        let new = found().filter(|(org, _)| !is_watched(org));
-        let mut left_out = BTreeSet::new();
-        for (org, scout) in known.chain(new) {
+        let polled = discovered().filter(|(org, _)| is_polled(org));
+        let new = discovered().filter(|(org, _)| !is_polled(org));
+        let mut omitted = BTreeSet::new();
+        for (org, state) in polled.chain(new) {
             if clients.contains_key(org) {
                 continue;
             }
-            if clients.len() < most {
-                clients.insert(org.clone(), Arc::clone(&scout.target.client));
+            if clients.len() < max_clients {
+                clients.insert(org.clone(), Arc::clone(&state.target.client));
             } else {
-                left_out.insert(org);
+                omitted.insert(org);
             }
         }
         TargetSelection {
-            omitted: left_out.len(),
+            omitted: omitted.len(),
             clients,
         }
     }
 
-    /// The credentials that have not yet found out which organizations they can see.
+    /// Returns the credentials that have not listed their organizations yet.
     pub(super) fn pending_discovery(&self) -> Vec<Arc<str>> {
         self.credentials
             .iter()
-            .filter(|scout| scout.target.discover && scout.listed_at.is_none())
-            .map(|scout| Arc::clone(scout.target.client.credential_name()))
+            .filter(|state| state.target.discover && state.listed_at.is_none())
+            .map(|state| Arc::clone(state.name()))
             .collect()
     }
 
-    /// The name of `org` as a list has told it.
+    /// Returns the name of `org`, if it was discovered.
     pub(super) fn org_name(&self, org: &OrgId) -> Option<&str> {
         self.credentials
             .iter()
-            .find_map(|scout| scout.discovered.get(org)?.name.as_deref())
+            .find_map(|state| state.discovered.get(org)?.name.as_deref())
     }
 
-    /// Whether Atlas has told the rate limits of a credential, or that it does not tell them.
+    /// Returns whether the rate limits of a credential are known, or known to be unavailable.
     pub(super) fn knows_rate_limits(&self, credential: &str) -> bool {
-        self.credentials.iter().any(|scout| {
-            &**scout.target.client.credential_name() == credential && scout.rate_limits_at.is_some()
-        })
+        self.credentials
+            .iter()
+            .any(|state| **state.name() == *credential && state.has_fetched_limits())
     }
 
     pub(super) fn credential_mut(&mut self, credential: &str) -> Option<&mut CredentialState> {
         self.credentials
             .iter_mut()
-            .find(|scout| &**scout.target.client.credential_name() == credential)
-    }
-
-    /// A credential has listed what it can see. An organization that is missing from the list is
-    /// watched for one interval more, or for as long as the list is shorter than it says itself; one that is marked
-    /// deleted is not.
-    pub(super) fn on_orgs_listed(&mut self, credential: &str, listed: OrgList, now: Timestamp) {
-        let (interval, at) = (self.interval, Instant::now());
-        let Some(scout) = self.credential_mut(credential) else {
-            return;
-        };
-        scout.listed_at = Some(now);
-        // once, and not at each listing
-        if listed.is_incomplete && !scout.is_list_incomplete {
-            warn!(
-                credential,
-                organizations = listed.orgs.len(),
-                "organization list is shorter than its totalCount; keeping known organizations"
-            );
-        }
-        scout.is_list_incomplete = listed.is_incomplete;
-        if listed.is_incomplete {
-            for seen in scout.discovered.values_mut() {
-                seen.last_seen_at = at;
-            }
-        }
-        for org in listed.orgs {
-            let known = if org.is_deleted {
-                scout.discovered.remove(&org.id).map(|_| "deleted")
-            } else {
-                let seen = DiscoveredOrg {
-                    name: org.name,
-                    last_seen_at: at,
-                };
-                match scout.discovered.insert(org.id.clone(), seen) {
-                    None => Some("found"),
-                    Some(_) => None,
-                }
-            };
-            if let Some(what) = known {
-                info!(credential, org = %org.id, what, "organization");
-            }
-        }
-        // lists are an interval apart: it was missing from the one before as well
-        let long_gone = interval * 3 / 2;
-        scout.discovered.retain(|org, seen| {
-            let stays = at.saturating_duration_since(seen.last_seen_at) < long_gone;
-            if !stays {
-                info!(credential, %org, what = "gone", "organization");
-            }
-            stays
-        });
+            .find(|state| **state.name() == *credential)
     }
 }
 
 impl CredentialState {
-    fn new(
-        member: CredentialTarget,
-        kept: CredentialSnapshot,
+    fn restore(
+        target: CredentialTarget,
+        stored: CredentialSnapshot,
         interval: Duration,
         now: Timestamp,
     ) -> Self {
-        let at = Instant::now();
-        if !kept.limits.is_empty() {
-            member.client.set_rate_limits(kept.limits.clone());
+        let last_seen_at = Instant::now();
+        if !stored.limits.is_empty() {
+            target.client.set_rate_limits(stored.limits.clone());
         }
-        let seen = kept.orgs.into_iter().filter_map(|(id, name)| {
-            let org = OrgId::parse(&id).ok()?;
+        let discovered = stored.orgs.into_iter().filter_map(|(id, name)| {
             Some((
-                org,
-                DiscoveredOrg {
-                    name,
-                    last_seen_at: at,
-                },
+                OrgId::parse(&id).ok()?,
+                DiscoveredOrg { name, last_seen_at },
             ))
         });
+        let limits_delay = remaining(stored.limits_at, LIMITS_REFRESH_INTERVAL, now);
         Self {
-            discovered: seen.collect(),
-            listed_at: kept.listed_at,
-            rate_limits: kept.limits,
-            rate_limits_at: kept.limits_at,
-            list_due_at: at + remaining(kept.listed_at, interval, now),
-            rate_limits_due_at: at + remaining(kept.limits_at, LIMITS_REFRESH_INTERVAL, now),
+            discovered: discovered.collect(),
+            listed_at: stored.listed_at,
+            rate_limits: stored.limits,
+            rate_limits_at: stored.limits_at,
+            list_due_at: last_seen_at + remaining(stored.listed_at, interval, now),
+            rate_limits_due_at: last_seen_at + limits_delay,
             is_listing: false,
             is_list_incomplete: false,
             is_fetching_limits: false,
             save_state: SaveState::Idle,
-            target: member,
+            target,
         }
     }
 
-    fn with_target(self, member: CredentialTarget) -> Self {
-        // what was found with another credential of that name may not be seen with this one
-        let list_due = if Arc::ptr_eq(&self.target.client, &member.client) {
-            self.list_due_at
-        } else {
-            Instant::now()
-        };
-        Self {
-            target: member,
-            list_due_at: list_due,
-            ..self
-        }
+    fn name(&self) -> &Arc<str> {
+        self.target.client.credential_name()
     }
 
-    /// What is to be kept over a restart.
+    /// Returns the state that survives a restart.
     pub(super) fn snapshot(&self) -> CredentialSnapshot {
+        let discovered = self.discovered.iter();
         CredentialSnapshot {
             listed_at: self.listed_at,
-            orgs: self
-                .discovered
-                .iter()
-                .map(|(org, seen)| (org.to_string(), seen.name.clone()))
+            orgs: discovered
+                .map(|(org, discovered)| (org.to_string(), discovered.name.clone()))
                 .collect(),
             limits_at: self.rate_limits_at,
             limits: self.rate_limits.clone(),
         }
     }
 
-    /// Whether the rate limits were asked for before.
+    /// Handles a list of organizations. An organization that is missing is polled for one more interval, or for as long
+    /// as the list is incomplete; one that is marked as deleted is not.
+    pub(super) fn on_orgs_listed(&mut self, list: OrgList, interval: Duration, now: Timestamp) {
+        let (last_seen_at, credential) = (Instant::now(), Arc::clone(self.name()));
+        let credential = &*credential;
+        self.listed_at = Some(now);
+        // Once, and not at each list
+        if list.is_incomplete && !self.is_list_incomplete {
+            warn!(
+                credential,
+                organizations = list.orgs.len(),
+                "organization list is shorter than its totalCount; keeping known organizations"
+            );
+        }
+        self.is_list_incomplete = list.is_incomplete;
+        if list.is_incomplete {
+            for known in self.discovered.values_mut() {
+                known.last_seen_at = last_seen_at;
+            }
+        }
+        for org in list.orgs {
+            let change = if org.is_deleted {
+                self.discovered.remove(&org.id).map(|_| "deleted")
+            } else {
+                let name = org.name;
+                let discovered = DiscoveredOrg { name, last_seen_at };
+                let known = self.discovered.insert(org.id.clone(), discovered);
+                known.is_none().then_some("found")
+            };
+            if let Some(what) = change {
+                info!(credential, org = %org.id, what, "organization");
+            }
+        }
+        // Lists are one interval apart, so 1.5 intervals means missing from two consecutive lists
+        let max_missing = interval * 3 / 2;
+        self.discovered.retain(|org, known| {
+            let is_kept = last_seen_at.saturating_duration_since(known.last_seen_at) < max_missing;
+            if !is_kept {
+                info!(credential, %org, what = "gone", "organization");
+            }
+            is_kept
+        });
+    }
+
+    /// Returns whether the rate limits were requested before.
     pub(super) fn has_fetched_limits(&self) -> bool {
         self.rate_limits_at.is_some()
     }
 
-    /// The rate limits are known now, or known not to be told.
-    pub(super) fn set_limits(&mut self, told: Option<Vec<EndpointSet>>, now: Timestamp) {
-        if let Some(sets) = told {
-            self.target.client.set_rate_limits(sets.clone());
-            self.rate_limits = sets;
+    /// Sets the rate limits; `None` when they are unavailable.
+    pub(super) fn set_limits(&mut self, limits: Option<Vec<EndpointSet>>, now: Timestamp) {
+        if let Some(limits) = limits {
+            self.target.client.set_rate_limits(limits.clone());
+            self.rate_limits = limits;
         }
+        self.is_fetching_limits = false;
         self.rate_limits_at = Some(now);
         self.rate_limits_due_at = Instant::now() + LIMITS_REFRESH_INTERVAL;
     }
 }
 
-/// What is left of `every` since `then`; at most all of it, should the clock have been set.
-fn remaining(then: Option<Timestamp>, every: Duration, now: Timestamp) -> Duration {
-    let Some(then) = then else {
-        return Duration::ZERO;
-    };
-    let passed = now.duration_since(then).max(SignedDuration::ZERO);
-    every.saturating_sub(Duration::try_from(passed).unwrap_or_default())
+/// Returns the remainder of `interval` since `start`; at most all of it, as the clock may have been set.
+fn remaining(start: Option<Timestamp>, interval: Duration, now: Timestamp) -> Duration {
+    let elapsed = start.map(|start| now.duration_since(start).max(SignedDuration::ZERO));
+    elapsed.map_or(Duration::ZERO, |elapsed| {
+        interval.saturating_sub(Duration::try_from(elapsed).unwrap_or_default())
+    })
 }

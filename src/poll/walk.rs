@@ -1,225 +1,223 @@
 //! One pass over all pages of an organization.
 //!
-//! Page 1 comes first, since only it tells how many there may be; then a few at a time. A pass
-//! ends at the page that [`Pagination`] takes for the last one.
+//! Page 1 is fetched first, since it tells how many pages to expect; then a few pages concurrently. A walk is complete
+//! with the page that [`Pagination`] takes for the last one.
 
 use std::future::Future;
+use std::mem::take;
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesOrdered;
 use tokio::time::Instant;
 
-use super::collect::panic_error;
 use crate::inventory::{Inserted, InventoryBuilder, KeyAttributes, KeyRecord, Moment};
 use mongodb_atlas_client::{
-    ApiKey, ApiTime, Endpoint, Error, ErrorKind, InvalidItem, KeyPage, NextPage, PageSummary,
-    Pagination,
+    ApiKey, ApiTime, Endpoint, Error, ErrorKind, InvalidItem, KeyId, KeyPage, NextPage,
+    PageSummary, Pagination, ProjectId,
 };
-use mongodb_atlas_client::{KeyId, ProjectId};
 
-/// Where something stood: page from 1, place on the page from 0.
+/// An invalid item, and the number of its page, from 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LocatedItem {
     /// `pageNum`.
     pub page: u32,
-    /// What could not be used, and its place on the page.
+    /// The item, with its index on the page.
     pub item: InvalidItem,
 }
 
-/// A complete pass.
+/// The result of a complete walk.
 #[derive(Debug, Default)]
 pub struct KeyWalk {
-    /// Every key once; of a key that came twice, what the later page said.
+    /// Every key once; of duplicates, the version of the later page.
     pub keys: InventoryBuilder,
-    /// What could not be used; only the first few.
+    /// The first few invalid items.
     pub invalid_items: Vec<LocatedItem>,
-    /// How much could not be used.
+    /// Number of invalid items.
     pub invalid_item_count: u64,
-    /// Keys that could not be used, wholly or in part.
+    /// Number of keys that are invalid, entirely or in part.
     pub invalid_keys: u64,
-    /// Pages read.
+    /// Number of pages.
     pub pages: u32,
-    /// Whether the keys add up: none came twice, `totalCount` stood still, and no page but the
-    /// last was short.
+    /// Whether the pages are consistent: no duplicates, the same `totalCount`, and no short page but the last.
     pub consistent: bool,
-    /// Keys that `totalCount` promised and that did not come.
+    /// Set when there are fewer keys than `totalCount`.
     pub shortfall: Option<Shortfall>,
 }
 
-/// Fewer keys than `totalCount` says, by more than it drifts.
+/// Fewer keys than `totalCount`, by more than its usual deviation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Shortfall {
-    /// Keys that were read.
+    /// Number of keys.
     pub read: u64,
     /// `totalCount`, an estimate.
     pub total: u64,
 }
 
-/// A pass that failed.
+/// The error of a walk.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("page {page}: {error}")]
 pub struct WalkError {
     /// The page that failed.
     pub page: u32,
-    /// What went wrong.
+    /// The error.
     pub error: Error,
 }
 
-/// Pages past which a walk is given up.
+impl WalkError {
+    fn incomplete(page: u32, reason: String) -> Self {
+        Self {
+            page,
+            error: ErrorKind::PaginationIncomplete(reason).with_endpoint(Endpoint::AiModelApiKeys),
+        }
+    }
+
+    /// Returns the error of a poll that panicked.
+    pub(super) fn panicked() -> Self {
+        let reason = "reading it panicked, which is a bug in this exporter; please report it";
+        Self {
+            page: 0,
+            error: ErrorKind::InvalidResponse(reason.to_owned())
+                .with_endpoint(Endpoint::AiModelApiKeys),
+        }
+    }
+}
+
+/// Runs `work`, which handles every key of an organization, on a blocking thread: a million keys would stall a thread
+/// that serves scrapes.
+pub(super) async fn run_blocking<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, WalkError> {
+    let task = tokio::task::spawn_blocking(work);
+    task.await.map_err(|_| WalkError::panicked())
+}
+
+/// Maximum number of pages.
 const MAX_PAGES: u32 = 20_000;
-/// Results past which a walk is given up, whatever `--metrics.max-keys` says: that flag only cuts series.
+/// Maximum number of results, independent of `--metrics.max-keys`, which limits series only.
 const MAX_RESULTS: u64 = 2_000_000;
-/// Bytes of answers past which a walk is given up.
+/// Maximum size of all responses.
 const MAX_BYTES: u64 = 2 << 30;
-/// Number of keys from which on a page is added on a thread that may be kept busy: a table of a million keys that
-/// grows is no work for one that serves.
+/// Number of keys from which on pages are added on a blocking thread: a large hash table that grows would stall a thread
+/// that serves scrapes.
 const BLOCKING_ADD_MIN_KEYS: usize = 20_000;
-/// Places of malformed keys that are remembered; the others are counted.
+/// Number of invalid items that are logged; the others are counted.
 const MAX_LOGGED_ITEMS: usize = 5;
 
-/// Reads every page with `fetch`, which is given the number of a page; `size` is what it asks
-/// for, and at most `at_once` pages are under way at a time. The walk is given up when it has taken longer than
-/// `timeout`; time in which requests wait for their rate limit does not count.
+/// Fetches every page with `fetch`, which takes a page number; `page_size` is the size that it requests. At most
+/// `concurrency` requests are in flight. Time in which requests wait for their rate limit does not count for `timeout`.
 ///
 /// # Errors
-/// [`WalkError`] when a page fails or the pages do not come to an end; there is no partial walk.
+/// [`WalkError`] when a page fails, the pages do not end, or the timeout expires; a partial result is never returned.
 pub async fn walk_pages<F, P>(
     fetch: F,
-    size: u32,
-    at_once: usize,
+    page_size: u32,
+    concurrency: usize,
     timeout: Duration,
 ) -> Result<KeyWalk, WalkError>
 where
     F: Fn(u32) -> P,
     P: Future<Output = Result<KeyPage, Error>>,
 {
-    let mut collector = WalkState::new(size);
-    let mut flight = FuturesOrdered::new();
+    let mut state = WalkState::new(page_size);
+    let mut in_flight = FuturesOrdered::new();
     let mut next = 1;
-    let (mut busy, mut previous_at) = (Duration::ZERO, Instant::now());
-    while !collector.is_complete {
-        // beyond the last page that is expected, one at a time: a request too many is paid for
-        while flight.is_empty()
-            || (flight.len() < at_once
-                && collector.pages > 0
-                && next <= collector.pagination.expected_pages())
+    let (mut elapsed, mut previous_at) = (Duration::ZERO, Instant::now());
+    while !state.is_complete {
+        // Past the expected last page, fetch sequentially: a page that does not exist would spend rate limit
+        while in_flight.is_empty()
+            || (in_flight.len() < concurrency
+                && state.walk.pages > 0
+                && next <= state.pagination.expected_pages())
         {
-            let (page, answer) = (next, fetch(next));
-            flight.push_back(async move { (page, answer.await) });
+            let (page, response) = (next, fetch(next));
+            in_flight.push_back(async move { (page, response.await) });
             next += 1;
         }
-        let Some((page, answer)) = flight.next().await else {
+        let Some((page, response)) = in_flight.next().await else {
             continue;
         };
-        let answer = answer.map_err(|error| WalkError { page, error })?;
-        busy += previous_at.elapsed().saturating_sub(answer.rate_limit_wait);
+        let response = response.map_err(|error| WalkError { page, error })?;
+        elapsed += previous_at
+            .elapsed()
+            .saturating_sub(response.rate_limit_wait);
         previous_at = Instant::now();
-        let added = if collector.keys.len() < BLOCKING_ADD_MIN_KEYS {
-            collector.add_page(page, answer)
+        let added = if state.walk.keys.len() < BLOCKING_ADD_MIN_KEYS {
+            state.add_page(page, response)
         } else {
-            let add = move || (collector.add_page(page, answer), collector);
-            let (added, returned) = tokio::task::spawn_blocking(add)
-                .await
-                .map_err(|_| panic_error())?;
-            collector = returned;
+            let added;
+            (added, state) = run_blocking(move || (state.add_page(page, response), state)).await?;
             added
         };
-        let error = match added {
-            Err(why) => Some(why),
-            Ok(()) if !collector.is_complete && busy > timeout => Some(format!(
-                "{} pages were read within {}, and there is still a next one",
-                collector.pages,
-                humantime::format_duration(timeout)
-            )),
-            Ok(()) => None,
-        };
-        if let Some(why) = error {
-            return Err(WalkError {
-                page,
-                error: ErrorKind::PaginationIncomplete(why).with_endpoint(Endpoint::AiModelApiKeys),
-            });
+        added.map_err(|reason| WalkError::incomplete(page, reason))?;
+        if !state.is_complete && elapsed > timeout {
+            let (pages, timeout) = (state.walk.pages, humantime::format_duration(timeout));
+            let reason =
+                format!("{pages} pages were read within {timeout}, and there is still a next one");
+            return Err(WalkError::incomplete(page, reason));
         }
     }
-    let walk = collector.finish();
-    match walk.shortfall {
-        // a count drifts, but not from many keys to none: an empty answer would look like deleted keys
-        Some(Shortfall { read: 0, total }) if total > 1 => Err(WalkError {
-            page: walk.pages,
-            error: ErrorKind::PaginationIncomplete(format!(
-                "no keys, although totalCount is {total}"
-            ))
-            .with_endpoint(Endpoint::AiModelApiKeys),
-        }),
-        _ => Ok(walk),
-    }
+    state.finish()
 }
 
-/// Collects the keys of the pages so far.
+/// The pages so far.
 struct WalkState {
     pagination: Pagination,
-    keys: InventoryBuilder,
-    invalid_items: Vec<LocatedItem>,
-    invalid_item_count: u64,
-    invalid_keys: u64,
-    pages: u32,
+    walk: KeyWalk,
     results: u64,
     body_bytes: u64,
     has_duplicates: bool,
-    /// Whether nothing but a count speaks for the page that was asked for last.
+    /// Whether the next page was requested because of a count only.
     is_speculative: bool,
     page_size: usize,
     is_complete: bool,
 }
 
 impl WalkState {
-    fn new(size: u32) -> Self {
+    fn new(page_size: u32) -> Self {
         Self {
-            pagination: Pagination::new(size),
-            keys: InventoryBuilder::default(),
-            invalid_items: Vec::new(),
-            invalid_item_count: 0,
-            invalid_keys: 0,
-            pages: 0,
+            pagination: Pagination::new(page_size),
+            walk: KeyWalk::default(),
             results: 0,
             body_bytes: 0,
             has_duplicates: false,
             is_speculative: false,
-            page_size: size.max(1) as usize,
+            page_size: page_size.max(1) as usize,
             is_complete: false,
         }
     }
 
-    fn add_page(&mut self, page: u32, answer: KeyPage) -> Result<(), String> {
-        self.pages += 1;
-        self.results += answer.results as u64;
-        self.body_bytes += answer.body_bytes as u64;
+    fn add_page(&mut self, page: u32, response: KeyPage) -> Result<(), String> {
+        self.walk.pages += 1;
+        self.results += response.results as u64;
+        self.body_bytes += response.body_bytes as u64;
         if self.results > MAX_RESULTS {
             return Err(format!("more than {MAX_RESULTS} keys were read"));
         }
         if self.body_bytes > MAX_BYTES {
             return Err(format!("more than {} GiB were read", MAX_BYTES >> 30));
         }
-        self.add_invalid_items(page, answer.invalid_items);
-        let usable = answer.keys.len();
-        let mut repeated = 0;
-        for key in answer.keys {
-            repeated += usize::from(self.keys.insert(&to_record(key)) == Inserted::Replaced);
+        self.add_invalid_items(page, response.invalid_items);
+        let keys = response.keys.len();
+        let mut duplicates = 0;
+        for key in response.keys {
+            let inserted = self.walk.keys.insert(&to_record(key));
+            duplicates += usize::from(inserted == Inserted::Replaced);
         }
-        let follows = self.pagination.add(PageSummary {
-            results: answer.results,
-            duplicates: repeated,
-            next_link: answer.next_link,
-            total_count: answer.total_count,
+        let next = self.pagination.add(PageSummary {
+            results: response.results,
+            duplicates,
+            next_link: response.next_link,
+            total_count: response.total_count,
         });
-        if usable > 0 && usable == repeated && follows != NextPage::None {
-            if follows == NextPage::Linked || answer.results >= self.page_size {
+        if keys > 0 && keys == duplicates && next != NextPage::None {
+            if next == NextPage::Linked || response.results >= self.page_size {
                 return Err(format!(
                     "page {page} repeats keys of the pages before it and is not the last one"
                 ));
             }
             if self.is_speculative {
-                // a server that does not know of pages gives the same one again, and there is nothing more
+                // A server without pagination returns the same page again
                 self.is_complete = true;
                 return Ok(());
             }
@@ -229,10 +227,10 @@ impl WalkState {
                 "page {page} is empty, as those before it, and still names a next one"
             ));
         }
-        self.has_duplicates |= repeated > 0;
-        self.is_speculative = follows == NextPage::Possible;
-        self.is_complete = follows == NextPage::None;
-        if !self.is_complete && self.pages >= MAX_PAGES {
+        self.has_duplicates |= duplicates > 0;
+        self.is_speculative = next == NextPage::Possible;
+        self.is_complete = next == NextPage::None;
+        if !self.is_complete && self.walk.pages >= MAX_PAGES {
             return Err(format!(
                 "{MAX_PAGES} pages were read and there is still a next one"
             ));
@@ -240,40 +238,40 @@ impl WalkState {
         Ok(())
     }
 
-    fn add_invalid_items(&mut self, page: u32, malformed: Vec<InvalidItem>) {
-        self.invalid_item_count += malformed.len() as u64;
+    fn add_invalid_items(&mut self, page: u32, items: Vec<InvalidItem>) {
+        self.walk.invalid_item_count += items.len() as u64;
         let mut previous = None;
-        for malformed in malformed {
-            // a key with two fields that make no sense is one key
-            self.invalid_keys +=
-                u64::from(previous.replace(malformed.index) != Some(malformed.index));
-            if self.invalid_items.len() < MAX_LOGGED_ITEMS {
-                self.invalid_items.push(LocatedItem {
-                    page,
-                    item: malformed,
-                });
+        for item in items {
+            // A key with two invalid fields is one key
+            self.walk.invalid_keys += u64::from(previous.replace(item.index) != Some(item.index));
+            if self.walk.invalid_items.len() < MAX_LOGGED_ITEMS {
+                self.walk.invalid_items.push(LocatedItem { page, item });
             }
         }
     }
 
-    fn finish(self) -> KeyWalk {
-        let unmet_total = self.pagination.unmet_total();
-        KeyWalk {
+    fn finish(mut self) -> Result<KeyWalk, WalkError> {
+        let read = self.pagination.read_count();
+        let walk = KeyWalk {
             consistent: !self.has_duplicates && self.pagination.is_consistent(),
-            shortfall: unmet_total.map(|total| Shortfall {
-                read: self.pagination.read_count(),
-                total,
-            }),
-            keys: self.keys,
-            invalid_items: self.invalid_items,
-            invalid_item_count: self.invalid_item_count,
-            invalid_keys: self.invalid_keys,
-            pages: self.pages,
+            shortfall: self
+                .pagination
+                .unmet_total()
+                .map(|total| Shortfall { read, total }),
+            ..take(&mut self.walk)
+        };
+        match walk.shortfall {
+            // A count deviates, but not from many keys to none: an empty list would look like deleted keys
+            Some(Shortfall { read: 0, total }) if total > 1 => Err(WalkError::incomplete(
+                walk.pages,
+                format!("no keys, although totalCount is {total}"),
+            )),
+            _ => Ok(walk),
         }
     }
 }
 
-/// A key as it goes into an inventory.
+/// Converts a key into the record of an inventory.
 pub(super) fn to_record(key: ApiKey) -> KeyRecord {
     KeyRecord {
         id: KeyId::new(key.id),
@@ -288,13 +286,13 @@ pub(super) fn to_record(key: ApiKey) -> KeyRecord {
             endpoint: key.endpoint.unwrap_or_default(),
             created_by: key.created_by.unwrap_or_default(),
         },
-        created: moment(key.created),
-        last_used: moment(key.last_used),
+        created: to_moment(key.created),
+        last_used: to_moment(key.last_used),
     }
 }
 
-fn moment(when: ApiTime) -> Moment {
-    match when {
+fn to_moment(time: ApiTime) -> Moment {
+    match time {
         ApiTime::Valid(at) => Moment::Valid(at),
         ApiTime::Missing => Moment::Missing,
         ApiTime::Invalid => Moment::Invalid,

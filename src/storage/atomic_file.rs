@@ -1,11 +1,10 @@
-//! Files that are there whole or not at all. What stands in the place of one is never trusted: it is opened without
-//! blocking and without following links, must be a regular file, and is read up to a bound.
+//! Atomic writes, bounded reads and quarantine of state files. The content of the directory is not trusted: a file is
+//! opened without blocking and without following links, must be a regular file, and is read up to a limit.
 #![allow(
     clippy::disallowed_methods,
-    reason = "called off the serving threads alone, and reads through `bounded_file`"
+    reason = "called on blocking threads only, and reads through `bounded_file`"
 )]
 
-use std::fmt;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufReader, BufWriter, Read, Take, Write};
 use std::path::{Path, PathBuf};
@@ -14,64 +13,63 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use tempfile::NamedTempFile;
 use tracing::warn;
 use zeroize::Zeroizing;
 
 use exporter_toolkit::bounded_file::{self, FileError, ReadOptions};
 use mongodb_atlas_client::OrgId;
 
-/// Why something cannot be kept.
+/// A failed operation on the state directory.
 #[derive(Debug, thiserror::Error)]
-#[error("{what} {}: {why}; check that --storage.path is a directory the exporter may write to, with room left", path.display())]
+#[error("{operation} {}: {cause}; check that --storage.path is a directory the exporter may write to, with room left", path.display())]
 pub struct StorageError {
-    what: &'static str,
+    operation: &'static str,
     path: PathBuf,
-    why: io::Error,
+    cause: io::Error,
 }
 
 impl StorageError {
-    /// Work in `dir` that did not end in time, or panicked.
+    /// Converts the error of work in `dir` that timed out or panicked.
     pub(super) fn from_file_error(dir: &Path, error: &FileError) -> Self {
         let kind = match error {
             FileError::TimedOut(_) => io::ErrorKind::TimedOut,
             _ => io::ErrorKind::Other,
         };
-        Self {
-            what: "cannot use",
-            path: dir.to_owned(),
-            why: io::Error::new(kind, error.to_string()),
-        }
+        io_error("cannot use", dir)(io::Error::new(kind, error.to_string()))
     }
 
-    /// Whether the file system did not answer in time.
+    /// Returns whether the file system did not respond in time.
     pub(crate) fn is_timeout(&self) -> bool {
-        self.why.kind() == io::ErrorKind::TimedOut
+        self.cause.kind() == io::ErrorKind::TimedOut
     }
 }
 
 fn io_error<'a>(
-    what: &'static str,
+    operation: &'static str,
     path: &'a Path,
 ) -> impl FnOnce(io::Error) -> StorageError + use<'a> {
-    move |why| StorageError {
-        what,
+    move |cause| StorageError {
+        operation,
         path: path.to_owned(),
-        why,
+        cause,
     }
 }
 
-/// Why a state file is not used, in words that do not repeat what is in it.
-#[derive(Debug)]
+/// Why a state file cannot be used, without any of its content.
+#[derive(Debug, thiserror::Error)]
 pub(super) enum LoadError {
-    /// It cannot be read now, or not by this process. It stays where it is.
+    /// The file cannot be read now, or not by this process. It is left in place.
+    #[error("{0}")]
     Unreadable(String),
-    /// It is not what this program writes. It is moved out of the way.
+    /// The file was not written by this program. It is quarantined.
+    #[error("{0}")]
     Invalid(String),
 }
 
 impl LoadError {
-    pub(super) fn invalid(why: &str) -> Self {
-        Self::Invalid(why.to_owned())
+    pub(super) fn invalid(reason: &str) -> Self {
+        Self::Invalid(reason.to_owned())
     }
 }
 
@@ -92,14 +90,6 @@ impl From<FileError> for LoadError {
     }
 }
 
-impl fmt::Display for LoadError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Unreadable(why) | Self::Invalid(why) => f.write_str(why),
-        }
-    }
-}
-
 pub(super) fn create_directory(dir: &Path) -> Result<(), StorageError> {
     let mut builder = fs::DirBuilder::new();
     builder.recursive(true);
@@ -108,36 +98,36 @@ pub(super) fn create_directory(dir: &Path) -> Result<(), StorageError> {
     builder.create(dir).map_err(io_error("cannot make", dir))
 }
 
-/// Whether every user of the machine may replace what is in `dir`.
+/// Returns whether every user of the machine can replace the files in `dir`.
 #[cfg(unix)]
 pub(super) fn is_world_writable(dir: &Path) -> bool {
     use std::os::unix::fs::PermissionsExt as _;
-    fs::metadata(dir).is_ok_and(|data| data.permissions().mode() & 0o002 != 0)
+    fs::metadata(dir).is_ok_and(|metadata| metadata.permissions().mode() & 0o002 != 0)
 }
 
-/// Elsewhere there are no modes.
+/// Returns false: there are no file modes.
 #[cfg(not(unix))]
 pub(super) fn is_world_writable(_: &Path) -> bool {
     false
 }
 
-/// The names of the files in a directory.
+/// Returns the names of the files in a directory.
 pub(super) fn file_names(dir: &Path) -> Result<Vec<String>, StorageError> {
     let entries = fs::read_dir(dir).map_err(io_error("cannot read", dir))?;
     let names = entries.flatten().map(|entry| entry.file_name());
     Ok(names.filter_map(|name| name.into_string().ok()).collect())
 }
 
-/// A state file, up to its bound.
+/// A state file, limited in size.
 pub(super) type BoundedReader = BufReader<Take<File>>;
 
-/// What `read` makes of `path`, which is left as it is.
+/// Parses `path` with `parse`, and leaves the file in place.
 pub(super) fn read_file<T>(
     path: &Path,
     max_bytes: u64,
-    read: impl FnOnce(BoundedReader) -> Result<T, LoadError>,
+    parse: impl FnOnce(BoundedReader) -> Result<T, LoadError>,
 ) -> Result<T, LoadError> {
-    read(open_bounded(path, max_bytes)?)
+    parse(open_bounded(path, max_bytes)?)
 }
 
 fn open_bounded(path: &Path, max_bytes: u64) -> Result<BoundedReader, FileError> {
@@ -145,68 +135,76 @@ fn open_bounded(path: &Path, max_bytes: u64) -> Result<BoundedReader, FileError>
     Ok(BufReader::with_capacity(64 << 10, file.take(max_bytes)))
 }
 
-/// Removes temporary files that nobody will ever rename.
+/// Removes temporary files of processes that were killed.
 pub(super) fn remove_stale_temp_files(dir: &Path, now: Timestamp, older_than: Duration) {
     let Ok(entries) = fs::read_dir(dir) else {
         return;
     };
     for entry in entries.flatten() {
-        let temporary = entry.file_name().to_str().is_some_and(is_temp_file_name);
-        // a time to come is one of a clock that was wrong
-        let old = entry
+        let is_temp_file = entry.file_name().to_str().is_some_and(is_temp_file_name);
+        // A time in the future comes from a clock that was wrong
+        let is_stale = entry
             .metadata()
             .and_then(|metadata| metadata.modified())
             .ok()
             .and_then(|at| Timestamp::try_from(at).ok())
             .is_some_and(|at| now.duration_since(at).unsigned_abs() > older_than);
-        if temporary && old {
+        if is_temp_file && is_stale {
             let _ = fs::remove_file(entry.path());
         }
     }
 }
 
-/// Whether [`write_atomically`] makes files of that name: the directory may hold other people's.
+const TEMP_SUFFIX: &str = ".tmp";
+/// Length of the random part of a temporary file's name. A process id would be the same again after a restart in a
+/// container.
+const TEMP_RANDOM_LEN: usize = 16;
+/// Stem of the file that [`probe_writable`] writes.
+const PROBE_STEM: &str = "probe";
+
+/// Returns whether [`write_temp_file`] creates files of that name: other programs may use the directory as well.
 fn is_temp_file_name(name: &str) -> bool {
-    let Some((stem, number)) = name
-        .strip_suffix(".tmp")
+    let Some((stem, random)) = name
+        .strip_suffix(TEMP_SUFFIX)
         .and_then(|name| name.rsplit_once('.'))
     else {
         return false;
     };
-    let of_a_state_file = OrgId::parse(stem).is_ok()
+    let is_state_file = OrgId::parse(stem).is_ok()
         || ["credential-", "token-", PROBE_STEM]
             .iter()
             .any(|kind| stem.starts_with(kind));
-    of_a_state_file && number.len() == 16 && number.bytes().all(|byte| byte.is_ascii_hexdigit())
+    is_state_file
+        && random.len() == TEMP_RANDOM_LEN
+        && random.bytes().all(|byte| byte.is_ascii_alphanumeric())
 }
-
-/// The name of a file that is written to see whether files can be.
-const PROBE_STEM: &str = "probe";
 
 /// Writes a file into `dir` and removes it.
 pub(super) fn probe_writable(dir: &Path) -> Result<(), StorageError> {
     let path = dir.join(PROBE_STEM);
     let written = write_temp_file(&path, |output| output.write_all(b"probe\n"));
-    let temporary = written.map_err(io_error("cannot write", &path))?;
-    remove_if_exists(&temporary)
+    let removed = written.and_then(NamedTempFile::close);
+    removed.map_err(io_error("cannot write", &path))
 }
 
-/// Puts what `write` writes in the place of `path`: into a temporary file beside it, which is
-/// renamed once the disk has all of it. Only the owner may read it.
+/// Replaces `path` with the output of `write`: a temporary file in the same directory, renamed after its content is
+/// synced. The file is readable by its owner only.
 pub(super) fn write_atomically(
     path: &Path,
     write: impl FnOnce(&mut dyn Write) -> io::Result<()>,
 ) -> Result<(), StorageError> {
-    let temporary = write_temp_file(path, write).map_err(io_error("cannot write", path))?;
-    if let Err(why) = fs::rename(&temporary, path) {
-        let _ = fs::remove_file(&temporary);
-        return Err(io_error("cannot write", path)(why));
-    }
-    // until the directory is on the disk as well, a crash of the machine could bring the old file back
-    let dir = path.parent().unwrap_or(Path::new("."));
+    write_temp_file(path, write)
+        .and_then(|file| Ok(file.persist(path)?))
+        .map_err(io_error("cannot write", path))?;
+    // Until the directory is synced, a crash of the machine could bring the old file back
+    let dir = parent(path);
     open_directory(dir)
         .and_then(|dir| dir.sync_all())
         .map_err(io_error("cannot write", dir))
+}
+
+fn parent(path: &Path) -> &Path {
+    path.parent().unwrap_or(Path::new("."))
 }
 
 #[cfg(unix)]
@@ -215,7 +213,7 @@ fn open_directory(dir: &Path) -> io::Result<File> {
 
     use rustix::fs::OFlags;
 
-    // a pipe in its place must not block
+    // A pipe in its place must not block
     let flags = OFlags::DIRECTORY | OFlags::NONBLOCK;
     OpenOptions::new()
         .read(true)
@@ -228,65 +226,53 @@ fn open_directory(dir: &Path) -> io::Result<File> {
     File::open(dir)
 }
 
-/// Times that another name is tried when a file of that name is there.
-const MAX_NAME_ATTEMPTS: u32 = 8;
-
-/// Writes all of a file beside `path` and hands out its name.
+/// Writes and syncs a temporary file in the directory of `path`.
 fn write_temp_file(
     path: &Path,
     write: impl FnOnce(&mut dyn Write) -> io::Result<()>,
-) -> io::Result<PathBuf> {
+) -> io::Result<NamedTempFile> {
     let mut options = OpenOptions::new();
-    // never one that is there, nor what a link leads to
+    // Neither an existing file nor the target of a link
     options.write(true).create_new(true);
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    let mut names = 0;
-    let (temporary, file) = loop {
-        // a number of the process would be the same again after a restart in a container
-        let temporary = path.with_extension(format!("{:016x}.tmp", fastrand::u64(..)));
-        names += 1;
-        match options.open(&temporary) {
-            Ok(file) => break (temporary, file),
-            Err(error)
-                if error.kind() == io::ErrorKind::AlreadyExists && names < MAX_NAME_ATTEMPTS => {}
-            Err(error) => return Err(error),
-        }
-    };
-    let mut file = BufWriter::with_capacity(64 << 10, file);
-    let written = write(&mut file)
-        .and_then(|()| file.into_inner().map_err(io::IntoInnerError::into_error))
-        .and_then(|file| file.sync_all());
-    match written {
-        Ok(()) => Ok(temporary),
-        Err(error) => {
-            let _ = fs::remove_file(&temporary);
-            Err(error)
-        }
-    }
+    let stem = path.file_stem().unwrap_or_default().to_string_lossy();
+    let file = tempfile::Builder::new()
+        .prefix(&format!("{stem}."))
+        .suffix(TEMP_SUFFIX)
+        .rand_bytes(TEMP_RANDOM_LEN)
+        // `tempfile_in` would add the random name to every error
+        .make_in(parent(path), |path| options.open(path))?;
+    let mut output = BufWriter::with_capacity(64 << 10, file);
+    write(&mut output)?;
+    let file = output
+        .into_inner()
+        .map_err(io::IntoInnerError::into_error)?;
+    file.as_file().sync_all()?;
+    Ok(file)
 }
 
-/// Removes `path`, if it is there.
+/// Removes `path`, if it exists.
 pub(super) fn remove_if_exists(path: &Path) -> Result<(), StorageError> {
     match fs::remove_file(path) {
-        Err(why) if why.kind() != io::ErrorKind::NotFound => {
-            Err(io_error("cannot remove", path)(why))
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(io_error("cannot remove", path)(error))
         }
         _ => Ok(()),
     }
 }
 
-/// What `read` makes of `path`; none when it is not there, cannot be read, or is unfit, which is
-/// logged. An unfit file is set aside, so that it is not in the way and can be looked at.
+/// Parses `path` with `parse`. `None` when the file does not exist, or cannot be used, which is logged. An invalid file
+/// is quarantined.
 pub(super) fn load_or_quarantine<T>(
     path: &Path,
     max_bytes: u64,
-    read: impl FnOnce(BoundedReader) -> Result<T, LoadError>,
+    parse: impl FnOnce(BoundedReader) -> Result<T, LoadError>,
 ) -> Option<T> {
     let result = match open_bounded(path, max_bytes) {
         Err(FileError::NotFound) => return None,
         Err(error) => Err(error.into()),
-        Ok(input) => read(input),
+        Ok(input) => parse(input),
     };
     match result {
         Ok(value) => Some(value),
@@ -295,48 +281,45 @@ pub(super) fn load_or_quarantine<T>(
             None
         }
         Err(LoadError::Invalid(error)) => {
-            let quarantined_as = quarantine(path);
-            let quarantined_as = quarantined_as.as_deref().unwrap_or(Path::new("")).display();
-            warn!(path = %path.display(), error, %quarantined_as, "ignoring invalid state file");
+            let quarantined_as = quarantine(path).unwrap_or_default();
+            warn!(path = %path.display(), error, quarantined_as = %quarantined_as.display(), "ignoring invalid state file");
             None
         }
     }
 }
 
-/// Moves `path` aside: over what was set aside before, unless that cannot be replaced, such as a directory.
+/// Renames `path`. A file from an earlier quarantine is replaced, unless that is impossible, such as for a directory.
 fn quarantine(path: &Path) -> Option<PathBuf> {
     [".refused", ".refused-2"].into_iter().find_map(|suffix| {
-        let mut aside = path.as_os_str().to_owned();
-        aside.push(suffix);
-        fs::rename(path, &aside).is_ok().then(|| aside.into())
+        let mut quarantined = path.as_os_str().to_owned();
+        quarantined.push(suffix);
+        fs::rename(path, &quarantined)
+            .is_ok()
+            .then(|| quarantined.into())
     })
 }
 
-/// A small file with one value.
+/// Maximum size of a JSON file.
+pub(super) const MAX_JSON_BYTES: u64 = 8 << 20;
+
+/// Replaces `path` with a JSON value.
 pub(super) fn save_json(path: &Path, value: &impl Serialize) -> Result<(), StorageError> {
     write_atomically(path, |output| {
-        // one buffer that is wiped: it may hold an access token
+        // One buffer that is zeroized: the value may be an access token
         let mut text = Zeroizing::new(Vec::with_capacity(64 << 10));
         serde_json::to_writer(&mut *text, value)?;
         output.write_all(&text)
     })
 }
 
-/// Most bytes of a small file.
-pub(super) const MAX_JSON_BYTES: u64 = 8 << 20;
-
-pub(super) fn load_json<T: DeserializeOwned>(path: &Path) -> Option<T> {
-    load_or_quarantine(path, MAX_JSON_BYTES, read_json)
-}
-
-/// The value of a small file.
+/// Parses a JSON value.
 pub(super) fn read_json<T: DeserializeOwned>(mut input: BoundedReader) -> Result<T, LoadError> {
     let length = input.get_ref().get_ref().metadata()?.len();
-    // room for all of it at once: a buffer that grows leaves copies of a token behind
+    // Allocated once: a buffer that grows leaves copies of a token in memory
     let capacity = usize::try_from(length.min(MAX_JSON_BYTES)).unwrap_or(0) + 1;
     let mut text = Zeroizing::new(Vec::with_capacity(capacity));
     input.read_to_end(&mut text)?;
     serde_json::from_slice(&text)
-        // serde's own words could repeat a part of it
+        // An error text of serde could repeat a part of the content
         .map_err(|_| LoadError::invalid("truncated, or written by another version"))
 }

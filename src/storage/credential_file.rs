@@ -1,33 +1,31 @@
-//! What is kept of a credential: what it can see, and its live access token. Never the credential
-//! itself.
+//! The files of a credential: what it can access, and its access token. The credential itself is never stored.
 
 use std::fs::File;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use futures_util::future::BoxFuture;
 use jiff::Timestamp;
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::{Deserialize, Serialize, Serializer};
 use tracing::warn;
 
-use super::atomic_file::LoadError;
-use super::{Storage, StorageError, atomic_file};
+use super::atomic_file::{self, LoadError};
+use super::{StateFile, Storage, StorageError};
 use exporter_toolkit::bounded_file;
-use futures_util::future::BoxFuture;
-use mongodb_atlas_client::stable_hash;
 use mongodb_atlas_client::{EndpointSet, StoredToken, TokenStore};
 
-/// What a credential can see, and when it was asked.
+/// What a credential can access, as of the last requests.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CredentialSnapshot {
-    /// When the organizations were listed.
+    /// Time of the last organization list.
     pub listed_at: Option<Timestamp>,
     /// The organizations, with their names.
     pub orgs: Vec<(String, Option<String>)>,
-    /// When the rate limits were asked for.
+    /// Time of the last request for the rate limits.
     pub limits_at: Option<Timestamp>,
-    /// The token buckets.
+    /// The rate limits.
     pub limits: Vec<EndpointSet>,
 }
 
@@ -42,58 +40,42 @@ struct CredentialFile {
 }
 
 impl Storage {
-    /// What was kept of the credential of that name.
-    pub fn load_credential(&self, credential: &str) -> Option<CredentialSnapshot> {
-        let body: CredentialFile = atomic_file::load_json(&self.credential_path(credential))?;
-        (body.version == VERSION && body.credential == credential).then_some(body.account)
+    /// Loads what the credential of that name can access.
+    pub fn load_credential(&self, name: &Arc<str>) -> Option<CredentialSnapshot> {
+        let file: CredentialFile = self.load(&StateFile::Credential(Arc::clone(name)))?;
+        (file.version == VERSION && *file.credential == **name).then_some(file.account)
     }
 
-    /// Keeps `account` for the credential of that name.
+    /// Stores what the credential of that name can access.
     ///
     /// # Errors
-    /// When the disk is full or read-only; what was there is still there.
+    /// As [`Storage::save_inventory`].
     pub fn save_credential(
         &self,
-        credential: &str,
-        account: &CredentialSnapshot,
+        name: &Arc<str>,
+        snapshot: CredentialSnapshot,
     ) -> Result<(), StorageError> {
-        let body = CredentialFile {
+        let file = CredentialFile {
             version: VERSION,
-            credential: credential.to_owned(),
-            account: account.clone(),
+            credential: name.to_string(),
+            account: snapshot,
         };
-        atomic_file::save_json(&self.credential_path(credential), &body)
+        self.save(&StateFile::Credential(Arc::clone(name)), &file)
     }
 
-    /// The file of what the credential of that name can see.
-    pub fn credential_path(&self, credential: &str) -> PathBuf {
-        self.hashed_path("credential", credential)
-    }
-
-    /// Where the access token of the credential of that name is kept.
-    pub fn token_store(&self, credential: &str) -> Arc<dyn TokenStore> {
+    /// Returns the store for the access token of the credential of that name.
+    pub fn token_store(&self, name: &Arc<str>) -> Arc<dyn TokenStore> {
         Arc::new(TokenFile {
-            credential: credential.to_owned(),
-            path: self.token_path(credential),
+            credential: Arc::clone(name),
+            path: self.path(&StateFile::Token(Arc::clone(name))),
         })
-    }
-
-    /// The file of the access token of the credential of that name.
-    pub fn token_path(&self, credential: &str) -> PathBuf {
-        self.hashed_path("token", credential)
-    }
-
-    fn hashed_path(&self, kind: &str, credential: &str) -> PathBuf {
-        // a name is free text, and no file name
-        let hash = stable_hash(credential.as_bytes(), 0);
-        self.dir.join(format!("{kind}-{hash:016x}.json"))
     }
 }
 
-/// The file of one access token. Only the owner may read it.
+/// The file of one access token, readable by its owner only.
 #[derive(Debug, Clone)]
 struct TokenFile {
-    credential: String,
+    credential: Arc<str>,
     path: PathBuf,
 }
 
@@ -101,8 +83,10 @@ struct TokenFile {
 #[serde(deny_unknown_fields)]
 struct TokenRecord {
     version: u32,
-    client: String,
-    ends_at: Timestamp,
+    #[serde(rename = "client")]
+    client_fingerprint: String,
+    #[serde(rename = "ends_at")]
+    expires_at: Timestamp,
     #[serde(serialize_with = "serialize_secret")]
     token: SecretString,
 }
@@ -116,30 +100,30 @@ fn serialize_secret<S: Serializer>(
 
 impl TokenStore for TokenFile {
     fn load(&self) -> BoxFuture<'_, Option<StoredToken>> {
-        Box::pin(async { self.off_thread(Self::read).await.flatten() })
+        Box::pin(async { self.run_blocking(Self::read).await.flatten() })
     }
 
     fn save(&self, token: StoredToken) -> BoxFuture<'_, ()> {
         Box::pin(async {
-            self.off_thread(move |file| file.write(token)).await;
+            self.run_blocking(move |file| file.write(token)).await;
         })
     }
 
     fn clear(&self) -> BoxFuture<'_, ()> {
         Box::pin(async {
-            self.off_thread(Self::remove).await;
+            self.run_blocking(Self::remove).await;
         })
     }
 }
 
 impl TokenFile {
-    /// Returns what `act` does, on a thread that may block; `None` when the file system does not respond in time.
-    async fn off_thread<T: Send + 'static>(
+    /// Runs `access` on a blocking thread; `None` when the file system does not respond in time.
+    async fn run_blocking<T: Send + 'static>(
         &self,
-        act: impl FnOnce(&Self) -> T + Send + 'static,
+        access: impl FnOnce(&Self) -> T + Send + 'static,
     ) -> Option<T> {
         let file = self.clone();
-        let result = bounded_file::run_blocking(&self.path, move || act(&file)).await;
+        let result = bounded_file::run_blocking(&self.path, move || access(&file)).await;
         result
             .inspect_err(|error| {
                 warn!(credential = &*self.credential, path = %self.path.display(), %error, "token file not accessible");
@@ -148,32 +132,32 @@ impl TokenFile {
     }
 
     fn read(&self) -> Option<StoredToken> {
-        let body: TokenRecord = atomic_file::load_or_quarantine(
-            &self.path,
-            atomic_file::MAX_JSON_BYTES,
-            |input| {
-                if !is_owner_only(input.get_ref().get_ref()) {
-                    let why = "expected a file of the exporter's user alone; a new access token is requested";
-                    return Err(LoadError::Unreadable(why.to_owned()));
-                }
-                atomic_file::read_json(input)
-            },
-        )?;
-        (body.version == VERSION).then_some(StoredToken {
-            client_fingerprint: body.client,
-            token: body.token,
-            expires_at: body.ends_at,
+        let read = |input: atomic_file::BoundedReader| {
+            if is_owner_only(input.get_ref().get_ref()) {
+                return atomic_file::read_json(input);
+            }
+            Err(LoadError::Unreadable(
+                "expected a file of the exporter's user alone; a new access token is requested"
+                    .to_owned(),
+            ))
+        };
+        let record: TokenRecord =
+            atomic_file::load_or_quarantine(&self.path, atomic_file::MAX_JSON_BYTES, read)?;
+        (record.version == VERSION).then_some(StoredToken {
+            client_fingerprint: record.client_fingerprint,
+            token: record.token,
+            expires_at: record.expires_at,
         })
     }
 
     fn write(&self, token: StoredToken) {
-        let body = TokenRecord {
+        let record = TokenRecord {
             version: VERSION,
-            client: token.client_fingerprint,
-            ends_at: token.expires_at,
+            client_fingerprint: token.client_fingerprint,
+            expires_at: token.expires_at,
             token: token.token,
         };
-        if let Err(error) = atomic_file::save_json(&self.path, &body) {
+        if let Err(error) = atomic_file::save_json(&self.path, &record) {
             warn!(%error, "the access token cannot be kept; the next start makes a new one");
         }
     }
@@ -185,18 +169,19 @@ impl TokenFile {
     }
 }
 
-/// Whether the file belongs to this process' user, and nobody else may read it.
+/// Returns whether the file belongs to the user of this process, and its mode denies access to other users.
 #[cfg(unix)]
 fn is_owner_only(file: &File) -> bool {
     use std::os::unix::fs::MetadataExt as _;
-    // rights of the group and of others
-    const OTHERS: u32 = 0o077;
-    file.metadata().is_ok_and(|data| {
-        data.mode() & OTHERS == 0 && data.uid() == rustix::process::geteuid().as_raw()
+
+    const GROUP_AND_OTHERS: u32 = 0o077;
+    file.metadata().is_ok_and(|metadata| {
+        metadata.mode() & GROUP_AND_OTHERS == 0
+            && metadata.uid() == rustix::process::geteuid().as_raw()
     })
 }
 
-/// Elsewhere the directory's own rights hold.
+/// Returns true: without file modes, the permissions of the directory apply.
 #[cfg(not(unix))]
 fn is_owner_only(_: &File) -> bool {
     true

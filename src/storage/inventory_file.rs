@@ -1,72 +1,69 @@
-//! The form of an organization's file: a line that says what it is, a line for each key, and a
-//! line with a checksum of all that is before it.
+//! The format of an inventory file: a line that identifies the format, a header line, a line for each key, and a line
+//! with the checksum of all lines before it.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::io::{self, BufRead, Read as _, Write};
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::atomic_file::LoadError;
 use crate::inventory::{
-    Inventory, InventoryBuilder, KeyAttributes, KeyRecord, Moment, StatusCount,
+    Inventory, InventoryBuilder, InventoryInfo, KeyAttributes, KeyRecord, Moment, StatusCount,
 };
-use crate::poll::ChangeCounts;
 use mongodb_atlas_client::{KeyId, OrgId, ProjectId};
 
 const FORMAT: &str = "atlas-ai-keys-exporter inventory";
 const VERSION: u32 = 1;
 
-/// Most bytes of a file: no walk reads more.
+/// Maximum size of a file: a walk reads no more.
 pub(super) const MAX_FILE_BYTES: u64 = 2 << 30;
-/// Most bytes of a line. The longest is that of the header, with a status or two for each project.
+/// Maximum size of a line. The header is the longest one, with a status or two for each project.
 const MAX_LINE_BYTES: u64 = 16 << 20;
-/// Most keys: no walk reads more.
+/// Maximum number of keys: a walk reads no more.
 const MAX_KEYS: usize = 2_000_000;
-/// The highest count that is believed; more can be added to it without an overflow.
+/// Maximum value of a counter; more can be added to it without an overflow.
 const MAX_COUNT: u64 = u64::MAX / 2;
 
-/// What is kept of an organization.
-#[derive(Debug)]
-pub struct InventoryRef<'a> {
-    /// The last complete walk.
-    pub inventory: &'a Inventory,
-    /// Requests that it took.
-    pub requests: u32,
-    /// How often each change has happened.
-    pub change_counts: &'a ChangeCounts,
-}
+/// Number of key changes, by the value of the `change` label.
+pub type ChangeCounts = BTreeMap<String, u64>;
 
-/// What was kept of an organization.
+/// The state of an organization that is stored with its inventory.
 #[derive(Debug)]
 pub struct StoredInventory {
-    /// The last complete walk.
-    pub inventory: Inventory,
-    /// Requests that it took.
+    /// The inventory of the last successful poll.
+    pub inventory: Arc<Inventory>,
+    /// Number of requests of that poll.
     pub requests: u32,
-    /// How often each change has happened.
+    /// Number of key changes.
     pub change_counts: ChangeCounts,
+}
+
+/// The fields that every version has.
+#[derive(Serialize, Deserialize)]
+struct FormatHeader<'a> {
+    format: Cow<'a, str>,
+    version: u32,
 }
 
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct InventoryHeader<'a> {
     org: Cow<'a, str>,
-    begun_at: Timestamp,
-    read_at: Timestamp,
+    #[serde(rename = "begun_at")]
+    started_at: Timestamp,
+    #[serde(rename = "read_at")]
+    completed_at: Timestamp,
     keys: usize,
-    dropped: u64,
+    #[serde(rename = "dropped")]
+    invalid_keys: u64,
     requests: u32,
-    /// A status once seen for a project is shown as 0, not left out.
+    /// Project and status of every count: a status without keys is exported as 0.
     statuses: Vec<(Cow<'a, str>, Cow<'a, str>)>,
-    changes: Cow<'a, ChangeCounts>,
-}
-
-/// What every version of the head has, and nothing that only some have.
-#[derive(Serialize, Deserialize)]
-struct FormatHeader<'a> {
-    format: Cow<'a, str>,
-    version: u32,
+    #[serde(rename = "changes")]
+    change_counts: Cow<'a, ChangeCounts>,
 }
 
 #[derive(Serialize, Deserialize, Default)]
@@ -94,7 +91,7 @@ struct KeyLine {
     created: Option<Timestamp>,
     #[serde(skip_serializing_if = "Option::is_none")]
     last_used: Option<Timestamp>,
-    /// Atlas gave a `lastUsedAt` that is no time.
+    /// Whether `lastUsedAt` is an invalid time.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     last_used_unreadable: bool,
 }
@@ -119,36 +116,36 @@ impl ChecksumWriter<'_> {
     }
 }
 
-/// Writes all of it.
-pub(super) fn write_inventory(output: &mut dyn Write, saved: &InventoryRef<'_>) -> io::Result<()> {
-    let inventory = saved.inventory;
-    let mut checked = ChecksumWriter {
+/// Writes an inventory file.
+pub(super) fn write_inventory(output: &mut dyn Write, stored: &StoredInventory) -> io::Result<()> {
+    let inventory = &stored.inventory;
+    let mut lines = ChecksumWriter {
         output,
         crc: crc32fast::Hasher::new(),
     };
-    checked.write_line(&FormatHeader {
+    lines.write_line(&FormatHeader {
         format: FORMAT.into(),
         version: VERSION,
     })?;
-    checked.write_line(&InventoryHeader {
+    lines.write_line(&InventoryHeader {
         org: inventory.org().as_str().into(),
-        begun_at: inventory.started_at(),
-        read_at: inventory.completed_at(),
+        started_at: inventory.started_at(),
+        completed_at: inventory.completed_at(),
         keys: inventory.len(),
-        dropped: inventory.invalid_keys(),
-        requests: saved.requests,
+        invalid_keys: inventory.invalid_keys(),
+        requests: stored.requests,
         statuses: inventory
             .status_counts()
             .iter()
             .map(|count| (count.project.as_str().into(), count.status.as_str().into()))
             .collect(),
-        changes: Cow::Borrowed(saved.change_counts),
+        change_counts: Cow::Borrowed(&stored.change_counts),
     })?;
     for key in inventory.keys() {
-        checked.write_line(&to_key_line(key.to_record()))?;
+        lines.write_line(&to_key_line(key.to_record()))?;
     }
-    let crc32 = checked.crc.clone().finalize();
-    checked.write_line(&Trailer { crc32 })
+    let crc32 = lines.crc.clone().finalize();
+    lines.write_line(&Trailer { crc32 })
 }
 
 fn to_key_line(record: KeyRecord) -> KeyLine {
@@ -203,26 +200,24 @@ struct ChecksumReader<R> {
 }
 
 impl<R: BufRead> ChecksumReader<R> {
-    /// The next line, and the checksum of all lines before it.
-    fn read_line(&mut self) -> Result<(&[u8], u32), LoadError> {
-        let before = self.crc.clone().finalize();
+    /// Returns the checksum of the lines so far.
+    fn checksum(&self) -> u32 {
+        self.crc.clone().finalize()
+    }
+
+    fn parse_line<T: for<'de> Deserialize<'de>>(&mut self) -> Result<T, LoadError> {
         self.line.clear();
-        let line = self.input.by_ref().take(MAX_LINE_BYTES);
-        { line }.read_until(b'\n', &mut self.line)?;
+        let mut input = self.input.by_ref().take(MAX_LINE_BYTES);
+        input.read_until(b'\n', &mut self.line)?;
         if self.line.last() != Some(&b'\n') {
             return Err(LoadError::invalid("truncated"));
         }
         self.crc.update(&self.line);
-        Ok((&self.line, before))
-    }
-
-    fn parse_line<T: for<'de> Deserialize<'de>>(&mut self) -> Result<T, LoadError> {
-        let (text, _) = self.read_line()?;
-        serde_json::from_slice(text).map_err(|_| LoadError::invalid("damaged"))
+        serde_json::from_slice(&self.line).map_err(|_| LoadError::invalid("damaged"))
     }
 }
 
-/// Reads what [`write_inventory()`] has written for `org`.
+/// Reads the inventory file of `org`.
 pub(super) fn read_inventory(
     input: impl BufRead,
     org: &OrgId,
@@ -232,52 +227,62 @@ pub(super) fn read_inventory(
         crc: crc32fast::Hasher::new(),
         line: Vec::new(),
     };
-    let mark: FormatHeader<'static> = lines.parse_line()?;
-    if mark.format != FORMAT {
-        return Err(LoadError::invalid("not an inventory file"));
-    }
-    if mark.version != VERSION {
-        return Err(LoadError::Invalid(format!(
-            "expected version {VERSION}, got version {}",
-            mark.version
-        )));
-    }
-    let head: InventoryHeader<'static> = lines.parse_line()?;
-    if head.org != org.as_str() {
-        return Err(LoadError::invalid("inventory of another organization"));
-    }
-    if head.keys > MAX_KEYS {
-        return Err(LoadError::invalid("too many keys"));
-    }
+    let header = parse_headers(&mut lines, org)?;
     let mut keys = InventoryBuilder::default();
-    for _ in 0..head.keys {
+    for _ in 0..header.keys {
         keys.insert(&from_key_line(lines.parse_line()?));
     }
-    let (text, sum) = lines.read_line()?;
-    let foot: Trailer = serde_json::from_slice(text).map_err(|_| LoadError::invalid("damaged"))?;
-    if foot.crc32 != sum {
+    let checksum = lines.checksum();
+    let trailer: Trailer = lines.parse_line()?;
+    if trailer.crc32 != checksum {
         return Err(LoadError::invalid("checksum mismatch"));
     }
-    let known: Vec<StatusCount> = head
-        .statuses
-        .into_iter()
+    let info = InventoryInfo {
+        org: org.clone(),
+        started_at: header.started_at,
+        completed_at: header.completed_at,
+        invalid_keys: header.invalid_keys.min(MAX_COUNT),
+    };
+    let statuses = header.statuses.into_iter();
+    let previous_counts: Vec<StatusCount> = statuses
         .map(|(project, status)| StatusCount {
             project: ProjectId::new(project.into_owned()),
             status: status.into_owned(),
             keys: 0,
         })
         .collect();
-    let times = (head.begun_at, head.read_at);
+    let mut change_counts = header.change_counts.into_owned();
+    for count in change_counts.values_mut() {
+        *count = MAX_COUNT.min(*count);
+    }
     Ok(StoredInventory {
-        inventory: keys.build(org.clone(), times, head.dropped.min(MAX_COUNT), &known),
-        requests: head.requests,
-        change_counts: head
-            .changes
-            .into_owned()
-            .into_iter()
-            .map(|(change, count)| (change, count.min(MAX_COUNT)))
-            .collect(),
+        inventory: Arc::new(keys.build(info, &previous_counts)),
+        requests: header.requests,
+        change_counts,
     })
+}
+
+fn parse_headers(
+    lines: &mut ChecksumReader<impl BufRead>,
+    org: &OrgId,
+) -> Result<InventoryHeader<'static>, LoadError> {
+    let format: FormatHeader<'static> = lines.parse_line()?;
+    if format.format != FORMAT {
+        return Err(LoadError::invalid("not an inventory file"));
+    }
+    if format.version != VERSION {
+        let version = format.version;
+        let reason = format!("expected version {VERSION}, got version {version}");
+        return Err(LoadError::Invalid(reason));
+    }
+    let header: InventoryHeader<'static> = lines.parse_line()?;
+    if header.org != org.as_str() {
+        return Err(LoadError::invalid("inventory of another organization"));
+    }
+    if header.keys > MAX_KEYS {
+        return Err(LoadError::invalid("too many keys"));
+    }
+    Ok(header)
 }
 
 #[cfg(test)]
@@ -292,71 +297,70 @@ mod tests {
         OrgId::parse("32b6e34b3d91647abb20e7b8").expect("an id")
     }
 
-    fn sample() -> (Inventory, ChangeCounts) {
-        let record = |id: &str, last_used| KeyRecord {
-            id: KeyId::new(id),
-            project: ProjectId::new("p"),
-            name: "a \"name\"\nof two lines \\".into(),
-            name_truncated: id == "a",
-            attributes: KeyAttributes {
-                status: "ACTIVE".into(),
-                created_by: "Ada".into(),
-                ..KeyAttributes::default()
-            },
-            masked_secret: "al-****odu2".into(),
-            created: Moment::Valid(at(5)),
-            last_used,
+    fn sample() -> StoredInventory {
+        let mut keys = InventoryBuilder::default();
+        for (id, last_used) in [
+            ("a", Moment::Valid(at(7))),
+            ("b", Moment::Missing),
+            ("c", Moment::Invalid),
+        ] {
+            keys.insert(&KeyRecord {
+                id: KeyId::new(id),
+                project: ProjectId::new("p"),
+                name: "a \"name\"\nof two lines \\".into(),
+                name_truncated: id == "a",
+                attributes: KeyAttributes {
+                    status: "ACTIVE".into(),
+                    created_by: "Ada".into(),
+                    ..KeyAttributes::default()
+                },
+                masked_secret: "al-****odu2".into(),
+                created: Moment::Valid(at(5)),
+                last_used,
+            });
+        }
+        let info = InventoryInfo {
+            org: org(),
+            started_at: at(8),
+            completed_at: at(9),
+            invalid_keys: 1,
         };
-        let records = vec![
-            record("a", Moment::Valid(at(7))),
-            record("b", Moment::Missing),
-            record("c", Moment::Invalid),
-        ];
-        let known = [StatusCount {
+        let previous_counts = [StatusCount {
             project: ProjectId::new("gone"),
             status: "INACTIVE".into(),
             keys: 0,
         }];
-        let counts = ChangeCounts::from([("created".to_owned(), 3)]);
-        (
-            Inventory::new(org(), (at(8), at(9)), records, 1, &known),
-            counts,
-        )
+        StoredInventory {
+            inventory: Arc::new(keys.build(info, &previous_counts)),
+            requests: 4,
+            change_counts: ChangeCounts::from([("created".to_owned(), 3)]),
+        }
     }
 
     fn written() -> Vec<u8> {
-        let (inventory, counts) = sample();
-        let mut out = Vec::new();
-        let saved = InventoryRef {
-            inventory: &inventory,
-            requests: 4,
-            change_counts: &counts,
-        };
-        write_inventory(&mut out, &saved).expect("a vector takes all");
-        out
+        let mut output = Vec::new();
+        write_inventory(&mut output, &sample()).expect("written to memory");
+        output
     }
 
     #[test]
     fn written_inventory_is_read_back() {
-        let (inventory, counts) = sample();
-        let stored = read_inventory(&*written(), &org()).expect("whole");
-        let records = |inventory: &Inventory| {
-            inventory
-                .keys()
-                .map(|key| key.to_record())
-                .collect::<Vec<_>>()
+        let expected = sample();
+        let stored = read_inventory(&*written(), &org()).expect("valid");
+        let records = |stored: &StoredInventory| {
+            let keys = stored.inventory.keys();
+            keys.map(|key| key.to_record()).collect::<Vec<_>>()
         };
-        assert_eq!(records(&stored.inventory), records(&inventory));
-        assert_eq!(stored.inventory.status_counts(), inventory.status_counts());
+        assert_eq!(records(&stored), records(&expected));
+        let (inventory, counts) = (&stored.inventory, expected.inventory.status_counts());
+        assert_eq!(inventory.status_counts(), counts);
         assert_eq!(
-            (
-                stored.inventory.completed_at(),
-                stored.inventory.started_at(),
-                stored.inventory.invalid_keys()
-            ),
-            (at(9), at(8), 1)
+            (inventory.completed_at(), inventory.started_at()),
+            (at(9), at(8))
         );
-        assert_eq!((stored.change_counts, stored.requests), (counts, 4));
+        assert_eq!(inventory.invalid_keys(), 1);
+        assert_eq!(stored.change_counts, expected.change_counts);
+        assert_eq!(stored.requests, 4);
     }
 
     #[test]

@@ -1,17 +1,22 @@
-//! What survives a restart: the last complete walk of each organization with its counters, when it
-//! is due, what a credential can see, and its live access token.
+//! State that survives a restart: the last inventory of each organization with its change counters, the back-off of
+//! polls that fail, what a credential can access, and its access token.
 //!
-//! Everything here is a convenience: whatever fails is told and the exporter goes on without it.
-//! A file is replaced whole or not at all, and one that is not as it was written is set aside.
-//! Every method blocks; callers are on a thread for that.
+//! Storage is optional: a failure is logged, and the exporter continues without it. Files are written atomically, and
+//! an invalid one is quarantined. Every method blocks; [`Storage::run_blocking`] moves the work off the async threads.
 //!
-//! | file | holds |
+//! | file | content |
 //! | --- | --- |
-//! | `ORG.inventory` | the last complete walk, and the change counters |
-//! | `ORG.details` | names and limits |
-//! | `ORG.deferred` | when to try again, while walks fail |
-//! | `credential-HASH.json` | the organizations that the credential can see, its rate limits |
-//! | `token-HASH.json` | the live access token |
+//! | `ORG.inventory` | the last inventory, and the change counters |
+//! | `ORG.details` | names and model rate limits |
+//! | `ORG.deferred` | the time of the next attempt, while polls fail |
+//! | `credential-HASH.json` | the organizations that the credential can access, its rate limits |
+//! | `token-HASH.json` | the access token |
+//!
+//! | module | purpose |
+//! | --- | --- |
+//! | `atomic_file` | atomic writes, bounded reads, quarantine |
+//! | `inventory_file` | the format of an inventory file |
+//! | `credential_file` | the files of a credential |
 
 mod atomic_file;
 mod credential_file;
@@ -21,65 +26,54 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use jiff::Timestamp;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use tracing::warn;
 
 pub use atomic_file::StorageError;
 pub use credential_file::CredentialSnapshot;
-pub use inventory_file::StoredInventory;
+pub use inventory_file::{ChangeCounts, StoredInventory};
 
-use crate::inventory::OrgDetails;
-use crate::poll::PollBackoff;
 use exporter_toolkit::bounded_file::{self, READ_TIMEOUT};
-use inventory_file::{InventoryRef, MAX_FILE_BYTES, read_inventory, write_inventory};
-use mongodb_atlas_client::Clock;
-use mongodb_atlas_client::OrgId;
+use inventory_file::{MAX_FILE_BYTES, read_inventory, write_inventory};
+use mongodb_atlas_client::{Clock, OrgId, stable_hash};
 
-/// A directory of state. Cheap to clone.
+/// A directory of state files. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Storage {
     dir: PathBuf,
 }
 
-/// What is remembered of an organization whose last walk failed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct BackoffState {
-    /// It is not to be walked before.
-    pub until: Timestamp,
-    /// How often it has failed.
-    pub backoff: PollBackoff,
-}
-
-/// Something that is kept in a file of its own.
+/// A file in the state directory.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(super) enum StateFile {
-    /// The last complete walk of an organization.
+pub enum StateFile {
+    /// The last inventory of an organization.
     Inventory(OrgId),
-    /// Until when an organization is left alone.
+    /// The time of the next attempt to poll an organization.
     Backoff(OrgId),
-    /// Its names and limits.
+    /// Names and model rate limits of an organization.
     Details(OrgId),
-    /// What a credential can see.
+    /// What the credential of that name can access.
     Credential(Arc<str>),
+    /// The access token of the credential of that name.
+    Token(Arc<str>),
 }
 
-/// Temporary files that are older than this were left behind by a process that was killed.
+/// Age from which on temporary files are those of a process that was killed.
 const STALE_TEMP_AGE: Duration = Duration::from_mins(10);
 /// Time to read the files of one organization: a million keys take a second or two.
-pub(super) const LOAD_TIMEOUT: Duration = Duration::from_secs(15);
-/// Time to write a file, with those that are written before it.
-pub(super) const SAVE_TIMEOUT: Duration = Duration::from_secs(30);
-/// Files that are read or written at a time.
+pub(crate) const LOAD_TIMEOUT: Duration = Duration::from_secs(15);
+/// Time to write a file, including the wait for the files before it.
+pub(crate) const SAVE_TIMEOUT: Duration = Duration::from_secs(30);
+/// Maximum number of concurrent reads and writes.
 const MAX_CONCURRENT: usize = 8;
 
 impl Storage {
-    /// Uses `dir`, which is made if it is not there.
+    /// Opens `dir`, and creates it if it does not exist.
     ///
     /// # Errors
-    /// When it cannot be made. A directory that cannot be written to is no error here: what is in
-    /// it can be read.
+    /// [`StorageError`] when the directory cannot be created. A read-only directory is no error: its files can be
+    /// loaded.
     pub fn open(dir: &Path) -> Result<Self, StorageError> {
         let storage = Self::open_read_only(dir);
         atomic_file::create_directory(dir)?;
@@ -90,28 +84,35 @@ impl Storage {
         Ok(storage)
     }
 
-    /// Returns when the file system of the directory answers.
+    /// Opens `dir` without changing it.
+    pub fn open_read_only(dir: &Path) -> Self {
+        Self {
+            dir: dir.to_owned(),
+        }
+    }
+
+    /// Waits until the file system of the directory responds.
     ///
     /// # Errors
-    /// When it does not in time.
-    pub(super) async fn await_response(&self) -> Result<(), StorageError> {
+    /// [`StorageError`] when it does not respond in time.
+    pub(crate) async fn await_response(&self) -> Result<(), StorageError> {
         self.run_blocking(READ_TIMEOUT, |storage| {
-            // a missing directory is an answer as well
+            // A missing directory is a response as well
             let _ = bounded_file::metadata(&storage.dir.join("."));
         })
         .await
     }
 
-    /// Whether every user of the machine may replace what is kept.
+    /// Returns whether every user of the machine can replace the state files.
     pub fn is_world_writable(&self) -> bool {
         atomic_file::is_world_writable(&self.dir)
     }
 
-    /// Runs `work` on a thread that may block, and waits for it no longer than `timeout`. A file system that does not
-    /// answer costs a few threads, however often it is tried again.
+    /// Runs `work` on a blocking thread, and waits for it no longer than `timeout`. A file system that does not
+    /// respond blocks a few threads only, regardless of the number of attempts.
     ///
     /// # Errors
-    /// When it does not answer in time, or `work` panics.
+    /// [`StorageError`] when the file system does not respond in time, or `work` panics.
     pub(crate) async fn run_blocking<T: Send + 'static>(
         &self,
         timeout: Duration,
@@ -125,17 +126,10 @@ impl Storage {
         .map_err(|error| StorageError::from_file_error(&self.dir, &error))
     }
 
-    /// Looks at `dir` as it is.
-    pub fn open_read_only(dir: &Path) -> Self {
-        Self {
-            dir: dir.to_owned(),
-        }
-    }
-
-    /// The organizations of which a complete walk is kept, in order.
+    /// Returns the organizations with a stored inventory, sorted by id.
     ///
     /// # Errors
-    /// When the directory cannot be read.
+    /// [`StorageError`] when the directory cannot be read.
     pub fn list_orgs(&self) -> Result<Vec<OrgId>, StorageError> {
         let names = atomic_file::file_names(&self.dir)?;
         let mut orgs: Vec<OrgId> = names
@@ -146,116 +140,100 @@ impl Storage {
         Ok(orgs)
     }
 
-    /// The last complete walk of `org`; an unfit file stays where it is.
+    /// Checks whether `dir` is writable, and changes nothing: a directory that is created for the check is removed, as
+    /// it would belong to the user who runs the check instead of the exporter.
     ///
     /// # Errors
-    /// What is wrong with the file, in words that repeat nothing of it.
-    pub fn read_inventory(&self, org: &OrgId) -> Result<StoredInventory, String> {
-        atomic_file::read_file(&self.inventory_path(org), MAX_FILE_BYTES, |input| {
-            read_inventory(input, org)
-        })
-        .map_err(|error| error.to_string())
+    /// As [`Storage::open`] and [`Storage::save`].
+    pub fn probe_writable(dir: &Path) -> Result<(), StorageError> {
+        let missing: Vec<&Path> = dir
+            .ancestors()
+            .take_while(|dir| bounded_file::metadata(dir).is_err())
+            .collect();
+        let probed =
+            atomic_file::create_directory(dir).and_then(|()| atomic_file::probe_writable(dir));
+        for created in missing {
+            // A directory that could not be created does not exist
+            let _ = std::fs::remove_dir(created);
+        }
+        probed
     }
 
-    /// Names and limits of `org`, if they are kept and can be read; nothing is changed.
-    pub fn read_details(&self, org: &OrgId) -> Option<OrgDetails> {
+    /// Reads the inventory of `org`; an invalid file is left in place.
+    ///
+    /// # Errors
+    /// The reason why the file cannot be used, without any of its content.
+    pub fn read_inventory(&self, org: &OrgId) -> Result<StoredInventory, String> {
+        let path = self.path(&StateFile::Inventory(org.clone()));
+        atomic_file::read_file(&path, MAX_FILE_BYTES, |input| read_inventory(input, org))
+            .map_err(|error| error.to_string())
+    }
+
+    /// Loads the inventory of `org`, if there is one. A truncated, foreign or newer file is quarantined with a warning.
+    pub fn load_inventory(&self, org: &OrgId) -> Option<StoredInventory> {
+        let path = self.path(&StateFile::Inventory(org.clone()));
+        atomic_file::load_or_quarantine(&path, MAX_FILE_BYTES, |input| read_inventory(input, org))
+    }
+
+    /// Replaces the stored inventory of an organization, and removes its back-off.
+    ///
+    /// # Errors
+    /// [`StorageError`] when the disk is full or read-only; the previous file is unchanged.
+    pub fn save_inventory(&self, stored: &StoredInventory) -> Result<(), StorageError> {
+        let org = stored.inventory.org();
+        let path = self.path(&StateFile::Inventory(org.clone()));
+        atomic_file::write_atomically(&path, |output| write_inventory(output, stored))?;
+        atomic_file::remove_if_exists(&self.path(&StateFile::Backoff(org.clone())))
+    }
+
+    /// Reads the JSON value of `file`, if the file exists and is valid; it is left in place.
+    pub fn read<T: DeserializeOwned>(&self, file: &StateFile) -> Option<T> {
         atomic_file::read_file(
-            &self.details_path(org),
+            &self.path(file),
             atomic_file::MAX_JSON_BYTES,
             atomic_file::read_json,
         )
         .ok()
     }
 
-    /// Tries whether something could be kept in `dir`, and leaves nothing behind: a directory that was made
-    /// for it would belong to whoever tried, not to the exporter.
-    ///
-    /// # Errors
-    /// As [`Storage::open`] and [`Storage::save_inventory`].
-    pub fn probe_writable(dir: &Path) -> Result<(), StorageError> {
-        let missing: Vec<&Path> = dir
-            .ancestors()
-            .take_while(|dir| bounded_file::metadata(dir).is_err())
-            .collect();
-        let tried =
-            atomic_file::create_directory(dir).and_then(|()| atomic_file::probe_writable(dir));
-        for made in missing {
-            // one that could not be made is not there
-            let _ = std::fs::remove_dir(made);
-        }
-        tried
+    /// Loads the JSON value of `file`, if the file exists; an invalid one is quarantined with a warning.
+    pub fn load<T: DeserializeOwned>(&self, file: &StateFile) -> Option<T> {
+        atomic_file::load_or_quarantine(
+            &self.path(file),
+            atomic_file::MAX_JSON_BYTES,
+            atomic_file::read_json,
+        )
     }
 
-    /// The last complete walk of `org`, if there is one to be had. A file that is cut off, foreign
-    /// or newer is set aside with a warning.
-    pub fn load_inventory(&self, org: &OrgId) -> Option<StoredInventory> {
-        atomic_file::load_or_quarantine(&self.inventory_path(org), MAX_FILE_BYTES, |input| {
-            read_inventory(input, org)
-        })
-    }
-
-    /// Keeps a complete walk in the place of the one before, which ends a deferral.
-    ///
-    /// # Errors
-    /// When the disk is full or read-only; what was there is still there.
-    pub fn save_inventory(&self, saved: &InventoryRef<'_>) -> Result<(), StorageError> {
-        let org = saved.inventory.org();
-        atomic_file::write_atomically(&self.inventory_path(org), |output| {
-            write_inventory(output, saved)
-        })?;
-        atomic_file::remove_if_exists(&self.backoff_path(org))
-    }
-
-    /// Remembers that the last walk of `org` failed.
+    /// Replaces the JSON value of `file`.
     ///
     /// # Errors
     /// As [`Storage::save_inventory`].
-    pub fn save_backoff(&self, org: &OrgId, deferred: BackoffState) -> Result<(), StorageError> {
-        atomic_file::save_json(&self.backoff_path(org), &deferred)
+    pub fn save(&self, file: &StateFile, value: &impl Serialize) -> Result<(), StorageError> {
+        atomic_file::save_json(&self.path(file), value)
     }
 
-    /// What is remembered of the last walk of `org`, if it failed.
-    pub fn load_backoff(&self, org: &OrgId) -> Option<BackoffState> {
-        atomic_file::load_json(&self.backoff_path(org))
-    }
-
-    /// Keeps names and limits of `org`.
-    ///
-    /// # Errors
-    /// As [`Storage::save_inventory`].
-    pub fn save_details(&self, org: &OrgId, details: &OrgDetails) -> Result<(), StorageError> {
-        atomic_file::save_json(&self.details_path(org), details)
-    }
-
-    /// Names and limits of `org`, if they were kept.
-    pub fn load_details(&self, org: &OrgId) -> Option<OrgDetails> {
-        atomic_file::load_json(&self.details_path(org))
-    }
-
-    /// Forgets `org`, which is watched no more.
+    /// Removes the files of `org`; a failure is logged.
     pub fn remove_org(&self, org: &OrgId) {
-        for path in [
-            self.inventory_path(org),
-            self.details_path(org),
-            self.backoff_path(org),
-        ] {
-            if let Err(error) = atomic_file::remove_if_exists(&path) {
+        for file in [StateFile::Inventory, StateFile::Details, StateFile::Backoff] {
+            if let Err(error) = atomic_file::remove_if_exists(&self.path(&file(org.clone()))) {
                 warn!(%error, "what was kept of an organization cannot be removed");
             }
         }
     }
 
-    fn inventory_path(&self, org: &OrgId) -> PathBuf {
-        self.dir.join(format!("{org}.inventory"))
-    }
-
-    fn details_path(&self, org: &OrgId) -> PathBuf {
-        self.dir.join(format!("{org}.details"))
-    }
-
-    fn backoff_path(&self, org: &OrgId) -> PathBuf {
-        self.dir.join(format!("{org}.deferred"))
+    /// Returns the path of `file`.
+    pub fn path(&self, file: &StateFile) -> PathBuf {
+        // The name of a credential is free text, and may be no valid file name
+        let hashed = |kind, credential: &str| {
+            format!("{kind}-{:016x}.json", stable_hash(credential.as_bytes(), 0))
+        };
+        self.dir.join(match file {
+            StateFile::Inventory(org) => format!("{org}.inventory"),
+            StateFile::Details(org) => format!("{org}.details"),
+            StateFile::Backoff(org) => format!("{org}.deferred"),
+            StateFile::Credential(credential) => hashed("credential", credential),
+            StateFile::Token(credential) => hashed("token", credential),
+        })
     }
 }
-
-pub use inventory_file::InventoryRef as Saved;

@@ -64,7 +64,7 @@ mod tests {
                 &[("sec-fetch-site", "none"), ("sec-fetch-site", "cross-site")],
                 true,
             ),
-            // a proxy has changed Host, and the browser knows better
+            // A proxy has changed Host; the browser is right.
             (
                 &[
                     ("sec-fetch-site", "same-origin"),

@@ -1,5 +1,5 @@
-//! What is exposed, read by the parsers of others: Python's of `OpenMetrics`, promtool's of text,
-//! and a real Prometheus' of all three forms. Names with everything in them.
+//! The exposition, read by other parsers: that of Python for `OpenMetrics`, that of promtool for text,
+//! and a real Prometheus' of both. Names with special characters of every kind.
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::process::Command;

@@ -140,15 +140,10 @@ fn build_snapshot(records: &[KeyRecord], texts: &[String]) -> ScrapeSnapshot {
     let org = |n: u32| OrgId::parse(&format!("{n:024x}")).unwrap();
     let at = Timestamp::from_second(1_790_000_000).unwrap();
     let (first, second) = records.split_at(records.len() / 2);
-    let inventories = [first, second].into_iter().zip(0..).map(|(records, n)| {
-        Arc::new(Inventory::new(
-            org(n),
-            (at, at),
-            records.iter().cloned(),
-            0,
-            &[],
-        ))
-    });
+    let inventories = [first, second]
+        .into_iter()
+        .zip(0..)
+        .map(|(records, n)| Arc::new(Inventory::from_records(org(n), at, records.iter().cloned())));
     let details = OrgDetails {
         name: Some(texts[0].clone()),
         projects: vec![ProjectName {
@@ -162,7 +157,7 @@ fn build_snapshot(records: &[KeyRecord], texts: &[String]) -> ScrapeSnapshot {
             requests_per_minute: Some(7),
             tokens_per_minute: None,
         }],
-        asked_at: None,
+        fetched_at: None,
     };
     let shown = InventorySnapshot {
         inventories: inventories.collect(),

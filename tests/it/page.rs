@@ -40,7 +40,7 @@ async fn wait_page_contains(lab: &TestExporter, path: &str, part: &str) -> Strin
 async fn page_shows_the_simulator_state() {
     let lab = TestExporter::start(static_sim(3, 1200), &[]).await;
     lab.wait_polled().await;
-    let page = wait_page_contains(&lab, "/", "Organizations fresh</dt><dd class=\"good\">3<").await;
+    let page = wait_page_contains(&lab, "/", "Organizations fresh</dt><dd class=\"ok\">3<").await;
     assert_eq!(texts_after(&page, "id=\"all-keys\""), ["1,200"]);
     let (never, by_status) = lab.sim.with_world(|world| {
         let orgs = world.org_ids();
@@ -72,7 +72,7 @@ async fn page_shows_the_simulator_state() {
     assert!(page.contains("requests left") && page.contains("Next walk</dt><dd>in "));
     assert_eq!(count_rows(&page), 50);
     assert!(
-        page.contains("<strong class=\"so-so\">never used</strong>"),
+        page.contains("<strong class=\"warn\">never used</strong>"),
         "the most idle ones were never used"
     );
     // every key is on exactly one part
@@ -185,8 +185,12 @@ async fn page_explains_failures_with_remedies() {
             body: ErrorBodyFormat::default(),
         },
     ));
-    let page =
-        wait_page_contains(&lab, "/", "Organizations failing</dt><dd class=\"bad\">2<").await;
+    let page = wait_page_contains(
+        &lab,
+        "/",
+        "Organizations failing</dt><dd class=\"error\">2<",
+    )
+    .await;
     assert!(
         page.contains("Organization Read Only") && page.contains("IP access list"),
         "{page}"
@@ -223,7 +227,7 @@ async fn page_reports_discovery_failures() {
         page.contains("Organization Read Only") && page.contains("No organization is watched yet")
     );
     lab.sim.clear_faults();
-    wait_page_contains(&lab, "/", "<strong class=\"good\">Fresh</strong>").await;
+    wait_page_contains(&lab, "/", "<strong class=\"ok\">Fresh</strong>").await;
     assert!(!lab.get("/").await.1.contains("cannot be listed"));
     lab.stop().await.stop().await;
 }
@@ -237,7 +241,7 @@ async fn page_renders_before_the_first_poll() {
     ));
     let variables = crate::common::sim_env(&sim);
     let lab = TestExporter::start_with(sim, variables, &[]).await;
-    let page = wait_page_contains(&lab, "/", "<strong class=\"so-so\">Waiting</strong>").await;
+    let page = wait_page_contains(&lab, "/", "<strong class=\"warn\">Waiting</strong>").await;
     assert!(
         page.contains("none yet") && page.contains("Next walk</dt><dd>under way"),
         "{page}"

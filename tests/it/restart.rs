@@ -11,8 +11,7 @@ use crate::common::{
     ChildProcess, Scrape, expected_sim_keys, exposed_keys, get, make_fifo, sim_env, static_sim,
 };
 use atlas_ai_keys_exporter::inventory::{Inventory, KeyRecord};
-use atlas_ai_keys_exporter::poll::ChangeCounts;
-use atlas_ai_keys_exporter::storage::{Saved, Storage};
+use atlas_ai_keys_exporter::storage::{ChangeCounts, Storage, StoredInventory};
 use jiff::Timestamp;
 use mongodb_atlas_client::{KeyId, OrgId, ProjectId};
 use mongodb_atlas_sim::{Effect, ErrorBodyFormat, Fault, SimEndpoint, SimHandle};
@@ -587,7 +586,7 @@ fn numbered_inventory(number: u64) -> Inventory {
         })
         .collect();
     let at = Timestamp::from_second(i64::try_from(number).unwrap()).unwrap();
-    Inventory::new(OrgId::parse(ORG).unwrap(), (at, at), records, 0, &[])
+    Inventory::from_records(OrgId::parse(ORG).unwrap(), at, records)
 }
 
 /// Not a test by itself: the process that [`interrupted_write_leaves_old_or_new_state`]
@@ -603,14 +602,12 @@ fn state_writer_child() {
         .load_inventory(&org)
         .map_or(0, |stored| stored.change_counts["version"] + 1);
     for number in first.. {
-        let counts = ChangeCounts::from([("version".to_owned(), number)]);
-        let inventory = numbered_inventory(number);
-        let saved = Saved {
-            inventory: &inventory,
+        let stored = StoredInventory {
+            inventory: numbered_inventory(number).into(),
             requests: 1,
-            change_counts: &counts,
+            change_counts: ChangeCounts::from([("version".to_owned(), number)]),
         };
-        storage.save_inventory(&saved).unwrap();
+        storage.save_inventory(&stored).unwrap();
         // what tests print is held back, what they write is not
         let mut stdout = std::io::stdout();
         stdout.write_all(&[SAVED_MARKER]).unwrap();

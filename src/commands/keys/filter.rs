@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::config::{FilterValues, KeysOptions};
-use crate::inventory::InventorySnapshot;
+use crate::inventory::{InventorySnapshot, matches_project, matches_status};
 
 /// Statuses of keys that cannot be used. Atlas does not document the values.
 const DISABLED_STATUSES: [&str; 6] = [
@@ -70,16 +70,6 @@ pub(super) fn find_unmatched(choice: &KeysOptions, shown: &InventorySnapshot) ->
         }
     }
     unmatched
-}
-
-/// Whether the value of a filter names this project. Names are exact, since two may differ in case alone.
-pub(super) fn matches_project(value: &str, id: &str, name: &str) -> bool {
-    value.eq_ignore_ascii_case(id) || (value == name && !name.is_empty())
-}
-
-/// Whether the value of a filter names this status.
-pub(super) fn matches_status(value: &str, status: &str) -> bool {
-    value.eq_ignore_ascii_case(status)
 }
 
 /// Every project by its id, with its name, which is empty where Atlas did not say; also those without keys.

@@ -3,17 +3,16 @@
 //! | room | what lives there |
 //! | --- | --- |
 //! | `filter` | filters that name what there is not |
-//! | `listing` | the keys that were asked for, in their order |
 //! | `output` | how they are written |
 //! | `progress` | the bar of a long walk |
 
 mod filter;
-mod listing;
 mod output;
 mod progress;
 
 use std::io::{self, IsTerminal as _, Write};
 use std::path::Path;
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
@@ -23,10 +22,9 @@ use super::{CommandError, ignore_broken_pipe, signals};
 use crate::cli::Args;
 use crate::config::{self, ConfigError, KeysOptions, OutputFormat};
 use crate::credentials::Environment;
-use crate::inventory::InventorySnapshot;
-use crate::storage::Storage;
+use crate::inventory::{InventorySnapshot, KeyField, KeyQuery, KeySelection};
+use crate::storage::{StateFile, Storage};
 use filter::Unmatched;
-use listing::KeyListing;
 use mongodb_atlas_client::Clock;
 use mongodb_atlas_client::OrgId;
 use progress::ProgressReporter;
@@ -72,7 +70,21 @@ fn write_keys(
     colour: bool,
     mut out: impl Write,
 ) -> io::Result<()> {
-    let found = KeyListing::new(shown, choice, now);
+    let idle = i64::try_from(choice.idle.as_micros()).unwrap_or(i64::MAX);
+    let cutoff = now.as_microsecond().saturating_sub(idle);
+    let mut hidden = vec![KeyField::MaskedSecret];
+    if !choice.created_by {
+        hidden.push(KeyField::CreatedBy);
+    }
+    let query = KeyQuery {
+        statuses: &choice.statuses.values,
+        projects: &choice.projects.values,
+        idle_cutoff: (!choice.idle.is_zero()).then_some(cutoff),
+        never_used: choice.never_used,
+        hidden,
+        ..KeyQuery::default()
+    };
+    let found = KeySelection::new(shown, query, now, |len| 0..len);
     match choice.output {
         OutputFormat::Table => output::write_key_table(&found, colour, &mut out),
         OutputFormat::Csv => output::write_csv(&found, &mut out),
@@ -123,11 +135,11 @@ fn load_from_storage(
     {
         match storage.read_inventory(org) {
             Ok(stored) => {
-                shown.inventories.push(stored.inventory.into());
-                let details = storage.read_details(org);
+                shown.inventories.push(stored.inventory);
+                let details = storage.read(&StateFile::Details(org.clone()));
                 shown
                     .details
-                    .extend(details.map(|details| (org.clone(), details.into())));
+                    .extend(details.map(|details| (org.clone(), Arc::new(details))));
             }
             Err(why) => failed.push(format!("{org} ({why})")),
         }

@@ -6,7 +6,8 @@ use std::time::Duration;
 use comfy_table::{Attribute, Cell, Color};
 
 use super::super::terminal::{self, sanitize_for_terminal};
-use super::listing::{KeyListing, KeyRow};
+use crate::humanize::format_duration_short;
+use crate::inventory::{KeyField, KeyRow, KeySelection};
 
 /// Idle for longer than this, a key is shown in yellow; for longer than three times as long, in red.
 const IDLE_WARNING_SECS: u64 = 30 * 86_400;
@@ -17,7 +18,7 @@ const ROWS_PER_TABLE: usize = 10_000;
 
 /// Tables that fit the terminal, and a line that says what they are.
 pub(super) fn write_key_table(
-    found: &KeyListing<'_>,
+    found: &KeySelection<'_>,
     colour: bool,
     out: &mut impl Write,
 ) -> io::Result<()> {
@@ -41,12 +42,13 @@ pub(super) fn write_key_table(
     writeln!(out, "{}", format_summary(found))
 }
 
-fn format_summary(found: &KeyListing<'_>) -> String {
-    let as_of = found
-        .oldest_read_at()
-        .map(|at| format!(", as of {at:.0}"))
-        .unwrap_or_default();
-    format!("{} of {} keys{as_of}", found.len(), found.total())
+fn format_summary(found: &KeySelection<'_>) -> String {
+    let inventories = &found.snapshot().inventories;
+    let oldest = inventories.iter().map(|it| it.completed_at()).min();
+    let as_of = oldest.map(|at| format!(", as of {at:.0}"));
+    let total: usize = inventories.iter().map(|it| it.len()).sum();
+    let as_of = as_of.unwrap_or_default();
+    format!("{} of {total} keys{as_of}", found.len())
 }
 
 fn table_cells(row: &KeyRow, colour: bool) -> [Cell; 7] {
@@ -62,7 +64,7 @@ fn table_cells(row: &KeyRow, colour: bool) -> [Cell; 7] {
         idle_cell = idle_cell.fg(shade);
     }
     let mut used = used;
-    if colour && row.used == Some(false) {
+    if colour && row.was_used == Some(false) {
         used = used.add_attribute(Attribute::Bold);
     }
     [idle_cell, used, name, status, project, org, id]
@@ -72,9 +74,11 @@ fn table_cells(row: &KeyRow, colour: bool) -> [Cell; 7] {
 fn row_texts(row: &KeyRow) -> [String; 7] {
     let or = |name: &str, id: &str| if name.is_empty() { id } else { name }.to_owned();
     [
-        row.idle_seconds
-            .map_or_else(|| "unknown".to_owned(), format_age),
-        match (row.used, row.last_used_at) {
+        row.idle_seconds.map_or_else(
+            || "unknown".to_owned(),
+            |idle| format_duration_short(Duration::from_secs(idle)),
+        ),
+        match (row.was_used, row.last_used_at) {
             (Some(false), _) => "never".to_owned(),
             (_, Some(at)) => format!("{}", at.strftime("%Y-%m-%d")),
             _ => "unknown".to_owned(),
@@ -87,16 +91,10 @@ fn row_texts(row: &KeyRow) -> [String; 7] {
     ]
 }
 
-/// A length of time in its two largest units.
-fn format_age(seconds: u64) -> String {
-    let whole = humantime::format_duration(Duration::from_secs(seconds)).to_string();
-    whole.split(' ').take(2).collect::<Vec<_>>().join(" ")
-}
-
 /// With a head, and a line for each key.
-pub(super) fn write_csv(found: &KeyListing<'_>, out: &mut impl Write) -> io::Result<()> {
+pub(super) fn write_csv(found: &KeySelection<'_>, out: &mut impl Write) -> io::Result<()> {
     let mut writer = csv::Writer::from_writer(out);
-    if found.len() == 0 {
+    if found.is_empty() {
         // the head is otherwise made of the first row
         writer.write_record(CSV_HEADER).map_err(io_error)?;
     }
@@ -129,19 +127,19 @@ const CSV_HEADER: [&str; 11] = [
 ];
 
 /// An array of objects, one a line.
-pub(super) fn write_json(found: &KeyListing<'_>, out: &mut impl Write) -> io::Result<()> {
+pub(super) fn write_json(found: &KeySelection<'_>, out: &mut impl Write) -> io::Result<()> {
     let mut before = "[\n";
     for row in found.rows() {
         out.write_all(before.as_bytes())?;
         serde_json::to_writer(&mut *out, &row)?;
         before = ",\n";
     }
-    writeln!(out, "{}", if found.len() == 0 { "[]" } else { "\n]" })
+    writeln!(out, "{}", if found.is_empty() { "[]" } else { "\n]" })
 }
 
 /// A table of GitHub Flavored Markdown, and a line that says what it is.
-pub(super) fn write_markdown(found: &KeyListing<'_>, out: &mut impl Write) -> io::Result<()> {
-    let creator = found.shows_created_by();
+pub(super) fn write_markdown(found: &KeySelection<'_>, out: &mut impl Write) -> io::Result<()> {
+    let creator = found.shows(KeyField::CreatedBy);
     let (title, rule) = if creator {
         (" Created by |", " --- |")
     } else {
@@ -178,16 +176,4 @@ fn escape_markdown(text: &str) -> String {
         escaped.push(letter);
     }
     escaped
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn ages_are_formatted_in_two_units() {
-        assert_eq!(format_age(0), "0s");
-        assert_eq!(format_age(86_400 * 3 + 3600 * 2 + 60), "3days 2h");
-        assert_eq!(format_age(86_400 * 100), "3months 8days");
-    }
 }

@@ -86,7 +86,7 @@ async fn body_without_readers_is_aborted_and_freed() {
             assert!(matches!(chunk, Ok(Chunk::Bytes(_))));
         }
         drop(reader);
-        // the last step may not have given the source back yet
+        // The last step may not have returned the source yet.
         eventually("the body is aborted", || {
             matches!(body.state().progress, Progress::Aborted)
         })

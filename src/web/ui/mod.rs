@@ -26,14 +26,15 @@ use jiff::Timestamp;
 pub(super) use docs::{document, runbook};
 
 use super::state::AppState;
-use crate::humanize::{self, format_count};
+use crate::humanize::{format_count, format_duration};
+use crate::inventory::{KeyRow, SortColumn};
 use crate::status::OrgStatus;
 use exporter_toolkit::request_limiter::RequestLimiter;
 use exporter_toolkit::server::ResponseHandle;
-use key_table::{KeyPage, KeyTable, LastUsed};
+use key_table::{KeyPage, find_keys};
 use mongodb_atlas_client::OrgId;
 use orgs::{Notice, OrgHealth, OrgPresenter, OrgView, Totals};
-use query::{PageQuery, SortColumn};
+use query::PageQuery;
 
 /// Pages that are rendered at once: each one looks at every key.
 const MAX_RENDERS: usize = 2;
@@ -106,6 +107,14 @@ struct IndexTemplate {
     found: KeyPage,
     found_count: String,
     key_pager: Pager,
+}
+
+impl IndexTemplate {
+    /// Returns how long a key has been idle.
+    fn idle_time(key: &KeyRow) -> Option<String> {
+        let idle = Duration::from_secs(key.idle_seconds?);
+        Some(format_duration(idle))
+    }
 }
 
 /// Handles requests for the page.
@@ -208,7 +217,7 @@ fn build_page(app: &AppState, query: PageQuery, now: Timestamp) -> IndexTemplate
         let (last, total) = (first + orgs.len(), format_count(listed.len() as u64));
         format!("{} to {last} of {total}", first + 1)
     });
-    let found = KeyTable::new(&snapshot, &options.key_series, now).find(&query);
+    let found = find_keys(&snapshot, &options.key_series, &query, now);
     let errors = app.status.discovery_errors().into_iter();
     let Totals {
         keys,

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::key_table::{TimeAgo, find_details, time_ago};
+use super::key_table::{TimeAgo, time_ago};
 use crate::failure::Explanation;
 use crate::humanize::{elapsed, format_count, format_duration};
 use crate::inventory::{Inventory, InventorySnapshot};
@@ -61,9 +61,9 @@ impl OrgHealth {
     /// Returns the CSS class.
     pub(super) fn class(self) -> &'static str {
         match self {
-            Self::Failing => "bad",
-            Self::Stale | Self::Waiting | Self::Restored => "so-so",
-            Self::Fresh => "good",
+            Self::Failing => "error",
+            Self::Stale | Self::Waiting | Self::Restored => "warn",
+            Self::Fresh => "ok",
         }
     }
 
@@ -195,14 +195,12 @@ impl OrgPresenter<'_> {
     ) -> OrgView {
         let health = self.health(status, completed_at);
         let inventory = self.inventory(org);
-        let name = inventory
-            .and_then(|inventory| find_details(self.snapshot, inventory))
-            .and_then(|details| details.name.clone());
+        let details = inventory.and_then(|_| self.snapshot.org_details(org));
         let limit = status.rate_limit;
         let (remaining, capacity) = (limit.remaining, limit.capacity);
         OrgView {
             id: org.to_string(),
-            name,
+            name: details.and_then(|details| details.name.clone()),
             health,
             notice: health.explain(status),
             failed_at: status.failure.map(|failure| time_ago(failure.at, self.now)),

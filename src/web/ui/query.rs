@@ -4,36 +4,14 @@ use std::fmt::Write as _;
 
 use axum::http::Uri;
 
+use crate::inventory::SortColumn;
 use mongodb_atlas_client::OrgId;
 
 /// Maximum length of a filter, in characters; the rest is ignored.
 const MAX_FILTER_LEN: usize = 100;
 
-/// By what keys are sorted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(super) enum SortColumn {
-    /// How long nobody has used them; the longest first.
-    #[default]
-    Idle,
-    /// Their name, or their id where names are not shown.
-    Name,
-    /// The name of their project, or its id.
-    Project,
-    /// When they were made.
-    Created,
-    /// When they were last used.
-    Used,
-}
-
 impl SortColumn {
-    pub(super) const ALL: [Self; 5] = [
-        Self::Name,
-        Self::Project,
-        Self::Created,
-        Self::Used,
-        Self::Idle,
-    ];
-
+    /// Returns the value of the `sort` parameter.
     pub(super) fn as_str(self) -> &'static str {
         match self {
             Self::Idle => "idle",
@@ -44,7 +22,7 @@ impl SortColumn {
         }
     }
 
-    /// Its head.
+    /// Returns the column's header.
     pub(super) fn title(self) -> &'static str {
         match self {
             Self::Idle => "Idle",
@@ -53,11 +31,6 @@ impl SortColumn {
             Self::Created => "Created",
             Self::Used => "Last used",
         }
-    }
-
-    /// Whether it is usually read from its greatest value down.
-    fn descending_by_default(self) -> bool {
-        matches!(self, Self::Idle | Self::Created | Self::Used)
     }
 }
 

@@ -1,0 +1,379 @@
+//! Filters, sorts and lists the keys of a snapshot. Only references are sorted, and a row is built when it is needed, so
+//! that a million keys need no second copy.
+
+use std::borrow::Cow;
+use std::cmp::Ordering;
+use std::collections::HashMap;
+use std::ops::Range;
+
+use jiff::Timestamp;
+use serde::Serialize;
+
+use super::{Inventory, InventorySnapshot, KeyView, ProjectKeys, unescape};
+use mongodb_atlas_client::{OrgId, ProjectId};
+
+/// The column that keys are sorted by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum SortColumn {
+    /// The idle time; by default longest first.
+    #[default]
+    Idle,
+    /// The name, or the id where names are hidden.
+    Name,
+    /// The name of the project, or its id if the name is unknown.
+    Project,
+    /// The creation; by default newest first.
+    Created,
+    /// The last use; by default newest first.
+    Used,
+}
+
+impl SortColumn {
+    /// Every column, in the order of the table.
+    pub const ALL: [Self; 5] = [
+        Self::Name,
+        Self::Project,
+        Self::Created,
+        Self::Used,
+        Self::Idle,
+    ];
+
+    /// Returns whether the greatest value comes first by default.
+    pub fn descending_by_default(self) -> bool {
+        matches!(self, Self::Idle | Self::Created | Self::Used)
+    }
+}
+
+/// A field of a key that may be hidden.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KeyField {
+    /// `name`.
+    Name,
+    /// `status`.
+    Status,
+    /// `createdBy`.
+    CreatedBy,
+    /// `maskedSecret`.
+    MaskedSecret,
+}
+
+/// Which keys are listed, and in which order. The default lists every key, longest idle first.
+#[derive(Debug, Clone, Default)]
+pub struct KeyQuery<'a> {
+    /// The organization; any if there is none.
+    pub org: Option<&'a OrgId>,
+    /// A text that id, name, status or project contains, ignoring case.
+    pub text: &'a str,
+    /// Statuses, ignoring case; any if there is none.
+    pub statuses: &'a [String],
+    /// Ids or names of projects; any if there is none.
+    pub projects: &'a [String],
+    /// The latest time, in microseconds since the Unix epoch, from which on a key is idle.
+    pub idle_cutoff: Option<i64>,
+    /// Whether only keys that were never used are listed.
+    pub never_used: bool,
+    /// The column that keys are sorted by. Keys without a value come last in either order.
+    pub column: SortColumn,
+    /// Whether the default order of the column is reversed.
+    pub reversed: bool,
+    /// Fields that are neither searched nor listed.
+    pub hidden: Vec<KeyField>,
+}
+
+/// One key. Missing texts are empty. The serialized fields are the columns of CSV and JSON.
+#[derive(Debug, Serialize)]
+pub struct KeyRow {
+    /// The organization.
+    pub org_id: String,
+    /// Name of the organization.
+    pub org_name: String,
+    /// The project.
+    pub project_id: String,
+    /// Name of the project.
+    pub project_name: String,
+    /// `apiKeyId`.
+    pub api_key_id: String,
+    /// `name`.
+    pub name: String,
+    /// `status`.
+    pub status: String,
+    /// `createdAt`.
+    pub created_at: Option<Timestamp>,
+    /// `createdBy`, which is personal data.
+    pub created_by: String,
+    /// `lastUsedAt`.
+    pub last_used_at: Option<Timestamp>,
+    /// Seconds since the last use, or the creation of a key that was never used; 0 if that is in the future.
+    pub idle_seconds: Option<u64>,
+    /// Whether `lastUsedAt` is present; `None` when it is invalid.
+    #[serde(skip)]
+    pub was_used: Option<bool>,
+    /// `maskedSecret`.
+    #[serde(skip)]
+    pub masked_secret: String,
+}
+
+/// The keys of a snapshot that match a query.
+pub struct KeySelection<'a> {
+    snapshot: &'a InventorySnapshot,
+    query: KeyQuery<'a>,
+    names: Vec<DisplayNames<'a>>,
+    matches: Vec<KeyRef>,
+    listed: Range<usize>,
+    now: Timestamp,
+}
+
+/// Names of an organization and its projects.
+struct DisplayNames<'a> {
+    org: &'a str,
+    projects: HashMap<&'a ProjectId, &'a str>,
+}
+
+/// Index of a key in a snapshot.
+struct KeyRef {
+    /// Sort key of columns with times; 0 for the other columns.
+    rank: i64,
+    org: u32,
+    key: u32,
+}
+
+impl<'a> KeySelection<'a> {
+    /// Selects the keys that match `query`. Lists those in the range that `page` returns for their number, as of `now`;
+    /// the others are counted, not sorted.
+    pub fn new(
+        snapshot: &'a InventorySnapshot,
+        query: KeyQuery<'a>,
+        now: Timestamp,
+        page: impl FnOnce(usize) -> Range<usize>,
+    ) -> Self {
+        let inventories = snapshot.inventories.iter();
+        let names = inventories.map(|inventory| DisplayNames::new(snapshot, inventory));
+        let mut selection = Self {
+            snapshot,
+            query,
+            names: names.collect(),
+            matches: Vec::new(),
+            listed: 0..0,
+            now,
+        };
+        let mut matches = Vec::new();
+        for (org, inventory) in (0..).zip(&snapshot.inventories) {
+            if selection.query.org.is_none_or(|id| id == inventory.org()) {
+                selection.find(org, inventory, &mut matches);
+            }
+        }
+        selection.listed = page(matches.len());
+        selection.sort_listed(&mut matches);
+        selection.matches = matches;
+        selection
+    }
+
+    /// Returns the number of keys that match.
+    pub fn len(&self) -> usize {
+        self.matches.len()
+    }
+
+    /// Returns whether no key matches.
+    pub fn is_empty(&self) -> bool {
+        self.matches.is_empty()
+    }
+
+    /// Returns the snapshot.
+    pub fn snapshot(&self) -> &'a InventorySnapshot {
+        self.snapshot
+    }
+
+    /// Returns whether a field is listed.
+    pub fn shows(&self, field: KeyField) -> bool {
+        !self.query.hidden.contains(&field)
+    }
+
+    /// Returns the listed keys.
+    pub fn rows(&self) -> impl Iterator<Item = KeyRow> {
+        let listed = self.matches.get(self.listed.clone()).unwrap_or_default();
+        listed.iter().filter_map(|key| self.row(key))
+    }
+
+    fn find(&self, org: u32, inventory: &Inventory, matches: &mut Vec<KeyRef>) {
+        let text = self.query.text.to_lowercase();
+        for project in inventory.projects() {
+            let (id, name) = (project.project.as_str(), self.project_name(org, project));
+            let projects = self.query.projects;
+            if !projects.is_empty() && !projects.iter().any(|it| matches_project(it, id, name)) {
+                continue;
+            }
+            let project_matches =
+                contains_ignore_case(id, &text) || contains_ignore_case(name, &text);
+            let keys = inventory.project_keys(project, 0);
+            for (key, view) in (0..).skip(project.range.start).zip(keys) {
+                if self.matches(&view) && (project_matches || self.contains(&view, &text)) {
+                    let rank = self.rank(&view);
+                    matches.push(KeyRef { rank, org, key });
+                }
+            }
+        }
+    }
+
+    fn matches(&self, view: &KeyView<'_>) -> bool {
+        let query = &self.query;
+        let status = &view.attributes().status;
+        let is_idle = |cutoff| view.idle_since().is_some_and(|since| since <= cutoff);
+        query.idle_cutoff.is_none_or(is_idle)
+            && (!query.never_used || view.was_used() == Some(false))
+            && (query.statuses.is_empty()
+                || query.statuses.iter().any(|it| matches_status(it, status)))
+    }
+
+    /// Returns whether the key itself contains a text in lower case.
+    fn contains(&self, view: &KeyView<'_>, text: &str) -> bool {
+        contains_ignore_case(view.id(), text)
+            || (self.shows(KeyField::Name) && contains_ignore_case(&unescape(view.name()), text))
+            || (self.shows(KeyField::Status)
+                && contains_ignore_case(&view.attributes().status, text))
+    }
+
+    fn sort_listed(&self, matches: &mut [KeyRef]) {
+        let compare = |a: &KeyRef, b: &KeyRef| self.compare(a, b);
+        let Range { start, end } = self.listed;
+        if start > 0 && start < matches.len() {
+            matches.select_nth_unstable_by(start, compare);
+        }
+        let mut listed = matches.get_mut(start..).unwrap_or_default();
+        let len = end - start;
+        if len < listed.len() {
+            listed.select_nth_unstable_by(len, compare);
+            listed = listed.get_mut(..len).unwrap_or_default();
+        }
+        listed.sort_unstable_by(compare);
+    }
+
+    fn is_descending(&self) -> bool {
+        self.query.column.descending_by_default() != self.query.reversed
+    }
+
+    fn rank(&self, view: &KeyView<'_>) -> i64 {
+        let time = match self.query.column {
+            // The longest idle time is the earliest `idle_since`
+            SortColumn::Idle => view.idle_since().map(|since| -since),
+            SortColumn::Created => view.created(),
+            SortColumn::Used => view.last_used(),
+            SortColumn::Name | SortColumn::Project => return 0,
+        };
+        let rank = time.map(|time| if self.is_descending() { -time } else { time });
+        rank.unwrap_or(i64::MAX)
+    }
+
+    /// Keys that are equal in the column are sorted by organization, project and id.
+    fn compare(&self, a: &KeyRef, b: &KeyRef) -> Ordering {
+        let by_text = || match (self.sort_text(a), self.sort_text(b)) {
+            (Some(a), Some(b)) if self.is_descending() => case_folded(&b).cmp(case_folded(&a)),
+            (Some(a), Some(b)) => case_folded(&a).cmp(case_folded(&b)),
+            _ => Ordering::Equal,
+        };
+        a.rank
+            .cmp(&b.rank)
+            .then_with(by_text)
+            .then_with(|| (a.org, a.key).cmp(&(b.org, b.key)))
+    }
+
+    /// Returns the text of the column; `None` for columns with times.
+    fn sort_text(&self, key: &KeyRef) -> Option<Cow<'a, str>> {
+        match self.query.column {
+            SortColumn::Name => {
+                let (_, view) = self.view(key)?;
+                let shows_name = self.shows(KeyField::Name);
+                Some(unescape(if shows_name { view.name() } else { view.id() }))
+            }
+            SortColumn::Project => {
+                let (_, view) = self.view(key)?;
+                let name = self.names.get(key.org as usize)?.project(view.project());
+                let id = view.project().as_str();
+                Some(if name.is_empty() { id } else { name }.into())
+            }
+            SortColumn::Idle | SortColumn::Created | SortColumn::Used => None,
+        }
+    }
+
+    fn project_name(&self, org: u32, project: &ProjectKeys) -> &'a str {
+        let names = self.names.get(org as usize);
+        names.map_or("", |names| names.project(&project.project))
+    }
+
+    fn view(&self, key: &KeyRef) -> Option<(&'a Inventory, KeyView<'a>)> {
+        let inventory = self.snapshot.inventories.get(key.org as usize)?;
+        Some((inventory, inventory.key_at(key.key as usize)?))
+    }
+
+    fn row(&self, key: &KeyRef) -> Option<KeyRow> {
+        let (inventory, view) = self.view(key)?;
+        let names = self.names.get(key.org as usize)?;
+        let attributes = view.attributes();
+        let shown = |field, text: Cow<'_, str>| match self.shows(field) {
+            true => text.into_owned(),
+            false => String::new(),
+        };
+        let time = |micros: i64| Timestamp::from_microsecond(micros).ok();
+        let idle_since = view.idle_since().and_then(time);
+        Some(KeyRow {
+            org_id: inventory.org().to_string(),
+            org_name: names.org.to_owned(),
+            project_id: view.project().to_string(),
+            project_name: names.project(view.project()).to_owned(),
+            api_key_id: unescape(view.id()).into_owned(),
+            name: shown(KeyField::Name, unescape(view.name())),
+            status: shown(KeyField::Status, attributes.status.as_str().into()),
+            created_at: view.created().and_then(time),
+            created_by: shown(KeyField::CreatedBy, attributes.created_by.as_str().into()),
+            last_used_at: view.last_used().and_then(time),
+            idle_seconds: idle_since
+                .map(|since| u64::try_from(self.now.as_second() - since.as_second()).unwrap_or(0)),
+            was_used: view.was_used(),
+            masked_secret: shown(KeyField::MaskedSecret, unescape(view.masked_secret())),
+        })
+    }
+}
+
+impl<'a> DisplayNames<'a> {
+    fn new(snapshot: &'a InventorySnapshot, inventory: &Inventory) -> Self {
+        let details = snapshot.org_details(inventory.org());
+        let projects = details.into_iter().flat_map(|details| &details.projects);
+        Self {
+            org: details
+                .and_then(|details| details.name.as_deref())
+                .unwrap_or_default(),
+            projects: projects
+                .map(|project| (&project.id, project.name.as_str()))
+                .collect(),
+        }
+    }
+
+    fn project(&self, id: &ProjectId) -> &'a str {
+        self.projects.get(id).copied().unwrap_or_default()
+    }
+}
+
+/// Returns whether the value of a filter is this project's id or name. Names are exact: two may differ in case only.
+pub fn matches_project(value: &str, id: &str, name: &str) -> bool {
+    value.eq_ignore_ascii_case(id) || (value == name && !name.is_empty())
+}
+
+/// Returns whether the value of a filter is this status.
+pub fn matches_status(value: &str, status: &str) -> bool {
+    value.eq_ignore_ascii_case(status)
+}
+
+fn case_folded(text: &str) -> impl Iterator<Item = char> {
+    text.chars().flat_map(char::to_lowercase)
+}
+
+/// Returns whether a text contains another one, which is in lower case.
+fn contains_ignore_case(text: &str, lowercase: &str) -> bool {
+    if lowercase.is_empty() {
+        return true;
+    }
+    if !text.is_ascii() {
+        return text.to_lowercase().contains(lowercase);
+    }
+    let mut windows = text.as_bytes().windows(lowercase.len());
+    windows.any(|window| window.eq_ignore_ascii_case(lowercase.as_bytes()))
+}
