@@ -97,9 +97,7 @@ struct IndexTemplate {
     idle_label: String,
     /// Credentials whose organizations cannot be listed.
     discovery_errors: Vec<(String, Notice)>,
-    orgs: Vec<OrgView>,
-    org_pager: Pager,
-    org_range: Option<String>,
+    org_page: OrgPage,
     query: PageQuery,
     /// A link to the keys of all organizations.
     all_orgs: String,
@@ -192,6 +190,33 @@ fn list_orgs(app: &AppState, presenter: &OrgPresenter<'_>) -> Vec<ListedOrg> {
     orgs
 }
 
+/// One page of the organizations.
+struct OrgPage {
+    orgs: Vec<OrgView>,
+    pager: Pager,
+    /// The position of the page, if there is more than one.
+    range: Option<String>,
+}
+
+fn present_orgs(listed: &[ListedOrg], presenter: &OrgPresenter<'_>, query: &PageQuery) -> OrgPage {
+    let pages = listed.len().div_ceil(orgs::PAGE_SIZE).max(1);
+    let page = query.orgs.min(pages - 1);
+    let first = page * orgs::PAGE_SIZE;
+    let orgs = listed.iter().skip(first).take(orgs::PAGE_SIZE);
+    let orgs: Vec<_> = orgs
+        .map(|it| presenter.present(&it.org, &it.status, it.completed_at))
+        .collect();
+    let range = (pages > 1).then(|| {
+        let (last, total) = (first + orgs.len(), format_count(listed.len() as u64));
+        format!("{} to {last} of {total}", first + 1)
+    });
+    OrgPage {
+        orgs,
+        pager: Pager::new(page, pages, |page| query.with_org_page(page).link()),
+        range,
+    }
+}
+
 fn build_page(app: &AppState, query: PageQuery, now: Timestamp) -> IndexTemplate {
     let options = app.options.get();
     let snapshot = app.store.snapshot(options.max_staleness);
@@ -206,17 +231,6 @@ fn build_page(app: &AppState, query: PageQuery, now: Timestamp) -> IndexTemplate
     for org in &listed {
         *health_counts.entry(org.health).or_default() += 1;
     }
-    let pages = listed.len().div_ceil(orgs::PAGE_SIZE).max(1);
-    let page = query.orgs.min(pages - 1);
-    let first = page * orgs::PAGE_SIZE;
-    let orgs = listed.iter().skip(first).take(orgs::PAGE_SIZE);
-    let orgs: Vec<_> = orgs
-        .map(|it| presenter.present(&it.org, &it.status, it.completed_at))
-        .collect();
-    let org_range = (pages > 1).then(|| {
-        let (last, total) = (first + orgs.len(), format_count(listed.len() as u64));
-        format!("{} to {last} of {total}", first + 1)
-    });
     let found = find_keys(&snapshot, &options.key_series, &query, now);
     let errors = app.status.discovery_errors().into_iter();
     let Totals {
@@ -242,9 +256,7 @@ fn build_page(app: &AppState, query: PageQuery, now: Timestamp) -> IndexTemplate
         discovery_errors: errors
             .map(|(credential, reason)| (credential, Notice::new(reason)))
             .collect(),
-        orgs,
-        org_pager: Pager::new(page, pages, |page| query.with_org_page(page).link()),
-        org_range,
+        org_page: present_orgs(&listed, &presenter, &query),
         all_orgs: query.without_org().link(),
         headers: column_headers(&query),
         found_count: format_count(found.total as u64),
