@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
@@ -17,7 +17,7 @@ use super::telemetry::Telemetry;
 use super::{Dependencies, StartError};
 use crate::config::{Config, CredentialConfig};
 use crate::logging;
-use crate::metrics::{self, KeyLabel};
+use crate::metrics::{Compressor, KeyLabel};
 use crate::poll::{
     CredentialTarget, InventoryHook, PollOptions, PollPlan, SchedulerCommand, walk_timeout,
 };
@@ -531,8 +531,8 @@ impl ClientFactory {
         let settings = Arc::clone(&self.handler_options);
         InventoryHook(Arc::new(move |inventory| {
             let settings = settings.get();
-            for format in settings.gzip_formats() {
-                metrics::precompress(format, inventory, &settings.key_series);
+            if settings.gzip_requested.load(Ordering::Relaxed) {
+                Compressor::precompress(inventory, &settings.key_series);
             }
         }))
     }
@@ -578,7 +578,7 @@ fn build_handler_options(config: &Config) -> HandlerOptions {
     HandlerOptions {
         key_series: Arc::new(config.key_series.clone()),
         max_requests: config.max_requests,
-        gzip_formats: AtomicU8::new(0),
+        gzip_requested: AtomicBool::new(false),
         telemetry_path: config.telemetry_path.clone(),
         max_staleness: config.max_staleness,
         lifecycle_enabled: config.enable_lifecycle,

@@ -113,7 +113,7 @@ impl PollObserver for Telemetry {
         let changes = Change::ALL.map(Change::as_str);
         match event {
             PollEvent::OrgsListed { credential, error } => {
-                let reason = error.map(|error| error.kind.reason().as_str());
+                let reason = error.map(|error| error.kind.reason());
                 statuses.set_discovery_result(credential, reason);
             }
             PollEvent::OrgAdded(org) => {
@@ -156,9 +156,9 @@ impl PollObserver for Telemetry {
                 error,
                 duration,
             } => {
-                let reason = error.error.kind.reason().as_str();
-                metrics.poll_failed(org.as_str(), reason, duration);
-                metrics.set_last_poll_failure(org.as_str(), &reasons, Some(reason));
+                let reason = error.error.kind.reason();
+                metrics.poll_failed(org.as_str(), reason.as_str(), duration);
+                metrics.set_last_poll_failure(org.as_str(), &reasons, Some(reason.as_str()));
                 statuses.poll_failed(org, reason, self.clock.now());
             }
             PollEvent::KeysChanged { org, change, keys } => {

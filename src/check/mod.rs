@@ -8,9 +8,7 @@
 //! | `remote` | what Atlas says: tokens, each organization's access, the clock |
 //! | `rate_limit` | what a round costs, against what Atlas allows |
 //! | `health` | the exporter that runs |
-//! | `advice` | what an error of Atlas means to a person, and what to do |
 
-mod advice;
 mod findings;
 mod health;
 mod local;

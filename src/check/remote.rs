@@ -8,11 +8,11 @@ use futures_util::future::join_all;
 use jiff::Timestamp;
 use jiff::fmt::rfc2822::DateTimeParser;
 
-use super::advice;
 use super::findings::{Component, Finding};
 use super::rate_limit::BudgetCheck;
 use crate::config::{Config, CredentialConfig};
 use crate::credentials::Credential;
+use crate::failure::{self, Diagnosis};
 use mongodb_atlas_client::Clock;
 use mongodb_atlas_client::OrgId;
 use mongodb_atlas_client::{
@@ -119,12 +119,12 @@ impl AtlasChecker<'_> {
                     no_token = Some(error);
                 }
                 Err(error) => {
-                    let (what, action) = advice::remediation_for(&error, &account.credential);
+                    let cause = failure::diagnose(&error, &account.credential);
                     findings.push(Finding::error(
                         Component::Organization,
                         org.as_str(),
-                        what,
-                        action,
+                        cause.summary,
+                        cause.remedy,
                     ));
                 }
             }
@@ -192,9 +192,9 @@ impl AtlasChecker<'_> {
             }
             Err(error) if error.endpoint == Endpoint::Token => Err(error),
             Err(error) => {
-                let (what, action) = advice::remediation_for(&error, &account.credential);
-                let what = format!("cannot be listed: {what}");
-                let finding = Finding::error(Component::Organization, subject, what, action);
+                let cause = failure::diagnose(&error, &account.credential);
+                let what = format!("cannot be listed: {}", cause.summary);
+                let finding = Finding::error(Component::Organization, subject, what, cause.remedy);
                 Ok((vec![finding], Vec::new()))
             }
         }
@@ -240,8 +240,13 @@ impl AtlasChecker<'_> {
         };
         let name = &*account.name;
         if let Some(error) = refused {
-            let (what, action) = advice::remediation_for(&error, &account.credential);
-            return Some(Finding::error(Component::Token, name, what, action));
+            let cause = failure::diagnose(&error, &account.credential);
+            return Some(Finding::error(
+                Component::Token,
+                name,
+                cause.summary,
+                cause.remedy,
+            ));
         }
         let until = self.observer.lock().token_expiries.get(name).copied()?;
         let what =
@@ -259,9 +264,9 @@ fn rate_limits_unreadable(org: &OrgId, error: &Error, account: &CredentialConfig
         ErrorKind::Forbidden(_) => "HTTP 403",
         ErrorKind::Unauthorized(_) => "HTTP 401",
         _ => {
-            let (why, action) = advice::remediation_for(error, &account.credential);
-            let what = format!("rate limits cannot be read, {learnt}: {why}");
-            return Finding::warning(Component::Organization, org.as_str(), what, action);
+            let cause = failure::diagnose(error, &account.credential);
+            let what = format!("rate limits cannot be read, {learnt}: {}", cause.summary);
+            return Finding::warning(Component::Organization, org.as_str(), what, cause.remedy);
         }
     };
     let what = format!("rate limits cannot be read ({status}); {learnt}");
@@ -271,25 +276,25 @@ fn rate_limits_unreadable(org: &OrgId, error: &Error, account: &CredentialConfig
 /// Something beside the keys that cannot be read: the series of the keys do not need it.
 fn warning_for(org: &OrgId, what: &str, error: &Error, account: &CredentialConfig) -> Finding {
     // The organization is there, and the credential is good: the keys were read.
-    let (why, action) = match &error.kind {
-        ErrorKind::NotFound(_) => (
-            "Atlas has no such endpoint for this organization (HTTP 404)".to_owned(),
-            "nothing to do for the keys; their series have no such labels".to_owned(),
-        ),
+    let cause = match &error.kind {
+        ErrorKind::NotFound(_) => Diagnosis {
+            summary: "Atlas has no such endpoint for this organization (HTTP 404)".to_owned(),
+            remedy: "nothing to do for the keys; their series have no such labels",
+        },
         ErrorKind::Forbidden(_) | ErrorKind::Unauthorized(_) => {
             let status = match &error.kind {
                 ErrorKind::Forbidden(code) => format!("HTTP 403{code}"),
                 _ => "HTTP 401".to_owned(),
             };
-            (
-                format!("the credential lacks the role ({status})"),
-                "give it the role Organization Read Only at this organization".to_owned(),
-            )
+            Diagnosis {
+                summary: format!("the credential lacks the role ({status})"),
+                remedy: "give it the role Organization Read Only at this organization",
+            }
         }
-        _ => advice::remediation_for(error, &account.credential),
+        _ => failure::diagnose(error, &account.credential),
     };
-    let what = format!("its {what} cannot be read: {why}");
-    Finding::warning(Component::Organization, org.as_str(), what, action)
+    let what = format!("its {what} cannot be read: {}", cause.summary);
+    Finding::warning(Component::Organization, org.as_str(), what, cause.remedy)
 }
 
 /// What is seen of Atlas beside its answers.

@@ -103,11 +103,8 @@ pub struct KeyRow {
     pub created_by: String,
     /// `lastUsedAt`.
     pub last_used_at: Option<Timestamp>,
-    /// Seconds since `idle_since`; 0 if that is in the future.
+    /// Seconds since the last use, or the creation of a key that was never used; 0 if that is in the future.
     pub idle_seconds: Option<u64>,
-    /// Last use, or creation of a key that was never used.
-    #[serde(skip)]
-    pub idle_since: Option<Timestamp>,
     /// Whether `lastUsedAt` is present; `None` when it is invalid.
     #[serde(skip)]
     pub was_used: Option<bool>,
@@ -330,7 +327,6 @@ impl<'a> KeySelection<'a> {
             last_used_at: view.last_used().and_then(time),
             idle_seconds: idle_since
                 .map(|since| u64::try_from(self.now.as_second() - since.as_second()).unwrap_or(0)),
-            idle_since,
             was_used: view.was_used(),
             masked_secret: shown(KeyField::MaskedSecret, unescape(view.masked_secret())),
         })

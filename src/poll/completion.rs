@@ -16,6 +16,7 @@ use super::scheduler::{Scheduler, StateFilePolicy};
 use super::targets::SaveState;
 use super::tasks::{self, TaskOutput};
 use super::walk::{Shortfall, WalkError};
+use crate::humanize::whole_seconds;
 use crate::inventory::{Inventory, OrgDetails};
 use crate::storage::{StateFile, Storage, StorageError, StoredInventory};
 use mongodb_atlas_client::{EndpointSet, Error, OrgId, OrgList};
@@ -339,9 +340,4 @@ fn record_changes(
             keys: 1,
         });
     }
-}
-
-/// Formats a duration without fractions of a second.
-pub(super) fn whole_seconds(duration: Duration) -> humantime::FormattedDuration {
-    humantime::format_duration(Duration::from_secs(duration.as_secs()))
 }

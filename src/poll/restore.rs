@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use tracing::{info, warn};
 
-use super::completion::whole_seconds;
 use super::diff::Change;
 use super::event::PollEvent;
 use super::schedule::BackoffState;
 use super::scheduler::Scheduler;
+use crate::humanize::whole_seconds;
 use crate::inventory::OrgDetails;
 use crate::storage::{CredentialSnapshot, LOAD_TIMEOUT, StateFile, Storage, StoredInventory};
 use exporter_toolkit::bounded_file::READ_TIMEOUT;

@@ -200,7 +200,7 @@ async fn page_loads_filters_and_sorts() {
     });
     let field = browser.client.find(Locator::Css("#q")).await.unwrap();
     field.send_keys(&id[..12]).await.unwrap();
-    browser.wait_text("#number", "1 key with").await;
+    browser.wait_text("#key-count", "1 key with").await;
     let found = browser.texts("tbody th").await;
     assert!(
         found.len() == 1
@@ -215,7 +215,7 @@ async fn page_loads_filters_and_sorts() {
     );
     field.clear().await.unwrap();
     field.send_keys("no such key").await.unwrap();
-    browser.wait_text("#number", "0 keys with").await;
+    browser.wait_text("#key-count", "0 keys with").await;
     assert!(browser.texts("tbody tr").await.is_empty());
     // sorting, by keyboard alone
     browser.navigate(&lab.base_url).await;
@@ -236,13 +236,15 @@ async fn page_loads_filters_and_sorts() {
     assert!(names.len() > 40 && names == sorted, "{names:?}");
     browser
         .client
-        .find(Locator::Css("#behind"))
+        .find(Locator::Css("#next"))
         .await
         .unwrap()
         .click()
         .await
         .unwrap();
-    browser.wait_text("#found nav.parts", "page 2 of 24").await;
+    browser
+        .wait_text("#key-table nav.pager", "page 2 of 24")
+        .await;
     browser
         .assert_no_errors_and_no_external_requests(&lab.base_url)
         .await;
@@ -280,7 +282,7 @@ async fn hostile_names_are_shown_as_text() {
     }
     let field = browser.client.find(Locator::Css("#q")).await.unwrap();
     field.send_keys("\"><img").await.unwrap();
-    browser.wait_text("#number", "1 key with").await;
+    browser.wait_text("#key-count", "1 key with").await;
     assert_eq!(
         browser.client.title().await.unwrap(),
         "Atlas AI keys exporter"
@@ -303,20 +305,20 @@ async fn page_works_without_javascript() {
     field.send_keys("prod").await.unwrap();
     // nothing is found as one types, but when the form is sent
     tokio::time::sleep(Duration::from_millis(600)).await;
-    assert_eq!(browser.text("#number").await, "1,200 keys");
+    assert_eq!(browser.text("#key-count").await, "1,200 keys");
     let button = browser
         .client
         .find(Locator::Css("form button"))
         .await
         .unwrap();
     button.click().await.unwrap();
-    browser.wait_text("#number", "with “prod”").await;
+    browser.wait_text("#key-count", "with “prod”").await;
     assert!(!browser.texts("tbody th").await.is_empty());
     let by_name = browser.client.find(Locator::Css("#by-name")).await.unwrap();
     by_name.click().await.unwrap();
     browser.wait_text("th[aria-sort=ascending]", "Key").await;
     assert!(
-        browser.text("#number").await.contains("with “prod”"),
+        browser.text("#key-count").await.contains("with “prod”"),
         "the filter stays"
     );
     browser.close().await;

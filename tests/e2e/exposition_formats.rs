@@ -1,5 +1,5 @@
-//! What is exposed, read by the parsers of others: Python's of `OpenMetrics`, promtool's of text,
-//! and a real Prometheus' of all three forms. Names with everything in them.
+//! The exposition, read by other parsers: that of Python for `OpenMetrics`, that of promtool for text,
+//! and a real Prometheus' of both. Names with special characters of every kind.
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::process::Command;
@@ -257,7 +257,7 @@ async fn prometheus_ingests_openmetrics() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn prometheus_ingests_protobuf_when_it_wants_native_histograms() {
+async fn prometheus_with_native_histograms_ingests_openmetrics() {
     let sim = hostile_names_sim().await;
     let (program, address) = start_exporter(&sim);
     assert_ingested(&sim, &address, &["--enable-feature=native-histograms"]).await;

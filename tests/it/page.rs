@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::common::{TestExporter, static_sim};
-use atlas_ai_keys_exporter::web::has_description;
+use atlas_ai_keys_exporter::failure::Explanation;
 use mongodb_atlas_client::FailureReason;
 use mongodb_atlas_sim::{Effect, ErrorBodyFormat, Fault, SimEndpoint};
 
@@ -40,7 +40,7 @@ async fn wait_page_contains(lab: &TestExporter, path: &str, part: &str) -> Strin
 async fn page_shows_the_simulator_state() {
     let lab = TestExporter::start(static_sim(3, 1200), &[]).await;
     lab.wait_polled().await;
-    let page = wait_page_contains(&lab, "/", "Organizations fresh</dt><dd class=\"good\">3<").await;
+    let page = wait_page_contains(&lab, "/", "Organizations fresh</dt><dd class=\"ok\">3<").await;
     assert_eq!(texts_after(&page, "id=\"all-keys\""), ["1,200"]);
     let (never, by_status) = lab.sim.with_world(|world| {
         let orgs = world.org_ids();
@@ -72,7 +72,7 @@ async fn page_shows_the_simulator_state() {
     assert!(page.contains("requests left") && page.contains("Next walk</dt><dd>in "));
     assert_eq!(count_rows(&page), 50);
     assert!(
-        page.contains("<strong class=\"so-so\">never used</strong>"),
+        page.contains("<strong class=\"warn\">never used</strong>"),
         "the most idle ones were never used"
     );
     // every key is on exactly one part
@@ -171,9 +171,6 @@ async fn page_omits_data_that_is_not_exported() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn page_explains_failures_with_remedies() {
-    for reason in FailureReason::ALL {
-        assert!(has_description(reason.as_str()), "{reason}");
-    }
     let lab = TestExporter::start(
         static_sim(2, 20),
         &["--atlas.poll-interval=1s", "--atlas.max-staleness=2s"],
@@ -188,12 +185,24 @@ async fn page_explains_failures_with_remedies() {
             body: ErrorBodyFormat::default(),
         },
     ));
-    let page =
-        wait_page_contains(&lab, "/", "Organizations failing</dt><dd class=\"bad\">2<").await;
+    let page = wait_page_contains(
+        &lab,
+        "/",
+        "Organizations failing</dt><dd class=\"error\">2<",
+    )
+    .await;
     assert!(
         page.contains("Organization Read Only") && page.contains("IP access list"),
         "{page}"
     );
+    for reason in FailureReason::ALL {
+        let runbook = format!(
+            "/-/docs/runbooks/{}",
+            Explanation::for_reason(reason).runbook
+        );
+        let (status, text) = lab.get(&runbook).await;
+        assert!(status == 200 && text.contains("## Do"), "{reason}: {text}");
+    }
     wait_page_contains(&lab, "/", "older than --atlas.max-staleness").await;
     lab.stop().await.stop().await;
 }
@@ -218,7 +227,7 @@ async fn page_reports_discovery_failures() {
         page.contains("Organization Read Only") && page.contains("No organization is watched yet")
     );
     lab.sim.clear_faults();
-    wait_page_contains(&lab, "/", "<strong class=\"good\">Fresh</strong>").await;
+    wait_page_contains(&lab, "/", "<strong class=\"ok\">Fresh</strong>").await;
     assert!(!lab.get("/").await.1.contains("cannot be listed"));
     lab.stop().await.stop().await;
 }
@@ -232,7 +241,7 @@ async fn page_renders_before_the_first_poll() {
     ));
     let variables = crate::common::sim_env(&sim);
     let lab = TestExporter::start_with(sim, variables, &[]).await;
-    let page = wait_page_contains(&lab, "/", "<strong class=\"so-so\">Waiting</strong>").await;
+    let page = wait_page_contains(&lab, "/", "<strong class=\"warn\">Waiting</strong>").await;
     assert!(
         page.contains("none yet") && page.contains("Next walk</dt><dd>under way"),
         "{page}"

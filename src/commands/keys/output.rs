@@ -6,6 +6,7 @@ use std::time::Duration;
 use comfy_table::{Attribute, Cell, Color};
 
 use super::super::terminal::{self, sanitize_for_terminal};
+use crate::humanize::format_duration_short;
 use crate::inventory::{KeyField, KeyRow, KeySelection};
 
 /// Idle for longer than this, a key is shown in yellow; for longer than three times as long, in red.
@@ -73,8 +74,10 @@ fn table_cells(row: &KeyRow, colour: bool) -> [Cell; 7] {
 fn row_texts(row: &KeyRow) -> [String; 7] {
     let or = |name: &str, id: &str| if name.is_empty() { id } else { name }.to_owned();
     [
-        row.idle_seconds
-            .map_or_else(|| "unknown".to_owned(), format_age),
+        row.idle_seconds.map_or_else(
+            || "unknown".to_owned(),
+            |idle| format_duration_short(Duration::from_secs(idle)),
+        ),
         match (row.was_used, row.last_used_at) {
             (Some(false), _) => "never".to_owned(),
             (_, Some(at)) => format!("{}", at.strftime("%Y-%m-%d")),
@@ -86,12 +89,6 @@ fn row_texts(row: &KeyRow) -> [String; 7] {
         or(&row.org_name, &row.org_id),
         row.api_key_id.clone(),
     ]
-}
-
-/// A length of time in its two largest units.
-fn format_age(seconds: u64) -> String {
-    let whole = humantime::format_duration(Duration::from_secs(seconds)).to_string();
-    whole.split(' ').take(2).collect::<Vec<_>>().join(" ")
 }
 
 /// With a head, and a line for each key.
@@ -179,16 +176,4 @@ fn escape_markdown(text: &str) -> String {
         escaped.push(letter);
     }
     escaped
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn ages_are_formatted_in_two_units() {
-        assert_eq!(format_age(0), "0s");
-        assert_eq!(format_age(86_400 * 3 + 3600 * 2 + 60), "3days 2h");
-        assert_eq!(format_age(86_400 * 100), "3months 8days");
-    }
 }

@@ -2,8 +2,8 @@
 
 use jiff::Timestamp;
 
-use super::humanize;
 use super::query::PageQuery;
+use crate::humanize::{elapsed, format_duration};
 use crate::inventory::{InventorySnapshot, KeyField, KeyQuery, KeyRow, KeySelection};
 use crate::metrics::{KeyLabel, KeySeriesOptions};
 
@@ -69,7 +69,7 @@ pub(super) fn find_keys(
 /// Formats a time and its distance from `now`.
 pub(super) fn time_ago(at: Timestamp, now: Timestamp) -> TimeAgo {
     TimeAgo {
-        ago: humanize::format_duration(humanize::elapsed(at, now)),
+        ago: format_duration(elapsed(at, now)),
         at: at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
     }
 }
@@ -150,7 +150,7 @@ mod tests {
     fn most_idle_keys_come_first_and_unknown_ones_last() {
         let first = find(&PageQuery::default(), &[KeyLabel::Name]);
         assert_eq!((first.total, first.pages, first.rows.len()), (120, 3, 50));
-        assert!(first.rows[0].was_used == Some(false) && first.rows[0].idle_since.is_some());
+        assert!(first.rows[0].was_used == Some(false) && first.rows[0].idle_seconds.is_some());
         let last = find(
             &PageQuery {
                 page: 99,
@@ -171,9 +171,7 @@ mod tests {
             },
             &[],
         );
-        let now = Timestamp::from_second(1000).expect("a time");
-        let idle_since = least.rows[0].idle_since.expect("a time");
-        assert_eq!(time_ago(idle_since, now).ago, "14 minutes 41 seconds");
+        assert_eq!(least.rows[0].idle_seconds, Some(14 * 60 + 41));
     }
 
     #[test]

@@ -2,23 +2,23 @@
 "use strict";
 (() => {
   const form = document.getElementById("filter");
-  let waiting;
+  let debounce;
   let latest;
 
   const show = async (url) => {
     latest?.abort();
     latest = new AbortController();
     try {
-      const answer = await fetch(url, { signal: latest.signal });
-      const text = await answer.text();
+      const response = await fetch(url, { signal: latest.signal });
+      const text = await response.text();
       const page = new DOMParser().parseFromString(text, "text/html");
-      const fresh = page.getElementById("found");
-      if (!answer.ok || !fresh) {
+      const fresh = page.getElementById("key-table");
+      if (!response.ok || !fresh) {
         throw new Error("no page");
       }
       const focused = document.activeElement?.id;
-      document.getElementById("found").replaceWith(document.adoptNode(fresh));
-      document.getElementById("number").textContent = page.getElementById("number").textContent;
+      document.getElementById("key-table").replaceWith(document.adoptNode(fresh));
+      document.getElementById("key-count").textContent = page.getElementById("key-count").textContent;
       history.replaceState(null, "", url);
       if (focused) {
         document.getElementById(focused)?.focus();
@@ -31,21 +31,21 @@
   };
 
   const filter = () => {
-    const parts = new URLSearchParams(new FormData(form));
-    show("?" + parts.toString());
+    const query = new URLSearchParams(new FormData(form));
+    show("?" + query.toString());
   };
 
   form.addEventListener("submit", (event) => {
     event.preventDefault();
-    clearTimeout(waiting);
+    clearTimeout(debounce);
     filter();
   });
   form.elements.q.addEventListener("input", () => {
-    clearTimeout(waiting);
-    waiting = setTimeout(filter, 200);
+    clearTimeout(debounce);
+    debounce = setTimeout(filter, 200);
   });
   document.addEventListener("click", (event) => {
-    const link = event.target.closest("a[data-here]");
+    const link = event.target.closest("a[data-partial]");
     if (link && !event.ctrlKey && !event.metaKey && !event.shiftKey && event.button === 0) {
       event.preventDefault();
       show(link.getAttribute("href"));
