@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv6Addr};
 /// Addresses that count as one client: an IPv4 address, or an IPv6 network of 64 bits, in which one host can have any
 /// address. Requests without a peer address count as one client together.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
-pub struct ClientNetwork(Option<IpAddr>);
+pub(crate) struct ClientNetwork(Option<IpAddr>);
 
 impl From<IpAddr> for ClientNetwork {
     fn from(address: IpAddr) -> Self {

@@ -105,13 +105,13 @@ pub(crate) fn validate(
     parse_hosts(version, uri, headers).map(|_| ())
 }
 
-/// Hosts that requests may name: `--web.allowed-hosts`. Protects against DNS rebinding: a foreign web page whose name
-/// was made to resolve to this machine still sends its own name as `Host`.
+/// Hosts that requests may name. Protects against DNS rebinding: a foreign web page whose name was made to resolve to
+/// this machine still sends its own name as `Host`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct AllowedHosts(Vec<Host>);
 
 impl AllowedHosts {
-    /// Returns whether every host is allowed, as without the flag.
+    /// Returns whether every host is allowed, as by default.
     pub fn allows_any(&self) -> bool {
         self.0.is_empty()
     }

@@ -41,7 +41,6 @@
 //! | [`web_config`] | the web configuration file: TLS, client certificates, basic authentication, headers, rate limit |
 //! | [`server`] | listeners, connections and their limits |
 //! | [`request_limiter`] | limits concurrent requests, fairly among clients |
-//! | [`client_network`] | the addresses that count as one client |
 //! | [`host`] | the `Host` header: validation, and the hosts that are allowed |
 //! | [`address`] | listen addresses |
 //! | [`liveness`] | reports stalled loops to a watchdog |
@@ -52,7 +51,7 @@
 
 pub mod address;
 pub mod bounded_file;
-pub mod client_network;
+mod client_network;
 pub mod diagnostic;
 pub mod host;
 pub mod liveness;

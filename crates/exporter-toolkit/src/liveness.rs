@@ -1,5 +1,5 @@
-//! Detects loops that stand still. Each loop registers a [`Heartbeat`] and ticks it; a service manager's watchdog asks
-//! the [`LivenessMonitor`] which loops have stalled.
+//! Detects stalled loops. Each loop registers a [`Heartbeat`] and ticks it; the [`LivenessMonitor`] names the stalled ones
+//! for a service manager's watchdog.
 
 use std::fmt::Display;
 use std::sync::Arc;

@@ -77,7 +77,7 @@ fn requests_need_exactly_one_host() {
         (Version::HTTP_2, &absolute, &[], true),
         (Version::HTTP_2, &absolute, &[&b"a:1"[..]], true),
         (Version::HTTP_2, &absolute, &[b"b"], false),
-        // RFC 9112 §3.2.2: the host of the target counts
+        // RFC 9112 §3.2.2: the host of the target counts.
         (Version::HTTP_11, &absolute, &[b"b"], true),
         (Version::HTTP_11, &path, &[b"a", b"a"], false),
         (Version::HTTP_10, &path, &[b"a", b"b"], false),

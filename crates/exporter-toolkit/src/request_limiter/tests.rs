@@ -78,7 +78,7 @@ async fn client_with_many_permits_loses_one_sooner() {
         let (handle, respond) = request(address);
         let permit = limiter.acquire(3, Some(handle)).await;
         assert!(permit.is_some());
-        // The timer's resolution is a millisecond
+        // The timer's resolution is a millisecond.
         let waited =
             started_at.elapsed() + STALLED_AFTER_UNDER_CONTENTION * u32::from(address == 1);
         assert!(

@@ -67,17 +67,17 @@ pub struct ResponseHandle {
 
 impl ResponseHandle {
     /// Returns the client that sent the request.
-    pub fn client(&self) -> ClientNetwork {
+    pub(crate) fn client(&self) -> ClientNetwork {
         self.connection.client
     }
 
     /// Returns how long a chunk of the response has been waiting for the client; `None` while the client waits.
-    pub fn unread_for(&self) -> Option<Duration> {
+    pub(crate) fn unread_for(&self) -> Option<Duration> {
         self.response.unread_for()
     }
 
     /// Closes the connection.
-    pub fn evict(&self) {
+    pub(crate) fn evict(&self) {
         self.connection.evicted.cancel();
     }
 

@@ -116,15 +116,8 @@ fn parse_http_server(reader: &mut ConfigReader<'_>, section: &Field<'_>) -> (boo
 }
 
 fn parse_users(reader: &mut ConfigReader<'_>, section: &Field<'_>) -> Option<BasicAuthUsers> {
-    let users = match section.value? {
-        YamlValue::Mapping(users) => users,
-        YamlValue::Null => return None,
-        other => {
-            let text = "and must have members: a name and the bcrypt hash of a password each";
-            reader.add_error(USERS, format!("it is {}, {text}", other.type_name()));
-            return None;
-        }
-    };
+    const EXPECTED: &str = "have members: a name and the bcrypt hash of a password each";
+    let users = reader.convert(USERS, section.value, EXPECTED, YamlValue::as_mapping)?;
     let mut hashes = Vec::new();
     for (name, _) in users {
         let field = section.get(name);

@@ -156,11 +156,21 @@ impl<'a> ConfigReader<'a> {
         self.warnings.push(Diagnostic::new(path, message));
     }
 
-    fn reject_type(&mut self, path: &str, value: &YamlValue, expected: &str) {
-        self.add_error(
-            path,
-            format!("it is {}, and must {expected}", value.type_name()),
-        );
+    /// Returns the value as another type; `None` where it is not set. Adds an error where it has another type.
+    pub(super) fn convert<'n, T>(
+        &mut self,
+        path: &str,
+        value: Option<&'n YamlValue>,
+        expected: &str,
+        convert: impl FnOnce(&'n YamlValue) -> Option<T>,
+    ) -> Option<T> {
+        let value = value.filter(|value| !matches!(value, YamlValue::Null))?;
+        let converted = convert(value);
+        if converted.is_none() {
+            let message = format!("it is {}, and must {expected}", value.type_name());
+            self.add_error(path, message);
+        }
+        converted
     }
 
     /// Returns the fields of a mapping whose names are all `known`; empty where it is not set.
@@ -169,62 +179,42 @@ impl<'a> ConfigReader<'a> {
         field: &Field<'n>,
         known: &[&str],
     ) -> &'n [(String, YamlValue)] {
-        match field.value {
-            None | Some(YamlValue::Null) => &[],
-            Some(YamlValue::Mapping(fields)) => {
-                for (name, _) in fields {
-                    if !known.contains(&name.as_str()) {
-                        let help = format!("it must be one of {}", known.join(", "));
-                        let path = join_path(&field.path, name);
-                        self.reject(&path, "there is no such member", help);
-                    }
-                }
-                fields
-            }
-            Some(other) => {
-                self.reject_type(&field.path, other, "have members");
-                &[]
+        let fields = self.convert(
+            &field.path,
+            field.value,
+            "have members",
+            YamlValue::as_mapping,
+        );
+        let fields = fields.unwrap_or_default();
+        for (name, _) in fields {
+            if !known.contains(&name.as_str()) {
+                let help = format!("it must be one of {}", known.join(", "));
+                let path = join_path(&field.path, name);
+                self.reject(&path, "there is no such member", help);
             }
         }
+        fields
     }
 
     /// Returns the string of a field; `None` where it is not set or empty.
     pub(super) fn string<'n>(&mut self, field: &Field<'n>) -> Option<&'n str> {
-        match field.value? {
-            YamlValue::Null => None,
-            YamlValue::Scalar(text) => Some(text.as_str()).filter(|text| !text.is_empty()),
-            other => {
-                self.reject_type(&field.path, other, "be a text");
-                None
-            }
-        }
+        self.convert(&field.path, field.value, "be a text", YamlValue::as_str)
+            .filter(|text| !text.is_empty())
     }
 
     /// Returns the strings of a list; `None` where it is not set.
     pub(super) fn strings<'n>(&mut self, field: &Field<'n>) -> Option<Vec<&'n str>> {
-        match field.value? {
-            YamlValue::Null => None,
-            YamlValue::Sequence(items) => {
-                let mut strings = Vec::new();
-                for (index, item) in items.iter().enumerate() {
-                    match item.as_str() {
-                        Some(text) => strings.push(text),
-                        None => {
-                            self.reject_type(
-                                &format!("{}[{index}]", field.path),
-                                item,
-                                "be a text",
-                            );
-                        }
-                    }
-                }
-                Some(strings)
-            }
-            other => {
-                self.reject_type(&field.path, other, "be a list");
-                None
-            }
-        }
+        let items = self.convert(
+            &field.path,
+            field.value,
+            "be a list",
+            YamlValue::as_sequence,
+        )?;
+        let strings = items.iter().enumerate().filter_map(|(index, item)| {
+            let path = format!("{}[{index}]", field.path);
+            self.convert(&path, Some(item), "be a text", YamlValue::as_str)
+        });
+        Some(strings.collect())
     }
 
     pub(super) fn boolean(&mut self, field: &Field<'_>, default: bool) -> bool {

@@ -82,15 +82,9 @@ pub(super) fn parse_tls_server(
         }
         return None;
     }
-    let certificate = require_pem(reader, section, "cert");
-    let key = require_pem(reader, section, "key");
+    let identity = parse_identity(reader, section);
     let client_verifier = parse_client_auth(reader, section, &provider);
-    let chain = certificate
-        .as_ref()
-        .and_then(|source| parse_chain(reader, source));
-    let key = key.and_then(|source| parse_private_key(reader, &source));
-    let (source, chain, key) = (certificate?, chain?, key?);
-    let (versions, client_verifier) = (versions?, client_verifier.ok()?);
+    let (identity, versions, client_verifier) = (identity?, versions?, client_verifier.ok()?);
     let Ok(builder) =
         ServerConfig::builder_with_provider(provider).with_protocol_versions(&versions)
     else {
@@ -103,21 +97,19 @@ pub(super) fn parse_tls_server(
         None => builder.with_no_client_auth(),
     };
     let mut config = builder
-        .with_single_cert(chain, key)
+        .with_single_cert(identity.chain, identity.key)
         .map_err(|error| {
             // rustls' message repeats nothing of the key.
             let message = format!("it cannot be used with its key: {error}");
             let help = "the key must be the certificate's, ECDSA (P-256, P-384), Ed25519, or RSA from 2048 bits";
-            reader.reject(&source.path, message, help);
+            reader.reject(&identity.path, message, help);
         })
         .ok()?;
     config.ignore_client_order = ignore_client_order;
-    let protocols: &[&[u8]] = if http2 {
-        &[b"h2", b"http/1.1"]
-    } else {
-        &[b"http/1.1"]
-    };
-    config.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
+    if http2 {
+        config.alpn_protocols.push(b"h2".to_vec());
+    }
+    config.alpn_protocols.push(b"http/1.1".to_vec());
     if client_verifier.is_some() {
         // A resumed session is not verified again, although the certificate may have expired since.
         config.session_storage = Arc::new(NoServerSessionStorage {});
@@ -127,6 +119,28 @@ pub(super) fn parse_tls_server(
         config: Arc::new(config),
         is_tls13_only: !versions.contains(&&TLS12),
         client_verifier,
+    })
+}
+
+/// The server's certificate chain and its key.
+struct Identity {
+    /// Path of the field or file of the chain.
+    path: String,
+    chain: Vec<CertificateDer<'static>>,
+    key: PrivateKeyDer<'static>,
+}
+
+fn parse_identity(reader: &mut ConfigReader<'_>, section: &Field<'_>) -> Option<Identity> {
+    let certificate = require_pem(reader, section, "cert");
+    let key = require_pem(reader, section, "key");
+    let chain = certificate
+        .as_ref()
+        .map(|source| parse_chain(reader, source));
+    let key = key.map(|source| parse_private_key(reader, &source));
+    Some(Identity {
+        path: certificate?.path,
+        chain: chain??,
+        key: key??,
     })
 }
 
