@@ -78,21 +78,27 @@ impl ConnectionTracker {
 impl Connections {
     /// Evicts a connection. Returns `false` when none can be evicted.
     fn evict(&mut self) -> bool {
-        let ranks = self.open.iter().filter_map(|(id, state)| {
-            let rank = state.eviction_rank()?;
+        let mut unauthorized = 0;
+        let (mut first_authorized, mut first_unauthorized) = (None, None);
+        for (id, state) in &self.open {
+            let Some(rank) = state.eviction_rank() else {
+                continue;
+            };
+            let first = if rank.authorized {
+                &mut first_authorized
+            } else {
+                unauthorized += 1;
+                &mut first_unauthorized
+            };
             let order = (Reverse(rank.client_connections), rank.since, *id);
-            Some((rank.authorized, order))
-        });
-        let (authorized, unauthorized): (Vec<_>, Vec<_>) = ranks.partition(|(auth, _)| *auth);
-        let exceeds_share = unauthorized.len() * UNAUTHORIZED_SHARE > self.open.len();
-        let first_authorized = authorized.into_iter().min();
-        let first_unauthorized = unauthorized.into_iter().min();
-        let first = if exceeds_share {
+            *first = Some(first.map_or(order, |first| order.min(first)));
+        }
+        let first = if unauthorized * UNAUTHORIZED_SHARE > self.open.len() {
             first_unauthorized.or(first_authorized)
         } else {
             first_authorized.or(first_unauthorized)
         };
-        let evicted = first.and_then(|(_, (_, _, id))| self.remove(id));
+        let evicted = first.and_then(|(_, _, id)| self.remove(id));
         if let Some(state) = &evicted {
             state.evicted.cancel();
         }
