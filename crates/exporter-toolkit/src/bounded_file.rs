@@ -17,10 +17,11 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use zeroize::Zeroizing;
+
+use crate::sync::Mutex;
 
 /// Time limit of [`run_blocking`].
 pub const READ_TIMEOUT: Duration = Duration::from_secs(3);

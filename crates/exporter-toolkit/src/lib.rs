@@ -57,5 +57,6 @@ pub mod host;
 pub mod liveness;
 pub mod request_limiter;
 pub mod server;
+mod sync;
 pub mod web_config;
 pub mod yaml;

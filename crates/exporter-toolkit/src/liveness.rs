@@ -6,8 +6,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use parking_lot::Mutex;
 use tokio::time::Instant;
+
+use crate::sync::Mutex;
 
 /// Tick interval where no watchdog is configured: a loop need not run more often than its work requires.
 const DEFAULT_INTERVAL: Duration = Duration::from_hours(1);

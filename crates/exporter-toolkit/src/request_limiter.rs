@@ -5,11 +5,11 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use crate::client_network::ClientNetwork;
 use crate::server::{ResponseHandle, STALLED_AFTER};
+use crate::sync::Mutex;
 
 /// [`STALLED_AFTER`] for a client that has more requests admitted than the client that waits.
 const STALLED_AFTER_UNDER_CONTENTION: Duration = Duration::from_millis(100);

@@ -4,13 +4,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use parking_lot::Mutex;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::limits::ServerLimits;
 use super::response::{InFlightResponse, Phase, ResponseGuard, STALLED_AFTER};
 use crate::client_network::ClientNetwork;
+use crate::sync::Mutex;
 
 /// Maximum size of an HTTP/1 request header.
 const MAX_HEADER_BYTES: usize = 32 << 10;

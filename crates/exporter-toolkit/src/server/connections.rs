@@ -6,10 +6,9 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use parking_lot::Mutex;
-
 use super::connection_state::ConnectionState;
 use crate::client_network::ClientNetwork;
+use crate::sync::Mutex;
 
 /// Share of the open connections that is reserved for those without an authorized request: a new connection has to get
 /// as far as its first request. Beyond it, they are evicted before all others.
@@ -91,7 +90,9 @@ impl Connections {
                 &mut first_unauthorized
             };
             let order = (Reverse(rank.client_connections), rank.since, *id);
-            *first = Some(first.map_or(order, |first| order.min(first)));
+            if first.is_none_or(|first| order < first) {
+                *first = Some(order);
+            }
         }
         let first = if unauthorized * UNAUTHORIZED_SHARE > self.open.len() {
             first_unauthorized.or(first_authorized)

@@ -8,11 +8,11 @@ use std::time::Duration;
 use axum::body::{Body, Bytes};
 use axum::http::Extensions;
 use http_body::{Body as HttpBody, Frame, SizeHint};
-use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use super::connection_state::ConnectionState;
 use crate::client_network::ClientNetwork;
+use crate::sync::Mutex;
 
 /// Time after which a response is stalled of which the client reads nothing: it no longer protects its connection from
 /// eviction, nor its request from losing its permit.

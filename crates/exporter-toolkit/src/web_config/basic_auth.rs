@@ -8,13 +8,13 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use parking_lot::Mutex;
 use ring::hmac;
 use ring::rand::SystemRandom;
 use zeroize::Zeroizing;
 
 use super::bcrypt_queue::BcryptQueue;
 use crate::client_network::ClientNetwork;
+use crate::sync::Mutex;
 
 /// How long a login waits for bcrypt.
 const VERIFY_TIMEOUT: Duration = Duration::from_secs(20);

@@ -6,10 +6,10 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::thread;
 
-use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
 use crate::client_network::ClientNetwork;
+use crate::sync::Mutex;
 
 /// Maximum number of waiting checks of one client.
 const MAX_WAITING_PER_CLIENT: usize = 16;

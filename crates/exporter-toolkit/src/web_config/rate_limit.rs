@@ -3,8 +3,9 @@
 
 use std::time::Duration;
 
-use parking_lot::Mutex;
 use tokio::time::Instant;
+
+use crate::sync::Mutex;
 
 /// The two buckets of `rate_limit`, with the same parameters. Unknown clients must not use up the scraper's tokens.
 ///

@@ -5,13 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::http::HeaderValue;
-use parking_lot::Mutex;
 use rustls::pki_types::UnixTime;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::basic_auth::Authenticator;
 use super::{PeerCertificates, WebConfig};
+use crate::sync::Mutex;
 
 /// Interval at which the certificate of an open connection's client is verified again: it may have expired.
 const VERIFY_INTERVAL: Duration = Duration::from_mins(1);
