@@ -134,7 +134,7 @@ impl Reloader {
             scheduler_tx: commands,
             active: Mutex::new(roster),
             reloads_started: AtomicU64::new(0),
-            web_config: Arc::new(SharedWebConfig::new(access)),
+            web_config: Arc::new(SharedWebConfig::new(access).with_realm(env!("CARGO_PKG_NAME"))),
             notifier: manager,
             reload_done: Notify::new(),
         };
@@ -421,7 +421,7 @@ fn log_web_config_error(roster: &mut ActiveConfig, mistakes: &str) {
 
 fn log_warnings(access: &WebConfig) {
     for warning in &access.warnings {
-        warn!(warning, "web configuration warning");
+        warn!(warning = warning.to_string(), "web configuration warning");
     }
 }
 

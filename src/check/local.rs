@@ -7,7 +7,7 @@ use crate::config::{Config, CredentialConfig};
 use crate::credentials::SecretLocation;
 use crate::storage::Storage;
 use exporter_toolkit::address::ListenAddress;
-use exporter_toolkit::bounded_file;
+use exporter_toolkit::bounded_file::{self, FileMode};
 use exporter_toolkit::web_config::WebConfig;
 use mongodb_atlas_client::ProxyRoute;
 
@@ -89,7 +89,7 @@ pub(super) async fn check_web_config(file: Option<PathBuf>) -> Vec<Finding> {
                 Finding::warning(
                     area,
                     &subject,
-                    warning,
+                    warning.to_string(),
                     "change the file if that is not what was meant",
                 )
             })
@@ -101,7 +101,7 @@ pub(super) async fn check_web_config(file: Option<PathBuf>) -> Vec<Finding> {
                 Finding::error(
                     area,
                     &subject,
-                    mistake,
+                    mistake.to_string(),
                     "put it right in the file; until then the exporter does not start",
                 )
             })
@@ -140,7 +140,7 @@ fn check_credential(account: &CredentialConfig) -> Vec<Finding> {
             area,
             name,
             format!(
-                "{} can be read by every user of this machine (mode {mode:04o})",
+                "{} can be read by every user of this machine (mode {mode})",
                 path.display()
             ),
             format!(
@@ -173,22 +173,14 @@ fn check_credential(account: &CredentialConfig) -> Vec<Finding> {
 
 /// The file of a secret whose mode lets everybody read it, and that mode. A group may: it is how a secret is
 /// given to a service without being its own.
-#[cfg(unix)]
-fn world_readable(source: &SecretLocation) -> Option<(&Path, u32)> {
-    use std::os::unix::fs::PermissionsExt as _;
+fn world_readable(source: &SecretLocation) -> Option<(&Path, FileMode)> {
     let path = match source {
         SecretLocation::File(path) => path,
         SecretLocation::ConfigKey { file, .. } => file,
         SecretLocation::EnvVar { .. } => return None,
     };
-    let mode = bounded_file::metadata(path).ok()?.permissions().mode() & 0o7777;
-    (mode & 0o004 != 0).then_some((path, mode))
-}
-
-/// Elsewhere there are no modes.
-#[cfg(not(unix))]
-fn world_readable(_: &Source) -> Option<(&Path, u32)> {
-    None
+    let mode = FileMode::from_path(path).ok()?;
+    mode.is_world_readable().then_some((path, mode))
 }
 
 /// The directory for state.

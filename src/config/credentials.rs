@@ -9,6 +9,7 @@ use super::parse::parse_bool;
 use super::resolver::Resolver;
 use crate::cli::ValueSource;
 use crate::credentials::{self, Credential, Environment, FIELDS, SecretLocation};
+use exporter_toolkit::bounded_file::FileMode;
 use exporter_toolkit::yaml::YamlValue;
 use mongodb_atlas_client::OrgId;
 
@@ -322,15 +323,6 @@ fn entry_credential(
     })
 }
 
-#[cfg(unix)]
 fn is_world_readable(path: &Path) -> bool {
-    use std::os::unix::fs::PermissionsExt as _;
-    exporter_toolkit::bounded_file::metadata(path)
-        .is_ok_and(|data| data.permissions().mode() & 0o004 != 0)
-}
-
-/// Elsewhere the system's own rights hold.
-#[cfg(not(unix))]
-fn is_world_readable(_: &Path) -> bool {
-    false
+    FileMode::from_path(path).is_ok_and(FileMode::is_world_readable)
 }

@@ -17,7 +17,7 @@ use tempfile::NamedTempFile;
 use tracing::warn;
 use zeroize::Zeroizing;
 
-use exporter_toolkit::bounded_file::{self, FileError, ReadOptions};
+use exporter_toolkit::bounded_file::{self, FileError, FileMode, ReadOptions};
 use mongodb_atlas_client::OrgId;
 
 /// A failed operation on the state directory.
@@ -99,16 +99,8 @@ pub(super) fn create_directory(dir: &Path) -> Result<(), StorageError> {
 }
 
 /// Returns whether every user of the machine can replace the files in `dir`.
-#[cfg(unix)]
 pub(super) fn is_world_writable(dir: &Path) -> bool {
-    use std::os::unix::fs::PermissionsExt as _;
-    fs::metadata(dir).is_ok_and(|metadata| metadata.permissions().mode() & 0o002 != 0)
-}
-
-/// Returns false: there are no file modes.
-#[cfg(not(unix))]
-pub(super) fn is_world_writable(_: &Path) -> bool {
-    false
+    FileMode::from_path(dir).is_ok_and(FileMode::is_world_writable)
 }
 
 /// Returns the names of the files in a directory.

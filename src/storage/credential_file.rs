@@ -12,7 +12,7 @@ use tracing::warn;
 
 use super::atomic_file::{self, LoadError};
 use super::{StateFile, Storage, StorageError};
-use exporter_toolkit::bounded_file;
+use exporter_toolkit::bounded_file::{self, FileMode};
 use mongodb_atlas_client::{EndpointSet, StoredToken, TokenStore};
 
 /// What a credential can access, as of the last requests.
@@ -173,11 +173,8 @@ impl TokenFile {
 #[cfg(unix)]
 fn is_owner_only(file: &File) -> bool {
     use std::os::unix::fs::MetadataExt as _;
-
-    const GROUP_AND_OTHERS: u32 = 0o077;
-    file.metadata().is_ok_and(|metadata| {
-        metadata.mode() & GROUP_AND_OTHERS == 0
-            && metadata.uid() == rustix::process::geteuid().as_raw()
+    file.metadata().is_ok_and(|data| {
+        FileMode::from(&data).is_owner_only() && data.uid() == rustix::process::geteuid().as_raw()
     })
 }
 
