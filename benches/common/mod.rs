@@ -31,7 +31,7 @@ pub async fn start_sim(keys: usize) -> SimHandle {
         ..SimConfig::default()
     };
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    SimHandle::start(listener, &config, mongodb_atlas_sim::SimClock::system()).unwrap()
+    SimHandle::start(listener, &config, jiff::Timestamp::now).unwrap()
 }
 
 /// A child that ends with this value.

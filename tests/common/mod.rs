@@ -34,7 +34,7 @@ pub const WAIT_TIMEOUT: Duration = Duration::from_mins(2);
 /// A simulated Atlas on a port of its own.
 pub async fn start_sim(config: SimConfig) -> SimHandle {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    SimHandle::start(listener, &config, mongodb_atlas_sim::SimClock::system()).unwrap()
+    SimHandle::start(listener, &config, jiff::Timestamp::now).unwrap()
 }
 
 /// A world in which nothing happens by itself.

@@ -28,16 +28,13 @@ pub fn in_process_sim(config: &SimConfig) -> Arc<SimHandle> {
 /// A simulated Atlas without a network, whose time is that of `clock`.
 pub fn sim_at(config: &SimConfig, clock: &Clock) -> SimHandle {
     let clock = clock.clone();
-    SimHandle::in_process(
-        config,
-        mongodb_atlas_sim::SimClock::new(move || clock.now()),
-    )
+    SimHandle::in_process(config, move || clock.now())
 }
 
 /// The clock of the simulated Atlas, for the exporter.
-pub fn client_clock(sim: &SimHandle) -> Clock {
-    let clock = sim.clock();
-    Clock::from_fn(move || clock.now())
+pub fn client_clock(sim: &Arc<SimHandle>) -> Clock {
+    let sim = Arc::clone(sim);
+    Clock::from_fn(move || sim.now())
 }
 
 /// An exporter in simulated time. Needs a runtime whose time is paused.

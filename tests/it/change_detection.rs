@@ -56,7 +56,7 @@ async fn change_counters_start_at_zero_and_count_once() {
         let mut keys = world.keys(&org).iter();
         keys.find(|key| good(key.last_used)).unwrap().id.clone()
     };
-    let long_ago = sim.clock().now() - SignedDuration::from_hours(91 * 24);
+    let long_ago = sim.now() - SignedDuration::from_hours(91 * 24);
     sim.with_world(|world| {
         world.create_key(&org, "new").unwrap();
         let unused = id(world, &|used| used.is_none());

@@ -39,6 +39,5 @@ mod scheduling;
 mod sd_notify;
 mod secrets;
 mod server;
-mod sim_api;
 mod walk;
 mod web_config;

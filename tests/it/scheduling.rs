@@ -101,7 +101,7 @@ async fn five_hundred_organizations_share_the_smallest_bucket() {
             assert!(pause < most, "{org} waited {pause} s");
         }
     }
-    let now = sim.clock().now();
+    let now = sim.now();
     let ages: Vec<i64> = walks
         .values()
         .map(|times| seconds_between(*times.last().unwrap(), now))
@@ -280,7 +280,7 @@ async fn outages_within_a_week_waste_no_quota() {
     let mut seen = ObservedState::default();
     for _ in 0..7 * 24 * 12 {
         exporter.advance(Duration::from_mins(5)).await;
-        let now = sim.clock().now().as_second() as f64;
+        let now = sim.now().as_second() as f64;
         seen.record(&exporter.scrape(), now);
     }
     assert_eq!(exporter.count_responses(429), 0);
