@@ -4,16 +4,16 @@
 
 pub mod http2;
 pub mod pki;
+mod process;
 pub mod prometheus;
+mod scrape;
 pub mod scripted;
 pub mod sim_harness;
 pub mod sim_transport;
 pub mod systemd;
 
 use std::collections::BTreeMap;
-use std::io::{BufRead as _, BufReader, Read as _};
-use std::process::{Child, Command, Output, Stdio};
-use std::sync::{Arc, Mutex, Once, OnceLock};
+use std::sync::{Arc, Once, OnceLock};
 use std::time::{Duration, Instant};
 
 use atlas_ai_keys_exporter::app::{ConfigLoader, Dependencies, Exporter};
@@ -21,12 +21,18 @@ use atlas_ai_keys_exporter::cli::Args;
 use atlas_ai_keys_exporter::config::Config;
 use atlas_ai_keys_exporter::credentials::Environment;
 use atlas_ai_keys_exporter::web::AppState;
+use exporter_toolkit::web_config::WebConfig;
 use mongodb_atlas_client::Clock;
-use mongodb_atlas_sim::{
-    BucketConfig, Effect, ErrorBodyFormat, Fault, SimConfig, SimEndpoint, SimHandle, SimKey,
-};
+use mongodb_atlas_sim::{BucketConfig, Effect, Fault, SimConfig, SimEndpoint, SimHandle, SimKey};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
+
+use pki::TestPki;
+pub use process::{
+    ChildProcess, free_port, make_fifo, process_status, raise_open_files_limit, run_command,
+    run_exporter,
+};
+pub use scrape::{Scrape, Series};
 
 /// How long a test waits for what must come: long enough for a machine that has much else to do.
 pub const WAIT_TIMEOUT: Duration = Duration::from_mins(2);
@@ -172,6 +178,12 @@ impl TestExporter {
         .await
     }
 
+    /// Puts a web configuration into effect.
+    pub fn set_web_config(&self, pki: &TestPki, text: &str) {
+        let config = WebConfig::load(&pki.write("web.yml", text)).config;
+        self.app.web_config.set(config.unwrap());
+    }
+
     /// Stops the exporter in good order and hands out the simulated Atlas.
     pub async fn stop(self) -> SimHandle {
         self.shutdown.cancel();
@@ -209,160 +221,6 @@ pub async fn get(url: &str) -> (u16, String) {
 pub async fn try_get_status(url: &str) -> Option<u16> {
     let answer = shared_client().get(url).send().await.ok()?;
     Some(answer.status().as_u16())
-}
-
-/// One series of a scrape.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Series {
-    pub name: String,
-    pub labels: BTreeMap<String, String>,
-    pub value: f64,
-}
-
-/// A scrape, taken apart where somebody looks.
-#[derive(Debug, Clone, Default)]
-pub struct Scrape {
-    pub text: String,
-}
-
-impl Scrape {
-    pub fn parse(text: &str) -> Self {
-        Self {
-            text: text.to_owned(),
-        }
-    }
-
-    fn sample_lines(&self) -> impl Iterator<Item = &str> {
-        let lines = self.text.lines();
-        lines.filter(|line| !line.starts_with('#') && !line.is_empty())
-    }
-
-    /// Every series.
-    pub fn series(&self) -> Vec<Series> {
-        self.sample_lines().map(parse_sample).collect()
-    }
-
-    /// The series of that name.
-    pub fn with_name(&self, name: &str) -> impl Iterator<Item = Series> {
-        let of_name = self.sample_lines().filter(move |line| {
-            let rest = line.strip_prefix(name);
-            rest.is_some_and(|rest| rest.starts_with(['{', ' ']))
-        });
-        of_name.map(parse_sample)
-    }
-
-    pub fn values(&self, name: &str) -> Vec<f64> {
-        self.with_name(name).map(|series| series.value).collect()
-    }
-
-    pub fn sum(&self, name: &str) -> f64 {
-        self.values(name).iter().sum()
-    }
-
-    /// The value of the one series with (at least) these labels.
-    pub fn get(&self, name: &str, labels: &[(&str, &str)]) -> Option<f64> {
-        let mut found = self.with_name(name).filter(|series| {
-            labels
-                .iter()
-                .all(|(label, value)| series.labels.get(*label).map(String::as_str) == Some(*value))
-        });
-        let value = found.next()?.value;
-        assert!(
-            found.next().is_none(),
-            "more than one {name} with {labels:?}"
-        );
-        Some(value)
-    }
-
-    /// The series of the inventory that change with a walk only, in order.
-    pub fn inventory_series(&self) -> Vec<(String, BTreeMap<String, String>, String)> {
-        let ages = ["age_seconds", "idle_seconds", "keys_idle"];
-        self.series()
-            .into_iter()
-            .filter(|series| {
-                series.name.starts_with("mongodbatlas_")
-                    && !ages.iter().any(|age| series.name.ends_with(age))
-            })
-            .map(|series| {
-                (
-                    series.name.clone(),
-                    series.labels.clone(),
-                    series.value.to_string(),
-                )
-            })
-            .collect()
-    }
-
-    pub fn poll_failures(&self, org: &str, reason: &str) -> f64 {
-        self.get(
-            "atlas_ai_keys_exporter_org_poll_failures_total",
-            &[("org_id", org), ("reason", reason)],
-        )
-        .expect("every reason begins at 0")
-    }
-}
-
-fn parse_sample(line: &str) -> Series {
-    let Some((name, rest)) = line.split_once('{') else {
-        let (name, value) = line.split_once(' ').unwrap();
-        return Series {
-            name: name.to_owned(),
-            labels: BTreeMap::new(),
-            value: value.parse().unwrap(),
-        };
-    };
-    let mut labels = BTreeMap::new();
-    let mut rest = rest;
-    let value = loop {
-        let (label, after) = rest.split_once("=\"").unwrap();
-        let end = find_closing_quote(after).unwrap_or_else(|| panic!("no closing quote: {line}"));
-        let value = unescape(&after[..end]);
-        let before = labels.insert(label.to_owned(), value);
-        assert!(before.is_none(), "a label twice: {line}");
-        let after = &after[end + 1..];
-        if let Some(value) = after.strip_prefix('}') {
-            break value;
-        }
-        rest = after
-            .strip_prefix(',')
-            .unwrap_or_else(|| panic!("no comma: {line}"));
-    };
-    Series {
-        name: name.to_owned(),
-        labels,
-        value: value
-            .trim()
-            .parse()
-            .unwrap_or_else(|_| panic!("no number: {line}")),
-    }
-}
-
-/// Where the quote is that ends a label's value.
-fn find_closing_quote(text: &str) -> Option<usize> {
-    let mut escaped = false;
-    text.bytes().position(|byte| {
-        let ends = byte == b'"' && !escaped;
-        escaped = byte == b'\\' && !escaped;
-        ends
-    })
-}
-
-fn unescape(text: &str) -> String {
-    if !text.contains('\\') {
-        return text.to_owned();
-    }
-    let mut value = String::new();
-    let mut letters = text.chars();
-    while let Some(letter) = letters.next() {
-        value.push(match letter {
-            '\\' => match letters.next().expect("an escaped character") {
-                'n' => '\n',
-                escaped => escaped,
-            },
-            plain => plain,
-        });
-    }
-    value
 }
 
 /// A key as a scrape shows it.
@@ -422,231 +280,10 @@ pub fn expected_sim_keys(sim: &SimHandle) -> BTreeMap<String, (String, String, O
     })
 }
 
-/// The real binary, or another program, as a child that is ended by its handle.
-pub struct ChildProcess {
-    child: Child,
-    output: Arc<Mutex<String>>,
-    readers: Vec<std::thread::JoinHandle<()>>,
-}
-
-impl ChildProcess {
-    /// Starts the exporter's binary in an environment of these variables alone.
-    pub fn exporter(arguments: &[&str], variables: &[(String, String)]) -> Self {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_atlas-ai-keys-exporter"));
-        command
-            .args(arguments)
-            .env_clear()
-            .envs(variables.iter().cloned());
-        Self::start(command)
-    }
-
-    /// Starts a program; a test that needs one fails when it is missing.
-    pub fn start(mut command: Command) -> Self {
-        let program = command.get_program().to_string_lossy().into_owned();
-        let mut child = command
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap_or_else(|error| panic!("{program} cannot be started ({error}); `make test` installs what the tests need"));
-        let output = Arc::new(Mutex::new(String::new()));
-        let mut readers = Vec::new();
-        let streams: [Box<dyn std::io::Read + Send>; 2] = [
-            Box::new(child.stdout.take().unwrap()),
-            Box::new(child.stderr.take().unwrap()),
-        ];
-        for stream in streams {
-            let output = Arc::clone(&output);
-            readers.push(std::thread::spawn(move || {
-                let mut lines = BufReader::new(stream);
-                let mut line = Vec::new();
-                while lines.read_until(b'\n', &mut line).unwrap_or(0) > 0 {
-                    output
-                        .lock()
-                        .unwrap()
-                        .push_str(&String::from_utf8_lossy(&line));
-                    line.clear();
-                }
-            }));
-        }
-        Self {
-            child,
-            output,
-            readers,
-        }
-    }
-
-    pub fn pid(&self) -> u32 {
-        self.child.id()
-    }
-
-    pub fn output(&self) -> String {
-        self.output.lock().unwrap().clone()
-    }
-
-    /// Waits for a line of output with `mark`, and hands out what follows the mark in it.
-    pub fn wait_for_output(&mut self, mark: &str) -> String {
-        let begun = Instant::now();
-        loop {
-            let output = self.output();
-            let found = output.split_inclusive('\n').find_map(|line| {
-                line.strip_suffix('\n')?
-                    .split_once(mark)
-                    .map(|(_, rest)| rest.to_owned())
-            });
-            if let Some(rest) = found {
-                return rest;
-            }
-            if let Some(status) = self.child.try_wait().unwrap() {
-                std::thread::sleep(Duration::from_millis(100));
-                panic!(
-                    "it ended ({status}) before it said {mark:?}:\n{}",
-                    self.output()
-                );
-            }
-            assert!(
-                begun.elapsed() < WAIT_TIMEOUT,
-                "it never said {mark:?}:\n{output}"
-            );
-            std::thread::sleep(Duration::from_millis(10));
-        }
-    }
-
-    /// Sends a signal to this child alone.
-    pub fn signal(&self, signal: rustix::process::Signal) {
-        let pid = rustix::process::Pid::from_child(&self.child);
-        rustix::process::kill_process(pid, signal).unwrap();
-    }
-
-    /// Waits until it ends by itself: its exit code, all it said, and how long that took.
-    pub fn wait_exit(mut self) -> (Option<i32>, String, Duration) {
-        let begun = Instant::now();
-        let status = loop {
-            if let Some(status) = self.child.try_wait().unwrap() {
-                break status;
-            }
-            assert!(
-                begun.elapsed() < WAIT_TIMEOUT,
-                "it does not end:\n{}",
-                self.output()
-            );
-            std::thread::sleep(Duration::from_millis(10));
-        };
-        let took = begun.elapsed();
-        for reader in self.readers.drain(..) {
-            reader.join().unwrap();
-        }
-        (status.code(), self.output(), took)
-    }
-}
-
-impl Drop for ChildProcess {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-/// Runs the exporter's binary to its end, in an environment of these variables alone.
-pub async fn run_exporter(arguments: &[&str], variables: Vec<(String, String)>) -> Output {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_atlas-ai-keys-exporter"));
-    command.args(arguments).env_clear().envs(variables);
-    tokio::task::spawn_blocking(move || command.output().unwrap())
-        .await
-        .unwrap()
-}
-
 /// An endpoint answers with an error status: for an organization, or for every one.
 pub fn error_fault(endpoint: SimEndpoint, org: Option<&str>, status: u16) -> Fault {
-    let effect = Effect::Status {
-        status,
-        retry_after: None,
-        body: ErrorBodyFormat::default(),
-    };
     Fault {
         org: org.map(str::to_owned),
-        ..Fault::new(endpoint, effect)
+        ..Fault::new(endpoint, Effect::error_status(status))
     }
-}
-
-/// A named pipe in the place of `path`.
-pub fn make_fifo(path: &std::path::Path) {
-    let _ = std::fs::remove_file(path);
-    let (kind, mode) = (
-        rustix::fs::FileType::Fifo,
-        rustix::fs::Mode::from_raw_mode(0o600),
-    );
-    rustix::fs::mknodat(rustix::fs::CWD, path, kind, mode, 0).unwrap();
-}
-
-/// Lets this process, and those it starts, open so many files.
-#[cfg(unix)]
-pub fn raise_open_files_limit(files: u64) {
-    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-    let limit = getrlimit(Resource::Nofile);
-    let current = limit.current.map(|current| current.max(files));
-    setrlimit(Resource::Nofile, Rlimit { current, ..limit })
-        .expect("the test needs that many open files");
-}
-
-/// A number of /proc/PID/status, such as `VmRSS` in KiB or `Threads`.
-#[cfg(target_os = "linux")]
-pub fn process_status(pid: u32, field: &str) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    let value = status
-        .lines()
-        .find_map(|line| line.strip_prefix(field)?.strip_prefix(':'))
-        .unwrap();
-    value.trim().trim_end_matches(" kB").parse().unwrap()
-}
-
-/// A port that was free a moment ago, for programs that cannot be told to choose one.
-pub fn free_port() -> u16 {
-    std::net::TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap()
-        .port()
-}
-
-/// Runs a program to its end with `input`: exit code, standard output and standard error.
-pub fn run_command(command: &mut Command, input: &[u8]) -> (Option<i32>, String, String) {
-    use std::io::Write as _;
-    let program = command.get_program().to_string_lossy().into_owned();
-    let mut child = command
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap_or_else(|error| {
-            panic!(
-                "{program} cannot be started ({error}); `make test` installs what the tests need"
-            )
-        });
-    let mut stdin = child.stdin.take().unwrap();
-    let input = input.to_vec();
-    let writer = std::thread::spawn(move || {
-        let _ = stdin.write_all(&input);
-    });
-    let mut stdout = child.stdout.take().unwrap();
-    let reader = std::thread::spawn(move || {
-        let mut text = Vec::new();
-        stdout.read_to_end(&mut text).unwrap();
-        text
-    });
-    let mut stderr = Vec::new();
-    child
-        .stderr
-        .take()
-        .unwrap()
-        .read_to_end(&mut stderr)
-        .unwrap();
-    writer.join().unwrap();
-    let stdout = reader.join().unwrap();
-    let status = child.wait().unwrap();
-    (
-        status.code(),
-        String::from_utf8_lossy(&stdout).into_owned(),
-        String::from_utf8_lossy(&stderr).into_owned(),
-    )
 }

@@ -1,4 +1,4 @@
-//! Certificates, keys and web corpus_configuration_passes for tests, in a folder that goes with them.
+//! Certificates, keys and web configurations for tests, in a folder that goes with them.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -13,6 +13,10 @@ use rustls::pki_types::pem::PemObject as _;
 use rustls::{ClientConfig, RootCertStore};
 use tempfile::TempDir;
 use tokio_rustls::TlsConnector;
+
+/// A web configuration with the server certificate of [`TestPki`].
+pub const TLS_CONFIG: &str =
+    "tls_server_config:\n  cert_file: server.pem\n  key_file: server.key\n";
 
 /// The bcrypt hash of a password, at the least cost.
 pub fn bcrypt_hash(password: &str) -> String {

@@ -89,7 +89,8 @@ impl Transport for ScriptedTransport {
     }
 }
 
-struct NoopObserver;
+/// Ignores all events.
+pub struct NoopObserver;
 
 impl ClientObserver for NoopObserver {
     fn request_completed(&self, _: Endpoint, _: RequestOutcome, _: Duration) {}

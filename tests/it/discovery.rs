@@ -10,14 +10,6 @@ use mongodb_atlas_sim::{Effect, ErrorBodyFormat, Fault, SimEndpoint, SimHandle};
 
 const INTERVAL: Duration = Duration::from_mins(5);
 
-fn status_effect(status: u16) -> Effect {
-    Effect::Status {
-        status,
-        body: ErrorBodyFormat::Json,
-        retry_after: None,
-    }
-}
-
 /// What an exporter is told that finds its organizations itself.
 fn env_without_orgs(sim: &SimHandle) -> Vec<(String, String)> {
     let mut variables = sim_env(sim);
@@ -111,7 +103,7 @@ async fn intermittently_listed_organization_is_retained() {
 #[tokio::test(start_paused = true)]
 async fn discovery_failure_retains_known_organizations() {
     let sim = in_process_sim(&static_sim(2, 20));
-    sim.add_fault(Fault::new(SimEndpoint::Orgs, status_effect(500)));
+    sim.add_fault(Fault::new(SimEndpoint::Orgs, Effect::error_status(500)));
     let exporter = start_discovery(&sim).await;
     exporter.advance(Duration::from_secs(30)).await;
     assert!(org_ids_in(&exporter.scrape(), UP).is_empty());
@@ -123,7 +115,7 @@ async fn discovery_failure_retains_known_organizations() {
     sim.clear_faults();
     exporter.wait_polled(2).await;
     assert_eq!(exporter.readiness().0, 200);
-    sim.add_fault(Fault::new(SimEndpoint::Orgs, status_effect(500)));
+    sim.add_fault(Fault::new(SimEndpoint::Orgs, Effect::error_status(500)));
     exporter.advance(Duration::from_hours(5)).await;
     let scrape = exporter.scrape();
     assert_eq!(exposed_keys(&scrape), expected_sim_keys(&sim));
@@ -210,7 +202,7 @@ async fn forbidden_names_and_limits_do_not_fail_polls() {
             SimEndpoint::AiModelApiRateLimits,
             SimEndpoint::RateLimits,
         ] {
-            sim.add_fault(Fault::new(endpoint, status_effect(code)));
+            sim.add_fault(Fault::new(endpoint, Effect::error_status(code)));
         }
         let exporter = SimHarness::start(&sim, &[]).await;
         exporter.wait_polled(2).await;
@@ -251,7 +243,7 @@ async fn known_names_are_retained_when_unavailable() {
         SimEndpoint::Groups,
         SimEndpoint::AiModelApiRateLimits,
     ] {
-        sim.add_fault(Fault::new(endpoint, status_effect(403)));
+        sim.add_fault(Fault::new(endpoint, Effect::error_status(403)));
     }
     exporter.advance(Duration::from_hours(3)).await;
     let scrape = exporter.scrape();

@@ -30,9 +30,14 @@ fn failure_modes_rows_name_existing_tests() {
         for name in names {
             let (file, function) = name.split_once("::").unwrap_or_else(|| panic!("{name}"));
             let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+            let declaration = format!("fn {function}(");
             let exists = ["tests/it", "tests/e2e"].iter().any(|folder| {
-                std::fs::read_to_string(root.join(folder).join(format!("{file}.rs")))
-                    .is_ok_and(|source| source.contains(&format!("fn {function}(")))
+                let module = root.join(folder).join(file);
+                let submodules = std::fs::read_dir(&module).into_iter().flatten();
+                let sources = submodules.map(|entry| entry.unwrap().path());
+                sources.chain([module.with_extension("rs")]).any(|path| {
+                    std::fs::read_to_string(path).is_ok_and(|source| source.contains(&declaration))
+                })
             });
             assert!(exists, "there is no {name}");
         }

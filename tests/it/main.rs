@@ -28,6 +28,7 @@ mod keys;
 mod lifecycle;
 mod memory;
 mod once;
+#[cfg(target_os = "linux")]
 mod overload;
 mod page;
 mod property;

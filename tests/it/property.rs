@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use crate::common::scripted::NoopObserver;
 use crate::common::sim_harness::sim_at;
 use crate::common::sim_transport::SimTransport;
 use crate::common::{Scrape, expected_keys, exposed_keys, static_sim};
@@ -87,18 +88,6 @@ fn apply_event(world: &mut World, org: &str, what: &SimEvent) {
             pick(world, index).map(|id| world.set_key_status(org, &id, "INACTIVE"));
         }
     }
-}
-
-struct NoopObserver;
-
-impl ClientObserver for NoopObserver {
-    fn request_completed(&self, _: Endpoint, _: RequestOutcome, _: Duration) {}
-    fn request_retried(&self, _: Endpoint, _: RetryReason) {}
-    fn rate_limit_updated(&self, _: Endpoint, _: Option<&OrgId>, _: Option<u64>, _: Option<u64>) {}
-    fn request_throttled(&self, _: Endpoint, _: Option<&OrgId>, _: Duration) {}
-    fn token_requested(&self, _: &str, _: TokenOutcome) {}
-    fn token_expiry_changed(&self, _: &str, _: Timestamp) {}
-    fn token_rejected(&self, _: &str) {}
 }
 
 fn sim_client(sim: &Arc<SimHandle>, clock: Clock) -> Client {

@@ -12,14 +12,6 @@ use mongodb_atlas_sim::{
 
 const KEYS: SimEndpoint = SimEndpoint::AiModelApiKeys;
 
-fn status_effect(status: u16) -> Effect {
-    Effect::Status {
-        status,
-        body: ErrorBodyFormat::Json,
-        retry_after: None,
-    }
-}
-
 /// When each organization was walked.
 fn walk_times(exporter: &SimHarness) -> BTreeMap<String, Vec<Timestamp>> {
     let mut walks: BTreeMap<String, Vec<Timestamp>> = BTreeMap::new();
@@ -148,7 +140,7 @@ async fn persistent_authorization_failure_reduces_the_poll_rate() {
         let orgs = sim.org_ids();
         let exporter = SimHarness::start(&sim, &[]).await;
         exporter.wait_polled(3).await;
-        sim.add_fault(Fault::new(KEYS, status_effect(code)).for_org(&orgs[1]));
+        sim.add_fault(Fault::new(KEYS, Effect::error_status(code)).for_org(&orgs[1]));
         exporter.advance(Duration::from_hours(24)).await;
         let scrape = exporter.scrape();
         let failures = scrape.poll_failures(&orgs[1], reason);
@@ -267,11 +259,11 @@ async fn outages_within_a_week_waste_no_quota() {
         ..Fault::new(KEYS, effect)
     };
     for fault in [
-        outage(20.0, 3.0, status_effect(503)),
+        outage(20.0, 3.0, Effect::error_status(503)),
         outage(50.0, 1.0, Effect::Reset),
-        outage(70.0, 12.0, status_effect(403)).for_org(&orgs[2]),
+        outage(70.0, 12.0, Effect::error_status(403)).for_org(&orgs[2]),
         outage(100.0, 2.0, Effect::InvalidJson),
-        outage(130.0, 6.0, status_effect(500)),
+        outage(130.0, 6.0, Effect::error_status(500)),
     ] {
         sim.add_fault(fault);
     }

@@ -1,4 +1,8 @@
 //! Each of the three ways to authenticate: what it costs, how it fails, how it is renewed.
+
+mod digest;
+mod token_responses;
+
 use std::time::Duration;
 
 use crate::common::scripted::{ScriptedTransport, response};
@@ -122,100 +126,6 @@ async fn immediately_expiring_tokens_are_not_requested_every_second() {
     }
 }
 
-const SERVICE_ACCOUNT_ENV: &[(&str, &str)] = &[
-    (
-        "MONGODB_ATLAS_CLIENT_ID",
-        "mdb_sa_id_0123456789abcdef01234567",
-    ),
-    ("MONGODB_ATLAS_CLIENT_SECRET", "mdb_sa_sk_secret"),
-];
-
-fn org_id() -> OrgId {
-    OrgId::parse("32b6e34b3d91647abb20e7b8").unwrap()
-}
-
-#[tokio::test(start_paused = true)]
-async fn invalid_token_response_sends_no_api_request() {
-    let long = format!(
-        r#"{{"access_token":"{}","expires_in":3600}}"#,
-        "x".repeat(1 << 20)
-    );
-    for body in [
-        r#"{"access_token":"","expires_in":3600}"#,
-        r#"{"access_token":"  ","expires_in":3600}"#,
-        r#"{"access_token":"a\u0007b","expires_in":3600}"#,
-        r#"{"access_token":"abc","token_type":"mac","expires_in":3600}"#,
-        r#"{"expires_in":3600}"#,
-        "<html>",
-        &long,
-    ] {
-        let body = body.to_owned();
-        let (client, atlas) =
-            ScriptedTransport::client(SERVICE_ACCOUNT_ENV, move |_| response(200, &[], &body));
-        let error = client.get_org_name(&org_id()).await.unwrap_err();
-        assert_eq!(error.endpoint, Endpoint::Token);
-        assert_eq!(
-            error.kind.reason(),
-            FailureReason::InvalidResponse,
-            "{error}"
-        );
-        assert_eq!(atlas.request_count("token"), 1);
-        assert_eq!(atlas.request_count(org_id().as_str()), 0, "{error}");
-    }
-}
-
-#[tokio::test(start_paused = true)]
-async fn token_400_is_unauthorized_only_for_credential_errors() {
-    for (body, reason) in [
-        (r#"{"error":"invalid_client"}"#, FailureReason::Unauthorized),
-        (
-            r#"{"error":"unauthorized_client","error_description":"x"}"#,
-            FailureReason::Unauthorized,
-        ),
-        (
-            r#"{"error":"invalid_scope"}"#,
-            FailureReason::InvalidResponse,
-        ),
-        (
-            r#"{"error":["invalid_client"]}"#,
-            FailureReason::InvalidResponse,
-        ),
-        ("<html>Bad Request</html>", FailureReason::InvalidResponse),
-        ("", FailureReason::InvalidResponse),
-    ] {
-        let (client, _) =
-            ScriptedTransport::client(SERVICE_ACCOUNT_ENV, move |_| response(400, &[], body));
-        let error = client.get_org_name(&org_id()).await.unwrap_err();
-        assert_eq!(error.kind.reason(), reason, "{body}");
-    }
-}
-
-#[tokio::test(start_paused = true)]
-async fn token_retry_after_is_honored_for_every_status() {
-    let date = ("date", "Sun, 01 Mar 2026 12:00:00 GMT");
-    for status in [400, 401, 403, 429, 500, 503] {
-        for retry_after in [
-            "120",
-            "Sun, 01 Mar 2026 12:02:00 GMT",
-            "Sunday, 01-Mar-26 12:02:00 GMT",
-        ] {
-            let headers = [date, ("retry-after", retry_after)];
-            let (client, atlas) = ScriptedTransport::client(SERVICE_ACCOUNT_ENV, move |_| {
-                response(status, &headers, "{}")
-            });
-            for (passed, requests) in [(0, 1), (60, 1), (59, 1), (2, 2)] {
-                tokio::time::advance(Duration::from_secs(passed)).await;
-                client.get_org_name(&org_id()).await.unwrap_err();
-                assert_eq!(
-                    atlas.request_count("token"),
-                    requests,
-                    "{status} {retry_after}"
-                );
-            }
-        }
-    }
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn revoked_token_is_replaced_without_failed_poll() {
     let lab = TestExporter::start(static_sim(1, 35), FAST_POLL_FLAGS).await;
@@ -307,39 +217,6 @@ async fn wrong_client_secret_is_unauthorized_and_backs_off() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn token_endpoint_errors_have_distinct_reasons() {
-    for (effect, reason, outcome) in [
-        (503, "server_error", "failed"),
-        (429, "rate_limited", "rate_limited"),
-        (403, "forbidden", "refused"),
-    ] {
-        let sim = crate::common::start_sim(static_sim(1, 5)).await;
-        let org = sim.org_ids()[0].clone();
-        sim.add_fault(Fault::new(
-            SimEndpoint::Token,
-            Effect::Status {
-                status: effect,
-                body: ErrorBodyFormat::Json,
-                retry_after: None,
-            },
-        ));
-        let variables = sim_env(&sim);
-        let lab = TestExporter::start_with(sim, variables, FAST_POLL_FLAGS).await;
-        let scrape = lab
-            .wait_until(reason, |scrape| scrape.poll_failures(&org, reason) >= 1.0)
-            .await;
-        assert!(
-            scrape.get(
-                "atlas_ai_keys_exporter_token_requests_total",
-                &[("outcome", outcome)]
-            ) >= Some(1.0),
-            "{outcome}"
-        );
-        lab.stop().await.stop().await;
-    }
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn client_secret_is_form_urlencoded() {
     // RFC 6749 §2.3.1: form-urlencoded before Basic, so that a colon or a percent sign survives
     let secret = "a:b%2Bc d+e&f=g";
@@ -348,66 +225,6 @@ async fn client_secret_is_form_urlencoded() {
     let variables = with_var(sim_env(&sim), "MONGODB_ATLAS_CLIENT_SECRET", secret);
     let lab = TestExporter::start_with(sim, variables, FAST_POLL_FLAGS).await;
     lab.wait_polled().await;
-    lab.stop().await.stop().await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn digest_reuses_one_challenge() {
-    let sim = crate::common::start_sim(static_sim(1, 395)).await;
-    let variables = digest_env(&sim);
-    let lab = TestExporter::start_with(sim, variables, &["--atlas.page-size", "10"]).await;
-    let scrape = lab.wait_polled().await;
-    assert_eq!(exposed_keys(&scrape), expected_sim_keys(&lab.sim));
-    assert_eq!(scrape.sum("atlas_ai_keys_exporter_org_poll_pages"), 40.0);
-    let requests = lab.sim.requests();
-    let refused = requests.iter().filter(|request| request.status == 401);
-    assert_eq!(refused.count(), 1, "one challenge, whatever is asked");
-    let pages = requests
-        .iter()
-        .filter(|request| request.endpoint == SimEndpoint::AiModelApiKeys && request.status == 200);
-    assert_eq!(pages.count(), 40);
-    let challenges = scrape
-        .with_name("atlas_ai_keys_exporter_api_retries_total")
-        .filter(|series| series.labels["reason"] == "challenge");
-    assert_eq!(challenges.map(|series| series.value).sum::<f64>(), 1.0);
-    lab.stop().await.stop().await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn stale_nonce_costs_one_extra_request() {
-    let sim = crate::common::start_sim(static_sim(2, 60)).await;
-    let variables = digest_env(&sim);
-    let lab = TestExporter::start_with(sim, variables, FAST_POLL_FLAGS).await;
-    lab.wait_polled().await;
-    lab.sim.expire_nonces();
-    wait_polls(&lab, 3).await;
-    let scrape = lab.scrape().await;
-    assert_eq!(
-        scrape.sum("atlas_ai_keys_exporter_org_poll_failures_total"),
-        0.0
-    );
-    let refused = lab
-        .sim
-        .requests()
-        .iter()
-        .filter(|request| request.status == 401)
-        .count();
-    assert_eq!(refused, 2, "the first challenge and the stale nonce");
-    lab.stop().await.stop().await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn wrong_private_key_is_unauthorized() {
-    let sim = crate::common::start_sim(static_sim(1, 5)).await;
-    let org = sim.org_ids()[0].clone();
-    let variables = with_var(digest_env(&sim), "MONGODB_ATLAS_PRIVATE_API_KEY", "wrong");
-    let lab = TestExporter::start_with(sim, variables, FAST_POLL_FLAGS).await;
-    lab.wait_until("a failure", |scrape| {
-        scrape.poll_failures(&org, "unauthorized") >= 1.0
-    })
-    .await;
-    let pages = count_requests(&lab.sim, SimEndpoint::AiModelApiKeys);
-    assert!(pages <= 4, "{:?}", lab.sim.requests());
     lab.stop().await.stop().await;
 }
 

@@ -1,13 +1,20 @@
 //! A scraper gets through whatever others do: more than 1,024 connections of each kind that an attacker can open, and scrapes that
 //! are aborted. Each time a second exporter, which nobody attacks, is scraped in turn with the attacked one.
-#![cfg(target_os = "linux")]
+
+mod attacks;
+
+use attacks::{
+    Attack, AttackFn, guess_passwords, open_http2_without_window, request_pages, stall_reading,
+    stay_silent,
+};
+
 use std::io;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::common::pki::{TestPki, bcrypt_hash};
+use crate::common::pki::{TLS_CONFIG, TestPki, bcrypt_hash};
 use crate::common::{ChildProcess, process_status, sim_env};
 use futures_util::future::BoxFuture;
 use mongodb_atlas_sim::{SimConfig, SimHandle};
@@ -19,11 +26,15 @@ use tokio_rustls::TlsConnector;
 
 /// Between two scrapes of the control.
 const CONTROL_INTERVAL: usize = 4;
+
 /// More than the 1,024 that the exporter takes, so that those that are sent away fill every place that becomes free.
 const CONNECTIONS: usize = 1100;
+
 const SCRAPES: usize = 100;
+
 /// Rounds of scrapes, of which one has to be fast enough.
 const ROUNDS: usize = 3;
+
 /// A control scrape that is faster than this says little on a machine with other work.
 const MIN_CONTROL: Duration = Duration::from_millis(20);
 
@@ -144,131 +155,6 @@ fn clients(builder: impl Fn() -> reqwest::ClientBuilder) -> [Client; 2] {
     ]
 }
 
-trait AttackStream: AsyncRead + AsyncWrite + Unpin + Send {}
-impl<S: AsyncRead + AsyncWrite + Unpin + Send> AttackStream for S {}
-
-/// What an attacker does with each of its connections; it returns when the connection is of no use any more.
-type AttackFn = fn(Box<dyn AttackStream>) -> BoxFuture<'static, io::Result<()>>;
-
-/// Keeps up connections until it is dropped.
-struct Attack(JoinSet<()>);
-
-impl Attack {
-    async fn start(
-        from: Ipv4Addr,
-        address: &str,
-        tls: Option<&TlsConnector>,
-        behavior: AttackFn,
-    ) -> Self {
-        let mut tasks = JoinSet::new();
-        let opened = Arc::new(AtomicUsize::new(0));
-        for number in 0..CONNECTIONS {
-            let (address, tls) = (address.to_owned(), tls.cloned());
-            let opened = Arc::clone(&opened);
-            tasks.spawn(async move {
-                let mut first = true;
-                loop {
-                    if let Ok(stream) = connect(from, &address, tls.as_ref()).await {
-                        let attack = behavior(stream);
-                        opened
-                            .fetch_add(usize::from(std::mem::take(&mut first)), Ordering::Relaxed);
-                        let _ = attack.await;
-                    }
-                    // who is sent away comes back, though not all of them at once
-                    tokio::time::sleep(Duration::from_millis(2000 + 20 * number as u64)).await;
-                }
-            });
-        }
-        let started_at = Instant::now();
-        while opened.load(Ordering::Relaxed) < CONNECTIONS {
-            assert!(
-                started_at.elapsed() < crate::common::WAIT_TIMEOUT,
-                "{opened:?} connections"
-            );
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-        Self(tasks)
-    }
-
-    async fn stop(mut self) {
-        self.0.shutdown().await;
-    }
-}
-
-async fn connect(
-    from: Ipv4Addr,
-    address: &str,
-    tls: Option<&TlsConnector>,
-) -> io::Result<Box<dyn AttackStream>> {
-    let socket = TcpSocket::new_v4()?;
-    socket.bind((from, 0).into())?;
-    // so that a response is soon too large for what lies between
-    socket.set_recv_buffer_size(4096)?;
-    let stream: TcpStream = socket.connect(address.parse().unwrap()).await?;
-    Ok(match tls {
-        Some(tls) => {
-            let name = "localhost".try_into().unwrap();
-            Box::new(tls.connect(name, stream).await?)
-        }
-        None => Box::new(stream),
-    })
-}
-
-/// Asks over HTTP/2 and leaves no room for the response.
-fn open_http2_without_window(
-    mut stream: Box<dyn AttackStream>,
-) -> BoxFuture<'static, io::Result<()>> {
-    Box::pin(async move {
-        let request = crate::common::http2::zero_window_request("/metrics", "localhost");
-        stream.write_all(&request).await?;
-        // what comes without a window, until the end
-        tokio::io::copy(&mut stream, &mut tokio::io::sink()).await?;
-        Ok(())
-    })
-}
-
-/// Asks several times and reads nothing.
-fn stall_reading(mut stream: Box<dyn AttackStream>) -> BoxFuture<'static, io::Result<()>> {
-    Box::pin(async move {
-        let request = "GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n".repeat(4);
-        stream.write_all(request.as_bytes()).await?;
-        // whether it was closed shows only to those who read
-        tokio::time::sleep(Duration::from_secs(20)).await;
-        Ok(())
-    })
-}
-
-/// Asks for the same over and over, with a pause behind each response.
-async fn repeat_request(mut stream: Box<dyn AttackStream>, request: &str) -> io::Result<()> {
-    let mut buffer = vec![0; 64 << 10];
-    loop {
-        stream.write_all(request.as_bytes()).await?;
-        while stream.read(&mut buffer).await? == buffer.len() {}
-        tokio::time::sleep(Duration::from_secs(2)).await;
-    }
-}
-
-fn guess_passwords(stream: Box<dyn AttackStream>) -> BoxFuture<'static, io::Result<()>> {
-    // prometheus:wrong
-    let request =
-        "GET /metrics HTTP/1.1\r\nHost: x\r\nAuthorization: Basic cHJvbWV0aGV1czp3cm9uZw==\r\n\r\n";
-    Box::pin(repeat_request(stream, request))
-}
-
-fn request_pages(stream: Box<dyn AttackStream>) -> BoxFuture<'static, io::Result<()>> {
-    Box::pin(repeat_request(stream, "GET / HTTP/1.1\r\nHost: x\r\n\r\n"))
-}
-
-fn stay_silent(mut stream: Box<dyn AttackStream>) -> BoxFuture<'static, io::Result<()>> {
-    Box::pin(async move {
-        stream.write_all(b"GET /metrics HTTP/1.1\r\nHo").await?;
-        tokio::io::copy(&mut stream, &mut tokio::io::sink()).await?;
-        Ok(())
-    })
-}
-
-const TLS_CONFIG: &str = "tls_server_config:\n  cert_file: server.pem\n  key_file: server.key\n";
-
 fn basic_auth_config() -> String {
     format!(
         "basic_auth_users:\n  prometheus: {}\n",
@@ -278,6 +164,7 @@ fn basic_auth_config() -> String {
 
 /// Where the scraper is as well.
 const SAME_ADDRESS: Ipv4Addr = Ipv4Addr::LOCALHOST;
+
 const OTHER_ADDRESS: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
 
 /// Runs each attack in turn against the same pair.

@@ -1,6 +1,11 @@
 //! The fire drill: the simulated Atlas plays every situation, with a real Prometheus that evaluates
 //! the rules and a real Alertmanager that gets the alerts. Each alert has to be seen where it
 //! belongs, and nowhere else. `make drill` runs it in real time, and shows the table.
+
+mod alert_monitor;
+
+use alert_monitor::AlertMonitor;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -195,102 +200,6 @@ impl DrillInstance {
                 std::fs::write(path("state"), "").unwrap();
             }
         }
-    }
-}
-
-/// Prometheus and Alertmanager, with the configuration of `dashboards/drill`.
-struct AlertMonitor {
-    _alertmanager: ChildProcess,
-    _prometheus: ChildProcess,
-    _folder: TempDir,
-    alerts: String,
-}
-
-impl AlertMonitor {
-    fn start(players: &[DrillInstance]) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let path = |name: &str| folder.path().join(name);
-        let shorten = Path::new(env!("CARGO_MANIFEST_DIR")).join("dashboards/drill/shorten");
-        let (code, rules, error) = run_command(
-            &mut Command::new(shorten),
-            read_repo_file("rules/atlas-ai-keys.yml").as_bytes(),
-        );
-        assert_eq!(code, Some(0), "{error}");
-        assert!(rules.matches("for: 3s").count() > 15 && !rules.contains("for: 15m"));
-        std::fs::write(path("rules.yml"), rules).unwrap();
-        std::fs::write(
-            path("alertmanager.yml"),
-            read_repo_file("drill/alertmanager.yml"),
-        )
-        .unwrap();
-        let (alertmanager, prometheus) = (free_port(), free_port());
-        let target = "      - targets: ['127.0.0.1:10064']\n";
-        let mut targets = String::new();
-        for (player, situation) in players.iter().zip(&DRILL_CASES) {
-            let _ = write!(
-                targets,
-                "      - targets: ['{}']\n        labels: {{instance: {}}}\n",
-                player.address, situation.name
-            );
-        }
-        let config = read_repo_file("drill/prometheus.yml");
-        assert!(config.contains(target));
-        let config = config
-            .replace(target, &targets)
-            .replace("127.0.0.1:19093", &format!("127.0.0.1:{alertmanager}"))
-            .replace("_interval: 5s", "_interval: 1s");
-        std::fs::write(path("prometheus.yml"), config).unwrap();
-        let mut command = Command::new("prometheus-alertmanager");
-        command
-            .arg(format!(
-                "--config.file={}",
-                path("alertmanager.yml").display()
-            ))
-            .arg(format!("--storage.path={}", path("alertmanager").display()))
-            .arg(format!("--web.listen-address=127.0.0.1:{alertmanager}"))
-            .arg("--cluster.listen-address=");
-        let mut manager = ChildProcess::start(command);
-        manager.wait_for_output("Listening on");
-        let mut command = Command::new("prometheus");
-        command
-            .arg(format!(
-                "--config.file={}",
-                path("prometheus.yml").display()
-            ))
-            .arg(format!("--storage.tsdb.path={}", path("data").display()))
-            .arg(format!("--web.listen-address=127.0.0.1:{prometheus}"));
-        let mut server = ChildProcess::start(command);
-        server.wait_for_output("Server is ready to receive web requests");
-        Self {
-            _alertmanager: manager,
-            _prometheus: server,
-            _folder: folder,
-            alerts: format!("http://127.0.0.1:{alertmanager}/api/v2/alerts"),
-        }
-    }
-
-    /// What Alertmanager has now: the labels of each alert.
-    async fn alerts(&self) -> Vec<BTreeMap<String, String>> {
-        let (status, text) = get(&self.alerts).await;
-        assert_eq!(status, 200, "{text}");
-        let alerts: Vec<Value> = serde_json::from_str(&text).unwrap();
-        alerts
-            .iter()
-            .map(|alert| {
-                for annotation in ["summary", "description", "runbook_url"] {
-                    let text = alert["annotations"][annotation]
-                        .as_str()
-                        .unwrap_or_default();
-                    assert!(
-                        !text.is_empty()
-                            && !text.contains("<no value>")
-                            && !text.contains("error expanding"),
-                        "{alert}"
-                    );
-                }
-                serde_json::from_value(alert["labels"].clone()).unwrap()
-            })
-            .collect()
     }
 }
 
