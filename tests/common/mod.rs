@@ -1,6 +1,6 @@
-//! What the tests share: a laboratory with a simulated Atlas and an exporter in this process, the
-//! real binary as a child that ends with its test, and a reader of the text format that is written
-//! independently of the writer.
+//! Test harness: a simulated Atlas and an exporter in this process, the
+//! exporter's binary as a child process, and a parser of the text format that is independent
+//! of the encoder.
 
 pub mod http2;
 pub mod pki;
@@ -28,22 +28,23 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use pki::TestPki;
+#[allow(unused_imports, reason = "each test binary uses a part")]
 pub use process::{
     ChildProcess, free_port, make_fifo, process_status, raise_open_files_limit, run_command,
     run_exporter,
 };
-pub use scrape::{Scrape, Series};
+pub use scrape::Scrape;
 
-/// How long a test waits for what must come: long enough for a machine that has much else to do.
+/// Maximum wait for an expected event, long enough for a loaded machine.
 pub const WAIT_TIMEOUT: Duration = Duration::from_mins(2);
 
-/// A simulated Atlas on a port of its own.
+/// Starts a simulated Atlas on a free port.
 pub async fn start_sim(config: SimConfig) -> SimHandle {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     SimHandle::start(listener, &config, jiff::Timestamp::now).unwrap()
 }
 
-/// A world in which nothing happens by itself.
+/// Returns a configuration without events.
 pub fn static_sim(orgs: usize, keys: usize) -> SimConfig {
     SimConfig {
         orgs,
@@ -53,7 +54,7 @@ pub fn static_sim(orgs: usize, keys: usize) -> SimConfig {
     }
 }
 
-/// The same with a request budget that is no matter.
+/// Returns the same without effective rate limits.
 pub fn unlimited_sim(orgs: usize, keys: usize) -> SimConfig {
     SimConfig {
         org_bucket: BucketConfig::new(5000, 5000),
@@ -61,7 +62,7 @@ pub fn unlimited_sim(orgs: usize, keys: usize) -> SimConfig {
     }
 }
 
-/// What an exporter must be told to watch `start_sim` with its service account.
+/// Returns the environment of an exporter that polls `sim` with its service account.
 pub fn sim_env(sim: &SimHandle) -> Vec<(String, String)> {
     let account = sim.credentials();
     [
@@ -74,7 +75,7 @@ pub fn sim_env(sim: &SimHandle) -> Vec<(String, String)> {
     .to_vec()
 }
 
-/// An exporter in this process, watching a simulated Atlas in this process.
+/// An exporter and a simulated Atlas in this process.
 pub struct TestExporter {
     pub sim: SimHandle,
     pub base_url: String,
@@ -84,14 +85,14 @@ pub struct TestExporter {
 }
 
 impl TestExporter {
-    /// An exporter with these flags besides what it needs to know of the simulated Atlas.
+    /// Starts an exporter with these flags and the environment for the simulated Atlas.
     pub async fn start(sim_config: SimConfig, flags: &[&str]) -> Self {
         let sim = start_sim(sim_config).await;
         let variables = sim_env(&sim);
         Self::start_with(sim, variables, flags).await
     }
 
-    /// An exporter that is told these variables.
+    /// Starts an exporter with these environment variables.
     pub async fn start_with(
         sim: SimHandle,
         variables: Vec<(String, String)>,
@@ -100,7 +101,7 @@ impl TestExporter {
         Self::start_with_clock(sim, variables, flags, Clock::system()).await
     }
 
-    /// An exporter with a clock of its own.
+    /// Starts an exporter with the given clock.
     pub async fn start_with_clock(
         sim: SimHandle,
         variables: Vec<(String, String)>,
@@ -113,11 +114,11 @@ impl TestExporter {
         let args = Args::parse(line).unwrap();
         let load: ConfigLoader = Arc::new(move || Config::load(&args, &environment));
         let config = load().unwrap();
-        let surroundings = Dependencies {
+        let dependencies = Dependencies {
             clock,
             ..Dependencies::production(load)
         };
-        let exporter = Exporter::start(config, surroundings).await.unwrap();
+        let exporter = Exporter::start(config, dependencies).await.unwrap();
         let base = format!("http://{}", exporter.addresses()[0]);
         let app = exporter.state();
         let shutdown = CancellationToken::new();
@@ -141,20 +142,20 @@ impl TestExporter {
         Scrape::parse(&text)
     }
 
-    /// Scrapes until `good`, and hands out the scrape that was.
-    pub async fn wait_until(&self, what: &str, good: impl Fn(&Scrape) -> bool) -> Scrape {
-        let begun = Instant::now();
+    /// Scrapes until `condition` holds, and returns that scrape.
+    pub async fn wait_until(&self, what: &str, condition: impl Fn(&Scrape) -> bool) -> Scrape {
+        let started_at = Instant::now();
         loop {
             let scrape = self.scrape().await;
-            if good(&scrape) {
+            if condition(&scrape) {
                 return scrape;
             }
-            assert!(begun.elapsed() < WAIT_TIMEOUT, "in vain: {what}");
+            assert!(started_at.elapsed() < WAIT_TIMEOUT, "in vain: {what}");
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
 
-    /// Waits until every organization has had a complete walk.
+    /// Waits until every organization was polled successfully.
     pub async fn wait_polled(&self) -> Scrape {
         let orgs = self.sim.org_ids().len();
         self.wait_until("a complete walk of every organization", |scrape| {
@@ -168,7 +169,7 @@ impl TestExporter {
         .await
     }
 
-    /// Waits for names and limits as well, which come after the keys.
+    /// Waits for names and limits as well, which are polled after the keys.
     pub async fn wait_polled_with_names(&self) -> Scrape {
         self.wait_polled().await;
         let orgs = self.sim.org_ids().len();
@@ -184,7 +185,7 @@ impl TestExporter {
         self.app.web_config.set(config.unwrap());
     }
 
-    /// Stops the exporter in good order and hands out the simulated Atlas.
+    /// Shuts the exporter down and returns the simulated Atlas.
     pub async fn stop(self) -> SimHandle {
         self.shutdown.cancel();
         self.run_task.await.unwrap();
@@ -192,7 +193,7 @@ impl TestExporter {
     }
 }
 
-/// reqwest is built without a provider of its own.
+/// Installs the crypto provider: reqwest is built without one.
 pub fn install_crypto_provider() {
     static PROVIDER: Once = Once::new();
     PROVIDER.call_once(|| {
@@ -200,8 +201,8 @@ pub fn install_crypto_provider() {
     });
 }
 
-/// One for all tests: reading the system's certificates takes longer than most requests. Connections
-/// are not kept, since they end with the runtime that has made them.
+/// Returns a client shared by all tests: loading the system's certificates takes longer than most requests. Connections
+/// are not pooled, because each runtime closes those that it opened.
 fn shared_client() -> &'static reqwest::Client {
     static CLIENT: OnceLock<reqwest::Client> = OnceLock::new();
     CLIENT.get_or_init(|| {
@@ -217,13 +218,13 @@ pub async fn get(url: &str) -> (u16, String) {
     (status, response.text().await.unwrap())
 }
 
-/// The status of an answer, if there is one.
+/// Returns the status of a response, if there is one.
 pub async fn try_get_status(url: &str) -> Option<u16> {
-    let answer = shared_client().get(url).send().await.ok()?;
-    Some(answer.status().as_u16())
+    let response = shared_client().get(url).send().await.ok()?;
+    Some(response.status().as_u16())
 }
 
-/// A key as a scrape shows it.
+/// Returns name, status and last use of each key in a scrape, by key id.
 pub fn exposed_keys(scrape: &Scrape) -> BTreeMap<String, (String, String, Option<String>)> {
     let used: BTreeMap<_, _> = scrape
         .with_name("mongodbatlas_ai_model_api_key_last_used_timestamp_seconds")
@@ -251,7 +252,7 @@ pub fn exposed_keys(scrape: &Scrape) -> BTreeMap<String, (String, String, Option
         .collect()
 }
 
-/// The same of what the simulated Atlas holds.
+/// Returns the same for keys of the simulated Atlas.
 #[allow(
     clippy::cast_precision_loss,
     reason = "microseconds of this era fit 53 bits"
@@ -272,7 +273,7 @@ pub fn expected_keys<'a>(
         .collect()
 }
 
-/// All keys of all organizations.
+/// Returns the same for all keys of all organizations.
 pub fn expected_sim_keys(sim: &SimHandle) -> BTreeMap<String, (String, String, Option<String>)> {
     sim.with_world(|world| {
         let orgs = world.org_ids();
@@ -280,7 +281,7 @@ pub fn expected_sim_keys(sim: &SimHandle) -> BTreeMap<String, (String, String, O
     })
 }
 
-/// An endpoint answers with an error status: for an organization, or for every one.
+/// Returns an error status fault for one organization, or for all.
 pub fn error_fault(endpoint: SimEndpoint, org: Option<&str>, status: u16) -> Fault {
     Fault {
         org: org.map(str::to_owned),

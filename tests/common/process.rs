@@ -1,4 +1,4 @@
-//! Child processes and what the system says of them.
+//! Child processes and their figures from the kernel.
 
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::process::{Child, Command, Output, Stdio};
@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::{Scrape, WAIT_TIMEOUT, get};
 
-/// The real binary, or another program, as a child that is ended by its handle.
+/// The exporter's binary or another program as a child process, killed on drop.
 pub struct ChildProcess {
     child: Child,
     output: Arc<Mutex<String>>,
@@ -15,7 +15,7 @@ pub struct ChildProcess {
 }
 
 impl ChildProcess {
-    /// Starts the exporter's binary in an environment of these variables alone.
+    /// Starts the exporter's binary with these environment variables only.
     pub fn exporter(arguments: &[&str], variables: &[(String, String)]) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_atlas-ai-keys-exporter"));
         command
@@ -25,7 +25,7 @@ impl ChildProcess {
         Self::start(command)
     }
 
-    /// Starts a program; a test that needs one fails when it is missing.
+    /// Starts a program; the test fails if it is missing.
     pub fn start(mut command: Command) -> Self {
         let program = command.get_program().to_string_lossy().into_owned();
         let mut child = command
@@ -69,7 +69,7 @@ impl ChildProcess {
         self.output.lock().unwrap().clone()
     }
 
-    /// Waits for a line of output with `mark`, and hands out what follows the mark in it.
+    /// Waits for an output line with `mark`, and returns the rest of that line.
     pub fn wait_for_output(&mut self, mark: &str) -> String {
         let begun = Instant::now();
         loop {
@@ -97,7 +97,7 @@ impl ChildProcess {
         }
     }
 
-    /// Scrapes the exporter at `address` until `condition` holds. Health must be good meanwhile.
+    /// Scrapes the exporter at `address` until `condition` holds, and checks its health meanwhile.
     pub async fn wait_scrape(
         &self,
         address: &str,
@@ -121,13 +121,13 @@ impl ChildProcess {
         }
     }
 
-    /// Sends a signal to this child alone.
+    /// Sends a signal to the child process.
     pub fn signal(&self, signal: rustix::process::Signal) {
         let pid = rustix::process::Pid::from_child(&self.child);
         rustix::process::kill_process(pid, signal).unwrap();
     }
 
-    /// Waits until it ends by itself: its exit code, all it said, and how long that took.
+    /// Waits for the exit: returns exit code, output and elapsed time.
     pub fn wait_exit(mut self) -> (Option<i32>, String, Duration) {
         let begun = Instant::now();
         let status = loop {
@@ -156,7 +156,7 @@ impl Drop for ChildProcess {
     }
 }
 
-/// Runs the exporter's binary to its end, in an environment of these variables alone.
+/// Runs the exporter's binary until it exits, with these environment variables only.
 pub async fn run_exporter(arguments: &[&str], variables: Vec<(String, String)>) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_atlas-ai-keys-exporter"));
     command.args(arguments).env_clear().envs(variables);
@@ -165,7 +165,7 @@ pub async fn run_exporter(arguments: &[&str], variables: Vec<(String, String)>) 
         .unwrap()
 }
 
-/// A named pipe in the place of `path`.
+/// Creates a named pipe at `path`.
 pub fn make_fifo(path: &std::path::Path) {
     let _ = std::fs::remove_file(path);
     let (kind, mode) = (
@@ -175,7 +175,7 @@ pub fn make_fifo(path: &std::path::Path) {
     rustix::fs::mknodat(rustix::fs::CWD, path, kind, mode, 0).unwrap();
 }
 
-/// Lets this process, and those it starts, open so many files.
+/// Raises the limit of open files for this process and its children.
 #[cfg(unix)]
 pub fn raise_open_files_limit(files: u64) {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -185,7 +185,7 @@ pub fn raise_open_files_limit(files: u64) {
         .expect("the test needs that many open files");
 }
 
-/// A number of /proc/PID/status, such as `VmRSS` in KiB or `Threads`.
+/// Returns a number in /proc/PID/status, such as `VmRSS` in KiB or `Threads`.
 #[cfg(target_os = "linux")]
 pub fn process_status(pid: u32, field: &str) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
@@ -196,7 +196,7 @@ pub fn process_status(pid: u32, field: &str) -> u64 {
     value.trim().trim_end_matches(" kB").parse().unwrap()
 }
 
-/// A port that was free a moment ago, for programs that cannot be told to choose one.
+/// Returns a port that was free a moment ago, for programs that cannot choose one.
 pub fn free_port() -> u16 {
     std::net::TcpListener::bind("127.0.0.1:0")
         .unwrap()
@@ -205,7 +205,7 @@ pub fn free_port() -> u16 {
         .port()
 }
 
-/// Runs a program to its end with `input`: exit code, standard output and standard error.
+/// Runs a program with `input` until it exits: returns exit code, standard output and standard error.
 pub fn run_command(command: &mut Command, input: &[u8]) -> (Option<i32>, String, String) {
     use std::io::Write as _;
     let program = command.get_program().to_string_lossy().into_owned();

@@ -1,4 +1,4 @@
-//! A reader of the text format, independent of the writer.
+//! A parser of the text format, independent of the encoder.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,7 @@ pub struct Series {
     pub value: f64,
 }
 
-/// A scrape, taken apart where somebody looks.
+/// A scrape, parsed on access.
 #[derive(Debug, Clone, Default)]
 pub struct Scrape {
     pub text: String,
@@ -28,12 +28,12 @@ impl Scrape {
         lines.filter(|line| !line.starts_with('#') && !line.is_empty())
     }
 
-    /// Every series.
+    /// Returns all series.
     pub fn series(&self) -> Vec<Series> {
         self.sample_lines().map(parse_sample).collect()
     }
 
-    /// The series of that name.
+    /// Returns the series with this name.
     pub fn with_name(&self, name: &str) -> impl Iterator<Item = Series> {
         let of_name = self.sample_lines().filter(move |line| {
             let rest = line.strip_prefix(name);
@@ -50,7 +50,7 @@ impl Scrape {
         self.values(name).iter().sum()
     }
 
-    /// The value of the one series with (at least) these labels.
+    /// Returns the value of the only series with (at least) these labels.
     pub fn get(&self, name: &str, labels: &[(&str, &str)]) -> Option<f64> {
         let mut found = self.with_name(name).filter(|series| {
             labels
@@ -65,7 +65,7 @@ impl Scrape {
         Some(value)
     }
 
-    /// The series of the inventory that change with a walk only, in order.
+    /// Returns the inventory series that change only with a poll, in order.
     pub fn inventory_series(&self) -> Vec<(String, BTreeMap<String, String>, String)> {
         let ages = ["age_seconds", "idle_seconds", "keys_idle"];
         self.series()
@@ -128,7 +128,7 @@ fn parse_sample(line: &str) -> Series {
     }
 }
 
-/// Where the quote is that ends a label's value.
+/// Returns the position of the quote that ends a label value.
 fn find_closing_quote(text: &str) -> Option<usize> {
     let mut escaped = false;
     text.bytes().position(|byte| {

@@ -1,5 +1,5 @@
-//! A disk that is full, one that is read-only, and a file system that never answers, in a mount of the process' own:
-//! the exporter warns, counts, and goes on.
+//! A full disk, a read-only disk, and a file system that never responds, in a separate mount namespace:
+//! the exporter logs a warning, counts failures, and continues.
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -27,7 +27,7 @@ fn exporter_after(mount: &str, flags: &str, dir: &Path) -> Command {
     command
 }
 
-/// The exporter with its state on a file system that `mount` makes at `$DIR`.
+/// Runs the exporter with its state on a file system that `mount` creates at `$DIR`.
 async fn run_on_failing_disk(mount: &str) {
     let sim = crate::common::start_sim(static_sim(1, 600)).await;
     let dir = tempfile::tempdir().unwrap();
@@ -58,7 +58,7 @@ async fn read_only_disk_does_not_stop_the_exporter() {
     run_on_failing_disk("mount -t tmpfs tmpfs \"$DIR\"\nmount -o remount,ro \"$DIR\"").await;
 }
 
-/// A link that leads to `target` from one moment to the next.
+/// Points a symbolic link to `target` atomically.
 fn swap_symlink(link: &Path, target: &Path) {
     let new = link.with_extension("new");
     std::os::unix::fs::symlink(target, &new).unwrap();
@@ -79,7 +79,7 @@ async fn hanging_file_system_does_not_stop_the_exporter() {
     for name in ["token", "good/token"] {
         std::fs::write(at(name), &account.access_token).unwrap();
     }
-    // the good one becomes the hung one under the eyes of the exporter
+    // The working directory is replaced by the hanging one while the exporter runs.
     swap_symlink(&at("link"), &at("good"));
     swap_symlink(&at("state"), &at("good"));
     let config = format!(
@@ -87,7 +87,7 @@ async fn hanging_file_system_does_not_stop_the_exporter() {
         orgs[0], orgs[1]
     );
     std::fs::write(at("config.yml"), config).unwrap();
-    // nobody answers the requests of this file system; it ends with the process that holds the descriptor
+    // No process serves this file system; it is unmounted when the descriptor is closed.
     let mount = "exec 3<>/dev/fuse\nmount -i -t fuse -o fd=3,rootmode=40000,user_id=0,group_id=0 hung \"$DIR/hung\"";
     let flags = "--config.file=\"$DIR/config.yml\" --storage.path=\"$DIR/state\"";
     let mut command = exporter_after(mount, flags, dir.path());
@@ -100,7 +100,7 @@ async fn hanging_file_system_does_not_stop_the_exporter() {
         })
         .await;
     swap_symlink(&at("link"), &at("hung"));
-    let (hung, good) = (
+    let (hung, condition) = (
         [("org_id", orgs[0].as_str())],
         [("org_id", orgs[1].as_str())],
     );
@@ -108,8 +108,8 @@ async fn hanging_file_system_does_not_stop_the_exporter() {
     let before = program
         .wait_scrape(&address, "the credential cannot be read", failed)
         .await
-        .get(SUCCESS, &good);
-    let later = |scrape: &Scrape| scrape.get(SUCCESS, &good) > before.map(|at| at + 2.0);
+        .get(SUCCESS, &condition);
+    let later = |scrape: &Scrape| scrape.get(SUCCESS, &condition) > before.map(|at| at + 2.0);
     program
         .wait_scrape(&address, "polls go on with the other credential", later)
         .await;
@@ -126,8 +126,8 @@ async fn hanging_file_system_does_not_stop_the_exporter() {
         .wait_scrape(&address, "pages are served", |_| true)
         .await;
     program.signal(Signal::TERM);
-    let (code, output, took) = program.wait_exit();
+    let (code, output, elapsed) = program.wait_exit();
     assert_eq!(code, Some(0), "{output}");
-    assert!(took < Duration::from_secs(5), "{took:?}: {output}");
+    assert!(elapsed < Duration::from_secs(5), "{elapsed:?}: {output}");
     sim.stop().await;
 }

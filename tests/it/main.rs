@@ -1,4 +1,4 @@
-//! Tests of everything that needs nothing but Rust: a module for each promise.
+//! Tests that need nothing but Rust: one module per promise.
 
 #![allow(
     clippy::expect_used,

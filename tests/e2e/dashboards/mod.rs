@@ -1,6 +1,6 @@
-//! The dashboards: made by Grafana's own schema, laid out well, and every expression of theirs
-//! answered by a real Prometheus that scrapes the real exporter. No name that dashboards, rules,
-//! runbooks or documents have is missing from a real exposition.
+//! Dashboards match Grafana's schema and do not overlap, and every query
+//! returns data from a Prometheus that scrapes the exporter. Every name in dashboards, rules,
+//! runbooks and documents exists in an actual exposition.
 
 mod queries;
 
@@ -37,7 +37,7 @@ fn str_field<'a>(value: &'a Value, member: &str) -> &'a str {
     value[member].as_str().unwrap_or_default()
 }
 
-/// Every expression of a dashboard, with the panel or variable that it belongs to.
+/// Returns all queries of a dashboard, with their panel or variable.
 fn expressions(board: &Value) -> Vec<(String, String)> {
     let mut all = Vec::new();
     for panel in as_list(&board["panels"]) {
@@ -68,7 +68,7 @@ fn expressions(board: &Value) -> Vec<(String, String)> {
     all
 }
 
-/// The expression as Grafana asks it when everything is chosen.
+/// Returns a query as Grafana sends it with all values selected.
 fn query_text(expression: &str) -> String {
     let mut text = expression.to_owned();
     for variable in ["$job", "$org", "$project"] {
@@ -200,7 +200,7 @@ fn panels_do_not_overlap_and_have_descriptions() {
             }
             lowest = lowest.max(y + h);
         }
-        // 38 pixels a row
+        // A row has 38 pixels.
         assert!(lowest <= 34, "{name}: {lowest} rows are no screen");
         let other = DASHBOARDS.iter().find(|other| **other != name).unwrap();
         let links = board["links"].to_string();

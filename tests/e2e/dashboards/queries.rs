@@ -11,7 +11,7 @@ use atlas_ai_keys_exporter::metrics::families;
 use mongodb_atlas_sim::SimConfig;
 use serde_json::Value;
 
-/// What is no name in an expression.
+/// Words of PromQL that are not names.
 const PROMQL_KEYWORDS: &[&str] = &[
     "sum",
     "max",
@@ -41,7 +41,7 @@ const PROMQL_KEYWORDS: &[&str] = &[
     "s",
 ];
 
-/// What has labels in parentheses behind it.
+/// Keywords followed by labels in parentheses.
 const LABEL_LIST_KEYWORDS: [&str; 6] = [
     "by",
     "on",
@@ -51,7 +51,7 @@ const LABEL_LIST_KEYWORDS: [&str; 6] = [
     "group_right",
 ];
 
-/// The names in an expression: metrics, and labels.
+/// Returns the metric and label names in a query.
 fn metric_and_label_names(expression: &str) -> (BTreeSet<String>, BTreeSet<String>) {
     let (mut metrics, mut labels) = (BTreeSet::new(), BTreeSet::new());
     let (mut in_braces, mut in_text, mut of_labels) = (false, false, false);
@@ -83,7 +83,7 @@ fn metric_and_label_names(expression: &str) -> (BTreeSet<String>, BTreeSet<Strin
             current.push(c);
             continue;
         }
-        // what follows decides what a word is
+        // The next character decides the meaning of a word.
         let next = if c == ' ' {
             std::iter::once(c)
                 .chain(chars.clone())
@@ -133,7 +133,7 @@ fn metric_and_label_names_are_extracted() {
     );
 }
 
-/// Every expression of rules, runbooks and documents.
+/// Returns all queries of rules, runbooks and documents.
 fn other_expressions() -> Vec<(String, String)> {
     let mut all = Vec::new();
     let mut block: Option<String> = None;
@@ -187,25 +187,25 @@ fn other_expressions() -> Vec<(String, String)> {
     all
 }
 
-/// A living world, its exporter and a Prometheus that has scraped both before and after changes.
+/// Starts a simulated Atlas with events, its exporter and a Prometheus that scraped before and after changes.
 async fn start_exporter_and_prometheus() -> (TestExporter, Prometheus) {
     let world = SimConfig {
         orgs: 3,
         keys: 1200,
         speed: 3000.0,
-        // renewed while Prometheus looks
+        // Refreshed while Prometheus scrapes.
         token_lifetime_seconds: 20,
         ..SimConfig::default()
     };
-    let lab = TestExporter::start(world, &["--atlas.poll-interval=1s"]).await;
-    lab.wait_polled().await;
-    let prometheus = Prometheus::scraping(&lab.base_url.replace("http://", ""));
-    (lab, prometheus)
+    let exporter = TestExporter::start(world, &["--atlas.poll-interval=1s"]).await;
+    exporter.wait_polled().await;
+    let prometheus = Prometheus::scraping(&exporter.base_url.replace("http://", ""));
+    (exporter, prometheus)
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn dashboard_queries_return_data_and_use_existing_names() {
-    let (lab, prometheus) = start_exporter_and_prometheus().await;
+    let (exporter, prometheus) = start_exporter_and_prometheus().await;
     let read_me = read_repo_file("dashboards/README.md");
     let empty = read_me.split("empty when all is well:").nth(1).unwrap();
     prometheus
@@ -222,7 +222,7 @@ async fn dashboard_queries_return_data_and_use_existing_names() {
     for name in DASHBOARDS {
         for (what, expression) in expressions(&load_dashboard(name)) {
             if empty.contains(&format!("| {what} |")) {
-                // it has to be a good one all the same
+                // An empty result is allowed, an invalid query is not.
                 prometheus.query(&query_text(&expression)).await;
             } else {
                 let samples = prometheus.wait_samples(&query_text(&expression)).await;
@@ -238,8 +238,8 @@ async fn dashboard_queries_return_data_and_use_existing_names() {
         assert!(!expression.contains('$'), "{what}: {expression}");
         prometheus.query(&expression).await;
     }
-    assert_names_exist(&lab.scrape().await);
-    lab.stop().await.stop().await;
+    assert_names_exist(&exporter.scrape().await);
+    exporter.stop().await.stop().await;
 }
 
 fn assert_names_exist(scrape: &Scrape) {
@@ -267,10 +267,10 @@ fn assert_names_exist(scrape: &Scrape) {
             let exists = exposed.contains(metric.as_str())
                 || of_prometheus.contains(&metric.as_str())
                 || recorded.contains(&metric);
-            // with counters of what has not happened yet, the catalogue has to do
+            // Counters of events that have not happened yet: the catalogue has their names.
             let exists = exists || families::ALL.iter().any(|family| family.name == metric);
             assert!(exists, "{what}: there is no {metric}: {expression}");
-            // the reference has a query for every family, used or not
+            // The reference has a query for every family, used or not.
             if what != "docs/metrics.md" {
                 used.insert(metric);
             }

@@ -20,7 +20,7 @@ pub(super) struct AlertMonitor {
 }
 
 impl AlertMonitor {
-    pub(super) fn start(players: &[DrillInstance]) -> Self {
+    pub(super) fn start(instances: &[DrillInstance]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let path = |name: &str| folder.path().join(name);
         let shorten = Path::new(env!("CARGO_MANIFEST_DIR")).join("dashboards/drill/shorten");
@@ -39,11 +39,11 @@ impl AlertMonitor {
         let (alertmanager, prometheus) = (free_port(), free_port());
         let target = "      - targets: ['127.0.0.1:10064']\n";
         let mut targets = String::new();
-        for (player, situation) in players.iter().zip(&DRILL_CASES) {
+        for (instance, case) in instances.iter().zip(&DRILL_CASES) {
             let _ = write!(
                 targets,
                 "      - targets: ['{}']\n        labels: {{instance: {}}}\n",
-                player.address, situation.name
+                instance.address, case.name
             );
         }
         let config = read_repo_file("drill/prometheus.yml");
@@ -82,7 +82,7 @@ impl AlertMonitor {
         }
     }
 
-    /// What Alertmanager has now: the labels of each alert.
+    /// Returns the labels of each alert in Alertmanager.
     pub(super) async fn alerts(&self) -> Vec<BTreeMap<String, String>> {
         let (status, text) = get(&self.alerts).await;
         assert_eq!(status, 200, "{text}");

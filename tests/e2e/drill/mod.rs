@@ -1,6 +1,6 @@
-//! The fire drill: the simulated Atlas plays every situation, with a real Prometheus that evaluates
-//! the rules and a real Alertmanager that gets the alerts. Each alert has to be seen where it
-//! belongs, and nowhere else. `make drill` runs it in real time, and shows the table.
+//! Fire drill: the simulated Atlas plays every scenario, with a Prometheus that evaluates
+//! the rules and an Alertmanager that receives the alerts. Each alert must fire in its
+//! scenario and in no other. `make drill` runs in real time and prints the table.
 
 mod alert_monitor;
 
@@ -16,7 +16,7 @@ use crate::common::{ChildProcess, Scrape, free_port, get, run_command};
 use serde_json::Value;
 use tempfile::TempDir;
 
-/// What any living population has: some keys are idle.
+/// Alerts of any realistic population: some keys are idle.
 const HYGIENE_ALERTS: [&str; 4] = [
     "AtlasAiKeyStale",
     "AtlasAiKeyNeverUsed",
@@ -24,15 +24,15 @@ const HYGIENE_ALERTS: [&str; 4] = [
     "AtlasAiKeyRevived",
 ];
 
-/// What is done to an exporter once it runs.
+/// Fault injected into a running exporter.
 #[derive(Clone, Copy)]
 enum InjectedFault {
     Nothing,
-    /// The process ends.
+    /// The process is killed.
     Ends,
-    /// Its web configuration becomes nonsense.
+    /// Its web configuration becomes invalid.
     BadConfiguration,
-    /// There is a file where its state should go.
+    /// A file is at the path of its state directory.
     NoStorage,
 }
 
@@ -73,7 +73,7 @@ const fn fault_case(
     }
 }
 
-/// The scenarios of the simulated Atlas, and what happens to an exporter without Atlas' doing.
+/// The scenarios of the simulated Atlas, and faults of the exporter itself.
 const DRILL_CASES: [DrillCase; 10] = [
     scenario_case("calm", &["--sim.keys=60"], &[]),
     scenario_case(
@@ -144,7 +144,7 @@ fn read_repo_file(path: &str) -> String {
     .unwrap()
 }
 
-/// A running exporter of one situation.
+/// A running exporter of one case.
 struct DrillInstance {
     program: Option<ChildProcess>,
     address: String,
@@ -153,7 +153,7 @@ struct DrillInstance {
 }
 
 impl DrillInstance {
-    async fn start(number: usize, situation: &DrillCase, speed: &str) -> Self {
+    async fn start(number: usize, case: &DrillCase, speed: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("web.yml"), "{}\n").unwrap();
         let [web, storage] =
@@ -163,14 +163,14 @@ impl DrillInstance {
             "--web.listen-address=127.0.0.1:0".to_owned(),
             format!("--web.config.file={web}"),
             format!("--storage.path={storage}"),
-            format!("--sim.scenario={}", situation.scenario),
-            // organizations of its own
+            format!("--sim.scenario={}", case.scenario),
+            // Each exporter polls different organizations.
             format!("--sim.seed={}", number + 1),
             "--sim.orgs=1".to_owned(),
             format!("--sim.speed={speed}"),
             "--atlas.poll-interval=1s".to_owned(),
         ];
-        arguments.extend(situation.flags.iter().map(|flag| (*flag).to_owned()));
+        arguments.extend(case.flags.iter().map(|flag| (*flag).to_owned()));
         let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
         let mut program = ChildProcess::exporter(&arguments, &[]);
         let address = program.wait_for_output("address=");
@@ -203,34 +203,34 @@ impl DrillInstance {
     }
 }
 
-/// When each alert was first seen in each situation.
+/// First time of each alert in each case.
 type AlertTimes = BTreeMap<(String, &'static str), Duration>;
 
-fn case_of_alert(alert: &BTreeMap<String, String>, players: &[DrillInstance]) -> &'static str {
-    let named = DRILL_CASES.iter().zip(players).find(|(situation, player)| {
-        alert.get("instance").map(String::as_str) == Some(situation.name)
+fn case_of_alert(alert: &BTreeMap<String, String>, instances: &[DrillInstance]) -> &'static str {
+    let named = DRILL_CASES.iter().zip(instances).find(|(case, instance)| {
+        alert.get("instance").map(String::as_str) == Some(case.name)
             || alert
                 .get("org_id")
-                .is_some_and(|org| player.orgs.contains(org))
+                .is_some_and(|org| instance.orgs.contains(org))
     });
-    let Some((situation, _)) = named else {
+    let Some((case, _)) = named else {
         panic!("nobody's: {alert:?}")
     };
-    situation.name
+    case.name
 }
 
 fn format_table(seen: &AlertTimes, alerts: &BTreeSet<String>) -> String {
     let mut text = String::from("| alert |");
-    for situation in &DRILL_CASES {
-        let _ = write!(text, " {} |", situation.name);
+    for case in &DRILL_CASES {
+        let _ = write!(text, " {} |", case.name);
     }
     text.push_str("\n|---|");
     text.push_str(&"---|".repeat(DRILL_CASES.len()));
     for alert in alerts {
         let _ = write!(text, "\n| {alert} |");
-        for situation in &DRILL_CASES {
-            let expected = situation.expected.contains(&alert.as_str());
-            let cell = match (seen.get(&(alert.clone(), situation.name)), expected) {
+        for case in &DRILL_CASES {
+            let expected = case.expected.contains(&alert.as_str());
+            let cell = match (seen.get(&(alert.clone(), case.name)), expected) {
                 (Some(after), true) => format!("**{} s**", after.as_secs()),
                 (Some(after), false) if HYGIENE_ALERTS.contains(&alert.as_str()) => {
                     format!("{} s", after.as_secs())
@@ -246,7 +246,7 @@ fn format_table(seen: &AlertTimes, alerts: &BTreeSet<String>) -> String {
     text
 }
 
-/// Every alert that the rules have.
+/// Returns the names of all alerts.
 fn all_alerts() -> BTreeSet<String> {
     let rules = read_repo_file("rules/atlas-ai-keys.yml");
     let names = rules
@@ -259,35 +259,37 @@ async fn run_drill(speed: &str, patience: Duration) {
     let alerts = all_alerts();
     let expected: BTreeSet<String> = DRILL_CASES
         .iter()
-        .flat_map(|situation| situation.expected)
+        .flat_map(|case| case.expected)
         .map(|alert| (*alert).to_owned())
         .collect();
     assert_eq!(alerts, expected, "each alert is expected somewhere");
-    let mut players = Vec::new();
-    for (number, situation) in DRILL_CASES.iter().enumerate() {
-        players.push(DrillInstance::start(number, situation, speed).await);
+    let mut instances = Vec::new();
+    for (number, case) in DRILL_CASES.iter().enumerate() {
+        instances.push(DrillInstance::start(number, case, speed).await);
     }
-    let control = AlertMonitor::start(&players);
-    let begun = Instant::now();
-    // Prometheus has to have seen that all was well
+    let control = AlertMonitor::start(&instances);
+    let started_at = Instant::now();
+    // Prometheus must have seen the healthy state first.
     tokio::time::sleep(Duration::from_secs(6)).await;
-    for (player, situation) in players.iter_mut().zip(&DRILL_CASES) {
-        player.inject(situation.trouble);
+    for (instance, case) in instances.iter_mut().zip(&DRILL_CASES) {
+        instance.inject(case.trouble);
     }
     let mut seen = AlertTimes::new();
     let mut complete = None;
-    while begun.elapsed() < patience {
+    while started_at.elapsed() < patience {
         for alert in control.alerts().await {
-            let key = (alert["alertname"].clone(), case_of_alert(&alert, &players));
-            seen.entry(key).or_insert_with(|| begun.elapsed());
+            let key = (
+                alert["alertname"].clone(),
+                case_of_alert(&alert, &instances),
+            );
+            seen.entry(key).or_insert_with(|| started_at.elapsed());
         }
-        let all = DRILL_CASES.iter().all(|situation| {
-            situation
-                .expected
+        let all = DRILL_CASES.iter().all(|case| {
+            case.expected
                 .iter()
-                .all(|alert| seen.contains_key(&((*alert).to_owned(), situation.name)))
+                .all(|alert| seen.contains_key(&((*alert).to_owned(), case.name)))
         });
-        // what should not come has its time to come as well
+        // Unexpected alerts get time to fire as well.
         if all && complete.get_or_insert_with(Instant::now).elapsed() > Duration::from_secs(10) {
             break;
         }

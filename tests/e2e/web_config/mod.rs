@@ -1,7 +1,7 @@
-//! The web configuration means here what it means to Prometheus' own exporters: promtool and this
-//! program accept and refuse the same files; a real Prometheus scrapes through TLS, passwords and
-//! client certificates, and discovers organizations; curl tries the forbidden ways; systemd hands
-//! sockets over.
+//! Web configuration behaves as in Prometheus' own exporters: promtool and this
+//! program accept and reject the same files; Prometheus scrapes with TLS, passwords and
+//! client certificates, and discovers organizations; curl cannot bypass authentication; systemd passes
+//! sockets.
 
 mod promtool;
 
@@ -16,10 +16,10 @@ use exporter_toolkit::web_config::WebConfig;
 
 #[test]
 fn inline_certificates_match_certificate_files() {
-    // promtool knows no inline certificates yet
-    let papers = TestPki::new();
+    // promtool does not support inline certificates yet.
+    let pki = TestPki::new();
     let inline = |name: &str, file: &str| {
-        let lines = indent(&papers.read(file));
+        let lines = indent(&pki.read(file));
         format!("  {name}: |\n{lines}")
     };
     let text = format!(
@@ -28,35 +28,34 @@ fn inline_certificates_match_certificate_files() {
         inline("key", "server.key"),
         inline("client_ca", "ca.pem")
     );
-    let loaded = WebConfig::load(&papers.write("web.yml", &text));
+    let loaded = WebConfig::load(&pki.write("web.yml", &text));
     assert!(loaded.config.is_ok(), "{:?}", loaded.config);
     assert_eq!(loaded.files.len(), 1);
 }
 
-async fn start_exporter(papers: &TestPki, text: &str) -> (TestExporter, String) {
-    let lab = TestExporter::start(static_sim(3, 60), &[&papers.web_config_flag(text)]).await;
-    let address = lab.base_url.replace("http://", "");
-    (lab, address)
+async fn start_exporter(pki: &TestPki, text: &str) -> (TestExporter, String) {
+    let exporter = TestExporter::start(static_sim(3, 60), &[&pki.web_config_flag(text)]).await;
+    let address = exporter.base_url.replace("http://", "");
+    (exporter, address)
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn prometheus_scrapes_with_tls_basic_auth_and_client_certificates() {
-    let papers = TestPki::new();
+    let pki = TestPki::new();
     let users = format!(
         "basic_auth_users:\n  prometheus: {}\n",
         bcrypt_hash("secret")
     );
-    let (passwords, with_passwords) =
-        start_exporter(&papers, &format!("{TLS_CONFIG}{users}")).await;
+    let (passwords, with_passwords) = start_exporter(&pki, &format!("{TLS_CONFIG}{users}")).await;
     let clients = format!(
         "{TLS_CONFIG}  client_auth_type: RequireAndVerifyClientCert\n  client_ca_file: ca.pem\n"
     );
-    let (certificates, with_certificates) = start_exporter(&papers, &clients).await;
-    let ca = papers.path("ca.pem").display().to_string();
+    let (certificates, with_certificates) = start_exporter(&pki, &clients).await;
+    let ca = pki.path("ca.pem").display().to_string();
     let own = |name: &str| {
         let (pem, key) = (
-            papers.path(&format!("{name}.pem")),
-            papers.path(&format!("{name}.key")),
+            pki.path(&format!("{name}.pem")),
+            pki.path(&format!("{name}.key")),
         );
         format!(
             ", cert_file: '{}', key_file: '{}'",
@@ -125,18 +124,18 @@ async fn prometheus_scrapes_with_tls_basic_auth_and_client_certificates() {
         .wait_value("sum(mongodbatlas_ai_model_api_keys{job=\"certificate\"})")
         .await;
     assert_eq!(keys, 60.0);
-    for lab in [passwords, certificates] {
-        lab.stop().await.stop().await;
+    for exporter in [passwords, certificates] {
+        exporter.stop().await.stop().await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn prometheus_discovers_one_target_per_organization() {
-    let lab = TestExporter::start(static_sim(5, 100), &[]).await;
-    lab.wait_polled().await;
+    let exporter = TestExporter::start(static_sim(5, 100), &[]).await;
+    exporter.wait_polled().await;
     let sd = format!(
         "http_sd_configs:\n  - url: {}/sd\n    refresh_interval: 1s",
-        lab.base_url
+        exporter.base_url
     );
     let shard = |n: u8| {
         format!(
@@ -177,16 +176,16 @@ async fn prometheus_discovers_one_target_per_organization() {
         .into_iter()
         .map(|sample| sample.labels["org_id"].clone())
         .collect();
-    assert_eq!(orgs, lab.sim.org_ids().into_iter().collect());
+    assert_eq!(orgs, exporter.sim.org_ids().into_iter().collect());
     let names = prometheus
         .query("up{job=~\"shard-.*\", org_name=~\"Example .*\"}")
         .await;
     assert_eq!(names.len(), 5);
-    lab.stop().await.stop().await;
+    exporter.stop().await.stop().await;
 }
 
-/// Runs curl; hands out its exit code, the status and what it got.
-fn run_curl(papers: &TestPki, arguments: &[&str]) -> (Option<i32>, String, String) {
+/// Runs curl; returns exit code, status and body.
+fn run_curl(pki: &TestPki, arguments: &[&str]) -> (Option<i32>, String, String) {
     let mut command = Command::new("curl");
     command
         .args([
@@ -198,7 +197,7 @@ fn run_curl(papers: &TestPki, arguments: &[&str]) -> (Option<i32>, String, Strin
             "\n%{http_code}",
             "--cacert",
         ])
-        .arg(papers.path("ca.pem"))
+        .arg(pki.path("ca.pem"))
         .args(arguments);
     let (code, output, _) = run_command(&mut command, b"");
     let (text, status) = output.rsplit_once('\n').unwrap();
@@ -207,13 +206,13 @@ fn run_curl(papers: &TestPki, arguments: &[&str]) -> (Option<i32>, String, Strin
 
 #[tokio::test(flavor = "multi_thread")]
 async fn curl_cannot_bypass_authentication() {
-    let papers = TestPki::new();
+    let pki = TestPki::new();
     let text = format!(
         "{TLS_CONFIG}  min_version: TLS13\nbasic_auth_users:\n  ada: {}\n",
         bcrypt_hash("secret")
     );
-    let (lab, address) = start_exporter(&papers, &text).await;
-    lab.app.store.not_ready();
+    let (exporter, address) = start_exporter(&pki, &text).await;
+    exporter.app.store.not_ready();
     let tried = tokio::task::spawn_blocking(move || {
         let url = |path: &str| format!("https://{address}{path}");
         let (metrics, clear) = (url("/metrics"), format!("http://{address}/metrics"));
@@ -297,7 +296,7 @@ async fn curl_cannot_bypass_authentication() {
                 "404",
             ),
         ] {
-            let (_, got, text) = run_curl(&papers, &arguments);
+            let (_, got, text) = run_curl(&pki, &arguments);
             assert_eq!(got, status, "{what}: {text}");
             assert!(
                 !text.contains("src/") && !text.contains("panicked"),
@@ -309,7 +308,7 @@ async fn curl_cannot_bypass_authentication() {
         }
     });
     tried.await.unwrap();
-    lab.stop().await.stop().await;
+    exporter.stop().await.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -328,14 +327,14 @@ async fn systemd_socket_activation_works() {
         .arg("--web.systemd-socket");
     let mut program = ChildProcess::start(command);
     program.wait_for_output("Listening on");
-    // the first connection starts the exporter, and waits for it
+    // The first connection starts the exporter, and waits for it.
     for port in ports {
         let (status, text) =
             crate::common::get(&format!("http://127.0.0.1:{port}/-/healthy")).await;
         assert_eq!((status, text.as_str()), (200, "Healthy.\n"));
     }
     assert!(Path::new(&format!("/proc/{}", program.pid())).exists());
-    // told nothing of them, it says so
+    // Without the flag, unused sockets are reported.
     let mut command = Command::new("systemd-socket-activate");
     let port = free_port();
     command.arg(format!("--listen=127.0.0.1:{port}"));

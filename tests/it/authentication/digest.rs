@@ -1,26 +1,18 @@
 //! Digest authentication with a programmatic API key.
 
-use std::time::Duration;
-
 use super::{FAST_POLL_FLAGS, count_requests, digest_env, wait_polls, with_var};
-use crate::common::scripted::{ScriptedTransport, response};
-use crate::common::sim_harness::{SimHarness, in_process_sim};
-use crate::common::{
-    TestExporter, expected_sim_keys, exposed_keys, sim_env, static_sim, unlimited_sim,
-};
-use mongodb_atlas_client::OrgId;
-use mongodb_atlas_client::{Endpoint, FailureReason};
-use mongodb_atlas_sim::{Effect, ErrorBodyFormat, Fault, SimConfig, SimEndpoint, SimHandle};
+use crate::common::{TestExporter, expected_sim_keys, exposed_keys, static_sim};
+use mongodb_atlas_sim::SimEndpoint;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn digest_reuses_one_challenge() {
     let sim = crate::common::start_sim(static_sim(1, 395)).await;
     let variables = digest_env(&sim);
-    let lab = TestExporter::start_with(sim, variables, &["--atlas.page-size", "10"]).await;
-    let scrape = lab.wait_polled().await;
-    assert_eq!(exposed_keys(&scrape), expected_sim_keys(&lab.sim));
+    let exporter = TestExporter::start_with(sim, variables, &["--atlas.page-size", "10"]).await;
+    let scrape = exporter.wait_polled().await;
+    assert_eq!(exposed_keys(&scrape), expected_sim_keys(&exporter.sim));
     assert_eq!(scrape.sum("atlas_ai_keys_exporter_org_poll_pages"), 40.0);
-    let requests = lab.sim.requests();
+    let requests = exporter.sim.requests();
     let refused = requests.iter().filter(|request| request.status == 401);
     assert_eq!(refused.count(), 1, "one challenge, whatever is asked");
     let pages = requests
@@ -31,30 +23,30 @@ async fn digest_reuses_one_challenge() {
         .with_name("atlas_ai_keys_exporter_api_retries_total")
         .filter(|series| series.labels["reason"] == "challenge");
     assert_eq!(challenges.map(|series| series.value).sum::<f64>(), 1.0);
-    lab.stop().await.stop().await;
+    exporter.stop().await.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn stale_nonce_costs_one_extra_request() {
     let sim = crate::common::start_sim(static_sim(2, 60)).await;
     let variables = digest_env(&sim);
-    let lab = TestExporter::start_with(sim, variables, FAST_POLL_FLAGS).await;
-    lab.wait_polled().await;
-    lab.sim.expire_nonces();
-    wait_polls(&lab, 3).await;
-    let scrape = lab.scrape().await;
+    let exporter = TestExporter::start_with(sim, variables, FAST_POLL_FLAGS).await;
+    exporter.wait_polled().await;
+    exporter.sim.expire_nonces();
+    wait_polls(&exporter, 3).await;
+    let scrape = exporter.scrape().await;
     assert_eq!(
         scrape.sum("atlas_ai_keys_exporter_org_poll_failures_total"),
         0.0
     );
-    let refused = lab
+    let refused = exporter
         .sim
         .requests()
         .iter()
         .filter(|request| request.status == 401)
         .count();
     assert_eq!(refused, 2, "the first challenge and the stale nonce");
-    lab.stop().await.stop().await;
+    exporter.stop().await.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -62,12 +54,13 @@ async fn wrong_private_key_is_unauthorized() {
     let sim = crate::common::start_sim(static_sim(1, 5)).await;
     let org = sim.org_ids()[0].clone();
     let variables = with_var(digest_env(&sim), "MONGODB_ATLAS_PRIVATE_API_KEY", "wrong");
-    let lab = TestExporter::start_with(sim, variables, FAST_POLL_FLAGS).await;
-    lab.wait_until("a failure", |scrape| {
-        scrape.poll_failures(&org, "unauthorized") >= 1.0
-    })
-    .await;
-    let pages = count_requests(&lab.sim, SimEndpoint::AiModelApiKeys);
-    assert!(pages <= 4, "{:?}", lab.sim.requests());
-    lab.stop().await.stop().await;
+    let exporter = TestExporter::start_with(sim, variables, FAST_POLL_FLAGS).await;
+    exporter
+        .wait_until("a failure", |scrape| {
+            scrape.poll_failures(&org, "unauthorized") >= 1.0
+        })
+        .await;
+    let pages = count_requests(&exporter.sim, SimEndpoint::AiModelApiKeys);
+    assert!(pages <= 4, "{:?}", exporter.sim.requests());
+    exporter.stop().await.stop().await;
 }

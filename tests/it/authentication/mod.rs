@@ -1,17 +1,13 @@
-//! Each of the three ways to authenticate: what it costs, how it fails, how it is renewed.
+//! The three kinds of credentials: number of requests, failures, renewal.
 
 mod digest;
 mod token_responses;
 
 use std::time::Duration;
 
-use crate::common::scripted::{ScriptedTransport, response};
 use crate::common::sim_harness::{SimHarness, in_process_sim};
-use crate::common::{
-    TestExporter, expected_sim_keys, exposed_keys, sim_env, static_sim, unlimited_sim,
-};
-use mongodb_atlas_client::OrgId;
-use mongodb_atlas_client::{Endpoint, FailureReason};
+use crate::common::{TestExporter, sim_env};
+use crate::common::{static_sim, unlimited_sim};
 use mongodb_atlas_sim::{Effect, ErrorBodyFormat, Fault, SimConfig, SimEndpoint, SimHandle};
 
 const FAST_POLL_FLAGS: &[&str] = &["--atlas.poll-interval", "1s", "--atlas.page-size", "10"];
@@ -42,16 +38,16 @@ fn with_var(
     variables
 }
 
-async fn wait_polls(lab: &TestExporter, count: usize) {
-    let begun = std::time::Instant::now();
+async fn wait_polls(exporter: &TestExporter, count: usize) {
+    let started_at = std::time::Instant::now();
     let mut seen = 0.0;
     let mut successes = 0;
     while successes < count {
         assert!(
-            begun.elapsed() < crate::common::WAIT_TIMEOUT,
+            started_at.elapsed() < crate::common::WAIT_TIMEOUT,
             "{successes} of {count} walks"
         );
-        let last = lab
+        let last = exporter
             .scrape()
             .await
             .sum("atlas_ai_keys_exporter_org_last_success_timestamp_seconds");
@@ -64,16 +60,16 @@ async fn wait_polls(lab: &TestExporter, count: usize) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn single_token_is_reused_and_revoked_on_shutdown() {
-    let lab = TestExporter::start(static_sim(3, 100), FAST_POLL_FLAGS).await;
-    lab.wait_polled().await;
-    wait_polls(&lab, 3).await;
-    let scrape = lab.scrape().await;
+    let exporter = TestExporter::start(static_sim(3, 100), FAST_POLL_FLAGS).await;
+    exporter.wait_polled().await;
+    wait_polls(&exporter, 3).await;
+    let scrape = exporter.scrape().await;
     assert_eq!(
-        count_requests(&lab.sim, SimEndpoint::Token),
+        count_requests(&exporter.sim, SimEndpoint::Token),
         1,
         "three organizations, one token"
     );
-    assert_eq!(lab.sim.live_token_count(), 1);
+    assert_eq!(exporter.sim.live_token_count(), 1);
     let expiry = scrape
         .get(
             "atlas_ai_keys_exporter_token_expiry_timestamp_seconds",
@@ -85,7 +81,7 @@ async fn single_token_is_reused_and_revoked_on_shutdown() {
         (expiry - attempt - 3600.0).abs() < 30.0,
         "{expiry} {attempt}"
     );
-    let sim = lab.stop().await;
+    let sim = exporter.stop().await;
     assert_eq!(sim.live_token_count(), 0, "revoked on a clean stop");
     sim.stop().await;
 }
@@ -120,7 +116,7 @@ async fn immediately_expiring_tokens_are_not_requested_every_second() {
         let exporter = SimHarness::start(&sim, &["--atlas.poll-interval=1s"]).await;
         exporter.advance(Duration::from_mins(10)).await;
         let tokens = exporter.requests_to(SimEndpoint::Token).len();
-        // one each 10 s, and one a minute after a 401
+        // One every 10 s, and one per minute after a 401.
         assert!((10..=71).contains(&tokens), "{tokens} of {token_seconds} s");
         exporter.stop().await;
     }
@@ -128,10 +124,10 @@ async fn immediately_expiring_tokens_are_not_requested_every_second() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn revoked_token_is_replaced_without_failed_poll() {
-    let lab = TestExporter::start(static_sim(1, 35), FAST_POLL_FLAGS).await;
-    lab.wait_polled().await;
-    lab.sim.revoke_all_tokens();
-    let scrape = lab
+    let exporter = TestExporter::start(static_sim(1, 35), FAST_POLL_FLAGS).await;
+    exporter.wait_polled().await;
+    exporter.sim.revoke_all_tokens();
+    let scrape = exporter
         .wait_until("a new token", |scrape| {
             scrape.get(
                 "atlas_ai_keys_exporter_token_requests_total",
@@ -143,26 +139,26 @@ async fn revoked_token_is_replaced_without_failed_poll() {
         scrape.sum("atlas_ai_keys_exporter_org_poll_failures_total"),
         0.0
     );
-    wait_polls(&lab, 2).await;
-    let scrape = lab.scrape().await;
+    wait_polls(&exporter, 2).await;
+    let scrape = exporter.scrape().await;
     assert_eq!(
         scrape.sum("atlas_ai_keys_exporter_org_poll_failures_total"),
         0.0
     );
     assert_eq!(
-        count_requests(&lab.sim, SimEndpoint::Token),
+        count_requests(&exporter.sim, SimEndpoint::Token),
         2,
         "single flight: pages that were refused at once share the new one"
     );
-    lab.stop().await.stop().await;
+    exporter.stop().await.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn permanent_401_does_not_request_a_token_per_poll() {
-    let lab = TestExporter::start(static_sim(1, 5), FAST_POLL_FLAGS).await;
-    let org = lab.sim.org_ids()[0].clone();
-    lab.wait_polled().await;
-    lab.sim.add_fault(Fault::new(
+    let exporter = TestExporter::start(static_sim(1, 5), FAST_POLL_FLAGS).await;
+    let org = exporter.sim.org_ids()[0].clone();
+    exporter.wait_polled().await;
+    exporter.sim.add_fault(Fault::new(
         SimEndpoint::AiModelApiKeys,
         Effect::Status {
             status: 401,
@@ -170,16 +166,17 @@ async fn permanent_401_does_not_request_a_token_per_poll() {
             retry_after: None,
         },
     ));
-    lab.wait_until("three failed walks", |scrape| {
-        scrape.poll_failures(&org, "unauthorized") >= 3.0
-    })
-    .await;
+    exporter
+        .wait_until("three failed walks", |scrape| {
+            scrape.poll_failures(&org, "unauthorized") >= 3.0
+        })
+        .await;
     assert_eq!(
-        count_requests(&lab.sim, SimEndpoint::Token),
+        count_requests(&exporter.sim, SimEndpoint::Token),
         2,
         "one at the start, one after the first 401"
     );
-    lab.stop().await.stop().await;
+    exporter.stop().await.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -191,8 +188,8 @@ async fn wrong_client_secret_is_unauthorized_and_backs_off() {
         "MONGODB_ATLAS_CLIENT_SECRET",
         "mdb_sa_sk_wrong",
     );
-    let lab = TestExporter::start_with(sim, variables, FAST_POLL_FLAGS).await;
-    let scrape = lab
+    let exporter = TestExporter::start_with(sim, variables, FAST_POLL_FLAGS).await;
+    let scrape = exporter
         .wait_until("a failure of each", |scrape| {
             orgs.iter()
                 .all(|org| scrape.poll_failures(org, "unauthorized") >= 1.0)
@@ -205,27 +202,27 @@ async fn wrong_client_secret_is_unauthorized_and_backs_off() {
         ) >= Some(1.0)
     );
     assert_eq!(
-        count_requests(&lab.sim, SimEndpoint::AiModelApiKeys),
+        count_requests(&exporter.sim, SimEndpoint::AiModelApiKeys),
         0,
         "without a token nothing is asked"
     );
     assert!(
-        count_requests(&lab.sim, SimEndpoint::Token) <= 2,
+        count_requests(&exporter.sim, SimEndpoint::Token) <= 2,
         "three organizations do not ask three times"
     );
-    lab.stop().await.stop().await;
+    exporter.stop().await.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn client_secret_is_form_urlencoded() {
-    // RFC 6749 §2.3.1: form-urlencoded before Basic, so that a colon or a percent sign survives
+    // RFC 6749 §2.3.1: form-urlencoded before Basic, so that a colon or a percent sign survives.
     let secret = "a:b%2Bc d+e&f=g";
     let sim = crate::common::start_sim(static_sim(1, 5)).await;
     sim.with_credentials(|account| account.client_secret = secret.to_owned());
     let variables = with_var(sim_env(&sim), "MONGODB_ATLAS_CLIENT_SECRET", secret);
-    let lab = TestExporter::start_with(sim, variables, FAST_POLL_FLAGS).await;
-    lab.wait_polled().await;
-    lab.stop().await.stop().await;
+    let exporter = TestExporter::start_with(sim, variables, FAST_POLL_FLAGS).await;
+    exporter.wait_polled().await;
+    exporter.stop().await.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -241,19 +238,21 @@ async fn static_token_is_reread_after_rotation() {
         "MONGODB_ATLAS_ACCESS_TOKEN_FILE".into(),
         path.to_str().unwrap().into(),
     ));
-    let good = sim.credentials().access_token;
-    let lab = TestExporter::start_with(sim, variables, FAST_POLL_FLAGS).await;
-    lab.wait_until("a failure", |scrape| {
-        scrape.poll_failures(&org, "unauthorized") >= 1.0
-    })
-    .await;
-    std::fs::write(&path, format!("{good}\n")).unwrap();
-    lab.wait_polled().await;
+    let condition = sim.credentials().access_token;
+    let exporter = TestExporter::start_with(sim, variables, FAST_POLL_FLAGS).await;
+    exporter
+        .wait_until("a failure", |scrape| {
+            scrape.poll_failures(&org, "unauthorized") >= 1.0
+        })
+        .await;
+    std::fs::write(&path, format!("{condition}\n")).unwrap();
+    exporter.wait_polled().await;
     std::fs::remove_file(&path).unwrap();
-    let before = lab.scrape().await.poll_failures(&org, "unauthorized");
-    lab.wait_until("a missing file to be told", |scrape| {
-        scrape.poll_failures(&org, "unauthorized") > before
-    })
-    .await;
-    lab.stop().await.stop().await;
+    let before = exporter.scrape().await.poll_failures(&org, "unauthorized");
+    exporter
+        .wait_until("a missing file to be told", |scrape| {
+            scrape.poll_failures(&org, "unauthorized") > before
+        })
+        .await;
+    exporter.stop().await.stop().await;
 }

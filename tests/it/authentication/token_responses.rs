@@ -3,14 +3,12 @@
 use std::time::Duration;
 
 use super::FAST_POLL_FLAGS;
+use crate::common::TestExporter;
 use crate::common::scripted::{ScriptedTransport, response};
-use crate::common::sim_harness::{SimHarness, in_process_sim};
-use crate::common::{
-    TestExporter, expected_sim_keys, exposed_keys, sim_env, static_sim, unlimited_sim,
-};
+use crate::common::{sim_env, static_sim};
 use mongodb_atlas_client::OrgId;
 use mongodb_atlas_client::{Endpoint, FailureReason};
-use mongodb_atlas_sim::{Effect, ErrorBodyFormat, Fault, SimConfig, SimEndpoint, SimHandle};
+use mongodb_atlas_sim::{Effect, ErrorBodyFormat, Fault, SimEndpoint};
 
 const SERVICE_ACCOUNT_ENV: &[(&str, &str)] = &[
     (
@@ -124,8 +122,8 @@ async fn token_endpoint_errors_have_distinct_reasons() {
             },
         ));
         let variables = sim_env(&sim);
-        let lab = TestExporter::start_with(sim, variables, FAST_POLL_FLAGS).await;
-        let scrape = lab
+        let exporter = TestExporter::start_with(sim, variables, FAST_POLL_FLAGS).await;
+        let scrape = exporter
             .wait_until(reason, |scrape| scrape.poll_failures(&org, reason) >= 1.0)
             .await;
         assert!(
@@ -135,6 +133,6 @@ async fn token_endpoint_errors_have_distinct_reasons() {
             ) >= Some(1.0),
             "{outcome}"
         );
-        lab.stop().await.stop().await;
+        exporter.stop().await.stop().await;
     }
 }

@@ -1,5 +1,5 @@
-//! `check`: all that is wrong is found at once, each finding says what to do, and nothing that was not
-//! asked for happens.
+//! `check`: reports all errors at once, each finding with a remedy, and has no other
+//! effect.
 
 mod remote;
 
@@ -11,13 +11,12 @@ use crate::common::{error_fault, free_port, run_exporter, sim_env, static_sim};
 use atlas_ai_keys_exporter::check::{self, CheckContext, Component, Finding, Severity};
 use atlas_ai_keys_exporter::cli::Args;
 use atlas_ai_keys_exporter::credentials::Environment;
-use jiff::{SignedDuration, Timestamp};
 use mongodb_atlas_client::Clock;
 use mongodb_atlas_client::{self as atlas, TransportFactory};
-use mongodb_atlas_sim::{BucketConfig, SimConfig, SimEndpoint};
+use mongodb_atlas_sim::SimEndpoint;
 use serde_json::Value;
 
-/// The findings of a check in this process.
+/// Runs the checks in this process.
 async fn run_check(flags: &[&str], variables: Vec<(String, String)>, clock: Clock) -> Vec<Finding> {
     let line = ["x", "check"].into_iter().chain(flags.iter().copied());
     let args = Args::parse(line).unwrap();
@@ -36,7 +35,7 @@ fn secret_file(dir: &Path, name: &str, text: &str) -> String {
     path.display().to_string()
 }
 
-/// The only finding about `area` and `subject`.
+/// Returns the only finding of `area` and `subject`.
 fn single_finding<'a>(findings: &'a [Finding], area: Component, subject: &str) -> &'a Finding {
     let mut same = findings
         .iter()
@@ -119,7 +118,7 @@ async fn reports_all_errors_with_explanations() {
     let wrong = secret_file(dir.path(), "wrong", "mdb_sa_sk_expired");
     let open = secret_file(dir.path(), "open", &account.client_secret);
     std::fs::set_permissions(&open, std::fs::Permissions::from_mode(0o644)).unwrap();
-    // a group may read it
+    // Readable by the group.
     std::fs::set_permissions(&wrong, std::fs::Permissions::from_mode(0o640)).unwrap();
     let nobodys = "0123456789abcdef01234567";
     let id = &account.client_id;
@@ -221,7 +220,7 @@ async fn reports_all_errors_with_explanations() {
 #[tokio::test(flavor = "multi_thread")]
 async fn exit_code_distinguishes_configuration_from_remote_errors() {
     let sim = crate::common::start_sim(static_sim(1, 10)).await;
-    let good = sim_env(&sim);
+    let condition = sim_env(&sim);
     let org = sim.org_ids().remove(0);
     sim.add_fault(error_fault(SimEndpoint::AiModelApiKeys, Some(&org), 403));
     let run = async |flags: &[&str], variables: Vec<(String, String)>| {
@@ -229,15 +228,15 @@ async fn exit_code_distinguishes_configuration_from_remote_errors() {
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
         (output.status.code(), text)
     };
-    let (code, text) = run(&[], good.clone()).await;
+    let (code, text) = run(&[], condition.clone()).await;
     assert_eq!(code, Some(1), "{text}");
     assert!(text.contains("-> put the address"), "{text}");
-    let (code, text) = run(&["--atlas.timeout=never"], good.clone()).await;
+    let (code, text) = run(&["--atlas.timeout=never"], condition.clone()).await;
     assert_eq!(code, Some(2), "{text}");
-    let (code, text) = run(&["--output=xml"], good.clone()).await;
+    let (code, text) = run(&["--output=xml"], condition.clone()).await;
     assert_eq!(code, Some(2), "{text}");
     let asked = sim.requests().len();
-    let (code, text) = run(&["--offline"], good).await;
+    let (code, text) = run(&["--offline"], condition).await;
     assert_eq!(code, Some(0), "{text}");
     assert_eq!(sim.requests().len(), asked, "the network is left alone");
     let (code, text) = run(&["--offline"], vec![]).await;
@@ -250,7 +249,7 @@ async fn exit_code_distinguishes_configuration_from_remote_errors() {
 async fn running_probe_only_queries_health() {
     let sim = crate::common::start_sim(static_sim(1, 10)).await;
     let dir = tempfile::tempdir().unwrap();
-    // the hash of a password that nobody has to know
+    // The hash of some password.
     let hash = "$2y$10$QOauhQNbBCuQDKes6eFzPeMqBSjb7Mr5DUmpZ/VcEd00UAV/LDeSi";
     let users = format!("basic_auth_users: {{me: {hash}}}\n");
     let web = secret_file(dir.path(), "web.yml", &users);
@@ -267,7 +266,7 @@ async fn running_probe_only_queries_health() {
     let flags = [listen.as_str(), &probe, "--web.config.file", &web];
     let mut program = crate::common::ChildProcess::exporter(&flags, &sim_env(&sim));
     program.wait_for_output("walk complete");
-    // the exporter itself goes on with names and limits, but needs one token alone
+    // The exporter itself continues with names and limits, but needs one token only.
     let tokens = || {
         let asked = sim.requests().into_iter();
         asked

@@ -1,19 +1,13 @@
 //! Checks that contact Atlas.
 
-use std::os::unix::fs::PermissionsExt as _;
-use std::path::Path;
-use std::sync::Arc;
-
 use super::{run_check, single_finding};
-use crate::common::{error_fault, free_port, run_exporter, sim_env, static_sim};
+use crate::common::{error_fault, free_port, sim_env, static_sim};
 use atlas_ai_keys_exporter::check::{self, CheckContext, Component, Finding, Severity};
 use atlas_ai_keys_exporter::cli::Args;
 use atlas_ai_keys_exporter::credentials::Environment;
 use jiff::{SignedDuration, Timestamp};
 use mongodb_atlas_client::Clock;
-use mongodb_atlas_client::{self as atlas, TransportFactory};
 use mongodb_atlas_sim::{BucketConfig, SimConfig, SimEndpoint};
-use serde_json::Value;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn missing_endpoints_do_not_invalidate_the_organization() {
@@ -222,7 +216,7 @@ async fn checks_time_out() {
         ("MONGODB_ATLAS_ACCESS_TOKEN", "token"),
     ]
     .map(|(name, value)| (name.to_owned(), value.to_owned()));
-    let begun = std::time::Instant::now();
+    let started_at = std::time::Instant::now();
     let findings = run_check(&[], variables.to_vec(), Clock::system()).await;
     let finding = single_finding(
         &findings,
@@ -231,7 +225,7 @@ async fn checks_time_out() {
     );
     assert_eq!(finding.severity, Severity::Error);
     assert!(finding.message.contains("connection"), "{finding:#?}");
-    assert!(begun.elapsed() < crate::common::WAIT_TIMEOUT);
+    assert!(started_at.elapsed() < crate::common::WAIT_TIMEOUT);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,15 +1,14 @@
-//! The three forms of a scrape say the same, whatever is in a label; packed and plain; to readers
-//! that hang as well.
+//! All formats of a scrape contain the same series, whatever is in a label; compressed or not; for stalled
+//! readers as well.
 
 mod scrapes;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::{Read as _, Write as _};
+use std::io::Read as _;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use crate::common::sim_harness::{SimHarness, in_process_sim};
-use crate::common::{Scrape, TestExporter, static_sim};
+use crate::common::Scrape;
 use atlas_ai_keys_exporter::inventory::{
     Inventory, InventorySnapshot, KeyAttributes, KeyRecord, ModelRateLimit, Moment, OrgDetails,
     ProjectName,
@@ -18,16 +17,11 @@ use atlas_ai_keys_exporter::metrics::{
     ExporterMetrics, Exposition, Format, IdleThreshold, KeyLabel, KeySeriesOptions, PerKeyMode,
     ScrapeSnapshot, compress_snapshot, compress_trailer,
 };
-use atlas_ai_keys_exporter::web::{self};
-use exporter_toolkit::server::{Server, ServerLimits};
 use flate2::read::GzDecoder;
 use jiff::Timestamp;
 use mongodb_atlas_client::{KeyId, OrgId, ProjectId};
-use mongodb_atlas_sim::SimConfig;
 use proptest::prelude::*;
 use prost::Message as _;
-use tokio::net::TcpListener;
-use tokio_util::sync::CancellationToken;
 
 /// `io.prometheus.client`, as far as it is used, from Prometheus' own `metrics.proto`.
 mod client_model {
@@ -167,7 +161,7 @@ fn encode_gzip(format: Format, own: &ExporterMetrics, scene: &ScrapeSnapshot) ->
     out
 }
 
-/// Without the series of the process itself, which move while one looks.
+/// Removes the series of the process itself, which change between scrapes.
 fn time_independent_series(series: SeriesSet) -> SeriesSet {
     series
         .into_iter()
@@ -175,7 +169,7 @@ fn time_independent_series(series: SeriesSet) -> SeriesSet {
         .collect()
 }
 
-/// Any text, with those characters in it more often that have a meaning somewhere.
+/// Any text, with a bias to characters that have a meaning in a format.
 fn any_text() -> impl Strategy<Value = String> {
     let special = prop::sample::select(vec![
         "\"",
@@ -272,7 +266,7 @@ fn build_snapshot(records: &[KeyRecord], texts: &[String]) -> ScrapeSnapshot {
     ScrapeSnapshot::new(shown, Arc::new(selection()), at)
 }
 
-/// The info series that the keys must have.
+/// Returns the expected info series of the keys.
 fn expected_info_labels(records: &[KeyRecord]) -> BTreeSet<BTreeMap<String, String>> {
     let (first, second) = records.split_at(records.len() / 2);
     let mut by_id: BTreeMap<(usize, &str), &KeyRecord> = BTreeMap::new();

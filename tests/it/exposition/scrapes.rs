@@ -1,6 +1,6 @@
 //! Scrapes of a running exporter.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::io::{Read as _, Write as _};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -8,34 +8,26 @@ use std::time::{Duration, Instant};
 use super::{families, series_from_text};
 use crate::common::sim_harness::{SimHarness, in_process_sim};
 use crate::common::{Scrape, TestExporter, static_sim};
-use atlas_ai_keys_exporter::inventory::{
-    Inventory, InventorySnapshot, KeyAttributes, KeyRecord, ModelRateLimit, Moment, OrgDetails,
-    ProjectName,
-};
-use atlas_ai_keys_exporter::metrics::{
-    ExporterMetrics, Exposition, Format, IdleThreshold, KeyLabel, KeySeriesOptions, PerKeyMode,
-    ScrapeSnapshot, compress_snapshot, compress_trailer,
-};
 use atlas_ai_keys_exporter::web::{self};
 use exporter_toolkit::server::{Server, ServerLimits};
 use flate2::read::GzDecoder;
-use jiff::Timestamp;
-use mongodb_atlas_client::{KeyId, OrgId, ProjectId};
 use mongodb_atlas_sim::SimConfig;
-use proptest::prelude::*;
-use prost::Message as _;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-async fn request_metrics(lab: &TestExporter, accept: &str, encoding: &str) -> reqwest::Response {
-    // built without decoding: what comes is looked at as it is
+async fn request_metrics(
+    exporter: &TestExporter,
+    accept: &str,
+    encoding: &str,
+) -> reqwest::Response {
+    // Built without decoding: the raw response is compared.
     let client = reqwest::Client::builder()
         .no_proxy()
         .no_gzip()
         .build()
         .unwrap();
     client
-        .get(format!("{}/metrics", lab.base_url))
+        .get(format!("{}/metrics", exporter.base_url))
         .header("accept", accept)
         .header("accept-encoding", encoding)
         .send()
@@ -45,8 +37,8 @@ async fn request_metrics(lab: &TestExporter, accept: &str, encoding: &str) -> re
 
 #[tokio::test(flavor = "multi_thread")]
 async fn format_and_encoding_follow_the_request_headers() {
-    let lab = TestExporter::start(static_sim(2, 300), &[]).await;
-    lab.wait_polled().await;
+    let exporter = TestExporter::start(static_sim(2, 300), &[]).await;
+    exporter.wait_polled().await;
     for (accept, content_type, end) in [
         (
             "text/plain",
@@ -59,17 +51,17 @@ async fn format_and_encoding_follow_the_request_headers() {
             "\n# EOF\n",
         ),
     ] {
-        let answer = request_metrics(&lab, accept, "identity;q=1, gzip;q=0").await;
-        assert_eq!(answer.headers()["content-type"], content_type);
-        assert!(answer.headers().get("content-encoding").is_none());
-        let text = answer.text().await.unwrap();
+        let response = request_metrics(&exporter, accept, "identity;q=1, gzip;q=0").await;
+        assert_eq!(response.headers()["content-type"], content_type);
+        assert!(response.headers().get("content-encoding").is_none());
+        let text = response.text().await.unwrap();
         assert!(text.ends_with(end));
-        let answer = request_metrics(&lab, accept, "gzip").await;
-        assert_eq!(answer.headers()["content-type"], content_type);
-        assert_eq!(answer.headers()["content-encoding"], "gzip");
-        assert_eq!(answer.headers()["vary"], "Accept, Accept-Encoding");
+        let response = request_metrics(&exporter, accept, "gzip").await;
+        assert_eq!(response.headers()["content-type"], content_type);
+        assert_eq!(response.headers()["content-encoding"], "gzip");
+        assert_eq!(response.headers()["vary"], "Accept, Accept-Encoding");
         let mut unpacked = String::new();
-        GzDecoder::new(&*answer.bytes().await.unwrap())
+        GzDecoder::new(&*response.bytes().await.unwrap())
             .read_to_string(&mut unpacked)
             .unwrap();
         let names = |text: &str| {
@@ -81,49 +73,54 @@ async fn format_and_encoding_follow_the_request_headers() {
         assert_eq!(names(&unpacked), names(&text));
     }
     let protobuf = "application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited";
-    let answer = request_metrics(&lab, protobuf, "identity").await;
+    let response = request_metrics(&exporter, protobuf, "identity").await;
     assert!(
-        answer.headers()["content-type"]
+        response.headers()["content-type"]
             .to_str()
             .unwrap()
             .starts_with("application/vnd.google.protobuf; proto=")
     );
-    let info = families(&answer.bytes().await.unwrap());
+    let info = families(&response.bytes().await.unwrap());
     let info = info
         .iter()
         .find(|family| family.name() == "mongodbatlas_ai_model_api_key_info")
         .unwrap();
     assert_eq!((info.metric.len(), info.kind), (300, Some(1)));
-    lab.stop().await.stop().await;
+    exporter.stop().await.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn gzip_responses_show_a_new_poll_immediately() {
-    let lab = TestExporter::start(static_sim(1, 50), &["--atlas.poll-interval=1s"]).await;
-    let org = lab.sim.org_ids()[0].clone();
-    lab.wait_polled().await;
+    let exporter = TestExporter::start(static_sim(1, 50), &["--atlas.poll-interval=1s"]).await;
+    let org = exporter.sim.org_ids()[0].clone();
+    exporter.wait_polled().await;
     for n in 0..5 {
         let name = format!("renamed {n}");
-        lab.sim.with_world(|world| {
+        exporter.sim.with_world(|world| {
             let id = world.keys(&org)[3].id.clone();
             world.rename_key(&org, &id, &name);
         });
-        // the laboratory's scrapes are packed ones
-        lab.wait_until("the new name", |scrape| scrape.text.contains(&name))
+        // The scrapes of the test exporter are compressed.
+        exporter
+            .wait_until("the new name", |scrape| scrape.text.contains(&name))
             .await;
     }
-    lab.stop().await.stop().await;
+    exporter.stop().await.stop().await;
 }
 
-/// A request that waits in the end is refused: see the tests of `web::request_limiter`.
+/// The last waiting request is rejected: see the tests of `request_limiter`.
 #[tokio::test(flavor = "multi_thread")]
 async fn stalled_scrapes_release_their_permits() {
-    let lab = TestExporter::start(
+    let exporter = TestExporter::start(
         crate::common::unlimited_sim(1, 30_000),
         &["--web.max-requests=2"],
     )
     .await;
-    let address = lab.base_url.strip_prefix("http://").unwrap().to_owned();
+    let address = exporter
+        .base_url
+        .strip_prefix("http://")
+        .unwrap()
+        .to_owned();
     let hang = || {
         let mut stream = std::net::TcpStream::connect(&address).unwrap();
         stream
@@ -131,17 +128,22 @@ async fn stalled_scrapes_release_their_permits() {
             .unwrap();
         stream
     };
-    while lab.scrape().await.sum("mongodbatlas_ai_model_api_keys") == 0.0 {
+    while exporter
+        .scrape()
+        .await
+        .sum("mongodbatlas_ai_model_api_keys")
+        == 0.0
+    {
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
-    // far more than there are places, and each of them is asked for again once it is lost
+    // Far more than there are permits; each lost response is requested again.
     let mut hanging: Vec<_> = (0..6).map(|_| hang()).collect();
     for encoding in ["identity", "gzip"] {
         for _ in 0..3 {
-            let response = request_metrics(&lab, "", encoding).await;
+            let response = request_metrics(&exporter, "", encoding).await;
             assert_eq!(response.status(), 200);
             assert_eq!(
-                lab.get("/-/healthy").await.0,
+                exporter.get("/-/healthy").await.0,
                 200,
                 "the other routes are not concerned"
             );
@@ -149,20 +151,20 @@ async fn stalled_scrapes_release_their_permits() {
         }
     }
     drop(hanging);
-    lab.stop().await.stop().await;
+    exporter.stop().await.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn stalled_reader_is_disconnected_without_blocking_others() {
-    let lab = TestExporter::start(crate::common::unlimited_sim(1, 30_000), &[]).await;
-    lab.wait_polled().await;
-    // the same routes behind a door that is less patient
+    let exporter = TestExporter::start(crate::common::unlimited_sim(1, 30_000), &[]).await;
+    exporter.wait_polled().await;
+    // The same routes behind a server with shorter timeouts.
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let shutdown = CancellationToken::new();
     let door = Server {
         listeners: vec![listener],
-        router: web::router(Arc::clone(&lab.app)),
+        router: web::router(Arc::clone(&exporter.app)),
         limits: ServerLimits {
             write_stall_timeout: Duration::from_millis(500),
             ..ServerLimits::default()
@@ -179,7 +181,7 @@ async fn stalled_reader_is_disconnected_without_blocking_others() {
     stalled
         .write_all(format!("GET /metrics HTTP/1.1\r\nHost: {address}\r\n\r\n").as_bytes())
         .unwrap();
-    let begun = Instant::now();
+    let started_at = Instant::now();
     let (code, text) = crate::common::get(&format!("http://{address}/metrics")).await;
     assert!(
         code == 200 && text.contains("process_threads"),
@@ -192,7 +194,7 @@ async fn stalled_reader_is_disconnected_without_blocking_others() {
         (all, end)
     });
     let (all, end) = read.await.unwrap();
-    assert!(begun.elapsed() < Duration::from_secs(20));
+    assert!(started_at.elapsed() < Duration::from_secs(20));
     assert!(
         end.is_err() || !all.ends_with(b"0\r\n\r\n"),
         "it was cut off: {} bytes",
@@ -200,7 +202,7 @@ async fn stalled_reader_is_disconnected_without_blocking_others() {
     );
     shutdown.cancel();
     serving.await.unwrap();
-    lab.stop().await.stop().await;
+    exporter.stop().await.stop().await;
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,22 +1,22 @@
 //! Unexpected values in responses.
 
 use super::{FLAGS, keys_fault, replace_effect, status_effect};
-use crate::common::{TestExporter, expected_sim_keys, exposed_keys, static_sim};
+use crate::common::{TestExporter, exposed_keys, static_sim};
 use futures_util::future::join_all;
 use mongodb_atlas_sim::{Effect, ErrorBodyFormat, Fault, SimEndpoint};
 
-/// The names as they are shown when the answers say `new` for each `old`.
+/// Returns the exported names when each `old` in a response is replaced by `new`.
 async fn key_names_after_replace(old: &str, new: &str) -> Vec<String> {
     let sim = crate::common::start_sim(static_sim(1, 25)).await;
     sim.add_fault(keys_fault(replace_effect(old, new)));
     let variables = crate::common::sim_env(&sim);
     let flags = [FLAGS, &["--metrics.key-labels=name,created_by,status"]].concat();
-    let lab = TestExporter::start_with(sim, variables, &flags).await;
-    let scrape = lab.wait_polled().await;
+    let exporter = TestExporter::start_with(sim, variables, &flags).await;
+    let scrape = exporter.wait_polled().await;
     assert_eq!(exposed_keys(&scrape).len(), 25, "{new}");
     let info = scrape.with_name("mongodbatlas_ai_model_api_key_info");
     let names = info.map(|series| series.labels["name"].clone()).collect();
-    lab.stop().await.stop().await;
+    exporter.stop().await.stop().await;
     names
 }
 
@@ -38,7 +38,7 @@ async fn invalid_character_is_replaced_without_failing_the_page() {
         assert!(names.iter().all(|name| name == shown), "{names:?}");
     });
     join_all(asked).await;
-    // in any other field, known or not, and in the name of one
+    // In any other field, known or not, and in the name of one.
     let half = "\\ud83d";
     let asked = [
         "createdBy",
@@ -68,13 +68,13 @@ async fn overlong_names_are_truncated_and_counted() {
         let (old, new) = ("\"name\":\"", format!("\"name\":\"{json}\",\"other\":\""));
         sim.add_fault(keys_fault(replace_effect(old, &new)));
         let variables = crate::common::sim_env(&sim);
-        let lab = TestExporter::start_with(sim, variables, FLAGS).await;
-        let scrape = lab.wait_polled().await;
+        let exporter = TestExporter::start_with(sim, variables, FLAGS).await;
+        let scrape = exporter.wait_polled().await;
         let mut info = scrape.with_name("mongodbatlas_ai_model_api_key_info");
         assert!(info.all(|series| series.labels["name"] == shown));
         let name = "atlas_ai_keys_exporter_names_truncated";
         assert_eq!(scrape.values(name), [truncated], "{json:.20}");
-        lab.stop().await.stop().await;
+        exporter.stop().await.stop().await;
     }
 }
 
@@ -98,8 +98,8 @@ async fn response_texts_are_bounded_in_length() {
     }
     let variables = crate::common::sim_env(&sim);
     let labels = "--metrics.key-labels=name,status,cloud,geography,created_by,masked_secret";
-    let lab = TestExporter::start_with(sim, variables, &[labels]).await;
-    let scrape = lab.wait_polled_with_names().await;
+    let exporter = TestExporter::start_with(sim, variables, &[labels]).await;
+    let scrape = exporter.wait_polled_with_names().await;
     for series in scrape.series() {
         for (label, value) in series.labels {
             assert!(value.chars().count() <= 250, "{} {label}", series.name);
@@ -115,10 +115,10 @@ async fn response_texts_are_bounded_in_length() {
         scrape.with_name("mongodbatlas_organization_info").count(),
         1
     );
-    lab.stop().await.stop().await;
+    exporter.stop().await.stop().await;
 }
 
-/// Forms that JSON has for nothing and for a number, in the answers that have one.
+/// JSON variants of null and of numbers, in the responses that have one.
 #[tokio::test(flavor = "multi_thread")]
 async fn null_results_and_numeric_variants_are_accepted() {
     let sim = crate::common::start_sim(static_sim(1, 0)).await;
@@ -134,10 +134,10 @@ async fn null_results_and_numeric_variants_are_accepted() {
         sim.add_fault(Fault::new(endpoint, Effect::Body { text }));
     }
     let variables = crate::common::sim_env(&sim);
-    let lab = TestExporter::start_with(sim, variables, FLAGS).await;
-    let scrape = lab.wait_polled().await;
+    let exporter = TestExporter::start_with(sim, variables, FLAGS).await;
+    let scrape = exporter.wait_polled().await;
     assert!(exposed_keys(&scrape).is_empty());
-    lab.stop().await.stop().await;
+    exporter.stop().await.stop().await;
     for life in ["\"3600\"", "3600.0", "3.6e3", "null", "\"soon\"", "[3600]"] {
         let sim = crate::common::start_sim(static_sim(1, 25)).await;
         let new = format!("\"expires_in\":{life}");
@@ -146,9 +146,13 @@ async fn null_results_and_numeric_variants_are_accepted() {
             replace_effect("\"expires_in\":3600", &new),
         ));
         let variables = crate::common::sim_env(&sim);
-        let lab = TestExporter::start_with(sim, variables, FLAGS).await;
-        assert_eq!(exposed_keys(&lab.wait_polled().await).len(), 25, "{life}");
-        lab.stop().await.stop().await;
+        let exporter = TestExporter::start_with(sim, variables, FLAGS).await;
+        assert_eq!(
+            exposed_keys(&exporter.wait_polled().await).len(),
+            25,
+            "{life}"
+        );
+        exporter.stop().await.stop().await;
     }
 }
 
@@ -159,13 +163,13 @@ async fn keys_without_id_are_counted_and_skipped() {
         members: vec!["apiKeyId".into()],
     }));
     let variables = crate::common::sim_env(&sim);
-    let lab = TestExporter::start_with(sim, variables, FLAGS).await;
-    let scrape = lab.wait_polled().await;
-    // every second key of pages with 10, 10 and 5
+    let exporter = TestExporter::start_with(sim, variables, FLAGS).await;
+    let scrape = exporter.wait_polled().await;
+    // Every second key of pages with 10, 10 and 5.
     assert_eq!(scrape.sum("atlas_ai_keys_exporter_keys_dropped"), 12.0);
     assert_eq!(exposed_keys(&scrape).len(), 13);
     assert_eq!(scrape.sum("atlas_ai_keys_exporter_org_up"), 1.0);
-    lab.stop().await.stop().await;
+    exporter.stop().await.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -173,9 +177,9 @@ async fn invalid_date_omits_only_its_series() {
     let sim = crate::common::start_sim(static_sim(1, 25)).await;
     sim.add_fault(keys_fault(Effect::BrokenDates));
     let variables = crate::common::sim_env(&sim);
-    let lab = TestExporter::start_with(sim, variables, FLAGS).await;
-    let scrape = lab.wait_polled().await;
-    // every third key of pages with 10, 10 and 5
+    let exporter = TestExporter::start_with(sim, variables, FLAGS).await;
+    let scrape = exporter.wait_polled().await;
+    // Every third key of pages with 10, 10 and 5.
     let broken = 3 + 3 + 1;
     assert_eq!(
         scrape.sum("atlas_ai_keys_exporter_keys_dropped"),
@@ -197,10 +201,10 @@ async fn invalid_date_omits_only_its_series() {
             .count();
         assert_eq!(count, 18, "{family}: no value is made up");
     }
-    lab.stop().await.stop().await;
+    exporter.stop().await.stop().await;
 }
 
-/// An error is known by its status, however large what it says is.
+/// An error is classified by its status, however large its body is.
 #[tokio::test(flavor = "multi_thread")]
 async fn error_body_read_is_bounded() {
     let sim = crate::common::start_sim(static_sim(1, 25)).await;
@@ -212,12 +216,13 @@ async fn error_body_read_is_bounded() {
     )));
     let variables = crate::common::sim_env(&sim);
     let flags = ["--atlas.timeout=25s", "--atlas.poll-interval=1s"];
-    let lab = TestExporter::start_with(sim, variables, &flags).await;
-    lab.wait_until("the status to be counted", |scrape| {
-        scrape.poll_failures(&org, "forbidden") >= 1.0
-    })
-    .await;
-    lab.stop().await.stop().await;
+    let exporter = TestExporter::start_with(sim, variables, &flags).await;
+    exporter
+        .wait_until("the status to be counted", |scrape| {
+            scrape.poll_failures(&org, "forbidden") >= 1.0
+        })
+        .await;
+    exporter.stop().await.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -225,18 +230,19 @@ async fn zero_rate_limit_is_ignored() {
     let sim = crate::common::start_sim(static_sim(1, 5)).await;
     sim.add_fault(keys_fault(Effect::RateLimitZero));
     let variables = crate::common::sim_env(&sim);
-    let lab = TestExporter::start_with(sim, variables, FLAGS).await;
-    let scrape = lab.wait_polled().await;
+    let exporter = TestExporter::start_with(sim, variables, FLAGS).await;
+    let scrape = exporter.wait_polled().await;
     let keys = &[("endpoint", "ai_model_api_keys")];
     for name in ["capacity", "remaining"] {
         let name = format!("atlas_ai_keys_exporter_api_rate_limit_{name}");
         assert_eq!(scrape.get(&name, keys), None);
     }
-    lab.sim.clear_faults();
+    exporter.sim.clear_faults();
     let name = "atlas_ai_keys_exporter_api_rate_limit_capacity";
-    lab.wait_until("a real limit to be learnt", |scrape| {
-        scrape.get(name, keys) == Some(500.0)
-    })
-    .await;
-    lab.stop().await.stop().await;
+    exporter
+        .wait_until("a real limit to be learnt", |scrape| {
+            scrape.get(name, keys) == Some(500.0)
+        })
+        .await;
+    exporter.stop().await.stop().await;
 }

@@ -1,4 +1,4 @@
-//! Whatever Atlas answers: what is published, and which reason is counted.
+//! Failures of Atlas: the published data and the counted reason.
 
 mod contents;
 mod pages;
@@ -14,10 +14,10 @@ fn replace_effect(old: &str, new: &str) -> Effect {
     }
 }
 
-/// What a request may take, where it is no matter: more than a loaded machine needs.
+/// Request timeout where it does not matter: more than a loaded machine needs.
 const TIMEOUT: &str = "20s";
 
-/// What it may take where a timeout is what is tested.
+/// Request timeout of tests of the timeout.
 const SHORT_TIMEOUT: &str = "400ms";
 
 const FLAGS: &[&str] = &[
@@ -41,28 +41,28 @@ fn keys_fault(effect: Effect) -> Fault {
     Fault::new(SimEndpoint::AiModelApiKeys, effect)
 }
 
-/// A first walk is good; then the fault comes on page 2 of 3 and the keys of the world change.
-/// The last complete truth must stay, `org_up` must say 0, the time of success must not move.
+/// Polls once, then adds the fault to page 2 of 3 and changes the keys.
+/// Asserts that the last inventory is retained, `org_up` is 0 and the time of success does not advance.
 async fn assert_data_retained(effect: Effect, reason: &str) {
     assert_data_retained_within(TIMEOUT, effect, reason).await;
 }
 
-/// The same with another time that a request may take.
+/// The same with another request timeout.
 async fn assert_data_retained_within(timeout: &str, effect: Effect, reason: &str) {
     let name = format!("{effect:?}");
     let flags: Vec<&str> = FLAGS
         .iter()
         .map(|flag| if *flag == TIMEOUT { timeout } else { flag })
         .collect();
-    let lab = TestExporter::start(static_sim(1, 25), &flags).await;
-    let org = lab.sim.org_ids()[0].clone();
-    let before = lab.wait_polled_with_names().await;
-    lab.sim.add_fault(keys_fault(effect).for_page(2));
-    lab.sim.with_world(|world| {
+    let exporter = TestExporter::start(static_sim(1, 25), &flags).await;
+    let org = exporter.sim.org_ids()[0].clone();
+    let before = exporter.wait_polled_with_names().await;
+    exporter.sim.add_fault(keys_fault(effect).for_page(2));
+    exporter.sim.with_world(|world| {
         let first = world.keys(&org)[0].id.clone();
         assert!(world.delete_key(&org, &first));
     });
-    let after = lab
+    let after = exporter
         .wait_until(&format!("{name} to be counted as {reason}"), |scrape| {
             scrape.poll_failures(&org, reason) >= 1.0
         })
@@ -88,18 +88,22 @@ async fn assert_data_retained_within(timeout: &str, effect: Effect, reason: &str
         after_success >= before_success
             && after_success[0] <= after.values(&own("org_last_attempt_timestamp_seconds"))[0]
     );
-    let ready = lab.get("/-/ready").await;
+    let ready = exporter.get("/-/ready").await;
     assert_eq!(ready.0, 200, "{name}: there is an inventory to show");
-    // and when all is well again, the change shows
-    lab.sim.clear_faults();
-    let healed = lab
+    // After recovery, the change is exported.
+    exporter.sim.clear_faults();
+    let healed = exporter
         .wait_until(&format!("{name} to heal"), |scrape| {
             scrape.values(&own("org_up")) == [1.0]
         })
         .await;
-    assert_eq!(exposed_keys(&healed), expected_sim_keys(&lab.sim), "{name}");
+    assert_eq!(
+        exposed_keys(&healed),
+        expected_sim_keys(&exporter.sim),
+        "{name}"
+    );
     assert!(healed.values(&success) > before_success, "{name}");
-    lab.stop().await.stop().await;
+    exporter.stop().await.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -139,7 +143,7 @@ async fn error_statuses_retain_the_last_inventory() {
         status_effect(406, ErrorBodyFormat::Json, None),
         "invalid_response",
     ));
-    // a body that is cut off is a matter of the connection, whatever its status was to be
+    // A truncated body is a connection error, whatever its status.
     cases.push(assert_data_retained(
         status_effect(503, ErrorBodyFormat::Cut, None),
         "connection",
@@ -178,7 +182,7 @@ async fn broken_bodies_and_connections_retain_the_last_inventory() {
     .await;
 }
 
-/// However long 32 MiB take on the machine: it is their number that ends them.
+/// However long 32 MiB take on this machine: the number of bytes ends the request.
 #[tokio::test(flavor = "multi_thread")]
 async fn endless_body_retains_the_last_inventory() {
     assert_data_retained_within("25s", Effect::EndlessBody, "invalid_response").await;
@@ -186,37 +190,41 @@ async fn endless_body_retains_the_last_inventory() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn gzip_bomb_is_rejected_in_bounded_memory() {
-    let lab = TestExporter::start(
+    let exporter = TestExporter::start(
         static_sim(1, 25),
         &["--atlas.poll-interval", "1s", "--atlas.page-size", "10"],
     )
     .await;
-    let org = lab.sim.org_ids()[0].clone();
-    let before = lab.wait_polled_with_names().await;
-    lab.sim.add_fault(keys_fault(Effect::GzipBomb));
-    let after = lab
+    let org = exporter.sim.org_ids()[0].clone();
+    let before = exporter.wait_polled_with_names().await;
+    exporter.sim.add_fault(keys_fault(Effect::GzipBomb));
+    let after = exporter
         .wait_until("the bomb to be refused", |scrape| {
             scrape.poll_failures(&org, "invalid_response") >= 1.0
         })
         .await;
     assert_eq!(after.inventory_series(), before.inventory_series());
-    lab.stop().await.stop().await;
+    exporter.stop().await.stop().await;
 }
 
-/// A fault that leaves the keys whole: everything is published, nothing is counted as a failure.
+/// Asserts that a fault affects no key: everything is published, and no failure is counted.
 async fn assert_unaffected(effect: Effect) {
     assert_only_page_count_differs(effect, 3.0).await;
 }
 
-/// The same where a walk takes another number of pages.
+/// The same with another number of pages per walk.
 async fn assert_only_page_count_differs(effect: Effect, pages: f64) {
     let name = format!("{effect:?}");
     let sim = crate::common::start_sim(static_sim(1, 25)).await;
     sim.add_fault(keys_fault(effect));
     let variables = crate::common::sim_env(&sim);
-    let lab = TestExporter::start_with(sim, variables, FLAGS).await;
-    let scrape = lab.wait_polled().await;
-    assert_eq!(exposed_keys(&scrape), expected_sim_keys(&lab.sim), "{name}");
+    let exporter = TestExporter::start_with(sim, variables, FLAGS).await;
+    let scrape = exporter.wait_polled().await;
+    assert_eq!(
+        exposed_keys(&scrape),
+        expected_sim_keys(&exporter.sim),
+        "{name}"
+    );
     assert_eq!(
         scrape.sum("atlas_ai_keys_exporter_org_poll_failures_total"),
         0.0,
@@ -227,7 +235,7 @@ async fn assert_only_page_count_differs(effect: Effect, pages: f64) {
         pages,
         "{name}: pages of one walk"
     );
-    lab.stop().await.stop().await;
+    exporter.stop().await.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -289,8 +297,8 @@ async fn failing_organization_does_not_affect_others() {
     let orgs = sim.org_ids();
     sim.add_fault(keys_fault(status_effect(403, ErrorBodyFormat::Json, None)).for_org(&orgs[1]));
     let variables = crate::common::sim_env(&sim);
-    let lab = TestExporter::start_with(sim, variables, FLAGS).await;
-    let scrape = lab
+    let exporter = TestExporter::start_with(sim, variables, FLAGS).await;
+    let scrape = exporter
         .wait_until("two walks and a failure", |scrape| {
             scrape.sum("atlas_ai_keys_exporter_org_up") == 2.0
                 && scrape.poll_failures(&orgs[1], "forbidden") >= 1.0
@@ -300,7 +308,7 @@ async fn failing_organization_does_not_affect_others() {
         scrape.get("atlas_ai_keys_exporter_org_up", &[("org_id", &orgs[1])]),
         Some(0.0)
     );
-    let (code, text) = lab.get("/-/ready").await;
+    let (code, text) = exporter.get("/-/ready").await;
     assert_eq!(code, 503);
     assert!(
         text.contains(&orgs[1]) && !text.contains(&orgs[0]),
@@ -311,12 +319,12 @@ async fn failing_organization_does_not_affect_others() {
             .with_name("mongodbatlas_ai_model_api_keys")
             .all(|series| series.labels["org_id"] != orgs[1])
     );
-    lab.stop().await.stop().await;
+    exporter.stop().await.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn unsupported_api_version_falls_back_to_preview_once() {
-    let lab = TestExporter::start(
+    let exporter = TestExporter::start(
         static_sim(1, 25),
         &[
             "--atlas.api-version",
@@ -326,9 +334,9 @@ async fn unsupported_api_version_falls_back_to_preview_once() {
         ],
     )
     .await;
-    let scrape = lab.wait_polled().await;
-    assert_eq!(exposed_keys(&scrape), expected_sim_keys(&lab.sim));
-    let refused = lab
+    let scrape = exporter.wait_polled().await;
+    assert_eq!(exposed_keys(&scrape), expected_sim_keys(&exporter.sim));
+    let refused = exporter
         .sim
         .requests()
         .iter()
@@ -343,7 +351,7 @@ async fn unsupported_api_version_falls_back_to_preview_once() {
         ],
     );
     assert_eq!(retries, Some(1.0));
-    lab.stop().await.stop().await;
+    exporter.stop().await.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -356,8 +364,8 @@ async fn transient_error_does_not_fail_the_poll() {
             .times(1),
     );
     let variables = crate::common::sim_env(&sim);
-    let lab = TestExporter::start_with(sim, variables, FLAGS).await;
-    let scrape = lab.wait_polled().await;
+    let exporter = TestExporter::start_with(sim, variables, FLAGS).await;
+    let scrape = exporter.wait_polled().await;
     assert_eq!(
         scrape.sum("atlas_ai_keys_exporter_org_poll_failures_total"),
         0.0
@@ -379,5 +387,5 @@ async fn transient_error_does_not_fail_the_poll() {
         ),
         Some(1.0)
     );
-    lab.stop().await.stop().await;
+    exporter.stop().await.stop().await;
 }

@@ -1,14 +1,11 @@
 //! Filters of `keys`.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
-use std::process::Output;
+use std::collections::BTreeSet;
 
 use super::{expected_ids, row_ids, run_keys_json, successful_stdout};
-use crate::common::{TestExporter, error_fault, run_exporter, sim_env, static_sim};
+use crate::common::{error_fault, run_exporter, sim_env, static_sim};
 use jiff::Timestamp;
-use mongodb_atlas_sim::{SimEndpoint, SimHandle};
-use serde_json::Value;
+use mongodb_atlas_sim::SimEndpoint;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn filters_select_matching_keys() {
@@ -46,7 +43,7 @@ async fn filters_select_matching_keys() {
             .all(|row| row["project_id"] == one["project_id"])
     );
     assert!(by("project_name").await.len() >= by_id.len());
-    // valid filters that nothing passes are no error
+    // Valid filters without a match are not an error.
     let output = run_exporter(&["keys", "--status=revoked"], variables.clone()).await;
     let text = successful_stdout(&output);
     assert!(text.starts_with("0 of 500 keys"), "{text}");
@@ -120,7 +117,7 @@ async fn filter_with_unknown_value_is_an_error() {
             vec![flag("project", "\u{1b}[2J")],
             vec!["unknown project \"\\u{1b}[2J\""],
         ),
-        // one that is right does not hide one that is wrong
+        // A valid value does not hide an invalid one.
         (
             vec![flag("project", name), flag("project", &typo)],
             vec![&typo],
@@ -160,7 +157,7 @@ async fn filter_with_unknown_value_is_an_error() {
             }
         }
     }
-    // from the environment, where commas separate values
+    // From the environment, where commas separate values.
     let mut named = variables.clone();
     named.push((
         "ATLAS_AI_KEYS_EXPORTER_KEYS_PROJECT".to_owned(),
@@ -183,7 +180,7 @@ async fn status_and_id_filters_ignore_case() {
     let flag = |name: &str, value: &str| format!("--{name}={value}");
     let rows = run_keys_json(&[], &variables).await;
     let id = rows[0]["project_id"].as_str().unwrap();
-    // a status that was seen is a valid one
+    // A status that occurs is valid.
     let key = sim.with_world(|world| {
         let org = world.org_ids().remove(0);
         let key = world.keys(&org)[0].id.clone();
@@ -230,7 +227,7 @@ async fn filter_on_unreadable_values_is_an_error() {
         .unwrap();
     let project = of_second["project_name"].as_str().unwrap();
     let id = of_second["project_id"].as_str().unwrap();
-    // the organization that the project may be of could not be read
+    // The organization that may have the project could not be read.
     sim.add_fault(error_fault(
         SimEndpoint::AiModelApiKeys,
         Some(&orgs[1]),
@@ -244,7 +241,7 @@ async fn filter_on_unreadable_values_is_an_error() {
         "{error}"
     );
     sim.clear_faults();
-    // the names of the projects could not be read: an id is still one
+    // The names of the projects could not be read: ids still match.
     sim.add_fault(error_fault(SimEndpoint::Groups, None, 403));
     let output = run_exporter(&["keys", "--project", project], sim_env(&sim)).await;
     let error = String::from_utf8_lossy(&output.stderr).into_owned();

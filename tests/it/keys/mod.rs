@@ -1,5 +1,5 @@
-//! `keys`: every key once, most idle first, as a table, CSV or JSON; from Atlas, or from what an exporter
-//! has kept, without a request.
+//! `keys`: every key once, longest idle first, as a table, CSV or JSON; from Atlas, or from the state files of an
+//! exporter, without a request.
 
 mod filters;
 
@@ -34,15 +34,15 @@ fn row_ids(rows: &[Value]) -> BTreeSet<String> {
     set
 }
 
-/// The ids of the keys of the world that are `successful_stdout`.
+/// Returns the ids of the matching keys of the simulated Atlas.
 fn expected_ids(
     sim: &SimHandle,
-    good: impl Fn(&mongodb_atlas_sim::SimKey) -> bool,
+    condition: impl Fn(&mongodb_atlas_sim::SimKey) -> bool,
 ) -> BTreeSet<String> {
     sim.with_world(|world| {
         let orgs = world.org_ids();
         let keys = orgs.iter().flat_map(|org| world.keys(org));
-        keys.filter(|key| good(key))
+        keys.filter(|key| condition(key))
             .map(|key| key.id.clone())
             .collect()
     })
@@ -113,9 +113,9 @@ async fn created_by_column_is_opt_in() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().display().to_string();
     let labels = "--metrics.key-labels=name,status,created_by";
-    let lab = TestExporter::start(static_sim(1, 30), &[labels, "--storage.path", &path]).await;
-    lab.wait_polled_with_names().await;
-    let sim = lab.stop().await;
+    let exporter = TestExporter::start(static_sim(1, 30), &[labels, "--storage.path", &path]).await;
+    exporter.wait_polled_with_names().await;
+    let sim = exporter.stop().await;
     let creators: BTreeMap<String, String> = sim.with_world(|world| {
         let org = world.org_ids().remove(0);
         let keys = world.keys(&org).iter();
@@ -199,7 +199,7 @@ async fn failed_organizations_are_reported_and_others_listed() {
     sim.stop().await;
 }
 
-/// Names, lengths and times of all files.
+/// Returns names, lengths and modification times of all files.
 fn file_fingerprints(dir: &Path) -> BTreeMap<String, (u64, std::time::SystemTime)> {
     let entries = std::fs::read_dir(dir).unwrap();
     entries
@@ -216,14 +216,14 @@ fn file_fingerprints(dir: &Path) -> BTreeMap<String, (u64, std::time::SystemTime
 async fn from_storage_sends_no_request_and_changes_no_file() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().display().to_string();
-    let lab = TestExporter::start(static_sim(3, 300), &["--storage.path", &path]).await;
-    lab.wait_polled_with_names().await;
-    let orgs = lab.sim.org_ids();
-    let sim = lab.stop().await;
+    let exporter = TestExporter::start(static_sim(3, 300), &["--storage.path", &path]).await;
+    exporter.wait_polled_with_names().await;
+    let orgs = exporter.sim.org_ids();
+    let sim = exporter.stop().await;
     let truth = expected_ids(&sim, |_| true);
     let asked = sim.requests().len();
     let before = file_fingerprints(dir.path());
-    // no credential, no organization: nothing but the directory
+    // No credential, no organization: only the directory.
     let flags = ["--from-storage", "--storage.path", &path];
     let rows = run_keys_json(&flags, &[]).await;
     assert_eq!(row_ids(&rows), truth);
@@ -234,7 +234,7 @@ async fn from_storage_sends_no_request_and_changes_no_file() {
     let some = run_keys_json(&[&flags[..], &["--atlas.org-id", &orgs[0]]].concat(), &[]).await;
     assert!(!some.is_empty() && some.iter().all(|row| row["org_id"] == orgs[0].as_str()));
     assert_eq!(file_fingerprints(dir.path()), before);
-    // a damaged file is named, and left for the exporter to judge
+    // A damaged file is reported, and left for the exporter to quarantine.
     let damaged = dir.path().join(format!("{}.inventory", orgs[1]));
     let text = std::fs::read(&damaged).unwrap();
     std::fs::write(&damaged, &text[..text.len() / 2]).unwrap();

@@ -1,20 +1,11 @@
 //! Log messages.
 
-use std::fmt::Write as _;
-use std::io::Write as _;
-use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use super::SHUTDOWN_TIMEOUT;
-use crate::common::{
-    ChildProcess, Scrape, TestExporter, error_fault, get, sim_env, static_sim, unlimited_sim,
-};
-use jiff::{SignedDuration, Timestamp};
-use mongodb_atlas_client::Clock;
-use mongodb_atlas_sim::{BucketConfig, Effect, Fault, SimConfig, SimEndpoint, SimHandle};
+use crate::common::{ChildProcess, Scrape, error_fault, get, sim_env, static_sim};
+use mongodb_atlas_sim::{BucketConfig, SimConfig, SimEndpoint};
 use rustix::process::Signal;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn key_changes_are_logged() {
@@ -82,17 +73,17 @@ async fn routine_polls_are_logged_at_debug_and_changes_at_info() {
     let polls = |program: &ChildProcess| program.output().matches("walk complete").count();
     quiet.wait_for_output("walk complete");
     let wait_for_polls = async |program: &ChildProcess, least: usize| {
-        let begun = std::time::Instant::now();
+        let started_at = std::time::Instant::now();
         while polls(program) < least {
             assert!(
-                begun.elapsed() < crate::common::WAIT_TIMEOUT,
+                started_at.elapsed() < crate::common::WAIT_TIMEOUT,
                 "{}",
                 program.output()
             );
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };
-    // three polls of each organization by the one, and as much time for the other
+    // Three polls of each organization by one exporter, and as much time for the other.
     wait_for_polls(&verbose, 6).await;
     wait_for_polls(&quiet, 2).await;
     assert_eq!(polls(&quiet), 2, "the first of each: {}", quiet.output());
@@ -129,7 +120,7 @@ async fn blocked_stderr_does_not_stop_the_exporter() {
         .envs(sim_env(&sim))
         .stderr(full);
     let mut child = command.spawn().unwrap();
-    let begun = Instant::now();
+    let started_at = Instant::now();
     let metrics = format!("http://{address}/metrics");
     let polled = async || {
         crate::common::try_get_status(&metrics).await?;
@@ -138,7 +129,7 @@ async fn blocked_stderr_does_not_stop_the_exporter() {
         Some(scrape.values("atlas_ai_keys_exporter_org_up") == [1.0; 2])
     };
     while polled().await != Some(true) {
-        assert!(begun.elapsed() < crate::common::WAIT_TIMEOUT);
+        assert!(started_at.elapsed() < crate::common::WAIT_TIMEOUT);
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     let pid = rustix::process::Pid::from_child(&child);

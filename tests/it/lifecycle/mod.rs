@@ -1,4 +1,4 @@
-//! Starting, being ready, ending.
+//! Startup, readiness, shutdown.
 
 mod logs;
 
@@ -7,12 +7,10 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use crate::common::{
-    ChildProcess, Scrape, TestExporter, error_fault, get, sim_env, static_sim, unlimited_sim,
-};
+use crate::common::{ChildProcess, Scrape, TestExporter, get, sim_env, static_sim, unlimited_sim};
 use jiff::{SignedDuration, Timestamp};
 use mongodb_atlas_client::Clock;
-use mongodb_atlas_sim::{BucketConfig, Effect, Fault, SimConfig, SimEndpoint, SimHandle};
+use mongodb_atlas_sim::{Effect, Fault, SimEndpoint, SimHandle};
 use rustix::process::Signal;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -37,14 +35,14 @@ async fn shutdown_takes_at_most_five_seconds() {
             tokio::time::sleep(Duration::from_millis(200)).await;
         }
         program.signal(signal);
-        let (code, output, took) = program.wait_exit();
+        let (code, output, elapsed) = program.wait_exit();
         assert_eq!(code, Some(0), "{output}");
-        assert!(took < SHUTDOWN_TIMEOUT, "{took:?}: {output}");
+        assert!(elapsed < SHUTDOWN_TIMEOUT, "{elapsed:?}: {output}");
         sim.stop().await;
     }
 }
 
-/// A credential of each kind in turn, in files of its own, each watching one organization.
+/// Writes credentials of alternating kinds into files, one per organization.
 fn credentials_in_files(dir: &Path, sim: &SimHandle) -> (String, Vec<(PathBuf, String)>) {
     let account = sim.credentials();
     let mut config = "credentials:\n".to_owned();
@@ -98,7 +96,7 @@ async fn fifos_in_place_of_files_do_not_block() {
             scrape.sum(UP) == 10.0
         })
         .await;
-    // every file of nine credentials, and what is stored of each organization and each credential
+    // Every file of nine credentials, and all state files.
     let nine: Vec<_> = files
         .iter()
         .filter(|(path, _)| {
@@ -116,20 +114,21 @@ async fn fifos_in_place_of_files_do_not_block() {
     for entry in std::fs::read_dir(&state).unwrap() {
         crate::common::make_fifo(&entry.unwrap().path());
     }
-    // until now the service accounts had a token
+    // Until now the service accounts had a token.
     sim.revoke_all_tokens();
-    let good = [("org_id", orgs[9].as_str())];
-    let one = |scrape: &Scrape| scrape.sum(UP) == 1.0 && scrape.get(UP, &good) == Some(1.0);
+    let condition = [("org_id", orgs[9].as_str())];
+    let one = |scrape: &Scrape| scrape.sum(UP) == 1.0 && scrape.get(UP, &condition) == Some(1.0);
     let before = program
         .wait_scrape(&address, "one organization", one)
         .await
-        .get(SUCCESS, &good);
-    let later =
-        |scrape: &Scrape| one(scrape) && scrape.get(SUCCESS, &good) > before.map(|at| at + 2.0);
+        .get(SUCCESS, &condition);
+    let later = |scrape: &Scrape| {
+        one(scrape) && scrape.get(SUCCESS, &condition) > before.map(|at| at + 2.0)
+    };
     program
         .wait_scrape(&address, "polls go on with the good credential", later)
         .await;
-    // the configuration itself; and one that watches an organization less and then one more, whose state is read
+    // The configuration file itself; then one organization less and one more, whose state is loaded.
     crate::common::make_fifo(&config_file);
     program.signal(Signal::HUP);
     program.wait_for_output("a pipe, which can be read only once");
@@ -159,9 +158,9 @@ async fn fifos_in_place_of_files_do_not_block() {
     }
     crate::common::make_fifo(&config_file);
     program.signal(Signal::TERM);
-    let (code, output, took) = program.wait_exit();
+    let (code, output, elapsed) = program.wait_exit();
     assert_eq!(code, Some(0), "{output}");
-    assert!(took < SHUTDOWN_TIMEOUT, "{took:?}: {output}");
+    assert!(elapsed < SHUTDOWN_TIMEOUT, "{elapsed:?}: {output}");
     sim.stop().await;
 }
 
@@ -171,7 +170,7 @@ async fn shutdown_drains_active_scrapes_and_aborts_stalled_ones() {
     let mut program = ChildProcess::exporter(&["--web.listen-address=127.0.0.1:0"], &sim_env(&sim));
     let address = program.wait_for_output("address=");
     program.wait_for_output("walk complete");
-    // one client reads slowly, another not at all
+    // One client reads slowly, another not at all.
     let request = format!("GET /metrics HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
     let connect = || {
         let mut stream = std::net::TcpStream::connect(&address).unwrap();
@@ -194,9 +193,9 @@ async fn shutdown_drains_active_scrapes_and_aborts_stalled_ones() {
     });
     tokio::time::sleep(Duration::from_millis(100)).await;
     program.signal(Signal::TERM);
-    let (code, output, took) = program.wait_exit();
+    let (code, output, elapsed) = program.wait_exit();
     assert_eq!(code, Some(0), "{output}");
-    assert!(took < SHUTDOWN_TIMEOUT, "{took:?}");
+    assert!(elapsed < SHUTDOWN_TIMEOUT, "{elapsed:?}");
     let text = String::from_utf8(reader.join().unwrap()).unwrap();
     assert!(
         text.trim_end().ends_with("\r\n0"),
@@ -216,55 +215,56 @@ async fn exporter_serves_before_the_first_poll_and_is_ready_after() {
         Fault::new(SimEndpoint::AiModelApiKeys, Effect::Delay { seconds: 1.5 }).for_org(&orgs[1]),
     );
     let variables = sim_env(&sim);
-    let lab = TestExporter::start_with(sim, variables, &[]).await;
-    let scrape = lab.scrape().await;
+    let exporter = TestExporter::start_with(sim, variables, &[]).await;
+    let scrape = exporter.scrape().await;
     assert_eq!(
         scrape.get("atlas_ai_keys_exporter_org_up", &[("org_id", &orgs[1])]),
         Some(0.0),
         "not up before the first walk"
     );
-    assert_eq!(lab.get("/-/healthy").await.0, 200);
-    lab.wait_until("the first organization", |scrape| {
-        scrape.sum("atlas_ai_keys_exporter_org_up") == 1.0
-    })
-    .await;
-    let (status, text) = lab.get("/-/ready").await;
+    assert_eq!(exporter.get("/-/healthy").await.0, 200);
+    exporter
+        .wait_until("the first organization", |scrape| {
+            scrape.sum("atlas_ai_keys_exporter_org_up") == 1.0
+        })
+        .await;
+    let (status, text) = exporter.get("/-/ready").await;
     assert_eq!(status, 503);
     assert!(
         text.contains(&orgs[1]) && !text.contains(&orgs[0]),
         "{text}"
     );
-    lab.wait_polled().await;
-    assert_eq!(lab.get("/-/ready").await.0, 200);
-    lab.stop().await.stop().await;
+    exporter.wait_polled().await;
+    assert_eq!(exporter.get("/-/ready").await.0, 200);
+    exporter.stop().await.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn unknown_paths_and_methods_are_rejected() {
-    let lab = TestExporter::start(static_sim(1, 5), &["--web.telemetry-path=/m"]).await;
-    assert_eq!(lab.get("/metrics").await.0, 404);
-    assert_eq!(lab.get("/m").await.0, 200);
-    let (status, page) = lab.get("/").await;
+    let exporter = TestExporter::start(static_sim(1, 5), &["--web.telemetry-path=/m"]).await;
+    assert_eq!(exporter.get("/metrics").await.0, 404);
+    assert_eq!(exporter.get("/m").await.0, 200);
+    let (status, page) = exporter.get("/").await;
     assert!(status == 200 && page.contains("href=\"m\""), "{page}");
     let client = reqwest::Client::builder().no_proxy().build().unwrap();
-    let answer = client
-        .post(format!("{}/m", lab.base_url))
+    let response = client
+        .post(format!("{}/m", exporter.base_url))
         .send()
         .await
         .unwrap();
-    assert_eq!(answer.status(), 405);
-    assert_eq!(answer.headers()["allow"], "GET,HEAD");
-    let answer = client
-        .head(format!("{}/m", lab.base_url))
+    assert_eq!(response.status(), 405);
+    assert_eq!(response.headers()["allow"], "GET,HEAD");
+    let response = client
+        .head(format!("{}/m", exporter.base_url))
         .send()
         .await
         .unwrap();
-    assert_eq!(answer.status(), 200);
+    assert_eq!(response.status(), 200);
     assert_eq!(
-        answer.headers()["content-type"],
+        response.headers()["content-type"],
         "text/plain; version=0.0.4; charset=utf-8"
     );
-    lab.stop().await.stop().await;
+    exporter.stop().await.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -276,22 +276,22 @@ async fn clock_jumps_cause_no_negative_ages() {
     });
     let sim = crate::common::start_sim(static_sim(1, 30)).await;
     let variables = sim_env(&sim);
-    let lab =
+    let exporter =
         TestExporter::start_with_clock(sim, variables, &["--atlas.poll-interval", "1s"], clock)
             .await;
-    lab.wait_polled().await;
+    exporter.wait_polled().await;
     for hours in [24 * 365 * 3, -24 * 365 * 3] {
         jump.store(hours, Ordering::Relaxed);
-        let before = lab.sim.requests().len();
-        let begun = Instant::now();
-        while lab.sim.requests().len() < before + 2 {
+        let before = exporter.sim.requests().len();
+        let started_at = Instant::now();
+        while exporter.sim.requests().len() < before + 2 {
             assert!(
-                begun.elapsed() < SHUTDOWN_TIMEOUT,
+                started_at.elapsed() < SHUTDOWN_TIMEOUT,
                 "polling goes on, {hours} hours off"
             );
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
-        let scrape = lab.scrape().await;
+        let scrape = exporter.scrape().await;
         assert!(
             scrape
                 .values("mongodbatlas_ai_model_api_key_idle_seconds")
@@ -304,26 +304,27 @@ async fn clock_jumps_cause_no_negative_ages() {
         );
     }
     assert_eq!(
-        lab.scrape()
+        exporter
+            .scrape()
             .await
             .sum("mongodbatlas_ai_model_api_key_last_used_age_seconds"),
         0.0,
         "times to come have the age 0"
     );
-    lab.stop().await.stop().await;
+    exporter.stop().await.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn demo_exports_three_organizations() {
     let mut program = ChildProcess::exporter(&["demo", "--web.listen-address=127.0.0.1:0"], &[]);
     let url = program.wait_for_output("metrics          ");
-    let begun = Instant::now();
+    let started_at = Instant::now();
     let scrape = loop {
         let scrape = crate::common::Scrape::parse(&get(&url).await.1);
         if scrape.sum("atlas_ai_keys_exporter_org_up") == 3.0 {
             break scrape;
         }
-        assert!(begun.elapsed() < crate::common::WAIT_TIMEOUT);
+        assert!(started_at.elapsed() < crate::common::WAIT_TIMEOUT);
         tokio::time::sleep(Duration::from_millis(50)).await;
     };
     let keys = scrape.sum("mongodbatlas_ai_model_api_keys");

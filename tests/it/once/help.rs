@@ -2,25 +2,12 @@
 
 use std::fs;
 use std::path::Path;
-use std::process::{Command, Output, Stdio};
-use std::sync::Arc;
 
-use crate::common::sim_harness::client_clock;
-use crate::common::sim_harness::in_process_sim;
-use crate::common::sim_transport::SimTransport;
-use crate::common::{
-    ChildProcess, Scrape, TestExporter, error_fault, expected_sim_keys, exposed_keys, run_exporter,
-    sim_env, static_sim,
-};
-use atlas_ai_keys_exporter::app::{ConfigLoader, Dependencies, Exporter};
+use crate::common::run_exporter;
 use atlas_ai_keys_exporter::cli::{
-    Args, CHECK_FLAGS, FLAGS, KEYS_FLAGS, ONCE_FLAGS, SIM_FLAGS, SIM_LISTEN_FLAGS,
+    CHECK_FLAGS, FLAGS, KEYS_FLAGS, ONCE_FLAGS, SIM_FLAGS, SIM_LISTEN_FLAGS,
 };
-use atlas_ai_keys_exporter::config::Config;
-use atlas_ai_keys_exporter::credentials::{Environment, FIELDS};
-use mongodb_atlas_client::Transport;
-use mongodb_atlas_sim::{BucketConfig, Effect, Fault, SimConfig, SimEndpoint, SimHandle};
-use tokio_util::sync::CancellationToken;
+use atlas_ai_keys_exporter::credentials::FIELDS;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn man_page_and_completions_list_every_flag() {
@@ -61,11 +48,11 @@ async fn man_page_and_completions_list_every_flag() {
         );
         assert!(man.contains(&format!("{}_FILE", part.env)), "{}", part.env);
     }
-    // a page in brackets with a number, such as name(1), must exist: none is cited
+    // A page in brackets with a number, such as name(1), must exist: none is cited.
     for section in 1..=8 {
         assert!(!man.contains(&format!("({section})")), "{man}");
     }
-    // a line that begins with a dot is a request: each is one of these
+    // A line that begins with a dot is a request: each is one of these.
     for line in man.lines().filter(|line| line.starts_with(['.', '\''])) {
         let request = line.split(' ').next().unwrap();
         let known = [
@@ -111,7 +98,7 @@ async fn man_page_and_completions_list_every_flag() {
 async fn man_page_lists_every_variable_and_existing_files() {
     let man = run_exporter(&["man"], Vec::new()).await;
     let man = String::from_utf8(man.stdout).unwrap().replace('\\', "");
-    // every variable that the program reads is there
+    // Every variable that the program reads is documented.
     let mut count = 0;
     for source in rust_sources(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src")) {
         let text = fs::read_to_string(&source).unwrap();
@@ -124,7 +111,7 @@ async fn man_page_lists_every_variable_and_existing_files() {
         }
     }
     assert!(count > 3, "{count} variables");
-    // every file is packaged, or the service's
+    // Every file is packaged, or the service's.
     let packaged = [
         include_str!("../../../Cargo.toml"),
         include_str!("../../../systemd/atlas-ai-keys-exporter.service"),
@@ -145,7 +132,7 @@ async fn man_page_lists_every_variable_and_existing_files() {
     }
 }
 
-/// Every source file below a folder.
+/// Returns all source files below a directory.
 fn rust_sources(folder: &Path) -> Vec<std::path::PathBuf> {
     let entries = fs::read_dir(folder)
         .unwrap()
@@ -206,7 +193,7 @@ async fn short_help_lists_command_flags_and_long_help_lists_all() {
             });
             assert!(shared.is_none(), "{command:?}: {short}");
         }
-        // the simulated Atlas has a credential of its own
+        // The simulated Atlas has a separate credential.
         let needs_credential = !matches!(command, Some("demo" | "sim"));
         assert_eq!(
             short.contains("MONGODB_ATLAS_CLIENT_SECRET_FILE"),

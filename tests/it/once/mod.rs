@@ -4,23 +4,19 @@ mod help;
 mod output_file;
 
 use std::fs;
-use std::path::Path;
-use std::process::{Command, Output, Stdio};
+use std::process::Output;
 use std::sync::Arc;
 
-use crate::common::sim_harness::client_clock;
-use crate::common::sim_harness::in_process_sim;
+use crate::common::sim_harness::{client_clock, in_process_sim};
 use crate::common::sim_transport::SimTransport;
 use crate::common::{
     ChildProcess, Scrape, TestExporter, error_fault, expected_sim_keys, exposed_keys, run_exporter,
     sim_env, static_sim,
 };
 use atlas_ai_keys_exporter::app::{ConfigLoader, Dependencies, Exporter};
-use atlas_ai_keys_exporter::cli::{
-    Args, CHECK_FLAGS, FLAGS, KEYS_FLAGS, ONCE_FLAGS, SIM_FLAGS, SIM_LISTEN_FLAGS,
-};
+use atlas_ai_keys_exporter::cli::Args;
 use atlas_ai_keys_exporter::config::Config;
-use atlas_ai_keys_exporter::credentials::{Environment, FIELDS};
+use atlas_ai_keys_exporter::credentials::Environment;
 use mongodb_atlas_client::Transport;
 use mongodb_atlas_sim::{BucketConfig, Effect, Fault, SimConfig, SimEndpoint, SimHandle};
 use tokio_util::sync::CancellationToken;
@@ -55,7 +51,7 @@ fn stderr_text(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
-/// The variables of a sim with discovery instead of named organizations.
+/// Returns the environment of an exporter with discovery.
 fn discovery_env(sim: &SimHandle) -> Vec<(String, String)> {
     let mut variables = sim_env(sim);
     variables.retain(|(name, _)| name != "MONGODB_ATLAS_ORG_ID");
@@ -115,7 +111,7 @@ async fn once_writes_nothing_without_data_for_every_organization() {
         }
         assert_eq!(fs::read_to_string(&path).unwrap(), before, "{fault:?}");
     }
-    // a credential that has lost its access sees an empty list, which is no error of Atlas
+    // A credential that lost its access gets an empty list, which is not an error of Atlas.
     for org in sim.org_ids() {
         sim.with_world(|world| world.set_org_visible(&org, false));
     }
@@ -135,9 +131,9 @@ async fn once_writes_nothing_without_data_for_every_organization() {
 async fn once_writes_stored_data_when_a_poll_fails() {
     let storage = tempfile::tempdir().unwrap();
     let path = storage.path().display().to_string();
-    let lab = TestExporter::start(static_sim(2, 60), &["--storage.path", &path]).await;
-    lab.wait_polled_with_names().await;
-    let sim = lab.stop().await;
+    let exporter = TestExporter::start(static_sim(2, 60), &["--storage.path", &path]).await;
+    exporter.wait_polled_with_names().await;
+    let sim = exporter.stop().await;
     let org = sim.org_ids().remove(0);
     sim.add_fault(error_fault(SimEndpoint::AiModelApiKeys, Some(&org), 403));
     let mut state: Vec<_> = fs::read_dir(storage.path())
@@ -167,7 +163,7 @@ async fn once_writes_stored_data_when_a_poll_fails() {
         state.len(),
         "unchanged"
     );
-    // older than what may be shown is as good as nothing
+    // Data older than the staleness limit is not exported.
     let flags = ["once", "--storage.path", &path, "--atlas.max-staleness=1ms"];
     let output = run_exporter(&flags, sim_env(&sim)).await;
     assert_eq!(output.status.code(), Some(1));
@@ -210,7 +206,7 @@ async fn one_shot_commands_log_no_retry() {
                 assert!(!error.contains(promise), "{command}: {promise}: {error}");
             }
         }
-        // the exporter itself does try again, and says when
+        // The exporter itself does retry, and logs when.
         let address = "--web.listen-address=127.0.0.1:0";
         let mut program = ChildProcess::exporter(&[address], &variables);
         assert!(
@@ -240,20 +236,20 @@ async fn once_polls_each_organization_exactly_once() {
         Arc::new(move || Config::load(&args, &environment).map(Config::for_one_shot));
     let config = load().unwrap();
     let wire = Arc::clone(&sim);
-    let surroundings = Dependencies {
+    let dependencies = Dependencies {
         clock: client_clock(&sim),
         transport_factory: Arc::new(move |_| {
             Ok(Arc::new(SimTransport(Arc::clone(&wire))) as Arc<dyn Transport>)
         }),
         load_config: load,
     };
-    let exporter = Exporter::start(config, surroundings).await.unwrap();
-    let begun = tokio::time::Instant::now();
+    let exporter = Exporter::start(config, dependencies).await.unwrap();
+    let started_at = tokio::time::Instant::now();
     let round = exporter.run_once(CancellationToken::new(), |_| {}).await;
     assert!(
-        begun.elapsed() >= std::time::Duration::from_mins(10),
+        started_at.elapsed() >= std::time::Duration::from_mins(10),
         "{:?}",
-        begun.elapsed()
+        started_at.elapsed()
     );
     assert_eq!(round.failed_targets, orgs);
     assert_eq!(round.orgs_without_data(), orgs);

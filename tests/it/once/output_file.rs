@@ -2,28 +2,15 @@
 
 use std::fs;
 use std::path::Path;
-use std::process::{Command, Output, Stdio};
-use std::sync::Arc;
+use std::process::{Command, Stdio};
 
 use super::{parse_stdout, start_sim_with_orgs, stderr_text};
-use crate::common::sim_harness::client_clock;
-use crate::common::sim_harness::in_process_sim;
-use crate::common::sim_transport::SimTransport;
 use crate::common::{
-    ChildProcess, Scrape, TestExporter, error_fault, expected_sim_keys, exposed_keys, run_exporter,
-    sim_env, static_sim,
+    ChildProcess, Scrape, expected_sim_keys, exposed_keys, run_exporter, sim_env, static_sim,
 };
-use atlas_ai_keys_exporter::app::{ConfigLoader, Dependencies, Exporter};
-use atlas_ai_keys_exporter::cli::{
-    Args, CHECK_FLAGS, FLAGS, KEYS_FLAGS, ONCE_FLAGS, SIM_FLAGS, SIM_LISTEN_FLAGS,
-};
-use atlas_ai_keys_exporter::config::Config;
-use atlas_ai_keys_exporter::credentials::{Environment, FIELDS};
-use mongodb_atlas_client::Transport;
-use mongodb_atlas_sim::{BucketConfig, Effect, Fault, SimConfig, SimEndpoint, SimHandle};
-use tokio_util::sync::CancellationToken;
+use mongodb_atlas_sim::{Effect, Fault, SimEndpoint};
 
-/// What there is at a path, and the file that a link leads to.
+/// Returns the kind of the file at a path, and the target of a link.
 #[cfg(unix)]
 fn file_kind(path: &Path) -> String {
     use std::os::unix::fs::FileTypeExt as _;
@@ -54,11 +41,11 @@ async fn special_output_files_are_written_in_place() {
         rustix::fs::mkfifoat(rustix::fs::CWD, path, mode).unwrap();
     };
     let world = expected_sim_keys(&sim);
-    // a pipe with a reader, directly and behind a link
+    // A pipe with a reader, directly and behind a link.
     make_pipe(&at("pipe"));
     symlink("pipe", at("link to pipe")).unwrap();
     for name in ["pipe", "link to pipe"] {
-        // as long as this is open, the reader neither waits to open the pipe nor sees its end
+        // While this is open, the reader neither waits to open the pipe nor sees its end.
         let mut options = fs::File::options();
         let both_ends = options.read(true).write(true).open(at("pipe")).unwrap();
         let mut pipe = fs::File::open(at("pipe")).unwrap();
@@ -76,7 +63,7 @@ async fn special_output_files_are_written_in_place() {
         (file_kind(&at("pipe")), file_kind(&at("link to pipe"))),
         ("pipe".into(), "link".into())
     );
-    // what cannot be written to is named, and stays
+    // Unwritable files are reported and not changed.
     fs::create_dir(at("directory")).unwrap();
     let socket = std::os::unix::net::UnixListener::bind(at("socket")).unwrap();
     symlink("loop", at("loop")).unwrap();
@@ -96,7 +83,7 @@ async fn special_output_files_are_written_in_place() {
         assert_eq!(file_kind(&at(name)), before);
     }
     drop(socket);
-    // a link stays, and what it leads to is replaced with its mode, or made
+    // A link is retained; its target is replaced with its mode, or created.
     fs::create_dir(at("target")).unwrap();
     fs::write(at("target/keys.prom"), "before\n").unwrap();
     fs::set_permissions(at("target/keys.prom"), fs::Permissions::from_mode(0o640)).unwrap();
@@ -151,7 +138,7 @@ async fn failed_write_leaves_the_output_file_unchanged() {
         );
     };
     let binary = env!("CARGO_BIN_EXE_atlas-ai-keys-exporter");
-    // no file may be larger than 4 KiB: as on a disk that is full
+    // No file may exceed 4 KiB, as on a full disk.
     let mut command = Command::new("sh");
     command
         .args([
@@ -173,16 +160,16 @@ async fn failed_write_leaves_the_output_file_unchanged() {
         "{output:?}"
     );
     unchanged("full");
-    // stopped while Atlas does not answer
+    // Stopped while Atlas does not respond.
     let slow = Effect::Delay { seconds: 60.0 };
     sim.add_fault(Fault::new(SimEndpoint::AiModelApiKeys, slow));
     let asked = sim.requests().len();
     let program = ChildProcess::exporter(&["once", &flag], &sim_env(&sim));
-    let begun = std::time::Instant::now();
-    // the token, which comes before the keys
+    let started_at = std::time::Instant::now();
+    // The token, which is requested before the keys.
     while sim.requests().len() == asked {
         assert!(
-            begun.elapsed() < crate::common::WAIT_TIMEOUT,
+            started_at.elapsed() < crate::common::WAIT_TIMEOUT,
             "{}",
             program.output()
         );
@@ -196,7 +183,7 @@ async fn failed_write_leaves_the_output_file_unchanged() {
     assert!(said.contains("interrupted"), "{said}");
     unchanged("stopped");
     sim.clear_faults();
-    // two at the same time: each writes the whole
+    // Two at the same time: each writes the whole file.
     let line = ["once", &flag];
     let both = [(); 2].map(|()| run_exporter(&line, sim_env(&sim)));
     for output in futures_util::future::join_all(both).await {
@@ -241,7 +228,7 @@ async fn unwritable_output_exits_with_an_error() {
         );
     }
     sim.stop().await;
-    // who reads a byte and no more: a signal ends the program all the same
+    // The reader reads one byte only: a signal ends the program all the same.
     let sim = crate::common::start_sim(static_sim(1, 2000)).await;
     for arguments in [&["once"][..], &["keys", "--output=json"]] {
         let mut command = Command::new(binary);
@@ -256,8 +243,8 @@ async fn unwritable_output_exits_with_an_error() {
             stdout.read_exact(&mut [0]).unwrap();
             let pid = rustix::process::Pid::from_child(&child);
             rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
-            let begun = std::time::Instant::now();
-            while begun.elapsed() < crate::common::WAIT_TIMEOUT {
+            let started_at = std::time::Instant::now();
+            while started_at.elapsed() < crate::common::WAIT_TIMEOUT {
                 if let Some(status) = child.try_wait().unwrap() {
                     return status.code();
                 }

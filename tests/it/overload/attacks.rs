@@ -7,11 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use super::CONNECTIONS;
-use crate::common::pki::{TestPki, bcrypt_hash};
-use crate::common::{ChildProcess, process_status, sim_env};
 use futures_util::future::BoxFuture;
-use mongodb_atlas_sim::{SimConfig, SimHandle};
-use reqwest::Client;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::task::JoinSet;
@@ -21,10 +17,10 @@ pub(super) trait AttackStream: AsyncRead + AsyncWrite + Unpin + Send {}
 
 impl<S: AsyncRead + AsyncWrite + Unpin + Send> AttackStream for S {}
 
-/// What an attacker does with each of its connections; it returns when the connection is of no use any more.
+/// Behavior of each connection of an attacker; returns when the connection is closed or useless.
 pub(super) type AttackFn = fn(Box<dyn AttackStream>) -> BoxFuture<'static, io::Result<()>>;
 
-/// Keeps up connections until it is dropped.
+/// Keeps connections open until dropped.
 pub(super) struct Attack(JoinSet<()>);
 
 impl Attack {
@@ -48,7 +44,7 @@ impl Attack {
                             .fetch_add(usize::from(std::mem::take(&mut first)), Ordering::Relaxed);
                         let _ = attack.await;
                     }
-                    // who is sent away comes back, though not all of them at once
+                    // Evicted clients reconnect, though not all at once.
                     tokio::time::sleep(Duration::from_millis(2000 + 20 * number as u64)).await;
                 }
             });
@@ -76,7 +72,7 @@ async fn connect(
 ) -> io::Result<Box<dyn AttackStream>> {
     let socket = TcpSocket::new_v4()?;
     socket.bind((from, 0).into())?;
-    // so that a response is soon too large for what lies between
+    // A small receive buffer soon blocks a response.
     socket.set_recv_buffer_size(4096)?;
     let stream: TcpStream = socket.connect(address.parse().unwrap()).await?;
     Ok(match tls {
@@ -88,33 +84,33 @@ async fn connect(
     })
 }
 
-/// Asks over HTTP/2 and leaves no room for the response.
+/// Sends a request over HTTP/2 without a window for the response.
 pub(super) fn open_http2_without_window(
     mut stream: Box<dyn AttackStream>,
 ) -> BoxFuture<'static, io::Result<()>> {
     Box::pin(async move {
         let request = crate::common::http2::zero_window_request("/metrics", "localhost");
         stream.write_all(&request).await?;
-        // what comes without a window, until the end
+        // Everything sent without a window, until the end.
         tokio::io::copy(&mut stream, &mut tokio::io::sink()).await?;
         Ok(())
     })
 }
 
-/// Asks several times and reads nothing.
+/// Sends several requests and reads nothing.
 pub(super) fn stall_reading(
     mut stream: Box<dyn AttackStream>,
 ) -> BoxFuture<'static, io::Result<()>> {
     Box::pin(async move {
         let request = "GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n".repeat(4);
         stream.write_all(request.as_bytes()).await?;
-        // whether it was closed shows only to those who read
+        // Only a read detects that the connection was closed.
         tokio::time::sleep(Duration::from_secs(20)).await;
         Ok(())
     })
 }
 
-/// Asks for the same over and over, with a pause behind each response.
+/// Repeats a request with a pause after each response.
 async fn repeat_request(mut stream: Box<dyn AttackStream>, request: &str) -> io::Result<()> {
     let mut buffer = vec![0; 64 << 10];
     loop {
@@ -125,7 +121,7 @@ async fn repeat_request(mut stream: Box<dyn AttackStream>, request: &str) -> io:
 }
 
 pub(super) fn guess_passwords(stream: Box<dyn AttackStream>) -> BoxFuture<'static, io::Result<()>> {
-    // prometheus:wrong
+    // prometheus:wrong.
     let request =
         "GET /metrics HTTP/1.1\r\nHost: x\r\nAuthorization: Basic cHJvbWV0aGV1czp3cm9uZw==\r\n\r\n";
     Box::pin(repeat_request(stream, request))

@@ -1,5 +1,5 @@
-//! A scraper gets through whatever others do: more than 1,024 connections of each kind that an attacker can open, and scrapes that
-//! are aborted. Each time a second exporter, which nobody attacks, is scraped in turn with the attacked one.
+//! Scrapes succeed under attack: more than 1,024 connections of each kind that an attacker can open, and aborted
+//! scrapes. Each time a second exporter, which is not attacked, is scraped alternately as the control.
 
 mod attacks;
 
@@ -8,7 +8,6 @@ use attacks::{
     stay_silent,
 };
 
-use std::io;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -16,32 +15,31 @@ use std::time::{Duration, Instant};
 
 use crate::common::pki::{TLS_CONFIG, TestPki, bcrypt_hash};
 use crate::common::{ChildProcess, process_status, sim_env};
-use futures_util::future::BoxFuture;
 use mongodb_atlas_sim::{SimConfig, SimHandle};
 use reqwest::Client;
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
-use tokio::net::{TcpSocket, TcpStream};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio_rustls::TlsConnector;
 
-/// Between two scrapes of the control.
+/// Scrapes of the attacked exporter per scrape of the control.
 const CONTROL_INTERVAL: usize = 4;
 
-/// More than the 1,024 that the exporter takes, so that those that are sent away fill every place that becomes free.
+/// More than the limit of 1,024, so that evicted connections fill every free place.
 const CONNECTIONS: usize = 1100;
 
 const SCRAPES: usize = 100;
 
-/// Rounds of scrapes, of which one has to be fast enough.
+/// Attempts, of which one must be fast enough.
 const ROUNDS: usize = 3;
 
-/// A control scrape that is faster than this says little on a machine with other work.
+/// Faster control scrapes say little on a machine with other load.
 const MIN_CONTROL: Duration = Duration::from_millis(20);
 
-/// One attack at a time: they compare times.
+/// One attack at a time, because they compare times.
 static SERIAL_LOCK: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 
-/// Two exporters with the same configuration that watch the same simulated Atlas.
+/// Two exporters with the same configuration that poll the same simulated Atlas.
 struct ComparedExporters {
     attacked: ChildProcess,
     control: ChildProcess,
@@ -75,7 +73,7 @@ impl ComparedExporters {
         }
     }
 
-    /// Compares until the scrapes of a round are as fast as they should be: other work on the machine slows one round, a
+    /// Compares until one attempt is fast enough: other load on the machine slows one attempt, a
     /// fault of the exporter all of them.
     async fn compare(&self, what: &str, scrapes: usize, clients: &[Client]) {
         for _ in 0..ROUNDS {
@@ -86,8 +84,8 @@ impl ComparedExporters {
         panic!("{what}: too slow in {ROUNDS} rounds");
     }
 
-    /// Scrapes both in turn and compares. A `client` that keeps its connections is as good as one that opens a new one
-    /// for each scrape. Returns how many scrapes failed or were slow.
+    /// Scrapes both alternately and compares. Clients with and without connection reuse must succeed alike.
+    /// Returns how many scrapes failed or were slow.
     async fn compare_once(&self, what: &str, scrapes: usize, clients: &[Client]) -> usize {
         let mut failures = Vec::new();
         let mut times = [Vec::new(), Vec::new()];
@@ -107,7 +105,7 @@ impl ComparedExporters {
         }
         let [attacked, control] = times;
         let limit = 10 * control.iter().copied().max().unwrap().max(MIN_CONTROL);
-        // the first of each client meets a thousand connections that are just being opened: its success counts, its time does not
+        // The first scrape of each client meets a thousand connections being opened: only its success counts.
         let settled = attacked.iter().skip(clients.len());
         let slow = settled.filter(|time| **time > limit).count();
         let median = |times: &[Duration]| {
@@ -135,7 +133,7 @@ impl ComparedExporters {
 
 async fn scrape(client: &Client, url: &str) -> Result<(), String> {
     let request = client.get(url).timeout(crate::common::WAIT_TIMEOUT);
-    // where nobody asks for it, it is no matter
+    // Only relevant for encrypted connections.
     let request = request.basic_auth("prometheus", Some("secret"));
     let text = |error: reqwest::Error| format!("{error:?}");
     let response = request.send().await.map_err(text)?;
@@ -147,7 +145,7 @@ async fn scrape(client: &Client, url: &str) -> Result<(), String> {
     Err(format!("{status}: {} bytes", body.len()))
 }
 
-/// One client that keeps its connection, and one that does not.
+/// Returns a client with connection reuse, and one without.
 fn clients(builder: impl Fn() -> reqwest::ClientBuilder) -> [Client; 2] {
     [
         builder().build().unwrap(),
@@ -162,7 +160,7 @@ fn basic_auth_config() -> String {
     )
 }
 
-/// Where the scraper is as well.
+/// Address of the scraper as well.
 const SAME_ADDRESS: Ipv4Addr = Ipv4Addr::LOCALHOST;
 
 const OTHER_ADDRESS: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
@@ -175,7 +173,7 @@ async fn assert_scrapes_succeed_during(
     attacks: &[(&str, Option<TlsConnector>, AttackFn)],
 ) {
     for client in clients {
-        // a password that was right before needs no bcrypt, for which guessers wait in line
+        // A password verified before needs no bcrypt, for which guessers queue.
         let url = format!("{}://{}/metrics", pair.scheme, pair.addresses[0]);
         scrape(client, &url).await.unwrap();
     }
@@ -197,20 +195,20 @@ async fn assert_scrapes_succeed_during(
 #[tokio::test(flavor = "multi_thread")]
 async fn authenticated_scrapes_succeed_under_attack_over_tls() {
     let _turn = SERIAL_LOCK.lock().await;
-    let papers = TestPki::new();
-    let flag = papers.web_config_flag(&format!("{TLS_CONFIG}{}", basic_auth_config()));
+    let pki = TestPki::new();
+    let flag = pki.web_config_flag(&format!("{TLS_CONFIG}{}", basic_auth_config()));
     let pair =
         ComparedExporters::start(crate::common::unlimited_sim(1, 100), "https", &[&flag]).await;
-    let clients = clients(|| papers.client());
+    let clients = clients(|| pki.client());
     let attacks: [(_, _, AttackFn); 2] = [
         (
             "TLS, HTTP/2, no window",
-            Some(papers.connector(b"h2")),
+            Some(pki.connector(b"h2")),
             open_http2_without_window,
         ),
         (
             "TLS, guessing",
-            Some(papers.connector(b"http/1.1")),
+            Some(pki.connector(b"http/1.1")),
             guess_passwords,
         ),
     ];
@@ -220,8 +218,8 @@ async fn authenticated_scrapes_succeed_under_attack_over_tls() {
 #[tokio::test(flavor = "multi_thread")]
 async fn authenticated_scrapes_succeed_under_attack_in_plain_text() {
     let _turn = SERIAL_LOCK.lock().await;
-    let papers = TestPki::new();
-    let flag = papers.web_config_flag(&basic_auth_config());
+    let pki = TestPki::new();
+    let flag = pki.web_config_flag(&basic_auth_config());
     let pair =
         ComparedExporters::start(crate::common::unlimited_sim(1, 100), "http", &[&flag]).await;
     crate::common::install_crypto_provider();
@@ -237,7 +235,7 @@ async fn authenticated_scrapes_succeed_under_attack_in_plain_text() {
 #[tokio::test(flavor = "multi_thread")]
 async fn scrapes_succeed_beside_stalled_readers() {
     let _turn = SERIAL_LOCK.lock().await;
-    // more than fits into what lies between
+    // More than the socket buffers hold.
     let pair = ComparedExporters::start(crate::common::unlimited_sim(1, 1000), "http", &[]).await;
     crate::common::install_crypto_provider();
     let clients = clients(|| Client::builder().no_proxy());
@@ -251,15 +249,15 @@ async fn scrapes_succeed_beside_stalled_readers() {
 #[tokio::test(flavor = "multi_thread")]
 async fn scrapes_succeed_beside_http2_clients_without_window() {
     let _turn = SERIAL_LOCK.lock().await;
-    let papers = TestPki::new();
+    let pki = TestPki::new();
     let pair = ComparedExporters::start(
         crate::common::unlimited_sim(1, 100),
         "https",
-        &[&papers.web_config_flag(TLS_CONFIG)],
+        &[&pki.web_config_flag(TLS_CONFIG)],
     )
     .await;
-    let clients = clients(|| papers.client());
-    let tls = Some(papers.connector(b"h2"));
+    let clients = clients(|| pki.client());
+    let tls = Some(pki.connector(b"h2"));
     let attacks: [(_, _, AttackFn); 1] = [(
         "no password, TLS, HTTP/2, no window",
         tls,
@@ -290,18 +288,18 @@ async fn aborted_gzip_scrapes_leak_nothing() {
             loop {
                 let mut stream = TcpStream::connect(&address).await.unwrap();
                 stream.write_all(request.as_bytes()).await.unwrap();
-                // the status line
+                // The status line.
                 stream.read_exact(&mut [0; 17]).await.unwrap();
                 aborted.fetch_add(1, Ordering::Relaxed);
             }
         });
     }
     let most_threads = Arc::new(AtomicUsize::new(0));
-    let (pid, most) = (pair.attacked.pid(), Arc::clone(&most_threads));
+    let (pid, max) = (pair.attacked.pid(), Arc::clone(&most_threads));
     aborting.spawn(async move {
         loop {
             let threads = usize::try_from(process_status(pid, "Threads")).unwrap();
-            most.fetch_max(threads, Ordering::Relaxed);
+            max.fetch_max(threads, Ordering::Relaxed);
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     });
@@ -313,7 +311,7 @@ async fn aborted_gzip_scrapes_leak_nothing() {
     }
     let threads = most_threads.load(Ordering::Relaxed);
     println!("{aborted:?} aborted, {threads} threads");
-    // those of the runtime, and a few for each processor
+    // The threads of the runtime, and a few per processor.
     let processors = std::thread::available_parallelism().unwrap().get();
     assert!(threads < 12 + 4 * processors, "{threads} threads");
     aborting.shutdown().await;

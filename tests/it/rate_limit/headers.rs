@@ -4,14 +4,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use crate::common::scripted::{START_TIME, ScriptedTransport, response};
-use crate::common::sim_harness::{SimHarness, in_process_sim};
-use crate::common::{expected_sim_keys, exposed_keys, static_sim};
-use jiff::Timestamp;
 use mongodb_atlas_client::OrgId;
 use mongodb_atlas_client::{OptionalFields, Response};
-use mongodb_atlas_sim::{
-    BucketConfig, BucketScope, Effect, ErrorBodyFormat, Fault, SimConfig, SimEndpoint, SimHandle,
-};
 
 const TOKEN_ENV: &[(&str, &str)] = &[("MONGODB_ATLAS_ACCESS_TOKEN", "a-ready-token")];
 
@@ -21,9 +15,9 @@ fn org_id() -> OrgId {
     OrgId::parse("32b6e34b3d91647abb20e7b8").unwrap()
 }
 
-/// How long the next request for keys has to wait after a request for keys had this response.
-async fn delay_after_response(answer: impl Fn() -> Response + Send + Sync + 'static) -> Duration {
-    let (client, _) = ScriptedTransport::client(TOKEN_ENV, move |_| answer());
+/// Returns the delay of the next request for keys after this response to one.
+async fn delay_after_response(response: impl Fn() -> Response + Send + Sync + 'static) -> Duration {
+    let (client, _) = ScriptedTransport::client(TOKEN_ENV, move |_| response());
     let _ = client
         .list_keys_page(&org_id(), 1, 500, OptionalFields::default())
         .await;
@@ -34,7 +28,7 @@ async fn delay_after_response(answer: impl Fn() -> Response + Send + Sync + 'sta
 async fn retry_after_accepts_seconds_and_dates() {
     let server = ("date", "Sun, 01 Mar 2026 13:00:00 GMT");
     for (headers, least) in [
-        // relative to the server's clock, which is an hour ahead
+        // Relative to the server's clock, which is an hour ahead.
         (
             vec![server, ("retry-after", "Sun, 01 Mar 2026 13:01:00 GMT")],
             60,
@@ -48,7 +42,7 @@ async fn retry_after_accepts_seconds_and_dates() {
             60,
         ),
         (vec![server, ("retry-after", "60")], 60),
-        // and to our own where it does not say its time
+        // Relative to the exporter's clock without a Date header.
         (vec![("retry-after", "Sun, 01 Mar 2026 12:01:00 GMT")], 60),
         (
             vec![
@@ -57,7 +51,7 @@ async fn retry_after_accepts_seconds_and_dates() {
             ],
             60,
         ),
-        // what is over, and what is none, asks for no wait: there is the first pause of 10 s
+        // Past and invalid times mean no wait: the initial backoff of 10 s applies.
         (
             vec![server, ("retry-after", "Sun, 01 Mar 2026 12:59:00 GMT")],
             10,

@@ -1,16 +1,13 @@
-//! The request budget: nobody's quota is burnt, and nothing is lost to a refusal. In simulated time.
+//! Rate limits: no quota is wasted, and no data is lost after a 429. In simulated time.
 
 mod headers;
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
-use crate::common::scripted::{START_TIME, ScriptedTransport, response};
 use crate::common::sim_harness::{SimHarness, in_process_sim};
 use crate::common::{expected_sim_keys, exposed_keys, static_sim};
 use jiff::Timestamp;
-use mongodb_atlas_client::OrgId;
-use mongodb_atlas_client::{OptionalFields, Response};
 use mongodb_atlas_sim::{
     BucketConfig, BucketScope, Effect, ErrorBodyFormat, Fault, SimConfig, SimEndpoint, SimHandle,
 };
@@ -27,7 +24,7 @@ fn status_effect(status: u16, retry_after: Option<u32>) -> Effect {
     }
 }
 
-/// Seconds between the answers to requests for keys.
+/// Returns the seconds between the responses to requests for keys.
 fn request_gaps(exporter: &SimHarness) -> Vec<i64> {
     let at: Vec<Timestamp> = exporter
         .requests_to(KEYS)
@@ -47,7 +44,7 @@ fn small_bucket_sim(orgs: usize, keys: usize, scope: BucketScope) -> SimConfig {
     }
 }
 
-/// Atlas does not tell its rate limits but by refusing.
+/// Hides the rate limits, except that requests are rejected.
 fn hide_rate_limits(sim: &SimHandle) {
     sim.add_fault(Fault::new(
         SimEndpoint::RateLimits,
@@ -142,7 +139,7 @@ async fn outage_fails_the_poll_instead_of_waiting() {
 #[tokio::test(start_paused = true)]
 async fn known_bucket_is_never_exceeded() {
     for scope in [BucketScope::Organization, BucketScope::User] {
-        // three organizations of three to six pages, five requests a minute: it does not fit
+        // Three organizations with three to six pages, five requests per minute: too little.
         let sim = in_process_sim(&small_bucket_sim(3, 120, scope));
         let exporter =
             SimHarness::start(&sim, &["--atlas.page-size=10", "--atlas.poll-interval=1m"]).await;
@@ -205,7 +202,7 @@ async fn polls_without_rate_limit_headers() {
 #[tokio::test(start_paused = true)]
 async fn rate_limit_body_updates_bucket_parameters() {
     let sim = in_process_sim(&small_bucket_sim(1, 200, BucketScope::Organization));
-    // nor that the limits of the models draw on the same bucket, once an hour
+    // The headers do not say that the hourly model limits use the same bucket, either.
     for endpoint in [SimEndpoint::RateLimits, SimEndpoint::AiModelApiRateLimits] {
         sim.add_fault(Fault::new(endpoint, status_effect(404, None)));
     }
@@ -235,7 +232,7 @@ async fn consumption_by_other_clients_is_detected() {
         SimHarness::start(&sim, &["--atlas.page-size=10", "--atlas.poll-interval=2m"]).await;
     exporter.wait_polled(1).await;
     let exporter = Arc::new(exporter);
-    // another tool takes two a minute
+    // Another client takes two per minute.
     for _ in 0..120 {
         sim.take_tokens(&org, 2);
         exporter.advance(MINUTE).await;

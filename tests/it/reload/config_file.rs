@@ -1,25 +1,8 @@
 //! Errors in the configuration file.
 
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::time::Duration;
+use std::path::Path;
 
-use crate::common::pki::{TestPki, bcrypt_hash};
-use crate::common::sim_harness::{SimHarness, in_process_sim};
-use crate::common::{
-    ChildProcess, Scrape, expected_sim_keys, exposed_keys, get, sim_env, static_sim,
-};
-use atlas_ai_keys_exporter::web::{self};
-use axum::body::Body;
-use axum::http::Request;
-use exporter_toolkit::web_config::WebConfig;
-use hyper::service::Service as _;
-use hyper_util::service::TowerToHyperService;
-use mongodb_atlas_sim::{Effect, ErrorBodyFormat, Fault, SimConfig, SimEndpoint, SimHandle};
-use proptest::prelude::*;
-use proptest::test_runner::TestCaseError;
-use rustix::process::Signal;
-use tempfile::TempDir;
+use crate::common::ChildProcess;
 
 #[test]
 fn world_readable_config_with_secret_is_rejected() {
@@ -48,7 +31,7 @@ fn world_readable_config_with_secret_is_rejected() {
     );
 }
 
-/// Runs the binary on an address that it cannot have, so that it ends in any case.
+/// Runs the binary with an unusable address, so that it exits in any case.
 fn run_with_config(file: &Path) -> (Option<i32>, String) {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let listen = format!("--web.listen-address={}", taken.local_addr().unwrap());

@@ -1,26 +1,11 @@
 //! Rotated credentials.
 
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Duration;
 
 use super::{ConfigFiles, FAILURES, count_token_requests};
-use crate::common::pki::{TestPki, bcrypt_hash};
-use crate::common::sim_harness::{SimHarness, in_process_sim};
-use crate::common::{
-    ChildProcess, Scrape, expected_sim_keys, exposed_keys, get, sim_env, static_sim,
-};
-use atlas_ai_keys_exporter::web::{self};
-use axum::body::Body;
-use axum::http::Request;
-use exporter_toolkit::web_config::WebConfig;
-use hyper::service::Service as _;
-use hyper_util::service::TowerToHyperService;
-use mongodb_atlas_sim::{Effect, ErrorBodyFormat, Fault, SimConfig, SimEndpoint, SimHandle};
-use proptest::prelude::*;
-use proptest::test_runner::TestCaseError;
-use rustix::process::Signal;
-use tempfile::TempDir;
+use crate::common::sim_harness::in_process_sim;
+use crate::common::{expected_sim_keys, exposed_keys, static_sim};
+use mongodb_atlas_sim::SimConfig;
 
 #[tokio::test(start_paused = true)]
 async fn secret_rotation_with_overlap_fails_no_poll() {
@@ -36,7 +21,7 @@ async fn secret_rotation_with_overlap_fails_no_poll() {
         sim.with_credentials(|account| account.next_client_secret = Some(next.clone()));
         files.write("client-secret", &format!("{next}\n"));
         exporter.advance(Duration::from_hours(2)).await;
-        // the old one goes, and with it whatever was made with it
+        // The old secret is removed, and all tokens issued with it.
         sim.with_credentials(|account| {
             account.client_secret = next;
             account.next_client_secret = None;
@@ -58,7 +43,7 @@ async fn rotated_secret_and_token_are_used_within_seconds() {
     exporter.wait_polled(1).await;
     exporter.advance(Duration::from_mins(1)).await;
     assert_eq!(count_token_requests(&exporter), 1);
-    // the secret is gone before its successor is in place, and polls fail until then
+    // The secret is removed before its successor is in place, and polls fail until then.
     sim.with_credentials(|account| account.client_secret = "mdb_sa_sk_new".into());
     sim.revoke_all_tokens();
     exporter.advance(Duration::from_hours(6)).await;
@@ -81,7 +66,7 @@ async fn kubernetes_symlink_swap_triggers_reload() {
     use std::os::unix::fs::symlink;
     let sim = in_process_sim(&static_sim(1, 10));
     let files = ConfigFiles::new(&sim);
-    // as a mounted Secret: client-secret → ..data/client-secret, ..data → a directory of its time
+    // As a mounted Secret: client-secret → ..data/client-secret, ..data → a timestamped directory.
     let mount = files.path("mount");
     let generation = |name: &str, secret: &str| {
         let dir = mount.join(name);

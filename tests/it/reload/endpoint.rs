@@ -1,26 +1,10 @@
 //! Reload by request and by signal.
 
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Duration;
 
 use super::{ConfigFiles, FAILURES, RELOADED, send_request, start_binary};
-use crate::common::pki::{TestPki, bcrypt_hash};
-use crate::common::sim_harness::{SimHarness, in_process_sim};
-use crate::common::{
-    ChildProcess, Scrape, expected_sim_keys, exposed_keys, get, sim_env, static_sim,
-};
-use atlas_ai_keys_exporter::web::{self};
-use axum::body::Body;
-use axum::http::Request;
-use exporter_toolkit::web_config::WebConfig;
-use hyper::service::Service as _;
-use hyper_util::service::TowerToHyperService;
-use mongodb_atlas_sim::{Effect, ErrorBodyFormat, Fault, SimConfig, SimEndpoint, SimHandle};
-use proptest::prelude::*;
-use proptest::test_runner::TestCaseError;
+use crate::common::{Scrape, get, static_sim};
 use rustix::process::Signal;
-use tempfile::TempDir;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn reload_endpoint_works_when_enabled() {
@@ -109,11 +93,11 @@ async fn static_token_file_is_read_per_request() {
     let (program, address) = start_binary(&files, &["--log.level=debug"]);
     sim.with_credentials(|account| account.access_token = "simtok.next".into());
     files.write("token", "simtok.next");
-    let begun = std::time::Instant::now();
+    let started_at = std::time::Instant::now();
     let walked = |output: &str| output.matches("walk complete").count();
     let before = walked(&program.output());
     while walked(&program.output()) < before + 3 {
-        assert!(begun.elapsed() < crate::common::WAIT_TIMEOUT);
+        assert!(started_at.elapsed() < crate::common::WAIT_TIMEOUT);
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     let scrape = Scrape::parse(&get(&format!("http://{address}/metrics")).await.1);
@@ -130,12 +114,12 @@ async fn concurrent_reload_requests_are_coalesced() {
     let (program, address) = start_binary(&files, &["--web.enable-lifecycle"]);
     send_request(&address, reqwest::Method::POST).await;
     let reloads = |output: &str| output.matches("configuration reloaded").count();
-    let (begun, before) = (std::time::Instant::now(), reloads(&program.output()));
+    let (started_at, before) = (std::time::Instant::now(), reloads(&program.output()));
     let client = reqwest::Client::builder().no_proxy().build().unwrap();
     let url = format!("http://{address}/-/reload");
     let requests = (0..400).map(async |n| {
         let request = client.post(&url);
-        // some do not wait for what becomes of it
+        // Some clients do not wait for the result.
         if n % 10 == 0 {
             let _ = request.timeout(Duration::from_millis(50)).send().await;
         } else {
@@ -143,17 +127,14 @@ async fn concurrent_reload_requests_are_coalesced() {
         }
     });
     futures_util::future::join_all(requests).await;
-    // each that is asked for afterwards begins afterwards
+    // A reload requested after the write starts after the write.
     files.write_config(&files.orgs.clone(), "web:\n  telemetry_path: /m\n");
     assert_eq!(send_request(&address, reqwest::Method::POST).await.0, 200);
     assert_eq!(get(&format!("http://{address}/m")).await.0, 200);
     let count = reloads(&program.output()) - before;
-    // the watcher may have seen the change as well
-    let most = usize::try_from(begun.elapsed().as_secs()).unwrap() + 3;
-    assert!(
-        (2..=most).contains(&count),
-        "{count} reloads, at most {most}"
-    );
+    // The watcher may have detected the change as well.
+    let max = usize::try_from(started_at.elapsed().as_secs()).unwrap() + 3;
+    assert!((2..=max).contains(&count), "{count} reloads, at most {max}");
     for (name, value) in [
         ("sec-fetch-site", "cross-site"),
         ("sec-fetch-site", "same-site"),

@@ -22,16 +22,13 @@ use exporter_toolkit::web_config::WebConfig;
 use hyper::service::Service as _;
 use hyper_util::service::TowerToHyperService;
 use mongodb_atlas_sim::{Effect, ErrorBodyFormat, Fault, SimConfig, SimEndpoint, SimHandle};
-use proptest::prelude::*;
-use proptest::test_runner::TestCaseError;
-use rustix::process::Signal;
 use tempfile::TempDir;
 
 const FAILURES: &str = "atlas_ai_keys_exporter_org_poll_failures_total";
 
 const RELOADED: &str = "atlas_ai_keys_exporter_config_last_reload_successful";
 
-/// A configuration file with one service account, beside the files that it names.
+/// A configuration file with one service account, and the files that it refers to.
 struct ConfigFiles {
     dir: TempDir,
     base_url: String,
@@ -56,7 +53,7 @@ impl ConfigFiles {
         self.dir.path().join(name)
     }
 
-    /// Replaces a file the way that careful programs do.
+    /// Replaces a file atomically.
     fn write(&self, name: &str, text: &str) {
         let temporary = self.path("temporary");
         std::fs::write(&temporary, text).unwrap();
@@ -164,11 +161,8 @@ async fn invalid_config_is_ignored_and_reported() {
         Some(0.0),
         "a file that is gone"
     );
-    let mistakes = exporter.control.reload("test").await.unwrap_err();
-    assert!(
-        mistakes.contains("config.yml: cannot be read"),
-        "{mistakes}"
-    );
+    let errors = exporter.reloader.reload("test").await.unwrap_err();
+    assert!(errors.contains("config.yml: cannot be read"), "{errors}");
     files.write_config(&files.orgs.clone(), "");
     exporter.advance(Duration::from_secs(5)).await;
     let scrape = exporter.scrape();
@@ -189,7 +183,7 @@ async fn rate_limit_state_survives_reload() {
     let exporter = files.start_exporter(&sim).await;
     exporter.wait_polled(1).await;
     for n in 1..60 {
-        // another client each time, and the same bucket
+        // Another client each time, and the same bucket.
         files.write_config(&files.orgs.clone(), &more(20 + n));
         exporter.advance(Duration::from_secs(30)).await;
     }
@@ -202,7 +196,7 @@ async fn rate_limit_state_survives_reload() {
     exporter.stop().await;
 }
 
-/// The real binary with a configuration file, and the address that it serves on.
+/// Starts the binary with a configuration file, and returns its address.
 fn start_binary(files: &ConfigFiles, flags: &[&str]) -> (ChildProcess, String) {
     let flag = files.config_flag();
     let mut line = vec!["--web.listen-address=127.0.0.1:0", &flag];
@@ -214,17 +208,17 @@ fn start_binary(files: &ConfigFiles, flags: &[&str]) -> (ChildProcess, String) {
 }
 
 async fn send_request(address: &str, method: reqwest::Method) -> (u16, String) {
-    // the provider is set by the first of the helpers that get
+    // The first `get` installs the crypto provider.
     get(&format!("http://{address}/-/healthy")).await;
     let client = reqwest::Client::builder().no_proxy().build().unwrap();
     let url = format!("http://{address}/-/reload");
-    let answer = client.request(method, url).send().await.unwrap();
-    (answer.status().as_u16(), answer.text().await.unwrap())
+    let response = client.request(method, url).send().await.unwrap();
+    (response.status().as_u16(), response.text().await.unwrap())
 }
 
 #[tokio::test(start_paused = true)]
 async fn redirect_error_is_cleared_by_reload() {
-    // a reload while walks are failing begins with a clean slate where the credential is another
+    // A reload while polls fail resets the failure state if the credential changes.
     let sim = in_process_sim(&static_sim(1, 10));
     let files = ConfigFiles::new(&sim);
     files.write("client-secret", "wrong");
@@ -268,29 +262,29 @@ async fn outage_state_survives_reload() {
     exporter.stop().await;
 }
 
-/// An exporter in simulated time with a web configuration, which is not written in one step here.
+/// An exporter in simulated time with a web configuration, which is not written atomically.
 struct WebConfigExporter {
     exporter: SimHarness,
-    papers: TestPki,
+    pki: TestPki,
 }
 
 impl WebConfigExporter {
     async fn start(text: &str) -> Self {
-        let (sim, papers) = (in_process_sim(&static_sim(1, 1)), TestPki::new());
-        let flag = papers.web_config_flag(text);
+        let (sim, pki) = (in_process_sim(&static_sim(1, 1)), TestPki::new());
+        let flag = pki.web_config_flag(text);
         let exporter = SimHarness::start_with(&sim, sim_env(&sim), &[&flag]).await;
-        Self { exporter, papers }
+        Self { exporter, pki }
     }
 
-    /// Replaces the content of the file, whatever is in its place, without a new file.
+    /// Overwrites the content of the file in place, whatever it was before.
     fn write(&self, text: &str) {
         let path = self.clear_dir();
         std::fs::write(path, text).unwrap();
     }
 
-    /// Makes place for a file.
+    /// Removes whatever is not a regular file.
     fn clear_dir(&self) -> PathBuf {
-        let path = self.papers.path("web.yml");
+        let path = self.pki.path("web.yml");
         if path.is_dir() {
             std::fs::remove_dir(&path).unwrap();
         } else if !std::fs::symlink_metadata(&path).is_ok_and(|data| data.is_file()) {
@@ -300,10 +294,10 @@ impl WebConfigExporter {
     }
 
     fn make_fifo(&self, name: &str) {
-        make_fifo(&self.papers.path(name));
+        make_fifo(&self.pki.path(name));
     }
 
-    /// The status that somebody without a password gets.
+    /// Returns the status of a request without a password.
     async fn status(&self) -> u16 {
         let router = TowerToHyperService::new(web::router(Arc::clone(&self.exporter.app)));
         let request = Request::get("/metrics").body(Body::empty()).unwrap();
@@ -341,9 +335,9 @@ async fn reload_never_drops_allowed_hosts() {
     files.write_config(&orgs, "web:\n  allowed_hosts: good.example\n");
     let exporter = files.start_exporter(&sim).await;
     files.write_config(&orgs, "");
-    let error = exporter.control.reload("test").await.unwrap_err();
+    let error = exporter.reloader.reload("test").await.unwrap_err();
     assert!(error.contains("web.allowed_hosts"), "{error}");
     files.write_config(&orgs, "web:\n  allowed_hosts: other.example\n");
-    exporter.control.reload("test").await.unwrap();
+    exporter.reloader.reload("test").await.unwrap();
     exporter.stop().await;
 }

@@ -1,6 +1,5 @@
 //! A reload of the web configuration never removes protection.
 
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,21 +7,16 @@ use super::{
     ConfigFiles, RELOADED, WebConfigExporter, basic_auth_config, has_tls, make_fifo, start_binary,
 };
 use crate::common::pki::{TLS_CONFIG, TestPki, bcrypt_hash};
-use crate::common::sim_harness::{SimHarness, in_process_sim};
-use crate::common::{
-    ChildProcess, Scrape, expected_sim_keys, exposed_keys, get, sim_env, static_sim,
-};
+use crate::common::sim_harness::in_process_sim;
+use crate::common::static_sim;
+use crate::common::{ChildProcess, Scrape};
 use atlas_ai_keys_exporter::web::{self};
 use axum::body::Body;
 use axum::http::Request;
 use exporter_toolkit::web_config::WebConfig;
 use hyper::service::Service as _;
 use hyper_util::service::TowerToHyperService;
-use mongodb_atlas_sim::{Effect, ErrorBodyFormat, Fault, SimConfig, SimEndpoint, SimHandle};
-use proptest::prelude::*;
-use proptest::test_runner::TestCaseError;
 use rustix::process::Signal;
-use tempfile::TempDir;
 
 const HEADERS_CONFIG: &str =
     "http_server_config: {headers: {Strict-Transport-Security: max-age=1}}\n";
@@ -79,7 +73,7 @@ async fn reload_never_removes_protection() {
             &users,
             "http_server_config.headers",
         ),
-        // what is as strict or stricter is taken up
+        // A configuration that is as strict or stricter is applied.
         (
             &users,
             &format!("basic_auth_users:\n  cyd: {}\n", bcrypt_hash("x")),
@@ -100,7 +94,7 @@ async fn reload_never_removes_protection() {
         ),
         (&"{}".to_owned(), &users, ""),
     ] {
-        let path = running.papers.write("before.yml", before);
+        let path = running.pki.write("before.yml", before);
         running
             .exporter
             .app
@@ -108,7 +102,7 @@ async fn reload_never_removes_protection() {
             .set(WebConfig::load(&path).config.unwrap());
         let in_force = running.exporter.app.web_config.get();
         running.write(after);
-        let result = running.exporter.control.reload("test").await;
+        let result = running.exporter.reloader.reload("test").await;
         let is_kept = Arc::ptr_eq(&in_force, &running.exporter.app.web_config.get());
         let scrape = running.exporter.scrape();
         if lost.is_empty() {
@@ -145,8 +139,8 @@ async fn truncated_web_config_never_removes_protection() {
     ] {
         for length in 0..text.len() {
             running.write(&text[..length]);
-            // at the start, a part of the file is no file without protection
-            let path = running.papers.path("web.yml");
+            // At startup, a truncated file is not a file without protection.
+            let path = running.pki.path("web.yml");
             if let Ok(access) = WebConfig::load(&path).config {
                 assert_ne!(
                     format!("{access:?}"),
@@ -154,7 +148,7 @@ async fn truncated_web_config_never_removes_protection() {
                 );
             }
             if length % 3 == 0 {
-                let _ = running.exporter.control.reload("test").await;
+                let _ = running.exporter.reloader.reload("test").await;
             } else {
                 running.exporter.advance(Duration::from_secs(5)).await;
             }
@@ -163,27 +157,27 @@ async fn truncated_web_config_never_removes_protection() {
         }
     }
     running.write(&text);
-    assert_eq!(running.exporter.control.reload("test").await, Ok(()));
+    assert_eq!(running.exporter.reloader.reload("test").await, Ok(()));
     running.exporter.stop().await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn config_reload_cannot_drop_the_web_config() {
     let sim = in_process_sim(&static_sim(1, 1));
-    let (files, papers) = (ConfigFiles::new(&sim), TestPki::new());
-    let folder = papers.path("");
+    let (files, pki) = (ConfigFiles::new(&sim), TestPki::new());
+    let folder = pki.path("");
     let web = |file: &str| {
         let path = folder.join(file);
         format!("web:\n  config_file: {}\n", path.display())
     };
-    papers.write("web.yml", &format!("{TLS_CONFIG}{}", basic_auth_config()));
-    papers.write("open.yml", "{}");
-    papers.write("users.yml", &basic_auth_config());
-    papers.write("other.yml", &format!("{}{TLS_CONFIG}", basic_auth_config()));
+    pki.write("web.yml", &format!("{TLS_CONFIG}{}", basic_auth_config()));
+    pki.write("open.yml", "{}");
+    pki.write("users.yml", &basic_auth_config());
+    pki.write("other.yml", &format!("{}{TLS_CONFIG}", basic_auth_config()));
     let orgs = files.orgs.clone();
     files.write_config(&orgs, &web("web.yml"));
     let exporter = files.start_exporter(&sim).await;
-    let running = WebConfigExporter { exporter, papers };
+    let running = WebConfigExporter { exporter, pki };
     for (more, lost) in [
         (String::new(), "web.config.file"),
         (web("open.yml"), "tls_server_config, basic_auth_users"),
@@ -193,7 +187,7 @@ async fn config_reload_cannot_drop_the_web_config() {
         files.write_config(&orgs, &more);
         let error = running
             .exporter
-            .control
+            .reloader
             .reload("test")
             .await
             .expect_err(lost);
@@ -202,21 +196,21 @@ async fn config_reload_cannot_drop_the_web_config() {
         assert_eq!(running.status().await, 401, "{lost}");
         assert!(running.has_tls(), "{lost}");
         assert_eq!(running.exporter.scrape().get(RELOADED, &[]), Some(0.0));
-        // the files in force are watched all the same
+        // The files of the current configuration are watched all the same.
         let in_force = running.exporter.app.web_config.get();
-        running.papers.renew();
+        running.pki.renew();
         running.exporter.advance(Duration::from_secs(10)).await;
         let now = running.exporter.app.web_config.get();
         assert!(!Arc::ptr_eq(&in_force, &now) && has_tls(&now), "{lost}");
     }
-    // what was refused is taken up when it is put right, without another change of the configuration file
+    // A rejected file is applied once it is fixed, without another change of the configuration file.
     running
-        .papers
+        .pki
         .write("gone.yml", &format!("{TLS_CONFIG}{}", basic_auth_config()));
     running.exporter.advance(Duration::from_secs(10)).await;
     assert_eq!(running.exporter.scrape().get(RELOADED, &[]), Some(1.0));
     files.write_config(&orgs, &web("other.yml"));
-    assert_eq!(running.exporter.control.reload("test").await, Ok(()));
+    assert_eq!(running.exporter.reloader.reload("test").await, Ok(()));
     running.exporter.stop().await;
 }
 
@@ -238,7 +232,7 @@ async fn web_config_is_not_read_during_a_write() {
         basic_auth_config(),
         bcrypt_hash("third")
     );
-    // each chunk is a whole configuration, with fewer users than before
+    // Each prefix is a complete configuration, with fewer users than before.
     let lines: Vec<&str> = text.split_inclusive('\n').collect();
     for count in (lines.len() - 2)..lines.len() {
         running.write(&lines[..count].concat());
@@ -252,13 +246,13 @@ async fn web_config_is_not_read_during_a_write() {
     running.write(&text);
     running.exporter.advance(Duration::from_secs(6)).await;
     assert!(has_user("cyd", "third").await);
-    // an explicit reload looks twice as well
+    // An explicit reload also reads twice.
     let writing = async {
         running.write(&lines[..lines.len() - 2].concat());
         tokio::time::sleep(Duration::from_millis(100)).await;
         running.write(&text);
     };
-    let (result, ()) = tokio::join!(running.exporter.control.reload("test"), writing);
+    let (result, ()) = tokio::join!(running.exporter.reloader.reload("test"), writing);
     assert_eq!(result, Ok(()));
     assert!(has_user("bob", "other").await && has_user("cyd", "third").await);
     running.exporter.stop().await;
@@ -267,20 +261,20 @@ async fn web_config_is_not_read_during_a_write() {
 #[tokio::test(flavor = "multi_thread")]
 async fn fifo_in_place_of_web_file_does_not_block() {
     let sim = crate::common::start_sim(static_sim(1, 10)).await;
-    let (files, papers) = (ConfigFiles::new(&sim), TestPki::new());
+    let (files, pki) = (ConfigFiles::new(&sim), TestPki::new());
     let web = format!(
         "{TLS_CONFIG}  client_auth_type: VerifyClientCertIfGiven\n  client_ca_file: ca.pem\n"
     );
-    let flag = papers.web_config_flag(&web);
+    let flag = pki.web_config_flag(&web);
     let (mut program, address) = start_binary(&files, &[&flag, "--web.enable-lifecycle"]);
-    let client = papers.client().build().unwrap();
+    let client = pki.client().build().unwrap();
     let url = |path: &str| format!("https://{address}{path}");
     for (n, name) in ["web.yml", "server.pem", "server.key", "ca.pem"]
         .iter()
         .enumerate()
     {
-        let content = papers.read(name);
-        make_fifo(&papers.path(name));
+        let content = pki.read(name);
+        make_fifo(&pki.path(name));
         let response = client.post(url("/-/reload")).send().await.unwrap();
         assert_eq!(response.status(), 400, "{name}");
         let text = response.text().await.unwrap();
@@ -288,7 +282,7 @@ async fn fifo_in_place_of_web_file_does_not_block() {
             text.contains("expected a regular file, got a pipe"),
             "{name}: {text}"
         );
-        // the configuration itself is read all the same
+        // The configuration file itself is read all the same.
         let path = format!("/m{n}");
         files.write_config(
             &files.orgs.clone(),
@@ -301,16 +295,16 @@ async fn fifo_in_place_of_web_file_does_not_block() {
         let scrape = Scrape::parse(&response.text().await.unwrap());
         assert_eq!(scrape.get(RELOADED, &[]), Some(0.0), "{name}");
         if n < 3 {
-            papers.write(name, &content);
+            pki.write(name, &content);
         }
     }
-    let begun = std::time::Instant::now();
+    let started_at = std::time::Instant::now();
     program.signal(Signal::TERM);
     program.wait_for_output("stopp");
     let (code, output, _) = program.wait_exit();
     assert_eq!(code, Some(0), "{output}");
-    assert!(begun.elapsed() < Duration::from_secs(5), "{output}");
-    // and at the start it is an error
+    assert!(started_at.elapsed() < Duration::from_secs(5), "{output}");
+    // At startup it is an error.
     let (code, output, _) = ChildProcess::exporter(
         &[
             &files.config_flag(),

@@ -1,32 +1,17 @@
 //! Arbitrary writes in place of the web configuration never remove protection.
 
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Duration;
 
-use super::{WebConfigExporter, basic_auth_config, has_tls, make_fifo};
-use crate::common::pki::{TLS_CONFIG, TestPki, bcrypt_hash};
-use crate::common::sim_harness::{SimHarness, in_process_sim};
-use crate::common::{
-    ChildProcess, Scrape, expected_sim_keys, exposed_keys, get, sim_env, static_sim,
-};
-use atlas_ai_keys_exporter::web::{self};
-use axum::body::Body;
-use axum::http::Request;
-use exporter_toolkit::web_config::WebConfig;
-use hyper::service::Service as _;
-use hyper_util::service::TowerToHyperService;
-use mongodb_atlas_sim::{Effect, ErrorBodyFormat, Fault, SimConfig, SimEndpoint, SimHandle};
+use super::{WebConfigExporter, basic_auth_config};
+use crate::common::pki::{TLS_CONFIG, bcrypt_hash};
 use proptest::prelude::*;
 use proptest::test_runner::TestCaseError;
-use rustix::process::Signal;
-use tempfile::TempDir;
 
-/// What happens to the web configuration.
+/// A write to the path of the web configuration.
 #[derive(Debug, Clone)]
 enum FileWrite {
     Whole(usize),
-    /// The first bytes of one, in hundredths.
+    /// A prefix of a configuration, in percent.
     Cut(usize, usize),
     Text(&'static str),
     Fifo,
@@ -98,7 +83,7 @@ fn any_write() -> impl Strategy<Value = (FileWrite, ReloadTrigger)> {
 }
 
 fn apply_write(running: &WebConfigExporter, write: &FileWrite, certificate: &str) {
-    let path = running.papers.path("web.yml");
+    let path = running.pki.path("web.yml");
     match write {
         FileWrite::Whole(which) => running.write(&web_configurations()[*which]),
         FileWrite::Cut(which, part) => {
@@ -120,7 +105,7 @@ fn apply_write(running: &WebConfigExporter, write: &FileWrite, certificate: &str
             let _ = std::fs::remove_file(path);
         }
         FileWrite::Unreadable => {
-            // also for root: nothing can be read through a link that leads nowhere
+            // Unreadable for root as well: a dangling link.
             running.clear_dir();
             let _ = std::fs::remove_file(&path);
             std::os::unix::fs::symlink("/nowhere/at/all", path).unwrap();
@@ -131,7 +116,7 @@ fn apply_write(running: &WebConfigExporter, write: &FileWrite, certificate: &str
             std::os::unix::fs::symlink("/dev/zero", path).unwrap();
         }
         FileWrite::CertificateFifo => running.make_fifo("server.pem"),
-        FileWrite::CertificateBack => drop(running.papers.write("server.pem", certificate)),
+        FileWrite::CertificateBack => drop(running.pki.write("server.pem", certificate)),
     }
 }
 
@@ -141,24 +126,24 @@ async fn check_writes(
 ) -> Result<(), TestCaseError> {
     let text = &web_configurations()[first];
     let running = WebConfigExporter::start(text).await;
-    let certificate = running.papers.read("server.pem");
+    let certificate = running.pki.read("server.pem");
     for (write, trigger) in writes {
         let had_tls = running.has_tls();
         apply_write(&running, &write, &certificate);
         if !matches!(trigger, ReloadTrigger::Watch) {
-            let _ = running.exporter.control.reload("test").await;
+            let _ = running.exporter.reloader.reload("test").await;
         }
         if !matches!(trigger, ReloadTrigger::Reload) {
             running.exporter.advance(Duration::from_secs(6)).await;
         }
-        // every configuration that was in force has users, and no reload drops them
+        // Every configuration that was in effect has users, and no reload removes them.
         prop_assert_eq!(running.status().await, 401, "{:?}", write);
         prop_assert!(!had_tls || running.has_tls(), "{:?}", write);
     }
-    // and back again: nothing that was wrong is in the way
-    running.papers.write("server.pem", &certificate);
+    // Recovery: no previous write is in the way.
+    running.pki.write("server.pem", &certificate);
     running.write(&web_configurations()[4]);
-    prop_assert_eq!(running.exporter.control.reload("test").await, Ok(()));
+    prop_assert_eq!(running.exporter.reloader.reload("test").await, Ok(()));
     prop_assert_eq!(running.status().await, 401);
     running.exporter.stop().await;
     Ok(())

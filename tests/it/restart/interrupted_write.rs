@@ -1,29 +1,20 @@
 //! A process killed while it writes its state.
 
 use std::io::{Read as _, Write as _};
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::sync::Arc;
 use std::time::Duration;
 
 use super::ORG;
-use crate::common::sim_harness::{SimHarness, in_process_sim};
-use crate::common::{
-    ChildProcess, Scrape, expected_sim_keys, exposed_keys, get, make_fifo, sim_env, static_sim,
-};
 use atlas_ai_keys_exporter::inventory::{Inventory, KeyRecord};
 use atlas_ai_keys_exporter::poll::ChangeCounts;
 use atlas_ai_keys_exporter::storage::{Saved, Storage};
 use jiff::Timestamp;
 use mongodb_atlas_client::{KeyId, OrgId, ProjectId};
-use mongodb_atlas_sim::{Effect, ErrorBodyFormat, Fault, SimEndpoint, SimHandle};
-use rustix::process::Signal;
-use tempfile::TempDir;
 
 const WRITER_ENV: &str = "TEST_WRITES_STATE_TO";
 
-/// What the child process prints after each version.
+/// Printed by the child process after each version.
 const SAVED_MARKER: u8 = 1;
 
 fn numbered_inventory(number: u64) -> Inventory {
@@ -39,8 +30,8 @@ fn numbered_inventory(number: u64) -> Inventory {
     Inventory::new(OrgId::parse(ORG).unwrap(), (at, at), records, 0, &[])
 }
 
-/// Not a test by itself: the process that [`interrupted_write_leaves_old_or_new_state`]
-/// starts and kills. It writes one version after the other for as long as it lives.
+/// Not a test: the process that [`interrupted_write_leaves_old_or_new_state`]
+/// starts and kills. It writes versions until it is killed.
 #[test]
 fn state_writer_child() {
     let Some(dir) = std::env::var_os(WRITER_ENV) else {
@@ -60,7 +51,7 @@ fn state_writer_child() {
             change_counts: &counts,
         };
         storage.save_inventory(&saved).unwrap();
-        // what tests print is held back, what they write is not
+        // The test harness captures printed text, but not direct writes.
         let mut stdout = std::io::stdout();
         stdout.write_all(&[SAVED_MARKER]).unwrap();
         stdout.flush().unwrap();

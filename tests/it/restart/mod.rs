@@ -1,24 +1,14 @@
-//! What survives a restart, and what a restart costs: nothing.
+//! Restarts: state that survives, and no extra requests.
 
 mod interrupted_write;
 mod state_files;
 
-use std::io::{Read as _, Write as _};
-use std::os::unix::fs::PermissionsExt as _;
-use std::path::Path;
-use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::common::sim_harness::{SimHarness, in_process_sim};
-use crate::common::{
-    ChildProcess, Scrape, expected_sim_keys, exposed_keys, get, make_fifo, sim_env, static_sim,
-};
-use atlas_ai_keys_exporter::inventory::{Inventory, KeyRecord};
-use atlas_ai_keys_exporter::poll::ChangeCounts;
-use atlas_ai_keys_exporter::storage::{Saved, Storage};
-use jiff::Timestamp;
-use mongodb_atlas_client::{KeyId, OrgId, ProjectId};
+use crate::common::static_sim;
+use crate::common::{ChildProcess, Scrape, expected_sim_keys, exposed_keys, get, sim_env};
 use mongodb_atlas_sim::{Effect, ErrorBodyFormat, Fault, SimEndpoint, SimHandle};
 use rustix::process::Signal;
 use tempfile::TempDir;
@@ -62,7 +52,7 @@ async fn stored_inventory_is_served_with_its_own_timestamp() {
     let before = exporter.wait_polled_again().await;
     exporter.advance(Duration::from_mins(1)).await;
     exporter.kill().await;
-    // Atlas is down while the exporter starts again
+    // Atlas is down while the exporter restarts.
     for endpoint in [
         KEYS,
         SimEndpoint::Token,
@@ -140,7 +130,7 @@ async fn crash_loop_sends_no_extra_requests() {
             .filter(|asked| asked.endpoint == endpoint)
             .count()
     };
-    // fifty minutes: what one process asks that runs all the time
+    // Fifty minutes: the number of requests of one continuous process.
     assert!(
         asked(SimEndpoint::Token) <= 2,
         "{}",
@@ -228,7 +218,7 @@ async fn revoked_token_is_not_loaded() {
     assert_eq!(tokens(), 1);
     exporter.stop().await;
     assert_eq!((tokens(), sim.live_token_count()), (0, 0));
-    // and one that Atlas has ended meanwhile costs one more request, and no walk
+    // A token that Atlas has revoked meanwhile costs one more request, and no failed poll.
     let exporter = start_exporter(&sim, &dir, &[]).await;
     exporter.wait_polled_again().await;
     exporter.kill().await;
@@ -242,7 +232,7 @@ async fn revoked_token_is_not_loaded() {
     exporter.stop().await;
 }
 
-/// Tokens that were asked for.
+/// Returns the number of token requests.
 fn count_token_requests(sim: &SimHandle) -> usize {
     let requests = sim.requests();
     requests
@@ -256,7 +246,7 @@ async fn killed_process_restores_its_state() {
     let sim = crate::common::start_sim(static_sim(2, 200)).await;
     let dir = tempfile::tempdir().unwrap();
     let mut variables = sim_env(&sim);
-    // as systemd tells it
+    // As set by systemd.
     variables.push((
         "STATE_DIRECTORY".into(),
         dir.path().to_str().unwrap().into(),

@@ -1,25 +1,17 @@
 //! State files: permissions, corruption, obstacles.
 
-use std::io::{Read as _, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
-use std::process::{Command, Stdio};
-use std::sync::Arc;
 use std::time::Duration;
 
 use super::{KEYS, ORG, RESTORED, UP, count_token_requests, start_exporter};
-use crate::common::sim_harness::{SimHarness, in_process_sim};
+use crate::common::sim_harness::in_process_sim;
 use crate::common::{
-    ChildProcess, Scrape, expected_sim_keys, exposed_keys, get, make_fifo, sim_env, static_sim,
+    ChildProcess, expected_sim_keys, exposed_keys, make_fifo, sim_env, static_sim,
 };
-use atlas_ai_keys_exporter::inventory::{Inventory, KeyRecord};
-use atlas_ai_keys_exporter::poll::ChangeCounts;
-use atlas_ai_keys_exporter::storage::{Saved, Storage};
-use jiff::Timestamp;
-use mongodb_atlas_client::{KeyId, OrgId, ProjectId};
-use mongodb_atlas_sim::{Effect, ErrorBodyFormat, Fault, SimEndpoint, SimHandle};
+use atlas_ai_keys_exporter::storage::Storage;
+use mongodb_atlas_sim::{Effect, Fault};
 use rustix::process::Signal;
-use tempfile::TempDir;
 
 #[tokio::test(start_paused = true)]
 async fn state_files_are_private_and_contain_only_exported_data() {
@@ -95,7 +87,7 @@ async fn corrupt_state_files_are_quarantined() {
         exporter.kill().await;
         assert!(file.exists(), "and the next walk is kept again");
     }
-    // whatever else is in the directory, whole or not
+    // Whatever else is in the directory, valid or not.
     for entry in std::fs::read_dir(dir.path()).unwrap() {
         std::fs::write(entry.unwrap().path(), "{").unwrap();
     }
@@ -104,7 +96,7 @@ async fn corrupt_state_files_are_quarantined() {
     exporter.stop().await;
 }
 
-/// Puts something else in the place of a file.
+/// Replaces a file by something else.
 fn place_obstacle(path: &Path, obstacle: &str, outside: &Path) {
     let content = std::fs::read(path).unwrap_or_default();
     let _ = std::fs::remove_file(path);
@@ -149,7 +141,7 @@ async fn obstacles_at_state_file_paths_are_quarantined_and_not_followed() {
         .map(|entry| entry.unwrap().path())
         .collect();
     assert_eq!(files.len(), 4, "{files:?}");
-    // the inventory is the last to be obstructed, and the copy that is left
+    // The inventory is obstructed last, and so is its remaining copy.
     files.sort_by_key(|path| path.extension().is_none_or(|end| end != "inventory"));
     files.push(dir.path().join(format!("{org}.deferred")));
     for obstacle in [

@@ -1,19 +1,9 @@
 //! Host headers and allowed hosts.
 
-use std::io::{Read as _, Write as _};
-use std::net::{TcpListener, TcpStream};
-use std::sync::Arc;
-use std::time::{Duration, Instant};
-
 use super::{send_raw, unreachable_atlas_env};
-use crate::common::{ChildProcess, TestExporter, get, sim_env, static_sim};
-use atlas_ai_keys_exporter::web::{self};
-use exporter_toolkit::liveness::LivenessMonitor;
-use exporter_toolkit::server::{Server, ServerLimits};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio_util::sync::CancellationToken;
+use crate::common::{ChildProcess, TestExporter, sim_env, static_sim};
 
-/// What a request with these header lines is answered.
+/// Returns the status of a request with these header lines.
 fn status_of(address: &str, request_line: &str, header_lines: &[&str]) -> String {
     let mut request = format!("{request_line}\r\n");
     for line in header_lines {
@@ -27,8 +17,8 @@ fn status_of(address: &str, request_line: &str, header_lines: &[&str]) -> String
 
 #[tokio::test(flavor = "multi_thread")]
 async fn host_header_must_be_single_and_valid() {
-    let lab = TestExporter::start(static_sim(1, 10), &[]).await;
-    let address = lab.base_url.replace("http://", "");
+    let exporter = TestExporter::start(static_sim(1, 10), &[]).await;
+    let address = exporter.base_url.replace("http://", "");
     tokio::task::spawn_blocking(move || {
         let line = "GET /metrics HTTP/1.1";
         for (request_line, hosts, expected) in [
@@ -55,7 +45,7 @@ async fn host_header_must_be_single_and_valid() {
     })
     .await
     .unwrap();
-    lab.stop().await.stop().await;
+    exporter.stop().await.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,22 +1,17 @@
-//! Where it listens, and that nobody who only sits there keeps others from being served.
+//! Listeners, and connection limits that keep idle clients from blocking others.
 
 mod hosts;
 mod slow_clients;
 
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::common::{ChildProcess, TestExporter, get, sim_env, static_sim};
-use atlas_ai_keys_exporter::web::{self};
-use exporter_toolkit::liveness::LivenessMonitor;
-use exporter_toolkit::server::{Server, ServerLimits};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio_util::sync::CancellationToken;
 
 fn unreachable_atlas_env() -> Vec<(String, String)> {
-    // nothing listens there, and nothing has to
+    // An unused port: no Atlas is needed.
     [
         ("MONGODB_ATLAS_BASE_URL", "http://127.0.0.1:9"),
         ("MONGODB_ATLAS_ORG_ID", "0000000000000000000000aa"),
@@ -26,17 +21,17 @@ fn unreachable_atlas_env() -> Vec<(String, String)> {
     .to_vec()
 }
 
-/// Sends `request` as it is; hands out what comes back until the other side closes.
+/// Sends raw bytes, and returns everything received until the connection is closed.
 fn send_raw(address: &str, request: &[u8]) -> String {
     let mut stream = TcpStream::connect(address).unwrap();
     stream
         .set_read_timeout(Some(crate::common::WAIT_TIMEOUT))
         .unwrap();
     stream.write_all(request).unwrap();
-    let mut answer = Vec::new();
-    // a connection that is reset has said what it had to say
-    let _ = stream.read_to_end(&mut answer);
-    String::from_utf8_lossy(&answer).into_owned()
+    let mut response = Vec::new();
+    // A reset after the response is acceptable.
+    let _ = stream.read_to_end(&mut response);
+    String::from_utf8_lossy(&response).into_owned()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -136,12 +131,12 @@ fn conflicting_listen_flags_are_rejected() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn probe_address_serves_only_probes_without_auth() {
-    let papers = crate::common::pki::TestPki::new();
+    let pki = crate::common::pki::TestPki::new();
     let text = format!(
         "tls_server_config:\n  cert_file: server.pem\n  key_file: server.key\nbasic_auth_users:\n  ada: {}\n",
         crate::common::pki::bcrypt_hash("secret")
     );
-    let flag = papers.web_config_flag(&text);
+    let flag = pki.web_config_flag(&text);
     let sim = crate::common::start_sim(static_sim(1, 10)).await;
     let flags = [
         "--web.listen-address=127.0.0.1:0",
@@ -152,9 +147,9 @@ async fn probe_address_serves_only_probes_without_auth() {
     let line = program.wait_for_output("listening for probes");
     let address = line.split_once("address=").unwrap().1.to_owned();
     program.wait_for_output("walk complete");
-    let begun = Instant::now();
+    let started_at = Instant::now();
     while get(&format!("http://{address}/-/ready")).await.0 != 200 {
-        assert!(begun.elapsed() < crate::common::WAIT_TIMEOUT);
+        assert!(started_at.elapsed() < crate::common::WAIT_TIMEOUT);
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     assert_eq!(
@@ -174,8 +169,8 @@ async fn probe_address_serves_only_probes_without_auth() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn methods_and_header_size_are_limited() {
-    let lab = TestExporter::start(static_sim(1, 10), &[]).await;
-    let address = lab.base_url.replace("http://", "");
+    let exporter = TestExporter::start(static_sim(1, 10), &[]).await;
+    let address = exporter.base_url.replace("http://", "");
     let huge = format!(
         "GET / HTTP/1.1\r\nHost: x\r\nX: {}\r\n\r\n",
         "x".repeat(200_000)
@@ -214,32 +209,36 @@ async fn methods_and_header_size_are_limited() {
             (&many, &["431"]),
             (&long, &["414", "431"]),
         ] {
-            let answer = send_raw(&address, request.as_bytes());
-            let status = answer.get(9..12).unwrap_or_default();
+            let response = send_raw(&address, request.as_bytes());
+            let status = response.get(9..12).unwrap_or_default();
             let shown: String = request.chars().take(60).collect();
             if request.len() > 100_000 {
-                assert!(answer.ends_with("may have 32 KiB, not more.\n"), "{answer}");
+                assert!(
+                    response.ends_with("may have 32 KiB, not more.\n"),
+                    "{response}"
+                );
             }
-            assert!(statuses.contains(&status), "{shown:?}: {answer}");
+            assert!(statuses.contains(&status), "{shown:?}: {response}");
             if status == "405" {
                 assert!(
-                    answer.contains("allow: GET,HEAD") && answer.ends_with("lists those it has.\n"),
-                    "{answer}"
+                    response.contains("allow: GET,HEAD")
+                        && response.ends_with("lists those it has.\n"),
+                    "{response}"
                 );
             }
         }
     })
     .await
     .unwrap();
-    lab.stop().await.stop().await;
+    exporter.stop().await.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn head_content_length_matches_get() {
-    let lab = TestExporter::start(static_sim(1, 10), &[]).await;
-    lab.wait_polled().await;
-    let address = lab.base_url.replace("http://", "");
-    let org = lab.sim.org_ids()[0].clone();
+    let exporter = TestExporter::start(static_sim(1, 10), &[]).await;
+    exporter.wait_polled().await;
+    let address = exporter.base_url.replace("http://", "");
+    let org = exporter.sim.org_ids()[0].clone();
     tokio::task::spawn_blocking(move || {
         for path in ["/metrics", &format!("/metrics?org={org}")] {
             for encoding in ["identity", "gzip"] {
@@ -253,7 +252,7 @@ async fn head_content_length_matches_get() {
                 assert!(response.ends_with("\r\n\r\n"), "no body: {response}");
             }
         }
-        // elsewhere it is that of GET
+        // Elsewhere it is that of GET.
         let length = |method: &str, path: &str| {
             let request =
                 format!("{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
@@ -267,17 +266,17 @@ async fn head_content_length_matches_get() {
     })
     .await
     .unwrap();
-    lab.stop().await.stop().await;
+    exporter.stop().await.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn unauthenticated_readiness_omits_organization_ids() {
-    let papers = crate::common::pki::TestPki::new();
-    let flag = papers.web_config_flag(&format!(
+    let pki = crate::common::pki::TestPki::new();
+    let flag = pki.web_config_flag(&format!(
         "basic_auth_users:\n  ada: {}\n",
         crate::common::pki::bcrypt_hash("secret")
     ));
-    // nothing answers there: both organizations stay without an inventory
+    // Atlas does not respond: both organizations stay without an inventory.
     let mut variables = unreachable_atlas_env();
     variables.push((
         "MONGODB_ATLAS_ORG_ID".to_owned(),

@@ -14,19 +14,19 @@ use exporter_toolkit::server::{Server, ServerLimits};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio_util::sync::CancellationToken;
 
-/// The watchdog asks for the pulse of every listener: one whose loop stands still is named.
+/// The watchdog monitors every listener: one with a stalled loop is reported.
 #[tokio::test(flavor = "multi_thread")]
 async fn stalled_listener_is_detected() {
     let every = Duration::from_millis(50);
-    let pulse = Arc::new(LivenessMonitor::new(Some(every)));
-    let lab = TestExporter::start(static_sim(1, 10), &[]).await;
+    let liveness = Arc::new(LivenessMonitor::new(Some(every)));
+    let exporter = TestExporter::start(static_sim(1, 10), &[]).await;
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     listener.set_nonblocking(true).unwrap();
     let address = listener.local_addr().unwrap();
-    let router = web::router(Arc::clone(&lab.app));
-    let (of_door, stop) = (Arc::clone(&pulse), CancellationToken::new());
+    let router = web::router(Arc::clone(&exporter.app));
+    let (of_door, stop) = (Arc::clone(&liveness), CancellationToken::new());
     let (blocks, blocked) = std::sync::mpsc::channel::<()>();
-    let (begin, begun) = tokio::sync::oneshot::channel::<()>();
+    let (begin, started_at) = tokio::sync::oneshot::channel::<()>();
     let until = stop.clone();
     let thread = std::thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread()
@@ -42,46 +42,46 @@ async fn stalled_listener_is_detected() {
                 log_message: "a door of its own",
             };
             let serving = tokio::spawn(exporter_toolkit::server::serve(vec![door], of_door, until));
-            // a task that never gives its thread back
+            // A task that blocks its thread.
             tokio::spawn(async move {
-                begun.await.unwrap();
+                started_at.await.unwrap();
                 let _ = blocked.recv();
             });
             serving.await.unwrap();
         });
     });
     tokio::time::sleep(4 * every).await;
-    assert!(pulse.stalled(20 * every).is_empty());
+    assert!(liveness.stalled(20 * every).is_empty());
     begin.send(()).unwrap();
     let since = Instant::now();
     let name = format!("the listener on {address}");
-    while pulse.stalled(20 * every) != [name.clone()] {
+    while liveness.stalled(20 * every) != [name.clone()] {
         assert!(since.elapsed() < crate::common::WAIT_TIMEOUT);
         tokio::time::sleep(every).await;
     }
     blocks.send(()).unwrap();
-    while !pulse.stalled(20 * every).is_empty() {
+    while !liveness.stalled(20 * every).is_empty() {
         assert!(since.elapsed() < crate::common::WAIT_TIMEOUT);
         tokio::time::sleep(every).await;
     }
     stop.cancel();
     thread.join().unwrap();
-    lab.stop().await.stop().await;
+    exporter.stop().await.stop().await;
 }
 
-/// A door to the routes of a laboratory that is less patient, and where it is; encrypted if the
-/// laboratory is.
+/// Serves the routes of `exporter` with other limits, and returns address, shutdown token and task; encrypted if the
+/// exporter is.
 async fn start_server(
-    lab: &TestExporter,
+    exporter: &TestExporter,
     limits: ServerLimits,
 ) -> (String, CancellationToken, tokio::task::JoinHandle<()>) {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap().to_string();
     let door = Server {
         listeners: vec![listener],
-        router: web::router(Arc::clone(&lab.app)),
+        router: web::router(Arc::clone(&exporter.app)),
         limits,
-        web_config: Some(Arc::clone(&lab.app.web_config)),
+        web_config: Some(Arc::clone(&exporter.app.web_config)),
         log_message: "a door that is less patient",
     };
     let shutdown = CancellationToken::new();
@@ -95,24 +95,24 @@ async fn start_server(
 
 #[tokio::test(flavor = "multi_thread")]
 async fn slow_clients_are_disconnected() {
-    let lab = TestExporter::start(static_sim(1, 10), &[]).await;
+    let exporter = TestExporter::start(static_sim(1, 10), &[]).await;
     let second = Duration::from_secs(1);
     let limits = ServerLimits {
         header_timeout: second,
         idle_timeout: 3 * second,
         ..ServerLimits::default()
     };
-    let (address, shutdown, serving) = start_server(&lab, limits).await;
+    let (address, shutdown, serving) = start_server(&exporter, limits).await;
     tokio::task::spawn_blocking(move || {
         let ends_after = |stream: &mut TcpStream| {
-            let begun = Instant::now();
+            let started_at = Instant::now();
             stream
                 .set_read_timeout(Some(crate::common::WAIT_TIMEOUT))
                 .unwrap();
             let _ = stream.read_to_end(&mut Vec::new());
-            begun.elapsed()
+            started_at.elapsed()
         };
-        // a head that comes in byte by byte and never ends
+        // A header sent byte by byte without an end.
         let mut dribbling = TcpStream::connect(&address).unwrap();
         let mut writer = dribbling.try_clone().unwrap();
         let dribble = std::thread::spawn(move || {
@@ -130,7 +130,7 @@ async fn slow_clients_are_disconnected() {
         assert!((second..10 * second).contains(&took), "{took:?}");
         drop(dribbling);
         dribble.join().unwrap();
-        // one that says nothing, and one that has been answered and asks no more
+        // A client that sends nothing, and one that is idle after a response.
         let mut silent = TcpStream::connect(&address).unwrap();
         let mut answered = TcpStream::connect(&address).unwrap();
         answered
@@ -145,30 +145,31 @@ async fn slow_clients_are_disconnected() {
     .unwrap();
     shutdown.cancel();
     serving.await.unwrap();
-    lab.stop().await.stop().await;
+    exporter.stop().await.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn tls_handshake_times_out() {
-    let papers = TestPki::new();
-    let lab = TestExporter::start(static_sim(1, 10), &[&papers.web_config_flag(TLS_CONFIG)]).await;
+    let pki = TestPki::new();
+    let exporter =
+        TestExporter::start(static_sim(1, 10), &[&pki.web_config_flag(TLS_CONFIG)]).await;
     let limits = ServerLimits {
         header_timeout: Duration::from_secs(1),
         ..ServerLimits::default()
     };
-    let (address, shutdown, serving) = start_server(&lab, limits).await;
+    let (address, shutdown, serving) = start_server(&exporter, limits).await;
     tokio::task::spawn_blocking(move || {
         for half in [&b""[..], b"\x16\x03\x01\x02\x00", b"GET / HTTP/1.1\r\n"] {
-            let begun = Instant::now();
+            let started_at = Instant::now();
             send_raw(&address, half);
-            assert!(begun.elapsed() < Duration::from_secs(10), "{half:?}");
+            assert!(started_at.elapsed() < Duration::from_secs(10), "{half:?}");
         }
     })
     .await
     .unwrap();
     shutdown.cancel();
     serving.await.unwrap();
-    lab.stop().await.stop().await;
+    exporter.stop().await.stop().await;
 }
 
 /// Starts an exporter with TLS that serves one scrape at a time.
@@ -182,12 +183,12 @@ async fn start_tls_exporter(keys: usize) -> (TestPki, TestExporter) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn stalled_http2_reader_is_disconnected() {
-    let (pki, lab) = start_tls_exporter(30_000).await;
+    let (pki, exporter) = start_tls_exporter(30_000).await;
     let limits = ServerLimits {
         write_stall_timeout: Duration::from_millis(500),
         ..ServerLimits::default()
     };
-    let (address, shutdown, serving) = start_server(&lab, limits).await;
+    let (address, shutdown, serving) = start_server(&exporter, limits).await;
     let url = format!("https://{address}/metrics");
     let stalled = pki
         .client()
@@ -199,14 +200,14 @@ async fn stalled_http2_reader_is_disconnected() {
         .unwrap();
     assert_eq!(stalled.version(), reqwest::Version::HTTP_2);
     let other = pki.client().build().unwrap();
-    let begun = Instant::now();
+    let started_at = Instant::now();
     let text = loop {
-        let answer = other.get(&url).send().await.unwrap();
-        if answer.status() == 200 {
-            break answer.text().await.unwrap();
+        let response = other.get(&url).send().await.unwrap();
+        if response.status() == 200 {
+            break response.text().await.unwrap();
         }
-        assert_eq!(answer.status(), 503, "the stalled one has the only place");
-        assert!(begun.elapsed() < crate::common::WAIT_TIMEOUT);
+        assert_eq!(response.status(), 503, "the stalled one has the only place");
+        assert!(started_at.elapsed() < crate::common::WAIT_TIMEOUT);
         tokio::time::sleep(Duration::from_millis(50)).await;
     };
     assert!(
@@ -216,18 +217,18 @@ async fn stalled_http2_reader_is_disconnected() {
     assert!(stalled.text().await.is_err(), "it was cut off");
     shutdown.cancel();
     serving.await.unwrap();
-    lab.stop().await.stop().await;
+    exporter.stop().await.stop().await;
 }
 
-/// Over HTTP/2 the client grants room for each response. One that grants none gets headers and nothing else.
+/// Over HTTP/2 the client grants a window for each response. A client that grants none gets headers only.
 #[tokio::test(flavor = "multi_thread")]
 async fn http2_client_without_window_is_disconnected() {
-    let (pki, lab) = start_tls_exporter(1000).await;
+    let (pki, exporter) = start_tls_exporter(1000).await;
     let limits = ServerLimits {
         write_stall_timeout: Duration::from_millis(500),
         ..ServerLimits::default()
     };
-    let (address, shutdown, serving) = start_server(&lab, limits).await;
+    let (address, shutdown, serving) = start_server(&exporter, limits).await;
     let connector = pki.connector(b"h2");
     for path in ["/metrics", "/", "/sd", "/-/healthy", "/nothing"] {
         let name = "localhost".try_into().unwrap();
@@ -236,7 +237,7 @@ async fn http2_client_without_window_is_disconnected() {
         let request = crate::common::http2::zero_window_request(path, "localhost");
         stream.write_all(&request).await.unwrap();
         let mut received = Vec::new();
-        // with an error, since it is no orderly end
+        // With an error, because the connection is not closed cleanly.
         let ends = stream.read_to_end(&mut received);
         let _ = tokio::time::timeout(crate::common::WAIT_TIMEOUT, ends)
             .await
@@ -248,7 +249,7 @@ async fn http2_client_without_window_is_disconnected() {
     assert_eq!(response.await.unwrap().status(), 200, "its place is free");
     shutdown.cancel();
     serving.await.unwrap();
-    lab.stop().await.stop().await;
+    exporter.stop().await.stop().await;
 }
 
 #[cfg(target_os = "linux")]
@@ -262,26 +263,26 @@ async fn scrapes_succeed_with_ten_thousand_idle_connections() {
     program.wait_for_output("walk complete");
     let resident = || crate::common::process_status(program.pid(), "VmRSS") << 10;
     let before = resident();
-    let mut sitting = Vec::new();
+    let mut idle = Vec::new();
     let mut most = before;
     for number in 0..CONNECTIONS {
         let mut stream = tokio::net::TcpStream::connect(&address).await.unwrap();
-        // some are silent, some say half of something, some have been served
+        // Some send nothing, some half a request, some were served.
         let half: &[u8] = match number % 3 {
             0 => b"",
             1 => b"GET /metrics HTTP/1.1\r\nHost: x\r\nX-Half",
             _ => b"GET /-/healthy HTTP/1.1\r\nHost: x\r\n\r\n",
         };
         let _ = stream.write_all(half).await;
-        sitting.push(stream);
+        idle.push(stream);
         if number % 500 == 499 {
-            let begun = Instant::now();
+            let started_at = Instant::now();
             let (status, text) = get(&format!("http://{address}/metrics")).await;
             assert!(status == 200 && text.contains("org_up{"), "after {number}");
             assert!(
-                begun.elapsed() < Duration::from_secs(5),
+                started_at.elapsed() < Duration::from_secs(5),
                 "{:?}",
-                begun.elapsed()
+                started_at.elapsed()
             );
             most = most.max(resident());
         }
@@ -298,6 +299,6 @@ async fn scrapes_succeed_with_ten_thousand_idle_connections() {
         "{} MiB more",
         (most - before) >> 20
     );
-    drop(sitting);
+    drop(idle);
     sim.stop().await;
 }

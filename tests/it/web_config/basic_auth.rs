@@ -5,31 +5,21 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::{https_url, start_exporter, status};
-use crate::common::pki::{TLS_CONFIG, TestPki, bcrypt_hash, indent};
-use crate::common::{ChildProcess, Scrape, TestExporter, static_sim};
-use exporter_toolkit::web_config::WebConfig;
+use crate::common::pki::{TLS_CONFIG, TestPki, bcrypt_hash};
 use futures_util::future::join_all;
-use reqwest::{Client, Version, tls};
-use rustls::client::{ClientSessionMemoryCache, Resumption};
-use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::{ClientConfig, HandshakeKind, RootCertStore};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
-use tokio_rustls::TlsConnector;
-use tokio_rustls::client::TlsStream;
+use reqwest::Client;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn basic_auth_rejects_requests_without_valid_credentials() {
-    let (lab, papers) = (start_exporter().await, TestPki::new());
-    lab.wait_polled().await;
+    let (exporter, pki) = (start_exporter().await, TestPki::new());
+    exporter.wait_polled().await;
     let users = format!(
         "basic_auth_users:\n  ada: {}\n  bob: {}\n",
         bcrypt_hash("secret"),
         bcrypt_hash("other")
     );
-    lab.set_web_config(&papers, &format!("{TLS_CONFIG}{users}"));
-    let client = papers.client().build().unwrap();
+    exporter.set_web_config(&pki, &format!("{TLS_CONFIG}{users}"));
+    let client = pki.client().build().unwrap();
     for path in [
         "/",
         "/metrics",
@@ -40,18 +30,18 @@ async fn basic_auth_rejects_requests_without_valid_credentials() {
         "/-/page/page.css",
         "/nothing",
     ] {
-        let answer = client.get(https_url(&lab, path)).send().await.unwrap();
-        assert_eq!(answer.status(), 401, "{path}");
-        let challenge = answer.headers()["www-authenticate"]
+        let response = client.get(https_url(&exporter, path)).send().await.unwrap();
+        assert_eq!(response.status(), 401, "{path}");
+        let challenge = response.headers()["www-authenticate"]
             .to_str()
             .unwrap()
             .to_owned();
         assert!(challenge.starts_with("Basic realm="), "{challenge}");
-        assert_eq!(answer.text().await.unwrap(), "", "a body would cost");
+        assert_eq!(response.text().await.unwrap(), "", "a body would cost");
     }
     let ask = async |user: &str, password: &str| {
         let request = client
-            .get(https_url(&lab, "/metrics"))
+            .get(https_url(&exporter, "/metrics"))
             .basic_auth(user, Some(password));
         request.send().await.unwrap().status().as_u16()
     };
@@ -70,27 +60,27 @@ async fn basic_auth_rejects_requests_without_valid_credentials() {
     }
     for bad in ["Basic", "Basic !!!", "Bearer x", "Basic YWRh", "basic /w=="] {
         let request = client
-            .get(https_url(&lab, "/"))
+            .get(https_url(&exporter, "/"))
             .header("authorization", bad);
         assert_eq!(request.send().await.unwrap().status(), 401, "{bad}");
     }
     let plain = Client::builder().no_proxy().build().unwrap();
     assert_eq!(
-        status(&plain, &format!("{}/metrics", lab.base_url)).await,
+        status(&plain, &format!("{}/metrics", exporter.base_url)).await,
         None,
         "in the clear"
     );
-    lab.stop().await.stop().await;
+    exporter.stop().await.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn scrapes_succeed_during_password_guessing() {
-    let (lab, papers) = (start_exporter().await, TestPki::new());
-    lab.wait_polled().await;
+    let (exporter, pki) = (start_exporter().await, TestPki::new());
+    exporter.wait_polled().await;
     let dear = bcrypt::hash("secret", 9).unwrap();
-    lab.set_web_config(&papers, &format!("basic_auth_users:\n  ada: {dear}\n"));
+    exporter.set_web_config(&pki, &format!("basic_auth_users:\n  ada: {dear}\n"));
     let client = Client::builder().no_proxy().build().unwrap();
-    let url = format!("{}/metrics", lab.base_url);
+    let url = format!("{}/metrics", exporter.base_url);
     let ask = async |password: String| {
         let request = client.get(&url).basic_auth("ada", Some(password));
         request.send().await.unwrap().status().as_u16()
@@ -100,9 +90,9 @@ async fn scrapes_succeed_during_password_guessing() {
     let scrapes = async {
         let mut longest = Duration::ZERO;
         for _ in 0..20 {
-            let begun = Instant::now();
+            let started_at = Instant::now();
             assert_eq!(ask("secret".to_owned()).await, 200);
-            longest = longest.max(begun.elapsed());
+            longest = longest.max(started_at.elapsed());
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
         longest
@@ -116,21 +106,21 @@ async fn scrapes_succeed_during_password_guessing() {
         guesses.contains(&401) && guesses.contains(&503),
         "most find no turn: {guesses:?}"
     );
-    // all of them one after the other would take 200 times some 50 ms; a scrape waits for none
+    // Sequentially, 200 verifications would take 50 ms each; a scrape waits for none.
     assert!(longest < Duration::from_secs(5), "{longest:?}");
-    lab.stop().await.stop().await;
+    exporter.stop().await.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn scraper_succeeds_during_guessing_and_reloads() {
-    let (lab, papers) = (start_exporter().await, TestPki::new());
-    lab.wait_polled().await;
+    let (exporter, pki) = (start_exporter().await, TestPki::new());
+    exporter.wait_polled().await;
     let users = format!(
         "basic_auth_users:\n  ada: {}\n",
         bcrypt::hash("secret", 6).unwrap()
     );
-    lab.set_web_config(&papers, &users);
-    let url = format!("{}/-/healthy", lab.base_url);
+    exporter.set_web_config(&pki, &users);
+    let url = format!("{}/-/healthy", exporter.base_url);
     let client = |host| {
         let builder = Client::builder().no_proxy().tls_certs_only([]);
         builder
@@ -158,24 +148,24 @@ async fn scraper_succeeds_during_guessing_and_reloads() {
             })
         })
         .collect();
-    let begun = Instant::now();
+    let started_at = Instant::now();
     while rejected.load(std::sync::atomic::Ordering::Relaxed) < 120 {
-        assert!(begun.elapsed() < crate::common::WAIT_TIMEOUT);
+        assert!(started_at.elapsed() < crate::common::WAIT_TIMEOUT);
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     let scraper = client(1);
     for round in 0..24 {
         if round % 3 == 0 {
-            // other warnings and headers, the same hash
+            // Other warnings and headers, the same hash.
             let more = format!("{users}# {round}\nhttp_server_config: {{http2: false}}\n");
-            lab.set_web_config(&papers, &more);
+            exporter.set_web_config(&pki, &more);
         }
         let request = scraper.get(&url).basic_auth("ada", Some("secret")).send();
         assert_eq!(request.await.unwrap().status(), 200, "scrape {round}");
     }
-    // a person without anything remembered of him gets through as well, from an address that has not guessed
+    // A user that is not cached succeeds as well, from an address without failed attempts.
     let other = format!("{users}  bob: {}\n", bcrypt_hash("other"));
-    lab.set_web_config(&papers, &other);
+    exporter.set_web_config(&pki, &other);
     let request = client(200)
         .get(&url)
         .basic_auth("bob", Some("other"))
@@ -186,10 +176,10 @@ async fn scraper_succeeds_during_guessing_and_reloads() {
         .await
         .into_iter()
         .for_each(Result::unwrap);
-    lab.stop().await.stop().await;
+    exporter.stop().await.stop().await;
 }
 
-/// A client with this local address.
+/// Returns a client with this local address.
 fn client_from(address: Ipv4Addr) -> Client {
     crate::common::install_crypto_provider();
     let builder = Client::builder().no_proxy().tls_certs_only([]);
@@ -198,13 +188,13 @@ fn client_from(address: Ipv4Addr) -> Client {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn scrapers_authenticate_when_bcrypt_queue_is_full() {
-    let (lab, papers) = (start_exporter().await, TestPki::new());
+    let (exporter, pki) = (start_exporter().await, TestPki::new());
     let put_users = || {
         let hash = bcrypt::hash("secret", 6).unwrap();
-        lab.set_web_config(&papers, &format!("basic_auth_users:\n  ada: {hash}\n"));
+        exporter.set_web_config(&pki, &format!("basic_auth_users:\n  ada: {hash}\n"));
     };
     put_users();
-    let url = format!("{}/-/healthy", lab.base_url);
+    let url = format!("{}/-/healthy", exporter.base_url);
     let stop = tokio_util::sync::CancellationToken::new();
     let (checked_tx, mut checked_rx) = tokio::sync::mpsc::unbounded_channel();
     let guessers: Vec<_> = (0..280_u16)
@@ -223,7 +213,7 @@ async fn scrapers_authenticate_when_bcrypt_queue_is_full() {
                     if response.status() == 401 {
                         checked_tx.take();
                     } else {
-                        // the others keep all places taken, and the cores are for the checks
+                        // The other guessers keep the queue full, and the cores are for the verifications.
                         tokio::time::sleep(Duration::from_millis(20)).await;
                     }
                 }
@@ -231,11 +221,11 @@ async fn scrapers_authenticate_when_bcrypt_queue_is_full() {
         })
         .collect();
     drop(checked_tx);
-    // every guesser has had a check
+    // Every guesser was verified once.
     let all_checked = tokio::time::timeout(crate::common::WAIT_TIMEOUT, checked_rx.recv()).await;
     assert_eq!(all_checked, Ok(None::<()>));
     for host in 1..=4 {
-        // nothing is held as verified: the hash is another one each time
+        // No cached verification applies: the hash changes each time.
         put_users();
         for host in [host, 1] {
             let scraper = client_from(Ipv4Addr::new(127, 0, 0, host));
@@ -249,15 +239,15 @@ async fn scrapers_authenticate_when_bcrypt_queue_is_full() {
         .await
         .into_iter()
         .for_each(Result::unwrap);
-    lab.stop().await.stop().await;
+    exporter.stop().await.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn unauthenticated_requests_do_not_consume_rate_limit() {
-    let (lab, papers) = (start_exporter().await, TestPki::new());
+    let (exporter, pki) = (start_exporter().await, TestPki::new());
     let users = format!("basic_auth_users:\n  ada: {}\n", bcrypt_hash("secret"));
     let rate = "rate_limit:\n  interval: 1h\n  burst: 5\n";
-    let url = format!("{}/-/healthy", lab.base_url);
+    let url = format!("{}/-/healthy", exporter.base_url);
     let ask = async |client: &Client, password: Option<&str>| {
         let mut request = client.get(&url);
         if let Some(password) = password {
@@ -275,9 +265,9 @@ async fn unauthenticated_requests_do_not_consume_rate_limit() {
         (&elsewhere, Some("guess")),
         (&elsewhere, Some("")),
     ] {
-        lab.set_web_config(&papers, &users);
+        exporter.set_web_config(&pki, &users);
         assert_eq!(ask(&scraper, Some("secret")).await, 200);
-        lab.set_web_config(&papers, &format!("{users}{rate}"));
+        exporter.set_web_config(&pki, &format!("{users}{rate}"));
         let mut codes = Vec::new();
         for _ in 0..12 {
             codes.push(ask(client, password).await);
@@ -286,38 +276,38 @@ async fn unauthenticated_requests_do_not_consume_rate_limit() {
             codes.starts_with(&[401]) && codes.ends_with(&[429; 7]),
             "{password:?}: {codes:?}"
         );
-        // right or wrong, a password from elsewhere is not looked at: the response tells nothing of it
+        // A password from another address is not verified, so the response reveals nothing about it.
         for password in ["secret", "guess"] {
             assert_eq!(ask(&elsewhere, Some(password)).await, 429, "{password}");
         }
-        // the limit holds for the scraper as well
+        // The limit applies to the scraper as well.
         for code in [200, 200, 200, 200, 200, 429, 429] {
             assert_eq!(ask(&scraper, Some("secret")).await, code, "{password:?}");
         }
     }
-    // the scraper gets through with a new password as well
-    lab.set_web_config(&papers, &format!("{users}{rate}").replace("ada", "bob"));
+    // The scraper succeeds with a new password as well.
+    exporter.set_web_config(&pki, &format!("{users}{rate}").replace("ada", "bob"));
     let other = format!("basic_auth_users:\n  ada: {}\n", bcrypt_hash("other"));
-    lab.set_web_config(&papers, &format!("{other}{rate}"));
+    exporter.set_web_config(&pki, &format!("{other}{rate}"));
     for _ in 0..12 {
         ask(&elsewhere, None).await;
     }
     assert_eq!(ask(&scraper, Some("other")).await, 200);
-    // guesses at the scraper's own address are bounded, also when its bucket is empty
-    lab.set_web_config(&papers, &format!("{other}{rate}"));
+    // Guesses from the scraper's address are bounded, also when its bucket is empty.
+    exporter.set_web_config(&pki, &format!("{other}{rate}"));
     let mut codes = Vec::new();
     for _ in 0..12 {
         codes.push(ask(&scraper, Some("guess")).await);
     }
     assert_eq!(codes.iter().filter(|code| **code == 401).count(), 5);
     assert_eq!(ask(&scraper, Some("other")).await, 429);
-    // without users, a login changes nothing
-    lab.set_web_config(&papers, &format!("{TLS_CONFIG}{rate}"));
-    let secure = papers.client().build().unwrap();
+    // Without users, credentials have no effect.
+    exporter.set_web_config(&pki, &format!("{TLS_CONFIG}{rate}"));
+    let secure = pki.client().build().unwrap();
     for code in [200, 200, 200, 200, 200, 429] {
-        let request = secure.get(https_url(&lab, "/-/healthy"));
+        let request = secure.get(https_url(&exporter, "/-/healthy"));
         let request = request.basic_auth("ada", Some("other")).send();
         assert_eq!(request.await.unwrap().status(), code);
     }
-    lab.stop().await.stop().await;
+    exporter.stop().await.stop().await;
 }

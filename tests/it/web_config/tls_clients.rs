@@ -1,15 +1,13 @@
 //! TLS, HTTP/2 and client certificates.
 
-use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use super::{https_url, start_exporter, status};
-use crate::common::pki::{TLS_CONFIG, TestPki, bcrypt_hash, indent};
-use crate::common::{ChildProcess, Scrape, TestExporter, static_sim};
+use crate::common::pki::{TLS_CONFIG, TestPki};
+use crate::common::{Scrape, TestExporter};
 use exporter_toolkit::web_config::WebConfig;
 use futures_util::future::join_all;
-use reqwest::{Client, Version, tls};
+use reqwest::{Version, tls};
 use rustls::client::{ClientSessionMemoryCache, Resumption};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -21,7 +19,7 @@ use tokio_rustls::client::TlsStream;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn client_auth_types_behave_as_configured() {
-    let (lab, papers) = (start_exporter().await, TestPki::new());
+    let (exporter, pki) = (start_exporter().await, TestPki::new());
     let everybody = ["", "client", "stranger", "expired", "self"];
     for (asked, ca, let_in) in [
         ("NoClientCert", "", &everybody[..]),
@@ -45,31 +43,31 @@ async fn client_auth_types_behave_as_configured() {
         if !ca.is_empty() {
             text = format!("{text}  client_ca_file: {ca}\n");
         }
-        lab.set_web_config(&papers, &text);
+        exporter.set_web_config(&pki, &text);
         for version in [tls::Version::TLS_1_2, tls::Version::TLS_1_3] {
             for who in everybody {
                 let client = if who.is_empty() {
-                    papers.client()
+                    pki.client()
                 } else {
-                    papers.client_with(who)
+                    pki.client_with(who)
                 };
                 let client = client
                     .tls_version_min(version)
                     .tls_version_max(version)
                     .build()
                     .unwrap();
-                let code = status(&client, &https_url(&lab, "/-/healthy")).await;
+                let code = status(&client, &https_url(&exporter, "/-/healthy")).await;
                 let right = let_in.contains(&who).then_some(200);
                 assert_eq!(code, right, "{asked} with {ca:?}, {who:?}, {version:?}");
             }
         }
     }
-    lab.stop().await.stop().await;
+    exporter.stop().await.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn client_allowed_sans_restricts_clients() {
-    let (lab, papers) = (start_exporter().await, TestPki::new());
+    let (exporter, pki) = (start_exporter().await, TestPki::new());
     for (names, code) in [
         ("client.example", Some(200)),
         ("10.1.2.3", Some(200)),
@@ -83,25 +81,25 @@ async fn client_allowed_sans_restricts_clients() {
         let text = format!(
             "{TLS_CONFIG}  client_auth_type: RequireAndVerifyClientCert\n  client_ca_file: ca.pem\n  client_allowed_sans: [{names}]\n"
         );
-        lab.set_web_config(&papers, &text);
-        let client = papers.client_with("client").build().unwrap();
+        exporter.set_web_config(&pki, &text);
+        let client = pki.client_with("client").build().unwrap();
         assert_eq!(
-            status(&client, &https_url(&lab, "/-/healthy")).await,
+            status(&client, &https_url(&exporter, "/-/healthy")).await,
             code,
             "{names}"
         );
-        let stranger = papers.client_with("stranger").build().unwrap();
+        let stranger = pki.client_with("stranger").build().unwrap();
         assert_eq!(
-            status(&stranger, &https_url(&lab, "/-/healthy")).await,
+            status(&stranger, &https_url(&exporter, "/-/healthy")).await,
             None
         );
     }
-    lab.stop().await.stop().await;
+    exporter.stop().await.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn tls_versions_ciphers_and_curves_are_restricted() {
-    let (lab, papers) = (start_exporter().await, TestPki::new());
+    let (exporter, pki) = (start_exporter().await, TestPki::new());
     let (twelve, thirteen) = (tls::Version::TLS_1_2, tls::Version::TLS_1_3);
     for (more, of_12, of_13) in [
         ("", true, true),
@@ -113,7 +111,7 @@ async fn tls_versions_ciphers_and_curves_are_restricted() {
             true,
             true,
         ),
-        // the certificate has no RSA key
+        // The certificate has no RSA key.
         (
             "  cipher_suites: [TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256]\n",
             false,
@@ -126,23 +124,27 @@ async fn tls_versions_ciphers_and_curves_are_restricted() {
             true,
         ),
     ] {
-        lab.set_web_config(&papers, &format!("{TLS_CONFIG}{more}"));
+        exporter.set_web_config(&pki, &format!("{TLS_CONFIG}{more}"));
         for (version, right) in [(twelve, of_12), (thirteen, of_13)] {
-            let client = papers
+            let client = pki
                 .client()
                 .tls_version_min(version)
                 .tls_version_max(version);
-            let code = status(&client.build().unwrap(), &https_url(&lab, "/-/healthy")).await;
+            let code = status(
+                &client.build().unwrap(),
+                &https_url(&exporter, "/-/healthy"),
+            )
+            .await;
             assert_eq!(code.is_some(), right, "{more:?} {version:?}");
         }
     }
-    lab.stop().await.stop().await;
+    exporter.stop().await.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn http2_is_negotiated_when_enabled() {
-    let (lab, papers) = (start_exporter().await, TestPki::new());
-    lab.wait_polled().await;
+    let (exporter, pki) = (start_exporter().await, TestPki::new());
+    exporter.wait_polled().await;
     for (more, only_1, version) in [
         ("", false, Version::HTTP_2),
         ("", true, Version::HTTP_11),
@@ -152,70 +154,70 @@ async fn http2_is_negotiated_when_enabled() {
             Version::HTTP_11,
         ),
     ] {
-        lab.set_web_config(&papers, &format!("{TLS_CONFIG}{more}"));
-        let client = papers.client();
+        exporter.set_web_config(&pki, &format!("{TLS_CONFIG}{more}"));
+        let client = pki.client();
         let client = if only_1 { client.http1_only() } else { client };
         let client = client.build().unwrap();
-        let answers = (0..20).map(async |_| {
-            let answer = client
-                .get(https_url(&lab, "/metrics"))
+        let responses = (0..20).map(async |_| {
+            let response = client
+                .get(https_url(&exporter, "/metrics"))
                 .send()
                 .await
                 .unwrap();
-            assert_eq!(answer.version(), version);
-            Scrape::parse(&answer.text().await.unwrap())
+            assert_eq!(response.version(), version);
+            Scrape::parse(&response.text().await.unwrap())
                 .values("mongodbatlas_ai_model_api_key_used")
                 .len()
         });
-        let keys = join_all(answers).await;
+        let keys = join_all(responses).await;
         assert_eq!(keys, vec![10; 20]);
     }
-    // a head that is too large is refused there as well, and the connection serves on
-    lab.set_web_config(&papers, TLS_CONFIG);
-    let client = papers.client().build().unwrap();
+    // An oversized header is rejected as well, and the connection continues.
+    exporter.set_web_config(&pki, TLS_CONFIG);
+    let client = pki.client().build().unwrap();
     let huge = client
-        .get(https_url(&lab, "/-/healthy"))
+        .get(https_url(&exporter, "/-/healthy"))
         .header("x-huge", "x".repeat(20_000));
-    let refused = huge.send().await.map(|answer| answer.status().as_u16());
+    let refused = huge.send().await.map(|response| response.status().as_u16());
     assert!(
         refused.is_err() || matches!(refused, Ok(431)),
         "{refused:?}"
     );
     assert_eq!(
-        status(&client, &https_url(&lab, "/-/healthy")).await,
+        status(&client, &https_url(&exporter, "/-/healthy")).await,
         Some(200)
     );
-    // the address is where HTTP/2 has it
-    let client = papers.client().build().unwrap();
-    lab.set_web_config(&papers, TLS_CONFIG);
+    // The address is in the pseudo-header of HTTP/2.
+    let client = pki.client().build().unwrap();
+    exporter.set_web_config(&pki, TLS_CONFIG);
     let targets = client
-        .get(https_url(&lab, "/sd"))
+        .get(https_url(&exporter, "/sd"))
         .send()
         .await
         .unwrap()
         .text()
         .await
         .unwrap();
-    let address = lab.base_url.replace("http://", "");
+    let address = exporter.base_url.replace("http://", "");
     assert!(
         targets.contains(&format!("\"targets\":[\"{address}\"]"))
             && targets.contains("\"__scheme__\":\"https\""),
         "{targets}"
     );
-    lab.stop().await.stop().await;
+    exporter.stop().await.stop().await;
 }
 
 const CLIENT_AUTH_CONFIG: &str =
     "  client_auth_type: RequireAndVerifyClientCert\n  client_ca_file: ca.pem\n";
 
-/// How a client connects in the tests of sessions and of open connections.
+/// Returns the TLS configuration of clients in tests of sessions and of open connections.
 fn tls_client(
-    papers: &TestPki,
+    pki: &TestPki,
     who: Option<&str>,
     version: &'static rustls::SupportedProtocolVersion,
 ) -> Arc<ClientConfig> {
     let certificates = |name: &str| {
-        CertificateDer::pem_slice_iter(papers.read(name).as_bytes())
+        CertificateDer::pem_slice_iter(pki.read(name).as_bytes())
             .collect::<Result<Vec<_>, _>>()
             .unwrap()
     };
@@ -228,7 +230,7 @@ fn tls_client(
         .with_root_certificates(roots);
     let mut config = match who {
         Some(who) => {
-            let key = papers.read(&format!("{who}.key"));
+            let key = pki.read(&format!("{who}.key"));
             let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap();
             let chain = certificates(&format!("{who}.pem"));
             builder.with_client_auth_cert(chain, key).unwrap()
@@ -239,15 +241,15 @@ fn tls_client(
     Arc::new(config)
 }
 
-async fn connect(lab: &TestExporter, config: &Arc<ClientConfig>) -> TlsStream<TcpStream> {
-    let address = lab.base_url.strip_prefix("http://").unwrap();
+async fn connect(exporter: &TestExporter, config: &Arc<ClientConfig>) -> TlsStream<TcpStream> {
+    let address = exporter.base_url.strip_prefix("http://").unwrap();
     let stream = TcpStream::connect(address).await.unwrap();
     let name = "localhost".try_into().unwrap();
     let connector = TlsConnector::from(Arc::clone(config));
     connector.connect(name, stream).await.unwrap()
 }
 
-/// Asks for something over an open connection; none when it has ended.
+/// Sends a request over an open connection. Returns `None` if it was closed.
 async fn request_health(
     stream: &mut (impl AsyncReadExt + AsyncWriteExt + Unpin),
 ) -> Option<String> {
@@ -264,9 +266,9 @@ async fn request_health(
 
 #[tokio::test(flavor = "multi_thread")]
 async fn tls_sessions_are_not_resumed_with_client_auth() {
-    let (lab, papers) = (start_exporter().await, TestPki::new());
+    let (exporter, pki) = (start_exporter().await, TestPki::new());
     for (more, who, second) in [
-        // the control: a session is resumed where nothing is verified
+        // The control: without client authentication, a session is resumed.
         ("", None, HandshakeKind::Resumed),
         (CLIENT_AUTH_CONFIG, Some("client"), HandshakeKind::Full),
         (
@@ -280,35 +282,35 @@ async fn tls_sessions_are_not_resumed_with_client_auth() {
             HandshakeKind::Full,
         ),
     ] {
-        lab.set_web_config(&papers, &format!("{TLS_CONFIG}{more}"));
+        exporter.set_web_config(&pki, &format!("{TLS_CONFIG}{more}"));
         for version in [&rustls::version::TLS12, &rustls::version::TLS13] {
-            let config = tls_client(&papers, who, version);
+            let config = tls_client(&pki, who, version);
             let mut kinds = Vec::new();
             for _ in 0..2 {
-                let mut stream = connect(&lab, &config).await;
-                // tickets come with the first response
+                let mut stream = connect(&exporter, &config).await;
+                // Tickets are sent with the first response.
                 assert!(request_health(&mut stream).await.is_some());
                 kinds.extend(stream.get_ref().1.handshake_kind());
             }
             assert_eq!(kinds, [HandshakeKind::Full, second], "{more} {version:?}");
         }
     }
-    lab.stop().await.stop().await;
+    exporter.stop().await.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn reload_closes_connections_of_untrusted_clients() {
-    let (lab, papers) = (start_exporter().await, TestPki::new());
+    let (exporter, pki) = (start_exporter().await, TestPki::new());
     let with_ca = |ca: &str| {
         format!(
             "{TLS_CONFIG}  client_auth_type: RequireAndVerifyClientCert\n  client_ca_file: {ca}\n"
         )
     };
     let any = format!("{TLS_CONFIG}  client_auth_type: RequireAnyClientCert\n");
-    let both = papers.read("ca.pem") + &papers.read("self.pem");
-    papers.write("both.pem", &both);
+    let both = pki.read("ca.pem") + &pki.read("self.pem");
+    pki.write("both.pem", &both);
     for (before, after, gone, stays) in [
-        // an authority is removed
+        // A CA is removed.
         (
             with_ca("both.pem"),
             with_ca("ca.pem"),
@@ -321,7 +323,7 @@ async fn reload_closes_connections_of_untrusted_clients() {
             Some("client"),
             "self",
         ),
-        // a name is no longer allowed
+        // A name is no longer allowed.
         (
             with_ca("both.pem"),
             format!(
@@ -331,10 +333,10 @@ async fn reload_closes_connections_of_untrusted_clients() {
             Some("self"),
             "client",
         ),
-        // a certificate is verified that was not before
+        // Certificates are verified from now on.
         (any.clone(), with_ca("ca.pem"), Some("expired"), "client"),
         (any, with_ca("ca.pem"), Some("stranger"), "client"),
-        // one is asked for that was not before
+        // Certificates are required from now on.
         (
             TLS_CONFIG.to_owned(),
             format!("{TLS_CONFIG}{CLIENT_AUTH_CONFIG}"),
@@ -342,19 +344,19 @@ async fn reload_closes_connections_of_untrusted_clients() {
             "",
         ),
     ] {
-        lab.set_web_config(&papers, &before);
+        exporter.set_web_config(&pki, &before);
         let version = &rustls::version::TLS13;
-        let mut ending = connect(&lab, &tls_client(&papers, gone, version)).await;
+        let mut ending = connect(&exporter, &tls_client(&pki, gone, version)).await;
         assert!(request_health(&mut ending).await.is_some(), "{before}");
-        let staying = (!stays.is_empty()).then(|| tls_client(&papers, Some(stays), version));
+        let staying = (!stays.is_empty()).then(|| tls_client(&pki, Some(stays), version));
         let mut staying = match staying {
-            Some(config) => Some(connect(&lab, &config).await),
+            Some(config) => Some(connect(&exporter, &config).await),
             None => None,
         };
         if let Some(staying) = &mut staying {
             assert!(request_health(staying).await.is_some(), "{before}");
         }
-        lab.set_web_config(&papers, &after);
+        exporter.set_web_config(&pki, &after);
         let ended = async { while request_health(&mut ending).await.is_some() {} };
         let ended = tokio::time::timeout(crate::common::WAIT_TIMEOUT, ended).await;
         assert!(ended.is_ok(), "{gone:?} is still served with\n{after}");
@@ -365,14 +367,14 @@ async fn reload_closes_connections_of_untrusted_clients() {
             );
         }
     }
-    // in plain text, before there was TLS
-    lab.app.web_config.set(WebConfig::default());
-    let address = lab.base_url.strip_prefix("http://").unwrap();
+    // In plain text, before TLS was enabled.
+    exporter.app.web_config.set(WebConfig::default());
+    let address = exporter.base_url.strip_prefix("http://").unwrap();
     let mut plain = TcpStream::connect(address).await.unwrap();
     assert!(request_health(&mut plain).await.is_some());
-    lab.set_web_config(&papers, TLS_CONFIG);
+    exporter.set_web_config(&pki, TLS_CONFIG);
     let ended = async { while request_health(&mut plain).await.is_some() {} };
     let ended = tokio::time::timeout(crate::common::WAIT_TIMEOUT, ended).await;
     assert!(ended.is_ok(), "plain text is still served");
-    lab.stop().await.stop().await;
+    exporter.stop().await.stop().await;
 }

@@ -1,32 +1,18 @@
 //! Invalid web configurations.
 
-use std::net::{IpAddr, Ipv4Addr};
-use std::sync::Arc;
-use std::time::{Duration, Instant};
-
+use crate::common::ChildProcess;
 use crate::common::pki::{TLS_CONFIG, TestPki, bcrypt_hash, indent};
-use crate::common::{ChildProcess, Scrape, TestExporter, static_sim};
 use exporter_toolkit::web_config::WebConfig;
-use futures_util::future::join_all;
-use reqwest::{Client, Version, tls};
-use rustls::client::{ClientSessionMemoryCache, Resumption};
-use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::{ClientConfig, HandshakeKind, RootCertStore};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
-use tokio_rustls::TlsConnector;
-use tokio_rustls::client::TlsStream;
 
 #[test]
 fn web_config_errors_are_reported_without_secrets() {
-    let papers = TestPki::new();
-    let key = papers.read("server.key");
+    let pki = TestPki::new();
+    let key = pki.read("server.key");
     let inline = indent(&key);
     let text = format!(
         "nonsense: 1\ntls_server_config:\n  cert_file: gone.pem\n  key: |\n{inline}  key_file: server.key\n  client_auth_type: Sometimes\n  min_version: TLS10\n  cipher_suites: [TLS_RSA_WITH_AES_128_CBC_SHA]\n  curve_preferences: [CurveP521]\n  ciphers: x\nhttp_server_config:\n  http2: perhaps\n  headers:\n    Server: x\n    X-Frame-Options: none\nbasic_auth_users:\n  ada: hunter2\nrate_limit:\n  interval: 5\n"
     );
-    let error = WebConfig::load(&papers.write("web.yml", &text))
+    let error = WebConfig::load(&pki.write("web.yml", &text))
         .config
         .unwrap_err();
     let told = error.to_string();
@@ -57,12 +43,12 @@ fn web_config_errors_are_reported_without_secrets() {
 
 #[test]
 fn web_config_load_lists_files_even_on_error() {
-    let papers = TestPki::new();
-    let path = papers.write("web.yml", &TLS_CONFIG.replace("server.key", "client.key"));
+    let pki = TestPki::new();
+    let path = pki.write("web.yml", &TLS_CONFIG.replace("server.key", "client.key"));
     let loaded = WebConfig::load(&path);
     assert_eq!(
         loaded.files,
-        ["web.yml", "server.pem", "client.key"].map(|name| papers.path(name))
+        ["web.yml", "server.pem", "client.key"].map(|name| pki.path(name))
     );
     let told = loaded.config.unwrap_err().to_string();
     assert!(told.contains("the key must be the certificate's"), "{told}");
@@ -70,8 +56,8 @@ fn web_config_load_lists_files_even_on_error() {
 
 #[test]
 fn unprotected_web_config_must_be_explicit() {
-    let papers = TestPki::new();
-    let load = |text: &str| WebConfig::load(&papers.write("web.yml", text)).config;
+    let pki = TestPki::new();
+    let load = |text: &str| WebConfig::load(&pki.write("web.yml", text)).config;
     for text in [
         "{}",
         "{}\n",
@@ -98,7 +84,7 @@ fn unprotected_web_config_must_be_explicit() {
         "rate_limit: {interval: 1s, burst: 2}\n",
         "tls_server_config: {min_version: TLS13}\n",
         "tls_server_config: {cert_file: '', key_file: ''}\n",
-        // a field without a value is what a file ends with that was cut
+        // A truncated file ends with a field without a value.
         &format!("{TLS_CONFIG}basic_auth_users:\n"),
         &format!("{TLS_CONFIG}  client_auth_type:\n"),
         &format!("{TLS_CONFIG}  client_auth_type: RequireAndVerifyClientCert\n  client_ca_file:\n"),
@@ -116,7 +102,7 @@ fn unprotected_web_config_must_be_explicit() {
 
 #[test]
 fn empty_web_config_fails_startup() {
-    let papers = TestPki::new();
+    let pki = TestPki::new();
     let sim_less = [
         ("MONGODB_ATLAS_ORG_ID", "32b6e34b3d91647abb20e7b8"),
         ("MONGODB_ATLAS_ACCESS_TOKEN", "x"),
@@ -125,7 +111,7 @@ fn empty_web_config_fails_startup() {
     let (code, output, _) = ChildProcess::exporter(
         &[
             "--web.listen-address=127.0.0.1:0",
-            &papers.web_config_flag("# nothing\n"),
+            &pki.web_config_flag("# nothing\n"),
         ],
         &variables,
     )
@@ -136,15 +122,15 @@ fn empty_web_config_fails_startup() {
 
 #[test]
 fn invalid_header_and_user_values_are_rejected() {
-    let papers = TestPki::new();
-    let load = |text: &str| WebConfig::load(&papers.write("web.yml", text)).config;
+    let pki = TestPki::new();
+    let load = |text: &str| WebConfig::load(&pki.write("web.yml", text)).config;
     let users = |name: &str| format!("basic_auth_users:\n  {name}: {}\n", bcrypt_hash("secret"));
     let header = |value: &str| {
         let headers = format!("http_server_config:\n  headers:\n    X-XSS-Protection: {value}\n");
         format!("{}{headers}", users("ada"))
     };
-    for good in ["'0'", "'1; mode=block'", "\"a\\tb\"", "'~ !'"] {
-        assert!(load(&header(good)).is_ok(), "{good}");
+    for condition in ["'0'", "'1; mode=block'", "\"a\\tb\"", "'~ !'"] {
+        assert!(load(&header(condition)).is_ok(), "{condition}");
     }
     for bad in [
         "'\u{e9}'",
@@ -156,8 +142,8 @@ fn invalid_header_and_user_values_are_rejected() {
         let error = load(&header(bad)).expect_err(bad).to_string();
         assert!(error.contains("expected visible ASCII"), "{bad}: {error}");
     }
-    for good in ["ada", "'ada lovelace'", "\u{e9}va", "''"] {
-        assert!(load(&users(good)).is_ok(), "{good}");
+    for condition in ["ada", "'ada lovelace'", "\u{e9}va", "''"] {
+        assert!(load(&users(condition)).is_ok(), "{condition}");
     }
     for bad in ["'a:b'", "':'", "\"a\\tb\"", "\"a\\x85\""] {
         let error = load(&users(bad)).expect_err(bad).to_string();
@@ -167,16 +153,16 @@ fn invalid_header_and_user_values_are_rejected() {
 
 #[test]
 fn rate_limit_without_effect_is_rejected() {
-    let papers = TestPki::new();
+    let pki = TestPki::new();
     let load = |rate: &str| {
         let text = format!(
             "basic_auth_users:\n  ada: {}\nrate_limit: {rate}\n",
             bcrypt_hash("x")
         );
-        WebConfig::load(&papers.write("web.yml", &text)).config
+        WebConfig::load(&pki.write("web.yml", &text)).config
     };
-    for good in ["{interval: 0, burst: 5}", "{interval: 1ns, burst: 5}"] {
-        assert!(load(good).is_ok(), "{good}");
+    for condition in ["{interval: 0, burst: 5}", "{interval: 1ns, burst: 5}"] {
+        assert!(load(condition).is_ok(), "{condition}");
     }
     for bad in ["{burst: 5}", "{interval: 0.1ns, burst: 5}"] {
         let error = load(bad).expect_err(bad).to_string();
