@@ -5,13 +5,10 @@
 mod queries;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
-use crate::common::prometheus::Prometheus;
-use crate::common::{Scrape, TestExporter, run_command};
-use atlas_ai_keys_exporter::metrics::families;
-use mongodb_atlas_sim::SimConfig;
+use crate::common::run_command;
 use serde_json::Value;
 
 const DASHBOARDS: [&str; 2] = ["fleet", "exporter"];

@@ -1,15 +1,13 @@
 //! The queries of dashboards, rules and documents return data and use existing names.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::collections::BTreeSet;
+use std::path::PathBuf;
 
 use super::{DASHBOARDS, expressions, load_dashboard, query_text, read_repo_file, repo_root};
 use crate::common::prometheus::Prometheus;
-use crate::common::{Scrape, TestExporter, run_command};
+use crate::common::{Scrape, TestExporter};
 use atlas_ai_keys_exporter::metrics::families;
 use mongodb_atlas_sim::SimConfig;
-use serde_json::Value;
 
 /// Words of PromQL that are not names.
 const PROMQL_KEYWORDS: &[&str] = &[

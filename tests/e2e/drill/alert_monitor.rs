@@ -1,13 +1,12 @@
 //! A Prometheus that evaluates the alerts over all instances of a drill.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
-use std::time::{Duration, Instant};
 
 use super::{DRILL_CASES, DrillInstance, read_repo_file};
-use crate::common::{ChildProcess, Scrape, free_port, get, run_command};
+use crate::common::{ChildProcess, free_port, get, run_command};
 use serde_json::Value;
 use tempfile::TempDir;
 

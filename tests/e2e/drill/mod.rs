@@ -9,11 +9,9 @@ use alert_monitor::AlertMonitor;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::{Duration, Instant};
 
-use crate::common::{ChildProcess, Scrape, free_port, get, run_command};
-use serde_json::Value;
+use crate::common::{ChildProcess, Scrape, get};
 use tempfile::TempDir;
 
 /// Alerts of any realistic population: some keys are idle.

@@ -1,12 +1,9 @@
 //! Verdicts on web configurations match those of `promtool check web-config`.
 
-use std::collections::BTreeSet;
-use std::path::Path;
 use std::process::Command;
 
-use crate::common::pki::{TLS_CONFIG, TestPki, bcrypt_hash, indent};
-use crate::common::prometheus::Prometheus;
-use crate::common::{ChildProcess, TestExporter, free_port, run_command, sim_env, static_sim};
+use crate::common::pki::{TLS_CONFIG, TestPki};
+use crate::common::run_command;
 use exporter_toolkit::web_config::WebConfig;
 
 use ExpectedVerdict::{Bad, Good, OnlyRejectedHere};
