@@ -1,6 +1,6 @@
-//! What one scrape costs to write: from the inventory directly, in each form, against the stock way
-//! of the `prometheus` crate, against `prometheus-client`, and against a copy of the finished
-//! bytes, which is the limit. Each in elements: series a second.
+//! Cost of encoding one scrape: directly from the inventory, in each format, compared with the
+//! `prometheus` crate, with `prometheus-client`, and with a copy of the finished
+//! bytes, which is the lower bound. Elements are series per second.
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used)]
 
 use std::hint::black_box;
@@ -25,7 +25,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 
 const ORG: &str = "32b6e34b3d91647abb20e7b8";
-/// Families of one value a key, which both peers have as well.
+/// Families with one value per key, which both peers have as well.
 const NUMERIC_FAMILIES: [&str; 5] = ["created", "last_used", "last_used_age", "idle", "used"];
 
 fn records(keys: usize) -> Vec<ApiKey> {
@@ -113,7 +113,7 @@ struct Labels {
     api_key_id: String,
 }
 
-/// The same as gauges of `prometheus-client`, which are set already: writing alone.
+/// The same gauges with `prometheus-client`, set in advance: encoding only.
 fn prometheus_client_registry(records: &[ApiKey]) -> prometheus_client::registry::Registry {
     let mut registry = prometheus_client::registry::Registry::default();
     for name in NUMERIC_FAMILIES {
@@ -173,11 +173,11 @@ fn bench_encode(criterion: &mut Criterion) {
     for keys in [1_000, 10_000, 100_000, 1_000_000] {
         let records = records(keys);
         let peers = keys <= 100_000;
-        // six families a key, the info metric among them
+        // Six families per key, including the info metric.
         group.throughput(Throughput::Elements(6 * keys as u64));
         bench_formats(&mut group, keys, &build_snapshot(records.clone()));
         if !peers {
-            // they would take minutes and gigabytes, and show nothing new
+            // The peers would take minutes and gigabytes here without a new result.
             continue;
         }
         group.throughput(Throughput::Elements((NUMERIC_FAMILIES.len() * keys) as u64));

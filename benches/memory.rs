@@ -1,4 +1,4 @@
-//! What the exporter takes when there is nothing to do, for 100,000 keys, and for a million.
+//! Resident memory of an idle exporter with 100,000 and with a million keys.
 #![allow(
     missing_docs,
     clippy::expect_used,
@@ -24,7 +24,7 @@ fn main() {
         let flags: &[&str] = if keys == 0 {
             &[]
         } else {
-            // several walks, so that the old and the new inventory have been there at once
+            // Several polls, so that an old and a new inventory have existed at the same time.
             &["--atlas.poll-interval=15s"]
         };
         let exporter = BenchProcess::start_exporter(&sim, flags);
@@ -58,7 +58,7 @@ fn main() {
         let (body, packed) = fetch(&exporter.address, ContentCoding::Gzip);
         let packed_bytes = body.len() / keys;
         drop(body);
-        // at least one walk more
+        // At least one more poll.
         std::thread::sleep(Duration::from_secs(20 + keys as u64 / 25_000));
         for _ in 0..5 {
             time_scrape(&exporter.address, ContentCoding::Gzip);

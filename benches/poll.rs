@@ -1,5 +1,5 @@
-//! A walk of 200 pages at several latencies: the requests that it costs, and its wall time against
-//! a client that asks for the same pages, as many at once, and throws the answers away.
+//! A walk of 200 pages at several latencies: number of requests, and elapsed time compared with
+//! a client that fetches the same pages with equal concurrency and discards the responses.
 #![allow(
     missing_docs,
     clippy::expect_used,
@@ -17,10 +17,10 @@ use mongodb_atlas_sim::{Effect, Fault, SimEndpoint, SimHandle};
 
 const KEYS: usize = 100_000;
 const PAGES: u32 = 200;
-/// What a walk has under way at once.
+/// Concurrent requests of a walk.
 const CONCURRENCY: usize = 4;
 
-/// The same pages without anything else: what the simulator and the wire take.
+/// Fetches the same pages only: the cost of the simulator and the network.
 async fn time_bare_fetch(sim: &SimHandle) -> Duration {
     let client = reqwest::Client::new();
     let base = sim.base_url();
@@ -45,12 +45,12 @@ async fn time_bare_fetch(sim: &SimHandle) -> Duration {
             .bearer_auth(token)
             .header("Accept", "application/vnd.atlas.2025-03-12+json");
         async move {
-            let answer = request.send().await.unwrap().error_for_status().unwrap();
-            answer.bytes().await.unwrap().len()
+            let response = request.send().await.unwrap().error_for_status().unwrap();
+            response.bytes().await.unwrap().len()
         }
     };
-    let begun = Instant::now();
-    // the first says how many there are
+    let started_at = Instant::now();
+    // The first page has the total.
     page(1).await;
     let bytes: Vec<usize> = stream::iter(2..=PAGES)
         .map(page)
@@ -58,10 +58,10 @@ async fn time_bare_fetch(sim: &SimHandle) -> Duration {
         .collect()
         .await;
     assert_eq!(bytes.len() + 1, PAGES as usize);
-    begun.elapsed()
+    started_at.elapsed()
 }
 
-/// The duration of its last walk, once there is one.
+/// Returns the duration of the last walk, once there was one.
 fn wait_polled(exporter: &BenchProcess) -> Duration {
     loop {
         let (body, _) = fetch(&exporter.address, ContentCoding::Identity);
@@ -114,7 +114,7 @@ fn main() {
             requests = count(&sim) - before;
         }
         let (walk, bare) = (common::median(walks), common::median(bares));
-        // the first alone, the others in turns
+        // The first page alone, the others concurrently.
         let turns = 1 + (PAGES - 1).div_ceil(u32::try_from(CONCURRENCY).unwrap());
         let best = Duration::from_millis(u64::from(milliseconds * turns));
         println!(

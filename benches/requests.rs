@@ -1,6 +1,6 @@
-//! A whole scrape, from the request to the last byte: the exporter against `client_golang` with
-//! the same series, in one run, one after the other in turn. And what both take of memory and
-//! processor time.
+//! A whole scrape, from the request to the last byte: the exporter compared with `client_golang` with
+//! the same series, alternating in one run; also memory and
+//! processor time of both.
 #![allow(
     missing_docs,
     clippy::expect_used,
@@ -22,7 +22,7 @@ struct Measurement {
     cpu: Duration,
 }
 
-/// Scrapes both in turn, `rounds` times each.
+/// Scrapes both alternately, `rounds` times each.
 fn measure_alternating(
     processes: [&BenchProcess; 2],
     coding: ContentCoding,
@@ -34,12 +34,12 @@ fn measure_alternating(
         for (place, process) in processes.into_iter().enumerate() {
             let before = process.cpu_time();
             let wall = time_scrape(&process.address, coding);
-            // the first one of each is not counted
+            // The first scrape of each is not counted.
             if round > 0 {
                 walls[place].push(wall);
                 cpus[place] += process.cpu_time().saturating_sub(before);
             }
-            // a second has its own ages, and no scrape of it is shared with another
+            // Ages change every second, so responses are not shared between scrapes.
             std::thread::sleep(Duration::from_millis(1001));
         }
     }

@@ -1,5 +1,5 @@
-//! Scrapes while walks swap inventories of 100,000 keys: two exporters at the same time, one that
-//! walks without a pause and one that does not, scraped in turn. And forty scrapers at once.
+//! Scrapes while polls swap inventories of 100,000 keys: two exporters at the same time, one that
+//! polls continuously and one that does not, scraped alternately; and forty concurrent scrapers.
 #![allow(
     missing_docs,
     clippy::expect_used,
@@ -24,15 +24,15 @@ const SCRAPES: usize = 200;
 const PROBES: usize = 4000;
 const SCRAPERS: usize = 40;
 
-/// Walks that have begun so far, of all that ask this simulator.
+/// Returns the number of walks started so far by all clients of this simulator.
 fn count_walks(sim: &SimHandle) -> usize {
     let first = |asked: &&LoggedRequest| asked.page == Some(1) && asked.status == 200;
     sim.requests().iter().filter(first).count()
 }
 
 fn run_scrapers(process: &BenchProcess, coding: ContentCoding) -> (f64, Duration) {
-    let begun = Instant::now();
-    let until = begun + Duration::from_secs(10);
+    let started_at = Instant::now();
+    let until = started_at + Duration::from_secs(10);
     let times: Vec<Duration> = std::thread::scope(|scope| {
         let scrapers: Vec<_> = (0..SCRAPERS)
             .map(|_| {
@@ -50,7 +50,7 @@ fn run_scrapers(process: &BenchProcess, coding: ContentCoding) -> (f64, Duration
             .flat_map(|scraper| scraper.join().unwrap())
             .collect()
     });
-    let each = times.len() as f64 / begun.elapsed().as_secs_f64();
+    let each = times.len() as f64 / started_at.elapsed().as_secs_f64();
     (each, common::median(times))
 }
 
@@ -82,7 +82,7 @@ fn main() {
         );
     }
 
-    // nobody scrapes: what holds a probe up is the walk, the swap and the freeing
+    // Without scrapes, a health request is delayed only by the poll, the swap and the deallocation.
     let before = count_walks(&sim);
     let mut times = [Vec::new(), Vec::new()];
     for _ in 0..PROBES {

@@ -1,5 +1,5 @@
-//! What the whole-process benchmarks share: children that end with their handle, a client that
-//! does as little as possible, and what the kernel says of a process.
+//! Shared by the whole-process benchmarks: child processes, a minimal client, and process
+//! figures from the kernel.
 #![allow(
     dead_code,
     clippy::unwrap_used,
@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 
 use mongodb_atlas_sim::{BucketConfig, SimConfig, SimHandle};
 
-/// A simulated Atlas in this process, with a bucket that is never empty.
+/// Starts a simulated Atlas in this process, without effective rate limits.
 pub async fn start_sim(keys: usize) -> SimHandle {
     let config = SimConfig {
         orgs: 1,
@@ -31,17 +31,17 @@ pub async fn start_sim(keys: usize) -> SimHandle {
         ..SimConfig::default()
     };
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    SimHandle::start(listener, &config, mongodb_atlas_sim::SimClock::system()).unwrap()
+    SimHandle::start(listener, &config, jiff::Timestamp::now).unwrap()
 }
 
-/// A child that ends with this value.
+/// A child process, killed on drop.
 pub struct BenchProcess {
     child: Child,
     pub address: String,
 }
 
 impl BenchProcess {
-    /// The exporter of this build, watching `sim`.
+    /// Starts the exporter of this build, polling `sim`.
     pub fn start_exporter(sim: &SimHandle, flags: &[&str]) -> Self {
         let account = sim.credentials();
         let mut command = Command::new(env!("CARGO_BIN_EXE_atlas-ai-keys-exporter"));
@@ -65,12 +65,12 @@ impl BenchProcess {
                     .map(|(_, address)| address.to_owned())
             })
             .unwrap();
-        // the rest is read and thrown away, or the child would wait for it
+        // Drain the remaining output, or the child would block on a full pipe.
         std::thread::spawn(move || lines.map_while(Result::ok).for_each(drop));
         Self { child, address }
     }
 
-    /// `client_golang` with so many keys; none where Go or its packages are missing.
+    /// Starts `client_golang` with `keys` keys. Returns `None` without Go or its packages.
     pub fn start_client_golang(keys: usize) -> Option<Self> {
         let root = env!("CARGO_MANIFEST_DIR");
         let built = Command::new("go")
@@ -102,9 +102,9 @@ impl BenchProcess {
         })
     }
 
-    /// Waits until its metrics show so many keys.
+    /// Waits until the metrics contain `keys` keys.
     pub fn wait_for_keys(&self, keys: usize) {
-        let begun = Instant::now();
+        let started_at = Instant::now();
         let mark = "mongodbatlas_ai_model_api_key_used{";
         loop {
             let (body, _) = fetch(&self.address, ContentCoding::Identity);
@@ -112,7 +112,7 @@ impl BenchProcess {
             if text.matches(mark).count() >= keys {
                 return;
             }
-            assert!(begun.elapsed() < Duration::from_mins(5));
+            assert!(started_at.elapsed() < Duration::from_mins(5));
             std::thread::sleep(Duration::from_millis(200));
         }
     }
@@ -126,17 +126,17 @@ impl BenchProcess {
         line.split_whitespace().nth(1).unwrap().parse().unwrap()
     }
 
-    /// Resident memory in MiB.
+    /// Returns the resident memory in MiB.
     pub fn resident_mib(&self) -> f64 {
         self.proc_status("VmRSS:") as f64 / 1024.0
     }
 
-    /// The most that was resident, in MiB.
+    /// Returns the peak resident memory in MiB.
     pub fn peak_resident_mib(&self) -> f64 {
         self.proc_status("VmHWM:") as f64 / 1024.0
     }
 
-    /// Processor time so far, of all its threads.
+    /// Returns the processor time used so far by all threads.
     pub fn cpu_time(&self) -> Duration {
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id())).unwrap();
         let fields: Vec<&str> = stat
@@ -146,7 +146,7 @@ impl BenchProcess {
             .split_whitespace()
             .collect();
         let ticks: u64 = fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap();
-        // USER_HZ, which is 100 on every Linux that runs this
+        // USER_HZ is 100 on every supported Linux.
         Duration::from_millis(ticks * 10)
     }
 }
@@ -173,20 +173,20 @@ impl ContentCoding {
     }
 }
 
-/// One scrape over a connection of its own: the answer as it comes, and how long that took.
+/// Scrapes over a new connection. Returns the raw response and the elapsed time.
 pub fn fetch(address: &str, coding: ContentCoding) -> (Vec<u8>, Duration) {
     let mut body = Vec::new();
-    let took = scrape(address, coding, |piece| body.extend_from_slice(piece));
-    (body, took)
+    let elapsed = scrape(address, coding, |chunk| body.extend_from_slice(chunk));
+    (body, elapsed)
 }
 
-/// The same without keeping the answer.
+/// Scrapes over a new connection and discards the response.
 pub fn time_scrape(address: &str, coding: ContentCoding) -> Duration {
     scrape(address, coding, |_| {})
 }
 
-/// A request that costs next to nothing: how long it takes is how long the serving threads were
-/// busy with something else.
+/// Times a cheap request, which shows how long the serving threads were
+/// busy with other work.
 pub fn time_health_request(address: &str) -> Duration {
     request(address, "/-/healthy", ContentCoding::Identity, |_| {})
 }
@@ -201,29 +201,29 @@ fn request(
     coding: ContentCoding,
     mut take: impl FnMut(&[u8]),
 ) -> Duration {
-    let begun = Instant::now();
+    let started_at = Instant::now();
     let mut stream = TcpStream::connect(address).unwrap();
     let request = format!(
         "GET {path} HTTP/1.1\r\nHost: {address}\r\nAccept: text/plain;version=0.0.4\r\nAccept-Encoding: {}\r\nConnection: close\r\n\r\n",
         coding.as_str()
     );
     stream.write_all(request.as_bytes()).unwrap();
-    let mut piece = vec![0; 1 << 20];
+    let mut chunk = vec![0; 1 << 20];
     loop {
-        match stream.read(&mut piece).unwrap() {
-            0 => return begun.elapsed(),
-            read => take(&piece[..read]),
+        match stream.read(&mut chunk).unwrap() {
+            0 => return started_at.elapsed(),
+            read => take(&chunk[..read]),
         }
     }
 }
 
-/// The middle of some times.
+/// Returns the median.
 pub fn median(mut times: Vec<Duration>) -> Duration {
     times.sort_unstable();
     times[times.len() / 2]
 }
 
-/// The time that so many percent are below.
+/// Returns a percentile.
 pub fn percentile(times: &mut [Duration], percent: usize) -> Duration {
     times.sort_unstable();
     times[(times.len() - 1) * percent / 100]

@@ -1,7 +1,7 @@
-//! What the fuzz targets do with any bytes, and what must hold whatever they are. `tests/corpus.rs`
-//! does the same with the bytes that were found to be interesting.
+//! Code and invariants of the fuzz targets. `tests/it/fuzz_corpus.rs`
+//! runs the same code with the stored corpus.
 //!
-//! `cargo +nightly fuzz run configuration`, and the same with `request` or `keys_page`, look for more.
+//! `cargo +nightly fuzz run configuration`, and likewise `request` or `keys_page`, searches for more inputs.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -44,15 +44,15 @@ use mongodb_atlas_client::{
 use mongodb_atlas_client::{KeyId, OrgId, ProjectId};
 use tokio::runtime::Runtime;
 
-/// A file of this process alone, with these bytes.
+/// Writes these bytes to a file of this process.
 fn write_temp_file(name: &str, data: &[u8]) -> PathBuf {
     let path = std::env::temp_dir().join(format!("{name}-{}.yml", std::process::id()));
     std::fs::write(&path, data).expect("a folder for temporary files");
     path
 }
 
-/// As a configuration and as a web configuration: each is accepted or refused, in words, and the
-/// words for a configuration repeat no line that could be a secret.
+/// Bytes as a configuration and as a web configuration: each is accepted or rejected with an error, and the
+/// errors of a configuration contain no line that could be a secret.
 pub fn configuration(data: &[u8]) {
     let path = write_temp_file("fuzz-configuration", data);
     let flag = format!("--config.file={}", path.display());
@@ -71,11 +71,11 @@ pub fn configuration(data: &[u8]) {
     }
 }
 
-/// A file that protects what it serves, and what a reload would have to keep of it.
+/// A web configuration with protection, which a reload must not remove.
 const PROTECTED_CONFIG: &str = "basic_auth_users:\n  ada: $2y$04$QOauhQNbBCuQDKes6eFzPeMqBSjb7Mr5DUmpZ/VcEd00UAV/LDeSi\nrate_limit: {interval: 1s, burst: 20}\n";
 
-/// As a web configuration at the start and at a reload: at the start it protects what it serves or is `{}`, and what a
-/// reload accepts has the protections of the one in force.
+/// Bytes as a web configuration at startup and at a reload: at startup it protects the listener or is `{}`, and a
+/// configuration that a reload accepts has the protections of the current one.
 pub fn web_configuration(data: &[u8]) {
     static IN_FORCE: LazyLock<WebConfig> = LazyLock::new(|| {
         let path = write_temp_file("fuzz-web-in-force", PROTECTED_CONFIG.as_bytes());
@@ -100,7 +100,7 @@ pub fn web_configuration(data: &[u8]) {
     }
 }
 
-/// Nobody takes up a new configuration here.
+/// Ignores reload requests.
 struct NoopReload;
 
 impl Reload for NoopReload {
@@ -126,7 +126,7 @@ fn handler_options() -> HandlerOptions {
     }
 }
 
-/// Routes over a few keys with hostile names; with a password or without.
+/// Builds a router over a few keys with hostile names, with or without a password.
 fn build_router(access: WebConfig) -> Router {
     let at = Timestamp::UNIX_EPOCH;
     let names = [
@@ -186,8 +186,8 @@ static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| {
     builder.enable_time().build().expect("a runtime")
 });
 
-/// Lines as a request: method and path in the first, a header in each other. None where no HTTP
-/// server would have got as far as the routes.
+/// Parses lines as a request: method and path in the first line, a header in each other. Returns `None` if an HTTP
+/// server would not have passed it to the router.
 fn parse_request(data: &[u8]) -> Option<Request<Body>> {
     let mut lines = data.split(|byte| *byte == b'\n');
     let first = lines.next()?;
@@ -208,8 +208,8 @@ fn parse_request(data: &[u8]) -> Option<Request<Body>> {
     Some(request)
 }
 
-/// As a request: it is answered, never with an error of our own making, and a page has no script
-/// and no picture but its own.
+/// Bytes as a request: the response is never a server error, and a page has no script
+/// and no image but the exporter's.
 pub fn request(data: &[u8]) {
     for (router, closed) in [(&*OPEN_ROUTER, false), (&*PROTECTED_ROUTER, true)] {
         let Some(request) = parse_request(data) else {
@@ -221,8 +221,8 @@ pub fn request(data: &[u8]) {
             && (is_head || request.method() == Method::GET);
         let has_login = request.headers().contains_key("authorization");
         let (parts, body) = RUNTIME.block_on(async {
-            let answer = TowerToHyperService::new(router.clone()).call(request).await;
-            let (parts, body) = answer.unwrap_or_else(|never| match never {}).into_parts();
+            let response = TowerToHyperService::new(router.clone()).call(request).await;
+            let (parts, body) = response.unwrap_or_else(|never| match never {}).into_parts();
             let body = axum::body::to_bytes(body, 16 << 20)
                 .await
                 .expect("a whole answer");
@@ -246,17 +246,17 @@ pub fn request(data: &[u8]) {
     }
 }
 
-/// As a token response: a token that is accepted fits a header.
+/// Bytes as a token response: an accepted token is a valid header value.
 pub fn token_response(data: &[u8]) {
     mongodb_atlas_client::fuzz_token_response(data);
 }
 
-/// As a `WWW-Authenticate` header: it is answered with `qop=auth`, or not at all.
+/// Bytes as a `WWW-Authenticate` header: the response has `qop=auth`, or there is none.
 pub fn www_authenticate(data: &[u8]) {
     mongodb_atlas_client::fuzz_www_authenticate(data);
 }
 
-/// As a page of rate limits and as the body of a 429: no numbers keep an organization from being polled for more than a day.
+/// Bytes as a page of rate limits and as the body of a 429: no numbers suspend the polls of an organization for more than a day.
 pub fn rate_limit_body(data: &[u8]) {
     const DAY: Duration = Duration::from_hours(24);
     let rejection = mongodb_atlas_client::fuzz_rate_limited(data).expect("a rejection");
@@ -283,17 +283,17 @@ pub fn rate_limit_body(data: &[u8]) {
     }
 }
 
-/// As each of the state files: it is read or refused, and what is read can be stored again and is then read as well.
-/// As the lines of an inventory file, with the checksum that belongs to them, so that more than the checksum is looked at.
+/// Bytes as each kind of state file: it is loaded or rejected, and loaded data can be stored and loaded again.
+/// Bytes as the lines of an inventory file with a valid checksum, so that more than the checksum is tested.
 pub fn state_file(data: &[u8]) {
     let org = OrgId::parse("0000000000000000000000aa").expect("an id");
     let dir = std::env::temp_dir().join(format!("fuzz-state-{}", std::process::id()));
     let storage = Storage::open(&dir).expect("a folder for temporary files");
     let place = |name: &str, data: &[u8]| {
-        // a file of its own each time: what was set aside may be in the place of another kind
+        // A new file each time: a quarantined file may be at the path of another kind.
         let path = dir.join(name);
         std::fs::write(&path, data).expect("a folder for temporary files");
-        // as the exporter makes them
+        // As the exporter creates them.
         let mode = std::os::unix::fs::PermissionsExt::from_mode(0o600);
         std::fs::set_permissions(path, mode).expect("a file of our own");
     };
@@ -351,11 +351,11 @@ pub fn state_file(data: &[u8]) {
     }
 }
 
-/// Most results that a page is asked for.
+/// Maximum number of results requested per page.
 const PAGE_SIZE: usize = 500;
 
-/// As a page of keys: it is read or refused, and what is read is bounded. Then as a part of one key on a page that is
-/// good otherwise: the other keys survive.
+/// Bytes as a page of keys: it is parsed or rejected, and parsed data is bounded. Then as a part of one key on an
+/// otherwise valid page: the other keys survive.
 pub fn keys_page(data: &[u8]) {
     if let Ok(page) = fuzz_key_page(data.to_vec(), PAGE_SIZE) {
         assert!(page.results <= PAGE_SIZE && page.keys.len() <= page.results);
@@ -378,12 +378,12 @@ pub fn keys_page(data: &[u8]) {
             }
         }
     }
-    // a string with these bytes in it, as a serializer writes it but for half pairs and what is no UTF-8
+    // A string with these bytes, as a serializer writes it except for unpaired surrogates and invalid UTF-8.
     let mut string = Vec::from(b"\"");
     for byte in data {
         match byte {
             b'"' | b'\\' => string.extend([b'\\', *byte]),
-            // each of these is one escape, whole or half of a pair
+            // Each of these is one escape, a whole or half surrogate pair.
             0x80..=0x9f => string.extend(format!("\\ud8{byte:02x}").as_bytes()),
             0xa0..=0xbf => string.extend(format!("\\udc{byte:02x}").as_bytes()),
             _ => string.push(*byte),
@@ -391,13 +391,13 @@ pub fn keys_page(data: &[u8]) {
     }
     string.push(b'"');
     assert_round_trip(&string);
-    // any value that serde_json, which the exporter uses for the form alone, takes for one
+    // Any value that serde_json, which the exporter uses for the syntax only, accepts.
     if serde_json::from_slice::<serde::de::IgnoredAny>(data).is_ok() {
         assert_round_trip(data);
     }
 }
 
-/// The keys before and after one that has `value` everywhere.
+/// Asserts that the keys before and after one that has `value` in every field are parsed.
 fn assert_round_trip(value: &[u8]) {
     let mut body = br#"{"totalCount":3,"results":[{"apiKeyId":"first"},{"#.to_vec();
     for field in [

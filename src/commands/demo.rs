@@ -9,7 +9,8 @@ use crate::app::{Dependencies, Exporter};
 use crate::cli::{Args, FLAGS};
 use crate::config;
 use crate::credentials::Environment;
-use mongodb_atlas_sim::{SimClock, SimHandle};
+use mongodb_atlas_client::Clock;
+use mongodb_atlas_sim::SimHandle;
 
 pub(super) async fn run(args: Args, environment: &Environment) -> Result<(), CommandError> {
     let (sim_config, _) = config::parse_sim_config(&args, environment)?;
@@ -18,8 +19,9 @@ pub(super) async fn run(args: Args, environment: &Environment) -> Result<(), Com
         .map_err(CommandError::io(
             "cannot open a port for the simulated Atlas",
         ))?;
-    let scenario = sim_config.scenario.name();
-    let sim = SimHandle::start(listener, &sim_config, SimClock::system())
+    let scenario = sim_config.scenario;
+    let clock = Clock::system();
+    let sim = SimHandle::start(listener, &sim_config, move || clock.now())
         .map_err(CommandError::io("cannot start the simulated Atlas"))?;
     let load = config_loader(args, sim_environment(&sim, environment));
     let config = load()?;

@@ -7,7 +7,8 @@ use crate::app::StartError;
 use crate::cli::Args;
 use crate::config::{self, ConfigError};
 use crate::credentials::Environment;
-use mongodb_atlas_sim::{SimClock, SimHandle};
+use mongodb_atlas_client::Clock;
+use mongodb_atlas_sim::SimHandle;
 
 pub(super) async fn run(args: &Args, environment: &Environment) -> Result<(), CommandError> {
     let (config, listen) = config::parse_sim_config(args, environment)?;
@@ -18,7 +19,8 @@ pub(super) async fn run(args: &Args, environment: &Environment) -> Result<(), Co
     let listener = exporter_toolkit::server::bind(address, "--sim.listen-address")
         .await
         .map_err(StartError::from)?;
-    let sim = SimHandle::start(listener, &config, SimClock::system())
+    let clock = Clock::system();
+    let sim = SimHandle::start(listener, &config, move || clock.now())
         .map_err(CommandError::io("cannot start the simulated Atlas"))?;
     let mut out = std::io::stdout().lock();
     let written = write!(out, "{}", sim.env_exports()).and_then(|()| out.flush());

@@ -204,7 +204,8 @@ pub fn parse_sim_config(
         parse_uint(text, 0, 5_000_000).ok_or("a whole number from 0 to 5000000")
     });
     let scenario = checker.get("sim.scenario", |text| {
-        Scenario::named(text).ok_or("one of calm, stale, outage, throttled, revoked, churn")
+        text.parse::<Scenario>()
+            .map_err(|_| "one of calm, stale, outage, throttled, revoked, churn")
     });
     let speed = checker.get("sim.speed", |text| {
         let speed = text

@@ -1,11 +1,11 @@
-//! HTTP/2 as a client speaks it that leaves no room for a response: as bytes, which cost nothing to keep up a thousand
-//! times.
+//! HTTP/2 frames of a client that leaves no flow-control window for a response: as bytes, so that a thousand connections
+//! are cheap.
 
-/// The frames that open a connection with a flow-control window of 0 and ask for `path` on its first stream.
+/// Returns the frames that open a connection with a flow-control window of 0 and request `path` on the first stream.
 pub fn zero_window_request(path: &str, authority: &str) -> Vec<u8> {
     // SETTINGS_INITIAL_WINDOW_SIZE
     let settings = [0, 4, 0, 0, 0, 0];
-    // GET and https from the static table, then two literals that name their fields by it
+    // GET and https from the static table, then two literals that refer to it for their names.
     let mut fields = vec![0x82, 0x87];
     for (name, value) in [(0x04, path), (0x01, authority)] {
         let length = u8::try_from(value.len()).unwrap();

@@ -1,4 +1,4 @@
-//! Certificates, keys and web configurations for tests, in a folder that goes with them.
+//! Certificates, keys and web configurations in a temporary directory.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -14,12 +14,16 @@ use rustls::{ClientConfig, RootCertStore};
 use tempfile::TempDir;
 use tokio_rustls::TlsConnector;
 
-/// The bcrypt hash of a password, at the least cost.
+/// A web configuration with the server certificate of [`TestPki`].
+pub const TLS_CONFIG: &str =
+    "tls_server_config:\n  cert_file: server.pem\n  key_file: server.key\n";
+
+/// Returns the bcrypt hash of a password, at the lowest cost.
 pub fn bcrypt_hash(password: &str) -> String {
     bcrypt::hash(password, 4).unwrap()
 }
 
-/// A text as it stands within a YAML block of two members' depth.
+/// Indents a text for a YAML block scalar at nesting depth two.
 pub fn indent(text: &str) -> String {
     let mut block = String::new();
     for line in text.lines() {
@@ -30,8 +34,8 @@ pub fn indent(text: &str) -> String {
     block
 }
 
-/// A folder with `ca.pem`, and each with its key, `server` and `client_params` (issued by it), `stranger`
-/// (issued by another), `expired` and `self` (issued by itself, as `openssl req -x509` does).
+/// A directory with `ca.pem` and, each with its key, `server` and `client` (issued by that CA), `stranger`
+/// (issued by another CA), `expired` and `self` (self-signed, as `openssl req -x509` does).
 pub struct TestPki {
     dir: TempDir,
 }
@@ -51,14 +55,14 @@ impl Default for TestPki {
 
 impl TestPki {
     pub fn new() -> Self {
-        let papers = Self {
+        let pki = Self {
             dir: tempfile::tempdir().unwrap(),
         };
-        papers.renew();
-        papers
+        pki.renew();
+        pki
     }
 
-    /// All of them anew.
+    /// Issues all certificates again.
     pub fn renew(&self) {
         let (ca, ca_key) = ca_params("Example CA");
         let (other, other_key) = ca_params("Another CA");
@@ -97,7 +101,7 @@ impl TestPki {
         std::fs::read_to_string(self.path(name)).unwrap()
     }
 
-    /// Puts a file into the folder, in one step.
+    /// Replaces a file atomically.
     pub fn write(&self, name: &str, text: &str) -> PathBuf {
         let path = self.path(name);
         let new = self.path(&format!("{name}.new"));
@@ -106,7 +110,7 @@ impl TestPki {
         path
     }
 
-    /// The flag for a web configuration of this text.
+    /// Writes a web configuration and returns the flag for it.
     pub fn web_config_flag(&self, text: &str) -> String {
         format!(
             "--web.config.file={}",
@@ -114,14 +118,14 @@ impl TestPki {
         )
     }
 
-    /// A client that trusts the CA.
+    /// Returns a client that trusts the CA.
     pub fn client(&self) -> ClientBuilder {
         super::install_crypto_provider();
         let ca = Certificate::from_pem(self.read("ca.pem").as_bytes()).unwrap();
         Client::builder().no_proxy().tls_certs_only([ca])
     }
 
-    /// Opens TLS connections that trust the CA and offer one protocol.
+    /// Returns a connector that trusts the CA and offers one ALPN protocol.
     pub fn connector(&self, protocol: &[u8]) -> TlsConnector {
         super::install_crypto_provider();
         let ca = CertificateDer::from_pem_slice(self.read("ca.pem").as_bytes()).unwrap();
@@ -134,7 +138,7 @@ impl TestPki {
         TlsConnector::from(Arc::new(config))
     }
 
-    /// The same with a certificate of its own.
+    /// Returns a client that also has a client certificate.
     pub fn client_with(&self, name: &str) -> ClientBuilder {
         let pem = self.read(&format!("{name}.pem")) + &self.read(&format!("{name}.key"));
         self.client()

@@ -1,4 +1,4 @@
-//! A real Prometheus, as a child of the test that asks it.
+//! A Prometheus server as a child process.
 
 use std::collections::BTreeMap;
 use std::process::Command;
@@ -9,32 +9,32 @@ use serde_json::Value;
 
 use super::{ChildProcess, WAIT_TIMEOUT, free_port, get};
 
-/// A running Prometheus, which ends with this value.
+/// A running Prometheus, killed on drop.
 pub struct Prometheus {
     _process: ChildProcess,
     base_url: String,
     _storage: tempfile::TempDir,
 }
 
-/// One answer to a query: the labels, the time and the value.
+/// One sample of a query result.
 pub struct Sample {
     pub labels: BTreeMap<String, String>,
     pub value: f64,
 }
 
 impl Prometheus {
-    /// A Prometheus that scrapes `target` every second.
+    /// Starts a Prometheus that scrapes `target` every second.
     pub fn scraping(target: &str) -> Self {
         Self::scraping_with_flags(target, &[])
     }
 
-    /// The same with flags of its own.
+    /// Starts the same with additional flags.
     pub fn scraping_with_flags(target: &str, flags: &[&str]) -> Self {
         let job = format!("static_configs:\n  - targets: ['{target}']");
         Self::start(&[("atlas-ai-keys", &job)], flags)
     }
 
-    /// A Prometheus with these jobs, each scraped every second.
+    /// Starts a Prometheus with these jobs, each scraped every second.
     pub fn start(jobs: &[(&str, &str)], flags: &[&str]) -> Self {
         let storage = tempfile::tempdir().unwrap();
         let config = storage.path().join("prometheus.yml");
@@ -70,8 +70,8 @@ impl Prometheus {
         .unwrap();
         let (status, text) = get(url.as_str()).await;
         assert_eq!(status, 200, "{query}: {text}");
-        let answer: Value = serde_json::from_str(&text).unwrap();
-        let results = answer["data"]["result"].as_array().unwrap();
+        let response: Value = serde_json::from_str(&text).unwrap();
+        let results = response["data"]["result"].as_array().unwrap();
         results
             .iter()
             .map(|result| Sample {
@@ -81,15 +81,15 @@ impl Prometheus {
             .collect()
     }
 
-    /// Asks until there is an answer.
+    /// Queries until the result is not empty.
     pub async fn wait_samples(&self, query: &str) -> Vec<Sample> {
-        let begun = Instant::now();
+        let started_at = Instant::now();
         loop {
             let samples = self.query(query).await;
             if !samples.is_empty() {
                 return samples;
             }
-            assert!(begun.elapsed() < WAIT_TIMEOUT, "no answer to {query}");
+            assert!(started_at.elapsed() < WAIT_TIMEOUT, "no answer to {query}");
             tokio::time::sleep(Duration::from_millis(200)).await;
         }
     }

@@ -1,22 +1,22 @@
-//! A client whose Atlas is a function of the test: for responses that no server gives on purpose.
+//! A client whose Atlas is a function of the test, for responses that no server sends on purpose.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use atlas_ai_keys_exporter::credentials::{self, Environment};
 use futures_util::future::BoxFuture;
-use mongodb_atlas_client::Clock;
 use mongodb_atlas_client::{
     ApiVersion, Client, ClientConfig, ClientDeps, ClientObserver, ErrorKind, ProxyRoute, Response,
     Transport,
 };
+use mongodb_atlas_client::{Clock, OrgId};
 use reqwest::Request;
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 
-/// The time at which a scripted client starts; it moves with tokio's.
+/// Initial time of a scripted client; it advances with tokio's.
 pub const START_TIME: &str = "2026-03-01T12:00:00Z";
 
-/// A response with these headers and this body, as JSON unless a header says otherwise.
+/// Returns a response with these headers and this body, as JSON unless a header says otherwise.
 pub fn response(status: u16, headers: &[(&str, &str)], body: &str) -> Response {
     let mut map = HeaderMap::new();
     map.insert("content-type", HeaderValue::from_static("application/json"));
@@ -33,14 +33,14 @@ pub fn response(status: u16, headers: &[(&str, &str)], body: &str) -> Response {
 
 type RespondFn = dyn Fn(&Request) -> Response + Send + Sync;
 
-/// Answers with a function, and remembers the paths of the requests.
+/// Responds with a function, and records the request paths.
 pub struct ScriptedTransport {
     respond: Box<RespondFn>,
     paths: Mutex<Vec<String>>,
 }
 
 impl ScriptedTransport {
-    /// A client with the credential in `variables`, and its transport. Needs a runtime.
+    /// Returns a client with the credential in `variables`, and its transport. Needs a runtime.
     pub fn client(
         variables: &[(&str, &str)],
         respond: impl Fn(&Request) -> Response + Send + Sync + 'static,
@@ -69,7 +69,7 @@ impl ScriptedTransport {
         (Client::new(config, context).unwrap(), scripted)
     }
 
-    /// How many requests went to a path that ends like this.
+    /// Returns the number of requests whose path has this suffix.
     pub fn request_count(&self, end: &str) -> usize {
         let paths = self.paths.lock().unwrap();
         paths.iter().filter(|path| path.ends_with(end)).count()
@@ -82,11 +82,12 @@ impl Transport for ScriptedTransport {
             .lock()
             .unwrap()
             .push(request.url().path().to_owned());
-        let answer = (self.respond)(&request);
-        Box::pin(async move { Ok(answer) })
+        let response = (self.respond)(&request);
+        Box::pin(async move { Ok(response) })
     }
 }
 
-struct NoopObserver;
+/// Ignores all events.
+pub struct NoopObserver;
 
 impl ClientObserver for NoopObserver {}

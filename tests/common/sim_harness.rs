@@ -1,4 +1,4 @@
-//! An exporter and a simulated Atlas in simulated time: a day passes in the time that its work takes.
+//! An exporter and a simulated Atlas in simulated time: a day passes as fast as its work is done.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,8 +10,7 @@ use atlas_ai_keys_exporter::credentials::Environment;
 use atlas_ai_keys_exporter::metrics::Format;
 use atlas_ai_keys_exporter::web::AppState;
 use jiff::Timestamp;
-use mongodb_atlas_client::Clock;
-use mongodb_atlas_client::Transport;
+use mongodb_atlas_client::{Clock, Transport};
 use mongodb_atlas_sim::{LoggedRequest, SimConfig, SimEndpoint, SimHandle};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -19,43 +18,40 @@ use tokio_util::sync::CancellationToken;
 use super::sim_transport::SimTransport;
 use super::{Scrape, sim_env};
 
-/// A simulated Atlas whose clock is that of the paused runtime.
+/// Returns a simulated Atlas whose clock is that of the paused runtime.
 pub fn in_process_sim(config: &SimConfig) -> Arc<SimHandle> {
     let clock = Clock::simulated("2026-03-01T00:00:00Z".parse::<Timestamp>().unwrap());
     Arc::new(sim_at(config, &clock))
 }
 
-/// A simulated Atlas without a network, whose time is that of `clock`.
+/// Returns a simulated Atlas without a listener, with this clock.
 pub fn sim_at(config: &SimConfig, clock: &Clock) -> SimHandle {
     let clock = clock.clone();
-    SimHandle::in_process(
-        config,
-        mongodb_atlas_sim::SimClock::new(move || clock.now()),
-    )
+    SimHandle::in_process(config, move || clock.now())
 }
 
-/// The clock of the simulated Atlas, for the exporter.
-pub fn client_clock(sim: &SimHandle) -> Clock {
-    let clock = sim.clock();
-    Clock::from_fn(move || clock.now())
+/// Returns the clock of the simulated Atlas, for the exporter.
+pub fn client_clock(sim: &Arc<SimHandle>) -> Clock {
+    let sim = Arc::clone(sim);
+    Clock::from_fn(move || sim.now())
 }
 
-/// An exporter in simulated time. Needs a runtime whose time is paused.
+/// An exporter in simulated time. Needs a runtime with paused time.
 pub struct SimHarness {
     pub sim: Arc<SimHandle>,
-    pub control: Arc<Reloader>,
+    pub reloader: Arc<Reloader>,
     pub app: Arc<AppState>,
     shutdown: CancellationToken,
     run_task: JoinHandle<()>,
 }
 
 impl SimHarness {
-    /// An exporter that watches every organization of `sim` with its service account.
+    /// Starts an exporter that polls all organizations of `sim` with its service account.
     pub async fn start(sim: &Arc<SimHandle>, flags: &[&str]) -> Self {
         Self::start_with(sim, sim_env(sim), flags).await
     }
 
-    /// An exporter that is told these variables.
+    /// Starts an exporter with these environment variables.
     pub async fn start_with(
         sim: &Arc<SimHandle>,
         variables: Vec<(String, String)>,
@@ -67,21 +63,21 @@ impl SimHarness {
         let environment = Environment::from_vars(variables);
         let load: ConfigLoader = Arc::new(move || Config::load(&args, &environment));
         let config = load().unwrap();
-        let wire = Arc::clone(sim);
-        let surroundings = Dependencies {
+        let transport_sim = Arc::clone(sim);
+        let dependencies = Dependencies {
             clock: client_clock(sim),
             transport_factory: Arc::new(move |_| {
-                Ok(Arc::new(SimTransport(Arc::clone(&wire))) as Arc<dyn Transport>)
+                Ok(Arc::new(SimTransport(Arc::clone(&transport_sim))) as Arc<dyn Transport>)
             }),
             load_config: load,
         };
-        let exporter = Exporter::start(config, surroundings).await.unwrap();
-        let (app, control) = (exporter.state(), exporter.reloader());
+        let exporter = Exporter::start(config, dependencies).await.unwrap();
+        let (app, reloader) = (exporter.state(), exporter.reloader());
         let shutdown = CancellationToken::new();
         let running = tokio::spawn(exporter.run(shutdown.clone()));
         Self {
             sim: Arc::clone(sim),
-            control,
+            reloader,
             app,
             shutdown,
             run_task: running,
@@ -94,7 +90,7 @@ impl SimHarness {
         Scrape::parse(&String::from_utf8(exposition.into_bytes()).unwrap())
     }
 
-    /// What readiness answers, as `/-/ready` does.
+    /// Returns status and text of `/-/ready`.
     pub fn readiness(&self) -> (u16, String) {
         let missing = self.app.store.not_ready();
         (
@@ -103,16 +99,16 @@ impl SimHarness {
         )
     }
 
-    /// Lets time pass.
+    /// Advances the time.
     pub async fn advance(&self, time: Duration) {
         tokio::time::sleep(time).await;
     }
 
-    /// Lets time pass, a second at a time, until `good`.
-    pub async fn wait_until(&self, what: &str, good: impl Fn(&Scrape) -> bool) -> Scrape {
+    /// Advances the time second by second until `condition` holds.
+    pub async fn wait_until(&self, what: &str, condition: impl Fn(&Scrape) -> bool) -> Scrape {
         for _ in 0..100_000 {
             let scrape = self.scrape();
-            if good(&scrape) {
+            if condition(&scrape) {
                 return scrape;
             }
             self.advance(Duration::from_secs(1)).await;
@@ -120,7 +116,7 @@ impl SimHarness {
         panic!("in vain: {what}");
     }
 
-    /// Waits until so many organizations have had a complete walk.
+    /// Waits until this many organizations were polled successfully.
     pub async fn wait_polled(&self, orgs: usize) -> Scrape {
         self.wait_until("complete walks", |scrape| {
             let up = scrape.values("atlas_ai_keys_exporter_org_up");
@@ -129,7 +125,7 @@ impl SimHarness {
         .await
     }
 
-    /// Waits until every organization has had one complete walk more.
+    /// Waits until every organization was polled successfully once more.
     pub async fn wait_polled_again(&self) -> Scrape {
         let name = "atlas_ai_keys_exporter_org_last_success_timestamp_seconds";
         let before = self.scrape().values(name);
@@ -146,7 +142,7 @@ impl SimHarness {
         requests
     }
 
-    /// Requests that were answered with this status.
+    /// Returns the number of responses with this status.
     pub fn count_responses(&self, status: u16) -> usize {
         self.sim
             .requests()
@@ -155,13 +151,13 @@ impl SimHarness {
             .count()
     }
 
-    /// Stops in good order.
+    /// Shuts the exporter down.
     pub async fn stop(self) {
         self.shutdown.cancel();
         self.run_task.await.unwrap();
     }
 
-    /// Ends as a process does that is killed.
+    /// Aborts the exporter, as if its process were killed.
     pub async fn kill(self) {
         self.run_task.abort();
         let _ = self.run_task.await;

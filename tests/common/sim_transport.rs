@@ -1,4 +1,4 @@
-//! A way to the simulated Atlas without a network, so that time can be simulated as well.
+//! A transport to the simulated Atlas without a network, so that time can be simulated as well.
 
 use std::sync::Arc;
 
@@ -7,7 +7,7 @@ use futures_util::future::BoxFuture;
 use mongodb_atlas_client::{ErrorKind, Response, Transport};
 use mongodb_atlas_sim::SimHandle;
 
-/// Brings requests to a simulated Atlas in this process.
+/// Passes requests to a simulated Atlas in this process.
 pub struct SimTransport(pub Arc<SimHandle>);
 
 impl SimTransport {
@@ -24,7 +24,7 @@ impl SimTransport {
             .body(Body::from(bytes))
             .unwrap();
         *asked.headers_mut() = request.headers().clone();
-        // what a server sees is the path alone
+        // A server sees the path only.
         let path = asked.uri().path_and_query().unwrap().as_str().parse();
         *asked.uri_mut() = path.unwrap();
         let broken = || ErrorKind::Connection("reset on demand".to_owned());

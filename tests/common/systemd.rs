@@ -1,5 +1,5 @@
-//! A real systemd in namespaces of its own, with the shipped units in it. It shares the network with the
-//! test, and ends with it.
+//! A systemd in separate namespaces with the shipped units. It shares the network with the
+//! test and is killed on drop.
 
 use std::path::Path;
 use std::process::Command;
@@ -7,12 +7,12 @@ use std::time::{Duration, Instant};
 
 use super::{ChildProcess, WAIT_TIMEOUT, run_command};
 
-/// Where the state directory is inside.
+/// State directory in the container.
 pub const STATE_DIR: &str = "/var/lib/atlas-ai-keys-exporter";
-/// What the unit is called.
+/// Name of the unit.
 pub const SERVICE: &str = "atlas-ai-keys-exporter.service";
 
-/// A command of root's.
+/// Returns a command that runs as root.
 fn root_command(program: &str) -> Command {
     if rustix::process::geteuid().is_root() {
         return Command::new(program);
@@ -22,7 +22,7 @@ fn root_command(program: &str) -> Command {
     command
 }
 
-/// The first process of the namespaces: what `unshare` has started, below `sudo` or not.
+/// Returns the first process of the namespaces: the child of `unshare`, possibly below `sudo`.
 fn find_init(outer: &str) -> Option<String> {
     let mut pid = outer.to_owned();
     loop {
@@ -38,16 +38,16 @@ fn find_init(outer: &str) -> Option<String> {
 
 /// A booted systemd.
 pub struct SystemdContainer {
-    /// The first process inside, as the machine counts.
+    /// Pid of the first process, in the namespace of the test.
     init_pid: String,
-    /// The `unshare` that it is the child of.
+    /// The `unshare` process that started it.
     outer: ChildProcess,
     _shared_dir: tempfile::TempDir,
 }
 
 impl SystemdContainer {
-    /// Boots this machine's programs, with the shipped units, a drop-in for the service, its environment
-    /// and, by name, the files of the credential store.
+    /// Boots the programs of this machine, with the shipped units, a drop-in for the service, its environment
+    /// and the files of the credential store by name.
     pub fn boot(
         drop_in: &str,
         environment: &[(String, String)],
@@ -82,7 +82,7 @@ impl SystemdContainer {
         systemd
     }
 
-    /// Boots a copy of a Debian root, with the files of `given` in `/run/given`.
+    /// Boots a copy of a Debian root, with the files of `shared` in `/run/given`.
     pub fn boot_root(root: &Path, given: tempfile::TempDir) -> Self {
         Self::start(given, Some(root))
     }
@@ -106,7 +106,7 @@ impl SystemdContainer {
     }
 
     fn wait_for_init(&mut self) {
-        let begun = Instant::now();
+        let started_at = Instant::now();
         loop {
             if self.init_pid.is_empty() {
                 self.init_pid = find_init(&self.outer.pid().to_string()).unwrap_or_default();
@@ -117,7 +117,7 @@ impl SystemdContainer {
                 }
             }
             assert!(
-                begun.elapsed() < WAIT_TIMEOUT,
+                started_at.elapsed() < WAIT_TIMEOUT,
                 "systemd does not boot:\n{}",
                 self.outer.output()
             );
@@ -125,7 +125,7 @@ impl SystemdContainer {
         }
     }
 
-    /// Runs a command inside: exit code, standard output and standard error.
+    /// Runs a command in the container: returns exit code, standard output and standard error.
     pub fn exec(&self, command: &[&str]) -> (Option<i32>, String, String) {
         let mut nsenter = root_command("timeout");
         nsenter
@@ -144,7 +144,7 @@ impl SystemdContainer {
         run_command(&mut nsenter, &[])
     }
 
-    /// What a command that must go well writes.
+    /// Runs a command that must succeed, and returns its output.
     pub fn exec_ok(&self, command: &[&str]) -> String {
         let (code, output, error) = self.exec(command);
         assert_eq!(
@@ -156,29 +156,29 @@ impl SystemdContainer {
         output
     }
 
-    /// `systemctl`, which must go well.
+    /// Runs a `systemctl` command that must succeed.
     pub fn systemctl(&self, arguments: &[&str]) -> String {
         let mut command = vec!["systemctl"];
         command.extend(arguments);
         self.exec_ok(&command)
     }
 
-    /// A property of the service.
+    /// Returns a property of the service.
     pub fn property(&self, name: &str) -> String {
         let output = self.systemctl(&["show", SERVICE, "--value", "--property", name]);
         output.trim().to_owned()
     }
 
-    /// Waits until a property of the service is `good`, and hands it out.
-    pub fn wait_property(&self, name: &str, good: impl Fn(&str) -> bool) -> String {
-        let begun = Instant::now();
+    /// Waits until `condition` holds for a property of the service, and returns its value.
+    pub fn wait_property(&self, name: &str, condition: impl Fn(&str) -> bool) -> String {
+        let started_at = Instant::now();
         loop {
             let value = self.property(name);
-            if good(&value) {
+            if condition(&value) {
                 return value;
             }
             assert!(
-                begun.elapsed() < WAIT_TIMEOUT,
+                started_at.elapsed() < WAIT_TIMEOUT,
                 "in vain: {name} is {value:?}\n{}",
                 self.journal()
             );
@@ -186,7 +186,7 @@ impl SystemdContainer {
         }
     }
 
-    /// What the service has said.
+    /// Returns the log of the service.
     pub fn journal(&self) -> String {
         let (_, output, _) = self.exec(&[
             "journalctl",
@@ -198,7 +198,7 @@ impl SystemdContainer {
         output
     }
 
-    /// Writes a file inside that only root can read.
+    /// Writes a file that only root can read.
     pub fn write_secret(&self, path: &str, text: &str) {
         let mut command = root_command("timeout");
         command
@@ -212,7 +212,7 @@ impl SystemdContainer {
 impl Drop for SystemdContainer {
     fn drop(&mut self) {
         if !self.init_pid.is_empty() {
-            // the first process of a namespace takes all others with it
+            // The kernel kills all processes of a pid namespace with the first one.
             let _ = root_command("kill").args(["-9", &self.init_pid]).status();
         }
     }

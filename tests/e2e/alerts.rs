@@ -1,5 +1,5 @@
-//! The rules: promtool accepts them and their tests, and each alert has a test with firing and not
-//! firing cases, and a runbook that the exporter serves.
+//! The alerting rules: promtool accepts them and their tests, and each alert has tests for firing and not
+//! firing, and a runbook that the exporter serves.
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -17,7 +17,7 @@ fn read_file(name: &str) -> String {
     std::fs::read_to_string(monitoring_path(name)).unwrap()
 }
 
-/// The names of the files in a folder, without their ending.
+/// Returns the names of the files in a directory, without extension.
 fn file_names(folder: &str) -> BTreeSet<String> {
     let entries = std::fs::read_dir(monitoring_path(folder)).unwrap();
     let names = entries.map(|entry| entry.unwrap().path());
@@ -27,7 +27,7 @@ fn file_names(folder: &str) -> BTreeSet<String> {
         .collect()
 }
 
-/// Every rule of the rules file.
+/// Returns all rules of the rules file.
 fn load_rules() -> Vec<YamlValue> {
     let YamlValue::Mapping(root) =
         yaml::load_file(&monitoring_path("rules/atlas-ai-keys.yml")).unwrap()
@@ -123,7 +123,7 @@ fn each_alert_has_a_test_a_runbook_and_annotations() {
         let Some(alert) = rule_text(&rule, "alert") else {
             continue;
         };
-        // two polls at the usual interval are ten minutes
+        // Two polls at the default interval take ten minutes.
         assert_eq!(rule_text(&rule, "for"), Some("15m"), "{alert}");
         let severity = rule
             .get("labels")
@@ -194,15 +194,15 @@ fn prometheus_rule_manifest_matches_the_rules() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn exporter_serves_every_runbook() {
-    let lab = TestExporter::start(static_sim(1, 5), &[]).await;
+    let exporter = TestExporter::start(static_sim(1, 5), &[]).await;
     for alert in alert_names() {
-        let (status, text) = lab.get(&format!("/-/docs/runbooks/{alert}")).await;
+        let (status, text) = exporter.get(&format!("/-/docs/runbooks/{alert}")).await;
         assert_eq!(
             (status, text),
             (200, read_file(&format!("runbooks/{alert}.md"))),
             "{alert}"
         );
     }
-    assert_eq!(lab.get("/-/docs/runbooks/Nothing").await.0, 404);
-    lab.stop().await.stop().await;
+    assert_eq!(exporter.get("/-/docs/runbooks/Nothing").await.0, 404);
+    exporter.stop().await.stop().await;
 }

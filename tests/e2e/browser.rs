@@ -1,4 +1,4 @@
-//! The page in a real browser: Debian's Chromium, driven through chromedriver.
+//! The page in a browser: Debian's Chromium, driven through chromedriver.
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -7,7 +7,7 @@ use crate::common::{ChildProcess, TestExporter, free_port, static_sim};
 use fantoccini::{Client, ClientBuilder, Locator};
 use serde_json::{Value, json};
 
-/// A browser, and the driver that it ends with.
+/// A browser and its driver process.
 struct Browser {
     client: Client,
     driver: String,
@@ -15,7 +15,7 @@ struct Browser {
 }
 
 impl Browser {
-    /// A window of this size, in a light or a dark world, with or without scripts.
+    /// Opens a window of this size, in a light or dark color scheme.
     async fn open((width, height): (u32, u32), dark: bool) -> Self {
         let driver = format!("http://127.0.0.1:{}", free_port());
         let mut command = Command::new("chromedriver");
@@ -23,7 +23,7 @@ impl Browser {
         let mut program = ChildProcess::start(command);
         program.wait_for_output("started successfully");
         let size = format!("--window-size={width},{height}");
-        // no sandbox: tests run as root, too, and look at nothing but the page
+        // No sandbox: tests also run as root, and open only the page.
         let mut arguments = vec![
             "--headless=new",
             "--no-sandbox",
@@ -67,9 +67,9 @@ impl Browser {
         self.texts(selector).await.join("\n")
     }
 
-    /// The texts of all such elements, at one moment: the page may put others in their place.
+    /// Returns the texts of all matching elements at one moment: the page may replace them.
     async fn texts(&self, selector: &str) -> Vec<String> {
-        let begun = Instant::now();
+        let started_at = Instant::now();
         loop {
             let elements = self.client.find_all(Locator::Css(selector)).await.unwrap();
             let texts = elements.iter().map(fantoccini::elements::Element::text);
@@ -79,7 +79,7 @@ impl Browser {
                 Err(error) => panic!("{selector}: {error}"),
             }
             assert!(
-                begun.elapsed() < crate::common::WAIT_TIMEOUT,
+                started_at.elapsed() < crate::common::WAIT_TIMEOUT,
                 "{selector} never stays"
             );
         }
@@ -87,55 +87,55 @@ impl Browser {
 
     /// Waits until an element has this text.
     async fn wait_text(&self, selector: &str, text: &str) {
-        let begun = Instant::now();
+        let started_at = Instant::now();
         loop {
             let now = self.text(selector).await;
             if now.contains(text) {
                 return;
             }
             assert!(
-                begun.elapsed() < crate::common::WAIT_TIMEOUT,
+                started_at.elapsed() < crate::common::WAIT_TIMEOUT,
                 "{selector} is {now:?}, never {text:?}"
             );
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     }
 
-    /// Asks chromedriver for something that is no part of the `WebDriver` protocol.
+    /// Sends chromedriver a command that is not part of the `WebDriver` protocol.
     async fn send_command(&self, path: &str, body: Value) -> Value {
         let session = self.client.session_id().await.unwrap().unwrap();
         let url = format!("{}/session/{session}/{path}", self.driver);
         crate::common::install_crypto_provider();
         let client = reqwest::Client::builder().no_proxy().build().unwrap();
         let request = client.post(url).header("content-type", "application/json");
-        let answer = request.body(body.to_string()).send().await.unwrap();
-        let text = answer.text().await.unwrap();
-        let answer: Value = serde_json::from_str(&text).unwrap();
-        assert!(answer["value"]["error"].is_null(), "{text}");
-        answer["value"].clone()
+        let response = request.body(body.to_string()).send().await.unwrap();
+        let text = response.text().await.unwrap();
+        let response: Value = serde_json::from_str(&text).unwrap();
+        assert!(response["value"]["error"].is_null(), "{text}");
+        response["value"].clone()
     }
 
-    /// What the browser has to say of one kind.
+    /// Returns the log entries of one kind.
     async fn log(&self, kind: &str) -> Vec<Value> {
         let entries = self.send_command("se/log", json!({"type": kind})).await;
         entries.as_array().unwrap().clone()
     }
 
-    /// The size of a phone is less than that of any window.
+    /// Emulates this size: that of a phone is below the minimum of a window.
     async fn assert_size(&self, (width, height): (u32, u32)) {
         let size = json!({"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 500});
         let body = json!({"cmd": "Emulation.setDeviceMetricsOverride", "params": size});
         self.send_command("goog/cdp/execute", body).await;
     }
 
-    /// No script of the page runs from now on.
+    /// Disables the scripts of the page.
     async fn disable_scripts(&self) {
         let body =
             json!({"cmd": "Emulation.setScriptExecutionDisabled", "params": {"value": true}});
         self.send_command("goog/cdp/execute", body).await;
     }
 
-    /// Nothing on the console, and no request to anybody but `base`.
+    /// Asserts that the console is empty, and that all requests went to `base`.
     async fn assert_no_errors_and_no_external_requests(&self, base: &str) {
         let console = self.log("browser").await;
         assert!(console.is_empty(), "{console:?}");
@@ -162,26 +162,26 @@ impl Browser {
 }
 
 async fn start_exporter() -> TestExporter {
-    let lab = TestExporter::start(static_sim(3, 1200), &["--atlas.poll-interval=1h"]).await;
-    lab.wait_polled().await;
-    let begun = Instant::now();
-    while lab.sim.org_ids().len() != lab.get("/sd").await.1.matches("org_name").count() {
+    let exporter = TestExporter::start(static_sim(3, 1200), &["--atlas.poll-interval=1h"]).await;
+    exporter.wait_polled().await;
+    let started_at = Instant::now();
+    while exporter.sim.org_ids().len() != exporter.get("/sd").await.1.matches("org_name").count() {
         assert!(
-            begun.elapsed() < crate::common::WAIT_TIMEOUT,
+            started_at.elapsed() < crate::common::WAIT_TIMEOUT,
             "names of all organizations"
         );
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
-    lab
+    exporter
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn page_loads_filters_and_sorts() {
-    let lab = start_exporter().await;
+    let exporter = start_exporter().await;
     let browser = Browser::open((1280, 1000), false).await;
-    browser.navigate(&lab.base_url).await;
+    browser.navigate(&exporter.base_url).await;
     assert_eq!(browser.text("#all-keys").await, "1,200");
-    let never = lab.sim.with_world(|world| {
+    let never = exporter.sim.with_world(|world| {
         let orgs = world.org_ids();
         orgs.iter()
             .flat_map(|org| world.keys(org))
@@ -190,11 +190,11 @@ async fn page_loads_filters_and_sorts() {
     });
     assert_eq!(browser.text("#all-never").await, never.to_string());
     assert_eq!(browser.texts("article").await.len(), 3);
-    // the most idle first; what was never used is said so
+    // The longest-idle first; never-used keys are marked.
     let first = browser.texts("tbody tr:first-child td").await;
     assert!(first.contains(&"never used".to_owned()), "{first:?}");
-    // filtering, as one types
-    let (name, id) = lab.sim.with_world(|world| {
+    // Filtering while typing.
+    let (name, id) = exporter.sim.with_world(|world| {
         let key = &world.keys(&world.org_ids()[1])[5];
         (key.name.clone(), key.id.clone())
     });
@@ -217,8 +217,8 @@ async fn page_loads_filters_and_sorts() {
     field.send_keys("no such key").await.unwrap();
     browser.wait_text("#key-count", "0 keys with").await;
     assert!(browser.texts("tbody tr").await.is_empty());
-    // sorting, by keyboard alone
-    browser.navigate(&lab.base_url).await;
+    // Sorting by keyboard only.
+    browser.navigate(&exporter.base_url).await;
     browser
         .run_script("document.getElementById('by-name').focus()")
         .await;
@@ -246,33 +246,33 @@ async fn page_loads_filters_and_sorts() {
         .wait_text("#key-table nav.pager", "page 2 of 24")
         .await;
     browser
-        .assert_no_errors_and_no_external_requests(&lab.base_url)
+        .assert_no_errors_and_no_external_requests(&exporter.base_url)
         .await;
     browser.close().await;
-    lab.stop().await.stop().await;
+    exporter.stop().await.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn hostile_names_are_shown_as_text() {
-    let lab = TestExporter::start(static_sim(1, 3), &["--atlas.poll-interval=1s"]).await;
-    let org = lab.sim.org_ids()[0].clone();
+    let exporter = TestExporter::start(static_sim(1, 3), &["--atlas.poll-interval=1s"]).await;
+    let org = exporter.sim.org_ids()[0].clone();
     let names = [
         "<script>document.title='broken'</script>",
         "{{7*7}}",
         "\"><img src=x onerror=\"document.title='broken'\">",
     ];
-    lab.sim.with_world(|world| {
+    exporter.sim.with_world(|world| {
         for name in names {
             world.create_key(&org, name).unwrap();
         }
     });
-    let begun = Instant::now();
-    while !lab.get("/").await.1.contains("{{7*7}}") {
-        assert!(begun.elapsed() < crate::common::WAIT_TIMEOUT);
+    let started_at = Instant::now();
+    while !exporter.get("/").await.1.contains("{{7*7}}") {
+        assert!(started_at.elapsed() < crate::common::WAIT_TIMEOUT);
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     let browser = Browser::open((1280, 1000), false).await;
-    browser.navigate(&lab.base_url).await;
+    browser.navigate(&exporter.base_url).await;
     let shown = browser.texts("tbody th bdi").await;
     for name in names {
         assert!(
@@ -289,21 +289,21 @@ async fn hostile_names_are_shown_as_text() {
     );
     assert_eq!(browser.texts("img").await.len(), 0);
     browser
-        .assert_no_errors_and_no_external_requests(&lab.base_url)
+        .assert_no_errors_and_no_external_requests(&exporter.base_url)
         .await;
     browser.close().await;
-    lab.stop().await.stop().await;
+    exporter.stop().await.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn page_works_without_javascript() {
-    let lab = start_exporter().await;
+    let exporter = start_exporter().await;
     let browser = Browser::open((1280, 1000), false).await;
     browser.disable_scripts().await;
-    browser.navigate(&lab.base_url).await;
+    browser.navigate(&exporter.base_url).await;
     let field = browser.client.find(Locator::Css("#q")).await.unwrap();
     field.send_keys("prod").await.unwrap();
-    // nothing is found as one types, but when the form is sent
+    // No filtering while typing, only when the form is submitted.
     tokio::time::sleep(Duration::from_millis(600)).await;
     assert_eq!(browser.text("#key-count").await, "1,200 keys");
     let button = browser
@@ -322,10 +322,10 @@ async fn page_works_without_javascript() {
         "the filter stays"
     );
     browser.close().await;
-    lab.stop().await.stop().await;
+    exporter.stop().await.stop().await;
 }
 
-/// axe-core, which `make test` gets from npm.
+/// Returns axe-core, which `make test` downloads from npm.
 fn axe_script() -> String {
     let path =
         Path::new(env!("CARGO_MANIFEST_DIR")).join("target/node/node_modules/axe-core/axe.min.js");
@@ -340,7 +340,7 @@ fn axe_script() -> String {
 #[tokio::test(flavor = "multi_thread")]
 async fn page_is_accessible_in_both_color_schemes() {
     let axe = axe_script();
-    let lab = start_exporter().await;
+    let exporter = start_exporter().await;
     for (size, dark, name) in [
         ((1280, 1000), false, "page-light"),
         ((1280, 1000), true, "page-dark"),
@@ -349,7 +349,7 @@ async fn page_is_accessible_in_both_color_schemes() {
     ] {
         let browser = Browser::open(size, dark).await;
         browser.assert_size(size).await;
-        browser.navigate(&lab.base_url).await;
+        browser.navigate(&exporter.base_url).await;
         assert_eq!(
             browser
                 .run_script("return matchMedia('(prefers-color-scheme: dark)').matches")
@@ -383,9 +383,9 @@ async fn page_is_accessible_in_both_color_schemes() {
             std::fs::write(Path::new(&folder).join(format!("{name}.png")), picture).unwrap();
         }
         browser
-            .assert_no_errors_and_no_external_requests(&lab.base_url)
+            .assert_no_errors_and_no_external_requests(&exporter.base_url)
             .await;
         browser.close().await;
     }
-    lab.stop().await.stop().await;
+    exporter.stop().await.stop().await;
 }

@@ -1,4 +1,4 @@
-//! Both command lines of Atlas' own documentation work against the simulated Atlas, with the real
+//! Both command lines in Atlas' documentation work against the simulated Atlas, with
 //! curl and only the host changed.
 use std::process::Command;
 
@@ -7,7 +7,7 @@ use serde_json::Value;
 
 const ACCEPT: &str = "Accept: application/vnd.atlas.preview+json";
 
-/// Runs curl; hands out the status line of the last answer and the body.
+/// Runs curl; returns the status line of the last response and the body.
 fn run_curl(arguments: &[&str]) -> (String, String) {
     let mut command = Command::new("curl");
     command

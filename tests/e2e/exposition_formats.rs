@@ -1,5 +1,5 @@
-//! The exposition, read by other parsers: that of Python for `OpenMetrics`, that of promtool for text,
-//! and a real Prometheus' of both. Names with special characters of every kind.
+//! The exposition, read by other parsers: Python's of `OpenMetrics`, promtool's of text,
+//! and Prometheus itself, with hostile names.
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::process::Command;
@@ -12,7 +12,7 @@ use axum::routing::get as route;
 use mongodb_atlas_sim::{SimHandle, SimKey};
 use tokio::net::TcpListener;
 
-/// Names that have broken a parser somewhere, and some of every script.
+/// Names with characters that parsers have failed on, and names in many scripts.
 fn hostile_names() -> Vec<String> {
     let mut names: Vec<String> = [
         "",
@@ -54,7 +54,7 @@ fn hostile_names() -> Vec<String> {
     names
 }
 
-/// A simulated Atlas with a key of each name.
+/// Returns a simulated Atlas with a key of each name.
 async fn hostile_names_sim() -> SimHandle {
     let sim = crate::common::start_sim(static_sim(1, 20)).await;
     sim.with_world(|world| {
@@ -145,7 +145,7 @@ async fn openmetrics_reference_parser_accepts_the_exposition() {
             )
         })
         .collect();
-    // bounds are compared as they are written
+    // Bounds are compared as text.
     let written: BTreeSet<_> = Scrape::parse(&text)
         .series()
         .into_iter()
@@ -186,7 +186,7 @@ async fn openmetrics_reference_parser_accepts_the_exposition() {
     sim.stop().await;
 }
 
-/// Lets a real Prometheus scrape, and compares the names that it then has.
+/// Lets a Prometheus scrape, and compares the names that it stores.
 async fn assert_ingested(sim: &SimHandle, target: &str, features: &[&str]) {
     let prometheus = Prometheus::scraping_with_flags(target, features);
     prometheus.wait_samples("up == 1").await;
@@ -196,7 +196,7 @@ async fn assert_ingested(sim: &SimHandle, target: &str, features: &[&str]) {
     let names: BTreeMap<String, String> = samples
         .into_iter()
         .map(|sample| {
-            // an empty label is no label
+            // Prometheus drops empty labels.
             let name = sample.labels.get("name").cloned().unwrap_or_default();
             (sample.labels["api_key_id"].clone(), name)
         })
@@ -212,7 +212,7 @@ async fn assert_ingested(sim: &SimHandle, target: &str, features: &[&str]) {
     assert!(requests >= 1.0);
 }
 
-/// What passes scrapes on and asks for one form, since a Prometheus of that age cannot be told to.
+/// A proxy that requests one format, because a Prometheus of that age cannot be configured to.
 async fn accept_rewriting_proxy(target: String, accept: &'static str) -> String {
     let pass_on = move || {
         let target = target.clone();
@@ -221,11 +221,11 @@ async fn accept_rewriting_proxy(target: String, accept: &'static str) -> String 
             let request = client
                 .get(format!("http://{target}/metrics"))
                 .header("accept", accept);
-            let answer = request.send().await.unwrap();
-            let content_type = answer.headers()["content-type"].clone();
+            let response = request.send().await.unwrap();
+            let content_type = response.headers()["content-type"].clone();
             (
                 [(header::CONTENT_TYPE, content_type)],
-                answer.bytes().await.unwrap(),
+                response.bytes().await.unwrap(),
             )
         }
     };

@@ -1,5 +1,5 @@
-//! A disk that is full, one that is read-only, and a file system that never answers, in a mount of the process' own:
-//! the exporter warns, counts, and goes on.
+//! A full disk, a read-only disk, and a file system that never responds, in a separate mount namespace:
+//! the exporter logs a warning, counts failures, and continues.
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -9,12 +9,10 @@ use crate::common::{
 };
 use rustix::process::Signal;
 
-/// The exporter with its state on a file system that `mount` makes at `$DIR`.
-async fn run_on_failing_disk(mount: &str) {
-    let sim = crate::common::start_sim(static_sim(1, 600)).await;
-    let dir = tempfile::tempdir().unwrap();
+/// Returns a command that runs `mount` and then the exporter in a mount namespace of their own, with `$DIR` set.
+fn exporter_after(mount: &str, flags: &str, dir: &Path) -> Command {
     let script = format!(
-        "set -e\n{mount}\nexec '{}' --web.listen-address=127.0.0.1:0 --atlas.poll-interval=1s --storage.path=\"$DIR\"",
+        "set -e\n{mount}\nexec '{}' --web.listen-address=127.0.0.1:0 --atlas.poll-interval=1s {flags}",
         env!("CARGO_BIN_EXE_atlas-ai-keys-exporter")
     );
     let mut command = Command::new("unshare");
@@ -25,23 +23,21 @@ async fn run_on_failing_disk(mount: &str) {
         .args(["--mount", "sh", "-c", &script])
         .env_clear()
         .env("PATH", std::env::var_os("PATH").unwrap())
-        .env("DIR", dir.path())
-        .envs(sim_env(&sim));
+        .env("DIR", dir);
+    command
+}
+
+/// Runs the exporter with its state on a file system that `mount` creates at `$DIR`.
+async fn run_on_failing_disk(mount: &str) {
+    let sim = crate::common::start_sim(static_sim(1, 600)).await;
+    let dir = tempfile::tempdir().unwrap();
+    let mut command = exporter_after(mount, "--storage.path=\"$DIR\"", dir.path());
+    command.envs(sim_env(&sim));
     let mut program = ChildProcess::start(command);
     let address = program.wait_for_output("address=");
-    let begun = Instant::now();
-    let scrape = loop {
-        let scrape = Scrape::parse(&get(&format!("http://{address}/metrics")).await.1);
-        if scrape.sum("atlas_ai_keys_exporter_storage_failures_total") >= 3.0 {
-            break scrape;
-        }
-        assert!(
-            begun.elapsed() < crate::common::WAIT_TIMEOUT,
-            "{}",
-            program.output()
-        );
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    };
+    let failed =
+        |scrape: &Scrape| scrape.sum("atlas_ai_keys_exporter_storage_failures_total") >= 3.0;
+    let scrape = program.wait_scrape(&address, "failures", failed).await;
     assert_eq!(exposed_keys(&scrape), expected_sim_keys(&sim));
     assert_eq!(scrape.sum("atlas_ai_keys_exporter_org_up"), 1.0);
     program.signal(Signal::TERM);
@@ -62,7 +58,7 @@ async fn read_only_disk_does_not_stop_the_exporter() {
     run_on_failing_disk("mount -t tmpfs tmpfs \"$DIR\"\nmount -o remount,ro \"$DIR\"").await;
 }
 
-/// A link that leads to `target` from one moment to the next.
+/// Points a symbolic link to `target` atomically.
 fn swap_symlink(link: &Path, target: &Path) {
     let new = link.with_extension("new");
     std::os::unix::fs::symlink(target, &new).unwrap();
@@ -83,7 +79,7 @@ async fn hanging_file_system_does_not_stop_the_exporter() {
     for name in ["token", "good/token"] {
         std::fs::write(at(name), &account.access_token).unwrap();
     }
-    // the good one becomes the hung one under the eyes of the exporter
+    // The working directory is replaced by the hanging one while the exporter runs.
     swap_symlink(&at("link"), &at("good"));
     swap_symlink(&at("state"), &at("good"));
     let config = format!(
@@ -91,64 +87,47 @@ async fn hanging_file_system_does_not_stop_the_exporter() {
         orgs[0], orgs[1]
     );
     std::fs::write(at("config.yml"), config).unwrap();
-    // nobody answers the requests of this file system; it ends with the process that holds the descriptor
-    let script = format!(
-        "set -e\nexec 3<>/dev/fuse\nmount -i -t fuse -o fd=3,rootmode=40000,user_id=0,group_id=0 hung \"$DIR/hung\"\n\
-         exec '{}' --web.listen-address=127.0.0.1:0 --atlas.poll-interval=1s --config.file=\"$DIR/config.yml\" --storage.path=\"$DIR/state\"",
-        env!("CARGO_BIN_EXE_atlas-ai-keys-exporter")
-    );
-    let mut command = Command::new("unshare");
-    if !rustix::process::geteuid().is_root() {
-        command.arg("--map-root-user");
-    }
-    command
-        .args(["--mount", "sh", "-c", &script])
-        .env_clear()
-        .env("PATH", std::env::var_os("PATH").unwrap())
-        .env("DIR", dir.path())
-        .env("MONGODB_ATLAS_BASE_URL", sim.base_url());
+    // No process serves this file system; it is unmounted when the descriptor is closed.
+    let mount = "exec 3<>/dev/fuse\nmount -i -t fuse -o fd=3,rootmode=40000,user_id=0,group_id=0 hung \"$DIR/hung\"";
+    let flags = "--config.file=\"$DIR/config.yml\" --storage.path=\"$DIR/state\"";
+    let mut command = exporter_after(mount, flags, dir.path());
+    command.env("MONGODB_ATLAS_BASE_URL", sim.base_url());
     let mut program = ChildProcess::start(command);
     let address = program.wait_for_output("address=");
-    let scrape = async |what: &str, good: &dyn Fn(&Scrape) -> bool| {
-        let begun = Instant::now();
-        loop {
-            assert_eq!(get(&format!("http://{address}/-/healthy")).await.0, 200);
-            let scrape = Scrape::parse(&get(&format!("http://{address}/metrics")).await.1);
-            if good(&scrape) {
-                return scrape;
-            }
-            assert!(
-                begun.elapsed() < crate::common::WAIT_TIMEOUT,
-                "in vain: {what}\n{}",
-                program.output()
-            );
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-    };
-    scrape("both organizations", &|scrape| scrape.sum(UP) == 2.0).await;
+    program
+        .wait_scrape(&address, "both organizations", |scrape| {
+            scrape.sum(UP) == 2.0
+        })
+        .await;
     swap_symlink(&at("link"), &at("hung"));
-    let (hung, good) = (
+    let (hung, condition) = (
         [("org_id", orgs[0].as_str())],
         [("org_id", orgs[1].as_str())],
     );
     let failed = |scrape: &Scrape| scrape.get(UP, &hung) == Some(0.0);
-    let before = scrape("the credential cannot be read", &failed)
+    let before = program
+        .wait_scrape(&address, "the credential cannot be read", failed)
         .await
-        .get(SUCCESS, &good);
-    let later = |scrape: &Scrape| scrape.get(SUCCESS, &good) > before.map(|at| at + 2.0);
-    scrape("polls go on with the other credential", &later).await;
+        .get(SUCCESS, &condition);
+    let later = |scrape: &Scrape| scrape.get(SUCCESS, &condition) > before.map(|at| at + 2.0);
+    program
+        .wait_scrape(&address, "polls go on with the other credential", later)
+        .await;
     swap_symlink(&at("link"), &at("good"));
-    scrape("the credential can be read again", &|scrape| {
-        scrape.sum(UP) == 2.0
-    })
-    .await;
+    program
+        .wait_scrape(&address, "the credential can be read again", |scrape| {
+            scrape.sum(UP) == 2.0
+        })
+        .await;
     swap_symlink(&at("link"), &at("hung"));
     swap_symlink(&at("state"), &at("hung"));
     tokio::time::sleep(Duration::from_millis(500)).await;
-    scrape("pages are served", &|_| true).await;
+    program
+        .wait_scrape(&address, "pages are served", |_| true)
+        .await;
     program.signal(Signal::TERM);
-    let (code, output, took) = program.wait_exit();
+    let (code, output, elapsed) = program.wait_exit();
     assert_eq!(code, Some(0), "{output}");
-    assert!(took < Duration::from_secs(5), "{took:?}: {output}");
+    assert!(elapsed < Duration::from_secs(5), "{elapsed:?}: {output}");
     sim.stop().await;
 }

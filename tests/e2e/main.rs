@@ -1,4 +1,4 @@
-//! Tests of everything with real programs, which `make test` installs: a module for each promise.
+//! Tests with other programs, which `make test` installs: one module per promise.
 
 #![allow(
     clippy::expect_used,

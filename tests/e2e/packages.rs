@@ -1,5 +1,5 @@
-//! What is shipped: the Debian package is installed, started, upgraded, removed and purged on a Debian of its own; the
-//! Kubernetes manifests fit Kubernetes, and its restricted pod security.
+//! Packages: the Debian package is installed, started, upgraded, removed and purged in a separate Debian root; the
+//! Kubernetes manifests match the schemas and the restricted pod security standard.
 use std::path::Path;
 use std::process::Command;
 
@@ -11,14 +11,14 @@ fn repo_root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// Makes the package of the tested binary, with a version of its own, in `folder`.
+/// Builds the package of the tested binary with the given version, in `folder`.
 fn build_package(version: &str, folder: &Path) {
     let mut command = Command::new(repo_root().join("packages/deb"));
     command
         .arg(env!("CARGO_BIN_EXE_atlas-ai-keys-exporter"))
         .arg(folder)
         .arg(version)
-        // a debug build packed well would take half a minute
+        // Strong compression of a debug build would take half a minute.
         .envs([
             ("DPKG_DEB_COMPRESSOR_TYPE", "gzip"),
             ("DPKG_DEB_COMPRESSOR_LEVEL", "1"),
@@ -54,7 +54,7 @@ async fn debian_package_installs_upgrades_and_purges() {
     );
     let systemd = SystemdContainer::boot_root(&debian, given);
     let file = |path: &str| systemd.exec(&["test", "-e", path]).0 == Some(0);
-    // installed: nothing is started, since there is nothing to watch yet
+    // Installed: the service is not started, because nothing is configured yet.
     let said = systemd.exec_ok(&["dpkg", "-i", "/run/given/0.1.0-1.deb"]);
     assert!(said.contains("atlas-ai-keys-exporter check"), "{said}");
     assert_eq!(systemd.property("ActiveState"), "inactive");
@@ -86,7 +86,7 @@ async fn debian_package_installs_upgrades_and_purges() {
         conffiles,
         "/etc/atlas-ai-keys-exporter/config.yml\n/etc/default/atlas-ai-keys-exporter\n"
     );
-    // told what to watch, tried and started
+    // Configured, checked and started.
     let address = format!("127.0.0.1:{}", free_port());
     let environment = "/etc/default/atlas-ai-keys-exporter";
     let told = format!(
@@ -113,7 +113,7 @@ async fn debian_package_installs_upgrades_and_purges() {
     );
     systemd.systemctl(&["reload", SERVICE]);
     assert!(systemd.journal().contains("configuration reloaded"));
-    // upgraded: restarted, with what was told and what was kept
+    // Upgraded: restarted, with configuration and state.
     let pid = systemd.property("MainPID");
     systemd.exec_ok(&["dpkg", "-i", "--force-confdef", "/run/given/0.1.1-1.deb"]);
     assert_ne!(systemd.property("MainPID"), pid);
@@ -128,7 +128,7 @@ async fn debian_package_installs_upgrades_and_purges() {
         systemd.journal()
     );
     assert!(file(STATE_DIR));
-    // removed: stopped, and what was told and kept is still there
+    // Removed: stopped; configuration and state are still there.
     systemd.exec_ok(&["dpkg", "-r", "atlas-ai-keys-exporter"]);
     assert!(
         crate::common::try_get_status(&format!("http://{address}/-/healthy"))
@@ -138,7 +138,7 @@ async fn debian_package_installs_upgrades_and_purges() {
     assert!(!file("/usr/bin/atlas-ai-keys-exporter") && file(environment));
     assert!(file("/var/lib/private/atlas-ai-keys-exporter"));
     assert_eq!(sim.live_token_count(), 0);
-    // purged
+    // Purged.
     systemd.exec_ok(&["dpkg", "-P", "atlas-ai-keys-exporter"]);
     let left = systemd.exec_ok(&[
         "sh",
@@ -160,7 +160,7 @@ fn validate_manifest(text: &str) -> (Option<i32>, String, String) {
     run_command(&mut command, text.as_bytes())
 }
 
-/// What the standard "restricted" of Kubernetes' pod security asks for.
+/// Asserts the requirements of the "restricted" pod security standard.
 fn assert_restricted(pod: &Value) {
     assert_eq!(pod["securityContext"]["runAsNonRoot"], true);
     assert_eq!(
@@ -199,7 +199,7 @@ fn assert_restricted(pod: &Value) {
     }
 }
 
-/// What the container is told is understood by the program.
+/// Asserts that the exporter accepts the container's configuration.
 fn assert_container_config(container: &Value, config: &Value) {
     let dir = tempfile::tempdir().unwrap();
     let text = config["data"]["config.yml"].as_str().unwrap();
@@ -266,7 +266,7 @@ fn kubernetes_manifests_are_valid_and_restricted() {
         .find(|object| object["kind"] == "ConfigMap")
         .unwrap();
     assert_container_config(&pod["containers"][0], config);
-    // the schemas are not blind
+    // The schemas do reject invalid manifests.
     for (right, wrong, named) in [
         (
             "allowPrivilegeEscalation: false",

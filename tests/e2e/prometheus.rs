@@ -1,5 +1,5 @@
-//! The main job, end to end: the real binary watches the simulated Atlas, a real Prometheus
-//! scrapes it, and what Prometheus then says is the simulator's truth.
+//! The main promise, end to end: the exporter's binary polls the simulated Atlas, a Prometheus
+//! scrapes it, and the query results match the simulator's state.
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -42,7 +42,7 @@ async fn assert_status_counts(prometheus: &Prometheus, sim: &SimHandle) {
     assert_eq!(counts, truth);
 }
 
-/// The sum of the ages at the moment of one scrape: age and time of use add up to that moment.
+/// Sum of the ages at one scrape: age plus time of last use is the time of the scrape.
 #[allow(
     clippy::cast_precision_loss,
     reason = "numbers of keys, and microseconds of this era"
@@ -142,7 +142,7 @@ async fn promtool_reports_no_problems() {
     for _ in 0..3 {
         exporter.wait_for_output("walk complete");
     }
-    let begun = Instant::now();
+    let started_at = Instant::now();
     let text = loop {
         let (_, text) = get(&format!("http://{address}/metrics")).await;
         if text.matches("org_up{").count() == 3
@@ -151,7 +151,7 @@ async fn promtool_reports_no_problems() {
         {
             break text;
         }
-        assert!(begun.elapsed() < crate::common::WAIT_TIMEOUT);
+        assert!(started_at.elapsed() < crate::common::WAIT_TIMEOUT);
         tokio::time::sleep(Duration::from_millis(50)).await;
     };
     let (code, output, error) = run_command(

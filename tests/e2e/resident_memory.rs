@@ -4,7 +4,7 @@ use std::process::Command;
 use crate::common::{ChildProcess, get, sim_env};
 use mongodb_atlas_sim::SimConfig;
 
-/// The most that 1,200 keys may take, in KiB.
+/// Maximum resident memory with 1,200 keys, in KiB.
 const MAX_RESIDENT_KIB: u64 = 16 << 10;
 
 fn memory_kib(pid: u32, member: &str) -> u64 {
@@ -34,15 +34,15 @@ async fn memory_for_1200_keys_is_below_16_mib() {
     for _ in 0..200 {
         get(&format!("http://{address}/metrics")).await;
     }
-    let begun = std::time::Instant::now();
+    let started_at = std::time::Instant::now();
     while exporter.output().matches("walk complete").count() < 9 {
-        assert!(begun.elapsed() < crate::common::WAIT_TIMEOUT);
+        assert!(started_at.elapsed() < crate::common::WAIT_TIMEOUT);
         tokio::time::sleep(std::time::Duration::from_millis(50)).await;
     }
-    let (now, most) = (
+    let (now, max) = (
         memory_kib(exporter.pid(), "VmRSS:"),
         memory_kib(exporter.pid(), "VmHWM:"),
     );
-    assert!(most < MAX_RESIDENT_KIB, "{now} KiB now, {most} KiB at most");
+    assert!(max < MAX_RESIDENT_KIB, "{now} KiB now, {max} KiB at most");
     sim.stop().await;
 }

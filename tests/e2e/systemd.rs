@@ -1,5 +1,5 @@
-//! The shipped units on a real systemd, booted in namespaces: active only when ready, the status in words,
-//! reload, the watchdog, credentials, state and sockets over restarts, an end within its limits.
+//! The shipped units on a systemd in namespaces: active only when ready, the status text,
+//! reload, the watchdog, credentials, state and sockets over restarts, shutdown within its limits.
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -9,7 +9,7 @@ use crate::common::systemd::{SERVICE, STATE_DIR, SystemdContainer};
 use crate::common::{Scrape, error_fault, free_port, get, run_command, sim_env, static_sim};
 use mongodb_atlas_sim::{SimEndpoint, SimHandle};
 
-/// What the service is told beside its secrets, and where it then listens.
+/// Returns the environment of the service without its secrets, and its address.
 fn service_env(sim: &SimHandle) -> (Vec<(String, String)>, String) {
     let address = format!("127.0.0.1:{}", free_port());
     let mut variables = sim_env(sim);
@@ -45,7 +45,7 @@ fn units_verify_and_exposure_is_low() {
         &[],
     );
     assert_eq!(text.0, Some(0), "{text:?}");
-    // the program is not installed here, and neither is its manual page
+    // The program is not installed here, and neither is its man page.
     let dir = tempfile::tempdir().unwrap();
     for unit in [SERVICE, "atlas-ai-keys-exporter.socket"] {
         let text = std::fs::read_to_string(root.join(unit)).unwrap();
@@ -76,7 +76,7 @@ async fn service_starts_reloads_and_stops() {
     let interval = "ATLAS_AI_KEYS_EXPORTER_ATLAS_POLL_INTERVAL";
     environment.push((interval.to_owned(), "1s".to_owned()));
     let systemd = SystemdContainer::boot("", &environment, &service_credentials(&sim));
-    // active only when ready: the first request after the start is answered
+    // Active only when ready: the first request after the start succeeds.
     systemd.systemctl(&["start", SERVICE]);
     let (status, _) = get(&format!("http://{address}/-/healthy")).await;
     assert_eq!(
@@ -110,12 +110,12 @@ async fn service_starts_reloads_and_stops() {
         core.split_whitespace().filter(|word| *word == "0").count() == 2,
         "{core}"
     );
-    // reload, and what it is called meanwhile
+    // Reload, and the state of the unit meanwhile.
     systemd.systemctl(&["reload", SERVICE]);
     systemd.wait_property("ActiveState", |state| state == "active");
     let journal = systemd.journal();
     assert!(journal.contains("configuration reloaded"), "{journal}");
-    // stale organizations are named, with the reason
+    // Stale organizations are listed, with the reason.
     sim.add_fault(error_fault(
         SimEndpoint::AiModelApiKeys,
         Some(&orgs[1]),
@@ -133,13 +133,13 @@ async fn service_starts_reloads_and_stops() {
     );
     let after = scrape(&address).await;
     assert_eq!(after.sum("mongodbatlas_ai_model_api_keys"), 300.0);
-    // the end
-    let begun = Instant::now();
+    // Shutdown.
+    let started_at = Instant::now();
     systemd.systemctl(&["stop", SERVICE]);
-    assert!(begun.elapsed() < Duration::from_secs(6));
+    assert!(started_at.elapsed() < Duration::from_secs(6));
     assert_eq!(systemd.property("Result"), "success");
     assert_eq!(sim.live_token_count(), 0);
-    // a pipe in the place of what was kept does not hold the start up
+    // A named pipe in place of a state file does not delay startup.
     let pipe = format!("{STATE_DIR}/{}.inventory", orgs[0]);
     systemd.exec_ok(&["rm", &pipe]);
     systemd.exec_ok(&["mkfifo", "-m", "666", &pipe]);
@@ -148,7 +148,7 @@ async fn service_starts_reloads_and_stops() {
     let (status, _) = get(&format!("http://{address}/-/healthy")).await;
     assert_eq!(status, 200);
     systemd.systemctl(&["stop", SERVICE]);
-    // a configuration that is wrong is no reason to try again and again
+    // An invalid configuration is not retried endlessly.
     systemd.write_secret("/run/given/environment", "MONGODB_ATLAS_ORG_ID=nonsense\n");
     let (code, _, _) = systemd.exec(&["systemctl", "start", SERVICE]);
     assert_ne!(code, Some(0));
@@ -189,35 +189,38 @@ async fn socket_activation_loses_no_connection_on_restart() {
     systemd.write_secret(&format!("/run/systemd/system/{socket}.d/test.conf"), &place);
     systemd.systemctl(&["daemon-reload"]);
     systemd.systemctl(&["start", socket]);
-    // the first connection starts the service
+    // The first connection starts the service.
     let (status, _) = get(&format!("http://{address}/-/healthy")).await;
     assert_eq!(status, 200);
     systemd.wait_property("StatusText", |text| text.starts_with("fresh 1"));
-    let (over, answers) = (
+    let (over, responses) = (
         Arc::new(AtomicBool::new(false)),
         Arc::new(AtomicUsize::new(0)),
     );
     let askers: Vec<_> = (0..4)
         .map(|_| {
-            let (over, answers, address) =
-                (Arc::clone(&over), Arc::clone(&answers), address.clone());
+            let (over, responses, address) =
+                (Arc::clone(&over), Arc::clone(&responses), address.clone());
             tokio::spawn(async move {
                 while !over.load(Ordering::Relaxed) {
-                    // a connection of its own each time
+                    // A new connection each time.
                     let (status, text) = get(&format!("http://{address}/metrics")).await;
                     assert!(status == 200 && text.contains("process_threads"));
-                    answers.fetch_add(1, Ordering::Relaxed);
+                    responses.fetch_add(1, Ordering::Relaxed);
                 }
             })
         })
         .collect();
     for _ in 0..3 {
-        let (before, pid) = (answers.load(Ordering::Relaxed), systemd.property("MainPID"));
+        let (before, pid) = (
+            responses.load(Ordering::Relaxed),
+            systemd.property("MainPID"),
+        );
         systemd.systemctl(&["restart", SERVICE]);
         assert_ne!(systemd.property("MainPID"), pid);
-        let begun = Instant::now();
-        while answers.load(Ordering::Relaxed) < before + 20 {
-            assert!(begun.elapsed() < crate::common::WAIT_TIMEOUT);
+        let started_at = Instant::now();
+        while responses.load(Ordering::Relaxed) < before + 20 {
+            assert!(started_at.elapsed() < crate::common::WAIT_TIMEOUT);
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }

@@ -1,10 +1,10 @@
-//! What people see on a terminal: tables as wide as it is, colours, a bar while a walk is long, the manual page.
+//! Output on a terminal: tables of its width, colors, a progress bar during long walks, the man page.
 use std::process::Command;
 
 use crate::common::{run_command, sim_env, static_sim};
 use mongodb_atlas_sim::{Effect, Fault, SimEndpoint};
 
-/// Runs the exporter on a terminal of its own, so many columns wide: what appears on it.
+/// Runs the exporter on a terminal with this many columns, and returns its output.
 async fn run_on_terminal(
     columns: u16,
     arguments: &str,
@@ -24,7 +24,7 @@ async fn run_on_terminal(
     output
 }
 
-/// What is left when the colours are taken away.
+/// Removes color sequences.
 fn strip_ansi(text: &str) -> String {
     let mut plain = String::new();
     let mut rest = text;
@@ -88,7 +88,7 @@ async fn progress_bar_appears_during_long_walks() {
     let slow = run_on_terminal(100, "keys", sim_env(&sim)).await;
     assert!(slow.contains(" of 3 organizations"), "{slow:?}");
     assert!(slow.contains("60 of 60 keys"), "{slow}");
-    // what is written to a file has no bar
+    // Output to a file has no progress bar.
     let mut command = Command::new(env!("CARGO_BIN_EXE_atlas-ai-keys-exporter"));
     command.arg("keys").env_clear().envs(sim_env(&sim));
     let (code, output, error) = tokio::task::spawn_blocking(move || run_command(&mut command, &[]))
@@ -99,7 +99,7 @@ async fn progress_bar_appears_during_long_walks() {
     sim.stop().await;
 }
 
-/// groff names what it does not know, and lines that do not fit.
+/// groff warns about unknown requests and overlong lines.
 #[tokio::test(flavor = "multi_thread")]
 async fn man_page_renders_without_warnings() {
     let page = crate::common::run_exporter(&["man"], Vec::new())
@@ -119,7 +119,7 @@ async fn man_page_renders_without_warnings() {
                 .await
                 .unwrap();
         assert_eq!((code, warnings.as_str()), (Some(0), ""), "{text}");
-        // names can be searched for: none is broken at the end of a line
+        // Names can be searched for: none is hyphenated at the end of a line.
         for name in [
             "ATLAS_AI_KEYS_EXPORTER_METRICS_IDLE_THRESHOLDS",
             "--metrics.idle-thresholds",

@@ -1,5 +1,5 @@
-//! What `once` writes is read by a real `node_exporter`'s textfile collector, and promtool has nothing
-//! to say of it.
+//! The output of `once` is read by the textfile collector of `node_exporter`, and promtool
+//! reports no problem.
 use std::process::Command;
 
 use crate::common::{

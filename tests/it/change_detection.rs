@@ -1,4 +1,4 @@
-//! Last known good, honestly: what stays, what is withdrawn, and what happened to keys. In
+//! Stale data and change counters: what is retained, what is withdrawn, and which changes are counted. In
 //! simulated time.
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -25,7 +25,7 @@ fn outage_fault() -> Fault {
     )
 }
 
-/// How often each change was counted, over all organizations.
+/// Returns the change counters, summed over all organizations.
 fn change_counters(scrape: &Scrape) -> BTreeMap<String, u64> {
     let mut counts = BTreeMap::new();
     for series in scrape.with_name(CHANGES) {
@@ -52,11 +52,14 @@ async fn change_counters_start_at_zero_and_count_once() {
         before.values().all(|count| *count == 0),
         "the first walk finds no change"
     );
-    let id = |world: &World, good: &dyn Fn(Option<Timestamp>) -> bool| {
+    let id = |world: &World, condition: &dyn Fn(Option<Timestamp>) -> bool| {
         let mut keys = world.keys(&org).iter();
-        keys.find(|key| good(key.last_used)).unwrap().id.clone()
+        keys.find(|key| condition(key.last_used))
+            .unwrap()
+            .id
+            .clone()
     };
-    let long_ago = sim.clock().now() - SignedDuration::from_hours(91 * 24);
+    let long_ago = sim.now() - SignedDuration::from_hours(91 * 24);
     sim.with_world(|world| {
         world.create_key(&org, "new").unwrap();
         let unused = id(world, &|used| used.is_none());
@@ -83,7 +86,7 @@ async fn missing_key_is_rechecked_before_it_counts_as_deleted() {
     let org = sim.org_ids()[0].clone();
     let exporter = SimHarness::start(&sim, &["--atlas.page-size=20"]).await;
     exporter.wait_polled(1).await;
-    // pages lose a key without a sign that they did: no total, and a full page less
+    // Pages lose a key without a sign of it: no total, and one page less.
     sim.add_fault(Fault::new(KEYS, Effect::NoTotalCount));
     sim.set_page_hook({
         let org = org.clone();
@@ -156,7 +159,7 @@ async fn unavailable_key_endpoint_triggers_a_rescan() {
     exporter.stop().await;
 }
 
-/// Keys that were created and deleted before anybody could have seen them for sure.
+/// Counts keys that were created and deleted between two polls.
 fn count_short_lived(log: &[LoggedChange], less_than: SignedDuration) -> u64 {
     let created: BTreeMap<&String, Timestamp> = log
         .iter()
@@ -166,8 +169,8 @@ fn count_short_lived(log: &[LoggedChange], less_than: SignedDuration) -> u64 {
     log.iter()
         .filter(|change| change.change == ChangeKind::Deleted)
         .filter(|change| {
-            let begun = created.get(&change.key);
-            begun.is_some_and(|begun| change.at.duration_since(*begun) < less_than)
+            let started_at = created.get(&change.key);
+            started_at.is_some_and(|started_at| change.at.duration_since(*started_at) < less_than)
         })
         .count() as u64
 }
@@ -188,7 +191,7 @@ async fn change_counts_match_the_sim_over_a_month() {
         SimHarness::start(&sim, &["--atlas.page-size=20", "--atlas.poll-interval=40m"]).await;
     exporter.wait_polled(2).await;
     let before = sim.with_world(|world| world.changes().len());
-    // in the middle of many a walk an old key goes, which shifts every later page
+    // An old key is deleted during many walks, which shifts every later page.
     sim.set_page_hook(move |call, page, world| {
         if page > 1 && call % 19 == 0 {
             for org in &orgs {

@@ -1,4 +1,4 @@
-//! Bad input: every mistake at once, each with the value, where it came from and what would be right.
+//! Invalid configuration: all errors at once, each with the value, its source and the expected value.
 use crate::common::ChildProcess;
 use atlas_ai_keys_exporter::cli::Args;
 use atlas_ai_keys_exporter::config::Config;
@@ -136,7 +136,7 @@ fn quoted_or_prefixed_secrets_are_rejected() {
     }
 }
 
-/// Runs the exporter with a pipe as its standard input, as process substitution makes one.
+/// Runs the exporter with a pipe as standard input, as process substitution does.
 fn run_with_fifo(arguments: &[&str], pairs: &[(&str, &str)]) -> (Option<i32>, String) {
     let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_atlas-ai-keys-exporter"));
     command
@@ -161,7 +161,7 @@ fn fifo_secret_files_are_rejected() {
             run_with_fifo(&config, VALID_ENV),
         ] {
             assert_eq!(code, Some(2), "{command:?}: {output}");
-            // the table of `check` breaks lines
+            // The table of `check` wraps lines.
             let words = output.replace(['|', '\u{2502}', '\u{2506}'], " ");
             let words = words.split_whitespace().collect::<Vec<_>>().join(" ");
             let expected = "expected a regular file, got a pipe, which can be read only once";

@@ -1,4 +1,4 @@
-//! Which organizations are watched: discovery, shards, several credentials, and their names.
+//! Discovery, shards, several credentials, and organization names.
 //! In simulated time.
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -6,19 +6,11 @@ use std::time::Duration;
 
 use crate::common::sim_harness::{SimHarness, in_process_sim};
 use crate::common::{Scrape, expected_sim_keys, exposed_keys, sim_env, static_sim};
-use mongodb_atlas_sim::{Effect, ErrorBodyFormat, Fault, SimEndpoint, SimHandle};
+use mongodb_atlas_sim::{Effect, Fault, SimEndpoint, SimHandle};
 
 const INTERVAL: Duration = Duration::from_mins(5);
 
-fn status_effect(status: u16) -> Effect {
-    Effect::Status {
-        status,
-        body: ErrorBodyFormat::Json,
-        retry_after: None,
-    }
-}
-
-/// What an exporter is told that finds its organizations itself.
+/// Returns the environment of an exporter with discovery.
 fn env_without_orgs(sim: &SimHandle) -> Vec<(String, String)> {
     let mut variables = sim_env(sim);
     variables.retain(|(name, _)| name != "MONGODB_ATLAS_ORG_ID");
@@ -29,7 +21,7 @@ async fn start_discovery(sim: &Arc<SimHandle>) -> SimHarness {
     SimHarness::start_with(sim, env_without_orgs(sim), &["--atlas.discover-orgs"]).await
 }
 
-/// The organizations that a family has series of.
+/// Returns the organizations with series of a family.
 fn org_ids_in(scrape: &Scrape, name: &str) -> BTreeSet<String> {
     scrape
         .with_name(name)
@@ -86,7 +78,7 @@ async fn missing_organization_is_removed_after_two_listings_and_deleted_at_once(
             "no series of it is left"
         );
     }
-    // and when it comes back, it is watched again
+    // When it returns, it is polled again.
     sim.with_world(|world| world.set_org_visible(&orgs[0], true));
     exporter.advance(INTERVAL + Duration::from_secs(5)).await;
     assert_eq!(org_ids_in(&exporter.wait_polled(2).await, UP), both);
@@ -111,7 +103,7 @@ async fn intermittently_listed_organization_is_retained() {
 #[tokio::test(start_paused = true)]
 async fn discovery_failure_retains_known_organizations() {
     let sim = in_process_sim(&static_sim(2, 20));
-    sim.add_fault(Fault::new(SimEndpoint::Orgs, status_effect(500)));
+    sim.add_fault(Fault::new(SimEndpoint::Orgs, Effect::error_status(500)));
     let exporter = start_discovery(&sim).await;
     exporter.advance(Duration::from_secs(30)).await;
     assert!(org_ids_in(&exporter.scrape(), UP).is_empty());
@@ -123,7 +115,7 @@ async fn discovery_failure_retains_known_organizations() {
     sim.clear_faults();
     exporter.wait_polled(2).await;
     assert_eq!(exporter.readiness().0, 200);
-    sim.add_fault(Fault::new(SimEndpoint::Orgs, status_effect(500)));
+    sim.add_fault(Fault::new(SimEndpoint::Orgs, Effect::error_status(500)));
     exporter.advance(Duration::from_hours(5)).await;
     let scrape = exporter.scrape();
     assert_eq!(exposed_keys(&scrape), expected_sim_keys(&sim));
@@ -210,7 +202,7 @@ async fn forbidden_names_and_limits_do_not_fail_polls() {
             SimEndpoint::AiModelApiRateLimits,
             SimEndpoint::RateLimits,
         ] {
-            sim.add_fault(Fault::new(endpoint, status_effect(code)));
+            sim.add_fault(Fault::new(endpoint, Effect::error_status(code)));
         }
         let exporter = SimHarness::start(&sim, &[]).await;
         exporter.wait_polled(2).await;
@@ -251,7 +243,7 @@ async fn known_names_are_retained_when_unavailable() {
         SimEndpoint::Groups,
         SimEndpoint::AiModelApiRateLimits,
     ] {
-        sim.add_fault(Fault::new(endpoint, status_effect(403)));
+        sim.add_fault(Fault::new(endpoint, Effect::error_status(403)));
     }
     exporter.advance(Duration::from_hours(3)).await;
     let scrape = exporter.scrape();
@@ -265,7 +257,7 @@ async fn known_names_are_retained_when_unavailable() {
     exporter.stop().await;
 }
 
-/// Discovered organizations past the limit are left out, those that are named or watched already never.
+/// Discovered organizations beyond the limit are ignored; configured or already polled ones never are.
 #[tokio::test(start_paused = true)]
 async fn discovery_stops_at_the_organization_limit() {
     let sim = in_process_sim(&static_sim(5, 50));
@@ -281,13 +273,13 @@ async fn discovery_stops_at_the_organization_limit() {
         200,
         "nobody waits for those left out"
     );
-    // new ones take nobody's place, wherever they stand in the order
+    // New organizations replace no other, whatever their position in the list.
     for _ in 0..5 {
         sim.with_world(|world| world.add_org(1));
         exporter.advance(INTERVAL).await;
         assert_eq!(org_ids_in(&exporter.scrape(), UP), before);
     }
-    // and one that becomes free is taken
+    // A free place is used.
     let gone = before.iter().find(|org| **org != all[4]).unwrap();
     sim.with_world(|world| world.mark_org_deleted(gone));
     exporter.advance(INTERVAL * 2).await;
@@ -296,7 +288,7 @@ async fn discovery_stops_at_the_organization_limit() {
     exporter.stop().await;
 }
 
-/// Lists whose pages are capped, or have links that lead nowhere, are read to the end like the keys.
+/// Lists with capped pages or invalid links are read to the end, like the keys.
 #[tokio::test(start_paused = true)]
 async fn list_pagination_ignores_wrong_totals() {
     for (effects, requests) in [

@@ -1,4 +1,4 @@
-//! What the documents say exists.
+//! Names in the documents exist.
 use std::fmt::Write as _;
 use std::path::Path;
 
@@ -11,7 +11,7 @@ fn read_repo_file(path: &str) -> String {
     std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).unwrap()
 }
 
-/// Everything that stands between backticks.
+/// Returns everything between backticks.
 fn code_spans(text: &str) -> impl Iterator<Item = &str> {
     text.split('`').skip(1).step_by(2)
 }
@@ -30,9 +30,14 @@ fn failure_modes_rows_name_existing_tests() {
         for name in names {
             let (file, function) = name.split_once("::").unwrap_or_else(|| panic!("{name}"));
             let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+            let declaration = format!("fn {function}(");
             let exists = ["tests/it", "tests/e2e"].iter().any(|folder| {
-                std::fs::read_to_string(root.join(folder).join(format!("{file}.rs")))
-                    .is_ok_and(|source| source.contains(&format!("fn {function}(")))
+                let module = root.join(folder).join(file);
+                let submodules = std::fs::read_dir(&module).into_iter().flatten();
+                let sources = submodules.map(|entry| entry.unwrap().path());
+                sources.chain([module.with_extension("rs")]).any(|path| {
+                    std::fs::read_to_string(path).is_ok_and(|source| source.contains(&declaration))
+                })
             });
             assert!(exists, "there is no {name}");
         }
@@ -59,7 +64,7 @@ fn documented_flags_and_metrics_exist() {
     ] {
         let text = read_repo_file(document);
         for word in text.split(|c: char| !(c.is_ascii_alphanumeric() || "-_.".contains(c))) {
-            // a neighbour's name
+            // A name of another program.
             if word == "mongodbatlas_exporter" {
                 continue;
             }
@@ -81,7 +86,7 @@ fn documented_flags_and_metrics_exist() {
     }
 }
 
-/// Every document that people read.
+/// All user documents.
 const DOCUMENTS: [&str; 13] = [
     "README.md",
     "CHANGELOG.md",
@@ -113,7 +118,7 @@ fn document_links_resolve() {
     }
 }
 
-/// Two screens: what it is, two commands, and where to read on.
+/// Two screens: purpose, two commands, and links.
 #[test]
 fn readme_stays_within_its_line_limit() {
     let text = read_repo_file("README.md");
@@ -122,7 +127,7 @@ fn readme_stays_within_its_line_limit() {
     assert_eq!(commands.count(), 2);
 }
 
-/// Writes `text` in the place of a document when `make docs` asks for it; else it must be there already.
+/// Writes `text` to a document for `make docs`; otherwise asserts that it is there already.
 fn assert_current(path: &str, text: &str) {
     if std::env::var_os("WRITE_DOCS").is_some() {
         std::fs::write(Path::new(env!("CARGO_MANIFEST_DIR")).join(path), text).unwrap();
@@ -193,7 +198,7 @@ fn metrics_reference_is_current() {
     assert_current("docs/metrics.md", &text);
 }
 
-/// What stands between these lines of a document is made.
+/// The text between these lines of a document is generated.
 const FLAGS_BEGIN: &str = "<!-- made from the flags by `make docs` -->\n";
 const FLAGS_END: &str = "<!-- end of what is made -->\n";
 
@@ -236,7 +241,7 @@ fn write_flag_table(text: &mut String, title: &str, flags: &[&Flag], in_file: bo
     }
 }
 
-/// The member of the configuration file that says the same as a flag.
+/// Returns the key of the configuration file for a flag.
 fn yaml_key(name: &str) -> String {
     let (group, rest) = name.split_once('.').unwrap();
     format!("{group}.{}", rest.replace(['-', '.'], "_"))

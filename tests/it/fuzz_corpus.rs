@@ -1,4 +1,4 @@
-//! The fuzz targets once more over every input that was found to be interesting. Looking for more
+//! The fuzz targets with every input of the corpus. Searching for more
 //! needs cargo-fuzz and a nightly compiler; see `fuzz/src/lib.rs`.
 #[allow(unreachable_pub, reason = "a library of its own")]
 #[path = "../../fuzz/src/lib.rs"]

@@ -1,4 +1,4 @@
-//! What a request to Atlas looks like on the wire, and what a connection that is none is called.
+//! Requests to Atlas on the wire, and the classification of connection errors.
 use std::io::{Read as _, Write as _};
 use std::net::TcpListener;
 use std::sync::mpsc;
@@ -19,9 +19,9 @@ fn token_env(base: String) -> Vec<(String, String)> {
     .to_vec()
 }
 
-/// Takes one connection, reads what comes first and answers `answer`.
-fn respond_once(answer: impl Into<Vec<u8>>) -> (u16, mpsc::Receiver<Vec<u8>>) {
-    let answer = answer.into();
+/// Accepts one connection, reads the first bytes and sends `answer`.
+fn respond_once(response: impl Into<Vec<u8>>) -> (u16, mpsc::Receiver<Vec<u8>>) {
+    let response = response.into();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
     let (sender, receiver) = mpsc::channel();
@@ -30,7 +30,7 @@ fn respond_once(answer: impl Into<Vec<u8>>) -> (u16, mpsc::Receiver<Vec<u8>>) {
             let mut first = vec![0; 16 << 10];
             let read = stream.read(&mut first).unwrap_or(0);
             first.truncate(read);
-            let _ = stream.write_all(&answer);
+            let _ = stream.write_all(&response);
             if sender.send(first).is_err() {
                 return;
             }
@@ -39,7 +39,7 @@ fn respond_once(answer: impl Into<Vec<u8>>) -> (u16, mpsc::Receiver<Vec<u8>>) {
     (port, receiver)
 }
 
-/// An exporter whose Atlas is at `base`; `sim` only gives the laboratory its form.
+/// Starts an exporter whose Atlas is at `base`; the simulator is not used.
 async fn start_exporter(base: String) -> TestExporter {
     let sim = crate::common::start_sim(static_sim(1, 1)).await;
     TestExporter::start_with(sim, token_env(base), &["--atlas.poll-interval=1s"]).await
@@ -47,11 +47,11 @@ async fn start_exporter(base: String) -> TestExporter {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn requests_carry_user_agent_and_accept_version() {
-    let answer = b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
-    let (port, requests) = respond_once(answer);
-    let lab = start_exporter(format!("http://127.0.0.1:{port}/below/a/path")).await;
+    let response = b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+    let (port, requests) = respond_once(response);
+    let exporter = start_exporter(format!("http://127.0.0.1:{port}/below/a/path")).await;
     let request = tokio::task::spawn_blocking(move || {
-        // the rate limits are asked for as well
+        // The rate limits are requested as well.
         let all = requests
             .iter()
             .map(|bytes| String::from_utf8(bytes).unwrap());
@@ -81,28 +81,30 @@ async fn requests_carry_user_agent_and_accept_version() {
         assert!(lower.contains(&header), "{header:?} in\n{request}");
     }
     assert!(!lower.contains("referer") && !lower.contains("cookie"));
-    lab.stop().await.stop().await;
+    exporter.stop().await.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn plain_text_server_is_a_tls_error() {
     let (port, _requests) = respond_once(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n");
-    let lab = start_exporter(format!("https://127.0.0.1:{port}")).await;
-    lab.wait_until("the reason tls", |scrape| {
-        scrape.poll_failures(ORG, "tls") >= 1.0
-    })
-    .await;
-    lab.stop().await.stop().await;
+    let exporter = start_exporter(format!("https://127.0.0.1:{port}")).await;
+    exporter
+        .wait_until("the reason tls", |scrape| {
+            scrape.poll_failures(ORG, "tls") >= 1.0
+        })
+        .await;
+    exporter.stop().await.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn refused_connection_is_a_connection_error() {
-    let lab = start_exporter(format!("http://127.0.0.1:{}", crate::common::free_port())).await;
-    lab.wait_until("the reason connection", |scrape| {
-        scrape.poll_failures(ORG, "connection") >= 1.0
-    })
-    .await;
-    lab.stop().await.stop().await;
+    let exporter = start_exporter(format!("http://127.0.0.1:{}", crate::common::free_port())).await;
+    exporter
+        .wait_until("the reason connection", |scrape| {
+            scrape.poll_failures(ORG, "connection") >= 1.0
+        })
+        .await;
+    exporter.stop().await.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -115,17 +117,18 @@ async fn redirects_are_not_followed() {
         sim.add_fault(Fault::new(endpoint, Effect::Redirect { location }).times(2));
     }
     let variables = crate::common::sim_env(&sim);
-    let lab = TestExporter::start_with(sim, variables, &["--atlas.poll-interval=1s"]).await;
-    lab.wait_until("both redirects to be refused", |scrape| {
-        scrape.poll_failures(&org, "invalid_response") >= 2.0
-    })
-    .await;
-    lab.wait_polled().await;
+    let exporter = TestExporter::start_with(sim, variables, &["--atlas.poll-interval=1s"]).await;
+    exporter
+        .wait_until("both redirects to be refused", |scrape| {
+            scrape.poll_failures(&org, "invalid_response") >= 2.0
+        })
+        .await;
+    exporter.wait_polled().await;
     assert!(requests.try_recv().is_err(), "a redirect was followed");
-    lab.stop().await.stop().await;
+    exporter.stop().await.stop().await;
 }
 
-/// What an exporter is told whose Atlas can only be reached through `proxy`.
+/// Returns the environment of an exporter that reaches Atlas only through `proxy`.
 fn proxy_env(proxy: &str) -> Vec<(String, String)> {
     let mut variables = token_env("https://atlas.invalid".to_owned());
     variables.push(("HTTPS_PROXY".to_owned(), proxy.to_owned()));
@@ -163,7 +166,7 @@ async fn requests_use_the_proxy_and_errors_omit_its_password() {
         request.starts_with("CONNECT atlas.invalid:443 HTTP/1.1\r\n"),
         "{request}"
     );
-    // me:secret-word
+    // me:secret-word.
     let authorization = "proxy-authorization: basic bwu6c2vjcmv0lxdvcmq=\r\n";
     assert!(
         request.to_ascii_lowercase().contains(authorization),
@@ -183,7 +186,7 @@ fn invalid_proxy_url_fails_every_command() {
         for variable in ["HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"] {
             let mut variables = token_env("https://atlas.invalid".to_owned());
             variables.push((variable.to_owned(), value.to_owned()));
-            // bounded: without the error it would serve
+            // Bounded: without the error it would serve.
             let (code, text, _) = ChildProcess::exporter(command, &variables).wait_exit();
             assert_eq!(code, Some(2), "{text}");
             assert!(
@@ -245,10 +248,11 @@ async fn response_header_count_is_limited() {
         let filler: String = (0..headers).map(filler).collect();
         let start = "HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n";
         let (port, _requests) = respond_once(format!("{start}{filler}\r\n"));
-        let lab = start_exporter(format!("http://127.0.0.1:{port}")).await;
-        lab.wait_until(reason, |scrape| scrape.poll_failures(ORG, reason) >= 1.0)
+        let exporter = start_exporter(format!("http://127.0.0.1:{port}")).await;
+        exporter
+            .wait_until(reason, |scrape| scrape.poll_failures(ORG, reason) >= 1.0)
             .await;
-        lab.stop().await.stop().await;
+        exporter.stop().await.stop().await;
     }
 }
 

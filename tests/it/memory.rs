@@ -1,4 +1,4 @@
-//! Whatever one answer of Atlas holds: how much memory the real binary takes for it, and how long others wait meanwhile.
+//! Hostile responses of Atlas: memory of the exporter's binary, and the latency of other requests meanwhile.
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io::Write as _;
@@ -14,15 +14,15 @@ use axum::http::{HeaderMap, Response, Uri};
 use flate2::Compression;
 use flate2::write::GzEncoder;
 
-/// The bound on an answer, decompressed.
+/// Limit of a decompressed response.
 const BODY_BYTES: usize = 32 << 20;
-/// The most that one answer may take beside the inventories, which are empty here.
+/// Maximum memory for one response in addition to the inventories, which are empty here.
 const MAX_KIB: u64 = 256 << 10;
 
-/// The fields of the lists whose values are texts.
+/// Fields of the lists with text values.
 const TEXT_FIELDS: [&str; 5] = ["apiKeyId", "name", "id", "modelGroupName", "access_token"];
 
-/// As many of `part` as fit into `size`, between `start` and `end`, compressed: some 30 kB that say 32 MiB.
+/// Compresses as many of `part` as fit into `size`, between `start` and `end`: some 30 kB for 32 MiB.
 fn fill_body(size: usize, start: &str, part: &str, end: &str) -> Bytes {
     assert!(start.len() + end.len() <= size);
     let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
@@ -39,10 +39,10 @@ fn fill_body(size: usize, start: &str, part: &str, end: &str) -> Bytes {
     encoder.finish().unwrap().into()
 }
 
-/// Shapes that every endpoint answers with; the others take turns, so that the test is cheap.
+/// Number of bodies tested at every endpoint; the others alternate, to save time.
 const SHAPES_FOR_ALL_ENDPOINTS: usize = 4;
 
-/// Bodies that hold as much as fits into one answer, each in its own way.
+/// Returns bodies that hold as much as a response may, each in a different way.
 fn hostile_bodies(size: usize) -> Vec<(&'static str, Bytes)> {
     let filled = |start: &str, part: &str, end: &str| fill_body(size, start, part, end);
     let list = |part, last| filled(r#"{"results":["#, part, &format!("{last}]}}"));
@@ -109,19 +109,19 @@ fn hostile_bodies(size: usize) -> Vec<(&'static str, Bytes)> {
     ]
 }
 
-/// How often each endpoint was asked, by the credential that asked.
+/// Number of requests by credential and endpoint.
 type RequestCounts = Arc<Mutex<BTreeMap<(String, &'static str), u32>>>;
 
 #[derive(Clone)]
 struct ResponseScript {
-    /// For the keys.
+    /// Bodies for the keys.
     shapes: Arc<Vec<(&'static str, Bytes)>>,
-    /// For the other endpoints: smaller ones that are more at a time, and cheaper in a test.
+    /// Bodies for the other endpoints: smaller ones, several at a time, to save time.
     small_shapes: Arc<Vec<(&'static str, Bytes)>>,
     asked: RequestCounts,
 }
 
-/// The endpoints that a credential with an access token asks.
+/// Endpoints requested with an access token.
 const ENDPOINTS: [&str; 7] = [
     "orgs",
     "org",
@@ -145,7 +145,7 @@ fn endpoint(path: &str) -> &'static str {
     }
 }
 
-/// Whether a shape is tried at an endpoint.
+/// Returns whether a body is tested at an endpoint.
 fn applies_to(shape: usize, endpoint: &str) -> bool {
     let place = ENDPOINTS.iter().position(|known| *known == endpoint);
     shape < SHAPES_FOR_ALL_ENDPOINTS
@@ -153,8 +153,8 @@ fn applies_to(shape: usize, endpoint: &str) -> bool {
         || place.is_none_or(|place| (place + shape).is_multiple_of(3))
 }
 
-/// The access token says which shape the credential gets everywhere, once it has seen a key come and go: so the key is
-/// asked for by itself, and names and limits are asked for.
+/// The access token selects the body for all endpoints, after its key was seen and has disappeared: so the single key,
+/// names and limits are requested as well.
 async fn serve_hostile_body(
     State(script): State<ResponseScript>,
     headers: HeaderMap,
@@ -174,9 +174,9 @@ async fn serve_hostile_body(
     };
     let response = Response::builder().header("content-type", "application/json");
     let mut shape = token.parse::<usize>().unwrap();
-    let good = match (endpoint, count) {
+    let condition = match (endpoint, count) {
         ("keys", 1) => r#"{"results":[{"apiKeyId":"a"}]}"#,
-        // and each shape once
+        // Each body once.
         ("keys", 2 | 4..) | ("orgs", 2..) => r#"{"results":[]}"#,
         _ if !applies_to(shape, endpoint) => r#"{"results":[]}"#,
         _ => {
@@ -193,7 +193,7 @@ async fn serve_hostile_body(
             return response.body(body.clone().into()).unwrap();
         }
     };
-    response.body(good.into()).unwrap()
+    response.body(condition.into()).unwrap()
 }
 
 fn memory_kib(pid: u32, field: &str) -> u64 {
@@ -202,22 +202,22 @@ fn memory_kib(pid: u32, field: &str) -> u64 {
     line.split_whitespace().nth(1).unwrap().parse().unwrap()
 }
 
-/// An answer to `/-/healthy`, and how long it took.
+/// Times a request for `/-/healthy`.
 async fn time_health_request(address: &str) -> Duration {
-    let begun = Instant::now();
+    let started_at = Instant::now();
     let (status, _) = get(&format!("http://{address}/-/healthy")).await;
     assert_eq!(status, 200);
     tokio::time::sleep(Duration::from_millis(5)).await;
-    begun.elapsed()
+    started_at.elapsed()
 }
 
-/// The time that 19 of 20 did not exceed.
+/// Returns the 95th percentile.
 fn median(mut times: Vec<Duration>) -> Duration {
     times.sort_unstable();
     times[times.len() * 19 / 20]
 }
 
-/// The configuration of one credential for each shape, and of one that makes its tokens itself.
+/// Writes a configuration with one credential per body, and one that requests its tokens.
 fn write_config(folder: &Path, shapes: usize) -> String {
     let mut text = "credentials:\n".to_owned();
     for shape in 0..=shapes {
@@ -256,7 +256,7 @@ fn start_exporter(folder: &Path, shapes: usize, base: &str) -> ChildProcess {
     ChildProcess::exporter(&flags, &variables)
 }
 
-/// Every shape at every endpoint, of all credentials at the same time: together they stay within what one may take.
+/// All bodies at all endpoints, for all credentials at the same time: together they stay within the limit of one.
 #[tokio::test(flavor = "multi_thread")]
 async fn hostile_bodies_are_bounded_in_memory_and_time() {
     let make = || (hostile_bodies(BODY_BYTES), hostile_bodies(BODY_BYTES / 4));
@@ -276,7 +276,7 @@ async fn hostile_bodies_are_bounded_in_memory_and_time() {
     let server = tokio::spawn(async move { axum::serve(listener, router).await });
     let folder = tempfile::tempdir().unwrap();
 
-    // the control: nobody answers it
+    // The control: its Atlas does not respond.
     let nowhere = format!("http://127.0.0.1:{}", crate::common::free_port());
     let mut control = start_exporter(folder.path(), count, &nowhere);
     let control_address = control.wait_for_output("address=");
@@ -284,13 +284,13 @@ async fn hostile_bodies_are_bounded_in_memory_and_time() {
     let address = attacked.wait_for_output("address=");
 
     let (mut quiet, mut busy) = (Vec::new(), Vec::new());
-    let begun = Instant::now();
+    let started_at = Instant::now();
     loop {
-        // in turns, so that whatever else the machine does meets both
+        // Alternating, so that other load on the machine affects both.
         quiet.push(time_health_request(&control_address).await);
         busy.push(time_health_request(&address).await);
-        let most = memory_kib(attacked.pid(), "VmHWM:");
-        assert!(most < MAX_KIB, "{most} KiB");
+        let max = memory_kib(attacked.pid(), "VmHWM:");
+        assert!(max < MAX_KIB, "{max} KiB");
         let missing: Vec<(usize, &str)> = {
             let asked = asked.lock().unwrap();
             let all = (0..count).flat_map(|shape| ENDPOINTS.map(|endpoint| (shape, endpoint)));
@@ -308,21 +308,21 @@ async fn hostile_bodies_are_bounded_in_memory_and_time() {
             break;
         }
         assert!(
-            begun.elapsed() < 4 * WAIT_TIMEOUT,
+            started_at.elapsed() < 4 * WAIT_TIMEOUT,
             "never asked: {missing:?}\n{}",
             attacked.output()
         );
     }
-    let most = memory_kib(attacked.pid(), "VmHWM:");
+    let max = memory_kib(attacked.pid(), "VmHWM:");
     let alone = memory_kib(control.pid(), "VmHWM:");
     println!(
-        "{most} KiB, {alone} KiB where nobody answers; {:?} and {:?} of {} in {:?}",
+        "{max} KiB, {alone} KiB where nobody answers; {:?} and {:?} of {} in {:?}",
         median(busy.clone()),
         median(quiet.clone()),
         busy.len(),
-        begun.elapsed()
+        started_at.elapsed()
     );
-    assert!(most < alone + MAX_KIB, "{most} KiB");
+    assert!(max < alone + MAX_KIB, "{max} KiB");
     let (busy, quiet) = (median(busy), median(quiet));
     assert!(busy < 10 * quiet, "{busy:?} instead of {quiet:?}");
     server.abort();

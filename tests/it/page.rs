@@ -1,5 +1,5 @@
-//! The page for people: what it says, what it escapes, what it keeps to itself, and that it stays
-//! small however many keys there are. A real browser looks at it in `real_page`.
+//! The page: contents, escaping, omissions, and a bounded size
+//! however many keys there are. `tests/e2e/browser.rs` opens it in a browser.
 use std::time::{Duration, Instant};
 
 use crate::common::{TestExporter, static_sim};
@@ -7,7 +7,7 @@ use atlas_ai_keys_exporter::failure::Explanation;
 use mongodb_atlas_client::FailureReason;
 use mongodb_atlas_sim::{Effect, ErrorBodyFormat, Fault, SimEndpoint};
 
-/// The texts of all elements `<TAG …>TEXT</TAG>` whose beginning contains `mark`.
+/// Returns the texts of all elements `<TAG …>TEXT</TAG>` whose start tag contains `mark`.
 fn texts_after(page: &str, mark: &str) -> Vec<String> {
     page.match_indices(mark)
         .filter_map(|(at, _)| page[at..].split_once('>')?.1.split_once('<'))
@@ -19,17 +19,17 @@ fn count_rows(page: &str) -> usize {
     page.matches("<tr role=\"row\" data-key=").count()
 }
 
-/// Asks for the page until it has `part`.
-async fn wait_page_contains(lab: &TestExporter, path: &str, part: &str) -> String {
-    let begun = Instant::now();
+/// Requests the page until it contains `part`.
+async fn wait_page_contains(exporter: &TestExporter, path: &str, part: &str) -> String {
+    let started_at = Instant::now();
     loop {
-        let (status, page) = lab.get(path).await;
+        let (status, page) = exporter.get(path).await;
         assert_eq!(status, 200);
         if page.contains(part) {
             return page;
         }
         assert!(
-            begun.elapsed() < crate::common::WAIT_TIMEOUT,
+            started_at.elapsed() < crate::common::WAIT_TIMEOUT,
             "in vain: {part}\n{page}"
         );
         tokio::time::sleep(Duration::from_millis(50)).await;
@@ -38,11 +38,11 @@ async fn wait_page_contains(lab: &TestExporter, path: &str, part: &str) -> Strin
 
 #[tokio::test(flavor = "multi_thread")]
 async fn page_shows_the_simulator_state() {
-    let lab = TestExporter::start(static_sim(3, 1200), &[]).await;
-    lab.wait_polled().await;
-    let page = wait_page_contains(&lab, "/", "Organizations fresh</dt><dd class=\"ok\">3<").await;
+    let exporter = TestExporter::start(static_sim(3, 1200), &[]).await;
+    exporter.wait_polled().await;
+    let page = wait_page_contains(&exporter, "/", "Organizations fresh</dt><dd class=\"ok\">3<").await;
     assert_eq!(texts_after(&page, "id=\"all-keys\""), ["1,200"]);
-    let (never, by_status) = lab.sim.with_world(|world| {
+    let (never, by_status) = exporter.sim.with_world(|world| {
         let orgs = world.org_ids();
         let never = orgs
             .iter()
@@ -75,10 +75,10 @@ async fn page_shows_the_simulator_state() {
         page.contains("<strong class=\"warn\">never used</strong>"),
         "the most idle ones were never used"
     );
-    // every key is on exactly one part
+    // Every key is on exactly one part.
     let mut ids: Vec<String> = Vec::new();
     for part in 1..=24 {
-        let (_, page) = lab.get(&format!("/?page={part}&sort=name")).await;
+        let (_, page) = exporter.get(&format!("/?page={part}&sort=name")).await;
         ids.extend(page.match_indices("data-key=\"").map(|(at, mark)| {
             page[at + mark.len()..]
                 .split_once('"')
@@ -91,16 +91,16 @@ async fn page_shows_the_simulator_state() {
     ids.dedup();
     assert_eq!(
         ids,
-        crate::common::expected_sim_keys(&lab.sim)
+        crate::common::expected_sim_keys(&exporter.sim)
             .into_keys()
             .collect::<Vec<_>>()
     );
-    lab.stop().await.stop().await;
+    exporter.stop().await.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn page_escapes_names() {
-    let lab = TestExporter::start(static_sim(1, 3), &["--atlas.poll-interval=1s"]).await;
+    let exporter = TestExporter::start(static_sim(1, 3), &["--atlas.poll-interval=1s"]).await;
     let names = [
         "<script>alert(1)</script>",
         "{{7*7}}",
@@ -109,13 +109,14 @@ async fn page_escapes_names() {
         "&amp;",
         "' onmouseover='alert(1)",
     ];
-    let org = lab.sim.org_ids()[0].clone();
-    lab.sim.with_world(|world| {
+    let org = exporter.sim.org_ids()[0].clone();
+    exporter.sim.with_world(|world| {
         for name in names {
             world.create_key(&org, name).unwrap();
         }
     });
-    let page = wait_page_contains(&lab, "/", "&#60;script&#62;alert(1)&#60;/script&#62;").await;
+    let page =
+        wait_page_contains(&exporter, "/", "&#60;script&#62;alert(1)&#60;/script&#62;").await;
     assert_eq!(page.matches("<script").count(), 1, "the page's own");
     assert!(page.contains("{{7*7}}") && !page.contains(">49<") && page.contains("{% raw %}"));
     assert!(
@@ -126,22 +127,22 @@ async fn page_escapes_names() {
         page.contains("&#38;amp;"),
         "as it is written, not as it is meant"
     );
-    // what a reader types comes back as text as well
+    // The filter text is returned as text as well.
     for query in [
         "q=%3Cscript%3Ealert(2)%3C/script%3E",
         "q=%22%3E%3Cimg+src%3Dx%3E",
         "org=%22%3E%3Cscript%3E",
         "sort=%22%3E%3Cscript%3E&page=%3Cscript%3E",
     ] {
-        let (status, page) = lab.get(&format!("/?{query}")).await;
+        let (status, page) = exporter.get(&format!("/?{query}")).await;
         assert!(
             status == 200 && page.matches("<script").count() == 1 && !page.contains("<img"),
             "{query}: {page}"
         );
     }
-    let (_, page) = lab.get("/?q=%22%3E%3CIMG").await;
+    let (_, page) = exporter.get("/?q=%22%3E%3CIMG").await;
     assert_eq!(count_rows(&page), 1, "and finds what is called so");
-    lab.stop().await.stop().await;
+    exporter.stop().await.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -152,10 +153,10 @@ async fn page_omits_data_that_is_not_exported() {
         ("name,created_by,masked_secret", true, true, true),
     ] {
         let flag = format!("--metrics.key-labels={labels}");
-        let lab = TestExporter::start(static_sim(1, 40), &[&flag]).await;
-        lab.wait_polled().await;
-        let (_, page) = lab.get("/").await;
-        let named = lab.sim.with_world(|world| {
+        let exporter = TestExporter::start(static_sim(1, 40), &[&flag]).await;
+        exporter.wait_polled().await;
+        let (_, page) = exporter.get("/").await;
+        let named = exporter.sim.with_world(|world| {
             let org = &world.org_ids()[0];
             world
                 .keys(org)
@@ -165,19 +166,19 @@ async fn page_omits_data_that_is_not_exported() {
         assert_eq!(named, name, "{labels}");
         assert_eq!(page.contains("Ada Example"), person, "{labels}");
         assert_eq!(page.contains("al-****"), masked, "{labels}");
-        lab.stop().await.stop().await;
+        exporter.stop().await.stop().await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn page_explains_failures_with_remedies() {
-    let lab = TestExporter::start(
+    let exporter = TestExporter::start(
         static_sim(2, 20),
         &["--atlas.poll-interval=1s", "--atlas.max-staleness=2s"],
     )
     .await;
-    lab.wait_polled().await;
-    lab.sim.add_fault(Fault::new(
+    exporter.wait_polled().await;
+    exporter.sim.add_fault(Fault::new(
         SimEndpoint::AiModelApiKeys,
         Effect::Status {
             status: 403,
@@ -186,7 +187,7 @@ async fn page_explains_failures_with_remedies() {
         },
     ));
     let page = wait_page_contains(
-        &lab,
+        &exporter,
         "/",
         "Organizations failing</dt><dd class=\"error\">2<",
     )
@@ -200,11 +201,11 @@ async fn page_explains_failures_with_remedies() {
             "/-/docs/runbooks/{}",
             Explanation::for_reason(reason).runbook
         );
-        let (status, text) = lab.get(&runbook).await;
+        let (status, text) = exporter.get(&runbook).await;
         assert!(status == 200 && text.contains("## Do"), "{reason}: {text}");
     }
-    wait_page_contains(&lab, "/", "older than --atlas.max-staleness").await;
-    lab.stop().await.stop().await;
+    wait_page_contains(&exporter, "/", "older than --atlas.max-staleness").await;
+    exporter.stop().await.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -221,15 +222,16 @@ async fn page_reports_discovery_failures() {
     let mut variables = crate::common::sim_env(&sim);
     variables.retain(|(name, _)| name != "MONGODB_ATLAS_ORG_ID");
     let flags = ["--atlas.discover-orgs", "--atlas.poll-interval=1s"];
-    let lab = TestExporter::start_with(sim, variables, &flags).await;
-    let page = wait_page_contains(&lab, "/", "of the credential default cannot be listed").await;
+    let exporter = TestExporter::start_with(sim, variables, &flags).await;
+    let page =
+        wait_page_contains(&exporter, "/", "of the credential default cannot be listed").await;
     assert!(
         page.contains("Organization Read Only") && page.contains("No organization is watched yet")
     );
-    lab.sim.clear_faults();
-    wait_page_contains(&lab, "/", "<strong class=\"ok\">Fresh</strong>").await;
-    assert!(!lab.get("/").await.1.contains("cannot be listed"));
-    lab.stop().await.stop().await;
+    exporter.sim.clear_faults();
+    wait_page_contains(&exporter, "/", "<strong class=\"ok\">Fresh</strong>").await;
+    assert!(!exporter.get("/").await.1.contains("cannot be listed"));
+    exporter.stop().await.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -240,40 +242,40 @@ async fn page_renders_before_the_first_poll() {
         Effect::Delay { seconds: 3600.0 },
     ));
     let variables = crate::common::sim_env(&sim);
-    let lab = TestExporter::start_with(sim, variables, &[]).await;
-    let page = wait_page_contains(&lab, "/", "<strong class=\"warn\">Waiting</strong>").await;
+    let exporter = TestExporter::start_with(sim, variables, &[]).await;
+    let page = wait_page_contains(&exporter, "/", "<strong class=\"warn\">Waiting</strong>").await;
     assert!(
         page.contains("none yet") && page.contains("Next walk</dt><dd>under way"),
         "{page}"
     );
     assert_eq!(count_rows(&page), 0);
-    lab.stop().await.stop().await;
+    exporter.stop().await.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn page_size_is_bounded() {
-    let lab = TestExporter::start(crate::common::unlimited_sim(45, 50_000), &[]).await;
-    lab.wait_polled().await;
-    let (_, page) = lab.get("/").await;
+    let exporter = TestExporter::start(crate::common::unlimited_sim(45, 50_000), &[]).await;
+    exporter.wait_polled().await;
+    let (_, page) = exporter.get("/").await;
     assert!(page.len() < 150_000, "{} bytes", page.len());
     assert_eq!(page.matches("<article").count(), 20);
-    let (_, last) = lab.get("/?orgs=3&page=1000").await;
+    let (_, last) = exporter.get("/?orgs=3&page=1000").await;
     assert_eq!(last.matches("<article").count(), 5);
     assert!(
         last.contains("page 1000 of 1000") && last.contains("41 to 45 of 45"),
         "{last}"
     );
-    let org = &lab.sim.org_ids()[7];
-    let keys = lab.sim.with_world(|world| world.keys(org).len());
-    let (_, one) = lab.get(&format!("/?org={org}")).await;
+    let org = &exporter.sim.org_ids()[7];
+    let keys = exporter.sim.with_world(|world| world.keys(org).len());
+    let (_, one) = exporter.get(&format!("/?org={org}")).await;
     assert!(one.contains(&format!("in organization {org}")));
     assert_eq!(count_rows(&one), keys.min(50));
-    lab.stop().await.stop().await;
+    exporter.stop().await.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn page_loads_only_own_resources() {
-    let lab = TestExporter::start(static_sim(1, 5), &[]).await;
+    let exporter = TestExporter::start(static_sim(1, 5), &[]).await;
     let client = reqwest::Client::builder().no_proxy().build().unwrap();
     let mut kinds = Vec::new();
     for path in [
@@ -286,13 +288,13 @@ async fn page_loads_only_own_resources() {
         "/-/docs/metrics",
         "/-/docs/web",
     ] {
-        let answer = client
-            .get(format!("{}{path}", lab.base_url))
+        let response = client
+            .get(format!("{}{path}", exporter.base_url))
             .send()
             .await
             .unwrap();
-        assert_eq!(answer.status(), 200, "{path}");
-        let headers = answer.headers().clone();
+        assert_eq!(response.status(), 200, "{path}");
+        let headers = response.headers().clone();
         let policy = headers["content-security-policy"].to_str().unwrap();
         assert!(
             policy.starts_with("default-src 'none'")
@@ -303,7 +305,7 @@ async fn page_loads_only_own_resources() {
         assert_eq!(headers["x-content-type-options"], "nosniff");
         assert_eq!(headers["x-frame-options"], "DENY");
         kinds.push(headers["content-type"].to_str().unwrap().to_owned());
-        let text = answer.text().await.unwrap();
+        let text = response.text().await.unwrap();
         if path == "/" {
             assert!(
                 !text.contains("://") && !text.contains("style=") && !text.contains("onclick"),
@@ -322,7 +324,7 @@ async fn page_loads_only_own_resources() {
         "/-/page/../../Cargo.toml",
         "/-/docs/x",
     ] {
-        assert_eq!(lab.get(path).await.0, 404, "{path}");
+        assert_eq!(exporter.get(path).await.0, 404, "{path}");
     }
-    lab.stop().await.stop().await;
+    exporter.stop().await.stop().await;
 }

@@ -1,9 +1,10 @@
-//! Whatever happens between and within walks, what is published is a truth: every key as the
-//! simulated Atlas held it at some moment of the walk, and no key lost that pages do not lose.
+//! Whatever changes between and during walks, every published key is in a state that the
+//! simulated Atlas had during the walk, and no key is lost that the pages do not lose.
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use crate::common::scripted::NoopObserver;
 use crate::common::sim_harness::sim_at;
 use crate::common::sim_transport::SimTransport;
 use crate::common::{Scrape, expected_keys, exposed_keys, static_sim};
@@ -14,10 +15,8 @@ use atlas_ai_keys_exporter::metrics::{
 };
 use atlas_ai_keys_exporter::poll::{self, InventoryHook, PollOptions};
 use jiff::Timestamp;
-use mongodb_atlas_client::Clock;
-use mongodb_atlas_client::OrgId;
 use mongodb_atlas_client::{
-    ApiVersion, Client, ClientConfig, ClientDeps, ClientObserver, OptionalFields, ProxyRoute,
+    ApiVersion, Client, ClientConfig, ClientDeps, Clock, OptionalFields, OrgId, ProxyRoute,
 };
 use mongodb_atlas_sim::{Effect, ErrorBodyFormat, Fault, SimEndpoint, SimHandle, World};
 use proptest::prelude::*;
@@ -88,10 +87,6 @@ fn apply_event(world: &mut World, org: &str, what: &SimEvent) {
     }
 }
 
-struct NoopObserver;
-
-impl ClientObserver for NoopObserver {}
-
 fn sim_client(sim: &Arc<SimHandle>, clock: Clock) -> Client {
     let environment = Environment::from_vars(crate::common::sim_env(sim));
     let config = ClientConfig {
@@ -134,11 +129,11 @@ fn parse_exposition(inventory: &Arc<Inventory>) -> ExposedKeys {
     exposed_keys(&Scrape::parse(&String::from_utf8(text).unwrap()))
 }
 
-/// The world before each page that was cut, and at the end.
+/// The keys before each page was built, and at the end.
 #[derive(Default)]
 struct History {
     snapshots: Vec<ExposedKeys>,
-    /// Where the walk begins that is published.
+    /// Index at which the published walk starts.
     last_walk: usize,
 }
 
@@ -160,7 +155,7 @@ fn check_published_keys(
     let first = &history.snapshots[0];
     let unchanged = |id: &str, key| held(id).into_iter().all(|version| version == Some(key));
     for id in before.keys().filter(|id| first.contains_key(*id)) {
-        // what was known and has been there all the time is never believed deleted
+        // A known key that existed all the time is never considered deleted.
         let gone = held(id).iter().any(Option::is_none);
         prop_assert!(gone || published.contains_key(id), "{id} was lost");
     }
@@ -168,8 +163,8 @@ fn check_published_keys(
         .iter()
         .filter(|(id, key)| unchanged(id, key) && !published.contains_key(*id))
         .count();
-    // a deletion while the published walk runs moves every later key to an earlier place, at most
-    // one over the border of each page that was read already; nothing else can hide a key
+    // A deletion during the published walk moves every later key one place forward, so at most
+    // one key moves to each page that was read already; nothing else can hide a key.
     let walk = &history.snapshots[history.last_walk..];
     let gone = |pair: &[ExposedKeys]| {
         pair[0]
@@ -182,7 +177,7 @@ fn check_published_keys(
         lost <= deleted * pages as usize,
         "{lost} unchanged keys lost with {deleted} deletions"
     );
-    // no more than fits onto the pages, and one for each request for a single key
+    // No more than fits on the pages, and one per request for a single key.
     let singles = (requests - pages) as usize;
     prop_assert!(
         published.len() <= (PAGE_SIZE * pages) as usize + singles,
@@ -214,9 +209,9 @@ async fn run_history(
         }
         let history = Arc::new(Mutex::new(History::default()));
         let (recorder, org_of_hook) = (Arc::clone(&history), org.clone());
-        let begun = Mutex::new(None);
+        let started_at = Mutex::new(None);
         sim.set_page_hook(move |call, page, world| {
-            let call = call - *begun.lock().unwrap().get_or_insert(call);
+            let call = call - *started_at.lock().unwrap().get_or_insert(call);
             let mut history = recorder.lock().unwrap();
             if page == 1 {
                 history.last_walk = history.snapshots.len();
@@ -241,7 +236,7 @@ async fn run_history(
         };
         let read = poll::collect(&client, &org_id, &manner, previous.clone()).await;
         let Ok(report) = read else {
-            // nothing is published, and what stood still stands
+            // Nothing is published, and the previous inventory is retained.
             continue;
         };
         let inventory = report.inventory;
@@ -275,7 +270,7 @@ proptest! {
         rounds in prop::collection::vec(prop::collection::vec((0_u64..16, any_sim_event().prop_filter("no deletion", |what| !matches!(what, SimEvent::Delete(_)))), 0..6), 1..4),
         faults in prop::collection::vec((0_usize..3, any_effect(), 1_u32..9), 0..3),
     ) {
-        // with no deletion the bound on lost keys is zero
+        // Without deletions the bound on lost keys is zero.
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
         runtime.block_on(run_history(keys, rounds, faults))?;
     }

@@ -1,4 +1,4 @@
-//! What a walk of 100,000 keys costs Atlas.
+//! Number of requests for a walk of 100,000 keys.
 use std::time::Duration;
 
 use crate::common::sim_harness::{SimHarness, in_process_sim};

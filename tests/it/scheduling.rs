@@ -1,5 +1,5 @@
-//! When organizations are walked: in turn, at their own times, and slower where walking does not
-//! help. In simulated time.
+//! Poll schedule: in turn, at fixed times, and less often after persistent failures.
+//! In simulated time.
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -12,15 +12,7 @@ use mongodb_atlas_sim::{
 
 const KEYS: SimEndpoint = SimEndpoint::AiModelApiKeys;
 
-fn status_effect(status: u16) -> Effect {
-    Effect::Status {
-        status,
-        body: ErrorBodyFormat::Json,
-        retry_after: None,
-    }
-}
-
-/// When each organization was walked.
+/// Returns the poll times of each organization.
 fn walk_times(exporter: &SimHarness) -> BTreeMap<String, Vec<Timestamp>> {
     let mut walks: BTreeMap<String, Vec<Timestamp>> = BTreeMap::new();
     for asked in exporter
@@ -60,7 +52,7 @@ async fn polls_of_a_day_are_spread_and_minimal() {
     let later = exporter.requests_to(KEYS).into_iter().skip(5);
     let instants: BTreeSet<i64> = later.map(|asked| asked.at.as_second()).collect();
     assert_eq!(instants.len(), all, "no two in the same second");
-    // hourly, beside the keys: name, projects and limits of each, and the rate limits and a token
+    // Hourly, in addition to the keys: name, projects and limits of each, and the rate limits and a token.
     let hourly = exporter.sim.requests().len() - exporter.requests_to(KEYS).len();
     assert!(hourly <= 25 * (5 * 3 + 1 + 2), "{hourly}");
     exporter.stop().await;
@@ -101,7 +93,7 @@ async fn five_hundred_organizations_share_the_smallest_bucket() {
             assert!(pause < most, "{org} waited {pause} s");
         }
     }
-    let now = sim.clock().now();
+    let now = sim.now();
     let ages: Vec<i64> = walks
         .values()
         .map(|times| seconds_between(*times.last().unwrap(), now))
@@ -129,7 +121,7 @@ async fn oldest_inventory_is_polled_first() {
         .into_iter()
         .map(|asked| asked.org.unwrap())
         .collect();
-    // in every stretch of two rounds each organization has had its turn
+    // Within any two poll intervals, each organization is polled.
     for stretch in order.windows(80) {
         let seen: BTreeSet<&String> = stretch.iter().collect();
         assert_eq!(seen.len(), 40);
@@ -148,7 +140,7 @@ async fn persistent_authorization_failure_reduces_the_poll_rate() {
         let orgs = sim.org_ids();
         let exporter = SimHarness::start(&sim, &[]).await;
         exporter.wait_polled(3).await;
-        sim.add_fault(Fault::new(KEYS, status_effect(code)).for_org(&orgs[1]));
+        sim.add_fault(Fault::new(KEYS, Effect::error_status(code)).for_org(&orgs[1]));
         exporter.advance(Duration::from_hours(24)).await;
         let scrape = exporter.scrape();
         let failures = scrape.poll_failures(&orgs[1], reason);
@@ -179,7 +171,7 @@ async fn persistent_authorization_failure_reduces_the_poll_rate() {
 
 #[tokio::test(start_paused = true)]
 async fn exhausted_credential_does_not_block_others() {
-    // two accounts see the same Atlas here; what tells them apart is their name
+    // Two credentials access the same Atlas here and differ in their name.
     let sim = in_process_sim(&static_sim(40, 400));
     let orgs = sim.org_ids();
     let account = sim.credentials();
@@ -227,7 +219,7 @@ async fn exhausted_credential_does_not_block_others() {
     exporter.stop().await;
 }
 
-/// What a week was like, as somebody who looks every five minutes has seen it.
+/// Observations of a week, scraped every five minutes.
 #[derive(Default)]
 struct ObservedState {
     oldest: f64,
@@ -267,11 +259,11 @@ async fn outages_within_a_week_waste_no_quota() {
         ..Fault::new(KEYS, effect)
     };
     for fault in [
-        outage(20.0, 3.0, status_effect(503)),
+        outage(20.0, 3.0, Effect::error_status(503)),
         outage(50.0, 1.0, Effect::Reset),
-        outage(70.0, 12.0, status_effect(403)).for_org(&orgs[2]),
+        outage(70.0, 12.0, Effect::error_status(403)).for_org(&orgs[2]),
         outage(100.0, 2.0, Effect::InvalidJson),
-        outage(130.0, 6.0, status_effect(500)),
+        outage(130.0, 6.0, Effect::error_status(500)),
     ] {
         sim.add_fault(fault);
     }
@@ -280,7 +272,7 @@ async fn outages_within_a_week_waste_no_quota() {
     let mut seen = ObservedState::default();
     for _ in 0..7 * 24 * 12 {
         exporter.advance(Duration::from_mins(5)).await;
-        let now = sim.clock().now().as_second() as f64;
+        let now = sim.now().as_second() as f64;
         seen.record(&exporter.scrape(), now);
     }
     assert_eq!(exporter.count_responses(429), 0);
@@ -300,7 +292,7 @@ async fn outages_within_a_week_waste_no_quota() {
         "the longest outage of one was twelve hours: {}",
         seen.oldest
     );
-    // times at which one of the four was not up: 4 × (3 + 1 + 2 + 6) hours, and 12 of one
+    // Scrapes at which one of the four was not up: 4 × (3 + 1 + 2 + 6) hours, and 12 of one.
     let hours = f64::from(seen.down) / 12.0;
     assert!((50.0..66.0).contains(&hours), "{hours} hours down");
     let scrape = exporter.scrape();

@@ -1,5 +1,5 @@
-//! What the service manager is told, word by word (`sd_notify(3)`): on a socket of the test's own. A real systemd
-//! hears it in `real_systemd`.
+//! Messages to the service manager (`sd_notify(3)`), on a socket of the test. `tests/e2e/systemd.rs` tests
+//! them with systemd.
 #![cfg(target_os = "linux")]
 use std::os::unix::net::UnixDatagram;
 use std::time::{Duration, Instant};
@@ -7,21 +7,21 @@ use std::time::{Duration, Instant};
 use crate::common::{ChildProcess, sim_env, static_sim};
 use rustix::process::Signal;
 
-/// The manager's end.
+/// The socket of the service manager.
 struct NotifySocket(UnixDatagram);
 
 impl NotifySocket {
-    /// Waits for a message that is `good`, and hands it out; others may come before.
-    fn wait_message(&self, what: &str, good: impl Fn(&str) -> bool) -> String {
-        let begun = Instant::now();
+    /// Waits for a message for which `condition` holds, and returns it; others may come before.
+    fn wait_message(&self, what: &str, condition: impl Fn(&str) -> bool) -> String {
+        let started_at = Instant::now();
         let mut heard = Vec::new();
-        while begun.elapsed() < crate::common::WAIT_TIMEOUT {
+        while started_at.elapsed() < crate::common::WAIT_TIMEOUT {
             let mut bytes = [0; 4096];
             let Ok(length) = self.0.recv(&mut bytes) else {
                 continue;
             };
             let text = String::from_utf8_lossy(&bytes[..length]).into_owned();
-            if good(&text) {
+            if condition(&text) {
                 return text;
             }
             heard.push(text);

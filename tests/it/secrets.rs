@@ -1,5 +1,5 @@
-//! No output of the program shows a secret: not at trace level, not with secrets in Atlas'
-//! answers, not in errors, pages or metrics, not in its command line.
+//! No output of the program contains a secret: not at trace level, not with secrets in Atlas'
+//! responses, not in errors, pages or metrics, not in its command line.
 use crate::common::{ChildProcess, get, sim_env, static_sim};
 use mongodb_atlas_sim::{Effect, ErrorBodyFormat, Fault, SimEndpoint, SimHandle};
 use rustix::process::Signal;
@@ -15,7 +15,7 @@ fn credential_values(sim: &SimHandle) -> Vec<(String, String)> {
     .to_vec()
 }
 
-/// Runs the binary through good and bad times and hands out all that came out of it.
+/// Runs the binary with and without faults, and returns all its output.
 async fn collect_all_output(
     sim: &SimHandle,
     variables: Vec<(String, String)>,
@@ -89,7 +89,7 @@ async fn assert_no_leak(kinds: &[&str], format: &str) {
             .any(|part| name.ends_with(part))
     });
     let all = collect_all_output(&sim, variables, format).await;
-    // a word of HTML that has the beginning of a key in it
+    // A word of HTML that contains the prefix of a key.
     let all = all.replace("initial-scale", "");
     let account = sim.credentials();
     for secret in [

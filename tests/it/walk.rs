@@ -1,4 +1,4 @@
-//! Each ending of a walk, on the client itself: how many requests it costs, and what it brings.
+//! Walks of the client itself: number of requests, result, and termination.
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use atlas_ai_keys_exporter::poll::{self, KeyWalk, WalkError};
 use mongodb_atlas_client::{ApiKey, Endpoint, Error, ErrorKind, KeyId, KeyPage, NextLink};
 use mongodb_atlas_sim::{Effect, Fault, SimEndpoint};
 
-/// How many requests for pages a walk of `keys` keys costs, 10 a page, and whether all came.
+/// Returns the number of page requests of a walk of `keys` keys, 10 per page; all keys must be read.
 async fn walk_requests(keys: usize, effect: Option<Effect>) -> usize {
     walk_requests_with(keys, effect.into_iter().collect()).await
 }
@@ -18,14 +18,14 @@ async fn walk_requests_with(keys: usize, effects: Vec<Effect>) -> usize {
         sim.add_fault(Fault::new(SimEndpoint::AiModelApiKeys, effect));
     }
     let variables = crate::common::sim_env(&sim);
-    let lab = TestExporter::start_with(sim, variables, &["--atlas.page-size", "10"]).await;
-    let scrape = lab.wait_polled().await;
+    let exporter = TestExporter::start_with(sim, variables, &["--atlas.page-size", "10"]).await;
+    let scrape = exporter.wait_polled().await;
     assert_eq!(
         exposed_keys(&scrape),
-        expected_sim_keys(&lab.sim),
+        expected_sim_keys(&exporter.sim),
         "{keys} keys"
     );
-    let sim = lab.stop().await;
+    let sim = exporter.stop().await;
     let requests = sim.requests();
     sim.stop().await;
     requests
@@ -60,8 +60,8 @@ async fn full_page_without_links_continues_the_walk() {
     }
 }
 
-/// Atlas gives less on a page than was asked for, or links without a next one: where `totalCount` promises more, or a
-/// page is full, the walk goes on to the end, and costs no request more than that.
+/// Pages with fewer keys than requested, or links without a next one: if `totalCount` exceeds the keys read, or a
+/// page is full, the walk continues to the end, with the minimum of requests.
 #[tokio::test(flavor = "multi_thread")]
 async fn capped_pages_are_walked_to_the_end() {
     let cap = |size| Effect::PageCap { size };
@@ -73,7 +73,7 @@ async fn capped_pages_are_walked_to_the_end() {
         (35, vec![Effect::NoNextLink], 4),
         (30, vec![Effect::NoNextLink], 3),
         (35, vec![Effect::NoNextLink, Effect::NoTotalCount], 4),
-        // only a page without results proves the end
+        // Only an empty page proves the end.
         (30, vec![Effect::NoNextLink, Effect::NoTotalCount], 4),
     ] {
         let name = format!("{keys} keys with {effects:?}");
@@ -121,8 +121,8 @@ async fn walk_pages(
     let fetch = |number: u32| {
         asked.fetch_add(1, Ordering::Relaxed);
         let last = keys_page([], NextLink::Absent, None);
-        let answer = pages.get(number as usize - 1).cloned().unwrap_or(Ok(last));
-        async move { answer }
+        let response = pages.get(number as usize - 1).cloned().unwrap_or(Ok(last));
+        async move { response }
     };
     let result = poll::walk_pages(fetch, size, 4, TIMEOUT).await;
     (result, asked.into_inner())
@@ -204,11 +204,11 @@ async fn changing_total_is_inconsistent_and_constant_wrong_total_is_not() {
 
 #[tokio::test]
 async fn at_most_four_pages_are_requested_concurrently() {
-    let (now, most) = (AtomicU32::new(0), AtomicU32::new(0));
+    let (now, max) = (AtomicU32::new(0), AtomicU32::new(0));
     let fetch = |number: u32| {
-        let (now, most) = (&now, &most);
+        let (now, max) = (&now, &max);
         async move {
-            most.fetch_max(now.fetch_add(1, Ordering::Relaxed) + 1, Ordering::Relaxed);
+            max.fetch_max(now.fetch_add(1, Ordering::Relaxed) + 1, Ordering::Relaxed);
             tokio::task::yield_now().await;
             now.fetch_sub(1, Ordering::Relaxed);
             let next = if number == 20 {
@@ -224,10 +224,10 @@ async fn at_most_four_pages_are_requested_concurrently() {
         (walk.pages, walk.keys.len(), walk.consistent),
         (20, 20, true)
     );
-    assert_eq!(most.into_inner(), 4);
+    assert_eq!(max.into_inner(), 4);
 }
 
-/// What a walk says that has pages without end, each full and different from the others.
+/// Walks endless pages, each full and different from the others.
 async fn walk_endless_pages(size: u32, bytes: usize, answers_in: Duration) -> (WalkError, u32) {
     let asked = AtomicU32::new(0);
     let fetch = |number: u32| {
@@ -248,17 +248,17 @@ async fn walk_endless_pages(size: u32, bytes: usize, answers_in: Duration) -> (W
 #[tokio::test]
 async fn endless_pages_stop_at_key_and_byte_limits() {
     for (size, bytes, pages) in [
-        // 2 GiB of answers
+        // 2 GiB of responses.
         (2, 30 << 20, 69),
         (500, 30 << 20, 69),
-        // 20,000 pages
+        // 20,000 pages.
         (1, 100, 20_000),
     ] {
         let (error, asked) = walk_endless_pages(size, bytes, Duration::ZERO).await;
         assert_eq!(error.error.kind.reason().as_str(), "incomplete");
         assert_eq!((error.page, asked), (pages, pages), "{bytes} bytes");
     }
-    // 2,000,000 keys, most of them malformed so that the test is cheap
+    // 2,000,000 keys, most of them malformed to save time.
     let fetch = |number: u32| async move {
         let one = keys_page([number], NextLink::Present, None);
         Ok(KeyPage {
@@ -281,7 +281,7 @@ async fn slow_walk_times_out() {
     assert_eq!(error.error.kind.reason().as_str(), "incomplete");
     assert_eq!(asked, 61, "within the hour that it may take");
     assert!(error.to_string().contains("within 1h"), "{error}");
-    // to wait for the rate limit is no fault of Atlas' answers
+    // Waiting for the rate limit is not a slow response.
     let fetch = |number: u32| async move {
         tokio::time::sleep(minute).await;
         let next = if number == 200 {
@@ -307,20 +307,20 @@ async fn unmet_total_is_reported_and_the_walk_completes() {
         (vec![vec![1, 2], vec![3]], 3, false),
         (vec![vec![1, 2], vec![3]], 4, false),
         (vec![vec![1]], 42, true),
-        // the same page again, whatever number is asked for
+        // The same page again, whatever its number.
         (vec![vec![1], vec![1], vec![1], vec![1]], 42, true),
     ] {
         let name = format!("{pages:?} of {total}");
         let all: std::collections::BTreeSet<u32> = pages.iter().flatten().copied().collect();
-        let answers = pages
+        let responses = pages
             .into_iter()
             .map(|ids| Ok(keys_page(ids, NextLink::Unknown, Some(total))));
-        let (result, asked) = walk_pages(answers.collect(), 2).await;
+        let (result, asked) = walk_pages(responses.collect(), 2).await;
         let walk = result.expect(&name);
         assert_eq!(walk.keys.len(), all.len(), "{name}");
         assert!(walk.consistent, "{name}");
         assert_eq!(walk.shortfall.is_some(), shortfall, "{name}");
-        // three pages more are under way after one that was full
+        // Three more pages are in flight after a full one.
         assert!(asked <= 5, "{name}: {asked} requests");
     }
 }

@@ -1,101 +1,82 @@
-//! Token buckets, one for each endpoint set and scope.
+//! Token buckets, one per endpoint set and scope.
 
 use std::collections::HashMap;
 
 use jiff::Timestamp;
+use serde::Serialize;
 
-/// The size of a token bucket: `refill` tokens come every `refill_seconds`, up to `capacity`.
+/// Parameters of a token bucket: `refill_tokens` are added every `refill_seconds`, up to `capacity`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BucketConfig {
-    /// Most tokens that it holds, and what it begins with.
+    /// Maximum and initial number of tokens.
     pub capacity: u32,
-    /// Tokens that come at once.
+    /// Tokens added by one refill.
     pub refill_tokens: u32,
     /// Seconds between two refills.
     pub refill_seconds: u32,
 }
 
 impl BucketConfig {
-    /// Typical at the scope of an organization.
+    /// Typical bucket of an organization.
     pub const TYPICAL: Self = Self::new(500, 250);
-    /// The smallest that is known.
+    /// Smallest known bucket.
     pub const SMALLEST: Self = Self::new(10, 5);
     /// `GET /orgs`, at the scope of a user.
     pub(crate) const LIST_ORGS: Self = Self::new(300, 100);
-    /// The minting of tokens.
+    /// `POST /api/oauth/token`.
     pub(crate) const ISSUE_TOKEN: Self = Self::new(50, 50);
 
-    /// `capacity`, with `refill` tokens a minute.
-    pub const fn new(capacity: u32, refill: u32) -> Self {
+    /// Returns a bucket of `capacity` tokens, refilled with `refill_tokens` per minute.
+    pub const fn new(capacity: u32, refill_tokens: u32) -> Self {
         Self {
             capacity,
-            refill_tokens: refill,
+            refill_tokens,
             refill_seconds: 60,
         }
     }
 }
 
-/// Who shares the bucket of the keys and their limits.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// Scope of the bucket of the key endpoints.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "UPPERCASE")]
 pub enum BucketScope {
-    /// Everybody who asks about the same organization.
+    /// Shared by all requests for an organization.
     Organization,
-    /// Every request of the same user.
+    /// Shared by all requests of a user.
     User,
 }
 
-impl BucketScope {
-    /// As Atlas writes it.
-    pub(crate) fn as_str(self) -> &'static str {
-        match self {
-            Self::Organization => "ORGANIZATION",
-            Self::User => "USER",
-        }
-    }
-}
-
-/// What a bucket says to one request.
+/// Result of taking one token.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct TakeResult {
     pub(crate) config: BucketConfig,
-    /// Tokens that are left; none when there was none to take.
+    /// Tokens left; `None` if the bucket was empty.
     pub(crate) remaining: Option<u32>,
     pub(crate) retry_after: u32,
 }
 
-struct SimBucket {
-    config: BucketConfig,
+struct TokenBucket {
     tokens: u32,
     refilled_at: i64,
 }
 
-/// All buckets, by endpoint set and scope; each begins full at its first request.
+/// All buckets by endpoint set and scope. Each is full at its first request.
 pub(crate) struct Buckets {
-    org_config: BucketConfig,
-    scope: BucketScope,
-    buckets: HashMap<(&'static str, String), SimBucket>,
+    pub(crate) org_config: BucketConfig,
+    pub(crate) scope: BucketScope,
+    buckets: HashMap<(&'static str, String), TokenBucket>,
 }
 
 impl Buckets {
-    pub(crate) fn new(org: BucketConfig, scope: BucketScope) -> Self {
+    pub(crate) fn new(org_config: BucketConfig, scope: BucketScope) -> Self {
         Self {
-            org_config: org,
+            org_config,
             scope,
             buckets: HashMap::new(),
         }
     }
 
-    /// The size of the buckets at the scope of an organization.
-    pub(crate) fn org_config(&self) -> BucketConfig {
-        self.org_config
-    }
-
-    /// Who shares the bucket of the keys.
-    pub(crate) fn scope(&self) -> BucketScope {
-        self.scope
-    }
-
-    /// Takes one token for a request about `org`.
+    /// Takes a token for a request for `org`.
     pub(crate) fn take_org(&mut self, set: &'static str, org: &str, now: Timestamp) -> TakeResult {
         let scope = match self.scope {
             BucketScope::Organization => org,
@@ -104,38 +85,35 @@ impl Buckets {
         self.take(set, scope, self.org_config, now)
     }
 
-    /// Takes one token.
+    /// Takes a token.
     pub(crate) fn take(
         &mut self,
         set: &'static str,
         scope: &str,
-        size: BucketConfig,
+        config: BucketConfig,
         now: Timestamp,
     ) -> TakeResult {
         let now = now.as_second();
         let bucket = self
             .buckets
             .entry((set, scope.to_owned()))
-            .or_insert(SimBucket {
-                config: size,
-                tokens: size.capacity,
+            .or_insert(TokenBucket {
+                tokens: config.capacity,
                 refilled_at: now,
             });
-        let period = i64::from(size.refill_seconds.max(1));
-        let refills = (now - bucket.refilled_at).max(0) / period;
-        bucket.refilled_at += refills * period;
-        let gained = u32::try_from(refills)
+        let interval = i64::from(config.refill_seconds.max(1));
+        let refills = (now - bucket.refilled_at).max(0) / interval;
+        bucket.refilled_at += refills * interval;
+        let added = u32::try_from(refills)
             .unwrap_or(u32::MAX)
-            .saturating_mul(size.refill_tokens);
-        bucket.tokens = bucket.tokens.saturating_add(gained).min(size.capacity);
-        let remaining = bucket.tokens.checked_sub(1);
-        bucket.tokens = remaining.unwrap_or(0);
+            .saturating_mul(config.refill_tokens);
+        let tokens = bucket.tokens.saturating_add(added).min(config.capacity);
+        bucket.tokens = tokens.saturating_sub(1);
+        let retry_after = bucket.refilled_at + interval - now;
         TakeResult {
-            config: bucket.config,
-            remaining,
-            retry_after: u32::try_from(bucket.refilled_at + period - now)
-                .unwrap_or(1)
-                .max(1),
+            config,
+            remaining: tokens.checked_sub(1),
+            retry_after: u32::try_from(retry_after).unwrap_or(1).max(1),
         }
     }
 }
@@ -147,16 +125,16 @@ mod tests {
     #[test]
     fn buckets_drain_and_refill_per_scope() {
         let mut buckets = Buckets::new(BucketConfig::SMALLEST, BucketScope::Organization);
-        let at = |second| Timestamp::from_second(second).expect("a time");
+        let at = |second| Timestamp::from_second(second).expect("a valid time");
         for left in (0..10).rev() {
             assert_eq!(buckets.take_org("keys", "o", at(5)).remaining, Some(left));
         }
-        let refused = buckets.take_org("keys", "o", at(10));
-        assert_eq!((refused.remaining, refused.retry_after), (None, 55));
+        let rejected = buckets.take_org("keys", "o", at(10));
+        assert_eq!((rejected.remaining, rejected.retry_after), (None, 55));
         assert_eq!(
             buckets.take_org("keys", "other", at(10)).remaining,
             Some(9),
-            "each scope has its own"
+            "each scope has a separate bucket"
         );
         assert_eq!(buckets.take_org("keys", "o", at(65)).remaining, Some(4));
     }

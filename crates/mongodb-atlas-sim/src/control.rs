@@ -1,72 +1,63 @@
-//! The control endpoint, on its own path beside the API: faults at run time, and the truth that
-//! a test in another process compares with.
+//! The control endpoint beside the API: changes faults at run time, and returns the state for comparison by a test
+//! in another process.
 //!
-//! | request | does |
+//! | request | effect |
 //! | --- | --- |
-//! | `GET /sim/faults` | the faults there are |
+//! | `GET /sim/faults` | lists all faults |
 //! | `POST /sim/faults` | adds the fault in the body |
-//! | `DELETE /sim/faults` | ends every fault |
-//! | `POST /sim/tokens/revoke` | ends every live access token |
-//! | `POST /sim/nonces/expire` | makes every Digest nonce stale |
-//! | `GET /sim/truth` | time, numbers by status, every key of every organization |
-//! | `GET /sim/log` | every change so far |
-//! | `GET /sim/requests` | every request so far |
+//! | `DELETE /sim/faults` | removes all faults |
+//! | `POST /sim/tokens/revoke` | revokes all live access tokens |
+//! | `POST /sim/nonces/expire` | expires all Digest nonces |
+//! | `GET /sim/truth` | returns time, number of keys by status, all keys of all organizations |
+//! | `GET /sim/log` | returns all changes so far |
+//! | `GET /sim/requests` | returns all requests so far |
 
-use axum::body::Body;
+use axum::http::StatusCode;
 use axum::http::request::Parts;
-use axum::http::{Response, StatusCode};
 use serde_json::{Value, json};
 
-use super::faults::Fault;
-use super::response::SimResponse;
-use super::world::format_timestamp;
-use super::{Simulator, body};
+use crate::faults::Fault;
+use crate::model::format_timestamp;
+use crate::response::SimResponse;
+use crate::state::SimState;
 
-/// Answers one request under `/sim/`.
-pub(crate) fn handle(sim: &Simulator, parts: &Parts, request_body: &[u8]) -> Response<Body> {
-    let now = sim.clock.now();
-    let mut state = sim.lock_state();
-    let good = |body: Value| SimResponse::new(StatusCode::OK, "application/json", body);
-    let answer = match (parts.method.as_str(), parts.uri.path()) {
-        ("GET", "/sim/faults") => good(json!(state.faults.list())),
-        ("POST", "/sim/faults") => match serde_json::from_slice::<Fault>(request_body) {
+/// Handles a request below `/sim/`.
+pub(crate) fn handle(state: &mut SimState, parts: &Parts, body: &[u8]) -> SimResponse {
+    let json = match (parts.method.as_str(), parts.uri.path()) {
+        ("GET", "/sim/faults") => json!(state.faults.list()),
+        ("POST", "/sim/faults") => match serde_json::from_slice::<Fault>(body) {
             Ok(fault) => {
-                state.faults.add(fault, now);
-                good(json!(state.faults.list()))
+                state.faults.add(fault, state.now);
+                json!(state.faults.list())
             }
-            Err(error) => SimResponse::new(
-                StatusCode::BAD_REQUEST,
-                "application/json",
-                json!({"error": error.to_string()}),
-            ),
+            Err(error) => {
+                let error = json!({"error": error.to_string()});
+                return SimResponse::json(StatusCode::BAD_REQUEST, error);
+            }
         },
         ("DELETE", "/sim/faults") => {
             state.faults.clear();
-            good(json!([]))
+            json!([])
         }
         ("POST", "/sim/tokens/revoke") => {
             state.credentials.revoke_all_tokens();
-            good(json!({}))
+            json!({})
         }
         ("POST", "/sim/nonces/expire") => {
             state.nonces.expire_all();
-            good(json!({}))
+            json!({})
         }
         ("GET", "/sim/truth") => {
-            let orgs: Vec<Value> = state
-                .world
-                .orgs
-                .iter()
+            let orgs = state.world.orgs.iter();
+            let orgs: Vec<Value> = orgs
                 .map(|org| json!({"id": org.id, "name": org.name, "keys": org.keys}))
                 .collect();
-            good(
-                json!({"now": format_timestamp(now), "counts": state.world.count_by_status(), "orgs": orgs}),
-            )
+            let counts = state.world.count_by_status();
+            json!({"now": format_timestamp(state.now), "counts": counts, "orgs": orgs})
         }
-        ("GET", "/sim/log") => good(json!(state.world.changes())),
-        ("GET", "/sim/requests") => good(json!(state.requests)),
-        (_, path) => SimResponse::not_found(path),
+        ("GET", "/sim/log") => json!(state.world.changes()),
+        ("GET", "/sim/requests") => json!(state.requests),
+        (_, path) => return SimResponse::not_found(path),
     };
-    drop(state);
-    body::build_response(answer, &[])
+    SimResponse::json(StatusCode::OK, json)
 }

@@ -1,177 +1,163 @@
-//! What goes wrong on demand: for an endpoint, an organization or a page, for a stretch of time
-//! or a number of requests.
+//! Faults: errors and deviations for an endpoint, an organization or a page, limited in time or number of requests.
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-/// What a request asks for, as faults and the log of requests name it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum SimEndpoint {
-    /// `POST /api/oauth/token`.
-    Token,
-    /// `POST /api/oauth/revoke`.
-    Revoke,
-    /// `GET /api/atlas/v2/orgs/{orgId}/aiModelApiKeys`.
-    AiModelApiKeys,
-    /// `GET /api/atlas/v2/orgs/{orgId}/aiModelApiKeys/{apiKeyId}`.
-    AiModelApiKey,
-    /// `GET /api/atlas/v2/orgs`.
-    Orgs,
-    /// `GET /api/atlas/v2/orgs/{orgId}`.
-    Org,
-    /// `GET /api/atlas/v2/orgs/{orgId}/groups`.
-    Groups,
-    /// `GET /api/atlas/v2/orgs/{orgId}/aiModelApiRateLimits`.
-    AiModelApiRateLimits,
-    /// `GET /api/atlas/v2/rateLimits`.
-    RateLimits,
-    /// Anything else.
-    Unknown,
-}
+use crate::endpoint::SimEndpoint;
 
-/// The form of an error's body.
+/// Body of an error response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
 #[serde(rename_all = "snake_case")]
 pub enum ErrorBodyFormat {
-    /// Atlas' own error object.
+    /// Error object of Atlas.
     #[default]
     Json,
-    /// A page, as a proxy answers.
+    /// An HTML page, as from a proxy.
     Html,
-    /// Nothing.
+    /// No body.
     Empty,
-    /// Half of what its length announces.
+    /// Half of the announced length.
     Cut,
-    /// One that never ends.
+    /// An endless body.
     Endless,
 }
 
-/// What goes wrong.
+/// Effect of a fault on a response.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Effect {
-    /// An error status.
+    /// Responds with an error status.
     Status {
         /// The HTTP status.
         status: u16,
-        /// The form of the body.
+        /// Format of the body.
         #[serde(default)]
         body: ErrorBodyFormat,
         /// `Retry-After`, in seconds.
         #[serde(default)]
         retry_after: Option<u32>,
     },
-    /// Nothing comes for that long, then the good answer.
+    /// Delays the response.
     Delay {
-        /// How long.
+        /// Delay in seconds.
         seconds: f64,
     },
-    /// The body comes a few bytes at a time.
+    /// Sends the body slowly, in chunks.
     Drip {
-        /// Bytes at a time.
+        /// Chunk size in bytes.
         bytes: usize,
-        /// Milliseconds between two pieces.
+        /// Milliseconds before each chunk.
         every_ms: u64,
     },
-    /// The good status and headers, and half of the body.
+    /// Sends half of the body and closes the connection.
     CutBody,
-    /// The connection is reset.
+    /// Resets the connection.
     Reset,
-    /// The good answer under another `Content-Type`.
+    /// Replaces the `Content-Type`.
     ContentType {
-        /// The type to claim.
+        /// Media type.
         value: String,
     },
-    /// A body that is no JSON.
+    /// Sends a body of invalid JSON.
     InvalidJson,
-    /// Each key's full secret in the answer, as in the preview's example.
+    /// Adds the full secret of each key, as in the example of the preview API.
     Secret,
-    /// Members missing from every second key.
+    /// Removes fields from every second key.
     MissingMembers {
-        /// Their names in the answer, such as `apiKeyId`.
+        /// Names of the fields, such as `apiKeyId`.
         members: Vec<String>,
     },
-    /// Every third key has a `createdAt` and `lastUsedAt` that are no dates.
+    /// Makes `createdAt` and `lastUsedAt` of every third key invalid.
     BrokenDates,
-    /// Each page begins with the last key of the page before it.
+    /// Repeats the last key of a page as the first of the next.
     RepeatKeys,
-    /// Each page after the first leaves its first key out.
+    /// Omits the first key of each page but the first.
     SkipKeys,
-    /// No `links` member.
+    /// Omits `links`.
     NoLinks,
-    /// Links, but none to the next page.
+    /// Omits the link to the next page.
     NoNextLink,
-    /// At most so many results a page, however many were asked for.
+    /// Caps the page size, whatever the request asks for.
     PageCap {
-        /// The most.
+        /// Maximum number of results.
         size: u32,
     },
-    /// The good answer with each `old` in its text replaced by `new`, which can be what no serializer writes.
+    /// Replaces each `old` in the serialized body by `new`, which may be invalid JSON.
     Replace {
-        /// What is replaced.
+        /// Text to replace.
         old: String,
-        /// What it is replaced by.
+        /// Replacement.
         new: String,
     },
-    /// This text under the good status and headers.
+    /// Replaces the body.
     Body {
-        /// The text.
+        /// New body.
         text: String,
     },
-    /// No `totalCount` member.
+    /// Omits `totalCount`.
     NoTotalCount,
-    /// No `RateLimit-*` headers.
+    /// Omits the `RateLimit-*` headers.
     NoRateLimitHeaders,
-    /// `RateLimit-Limit: 0` and `RateLimit-Remaining: 0` with a good answer.
+    /// Sets both `RateLimit-*` headers of successful responses to 0.
     RateLimitZero,
-    /// A refusal for want of tokens says neither how long to wait nor how large the bucket is.
+    /// Omits wait time and bucket parameters from 429 responses.
     BareRefusals,
-    /// A `totalCount` that is off.
+    /// Replaces `totalCount`.
     TotalCount {
-        /// What it says instead.
+        /// Value to report.
         value: i64,
     },
-    /// A redirect.
+    /// Responds with a redirect.
     Redirect {
-        /// Where to.
+        /// Target.
         location: String,
     },
-    /// The good answer, packed with gzip.
+    /// Compresses the body with gzip.
     Gzip,
-    /// A small gzip body that unpacks to 96 MiB.
+    /// Sends a small gzip body that decompresses to 96 MiB.
     GzipBomb,
-    /// A body that never ends.
+    /// Sends an endless body.
     EndlessBody,
 }
 
-/// A fault: what goes wrong, where, and for how long.
+impl Effect {
+    /// Returns an error status with the error object of Atlas.
+    pub fn error_status(status: u16) -> Self {
+        Self::Status {
+            status,
+            body: ErrorBodyFormat::Json,
+            retry_after: None,
+        }
+    }
+}
+
+/// An effect, the requests that it applies to, and its duration.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Fault {
-    /// The endpoint that it concerns.
+    /// Endpoint.
     pub endpoint: SimEndpoint,
-    /// The organization that it concerns; every one when missing.
+    /// Organization id; all organizations if `None`.
     #[serde(default)]
     pub org: Option<String>,
-    /// The page that it concerns; every one when missing.
+    /// Page number; all pages if `None`.
     #[serde(default)]
     pub page: Option<u32>,
-    /// Seconds until it begins.
+    /// Delay in seconds before the fault becomes active.
     #[serde(default)]
     pub after_seconds: f64,
-    /// Seconds that it lasts; for ever when missing.
+    /// Duration in seconds; unlimited if `None`.
     #[serde(default)]
     pub for_seconds: Option<f64>,
-    /// Requests that it strikes; all when missing.
+    /// Number of requests; unlimited if `None`.
     #[serde(default)]
     pub times: Option<u32>,
-    /// What goes wrong.
+    /// Effect on the response.
     pub effect: Effect,
 }
 
 impl Fault {
-    /// `effect` on every request to `endpoint`, from now on.
+    /// Returns a fault for all requests to `endpoint`.
     pub fn new(endpoint: SimEndpoint, effect: Effect) -> Self {
         Self {
             endpoint,
@@ -184,66 +170,58 @@ impl Fault {
         }
     }
 
-    /// The same for one page alone.
+    /// Limits the fault to one page.
     #[must_use]
-    pub fn for_page(self, page: u32) -> Self {
-        Self {
-            page: Some(page),
-            ..self
-        }
+    pub fn for_page(mut self, page: u32) -> Self {
+        self.page = Some(page);
+        self
     }
 
-    /// The same for one organization alone.
+    /// Limits the fault to one organization.
     #[must_use]
-    pub fn for_org(self, org: &str) -> Self {
-        Self {
-            org: Some(org.to_owned()),
-            ..self
-        }
+    pub fn for_org(mut self, org: &str) -> Self {
+        self.org = Some(org.to_owned());
+        self
     }
 
-    /// The same for the next `times` requests alone.
+    /// Limits the fault to the next `times` requests.
     #[must_use]
-    pub fn times(self, times: u32) -> Self {
-        Self {
-            times: Some(times),
-            ..self
-        }
+    pub fn times(mut self, times: u32) -> Self {
+        self.times = Some(times);
+        self
+    }
+
+    fn applies(&self, endpoint: SimEndpoint, org: Option<&str>, page: Option<u32>) -> bool {
+        self.endpoint == endpoint
+            && (self.org.is_none() || self.org.as_deref() == org)
+            && (self.page.is_none() || self.page == page)
+            && self.times != Some(0)
     }
 }
 
-/// The faults there are.
-pub(crate) struct Faults {
-    scheduled: Vec<(f64, Fault)>,
-    started_at: Timestamp,
+/// All faults, each with the Unix time at which it becomes active.
+#[derive(Default)]
+pub(crate) struct Faults(Vec<(f64, Fault)>);
+
+fn unix_seconds(time: Timestamp) -> f64 {
+    time.duration_since(Timestamp::UNIX_EPOCH).as_secs_f64()
 }
 
 impl Faults {
-    pub(crate) fn new(now: Timestamp) -> Self {
-        Self {
-            scheduled: Vec::new(),
-            started_at: now,
-        }
-    }
-
-    fn seconds_since_start(&self, now: Timestamp) -> f64 {
-        now.duration_since(self.started_at).as_secs_f64()
-    }
-
     pub(crate) fn add(&mut self, fault: Fault, now: Timestamp) {
-        self.scheduled
-            .push((self.seconds_since_start(now) + fault.after_seconds, fault));
+        self.0
+            .push((unix_seconds(now) + fault.after_seconds, fault));
     }
 
     pub(crate) fn clear(&mut self) {
-        self.scheduled.clear();
+        self.0.clear();
     }
 
     pub(crate) fn list(&self) -> Vec<&Fault> {
-        self.scheduled.iter().map(|(_, fault)| fault).collect()
+        self.0.iter().map(|(_, fault)| fault).collect()
     }
 
-    /// What strikes this request; faults that are counted are counted here.
+    /// Returns the effects on a request, and counts it.
     pub(crate) fn effects_for(
         &mut self,
         endpoint: SimEndpoint,
@@ -251,24 +229,16 @@ impl Faults {
         page: Option<u32>,
         now: Timestamp,
     ) -> Vec<Effect> {
-        let now = self.seconds_since_start(now);
-        self.scheduled.retain(|(begin, fault)| {
-            fault.times != Some(0) && fault.for_seconds.is_none_or(|length| now < begin + length)
+        let now = unix_seconds(now);
+        self.0.retain(|(start, fault)| {
+            fault.times != Some(0) && fault.for_seconds.is_none_or(|length| now < start + length)
         });
         let mut effects = Vec::new();
-        for (begin, fault) in &mut self.scheduled {
-            let concerned = fault.endpoint == endpoint
-                && (fault.org.is_none() || fault.org.as_deref() == org)
-                && (fault.page.is_none() || fault.page == page);
-            if !concerned || now < *begin {
-                continue;
+        for (start, fault) in &mut self.0 {
+            if now >= *start && fault.applies(endpoint, org, page) {
+                fault.times = fault.times.map(|times| times - 1);
+                effects.push(fault.effect.clone());
             }
-            match &mut fault.times {
-                Some(0) => continue,
-                Some(times) => *times -= 1,
-                None => {}
-            }
-            effects.push(fault.effect.clone());
         }
         effects
     }

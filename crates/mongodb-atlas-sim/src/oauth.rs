@@ -1,108 +1,83 @@
-//! The token endpoint and its counterpart: OAuth 2.0 client credentials.
+//! The token endpoints: OAuth 2.0 client credentials grant (RFC 6749) and revocation (RFC 7009).
 
-use axum::http::{StatusCode, header};
+use axum::http::StatusCode;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::SimState;
-use super::buckets::BucketConfig;
-use super::credentials::TokenGrant;
-use super::request::SimRequest;
-use super::response::SimResponse;
+use crate::buckets::BucketConfig;
+use crate::credentials::SimCredentials;
+use crate::request::{SimRequest, form_field};
+use crate::response::SimResponse;
+use crate::state::SimState;
 
-/// Client id and secret of an `Authorization: Basic` header, each form-urlencoded (RFC 6749 §2.3.1).
-fn basic_credentials(call: &SimRequest) -> Option<(String, String)> {
-    let value = call
-        .parts
-        .headers
-        .get(header::AUTHORIZATION)?
-        .to_str()
-        .ok()?;
-    let decoded = STANDARD.decode(value.strip_prefix("Basic ")?.trim()).ok()?;
-    let (id, secret) = std::str::from_utf8(&decoded).ok()?.split_once(':')?;
-    let decode = |text: &str| {
-        let pair = format!("x={text}");
-        url::form_urlencoded::parse(pair.as_bytes())
-            .next()
-            .map(|(_, value)| value.into_owned())
-    };
-    Some((decode(id)?, decode(secret)?))
-}
-
-fn form_value(call: &SimRequest, name: &str) -> Option<String> {
-    url::form_urlencoded::parse(&call.body)
-        .find(|(n, _)| n == name)
-        .map(|(_, value)| value.into_owned())
-}
-
-fn oauth_error(status: StatusCode, error: &str, description: &str) -> SimResponse {
-    SimResponse::new(
-        status,
-        "application/json",
-        json!({"error": error, "error_description": description}),
-    )
-}
-
-fn authenticate_client(state: &SimState, call: &SimRequest) -> Result<(), SimResponse> {
-    match basic_credentials(call) {
-        Some((id, secret)) if state.credentials.accepts_client(&id, &secret) => Ok(()),
-        _ => Err(oauth_error(
-            StatusCode::UNAUTHORIZED,
-            "invalid_client",
-            "The client credentials are wrong.",
-        )),
-    }
-}
-
+/// Issues an access token.
 pub(crate) fn issue_token(
     state: &mut SimState,
-    call: &SimRequest,
-    now: Timestamp,
+    request: &SimRequest,
 ) -> Result<SimResponse, SimResponse> {
-    let taken = state
-        .buckets
-        .take("token", "client", BucketConfig::ISSUE_TOKEN, now);
-    if taken.remaining.is_none() {
-        return Err(SimResponse::rate_limited(call.parts.uri.path(), &taken));
+    let bucket = BucketConfig::ISSUE_TOKEN;
+    let result = state.buckets.take("token", "client", bucket, state.now);
+    if result.remaining.is_none() {
+        return Err(SimResponse::rate_limited(request.path(), &result));
     }
-    authenticate_client(state, call)?;
-    if form_value(call, "grant_type").as_deref() != Some("client_credentials") {
+    authenticate_client(state, request)?;
+    if form_field(&request.body, "grant_type").as_deref() != Some("client_credentials") {
         return Err(oauth_error(
             StatusCode::BAD_REQUEST,
             "unsupported_grant_type",
             "Only client_credentials is supported.",
         ));
     }
-    match state.credentials.issue_token(now) {
-        TokenGrant::Issued {
-            token,
-            expires_in: seconds,
-        } => Ok(SimResponse::new(
-            StatusCode::OK,
-            "application/json",
-            json!({"access_token": token, "token_type": "Bearer", "expires_in": seconds}),
-        )),
-        TokenGrant::LimitReached => Err(oauth_error(
+    let token = state.credentials.issue_token(state.now).ok_or_else(|| {
+        oauth_error(
             StatusCode::FORBIDDEN,
             "access_denied",
             "Access Token limit reached. Revoke tokens or wait until some have ended.",
-        )),
-    }
+        )
+    })?;
+    let expires_in = state.credentials.token_lifetime_seconds;
+    Ok(SimResponse::json(
+        StatusCode::OK,
+        json!({"access_token": token, "token_type": "Bearer", "expires_in": expires_in}),
+    ))
 }
 
+/// Revokes an access token.
 pub(crate) fn revoke_token(
     state: &mut SimState,
-    call: &SimRequest,
+    request: &SimRequest,
 ) -> Result<SimResponse, SimResponse> {
-    authenticate_client(state, call)?;
-    if let Some(token) = form_value(call, "token") {
+    authenticate_client(state, request)?;
+    if let Some(token) = form_field(&request.body, "token") {
         state.credentials.revoke_token(&token);
     }
-    Ok(SimResponse::new(
-        StatusCode::OK,
-        "application/json",
-        Value::Null,
+    Ok(SimResponse::json(StatusCode::OK, Value::Null))
+}
+
+fn authenticate_client(state: &SimState, request: &SimRequest) -> Result<(), SimResponse> {
+    if accepts_basic_credentials(&state.credentials, request) == Some(true) {
+        return Ok(());
+    }
+    Err(oauth_error(
+        StatusCode::UNAUTHORIZED,
+        "invalid_client",
+        "The client credentials are wrong.",
     ))
+}
+
+/// Checks client id and secret of an `Authorization: Basic` header, each form-urlencoded (RFC 6749 §2.3.1).
+fn accepts_basic_credentials(credentials: &SimCredentials, request: &SimRequest) -> Option<bool> {
+    let encoded = request.authorization("Basic")?;
+    let decoded = String::from_utf8(STANDARD.decode(encoded).ok()?).ok()?;
+    let (id, secret) = decoded.split_once(':')?;
+    let decode = |text: &str| form_field(format!("x={text}").as_bytes(), "x");
+    Some(credentials.accepts_client(&decode(id)?, &decode(secret)?))
+}
+
+fn oauth_error(status: StatusCode, error: &str, description: &str) -> SimResponse {
+    SimResponse::json(
+        status,
+        json!({"error": error, "error_description": description}),
+    )
 }

@@ -1,14 +1,15 @@
-//! How the world begins: organizations, projects and keys that a seed fixes.
+//! The initial organizations, projects and keys, determined by the seed.
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::SimConfig;
-use super::scenario::Scenario;
-use super::world::{SimKey, SimOrg, SimProject};
+use crate::config::SimConfig;
+use crate::model::{SimKey, SimOrg, SimProject};
+use crate::random::{random_hex, random_string};
+use crate::scenario::Scenario;
 
 const DAY_SECONDS: i64 = 86_400;
 
-/// Names that have broken an exporter somewhere.
+/// Names with characters that exporters have failed to escape.
 const HOSTILE_NAMES: &[&str] = &[
     "say \"cheese\"",
     "C:\\keys\\prod",
@@ -52,15 +53,14 @@ const ORG_NAMES: &[&str] = &[
 ];
 
 pub(crate) fn populate(rng: &mut fastrand::Rng, config: &SimConfig, now: Timestamp) -> Vec<SimOrg> {
-    let sizes = split_by_weight(config.keys, config.orgs);
-    sizes
+    split_by_weight(config.keys, config.orgs)
         .into_iter()
         .enumerate()
         .map(|(index, keys)| random_org(rng, index, keys, config.scenario, now))
         .collect()
 }
 
-/// Cuts `keys` into `orgs` parts, the first the largest, none forgotten.
+/// Splits `keys` into `orgs` parts of decreasing size.
 fn split_by_weight(keys: usize, orgs: usize) -> Vec<usize> {
     let weights: usize = (1..=orgs).map(|n| 1_000_000 / n).sum();
     let mut sizes: Vec<usize> = (1..=orgs)
@@ -80,50 +80,45 @@ pub(crate) fn random_org(
     scenario: Scenario,
     now: Timestamp,
 ) -> SimOrg {
-    let projects: Vec<SimProject> = (0..(keys / 60).clamp(1, 40))
-        .map(|n| SimProject {
+    let projects: Vec<SimProject> = (1..=(keys / 60).clamp(1, 40))
+        .zip(TEAMS.iter().cycle())
+        .map(|(number, team)| SimProject {
             id: random_hex(rng, 24),
-            name: format!(
-                "{}-{}",
-                TEAMS.get(n % TEAMS.len()).copied().unwrap_or("team"),
-                n + 1
-            ),
+            name: format!("{team}-{number}"),
         })
         .collect();
-    let mut org = SimOrg {
-        id: random_hex(rng, 24),
-        name: ORG_NAMES.get(index).map_or_else(
-            || format!("Example Organization {}", index + 1),
-            |name| (*name).to_owned(),
-        ),
+    let id = random_hex(rng, 24);
+    let name = ORG_NAMES.get(index).map_or_else(
+        || format!("Example Organization {}", index + 1),
+        ToString::to_string,
+    );
+    let mut keys: Vec<SimKey> = (0..keys)
+        .map_while(|number| {
+            let project = rng.choice(&projects)?.id.clone();
+            let name = initial_name(rng, number);
+            Some(random_key(rng, project, name, scenario, now))
+        })
+        .collect();
+    keys.sort_by(|a, b| (a.created, &a.id).cmp(&(b.created, &b.id)));
+    SimOrg {
+        id,
+        name,
         projects,
         visible: true,
         deleted: false,
-        keys: Vec::with_capacity(keys),
-    };
-    for n in 0..keys {
-        let Some(project) = rng.choice(&org.projects).map(|project| project.id.clone()) else {
-            break;
-        };
-        let name = initial_name(rng, n);
-        org.keys.push(random_key(rng, project, name, scenario, now));
-    }
-    org.keys
-        .sort_by(|a, b| (a.created, &a.id).cmp(&(b.created, &b.id)));
-    org
-}
-
-fn initial_name(rng: &mut fastrand::Rng, n: usize) -> String {
-    if let Some(name) = HOSTILE_NAMES.get(n) {
-        (*name).to_owned()
-    } else if n == HOSTILE_NAMES.len() {
-        "x".repeat(250)
-    } else {
-        random_name(rng)
+        keys,
     }
 }
 
-/// A name as people give them.
+fn initial_name(rng: &mut fastrand::Rng, number: usize) -> String {
+    match HOSTILE_NAMES.get(number) {
+        Some(name) => (*name).to_owned(),
+        None if number == HOSTILE_NAMES.len() => "x".repeat(250),
+        None => random_name(rng),
+    }
+}
+
+/// Returns an ordinary key name.
 pub(crate) fn random_name(rng: &mut fastrand::Rng) -> String {
     let team = rng.choice(TEAMS).copied().unwrap_or("team");
     let stage = rng.choice(STAGES).copied().unwrap_or("dev");
@@ -140,36 +135,31 @@ fn random_key(
     let mut key = new_key(rng, project, name, now);
     let age = rng.i64(2 * DAY_SECONDS..500 * DAY_SECONDS);
     key.created = random_time_before(now, age, rng);
-    let stale_share = scenario.stale_percent();
-    let kind = rng.u32(0..100);
-    // shares in percent: the scenario's stale ones, then 10 never used, 3 new, 5 inactive, 15 rare, the rest daily
-    if kind < stale_share {
-        key.last_used = Some(random_time_before(now, rng.i64(age / 4..=age), rng));
-        key.activity = 0;
-    } else if kind < stale_share + 10 {
-        key.activity = 0;
-    } else if kind < stale_share + 13 {
+    let stale = scenario.stale_percent();
+    let percentile = rng.u32(0..100);
+    // Percentages: the scenario's stale keys, then 10 never used, 3 new, 5 inactive, 15 rarely and the rest daily used.
+    let (last_used_seconds_ago, activity) = if percentile < stale {
+        (Some(rng.i64(age / 4..=age)), 0)
+    } else if percentile < stale + 10 {
+        (None, 0)
+    } else if percentile < stale + 13 {
         key.created = random_time_before(now, 60, rng);
-    } else if kind < stale_share + 18 {
+        (None, key.activity)
+    } else if percentile < stale + 18 {
         "INACTIVE".clone_into(&mut key.status);
-        key.last_used = Some(random_time_before(now, rng.i64(0..=age), rng));
-        key.activity = 0;
-    } else if kind < stale_share + 33 {
-        key.last_used = Some(random_time_before(
-            now,
-            rng.i64(0..(6 * DAY_SECONDS).min(age)),
-            rng,
-        ));
-        key.activity = 1;
+        (Some(rng.i64(0..=age)), 0)
+    } else if percentile < stale + 33 {
+        (Some(rng.i64(0..(6 * DAY_SECONDS).min(age))), 1)
     } else {
-        key.last_used = Some(random_time_before(now, rng.i64(0..DAY_SECONDS), rng));
-        key.activity = 20;
-    }
-    key.last_used = key.last_used.map(|used| used.max(key.created));
+        (Some(rng.i64(0..DAY_SECONDS)), 20)
+    };
+    key.activity = activity;
+    key.last_used =
+        last_used_seconds_ago.map(|seconds| random_time_before(now, seconds, rng).max(key.created));
     key
 }
 
-/// A key that was created at `at` and never used.
+/// Returns a key that was created at `at` and not used yet.
 pub(crate) fn new_key(
     rng: &mut fastrand::Rng,
     project: String,
@@ -193,31 +183,10 @@ pub(crate) fn new_key(
     }
 }
 
+/// Returns a time `seconds` and up to one more second before `now`.
 fn random_time_before(now: Timestamp, seconds: i64, rng: &mut fastrand::Rng) -> Timestamp {
     let ago = SignedDuration::new(seconds, 1000 * rng.i32(0..1_000_000));
     now.saturating_sub(ago).unwrap_or(Timestamp::MIN)
-}
-
-/// `length` hexadecimal digits.
-pub(crate) fn random_hex(rng: &mut fastrand::Rng, length: usize) -> String {
-    random_string(rng, length, b"0123456789abcdef")
-}
-
-/// `length` characters of `alphabet`.
-pub(crate) fn random_string(rng: &mut fastrand::Rng, length: usize, alphabet: &[u8]) -> String {
-    (0..length)
-        .filter_map(|_| rng.choice(alphabet).map(|byte| char::from(*byte)))
-        .collect()
-}
-
-/// The full secret of a key, which only the fault of that name ever shows.
-pub(crate) fn derive_secret(id: &str) -> String {
-    let seed = id.bytes().fold(17_u64, |sum, byte| {
-        sum.wrapping_mul(31).wrapping_add(u64::from(byte))
-    });
-    let mut rng = fastrand::Rng::with_seed(seed);
-    let alphabet = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789";
-    format!("al-{}", random_string(&mut rng, 43, alphabet))
 }
 
 #[cfg(test)]
@@ -237,14 +206,14 @@ mod tests {
     fn seed_determines_the_population() {
         let now = Timestamp::UNIX_EPOCH;
         let config = SimConfig::default();
-        let make = |seed| {
+        let populate_with = |seed| {
             let orgs = populate(&mut fastrand::Rng::with_seed(seed), &config, now);
             orgs.into_iter()
                 .flat_map(|org| org.keys)
                 .collect::<Vec<_>>()
         };
-        assert_eq!(make(7), make(7));
-        assert_ne!(make(7), make(8));
-        assert_eq!(make(7).len(), 1200);
+        assert_eq!(populate_with(7), populate_with(7));
+        assert_ne!(populate_with(7), populate_with(8));
+        assert_eq!(populate_with(7).len(), 1200);
     }
 }

@@ -1,100 +1,73 @@
-//! A request, taken apart: what it asks for, of whom, and which page.
+//! A request with its endpoint, path ids and faults.
 
+use axum::body::Bytes;
+use axum::http::header::{self, HeaderName};
 use axum::http::request::Parts;
+use url::form_urlencoded;
 
-use super::faults::SimEndpoint;
-use super::response::SimResponse;
+use crate::endpoint::{PathIds, SimEndpoint};
+use crate::faults::Effect;
+use crate::model::SimOrg;
+use crate::response::SimResponse;
+use crate::world::World;
 
-/// A request, taken apart as far as routing needs it.
+/// A request to the API.
 pub(crate) struct SimRequest {
     pub(crate) endpoint: SimEndpoint,
-    pub(crate) org_id: Option<String>,
-    pub(crate) key_id: Option<String>,
-    pub(crate) query: QueryParams,
+    pub(crate) ids: PathIds,
     pub(crate) parts: Parts,
-    pub(crate) body: Vec<u8>,
-}
-
-/// The query string's members.
-pub(crate) struct QueryParams(Vec<(String, String)>);
-
-impl QueryParams {
-    fn from_parts(parts: &Parts) -> Self {
-        let query = parts.uri.query().unwrap_or_default();
-        Self(
-            url::form_urlencoded::parse(query.as_bytes())
-                .into_owned()
-                .collect(),
-        )
-    }
-
-    pub(crate) fn get(&self, name: &str) -> Option<&str> {
-        self.0
-            .iter()
-            .find(|(n, _)| n == name)
-            .map(|(_, value)| value.as_str())
-    }
-
-    pub(crate) fn is_true(&self, name: &str) -> bool {
-        self.get(name) == Some("true")
-    }
-
-    /// The page asked for, as `(pageNum, itemsPerPage)`, or the error that Atlas answers with.
-    pub(crate) fn page(&self) -> Result<(u32, u32), SimResponse> {
-        let number = |name: &'static str, default: u32, most: u32| match self.get(name) {
-            None => Ok(default),
-            Some(text) => text
-                .parse()
-                .ok()
-                .filter(|n| (1..=most).contains(n))
-                .ok_or_else(|| {
-                    SimResponse::bad_request(
-                        "INVALID_QUERY_PARAMETER",
-                        name,
-                        &format!("Invalid value for query parameter {name}."),
-                    )
-                }),
-        };
-        Ok((
-            number("pageNum", 1, u32::MAX)?,
-            number("itemsPerPage", 100, 500)?,
-        ))
-    }
+    pub(crate) body: Bytes,
+    /// Faults to apply to the response.
+    pub(crate) effects: Vec<Effect>,
 }
 
 impl SimRequest {
-    pub(crate) fn new(parts: Parts, body: Vec<u8>) -> Self {
-        let (endpoint, org, key) = route(parts.uri.path());
+    pub(crate) fn new(parts: Parts, body: Bytes) -> Self {
+        let (endpoint, ids) = SimEndpoint::from_path(parts.uri.path());
         Self {
             endpoint,
-            org_id: org,
-            key_id: key,
-            query: QueryParams::from_parts(&parts),
+            ids,
             parts,
             body,
+            effects: Vec::new(),
         }
+    }
+
+    pub(crate) fn has_effect(&self, effect: &Effect) -> bool {
+        self.effects.contains(effect)
+    }
+
+    pub(crate) fn path(&self) -> &str {
+        self.parts.uri.path()
+    }
+
+    pub(crate) fn header(&self, name: HeaderName) -> Option<&str> {
+        self.parts.headers.get(name)?.to_str().ok()
+    }
+
+    /// Returns the parameters of an `Authorization` header with `scheme`.
+    pub(crate) fn authorization(&self, scheme: &str) -> Option<&str> {
+        let (actual, parameters) = self.header(header::AUTHORIZATION)?.split_once(' ')?;
+        actual
+            .eq_ignore_ascii_case(scheme)
+            .then_some(parameters.trim())
+    }
+
+    /// Returns the organization in the path.
+    pub(crate) fn find_org<'a>(&self, world: &'a World) -> Result<&'a SimOrg, SimResponse> {
+        let org = self.ids.org.as_deref().and_then(|id| world.org(id));
+        org.ok_or_else(|| SimResponse::not_found(self.path()))
+    }
+
+    /// Returns a query parameter.
+    pub(crate) fn query(&self, name: &str) -> Option<String> {
+        form_field(self.parts.uri.query()?.as_bytes(), name)
     }
 }
 
-fn route(path: &str) -> (SimEndpoint, Option<String>, Option<String>) {
-    let owned = |text: &str| Some(text.to_owned());
-    let parts: Vec<&str> = path.split('/').skip(1).collect();
-    match *parts.as_slice() {
-        ["api", "oauth", "token"] => (SimEndpoint::Token, None, None),
-        ["api", "oauth", "revoke"] => (SimEndpoint::Revoke, None, None),
-        ["api", "atlas", "v2", "rateLimits"] => (SimEndpoint::RateLimits, None, None),
-        ["api", "atlas", "v2", "orgs"] => (SimEndpoint::Orgs, None, None),
-        ["api", "atlas", "v2", "orgs", org] => (SimEndpoint::Org, owned(org), None),
-        ["api", "atlas", "v2", "orgs", org, "groups"] => (SimEndpoint::Groups, owned(org), None),
-        ["api", "atlas", "v2", "orgs", org, "aiModelApiKeys"] => {
-            (SimEndpoint::AiModelApiKeys, owned(org), None)
-        }
-        ["api", "atlas", "v2", "orgs", org, "aiModelApiKeys", key] => {
-            (SimEndpoint::AiModelApiKey, owned(org), owned(key))
-        }
-        ["api", "atlas", "v2", "orgs", org, "aiModelApiRateLimits"] => {
-            (SimEndpoint::AiModelApiRateLimits, owned(org), None)
-        }
-        _ => (SimEndpoint::Unknown, None, None),
-    }
+/// Returns a field of a form-urlencoded text.
+pub(crate) fn form_field(form: &[u8], name: &str) -> Option<String> {
+    form_urlencoded::parse(form)
+        .find(|(field, _)| field == name)
+        .map(|(_, value)| value.into_owned())
 }

@@ -1,84 +1,47 @@
-//! Situations to play, by name.
+//! Predefined situations.
 
-use super::buckets::BucketConfig;
-use super::faults::{Effect, ErrorBodyFormat, Fault, SimEndpoint};
+use std::fmt;
+use std::str::FromStr;
 
-/// A situation that the simulated Atlas plays from its start.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+use serde::de::value::{Error, StrDeserializer};
+use serde::{Deserialize, Serialize};
+
+use crate::buckets::BucketConfig;
+use crate::endpoint::SimEndpoint;
+use crate::faults::{Effect, Fault};
+
+/// A situation to simulate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Scenario {
-    /// All is well.
+    /// No faults.
     #[default]
     Calm,
-    /// Many keys that nobody uses any more.
+    /// Half of the keys are unused for long.
     Stale,
-    /// Atlas answers for a minute, then 503 for good.
+    /// Atlas responds for a minute, then with 503.
     Outage,
-    /// The smallest token bucket there is.
+    /// The smallest known token bucket.
     Throttled,
-    /// The credential works for a minute, then never again.
+    /// The credentials are accepted for a minute, then rejected.
     Revoked,
-    /// Keys come and go quickly, and stale ones come back.
+    /// Keys are created and deleted frequently, and idle ones are used again.
     Churn,
 }
 
 impl Scenario {
-    /// Every scenario.
-    pub const ALL: &'static [Self] = &[
-        Self::Calm,
-        Self::Stale,
-        Self::Outage,
-        Self::Throttled,
-        Self::Revoked,
-        Self::Churn,
-    ];
-
-    /// The name on the command line.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Calm => "calm",
-            Self::Stale => "stale",
-            Self::Outage => "outage",
-            Self::Throttled => "throttled",
-            Self::Revoked => "revoked",
-            Self::Churn => "churn",
-        }
-    }
-
-    /// The scenario of that name.
-    pub fn named(name: &str) -> Option<Self> {
-        Self::ALL
-            .iter()
-            .copied()
-            .find(|scenario| scenario.name() == name)
-    }
-
-    /// What goes wrong, and when: after a minute, or sooner where time runs faster.
+    /// Returns the faults of the scenario, which begin after one minute, or earlier at a higher speed.
     pub(crate) fn faults(self, speed: f64) -> Vec<Fault> {
-        let after_a_minute = |endpoint, effect| Fault {
+        let after_a_minute = |endpoint, status| Fault {
             after_seconds: 60.0 / speed.max(1.0),
-            ..Fault::new(endpoint, effect)
+            ..Fault::new(endpoint, Effect::error_status(status))
         };
         match self {
-            Self::Outage => vec![after_a_minute(
-                SimEndpoint::AiModelApiKeys,
-                Effect::Status {
-                    status: 503,
-                    body: ErrorBodyFormat::Json,
-                    retry_after: None,
-                },
-            )],
-            Self::Revoked => [SimEndpoint::AiModelApiKeys, SimEndpoint::Token]
-                .map(|endpoint| {
-                    after_a_minute(
-                        endpoint,
-                        Effect::Status {
-                            status: 401,
-                            body: ErrorBodyFormat::Json,
-                            retry_after: None,
-                        },
-                    )
-                })
-                .to_vec(),
+            Self::Outage => vec![after_a_minute(SimEndpoint::AiModelApiKeys, 503)],
+            Self::Revoked => vec![
+                after_a_minute(SimEndpoint::AiModelApiKeys, 401),
+                after_a_minute(SimEndpoint::Token, 401),
+            ],
             Self::Calm | Self::Stale | Self::Throttled | Self::Churn => Vec::new(),
         }
     }
@@ -93,5 +56,20 @@ impl Scenario {
 
     pub(crate) fn speed_factor(self) -> f64 {
         if self == Self::Churn { 200.0 } else { 1.0 }
+    }
+}
+
+impl fmt::Display for Scenario {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.serialize(f)
+    }
+}
+
+impl FromStr for Scenario {
+    type Err = Error;
+
+    /// Parses a name such as `calm`. The error lists all names.
+    fn from_str(name: &str) -> Result<Self, Error> {
+        Self::deserialize(StrDeserializer::new(name))
     }
 }

@@ -1,86 +1,23 @@
-//! Connections. hyper is driven by hand here for the one thing a framework cannot do: end a
-//! connection with a reset on demand.
+//! Accepts connections and drives hyper directly, because a connection must be closed with a TCP reset on demand.
 
 use std::io;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::{Context, Poll};
+use std::time::Duration;
 
 use axum::body::Body;
-use axum::http::{Request, Response};
+use axum::http::Request;
 use hyper::body::Incoming;
+use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::{Simulator, handlers};
+use crate::handlers;
+use crate::state::Simulator;
 
-/// Set by an endpoint that wants its connection to be reset instead of answered.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct ResetFlag(Arc<AtomicBool>);
-
-impl ResetFlag {
-    pub(crate) fn set(&self) {
-        self.0.store(true, Ordering::Release);
-    }
-
-    pub(crate) fn is_set(&self) -> bool {
-        self.0.load(Ordering::Acquire)
-    }
-}
-
-/// A connection that fails, and is reset, once its flag is set.
-struct ResettableStream {
-    stream: TcpStream,
-    flag: ResetFlag,
-}
-
-impl ResettableStream {
-    fn fail_if_reset(&self) -> io::Result<()> {
-        if self.flag.is_set() {
-            // without this the kernel would end the connection in good order
-            self.stream.set_zero_linger()?;
-            return Err(io::ErrorKind::ConnectionReset.into());
-        }
-        Ok(())
-    }
-}
-
-impl AsyncRead for ResettableStream {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        self.fail_if_reset()?;
-        Pin::new(&mut self.stream).poll_read(cx, buf)
-    }
-}
-
-impl AsyncWrite for ResettableStream {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        self.fail_if_reset()?;
-        Pin::new(&mut self.stream).poll_write(cx, buf)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
-    }
-}
-
-/// Accepts connections until `shutdown`, each on a task of its own that ends with it.
+/// Accepts connections until `shutdown`, each served by its own task.
 pub(crate) async fn serve(
     listener: TcpListener,
     sim: Arc<Simulator>,
@@ -88,13 +25,13 @@ pub(crate) async fn serve(
     tasks: TaskTracker,
 ) {
     loop {
-        let stream = tokio::select! {
+        let accepted = tokio::select! {
             () = shutdown.cancelled() => return,
-            accepted = listener.accept() => accepted.ok().map(|(stream, _)| stream),
+            accepted = listener.accept() => accepted,
         };
-        let Some(stream) = stream else {
-            // out of file handles, most likely: let some be given back
-            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        let Ok((stream, _)) = accepted else {
+            // Most likely out of file descriptors: retry after some were closed.
+            tokio::time::sleep(Duration::from_millis(50)).await;
             continue;
         };
         let _ = stream.set_nodelay(true);
@@ -103,25 +40,29 @@ pub(crate) async fn serve(
 }
 
 async fn serve_connection(stream: TcpStream, sim: Arc<Simulator>, shutdown: CancellationToken) {
-    let flag = ResetFlag::default();
-    let io = TokioIo::new(ResettableStream {
-        stream,
-        flag: flag.clone(),
-    });
     let service = service_fn(move |request: Request<Incoming>| {
-        let (sim, flag) = (Arc::clone(&sim), flag.clone());
+        let sim = Arc::clone(&sim);
         async move {
-            Ok::<Response<Body>, std::convert::Infallible>(
-                handlers::handle(&sim, &flag, request.map(Body::new)).await,
-            )
+            let response = handlers::handle(&sim, request.map(Body::new)).await;
+            response.ok_or_else(|| io::Error::from(io::ErrorKind::ConnectionReset))
         }
     });
-    let connection = hyper::server::conn::http1::Builder::new()
+    let mut connection = http1::Builder::new()
         .timer(TokioTimer::new())
-        .serve_connection(io, service);
-    // how a connection ends is the client's business: a reset or cut one is what a fault asked for
-    tokio::select! {
-        () = shutdown.cancelled() => {}
-        _ = connection => {}
+        .serve_connection(TokioIo::new(stream), service);
+    let result = tokio::select! {
+        () = shutdown.cancelled() => return,
+        result = &mut connection => result,
+    };
+    if result.is_err_and(|error| is_reset_fault(&error)) {
+        // Without this the kernel closes the connection with a FIN.
+        let _ = connection.into_parts().io.inner().set_zero_linger();
     }
+}
+
+/// Returns whether the service asked for a reset, as opposed to an error of the client or of a truncated body.
+fn is_reset_fault(error: &hyper::Error) -> bool {
+    std::error::Error::source(error)
+        .and_then(|source| source.downcast_ref::<io::Error>())
+        .is_some_and(|error| error.kind() == io::ErrorKind::ConnectionReset)
 }

@@ -1,0 +1,295 @@
+//! The queries of dashboards, rules and documents return data and use existing names.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+
+use super::{DASHBOARDS, expressions, load_dashboard, query_text, read_repo_file, repo_root};
+use crate::common::prometheus::Prometheus;
+use crate::common::{Scrape, TestExporter};
+use atlas_ai_keys_exporter::metrics::families;
+use mongodb_atlas_sim::SimConfig;
+
+/// Words of PromQL that are not names.
+const PROMQL_KEYWORDS: &[&str] = &[
+    "sum",
+    "max",
+    "min",
+    "count",
+    "group",
+    "topk",
+    "by",
+    "on",
+    "without",
+    "ignoring",
+    "group_left",
+    "group_right",
+    "and",
+    "or",
+    "unless",
+    "bool",
+    "offset",
+    "inf",
+    "nan",
+    "vector",
+    "start",
+    "end",
+    "m",
+    "h",
+    "d",
+    "s",
+];
+
+/// Keywords followed by labels in parentheses.
+const LABEL_LIST_KEYWORDS: [&str; 6] = [
+    "by",
+    "on",
+    "without",
+    "ignoring",
+    "group_left",
+    "group_right",
+];
+
+/// Returns the metric and label names in a query.
+fn metric_and_label_names(expression: &str) -> (BTreeSet<String>, BTreeSet<String>) {
+    let (mut metrics, mut labels) = (BTreeSet::new(), BTreeSet::new());
+    let (mut in_braces, mut in_text, mut of_labels) = (false, false, false);
+    let mut current = String::new();
+    let mut last = String::new();
+    let mut chars = expression.chars().peekable();
+    let mut end = |word: &mut String, next: char, in_braces: bool, of_labels: bool| {
+        let taken = std::mem::take(word);
+        if taken.is_empty() || taken.starts_with(|c: char| c.is_ascii_digit()) {
+            return taken;
+        }
+        if in_braces {
+            if "=!".contains(next) {
+                labels.insert(taken.clone());
+            }
+        } else if of_labels {
+            labels.insert(taken.clone());
+        } else if next != '(' && !PROMQL_KEYWORDS.contains(&taken.as_str()) {
+            metrics.insert(taken.clone());
+        }
+        taken
+    };
+    while let Some(c) = chars.next() {
+        if in_text {
+            in_text = c != '"';
+            continue;
+        }
+        if c.is_ascii_alphanumeric() || c == '_' || c == ':' {
+            current.push(c);
+            continue;
+        }
+        // The next character decides the meaning of a word.
+        let next = if c == ' ' {
+            std::iter::once(c)
+                .chain(chars.clone())
+                .find(|c| *c != ' ')
+                .unwrap_or(' ')
+        } else {
+            c
+        };
+        let word = end(&mut current, next, in_braces, of_labels);
+        if !word.is_empty() {
+            last = word;
+        }
+        match c {
+            '"' => in_text = true,
+            '{' => in_braces = true,
+            '}' => in_braces = false,
+            '[' => {
+                for inner in chars.by_ref() {
+                    if inner == ']' {
+                        break;
+                    }
+                }
+            }
+            '(' => {
+                of_labels = LABEL_LIST_KEYWORDS.contains(&last.as_str());
+            }
+            ')' => of_labels = false,
+            _ => {}
+        }
+        if c != ' ' && c != '(' {
+            last.clear();
+        }
+    }
+    end(&mut current, ' ', in_braces, of_labels);
+    (metrics, labels)
+}
+
+#[test]
+fn metric_and_label_names_are_extracted() {
+    let (metrics, labels) = metric_and_label_names(
+        "topk by (a, b) (1, x_total{c=~\"y\", d!=\"z\"}) * on (e) group_left (f) 0 * rate(m:n[5m]) or vector(0) > 3e2",
+    );
+    assert_eq!(metrics.into_iter().collect::<Vec<_>>(), ["m:n", "x_total"]);
+    assert_eq!(
+        labels.into_iter().collect::<Vec<_>>(),
+        ["a", "b", "c", "d", "e", "f"]
+    );
+}
+
+/// Returns all queries of rules, runbooks and documents.
+fn other_expressions() -> Vec<(String, String)> {
+    let mut all = Vec::new();
+    let mut block: Option<String> = None;
+    for line in read_repo_file("dashboards/rules/atlas-ai-keys.yml").lines() {
+        if let Some(text) = &mut block {
+            if line.starts_with("          ") {
+                text.push(' ');
+                text.push_str(line.trim());
+                continue;
+            }
+            all.push(("rule".to_owned(), block.take().unwrap()));
+        }
+        if let Some(text) = line.trim().strip_prefix("expr: ") {
+            block = Some(if text == "|2" {
+                String::new()
+            } else {
+                text.to_owned()
+            });
+        }
+    }
+    for document in [
+        "README.md",
+        "docs/configuration.md",
+        "docs/web.md",
+        "docs/failure-modes.md",
+        "docs/metrics.md",
+    ] {
+        for query in read_repo_file(document).split("```promql\n").skip(1) {
+            let query = query.split("```").next().unwrap().replace('\n', " ");
+            all.push((document.to_owned(), query));
+        }
+    }
+    for entry in std::fs::read_dir(repo_root().join("dashboards/runbooks")).unwrap() {
+        let path: PathBuf = entry.unwrap().path();
+        let text = std::fs::read_to_string(&path).unwrap();
+        let queries = text
+            .split("```promql\n")
+            .nth(1)
+            .unwrap()
+            .split("```")
+            .next()
+            .unwrap();
+        let lines = queries.lines().filter(|line| !line.starts_with('#'));
+        all.extend(lines.map(|line| {
+            (
+                path.file_name().unwrap().to_string_lossy().into_owned(),
+                line.to_owned(),
+            )
+        }));
+    }
+    all
+}
+
+/// Starts a simulated Atlas with events, its exporter and a Prometheus that scraped before and after changes.
+async fn start_exporter_and_prometheus() -> (TestExporter, Prometheus) {
+    let world = SimConfig {
+        orgs: 3,
+        keys: 1200,
+        speed: 3000.0,
+        // Refreshed while Prometheus scrapes.
+        token_lifetime_seconds: 20,
+        ..SimConfig::default()
+    };
+    let exporter = TestExporter::start(world, &["--atlas.poll-interval=1s"]).await;
+    exporter.wait_polled().await;
+    let prometheus = Prometheus::scraping(&exporter.base_url.replace("http://", ""));
+    (exporter, prometheus)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn dashboard_queries_return_data_and_use_existing_names() {
+    let (exporter, prometheus) = start_exporter_and_prometheus().await;
+    let read_me = read_repo_file("dashboards/README.md");
+    let empty = read_me.split("empty when all is well:").nth(1).unwrap();
+    prometheus
+        .wait_samples("sum(increase(mongodbatlas_ai_model_api_key_changes_total[1h])) > 0")
+        .await;
+    prometheus
+        .wait_samples("mongodbatlas_ai_model_rate_limit_requests_per_minute")
+        .await;
+    prometheus
+        .wait_samples(
+            "atlas_ai_keys_exporter_api_rate_limit_remaining{endpoint=\"ai_model_api_keys\"}",
+        )
+        .await;
+    for name in DASHBOARDS {
+        for (what, expression) in expressions(&load_dashboard(name)) {
+            if empty.contains(&format!("| {what} |")) {
+                // An empty result is allowed, an invalid query is not.
+                prometheus.query(&query_text(&expression)).await;
+            } else {
+                let samples = prometheus.wait_samples(&query_text(&expression)).await;
+                assert!(
+                    samples.iter().all(|sample| !sample.value.is_nan()),
+                    "{name}: {what}: {expression}"
+                );
+            }
+        }
+    }
+    for (what, expression) in other_expressions() {
+        let expression = expression.replace("humanizeDuration", "");
+        assert!(!expression.contains('$'), "{what}: {expression}");
+        prometheus.query(&expression).await;
+    }
+    assert_names_exist(&exporter.scrape().await);
+    exporter.stop().await.stop().await;
+}
+
+fn assert_names_exist(scrape: &Scrape) {
+    let of_prometheus = ["up", "scrape_duration_seconds", "scrape_samples_scraped"];
+    let recorded: BTreeSet<String> = read_repo_file("dashboards/rules/atlas-ai-keys.yml")
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix("- record: "))
+        .map(str::to_owned)
+        .collect();
+    let series = scrape.series();
+    let exposed: BTreeSet<&str> = series.iter().map(|series| series.name.as_str()).collect();
+    let mut known: BTreeSet<&str> = series
+        .iter()
+        .flat_map(|series| series.labels.keys())
+        .map(String::as_str)
+        .collect();
+    known.extend(["job", "instance"]);
+    let mut used = BTreeSet::new();
+    let boards = DASHBOARDS
+        .iter()
+        .flat_map(|name| expressions(&load_dashboard(name)));
+    for (what, expression) in boards.chain(other_expressions()) {
+        let (metrics, labels) = metric_and_label_names(&expression);
+        for metric in metrics {
+            let exists = exposed.contains(metric.as_str())
+                || of_prometheus.contains(&metric.as_str())
+                || recorded.contains(&metric);
+            // Counters of events that have not happened yet: the catalogue has their names.
+            let exists = exists || families::ALL.iter().any(|family| family.name == metric);
+            assert!(exists, "{what}: there is no {metric}: {expression}");
+            // The reference has a query for every family, used or not.
+            if what != "docs/metrics.md" {
+                used.insert(metric);
+            }
+        }
+        for label in labels {
+            assert!(
+                known.contains(label.as_str()),
+                "{what}: there is no label {label}: {expression}"
+            );
+        }
+    }
+    let read_me = read_repo_file("dashboards/README.md");
+    let of_your_own = read_me.split("for queries of your own").nth(1).unwrap();
+    for family in families::ALL {
+        let is_used =
+            used.contains(family.name) || used.contains(&format!("{}_bucket", family.name));
+        let is_told = of_your_own.contains(&format!("| `{}` |", family.name));
+        assert!(
+            is_used != is_told,
+            "{}: used {is_used}, told to be unused {is_told}",
+            family.name
+        );
+    }
+}

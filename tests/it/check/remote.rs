@@ -1,0 +1,259 @@
+//! Checks that contact Atlas.
+
+use super::{run_check, single_finding};
+use crate::common::{error_fault, free_port, sim_env, static_sim};
+use atlas_ai_keys_exporter::check::{self, CheckContext, Component, Finding, Severity};
+use atlas_ai_keys_exporter::cli::Args;
+use atlas_ai_keys_exporter::credentials::Environment;
+use jiff::{SignedDuration, Timestamp};
+use mongodb_atlas_client::Clock;
+use mongodb_atlas_sim::{BucketConfig, SimConfig, SimEndpoint};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn missing_endpoints_do_not_invalidate_the_organization() {
+    let sim = crate::common::start_sim(static_sim(1, 10)).await;
+    let org = sim.org_ids().remove(0);
+    let about = |findings: &[Finding], words: &str| {
+        let mut same = findings.iter().filter(|finding| {
+            finding.component == Component::Organization && finding.message.contains(words)
+        });
+        let finding = same
+            .next()
+            .unwrap_or_else(|| panic!("{words}: {findings:#?}"));
+        (finding.severity, format!("{finding:?}"))
+    };
+    for status in [404, 403, 401] {
+        sim.add_fault(error_fault(SimEndpoint::RateLimits, None, status));
+        let findings = run_check(&[], sim_env(&sim), Clock::system()).await;
+        let (grade, text) = about(&findings, "rate limits");
+        assert_eq!(grade, Severity::Ok, "{text}");
+        assert!(
+            text.contains("learnt") && text.contains(&status.to_string()),
+            "{text}"
+        );
+        assert!(
+            findings
+                .iter()
+                .all(|finding| finding.severity != Severity::Error),
+            "{findings:#?}"
+        );
+        assert!(
+            !format!("{findings:?}").contains("wrong organization"),
+            "{findings:#?}"
+        );
+        sim.clear_faults();
+    }
+    sim.add_fault(error_fault(SimEndpoint::Groups, Some(&org), 401));
+    let findings = run_check(&[], sim_env(&sim), Clock::system()).await;
+    let (grade, text) = about(&findings, "projects' names");
+    assert_eq!(grade, Severity::Warning);
+    assert!(text.contains("lacks the role (HTTP 401"), "{text}");
+    sim.clear_faults();
+    sim.add_fault(error_fault(SimEndpoint::RateLimits, None, 500));
+    for endpoint in [
+        SimEndpoint::Groups,
+        SimEndpoint::Org,
+        SimEndpoint::AiModelApiRateLimits,
+    ] {
+        sim.add_fault(error_fault(endpoint, Some(&org), 404));
+    }
+    let findings = run_check(&[], sim_env(&sim), Clock::system()).await;
+    assert_eq!(about(&findings, "rate limits").0, Severity::Warning);
+    for words in [
+        "its name cannot",
+        "projects' names",
+        "limits for the models",
+    ] {
+        assert_eq!(about(&findings, words).0, Severity::Warning);
+    }
+    assert!(
+        !format!("{findings:?}").contains("wrong organization"),
+        "{findings:#?}"
+    );
+    sim.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn reports_effective_proxy_without_password() {
+    let proxy = "http://me:secret-word@127.0.0.1:3128 ";
+    for (variables, subject, words) in [
+        (
+            vec![("HTTPS_PROXY", proxy)],
+            "HTTPS_PROXY",
+            "go through the proxy http://127.0.0.1:3128",
+        ),
+        (
+            vec![("all_proxy", proxy)],
+            "all_proxy",
+            "go through the proxy http://127.0.0.1:3128",
+        ),
+        (
+            vec![("HTTPS_PROXY", proxy), ("NO_PROXY", "*.mongodb.com")],
+            "HTTPS_PROXY",
+            "NO_PROXY excludes",
+        ),
+        (
+            vec![("HTTP_PROXY", proxy)],
+            "HTTP_PROXY",
+            "for http URLs only",
+        ),
+    ] {
+        let mut all = vec![
+            ("MONGODB_ATLAS_ORG_ID", "32b6e34b3d91647abb20e7b8"),
+            ("MONGODB_ATLAS_ACCESS_TOKEN", "token"),
+        ];
+        all.extend(variables);
+        let args = Args::parse(["x", "check"]).unwrap();
+        let means = CheckContext {
+            clock: Clock::system(),
+            transport_factory: None,
+        };
+        let findings = check::run(&args, &Environment::from_vars(all), &means).await;
+        let finding = single_finding(&findings, Component::Configuration, subject);
+        assert_eq!(finding.severity, Severity::Ok);
+        assert!(finding.message.contains(words), "{finding:#?}");
+        assert!(
+            !format!("{findings:?}").contains("secret-word"),
+            "{findings:#?}"
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn discovered_organizations_are_checked() {
+    let sim = crate::common::start_sim(static_sim(3, 30)).await;
+    let mut variables = sim_env(&sim);
+    variables.retain(|(name, _)| name != "MONGODB_ATLAS_ORG_ID");
+    let flags = ["--atlas.discover-orgs"];
+    let findings = run_check(&flags, variables.clone(), Clock::system()).await;
+    for org in sim.org_ids() {
+        assert_eq!(
+            single_finding(&findings, Component::Organization, &org).severity,
+            Severity::Ok
+        );
+    }
+    let all = single_finding(
+        &findings,
+        Component::Organization,
+        "all of credential default",
+    );
+    assert!(all.message.ends_with(": 3"), "{all:#?}");
+    let half = ["--atlas.discover-orgs", "--atlas.shard=1/2"];
+    let findings = run_check(&half, variables.clone(), Clock::system()).await;
+    let others = run_check(
+        &["--atlas.discover-orgs", "--atlas.shard=2/2"],
+        variables.clone(),
+        Clock::system(),
+    )
+    .await;
+    let asked = findings.iter().chain(&others);
+    let asked = asked
+        .filter(|finding| finding.component == Component::Budget)
+        .count();
+    assert_eq!(asked, 3, "each in one share");
+    for (_, value) in variables
+        .iter_mut()
+        .filter(|(name, _)| name.ends_with("CLIENT_SECRET"))
+    {
+        *value = "mdb_sa_sk_expired".to_owned();
+    }
+    let findings = run_check(&flags, variables, Clock::system()).await;
+    let token = single_finding(&findings, Component::Token, "default");
+    assert!(
+        token.severity == Severity::Error && token.message.contains("401"),
+        "{token:#?}"
+    );
+    sim.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn clock_skew_is_reported() {
+    let sim = crate::common::start_sim(static_sim(1, 10)).await;
+    for (seconds, grade, words) in [
+        (-3600, Severity::Warning, "behind Atlas'"),
+        (86_400, Severity::Warning, "ahead of Atlas'"),
+        (2, Severity::Ok, "agrees with Atlas'"),
+    ] {
+        let clock = Clock::from_fn(move || Timestamp::now() + SignedDuration::from_secs(seconds));
+        let findings = run_check(&[], sim_env(&sim), clock).await;
+        let finding = single_finding(&findings, Component::Clock, "this machine's");
+        assert_eq!(finding.severity, grade, "{finding:#?}");
+        assert!(finding.message.contains(words), "{finding:#?}");
+    }
+    sim.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn insufficient_rate_limit_suggests_a_longer_interval() {
+    let config = SimConfig {
+        org_bucket: BucketConfig::new(10, 5),
+        ..static_sim(1, 400)
+    };
+    let sim = crate::common::start_sim(config).await;
+    let org = sim.org_ids().remove(0);
+    let flags = ["--atlas.page-size=10", "--atlas.poll-interval=1m"];
+    let findings = run_check(&flags, sim_env(&sim), Clock::system()).await;
+    let finding = single_finding(&findings, Component::Budget, &org);
+    assert_eq!(finding.severity, Severity::Warning, "{finding:#?}");
+    assert!(finding.message.contains("each 1m"), "{finding:#?}");
+    assert!(
+        finding
+            .help
+            .as_ref()
+            .unwrap()
+            .contains("--atlas.poll-interval to"),
+        "{finding:#?}"
+    );
+    sim.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn checks_time_out() {
+    let closed = format!("http://127.0.0.1:{}", free_port());
+    let variables = [
+        ("MONGODB_ATLAS_BASE_URL", closed.as_str()),
+        ("MONGODB_ATLAS_ORG_ID", "0123456789abcdef01234567"),
+        ("MONGODB_ATLAS_ACCESS_TOKEN", "token"),
+    ]
+    .map(|(name, value)| (name.to_owned(), value.to_owned()));
+    let started_at = std::time::Instant::now();
+    let findings = run_check(&[], variables.to_vec(), Clock::system()).await;
+    let finding = single_finding(
+        &findings,
+        Component::Organization,
+        "0123456789abcdef01234567",
+    );
+    assert_eq!(finding.severity, Severity::Error);
+    assert!(finding.message.contains("connection"), "{finding:#?}");
+    assert!(started_at.elapsed() < crate::common::WAIT_TIMEOUT);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn invalid_base_url_sends_no_request() {
+    let proxy = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    proxy.set_nonblocking(true).unwrap();
+    let variables = [
+        (
+            "MONGODB_ATLAS_ORG_ID",
+            "32b6e34b3d91647abb20e7b8".to_owned(),
+        ),
+        ("MONGODB_ATLAS_ACCESS_TOKEN", "token".to_owned()),
+        (
+            "MONGODB_ATLAS_BASE_URL",
+            "https://atlas.example/api/atlas/v2/orgs".to_owned(),
+        ),
+        (
+            "HTTPS_PROXY",
+            format!("http://{}", proxy.local_addr().unwrap()),
+        ),
+    ];
+    let variables = variables
+        .map(|(name, value)| (name.to_owned(), value))
+        .to_vec();
+    let output = crate::common::run_exporter(&["check"], variables).await;
+    assert_eq!(output.status.code(), Some(2));
+    assert!(
+        proxy.accept().is_err(),
+        "the default in its place was asked"
+    );
+}

@@ -1,0 +1,257 @@
+//! All formats of a scrape contain the same series, whatever is in a label; compressed or not; for stalled
+//! readers as well.
+
+mod scrapes;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::Read as _;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::common::Scrape;
+use atlas_ai_keys_exporter::inventory::{
+    ApiKey, ApiTime, Inventory, InventorySnapshot, KeyAttributes, ModelRateLimit, OrgDetails,
+    ProjectName,
+};
+use atlas_ai_keys_exporter::metrics::{
+    ChunkSource as _, Compressor, ExporterMetrics, Exposition, Format, IdleThreshold, KeyLabel,
+    KeySeriesOptions, PerKeyMode, ScrapeSnapshot,
+};
+use flate2::read::GzDecoder;
+use jiff::Timestamp;
+use mongodb_atlas_client::{KeyId, OrgId, ProjectId};
+use proptest::prelude::*;
+
+/// Name, labels and value of every series; values as text, so that they can be in a set.
+type SeriesSet = BTreeSet<(String, BTreeMap<String, String>, String)>;
+
+fn series_from_text(text: &str) -> SeriesSet {
+    Scrape::parse(text)
+        .series()
+        .into_iter()
+        .filter(|series| !series.name.ends_with("_bucket"))
+        .map(|series| (series.name, series.labels, format!("{:?}", series.value)))
+        .collect()
+}
+
+fn selection() -> KeySeriesOptions {
+    KeySeriesOptions {
+        per_key: PerKeyMode::All,
+        labels: KeyLabel::ALL.into(),
+        max_keys: 1_000_000,
+        thresholds: [7, 30]
+            .map(|days| IdleThreshold::new(Duration::from_hours(days * 24)))
+            .into(),
+    }
+}
+
+fn encode_identity(format: Format, own: &ExporterMetrics, scene: &ScrapeSnapshot) -> Vec<u8> {
+    Exposition::new(format, own.gather(), scene.clone()).into_bytes()
+}
+
+fn encode_gzip(format: Format, own: &ExporterMetrics, scene: &ScrapeSnapshot) -> Vec<u8> {
+    let mut compressor = Compressor::new(format, scene.clone());
+    let mut chunks = Vec::new();
+    while compressor.advance(&mut chunks) {}
+    chunks.push(Compressor::finish(
+        format,
+        &own.gather(),
+        compressor.checksum(),
+    ));
+    let bytes = chunks.concat();
+    let mut out = Vec::new();
+    GzDecoder::new(&*bytes).read_to_end(&mut out).unwrap();
+    out
+}
+
+/// Removes the series of the process itself, which change between scrapes.
+fn time_independent_series(series: SeriesSet) -> SeriesSet {
+    series
+        .into_iter()
+        .filter(|(name, ..)| !name.starts_with("process_"))
+        .collect()
+}
+
+/// Any text, with a bias to characters that have a meaning in a format.
+fn any_text() -> impl Strategy<Value = String> {
+    let special = prop::sample::select(vec![
+        "\"",
+        "\\",
+        "\n",
+        "\r",
+        "\0",
+        "\t",
+        "{",
+        "}",
+        ",",
+        "=",
+        "#",
+        " ",
+        "\u{feff}",
+        "\u{2028}",
+        "🔑",
+        "ü",
+        "\\n",
+        "\"}",
+        "# EOF\n",
+        "\u{7f}",
+        "\u{10ffff}",
+    ]);
+    let part = prop_oneof![
+        special.prop_map(str::to_owned),
+        ".{0,6}".prop_map(|text| text)
+    ];
+    prop::collection::vec(part, 0..6).prop_map(|parts| parts.concat())
+}
+
+fn any_api_time() -> impl Strategy<Value = ApiTime> {
+    prop_oneof![
+        (0_i64..4_000_000_000_000_000)
+            .prop_map(|micros| ApiTime::Valid(Timestamp::from_microsecond(micros).unwrap())),
+        (-1_000_000_i64..1_000_000)
+            .prop_map(|micros| ApiTime::Valid(Timestamp::from_microsecond(micros).unwrap())),
+        Just(ApiTime::Missing),
+        Just(ApiTime::Invalid),
+    ]
+}
+
+prop_compose! {
+    fn any_record()(
+        id in any_text(), project in any_text(), name in any_text(), masked_secret in any_text(),
+        kind in prop::collection::vec(any_text(), 5), created in any_api_time(), last_used in any_api_time(),
+    ) -> ApiKey {
+        let [status, cloud, geography, endpoint, created_by] = <[String; 5]>::try_from(kind).unwrap();
+        ApiKey {
+            id: KeyId::new(id),
+            project: ProjectId::new(project),
+            name,
+            masked_secret,
+            attributes: KeyAttributes { status, cloud, geography, endpoint, created_by },
+            created,
+            last_used,
+            ..ApiKey::default()
+        }
+    }
+}
+
+fn build_snapshot(records: &[ApiKey], texts: &[String]) -> ScrapeSnapshot {
+    let org = |n: u32| OrgId::parse(&format!("{n:024x}")).unwrap();
+    let at = Timestamp::from_second(1_790_000_000).unwrap();
+    let (first, second) = records.split_at(records.len() / 2);
+    let inventories = [first, second]
+        .into_iter()
+        .zip(0..)
+        .map(|(records, n)| Arc::new(Inventory::from_records(org(n), at, records.iter().cloned())));
+    let details = OrgDetails {
+        name: Some(texts[0].clone()),
+        projects: vec![ProjectName {
+            id: ProjectId::new(texts[1].clone()),
+            name: texts[2].clone(),
+        }],
+        limits: vec![ModelRateLimit {
+            group: texts[3].clone(),
+            cloud: texts[4].clone(),
+            geography: texts[5].clone(),
+            requests_per_minute: Some(7),
+            tokens_per_minute: None,
+        }],
+        fetched_at: None,
+    };
+    let shown = InventorySnapshot {
+        inventories: inventories.collect(),
+        details: vec![(org(1), Arc::new(details))],
+    };
+    ScrapeSnapshot::new(shown, Arc::new(selection()), at)
+}
+
+/// Returns the expected info series of the keys.
+fn expected_info_labels(records: &[ApiKey]) -> BTreeSet<BTreeMap<String, String>> {
+    let (first, second) = records.split_at(records.len() / 2);
+    let mut by_id: BTreeMap<(usize, &str), &ApiKey> = BTreeMap::new();
+    for (org, records) in [first, second].into_iter().enumerate() {
+        for record in records {
+            by_id.insert((org, record.id.as_str()), record);
+        }
+    }
+    by_id
+        .into_iter()
+        .map(|((org, id), record)| {
+            [
+                ("org_id", format!("{org:024x}")),
+                ("project_id", record.project.to_string()),
+                ("api_key_id", id.to_owned()),
+                ("name", record.name.clone()),
+                ("status", record.attributes.status.clone()),
+                ("cloud", record.attributes.cloud.clone()),
+                ("geography", record.attributes.geography.clone()),
+                ("endpoint", record.attributes.endpoint.clone()),
+                ("created_by", record.attributes.created_by.clone()),
+                ("masked_secret", record.masked_secret.clone()),
+            ]
+            .map(|(name, value)| (name.to_owned(), value))
+            .into()
+        })
+        .collect()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+
+    #[test]
+    fn every_format_encodes_the_same_series_for_any_label(
+        records in prop::collection::vec(any_record(), 0..12),
+        texts in prop::collection::vec(any_text(), 6),
+    ) {
+        let scene = build_snapshot(&records, &texts);
+        let own = ExporterMetrics::new().unwrap();
+        own.init_credential(&texts[0], ["issued"]);
+        let text = String::from_utf8(encode_identity(Format::Text, &own, &scene)).unwrap();
+        let series = time_independent_series(series_from_text(&text));
+        let info = "mongodbatlas_ai_model_api_key_info";
+        let shown: BTreeSet<_> = series
+            .iter()
+            .filter(|(name, ..)| name == info)
+            .map(|(_, labels, _)| labels.clone())
+            .collect();
+        prop_assert_eq!(shown, expected_info_labels(&records), "what went in comes out");
+        let open = String::from_utf8(encode_identity(Format::OpenMetrics, &own, &scene)).unwrap();
+        prop_assert!(open.ends_with("# EOF\n"));
+        prop_assert_eq!(time_independent_series(series_from_text(&open)), series.clone());
+        for format in Format::ALL {
+            let unpacked = encode_gzip(format, &own, &scene);
+            let unpacked = series_from_text(std::str::from_utf8(&unpacked).unwrap());
+            prop_assert_eq!(time_independent_series(unpacked), series.clone(), "{:?} packed", format);
+        }
+    }
+}
+
+#[test]
+fn each_family_appears_once_in_every_format() {
+    let record = |n: usize| ApiKey {
+        id: KeyId::new(format!("key{n}")),
+        project: ProjectId::new("p"),
+        created: ApiTime::Valid(Timestamp::UNIX_EPOCH),
+        last_used: ApiTime::Valid(Timestamp::UNIX_EPOCH),
+        ..ApiKey::default()
+    };
+    let records: Vec<_> = (0..2000).map(record).collect();
+    let scene = build_snapshot(&records, &[const { String::new() }; 6]);
+    let own = ExporterMetrics::new().unwrap();
+    let encoders = [encode_identity, encode_gzip];
+    for (format, encode) in Format::ALL
+        .into_iter()
+        .flat_map(|it| encoders.map(|encode| (it, encode)))
+    {
+        let text = String::from_utf8(encode(format, &own, &scene)).unwrap();
+        for head in ["# HELP ", "# TYPE "] {
+            let mut names: Vec<&str> = text
+                .lines()
+                .filter_map(|line| line.strip_prefix(head)?.split(' ').next())
+                .collect();
+            let before = names.len();
+            names.sort_unstable();
+            names.dedup();
+            assert_eq!(names.len(), before, "{format:?}: {head}");
+        }
+    }
+}

@@ -1,0 +1,70 @@
+//! Inconsistent pages.
+
+use super::{FLAGS, assert_data_retained, assert_only_page_count_differs, keys_fault};
+use crate::common::{TestExporter, expected_sim_keys, exposed_keys, static_sim};
+use futures_util::future::join_all;
+use mongodb_atlas_sim::Effect;
+
+/// If the total exceeds the keys read, one more page is requested; it is empty.
+#[tokio::test(flavor = "multi_thread")]
+async fn overstated_total_costs_one_extra_request() {
+    let totals = [99, i64::MAX].map(|value| Effect::TotalCount { value });
+    join_all(totals.map(|effect| assert_only_page_count_differs(effect, 4.0))).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn oversized_page_is_rejected() {
+    for result in ["{}", "0", "\"a\"", "[[]]", "{\"apiKeyId\":\"a\"}"] {
+        let text = format!("{{\"results\":[{}]}}", [result; 11].join(","));
+        assert_data_retained(Effect::Body { text }, "invalid_response").await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn repeated_keys_trigger_a_rescan_and_are_merged() {
+    let sim = crate::common::start_sim(static_sim(1, 25)).await;
+    sim.add_fault(keys_fault(Effect::RepeatKeys));
+    let variables = crate::common::sim_env(&sim);
+    let exporter = TestExporter::start_with(sim, variables, FLAGS).await;
+    let scrape = exporter.wait_polled().await;
+    assert_eq!(
+        exposed_keys(&scrape),
+        expected_sim_keys(&exporter.sim),
+        "repeats are merged"
+    );
+    assert_eq!(
+        scrape.sum("atlas_ai_keys_exporter_org_poll_pages"),
+        6.0,
+        "two walks of three pages"
+    );
+    exporter.stop().await.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn skipped_keys_trigger_a_rescan() {
+    let sim = crate::common::start_sim(static_sim(1, 25)).await;
+    // One key is missing from page 2 of the first walk only.
+    sim.add_fault(keys_fault(Effect::SkipKeys).for_page(2).times(1));
+    let variables = crate::common::sim_env(&sim);
+    let exporter = TestExporter::start_with(sim, variables, FLAGS).await;
+    let scrape = exporter.wait_polled().await;
+    assert_eq!(exposed_keys(&scrape), expected_sim_keys(&exporter.sim));
+    assert_eq!(
+        scrape.sum("atlas_ai_keys_exporter_org_poll_pages"),
+        7.0,
+        "two walks of three pages, and a page for the key that totalCount promised"
+    );
+    exporter.stop().await.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn short_page_with_next_link_continues_the_walk() {
+    let sim = crate::common::start_sim(static_sim(1, 25)).await;
+    sim.add_fault(keys_fault(Effect::SkipKeys).for_page(2));
+    let variables = crate::common::sim_env(&sim);
+    let exporter = TestExporter::start_with(sim, variables, FLAGS).await;
+    let scrape = exporter.wait_polled().await;
+    // The result of the rescan is published, including page 3.
+    assert_eq!(exposed_keys(&scrape).len(), 24);
+    exporter.stop().await.stop().await;
+}

@@ -1,0 +1,336 @@
+//! Startup, readiness, shutdown.
+
+mod logs;
+
+use std::fmt::Write as _;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use crate::common::{ChildProcess, Scrape, TestExporter, get, sim_env, static_sim, unlimited_sim};
+use jiff::{SignedDuration, Timestamp};
+use mongodb_atlas_client::Clock;
+use mongodb_atlas_sim::{Effect, Fault, SimEndpoint, SimHandle};
+use rustix::process::Signal;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(5);
+
+#[tokio::test(flavor = "multi_thread")]
+async fn shutdown_takes_at_most_five_seconds() {
+    for (signal, hangs) in [
+        (Signal::TERM, SimEndpoint::AiModelApiKeys),
+        (Signal::INT, SimEndpoint::Token),
+        (Signal::TERM, SimEndpoint::Revoke),
+    ] {
+        let sim = crate::common::start_sim(static_sim(1, 5)).await;
+        sim.add_fault(Fault::new(hangs, Effect::Delay { seconds: 3600.0 }));
+        let mut program =
+            ChildProcess::exporter(&["--web.listen-address=127.0.0.1:0"], &sim_env(&sim));
+        if hangs == SimEndpoint::Revoke {
+            program.wait_for_output("walk complete");
+        } else {
+            program.wait_for_output("address=");
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+        program.signal(signal);
+        let (code, output, elapsed) = program.wait_exit();
+        assert_eq!(code, Some(0), "{output}");
+        assert!(elapsed < SHUTDOWN_TIMEOUT, "{elapsed:?}: {output}");
+        sim.stop().await;
+    }
+}
+
+/// Writes credentials of alternating kinds into files, one per organization.
+fn credentials_in_files(dir: &Path, sim: &SimHandle) -> (String, Vec<(PathBuf, String)>) {
+    let account = sim.credentials();
+    let mut config = "credentials:\n".to_owned();
+    let mut files = Vec::new();
+    for (number, org) in sim.org_ids().iter().enumerate() {
+        writeln!(config, "  - name: c{number}\n    org_ids: ['{org}']").unwrap();
+        let parts = match number % 3 {
+            0 => vec![("access_token", &account.access_token)],
+            1 => vec![
+                ("client_id", &account.client_id),
+                ("client_secret", &account.client_secret),
+            ],
+            _ => vec![
+                ("public_api_key", &account.public_key),
+                ("private_api_key", &account.private_key),
+            ],
+        };
+        for (part, value) in parts {
+            let path = dir.join(format!("{number}-{part}"));
+            std::fs::write(&path, value).unwrap();
+            writeln!(config, "    {part}_file: {}", path.display()).unwrap();
+            files.push((path, value.clone()));
+        }
+    }
+    (config, files)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn fifos_in_place_of_files_do_not_block() {
+    const UP: &str = "atlas_ai_keys_exporter_org_up";
+    const SUCCESS: &str = "atlas_ai_keys_exporter_org_last_success_timestamp_seconds";
+    let sim = crate::common::start_sim(unlimited_sim(10, 20)).await;
+    let orgs = sim.org_ids();
+    let dir = tempfile::tempdir().unwrap();
+    let (config, files) = credentials_in_files(dir.path(), &sim);
+    let (config_file, state) = (dir.path().join("config.yml"), dir.path().join("state"));
+    std::fs::write(&config_file, &config).unwrap();
+    let mut variables = sim_env(&sim);
+    variables.retain(|(name, _)| name == "MONGODB_ATLAS_BASE_URL");
+    let flags = [
+        "--web.listen-address=127.0.0.1:0".to_owned(),
+        "--atlas.poll-interval=1s".to_owned(),
+        format!("--config.file={}", config_file.display()),
+        format!("--storage.path={}", state.display()),
+    ];
+    let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
+    let mut program = ChildProcess::exporter(&flags, &variables);
+    let address = program.wait_for_output("address=");
+    program
+        .wait_scrape(&address, "all organizations", |scrape| {
+            scrape.sum(UP) == 10.0
+        })
+        .await;
+    // Every file of nine credentials, and all state files.
+    let nine: Vec<_> = files
+        .iter()
+        .filter(|(path, _)| {
+            !path
+                .file_name()
+                .unwrap()
+                .to_str()
+                .unwrap()
+                .starts_with("9-")
+        })
+        .collect();
+    for (path, _) in &nine {
+        crate::common::make_fifo(path);
+    }
+    for entry in std::fs::read_dir(&state).unwrap() {
+        crate::common::make_fifo(&entry.unwrap().path());
+    }
+    // Until now the service accounts had a token.
+    sim.revoke_all_tokens();
+    let condition = [("org_id", orgs[9].as_str())];
+    let one = |scrape: &Scrape| scrape.sum(UP) == 1.0 && scrape.get(UP, &condition) == Some(1.0);
+    let before = program
+        .wait_scrape(&address, "one organization", one)
+        .await
+        .get(SUCCESS, &condition);
+    let later = |scrape: &Scrape| {
+        one(scrape) && scrape.get(SUCCESS, &condition) > before.map(|at| at + 2.0)
+    };
+    program
+        .wait_scrape(&address, "polls go on with the good credential", later)
+        .await;
+    // The configuration file itself; then one organization less and one more, whose state is loaded.
+    crate::common::make_fifo(&config_file);
+    program.signal(Signal::HUP);
+    program.wait_for_output("a pipe, which can be read only once");
+    for (path, value) in &nine {
+        std::fs::remove_file(path).unwrap();
+        std::fs::write(path, value).unwrap();
+    }
+    for pipe in orgs
+        .iter()
+        .map(|org| state.join(format!("{org}.inventory")))
+    {
+        crate::common::make_fifo(&pipe);
+    }
+    std::fs::remove_file(&config_file).unwrap();
+    let fewer = config.replacen(&format!("'{}'", orgs[3]), "'000000000000000000000000'", 1);
+    std::fs::write(&config_file, fewer).unwrap();
+    program.signal(Signal::HUP);
+    program.wait_for_output("configuration reloaded");
+    std::fs::write(&config_file, &config).unwrap();
+    program
+        .wait_scrape(&address, "all organizations again", |scrape| {
+            scrape.sum(UP) == 10.0 && scrape.get(UP, &[("org_id", &orgs[3])]) == Some(1.0)
+        })
+        .await;
+    for (path, _) in &files {
+        crate::common::make_fifo(path);
+    }
+    crate::common::make_fifo(&config_file);
+    program.signal(Signal::TERM);
+    let (code, output, elapsed) = program.wait_exit();
+    assert_eq!(code, Some(0), "{output}");
+    assert!(elapsed < SHUTDOWN_TIMEOUT, "{elapsed:?}: {output}");
+    sim.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn shutdown_drains_active_scrapes_and_aborts_stalled_ones() {
+    let sim = crate::common::start_sim(static_sim(1, 20_000)).await;
+    let mut program = ChildProcess::exporter(&["--web.listen-address=127.0.0.1:0"], &sim_env(&sim));
+    let address = program.wait_for_output("address=");
+    program.wait_for_output("walk complete");
+    // One client reads slowly, another not at all.
+    let request = format!("GET /metrics HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+    let connect = || {
+        let mut stream = std::net::TcpStream::connect(&address).unwrap();
+        stream.write_all(request.as_bytes()).unwrap();
+        stream
+    };
+    let (slow, stalled) = (connect(), connect());
+    let reader = std::thread::spawn(move || {
+        let mut text = Vec::new();
+        let mut chunk = vec![0; 1 << 20];
+        let mut slow = slow;
+        loop {
+            let read = std::io::Read::read(&mut slow, &mut chunk).unwrap();
+            if read == 0 {
+                return text;
+            }
+            text.extend_from_slice(&chunk[..read]);
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    });
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    program.signal(Signal::TERM);
+    let (code, output, elapsed) = program.wait_exit();
+    assert_eq!(code, Some(0), "{output}");
+    assert!(elapsed < SHUTDOWN_TIMEOUT, "{elapsed:?}");
+    let text = String::from_utf8(reader.join().unwrap()).unwrap();
+    assert!(
+        text.trim_end().ends_with("\r\n0"),
+        "the last chunk came: {:?}",
+        &text[text.len().saturating_sub(80)..]
+    );
+    assert!(text.contains("process_threads"), "the whole scrape came");
+    drop(stalled);
+    sim.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn exporter_serves_before_the_first_poll_and_is_ready_after() {
+    let sim = crate::common::start_sim(static_sim(2, 20)).await;
+    let orgs = sim.org_ids();
+    sim.add_fault(
+        Fault::new(SimEndpoint::AiModelApiKeys, Effect::Delay { seconds: 1.5 }).for_org(&orgs[1]),
+    );
+    let variables = sim_env(&sim);
+    let exporter = TestExporter::start_with(sim, variables, &[]).await;
+    let scrape = exporter.scrape().await;
+    assert_eq!(
+        scrape.get("atlas_ai_keys_exporter_org_up", &[("org_id", &orgs[1])]),
+        Some(0.0),
+        "not up before the first walk"
+    );
+    assert_eq!(exporter.get("/-/healthy").await.0, 200);
+    exporter
+        .wait_until("the first organization", |scrape| {
+            scrape.sum("atlas_ai_keys_exporter_org_up") == 1.0
+        })
+        .await;
+    let (status, text) = exporter.get("/-/ready").await;
+    assert_eq!(status, 503);
+    assert!(
+        text.contains(&orgs[1]) && !text.contains(&orgs[0]),
+        "{text}"
+    );
+    exporter.wait_polled().await;
+    assert_eq!(exporter.get("/-/ready").await.0, 200);
+    exporter.stop().await.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn unknown_paths_and_methods_are_rejected() {
+    let exporter = TestExporter::start(static_sim(1, 5), &["--web.telemetry-path=/m"]).await;
+    assert_eq!(exporter.get("/metrics").await.0, 404);
+    assert_eq!(exporter.get("/m").await.0, 200);
+    let (status, page) = exporter.get("/").await;
+    assert!(status == 200 && page.contains("href=\"m\""), "{page}");
+    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    let response = client
+        .post(format!("{}/m", exporter.base_url))
+        .send()
+        .await
+        .unwrap();
+    assert_eq!(response.status(), 405);
+    assert_eq!(response.headers()["allow"], "GET,HEAD");
+    let response = client
+        .head(format!("{}/m", exporter.base_url))
+        .send()
+        .await
+        .unwrap();
+    assert_eq!(response.status(), 200);
+    assert_eq!(
+        response.headers()["content-type"],
+        "text/plain; version=0.0.4; charset=utf-8"
+    );
+    exporter.stop().await.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn clock_jumps_cause_no_negative_ages() {
+    let jump = Arc::new(AtomicI64::new(0));
+    let read = Arc::clone(&jump);
+    let clock = Clock::from_fn(move || {
+        Timestamp::now() + SignedDuration::from_hours(read.load(Ordering::Relaxed))
+    });
+    let sim = crate::common::start_sim(static_sim(1, 30)).await;
+    let variables = sim_env(&sim);
+    let exporter =
+        TestExporter::start_with_clock(sim, variables, &["--atlas.poll-interval", "1s"], clock)
+            .await;
+    exporter.wait_polled().await;
+    for hours in [24 * 365 * 3, -24 * 365 * 3] {
+        jump.store(hours, Ordering::Relaxed);
+        let before = exporter.sim.requests().len();
+        let started_at = Instant::now();
+        while exporter.sim.requests().len() < before + 2 {
+            assert!(
+                started_at.elapsed() < SHUTDOWN_TIMEOUT,
+                "polling goes on, {hours} hours off"
+            );
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        let scrape = exporter.scrape().await;
+        assert!(
+            scrape
+                .values("mongodbatlas_ai_model_api_key_idle_seconds")
+                .iter()
+                .all(|age| *age >= 0.0)
+        );
+        assert_eq!(
+            scrape.sum("atlas_ai_keys_exporter_org_poll_failures_total"),
+            0.0
+        );
+    }
+    assert_eq!(
+        exporter
+            .scrape()
+            .await
+            .sum("mongodbatlas_ai_model_api_key_last_used_age_seconds"),
+        0.0,
+        "times to come have the age 0"
+    );
+    exporter.stop().await.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn demo_exports_three_organizations() {
+    let mut program = ChildProcess::exporter(&["demo", "--web.listen-address=127.0.0.1:0"], &[]);
+    let url = program.wait_for_output("metrics          ");
+    let started_at = Instant::now();
+    let scrape = loop {
+        let scrape = crate::common::Scrape::parse(&get(&url).await.1);
+        if scrape.sum("atlas_ai_keys_exporter_org_up") == 3.0 {
+            break scrape;
+        }
+        assert!(started_at.elapsed() < crate::common::WAIT_TIMEOUT);
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    };
+    let keys = scrape.sum("mongodbatlas_ai_model_api_keys");
+    assert!((1190.0..1210.0).contains(&keys), "{keys}");
+    program.signal(Signal::INT);
+    let (code, output, took) = program.wait_exit();
+    assert_eq!(code, Some(0), "{output}");
+    assert!(took < SHUTDOWN_TIMEOUT);
+}

@@ -1,0 +1,300 @@
+//! The output file of `once`.
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use super::{parse_stdout, start_sim_with_orgs, stderr_text};
+use crate::common::{
+    ChildProcess, Scrape, expected_sim_keys, exposed_keys, run_exporter, sim_env, static_sim,
+};
+use mongodb_atlas_sim::{Effect, Fault, SimEndpoint};
+
+/// Returns the kind of the file at a path, and the target of a link.
+#[cfg(unix)]
+fn file_kind(path: &Path) -> String {
+    use std::os::unix::fs::FileTypeExt as _;
+    let kind = fs::symlink_metadata(path).unwrap().file_type();
+    let known = [
+        (kind.is_file(), "file"),
+        (kind.is_dir(), "directory"),
+        (kind.is_symlink(), "link"),
+        (kind.is_fifo(), "pipe"),
+        (kind.is_socket(), "socket"),
+    ];
+    known.into_iter().find(|(is, _)| *is).unwrap().1.to_owned()
+}
+
+#[cfg(unix)]
+#[tokio::test(flavor = "multi_thread")]
+async fn special_output_files_are_written_in_place() {
+    use std::os::unix::fs::{PermissionsExt as _, symlink};
+    let sim = start_sim_with_orgs(1).await;
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name);
+    let once = async |path: &Path| {
+        let flag = format!("--output={}", path.display());
+        run_exporter(&["once", &flag], sim_env(&sim)).await
+    };
+    let make_pipe = |path: &Path| {
+        let mode = rustix::fs::Mode::from_raw_mode(0o600);
+        rustix::fs::mkfifoat(rustix::fs::CWD, path, mode).unwrap();
+    };
+    let world = expected_sim_keys(&sim);
+    // A pipe with a reader, directly and behind a link.
+    make_pipe(&at("pipe"));
+    symlink("pipe", at("link to pipe")).unwrap();
+    for name in ["pipe", "link to pipe"] {
+        // While this is open, the reader neither waits to open the pipe nor sees its end.
+        let mut options = fs::File::options();
+        let both_ends = options.read(true).write(true).open(at("pipe")).unwrap();
+        let mut pipe = fs::File::open(at("pipe")).unwrap();
+        let reader = tokio::task::spawn_blocking(move || {
+            let mut text = String::new();
+            std::io::Read::read_to_string(&mut pipe, &mut text).unwrap();
+            text
+        });
+        let output = once(&at(name)).await;
+        drop(both_ends);
+        assert_eq!(output.status.code(), Some(0), "{}", stderr_text(&output));
+        assert_eq!(exposed_keys(&Scrape::parse(&reader.await.unwrap())), world);
+    }
+    assert_eq!(
+        (file_kind(&at("pipe")), file_kind(&at("link to pipe"))),
+        ("pipe".into(), "link".into())
+    );
+    // Unwritable files are reported and not changed.
+    fs::create_dir(at("directory")).unwrap();
+    let socket = std::os::unix::net::UnixListener::bind(at("socket")).unwrap();
+    symlink("loop", at("loop")).unwrap();
+    for (name, before, words) in [
+        ("pipe", "pipe", "no process reads the pipe"),
+        ("directory", "directory", "directory"),
+        ("socket", "socket", "expected a file, a pipe"),
+        ("loop", "link", "symbolic links"),
+    ] {
+        let output = once(&at(name)).await;
+        let error = stderr_text(&output);
+        assert_eq!(output.status.code(), Some(1), "{name}: {error}");
+        assert!(
+            error.contains(words) && error.contains(name) && error.contains("--output"),
+            "{error}"
+        );
+        assert_eq!(file_kind(&at(name)), before);
+    }
+    drop(socket);
+    // A link is retained; its target is replaced with its mode, or created.
+    fs::create_dir(at("target")).unwrap();
+    fs::write(at("target/keys.prom"), "before\n").unwrap();
+    fs::set_permissions(at("target/keys.prom"), fs::Permissions::from_mode(0o640)).unwrap();
+    symlink("target/keys.prom", at("relative")).unwrap();
+    symlink(at("target/new.prom"), at("dangling")).unwrap();
+    for (link, target, mode) in [
+        ("relative", "target/keys.prom", 0o640),
+        ("dangling", "target/new.prom", 0o644),
+    ] {
+        let output = once(&at(link)).await;
+        assert_eq!(
+            output.status.code(),
+            Some(0),
+            "{link}: {}",
+            stderr_text(&output)
+        );
+        assert_eq!(file_kind(&at(link)), "link");
+        let text = fs::read_to_string(at(target)).unwrap();
+        assert_eq!(exposed_keys(&Scrape::parse(&text)), world, "{link}");
+        let now = fs::metadata(at(target)).unwrap().permissions().mode() & 0o777;
+        assert_eq!(now, mode, "{link}");
+    }
+    assert_eq!(
+        fs::read_dir(at("target")).unwrap().count(),
+        2,
+        "nothing else is left"
+    );
+    for name in ["-", "/dev/stdout"] {
+        let output = once(Path::new(name)).await;
+        assert_eq!(output.status.code(), Some(0), "{}", stderr_text(&output));
+        assert_eq!(exposed_keys(&parse_stdout(&output)), world, "{name}");
+    }
+    let output = run_exporter(&["once", "--output="], sim_env(&sim)).await;
+    assert!(output.status.code() == Some(2) && stderr_text(&output).contains("--output: \"\""));
+    sim.stop().await;
+}
+
+#[cfg(unix)]
+#[tokio::test(flavor = "multi_thread")]
+async fn failed_write_leaves_the_output_file_unchanged() {
+    let sim = start_sim_with_orgs(2).await;
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("keys.prom");
+    fs::write(&path, "before\n").unwrap();
+    let flag = format!("--output={}", path.display());
+    let unchanged = |what: &str| {
+        assert_eq!(fs::read_to_string(&path).unwrap(), "before\n", "{what}");
+        assert_eq!(
+            fs::read_dir(dir.path()).unwrap().count(),
+            1,
+            "{what}: a file is left behind"
+        );
+    };
+    let binary = env!("CARGO_BIN_EXE_atlas-ai-keys-exporter");
+    // No file may exceed 4 KiB, as on a full disk.
+    let mut command = Command::new("sh");
+    command
+        .args([
+            "-c",
+            "trap '' XFSZ; ulimit -f 8; exec \"$@\"",
+            "sh",
+            binary,
+            "once",
+            &flag,
+        ])
+        .env_clear()
+        .envs(sim_env(&sim));
+    let output = tokio::task::spawn_blocking(move || command.output().unwrap())
+        .await
+        .unwrap();
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    assert!(
+        stderr_text(&output).contains("keys.prom (--output)"),
+        "{output:?}"
+    );
+    unchanged("full");
+    // Stopped while Atlas does not respond.
+    let slow = Effect::Delay { seconds: 60.0 };
+    sim.add_fault(Fault::new(SimEndpoint::AiModelApiKeys, slow));
+    let asked = sim.requests().len();
+    let program = ChildProcess::exporter(&["once", &flag], &sim_env(&sim));
+    let started_at = std::time::Instant::now();
+    // The token, which is requested before the keys.
+    while sim.requests().len() == asked {
+        assert!(
+            started_at.elapsed() < crate::common::WAIT_TIMEOUT,
+            "{}",
+            program.output()
+        );
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+    program.signal(rustix::process::Signal::TERM);
+    let (code, said, _) = tokio::task::spawn_blocking(|| program.wait_exit())
+        .await
+        .unwrap();
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("interrupted"), "{said}");
+    unchanged("stopped");
+    sim.clear_faults();
+    // Two at the same time: each writes the whole file.
+    let line = ["once", &flag];
+    let both = [(); 2].map(|()| run_exporter(&line, sim_env(&sim)));
+    for output in futures_util::future::join_all(both).await {
+        assert_eq!(output.status.code(), Some(0), "{}", stderr_text(&output));
+    }
+    let text = fs::read_to_string(&path).unwrap();
+    assert_eq!(exposed_keys(&Scrape::parse(&text)), expected_sim_keys(&sim));
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    sim.stop().await;
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test(flavor = "multi_thread")]
+async fn unwritable_output_exits_with_an_error() {
+    use std::io::Read as _;
+    let sim = start_sim_with_orgs(2).await;
+    let binary = env!("CARGO_BIN_EXE_atlas-ai-keys-exporter");
+    for arguments in [
+        &["once"][..],
+        &["keys"],
+        &["check"],
+        &["man"],
+        &["completions", "bash"],
+    ] {
+        let mut command = Command::new(binary);
+        let full = fs::OpenOptions::new()
+            .write(true)
+            .open("/dev/full")
+            .unwrap();
+        command
+            .args(arguments)
+            .env_clear()
+            .envs(sim_env(&sim))
+            .stdout(full);
+        let output = tokio::task::spawn_blocking(move || command.output().unwrap())
+            .await
+            .unwrap();
+        assert_eq!(output.status.code(), Some(1), "{arguments:?}");
+        assert!(
+            stderr_text(&output).contains("cannot write to standard output"),
+            "{arguments:?}"
+        );
+    }
+    sim.stop().await;
+    // The reader reads one byte only: a signal ends the program all the same.
+    let sim = crate::common::start_sim(static_sim(1, 2000)).await;
+    for arguments in [&["once"][..], &["keys", "--output=json"]] {
+        let mut command = Command::new(binary);
+        command.args(arguments).env_clear().envs(sim_env(&sim));
+        let mut child = command
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let mut stdout = child.stdout.take().unwrap();
+        let ended = tokio::task::spawn_blocking(move || {
+            stdout.read_exact(&mut [0]).unwrap();
+            let pid = rustix::process::Pid::from_child(&child);
+            rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+            let started_at = std::time::Instant::now();
+            while started_at.elapsed() < crate::common::WAIT_TIMEOUT {
+                if let Some(status) = child.try_wait().unwrap() {
+                    return status.code();
+                }
+                std::thread::sleep(std::time::Duration::from_millis(10));
+            }
+            child.kill().unwrap();
+            child.wait().unwrap();
+            panic!("it does not end");
+        });
+        assert_eq!(ended.await.unwrap(), Some(1), "{arguments:?}");
+    }
+    sim.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn output_file_is_replaced_atomically() {
+    let sim = start_sim_with_orgs(1).await;
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("keys.prom");
+    std::fs::write(&path, "what was before\n").unwrap();
+    let flag = format!("--output={}", path.display());
+    let output = run_exporter(&["once", &flag], sim_env(&sim)).await;
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    assert!(output.stdout.is_empty());
+    let text = std::fs::read_to_string(&path).unwrap();
+    assert_eq!(exposed_keys(&Scrape::parse(&text)), expected_sim_keys(&sim));
+    assert_eq!(
+        std::fs::read_dir(dir.path()).unwrap().count(),
+        1,
+        "nothing else is left"
+    );
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt as _;
+        let mode = std::fs::metadata(&path).unwrap().permissions().mode();
+        assert_eq!(
+            mode & 0o777,
+            0o644,
+            "a collector of another user may read it"
+        );
+    }
+    let flag = format!(
+        "--output={}",
+        dir.path().join("nowhere/keys.prom").display()
+    );
+    let output = run_exporter(&["once", &flag], sim_env(&sim)).await;
+    let error = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(
+        output.status.code() == Some(1) && error.contains("--output"),
+        "{error}"
+    );
+    sim.stop().await;
+}

@@ -1,0 +1,306 @@
+//! Listeners, and connection limits that keep idle clients from blocking others.
+
+mod hosts;
+mod slow_clients;
+
+use std::io::{Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
+use std::time::{Duration, Instant};
+
+use crate::common::{ChildProcess, TestExporter, get, sim_env, static_sim};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+fn unreachable_atlas_env() -> Vec<(String, String)> {
+    // An unused port: no Atlas is needed.
+    [
+        ("MONGODB_ATLAS_BASE_URL", "http://127.0.0.1:9"),
+        ("MONGODB_ATLAS_ORG_ID", "0000000000000000000000aa"),
+        ("MONGODB_ATLAS_ACCESS_TOKEN", "x"),
+    ]
+    .map(|(name, value)| (name.to_owned(), value.to_owned()))
+    .to_vec()
+}
+
+/// Sends raw bytes, and returns everything received until the connection is closed.
+fn send_raw(address: &str, request: &[u8]) -> String {
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream
+        .set_read_timeout(Some(crate::common::WAIT_TIMEOUT))
+        .unwrap();
+    stream.write_all(request).unwrap();
+    let mut response = Vec::new();
+    // A reset after the response is acceptable.
+    let _ = stream.read_to_end(&mut response);
+    String::from_utf8_lossy(&response).into_owned()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn multiple_addresses_and_address_families_are_served() {
+    let port = crate::common::free_port();
+    let both = format!("--web.listen-address=:{port}");
+    let flags = [
+        both.as_str(),
+        "--web.listen-address=127.0.0.1:0",
+        "--web.listen-address=[::1]:0",
+    ];
+    let mut program = ChildProcess::exporter(&flags, &unreachable_atlas_env());
+    program.wait_for_output("address=[::1]:");
+    let output = program.output();
+    let mut bases: Vec<String> = output
+        .lines()
+        .filter(|line| line.contains("msg=listening") || line.contains("listening"))
+        .filter_map(|line| {
+            line.split_once("address=")
+                .map(|(_, address)| address.to_owned())
+        })
+        .filter(|address| !address.starts_with("[::]"))
+        .collect();
+    assert_eq!(bases.len(), 2, "{output}");
+    bases.extend([format!("127.0.0.1:{port}"), format!("[::1]:{port}")]);
+    for address in bases {
+        assert_eq!(
+            get(&format!("http://{address}/-/healthy")).await.0,
+            200,
+            "{address}"
+        );
+    }
+}
+
+#[test]
+fn address_in_use_fails_startup_with_an_error() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap();
+    for (flag, other) in [
+        ("--web.listen-address", "--web.probe-address=127.0.0.1:0"),
+        ("--web.probe-address", "--web.listen-address=127.0.0.1:0"),
+    ] {
+        let program = ChildProcess::exporter(
+            &[&format!("{flag}={address}"), other],
+            &unreachable_atlas_env(),
+        );
+        let (code, output, _) = program.wait_exit();
+        assert_eq!(code, Some(1), "{output}");
+        let told = format!("cannot listen on {address}: Address already in use");
+        assert!(
+            output.contains(&told) && output.contains(&format!("choose another with {flag}")),
+            "{output}"
+        );
+    }
+}
+
+#[test]
+fn conflicting_listen_flags_are_rejected() {
+    for (flags, part) in [
+        (
+            vec!["--web.systemd-socket", "--web.listen-address=:1"],
+            "left out together with --web.systemd-socket",
+        ),
+        (
+            vec!["--web.listen-address=:1", "--web.probe-address=:1"],
+            "an address of its own",
+        ),
+        (
+            vec!["--web.probe-address=nowhere"],
+            "HOST:PORT, [IPV6]:PORT or :PORT",
+        ),
+        (vec!["--web.telemetry-path=/sd"], "not one that is taken"),
+    ] {
+        let (code, output, _) =
+            ChildProcess::exporter(&flags, &unreachable_atlas_env()).wait_exit();
+        assert!(
+            code == Some(2) && output.contains(part),
+            "{code:?} {output}"
+        );
+    }
+    let (code, output, _) =
+        ChildProcess::exporter(&["--web.systemd-socket"], &unreachable_atlas_env()).wait_exit();
+    assert!(
+        code == Some(1) && output.contains("systemd has handed no socket over"),
+        "{output}"
+    );
+    let flags = [
+        "--web.config.file=/nowhere/web.yml",
+        "--web.listen-address=127.0.0.1:0",
+    ];
+    let (code, output, _) = ChildProcess::exporter(&flags, &unreachable_atlas_env()).wait_exit();
+    assert!(
+        code == Some(2) && output.contains("web.yml") && output.contains("cannot be read"),
+        "{output}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn probe_address_serves_only_probes_without_auth() {
+    let pki = crate::common::pki::TestPki::new();
+    let text = format!(
+        "tls_server_config:\n  cert_file: server.pem\n  key_file: server.key\nbasic_auth_users:\n  ada: {}\n",
+        crate::common::pki::bcrypt_hash("secret")
+    );
+    let flag = pki.web_config_flag(&text);
+    let sim = crate::common::start_sim(static_sim(1, 10)).await;
+    let flags = [
+        "--web.listen-address=127.0.0.1:0",
+        "--web.probe-address=127.0.0.1:0",
+        &flag,
+    ];
+    let mut program = ChildProcess::exporter(&flags, &sim_env(&sim));
+    let line = program.wait_for_output("listening for probes");
+    let address = line.split_once("address=").unwrap().1.to_owned();
+    program.wait_for_output("walk complete");
+    let started_at = Instant::now();
+    while get(&format!("http://{address}/-/ready")).await.0 != 200 {
+        assert!(started_at.elapsed() < crate::common::WAIT_TIMEOUT);
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert_eq!(
+        get(&format!("http://{address}/-/healthy")).await,
+        (200, "Healthy.\n".to_owned())
+    );
+    for path in ["/", "/metrics", "/sd", "/-/reload", "/-/page/page.css"] {
+        assert_eq!(
+            get(&format!("http://{address}{path}")).await.0,
+            404,
+            "{path}"
+        );
+    }
+    drop(program);
+    sim.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn methods_and_header_size_are_limited() {
+    let exporter = TestExporter::start(static_sim(1, 10), &[]).await;
+    let address = exporter.base_url.replace("http://", "");
+    let huge = format!(
+        "GET / HTTP/1.1\r\nHost: x\r\nX: {}\r\n\r\n",
+        "x".repeat(200_000)
+    );
+    let many = format!(
+        "GET / HTTP/1.1\r\nHost: x\r\n{}\r\n",
+        "X: y\r\n".repeat(1000)
+    );
+    let long = format!("GET /{} HTTP/1.1\r\nHost: x\r\n\r\n", "x".repeat(200_000));
+    tokio::task::spawn_blocking(move || {
+        for (request, statuses) in [
+            (
+                "BREW / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n",
+                &["405"][..],
+            ),
+            (
+                "DELETE /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n",
+                &["405"],
+            ),
+            (
+                "OPTIONS /sd HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n",
+                &["405"],
+            ),
+            (
+                "GET /sd HTTP/1.1\r\nHost: a@b\r\nConnection: close\r\n\r\n",
+                &["400"],
+            ),
+            (
+                "GET /sd HTTP/1.1\r\nHost: \r\nConnection: close\r\n\r\n",
+                &["400"],
+            ),
+            ("GET /sd HTTP/1.0\r\n\r\n", &["400"]),
+            ("GET / HTTP/9.9\r\n\r\n", &["400", "505"]),
+            ("\r\n\r\nnonsense\r\n\r\n", &["400"]),
+            (&huge, &["431"]),
+            (&many, &["431"]),
+            (&long, &["414", "431"]),
+        ] {
+            let response = send_raw(&address, request.as_bytes());
+            let status = response.get(9..12).unwrap_or_default();
+            let shown: String = request.chars().take(60).collect();
+            if request.len() > 100_000 {
+                assert!(
+                    response.ends_with("may have 32 KiB, not more.\n"),
+                    "{response}"
+                );
+            }
+            assert!(statuses.contains(&status), "{shown:?}: {response}");
+            if status == "405" {
+                assert!(
+                    response.contains("allow: GET,HEAD")
+                        && response.ends_with("lists those it has.\n"),
+                    "{response}"
+                );
+            }
+        }
+    })
+    .await
+    .unwrap();
+    exporter.stop().await.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn head_content_length_matches_get() {
+    let exporter = TestExporter::start(static_sim(1, 10), &[]).await;
+    exporter.wait_polled().await;
+    let address = exporter.base_url.replace("http://", "");
+    let org = exporter.sim.org_ids()[0].clone();
+    tokio::task::spawn_blocking(move || {
+        for path in ["/metrics", &format!("/metrics?org={org}")] {
+            for encoding in ["identity", "gzip"] {
+                let request = format!(
+                    "HEAD {path} HTTP/1.1\r\nHost: x\r\nAccept-Encoding: {encoding}\r\nConnection: close\r\n\r\n"
+                );
+                let response = send_raw(&address, request.as_bytes()).to_lowercase();
+                assert!(response.starts_with("http/1.1 200"), "{response}");
+                assert!(response.contains("content-type: "), "{response}");
+                assert!(!response.contains("content-length"), "{response}");
+                assert!(response.ends_with("\r\n\r\n"), "no body: {response}");
+            }
+        }
+        // Elsewhere it is that of GET.
+        let length = |method: &str, path: &str| {
+            let request =
+                format!("{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+            let response = send_raw(&address, request.as_bytes()).to_lowercase();
+            let (_, rest) = response.split_once("content-length: ").unwrap();
+            rest.split_once('\r').unwrap().0.to_owned()
+        };
+        for path in ["/-/healthy", "/nothing", "/sd", "/metrics?org=x", "/-/page/page.css"] {
+            assert_eq!(length("HEAD", path), length("GET", path), "{path}");
+        }
+    })
+    .await
+    .unwrap();
+    exporter.stop().await.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn unauthenticated_readiness_omits_organization_ids() {
+    let pki = crate::common::pki::TestPki::new();
+    let flag = pki.web_config_flag(&format!(
+        "basic_auth_users:\n  ada: {}\n",
+        crate::common::pki::bcrypt_hash("secret")
+    ));
+    // Atlas does not respond: both organizations stay without an inventory.
+    let mut variables = unreachable_atlas_env();
+    variables.push((
+        "MONGODB_ATLAS_ORG_ID".to_owned(),
+        "0000000000000000000000aa,0000000000000000000000ab".to_owned(),
+    ));
+    let flags = [
+        "--web.listen-address=127.0.0.1:0",
+        "--web.probe-address=127.0.0.1:0",
+        &flag,
+    ];
+    let mut program = ChildProcess::exporter(&flags, &variables);
+    let address = program.wait_for_output("address=");
+    let line = program.wait_for_output("listening for probes");
+    let probes = line.split_once("address=").unwrap().1.to_owned();
+    let (status, text) = get(&format!("http://{probes}/-/ready")).await;
+    assert_eq!(
+        (status, text.as_str()),
+        (503, "Not ready: 2 inventories are missing.\n")
+    );
+    let (status, text) = get(&format!("http://{address}/-/ready")).await;
+    assert_eq!((status, text.as_str()), (401, ""));
+    let (status, text) = get(&format!("http://ada:secret@{address}/-/ready")).await;
+    assert!(
+        status == 503 && text.contains("0000000000000000000000ab"),
+        "{text}"
+    );
+}
