@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use atlas_ai_keys_exporter::credentials::{self, Environment};
 use futures_util::future::BoxFuture;
+use mongodb_atlas_client::Clock;
 use mongodb_atlas_client::{
     ApiVersion, Client, ClientConfig, ClientDeps, ClientObserver, ErrorKind, ProxyRoute, Response,
     Transport,
 };
-use mongodb_atlas_client::{Clock, OrgId};
 use reqwest::Request;
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 

@@ -40,7 +40,12 @@ async fn wait_page_contains(exporter: &TestExporter, path: &str, part: &str) -> 
 async fn page_shows_the_simulator_state() {
     let exporter = TestExporter::start(static_sim(3, 1200), &[]).await;
     exporter.wait_polled().await;
-    let page = wait_page_contains(&exporter, "/", "Organizations fresh</dt><dd class=\"ok\">3<").await;
+    let page = wait_page_contains(
+        &exporter,
+        "/",
+        "Organizations fresh</dt><dd class=\"ok\">3<",
+    )
+    .await;
     assert_eq!(texts_after(&page, "id=\"all-keys\""), ["1,200"]);
     let (never, by_status) = exporter.sim.with_world(|world| {
         let orgs = world.org_ids();

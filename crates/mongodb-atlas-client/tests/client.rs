@@ -8,7 +8,7 @@ use mongodb_atlas_client::{
     ApiVersion, Client, ClientConfig, ClientDeps, ClientObserver, Clock, Credential, ErrorKind,
     OptionalFields, OrgId, ProxyRoute, SecretSource, StaticSecret, new_http_transport,
 };
-use mongodb_atlas_sim::{SimClock, SimConfig, SimHandle};
+use mongodb_atlas_sim::{SimConfig, SimHandle};
 use tokio::net::TcpListener;
 
 struct NoopObserver;
@@ -23,7 +23,7 @@ async fn start_sim() -> SimHandle {
         speed: 0.0,
         ..SimConfig::default()
     };
-    SimHandle::start(listener, &config, SimClock::system()).unwrap()
+    SimHandle::start(listener, &config, jiff::Timestamp::now).unwrap()
 }
 
 fn secret(value: String) -> Arc<dyn SecretSource> {

@@ -5,7 +5,7 @@ use std::io::{Read as _, Write as _};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::{families, series_from_text};
+use super::series_from_text;
 use crate::common::sim_harness::{SimHarness, in_process_sim};
 use crate::common::{Scrape, TestExporter, static_sim};
 use atlas_ai_keys_exporter::web::{self};
