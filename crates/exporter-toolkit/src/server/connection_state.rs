@@ -1,7 +1,7 @@
 //! Activity of one connection, and its timeouts.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -24,6 +24,8 @@ pub(crate) struct ConnectionState {
     /// Number of open connections of the same client.
     client_connections: Arc<AtomicUsize>,
     accepted_at: Instant,
+    /// Whether a request has passed authentication.
+    authorized: AtomicBool,
     pub(super) activity: Mutex<Activity>,
     /// Cancelled at the first complete request.
     first_request: CancellationToken,
@@ -39,8 +41,6 @@ pub(super) struct Activity {
     header_bytes: usize,
     /// Time at which the last response ended.
     pub(super) idle_since: Instant,
-    /// Whether a request has passed authentication.
-    pub(super) authorized: bool,
     pub(super) responses: Vec<Arc<InFlightResponse>>,
 }
 
@@ -63,11 +63,11 @@ impl ConnectionState {
             client,
             client_connections,
             accepted_at: now,
+            authorized: AtomicBool::new(false),
             activity: Mutex::new(Activity {
                 header_started_at: None,
                 header_bytes: 0,
                 idle_since: now,
-                authorized: false,
                 responses: Vec::new(),
             }),
             first_request: CancellationToken::new(),
@@ -86,12 +86,18 @@ impl ConnectionState {
         activity.header_bytes <= MAX_HEADER_BYTES
     }
 
+    /// Records that a request has passed authentication, which makes the connection one of the last to be evicted.
+    pub(super) fn mark_authorized(&self) {
+        self.authorized.store(true, Ordering::Relaxed);
+    }
+
     /// Returns the connection's rank for eviction; `None` while an authorized client reads a response as it is produced.
     /// Responses to unauthorized clients do not protect a connection: a client could renew that with each request.
     pub(super) fn eviction_rank(&self) -> Option<EvictionRank> {
-        let activity = self.activity.lock();
+        let authorized = self.authorized.load(Ordering::Relaxed);
         let mut since = self.accepted_at;
-        if activity.authorized {
+        if authorized {
+            let activity = self.activity.lock();
             since = activity.idle_since;
             for response in &activity.responses {
                 since = since.max(match response.phase() {
@@ -102,7 +108,7 @@ impl ConnectionState {
             }
         }
         Some(EvictionRank {
-            authorized: activity.authorized,
+            authorized,
             client_connections: self.client_connections.load(Ordering::Relaxed),
             since,
         })

@@ -87,11 +87,10 @@ impl ResponseHandle {
     }
 }
 
-/// Records that a request with these extensions has passed authentication, which makes its connection one of the last to
-/// be evicted.
+/// Records that a request with these extensions has passed authentication.
 pub(crate) fn mark_authorized(extensions: &Extensions) {
     if let Some(response) = extensions.get::<ResponseHandle>() {
-        response.connection.activity.lock().authorized = true;
+        response.connection.mark_authorized();
     }
 }
 
