@@ -30,6 +30,7 @@
 pub mod app;
 pub mod check;
 pub mod cli;
+mod closed_list;
 pub mod commands;
 pub mod config;
 pub mod credentials;

@@ -1,4 +1,4 @@
-//! Without a command: watch Atlas and serve the metrics.
+//! Without a command: polls Atlas and serves the metrics.
 
 use tracing::info;
 
@@ -21,7 +21,7 @@ pub(super) async fn run(args: Args, environment: &Environment) -> Result<(), Com
         interval = %humantime::format_duration(config.poll_interval),
         "starting"
     );
-    // a file system that hangs must not keep a signal waiting
+    // A signal must stop the process even while a file system hangs.
     let exporter = tokio::select! {
         started = Exporter::start(config, Dependencies::production(load)) => started?,
         () = shutdown.cancelled() => return Ok(()),

@@ -2,7 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::config::{FilterValues, KeysOptions};
+use crate::cli::FlagValues;
+use crate::config::KeysOptions;
 use crate::inventory::InventorySnapshot;
 
 /// Statuses of keys that cannot be used. Atlas does not document the values.
@@ -30,7 +31,7 @@ pub(super) struct Unmatched {
 pub(super) fn find_unmatched(choice: &KeysOptions, shown: &InventorySnapshot) -> Unmatched {
     let mut unmatched = Unmatched::default();
     let projects = list_projects(shown);
-    let FilterValues {
+    let FlagValues {
         values,
         source: origin,
     } = &choice.projects;
@@ -45,7 +46,7 @@ pub(super) fn find_unmatched(choice: &KeysOptions, shown: &InventorySnapshot) ->
     if !unmatched.values.is_empty() {
         unmatched.missing_names = list_missing_names(shown, &projects);
     }
-    let FilterValues {
+    let FlagValues {
         values,
         source: origin,
     } = &choice.statuses;

@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 use super::one_shot::{poll_once, write_unless_stopped};
 use super::{CommandError, ignore_broken_pipe, signals};
 use crate::cli::Args;
-use crate::config::{self, ConfigError, KeysOptions, OutputFormat};
+use crate::config::{self, ConfigError, Diagnostic, KeysOptions, OutputFormat, StorageSource};
 use crate::credentials::Environment;
 use crate::inventory::InventorySnapshot;
 use crate::storage::Storage;
@@ -34,7 +34,7 @@ use progress::ProgressReporter;
 pub(super) async fn run(args: Args, environment: &Environment) -> Result<(), CommandError> {
     let choice = config::parse_keys_options(&args, environment)?;
     let mut shutdown = CancellationToken::new();
-    let (shown, mut missing) = if let Some((dir, orgs)) = &choice.from_storage {
+    let (shown, mut missing) = if let Some(StorageSource { dir, orgs }) = &choice.from_storage {
         load_from_storage(dir, orgs)?
     } else {
         shutdown = signals::shutdown_token()?;
@@ -102,15 +102,14 @@ fn load_from_storage(
 ) -> Result<(InventorySnapshot, Vec<String>), CommandError> {
     let storage = Storage::open_read_only(dir);
     let kept = storage.list_orgs().map_err(|error| {
-        CommandError::Config(ConfigError(vec![format!(
-            "--storage.path: {error}; it must be the directory that an exporter keeps its state in, such as /var/lib/atlas-ai-keys-exporter"
-        )]))
+        let expected = "it must be the directory that an exporter keeps its state in, such as /var/lib/atlas-ai-keys-exporter";
+        ConfigError::from(Diagnostic::new("--storage.path", error.to_string()).with_help(expected))
     })?;
     if kept.is_empty() {
-        return Err(CommandError::Config(ConfigError(vec![format!(
-            "--storage.path: no stored data in {}; expected the directory in which an exporter stores its state",
-            dir.display()
-        )])));
+        let message = format!("no stored data in {}", dir.display());
+        let expected = "expected the directory in which an exporter stores its state";
+        let error = Diagnostic::new("--storage.path", message).with_help(expected);
+        return Err(ConfigError::from(error).into());
     }
     let mut shown = InventorySnapshot::default();
     let mut failed: Vec<String> = Vec::new();
