@@ -139,7 +139,7 @@ fn from_file(
     };
     if values.is_empty() {
         resolver.error(
-            source,
+            &source,
             "expected at least one credential, got an empty list",
         );
     }
@@ -233,7 +233,7 @@ impl CredentialEntry<'_> {
         let Some(values) = values else {
             let type_name = value.type_name();
             resolver.error(
-                source,
+                &source,
                 format!("it is {type_name}, and must be a list of ids"),
             );
             return Vec::new();

@@ -204,6 +204,13 @@ impl Config {
         }
     }
 
+    /// Returns whether both configurations listen on the same addresses.
+    pub fn has_same_listeners(&self, other: &Self) -> bool {
+        self.listen_addresses == other.listen_addresses
+            && self.probe_address == other.probe_address
+            && self.systemd_socket == other.systemd_socket
+    }
+
     /// Returns the configuration for a process that does not serve and stores nothing.
     #[must_use]
     pub fn for_one_shot(self) -> Self {
