@@ -64,7 +64,9 @@ pub fn configuration(data: &[u8]) {
     let loaded = WebConfig::load(&path);
     assert_eq!(loaded.files.first(), Some(&path));
     if let Err(error) = loaded.config {
-        assert!(!error.errors.is_empty() && error.errors.iter().all(|mistake| !mistake.is_empty()));
+        assert!(
+            !error.errors.is_empty() && error.errors.iter().all(|error| !error.message.is_empty())
+        );
     }
 }
 

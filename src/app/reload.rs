@@ -118,7 +118,7 @@ impl Reloader {
             scheduler_tx,
             active: Mutex::new(active),
             reloads_started: AtomicU64::new(0),
-            web_config: Arc::new(SharedWebConfig::new(web_config)),
+            web_config: Arc::new(SharedWebConfig::new(web_config).with_realm(env!("CARGO_PKG_NAME"))),
             notifier,
             reload_done: Notify::new(),
         };

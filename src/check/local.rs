@@ -105,7 +105,7 @@ fn check_credential(config: &CredentialConfig) -> Vec<Finding> {
     if let Some((path, mode)) = secret.world_readable_file() {
         let path = path.display();
         findings.push(topic.warning(
-            format!("{path} can be read by every user of this machine (mode {mode:04o})"),
+            format!("{path} can be read by every user of this machine (mode {mode})"),
             format!("chmod 600 {path}, and chown it to the exporter's user"),
         ));
     }

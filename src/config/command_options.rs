@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use mongodb_atlas_client::OrgId;
 
+use exporter_toolkit::diagnostic::Diagnostic;
 use super::MAX_AGE;
-use super::diagnostic::{ConfigError, Diagnostic};
+use super::diagnostic::ConfigError;
 use super::parse::parse_key_labels;
 use super::resolver::Resolver;
 use crate::cli::{Args, FlagValues};

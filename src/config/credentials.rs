@@ -6,7 +6,7 @@ use std::sync::Arc;
 use exporter_toolkit::yaml::YamlValue;
 use mongodb_atlas_client::OrgId;
 
-use super::diagnostic::Diagnostic;
+use exporter_toolkit::diagnostic::Diagnostic;
 use super::file::{ConfigFile, redact_key};
 use super::parse::parse_bool;
 use super::resolver::Resolver;

@@ -2,51 +2,7 @@
 
 use std::fmt;
 
-/// An error about one value of the configuration.
-///
-/// Displays as one line: `path: message; help`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Diagnostic {
-    /// Source of the value; empty when the message names it.
-    pub path: String,
-    /// The error. Contains no secret.
-    pub message: String,
-    /// How to fix it.
-    pub help: Option<String>,
-}
-
-impl Diagnostic {
-    /// Creates a diagnostic without help.
-    pub fn new(path: impl Into<String>, message: impl Into<String>) -> Self {
-        Self {
-            path: path.into(),
-            message: message.into(),
-            help: None,
-        }
-    }
-
-    /// Adds how to fix the error.
-    #[must_use]
-    pub fn with_help(self, help: impl Into<String>) -> Self {
-        Self {
-            help: Some(help.into()),
-            ..self
-        }
-    }
-}
-
-impl fmt::Display for Diagnostic {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if !self.path.is_empty() {
-            write!(f, "{}: ", self.path)?;
-        }
-        f.write_str(&self.message)?;
-        match &self.help {
-            Some(help) => write!(f, "; {help}"),
-            None => Ok(()),
-        }
-    }
-}
+use exporter_toolkit::diagnostic::Diagnostic;
 
 /// All errors in a configuration, one a line.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

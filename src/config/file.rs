@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 
 use exporter_toolkit::yaml::{self, YamlValue};
 
-use super::diagnostic::Diagnostic;
 use crate::cli::{FLAGS, Flag, FlagValues, ValueSource};
 
 /// A parsed configuration file.

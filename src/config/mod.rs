@@ -4,7 +4,7 @@
 //! | module | purpose |
 //! | --- | --- |
 //! | `resolver` | looks up values in the order of precedence and collects errors |
-//! | `diagnostic` | one error: source, message, help |
+//! | `diagnostic` | all errors of a configuration |
 //! | `file` | the configuration file |
 //! | `credentials` | credentials, each with its organizations |
 //! | `parse` | parsers of single values |
@@ -38,7 +38,8 @@ pub use command_options::{
     parse_keys_options, parse_once_output,
 };
 pub use credentials::CredentialConfig;
-pub use diagnostic::{ConfigError, Diagnostic};
+pub use diagnostic::ConfigError;
+pub use exporter_toolkit::diagnostic::Diagnostic;
 use parse::{
     parse_api_version, parse_base_url, parse_key_labels, parse_per_key_mode, parse_shard,
     parse_telemetry_path, parse_thresholds,

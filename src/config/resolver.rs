@@ -10,7 +10,8 @@ use exporter_toolkit::address::ListenAddress;
 use mongodb_atlas_client::ProxyRoute;
 use reqwest::Url;
 
-use super::diagnostic::{ConfigError, Diagnostic};
+use exporter_toolkit::diagnostic::Diagnostic;
+use super::diagnostic::ConfigError;
 use super::file::ConfigFile;
 use super::parse::{parse_bool, parse_duration, parse_listen_address, parse_uint};
 use crate::cli::{Args, Command, FLAGS, Flag, FlagValues, ValueSource};

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use exporter_toolkit::bounded_file::{self, FileError, ReadOptions};
+use exporter_toolkit::bounded_file::{self, FileError, FileMode, ReadOptions};
 use exporter_toolkit::yaml::{self, YamlValue};
 use mongodb_atlas_client::{SecretError, SecretFuture, SecretSource};
 use secrecy::SecretString;
@@ -80,18 +80,10 @@ impl SecretLocation {
 
     /// Returns the file if every user can read it, with its mode. Reading by the group is the usual way to pass a secret
     /// to a service that does not own the file.
-    #[cfg(unix)]
-    pub fn world_readable_file(&self) -> Option<(&Path, u32)> {
-        use std::os::unix::fs::PermissionsExt as _;
+    pub fn world_readable_file(&self) -> Option<(&Path, FileMode)> {
         let path = self.file()?;
-        let mode = bounded_file::metadata(path).ok()?.permissions().mode() & 0o7777;
-        (mode & 0o004 != 0).then_some((path, mode))
-    }
-
-    /// Other systems have no file modes.
-    #[cfg(not(unix))]
-    pub fn world_readable_file(&self) -> Option<(&Path, u32)> {
-        None
+        let mode = FileMode::from_path(path).ok()?;
+        mode.is_world_readable().then_some((path, mode))
     }
 
     /// Reads the current secret on a thread that may block, with a timeout of a few seconds.

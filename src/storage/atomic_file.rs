@@ -17,7 +17,7 @@ use serde::de::DeserializeOwned;
 use tracing::warn;
 use zeroize::Zeroizing;
 
-use exporter_toolkit::bounded_file::{self, FileError, ReadOptions};
+use exporter_toolkit::bounded_file::{self, FileError, FileMode, ReadOptions};
 use mongodb_atlas_client::OrgId;
 
 /// Why something cannot be kept.
@@ -109,16 +109,8 @@ pub(super) fn create_directory(dir: &Path) -> Result<(), StorageError> {
 }
 
 /// Whether every user of the machine may replace what is in `dir`.
-#[cfg(unix)]
 pub(super) fn is_world_writable(dir: &Path) -> bool {
-    use std::os::unix::fs::PermissionsExt as _;
-    fs::metadata(dir).is_ok_and(|data| data.permissions().mode() & 0o002 != 0)
-}
-
-/// Elsewhere there are no modes.
-#[cfg(not(unix))]
-pub(super) fn is_world_writable(_: &Path) -> bool {
-    false
+    FileMode::from_path(dir).is_ok_and(FileMode::is_world_writable)
 }
 
 /// The names of the files in a directory.

@@ -12,7 +12,7 @@ use tracing::warn;
 
 use super::atomic_file::LoadError;
 use super::{Storage, StorageError, atomic_file};
-use exporter_toolkit::bounded_file;
+use exporter_toolkit::bounded_file::{self, FileMode};
 use futures_util::future::BoxFuture;
 use mongodb_atlas_client::stable_hash;
 use mongodb_atlas_client::{EndpointSet, StoredToken, TokenStore};
@@ -189,10 +189,8 @@ impl TokenFile {
 #[cfg(unix)]
 fn is_owner_only(file: &File) -> bool {
     use std::os::unix::fs::MetadataExt as _;
-    // rights of the group and of others
-    const OTHERS: u32 = 0o077;
     file.metadata().is_ok_and(|data| {
-        data.mode() & OTHERS == 0 && data.uid() == rustix::process::geteuid().as_raw()
+        FileMode::from(&data).is_owner_only() && data.uid() == rustix::process::geteuid().as_raw()
     })
 }
 

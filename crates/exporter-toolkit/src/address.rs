@@ -1,8 +1,8 @@
-//! An address to listen on.
+//! Address to listen on.
 
 use std::fmt;
 
-/// Where to listen.
+/// Address to listen on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ListenAddress {
     /// A host name or address; empty for every address, IPv4 and IPv6.

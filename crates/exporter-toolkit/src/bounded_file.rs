@@ -2,36 +2,40 @@
 //!
 //! Every file an operator names (credentials, configuration, web configuration, certificates) and every state file is
 //! opened here. A path can lead to a named pipe without a writer, to `/dev/zero`, or to a file system that does not
-//! answer, so files are opened without blocking, must be regular files, and are read up to a fixed size. [`run_blocking`] moves the work off the threads that serve and gives it a deadline.
+//! respond, so files are opened without blocking, must be regular files, and are read up to a fixed size.
+//! [`run_blocking`] moves the work off the async threads and limits its time.
 #![allow(
     clippy::disallowed_methods,
     reason = "this is the module that opens files"
 )]
 
 use std::collections::HashMap;
-use std::fs::File;
+use std::fmt;
+use std::fs::{File, Metadata};
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::sync::Semaphore;
+use tokio::time::Instant;
 use zeroize::Zeroizing;
 
-/// Time that a file system gets to deliver a file.
+/// Time limit of [`run_blocking`].
 pub const READ_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// What a path may lead to, and how much of it is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ReadOptions {
-    /// More bytes than this are an error.
+    /// Maximum size of the file.
     pub max_bytes: u64,
-    /// Whether a symbolic link at the end of the path is followed. State files are never links.
+    /// Whether a symbolic link at the end of the path is followed.
     pub follow_links: bool,
 }
 
 impl ReadOptions {
-    /// A regular file of at most `max_bytes`, also behind symbolic links.
+    /// Accepts a regular file of at most `max_bytes`, also behind symbolic links.
     pub const fn regular(max_bytes: u64) -> Self {
         Self {
             max_bytes,
@@ -39,7 +43,7 @@ impl ReadOptions {
         }
     }
 
-    /// Refuses a symbolic link at the end of the path.
+    /// Rejects a symbolic link at the end of the path.
     #[must_use]
     pub const fn without_links(self) -> Self {
         Self {
@@ -52,25 +56,25 @@ impl ReadOptions {
 /// Reason why a file cannot be read. Holds nothing of its content.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum FileError {
-    /// Nothing has that name.
+    /// The path does not exist.
     #[error("file not found")]
     NotFound,
     /// An error of the operating system.
     #[error("{0}")]
     Io(String),
-    /// The path leads to something other than a file with content.
+    /// The path leads to something other than a regular file.
     #[error("expected a regular file, got {0}")]
     NotRegular(&'static str),
-    /// More content than the caller accepts.
+    /// The file is larger than the caller accepts.
     #[error("larger than {max_bytes} bytes")]
     TooLarge {
         /// The limit.
         max_bytes: u64,
     },
-    /// The file system did not deliver in time.
+    /// The file system did not respond in time.
     #[error("no data within {} seconds", .0.as_secs())]
     TimedOut(Duration),
-    /// A text was expected.
+    /// The file is not UTF-8.
     #[error("expected UTF-8 text")]
     NotUtf8,
     /// A bug in this program.
@@ -79,7 +83,7 @@ pub enum FileError {
 }
 
 impl FileError {
-    /// The error in a sentence for a person, with what to check where that helps.
+    /// Returns the error as a sentence, with what to check where that helps.
     pub fn explain(&self) -> String {
         let check = match self {
             Self::NotFound | Self::Io(_) => {
@@ -100,60 +104,101 @@ impl From<io::Error> for FileError {
     }
 }
 
-/// Returns what the file system says of the file that `path` leads to, without opening it.
+/// Permission bits of a file. Displays as `chmod` takes them, such as `0640`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FileMode(u32);
+
+impl FileMode {
+    /// Returns the mode of the file that `path` leads to, without opening it.
+    ///
+    /// # Errors
+    /// [`FileError`] when the file cannot be looked up.
+    pub fn from_path(path: &Path) -> Result<Self, FileError> {
+        metadata(path).map(|metadata| Self::from(&metadata))
+    }
+
+    /// Returns whether every user of the machine can read the file.
+    pub const fn is_world_readable(self) -> bool {
+        self.0 & 0o004 != 0
+    }
+
+    /// Returns whether every user of the machine can write to the file.
+    pub const fn is_world_writable(self) -> bool {
+        self.0 & 0o002 != 0
+    }
+
+    /// Returns whether neither the group nor others have any access to the file.
+    pub const fn is_owner_only(self) -> bool {
+        const GROUP_AND_OTHERS: u32 = 0o077;
+        self.0 & GROUP_AND_OTHERS == 0
+    }
+}
+
+impl From<&Metadata> for FileMode {
+    #[cfg(unix)]
+    fn from(metadata: &Metadata) -> Self {
+        use std::os::unix::fs::PermissionsExt as _;
+        Self(metadata.permissions().mode() & 0o7777)
+    }
+
+    /// Without permission bits, the system's own access rights apply.
+    #[cfg(not(unix))]
+    fn from(_: &Metadata) -> Self {
+        Self(0o600)
+    }
+}
+
+impl fmt::Display for FileMode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:04o}", self.0)
+    }
+}
+
+/// Returns the metadata of the file that `path` leads to, without opening it.
 ///
 /// # Errors
-/// [`FileError`] when there is no such file, or it cannot be looked up.
-pub fn metadata(path: &Path) -> Result<std::fs::Metadata, FileError> {
+/// [`FileError`] when the file cannot be looked up.
+pub fn metadata(path: &Path) -> Result<Metadata, FileError> {
     Ok(std::fs::metadata(path)?)
 }
 
-/// Opens a regular file without blocking. Its metadata is that of the opened file, whatever the path leads to later.
+/// Opens a regular file without blocking. The checks are made on the opened file, whatever the path leads to later.
 ///
 /// # Errors
-/// [`FileError`] when it cannot be opened, is no regular file or is too large. A link that `options` refuses is
+/// [`FileError`] when the file cannot be opened, is not regular or is too large. A link that `options` rejects is
 /// [`FileError::NotRegular`].
 pub fn open(path: &Path, options: ReadOptions) -> Result<File, FileError> {
     let file = open_nonblocking(path, options)?;
-    check_length(&file, options)?;
-    Ok(file)
-}
-
-/// The length of a file, which is within the limit as far as it says.
-fn check_length(file: &File, options: ReadOptions) -> Result<u64, FileError> {
-    let length = file.metadata()?.len();
-    if length > options.max_bytes {
-        return Err(FileError::TooLarge {
-            max_bytes: options.max_bytes,
-        });
+    let max_bytes = options.max_bytes;
+    if file.metadata()?.len() > max_bytes {
+        return Err(FileError::TooLarge { max_bytes });
     }
-    Ok(length)
+    Ok(file)
 }
 
 /// Reads a whole file. The buffer is allocated once, so that a secret leaves no copies behind, and is wiped on drop.
 ///
 /// # Errors
-/// [`FileError`] when it cannot be opened, is of the wrong type or is too large.
+/// As [`open`].
 pub fn read(path: &Path, options: ReadOptions) -> Result<Zeroizing<Vec<u8>>, FileError> {
-    let file = open_nonblocking(path, options)?;
-    let limit = options.max_bytes.saturating_add(1);
-    let length = check_length(&file, options)?;
-    // the files of /proc have no length to go by
+    let file = open(path, options)?;
+    let max_bytes = options.max_bytes;
+    let limit = max_bytes.saturating_add(1);
+    let length = file.metadata()?.len();
+    // Files in /proc report no length.
     let capacity = length.saturating_add(1).max(MIN_BUFFER_BYTES).min(limit);
     let mut content = Zeroizing::new(Vec::with_capacity(usize::try_from(capacity).unwrap_or(0)));
     file.take(limit).read_to_end(&mut content)?;
-    if content.len() as u64 > options.max_bytes {
-        return Err(FileError::TooLarge {
-            max_bytes: options.max_bytes,
-        });
+    if content.len() as u64 > max_bytes {
+        return Err(FileError::TooLarge { max_bytes });
     }
     Ok(content)
 }
 
-/// Reads a whole file as text; otherwise as [`read`].
+/// Reads a whole file as text.
 ///
 /// # Errors
-/// As [`read`], and when the file is not UTF-8.
+/// As [`open`], and when the file is not UTF-8.
 pub fn read_text(path: &Path, options: ReadOptions) -> Result<Zeroizing<String>, FileError> {
     let mut content = read(path, options)?;
     match String::from_utf8(std::mem::take(&mut *content)) {
@@ -165,10 +210,10 @@ pub fn read_text(path: &Path, options: ReadOptions) -> Result<Zeroizing<String>,
     }
 }
 
-/// Size of the buffer for a file that does not say how long it is.
+/// Buffer size for a file that reports no length.
 const MIN_BUFFER_BYTES: u64 = 16 << 10;
 
-/// What a pipe is called in an error: process substitution makes one, and its content is gone after the first read.
+/// Description of a pipe in an error: process substitution creates one, and its content is gone after the first read.
 const PIPE_DESCRIPTION: &str = "a pipe, which can be read only once";
 
 #[cfg(unix)]
@@ -177,7 +222,7 @@ fn open_nonblocking(path: &Path, options: ReadOptions) -> Result<File, FileError
 
     use rustix::fs::OFlags;
 
-    // without a terminal: opening one would make it the controlling terminal of a daemon
+    // NOCTTY: a terminal must not become the controlling terminal of a daemon.
     let mut flags = OFlags::NONBLOCK | OFlags::NOCTTY;
     if !options.follow_links {
         flags |= OFlags::NOFOLLOW;
@@ -222,14 +267,13 @@ fn open_nonblocking(path: &Path, options: ReadOptions) -> Result<File, FileError
     Ok(file)
 }
 
-/// Runs `work`, which reads or looks at `path`, on a thread that may block, and waits for it no longer than
-/// [`READ_TIMEOUT`].
+/// Runs `work`, which accesses `path`, on a thread that may block, and waits at most [`READ_TIMEOUT`].
 ///
-/// Only one piece of work for a path is under way at a time, and work that has timed out is left to itself: a file
-/// system that does not answer costs a few threads for each path, however often the path is tried again.
+/// Only one piece of work per path runs at a time, and work that times out is abandoned, not stopped: a file system
+/// that does not respond uses a few threads per path, however often the path is retried.
 ///
 /// # Errors
-/// [`FileError::TimedOut`] when the file system does not answer in time; `work` itself may go on.
+/// [`FileError::TimedOut`] when the file system does not respond in time; `work` itself may still be running.
 pub async fn run_blocking<T: Send + 'static>(
     path: &Path,
     work: impl FnOnce() -> T + Send + 'static,
@@ -237,8 +281,8 @@ pub async fn run_blocking<T: Send + 'static>(
     run_blocking_within(path, 1, READ_TIMEOUT, work).await
 }
 
-/// As [`run_blocking`], with up to `concurrency` pieces of work for `path` at a time, and a timeout of its own that
-/// includes the wait for the others.
+/// As [`run_blocking`], with up to `concurrency` pieces of work for `path` at a time, and a timeout that includes the
+/// wait for the others.
 ///
 /// # Errors
 /// As [`run_blocking`].
@@ -248,234 +292,62 @@ pub async fn run_blocking_within<T: Send + 'static>(
     timeout: Duration,
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, FileError> {
-    let slots = path_slots(path, concurrency);
-    let slot = Arc::new(WorkSlot {
-        slots: Arc::clone(&slots),
-        state: Mutex::new(SlotState::Waiting),
-    });
-    let run = async {
-        if let Ok(permit) = slots.permits.acquire().await {
-            permit.forget();
-            slot.set_state(SlotState::Running);
-        }
-        let running = SlotGuard(Arc::clone(&slot));
-        tokio::task::spawn_blocking(move || {
-            let result = work();
-            drop(running);
-            result
-        })
-        .await
-        .map_err(|_| FileError::Panicked)
+    let deadline = Instant::now() + timeout;
+    let permits = path_permits(path, concurrency);
+    let acquire = Arc::clone(&permits.running).acquire_owned();
+    let Ok(Ok(permit)) = tokio::time::timeout_at(deadline, acquire).await else {
+        return Err(FileError::TimedOut(timeout));
     };
-    tokio::time::timeout(timeout, run)
-        .await
-        .unwrap_or_else(|_| {
-            slot.abandon();
-            Err(FileError::TimedOut(timeout))
-        })
+    let held = Arc::new(Mutex::new(permit));
+    let permit = Arc::downgrade(&held);
+    let task = tokio::task::spawn_blocking({
+        let permits = Arc::clone(&permits);
+        move || {
+            // Dropped when the work has ended or panicked.
+            let _held = (held, permits);
+            work()
+        }
+    });
+    if let Ok(result) = tokio::time::timeout_at(deadline, task).await {
+        return result.map_err(|_| FileError::Panicked);
+    }
+    if let Some(permit) = permit.upgrade()
+        && let Ok(abandoned) = Arc::clone(&permits.abandoned).try_acquire_owned()
+    {
+        // Frees the running permit for the next piece of work.
+        *permit.lock() = abandoned;
+    }
+    Err(FileError::TimedOut(timeout))
 }
 
-/// Pieces of work for one path that are left to themselves. The path may lead elsewhere by now, to a file system that
-/// answers: without a slot for the next try it would never be read again.
+/// Maximum number of abandoned pieces of work for one path that do not count as running. The path may lead elsewhere by
+/// now, to a file system that responds: without a free permit it would never be read again.
 const MAX_ABANDONED: usize = 3;
 
-/// What limits the work on one path.
-struct PathSlots {
-    permits: Semaphore,
-    abandoned: Mutex<usize>,
+/// Limits the work on one path.
+struct PathPermits {
+    running: Arc<Semaphore>,
+    abandoned: Arc<Semaphore>,
 }
 
-/// The place of one piece of work.
-struct WorkSlot {
-    slots: Arc<PathSlots>,
-    state: Mutex<SlotState>,
-}
+/// Returns the permits of `path`. They exist while one is held or awaited.
+fn path_permits(path: &Path, concurrency: usize) -> Arc<PathPermits> {
+    static PERMITS: Mutex<Option<HashMap<PathBuf, Weak<PathPermits>>>> = Mutex::new(None);
 
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum SlotState {
-    Waiting,
-    Running,
-    Abandoned,
-    Finished,
-}
-
-impl WorkSlot {
-    fn set_state(&self, new: SlotState) -> SlotState {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        std::mem::replace(&mut *state, new)
-    }
-
-    /// Lets others run although this piece of work has not ended.
-    fn abandon(&self) {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        let abandoned = self.slots.abandoned.lock();
-        let mut abandoned = abandoned.unwrap_or_else(PoisonError::into_inner);
-        if *state == SlotState::Running && *abandoned < MAX_ABANDONED {
-            *state = SlotState::Abandoned;
-            *abandoned += 1;
-            self.slots.permits.add_permits(1);
-        }
-    }
-}
-
-/// Gives the slot back, also when the work panics.
-struct SlotGuard(Arc<WorkSlot>);
-
-impl Drop for SlotGuard {
-    fn drop(&mut self) {
-        let slots = &self.0.slots;
-        match self.0.set_state(SlotState::Finished) {
-            SlotState::Running => slots.permits.add_permits(1),
-            SlotState::Abandoned => {
-                let abandoned = slots.abandoned.lock();
-                *abandoned.unwrap_or_else(PoisonError::into_inner) -= 1;
-            }
-            SlotState::Waiting | SlotState::Finished => {}
-        }
-    }
-}
-
-/// The slots of `path`. They exist for as long as somebody holds or awaits one.
-fn path_slots(path: &Path, concurrency: usize) -> Arc<PathSlots> {
-    static SLOTS: Mutex<Option<HashMap<PathBuf, Weak<PathSlots>>>> = Mutex::new(None);
-
-    let mut all = SLOTS.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut all = PERMITS.lock();
     let all = all.get_or_insert_default();
-    if let Some(slots) = all.get(path).and_then(Weak::upgrade) {
-        return slots;
+    if let Some(permits) = all.get(path).and_then(Weak::upgrade) {
+        return permits;
     }
-    all.retain(|_, slots| slots.strong_count() > 0);
-    let slots = Arc::new(PathSlots {
-        permits: Semaphore::new(concurrency),
-        abandoned: Mutex::new(0),
+    all.retain(|_, permits| permits.strong_count() > 0);
+    let permits = Arc::new(PathPermits {
+        running: Arc::new(Semaphore::new(concurrency)),
+        abandoned: Arc::new(Semaphore::new(MAX_ABANDONED)),
     });
-    all.insert(path.to_owned(), Arc::downgrade(&slots));
-    slots
+    all.insert(path.to_owned(), Arc::downgrade(&permits));
+    permits
 }
 
 #[cfg(unix)]
 #[cfg(test)]
-mod tests {
-    use std::os::unix::fs::symlink;
-
-    use super::*;
-
-    const OPTIONS: ReadOptions = ReadOptions::regular(100);
-
-    fn make_fifo(path: &Path) {
-        rustix::fs::mknodat(
-            rustix::fs::CWD,
-            path,
-            rustix::fs::FileType::Fifo,
-            rustix::fs::Mode::from_raw_mode(0o600),
-            0,
-        )
-        .expect("a named pipe");
-    }
-
-    #[test]
-    fn regular_files_are_read_within_the_limit() {
-        let directory = tempfile::tempdir().expect("a directory");
-        let path = directory.path().join("file");
-        assert_eq!(read(&path, OPTIONS), Err(FileError::NotFound));
-        std::fs::write(&path, [b'x'; 100]).expect("written");
-        assert_eq!(read(&path, OPTIONS).expect("read").len(), 100);
-        std::fs::write(&path, [b'x'; 101]).expect("written");
-        let too_large = FileError::TooLarge { max_bytes: 100 };
-        assert_eq!(read(&path, OPTIONS), Err(too_large.clone()));
-        assert_eq!(
-            read(Path::new("/dev/zero"), OPTIONS),
-            Err(FileError::NotRegular("a device"))
-        );
-        assert_eq!(
-            read(directory.path(), OPTIONS),
-            Err(FileError::NotRegular("a directory"))
-        );
-        let link = directory.path().join("link");
-        symlink("/proc/self/maps", &link).expect("a link");
-        assert_eq!(read(&link, OPTIONS), Err(too_large), "without a length");
-        assert_eq!(
-            read(&link, OPTIONS.without_links()),
-            Err(FileError::NotRegular("a symbolic link"))
-        );
-    }
-
-    #[test]
-    fn pipes_are_rejected_without_waiting_for_a_writer() {
-        let directory = tempfile::tempdir().expect("a directory");
-        let path = directory.path().join("pipe");
-        make_fifo(&path);
-        assert_eq!(
-            read(&path, OPTIONS),
-            Err(FileError::NotRegular(PIPE_DESCRIPTION))
-        );
-    }
-
-    #[tokio::test]
-    async fn hanging_work_uses_few_threads_per_path() {
-        use std::sync::atomic::{AtomicUsize, Ordering};
-
-        let (release, held) = std::sync::mpsc::channel::<()>();
-        let held = Arc::new(Mutex::new(held));
-        let path = Path::new("/a/path/that/hangs");
-        let started = Arc::new(AtomicUsize::new(0));
-        for attempt in 1..=8 {
-            let (held, started) = (Arc::clone(&held), Arc::clone(&started));
-            let hang = move || {
-                started.fetch_add(1, Ordering::Relaxed);
-                let held = held.lock().unwrap_or_else(PoisonError::into_inner);
-                held.recv().is_err()
-            };
-            let timeout = Duration::from_millis(50);
-            let result = run_blocking_within(path, 1, timeout, hang).await;
-            assert_eq!(result, Err(FileError::TimedOut(timeout)), "{attempt}");
-        }
-        // a loaded machine may start the last of them late
-        assert!(started.load(Ordering::Relaxed) <= 1 + MAX_ABANDONED);
-        let other = run_blocking(Path::new("/another"), || 7).await;
-        assert_eq!(other, Ok(7));
-        drop(release);
-        assert_eq!(run_blocking(path, || 8).await, Ok(8));
-        assert_eq!(run_blocking(path, || 9).await, Ok(9));
-    }
-
-    #[tokio::test]
-    async fn changed_path_is_read_while_earlier_work_hangs() {
-        let (release, held) = std::sync::mpsc::channel::<()>();
-        let path = Path::new("/a/path/that/leads/elsewhere");
-        let hang = move || held.recv().is_err();
-        let timeout = Duration::from_millis(50);
-        let result = run_blocking_within(path, 1, timeout, hang).await;
-        assert_eq!(result, Err(FileError::TimedOut(timeout)));
-        assert_eq!(run_blocking(path, || 8).await, Ok(8));
-        drop(release);
-    }
-
-    #[tokio::test]
-    async fn panicking_work_fails_and_frees_the_path() {
-        let path = Path::new("/a/path/that/panics");
-        let result = run_blocking(path, || panic!("a bug")).await;
-        assert_eq!(result, Err::<(), _>(FileError::Panicked));
-        assert_eq!(run_blocking(path, || 8).await, Ok(8));
-    }
-
-    #[test]
-    fn oversized_files_are_not_read() {
-        let directory = tempfile::tempdir().expect("a directory");
-        let path = directory.path().join("sparse");
-        let file = File::create(&path).expect("created");
-        file.set_len(1 << 40).expect("sparse");
-        let huge = ReadOptions::regular(1 << 39);
-        assert!(matches!(read(&path, huge), Err(FileError::TooLarge { .. })));
-    }
-
-    #[test]
-    fn text_must_be_utf_8() {
-        let directory = tempfile::tempdir().expect("a directory");
-        let path = directory.path().join("text");
-        std::fs::write(&path, b"\xff\xfea").expect("written");
-        assert_eq!(read_text(&path, OPTIONS), Err(FileError::NotUtf8));
-        std::fs::write(&path, "\u{feff}a").expect("written");
-        assert_eq!(&**read_text(&path, OPTIONS).expect("read"), "\u{feff}a");
-    }
-}
+mod tests;

@@ -1,91 +1,86 @@
-//! Whether the loops that everything depends on still go round. Each has a [`Heartbeat`] that it tells of
-//! its turns; whoever answers the service manager's watchdog asks the [`LivenessMonitor`] which have fallen silent.
+//! Detects stalled loops. Each loop registers a [`Heartbeat`] and ticks it; the [`LivenessMonitor`] names the stalled ones
+//! for a service manager's watchdog.
 
 use std::fmt::Display;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::time::Instant;
 
-/// Without anybody who asks, a loop need not go round more often than its work makes it.
+/// Tick interval where no watchdog is configured: a loop need not run more often than its work requires.
 const DEFAULT_INTERVAL: Duration = Duration::from_hours(1);
 
-/// All loops that are to go round. Held by the exporter, and by whoever starts a loop.
+/// All registered loops.
 #[derive(Debug)]
 pub struct LivenessMonitor {
-    interval: Option<Duration>,
+    interval: Duration,
     epoch: Instant,
     heartbeats: Mutex<Vec<(String, Arc<AtomicU64>)>>,
 }
 
-/// What one loop tells of its turns. It ends with the loop.
+/// Heartbeat of one loop. Dropping it ends the supervision of the loop.
 #[derive(Debug)]
 pub struct Heartbeat {
     interval: Duration,
     epoch: Instant,
-    /// Milliseconds from `begun` to the last turn.
+    /// Milliseconds from `epoch` to the last tick.
     last_tick_ms: Arc<AtomicU64>,
 }
 
 impl Default for LivenessMonitor {
-    /// A pulse that nobody asks for.
+    /// Creates a monitor without a watchdog.
     fn default() -> Self {
         Self::new(None)
     }
 }
 
 impl LivenessMonitor {
-    /// A pulse of which each loop has to tell so often; never when nobody asks.
-    pub fn new(every: Option<Duration>) -> Self {
+    /// Creates a monitor whose loops tick at least once per `interval`; hourly where no watchdog is configured.
+    pub fn new(interval: Option<Duration>) -> Self {
         Self {
-            interval: every,
+            interval: interval.unwrap_or(DEFAULT_INTERVAL),
             epoch: Instant::now(),
             heartbeats: Mutex::default(),
         }
     }
 
-    /// A loop begins; `what` is what it is called in the log.
-    pub fn register(&self, what: impl Display) -> Heartbeat {
-        let beat = Heartbeat {
-            interval: self.interval.unwrap_or(DEFAULT_INTERVAL),
+    /// Registers a loop that starts now; `name` is its name in the log.
+    pub fn register(&self, name: impl Display) -> Heartbeat {
+        let heartbeat = Heartbeat {
+            interval: self.interval,
             epoch: self.epoch,
             last_tick_ms: Arc::default(),
         };
-        beat.tick();
-        let mut beats = self
-            .heartbeats
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        beats.push((what.to_string(), Arc::clone(&beat.last_tick_ms)));
-        beat
+        heartbeat.tick();
+        let mut heartbeats = self.heartbeats.lock();
+        heartbeats.push((name.to_string(), Arc::clone(&heartbeat.last_tick_ms)));
+        heartbeat
     }
 
-    /// The loops of which nothing has been heard for longer than `silence`.
-    pub fn stalled(&self, silence: Duration) -> Vec<String> {
+    /// Returns the names of the loops whose last tick is older than `timeout`.
+    pub fn stalled(&self, timeout: Duration) -> Vec<String> {
         let now = elapsed_millis(self.epoch);
-        let mut beats = self
-            .heartbeats
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        // a loop that has ended need not go round
-        beats.retain(|(_, last)| Arc::strong_count(last) > 1);
-        let silence = u64::try_from(silence.as_millis()).unwrap_or(u64::MAX);
-        let silent = beats
-            .iter()
-            .filter(|(_, last)| now.saturating_sub(last.load(Ordering::Relaxed)) > silence);
-        silent.map(|(what, _)| what.clone()).collect()
+        let mut heartbeats = self.heartbeats.lock();
+        // A loop that has ended has dropped its heartbeat.
+        heartbeats.retain(|(_, last_tick_ms)| Arc::strong_count(last_tick_ms) > 1);
+        let timeout = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);
+        let stalled = heartbeats.iter().filter(|(_, last_tick_ms)| {
+            now.saturating_sub(last_tick_ms.load(Ordering::Relaxed)) > timeout
+        });
+        stalled.map(|(name, _)| name.clone()).collect()
     }
 }
 
 impl Heartbeat {
-    /// The loop has gone round once more.
+    /// Records one more iteration of the loop.
     pub fn tick(&self) {
-        self.last_tick_ms
-            .store(elapsed_millis(self.epoch), Ordering::Relaxed);
+        let now = elapsed_millis(self.epoch);
+        self.last_tick_ms.store(now, Ordering::Relaxed);
     }
 
-    /// When it has to go round again, at the latest.
+    /// Returns when the next tick is due at the latest.
     pub fn next_deadline(&self) -> Instant {
         Instant::now() + self.interval
     }
@@ -101,19 +96,16 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn stalled_loops_are_reported_and_finished_ones_are_not() {
-        let pulse = LivenessMonitor::new(Some(Duration::from_secs(1)));
-        let (lively, stuck, ended) = (
-            pulse.register("lively"),
-            pulse.register("stuck"),
-            pulse.register("x"),
-        );
-        drop(ended);
+        let monitor = LivenessMonitor::new(Some(Duration::from_secs(1)));
+        let [lively, stuck, finished] =
+            ["lively", "stuck", "finished"].map(|n| monitor.register(n));
+        drop(finished);
         for _ in 0..5 {
             tokio::time::sleep_until(lively.next_deadline()).await;
             lively.tick();
         }
-        assert_eq!(pulse.stalled(Duration::from_secs(2)), ["stuck"]);
+        assert_eq!(monitor.stalled(Duration::from_secs(2)), ["stuck"]);
         stuck.tick();
-        assert!(pulse.stalled(Duration::from_secs(2)).is_empty());
+        assert!(monitor.stalled(Duration::from_secs(2)).is_empty());
     }
 }

@@ -1,5 +1,6 @@
-//! Taking connections in, until the stop.
+//! Accepts connections until shutdown, then drains them.
 
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,99 +17,96 @@ use super::limits::ServerLimits;
 use crate::liveness::{Heartbeat, LivenessMonitor};
 use crate::web_config::SharedWebConfig;
 
-/// How long answers that are under way may go on after the stop was asked for.
+/// Time for responses in flight at shutdown.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(3);
-/// How long nothing is taken in after the system had no room for one more.
+/// Pause after a failed accept, as when the process has no file descriptor left.
 const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(50);
 
-/// Listeners of one kind, and what is behind them.
+/// Listeners that share a router, limits and a web configuration.
+///
+/// Any tower service can be served: `Router::new().fallback_service(service)`.
 pub struct Server {
-    /// The sockets.
+    /// The listeners.
     pub listeners: Vec<TcpListener>,
-    /// What is served.
+    /// The routes.
     pub router: Router,
-    /// How patient it is.
+    /// Timeouts and the connection limit.
     pub limits: ServerLimits,
-    /// Whether connections are encrypted, and how; never when there is nothing.
+    /// TLS of the connections; without it, or where it has no TLS section, they are in plain text.
     pub web_config: Option<Arc<SharedWebConfig>>,
-    /// What it is called in the log.
+    /// Message logged for each listener.
     pub log_message: &'static str,
 }
 
-/// Serves every door until `shutdown`, then lets answers that are under way end, for three
-/// seconds at most. Each listener's loop tells `pulse` of its turns.
-pub async fn serve(doors: Vec<Server>, pulse: Arc<LivenessMonitor>, shutdown: CancellationToken) {
-    let mut keepers = JoinSet::new();
+/// Runs the servers until `shutdown`, then waits up to three seconds for responses in flight. Each listener's accept loop
+/// registers with `liveness`.
+pub async fn serve(
+    servers: Vec<Server>,
+    liveness: Arc<LivenessMonitor>,
+    shutdown: CancellationToken,
+) {
+    let mut accept_tasks = JoinSet::new();
     let connections = TaskTracker::new();
-    let end = CancellationToken::new();
-    for door in doors {
-        let tracker = ConnectionTracker::new(door.limits.max_connections);
-        let ways = ConnectionContext {
-            router: door.router,
-            limits: door.limits,
+    let abort = CancellationToken::new();
+    for server in servers {
+        let tracker = ConnectionTracker::new(server.limits.max_connections);
+        let context = Arc::new(ConnectionContext {
+            router: server.router,
+            limits: server.limits,
             drain: shutdown.clone(),
-            abort: end.clone(),
-            web_config: door.web_config.clone(),
-            peer: None,
-        };
-        for listener in door.listeners {
-            let address = listener.local_addr();
-            let beat = pulse.register(match &address {
-                Ok(address) => format!("the listener on {address}"),
+            abort: abort.clone(),
+            web_config: server.web_config,
+        });
+        for listener in server.listeners {
+            let name = match listener.local_addr() {
+                Ok(address) => {
+                    let tls = context.tls().is_some();
+                    info!(tls, %address, "{}", server.log_message);
+                    format!("the listener on {address}")
+                }
                 Err(_) => "a listener".to_owned(),
-            });
-            if let Ok(address) = address {
-                let tls = door
-                    .web_config
-                    .as_ref()
-                    .is_some_and(|a| a.get().tls().is_some());
-                info!(tls, %address, "{}", door.log_message);
-            }
-            keepers.spawn(accept_loop(
-                (listener, beat),
+            };
+            accept_tasks.spawn(accept_loop(
+                listener,
+                liveness.register(name),
                 Arc::clone(&tracker),
-                door.web_config.clone(),
-                ways.clone(),
+                Arc::clone(&context),
                 connections.clone(),
             ));
         }
     }
     shutdown.cancelled().await;
-    while keepers.join_next().await.is_some() {}
+    while accept_tasks.join_next().await.is_some() {}
     connections.close();
-    if tokio::time::timeout(DRAIN_TIMEOUT, connections.wait())
-        .await
-        .is_err()
-    {
+    let drained = tokio::time::timeout(DRAIN_TIMEOUT, connections.wait()).await;
+    if drained.is_err() {
         warn!("a client has not taken its answer in time; closing its connection");
-        end.cancel();
+        abort.cancel();
         connections.wait().await;
     }
 }
 
-/// Takes in the connections of one listener.
 async fn accept_loop(
-    (listener, beat): (TcpListener, Heartbeat),
+    listener: TcpListener,
+    heartbeat: Heartbeat,
     tracker: Arc<ConnectionTracker>,
-    access: Option<Arc<SharedWebConfig>>,
-    ways: ConnectionContext,
+    context: Arc<ConnectionContext>,
     connections: TaskTracker,
 ) {
     loop {
-        beat.tick();
+        heartbeat.tick();
         let accepted = tokio::select! {
-            () = ways.drain.cancelled() => return,
-            () = tokio::time::sleep_until(beat.next_deadline()) => continue,
+            () = context.drain.cancelled() => return,
+            () = tokio::time::sleep_until(heartbeat.next_deadline()) => continue,
             accepted = listener.accept() => accepted,
         };
         match accepted {
             Ok((stream, address)) => {
-                let Some(connection) = tracker.try_admit(address.ip()) else {
+                let Some(guard) = tracker.try_admit(address.ip()) else {
                     debug!("connection refused: every open one has a response in progress");
                     continue;
                 };
-                let tls = access.as_ref().and_then(|access| access.get().tls());
-                connections.spawn(connection::serve(stream, tls, connection, ways.clone()));
+                connections.spawn(connection::serve(stream, guard, Arc::clone(&context)));
             }
             Err(error) if is_connection_error(&error) => {}
             Err(error) => {
@@ -120,9 +118,9 @@ async fn accept_loop(
     }
 }
 
-/// Whether the client alone is concerned, who has gone before he was taken in.
-fn is_connection_error(error: &std::io::Error) -> bool {
-    use std::io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
+/// Returns whether the error concerns only the connection that was to be accepted.
+fn is_connection_error(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
     matches!(
         error.kind(),
         ConnectionAborted | ConnectionRefused | ConnectionReset

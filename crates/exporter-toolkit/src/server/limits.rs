@@ -1,24 +1,26 @@
-//! How patient the listeners are.
+//! Timeouts of connections, and how many may be open.
 
 use std::time::Duration;
 
-/// Open connections at once, where the system allows so many files.
+/// Maximum number of open connections, where the system allows so many files.
 const MAX_CONNECTIONS: usize = 1024;
-/// Files that are kept for everything else: Atlas, state, logs.
+/// Minimum number of open connections.
+const MIN_CONNECTIONS: usize = 16;
+/// Open files reserved for everything but connections: outgoing connections, state, logs.
 const RESERVED_FILES: u64 = 128;
 
-/// How patient the listeners are with connections, and how many of them they take.
+/// Timeouts of connections, and how many may be open.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ServerLimits {
-    /// A TLS handshake, or the head of a request from its first byte to its last.
+    /// Time for a TLS handshake, or for a request header from its first byte to its last.
     pub header_timeout: Duration,
-    /// A response of which the client takes nothing for this long is cut off.
+    /// Time after which a response is aborted of which the client reads nothing.
     pub write_stall_timeout: Duration,
-    /// A whole answer, from the request to the last byte taken.
+    /// Time for a whole response, from the request to the last byte read.
     pub response_timeout: Duration,
-    /// Nothing at all: a connection kept alive between two scrapes.
+    /// Time without a request, as between two scrapes over one connection.
     pub idle_timeout: Duration,
-    /// Open connections at once, on all listeners of a kind together.
+    /// Maximum number of open connections, on all listeners of a [`Server`](super::Server) together.
     pub max_connections: usize,
 }
 
@@ -35,18 +37,18 @@ impl Default for ServerLimits {
 }
 
 impl ServerLimits {
-    /// The default, with no more connections than this process may have files open.
+    /// Returns the default limits, with no more connections than this process may have open files.
     pub fn from_rlimit() -> Self {
         let mut limits = Self::default();
         #[cfg(unix)]
         if let Some(files) = rustix::process::getrlimit(rustix::process::Resource::Nofile).current {
-            let most = usize::try_from(files.saturating_sub(RESERVED_FILES)).unwrap_or(usize::MAX);
-            limits.max_connections = limits.max_connections.min(most).max(16);
+            let max = usize::try_from(files.saturating_sub(RESERVED_FILES)).unwrap_or(usize::MAX);
+            limits.max_connections = limits.max_connections.min(max).max(MIN_CONNECTIONS);
         }
         limits
     }
 
-    /// For health alone: fewer connections, and shorter ones.
+    /// Returns limits for health probes: fewer connections, which stay open for a shorter time.
     #[must_use]
     pub fn for_probes(self) -> Self {
         Self {

@@ -1,4 +1,4 @@
-//! Opening the sockets, or taking those that systemd hands over.
+//! Binds listeners, or takes those of systemd's socket activation.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -9,37 +9,39 @@ use tokio::net::TcpListener;
 
 use crate::address::ListenAddress;
 
-/// Connections that may wait to be taken in, as far as the system allows so many: one more is
-/// dropped, and its client tries again after a second.
+/// Maximum number of connections that wait to be accepted, as far as the system allows so many: one more is dropped, and
+/// its client retries after a second.
 const BACKLOG: i32 = 4096;
 
-/// An address that cannot be listened on.
+/// Error of a listener.
 #[derive(Debug, thiserror::Error)]
 pub enum BindError {
-    /// It is in use, or not this machine's.
-    #[error("cannot listen on {address}: {why}; choose another with {flag}, or end what uses it")]
+    /// The address is in use, or not one of this machine.
+    #[error(
+        "cannot listen on {address}: {source}; choose another with {flag}, or end what uses it"
+    )]
     Address {
         /// The address.
         address: String,
-        /// The flag that names it.
+        /// The flag that sets the address.
         flag: &'static str,
-        /// What the system says.
-        why: io::Error,
+        /// Error of the operating system.
+        source: io::Error,
     },
-    /// There is no socket where systemd should have handed one over.
+    /// systemd has not passed the expected sockets.
     #[error("--web.systemd-socket: {0}; a .socket unit of the service hands over TCP sockets")]
     Systemd(String),
 }
 
-/// Opens a listener; `flag` is the flag that names the address.
+/// Binds a listener; `flag` is the flag that sets the address.
 ///
 /// # Errors
-/// [`BindError`] when the address is in use or not this machine's.
+/// [`BindError`] when the address is in use or not one of this machine.
 pub async fn bind(address: &ListenAddress, flag: &'static str) -> Result<TcpListener, BindError> {
     let bound = if address.host.is_empty() {
         let any = |ip: IpAddr| SocketAddr::from((ip, address.port));
         match bind_socket(any(Ipv6Addr::UNSPECIFIED.into()), true) {
-            // machines that have no IPv6
+            // The machine may have no IPv6.
             Err(error) if error.kind() != io::ErrorKind::AddrInUse => {
                 bind_socket(any(Ipv4Addr::UNSPECIFIED.into()), false)
             }
@@ -48,34 +50,30 @@ pub async fn bind(address: &ListenAddress, flag: &'static str) -> Result<TcpList
     } else {
         bind_host(address).await
     };
-    bound.map_err(|why| BindError::Address {
+    bound.map_err(|source| BindError::Address {
         address: address.to_string(),
         flag,
-        why,
+        source,
     })
 }
 
-/// Opens the first address of a host that can be had.
+/// Binds the first available address of a host.
 async fn bind_host(address: &ListenAddress) -> io::Result<TcpListener> {
-    let mut why = io::Error::from(io::ErrorKind::AddrNotAvailable);
+    let mut last_error = io::Error::from(io::ErrorKind::AddrNotAvailable);
     for address in tokio::net::lookup_host((address.host.as_str(), address.port)).await? {
         match bind_socket(address, false) {
             Ok(listener) => return Ok(listener),
-            Err(error) => why = error,
+            Err(error) => last_error = error,
         }
     }
-    Err(why)
+    Err(last_error)
 }
 
-/// Opens a socket; `both` is whether one of IPv6 takes IPv4 as well, whatever the system's default
-/// is.
-fn bind_socket(address: SocketAddr, both: bool) -> io::Result<TcpListener> {
-    let socket = Socket::new(
-        Domain::for_address(address),
-        Type::STREAM,
-        Some(Protocol::TCP),
-    )?;
-    if both {
+/// Binds a socket; with `dual_stack`, one for IPv6 accepts IPv4 as well, whatever the system's default is.
+fn bind_socket(address: SocketAddr, dual_stack: bool) -> io::Result<TcpListener> {
+    let domain = Domain::for_address(address);
+    let socket = Socket::new(domain, Type::STREAM, Some(Protocol::TCP))?;
+    if dual_stack {
         socket.set_only_v6(false)?;
     }
     #[cfg(unix)]
@@ -86,15 +84,15 @@ fn bind_socket(address: SocketAddr, both: bool) -> io::Result<TcpListener> {
     TcpListener::from_std(socket.into())
 }
 
-/// Whether systemd hands sockets over, wanted or not.
+/// Returns whether systemd passes sockets to this process.
 pub fn has_systemd_sockets() -> bool {
     std::env::var_os("LISTEN_FDS").is_some()
 }
 
-/// The sockets that systemd hands over by its `LISTEN_FDS` protocol.
+/// Takes the sockets that systemd passes by its `LISTEN_FDS` protocol.
 ///
 /// # Errors
-/// [`BindError`] when there is none, or one is no TCP socket.
+/// [`BindError`] when there is none, or one is not a TCP socket.
 pub fn systemd_listeners() -> Result<Vec<TcpListener>, BindError> {
     let mut sockets = ListenFd::from_env();
     if sockets.len() == 0 {
@@ -102,15 +100,15 @@ pub fn systemd_listeners() -> Result<Vec<TcpListener>, BindError> {
         return Err(BindError::Systemd(text.to_owned()));
     }
     let mut listeners = Vec::new();
-    for place in 0..sockets.len() {
-        let wrong = |why: io::Error| {
-            BindError::Systemd(format!("socket {} is no TCP socket: {why}", place + 1))
+    for index in 0..sockets.len() {
+        let invalid = |error: io::Error| {
+            BindError::Systemd(format!("socket {} is no TCP socket: {error}", index + 1))
         };
-        let Some(listener) = sockets.take_tcp_listener(place).map_err(wrong)? else {
+        let Some(listener) = sockets.take_tcp_listener(index).map_err(invalid)? else {
             continue;
         };
-        listener.set_nonblocking(true).map_err(wrong)?;
-        listeners.push(TcpListener::from_std(listener).map_err(wrong)?);
+        listener.set_nonblocking(true).map_err(invalid)?;
+        listeners.push(TcpListener::from_std(listener).map_err(invalid)?);
     }
     Ok(listeners)
 }

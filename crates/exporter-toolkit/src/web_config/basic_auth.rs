@@ -1,75 +1,64 @@
-//! Passwords: bcrypt bcrypt_hashes_are_parsed as the exporter-toolkit has them, checked where nobody else waits for
-//! the thread, and remembered so that a scrape does not pay for bcrypt.
+//! Basic authentication (RFC 7617) with bcrypt hashes, as the exporter-toolkit has it. bcrypt runs off the async threads,
+//! and correct passwords are cached, so that a scrape does not pay for bcrypt.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::ops::Range;
+use std::sync::Arc;
 use std::time::Duration;
 
 use base64::Engine as _;
-use base64::alphabet::BCRYPT;
-use base64::engine::{GeneralPurpose, general_purpose::NO_PAD};
+use base64::engine::general_purpose::STANDARD;
+use parking_lot::Mutex;
 use ring::hmac;
 use ring::rand::SystemRandom;
 use zeroize::Zeroizing;
 
-use super::bcrypt_queue::{BcryptQueue, ClientNetwork};
+use super::bcrypt_queue::BcryptQueue;
+use crate::client_network::ClientNetwork;
 
 /// How long a login waits for bcrypt.
 const VERIFY_TIMEOUT: Duration = Duration::from_secs(20);
-/// The lowest cost that bcrypt has.
+/// Minimum cost of bcrypt.
 const MIN_COST: u32 = 4;
-/// A cost from which on a login takes a second and more.
+/// Cost from which on a login takes a second or more.
 const SLOW_COST: u32 = 15;
 
 /// The bcrypt hash of a password.
 #[derive(Clone)]
 pub(super) struct BcryptHash {
     cost: u32,
-    /// In the form that the bcrypt crate reads.
+    /// In the format of the bcrypt crate.
     text: Arc<str>,
 }
 
 impl BcryptHash {
-    /// Takes a hash apart, as Go's implementation does; the error repeats nothing of it.
+    /// Parses a hash as leniently as Go's implementation does. The error repeats nothing of it.
     pub(super) fn parse(text: &str) -> Result<Self, String> {
-        let wrong = |why: &str| {
+        let invalid = |reason: &str| {
             format!(
-                "it is no bcrypt hash ({why}); it must be one such as `htpasswd -nBC 10 \"\"` prints: $2y$, the cost, and 53 characters"
+                "it is no bcrypt hash ({reason}); it must be one such as `htpasswd -nBC 10 \"\"` prints: $2y$, the cost, and 53 characters"
             )
         };
         let rest = ["$2a$", "$2b$", "$2x$", "$2y$", "$2$"]
             .iter()
             .find_map(|version| text.strip_prefix(version))
-            .ok_or_else(|| wrong("it does not begin with $2a$, $2b$ or $2y$"))?;
+            .ok_or_else(|| invalid("it does not begin with $2a$, $2b$ or $2y$"))?;
         let (cost, hash) = rest
             .split_once('$')
-            .ok_or_else(|| wrong("there is no cost"))?;
-        let two_digits = cost.len() == 2 && cost.bytes().all(|b| b.is_ascii_digit());
+            .ok_or_else(|| invalid("there is no cost"))?;
+        let is_two_digits = cost.len() == 2 && cost.bytes().all(|b| b.is_ascii_digit());
         let cost = cost
             .parse()
             .ok()
-            .filter(|cost| two_digits && (4..=31).contains(cost))
-            .ok_or_else(|| wrong("the cost is not from 04 to 31"))?;
+            .filter(|cost| is_two_digits && (MIN_COST..=31).contains(cost))
+            .ok_or_else(|| invalid("the cost is not from 04 to 31"))?;
         if hash.len() != 53 {
-            return Err(wrong("its length is another"));
+            return Err(invalid("its length is another"));
         }
-        let base = GeneralPurpose::new(&BCRYPT, NO_PAD);
-        let lenient = |part: Option<&str>| {
-            // the last character has bits to spare, in which some write what they like
-            part.is_some_and(|part| {
-                let mut whole = Zeroizing::new(part.to_owned());
-                whole.pop();
-                while whole.len() % 4 != 0 {
-                    whole.pop();
-                }
-                base.decode(whole.as_bytes()).is_ok()
-                    && part
-                        .bytes()
-                        .all(|b| BCRYPT.as_str().as_bytes().contains(&b))
-            })
-        };
-        if !(lenient(hash.get(..22)) && lenient(hash.get(22..))) {
-            return Err(wrong("it has characters that are none of its alphabet"));
+        // bcrypt's own parser rejects bits to spare in the last character, which some implementations set.
+        let is_base64 = |byte: u8| byte.is_ascii_alphanumeric() || b"./".contains(&byte);
+        if !hash.bytes().all(is_base64) {
+            return Err(invalid("it has characters that are none of its alphabet"));
         }
         Ok(Self {
             cost,
@@ -77,7 +66,7 @@ impl BcryptHash {
         })
     }
 
-    /// What an operator should know of it.
+    /// Returns a warning about a slow hash.
     pub(super) fn warning(&self) -> Option<String> {
         (self.cost >= SLOW_COST).then(|| {
             format!(
@@ -88,63 +77,55 @@ impl BcryptHash {
     }
 }
 
-/// Why somebody is not let in.
+/// Reason why a request is rejected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum AuthError {
-    /// The name or the password is wrong, or there is none.
+    /// The user name or the password is wrong or missing.
     Unauthorized,
-    /// Too many others are being checked.
+    /// Too many other passwords are being checked.
     Busy,
 }
 
-/// Who may log in.
+/// User names and the hashes of their passwords.
 pub(super) struct BasicAuthUsers {
-    bcrypt_hashes_are_parsed: Vec<(String, BcryptHash)>,
+    hashes: Vec<(String, BcryptHash)>,
 }
 
 impl BasicAuthUsers {
-    pub(super) fn new(bcrypt_hashes_are_parsed: Vec<(String, BcryptHash)>) -> Self {
-        Self {
-            bcrypt_hashes_are_parsed,
-        }
+    pub(super) fn new(hashes: Vec<(String, BcryptHash)>) -> Self {
+        Self { hashes }
     }
 
     fn get(&self, name: &str) -> Option<&BcryptHash> {
-        let found = self
-            .bcrypt_hashes_are_parsed
-            .iter()
-            .find(|(user, _)| user == name);
+        let found = self.hashes.iter().find(|(user, _)| user == name);
         found.map(|(_, hash)| hash)
     }
 
-    /// The cost whose work every check that fails does, whatever the name: the highest one of all users. A cost that is
-    /// too slow is left out, so that one such user does not make each guess of any name that slow.
+    /// Returns the cost of every failed check, whatever the user name: the highest cost of all users. Slow costs are
+    /// excluded, so that one such user does not make each guess of any name that slow.
     fn failure_cost(&self) -> u32 {
-        let costs = self
-            .bcrypt_hashes_are_parsed
-            .iter()
-            .map(|(_, hash)| hash.cost);
+        let costs = self.hashes.iter().map(|(_, hash)| hash.cost);
         let usual = costs.clone().filter(|cost| *cost < SLOW_COST).max();
         usual.or(costs.min()).unwrap_or(MIN_COST)
     }
 
-    /// Costs of the decoys that are computed when a check fails, so that the time says nothing of the name: it is that
-    /// of one hash with [`Self::failure_cost`] whether or not there is such a user. A cost of `n` takes `2^n` steps, so
-    /// what is missing behind a hash of cost `n` are bcrypt_hashes_are_parsed of the costs from `n` on.
-    fn decoy_costs(&self, hash: Option<&BcryptHash>) -> std::ops::Range<u32> {
+    /// Returns the costs of the decoy hashes that are computed when a check fails, so that timing does not reveal valid
+    /// user names: a failed check takes as long as one hash of [`Self::failure_cost`]. A cost of `n` takes `2^n` steps,
+    /// so the difference to a hash of cost `n` are hashes of the costs from `n` on.
+    fn decoy_costs(&self, hash: Option<&BcryptHash>) -> Range<u32> {
         let cost = self.failure_cost();
         hash.map_or(cost..cost + 1, |hash| hash.cost..cost)
     }
 }
 
-/// Checks passwords, and remembers those that were right so that a scrape does not pay for bcrypt. Outlives every
-/// configuration: what was right stays so for as long as the hash of the user is the same.
+/// Checks passwords, and caches correct ones. Outlives every configuration: a cache entry is valid while the hash of the
+/// user is the same.
 #[derive(Debug)]
 pub(super) struct Authenticator {
     queue: Arc<BcryptQueue>,
-    /// Random, of this process. Where the system has no random numbers, nothing is remembered.
+    /// Random, of this process. Where the system has no random numbers, nothing is cached.
     key: Option<hmac::Key>,
-    /// The last password of each user that was right, as a keyed hash of it and of the user's bcrypt hash.
+    /// The last correct password of each user, as a keyed hash of it and of the user's bcrypt hash.
     verified: Mutex<HashMap<String, [u8; 32]>>,
 }
 
@@ -159,55 +140,57 @@ impl Default for Authenticator {
 }
 
 impl Authenticator {
-    /// Checks whether the password is that of the user. `client` is who asks, for a fair share of the checks.
+    /// Checks whether the password is that of the user. `client` gets a fair share of the checks.
     pub(super) async fn check(
         &self,
         users: &BasicAuthUsers,
-        login: &BasicCredentials,
+        credentials: &BasicCredentials,
         client: ClientNetwork,
     ) -> Result<(), AuthError> {
-        let hash = users.get(&login.user);
-        let tag = hash.and_then(|hash| self.cache_tag(login, hash));
-        if tag.is_some() && self.verified().get(&**login.user).copied() == tag {
-            self.queue.on_remembered_success(client);
+        let hash = users.get(&credentials.user);
+        let tag = hash.and_then(|hash| self.cache_tag(credentials, hash));
+        if tag.is_some() && self.verified.lock().get(&**credentials.user).copied() == tag {
+            self.queue.on_cached_success(client);
             return Ok(());
         }
         let check = PasswordCheck {
-            password: Zeroizing::new(login.password.to_string()),
+            password: Zeroizing::new(credentials.password.to_string()),
             hash: hash.map(|hash| Arc::clone(&hash.text)),
             decoy_costs: users.decoy_costs(hash),
         };
-        if !run_check(&self.queue, client, check).await? {
-            return Err(AuthError::Unauthorized);
+        let checked = tokio::time::timeout(VERIFY_TIMEOUT, run_check(&self.queue, client, check));
+        match checked.await {
+            Ok(Some(true)) => {}
+            Ok(Some(false)) => return Err(AuthError::Unauthorized),
+            Ok(None) | Err(_) => return Err(AuthError::Busy),
         }
         self.queue.on_success(client);
         if let Some(tag) = tag {
-            self.verified().insert(login.user.to_string(), tag);
+            self.verified
+                .lock()
+                .insert(credentials.user.to_string(), tag);
         }
         Ok(())
     }
 
-    /// Whether a password of this client has been right before. Says nothing of the one that it sends now.
-    pub(super) fn has_passed(&self, client: ClientNetwork) -> bool {
-        self.queue.has_passed(client)
+    /// Returns whether a password of this client was correct before, which tells nothing about its next one.
+    pub(super) fn is_verified(&self, client: ClientNetwork) -> bool {
+        self.queue.is_verified(client)
     }
 
-    /// Forgets the passwords of users that are no longer there.
+    /// Removes the cached passwords of users that do not exist any more.
     pub(super) fn retain_users(&self, users: Option<&BasicAuthUsers>) {
-        self.verified()
+        self.verified
+            .lock()
             .retain(|name, _| users.is_some_and(|users| users.get(name).is_some()));
     }
 
-    fn verified(&self) -> MutexGuard<'_, HashMap<String, [u8; 32]>> {
-        self.verified.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn cache_tag(&self, login: &BasicCredentials, hash: &BcryptHash) -> Option<[u8; 32]> {
+    fn cache_tag(&self, credentials: &BasicCredentials, hash: &BcryptHash) -> Option<[u8; 32]> {
         let mut signed = hmac::Context::with_key(self.key.as_ref()?);
         for part in [
-            login.user.as_bytes(),
+            credentials.user.as_bytes(),
             hash.text.as_bytes(),
-            login.password.as_bytes(),
+            credentials.password.as_bytes(),
         ] {
             signed.update(&(part.len() as u64).to_be_bytes());
             signed.update(part);
@@ -216,16 +199,16 @@ impl Authenticator {
     }
 }
 
-/// A password, and what it is checked against.
+/// A password, and the hash that it is checked against.
 struct PasswordCheck {
     password: Zeroizing<String>,
-    /// None where there is no such user.
+    /// `None` where the user does not exist.
     hash: Option<Arc<str>>,
-    decoy_costs: std::ops::Range<u32>,
+    decoy_costs: Range<u32>,
 }
 
 impl PasswordCheck {
-    /// Runs bcrypt: for milliseconds, or for ever, as the costs say.
+    /// Runs bcrypt, which takes milliseconds to hours, depending on the costs.
     fn run(self) -> bool {
         let password = self.password.as_bytes();
         let verify = |hash: Arc<str>| bcrypt::verify(password, &hash).unwrap_or(false);
@@ -240,47 +223,38 @@ impl PasswordCheck {
     }
 }
 
-/// Runs bcrypt off the threads that serve, when it is the turn of `client`.
+/// Runs bcrypt off the async threads once `client` is next. Returns `None` when the queue is full.
 async fn run_check(
     queue: &Arc<BcryptQueue>,
     client: ClientNetwork,
     check: PasswordCheck,
-) -> Result<bool, AuthError> {
-    let run = async {
-        let permit = queue.acquire(client).await?;
-        let run = move || {
-            let is_right = check.run();
-            // held until bcrypt has ended, also when nobody waits for it any more
-            drop(permit);
-            is_right
-        };
-        tokio::task::spawn_blocking(run).await.ok()
+) -> Option<bool> {
+    let permit = queue.acquire(client).await?;
+    let run = move || {
+        let is_correct = check.run();
+        // Held until bcrypt has ended, even after the request has timed out.
+        drop(permit);
+        is_correct
     };
-    tokio::time::timeout(VERIFY_TIMEOUT, run)
-        .await
-        .ok()
-        .flatten()
-        .ok_or(AuthError::Busy)
+    tokio::task::spawn_blocking(run).await.ok()
 }
 
-/// What a client says of itself. Wiped when dropped.
+/// User name and password of a request. Wiped on drop.
 pub(super) struct BasicCredentials {
     user: Zeroizing<String>,
     password: Zeroizing<String>,
 }
 
 impl BasicCredentials {
-    /// Reads the value of an `Authorization` header.
+    /// Parses the value of an `Authorization` header.
     pub(super) fn parse(value: &[u8]) -> Option<Self> {
-        let scheme = value.get(..6)?;
+        let (scheme, encoded) = value.split_at_checked(6)?;
         if !scheme.eq_ignore_ascii_case(b"basic ") {
             return None;
         }
-        let encoded = value.get(6..)?.trim_ascii();
+        let encoded = encoded.trim_ascii();
         let mut decoded = Zeroizing::new(vec![0; encoded.len()]);
-        let length = base64::engine::general_purpose::STANDARD
-            .decode_slice(encoded, &mut decoded)
-            .ok()?;
+        let length = STANDARD.decode_slice(encoded, &mut decoded).ok()?;
         let text = std::str::from_utf8(decoded.get(..length)?).ok()?;
         let (user, password) = text.split_once(':')?;
         Some(Self {
@@ -291,181 +265,4 @@ impl BasicCredentials {
 }
 
 #[cfg(test)]
-mod tests {
-    use futures_util::FutureExt as _;
-
-    use super::super::bcrypt_queue::BcryptPermit;
-    use super::*;
-
-    fn login(text: &str) -> Option<BasicCredentials> {
-        let encoded = base64::engine::general_purpose::STANDARD.encode(text);
-        BasicCredentials::parse(format!("Basic {encoded}").as_bytes())
-    }
-
-    fn hash(password: &str, cost: u32) -> BcryptHash {
-        BcryptHash::parse(&bcrypt::hash(password, cost).expect("a hash")).expect("a hash")
-    }
-
-    fn users(costs: &[(&str, u32)]) -> BasicAuthUsers {
-        let bcrypt_hashes_are_parsed = costs.iter().map(|(name, cost)| {
-            let hash = hash(&format!("password of {name}"), *cost);
-            ((*name).to_owned(), hash)
-        });
-        BasicAuthUsers::new(bcrypt_hashes_are_parsed.collect())
-    }
-
-    async fn check(
-        authenticator: &Authenticator,
-        users: &BasicAuthUsers,
-        text: &str,
-    ) -> Result<(), AuthError> {
-        let login = login(text).expect("a login");
-        authenticator.check(users, &login, None.into()).await
-    }
-
-    /// Takes all permits, so that only what is remembered gets through.
-    fn block(authenticator: &Authenticator) -> Vec<BcryptPermit> {
-        let mut permits = Vec::new();
-        while let Some(permit) = authenticator.queue.acquire(None.into()).now_or_never() {
-            permits.extend(permit);
-        }
-        permits
-    }
-
-    #[test]
-    fn bcrypt_hashes_are_parsed() {
-        let good = "$2y$10$QOauhQNbBCuQDKes6eFzPeMqBSjb7Mr5DUmpZ/VcEd00UAV/LDeSi";
-        assert_eq!(BcryptHash::parse(good).map(|hash| hash.cost), Ok(10));
-        for minor in ["$2a$", "$2b$", "$2x$", "$2$"] {
-            assert!(
-                BcryptHash::parse(&good.replace("$2y$", minor)).is_ok(),
-                "{minor}"
-            );
-        }
-        for bad in [
-            "",
-            "secret",
-            "$1$x",
-            "$2y$3$",
-            "$2y$32$QOauhQNbBCuQDKes6eFzPeMqBSjb7Mr5DUmpZ/VcEd00UAV/LDeSi",
-            &good[..59],
-            &good.replace('Q', "!"),
-        ] {
-            let error = BcryptHash::parse(bad).err().expect(bad);
-            assert!(
-                error.contains("htpasswd") && (bad.is_empty() || !error.contains(bad)),
-                "{error}"
-            );
-        }
-        assert!(
-            BcryptHash::parse(&good.replace("$10$", "$31$"))
-                .is_ok_and(|hash| hash.warning().is_some())
-        );
-    }
-
-    #[test]
-    fn authorization_headers_are_parsed() {
-        let named = login("ada:a:b").expect("a login");
-        assert_eq!(
-            (named.user.as_str(), named.password.as_str()),
-            ("ada", "a:b")
-        );
-        assert!(login("ada").is_none());
-        for bad in [
-            &b"Basic"[..],
-            b"Basic !",
-            b"Bearer YTpi",
-            b"",
-            b"Basic \xff",
-            b"basic /w==",
-        ] {
-            assert!(BasicCredentials::parse(bad).is_none());
-        }
-        assert!(
-            BasicCredentials::parse(b"bAsIc  YTpi ").is_some(),
-            "the scheme's case is no matter"
-        );
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn correct_passwords_are_cached_and_wrong_ones_are_not() {
-        let users = users(&[("ada", 4), ("bob", 4)]);
-        let authenticator = Authenticator::default();
-        let check = async |text| check(&authenticator, &users, text).await;
-        assert_eq!(check("ada:password of ada").await, Ok(()));
-        assert_eq!(authenticator.verified().len(), 1);
-        assert_eq!(check("ada:password of ada").await, Ok(()));
-        for wrong in [
-            "ada:password of bob",
-            "ada:",
-            "bob:password of ada",
-            "eve:password of ada",
-            ":",
-            "ada:\0",
-        ] {
-            assert_eq!(check(wrong).await, Err(AuthError::Unauthorized), "{wrong}");
-        }
-        assert_eq!(authenticator.verified().len(), 1);
-        // nobody gets through on what is remembered when nothing can be checked
-        let _permits = block(&authenticator);
-        assert_eq!(check("ada:password of ada").await, Ok(()));
-        assert_eq!(check("bob:password of bob").await, Err(AuthError::Busy));
-        // and a name that nobody has is checked like any other
-        assert_eq!(check("eve:password of eve").await, Err(AuthError::Busy));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn reload_keeps_cached_passwords_of_unchanged_hashes() {
-        let authenticator = Authenticator::default();
-        let before = users(&[("ada", 4), ("bob", 4), ("cyd", 4)]);
-        for name in ["ada", "bob", "cyd"] {
-            let text = format!("{name}:password of {name}");
-            assert_eq!(check(&authenticator, &before, &text).await, Ok(()));
-        }
-        let mut after = BasicAuthUsers::new(before.bcrypt_hashes_are_parsed.clone());
-        // bob has another hash of the same password, and cyd is gone
-        after.bcrypt_hashes_are_parsed[1].1 = hash("password of bob", 4);
-        after.bcrypt_hashes_are_parsed.truncate(2);
-        authenticator.retain_users(Some(&after));
-        assert_eq!(authenticator.verified().len(), 2);
-        let _permits = block(&authenticator);
-        for (name, result) in [
-            ("ada", Ok(())),
-            ("bob", Err(AuthError::Busy)),
-            ("cyd", Err(AuthError::Busy)),
-        ] {
-            let text = format!("{name}:password of {name}");
-            assert_eq!(check(&authenticator, &after, &text).await, result, "{name}");
-        }
-        authenticator.retain_users(None);
-        assert!(authenticator.verified().is_empty());
-    }
-
-    #[test]
-    fn failed_checks_cost_the_same_for_every_name() {
-        let work = |users: &BasicAuthUsers, name: &str| {
-            let hash = users.get(name);
-            let own: u64 = hash.map_or(0, |hash| 1 << hash.cost);
-            let decoys = users.decoy_costs(hash).map(|cost| 1_u64 << cost);
-            own + decoys.sum::<u64>()
-        };
-        for costs in [
-            &[("ada", 4)][..],
-            &[("ada", 4), ("bob", 4)],
-            &[("ada", 4), ("bob", 7), ("cyd", 5)],
-        ] {
-            let (users, reloaded) = (users(costs), users(costs));
-            let right = 1 << costs.iter().map(|(_, cost)| cost).max().expect("a cost");
-            for name in ["ada", "bob", "cyd", "eve", "", "mallory"] {
-                assert_eq!(work(&users, name), right, "{name}");
-                assert_eq!(work(&reloaded, name), right, "{name}");
-            }
-        }
-        // one user whose hash takes for ever does not make every guess take so long
-        let slow = "$2y$31$QOauhQNbBCuQDKes6eFzPeMqBSjb7Mr5DUmpZ/VcEd00UAV/LDeSi";
-        let slow = ("bob".to_owned(), BcryptHash::parse(slow).expect("a hash"));
-        let users = BasicAuthUsers::new(vec![("ada".to_owned(), hash("x", 4)), slow.clone()]);
-        assert_eq!((work(&users, "ada"), work(&users, "eve")), (16, 16));
-        assert_eq!(work(&BasicAuthUsers::new(vec![slow]), "eve"), 1 << 31);
-    }
-}
+mod tests;

@@ -1,6 +1,7 @@
-//! Client certificates: who is asked for one, and whose will do.
+//! Client certificates: who must present one, and which are accepted.
 
 use std::fmt;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use rustls::client::danger::HandshakeSignatureValid;
@@ -15,41 +16,34 @@ use rustls::{
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
-/// What is asked of clients: `client_auth_type`.
+/// Value of `client_auth_type`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum ClientAuthType {
-    /// Nothing.
     NoCert,
-    /// A certificate, any, and none will do as well.
     Request,
-    /// A certificate, any.
     RequireAny,
-    /// A good certificate, and none will do as well.
     VerifyIfGiven,
-    /// A good certificate.
     RequireAndVerify,
 }
 
 impl ClientAuthType {
-    /// The names of the exporter-toolkit.
-    pub(super) const NAMES: [&'static str; 5] = [
-        "NoClientCert",
-        "RequestClientCert",
-        "RequireAnyClientCert",
-        "VerifyClientCertIfGiven",
-        "RequireAndVerifyClientCert",
+    /// Names in the exporter-toolkit.
+    pub(super) const NAMES: [(&str, Self); 5] = [
+        ("NoClientCert", Self::NoCert),
+        ("RequestClientCert", Self::Request),
+        ("RequireAnyClientCert", Self::RequireAny),
+        ("VerifyClientCertIfGiven", Self::VerifyIfGiven),
+        ("RequireAndVerifyClientCert", Self::RequireAndVerify),
     ];
 
     pub(super) fn from_name(name: &str) -> Option<Self> {
-        Some(match name {
-            "NoClientCert" => Self::NoCert,
-            "RequestClientCert" => Self::Request,
-            // the second is an old name of the toolkit's
-            "RequireAnyClientCert" | "RequireClientCert" => Self::RequireAny,
-            "VerifyClientCertIfGiven" => Self::VerifyIfGiven,
-            "RequireAndVerifyClientCert" => Self::RequireAndVerify,
-            _ => return None,
-        })
+        // The exporter-toolkit's former name.
+        if name == "RequireClientCert" {
+            return Some(Self::RequireAny);
+        }
+        let mut names = Self::NAMES.iter();
+        let found = names.find(|(known, _)| *known == name);
+        found.map(|(_, auth_type)| *auth_type)
     }
 
     pub(super) fn is_required(self) -> bool {
@@ -61,73 +55,74 @@ impl ClientAuthType {
     }
 }
 
-/// Judges the certificates of clients.
+/// Certificates that client certificates are verified against.
+pub(super) struct TrustedCertificates {
+    pub(super) certificates: Vec<CertificateDer<'static>>,
+    /// Whether the configuration names them; otherwise they are those that the system trusts.
+    pub(super) is_configured: bool,
+}
+
+/// Verifies client certificates.
 pub(super) struct ClientVerifier {
     auth_type: ClientAuthType,
-    /// Who is trusted to have issued one; none when any will do.
+    /// Verifies the chain; `None` where any certificate is accepted.
     chain_verifier: Option<Arc<dyn ClientCertVerifier>>,
-    /// The trusted certificates themselves: a client may show one of them as its own.
-    trusted: Vec<CertificateDer<'static>>,
-    /// Whether the configuration names them; else they are all that the system trusts.
-    has_ca: bool,
-    /// The names of which a certificate must have one; any when there are none.
+    trusted: TrustedCertificates,
+    /// Names of which a certificate must have one; any where this is empty.
     allowed_sans: Vec<String>,
     provider: Arc<CryptoProvider>,
 }
 
 impl ClientVerifier {
     pub(super) fn new(
-        asked: ClientAuthType,
-        trusted: Vec<CertificateDer<'static>>,
-        has_ca: bool,
-        names: Vec<String>,
+        auth_type: ClientAuthType,
+        trusted: TrustedCertificates,
+        allowed_sans: Vec<String>,
         provider: Arc<CryptoProvider>,
     ) -> Result<Self, String> {
-        let chain = if asked.verifies() {
+        let mut chain_verifier = None;
+        if auth_type.verifies() {
             let mut roots = RootCertStore::empty();
-            for certificate in &trusted {
+            for certificate in &trusted.certificates {
                 roots
                     .add(certificate.clone())
                     .map_err(|error| format!("a certificate of it cannot be used: {error}"))?;
             }
-            let chain =
-                WebPkiClientVerifier::builder_with_provider(roots.into(), Arc::clone(&provider))
-                    .allow_unauthenticated()
-                    .build()
-                    .map_err(|error| error.to_string())?;
-            Some(chain)
-        } else {
-            None
-        };
+            let provider = Arc::clone(&provider);
+            let verifier = WebPkiClientVerifier::builder_with_provider(roots.into(), provider)
+                .allow_unauthenticated()
+                .build()
+                .map_err(|error| error.to_string())?;
+            chain_verifier = Some(verifier);
+        }
         Ok(Self {
-            auth_type: asked,
-            chain_verifier: chain,
+            auth_type,
+            chain_verifier,
             trusted,
-            has_ca,
-            allowed_sans: names,
+            allowed_sans,
             provider,
         })
     }
 
-    /// The protections that `new` lacks, by the names of their fields.
+    /// Returns the names of the fields whose protection `new` lacks.
     pub(super) fn weakened_by(&self, new: Option<&Self>) -> Vec<&'static str> {
         let is_lost = |is_set: &dyn Fn(&Self) -> bool| is_set(self) && !new.is_some_and(is_set);
         let mut lost = Vec::new();
-        if is_lost(&|clients| clients.auth_type.is_required())
-            || is_lost(&|clients| clients.auth_type.verifies())
+        if is_lost(&|verifier| verifier.auth_type.is_required())
+            || is_lost(&|verifier| verifier.auth_type.verifies())
         {
             lost.push("tls_server_config.client_auth_type");
         }
-        if is_lost(&|clients| clients.has_ca) && self.auth_type.verifies() {
+        if is_lost(&|verifier| verifier.trusted.is_configured) && self.auth_type.verifies() {
             lost.push("tls_server_config.client_ca");
         }
-        if is_lost(&|clients| !clients.allowed_sans.is_empty()) {
+        if is_lost(&|verifier| !verifier.allowed_sans.is_empty()) {
             lost.push("tls_server_config.client_allowed_sans");
         }
         lost
     }
 
-    /// Whether a client with these certificates, its own first, may open a connection now.
+    /// Returns whether a client with these certificates, its own first, may open a connection now.
     pub(super) fn admits(&self, certificates: &[CertificateDer<'static>], now: UnixTime) -> bool {
         match certificates.split_first() {
             Some((own, intermediates)) => self.verify_client_cert(own, intermediates, now).is_ok(),
@@ -135,32 +130,25 @@ impl ClientVerifier {
         }
     }
 
-    /// Whether the certificate is itself a trusted one, and good now: so a client may be known by
-    /// a certificate that it issued to itself.
+    /// Returns whether the certificate is itself a trusted one, and valid now. So a client may be identified by a
+    /// self-signed certificate.
     fn is_pinned(&self, certificate: &CertificateDer<'_>, now: UnixTime) -> bool {
-        let same = self
-            .trusted
-            .iter()
-            .any(|trusted| trusted.as_ref() == certificate.as_ref());
+        let mut trusted = self.trusted.certificates.iter();
         let now = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
-        same && parse_certificate(certificate).is_some_and(|parsed| {
-            let valid = parsed.validity();
-            let for_clients = parsed
-                .extended_key_usage()
-                .ok()
-                .flatten()
-                .is_none_or(|usage| usage.value.client_auth || usage.value.any);
-            valid.not_before.timestamp() <= now && now <= valid.not_after.timestamp() && for_clients
-        })
+        trusted.any(|trusted| trusted.as_ref() == certificate.as_ref())
+            && parse_certificate(certificate).is_some_and(|parsed| {
+                let validity = parsed.validity();
+                let usage = parsed.extended_key_usage().ok().flatten();
+                let is_for_clients =
+                    usage.is_none_or(|usage| usage.value.client_auth || usage.value.any);
+                (validity.not_before.timestamp()..=validity.not_after.timestamp()).contains(&now)
+                    && is_for_clients
+            })
     }
 
     fn has_allowed_san(&self, certificate: &CertificateDer<'_>) -> bool {
-        if self.allowed_sans.is_empty() {
-            return true;
-        }
-        subject_alt_names(certificate)
-            .iter()
-            .any(|name| self.allowed_sans.contains(name))
+        let names = subject_alt_names(certificate).unwrap_or_default();
+        self.allowed_sans.is_empty() || names.iter().any(|name| self.allowed_sans.contains(name))
     }
 }
 
@@ -169,40 +157,28 @@ fn parse_certificate<'a>(certificate: &'a CertificateDer<'_>) -> Option<X509Cert
     Some(parsed)
 }
 
-/// The subject alternative names: DNS names, e-mail addresses, IP addresses and URIs.
-fn subject_alt_names(certificate: &CertificateDer<'_>) -> Vec<String> {
-    let Some(parsed) = parse_certificate(certificate) else {
-        return Vec::new();
-    };
-    let Ok(Some(alternative)) = parsed.subject_alternative_name() else {
-        return Vec::new();
-    };
+/// Returns the subject alternative names: DNS names, e-mail addresses, IP addresses and URIs.
+fn subject_alt_names(certificate: &CertificateDer<'_>) -> Option<Vec<String>> {
+    let parsed = parse_certificate(certificate)?;
+    let names = parsed.subject_alternative_name().ok()??;
     let name = |name: &GeneralName<'_>| match name {
         GeneralName::DNSName(name) | GeneralName::RFC822Name(name) | GeneralName::URI(name) => {
             Some((*name).to_owned())
         }
-        GeneralName::IPAddress(bytes) => match bytes.len() {
-            4 => <[u8; 4]>::try_from(*bytes)
-                .ok()
-                .map(|b| std::net::Ipv4Addr::from(b).to_string()),
-            _ => <[u8; 16]>::try_from(*bytes)
-                .ok()
-                .map(|b| std::net::Ipv6Addr::from(b).to_string()),
-        },
+        GeneralName::IPAddress(bytes) => {
+            let v4 = <[u8; 4]>::try_from(*bytes).map(IpAddr::from);
+            let address = v4.or_else(|_| <[u8; 16]>::try_from(*bytes).map(IpAddr::from));
+            address.ok().map(|address| address.to_string())
+        }
         _ => None,
     };
-    alternative
-        .value
-        .general_names
-        .iter()
-        .filter_map(name)
-        .collect()
+    Some(names.value.general_names.iter().filter_map(name).collect())
 }
 
 impl fmt::Debug for ClientVerifier {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ClientCertificates")
-            .field("asked", &self.auth_type)
+        f.debug_struct("ClientVerifier")
+            .field("auth_type", &self.auth_type)
             .finish_non_exhaustive()
     }
 }
@@ -213,9 +189,8 @@ impl ClientCertVerifier for ClientVerifier {
     }
 
     fn root_hint_subjects(&self) -> &[DistinguishedName] {
-        self.chain_verifier
-            .as_ref()
-            .map_or(&[], |chain| chain.root_hint_subjects())
+        let verifier = self.chain_verifier.as_ref();
+        verifier.map_or(&[], |verifier| verifier.root_hint_subjects())
     }
 
     fn verify_client_cert(
@@ -228,8 +203,8 @@ impl ClientCertVerifier for ClientVerifier {
             return Err(CertificateError::ApplicationVerificationFailure.into());
         }
         match &self.chain_verifier {
-            Some(chain) if !self.is_pinned(certificate, now) => {
-                chain.verify_client_cert(certificate, intermediates, now)
+            Some(verifier) if !self.is_pinned(certificate, now) => {
+                verifier.verify_client_cert(certificate, intermediates, now)
             }
             _ => Ok(ClientCertVerified::assertion()),
         }
@@ -256,8 +231,7 @@ impl ClientCertVerifier for ClientVerifier {
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider
-            .signature_verification_algorithms
-            .supported_schemes()
+        let algorithms = &self.provider.signature_verification_algorithms;
+        algorithms.supported_schemes()
     }
 }

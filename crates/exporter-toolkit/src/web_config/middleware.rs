@@ -1,42 +1,41 @@
-//! What happens to each request before it reaches the routes, in the exporter-toolkit's order: the
-//! rate limit, the configured headers, the password.
+//! Authenticates each request before it reaches the routes. The order is the exporter-toolkit's: rate limit, configured
+//! headers, password.
 
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::{Request, State};
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::http::{StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use tokio::time::Instant;
 use tracing::warn;
 
 use super::basic_auth::{AuthError, BasicCredentials};
-use super::bcrypt_queue::ClientNetwork;
-use super::{PeerAddr, SharedWebConfig, WebConfig};
-use crate::server::mark_authorized;
+use super::{SharedWebConfig, WebConfig};
+use crate::client_network::ClientNetwork;
+use crate::server::{ResponseHandle, mark_authorized};
 
-/// Time between two log lines about requests that were rejected.
+/// Minimum interval between two log messages about failed authentication.
 const LOG_INTERVAL: Duration = Duration::from_mins(1);
 
-/// Lets a request through to the routes, or answers it.
+/// Passes a request on to the routes if the web configuration admits it. For [`axum::middleware::from_fn_with_state`].
 pub async fn authenticate(
     State(shared): State<Arc<SharedWebConfig>>,
     mut request: Request,
     next: Next,
 ) -> Response {
-    let access = shared.get();
-    let login = request.headers_mut().remove(header::AUTHORIZATION);
-    let login = login.and_then(|value| BasicCredentials::parse(value.as_bytes()));
-    let client = request.extensions().get::<PeerAddr>().into();
-    if !is_within_rate(&shared, &access, client, login.is_some()) {
+    let config = shared.get();
+    let authorization = request.headers_mut().remove(header::AUTHORIZATION);
+    let credentials = authorization.and_then(|value| BasicCredentials::parse(value.as_bytes()));
+    let response = request.extensions().get::<ResponseHandle>();
+    let client = response.map(ResponseHandle::client).unwrap_or_default();
+    if !is_within_rate(&shared, &config, client, credentials.is_some()) {
         let text = "Too many requests; rate_limit of the web configuration bounds them.\n";
-        return apply_headers(
-            &access,
-            (StatusCode::TOO_MANY_REQUESTS, text).into_response(),
-        );
+        let response = (StatusCode::TOO_MANY_REQUESTS, text).into_response();
+        return apply_headers(&config, response);
     }
-    let answer = match authorize(&shared, client, login).await {
+    let response = match authorize(&shared, client, credentials).await {
         Ok(()) => {
             mark_authorized(request.extensions());
             next.run(request).await
@@ -47,28 +46,26 @@ pub async fn authenticate(
         }
         Err(AuthError::Unauthorized) => {
             log_rejected(&shared);
-            let challenge = HeaderValue::from_static(
-                "Basic realm=\"atlas-ai-keys-exporter\", charset=\"UTF-8\"",
-            );
-            // without a body, which a client could leave lying
-            let headers = [(header::WWW_AUTHENTICATE, challenge)];
+            // Without a body, which a client could leave unread.
+            let headers = [(header::WWW_AUTHENTICATE, shared.challenge.clone())];
             (StatusCode::UNAUTHORIZED, headers).into_response()
         }
     };
-    apply_headers(&access, answer)
+    apply_headers(&config, response)
 }
 
-/// Takes a token of `rate_limit`, if there is one.
+/// Takes a token of `rate_limit`, where it is set.
 fn is_within_rate(
     shared: &SharedWebConfig,
-    access: &WebConfig,
+    config: &WebConfig,
     client: ClientNetwork,
-    has_login: bool,
+    has_credentials: bool,
 ) -> bool {
-    let Some(rate) = &access.rate else {
+    let Some(rate) = &config.rate else {
         return true;
     };
-    if has_login && access.users.is_some() && shared.authenticator.has_passed(client) {
+    let is_login = has_credentials && config.users.is_some();
+    if is_login && shared.authenticator.is_verified(client) {
         rate.verified_clients.try_take()
     } else {
         rate.other_clients.try_take()
@@ -78,36 +75,36 @@ fn is_within_rate(
 async fn authorize(
     shared: &SharedWebConfig,
     client: ClientNetwork,
-    login: Option<BasicCredentials>,
+    credentials: Option<BasicCredentials>,
 ) -> Result<(), AuthError> {
     loop {
-        let access = shared.get();
-        let Some(users) = &access.users else {
+        let config = shared.get();
+        let Some(users) = &config.users else {
             return Ok(());
         };
-        let login = login.as_ref().ok_or(AuthError::Unauthorized)?;
-        shared.authenticator.check(users, login, client).await?;
+        let credentials = credentials.as_ref().ok_or(AuthError::Unauthorized)?;
+        shared
+            .authenticator
+            .check(users, credentials, client)
+            .await?;
         // The check can take seconds. A reload in between may have removed the user.
-        if Arc::ptr_eq(&access, &shared.get()) {
+        if Arc::ptr_eq(&config, &shared.get()) {
             return Ok(());
         }
     }
 }
 
-/// What the configuration says of headers goes before what the routes say.
-fn apply_headers(access: &WebConfig, mut answer: Response) -> Response {
-    for (name, value) in &access.headers {
-        answer.headers_mut().insert(name, value.clone());
+/// Adds the configured headers, which replace those of the routes.
+fn apply_headers(config: &WebConfig, mut response: Response) -> Response {
+    for (name, value) in &config.headers {
+        response.headers_mut().insert(name, value.clone());
     }
-    answer
+    response
 }
 
-/// Logs that a request was rejected: not each time, with which a stranger could fill a disk.
+/// Logs that authentication has failed, but not each time, which would let any client fill the disk.
 fn log_rejected(shared: &SharedWebConfig) {
-    let mut logged_at = shared
-        .rejection_logged_at
-        .lock()
-        .unwrap_or_else(PoisonError::into_inner);
+    let mut logged_at = shared.rejection_logged_at.lock();
     if logged_at.is_none_or(|at| at.elapsed() >= LOG_INTERVAL) {
         *logged_at = Some(Instant::now());
         drop(logged_at);

@@ -1,17 +1,17 @@
-//! Requests a second: a token bucket for all clients together, as the exporter-toolkit has it, and one more for logins
-//! of clients that have passed before.
+//! Rate limit of requests: a token bucket for all clients together, as the exporter-toolkit has it, and a second one for
+//! logins of clients that have logged in before.
 
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::time::Instant;
 
-/// The two buckets of `rate_limit`, with the same parameters. A stranger must not use up the tokens of the scraper.
+/// The two buckets of `rate_limit`, with the same parameters. Unknown clients must not use up the scraper's tokens.
 ///
-/// Which one it is depends on the client's address and never on the password that it sends: were a right password let
-/// through while wrong ones find the bucket empty, the response would tell them apart for free, at any rate.
+/// The bucket depends on the client's address and never on the password of the request: if correct passwords were
+/// admitted while wrong ones find the bucket empty, the status would tell them apart without limit.
 pub(super) struct RateLimit {
-    /// For requests with a login, of clients whose password was right before.
+    /// For requests with a login, of clients with a correct password before.
     pub(super) verified_clients: TokenBucket,
     /// For all other requests.
     pub(super) other_clients: TokenBucket,
@@ -26,17 +26,17 @@ impl RateLimit {
     }
 }
 
-/// A bucket of `burst` tokens that gains one each `interval`.
+/// A bucket of `burst` tokens that gains one per `interval` (GCRA).
 pub(super) struct TokenBucket {
     interval: Duration,
-    /// How far ahead of the clock the bucket may be asked to go.
+    /// How far `full_at` may be in the future.
     tolerance: Duration,
     /// When the bucket will be full again.
     full_at: Mutex<Instant>,
 }
 
 impl TokenBucket {
-    pub(super) fn new(interval: Duration, burst: u32) -> Self {
+    fn new(interval: Duration, burst: u32) -> Self {
         Self {
             interval,
             tolerance: interval.saturating_mul(burst - 1),
@@ -44,48 +44,46 @@ impl TokenBucket {
         }
     }
 
-    /// Takes a token, if there is one.
+    /// Takes a token. Returns whether there was one.
     pub(super) fn try_take(&self) -> bool {
-        let mut full = self.full_at.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut full_at = self.full_at.lock();
         let now = Instant::now();
-        if full.saturating_duration_since(now) > self.tolerance {
+        if full_at.saturating_duration_since(now) > self.tolerance {
             return false;
         }
-        // an interval of centuries ends the bucket's use, not the program
-        *full = (*full).max(now).checked_add(self.interval).unwrap_or(*full);
+        // An interval of centuries would overflow.
+        let next = (*full_at).max(now).checked_add(self.interval);
+        *full_at = next.unwrap_or(*full_at);
         true
     }
 }
 
-/// A duration as Go writes it: numbers with units, such as `1m30s` or `1.5h`.
+/// Parses a duration in Go's format: numbers with units, such as `1m30s` or `1.5h`.
 pub(super) fn parse_go_duration(text: &str) -> Option<Duration> {
     if text == "0" {
         return Some(Duration::ZERO);
     }
+    let is_number = |c: char| c.is_ascii_digit() || c == '.';
     let mut rest = text.strip_prefix('+').unwrap_or(text);
     let mut nanos = 0_f64;
     if rest.is_empty() {
         return None;
     }
     while !rest.is_empty() {
-        let end = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
-        let (number, behind) = rest.split_at_checked(end)?;
-        let number: f64 = number.parse().ok()?;
-        let end = behind
-            .find(|c: char| c.is_ascii_digit() || c == '.')
-            .unwrap_or(behind.len());
-        let (unit, behind) = behind.split_at_checked(end)?;
-        nanos += number
-            * match unit {
-                "ns" => 1.0,
-                "us" | "µs" | "μs" => 1e3,
-                "ms" => 1e6,
-                "s" => 1e9,
-                "m" => 60e9,
-                "h" => 3600e9,
-                _ => return None,
-            };
-        rest = behind;
+        let (number, after) = rest.split_at_checked(rest.find(|c| !is_number(c))?)?;
+        let unit_end = after.find(is_number).unwrap_or(after.len());
+        let (unit, after) = after.split_at_checked(unit_end)?;
+        let unit_nanos = match unit {
+            "ns" => 1.0,
+            "us" | "µs" | "μs" => 1e3,
+            "ms" => 1e6,
+            "s" => 1e9,
+            "m" => 60e9,
+            "h" => 3600e9,
+            _ => return None,
+        };
+        nanos += number.parse::<f64>().ok()? * unit_nanos;
+        rest = after;
     }
     Duration::try_from_secs_f64(nanos / 1e9).ok()
 }
@@ -96,13 +94,13 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn bucket_allows_a_burst_then_one_per_interval() {
-        let rate = TokenBucket::new(Duration::from_secs(1), 3);
-        let takes = |n: usize| (0..n).filter(|_| rate.try_take()).count();
+        let bucket = TokenBucket::new(Duration::from_secs(1), 3);
+        let takes = |n: usize| (0..n).filter(|_| bucket.try_take()).count();
         assert_eq!(takes(10), 3);
         tokio::time::advance(Duration::from_secs(1)).await;
         assert_eq!(takes(10), 1);
         tokio::time::advance(Duration::from_hours(1)).await;
-        assert_eq!(takes(10), 3, "it gains no more than it holds");
+        assert_eq!(takes(10), 3, "the bucket is full");
     }
 
     #[test]

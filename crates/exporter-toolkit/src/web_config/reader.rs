@@ -1,41 +1,93 @@
-//! Where a member of the web configuration is, and the mistakes that are found on the way.
+//! Reads fields of the web configuration, and collects errors and warnings.
 
+use std::fmt::Display;
 use std::path::{Path, PathBuf};
 
 use ring::digest;
 use zeroize::Zeroizing;
 
-use super::ContentDigest;
+use super::{WebConfig, WebConfigError, WebConfigLoad};
 use crate::bounded_file::{self, FileError, ReadOptions};
-use crate::yaml::YamlValue;
+use crate::diagnostic::Diagnostic;
+use crate::yaml::{self, YamlValue};
 
-/// Most bytes of a certificate or key file.
+/// Maximum size of a certificate or key file.
 const MAX_BYTES: u64 = 1 << 20;
 
-/// Looks members up and collects what is wrong with them. No mistake repeats a text that may be a
-/// secret.
+/// Reads fields, and collects errors and warnings. None of them repeats a text that may be a secret.
 pub(super) struct ConfigReader<'a> {
-    base_dir: &'a Path,
-    pub(super) files: Vec<PathBuf>,
-    content: digest::Context,
-    pub(super) is_transient: bool,
-    pub(super) errors: Vec<String>,
-    pub(super) warnings: Vec<String>,
+    path: &'a Path,
+    files: Vec<PathBuf>,
+    digest: digest::Context,
+    is_transient: bool,
+    pub(super) errors: Vec<Diagnostic>,
+    warnings: Vec<Diagnostic>,
+}
+
+/// A field and its path.
+pub(super) struct Field<'n> {
+    pub(super) path: String,
+    pub(super) value: Option<&'n YamlValue>,
+}
+
+impl<'n> Field<'n> {
+    pub(super) fn root(value: &'n YamlValue) -> Self {
+        Self {
+            path: String::new(),
+            value: Some(value),
+        }
+    }
+
+    /// Returns the field `name` of a mapping.
+    pub(super) fn get(&self, name: &str) -> Self {
+        Self {
+            path: join_path(&self.path, name),
+            value: self.value.and_then(|value| value.get(name)),
+        }
+    }
+
+    /// Returns whether the field has a value other than an empty one.
+    pub(super) fn is_set(&self) -> bool {
+        self.value
+            .is_some_and(|value| !matches!(value, YamlValue::Null) && value.as_str() != Some(""))
+    }
 }
 
 impl<'a> ConfigReader<'a> {
     pub(super) fn new(path: &'a Path) -> Self {
         Self {
-            base_dir: path.parent().unwrap_or(Path::new("")),
+            path,
             files: Vec::new(),
-            content: digest::Context::new(&digest::SHA256),
+            digest: digest::Context::new(&digest::SHA256),
             is_transient: false,
             errors: Vec::new(),
             warnings: Vec::new(),
         }
     }
 
-    /// Reads a file, and takes note of it and of its content.
+    /// Ends the read with the configuration, unless there are errors.
+    pub(super) fn finish(self, config: WebConfig) -> WebConfigLoad {
+        let config = if self.errors.is_empty() {
+            Ok(WebConfig {
+                warnings: self.warnings,
+                ..config
+            })
+        } else {
+            Err(WebConfigError {
+                file: self.path.to_owned(),
+                errors: self.errors,
+            })
+        };
+        let digest = self.digest.finish();
+        WebConfigLoad {
+            files: self.files,
+            config,
+            content_digest: digest.as_ref().try_into().unwrap_or_default(),
+            is_transient: self.is_transient,
+        }
+    }
+
+    /// Reads a file, and adds its path and content to what the configuration depends on.
     pub(super) fn read_file(
         &mut self,
         path: PathBuf,
@@ -50,179 +102,153 @@ impl<'a> ConfigReader<'a> {
             }
         };
         for part in [path.as_os_str().as_encoded_bytes(), &[is_read], bytes] {
-            self.content.update(&(part.len() as u64).to_be_bytes());
-            self.content.update(part);
+            self.digest.update(&(part.len() as u64).to_be_bytes());
+            self.digest.update(part);
         }
         self.files.push(path);
         result.map_err(|error| format!("cannot be read: {error}"))
     }
 
-    /// The digest of all that was read.
-    pub(super) fn content_digest(&self) -> ContentDigest {
-        let digest = self.content.clone().finish();
-        digest.as_ref().try_into().unwrap_or_default()
-    }
-
-    /// Rejects every field without a value. A file that was cut while it was written ends with one, and "no value" must
-    /// not mean "no protection" then.
-    pub(super) fn reject_nulls(&mut self, node: &YamlValue, place: &str) {
-        let text = "expected a value, got nothing; an empty one is written as {}, [] or ''";
-        match node {
-            YamlValue::Null => self.add_error(place, text),
+    /// Rejects every field without a value. A file that was truncated while it was written ends with one, and "no value"
+    /// must not mean "no protection" then.
+    pub(super) fn reject_nulls(&mut self, value: &YamlValue, path: &str) {
+        match value {
+            YamlValue::Null => {
+                let help = "an empty one is written as {}, [] or ''";
+                self.reject(path, "expected a value, got nothing", help);
+            }
             YamlValue::Scalar(_) => {}
             YamlValue::Sequence(items) => {
-                for (number, item) in items.iter().enumerate() {
-                    self.reject_nulls(item, &format!("{place}[{number}]"));
+                for (index, item) in items.iter().enumerate() {
+                    self.reject_nulls(item, &format!("{path}[{index}]"));
                 }
             }
-            YamlValue::Mapping(members) => {
-                for (name, value) in members {
-                    self.reject_nulls(value, &join_path(place, name));
+            YamlValue::Mapping(fields) => {
+                for (name, value) in fields {
+                    self.reject_nulls(value, &join_path(path, name));
                 }
             }
         }
     }
 
-    pub(super) fn add_error(&mut self, place: &str, what: impl AsRef<str>) {
-        self.errors.push(format!("{place}: {}", what.as_ref()));
+    pub(super) fn add_error(&mut self, path: &str, message: impl Into<String>) {
+        self.errors.push(Diagnostic::new(path, message));
     }
 
-    /// `node` as members that all have one of the `known` names; empty when there are none.
+    /// Adds an error with help.
+    pub(super) fn reject(
+        &mut self,
+        path: &str,
+        message: impl Into<String>,
+        help: impl Into<String>,
+    ) {
+        self.errors
+            .push(Diagnostic::new(path, message).with_help(help));
+    }
+
+    /// Adds the error that the field's value must be another one.
+    pub(super) fn reject_value(&mut self, field: &Field<'_>, text: &str, expected: impl Display) {
+        let message = format!("{:?} will not do", truncate(text));
+        self.reject(&field.path, message, format!("it must be {expected}"));
+    }
+
+    pub(super) fn warn(&mut self, path: &str, message: impl Into<String>) {
+        self.warnings.push(Diagnostic::new(path, message));
+    }
+
+    /// Returns the value as another type; `None` where it is not set. Adds an error where it has another type.
+    pub(super) fn convert<'n, T>(
+        &mut self,
+        path: &str,
+        value: Option<&'n YamlValue>,
+        expected: &str,
+        convert: impl FnOnce(&'n YamlValue) -> Option<T>,
+    ) -> Option<T> {
+        let value = value.filter(|value| !matches!(value, YamlValue::Null))?;
+        let converted = convert(value);
+        if converted.is_none() {
+            let message = format!("it is {}, and must {expected}", value.type_name());
+            self.add_error(path, message);
+        }
+        converted
+    }
+
+    /// Returns the fields of a mapping whose names are all `known`; empty where it is not set.
     pub(super) fn mapping<'n>(
         &mut self,
-        node: Option<&'n YamlValue>,
-        place: &str,
+        field: &Field<'n>,
         known: &[&str],
     ) -> &'n [(String, YamlValue)] {
-        match node {
-            None | Some(YamlValue::Null) => &[],
-            Some(YamlValue::Mapping(members)) => {
-                for (name, _) in members {
-                    if !known.contains(&name.as_str()) {
-                        let known = known.join(", ");
-                        let place = join_path(place, name);
-                        self.add_error(
-                            &place,
-                            format!("there is no such member; it must be one of {known}"),
-                        );
-                    }
-                }
-                members
-            }
-            Some(other) => {
-                self.add_error(
-                    place,
-                    format!("it is {}, and must have members", other.type_name()),
-                );
-                &[]
+        let fields = self.convert(
+            &field.path,
+            field.value,
+            "have members",
+            YamlValue::as_mapping,
+        );
+        let fields = fields.unwrap_or_default();
+        for (name, _) in fields {
+            if !known.contains(&name.as_str()) {
+                let help = format!("it must be one of {}", known.join(", "));
+                let path = join_path(&field.path, name);
+                self.reject(&path, "there is no such member", help);
             }
         }
+        fields
     }
 
-    /// The text at `place`; none when there is none, or an empty one.
-    pub(super) fn string<'n>(
-        &mut self,
-        node: Option<&'n YamlValue>,
-        place: &str,
-    ) -> Option<&'n str> {
-        match node {
-            None | Some(YamlValue::Null) => None,
-            Some(YamlValue::Scalar(text)) => Some(text.as_str()).filter(|text| !text.is_empty()),
-            Some(other) => {
-                self.add_error(
-                    place,
-                    format!("it is {}, and must be a text", other.type_name()),
-                );
-                None
-            }
-        }
+    /// Returns the string of a field; `None` where it is not set or empty.
+    pub(super) fn string<'n>(&mut self, field: &Field<'n>) -> Option<&'n str> {
+        self.convert(&field.path, field.value, "be a text", YamlValue::as_str)
+            .filter(|text| !text.is_empty())
     }
 
-    /// The texts of a list; none when there is no list.
-    pub(super) fn strings<'n>(
-        &mut self,
-        node: Option<&'n YamlValue>,
-        place: &str,
-    ) -> Option<Vec<&'n str>> {
-        match node {
-            None | Some(YamlValue::Null) => None,
-            Some(YamlValue::Sequence(items)) => {
-                let mut texts = Vec::new();
-                for (number, item) in items.iter().enumerate() {
-                    match item.as_str() {
-                        Some(text) => texts.push(text),
-                        None => self.add_error(
-                            &format!("{place}[{number}]"),
-                            format!("it is {}, and must be a text", item.type_name()),
-                        ),
-                    }
-                }
-                Some(texts)
-            }
-            Some(other) => {
-                self.add_error(
-                    place,
-                    format!("it is {}, and must be a list", other.type_name()),
-                );
-                None
-            }
-        }
+    /// Returns the strings of a list; `None` where it is not set.
+    pub(super) fn strings<'n>(&mut self, field: &Field<'n>) -> Option<Vec<&'n str>> {
+        let items = self.convert(
+            &field.path,
+            field.value,
+            "be a list",
+            YamlValue::as_sequence,
+        )?;
+        let strings = items.iter().enumerate().filter_map(|(index, item)| {
+            let path = format!("{}[{index}]", field.path);
+            self.convert(&path, Some(item), "be a text", YamlValue::as_str)
+        });
+        Some(strings.collect())
     }
 
-    /// A truth value, in any way that YAML 1.1 has for one.
-    pub(super) fn boolean(&mut self, node: Option<&YamlValue>, place: &str, default: bool) -> bool {
-        let Some(text) = self.string(node, place) else {
+    pub(super) fn boolean(&mut self, field: &Field<'_>, default: bool) -> bool {
+        let Some(text) = self.string(field) else {
             return default;
         };
-        let plain = text.to_ascii_lowercase();
-        let usual = text == plain || text == text.to_ascii_uppercase() || is_title_case(text);
-        match plain.as_str() {
-            "true" | "yes" | "on" | "y" if usual => true,
-            "false" | "no" | "off" | "n" if usual => false,
-            _ => {
-                self.add_error(
-                    place,
-                    format!("{:?} will not do; it must be true or false", truncate(text)),
-                );
-                default
-            }
-        }
+        yaml::parse_bool(text).unwrap_or_else(|| {
+            self.reject_value(field, text, "true or false");
+            default
+        })
     }
 
-    /// The content of a member that is given in the file itself, or in a file of its own by the
-    /// member `…_file`.
-    pub(super) fn pem_source(
-        &mut self,
-        node: Option<&YamlValue>,
-        section: &str,
-        name: &str,
-    ) -> Option<PemSource> {
-        let (inline, file) = (
-            join_path(section, name),
-            join_path(section, &format!("{name}_file")),
-        );
-        let get = |name: &str| node.and_then(|node| node.get(name));
-        let text = self.string(get(name), &inline);
-        let path = self.string(get(&format!("{name}_file")), &file);
-        match (text, path) {
+    /// Returns the PEM of the field `name`, or of the file that the field `name_file` names.
+    pub(super) fn pem_source(&mut self, section: &Field<'_>, name: &str) -> Option<PemSource> {
+        let inline = section.get(name);
+        let file = section.get(&format!("{name}_file"));
+        match (self.string(&inline), self.string(&file)) {
             (Some(_), Some(_)) => {
-                self.add_error(
-                    &file,
-                    format!("{inline} is given as well; it must be one of them"),
-                );
+                let message = format!("{} is given as well", inline.path);
+                self.reject(&file.path, message, "it must be one of them");
                 None
             }
             (Some(text), None) => Some(PemSource {
-                path: inline,
+                path: inline.path,
                 bytes: Zeroizing::new(text.as_bytes().to_vec()),
             }),
-            (None, Some(path)) => {
-                let path = self.base_dir.join(path);
-                let place = format!("{file} ({})", path.display());
-                match self.read_file(path, MAX_BYTES) {
-                    Ok(bytes) => Some(PemSource { path: place, bytes }),
-                    Err(why) => {
-                        self.add_error(&place, why);
+            (None, Some(file_path)) => {
+                let base_dir = self.path.parent().unwrap_or(Path::new(""));
+                let file_path = base_dir.join(file_path);
+                let path = format!("{} ({})", file.path, file_path.display());
+                match self.read_file(file_path, MAX_BYTES) {
+                    Ok(bytes) => Some(PemSource { path, bytes }),
+                    Err(message) => {
+                        self.add_error(&path, message);
                         None
                     }
                 }
@@ -232,14 +258,14 @@ impl<'a> ConfigReader<'a> {
     }
 }
 
-/// The bytes of a certificate or a key, and where they come from. Wiped when dropped.
+/// The bytes of certificates or a key, and the field or file that they come from. Wiped on drop.
 pub(super) struct PemSource {
     pub(super) path: String,
     pub(super) bytes: Zeroizing<Vec<u8>>,
 }
 
-/// The name of a member within a section.
-pub(super) fn join_path(section: &str, name: &str) -> String {
+/// Returns the path of the field `name` of a section.
+fn join_path(section: &str, name: &str) -> String {
     let name = truncate(name);
     if section.is_empty() {
         name
@@ -248,12 +274,7 @@ pub(super) fn join_path(section: &str, name: &str) -> String {
     }
 }
 
-/// As much of a text as a message may have.
+/// Returns at most 100 characters of a text, for an error message.
 pub(super) fn truncate(text: &str) -> String {
     text.chars().take(100).collect()
-}
-
-fn is_title_case(text: &str) -> bool {
-    let mut chars = text.chars();
-    chars.next().is_some_and(char::is_uppercase) && chars.all(char::is_lowercase)
 }
