@@ -11,7 +11,8 @@ use std::time::{Duration, SystemTime};
 use futures_util::future::join_all;
 use tokio_util::sync::CancellationToken;
 
-use super::reload::{FileRole, Reloader};
+use super::active_config::FileRole;
+use super::reload::Reloader;
 use exporter_toolkit::bounded_file::{self, READ_TIMEOUT, run_blocking};
 
 /// Interval between two polls of the metadata.

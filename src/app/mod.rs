@@ -3,12 +3,14 @@
 //! | module | purpose |
 //! | --- | --- |
 //! | `reload` | applies the configuration, at the start and at each reload |
+//! | `active_config` | the active configuration, and the outcome of reloads |
 //! | `client_factory` | creates clients and polling plans from a configuration |
 //! | `file_watcher` | detects changes of files |
 //! | `systemd` | notifications for systemd |
 //! | `one_shot` | polls every organization once |
 //! | `telemetry` | records events in metrics and statuses |
 
+mod active_config;
 mod client_factory;
 mod file_watcher;
 mod one_shot;

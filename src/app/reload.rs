@@ -1,19 +1,23 @@
 //! Applies the configuration: at the start, on request, and when a file has changed.
 
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::time::Duration;
 
 use exporter_toolkit::bounded_file::run_blocking;
-use exporter_toolkit::web_config::{ContentDigest, SharedWebConfig, WebConfig, WebConfigLoad};
+use exporter_toolkit::web_config::{SharedWebConfig, WebConfigLoad};
 use futures_util::future::BoxFuture;
 use tokio::sync::{Mutex, Notify, mpsc};
 use tokio::time::Instant;
-use tracing::{error, info, warn};
+use tracing::{info, warn};
 
-use super::client_factory::{ClientFactory, ClientsByName, PreviousPlan, open_storage};
+use super::active_config::{
+    AcceptedWebConfig, ActiveConfig, CompletedReload, FileRole, ReloadError, load_web_config,
+    log_warnings,
+};
+use super::client_factory::{ClientFactory, PreviousPlan, open_storage};
 use super::systemd::ServiceNotifier;
 use super::telemetry::Telemetry;
 use super::{Dependencies, StartError};
@@ -37,47 +41,6 @@ pub struct Reloader {
     notifier: ServiceNotifier,
     /// Notified after each reload, when the set of files may have changed.
     reload_done: Notify,
-}
-
-/// The active configuration, and the state of the last reload.
-struct ActiveConfig {
-    config: Config,
-    clients: ClientsByName,
-    /// Files of the active web configuration.
-    web_files: Vec<PathBuf>,
-    /// Digest of the active web configuration.
-    web_content: Option<ContentDigest>,
-    /// Files of the web configuration that the last reload rejected. They are watched as well, so that a reload follows
-    /// when they are fixed.
-    wanted_web_files: Vec<PathBuf>,
-    /// Whether the last configuration was valid.
-    config_ok: bool,
-    /// Whether the last web configuration was valid.
-    web_config_ok: bool,
-    /// Whether a file was unreadable for a reason that can pass without a change of the file.
-    is_retry_due: bool,
-    last_reload: Option<CompletedReload>,
-    /// The error that was logged last, until a reload succeeds.
-    last_error: Option<String>,
-}
-
-/// A completed reload of the whole configuration.
-struct CompletedReload {
-    /// The value of [`Reloader::reloads_started`] after its start.
-    sequence: u64,
-    started_at: Instant,
-    result: Result<(), String>,
-}
-
-/// The role of a watched file.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum FileRole {
-    /// The configuration file.
-    Configuration,
-    /// The web configuration file, or a file that it names.
-    WebConfig,
-    /// A file of the credential of that name.
-    Credential(Arc<str>),
 }
 
 impl Reloader {
@@ -118,7 +81,9 @@ impl Reloader {
             scheduler_tx,
             active: Mutex::new(active),
             reloads_started: AtomicU64::new(0),
-            web_config: Arc::new(SharedWebConfig::new(web_config).with_realm(env!("CARGO_PKG_NAME"))),
+            web_config: Arc::new(
+                SharedWebConfig::new(web_config).with_realm(env!("CARGO_PKG_NAME")),
+            ),
             notifier,
             reload_done: Notify::new(),
         };
@@ -137,17 +102,7 @@ impl Reloader {
 
     /// Returns the files of the active configuration, and their roles.
     pub(super) async fn watched_files(&self) -> Vec<(PathBuf, FileRole)> {
-        let active = self.active.lock().await;
-        let file = active.config.config_file.iter();
-        let file = file.map(|path| (path.clone(), FileRole::Configuration));
-        let web = active.web_files.iter().chain(&active.wanted_web_files);
-        let web = web.map(|path| (path.clone(), FileRole::WebConfig));
-        let credentials = active.config.credentials.iter().flat_map(|config| {
-            let role = FileRole::Credential(Arc::clone(&config.name));
-            let files = config.credential.files();
-            files.map(move |path| (path.to_owned(), role.clone()))
-        });
-        file.chain(web).chain(credentials).collect()
+        self.active.lock().await.watched_files()
     }
 
     /// Waits until a reload has completed since the last call.
@@ -345,58 +300,6 @@ impl Reloader {
     }
 }
 
-/// A valid web configuration that removes no protection.
-struct AcceptedWebConfig {
-    config: WebConfig,
-    content: ContentDigest,
-}
-
-/// Why a reload has failed.
-enum ReloadError {
-    /// The previous configuration remains active.
-    Config(String),
-    /// The configuration is active, with the previous web configuration.
-    WebConfig(String),
-}
-
-impl ReloadError {
-    fn config(error: impl ToString) -> Self {
-        Self::Config(error.to_string())
-    }
-
-    fn message(&self) -> &str {
-        let (Self::Config(message) | Self::WebConfig(message)) = self;
-        message
-    }
-}
-
-impl ActiveConfig {
-    /// Logs an error, unless it was the last one that was logged.
-    fn log_error(&mut self, error: &ReloadError, why: &str) {
-        let mistakes = error.message();
-        if self.last_error.as_deref() == Some(mistakes) {
-            return;
-        }
-        match error {
-            ReloadError::Config(_) => error!(
-                why,
-                mistakes, "the new configuration is not used, the one before still is"
-            ),
-            ReloadError::WebConfig(_) => error!(
-                mistakes,
-                "the new web configuration is not used, the one before still is"
-            ),
-        }
-        self.last_error = Some(mistakes.to_owned());
-    }
-}
-
-fn log_warnings(config: &WebConfig) {
-    for warning in &config.warnings {
-        warn!(%warning, "web configuration warning");
-    }
-}
-
 /// Notifies systemd that a reload has started, and on drop that it has ended: also when it is cancelled.
 struct ReloadNotification(ServiceNotifier);
 
@@ -410,19 +313,6 @@ impl ReloadNotification {
 impl Drop for ReloadNotification {
     fn drop(&mut self) {
         self.0.notify_ready();
-    }
-}
-
-/// Loads a web configuration; without a path, the default one.
-async fn load_web_config(path: Option<&Path>) -> WebConfigLoad {
-    match path {
-        Some(path) => WebConfig::load_stable(path).await,
-        None => WebConfigLoad {
-            files: Vec::new(),
-            config: Ok(WebConfig::default()),
-            content_digest: ContentDigest::default(),
-            is_transient: false,
-        },
     }
 }
 

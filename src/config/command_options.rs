@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use mongodb_atlas_client::OrgId;
 
-use exporter_toolkit::diagnostic::Diagnostic;
 use super::MAX_AGE;
 use super::diagnostic::ConfigError;
 use super::parse::parse_key_labels;
@@ -14,6 +13,7 @@ use crate::cli::{Args, FlagValues};
 use crate::closed_list::parse_name;
 use crate::credentials::Environment;
 use crate::metrics::KeyLabel;
+use exporter_toolkit::diagnostic::Diagnostic;
 
 crate::closed_list::closed_list! {
     /// Format of the output of `check` and `keys`.

@@ -6,12 +6,12 @@ use std::sync::Arc;
 use exporter_toolkit::yaml::YamlValue;
 use mongodb_atlas_client::OrgId;
 
-use exporter_toolkit::diagnostic::Diagnostic;
 use super::file::{ConfigFile, redact_key};
 use super::parse::parse_bool;
 use super::resolver::Resolver;
 use crate::cli::{FlagValues, ValueSource};
 use crate::credentials::{self, Credential, Environment, FIELDS, SecretLocation};
+use exporter_toolkit::diagnostic::Diagnostic;
 
 /// A credential and the organizations that are polled with it.
 #[derive(Debug, Clone)]

@@ -3,6 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
+use exporter_toolkit::diagnostic::Diagnostic;
 use exporter_toolkit::yaml::{self, YamlValue};
 
 use crate::cli::{FLAGS, Flag, FlagValues, ValueSource};

@@ -158,12 +158,12 @@ pub(super) fn parse_telemetry_path(text: &str) -> Result<String, &'static str> {
     )
 }
 
-/// Parses a boolean in any spelling of YAML.
+/// Parses a boolean as YAML does, and `1` and `0`, which are common in environment variables.
 pub(super) fn parse_bool(text: &str) -> Result<bool, &'static str> {
-    match text.to_ascii_lowercase().as_str() {
-        "true" | "1" | "yes" | "on" => Ok(true),
-        "false" | "0" | "no" | "off" => Ok(false),
-        _ => Err("true or false"),
+    match text {
+        "1" => Ok(true),
+        "0" => Ok(false),
+        _ => exporter_toolkit::yaml::parse_bool(text).ok_or("true or false"),
     }
 }
 

@@ -10,13 +10,13 @@ use exporter_toolkit::address::ListenAddress;
 use mongodb_atlas_client::ProxyRoute;
 use reqwest::Url;
 
-use exporter_toolkit::diagnostic::Diagnostic;
 use super::diagnostic::ConfigError;
 use super::file::ConfigFile;
 use super::parse::{parse_bool, parse_duration, parse_listen_address, parse_uint};
 use crate::cli::{Args, Command, FLAGS, Flag, FlagValues, ValueSource};
 use crate::credentials::Environment;
 use crate::logging::{LogFormat, LogLevel};
+use exporter_toolkit::diagnostic::Diagnostic;
 
 /// Looks up values in the order of precedence: command line, environment, file, default.
 pub(super) struct Resolver<'a> {
