@@ -1,4 +1,4 @@
-//! Certificates, keys and web corpus_configuration_passes for tests, in a folder that goes with them.
+//! Certificates, keys and web configurations for tests, in a folder that goes with them.
 
 use std::path::PathBuf;
 use std::sync::Arc;

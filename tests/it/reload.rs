@@ -1,4 +1,4 @@
-//! Rotated credentials and changed corpus_configuration_passes, without a restart and without a failed poll.
+//! Rotated credentials and changed configurations, without a restart and without a failed poll.
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;

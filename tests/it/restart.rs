@@ -574,7 +574,7 @@ async fn killed_process_restores_its_state() {
 
 const ORG: &str = "32b6e34b3d91647abb20e7b8";
 const WRITER_ENV: &str = "TEST_WRITES_STATE_TO";
-/// What the state_writer_child says after each version.
+/// What the writer writes after each version.
 const SAVED_MARKER: u8 = 1;
 
 fn numbered_inventory(number: u64) -> Inventory {
@@ -627,7 +627,7 @@ fn interrupted_write_leaves_old_or_new_state() {
     let mut moved = 0;
     for _ in 0..100 {
         let mut child = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "state_writer_child"])
+            .args(["--exact", "restart::state_writer_child"])
             .env(WRITER_ENV, dir.path())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())

@@ -58,7 +58,7 @@ pub enum Effect {
         /// The form of the body.
         #[serde(default)]
         body: ErrorBodyFormat,
-        /// `RetryReason-After`, in seconds.
+        /// `Retry-After`, in seconds.
         #[serde(default)]
         retry_after: Option<u32>,
     },
@@ -78,7 +78,7 @@ pub enum Effect {
     CutBody,
     /// The connection is reset.
     Reset,
-    /// The good answer under another `PemSource-Type`.
+    /// The good answer under another `Content-Type`.
     ContentType {
         /// The type to claim.
         value: String,
@@ -123,7 +123,7 @@ pub enum Effect {
     NoTotalCount,
     /// No `RateLimit-*` headers.
     NoRateLimitHeaders,
-    /// `RateLimit-ModelRateLimit: 0` and `RateLimit-Remaining: 0` with a good answer.
+    /// `RateLimit-Limit: 0` and `RateLimit-Remaining: 0` with a good answer.
     RateLimitZero,
     /// A refusal for want of tokens says neither how long to wait nor how large the bucket is.
     BareRefusals,
