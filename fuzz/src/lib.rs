@@ -38,7 +38,7 @@ use hyper_util::service::TowerToHyperService;
 use jiff::Timestamp;
 use mongodb_atlas_client::Clock;
 use mongodb_atlas_client::{
-    self, Endpoint, EndpointSet, MAX_NAME_CHARS, RateLimiter, Scope, fuzz_key_page,
+    self, Endpoint, EndpointSet, MAX_NAME_CHARS, RateLimiter, RequestTarget, Scope, fuzz_key_page,
 };
 use mongodb_atlas_client::{KeyId, OrgId, ProjectId};
 use tokio::runtime::Runtime;
@@ -258,22 +258,27 @@ pub fn www_authenticate(data: &[u8]) {
 /// As a page of rate limits and as the body of a 429: no numbers keep an organization from being polled for more than a day.
 pub fn rate_limit_body(data: &[u8]) {
     const DAY: Duration = Duration::from_hours(24);
-    let (wait, size) = mongodb_atlas_client::fuzz_rate_limited(data);
-    assert!(wait.is_none_or(|wait| wait <= DAY));
+    let rejection = mongodb_atlas_client::fuzz_rate_limited(data).expect("a rejection");
+    assert!(rejection.retry_after.is_none_or(|wait| wait <= DAY));
     let mut sets = mongodb_atlas_client::fuzz_rate_limits(data);
-    sets.extend(size.map(|size| EndpointSet {
+    sets.extend(rejection.params.map(|params| EndpointSet {
         id: "refusal".to_owned(),
         endpoints: vec![Endpoint::Orgs],
         scope: Scope::Credential,
-        size,
+        params,
     }));
-    let (budgets, credential) = (RateLimiter::default(), Arc::from("default"));
-    budgets.set_endpoint_sets(&credential, sets);
+    let (limiter, credential) = (RateLimiter::default(), Arc::from("default"));
+    limiter.set_endpoint_sets(&credential, sets);
     let org = OrgId::parse("0000000000000000000000aa").expect("an id");
     for endpoint in Endpoint::ALL {
-        assert!(budgets.next_delay(&credential, endpoint, Some(&org)) <= DAY);
-        let supply = budgets.sustained_rate(&credential, endpoint, Some(&org)).1;
-        assert!(supply.is_none_or(|supply| supply.is_finite() && supply > 0.0));
+        let target = RequestTarget {
+            credential: &credential,
+            endpoint,
+            org: Some(&org),
+        };
+        assert!(limiter.next_delay(target) <= DAY);
+        let rate = limiter.sustained_rate(target).per_second;
+        assert!(rate.is_none_or(|rate| rate.is_finite() && rate > 0.0));
     }
 }
 
@@ -356,9 +361,15 @@ pub fn keys_page(data: &[u8]) {
                 .all(|what| what.index < page.results)
         );
         for key in &page.keys {
-            assert!(!key.id.is_empty());
-            let texts = [&key.name, &key.status, &key.created_by, &key.masked_secret];
-            for text in texts.into_iter().flatten() {
+            assert!(!key.id.as_str().is_empty());
+            let attributes = &key.attributes;
+            let texts = [
+                &key.name,
+                &attributes.status,
+                &attributes.created_by,
+                &key.masked_secret,
+            ];
+            for text in texts {
                 assert!(text.chars().count() <= MAX_NAME_CHARS);
             }
         }

@@ -5,56 +5,8 @@ use std::borrow::Cow;
 use jiff::Timestamp;
 
 use super::escape::unescape;
+pub use mongodb_atlas_client::{ApiKey as KeyRecord, ApiTime as Moment, KeyAttributes};
 use mongodb_atlas_client::{KeyId, ProjectId};
-
-/// A moment that Atlas may have left out, or written in a way that nobody can read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Moment {
-    /// Atlas gave this time.
-    Valid(Timestamp),
-    /// Atlas gave null or nothing: for `lastUsedAt`, the key was never used.
-    #[default]
-    Missing,
-    /// Atlas gave something that is no time, so nothing is known.
-    Invalid,
-}
-
-/// One key, as it goes into an inventory. Texts that Atlas left out are empty, which in
-/// Prometheus is the same as a label that is not there.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct KeyRecord {
-    /// `apiKeyId`.
-    pub id: KeyId,
-    /// `groupId`.
-    pub project: ProjectId,
-    /// `name`.
-    pub name: String,
-    /// Whether the name was longer, and cut off.
-    pub name_truncated: bool,
-    /// `maskedSecret`; empty unless it is exported.
-    pub masked_secret: String,
-    /// What many keys have in common.
-    pub attributes: KeyAttributes,
-    /// `createdAt`.
-    pub created: Moment,
-    /// `lastUsedAt`.
-    pub last_used: Moment,
-}
-
-/// Members whose values many keys share.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
-pub struct KeyAttributes {
-    /// `status`.
-    pub status: String,
-    /// `cloud`.
-    pub cloud: String,
-    /// `geography`.
-    pub geography: String,
-    /// `endpoint`.
-    pub endpoint: String,
-    /// `createdBy`; empty unless it is exported.
-    pub created_by: String,
-}
 
 /// A moment in 8 bytes: microseconds since the Unix epoch, or one of two values that no time has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use tracing::{debug, warn};
 
 use super::diff::{self, KeyChange};
-use super::walk::{KeyWalk, LocatedItem, Shortfall, WalkError, to_record, walk_pages};
+use super::walk::{KeyWalk, LocatedItem, Shortfall, WalkError, walk_pages};
 use crate::inventory::{Inventory, InventoryBuilder, unescape};
 use mongodb_atlas_client::Clock;
 use mongodb_atlas_client::{ApiKey, Client, Endpoint, ErrorKind, OptionalFields};
@@ -224,7 +224,7 @@ impl Collector<'_> {
         debug!(org = %self.org, keys = missing.len(), one_by_one = few, "keys are missing; a second look");
         if few && let Some(still_there) = self.fetch_keys(&missing).await {
             for key in still_there {
-                found.keys.insert(&to_record(key));
+                found.keys.insert(&key);
             }
             return Ok(found);
         }

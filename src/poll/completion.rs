@@ -104,8 +104,9 @@ impl Scheduler {
             warn!(%org, read, total, "fewer keys than totalCount");
         }
         watch.shortfall = shortfall;
-        let supply = watch.client.sustained_rate(org);
-        if dearer || supply != (watch.bucket.clone(), watch.sustained_rate) {
+        let rate = watch.client.sustained_rate(org);
+        let is_rate_changed = rate.key != watch.bucket || rate.per_second != watch.sustained_rate;
+        if dearer || is_rate_changed {
             self.update_intervals();
         }
         let at = self.next_regular_due(org);

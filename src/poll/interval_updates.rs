@@ -14,7 +14,8 @@ impl Scheduler {
     /// Works out which interval each organization can have.
     pub(super) fn update_intervals(&mut self) {
         for (org, watch) in &mut self.orgs {
-            (watch.bucket, watch.sustained_rate) = watch.client.sustained_rate(org);
+            let rate = watch.client.sustained_rate(org);
+            (watch.bucket, watch.sustained_rate) = (rate.key, rate.per_second);
         }
         let least = intervals::min_intervals(self.orgs.values().map(|watch| PollCost {
             bucket: &watch.bucket,

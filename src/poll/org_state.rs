@@ -52,7 +52,7 @@ pub(super) struct OrgState {
 impl OrgState {
     pub(super) fn new(org: &OrgId, client: Arc<Client>, interval: Duration) -> Self {
         let now = Instant::now();
-        let (lane, supply) = client.sustained_rate(org);
+        let rate = client.sustained_rate(org);
         Self {
             client,
             schedule: Schedule::new(org, interval),
@@ -62,8 +62,8 @@ impl OrgState {
             details_due_at: now,
             completed_at: None,
             requests_per_poll: 1,
-            bucket: lane,
-            sustained_rate: supply,
+            bucket: rate.key,
+            sustained_rate: rate.per_second,
             change_counts: Change::ALL
                 .map(|change| (change.as_str().to_owned(), 0))
                 .into(),

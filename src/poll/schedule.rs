@@ -5,8 +5,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use mongodb_atlas_client::FailureReason;
-use mongodb_atlas_client::OrgId;
+use mongodb_atlas_client::{ExponentialBackoff, FailureReason, OrgId};
 
 /// The regular times of one organization: every interval, at an offset that only its id decides,
 /// so that organizations do not all come at once, and a restart does not change their times.
@@ -61,10 +60,12 @@ pub struct PollBackoff {
     refusals: u32,
 }
 
-/// The wait after the first failure.
-const INITIAL_BACKOFF: Duration = Duration::from_secs(5);
-/// The longest wait within an interval.
-const MAX_BACKOFF: Duration = Duration::from_mins(10);
+/// Wait after failures that may pass.
+const BACKOFF: ExponentialBackoff = ExponentialBackoff {
+    initial: Duration::from_secs(5),
+    max: Duration::from_mins(10),
+    jitter: 0.5..1.0,
+};
 /// Refusals in a row from which on the pace is slower.
 const PERMANENT_AFTER: u32 = 3;
 /// The slowest pace, unless the interval itself is slower.
@@ -90,17 +91,14 @@ impl PollBackoff {
             0
         };
         if self.is_permanent() {
-            let times = 2_u32.saturating_pow(self.refusals - PERMANENT_AFTER + 1);
-            let slower = schedule
-                .interval
-                .saturating_mul(times)
-                .min(MAX_REFUSED_INTERVAL.max(schedule.interval));
-            return with_jitter(slower);
+            let backoff = ExponentialBackoff {
+                initial: schedule.interval.saturating_mul(2),
+                max: schedule.interval.max(MAX_REFUSED_INTERVAL),
+                ..BACKOFF
+            };
+            return backoff.jittered(backoff.delay(self.refusals - PERMANENT_AFTER + 1));
         }
-        let doubled = INITIAL_BACKOFF
-            .saturating_mul(1 << (self.failures - 1).min(16))
-            .min(MAX_BACKOFF);
-        with_jitter(doubled).min(regular)
+        BACKOFF.jittered(BACKOFF.delay(self.failures)).min(regular)
     }
 
     /// Whether refusals have come so often in a row that the pace is slower.
@@ -117,10 +115,6 @@ impl PollBackoff {
     pub fn reset(&mut self) {
         *self = Self::default();
     }
-}
-
-fn with_jitter(wait: Duration) -> Duration {
-    wait.mul_f64(0.5 + fastrand::f64() / 2.0)
 }
 
 #[cfg(test)]
@@ -195,11 +189,11 @@ mod tests {
     fn transient_failures_are_retried_before_the_next_regular_time() {
         let waits = waits(FailureReason::ServerError, 8);
         assert!(
-            waits[0] >= INITIAL_BACKOFF / 2 && waits[0] <= INITIAL_BACKOFF,
+            waits[0] >= BACKOFF.initial / 2 && waits[0] <= BACKOFF.initial,
             "{waits:?}"
         );
         assert!(
-            waits[3] >= INITIAL_BACKOFF * 4 && waits[3] <= INITIAL_BACKOFF * 8,
+            waits[3] >= BACKOFF.initial * 4 && waits[3] <= BACKOFF.initial * 8,
             "{waits:?}"
         );
         assert!(waits.iter().all(|wait| *wait <= INTERVAL));

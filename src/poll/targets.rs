@@ -232,7 +232,7 @@ impl Targets {
         if listed.is_incomplete && !scout.is_list_incomplete {
             warn!(
                 credential,
-                organizations = listed.orgs.len(),
+                organizations = listed.items.len(),
                 "organization list is shorter than its totalCount; keeping known organizations"
             );
         }
@@ -242,7 +242,7 @@ impl Targets {
                 seen.last_seen_at = at;
             }
         }
-        for org in listed.orgs {
+        for org in listed.items {
             let known = if org.is_deleted {
                 scout.discovered.remove(&org.id).map(|_| "deleted")
             } else {

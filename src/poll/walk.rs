@@ -11,12 +11,10 @@ use futures_util::stream::FuturesOrdered;
 use tokio::time::Instant;
 
 use super::collect::panic_error;
-use crate::inventory::{Inserted, InventoryBuilder, KeyAttributes, KeyRecord, Moment};
+use crate::inventory::{Inserted, InventoryBuilder};
 use mongodb_atlas_client::{
-    ApiKey, ApiTime, Endpoint, Error, ErrorKind, InvalidItem, KeyPage, NextPage, PageSummary,
-    Pagination,
+    Endpoint, Error, ErrorKind, InvalidItem, KeyPage, NextPage, PageSummary, Pagination,
 };
-use mongodb_atlas_client::{KeyId, ProjectId};
 
 /// Where something stood: page from 1, place on the page from 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -203,8 +201,8 @@ impl WalkState {
         self.add_invalid_items(page, answer.invalid_items);
         let usable = answer.keys.len();
         let mut repeated = 0;
-        for key in answer.keys {
-            repeated += usize::from(self.keys.insert(&to_record(key)) == Inserted::Replaced);
+        for key in &answer.keys {
+            repeated += usize::from(self.keys.insert(key) == Inserted::Replaced);
         }
         let follows = self.pagination.add(PageSummary {
             results: answer.results,
@@ -270,33 +268,5 @@ impl WalkState {
             invalid_keys: self.invalid_keys,
             pages: self.pages,
         }
-    }
-}
-
-/// A key as it goes into an inventory.
-pub(super) fn to_record(key: ApiKey) -> KeyRecord {
-    KeyRecord {
-        id: KeyId::new(key.id),
-        project: ProjectId::new(key.project.unwrap_or_default()),
-        name: key.name.unwrap_or_default(),
-        name_truncated: key.name_truncated,
-        masked_secret: key.masked_secret.unwrap_or_default(),
-        attributes: KeyAttributes {
-            status: key.status.unwrap_or_default(),
-            cloud: key.cloud.unwrap_or_default(),
-            geography: key.geography.unwrap_or_default(),
-            endpoint: key.endpoint.unwrap_or_default(),
-            created_by: key.created_by.unwrap_or_default(),
-        },
-        created: moment(key.created),
-        last_used: moment(key.last_used),
-    }
-}
-
-fn moment(when: ApiTime) -> Moment {
-    match when {
-        ApiTime::Valid(at) => Moment::Valid(at),
-        ApiTime::Missing => Moment::Missing,
-        ApiTime::Invalid => Moment::Invalid,
     }
 }

@@ -5,12 +5,10 @@ use std::time::Duration;
 
 use atlas_ai_keys_exporter::credentials::{self, Environment};
 use futures_util::future::BoxFuture;
-use jiff::Timestamp;
 use mongodb_atlas_client::Clock;
-use mongodb_atlas_client::OrgId;
 use mongodb_atlas_client::{
-    ApiVersion, Client, ClientConfig, ClientDeps, ClientObserver, Endpoint, ErrorKind, ProxyRoute,
-    RequestOutcome, Response, RetryReason, TokenOutcome, Transport,
+    ApiVersion, Client, ClientConfig, ClientDeps, ClientObserver, ErrorKind, ProxyRoute, Response,
+    Transport,
 };
 use reqwest::Request;
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
@@ -91,12 +89,4 @@ impl Transport for ScriptedTransport {
 
 struct NoopObserver;
 
-impl ClientObserver for NoopObserver {
-    fn request_completed(&self, _: Endpoint, _: RequestOutcome, _: Duration) {}
-    fn request_retried(&self, _: Endpoint, _: RetryReason) {}
-    fn rate_limit_updated(&self, _: Endpoint, _: Option<&OrgId>, _: Option<u64>, _: Option<u64>) {}
-    fn request_throttled(&self, _: Endpoint, _: Option<&OrgId>, _: Duration) {}
-    fn token_requested(&self, _: &str, _: TokenOutcome) {}
-    fn token_expiry_changed(&self, _: &str, _: Timestamp) {}
-    fn token_rejected(&self, _: &str) {}
-}
+impl ClientObserver for NoopObserver {}

@@ -17,8 +17,7 @@ use jiff::Timestamp;
 use mongodb_atlas_client::Clock;
 use mongodb_atlas_client::OrgId;
 use mongodb_atlas_client::{
-    ApiVersion, Client, ClientConfig, ClientDeps, ClientObserver, Endpoint, OptionalFields,
-    ProxyRoute, RequestOutcome, RetryReason, TokenOutcome,
+    ApiVersion, Client, ClientConfig, ClientDeps, ClientObserver, OptionalFields, ProxyRoute,
 };
 use mongodb_atlas_sim::{Effect, ErrorBodyFormat, Fault, SimEndpoint, SimHandle, World};
 use proptest::prelude::*;
@@ -91,15 +90,7 @@ fn apply_event(world: &mut World, org: &str, what: &SimEvent) {
 
 struct NoopObserver;
 
-impl ClientObserver for NoopObserver {
-    fn request_completed(&self, _: Endpoint, _: RequestOutcome, _: Duration) {}
-    fn request_retried(&self, _: Endpoint, _: RetryReason) {}
-    fn rate_limit_updated(&self, _: Endpoint, _: Option<&OrgId>, _: Option<u64>, _: Option<u64>) {}
-    fn request_throttled(&self, _: Endpoint, _: Option<&OrgId>, _: Duration) {}
-    fn token_requested(&self, _: &str, _: TokenOutcome) {}
-    fn token_expiry_changed(&self, _: &str, _: Timestamp) {}
-    fn token_rejected(&self, _: &str) {}
-}
+impl ClientObserver for NoopObserver {}
 
 fn sim_client(sim: &Arc<SimHandle>, clock: Clock) -> Client {
     let environment = Environment::from_vars(crate::common::sim_env(sim));

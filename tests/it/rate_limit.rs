@@ -407,7 +407,7 @@ async fn invalid_rate_limits_are_ignored() {
         });
         let sets = client.list_rate_limits(&org_id()).await.unwrap();
         client.set_rate_limits(sets);
-        let supply = client.sustained_rate(&org_id()).1;
+        let supply = client.sustained_rate(&org_id()).per_second;
         assert_eq!(supply.is_some(), known, "{set}");
         assert!(supply.is_none_or(f64::is_finite));
         for _ in 0..3 {

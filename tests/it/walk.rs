@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::common::{TestExporter, expected_sim_keys, exposed_keys, static_sim};
 use atlas_ai_keys_exporter::poll::{self, KeyWalk, WalkError};
-use mongodb_atlas_client::{ApiKey, Endpoint, Error, ErrorKind, KeyPage, NextLink};
+use mongodb_atlas_client::{ApiKey, Endpoint, Error, ErrorKind, KeyId, KeyPage, NextLink};
 use mongodb_atlas_sim::{Effect, Fault, SimEndpoint};
 
 /// How many requests for pages a walk of `keys` keys costs, 10 a page, and whether all came.
@@ -92,7 +92,7 @@ async fn missing_or_low_total_costs_no_extra_request() {
 
 fn numbered_key(id: u32) -> ApiKey {
     ApiKey {
-        id: id.to_string(),
+        id: KeyId::new(id.to_string()),
         ..ApiKey::default()
     }
 }
@@ -165,7 +165,7 @@ async fn endlessly_repeating_pages_are_incomplete() {
 #[tokio::test]
 async fn later_page_wins_for_duplicate_keys() {
     let mut renamed = numbered_key(2);
-    renamed.name = Some("new".into());
+    renamed.name = "new".into();
     let mut second = keys_page([3], NextLink::Absent, Some(3));
     second.keys.push(renamed);
     let (result, _) = walk_pages(

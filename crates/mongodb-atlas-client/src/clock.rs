@@ -1,7 +1,7 @@
-//! Wall time, from one place, so that a test can hold it still or let it run with tokio's paused time.
+//! The time of day, replaceable in tests by one that stands still or moves with tokio's paused time.
 #![allow(
     clippy::disallowed_methods,
-    reason = "this is the module that asks the system for the time"
+    reason = "this is the module that reads the system's clock"
 )]
 
 use std::fmt;
@@ -10,65 +10,47 @@ use std::sync::Arc;
 use jiff::{SignedDuration, Timestamp};
 use tokio::time::Instant;
 
-/// Where wall time comes from. Cheap to clone; everyone who needs the time of day holds one.
+/// The source of the time of day. Cheap to clone.
 ///
-/// Intervals are never measured with it: those come from [`tokio::time::Instant`], which no
-/// operator and no NTP daemon can set back.
+/// Intervals are never measured with it: they come from [`tokio::time::Instant`], which no operator and no NTP daemon can
+/// set back.
 #[derive(Clone)]
-pub struct Clock(ClockSource);
-
-#[derive(Clone)]
-enum ClockSource {
-    System,
-    Simulated { start: Timestamp, origin: Instant },
-    FromFn(Arc<dyn Fn() -> Timestamp + Send + Sync>),
-}
+pub struct Clock(Arc<dyn Fn() -> Timestamp + Send + Sync>);
 
 impl Clock {
-    /// The machine's own clock.
+    /// Returns the system's clock.
     pub fn system() -> Self {
-        Self(ClockSource::System)
+        Self::from_fn(Timestamp::now)
     }
 
-    /// A clock that shows `start` now and moves with tokio's time, so that `tokio::time::pause`
-    /// and `advance` move it too. Must be made inside a tokio runtime.
+    /// Returns a clock that shows `start` now and moves with tokio's time, so that `tokio::time::pause` and `advance` move
+    /// it too. Must be called in a tokio runtime.
     pub fn simulated(start: Timestamp) -> Self {
-        Self(ClockSource::Simulated {
-            start,
-            origin: Instant::now(),
+        let origin = Instant::now();
+        Self::from_fn(move || {
+            let passed = SignedDuration::try_from(origin.elapsed()).unwrap_or(SignedDuration::MAX);
+            start.saturating_add(passed).unwrap_or(Timestamp::MAX)
         })
     }
 
-    /// A clock that asks `read` each time: for tests in which the clock jumps.
+    /// Returns a clock that calls `read` each time: for tests in which the clock jumps.
     pub fn from_fn(read: impl Fn() -> Timestamp + Send + Sync + 'static) -> Self {
-        Self(ClockSource::FromFn(Arc::new(read)))
+        Self(Arc::new(read))
     }
 
-    /// The time now.
+    /// Returns the current time.
     pub fn now(&self) -> Timestamp {
-        match &self.0 {
-            ClockSource::System => Timestamp::now(),
-            ClockSource::Simulated { start, origin } => {
-                let passed =
-                    SignedDuration::try_from(origin.elapsed()).unwrap_or(SignedDuration::MAX);
-                start.saturating_add(passed).unwrap_or(Timestamp::MAX)
-            }
-            ClockSource::FromFn(read) => read(),
-        }
+        (self.0)()
     }
 }
 
 impl fmt::Debug for Clock {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self.0 {
-            ClockSource::System => "Clock::system",
-            ClockSource::Simulated { .. } => "Clock::virtual_from",
-            ClockSource::FromFn(_) => "Clock::custom",
-        })
+        f.write_str("Clock")
     }
 }
 
-/// Seconds since the Unix epoch, with their fraction, as Prometheus wants times.
+/// Returns seconds since the Unix epoch, with their fraction, as Prometheus represents times.
 #[expect(
     clippy::cast_precision_loss,
     reason = "microseconds of this era fit 53 bits"

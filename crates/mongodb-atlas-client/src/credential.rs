@@ -1,4 +1,4 @@
-//! Credentials, and where their secrets are read.
+//! Credentials, and the places where their secrets are read.
 
 use std::fmt;
 use std::future::Future;
@@ -7,12 +7,12 @@ use std::sync::Arc;
 
 use secrecy::{ExposeSecret as _, SecretString};
 
-/// What reading a secret returns.
+/// The result of reading a secret.
 pub type SecretFuture<'a> =
     Pin<Box<dyn Future<Output = Result<SecretString, SecretError>> + Send + 'a>>;
 
-/// A place where a secret is found: a file, an environment variable. It is read each time the secret is needed, so that
-/// a rotated secret is used at once and none stays in memory.
+/// A place where a secret is read: a file, an environment variable. It is read each time the secret is needed, so that a
+/// rotated secret is used at once and none stays in memory.
 ///
 /// `Display` names the place, never the secret; two sources with the same text are the same place.
 pub trait SecretSource: fmt::Display + fmt::Debug + Send + Sync {
@@ -20,13 +20,21 @@ pub trait SecretSource: fmt::Display + fmt::Debug + Send + Sync {
     fn read(&self) -> SecretFuture<'_>;
 }
 
-/// Why a secret cannot be used. Never holds the secret or a part of it.
+impl PartialEq for dyn SecretSource {
+    fn eq(&self, other: &Self) -> bool {
+        self.to_string() == other.to_string()
+    }
+}
+
+impl Eq for dyn SecretSource {}
+
+/// The error for a secret that cannot be used. Never contains the secret or a part of it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SecretError {
     /// The source cannot be read.
     #[error("{place}: {why}")]
     Unreadable {
-        /// Which source.
+        /// The source.
         place: String,
         /// The cause, and what to check.
         why: String,
@@ -34,21 +42,21 @@ pub enum SecretError {
     /// The source is empty.
     #[error("{place} is empty; put the secret there")]
     Empty {
-        /// Which source.
+        /// The source.
         place: String,
     },
-    /// The source holds something that no credential of Atlas has.
+    /// The source has a value that no credential of Atlas has.
     #[error("invalid value in {place}: {why}")]
     Unusable {
-        /// Which source.
+        /// The source.
         place: String,
-        /// The expected form, and the one that was found.
+        /// The expected form, and the actual one.
         why: &'static str,
     },
 }
 
-/// A credential of one of the three kinds that Atlas knows, as the places of its fields.
-#[derive(Clone, Debug)]
+/// A credential of one of Atlas' three kinds, as the places of its fields.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Credential {
     /// A service account: OAuth 2.0 client credentials.
     ServiceAccount {
@@ -71,51 +79,41 @@ pub enum Credential {
     },
 }
 
-impl Credential {
-    fn sources(&self) -> (&'static str, Vec<String>) {
-        match self {
-            Self::ServiceAccount { id, secret } => {
-                ("service account", vec![id.to_string(), secret.to_string()])
-            }
-            Self::ApiKey { public, private } => {
-                ("API key", vec![public.to_string(), private.to_string()])
-            }
-            Self::AccessToken { token } => ("access token", vec![token.to_string()]),
-        }
-    }
-}
-
-/// Two are the same when their secrets are found in the same places.
-impl PartialEq for Credential {
-    fn eq(&self, other: &Self) -> bool {
-        self.sources() == other.sources()
-    }
-}
-
-impl Eq for Credential {}
-
-/// Whether two secrets are the same.
+/// Returns whether two secrets are equal.
 pub(crate) fn secrets_equal(a: &SecretString, b: &SecretString) -> bool {
     a.expose_secret() == b.expose_secret()
 }
 
-#[cfg(test)]
-pub(crate) mod tests {
-    use super::*;
+/// A secret that is known already, such as one from a secret manager's client.
+pub struct StaticSecret {
+    name: String,
+    secret: SecretString,
+}
 
-    /// A secret that the test knows.
-    #[derive(Debug)]
-    pub(crate) struct StaticSecret(pub(crate) &'static str);
-
-    impl fmt::Display for StaticSecret {
-        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            f.write_str("a test")
+impl StaticSecret {
+    /// Creates the source. `name` stands for the secret in errors.
+    pub fn new(name: impl Into<String>, secret: impl Into<SecretString>) -> Self {
+        Self {
+            name: name.into(),
+            secret: secret.into(),
         }
     }
+}
 
-    impl SecretSource for StaticSecret {
-        fn read(&self) -> SecretFuture<'_> {
-            Box::pin(std::future::ready(Ok(SecretString::from(self.0))))
-        }
+impl fmt::Display for StaticSecret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.name)
+    }
+}
+
+impl fmt::Debug for StaticSecret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "StaticSecret({:?})", self.name)
+    }
+}
+
+impl SecretSource for StaticSecret {
+    fn read(&self) -> SecretFuture<'_> {
+        Box::pin(std::future::ready(Ok(self.secret.clone())))
     }
 }

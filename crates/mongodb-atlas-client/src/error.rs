@@ -1,173 +1,130 @@
-//! What can go wrong with a request to Atlas, and the closed list of reasons it is counted under.
+//! Errors of requests, and the closed list of reasons that they are counted under.
 
 use std::fmt;
 use std::time::Duration;
 
+use reqwest::Url;
 use serde::{Deserialize, Serialize};
 
 use crate::credential::SecretError;
+use crate::names::named_enum;
 
-/// What a request asks for: the `endpoint` label.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub enum Endpoint {
-    /// `GET /api/atlas/v2/orgs/{orgId}/aiModelApiKeys`.
-    AiModelApiKeys,
-    /// `GET /api/atlas/v2/orgs/{orgId}/aiModelApiKeys/{apiKeyId}`.
-    AiModelApiKey,
-    /// `GET /api/atlas/v2/orgs/{orgId}/aiModelApiRateLimits`.
-    AiModelApiRateLimits,
-    /// `GET /api/atlas/v2/orgs`.
-    Orgs,
-    /// `GET /api/atlas/v2/orgs/{orgId}`.
-    Org,
-    /// `GET /api/atlas/v2/orgs/{orgId}/groups`.
-    Groups,
-    /// `GET /api/atlas/v2/rateLimits`.
-    RateLimits,
-    /// `POST /api/oauth/token`.
-    Token,
-    /// `POST /api/oauth/revoke`.
-    Revoke,
+named_enum! {
+    /// The resource that a request is for: the `endpoint` label.
+    #[derive(Serialize, Deserialize)]
+    pub enum Endpoint {
+        /// `GET /api/atlas/v2/orgs/{orgId}/aiModelApiKeys`.
+        AiModelApiKeys => "ai_model_api_keys",
+        /// `GET /api/atlas/v2/orgs/{orgId}/aiModelApiKeys/{apiKeyId}`.
+        AiModelApiKey => "ai_model_api_key",
+        /// `GET /api/atlas/v2/orgs/{orgId}/aiModelApiRateLimits`.
+        AiModelApiRateLimits => "ai_model_api_rate_limits",
+        /// `GET /api/atlas/v2/orgs`.
+        Orgs => "orgs",
+        /// `GET /api/atlas/v2/orgs/{orgId}`.
+        Org => "org",
+        /// `GET /api/atlas/v2/orgs/{orgId}/groups`.
+        Groups => "groups",
+        /// `GET /api/atlas/v2/rateLimits`.
+        RateLimits => "rate_limits",
+        /// `POST /api/oauth/token`.
+        Token => "oauth_token",
+        /// `POST /api/oauth/revoke`.
+        Revoke => "oauth_revoke",
+    }
 }
 
 impl Endpoint {
-    /// Every endpoint.
-    pub const ALL: [Self; 9] = [
-        Self::AiModelApiKeys,
-        Self::AiModelApiKey,
-        Self::AiModelApiRateLimits,
-        Self::Orgs,
-        Self::Org,
-        Self::Groups,
-        Self::RateLimits,
-        Self::Token,
-        Self::Revoke,
-    ];
-
-    /// The label's value.
-    pub fn as_str(self) -> &'static str {
+    fn path_template(self) -> &'static str {
         match self {
-            Self::AiModelApiKeys => "ai_model_api_keys",
-            Self::AiModelApiKey => "ai_model_api_key",
-            Self::AiModelApiRateLimits => "ai_model_api_rate_limits",
-            Self::Orgs => "orgs",
-            Self::Org => "org",
-            Self::Groups => "groups",
-            Self::RateLimits => "rate_limits",
-            Self::Token => "oauth_token",
-            Self::Revoke => "oauth_revoke",
+            Self::AiModelApiKeys => "/api/atlas/v2/orgs/{}/aiModelApiKeys",
+            Self::AiModelApiKey => "/api/atlas/v2/orgs/{}/aiModelApiKeys/{}",
+            Self::AiModelApiRateLimits => "/api/atlas/v2/orgs/{}/aiModelApiRateLimits",
+            Self::Orgs => "/api/atlas/v2/orgs",
+            Self::Org => "/api/atlas/v2/orgs/{}",
+            Self::Groups => "/api/atlas/v2/orgs/{}/groups",
+            Self::RateLimits => "/api/atlas/v2/rateLimits",
+            Self::Token => "/api/oauth/token",
+            Self::Revoke => "/api/oauth/revoke",
         }
     }
 
-    /// The endpoint with this path, whose variable parts are in braces, as Atlas writes it in its
-    /// list of rate limits.
-    pub(super) fn from_path_template(path: &str) -> Option<Self> {
-        let parts: Vec<&str> = path
+    /// Returns the URL below `base`, with `ids` in place of the variable segments.
+    pub(crate) fn url(self, base: &Url, ids: &[&str]) -> Url {
+        let mut url = base.clone();
+        let mut ids = ids.iter().copied();
+        let segments = self.path_template().split('/').skip(1);
+        if let Ok(mut path) = url.path_segments_mut() {
+            path.pop_if_empty()
+                .extend(segments.map(|segment| match segment {
+                    "{}" => ids.next().unwrap_or_default(),
+                    segment => segment,
+                }));
+        }
+        url
+    }
+
+    /// Returns the endpoint with this path, whose variable segments are in braces, as in Atlas' list of rate limits.
+    pub(crate) fn from_path_template(path: &str) -> Option<Self> {
+        let segments: Vec<&str> = path
             .split('/')
-            .skip_while(|part| *part != "v2")
-            .skip(1)
-            .map(|part| if part.starts_with('{') { "{}" } else { part })
+            .skip_while(|segment| *segment != "v2")
+            .map(|segment| {
+                if segment.starts_with('{') {
+                    "{}"
+                } else {
+                    segment
+                }
+            })
             .collect();
-        Some(match *parts.as_slice() {
-            ["orgs", "{}", "aiModelApiKeys"] => Self::AiModelApiKeys,
-            ["orgs", "{}", "aiModelApiKeys", "{}"] => Self::AiModelApiKey,
-            ["orgs", "{}", "aiModelApiRateLimits"] => Self::AiModelApiRateLimits,
-            ["orgs"] => Self::Orgs,
-            ["orgs", "{}"] => Self::Org,
-            ["orgs", "{}", "groups"] => Self::Groups,
-            ["rateLimits"] => Self::RateLimits,
-            _ => return None,
-        })
+        let is_same = |endpoint: &Self| {
+            let template = endpoint.path_template().strip_prefix("/api/atlas/");
+            template.is_some_and(|template| template.split('/').eq(segments.iter().copied()))
+        };
+        Self::ALL.into_iter().find(is_same)
     }
 }
 
-impl fmt::Display for Endpoint {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
+named_enum! {
+    /// The reason why a request failed: the `reason` label.
+    pub enum FailureReason {
+        /// Status 401, or the credential cannot be read.
+        Unauthorized => "unauthorized",
+        /// Status 403.
+        Forbidden => "forbidden",
+        /// Status 404.
+        NotFound => "not_found",
+        /// Status 429.
+        RateLimited => "rate_limited",
+        /// Status 5xx.
+        ServerError => "server_error",
+        /// The response was not complete within the request timeout.
+        Timeout => "timeout",
+        /// The connection could not be established, or broke.
+        Connection => "connection",
+        /// The server's certificate is not trusted, or there is no common TLS version.
+        Tls => "tls",
+        /// The response does not conform to the API.
+        InvalidResponse => "invalid_response",
+        /// The pages of a list do not end.
+        Incomplete => "incomplete",
     }
 }
 
-/// Why a walk failed: the `reason` label, a closed list.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum FailureReason {
-    /// 401, or the credential cannot be read.
-    Unauthorized,
-    /// 403.
-    Forbidden,
-    /// 404.
-    NotFound,
-    /// 429.
-    RateLimited,
-    /// 5xx.
-    ServerError,
-    /// No whole answer in the time that a request may take.
-    Timeout,
-    /// No connection, or one that broke.
-    Connection,
-    /// No trust in the server's certificate, or no common TLS version.
-    Tls,
-    /// An answer that is not what the API promises.
-    InvalidResponse,
-    /// Pages that do not come to an end.
-    Incomplete,
-}
-
-impl FailureReason {
-    /// Every reason, so that each counter can begin at 0.
-    pub const ALL: [Self; 10] = [
-        Self::Unauthorized,
-        Self::Forbidden,
-        Self::NotFound,
-        Self::RateLimited,
-        Self::ServerError,
-        Self::Timeout,
-        Self::Connection,
-        Self::Tls,
-        Self::InvalidResponse,
-        Self::Incomplete,
-    ];
-
-    /// The label's value.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Unauthorized => "unauthorized",
-            Self::Forbidden => "forbidden",
-            Self::NotFound => "not_found",
-            Self::RateLimited => "rate_limited",
-            Self::ServerError => "server_error",
-            Self::Timeout => "timeout",
-            Self::Connection => "connection",
-            Self::Tls => "tls",
-            Self::InvalidResponse => "invalid_response",
-            Self::Incomplete => "incomplete",
-        }
-    }
-}
-
-impl fmt::Display for FailureReason {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
-
-/// Atlas' `errorCode`, if the answer had one that is safe to repeat: capitals, digits and
-/// underscores only, so that nothing that an answer echoes back can get into a log.
+/// Atlas' `errorCode`, if it is safe to repeat: only capitals, digits and underscores, so that nothing that a response
+/// echoes gets into a log.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct ErrorCode(Option<String>);
 
 impl ErrorCode {
-    /// Takes `text` if it has the form of an error code.
+    /// Returns `text` as an error code, or an empty one if it does not have the form of an error code.
     pub fn new(text: &str) -> Self {
-        let safe = |byte: u8| byte.is_ascii_uppercase() || byte.is_ascii_digit() || byte == b'_';
-        Self(
-            (!text.is_empty() && text.len() <= 64 && text.bytes().all(safe))
-                .then(|| text.to_owned()),
-        )
+        let is_safe = |byte: u8| byte.is_ascii_uppercase() || byte.is_ascii_digit() || byte == b'_';
+        let is_code = !text.is_empty() && text.len() <= 64 && text.bytes().all(is_safe);
+        Self(is_code.then(|| text.to_owned()))
     }
-}
 
-impl ErrorCode {
-    /// Whether these letters are in it.
+    /// Returns whether the code contains `part`.
     pub fn contains(&self, part: &str) -> bool {
         self.0.as_deref().is_some_and(|code| code.contains(part))
     }
@@ -182,66 +139,66 @@ impl fmt::Display for ErrorCode {
     }
 }
 
-/// A request that failed. Holds nothing of the answer's body but Atlas' error code.
+/// A request that failed. Holds nothing of the response's body but Atlas' error code.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{endpoint}: {kind}")]
 pub struct Error {
-    /// What was asked.
+    /// The endpoint of the request.
     pub endpoint: Endpoint,
-    /// What went wrong.
+    /// The cause.
     pub kind: ErrorKind,
 }
 
-/// What went wrong with a request, and what to do about it.
+/// The cause of a failed request, and the remedy.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ErrorKind {
-    /// The credential is wrong, revoked or expired.
+    /// The credential is invalid, revoked or expired.
     #[error(
         "Atlas refuses the credential (HTTP 401{0}); check that it is whole, not expired and not deleted"
     )]
     Unauthorized(ErrorCode),
-    /// The credential is good but may not do this.
+    /// The credential is valid but lacks the permission.
     #[error(
         "Atlas forbids it (HTTP 403{0}); check the role (Organization Read Only) and the IP access list"
     )]
     Forbidden(ErrorCode),
-    /// The service account has too many live tokens.
+    /// The service account has too many valid tokens.
     #[error(
         "Atlas makes no more access tokens for this service account (HTTP 403): 100 are live; wait for an hour, or revoke some"
     )]
     TokenLimit,
-    /// There is no such organization, or this credential cannot see it.
+    /// The organization does not exist, or is not visible to the credential.
     #[error(
         "Atlas does not know it (HTTP 404{0}); check the organization id and that the credential belongs to it"
     )]
     NotFound(ErrorCode),
-    /// The request budget is spent.
+    /// The rate limit is exceeded.
     #[error("Atlas asks to slow down (HTTP 429{code}{})", retry_after_suffix(*retry_after))]
     RateLimited {
         /// Atlas' error code.
         code: ErrorCode,
-        /// What `Retry-After` asked for.
+        /// The wait that `Retry-After` asked for.
         retry_after: Option<Duration>,
     },
-    /// Atlas, or something before it, is out of order.
+    /// Atlas, or a gateway before it, is unavailable.
     #[error("Atlas is out of order (HTTP {status}{code}{})", retry_after_suffix(*retry_after))]
     ServerError {
         /// The HTTP status.
         status: u16,
         /// Atlas' error code.
         code: ErrorCode,
-        /// What `Retry-After` asked for.
+        /// The wait that `Retry-After` asked for.
         retry_after: Option<Duration>,
     },
-    /// No whole answer in time.
+    /// The response was not complete within the timeout.
     #[error("no complete response within {}{}; check the network, or raise --atlas.timeout", humantime::format_duration(*limit), proxy_suffix(proxy.as_deref()))]
     Timeout {
-        /// `--atlas.timeout`.
+        /// The request timeout.
         limit: Duration,
         /// The proxy that the request went through, if any.
         proxy: Option<String>,
     },
-    /// No connection, or one that broke.
+    /// The connection could not be established, or broke.
     #[error("the connection failed: {0}")]
     Connection(String),
     /// TLS failed.
@@ -249,13 +206,13 @@ pub enum ErrorKind {
         "TLS failed: {0}; check the system's certificates and what stands between here and Atlas"
     )]
     Tls(String),
-    /// The answer makes no sense.
+    /// The response does not conform to the API.
     #[error("the answer is not what the API promises: {0}")]
     InvalidResponse(String),
-    /// The pages do not come to an end.
+    /// The pages of a list do not end.
     #[error("the pages do not come to an end: {0}")]
     PaginationIncomplete(String),
-    /// There is no credential to ask with.
+    /// The credential cannot be read.
     #[error("the credential cannot be used: {0}")]
     Credential(#[from] SecretError),
 }
@@ -266,13 +223,13 @@ fn retry_after_suffix(retry_after: Option<Duration>) -> String {
     })
 }
 
-/// Names the proxy in an error; without its password, as [`super::Proxy`] is shown.
-pub(super) fn proxy_suffix(proxy: Option<&str>) -> String {
+/// Names the proxy in an error; without its password, as [`crate::Proxy`] displays it.
+pub(crate) fn proxy_suffix(proxy: Option<&str>) -> String {
     proxy.map_or_else(String::new, |proxy| format!(" (via proxy {proxy})"))
 }
 
 impl ErrorKind {
-    /// What it is counted under.
+    /// Returns the reason that the error is counted under.
     pub fn reason(&self) -> FailureReason {
         match self {
             Self::Unauthorized(_) | Self::Credential(_) => FailureReason::Unauthorized,
@@ -288,17 +245,7 @@ impl ErrorKind {
         }
     }
 
-    /// How long Atlas asked to wait, if it did.
-    pub fn retry_after(&self) -> Option<Duration> {
-        match self {
-            Self::RateLimited { retry_after, .. } | Self::ServerError { retry_after, .. } => {
-                *retry_after
-            }
-            _ => None,
-        }
-    }
-
-    /// The problem at an endpoint.
+    /// Returns the error of a request to `endpoint`.
     pub fn with_endpoint(self, endpoint: Endpoint) -> Error {
         Error {
             endpoint,

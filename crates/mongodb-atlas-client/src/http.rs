@@ -1,5 +1,7 @@
-//! The HTTP client: what it sends along, and how much it takes in.
+//! The HTTP client, and its limits on responses.
 
+use std::error::Error as StdError;
+use std::io;
 use std::sync::{Arc, OnceLock};
 
 use futures_util::future::BoxFuture;
@@ -8,27 +10,30 @@ use reqwest::{Method, Request, redirect};
 use tokio::runtime::Runtime;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::body::{Body, MAX_BODY_BYTES, MAX_COMPRESSED_BYTES, MAX_SHORT_BYTES, too_large_error};
-use super::client::ClientConfig;
-use super::error::{ErrorKind, proxy_suffix};
-use super::proxy::Proxy;
-use super::transport::{Response, Transport};
+use crate::body::{Body, MAX_BODY_BYTES, MAX_COMPRESSED_BYTES, MAX_SHORT_BYTES, too_large_error};
+use crate::client::ClientConfig;
+use crate::error::{ErrorKind, proxy_suffix};
+use crate::proxy::Proxy;
+use crate::transport::{Response, Transport};
 
-/// A way to Atlas over HTTP, with TLS where the scheme of the base URL asks for it.
+/// Creates a transport over HTTP, with TLS if the scheme of the base URL is `https`.
 ///
 /// # Errors
-/// What the TLS library says when it cannot be set up, most likely for want of system roots.
+/// The TLS library's message when it cannot be set up, most likely because there are no system roots.
 pub fn new_http_transport(config: &ClientConfig) -> Result<Arc<dyn Transport>, String> {
-    ReqwestTransport::new(config.route.proxy()).map(|http| Arc::new(http) as Arc<dyn Transport>)
+    let transport = ReqwestTransport::new(config.route.proxy())?;
+    Ok(Arc::new(transport))
 }
 
-/// Headers of a response over HTTP/1. hyper's own limit of 100 is less than what some proxies and gateways send.
+/// Maximum number of headers of a response over HTTP/1. Some proxies and gateways send more than hyper's limit of 100.
 const MAX_HEADERS: usize = 1000;
-/// Bytes of all headers of a response over HTTP/2; hyper's own limit is 16 KiB. Over HTTP/1 it is some 400 KiB.
+/// Maximum size of all headers of a response over HTTP/2; hyper's limit is 16 KiB. Over HTTP/1 it is some 400 KiB.
 const MAX_HEADER_BYTES: u32 = 256 << 10;
+/// Number of threads that drive connections to Atlas. A single thread could be blocked by one busy connection.
+const CONNECTION_THREADS: usize = 2;
 
-/// The runtime of the connections to Atlas. A server that keeps a connection busy for ever, such as with interim responses
-/// without end, takes threads of its own and none that serves.
+/// Returns the runtime of the connections to Atlas. A server that keeps a connection busy, such as with endless interim
+/// responses, occupies one of its threads and no thread of the caller's runtime.
 fn connections_runtime() -> Result<&'static Runtime, String> {
     static RUNTIME: OnceLock<Option<Runtime>> = OnceLock::new();
     let build = || {
@@ -42,38 +47,31 @@ fn connections_runtime() -> Result<&'static Runtime, String> {
         .ok_or_else(|| "cannot start threads for connections to Atlas".to_owned())
 }
 
-/// Threads that drive connections to Atlas: one would be held up by a single connection that is busy for ever.
-const CONNECTION_THREADS: usize = 2;
-
-/// Atlas over HTTPS. Connections are kept and reused between walks.
+/// Sends requests with reqwest. Connections are reused.
 #[derive(Clone)]
 struct ReqwestTransport {
     client: reqwest::Client,
-    /// The proxy in force, as it is shown in errors.
+    /// The proxy in use, as displayed in errors.
     proxy: Option<String>,
 }
 
 impl ReqwestTransport {
     fn new(proxy: Option<&Proxy>) -> Result<Self, String> {
-        // one provider for the whole process; a second call finds it set, which is what is wanted
+        // There is one provider in the process. The call fails if it is installed already, which is fine.
         let _ = rustls::crypto::ring::default_provider().install_default();
+        let user_agent = concat!("atlas-ai-keys-exporter/", env!("CARGO_PKG_VERSION"));
+        let accept_gzip = (ACCEPT_ENCODING, HeaderValue::from_static("gzip"));
         let mut builder = reqwest::Client::builder()
-            .user_agent(concat!(
-                "atlas-ai-keys-exporter/",
-                env!("CARGO_PKG_VERSION")
-            ))
+            .user_agent(user_agent)
             .redirect(redirect::Policy::none())
             .pool_max_idle_per_host(4)
             .tcp_nodelay(true)
             .referer(false)
             .http1_max_headers(MAX_HEADERS)
             .http2_max_header_list_size(MAX_HEADER_BYTES)
-            // decompressed here, in bounded memory and off the threads that serve
-            .default_headers(HeaderMap::from_iter([(
-                ACCEPT_ENCODING,
-                HeaderValue::from_static("gzip"),
-            )]))
-            // The variables are read in `proxy`: reqwest ignores a value that it cannot parse.
+            // Bodies are decompressed by `Body`, in bounded memory and on blocking threads.
+            .default_headers(HeaderMap::from_iter([accept_gzip]))
+            // The `proxy` module reads the variables: reqwest ignores a value that it cannot parse.
             .no_proxy();
         if let Some(proxy) = proxy {
             builder = builder.proxy(proxy.to_reqwest()?);
@@ -86,8 +84,8 @@ impl ReqwestTransport {
 
     async fn send_and_read(&self, request: Request) -> Result<Response, ErrorKind> {
         let is_short = request.method() == Method::POST;
-        let problem = |error| self.classify_error(error);
-        let mut response = self.client.execute(request).await.map_err(problem)?;
+        let classify = |error| self.classify_error(error);
+        let mut response = self.client.execute(request).await.map_err(classify)?;
         let is_error = !response.status().is_success();
         let max_bytes = if is_short || is_error {
             MAX_SHORT_BYTES
@@ -101,21 +99,20 @@ impl ReqwestTransport {
             max_bytes
         };
         let mut body = Body::default();
-        while let Some(chunk) = response.chunk().await.map_err(problem)? {
-            if body.append(&chunk, max_received).await.is_err() {
+        while let Some(chunk) = response.chunk().await.map_err(classify)? {
+            if !body.append(&chunk, max_received).await {
                 if !is_error {
                     return Err(too_large_error(max_received));
                 }
-                // what an error says stands at its beginning; the status matters more
+                // An error object is at the beginning of the body, and the status matters more.
                 let room = max_received.saturating_sub(body.len());
                 let start = chunk.get(..room).unwrap_or_default();
-                let _ = body.append(start, max_received).await;
+                body.append(start, max_received).await;
                 break;
             }
         }
         if is_gzip {
             body = match body.gunzip(max_bytes, is_error).await {
-                // likewise
                 Err(_) if is_error => Body::default(),
                 decompressed => decompressed?,
             };
@@ -128,16 +125,15 @@ impl ReqwestTransport {
     }
 
     fn classify_error(&self, error: reqwest::Error) -> ErrorKind {
-        // the address is known, and a query could hold what does not belong into a log
+        // The address is known, and a query does not belong into a log.
         let error = error.without_url();
-        if error.is_decode() && !is_tls_error(&error) && !is_truncated(&error) {
-            return ErrorKind::InvalidResponse(format!(
-                "its body cannot be read: {}",
-                root_cause(&error)
-            ));
+        let is_tls = error_chain(&error).any(<dyn StdError>::is::<rustls::Error>);
+        if error.is_decode() && !is_tls && !error_chain(&error).any(is_truncation) {
+            let cause = root_cause(&error);
+            return ErrorKind::InvalidResponse(format!("its body cannot be read: {cause}"));
         }
         let cause = root_cause(&error) + &proxy_suffix(self.proxy.as_deref());
-        if is_tls_error(&error) {
+        if is_tls {
             ErrorKind::Tls(cause)
         } else {
             ErrorKind::Connection(cause)
@@ -145,16 +141,33 @@ impl ReqwestTransport {
     }
 }
 
-/// Whether a body is compressed with gzip.
+impl Transport for ReqwestTransport {
+    fn send(&self, request: Request) -> BoxFuture<'_, Result<Response, ErrorKind>> {
+        let this = self.clone();
+        Box::pin(async move {
+            let runtime = connections_runtime().map_err(ErrorKind::Connection)?;
+            let task = runtime.spawn(async move { this.send_and_read(request).await });
+            // The task ends with the future that waits for it.
+            AbortOnDropHandle::new(task)
+                .await
+                .unwrap_or_else(|error| Err(ErrorKind::Connection(error.to_string())))
+        })
+    }
+
+    fn proxy(&self) -> Option<&str> {
+        self.proxy.as_deref()
+    }
+}
+
+/// Returns whether a body is compressed with gzip.
 ///
 /// # Errors
-/// [`ErrorKind::InvalidResponse`] for any other encoding, which was not asked for.
+/// [`ErrorKind::InvalidResponse`] for any other encoding, which was not accepted.
 fn is_gzip(headers: &HeaderMap) -> Result<bool, ErrorKind> {
-    let encodings = headers.get_all(CONTENT_ENCODING);
-    let names = encodings
+    let mut names = headers
+        .get_all(CONTENT_ENCODING)
         .iter()
-        .flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
-    let mut names = names
+        .flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
         .map(<[u8]>::trim_ascii)
         .filter(|name| !name.is_empty() && !name.eq_ignore_ascii_case(b"identity"));
     match (names.next(), names.next()) {
@@ -170,41 +183,20 @@ fn is_gzip(headers: &HeaderMap) -> Result<bool, ErrorKind> {
     }
 }
 
-impl Transport for ReqwestTransport {
-    fn send(&self, request: Request) -> BoxFuture<'_, Result<Response, ErrorKind>> {
-        let this = self.clone();
-        Box::pin(async move {
-            let runtime = connections_runtime().map_err(ErrorKind::Connection)?;
-            // ends with the future that waits for it
-            let task = AbortOnDropHandle::new(
-                runtime.spawn(async move { this.send_and_read(request).await }),
-            );
-            task.await
-                .unwrap_or_else(|error| Err(ErrorKind::Connection(error.to_string())))
-        })
-    }
-
-    fn proxy(&self) -> Option<&str> {
-        self.proxy.as_deref()
-    }
-}
-
-/// Returns the root cause's message.
-fn root_cause(error: &(dyn std::error::Error + 'static)) -> String {
+/// Returns the message of the root cause.
+fn root_cause(error: ErrorRef<'_>) -> String {
     error_chain(error)
         .last()
         .map_or_else(String::new, ToString::to_string)
 }
 
-type ErrorRef<'a> = &'a (dyn std::error::Error + 'static);
+type ErrorRef<'a> = &'a (dyn StdError + 'static);
 
-/// An error and its causes. [`std::io::Error`] names the source of the error that it wraps, not
-/// the wrapped one, which may itself be another `io::Error` around what matters.
+/// Returns an error and its causes. The `source` of an [`io::Error`] is that of the error it wraps, not the wrapped
+/// error, which may be another `io::Error` around the cause.
 fn error_chain(error: ErrorRef<'_>) -> impl Iterator<Item = ErrorRef<'_>> {
-    std::iter::successors(Some(error), |error| {
-        let wrapped = error
-            .downcast_ref::<std::io::Error>()
-            .and_then(std::io::Error::get_ref);
+    std::iter::successors(Some(error), |&error| {
+        let wrapped = error.downcast_ref().and_then(io::Error::get_ref);
         match wrapped {
             Some(wrapped) => Some(wrapped as ErrorRef<'_>),
             None => error.source(),
@@ -212,22 +204,12 @@ fn error_chain(error: ErrorRef<'_>) -> impl Iterator<Item = ErrorRef<'_>> {
     })
 }
 
-fn is_tls_error(error: &reqwest::Error) -> bool {
-    error_chain(error).any(<dyn std::error::Error>::is::<rustls::Error>)
-}
-
-/// Whether the body ended before its announced length: a matter of the connection.
-fn is_truncated(error: &reqwest::Error) -> bool {
-    error_chain(error).any(|cause| {
-        cause.downcast_ref::<hyper::Error>().is_some_and(|error| {
-            error.is_incomplete_message() || error.is_body_write_aborted() || error.is_closed()
-        }) || cause.downcast_ref::<std::io::Error>().is_some_and(|error| {
-            matches!(
-                error.kind(),
-                std::io::ErrorKind::UnexpectedEof
-                    | std::io::ErrorKind::ConnectionReset
-                    | std::io::ErrorKind::BrokenPipe
-            )
-        })
-    })
+/// Returns whether the connection was closed before the body was complete.
+fn is_truncation(cause: ErrorRef<'_>) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionReset, UnexpectedEof};
+    if let Some(error) = cause.downcast_ref::<hyper::Error>() {
+        return error.is_incomplete_message() || error.is_body_write_aborted() || error.is_closed();
+    }
+    let kind = cause.downcast_ref().map(io::Error::kind);
+    matches!(kind, Some(UnexpectedEof | ConnectionReset | BrokenPipe))
 }

@@ -1,4 +1,4 @@
-//! Identifiers, parsed once at the edge, so that no function takes one for another.
+//! Identifiers, each of its own type, so that one is not taken for another.
 
 use std::fmt;
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct OrgId(Arc<str>);
 
-/// Why a text is no [`OrgId`].
+/// The error for a text that is no [`OrgId`].
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
     "an organization id is 24 hexadecimal digits in lower case, such as 32b6e34b3d91647abb20e7b8"
@@ -17,32 +17,32 @@ pub struct OrgId(Arc<str>);
 pub struct InvalidOrgId;
 
 impl OrgId {
-    /// Takes `text` for an organization id.
+    /// Parses an organization id.
     ///
     /// # Errors
-    /// [`InvalidOrgId`] when it is anything but 24 lower-case hexadecimal digits.
+    /// [`InvalidOrgId`] unless `text` has 24 lower-case hexadecimal digits.
     pub fn parse(text: &str) -> Result<Self, InvalidOrgId> {
-        let hex = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
-        if text.len() == 24 && text.bytes().all(hex) {
+        let is_hex = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
+        if text.len() == 24 && text.bytes().all(is_hex) {
             Ok(Self(text.into()))
         } else {
             Err(InvalidOrgId)
         }
     }
 
-    /// The id as Atlas writes it.
+    /// Returns the id as Atlas writes it.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// A number that only the id and `salt` decide, the same on every machine for ever.
+    /// Returns a number that depends only on the id and `salt`, the same on every machine and in every release.
     pub fn stable_hash(&self, salt: u64) -> u64 {
         stable_hash(self.0.as_bytes(), salt)
     }
 }
 
-/// FNV-1a with a final mix. Written out, since the standard library's hashers promise nothing
-/// from one release to the next, and what is decided by this must stay decided.
+/// Returns the FNV-1a hash with a final mix. The standard library's hashers can change with each release, and what this
+/// hash decides must not.
 pub fn stable_hash(bytes: &[u8], salt: u64) -> u64 {
     let mut hash = 0xcbf2_9ce4_8422_2325_u64 ^ salt.wrapping_mul(0x9e37_79b9_7f4a_7c15);
     for byte in bytes {
@@ -77,12 +77,12 @@ macro_rules! opaque_id {
         pub struct $name(Box<str>);
 
         impl $name {
-            /// Takes any text: Atlas documents no form that could be checked.
+            /// Creates an id from any text: Atlas documents no form that could be checked.
             pub fn new(text: impl Into<Box<str>>) -> Self {
                 Self(text.into())
             }
 
-            /// The id as Atlas writes it.
+            /// Returns the id as Atlas writes it.
             pub fn as_str(&self) -> &str {
                 &self.0
             }
@@ -97,7 +97,7 @@ macro_rules! opaque_id {
 }
 
 opaque_id! {
-    /// A project's id (Atlas' `groupId`); empty when Atlas did not say.
+    /// A project's id (Atlas' `groupId`); empty if Atlas reports none.
     ProjectId
 }
 opaque_id! {

@@ -1,4 +1,4 @@
-//! How a request gets to Atlas and its answer back: over HTTPS, or in a test over anything else.
+//! The way of a request to Atlas and of its response back: over HTTPS, or in a test through any other [`Transport`].
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,121 +10,96 @@ use reqwest::{Request, StatusCode};
 use serde::Deserialize;
 use tokio::time::Instant;
 
-use super::body::{Body, MAX_SHORT_BYTES};
-use super::client::ClientConfig;
-use super::error::{Endpoint, Error, ErrorCode, ErrorKind};
-use super::observer::{ClientObserver, RequestOutcome};
-use super::rate_limit::{BucketParams, MAX_WAIT};
-use crate::clock::Clock;
+use crate::body::{Body, MAX_SHORT_BYTES};
+use crate::client::{ClientConfig, ClientDeps};
+use crate::error::{Endpoint, Error, ErrorCode, ErrorKind};
+use crate::observer::RequestOutcome;
+use crate::rate_limit::{BucketParams, MAX_WAIT, Rejection};
+use crate::wire::{JsonField, parse_json};
 
-/// Something that takes a request to Atlas and brings its whole answer. Dropping the future at
-/// any moment is safe.
+/// Sends requests to Atlas. The future of [`Transport::send`] may be dropped at any time.
 pub trait Transport: Send + Sync {
-    /// Sends `request` and reads its whole answer, however long that takes.
+    /// Sends `request` and reads the complete response, without a timeout.
     ///
     /// # Errors
-    /// [`ErrorKind::Connection`], [`ErrorKind::Tls`], or [`ErrorKind::InvalidResponse`] for a body that is too
-    /// large or cannot be unpacked.
+    /// [`ErrorKind::Connection`], [`ErrorKind::Tls`], or [`ErrorKind::InvalidResponse`] for a body that is too large or
+    /// cannot be decompressed.
     fn send(&self, request: Request) -> BoxFuture<'_, Result<Response, ErrorKind>>;
 
-    /// The proxy that requests go through, without its password.
+    /// Returns the proxy that requests go through, without its password.
     fn proxy(&self) -> Option<&str> {
         None
     }
 }
 
-/// Makes the transport of a client; an error is what the TLS library says.
+/// Creates the transport of a client. An error is the TLS library's message.
 pub type TransportFactory =
     Arc<dyn Fn(&ClientConfig) -> Result<Arc<dyn Transport>, String> + Send + Sync>;
 
-/// An answer, whatever its status.
+/// A response of any status.
 pub struct Response {
     /// The status.
     pub status: StatusCode,
     /// The headers.
     pub headers: HeaderMap,
-    /// Wiped when dropped: an answer can hold a key's full secret, or an access token.
+    /// The body. Wiped when dropped: it can hold a key's full secret, or an access token.
     pub body: Body,
 }
 
-/// A transport with a limit of time, whose requests are counted and measured. One for a
-/// credential.
-pub(super) struct ObservedTransport {
-    transport: Arc<dyn Transport>,
+/// The transport of one client, with a timeout; reports each request to the observer.
+pub(crate) struct ObservedTransport {
     timeout: Duration,
-    observer: Arc<dyn ClientObserver>,
-    clock: Clock,
+    deps: ClientDeps,
 }
 
 impl ObservedTransport {
-    pub(super) fn new(
-        transport: Arc<dyn Transport>,
-        timeout: Duration,
-        observer: Arc<dyn ClientObserver>,
-        clock: Clock,
-    ) -> Self {
-        Self {
-            transport,
-            timeout,
-            observer,
-            clock,
-        }
+    pub(crate) fn new(timeout: Duration, deps: ClientDeps) -> Self {
+        Self { timeout, deps }
     }
 
-    /// Sends `request` and reads its whole answer.
+    /// Sends `request` and reads the complete response.
     ///
     /// # Errors
-    /// What the transport says, or a [`ErrorKind::Timeout`].
-    pub(super) async fn send(
+    /// The transport's error, or [`ErrorKind::Timeout`].
+    pub(crate) async fn send(
         &self,
         endpoint: Endpoint,
         request: Request,
     ) -> Result<Response, Error> {
-        let begun = Instant::now();
-        let mut answer = tokio::time::timeout(self.timeout, self.transport.send(request))
+        let started_at = Instant::now();
+        let transport = &self.deps.transport;
+        let mut result = tokio::time::timeout(self.timeout, transport.send(request))
             .await
             .unwrap_or_else(|_| {
                 Err(ErrorKind::Timeout {
                     limit: self.timeout,
-                    proxy: self.transport.proxy().map(str::to_owned),
+                    proxy: transport.proxy().map(str::to_owned),
                 })
             });
-        if let Ok(answer) = &mut answer {
-            normalize_retry_after(&mut answer.headers, self.clock.now());
-            // larger ones are repaired off this thread, before they are parsed
-            if answer.body.len() <= MAX_SHORT_BYTES {
-                let _ = answer.body.text();
+        let outcome = match &mut result {
+            Ok(response) => {
+                normalize_retry_after(&mut response.headers, self.deps.clock.now());
+                // A larger body is repaired on a blocking thread, before it is parsed.
+                if response.body.len() <= MAX_SHORT_BYTES {
+                    let _ = response.body.repair();
+                }
+                RequestOutcome::Status(response.status.as_u16())
             }
-        }
-        let outcome = match &answer {
-            Ok(answer) => RequestOutcome::Status(answer.status.as_u16()),
-            Err(problem) => RequestOutcome::Failed(problem.reason()),
+            Err(kind) => RequestOutcome::Failed(kind.reason()),
         };
-        self.observer
-            .request_completed(endpoint, outcome, begun.elapsed());
-        let date = answer
-            .as_ref()
-            .ok()
-            .and_then(|answer| answer.headers.get(DATE));
-        if let Some(date) = date.and_then(|date| date.to_str().ok()) {
-            self.observer.server_date_received(date);
+        let observer = &self.deps.observer;
+        observer.request_completed(endpoint, outcome, started_at.elapsed());
+        if let Ok(response) = &result
+            && let Some(date) = response.header(DATE.as_str())
+        {
+            observer.server_date_received(date);
         }
-        answer.map_err(|problem| problem.with_endpoint(endpoint))
+        result.map_err(|kind| kind.with_endpoint(endpoint))
     }
 }
 
-/// The members of Atlas' error object that are used; its words are not repeated.
-#[derive(Deserialize)]
-struct ErrorResponse {
-    #[serde(rename = "errorCode", default)]
-    code: serde_json::Value,
-    /// `[path, seconds, capacity, refill rate, refill seconds]` with `RATE_LIMITED_TOKEN_BUCKET`.
-    #[serde(default)]
-    parameters: serde_json::Value,
-}
-
-/// Replaces `Retry-After` by one whole number of seconds of a day at most, whichever of its forms (RFC 9110 §10.2.3) it
-/// has, or removes it when it has none. The time is taken while the response is new.
+/// Replaces `Retry-After`, in either of its forms (RFC 9110 §10.2.3), by one number of seconds of a day at most, or
+/// removes it if it is invalid. The clock is read while the response is new.
 fn normalize_retry_after(headers: &mut HeaderMap, now: Timestamp) {
     let date = headers
         .get(DATE)
@@ -140,56 +115,56 @@ fn normalize_retry_after(headers: &mut HeaderMap, now: Timestamp) {
     }
 }
 
-/// Seconds that a `Retry-After` asks to wait.
+/// Returns the seconds that a `Retry-After` asks to wait.
 fn parse_retry_after(value: &str, date: Option<Timestamp>, now: Timestamp) -> Option<u64> {
-    let longest = MAX_WAIT.as_secs();
+    let max = MAX_WAIT.as_secs();
     if !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit()) {
         // More digits than fit are a long wait.
-        return Some(value.parse().unwrap_or(u64::MAX).min(longest));
+        return Some(value.parse().unwrap_or(u64::MAX).min(max));
     }
     let until = parse_http_date(value)?;
     let seconds_from = |from: Timestamp| {
         let wait = until.duration_since(from);
-        // A fraction of a second is a second: the date has none.
+        // A fraction of a second counts as a second: the date has none.
         let wait = wait.as_secs() + i64::from(wait.subsec_nanos() > 0);
         u64::try_from(wait).unwrap_or_default()
     };
-    // The server's clock is the one that the date was read from. Where that makes no sense, it may be the `Date` that is
-    // wrong.
-    let by_date = date.map(seconds_from).filter(|wait| *wait <= longest);
-    Some(by_date.unwrap_or_else(|| seconds_from(now).min(longest)))
+    // The date was computed by the server's clock. If the result is implausible, the `Date` header may be wrong.
+    let by_date = date.map(seconds_from).filter(|wait| *wait <= max);
+    Some(by_date.unwrap_or_else(|| seconds_from(now).min(max)))
 }
 
-/// An HTTP date in any of the three forms of RFC 9110 §5.6.7.
+/// Parses an HTTP date in any of the three forms of RFC 9110 §5.6.7.
 fn parse_http_date(text: &str) -> Option<Timestamp> {
     let time = httpdate::parse_http_date(text).ok()?;
     Some(Timestamp::try_from(time).unwrap_or(Timestamp::MAX))
 }
 
+/// Maximum length of an error code.
+const MAX_ERROR_CODE_CHARS: usize = 64;
+
+/// The error code of an OAuth error response (RFC 6749 §5.2).
+#[derive(Deserialize)]
+struct OAuthErrorResponse {
+    error: String,
+}
+
 impl Response {
-    /// The body, if the status is good and the type is JSON.
+    /// Checks that the status is 2xx and the type is JSON.
     ///
     /// # Errors
-    /// The [`ErrorKind`] that any other answer means.
-    pub(super) fn json_body(&self) -> Result<&[u8], ErrorKind> {
+    /// The [`ErrorKind`] of any other response.
+    pub(crate) fn check_json(&self) -> Result<(), ErrorKind> {
         if !self.status.is_success() {
             return Err(self.to_error());
         }
-        let content_type = self
-            .headers
-            .get(CONTENT_TYPE)
-            .and_then(|value| value.to_str().ok())
-            .unwrap_or_default();
-        let essence = content_type
-            .split(';')
-            .next()
-            .unwrap_or_default()
-            .trim()
-            .to_ascii_lowercase();
+        let content_type = self.header(CONTENT_TYPE.as_str()).unwrap_or_default();
+        let essence = content_type.split(';').next().unwrap_or_default();
+        let essence = essence.trim().to_ascii_lowercase();
         if essence == "application/json"
             || (essence.starts_with("application/") && essence.ends_with("+json"))
         {
-            return Ok(&self.body);
+            return Ok(());
         }
         let seen: String = essence
             .chars()
@@ -201,20 +176,21 @@ impl Response {
         )))
     }
 
-    /// What `read` makes of the body, if the status is good and the type is JSON. No thread that serves is kept busy
-    /// by a large body.
+    /// Parses the body with `parse`, if the status is 2xx and the type is JSON. Large bodies are parsed on a blocking
+    /// thread.
     ///
     /// # Errors
-    /// The [`ErrorKind`] that any other answer means, or what `read` says.
-    pub(super) async fn parse<T: Send + 'static>(
-        mut self,
-        read: impl FnOnce(&str) -> Result<T, ErrorKind> + Send + 'static,
+    /// The [`ErrorKind`] of any other response, or the error of `parse`.
+    pub(crate) async fn parse<T: Send + 'static>(
+        self,
+        parse: impl FnOnce(&str) -> Result<T, ErrorKind> + Send + 'static,
     ) -> Result<T, ErrorKind> {
-        self.json_body()?;
-        if self.body.len() <= MAX_SHORT_BYTES {
-            return read(self.body.text()?);
+        self.check_json()?;
+        let mut body = self.body;
+        if body.len() <= MAX_SHORT_BYTES {
+            return parse(body.text()?);
         }
-        tokio::task::spawn_blocking(move || read(self.body.text()?))
+        tokio::task::spawn_blocking(move || parse(body.text()?))
             .await
             .unwrap_or_else(|_| {
                 let why = "reading it panicked, which is a bug in this exporter; please report it";
@@ -222,14 +198,12 @@ impl Response {
             })
     }
 
-    /// What a status other than 2xx means.
+    /// Returns the error that a status other than 2xx stands for.
     fn to_error(&self) -> ErrorKind {
-        let code = ErrorCode::new(
-            self.parse_error_body()
-                .as_ref()
-                .and_then(|body| body.code.as_str())
-                .unwrap_or_default(),
-        );
+        let code = self
+            .error_field("errorCode")
+            .full_string(MAX_ERROR_CODE_CHARS);
+        let code = ErrorCode::new(&code.unwrap_or_default());
         let retry_after = self.retry_after();
         match self.status.as_u16() {
             401 => ErrorKind::Unauthorized(code),
@@ -248,173 +222,88 @@ impl Response {
         }
     }
 
-    fn parse_error_body(&self) -> Option<ErrorResponse> {
-        serde_json::from_slice(&self.body).ok()
+    /// Returns a field of Atlas' error object. Its free text is not used, so that nothing it echoes gets into a log.
+    fn error_field(&self, name: &str) -> JsonField<'_> {
+        let text = std::str::from_utf8(&self.body).unwrap_or_default();
+        let fields = parse_json(text).ok().and_then(|body| body.fields([name]));
+        fields.map_or_else(JsonField::default, |[field]| field)
     }
 
-    /// What `Retry-After` or, with a 429, the error body asks to wait: a day at most.
-    pub(super) fn retry_after(&self) -> Option<Duration> {
+    /// Returns the parameters of an error: path, seconds, capacity, refill rate, and refill seconds with
+    /// `RATE_LIMITED_TOKEN_BUCKET`.
+    fn error_parameter(&self, index: usize) -> Option<u64> {
+        let mut parameters = Vec::new();
+        self.error_field("parameters")
+            .for_each_element(|parameter| parameters.push(parameter.as_u64()));
+        parameters.get(index).copied().flatten()
+    }
+
+    fn bucket_params(&self) -> Option<BucketParams> {
+        let [capacity, rate, seconds] = [2, 3, 4].map(|index| self.error_parameter(index));
+        BucketParams::new(capacity?, rate?, seconds?)
+    }
+
+    /// Returns the wait that `Retry-After` or, with a 429, the error body asks for: a day at most.
+    pub(crate) fn retry_after(&self) -> Option<Duration> {
         let header = self.header_u64(RETRY_AFTER.as_str());
         let parameter = (self.status == StatusCode::TOO_MANY_REQUESTS)
-            .then(|| self.parse_error_body())
-            .flatten()
-            .and_then(|body| body.parameters.get(1)?.as_u64());
+            .then(|| self.error_parameter(1))
+            .flatten();
         let seconds = header.max(parameter)?;
         Some(Duration::from_secs(seconds).min(MAX_WAIT))
     }
 
-    /// The size of the bucket that was empty, from the error body of a 429.
-    pub(super) fn bucket_params(&self) -> Option<BucketParams> {
-        let body = self.parse_error_body()?;
-        let number = |index: usize| body.parameters.get(index)?.as_u64();
-        BucketParams::new(number(2)?, number(3)?, number(4)?)
+    /// Returns what a response with status 429 or 503 says about the token bucket; `None` for any other status.
+    pub(crate) fn rejection(&self) -> Option<Rejection> {
+        let is_empty = self.status == StatusCode::TOO_MANY_REQUESTS;
+        (is_empty || self.status == StatusCode::SERVICE_UNAVAILABLE).then(|| Rejection {
+            retry_after: self.retry_after(),
+            is_empty,
+            params: self.bucket_params().filter(|_| is_empty),
+        })
     }
 
-    /// Whether the service account has too many tokens.
-    pub(super) fn is_token_limit(&self) -> bool {
+    /// Returns whether the service account has too many tokens.
+    pub(crate) fn is_token_limit(&self) -> bool {
         self.status == StatusCode::FORBIDDEN
             && self.oauth_error().as_deref() == Some("access_denied")
     }
 
-    /// Whether the client id or secret is refused with 400 instead of 401, as RFC 6749 §5.2 allows. Any other 400 says
-    /// nothing about the credential.
-    pub(super) fn is_client_rejected(&self) -> bool {
-        let refused = ["invalid_client", "invalid_grant", "unauthorized_client"];
+    /// Returns whether the client id or secret is rejected with status 400 instead of 401, as RFC 6749 §5.2 allows. Any
+    /// other 400 says nothing about the credential.
+    pub(crate) fn is_client_rejected(&self) -> bool {
+        let codes = ["invalid_client", "invalid_grant", "unauthorized_client"];
         self.status == StatusCode::BAD_REQUEST
             && self
                 .oauth_error()
-                .is_some_and(|error| refused.contains(&&*error))
+                .is_some_and(|code| codes.contains(&&*code))
     }
 
-    /// The error code of an OAuth error response (RFC 6749 §5.2).
     fn oauth_error(&self) -> Option<String> {
-        #[derive(Deserialize)]
-        struct OAuthError {
-            error: String,
-        }
-        let body: OAuthError = serde_json::from_slice(&self.body).ok()?;
-        Some(body.error)
+        let response: OAuthErrorResponse = serde_json::from_slice(&self.body).ok()?;
+        Some(response.error)
     }
 
-    /// A header that is a whole number.
-    pub(super) fn header_u64(&self, name: &str) -> Option<u64> {
-        self.headers.get(name)?.to_str().ok()?.trim().parse().ok()
+    fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name)?.to_str().ok()
+    }
+
+    /// Returns a header that is an integer.
+    pub(crate) fn header_u64(&self, name: &str) -> Option<u64> {
+        self.header(name)?.trim().parse().ok()
     }
 }
 
-/// What the fuzz target does with any bytes: reads them as the body of a 429, and returns how long it asks to wait and how
-/// large it says the bucket is.
+/// For the fuzz target: parses any bytes as the body of a 429.
 #[doc(hidden)]
-pub fn fuzz_rate_limited(body: &[u8]) -> (Option<Duration>, Option<BucketParams>) {
-    let answer = Response {
+pub fn fuzz_rate_limited(body: &[u8]) -> Option<Rejection> {
+    let response = Response {
         status: StatusCode::TOO_MANY_REQUESTS,
         headers: HeaderMap::new(),
         body: body.to_vec().into(),
     };
-    (answer.retry_after(), answer.bucket_params())
+    response.rejection()
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn invalid_error_field_is_ignored() {
-        for (text, expected) in [
-            (r#"{"errorCode":"A_CODE","parameters":null}"#, "A_CODE"),
-            (r#"{"errorCode":"A_CODE","parameters":7}"#, "A_CODE"),
-            (r#"{"errorCode":7,"parameters":[]}"#, ""),
-            (r#"{"errorCode":null}"#, ""),
-        ] {
-            let answer = Response {
-                status: StatusCode::FORBIDDEN,
-                headers: HeaderMap::new(),
-                body: text.as_bytes().to_vec().into(),
-            };
-            let expected = ErrorKind::Forbidden(ErrorCode::new(expected));
-            assert_eq!(answer.to_error(), expected, "{text}");
-        }
-    }
-
-    #[test]
-    fn retry_after_accepts_both_forms_up_to_a_day() {
-        let now: Timestamp = "2026-03-01T12:00:00.5Z".parse().expect("a time");
-        // The server's clock is an hour ahead of ours.
-        let date = Some("Sun, 01 Mar 2026 13:00:00 GMT");
-        for (value, date, expected) in [
-            ("120", None, Some(120)),
-            (" 120 ", None, Some(120)),
-            ("0", None, Some(0)),
-            ("86401", None, Some(86_400)),
-            ("99999999999999999999999", None, Some(86_400)),
-            ("", None, None),
-            ("-5", None, None),
-            ("1.5", None, None),
-            ("soon", None, None),
-            ("2026-03-01T13:00:30Z", date, None),
-            // The three forms of a date, relative to the response's own.
-            ("Sun, 01 Mar 2026 13:00:30 GMT", date, Some(30)),
-            ("Sunday, 01-Mar-26 13:00:30 GMT", date, Some(30)),
-            ("Sun Mar  1 13:00:30 2026", date, Some(30)),
-            ("Sun, 01 Mar 2026 13:00:00 GMT", date, Some(0)),
-            ("Sun, 01 Mar 2026 12:59:00 GMT", date, Some(0)),
-            ("Thu, 01 Jan 1970 00:00:00 GMT", date, Some(0)),
-            ("Fri, 31 Dec 9999 23:59:59 GMT", date, Some(86_400)),
-            // Without a date that makes sense the clock counts.
-            ("Sun, 01 Mar 2026 12:00:30 GMT", None, Some(30)),
-            ("Sun, 01 Mar 2026 12:00:30 GMT", Some("yesterday"), Some(30)),
-            (
-                "Sun, 01 Mar 2026 12:00:30 GMT",
-                Some("Sat, 01 Jan 2000 00:00:00 GMT"),
-                Some(30),
-            ),
-            ("Sun, 01 Mar 2026 11:00:00 GMT", None, Some(0)),
-            ("Tue, 01 Mar 2044 00:00:00 GMT", None, Some(86_400)),
-        ] {
-            let mut headers = HeaderMap::new();
-            headers.insert(RETRY_AFTER, HeaderValue::from_str(value).expect(value));
-            if let Some(date) = date {
-                headers.insert(DATE, HeaderValue::from_str(date).expect(date));
-            }
-            normalize_retry_after(&mut headers, now);
-            let answer = Response {
-                status: StatusCode::SERVICE_UNAVAILABLE,
-                headers,
-                body: Body::default(),
-            };
-            let expected = expected.map(Duration::from_secs);
-            assert_eq!(answer.retry_after(), expected, "{value:?} {date:?}");
-        }
-    }
-
-    #[test]
-    fn longest_retry_after_wins() {
-        let mut headers = HeaderMap::new();
-        for value in ["10", "nonsense", "30", "20"] {
-            headers.append(RETRY_AFTER, HeaderValue::from_static(value));
-        }
-        normalize_retry_after(&mut headers, Timestamp::UNIX_EPOCH);
-        assert_eq!(
-            headers.get_all(RETRY_AFTER).iter().collect::<Vec<_>>(),
-            ["30"]
-        );
-    }
-
-    proptest::proptest! {
-        #[test]
-        fn error_body_never_asks_for_more_than_a_day(
-            numbers in proptest::collection::vec(proptest::num::u64::ANY, 0..6),
-        ) {
-            let mut parameters = vec![serde_json::Value::from("path")];
-            parameters.extend(numbers.into_iter().map(serde_json::Value::from));
-            let body = serde_json::json!({"errorCode": "RATE_LIMITED_TOKEN_BUCKET", "parameters": parameters});
-            let answer = Response {
-                status: StatusCode::TOO_MANY_REQUESTS,
-                headers: HeaderMap::new(),
-                body: body.to_string().into_bytes().into(),
-            };
-            proptest::prop_assert!(answer.retry_after().is_none_or(|wait| wait <= MAX_WAIT));
-            proptest::prop_assert!(answer.bucket_params().is_none_or(|size| size.every <= MAX_WAIT));
-        }
-    }
-}
+mod tests;

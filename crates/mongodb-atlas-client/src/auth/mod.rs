@@ -1,145 +1,130 @@
-//! The three ways to authenticate. A request asks for a [`Authorization`], is sent with it, and when it
-//! is answered 401 the permit's maker says whether to try again.
+//! The three ways to authenticate. A request gets an [`Authorization`] and is sent with it; after a response with status
+//! 401, the [`Authenticator`] decides whether to send the request again.
 
 mod digest;
 mod oauth;
+mod token;
 
 use std::sync::Arc;
 
-pub use oauth::{StoredToken, TokenStore, fuzz_token_response};
 use reqwest::header::{HeaderMap, HeaderValue};
 use reqwest::{Method, Url};
 use secrecy::{ExposeSecret as _, SecretString};
+use zeroize::Zeroizing;
 
-use super::error::{Endpoint, Error, ErrorKind};
-use super::observer::{ClientObserver, RetryReason};
-use super::transport::ObservedTransport;
-use crate::clock::Clock;
+pub use token::{StoredToken, TokenStore, fuzz_token_response};
+
+use crate::client::{ClientConfig, ClientDeps};
 use crate::credential::{Credential, SecretSource, secrets_equal};
+use crate::error::{Endpoint, Error, ErrorKind};
+use crate::observer::RetryReason;
+use crate::transport::ObservedTransport;
 
-/// How one credential authenticates; shared by all its requests.
-pub(super) enum Authenticator {
+/// The authentication of one credential, shared by all its requests.
+pub(crate) enum Authenticator {
     ServiceAccount(Box<oauth::TokenProvider>),
     Digest(digest::DigestAuth),
     AccessToken(Arc<dyn SecretSource>),
 }
 
-/// What a request is sent with.
-pub(super) enum Authorization<'a> {
-    /// The service account's token, and which one it was.
-    Token(SecretString, u64),
-    /// A Digest answer, with the nonce in hand until the server has seen it.
+/// The authorization of one request.
+pub(crate) enum Authorization<'a> {
+    /// A Digest response. Holds the nonce until the server has seen the request.
     Digest(digest::DigestAttempt<'a>),
-    /// The ready token as it was read.
-    StaticToken(SecretString),
+    /// A token, of the service account or as configured.
+    Token(SecretString),
 }
 
 impl Authenticator {
-    pub(super) fn new(
-        name: &Arc<str>,
-        credential: Credential,
-        base: &Url,
-        store: Option<Arc<dyn TokenStore>>,
-        observer: Arc<dyn ClientObserver>,
-        clock: Clock,
-    ) -> Result<Self, String> {
-        Ok(match credential {
-            Credential::ServiceAccount { id, secret } => {
-                let name = Arc::clone(name);
-                let account =
-                    oauth::TokenProvider::new(name, id, secret, base, store, observer, clock)?;
-                Self::ServiceAccount(Box::new(account))
-            }
+    pub(crate) fn new(config: &ClientConfig, deps: &ClientDeps) -> Self {
+        match config.credential.clone() {
+            Credential::ServiceAccount { id, secret } => Self::ServiceAccount(Box::new(
+                oauth::TokenProvider::new(config, deps.clone(), id, secret),
+            )),
             Credential::ApiKey { public, private } => {
                 Self::Digest(digest::DigestAuth::new(public, private))
             }
             Credential::AccessToken { token } => Self::AccessToken(token),
-        })
+        }
     }
 
-    /// What the next request to `url` may be sent with.
+    /// Returns the authorization of the next request to `url`.
     ///
     /// # Errors
-    /// When there is no credential to be had: a file that is gone, a token that is not given out.
-    pub(super) async fn authorize(
+    /// The credential cannot be read, or there is no token.
+    pub(crate) async fn authorize(
         &self,
-        line: &ObservedTransport,
+        transport: &ObservedTransport,
         endpoint: Endpoint,
         method: &Method,
         url: &Url,
     ) -> Result<Authorization<'_>, Error> {
-        match self {
-            Self::ServiceAccount(account) => account
-                .current_token(line)
-                .await
-                .map(|(token, generation)| Authorization::Token(token, generation)),
-            Self::Digest(key) => key
-                .begin(method, url)
-                .await
-                .map(Authorization::Digest)
-                .map_err(|problem| problem.with_endpoint(endpoint)),
-            Self::AccessToken(source) => source
-                .read()
-                .await
-                .map(Authorization::StaticToken)
-                .map_err(|error| ErrorKind::from(error).with_endpoint(endpoint)),
-        }
+        let error = |kind: ErrorKind| kind.with_endpoint(endpoint);
+        Ok(match self {
+            Self::ServiceAccount(provider) => {
+                Authorization::Token(provider.current_token(transport).await?)
+            }
+            Self::Digest(auth) => {
+                Authorization::Digest(auth.begin(method, url).await.map_err(error)?)
+            }
+            Self::AccessToken(source) => {
+                let token = source.read().await.map_err(ErrorKind::from);
+                Authorization::Token(token.map_err(error)?)
+            }
+        })
     }
 
-    /// Told of a 401: whether to ask for another permit and send the request again, and why.
-    pub(super) async fn on_unauthorized(
+    /// Handles a response with status 401. Returns the reason to send the request again with a new authorization, if
+    /// there is one.
+    pub(crate) async fn on_unauthorized(
         &self,
-        permit: Authorization<'_>,
+        rejected: Authorization<'_>,
         headers: &HeaderMap,
     ) -> Option<RetryReason> {
-        match (self, permit) {
-            (Self::ServiceAccount(account), Authorization::Token(_, generation)) => account
-                .on_unauthorized(generation)
-                .await
-                .then_some(RetryReason::Unauthorized),
-            (_, Authorization::Digest(turn)) => turn
-                .on_unauthorized(headers)
-                .then_some(RetryReason::Challenge),
-            (Self::AccessToken(source), Authorization::StaticToken(old)) => {
-                let rotated = source
-                    .read()
-                    .await
-                    .is_ok_and(|new| !secrets_equal(&old, &new));
-                rotated.then_some(RetryReason::Unauthorized)
+        let old = match rejected {
+            Authorization::Digest(attempt) => {
+                let can_succeed = attempt.on_unauthorized(headers);
+                return can_succeed.then_some(RetryReason::Challenge);
             }
-            _ => None,
+            Authorization::Token(token) => token,
+        };
+        let is_renewed = match self {
+            Self::ServiceAccount(provider) => provider.on_unauthorized(&old).await,
+            Self::AccessToken(source) => {
+                let new = source.read().await;
+                new.is_ok_and(|new| !secrets_equal(&old, &new))
+            }
+            Self::Digest(_) => false,
+        };
+        is_renewed.then_some(RetryReason::Unauthorized)
+    }
+
+    /// Handles a change of the credential's files. Only a service account keeps anything of them between requests.
+    pub(crate) async fn on_credential_changed(&self) {
+        if let Self::ServiceAccount(provider) = self {
+            provider.on_credential_changed().await;
         }
     }
 
-    /// Told that a file of the credential has changed.
-    pub(super) async fn on_credential_changed(&self) {
-        match self {
-            Self::ServiceAccount(account) => account.on_credential_changed().await,
-            // these read their files at each request
-            Self::Digest(_) | Self::AccessToken(_) => {}
-        }
-    }
-
-    /// Gives back what Atlas counts: the live access token.
-    pub(super) async fn revoke_token(&self, line: &ObservedTransport) {
-        if let Self::ServiceAccount(account) = self {
-            account.revoke(line).await;
+    /// Revokes the access token: Atlas limits the number of valid ones.
+    pub(crate) async fn revoke_token(&self, transport: &ObservedTransport) {
+        if let Self::ServiceAccount(provider) = self {
+            provider.revoke_token(transport).await;
         }
     }
 }
 
 impl Authorization<'_> {
-    /// The `Authorization` header, if the first request is not to be sent without one to get a
-    /// challenge.
-    pub(super) fn header(&self) -> Result<Option<HeaderValue>, ErrorKind> {
+    /// Returns the `Authorization` header. A first request with Digest has none: its response has the challenge.
+    pub(crate) fn header(&self) -> Result<Option<HeaderValue>, ErrorKind> {
         match self {
-            Self::Token(token, _) | Self::StaticToken(token) => bearer_header(token).map(Some),
-            Self::Digest(turn) => Ok(turn.header()),
+            Self::Token(token) => bearer_header(token).map(Some),
+            Self::Digest(attempt) => Ok(attempt.header()),
         }
     }
 }
 
-/// What the fuzz target does with any bytes: parses them as a `WWW-Authenticate` header.
+/// For the fuzz target: parses any bytes as a `WWW-Authenticate` header.
 #[doc(hidden)]
 pub fn fuzz_www_authenticate(header: &[u8]) {
     let value = HeaderValue::from_bytes(header).ok();
@@ -154,13 +139,13 @@ pub fn fuzz_www_authenticate(header: &[u8]) {
         method: "GET",
         body: None,
     };
-    if let Ok(answer) = client.respond(&params) {
-        assert!(sensitive_header(&answer).is_ok());
-        assert!(client.rfc2069_compat() || answer.contains("qop=auth,"));
+    if let Ok(response) = client.respond(&params) {
+        assert!(sensitive_header(&response).is_ok());
+        assert!(client.rfc2069_compat() || response.contains("qop=auth,"));
     }
 }
 
-/// A header that no `Debug` output shows.
+/// Returns a header value that `Debug` output does not show.
 fn sensitive_header(value: &str) -> Result<HeaderValue, ErrorKind> {
     let mut value = HeaderValue::from_str(value)
         .map_err(|_| ErrorKind::InvalidResponse("a credential that fits no header".to_owned()))?;
@@ -169,8 +154,6 @@ fn sensitive_header(value: &str) -> Result<HeaderValue, ErrorKind> {
 }
 
 fn bearer_header(token: &SecretString) -> Result<HeaderValue, ErrorKind> {
-    sensitive_header(&zeroize::Zeroizing::new(format!(
-        "Bearer {}",
-        token.expose_secret()
-    )))
+    let value = Zeroizing::new(format!("Bearer {}", token.expose_secret()));
+    sensitive_header(&value)
 }

@@ -1,10 +1,9 @@
-//! The request budget: requests wait *before* they are sent, so that a bucket that is known never
-//! answers 429 at all.
+//! Client-side rate limiting: requests wait *before* they are sent, so that a known bucket never causes a 429.
 //!
-//! Atlas has a token bucket for each endpoint set and scope. Until it says which those are
-//! ([`RateLimiter::set_endpoint_sets`]), every endpoint of every organization counts as one of its own, for
-//! each credential. Two organizations that are refused at the same time although each should have
-//! had tokens are taken to share one, for an hour.
+//! Atlas has one token bucket for each endpoint set and scope. Until Atlas has reported the sets
+//! ([`RateLimiter::set_endpoint_sets`]), each endpoint of each organization is assumed to have its own bucket, for each
+//! credential. If two organizations get an unexpected 429 within a minute, they are assumed to share one bucket for an
+//! hour.
 
 mod token_bucket;
 
@@ -17,46 +16,69 @@ use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 use tracing::info;
 
-pub use token_bucket::BucketParams;
-
-use super::error::Endpoint;
-use crate::ids::OrgId;
-pub(super) use token_bucket::MAX_WAIT;
+pub(crate) use token_bucket::MAX_WAIT;
 use token_bucket::TokenBucket;
+pub use token_bucket::{BucketParams, Rejection};
 
-/// Who shares a bucket.
+use crate::error::Endpoint;
+use crate::ids::OrgId;
+
+/// The requests that share a bucket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Scope {
-    /// Everybody who asks about the same organization.
+    /// All requests about the same organization.
     Organization,
-    /// Every request of the same credential.
+    /// All requests with the same credential.
     Credential,
-    /// Every request from this machine.
-    Address,
+    /// All requests from the same IP address.
+    #[serde(rename = "Address")]
+    ClientIp,
 }
 
-/// Endpoints that draw on the same bucket, as Atlas tells them.
+/// Endpoints that share a bucket, as reported by Atlas.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EndpointSet {
     /// Atlas' `endpointSetId`.
     pub id: String,
-    /// Those of this exporter's endpoints that are in it.
+    /// The endpoints of this client that are in the set.
     pub endpoints: Vec<Endpoint>,
-    /// Who shares it.
+    /// The requests that share the bucket.
     pub scope: Scope,
-    /// How large it is.
-    pub size: BucketParams,
+    /// The parameters of the bucket.
+    #[serde(rename = "size")]
+    pub params: BucketParams,
 }
 
-/// Which bucket: what draws on it, and for whom.
+/// Identifies a bucket.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct BucketKey {
+    /// The id of an endpoint set, or the name of an endpoint if its set is not known.
     set_id: String,
     credential: Option<Arc<str>>,
     org: Option<OrgId>,
 }
 
-/// The budgets of the whole process. One for all clients, kept over a reload.
+/// The rate that a bucket sustains.
+#[derive(Debug, Clone, PartialEq)]
+pub struct BucketRate {
+    /// The bucket.
+    pub key: BucketKey,
+    /// Requests a second; `None` if it is not known.
+    pub per_second: Option<f64>,
+}
+
+/// The properties of a request that decide which bucket it uses.
+#[derive(Debug, Clone, Copy)]
+pub struct RequestTarget<'a> {
+    /// The name of the credential.
+    pub credential: &'a Arc<str>,
+    /// The endpoint.
+    pub endpoint: Endpoint,
+    /// The organization, if the request is about one.
+    pub org: Option<&'a OrgId>,
+}
+
+/// Limits the rate of requests. One for the process, since clients share buckets.
 #[derive(Default)]
 pub struct RateLimiter {
     state: Mutex<State>,
@@ -66,147 +88,119 @@ pub struct RateLimiter {
 struct State {
     queues: HashMap<BucketKey, Arc<BucketQueue>>,
     endpoint_sets: HashMap<Arc<str>, Vec<EndpointSet>>,
-    /// Sets of a credential whose bucket is taken to be shared by all its organizations, until then.
-    assumed_shared: HashMap<(Arc<str>, String), Instant>,
-    /// The last organization that was refused although its bucket should have had tokens.
-    unexpected_429s: HashMap<(Arc<str>, String), (OrgId, Instant)>,
+    /// Buckets of a credential that are assumed to be shared by its organizations, until then.
+    assumed_shared: HashMap<BucketKey, Instant>,
+    /// The last 429 of an organization whose bucket should have had tokens, by credential and set.
+    unexpected_429s: HashMap<BucketKey, Unexpected429>,
+}
+
+struct Unexpected429 {
+    org: OrgId,
+    at: Instant,
 }
 
 /// One bucket, and the queue before it.
-#[derive(Default)]
 struct BucketQueue {
+    key: BucketKey,
+    /// The endpoint that the bucket was created for.
+    endpoint: Endpoint,
     bucket: Mutex<TokenBucket>,
-    /// Fair: whoever comes first is served first.
+    /// Lets requests pass in the order of their arrival.
     fifo: tokio::sync::Mutex<()>,
-    /// Set when another lane has taken its place.
+    /// Whether another queue has replaced this one.
     replaced: AtomicBool,
 }
 
-/// Leave for one request. It must be told what came of it.
-pub(super) struct RequestPermit {
+/// The permission to send one request. Its result must be reported.
+pub(crate) struct RequestPermit {
     queue: Arc<BucketQueue>,
-    key: BucketKey,
     sequence: u64,
+    waited: Duration,
     reported: bool,
 }
 
-/// For how long a surprise makes organizations count as sharing a bucket.
+/// Time for which organizations are assumed to share a bucket.
 const SHARED_ASSUMPTION_TTL: Duration = Duration::from_hours(1);
-/// Refusals of two organizations within this time are taken for one cause.
+/// Maximum time between unexpected 429s of two organizations that have one cause.
 const CORRELATION_WINDOW: Duration = Duration::from_mins(1);
-/// Endpoint sets of one credential; there are fewer endpoints than that.
+/// Maximum number of endpoint sets of one credential; there are fewer endpoints.
 const MAX_SETS: usize = 64;
-/// Bytes of the id of an endpoint set; it becomes a part of the key of each lane.
+/// Maximum length of an endpoint set's id, which is a part of each bucket's key.
 const MAX_SET_ID_BYTES: usize = 256;
-/// The longest sleep before the bucket is looked at again: more may have been learnt.
+/// Maximum sleep before the state of the bucket is read again.
 const MAX_SLEEP: Duration = Duration::from_secs(10);
 
 impl RateLimiter {
-    /// Waits until a request may be sent; says how long that took.
-    pub(super) async fn acquire(
-        &self,
-        credential: &Arc<str>,
-        endpoint: Endpoint,
-        org: Option<&OrgId>,
-    ) -> (RequestPermit, Duration) {
-        let begun = Instant::now();
+    /// Waits until a request may be sent.
+    pub(crate) async fn acquire(&self, target: RequestTarget<'_>) -> RequestPermit {
+        let started_at = Instant::now();
         loop {
-            let (id, lane) = self.queue(credential, endpoint, org);
-            let turn = lane.fifo.lock().await;
-            while !lane.replaced.load(Ordering::Acquire) {
+            let queue = self.queue(target);
+            let turn = queue.fifo.lock().await;
+            while !queue.replaced.load(Ordering::Acquire) {
                 let now = Instant::now();
-                let delay = lane.lock_bucket().time_until_ready(now);
+                let delay = queue.lock_bucket().time_until_ready(now);
                 if delay.is_zero() {
-                    let number = lane.lock_bucket().take(now);
+                    let sequence = queue.lock_bucket().take(now);
                     drop(turn);
-                    let ticket = RequestPermit {
-                        queue: lane,
-                        key: id,
-                        sequence: number,
+                    return RequestPermit {
+                        queue,
+                        sequence,
+                        waited: now - started_at,
                         reported: false,
                     };
-                    return (ticket, now - begun);
                 }
                 tokio::time::sleep(delay.min(MAX_SLEEP)).await;
             }
         }
     }
 
-    /// How long a request would have to wait now, those before it left out of account.
-    pub fn next_delay(
-        &self,
-        credential: &Arc<str>,
-        endpoint: Endpoint,
-        org: Option<&OrgId>,
-    ) -> Duration {
-        self.queue(credential, endpoint, org)
-            .1
-            .lock_bucket()
-            .time_until_ready(Instant::now())
-    }
-
-    /// Which bucket requests draw on, and how many requests a second it can give for ever; none
-    /// while that is not known.
-    pub fn sustained_rate(
-        &self,
-        credential: &Arc<str>,
-        endpoint: Endpoint,
-        org: Option<&OrgId>,
-    ) -> (BucketKey, Option<f64>) {
-        let (id, lane) = self.queue(credential, endpoint, org);
-        let supply = lane.lock_bucket().sustained_rate();
-        (id, supply)
-    }
-
-    /// Atlas told which endpoints share a bucket, with whom, and how large it is. Sets that make no sense are ignored.
-    pub fn set_endpoint_sets(&self, credential: &Arc<str>, mut sets: Vec<EndpointSet>) {
+    /// Returns the wait of a request that is sent now, without the requests before it.
+    pub fn next_delay(&self, target: RequestTarget<'_>) -> Duration {
         let now = Instant::now();
-        sets.retain(|set| set.size.is_plausible() && set.id.len() <= MAX_SET_ID_BYTES);
-        sets.truncate(MAX_SETS);
-        let mut inner = self.lock_state();
-        inner
-            .assumed_shared
-            .retain(|(name, _), _| name != credential);
-        inner.endpoint_sets.insert(Arc::clone(credential), sets);
-        inner.remap(credential, now);
+        self.queue(target).lock_bucket().time_until_ready(now)
     }
 
-    fn queue(
-        &self,
-        credential: &Arc<str>,
-        endpoint: Endpoint,
-        org: Option<&OrgId>,
-    ) -> (BucketKey, Arc<BucketQueue>) {
-        let mut inner = self.lock_state();
-        let now = Instant::now();
-        let id = inner.bucket_key(credential, endpoint, org, now);
-        let lane = inner.get_or_create(&id, now);
-        (id, lane)
-    }
-
-    /// Tells the bucket of a refusal; how long nobody may send anything.
-    pub(super) fn on_rejected(
-        &self,
-        mut ticket: RequestPermit,
-        asked: Option<Duration>,
-        empty: bool,
-        size: Option<BucketParams>,
-    ) -> Duration {
-        ticket.reported = true;
-        let now = Instant::now();
-        let (surprise, pause) = {
-            let mut bucket = ticket.queue.lock_bucket();
-            let blocked = bucket.time_until_ready(now) > Duration::ZERO;
-            let surprise = !blocked && bucket.available_tokens(now) != Some(0);
-            (
-                surprise,
-                bucket.on_rejected(ticket.sequence, now, asked, empty, size),
-            )
-        };
-        if empty && surprise {
-            self.lock_state().on_unexpected_429(&ticket.key, now);
+    /// Returns the bucket of a request, and the rate that it sustains.
+    pub fn sustained_rate(&self, target: RequestTarget<'_>) -> BucketRate {
+        let queue = self.queue(target);
+        let per_second = queue.lock_bucket().sustained_rate();
+        BucketRate {
+            key: queue.key.clone(),
+            per_second,
         }
-        pause
+    }
+
+    /// Sets the endpoint sets that Atlas reports for a credential. Implausible ones are ignored.
+    pub fn set_endpoint_sets(&self, credential: &Arc<str>, mut sets: Vec<EndpointSet>) {
+        sets.retain(|set| set.params.is_plausible() && set.id.len() <= MAX_SET_ID_BYTES);
+        sets.truncate(MAX_SETS);
+        let mut state = self.lock_state();
+        let is_other = |key: &BucketKey| key.credential.as_ref() != Some(credential);
+        state.assumed_shared.retain(|key, _| is_other(key));
+        state.endpoint_sets.insert(Arc::clone(credential), sets);
+        state.remap(credential, Instant::now());
+    }
+
+    fn queue(&self, target: RequestTarget<'_>) -> Arc<BucketQueue> {
+        self.lock_state().queue(target, Instant::now())
+    }
+
+    /// Records the rejection of a request. Returns the time for which no request may be sent.
+    pub(crate) fn on_rejected(&self, mut permit: RequestPermit, rejection: Rejection) -> Duration {
+        permit.reported = true;
+        let now = Instant::now();
+        let (is_unexpected, delay) = {
+            let mut bucket = permit.queue.lock_bucket();
+            let is_ready = bucket.time_until_ready(now).is_zero();
+            let is_unexpected = is_ready && bucket.available_tokens(now) != Some(0);
+            let delay = bucket.on_rejected(permit.sequence, now, rejection);
+            (is_unexpected && rejection.is_empty, delay)
+        };
+        if is_unexpected {
+            self.lock_state().on_unexpected_429(&permit.queue.key, now);
+        }
+        delay
     }
 
     fn lock_state(&self) -> MutexGuard<'_, State> {
@@ -215,101 +209,110 @@ impl RateLimiter {
 }
 
 impl State {
-    fn bucket_key(
-        &self,
-        credential: &Arc<str>,
-        endpoint: Endpoint,
-        org: Option<&OrgId>,
-        now: Instant,
-    ) -> BucketKey {
-        let set = self
-            .endpoint_sets
-            .get(credential)
-            .and_then(|sets| sets.iter().find(|set| set.endpoints.contains(&endpoint)));
-        let name = set.map_or_else(|| endpoint.as_str().to_owned(), |set| set.id.clone());
-        let widened = self
-            .assumed_shared
-            .get(&(Arc::clone(credential), name.clone()))
-            .is_some_and(|until| now < *until);
+    fn bucket_key(&self, target: RequestTarget<'_>, now: Instant) -> BucketKey {
+        let sets = self.endpoint_sets.get(target.credential);
+        let set = sets.and_then(|sets| {
+            sets.iter()
+                .find(|set| set.endpoints.contains(&target.endpoint))
+        });
+        let shared = BucketKey {
+            set_id: set.map_or_else(|| target.endpoint.to_string(), |set| set.id.clone()),
+            credential: Some(Arc::clone(target.credential)),
+            org: None,
+        };
+        let is_assumed_shared = || {
+            self.assumed_shared
+                .get(&shared)
+                .is_some_and(|until| now < *until)
+        };
         let scope = match set {
             Some(set) => set.scope,
-            None if widened => Scope::Credential,
+            None if is_assumed_shared() => Scope::Credential,
             None => Scope::Organization,
         };
-        BucketKey {
-            set_id: name,
-            credential: (scope != Scope::Address).then(|| Arc::clone(credential)),
-            org: org.filter(|_| scope == Scope::Organization).cloned(),
+        match scope {
+            Scope::Organization => BucketKey {
+                org: target.org.cloned(),
+                ..shared
+            },
+            Scope::Credential => shared,
+            Scope::ClientIp => BucketKey {
+                credential: None,
+                ..shared
+            },
         }
     }
 
-    fn get_or_create(&mut self, id: &BucketKey, now: Instant) -> Arc<BucketQueue> {
-        if let Some(lane) = self.queues.get(id) {
-            return Arc::clone(lane);
+    /// Returns the queue of a request, created if necessary.
+    fn queue(&mut self, target: RequestTarget<'_>, now: Instant) -> Arc<BucketQueue> {
+        let key = self.bucket_key(target, now);
+        if let Some(queue) = self.queues.get(&key) {
+            return Arc::clone(queue);
         }
-        let lane = Arc::new(BucketQueue::default());
-        let size = id
-            .credential
-            .iter()
+        // A bucket of the IP address is known if it is known for any credential.
+        let own_sets = key.credential.iter();
+        let params = own_sets
             .filter_map(|credential| self.endpoint_sets.get(credential))
             .chain(self.endpoint_sets.values())
             .flatten()
-            .find(|set| set.id == id.set_id)
-            .map(|set| set.size);
-        if let Some(size) = size {
-            lane.lock_bucket().set_params(size, now);
+            .find(|set| set.id == key.set_id)
+            .map(|set| set.params);
+        let mut bucket = TokenBucket::default();
+        if let Some(params) = params {
+            bucket.set_params(params, now);
         }
-        self.queues.insert(id.clone(), Arc::clone(&lane));
-        lane
+        let queue = Arc::new(BucketQueue {
+            key: key.clone(),
+            endpoint: target.endpoint,
+            bucket: Mutex::new(bucket),
+            fifo: tokio::sync::Mutex::default(),
+            replaced: AtomicBool::new(false),
+        });
+        self.queues.insert(key, Arc::clone(&queue));
+        queue
     }
 
-    /// Replaces the lanes of `credential` that stand for another bucket than they were opened for.
+    /// Replaces the queues of `credential` whose requests belong to another bucket now.
     fn remap(&mut self, credential: &Arc<str>, now: Instant) {
-        let mine: Vec<BucketKey> = self
-            .queues
-            .keys()
-            .filter(|id| id.credential.as_ref() == Some(credential))
-            .cloned()
-            .collect();
-        for old in mine {
-            // a lane is named after its set, or after an endpoint as long as no set is known
-            let endpoint = Endpoint::ALL.into_iter().find(|endpoint| {
-                endpoint.as_str() == old.set_id
-                    || self.endpoint_sets.get(credential).is_some_and(|sets| {
-                        sets.iter()
-                            .any(|set| set.id == old.set_id && set.endpoints.contains(endpoint))
-                    })
-            });
-            let Some(endpoint) = endpoint else {
-                continue;
+        let is_own = |queue: &&Arc<BucketQueue>| queue.key.credential.as_ref() == Some(credential);
+        let queues: Vec<_> = self.queues.values().filter(is_own).cloned().collect();
+        for old in queues {
+            let target = RequestTarget {
+                credential,
+                endpoint: old.endpoint,
+                org: old.key.org.as_ref(),
             };
-            let id = self.bucket_key(credential, endpoint, old.org.as_ref(), now);
-            if id == old {
-                continue;
-            }
-            if let Some(lane) = self.queues.remove(&old) {
-                let new = self.get_or_create(&id, now);
-                new.lock_bucket().merge(&lane.lock_bucket(), now);
-                lane.replaced.store(true, Ordering::Release);
+            if self.bucket_key(target, now) != old.key {
+                self.queues.remove(&old.key);
+                let new = self.queue(target, now);
+                new.lock_bucket().merge(&old.lock_bucket(), now);
+                old.replaced.store(true, Ordering::Release);
             }
         }
     }
 
-    fn on_unexpected_429(&mut self, id: &BucketKey, now: Instant) {
-        let (Some(credential), Some(org)) = (&id.credential, &id.org) else {
+    fn on_unexpected_429(&mut self, key: &BucketKey, now: Instant) {
+        let (Some(credential), Some(org)) = (&key.credential, &key.org) else {
             return;
         };
-        let key = (Arc::clone(credential), id.set_id.clone());
-        let before = self.unexpected_429s.insert(key.clone(), (org.clone(), now));
-        let shared =
-            before.is_some_and(|(other, at)| other != *org && now < at + CORRELATION_WINDOW);
-        if shared && !self.endpoint_sets.contains_key(credential) {
+        let shared = BucketKey {
+            org: None,
+            ..key.clone()
+        };
+        let (org, at) = (org.clone(), now);
+        let event = Unexpected429 { org, at };
+        let previous = self.unexpected_429s.insert(shared.clone(), event);
+        let is_correlated = previous.is_some_and(|previous| {
+            key.org.as_ref() != Some(&previous.org) && now < previous.at + CORRELATION_WINDOW
+        });
+        if is_correlated && !self.endpoint_sets.contains_key(credential) {
             info!(
                 credential = &**credential,
-                endpoint = id.set_id,
+                endpoint = key.set_id,
                 "organizations are refused together; taking their request budget for a common one for an hour"
             );
-            self.assumed_shared.insert(key, now + SHARED_ASSUMPTION_TTL);
+            self.assumed_shared
+                .insert(shared, now + SHARED_ASSUMPTION_TTL);
             self.remap(credential, now);
         }
     }
@@ -322,12 +325,16 @@ impl BucketQueue {
 }
 
 impl RequestPermit {
-    /// The request was answered, with what `RateLimit-Limit` and `RateLimit-Remaining` say.
-    pub(super) fn on_response(mut self, limit: Option<u64>, remaining: Option<u64>) {
+    /// Returns the time that the request waited.
+    pub(crate) fn waited(&self) -> Duration {
+        self.waited
+    }
+
+    /// Records the response, with the values of `RateLimit-Limit` and `RateLimit-Remaining`.
+    pub(crate) fn on_response(mut self, limit: Option<u64>, remaining: Option<u64>) {
         self.reported = true;
-        self.queue
-            .lock_bucket()
-            .on_response(self.sequence, Instant::now(), limit, remaining);
+        let mut bucket = self.queue.lock_bucket();
+        bucket.on_response(self.sequence, Instant::now(), limit, remaining);
     }
 }
 
@@ -340,108 +347,4 @@ impl Drop for RequestPermit {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn org(n: u32) -> OrgId {
-        OrgId::parse(&format!("{n:024x}")).expect("an id")
-    }
-
-    fn set(scope: Scope) -> EndpointSet {
-        EndpointSet {
-            id: "some-set".into(),
-            endpoints: vec![Endpoint::AiModelApiKeys, Endpoint::AiModelApiRateLimits],
-            scope,
-            size: BucketParams::new(10, 5, 60).expect("a size"),
-        }
-    }
-
-    const KEYS: Endpoint = Endpoint::AiModelApiKeys;
-
-    #[tokio::test(start_paused = true)]
-    async fn endpoints_of_a_set_share_one_bucket() {
-        let (budgets, name) = (RateLimiter::default(), Arc::from("default"));
-        budgets.set_endpoint_sets(&name, vec![set(Scope::Organization)]);
-        let begun = Instant::now();
-        for n in 0..9 {
-            let endpoint = if n % 2 == 0 {
-                KEYS
-            } else {
-                Endpoint::AiModelApiRateLimits
-            };
-            let (ticket, waited) = budgets.acquire(&name, endpoint, Some(&org(1))).await;
-            ticket.on_response(None, None);
-            assert_eq!(waited.is_zero(), n < 8, "request {n} waited {waited:?}");
-        }
-        assert_eq!(begun.elapsed(), Duration::from_mins(1));
-        let (_, waited) = budgets.acquire(&name, KEYS, Some(&org(2))).await;
-        assert_eq!(waited, Duration::ZERO, "another organization has its own");
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn credential_bucket_is_shared_by_its_organizations() {
-        let (budgets, name) = (RateLimiter::default(), Arc::from("default"));
-        for n in 0..4 {
-            budgets
-                .acquire(&name, KEYS, Some(&org(n)))
-                .await
-                .0
-                .on_response(None, None);
-        }
-        budgets.set_endpoint_sets(&name, vec![set(Scope::Credential)]);
-        for n in 0..8 {
-            let (ticket, waited) = budgets.acquire(&name, KEYS, Some(&org(n))).await;
-            ticket.on_response(None, None);
-            assert_eq!(waited, Duration::ZERO);
-        }
-        let (_, waited) = budgets.acquire(&name, KEYS, Some(&org(9))).await;
-        assert_eq!(waited, Duration::from_mins(1));
-        let (id, supply) = budgets.sustained_rate(&name, KEYS, Some(&org(3)));
-        assert_eq!(supply.map(|rate| (rate * 60.0).round()), Some(4.0));
-        assert_eq!(id, budgets.sustained_rate(&name, KEYS, Some(&org(7))).0);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn correlated_429s_merge_buckets() {
-        let (budgets, name) = (RateLimiter::default(), Arc::from("default"));
-        let size = BucketParams::new(10, 5, 60);
-        for n in 0..2 {
-            let (ticket, _) = budgets.acquire(&name, KEYS, Some(&org(n))).await;
-            budgets.on_rejected(ticket, Some(Duration::from_secs(30)), true, size);
-        }
-        let (id, supply) = budgets.sustained_rate(&name, KEYS, Some(&org(7)));
-        assert_eq!((id.org, supply.is_some()), (None, true));
-        let (_, waited) = budgets.acquire(&name, KEYS, Some(&org(7))).await;
-        assert!(waited >= Duration::from_secs(30), "{waited:?}");
-        tokio::time::advance(SHARED_ASSUMPTION_TTL).await;
-        assert_eq!(
-            budgets.sustained_rate(&name, KEYS, Some(&org(7))).0.org,
-            Some(org(7))
-        );
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn permits_are_granted_in_request_order() {
-        let budgets = Arc::new(RateLimiter::default());
-        let name: Arc<str> = Arc::from("default");
-        budgets.set_endpoint_sets(&name, vec![set(Scope::Credential)]);
-        let order = Arc::new(Mutex::new(Vec::new()));
-        let mut tasks = tokio::task::JoinSet::new();
-        for n in 0..30 {
-            let (budgets, name, order) =
-                (Arc::clone(&budgets), Arc::clone(&name), Arc::clone(&order));
-            tasks.spawn(async move {
-                budgets
-                    .acquire(&name, KEYS, Some(&org(n)))
-                    .await
-                    .0
-                    .on_response(None, None);
-                order.lock().expect("no panic").push(n);
-            });
-            tokio::task::yield_now().await;
-        }
-        tasks.join_all().await;
-        let order = order.lock().expect("no panic").clone();
-        assert_eq!(order, (0..30).collect::<Vec<_>>());
-    }
-}
+mod tests;

@@ -1,37 +1,33 @@
-//! Fields that may hold a value of any type: one that is not of the expected type is skipped, instead of failing the
-//! response that it stands in.
+//! Fields with a value of any type: an invalid value is skipped, and does not invalidate the response that it is in.
 //!
-//! Values are looked at as they stand in the response, and only the part that is used is decoded. So a number out of
-//! range, half of a surrogate pair, deep nesting or a string of megabytes costs that field alone, and no memory.
+//! Values are kept as the text of the response, and only the part that is used is decoded. A number out of range, half of
+//! a surrogate pair, deep nesting or a string of megabytes invalidates that field only, and takes no memory.
 
 use std::borrow::Cow;
-use std::cell::Cell;
 use std::fmt;
 use std::str::Chars;
 
 use serde::Deserialize;
-use serde::de::{
-    DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor,
-};
+use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
-use super::super::error::ErrorKind;
 use super::keys::ApiTime;
+use crate::error::ErrorKind;
 
-/// Links of a page that are looked at. Atlas gives three at most.
+/// Maximum number of links of a page that are read. Atlas sends three at most.
 const MAX_LINKS: usize = 100;
-/// Longest text that is read as a timestamp or a number.
+/// Maximum length of a text that is read as a timestamp, a number or a field's name.
 const MAX_SHORT_CHARS: usize = 64;
 
-/// A text field.
+/// The value of a text field.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) enum LenientString {
-    /// Null, or not there.
+    /// Null, or not present.
     #[default]
     Missing,
     /// A string.
     Valid {
-        /// Its first characters, as many as were asked for.
+        /// The first characters, up to the limit.
         text: String,
         /// Whether there are more.
         truncated: bool,
@@ -40,28 +36,18 @@ pub(super) enum LenientString {
     Invalid,
 }
 
-impl LenientString {
-    /// The text, truncated or not.
-    pub(super) fn into_string(self) -> Option<String> {
-        match self {
-            Self::Valid { text, .. } => Some(text),
-            Self::Missing | Self::Invalid => None,
-        }
-    }
-}
-
-/// The value of a field as it stands in the response; none when the field is missing.
+/// The value of a field as the text of the response; `None` when the field is missing.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct JsonField<'a>(Option<&'a str>);
 
 impl<'a> JsonField<'a> {
-    /// The value in `json`, which is one valid JSON value.
+    /// Returns the value in `json`, which is one valid JSON value.
     #[cfg(test)]
     pub(super) fn new(json: &'a str) -> Self {
         Self(Some(json))
     }
 
-    /// The text, of which at most `max_chars` characters are read.
+    /// Returns the text, truncated to `max_chars` characters.
     pub(super) fn lenient_string(self, max_chars: usize) -> LenientString {
         match self.0 {
             None | Some("null") => LenientString::Missing,
@@ -72,29 +58,29 @@ impl<'a> JsonField<'a> {
         }
     }
 
-    /// The first characters of a text; none for a value of another type.
+    /// Returns the text, truncated to `max_chars` characters; `None` if the value has another type.
     pub(super) fn truncated_string(self, max_chars: usize) -> Option<String> {
-        self.lenient_string(max_chars).into_string()
-    }
-
-    /// A whole text; none for one that is longer.
-    pub(super) fn full_string(self, max_chars: usize) -> Option<String> {
         match self.lenient_string(max_chars) {
-            LenientString::Valid {
-                text,
-                truncated: false,
-            } => Some(text),
+            LenientString::Valid { text, .. } => Some(text),
             _ => None,
         }
     }
 
-    /// A number that can count something, also written as `3600.0` or `"3600"`.
-    pub(super) fn as_u64(self) -> Option<u64> {
+    /// Returns the text; `None` if it is longer than `max_chars` characters, or the value has another type.
+    pub(crate) fn full_string(self, max_chars: usize) -> Option<String> {
+        match self.lenient_string(max_chars) {
+            LenientString::Valid { text, truncated } if !truncated => Some(text),
+            _ => None,
+        }
+    }
+
+    /// Returns a count, also if it is written as `3600.0` or `"3600"`.
+    pub(crate) fn as_u64(self) -> Option<u64> {
         let json = self.0?;
         if unquote(json).is_some() {
-            return parse_number(self.full_string(MAX_SHORT_CHARS)?.trim());
+            return parse_count(self.full_string(MAX_SHORT_CHARS)?.trim());
         }
-        parse_number(json)
+        parse_count(json)
     }
 
     pub(super) fn as_time(self) -> ApiTime {
@@ -111,15 +97,15 @@ impl<'a> JsonField<'a> {
         self.0 == Some("true")
     }
 
-    /// The fields of an object with these names; none when the value is no object. Of a field that is there twice the
-    /// last one counts, as in most JSON parsers.
-    pub(super) fn fields<const N: usize>(self, names: [&str; N]) -> Option<[JsonField<'a>; N]> {
+    /// Returns the fields of an object with these names; `None` if the value is no object. Of duplicate fields the last
+    /// one counts, as in most JSON parsers.
+    pub(crate) fn fields<const N: usize>(self, names: [&str; N]) -> Option<[JsonField<'a>; N]> {
         let mut deserializer = serde_json::Deserializer::from_str(self.0?);
         deserializer.deserialize_map(FieldsVisitor(names)).ok()
     }
 
-    /// Calls `visit` with each element of an array; false when the value is no array.
-    pub(super) fn for_each_element(self, visit: impl FnMut(JsonField<'a>)) -> bool {
+    /// Calls `visit` with each element of an array. Returns `false` if the value is no array.
+    pub(crate) fn for_each_element(self, visit: impl FnMut(JsonField<'a>)) -> bool {
         let Some(json) = self.0 else {
             return false;
         };
@@ -134,32 +120,31 @@ impl<'a> From<&'a RawValue> for JsonField<'a> {
     }
 }
 
-/// What stands between the quotes of a JSON string.
+/// Returns the text between the quotes of a JSON string.
 fn unquote(json: &str) -> Option<&str> {
     json.strip_prefix('"')?.strip_suffix('"')
 }
 
-/// Decodes at most `max_chars` characters of a JSON string, and says whether there are more. Half of a surrogate pair
+/// Decodes at most `max_chars` characters of a JSON string, and returns whether there are more. Half of a surrogate pair
 /// becomes U+FFFD.
 fn decode_string(inner: &str, max_chars: usize) -> (String, bool) {
+    // Most strings are short and have no escapes.
+    if inner.len() <= max_chars && !inner.contains('\\') {
+        return (inner.to_owned(), false);
+    }
     let mut text = String::new();
     let mut chars = inner.chars();
-    let mut count = 0;
-    while let Some(char) = chars.next() {
-        if count == max_chars {
-            return (text, true);
+    for _ in 0..max_chars {
+        match chars.next() {
+            Some('\\') => text.push(decode_escape(&mut chars)),
+            Some(char) => text.push(char),
+            None => break,
         }
-        text.push(if char == '\\' {
-            decode_escape(&mut chars)
-        } else {
-            char
-        });
-        count += 1;
     }
-    (text, false)
+    (text, !chars.as_str().is_empty())
 }
 
-/// The character that an escape stands for; `chars` is behind the backslash.
+/// Decodes the escape whose backslash has been read.
 fn decode_escape(chars: &mut Chars<'_>) -> char {
     match chars.next() {
         Some('b') => '\u{8}',
@@ -170,44 +155,47 @@ fn decode_escape(chars: &mut Chars<'_>) -> char {
         Some('u') => {
             let unit = read_code_unit(chars);
             let mut ahead = chars.clone();
-            let low = match (unit, ahead.next(), ahead.next()) {
-                (0xD800..=0xDBFF, Some('\\'), Some('u')) => read_code_unit(&mut ahead),
-                _ => 0,
+            let pair = match (ahead.next(), ahead.next()) {
+                (Some('\\'), Some('u')) => [unit, read_code_unit(&mut ahead)],
+                _ => [unit, 0],
             };
-            if !(0xDC00..=0xDFFF).contains(&low) {
-                return char::from_u32(unit).unwrap_or(char::REPLACEMENT_CHARACTER);
+            let mut decoded = char::decode_utf16(pair);
+            match decoded.next() {
+                Some(Ok(char)) => {
+                    if decoded.next().is_none() {
+                        *chars = ahead;
+                    }
+                    char
+                }
+                _ => char::REPLACEMENT_CHARACTER,
             }
-            *chars = ahead;
-            char::from_u32(0x10000 + ((unit - 0xD800) << 10) + (low - 0xDC00))
-                .unwrap_or(char::REPLACEMENT_CHARACTER)
         }
         Some(other) => other,
         None => char::REPLACEMENT_CHARACTER,
     }
 }
 
-/// The UTF-16 code unit of four hexadecimal digits.
-fn read_code_unit(chars: &mut Chars<'_>) -> u32 {
-    chars
-        .by_ref()
-        .take(4)
-        .fold(0, |unit, digit| unit << 4 | digit.to_digit(16).unwrap_or(0))
+/// Reads the UTF-16 code unit of four hexadecimal digits.
+fn read_code_unit(chars: &mut Chars<'_>) -> u16 {
+    let digits = chars.by_ref().take(4);
+    let values = digits.filter_map(|digit| u16::try_from(digit.to_digit(16)?).ok());
+    values.fold(0, |unit, value| unit << 4 | value)
 }
 
-fn parse_number(text: &str) -> Option<u64> {
+fn parse_count(text: &str) -> Option<u64> {
     text.parse::<u64>().ok().or_else(|| {
         let number: f64 = text.parse().ok()?;
-        let whole = number.is_finite() && (0.0..9e18).contains(&number);
+        let is_count = number.is_finite() && (0.0..9e18).contains(&number);
         #[expect(
             clippy::cast_possible_truncation,
             clippy::cast_sign_loss,
-            reason = "the range was checked, and fractions are cut off"
+            reason = "the range was checked, and fractions are truncated"
         )]
-        whole.then_some(number as u64)
+        is_count.then_some(number as u64)
     })
 }
 
-/// The name of a field. Of one that is longer than any name here, only the beginning.
+/// Decodes the name of a field, or the beginning of one that is too long to be of interest.
 fn decode_field_name(key: &RawValue) -> Cow<'_, str> {
     let inner = unquote(key.get()).unwrap_or_default();
     if inner.len() > MAX_SHORT_CHARS || inner.contains('\\') {
@@ -229,8 +217,8 @@ impl<'de, const N: usize> Visitor<'de> for FieldsVisitor<'_, N> {
         let mut found = [JsonField(None); N];
         while let Some(key) = map.next_key::<&RawValue>()? {
             let key = decode_field_name(key);
-            let place = self.0.iter().position(|name| *name == key);
-            match place.and_then(|place| found.get_mut(place)) {
+            let index = self.0.iter().position(|name| *name == key);
+            match index.and_then(|index| found.get_mut(index)) {
                 Some(field) => *field = map.next_value::<&RawValue>()?.into(),
                 None => drop(map.next_value::<IgnoredAny>()?),
             }
@@ -256,7 +244,7 @@ impl<'de, F: FnMut(JsonField<'de>)> Visitor<'de> for ElementsVisitor<F> {
     }
 }
 
-/// Whether the links of a page name a next one.
+/// Whether the links of a page include one to the next page.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NextLink {
     /// There is a `next` link.
@@ -269,7 +257,7 @@ pub enum NextLink {
 
 impl NextLink {
     fn from_links(links: JsonField<'_>) -> Self {
-        let mut next = Self::Unknown;
+        let mut next_link = Self::Unknown;
         let mut count = 0;
         links.for_each_element(|link| {
             count += 1;
@@ -278,21 +266,21 @@ impl NextLink {
             }
             let rel = link.fields(["rel"]).and_then(|[rel]| rel.full_string(4));
             if rel.as_deref() == Some("next") {
-                next = Self::Present;
-            } else if next == Self::Unknown {
-                next = Self::Absent;
+                next_link = Self::Present;
+            } else if next_link == Self::Unknown {
+                next_link = Self::Absent;
             }
         });
-        next
+        next_link
     }
 }
 
 /// A page of any list.
 #[derive(Debug)]
 pub(crate) struct ListPage<T> {
-    /// The results that could be read.
+    /// The valid results.
     pub(crate) items: Vec<T>,
-    /// Number of results, readable or not.
+    /// Number of results, valid or not.
     pub(crate) results: usize,
     /// Whether there is a next page.
     pub(crate) next_link: NextLink,
@@ -300,121 +288,49 @@ pub(crate) struct ListPage<T> {
     pub(crate) total_count: Option<u64>,
 }
 
-/// Reads a page of a list. `read` gets each result with its index, and none of it is kept but what `read` returns.
+/// Parses a page of a list. `parse` is called with the index of each result and the result.
 ///
 /// # Errors
-/// [`ErrorKind::InvalidResponse`] when the body is no JSON object with `results`, or has more results than `max_results`. It says
-/// where, and nothing of the body.
+/// [`ErrorKind::InvalidResponse`] when the body is no JSON object with `results`, or has more results than `max_results`.
+/// The error has nothing of the body.
 pub(super) fn parse_page<T>(
     body: &str,
     max_results: usize,
-    mut read: impl FnMut(usize, JsonField<'_>) -> Option<T>,
+    mut parse: impl FnMut(usize, JsonField<'_>) -> Option<T>,
 ) -> Result<ListPage<T>, ErrorKind> {
-    let too_many = Cell::new(false);
-    let visitor = PageVisitor {
-        max_results,
-        too_many: &too_many,
-        read: &mut read,
-    };
+    let no_page = "it is no page with results";
     let mut deserializer = serde_json::Deserializer::from_str(body);
-    deserializer
+    let visitor = FieldsVisitor(["results", "links", "totalCount"]);
+    let [list, links, total_count] = deserializer
         .deserialize_map(visitor)
-        .and_then(|page| deserializer.end().map(|()| page))
-        .map_err(|error| {
-            if too_many.get() {
-                ErrorKind::InvalidResponse(format!(
-                    "expected at most {max_results} results, got more"
-                ))
-            } else {
-                super::invalid_json(&error, "it is no page with results")
-            }
-        })
-}
-
-/// Reads one result, given its index.
-type ItemParser<'a, T> = &'a mut dyn FnMut(usize, JsonField<'_>) -> Option<T>;
-
-struct PageVisitor<'a, T> {
-    max_results: usize,
-    too_many: &'a Cell<bool>,
-    read: ItemParser<'a, T>,
-}
-
-impl<'de, T> Visitor<'de> for PageVisitor<'_, T> {
-    type Value = ListPage<T>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a page")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<ListPage<T>, A::Error> {
-        let (mut results, mut links, mut total) = (None, JsonField(None), JsonField(None));
-        while let Some(key) = map.next_key::<&RawValue>()? {
-            match &*decode_field_name(key) {
-                "results" => {
-                    results = Some(map.next_value_seed(ResultsVisitor {
-                        max_results: self.max_results,
-                        too_many: self.too_many,
-                        read: &mut *self.read,
-                    })?);
-                }
-                "links" => links = map.next_value::<&RawValue>()?.into(),
-                "totalCount" => total = map.next_value::<&RawValue>()?.into(),
-                _ => drop(map.next_value::<IgnoredAny>()?),
-            }
+        .and_then(|fields| deserializer.end().map(|()| fields))
+        .map_err(|error| super::invalid_json(&error, no_page))?;
+    let (mut items, mut results) = (Vec::new(), 0);
+    let is_array = list.for_each_element(|result| {
+        // A small compressed body can hold millions of results.
+        if results < max_results {
+            items.extend(parse(results, result));
         }
-        let (items, results) = results.ok_or_else(|| A::Error::missing_field("results"))?;
-        Ok(ListPage {
-            items,
-            results,
-            next_link: NextLink::from_links(links),
-            total_count: total.as_u64(),
-        })
+        results += 1;
+    });
+    if !is_array && list.0 != Some("null") {
+        return Err(ErrorKind::InvalidResponse(no_page.to_owned()));
     }
+    if results > max_results {
+        return Err(ErrorKind::InvalidResponse(format!(
+            "expected at most {max_results} results, got more"
+        )));
+    }
+    Ok(ListPage {
+        items,
+        results,
+        next_link: NextLink::from_links(links),
+        total_count: total_count.as_u64(),
+    })
 }
 
-/// Reads the results one by one, and stops at more than were asked for: a small compressed body can hold millions.
-struct ResultsVisitor<'a, T> {
-    max_results: usize,
-    too_many: &'a Cell<bool>,
-    read: ItemParser<'a, T>,
-}
-
-impl<'de, T> DeserializeSeed<'de> for ResultsVisitor<'_, T> {
-    type Value = (Vec<T>, usize);
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
-        deserializer.deserialize_any(self)
-    }
-}
-
-impl<'de, T> Visitor<'de> for ResultsVisitor<'_, T> {
-    type Value = (Vec<T>, usize);
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an array or null")
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
-        let (mut items, mut results) = (Vec::new(), 0);
-        while let Some(result) = seq.next_element::<&RawValue>()? {
-            if results == self.max_results {
-                self.too_many.set(true);
-                return Err(A::Error::custom("too many results"));
-            }
-            items.extend((self.read)(results, result.into()));
-            results += 1;
-        }
-        Ok((items, results))
-    }
-
-    fn visit_unit<E>(self) -> Result<Self::Value, E> {
-        Ok((Vec::new(), 0))
-    }
-}
-
-/// A number in an answer that is read by serde's own rules otherwise: `3600`, `3600.0` and `"3600"` are the same, and a
-/// value of another type is none.
+/// A count in a response that is otherwise parsed by serde's rules: `3600`, `3600.0` and `"3600"` are the same, and a value
+/// of another type is `None`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct LenientCount(pub(crate) Option<u64>);
 
@@ -425,102 +341,4 @@ impl<'de> Deserialize<'de> for LenientCount {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn text(json: &str) -> String {
-        JsonField::new(json).truncated_string(250).expect("a text")
-    }
-
-    #[test]
-    fn lone_surrogate_becomes_a_replacement_character() {
-        for (json, expected) in [
-            (r#""team rocket \ud83d""#, "team rocket \u{fffd}"),
-            (r#""\uD83D at the start""#, "\u{fffd} at the start"),
-            (r#""\ude00 low alone""#, "\u{fffd} low alone"),
-            (r#""\ud83d\ud83d\ude00""#, "\u{fffd}\u{1f600}"),
-            (r#""\ud83d\n""#, "\u{fffd}\n"),
-            (r#""\ud83dA""#, "\u{fffd}A"),
-            (r#""\ud83d\\ude00""#, "\u{fffd}\\ude00"),
-            (r#""\\ud83d is no escape""#, "\\ud83d is no escape"),
-            (r#""\ud83d\ude00 whole""#, "\u{1f600} whole"),
-            (r#""\ude00\ud83d""#, "\u{fffd}\u{fffd}"),
-            (
-                r#""\u0000\b\f\n\r\t\/\"\\\u00e9""#,
-                "\0\u{8}\u{c}\n\r\t/\"\\é",
-            ),
-        ] {
-            assert_eq!(text(json), expected, "{json}");
-        }
-    }
-
-    #[test]
-    fn strings_are_truncated_at_a_character() {
-        for (json, expected, truncated) in [
-            ("\"abc\"", "abc", false),
-            ("\"abcd\"", "abc", true),
-            ("\"äöü\"", "äöü", false),
-            ("\"äöüß\"", "äöü", true),
-            (r#""\ud83d\ude00\ud83d\ude00\ud83d\ude00""#, "😀😀😀", false),
-            (
-                r#""\ud83d\ude00\ud83d\ude00\ud83d\ude00\n""#,
-                "😀😀😀",
-                true,
-            ),
-        ] {
-            let expected = LenientString::Valid {
-                text: expected.to_owned(),
-                truncated,
-            };
-            assert_eq!(JsonField::new(json).lenient_string(3), expected, "{json}");
-        }
-        assert_eq!(
-            JsonField::new("null").lenient_string(3),
-            LenientString::Missing
-        );
-        assert_eq!(JsonField(None).lenient_string(3), LenientString::Missing);
-        for other in ["1", "1e999", "true", "{\"a\":1}", "[\"a\"]"] {
-            assert_eq!(
-                JsonField::new(other).lenient_string(3),
-                LenientString::Invalid,
-                "{other}"
-            );
-        }
-    }
-
-    #[test]
-    fn counts_accept_integers_floats_and_strings() {
-        let digits = "9".repeat(100_000);
-        for (json, expected) in [
-            ("3600", Some(3600)),
-            ("3600.0", Some(3600)),
-            ("3.6e3", Some(3600)),
-            ("\"3600\"", Some(3600)),
-            ("\" 3600.0 \"", Some(3600)),
-            ("18446744073709551615", Some(u64::MAX)),
-            ("-3", None),
-            ("1e999", None),
-            ("\"many\"", None),
-            ("\"NaN\"", None),
-            ("null", None),
-            ("true", None),
-            ("[1]", None),
-            ("{\"a\":1}", None),
-            (digits.as_str(), None),
-        ] {
-            assert_eq!(JsonField::new(json).as_u64(), expected, "{json:.20}");
-        }
-        let token = |json| serde_json::from_str::<LenientCount>(json).expect(json);
-        assert_eq!(token("\"3600\""), LenientCount(Some(3600)));
-        assert_eq!(token("{\"in\":3600}"), LenientCount(None));
-    }
-
-    #[test]
-    fn last_duplicate_field_wins() {
-        let object = JsonField::new(r#"{"a":1,"b":{"a":7},"a":2,"\u0061":3,"c":[1e999]}"#);
-        let [a, c] = object.fields(["a", "c"]).expect("an object");
-        assert_eq!(a.as_u64(), Some(3));
-        assert!(c.for_each_element(|_| {}));
-        assert!(JsonField::new("[1]").fields(["a"]).is_none());
-    }
-}
+mod tests;

@@ -1,24 +1,30 @@
-//! The wire model of the API: what is read of its answers.
+//! The parts of the API's responses that are used.
 
 mod keys;
 mod lenient;
 mod lists;
 
 pub use keys::{
-    ApiKey, ApiTime, InvalidItem, KeyPage, MAX_NAME_CHARS, OptionalFields, fuzz_key_page,
+    ApiKey, ApiTime, InvalidItem, KeyAttributes, KeyPage, MAX_NAME_CHARS, OptionalFields,
+    fuzz_key_page,
 };
 pub use lenient::NextLink;
 pub use lists::{ModelLimit, OrgSummary, Project, fuzz_rate_limits};
 
-pub(super) use keys::{parse_key, parse_key_page};
-pub(super) use lenient::{JsonField, LenientCount, ListPage};
-pub(super) use lists::{
+pub(crate) use keys::{parse_key, parse_key_page};
+pub(crate) use lenient::{JsonField, LenientCount};
+pub(crate) use lists::{
     parse_endpoint_set, parse_list, parse_model_limit, parse_org, parse_org_name, parse_project,
 };
 
-use super::error::ErrorKind;
+use crate::error::ErrorKind;
 
-/// The error for a body that is not what it should be. Repeats nothing of it.
+/// Maximum length of a free text, in characters; the rest is truncated. Atlas' own limit for names is 250 or less.
+const MAX_TEXT_CHARS: usize = 250;
+/// Maximum length of an id. Atlas' own have 24 characters.
+const MAX_ID_CHARS: usize = 100;
+
+/// Returns the error for an invalid body, without any of its content.
 fn invalid_json(error: &serde_json::Error, otherwise: &str) -> ErrorKind {
     let kind = match error.classify() {
         serde_json::error::Category::Eof => "it ends too early",
@@ -32,11 +38,11 @@ fn invalid_json(error: &serde_json::Error, otherwise: &str) -> ErrorKind {
     ))
 }
 
-/// The one value of a body.
+/// Returns the value of a body.
 ///
 /// # Errors
-/// [`ErrorKind::InvalidResponse`] when the body is no JSON.
-fn parse_json(body: &str) -> Result<JsonField<'_>, ErrorKind> {
+/// [`ErrorKind::InvalidResponse`] when the body is not JSON.
+pub(crate) fn parse_json(body: &str) -> Result<JsonField<'_>, ErrorKind> {
     let value: &serde_json::value::RawValue =
         serde_json::from_str(body).map_err(|error| invalid_json(&error, "it is no JSON"))?;
     Ok(JsonField::from(value))

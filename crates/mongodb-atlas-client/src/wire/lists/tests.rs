@@ -1,0 +1,126 @@
+use super::super::lenient::NextLink;
+use super::*;
+use serde_json::json;
+
+/// What `read` makes of a result.
+fn read<T>(read: fn(JsonField<'_>) -> Option<T>, result: &serde_json::Value) -> Option<T> {
+    read(JsonField::new(&result.to_string()))
+}
+
+#[test]
+fn invalid_items_are_skipped() {
+    assert_eq!(read(parse_org, &json!({"id": "xyz", "name": "n"})), None);
+    assert_eq!(read(parse_org, &json!(7)), None);
+    let listed = read(
+        parse_org,
+        &json!({"id": "32b6e34b3d91647abb20e7b8", "isDeleted": true}),
+    );
+    assert_eq!(
+        listed.map(|org| (org.name, org.is_deleted)),
+        Some((None, true))
+    );
+    assert_eq!(read(parse_project, &json!({"id": "p"})), None);
+    let long = json!({"id": "p".repeat(101), "name": "n"});
+    assert_eq!(read(parse_project, &long), None);
+    let limit = read(
+        parse_model_limit,
+        &json!({"modelGroupName": "g", "requestsPerMinuteLimit": -1}),
+    );
+    assert_eq!(limit.map(|limit| limit.requests_per_minute), Some(None));
+}
+
+#[test]
+fn free_text_is_truncated() {
+    let long = "ä".repeat(60_000);
+    let id = "32b6e34b3d91647abb20e7b8";
+    let cut = Some("ä".repeat(MAX_TEXT_CHARS));
+    let org = read(parse_org, &json!({"id": id, "name": long})).expect("an organization");
+    assert_eq!(org.name, cut);
+    let project = read(parse_project, &json!({"id": id, "name": long}));
+    assert_eq!(project.map(|project| project.name), cut);
+    let limit = json!({"modelGroupName": long, "cloud": long, "geography": long});
+    let limit = read(parse_model_limit, &limit).expect("a limit");
+    assert_eq!(
+        [limit.model_group, limit.cloud, limit.geography].map(Some),
+        [cut.clone(), cut.clone(), cut]
+    );
+}
+
+#[test]
+fn endpoint_sets_are_parsed_with_known_endpoints() {
+    let number = |value: u64| json!({"value": value, "defaultValue": 1});
+    let keys = json!({"method": "GET", "path": "/api/atlas/v2/orgs/{orgId}/aiModelApiKeys"});
+    let mut value = json!({
+        "endpointSetId": "s", "scope": "ORGANIZATION",
+        "capacity": number(10), "refillRate": number(5), "refillDurationSeconds": number(60),
+        "endpoints": [
+            {"method": "POST", "path": "/api/atlas/v2/orgs"},
+            keys, keys, 7, null,
+            {"method": "GET", "path": "/api/atlas/v2/somethingElse"},
+        ],
+    });
+    let set = read(parse_endpoint_set, &value).expect("a set");
+    assert_eq!(set.endpoints, [Endpoint::AiModelApiKeys]);
+    assert_eq!(
+        (set.scope, set.params.refill_interval.as_secs()),
+        (Scope::Organization, 60)
+    );
+    value["scope"] = json!("USER");
+    assert_eq!(
+        read(parse_endpoint_set, &value).map(|set| set.scope),
+        Some(Scope::Credential)
+    );
+    value["capacity"] = number(0);
+    assert_eq!(read(parse_endpoint_set, &value), None);
+}
+
+#[test]
+fn next_link_is_detected() {
+    for (body, next) in [
+        (r#"{"results":[]}"#, NextLink::Unknown),
+        (r#"{"results":null}"#, NextLink::Unknown),
+        (r#"{"results":[],"links":[]}"#, NextLink::Unknown),
+        (r#"{"results":[],"links":1e999}"#, NextLink::Unknown),
+        (
+            r#"{"results":[],"links":[{"rel":"self"}]}"#,
+            NextLink::Absent,
+        ),
+        (
+            r#"{"results":[],"links":[7,{"rel":"\ud83d"}]}"#,
+            NextLink::Absent,
+        ),
+        (
+            r#"{"results":[],"links":[{"rel":"next"}]}"#,
+            NextLink::Present,
+        ),
+    ] {
+        assert_eq!(
+            parse_list(body, 5, parse_org).expect(body).next_link,
+            next,
+            "{body}"
+        );
+    }
+    for body in [
+        "[]",
+        "{}",
+        "",
+        "null",
+        r#"{"results":{}}"#,
+        r#"{"results":7}"#,
+    ] {
+        assert!(parse_list(body, 5, parse_org).is_err(), "{body}");
+    }
+}
+
+#[test]
+fn excess_results_are_rejected() {
+    for result in ["{}", "0", "\"a\"", "[]", "null", r#"{"id":"a"}"#] {
+        let body = |results| format!(r#"{{"results":[{}]}}"#, vec![result; results].join(","));
+        assert_eq!(parse_list(&body(5), 5, parse_org).expect(result).results, 5);
+        let problem = parse_list(&body(6), 5, parse_org).expect_err(result);
+        assert!(
+            problem.to_string().contains("expected at most 5 results"),
+            "{problem}"
+        );
+    }
+}

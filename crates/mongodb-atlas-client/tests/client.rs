@@ -1,0 +1,138 @@
+//! The client against the simulated Atlas, over HTTP.
+#![allow(clippy::unwrap_used, reason = "a panic fails the test")]
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use mongodb_atlas_client::{
+    ApiVersion, Client, ClientConfig, ClientDeps, ClientObserver, Clock, Credential, ErrorKind,
+    OptionalFields, OrgId, ProxyRoute, SecretSource, StaticSecret, new_http_transport,
+};
+use mongodb_atlas_sim::{SimClock, SimConfig, SimHandle};
+use tokio::net::TcpListener;
+
+struct NoopObserver;
+
+impl ClientObserver for NoopObserver {}
+
+async fn start_sim() -> SimHandle {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let config = SimConfig {
+        orgs: 2,
+        keys: 30,
+        speed: 0.0,
+        ..SimConfig::default()
+    };
+    SimHandle::start(listener, &config, SimClock::system()).unwrap()
+}
+
+fn secret(value: String) -> Arc<dyn SecretSource> {
+    Arc::new(StaticSecret::new("a test", value))
+}
+
+fn service_account(sim: &SimHandle) -> Credential {
+    let credentials = sim.credentials();
+    Credential::ServiceAccount {
+        id: secret(credentials.client_id),
+        secret: secret(credentials.client_secret),
+    }
+}
+
+fn client(sim: &SimHandle, credential: Credential) -> Client {
+    let config = ClientConfig {
+        credential_name: "default".into(),
+        credential,
+        base_url: format!("{}/", sim.base_url()).parse().unwrap(),
+        route: ProxyRoute::Direct,
+        api_version: ApiVersion::Preview,
+        request_timeout: Duration::from_secs(10),
+        max_retry_wait: Duration::from_secs(10),
+    };
+    let deps = ClientDeps {
+        transport: new_http_transport(&config).unwrap(),
+        rate_limiter: Arc::default(),
+        token_store: None,
+        observer: Arc::new(NoopObserver),
+        clock: Clock::system(),
+    };
+    Client::new(config, deps).unwrap()
+}
+
+async fn count_keys(client: &Client, org: &OrgId) -> usize {
+    let optional = OptionalFields::default();
+    let mut count = 0;
+    for page in 1.. {
+        let keys = client
+            .list_keys_page(org, page, 10, optional)
+            .await
+            .unwrap();
+        count += keys.results;
+        if keys.results < 10 {
+            break;
+        }
+    }
+    count
+}
+
+#[tokio::test]
+async fn service_account_lists_all_orgs_and_keys_with_one_token() {
+    let sim = start_sim().await;
+    let client = client(&sim, service_account(&sim));
+    let orgs = client.list_orgs().await.unwrap();
+    assert!(!orgs.is_incomplete);
+    let mut ids: Vec<_> = orgs.items.iter().map(|org| org.id.to_string()).collect();
+    ids.sort();
+    let mut expected = sim.org_ids();
+    expected.sort();
+    assert_eq!(ids, expected);
+    let mut keys = 0;
+    for org in &orgs.items {
+        keys += count_keys(&client, &org.id).await;
+    }
+    assert_eq!(keys, 30);
+    assert_eq!(sim.live_token_count(), 1);
+    client.revoke_token().await;
+    assert_eq!(sim.live_token_count(), 0);
+    sim.stop().await;
+}
+
+#[tokio::test]
+async fn api_key_authenticates_with_digest() {
+    let sim = start_sim().await;
+    let credentials = sim.credentials();
+    let credential = Credential::ApiKey {
+        public: secret(credentials.public_key),
+        private: secret(credentials.private_key),
+    };
+    let client = client(&sim, credential);
+    let mut keys = 0;
+    for org in sim.org_ids() {
+        keys += count_keys(&client, &OrgId::parse(&org).unwrap()).await;
+    }
+    assert_eq!(keys, 30);
+    sim.stop().await;
+}
+
+#[tokio::test]
+async fn invalid_client_secret_is_unauthorized() {
+    let sim = start_sim().await;
+    let credential = Credential::ServiceAccount {
+        id: secret(sim.credentials().client_id),
+        secret: secret("invalid".to_owned()),
+    };
+    let client = client(&sim, credential);
+    let error = client.list_orgs().await.unwrap_err();
+    assert!(matches!(error.kind, ErrorKind::Unauthorized(_)), "{error}");
+    sim.stop().await;
+}
+
+#[tokio::test]
+async fn unknown_key_is_none() {
+    let sim = start_sim().await;
+    let client = client(&sim, service_account(&sim));
+    let org = OrgId::parse(&sim.org_ids()[0]).unwrap();
+    let id = mongodb_atlas_client::KeyId::new("unknown");
+    let key = client.get_key(&org, &id, OptionalFields::default()).await;
+    assert_eq!(key.unwrap(), None);
+    sim.stop().await;
+}
