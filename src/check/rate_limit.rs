@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::findings::{Component, Finding};
-use mongodb_atlas_client::{BucketKey, BucketRate, OrgId};
+use humantime::format_duration;
+use mongodb_atlas_client::{BucketKey, OrgId};
 
 use super::findings::{Component, Finding, Topic};
 
@@ -26,22 +26,14 @@ struct BucketLoad {
     refill_rate: Option<f64>,
 }
 
-/// The draws on all buckets.
-#[derive(Default)]
-pub(super) struct BudgetCheck(BTreeMap<BucketKey, BucketLoad>);
-
-impl BudgetCheck {
-    /// A walk of `org` takes so many pages from a bucket.
-    pub(super) fn add(&mut self, org: &OrgId, pages: u64, rate: BucketRate) {
-        let draw = self.0.entry(rate.key).or_default();
-        draw.orgs.push(org.clone());
-        draw.pages += pages;
-        draw.refill_rate = rate.per_second.or(draw.refill_rate);
-    }
-
-    /// A finding for each bucket.
-    pub(super) fn findings(&self, interval: Duration) -> Vec<Finding> {
-        self.0.values().map(|draw| draw.finding(interval)).collect()
+/// Returns a finding for each bucket.
+pub(super) fn check_loads(loads: Vec<OrgLoad>, interval: Duration) -> Vec<Finding> {
+    let mut buckets: BTreeMap<BucketKey, BucketLoad> = BTreeMap::new();
+    for load in loads {
+        let bucket = buckets.entry(load.bucket).or_default();
+        bucket.orgs.push(load.org);
+        bucket.pages += load.pages;
+        bucket.refill_rate = load.refill_rate.or(bucket.refill_rate);
     }
     let buckets = buckets.values();
     buckets.map(|bucket| bucket.finding(interval)).collect()

@@ -8,8 +8,9 @@ use futures_util::future::join_all;
 use jiff::Timestamp;
 use jiff::fmt::rfc2822::DateTimeParser;
 use mongodb_atlas_client::{
-    BucketRate, Client, ClientConfig, ClientDeps, ClientObserver, Endpoint, Error, ErrorKind,
-    OptionalFields, RateLimiter, TransportFactory,
+    Client, ClientConfig, ClientDeps, ClientObserver, Clock, Endpoint, Error, ErrorKind,
+    OptionalFields, OrgId, RateLimiter, RequestOutcome, RetryReason, TokenOutcome,
+    TransportFactory,
 };
 
 use super::advice;
@@ -67,14 +68,26 @@ pub(super) async fn check_all(
     findings
 }
 
-/// An organization that answers, the pages of a walk, and what its bucket gives.
-type OrgResult = (OrgId, u64, BucketRate);
-
-struct AtlasChecker<'a> {
-    config: &'a Config,
-    transport_factory: &'a TransportFactory,
-    rate_limiter: Arc<RateLimiter>,
-    observer: Arc<CheckObserver>,
+fn create_client(
+    config: &Config,
+    account: &CredentialConfig,
+    transport_factory: &TransportFactory,
+    rate_limiter: &Arc<RateLimiter>,
+    observer: &Arc<CheckObserver>,
+) -> Result<Client, String> {
+    let client_config = ClientConfig {
+        max_retry_wait: RETRY_TIMEOUT,
+        ..config.client_config(account)
+    };
+    let deps = ClientDeps {
+        transport: transport_factory(&client_config)?,
+        rate_limiter: Arc::clone(rate_limiter),
+        // The stored token belongs to the running exporter.
+        token_store: None,
+        observer: Arc::clone(observer) as Arc<dyn ClientObserver>,
+        clock: observer.clock.clone(),
+    };
+    Client::new(client_config, deps)
 }
 
 /// The findings about a credential, and the load of its organizations.
@@ -174,32 +187,11 @@ impl CredentialChecker<'_> {
         if !self.account.discover_orgs {
             return Ok(Vec::new());
         }
-        let subject = format!("all of credential {}", account.name);
-        match client.list_orgs().await {
-            Ok(list) => {
-                let mut orgs: Vec<OrgId> = list
-                    .items
-                    .into_iter()
-                    .filter(|org| !org.is_deleted && self.config.shard.contains(&org.id))
-                    .map(|org| org.id)
-                    .collect();
-                let what = format!("organizations that it can see: {}", orgs.len());
-                let finding = if orgs.len() > self.config.max_orgs {
-                    orgs.sort();
-                    orgs.truncate(self.config.max_orgs);
-                    let what = format!("{what}, above the limit of {}", orgs.len());
-                    let action =
-                        "raise --atlas.max-orgs, or split the organizations with --atlas.shard";
-                    Finding::warning(Component::Organization, subject, what, action)
-                } else if orgs.is_empty() && account.org_ids.is_empty() {
-                    let action = "invite the credential into an organization, or name one with --atlas.org-id";
-                    Finding::warning(Component::Organization, subject, what, action)
-                } else {
-                    Finding::ok(Component::Organization, subject, what)
-                };
-                Ok((vec![finding], orgs))
-            }
-            Err(error) if error.endpoint == Endpoint::Token => Err(error),
+        let subject = format!("all of credential {}", self.account.name);
+        let topic = Topic::new(Component::Organization, subject);
+        let list = match self.client.list_orgs().await {
+            Ok(list) => list,
+            Err(error) if error.endpoint == Endpoint::Token => return Err(error),
             Err(error) => {
                 let (message, help) = self.explain(&error);
                 findings.push(topic.error(format!("cannot be listed: {message}"), help));
@@ -359,6 +351,8 @@ impl CheckObserver {
 }
 
 impl ClientObserver for CheckObserver {
+    fn request_completed(&self, _: Endpoint, _: RequestOutcome, _: Duration) {}
+
     fn server_date_received(&self, date: &str) {
         // The dates of RFC 9110 are a subset of RFC 2822.
         if let Ok(theirs) = DateTimeParser::new().parse_timestamp(date) {
@@ -366,7 +360,17 @@ impl ClientObserver for CheckObserver {
         }
     }
 
+    fn request_retried(&self, _: Endpoint, _: RetryReason) {}
+
+    fn rate_limit_updated(&self, _: Endpoint, _: Option<&OrgId>, _: Option<u64>, _: Option<u64>) {}
+
+    fn request_throttled(&self, _: Endpoint, _: Option<&OrgId>, _: Duration) {}
+
+    fn token_requested(&self, _: &str, _: TokenOutcome) {}
+
     fn token_expiry_changed(&self, credential: &str, at: Timestamp) {
         self.lock().token_expiries.insert(credential.to_owned(), at);
     }
+
+    fn token_rejected(&self, _: &str) {}
 }
