@@ -10,8 +10,8 @@ use atlas_ai_keys_exporter::inventory::{
     Inventory, InventorySnapshot, KeyAttributes, KeyRecord, Moment,
 };
 use atlas_ai_keys_exporter::metrics::{
-    ExporterMetrics, Exposition, Format, KeyLabel, KeySeriesOptions, PerKeyMode, ScrapeSnapshot,
-    compress_snapshot, compress_trailer,
+    ChunkSource as _, Compressor, ExporterMetrics, Exposition, Format, KeyLabel, KeySeriesOptions,
+    PerKeyMode, ScrapeSnapshot,
 };
 use criterion::measurement::WallTime;
 use criterion::{
@@ -149,8 +149,16 @@ fn bench_formats(group: &mut BenchmarkGroup<'_, WallTime>, keys: usize, scene: &
     }
     group.bench_with_input(BenchmarkId::new("Text, packed", keys), &(), |b, ()| {
         b.iter(|| {
-            let sum = compress_snapshot(Format::Text, scene, &mut |chunk| drop(black_box(chunk)));
-            black_box(compress_trailer(Format::Text, &own.gather(), sum));
+            let mut compressor = Compressor::new(Format::Text, scene.clone());
+            let mut chunks = Vec::new();
+            while compressor.advance(&mut chunks) {
+                chunks.drain(..).for_each(|chunk| drop(black_box(chunk)));
+            }
+            let checksum = compressor.checksum();
+            black_box((
+                chunks,
+                Compressor::finish(Format::Text, &own.gather(), checksum),
+            ));
         });
     });
     let finished = Exposition::new(Format::Text, own.gather(), scene.clone()).into_bytes();

@@ -16,6 +16,7 @@
 //! | [`cli`], [`config`] | the command line; what it means, checked |
 //! | [`credentials`] | where secrets come from |
 //! | [`poll`] | walks, and when they happen |
+//! | [`failure`], [`humanize`] | explanations of failures; durations and counts as text |
 //! | [`inventory`] | the keys of an organization, and the shelf where inventories stand |
 //! | [`metrics`] | every metric family, and the exposition |
 //! | [`web`] | listeners, who is let in, routes, the page |
@@ -34,6 +35,8 @@ mod closed_list;
 pub mod commands;
 pub mod config;
 pub mod credentials;
+pub mod failure;
+pub mod humanize;
 pub mod inventory;
 pub mod logging;
 pub mod metrics;

@@ -1,56 +1,67 @@
-//! How the walks of each organization go, for people to read. The exporter's own metrics say the
-//! same to Prometheus.
+//! The state of each organization, for the page, readiness and systemd. The exporter's own metrics report the same to
+//! Prometheus.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use jiff::Timestamp;
+use mongodb_atlas_client::{FailureReason, OrgId};
 
-use mongodb_atlas_client::OrgId;
-
-/// What is known of every organization's walks. Told by whoever hears of walks, read by the page.
+/// The state of every organization, updated by events of the scheduler.
 #[derive(Debug, Default)]
 pub struct OrgStatuses {
     orgs: Mutex<BTreeMap<OrgId, OrgStatus>>,
-    /// Credentials whose organizations cannot be listed, and why, by the closed list of reasons.
-    discovery_errors: Mutex<BTreeMap<String, &'static str>>,
+    /// Credentials whose organizations cannot be listed.
+    discovery_errors: Mutex<BTreeMap<String, FailureReason>>,
 }
 
-/// Organizations that are named in one line; the others are counted.
+/// The state of one organization.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct OrgStatus {
+    /// Whether the last poll succeeded; `None` before the first one has ended.
+    pub(crate) up: Option<bool>,
+    /// Whether the exported inventory was stored by an earlier process.
+    pub(crate) restored: bool,
+    /// Whether a poll has succeeded since the start.
+    pub(crate) polled: bool,
+    /// Whether a poll is in progress.
+    pub(crate) poll_in_progress: bool,
+    /// The failure of the last poll.
+    pub(crate) failure: Option<PollFailure>,
+    /// When the next poll is due.
+    pub(crate) next_poll_at: Option<Timestamp>,
+    /// The effective poll interval.
+    pub(crate) poll_interval: Duration,
+    /// The token bucket of the endpoint that polls use.
+    pub(crate) rate_limit: RateLimit,
+}
+
+/// A failed poll.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct PollFailure {
+    pub(crate) reason: FailureReason,
+    pub(crate) at: Timestamp,
+}
+
+/// A token bucket as Atlas reported it; 0 where it did not.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct RateLimit {
+    pub(crate) capacity: u64,
+    pub(crate) remaining: u64,
+}
+
+/// Maximum number of names in one list of the summary; the others are counted.
 const MAX_NAMED: usize = 4;
 
-/// "stale 6: a, b, c, d and 2 more"; nothing when there are none.
+/// Returns "stale 6: a, b, c, d and 2 more", or nothing when there are no names.
 fn summarize(what: &str, names: &[String]) -> Option<String> {
-    let few: Vec<&str> = names.iter().take(MAX_NAMED).map(String::as_str).collect();
+    let named = names.get(..MAX_NAMED).unwrap_or(names).join(", ");
     let more = match names.len().saturating_sub(MAX_NAMED) {
         0 => String::new(),
         more => format!(" and {more} more"),
     };
-    (!names.is_empty()).then(|| format!("{what} {}: {}{more}", names.len(), few.join(", ")))
-}
-
-/// One organization.
-#[derive(Debug, Clone, Default)]
-pub(super) struct OrgStatus {
-    /// Whether the last walk was complete; none before the first has ended.
-    pub(super) up: Option<bool>,
-    /// Whether what is shown comes from an earlier process.
-    pub(super) restored: bool,
-    /// Whether a walk has been complete since the start.
-    pub(super) polled: bool,
-    /// Whether a walk is under way.
-    pub(super) poll_in_progress: bool,
-    /// Why the last walk failed, by the closed list of reasons.
-    pub(super) failure_reason: Option<&'static str>,
-    /// When the last walk failed.
-    pub(super) failed_at: Option<Timestamp>,
-    /// When the next walk is due.
-    pub(super) next_poll_at: Option<Timestamp>,
-    /// The interval in force.
-    pub(super) poll_interval: Duration,
-    /// What the bucket of requests holds, and what is left in it.
-    pub(super) rate_limit: Option<(u64, u64)>,
+    (!names.is_empty()).then(|| format!("{what} {}: {named}{more}", names.len()))
 }
 
 impl OrgStatuses {
@@ -58,55 +69,56 @@ impl OrgStatuses {
         self.orgs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The credentials whose organizations cannot be listed, and why.
-    pub fn discovery_errors(&self) -> BTreeMap<String, &'static str> {
-        let unlisted = self.discovery_errors.lock();
-        unlisted.unwrap_or_else(PoisonError::into_inner).clone()
+    fn lock_discovery_errors(&self) -> MutexGuard<'_, BTreeMap<String, FailureReason>> {
+        let errors = self.discovery_errors.lock();
+        errors.unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The organizations of a credential were listed; or cannot be, for a reason.
-    pub fn set_discovery_result(&self, credential: &str, reason: Option<&'static str>) {
-        let mut unlisted = self
-            .discovery_errors
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        match reason {
-            Some(reason) => unlisted.insert(credential.to_owned(), reason),
-            None => unlisted.remove(credential),
+    /// Returns the credentials whose organizations cannot be listed, and why.
+    pub fn discovery_errors(&self) -> BTreeMap<String, FailureReason> {
+        self.lock_discovery_errors().clone()
+    }
+
+    /// Records whether the organizations of a credential could be listed.
+    pub fn set_discovery_result(&self, credential: &str, error: Option<FailureReason>) {
+        let mut errors = self.lock_discovery_errors();
+        match error {
+            Some(reason) => errors.insert(credential.to_owned(), reason),
+            None => errors.remove(credential),
         };
     }
 
-    /// Whether the last walk of an organization was complete; none before one has ended.
+    /// Returns whether the last poll of an organization succeeded; `None` before one has ended.
     pub fn last_poll_ok(&self, org: &OrgId) -> Option<bool> {
-        let card = self.get(org);
-        let ended = card.polled || card.failed_at.is_some();
-        ended.then_some(card.up == Some(true))
+        let status = self.get(org);
+        let ended = status.polled || status.failure.is_some();
+        ended.then_some(status.up == Some(true))
     }
 
-    /// Which organizations are fresh, which are stale and why, and which have nothing to show, in
-    /// one line.
+    /// Returns one line: which organizations are fresh, which are stale and why, and which have no data.
     pub fn summary(&self) -> String {
-        let (mut fresh, mut stale, mut nothing) = (Vec::new(), Vec::new(), Vec::new());
-        for (org, card) in self.lock_orgs().iter() {
-            match (card.up, card.failure_reason) {
-                (Some(true), _) => fresh.push(org.to_string()),
-                _ if card.restored || card.polled => {
-                    let why = card.failure_reason.unwrap_or("from before the restart");
-                    stale.push(format!("{org} ({why})"));
-                }
-                (_, Some(why)) => nothing.push(format!("{org} ({why})")),
-                _ => nothing.push(format!("{org} (not walked yet)")),
+        let (mut fresh, mut stale, mut without_data) = (Vec::new(), Vec::new(), Vec::new());
+        for (org, status) in self.lock_orgs().iter() {
+            let reason = status.failure.map(|failure| failure.reason.as_str());
+            if status.up == Some(true) {
+                fresh.push(org.to_string());
+            } else if status.restored || status.polled {
+                let reason = reason.unwrap_or("from before the restart");
+                stale.push(format!("{org} ({reason})"));
+            } else {
+                let reason = reason.unwrap_or("not walked yet");
+                without_data.push(format!("{org} ({reason})"));
             }
         }
-        let unlisted = self.discovery_errors();
-        let unlisted = unlisted.iter();
-        let unlisted: Vec<String> = unlisted
-            .map(|(credential, why)| format!("credential {credential} ({why})"))
+        let errors = self.discovery_errors();
+        let errors = errors.iter();
+        let unlisted: Vec<String> = errors
+            .map(|(credential, reason)| format!("credential {credential} ({reason})"))
             .collect();
         let parts = [
             summarize("fresh", &fresh),
             summarize("stale", &stale),
-            summarize("nothing to show", &nothing),
+            summarize("nothing to show", &without_data),
             summarize("organizations not listed", &unlisted),
         ];
         let parts: Vec<String> = parts.into_iter().flatten().collect();
@@ -116,68 +128,81 @@ impl OrgStatuses {
         parts.join("; ")
     }
 
-    /// Changes the card of an organization that is watched.
-    fn update(&self, org: &OrgId, change: impl FnOnce(&mut OrgStatus)) {
-        if let Some(card) = self.lock_orgs().get_mut(org) {
-            change(card);
+    /// Updates the state of an organization that was added.
+    fn update(&self, org: &OrgId, update: impl FnOnce(&mut OrgStatus)) {
+        if let Some(status) = self.lock_orgs().get_mut(org) {
+            update(status);
         }
     }
 
-    pub(super) fn get(&self, org: &OrgId) -> OrgStatus {
+    pub(crate) fn get(&self, org: &OrgId) -> OrgStatus {
         self.lock_orgs().get(org).cloned().unwrap_or_default()
     }
 
-    /// An organization is watched from now on.
+    /// Adds an organization.
     pub fn add_org(&self, org: &OrgId) {
         self.lock_orgs().insert(org.clone(), OrgStatus::default());
     }
 
-    /// An organization is watched no more.
+    /// Removes an organization.
     pub fn remove_org(&self, org: &OrgId) {
         self.lock_orgs().remove(org);
     }
 
-    /// The interval between two walks that is in force.
+    /// Sets the effective poll interval.
     pub fn set_poll_interval(&self, org: &OrgId, interval: Duration) {
-        self.update(org, |card| card.poll_interval = interval);
+        self.update(org, |status| status.poll_interval = interval);
     }
 
-    /// When the next walk is due.
+    /// Sets when the next poll is due.
     pub fn set_next_poll(&self, org: &OrgId, at: Timestamp) {
-        self.update(org, |card| card.next_poll_at = Some(at));
+        self.update(org, |status| status.next_poll_at = Some(at));
     }
 
-    /// What an earlier process has left is shown.
+    /// Records that a stored inventory is exported. `up` tells whether the last poll before the restart succeeded.
     pub fn inventory_restored(&self, org: &OrgId, up: bool) {
-        self.update(org, |card| (card.restored, card.up) = (true, Some(up)));
+        self.update(org, |status| {
+            status.restored = true;
+            status.up = Some(up);
+        });
     }
 
-    /// A walk begins.
+    /// Records the start of a poll.
     pub fn poll_started(&self, org: &OrgId) {
-        self.update(org, |card| card.poll_in_progress = true);
+        self.update(org, |status| status.poll_in_progress = true);
     }
 
-    /// A walk was complete.
+    /// Records a complete poll.
     pub fn poll_succeeded(&self, org: &OrgId) {
-        self.update(org, |card| {
-            (card.up, card.failure_reason, card.failed_at) = (Some(true), None, None);
-            (card.poll_in_progress, card.restored, card.polled) = (false, false, true);
+        self.update(org, |status| {
+            *status = OrgStatus {
+                up: Some(true),
+                restored: false,
+                polled: true,
+                poll_in_progress: false,
+                failure: None,
+                ..*status
+            };
         });
     }
 
-    /// A walk failed, for one of the closed list of reasons.
-    pub fn poll_failed(&self, org: &OrgId, reason: &'static str, at: Timestamp) {
-        self.update(org, |card| {
-            (card.up, card.failure_reason, card.failed_at) = (Some(false), Some(reason), Some(at));
-            card.poll_in_progress = false;
+    /// Records a failed poll.
+    pub fn poll_failed(&self, org: &OrgId, reason: FailureReason, at: Timestamp) {
+        self.update(org, |status| {
+            status.up = Some(false);
+            status.failure = Some(PollFailure { reason, at });
+            status.poll_in_progress = false;
         });
     }
 
-    /// Atlas told about the bucket of requests that pays for the walks of an organization.
+    /// Sets what Atlas reported about its token bucket.
     pub fn set_rate_limit(&self, org: &OrgId, capacity: Option<u64>, remaining: Option<u64>) {
-        self.update(org, |card| {
-            let (holds, left) = card.rate_limit.unwrap_or_default();
-            card.rate_limit = Some((capacity.unwrap_or(holds), remaining.unwrap_or(left)));
+        self.update(org, |status| {
+            let previous = status.rate_limit;
+            status.rate_limit = RateLimit {
+                capacity: capacity.unwrap_or(previous.capacity),
+                remaining: remaining.unwrap_or(previous.remaining),
+            };
         });
     }
 }
@@ -188,24 +213,24 @@ mod tests {
 
     #[test]
     fn status_summary_names_a_few_organizations_and_counts_the_rest() {
-        let board = OrgStatuses::default();
-        assert_eq!(board.summary(), "no organization is watched yet");
+        let statuses = OrgStatuses::default();
+        assert_eq!(statuses.summary(), "no organization is watched yet");
         let org = |n: u32| OrgId::parse(&format!("{n:024x}")).expect("an id");
         for n in 0..9 {
-            board.add_org(&org(n));
+            statuses.add_org(&org(n));
         }
         for n in 0..6 {
-            board.poll_succeeded(&org(n));
+            statuses.poll_succeeded(&org(n));
         }
         let at = Timestamp::UNIX_EPOCH;
-        board.poll_failed(&org(5), "timeout", at);
-        board.poll_failed(&org(6), "forbidden", at);
-        board.inventory_restored(&org(7), false);
-        board.set_discovery_result("research", Some("unauthorized"));
+        statuses.poll_failed(&org(5), FailureReason::Timeout, at);
+        statuses.poll_failed(&org(6), FailureReason::Forbidden, at);
+        statuses.inventory_restored(&org(7), false);
+        statuses.set_discovery_result("research", Some(FailureReason::Unauthorized));
         let (a, b, c, d) = (org(0), org(1), org(2), org(3));
         let (five, six, seven, eight) = (org(5), org(6), org(7), org(8));
         assert_eq!(
-            board.summary(),
+            statuses.summary(),
             format!(
                 "fresh 5: {a}, {b}, {c}, {d} and 1 more; \
                  stale 2: {five} (timeout), {seven} (from before the restart); \

@@ -12,7 +12,7 @@
 )]
 
 use std::path::PathBuf;
-use std::sync::atomic::AtomicU8;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
@@ -117,7 +117,7 @@ fn handler_options() -> HandlerOptions {
             thresholds: [IdleThreshold::new(Duration::from_hours(1))].into(),
         }),
         max_requests: 4,
-        gzip_formats: AtomicU8::new(0),
+        gzip_requested: AtomicBool::new(false),
         telemetry_path: "/metrics".to_owned(),
         max_staleness: Duration::ZERO,
         allowed_hosts: exporter_toolkit::host::AllowedHosts::default(),

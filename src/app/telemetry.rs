@@ -110,7 +110,7 @@ impl ClientObserver for Telemetry {
 
 impl PollObserver for Telemetry {
     fn orgs_listed(&self, credential: &str, problem: Option<&Error>) {
-        let reason = problem.map(|error| error.kind.reason().as_str());
+        let reason = problem.map(|error| error.kind.reason());
         self.statuses.set_discovery_result(credential, reason);
     }
 
@@ -170,8 +170,7 @@ impl PollObserver for Telemetry {
         let reasons = FailureReason::ALL.map(FailureReason::as_str);
         self.metrics
             .set_last_poll_failure(org.as_str(), &reasons, Some(reason.as_str()));
-        self.statuses
-            .poll_failed(org, reason.as_str(), self.clock.now());
+        self.statuses.poll_failed(org, reason, self.clock.now());
     }
 
     fn keys_changed(&self, org: &OrgId, change: Change, keys: u64) {

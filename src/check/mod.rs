@@ -2,14 +2,12 @@
 //!
 //! | module | purpose |
 //! | --- | --- |
-//! | `findings` | findings and their severity |
-//! | `local` | checks that send no request: configuration, files, addresses |
-//! | `remote` | checks that contact Atlas: tokens, access to each organization, the clock |
-//! | `rate_limit` | requests of a poll, compared with the rate limit |
-//! | `health` | health of the running exporter |
-//! | `advice` | explanations of Atlas' errors |
+//! | `findings` | one finding, and how bad it is |
+//! | `local` | what can be found without a request: configuration, files, addresses |
+//! | `remote` | what Atlas says: tokens, each organization's access, the clock |
+//! | `rate_limit` | what a round costs, against what Atlas allows |
+//! | `health` | the exporter that runs |
 
-mod advice;
 mod findings;
 mod health;
 mod local;

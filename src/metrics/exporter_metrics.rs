@@ -1,160 +1,142 @@
-//! The exporter's metrics about itself. Others tell it what happened, in verbs; what that does to
-//! which counter is decided here alone.
+//! The exporter's metrics about itself. Callers report events; this module alone decides which series an event changes.
 
-use std::sync::{PoisonError, RwLock};
+use std::sync::{PoisonError, RwLock, RwLockReadGuard};
 use std::time::Duration;
 
 use jiff::Timestamp;
 use prometheus::core::Collector;
-use prometheus::proto::{Metric, MetricFamily, MetricType};
-use prometheus::{
-    CounterVec, Gauge, GaugeVec, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
-    IntGaugeVec, Opts, Registry,
-};
+use prometheus::proto::MetricFamily;
+use prometheus::{CounterVec, GaugeVec, HistogramOpts, HistogramVec, Opts, Registry};
 
-use super::encoder::{Encoder, FamilyHeader, HistogramData, SampleValue};
-use super::families::{self as c, FamilyDef, Kind};
-use mongodb_atlas_client::OrgId;
+use super::families::{self, FamilyDef};
+use super::metric_snapshot::MetricSnapshot;
 use mongodb_atlas_client::unix_seconds;
 
-/// Upper bounds of the request histogram, in seconds.
+/// Upper bounds of the request duration histogram, in seconds.
 const REQUEST_DURATION_BUCKETS: &[f64] =
     &[0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
 
-/// The exporter's own metrics at one moment.
-pub struct MetricSnapshot(pub(super) Vec<MetricFamily>);
-
-impl MetricSnapshot {
-    /// The same without families whose names begin so.
-    #[must_use]
-    pub fn exclude_prefix(mut self, prefix: &str) -> Self {
-        self.0.retain(|family| !family.name().starts_with(prefix));
-        self
-    }
-
-    /// The same without what concerns other organizations than these, which are in order.
-    #[must_use]
-    pub fn retain_orgs(mut self, orgs: &[OrgId]) -> Self {
-        let concerned = |metric: &Metric| {
-            let mut labels = metric.get_label().iter();
-            labels
-                .find(|label| label.name() == "org_id")
-                .is_none_or(|label| {
-                    let org = label.value();
-                    org.is_empty()
-                        || orgs
-                            .binary_search_by(|chosen| chosen.as_str().cmp(org))
-                            .is_ok()
-                })
-        };
-        for family in &mut self.0 {
-            family.mut_metric().retain(concerned);
-        }
-        self.0.retain(|family| !family.get_metric().is_empty());
-        self
-    }
-}
-
-/// The exporter's own metrics. One for the process, shared by everyone who has something to tell.
+/// The exporter's own metrics: one instance per process, shared by everything that reports events.
 pub struct ExporterMetrics {
     registry: Registry,
-    /// Held shared while an event changes several series, and exclusively while they are gathered: no scrape sees half
+    /// Locked shared while an event changes several series, and exclusively while they are gathered: no scrape sees half
     /// of an event.
     update_lock: RwLock<()>,
-    org_up: IntGaugeVec,
-    org_last_poll_failed: IntGaugeVec,
+    org_up: GaugeVec,
+    org_last_poll_failed: GaugeVec,
     org_last_success: GaugeVec,
     org_last_attempt: GaugeVec,
     org_poll_interval: GaugeVec,
     org_poll_duration: GaugeVec,
-    org_poll_pages: IntGaugeVec,
-    org_poll_failures: IntCounterVec,
-    org_inventory_restored: IntGaugeVec,
-    api_requests: IntCounterVec,
+    org_poll_pages: GaugeVec,
+    org_poll_failures: CounterVec,
+    org_inventory_restored: GaugeVec,
+    api_requests: CounterVec,
     api_request_duration: HistogramVec,
-    api_retries: IntCounterVec,
-    api_rate_limit_capacity: IntGaugeVec,
-    api_rate_limit_remaining: IntGaugeVec,
+    api_retries: CounterVec,
+    api_rate_limit_capacity: GaugeVec,
+    api_rate_limit_remaining: GaugeVec,
     api_throttled: CounterVec,
     token_expiry: GaugeVec,
-    token_requests: IntCounterVec,
-    key_changes: IntCounterVec,
-    config_reload_successful: IntGauge,
-    config_reload_success: Gauge,
-    storage_failures: IntCounter,
+    token_requests: CounterVec,
+    key_changes: CounterVec,
+    config_reload_successful: GaugeVec,
+    config_reload_success: GaugeVec,
+    storage_failures: CounterVec,
 }
 
-fn opts(family: &FamilyDef) -> Opts {
-    Opts::new(family.name, family.help)
-}
-
-/// Registers what `make` makes of a family of the catalogue.
+/// Creates a family of the catalogue and registers it.
 fn register<T: Collector + Clone + 'static>(
     registry: &Registry,
     family: &FamilyDef,
-    make: impl FnOnce(Opts, &[&str]) -> prometheus::Result<T>,
+    create: impl FnOnce(Opts, &[&str]) -> prometheus::Result<T>,
 ) -> prometheus::Result<T> {
-    let made = make(opts(family), family.labels)?;
-    registry.register(Box::new(made.clone()))?;
-    Ok(made)
+    let collector = create(Opts::new(family.name, family.help), family.labels)?;
+    registry.register(Box::new(collector.clone()))?;
+    Ok(collector)
+}
+
+fn set(gauge: &GaugeVec, labels: &[&str], value: f64) {
+    gauge.with_label_values(labels).set(value);
+}
+
+fn set_timestamp(gauge: &GaugeVec, labels: &[&str], at: Timestamp) {
+    set(gauge, labels, unix_seconds(at));
+}
+
+fn add(counter: &CounterVec, labels: &[&str], value: f64) {
+    counter.with_label_values(labels).inc_by(value);
+}
+
+/// Converts a count; 53 bits, as Prometheus itself has them.
+#[expect(clippy::cast_precision_loss, reason = "53 bits are enough")]
+fn to_f64(count: u64) -> f64 {
+    count as f64
 }
 
 impl ExporterMetrics {
-    /// Makes and registers every family.
+    /// Creates and registers every family.
     ///
     /// # Errors
-    /// When the catalogue names a family twice or badly, which a test rules out.
+    /// When the catalogue has a duplicate or invalid name, which a test rules out.
     pub fn new() -> prometheus::Result<Self> {
         let r = &Registry::new();
-        let build = register(r, &c::BUILD_INFO, IntGaugeVec::new)?;
-        let version = env!("CARGO_PKG_VERSION");
-        build
-            .with_label_values(&[version, env!("BUILD_REVISION"), env!("BUILD_RUSTVERSION")])
-            .set(1);
+        let gauge = |family| register(r, family, GaugeVec::new);
+        let counter = |family| register(r, family, CounterVec::new);
+        let build = gauge(&families::BUILD_INFO)?;
+        let (revision, rustversion) = (env!("BUILD_REVISION"), env!("BUILD_RUSTVERSION"));
+        set(
+            &build,
+            &[env!("CARGO_PKG_VERSION"), revision, rustversion],
+            1.0,
+        );
         #[cfg(target_os = "linux")]
         r.register(Box::new(
             prometheus::process_collector::ProcessCollector::for_self(),
         ))?;
-        Ok(Self {
-            org_up: register(r, &c::ORG_UP, IntGaugeVec::new)?,
-            org_last_poll_failed: register(r, &c::ORG_LAST_POLL_FAILED, IntGaugeVec::new)?,
-            org_last_success: register(r, &c::ORG_LAST_SUCCESS, GaugeVec::new)?,
-            org_last_attempt: register(r, &c::ORG_LAST_ATTEMPT, GaugeVec::new)?,
-            org_poll_interval: register(r, &c::ORG_POLL_INTERVAL, GaugeVec::new)?,
-            org_poll_duration: register(r, &c::ORG_POLL_DURATION, GaugeVec::new)?,
-            org_poll_pages: register(r, &c::ORG_POLL_PAGES, IntGaugeVec::new)?,
-            org_poll_failures: register(r, &c::ORG_POLL_FAILURES, IntCounterVec::new)?,
-            org_inventory_restored: register(r, &c::ORG_INVENTORY_RESTORED, IntGaugeVec::new)?,
-            api_requests: register(r, &c::API_REQUESTS, IntCounterVec::new)?,
-            api_request_duration: register(r, &c::API_REQUEST_DURATION, |opts, labels| {
-                HistogramVec::new(
-                    HistogramOpts::from(opts).buckets(REQUEST_DURATION_BUCKETS.to_vec()),
-                    labels,
-                )
+        let metrics = Self {
+            org_up: gauge(&families::ORG_UP)?,
+            org_last_poll_failed: gauge(&families::ORG_LAST_POLL_FAILED)?,
+            org_last_success: gauge(&families::ORG_LAST_SUCCESS)?,
+            org_last_attempt: gauge(&families::ORG_LAST_ATTEMPT)?,
+            org_poll_interval: gauge(&families::ORG_POLL_INTERVAL)?,
+            org_poll_duration: gauge(&families::ORG_POLL_DURATION)?,
+            org_poll_pages: gauge(&families::ORG_POLL_PAGES)?,
+            org_poll_failures: counter(&families::ORG_POLL_FAILURES)?,
+            org_inventory_restored: gauge(&families::ORG_INVENTORY_RESTORED)?,
+            api_requests: counter(&families::API_REQUESTS)?,
+            api_request_duration: register(r, &families::API_REQUEST_DURATION, |opts, labels| {
+                let buckets = REQUEST_DURATION_BUCKETS.to_vec();
+                HistogramVec::new(HistogramOpts::from(opts).buckets(buckets), labels)
             })?,
-            api_retries: register(r, &c::API_RETRIES, IntCounterVec::new)?,
-            api_rate_limit_capacity: register(r, &c::API_RATE_LIMIT_CAPACITY, IntGaugeVec::new)?,
-            api_rate_limit_remaining: register(r, &c::API_RATE_LIMIT_REMAINING, IntGaugeVec::new)?,
-            api_throttled: register(r, &c::API_THROTTLED, CounterVec::new)?,
-            token_expiry: register(r, &c::TOKEN_EXPIRY, GaugeVec::new)?,
-            token_requests: register(r, &c::TOKEN_REQUESTS, IntCounterVec::new)?,
-            key_changes: register(r, &c::KEY_CHANGES, IntCounterVec::new)?,
-            config_reload_successful: register(r, &c::CONFIG_RELOAD_SUCCESSFUL, |opts, _| {
-                IntGauge::with_opts(opts)
-            })?,
-            config_reload_success: register(r, &c::CONFIG_RELOAD_SUCCESS, |opts, _| {
-                Gauge::with_opts(opts)
-            })?,
-            storage_failures: register(r, &c::STORAGE_FAILURES, |opts, _| {
-                IntCounter::with_opts(opts)
-            })?,
+            api_retries: counter(&families::API_RETRIES)?,
+            api_rate_limit_capacity: gauge(&families::API_RATE_LIMIT_CAPACITY)?,
+            api_rate_limit_remaining: gauge(&families::API_RATE_LIMIT_REMAINING)?,
+            api_throttled: counter(&families::API_THROTTLED)?,
+            token_expiry: gauge(&families::TOKEN_EXPIRY)?,
+            token_requests: counter(&families::TOKEN_REQUESTS)?,
+            key_changes: counter(&families::KEY_CHANGES)?,
+            config_reload_successful: gauge(&families::CONFIG_RELOAD_SUCCESSFUL)?,
+            config_reload_success: gauge(&families::CONFIG_RELOAD_SUCCESS)?,
+            storage_failures: counter(&families::STORAGE_FAILURES)?,
             registry: r.clone(),
             update_lock: RwLock::new(()),
-        })
+        };
+        // Families without labels are present from the start.
+        set(&metrics.config_reload_successful, &[], 0.0);
+        set(&metrics.config_reload_success, &[], 0.0);
+        add(&metrics.storage_failures, &[], 0.0);
+        Ok(metrics)
     }
 
-    /// An organization is watched from now on: its series begin, every failure reason and every
-    /// change at 0. `endpoint` is the one that its walks ask.
+    fn begin_update(&self) -> RwLockReadGuard<'_, ()> {
+        self.update_lock
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Initializes the series of an organization; every failure reason and every change starts at 0. `endpoint` is the
+    /// one that its polls use.
     pub fn init_org<'a>(
         &self,
         org: &str,
@@ -162,211 +144,168 @@ impl ExporterMetrics {
         reasons: impl IntoIterator<Item = &'a str>,
         changes: impl IntoIterator<Item = &'a str>,
     ) {
-        let _event = self
-            .update_lock
-            .read()
-            .unwrap_or_else(PoisonError::into_inner);
-        self.org_up.with_label_values(&[org]).set(0);
-        self.org_inventory_restored.with_label_values(&[org]).set(0);
-        self.api_throttled.with_label_values(&[endpoint, org]);
+        let _update = self.begin_update();
+        set(&self.org_up, &[org], 0.0);
+        set(&self.org_inventory_restored, &[org], 0.0);
+        add(&self.api_throttled, &[endpoint, org], 0.0);
         for reason in reasons {
-            self.org_poll_failures.with_label_values(&[org, reason]);
-            self.org_last_poll_failed.with_label_values(&[org, reason]);
+            add(&self.org_poll_failures, &[org, reason], 0.0);
+            set(&self.org_last_poll_failed, &[org, reason], 0.0);
         }
         for change in changes {
-            self.key_changes.with_label_values(&[org, change]);
+            add(&self.key_changes, &[org, change], 0.0);
         }
     }
 
-    /// An organization is watched no more: none of its series is left.
+    /// Removes every series of an organization.
     pub fn remove_org(&self, org: &str, endpoints: &[&str], reasons: &[&str], changes: &[&str]) {
-        let _event = self
-            .update_lock
-            .read()
-            .unwrap_or_else(PoisonError::into_inner);
-        // a series that never was is no error worth telling
+        let _update = self.begin_update();
+        // Series that were never created are no error.
         for gauge in [
             &self.org_last_success,
             &self.org_last_attempt,
             &self.org_poll_interval,
             &self.org_poll_duration,
-        ] {
-            let _ = gauge.remove_label_values(&[org]);
-        }
-        for gauge in [
             &self.org_up,
             &self.org_poll_pages,
             &self.org_inventory_restored,
         ] {
             let _ = gauge.remove_label_values(&[org]);
         }
-        for reason in reasons {
-            let _ = self.org_poll_failures.remove_label_values(&[org, reason]);
-            let _ = self
-                .org_last_poll_failed
-                .remove_label_values(&[org, reason]);
+        for labels in reasons.iter().map(|reason| [org, reason]) {
+            let _ = self.org_poll_failures.remove_label_values(&labels);
+            let _ = self.org_last_poll_failed.remove_label_values(&labels);
         }
         for change in changes {
             let _ = self.key_changes.remove_label_values(&[org, change]);
         }
-        for endpoint in endpoints {
-            let labels = [*endpoint, org];
+        for labels in endpoints.iter().map(|endpoint| [*endpoint, org]) {
             let _ = self.api_rate_limit_capacity.remove_label_values(&labels);
             let _ = self.api_rate_limit_remaining.remove_label_values(&labels);
             let _ = self.api_throttled.remove_label_values(&labels);
         }
     }
 
-    /// The interval between two walks of the organization that is in force.
+    /// Sets the effective poll interval of an organization.
     pub fn set_poll_interval(&self, org: &str, interval: Duration) {
-        self.org_poll_interval
-            .with_label_values(&[org])
-            .set(interval.as_secs_f64());
+        set(&self.org_poll_interval, &[org], interval.as_secs_f64());
     }
 
-    /// What an earlier process has left is shown, from a walk that began and ended at these times.
-    pub fn inventory_restored(&self, org: &str, begun: Timestamp, ended: Timestamp, up: bool) {
-        let _event = self
-            .update_lock
-            .read()
-            .unwrap_or_else(PoisonError::into_inner);
-        self.org_inventory_restored.with_label_values(&[org]).set(1);
-        self.org_up.with_label_values(&[org]).set(i64::from(up));
-        self.org_last_attempt
-            .with_label_values(&[org])
-            .set(unix_seconds(begun));
-        self.org_last_success
-            .with_label_values(&[org])
-            .set(unix_seconds(ended));
+    /// Records that a stored inventory is exported, from a poll that ran between these times.
+    pub fn inventory_restored(
+        &self,
+        org: &str,
+        started_at: Timestamp,
+        completed_at: Timestamp,
+        up: bool,
+    ) {
+        let _update = self.begin_update();
+        set(&self.org_inventory_restored, &[org], 1.0);
+        set(&self.org_up, &[org], f64::from(up));
+        set_timestamp(&self.org_last_attempt, &[org], started_at);
+        set_timestamp(&self.org_last_success, &[org], completed_at);
     }
 
-    /// An endpoint is asked from now on: its counters begin at 0.
+    /// Initializes the counters of an endpoint with 0.
     pub fn init_endpoint<'a>(&self, endpoint: &str, retries: impl IntoIterator<Item = &'a str>) {
         self.api_request_duration.with_label_values(&[endpoint]);
-        self.api_requests.with_label_values(&[endpoint, "200"]);
+        add(&self.api_requests, &[endpoint, "200"], 0.0);
         for reason in retries {
-            self.api_retries.with_label_values(&[endpoint, reason]);
+            add(&self.api_retries, &[endpoint, reason], 0.0);
         }
     }
 
-    /// A credential may ask for tokens from now on: its counters begin at 0.
+    /// Initializes the counters of a credential that requests tokens with 0.
     pub fn init_credential<'a>(
         &self,
         credential: &str,
         outcomes: impl IntoIterator<Item = &'a str>,
     ) {
         for outcome in outcomes {
-            self.token_requests
-                .with_label_values(&[credential, outcome]);
+            add(&self.token_requests, &[credential, outcome], 0.0);
         }
     }
 
-    /// A credential is used no more: none of its series is left.
+    /// Removes every series of a credential.
     pub fn remove_credential<'a>(
         &self,
         credential: &str,
         outcomes: impl IntoIterator<Item = &'a str>,
     ) {
-        let _ = self.token_expiry.remove_label_values(&[credential]);
+        self.remove_token_expiry(credential);
         for outcome in outcomes {
             let labels = [credential, outcome];
             let _ = self.token_requests.remove_label_values(&labels);
         }
     }
 
-    /// The configuration was loaded, or the new one was bad.
-    pub fn config_reloaded(&self, good: bool, at: Timestamp) {
-        self.config_reload_successful.set(i64::from(good));
-        if good {
-            self.config_reload_success.set(unix_seconds(at));
+    /// Records an attempt to load the configuration.
+    pub fn config_reloaded(&self, success: bool, at: Timestamp) {
+        set(&self.config_reload_successful, &[], f64::from(success));
+        if success {
+            set_timestamp(&self.config_reload_success, &[], at);
         }
     }
 
-    /// Something could not be kept for the next start.
+    /// Counts a failed write to the state directory.
     pub fn storage_failed(&self) {
-        self.storage_failures.inc();
+        add(&self.storage_failures, &[], 1.0);
     }
 
-    /// A change has happened to so many keys more.
+    /// Counts keys that have changed.
     pub fn keys_changed(&self, org: &str, change: &str, keys: u64) {
-        self.key_changes
-            .with_label_values(&[org, change])
-            .inc_by(keys);
+        add(&self.key_changes, &[org, change], to_f64(keys));
     }
 
-    /// A walk begins.
+    /// Records the start of a poll.
     pub fn poll_started(&self, org: &str, at: Timestamp) {
-        self.org_last_attempt
-            .with_label_values(&[org])
-            .set(unix_seconds(at));
+        set_timestamp(&self.org_last_attempt, &[org], at);
     }
 
-    /// A walk was complete.
+    /// Records a complete poll.
     pub fn poll_succeeded(&self, org: &str, at: Timestamp, pages: u32, took: Duration) {
-        let _event = self
-            .update_lock
-            .read()
-            .unwrap_or_else(PoisonError::into_inner);
-        self.org_up.with_label_values(&[org]).set(1);
-        self.org_last_success
-            .with_label_values(&[org])
-            .set(unix_seconds(at));
-        self.org_poll_duration
-            .with_label_values(&[org])
-            .set(took.as_secs_f64());
-        self.org_poll_pages
-            .with_label_values(&[org])
-            .set(i64::from(pages));
-        self.org_inventory_restored.with_label_values(&[org]).set(0);
+        let _update = self.begin_update();
+        set(&self.org_up, &[org], 1.0);
+        set_timestamp(&self.org_last_success, &[org], at);
+        set(&self.org_poll_duration, &[org], took.as_secs_f64());
+        set(&self.org_poll_pages, &[org], pages.into());
+        set(&self.org_inventory_restored, &[org], 0.0);
     }
 
-    /// A walk failed. The time of the last success does not move.
+    /// Records a failed poll. The timestamp of the last success does not change.
     pub fn poll_failed(&self, org: &str, reason: &str, took: Duration) {
-        let _event = self
-            .update_lock
-            .read()
-            .unwrap_or_else(PoisonError::into_inner);
-        self.org_up.with_label_values(&[org]).set(0);
-        self.org_poll_duration
-            .with_label_values(&[org])
-            .set(took.as_secs_f64());
-        self.org_poll_failures
-            .with_label_values(&[org, reason])
-            .inc();
+        let _update = self.begin_update();
+        set(&self.org_up, &[org], 0.0);
+        set(&self.org_poll_duration, &[org], took.as_secs_f64());
+        add(&self.org_poll_failures, &[org, reason], 1.0);
     }
 
     /// Sets the state of the last poll: `failed` is the one of `reasons` it failed for, none if it succeeded.
     pub fn set_last_poll_failure(&self, org: &str, reasons: &[&str], failed: Option<&str>) {
         for reason in reasons {
-            self.org_last_poll_failed
-                .with_label_values(&[org, reason])
-                .set(i64::from(failed == Some(reason)));
+            let is_failed = f64::from(failed == Some(reason));
+            set(&self.org_last_poll_failed, &[org, reason], is_failed);
         }
     }
 
-    /// A request to Atlas has ended.
+    /// Records the end of a request to Atlas.
     pub fn request_completed(&self, endpoint: &str, code: &str, took: Duration) {
-        self.api_requests.with_label_values(&[endpoint, code]).inc();
-        self.api_request_duration
-            .with_label_values(&[endpoint])
-            .observe(took.as_secs_f64());
+        add(&self.api_requests, &[endpoint, code], 1.0);
+        let duration = self.api_request_duration.with_label_values(&[endpoint]);
+        duration.observe(took.as_secs_f64());
     }
 
-    /// A request to Atlas is sent again.
+    /// Counts a retry of a request to Atlas.
     pub fn request_retried(&self, endpoint: &str, reason: &str) {
-        self.api_retries
-            .with_label_values(&[endpoint, reason])
-            .inc();
+        add(&self.api_retries, &[endpoint, reason], 1.0);
     }
 
-    /// Time that is spent waiting because Atlas asked to.
+    /// Adds time spent waiting for the rate limit.
     pub fn add_throttled_time(&self, endpoint: &str, org: &str, wait: Duration) {
-        self.api_throttled
-            .with_label_values(&[endpoint, org])
-            .inc_by(wait.as_secs_f64());
+        add(&self.api_throttled, &[endpoint, org], wait.as_secs_f64());
     }
 
-    /// Atlas told about its token bucket.
+    /// Sets what Atlas reported about its token bucket.
     pub fn set_rate_limit(
         &self,
         endpoint: &str,
@@ -374,40 +313,33 @@ impl ExporterMetrics {
         capacity: Option<u64>,
         remaining: Option<u64>,
     ) {
-        let number = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
-        if let Some(capacity) = capacity {
-            self.api_rate_limit_capacity
-                .with_label_values(&[endpoint, org])
-                .set(number(capacity));
-        }
-        if let Some(remaining) = remaining {
-            self.api_rate_limit_remaining
-                .with_label_values(&[endpoint, org])
-                .set(number(remaining));
+        for (gauge, value) in [
+            (&self.api_rate_limit_capacity, capacity),
+            (&self.api_rate_limit_remaining, remaining),
+        ] {
+            if let Some(value) = value {
+                set(gauge, &[endpoint, org], to_f64(value));
+            }
         }
     }
 
-    /// A token was asked for.
+    /// Counts a token request.
     pub fn token_requested(&self, credential: &str, outcome: &str) {
-        self.token_requests
-            .with_label_values(&[credential, outcome])
-            .inc();
+        add(&self.token_requests, &[credential, outcome], 1.0);
     }
 
-    /// The token in use ends then.
+    /// Sets the expiry of the token in use.
     pub fn set_token_expiry(&self, credential: &str, at: Timestamp) {
-        self.token_expiry
-            .with_label_values(&[credential])
-            .set(unix_seconds(at));
+        set_timestamp(&self.token_expiry, &[credential], at);
     }
 
-    /// The token that was in use is refused, so that it has no end any more.
+    /// Removes the expiry of a token that was rejected or is no longer used.
     pub fn remove_token_expiry(&self, credential: &str) {
-        // one that never was is no error worth telling
+        // A series that was never created is no error.
         let _ = self.token_expiry.remove_label_values(&[credential]);
     }
 
-    /// Requests to an endpoint so far, whatever became of them.
+    /// Returns the number of requests to an endpoint so far, whatever their outcome.
     pub fn request_count(&self, endpoint: &str) -> f64 {
         let families = self.api_requests.collect();
         let metrics = families.iter().flat_map(MetricFamily::get_metric);
@@ -420,73 +352,14 @@ impl ExporterMetrics {
             .sum()
     }
 
-    /// What stands now. Taken before the inventories of a scrape, so that no scrape says of an
-    /// organization that all is well and shows keys from before it was.
+    /// Gathers all series. Call this before the inventories of a scrape are read, so that no scrape reports a
+    /// successful poll together with keys from before it.
     pub fn gather(&self) -> MetricSnapshot {
-        let _events = self
+        let _exclusive = self
             .update_lock
             .write()
             .unwrap_or_else(PoisonError::into_inner);
         MetricSnapshot(self.registry.gather())
-    }
-}
-
-/// Appends every family that was gathered.
-pub(super) fn write_families<E: Encoder>(out: &mut Vec<u8>, gathered: &MetricSnapshot) {
-    let mut body = Vec::new();
-    for family in &gathered.0 {
-        let head = FamilyHeader {
-            name: family.name(),
-            help: family.help(),
-            kind: match family.get_field_type() {
-                MetricType::COUNTER => Kind::Counter,
-                MetricType::HISTOGRAM => Kind::Histogram,
-                _ => Kind::Gauge,
-            },
-        };
-        body.clear();
-        for metric in family.get_metric() {
-            let labels: Vec<(&str, &str)> = metric
-                .get_label()
-                .iter()
-                .map(|label| (label.name(), label.value()))
-                .collect();
-            write_metric::<E>(&mut body, head, &labels, metric);
-        }
-        E::write_header(out, head, body.len());
-        out.extend_from_slice(&body);
-    }
-}
-
-fn write_metric<E: Encoder>(
-    out: &mut Vec<u8>,
-    head: FamilyHeader<'_>,
-    labels: &[(&str, &str)],
-    metric: &Metric,
-) {
-    match head.kind {
-        Kind::Gauge => {
-            let value = metric.get_gauge().get_value();
-            E::write_sample(out, head, labels, SampleValue::Float(value));
-        }
-        Kind::Counter => {
-            let value = metric.get_counter().get_value();
-            E::write_sample(out, head, labels, SampleValue::Float(value));
-        }
-        Kind::Histogram => {
-            let histogram = metric.get_histogram();
-            let bounds: Vec<(f64, u64)> = histogram
-                .get_bucket()
-                .iter()
-                .map(|bucket| (bucket.upper_bound(), bucket.cumulative_count()))
-                .collect();
-            let buckets = HistogramData {
-                bounds: &bounds,
-                sum: histogram.get_sample_sum(),
-                count: histogram.get_sample_count(),
-            };
-            E::write_histogram(out, head, labels, &buckets);
-        }
     }
 }
 
@@ -501,29 +374,26 @@ mod tests {
 
     #[test]
     fn last_poll_failed_is_set_for_at_most_one_reason() {
-        let own = ExporterMetrics::new().expect("the catalogue is sound");
+        let metrics = ExporterMetrics::new().expect("the catalogue is sound");
         let reasons = ["forbidden", "timeout"];
-        own.init_org("o1", "keys", reasons, []);
+        metrics.init_org("o1", "keys", reasons, []);
         let failed = || -> Vec<String> {
-            let families = own.org_last_poll_failed.collect();
-            let metrics = families.iter().flat_map(MetricFamily::get_metric);
-            let failed = metrics.filter(|metric| metric.get_gauge().get_value() == 1.0);
+            let families = metrics.org_last_poll_failed.collect();
+            let series = families.iter().flat_map(MetricFamily::get_metric);
+            let failed = series.filter(|metric| metric.get_gauge().get_value() == 1.0);
             failed
                 .map(|metric| metric.get_label()[1].value().to_owned())
                 .collect()
         };
         assert!(failed().is_empty(), "before the first poll");
         for reason in reasons {
-            own.set_last_poll_failure("o1", &reasons, Some(reason));
+            metrics.set_last_poll_failure("o1", &reasons, Some(reason));
             assert_eq!(failed(), [reason]);
         }
-        own.set_last_poll_failure("o1", &reasons, None);
+        metrics.set_last_poll_failure("o1", &reasons, None);
         assert!(failed().is_empty());
-        own.remove_org("o1", &[], &reasons, &[]);
-        assert!(
-            own.org_last_poll_failed.collect()[0]
-                .get_metric()
-                .is_empty()
-        );
+        metrics.remove_org("o1", &[], &reasons, &[]);
+        let families = metrics.org_last_poll_failed.collect();
+        assert!(families[0].get_metric().is_empty());
     }
 }

@@ -1,165 +1,109 @@
-//! One scrape, written in pieces of bounded size, so that no scrape builds its whole text in
-//! memory, and none keeps a serving thread for long.
+//! One scrape, written in chunks of bounded size, so that no scrape builds its whole text in memory or blocks a serving
+//! thread for long.
 
-use super::encoder::Encoder;
-use super::exporter_metrics::{self, MetricSnapshot};
-use super::key_families::{DYNAMIC_FAMILIES, FamilyWriter, STATIC_FAMILIES};
+use super::key_families::{ChunkLimits, FAMILIES, KeyPosition};
+use super::metric_snapshot::MetricSnapshot;
 use super::negotiate::Format;
-use super::proto::Protobuf;
 use super::snapshot::ScrapeSnapshot;
-use super::text::{OpenMetrics, PrometheusText};
 
-/// A piece is handed on once it is this long; it can be longer by the samples of one
-/// organization's roll-ups, or by one family of the exporter's own.
+/// A chunk is complete once it is this long. It can be longer by the roll-ups of one organization, or by one family of
+/// the exporter's own metrics.
 pub(super) const CHUNK_SIZE: usize = 64 << 10;
-/// Keys that are looked at for one piece, should they have no series.
+/// Keys that are looked at for one chunk, in case none of them has a series.
 const MAX_KEYS_PER_CHUNK: usize = 20_000;
 
 /// How far the families of the inventory are written.
 pub(super) struct FamilyCursor {
-    groups: &'static [&'static [FamilyWriter]],
-    group: usize,
     family: usize,
-    org: usize,
-    key: usize,
-    /// The head of the family is written.
+    position: KeyPosition,
     header_written: bool,
-    /// Where the head has to say how many bytes follow: those that were counted so far.
-    counted: usize,
-    counting: bool,
 }
 
-/// All families.
-pub(super) static ALL_FAMILIES: &[&[FamilyWriter]] = &[STATIC_FAMILIES, DYNAMIC_FAMILIES];
-/// Those that are different at each scrape.
-pub(super) static DYNAMIC_ONLY: &[&[FamilyWriter]] = &[DYNAMIC_FAMILIES];
-
 impl FamilyCursor {
-    pub(super) fn new(parts: &'static [&'static [FamilyWriter]]) -> Self {
+    /// Creates a cursor that begins with the family at that index.
+    pub(super) fn new(family: usize) -> Self {
         Self {
-            groups: parts,
-            group: 0,
-            family: 0,
-            org: 0,
-            key: 0,
+            family,
+            position: KeyPosition::default(),
             header_written: false,
-            counted: 0,
-            counting: false,
         }
     }
 
-    /// Appends a piece; false at the end. A piece can be empty where keys have no series.
-    pub(super) fn advance<E: Encoder>(
+    /// Appends a chunk. Returns `false` at the end. A chunk can be empty where keys have no series.
+    pub(super) fn advance(
         &mut self,
-        scene: &ScrapeSnapshot,
+        snapshot: &ScrapeSnapshot,
+        format: Format,
         out: &mut Vec<u8>,
     ) -> bool {
-        let mut scratch = Vec::new();
-        let mut work = MAX_KEYS_PER_CHUNK;
-        while out.len() < CHUNK_SIZE && work > 0 {
-            let Some(part) = self.groups.get(self.group) else {
+        let mut key_budget = MAX_KEYS_PER_CHUNK;
+        while out.len() < CHUNK_SIZE && key_budget > 0 {
+            let Some(family) = FAMILIES.get(self.family) else {
                 return false;
             };
-            let Some(spec) = part.get(self.family) else {
-                (self.group, self.family) = (self.group + 1, 0);
-                continue;
-            };
-            if spec.org_count(scene) == 0 {
-                self.family += 1;
+            if self.position.org >= family.org_count(snapshot) {
+                *self = Self::new(self.family + 1);
                 continue;
             }
             if !self.header_written {
-                (self.header_written, self.counting, self.counted) = (true, E::SIZED, 0);
-                if !E::SIZED {
-                    E::write_header(out, spec.header(), 0);
-                }
+                self.header_written = true;
+                family.header().write(out, format);
             }
-            if self.org >= spec.org_count(scene) {
-                self.finish::<E>(spec, out);
-                continue;
-            }
-            let place = (self.org, self.key);
-            let next = if self.counting {
-                scratch.clear();
-                let next = spec.write::<E>(&mut scratch, scene, place, (CHUNK_SIZE, work));
-                self.counted += scratch.len();
-                work = work.saturating_sub(scratch.len() / 64);
-                next
-            } else {
-                spec.write::<E>(out, scene, place, (CHUNK_SIZE, work))
+            let limits = ChunkLimits {
+                bytes: CHUNK_SIZE,
+                keys: key_budget,
             };
-            let seen = next.unwrap_or(self.key).saturating_sub(self.key);
-            work = work.saturating_sub(seen.max(1));
-            (self.org, self.key) = match next {
-                Some(next) => (self.org, next),
-                None => (self.org + 1, 0),
+            let KeyPosition { org, key } = self.position;
+            let next_key = family.write(out, snapshot, self.position, limits);
+            let seen = next_key.unwrap_or(key).saturating_sub(key);
+            key_budget = key_budget.saturating_sub(seen.max(1));
+            self.position = match next_key {
+                Some(key) => KeyPosition { org, key },
+                None => KeyPosition {
+                    org: org + 1,
+                    key: 0,
+                },
             };
         }
         true
     }
-
-    /// At the end of a family: on to the next one, or once more over it now that its size is known.
-    fn finish<E: Encoder>(&mut self, spec: &FamilyWriter, out: &mut Vec<u8>) {
-        (self.org, self.key) = (0, 0);
-        if self.counting {
-            self.counting = false;
-            E::write_header(out, spec.header(), self.counted);
-        } else {
-            self.header_written = false;
-            self.family += 1;
-        }
-    }
 }
 
-/// A scrape under way. Held by the response that it is the body of.
+/// A scrape in progress, owned by the response that it is the body of.
 pub struct Exposition {
     format: Format,
     snapshot: ScrapeSnapshot,
-    cursor: Option<FamilyCursor>,
+    cursor: FamilyCursor,
     metrics: Option<MetricSnapshot>,
 }
 
 impl Exposition {
-    /// A scrape of a `scene`, and of the exporter's `own` metrics, which were gathered before.
-    pub fn new(format: Format, own: MetricSnapshot, scene: ScrapeSnapshot) -> Self {
+    /// Begins a scrape of `snapshot`, and of the exporter's own `metrics`, which were gathered before.
+    pub fn new(format: Format, metrics: MetricSnapshot, snapshot: ScrapeSnapshot) -> Self {
         Self {
             format,
-            snapshot: scene,
-            cursor: Some(FamilyCursor::new(ALL_FAMILIES)),
-            metrics: Some(own),
+            snapshot,
+            cursor: FamilyCursor::new(0),
+            metrics: Some(metrics),
         }
     }
 
-    /// The next piece; none at the end. It can be empty: then the thread was kept for long enough
-    /// all the same.
+    /// Returns the next chunk, `None` at the end. A chunk can be empty: the thread was busy for long enough all the
+    /// same.
     pub fn next_chunk(&mut self) -> Option<Vec<u8>> {
-        match self.format {
-            Format::Text => self.encode_chunk::<PrometheusText>(),
-            Format::OpenMetrics => self.encode_chunk::<OpenMetrics>(),
-            Format::Protobuf => self.encode_chunk::<Protobuf>(),
-        }
-    }
-
-    fn encode_chunk<E: Encoder>(&mut self) -> Option<Vec<u8>> {
+        self.metrics.as_ref()?;
         let mut out = Vec::with_capacity(CHUNK_SIZE + 4096);
-        if let Some(cursor) = &mut self.cursor {
-            if cursor.advance::<E>(&self.snapshot, &mut out) {
-                return Some(out);
-            }
-            self.cursor = None;
+        if !self.cursor.advance(&self.snapshot, self.format, &mut out) {
+            self.metrics.take()?.write(&mut out, self.format);
         }
-        if let Some(own) = self.metrics.take() {
-            exporter_metrics::write_families::<E>(&mut out, &own);
-            E::write_end(&mut out);
-        }
-        (!out.is_empty()).then_some(out)
+        Some(out)
     }
 
-    /// The whole scrape at once.
+    /// Returns the whole scrape at once.
     pub fn into_bytes(mut self) -> Vec<u8> {
         let mut out = Vec::new();
-        while let Some(piece) = self.next_chunk() {
-            out.extend_from_slice(&piece);
+        while let Some(chunk) = self.next_chunk() {
+            out.extend_from_slice(&chunk);
         }
         out
     }
@@ -172,6 +116,7 @@ mod tests {
 
     use jiff::Timestamp;
 
+    use super::super::key_families::STATIC_FAMILIES;
     use super::*;
     use crate::inventory::{Inventory, InventorySnapshot, KeyAttributes, KeyRecord, Moment};
     use crate::metrics::{ExporterMetrics, IdleThreshold, KeyLabel, KeySeriesOptions, PerKeyMode};
@@ -219,15 +164,15 @@ mod tests {
         selection: KeySeriesOptions,
         now: Timestamp,
     ) -> Exposition {
-        let own = ExporterMetrics::new().expect("sound").gather();
-        let shown = InventorySnapshot {
+        let metrics = ExporterMetrics::new().expect("sound").gather();
+        let visible = InventorySnapshot {
             inventories,
             details: Vec::new(),
         };
         Exposition::new(
             format,
-            own,
-            ScrapeSnapshot::new(shown, Arc::new(selection), now),
+            metrics,
+            ScrapeSnapshot::new(visible, Arc::new(selection), now),
         )
     }
 
@@ -286,15 +231,15 @@ mod tests {
             let inventories = vec![inventory(1, 5000), inventory(2, 0), inventory(3, 700)];
             let mut exposition = expose(format, inventories, selection(), at(160));
             let mut whole = Vec::new();
-            while let Some(piece) = exposition.next_chunk() {
-                assert!(piece.len() < CHUNK_SIZE + 8192, "{}", piece.len());
-                whole.extend(piece);
+            while let Some(chunk) = exposition.next_chunk() {
+                assert!(chunk.len() < CHUNK_SIZE + 8192, "{}", chunk.len());
+                whole.extend(chunk);
             }
             if format == Format::Text {
                 let text = String::from_utf8(whole).expect("text");
-                for spec in STATIC_FAMILIES {
-                    let head = format!("# TYPE {} ", spec.family.name);
-                    assert_eq!(text.matches(&head).count(), 1, "{head}");
+                for writer in &FAMILIES[..STATIC_FAMILIES] {
+                    let header = format!("# TYPE {} ", writer.family.name);
+                    assert_eq!(text.matches(&header).count(), 1, "{header}");
                 }
                 assert_eq!(text.matches(&format!("{}{{", name("info"))).count(), 5700);
             }

@@ -1,19 +1,18 @@
-//! Every metric family, once. Help texts name the Atlas member that a value comes from and say
-//! that it is polled.
+//! The catalogue of metric families. Help texts name the Atlas field that a value comes from and say that it is polled.
 
 /// The type of a family.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
-    /// Goes up and down.
+pub enum MetricType {
+    /// A value that goes up and down.
     Gauge,
-    /// Only goes up.
+    /// A value that only goes up.
     Counter,
-    /// Counts by size.
+    /// Observations counted by size.
     Histogram,
 }
 
-impl Kind {
-    /// The name in a TYPE line.
+impl MetricType {
+    /// Returns the name in a TYPE line.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Gauge => "gauge",
@@ -29,7 +28,7 @@ pub struct FamilyDef {
     /// The whole name.
     pub name: &'static str,
     /// The type.
-    pub kind: Kind,
+    pub metric_type: MetricType,
     /// The labels, in their order.
     pub labels: &'static [&'static str],
     /// The HELP line.
@@ -50,7 +49,7 @@ macro_rules! families {
         $(#[doc = concat!("`", $name, "`: ", $help)]
         pub const $id: FamilyDef = FamilyDef {
             name: $name,
-            kind: Kind::$kind,
+            metric_type: MetricType::$kind,
             labels: &[$($label),*],
             help: $help,
             source: $source,
@@ -222,7 +221,7 @@ mod tests {
         for family in ALL {
             assert_eq!(
                 family.name.ends_with("_total"),
-                family.kind == Kind::Counter,
+                family.metric_type == MetricType::Counter,
                 "{}",
                 family.name
             );

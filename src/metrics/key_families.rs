@@ -1,86 +1,111 @@
-//! The families of the inventory, written from it directly: no registry, no map, no copy of a
-//! label between two scrapes.
+//! The families of the inventory, written from it directly: without a registry, a map, or a copy of a label between
+//! two scrapes.
 
-use super::encoder::{Encoder, FamilyHeader, SampleValue};
-use super::families::{self as c, FamilyDef};
+use super::families::{self, FamilyDef};
 use super::selection::KeyLabel;
-use super::snapshot::{ScrapeSnapshot, idle_cutoff_at};
-use crate::inventory::{Inventory, KeyView, ModelRateLimit, OrgDetails, ProjectKeys};
+use super::snapshot::ScrapeSnapshot;
+use super::text::{self, FamilyHeader, Labels, SampleValue};
+use crate::inventory::{Inventory, KeyView, ModelRateLimit, OrgDetails, ProjectKeys, write_label};
+use SampleSource::{Details, Info, Inventory as PerInventory, Keys};
 use mongodb_atlas_client::OrgId;
 
-/// Takes a sample's labels and value.
-type Emit<'a> = &'a mut dyn FnMut(&[(&str, &str)], SampleValue);
+/// Takes the labels and the value of one sample.
+type Emit<'a> = &'a mut dyn FnMut(Labels<'_>, SampleValue);
 
 /// Where the samples of a family come from.
 #[derive(Clone, Copy)]
-pub(super) enum SampleSource {
-    /// One of each key, at a scene's `now`; nothing where a value is missing.
+enum SampleSource {
+    /// One sample per key, at the time of the snapshot; none where the value is missing.
     Keys(fn(KeyView<'_>, i64) -> Option<SampleValue>),
-    /// One of each key, always 1, with what is known of it.
+    /// One sample per key, always 1, with the attributes of the key as labels.
     Info,
-    /// A few of each inventory.
+    /// A few samples per inventory.
     Inventory(fn(&Inventory, &ScrapeSnapshot, Emit<'_>)),
-    /// A few of what is known of each organization beside its keys.
+    /// A few samples per organization, from its names and limits.
     Details(fn(&OrgId, &OrgDetails, Emit<'_>)),
 }
 
 /// A family of the inventory.
 pub(super) struct FamilyWriter {
     pub(super) family: &'static FamilyDef,
-    pub(super) source: SampleSource,
+    source: SampleSource,
 }
 
-const fn family_writer(family: &'static FamilyDef, source: SampleSource) -> FamilyWriter {
+const fn family(family: &'static FamilyDef, source: SampleSource) -> FamilyWriter {
     FamilyWriter { family, source }
 }
 
-/// Families of the keys that change with a walk only, in the order of the exposition.
-pub(super) static STATIC_FAMILIES: &[FamilyWriter] = &[
-    family_writer(&c::KEY_INFO, SampleSource::Info),
-    family_writer(
-        &c::KEY_CREATED,
-        SampleSource::Keys(|key, _| key.created().map(SampleValue::Micros)),
+/// How many of [`FAMILIES`], from the first on, change with a poll only.
+pub(super) const STATIC_FAMILIES: usize = 4;
+
+/// Every family of the inventory, in the order of the exposition.
+pub(super) static FAMILIES: &[FamilyWriter] = &[
+    family(&families::KEY_INFO, Info),
+    family(
+        &families::KEY_CREATED,
+        Keys(|key, _| key.created().map(SampleValue::Micros)),
     ),
-    family_writer(
-        &c::KEY_LAST_USED,
-        SampleSource::Keys(|key, _| key.last_used().map(SampleValue::Micros)),
+    family(
+        &families::KEY_LAST_USED,
+        Keys(|key, _| key.last_used().map(SampleValue::Micros)),
     ),
-    family_writer(
-        &c::KEY_USED,
-        SampleSource::Keys(|key, _| key.was_used().map(|used| SampleValue::Int(used.into()))),
+    family(
+        &families::KEY_USED,
+        Keys(|key, _| key.was_used().map(|used| SampleValue::Int(used.into()))),
     ),
+    family(
+        &families::KEY_LAST_USED_AGE,
+        Keys(|key, now| key.last_used().map(|at| age_value(now, at))),
+    ),
+    family(
+        &families::KEY_IDLE,
+        Keys(|key, now| key.idle_since().map(|at| age_value(now, at))),
+    ),
+    family(&families::KEYS, PerInventory(write_status_counts)),
+    family(&families::KEYS_IDLE, PerInventory(write_idle_counts)),
+    family(&families::KEYS_DROPPED, PerInventory(write_dropped)),
+    family(
+        &families::NAMES_TRUNCATED,
+        PerInventory(write_names_truncated),
+    ),
+    family(
+        &families::LIMIT_REQUESTS,
+        Details(|org, details, emit| {
+            write_rate_limits(org, details, |limit| limit.requests_per_minute, emit);
+        }),
+    ),
+    family(
+        &families::LIMIT_TOKENS,
+        Details(|org, details, emit| {
+            write_rate_limits(org, details, |limit| limit.tokens_per_minute, emit);
+        }),
+    ),
+    family(&families::ORG_INFO, Details(write_org_info)),
+    family(&families::PROJECT_INFO, Details(write_project_info)),
 ];
 
-/// The other families, behind those.
-pub(super) static DYNAMIC_FAMILIES: &[FamilyWriter] = &[
-    family_writer(
-        &c::KEY_LAST_USED_AGE,
-        SampleSource::Keys(|key, now| key.last_used().map(|at| age_value(now, at))),
-    ),
-    family_writer(
-        &c::KEY_IDLE,
-        SampleSource::Keys(|key, now| key.idle_since().map(|at| age_value(now, at))),
-    ),
-    family_writer(&c::KEYS, SampleSource::Inventory(write_status_counts)),
-    family_writer(&c::KEYS_IDLE, SampleSource::Inventory(write_idle_counts)),
-    family_writer(&c::KEYS_DROPPED, SampleSource::Inventory(write_dropped)),
-    family_writer(
-        &c::NAMES_TRUNCATED,
-        SampleSource::Inventory(write_names_truncated),
-    ),
-    family_writer(
-        &c::LIMIT_REQUESTS,
-        SampleSource::Details(write_request_limits),
-    ),
-    family_writer(&c::LIMIT_TOKENS, SampleSource::Details(write_token_limits)),
-    family_writer(&c::ORG_INFO, SampleSource::Details(write_org_info)),
-    family_writer(&c::PROJECT_INFO, SampleSource::Details(write_project_info)),
-];
-
-/// How long ago `then` is; 0 for a time to come. Milliseconds: more would be noise that does not
-/// pack.
+/// The age of `then`; 0 for a timestamp in the future. Milliseconds, since more digits would be noise that does not
+/// compress.
 fn age_value(now: i64, then: i64) -> SampleValue {
     SampleValue::Millis(now.saturating_sub(then).max(0) / 1000)
+}
+
+/// How far one family is written.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct KeyPosition {
+    /// Index of the organization.
+    pub(super) org: usize,
+    /// Index of the next key of that organization.
+    pub(super) key: usize,
+}
+
+/// When a chunk is full.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct ChunkLimits {
+    /// Length of the chunk.
+    pub(super) bytes: usize,
+    /// Keys that are looked at, whether or not they have a sample.
+    pub(super) keys: usize,
 }
 
 impl FamilyWriter {
@@ -88,156 +113,138 @@ impl FamilyWriter {
         FamilyHeader {
             name: self.family.name,
             help: self.family.help,
-            kind: self.family.kind,
+            metric_type: self.family.metric_type,
         }
     }
 
-    /// Organizations that it goes through.
-    pub(super) fn org_count(&self, scene: &ScrapeSnapshot) -> usize {
+    /// Returns the number of organizations that can have samples.
+    pub(super) fn org_count(&self, snapshot: &ScrapeSnapshot) -> usize {
         match self.source {
-            SampleSource::Details(_) => scene.visible.details.len(),
-            SampleSource::Keys(_) | SampleSource::Info if !scene.has_key_series() => 0,
-            _ => scene.visible.inventories.len(),
+            Details(_) => snapshot.visible.details.len(),
+            Keys(_) | Info if !snapshot.has_key_series() => 0,
+            _ => snapshot.visible.inventories.len(),
         }
     }
 
-    /// Appends the samples of the organization at place `org`, from the key at `from` on, until
-    /// there are `enough` bytes in `out` or `most` keys were looked at. The place of the next key
-    /// if that was before the end.
-    pub(super) fn write<E: Encoder>(
+    /// Appends the samples of the organization at `position`, from its key there on, until a limit is reached. Returns
+    /// the index of the next key if that was before the last one.
+    pub(super) fn write(
         &self,
         out: &mut Vec<u8>,
-        scene: &ScrapeSnapshot,
-        (org, from): (usize, usize),
-        (enough, most): (usize, usize),
+        snapshot: &ScrapeSnapshot,
+        position: KeyPosition,
+        limits: ChunkLimits,
     ) -> Option<usize> {
-        let head = self.header();
-        let mut emit =
-            |labels: &[(&str, &str)], value: SampleValue| E::write_sample(out, head, labels, value);
+        let name = self.family.name;
+        let mut emit = |labels: Labels<'_>, value| text::write_sample(out, name, "", labels, value);
+        if let Details(write) = self.source {
+            let (org, details) = snapshot.visible.details.get(position.org)?;
+            write(org, details, &mut emit);
+            return None;
+        }
+        let inventory = snapshot.visible.inventories.get(position.org)?;
         match self.source {
-            SampleSource::Details(lines) => {
-                let (org, details) = scene.visible.details.get(org)?;
-                lines(org, details, &mut emit);
+            Details(_) => None,
+            PerInventory(write) => {
+                write(inventory, snapshot, &mut emit);
                 None
             }
-            SampleSource::Inventory(lines) => {
-                lines(scene.visible.inventories.get(org)?, scene, &mut emit);
-                None
-            }
-            SampleSource::Keys(value) => {
-                let inventory = scene.visible.inventories.get(org)?;
-                let bounds = (from, enough, most);
-                for_each_key::<E>(out, head, inventory, bounds, |out, prefix, key| {
-                    if let Some(value) = value(key, scene.now_micros)
-                        && scene.includes(&key)
+            Keys(value) => {
+                self.write_keys(out, inventory, position.key, limits, |out, prefix, key| {
+                    if let Some(value) = value(key, snapshot.now_micros)
+                        && snapshot.includes(&key)
                     {
-                        E::write_key_sample(out, prefix, key.id(), &[], value);
+                        text::write_key_sample(out, prefix, key.id(), &[], value);
                     }
                 })
             }
-            SampleSource::Info => {
-                let inventory = scene.visible.inventories.get(org)?;
-                let labels = InfoLabels::<E>::new(inventory, &scene.options.labels);
-                let mut scratch = Vec::with_capacity(256);
-                let bounds = (from, enough, most);
-                for_each_key::<E>(out, head, inventory, bounds, |out, prefix, key| {
-                    if scene.includes(&key) {
-                        scratch.clear();
-                        labels.write(&mut scratch, key);
-                        E::write_key_sample(out, prefix, key.id(), &scratch, SampleValue::Int(1));
+            Info => {
+                let labels = InfoLabels::new(inventory, &snapshot.options.labels);
+                let mut rendered = Vec::with_capacity(256);
+                self.write_keys(out, inventory, position.key, limits, |out, prefix, key| {
+                    if snapshot.includes(&key) {
+                        rendered.clear();
+                        labels.write(&mut rendered, key);
+                        let value = SampleValue::Int(1);
+                        text::write_key_sample(out, prefix, key.id(), &rendered, value);
                     }
                 })
             }
         }
     }
-}
 
-fn for_each_key<E: Encoder>(
-    out: &mut Vec<u8>,
-    head: FamilyHeader<'_>,
-    inventory: &Inventory,
-    (from, enough, most): (usize, usize, usize),
-    mut write: impl FnMut(&mut Vec<u8>, &[u8], KeyView<'_>),
-) -> Option<usize> {
-    let mut place = from;
-    let rest = |project: &&ProjectKeys| project.range.end > from;
-    for project in inventory.projects().iter().filter(rest) {
-        let prefix = E::key_prefix(head, inventory.org(), &project.project);
-        for key in inventory.project_keys(project, place) {
-            if out.len() >= enough || place - from >= most {
-                return Some(place);
+    fn write_keys(
+        &self,
+        out: &mut Vec<u8>,
+        inventory: &Inventory,
+        from: usize,
+        limits: ChunkLimits,
+        mut write: impl FnMut(&mut Vec<u8>, &[u8], KeyView<'_>),
+    ) -> Option<usize> {
+        let mut index = from;
+        let remaining = |project: &&ProjectKeys| project.range.end > from;
+        for project in inventory.projects().iter().filter(remaining) {
+            let prefix = text::key_prefix(self.family.name, inventory.org(), &project.project);
+            for key in inventory.project_keys(project, index) {
+                if out.len() >= limits.bytes || index - from >= limits.keys {
+                    return Some(index);
+                }
+                write(out, &prefix, key);
+                index += 1;
             }
-            write(out, &prefix, key);
-            place += 1;
         }
+        None
     }
-    None
 }
 
-/// The labels of the info metric, as far as they can be rendered once for many keys.
-struct InfoLabels<E> {
-    segments: Vec<LabelSegment>,
-    encoder: std::marker::PhantomData<E>,
-}
+/// The labels of the info metric. Those that many keys share are rendered once.
+struct InfoLabels(Vec<LabelSegment>);
 
 enum LabelSegment {
-    /// For each kind of key, the labels that it decides.
+    /// For each set of attributes, its labels.
     Shared(Vec<Vec<u8>>),
     Name,
     MaskedSecret,
 }
 
-impl<E: Encoder> InfoLabels<E> {
+impl InfoLabels {
     fn new(inventory: &Inventory, labels: &[KeyLabel]) -> Self {
-        let is_own = |label: &KeyLabel| matches!(label, KeyLabel::Name | KeyLabel::MaskedSecret);
-        let parts = labels
-            .chunk_by(|a, b| !is_own(a) && !is_own(b))
-            .map(|group| match group {
-                [KeyLabel::Name] => LabelSegment::Name,
-                [KeyLabel::MaskedSecret] => LabelSegment::MaskedSecret,
-                group => LabelSegment::Shared(
-                    inventory
-                        .attributes()
-                        .iter()
-                        .map(|kind| {
-                            let labels: Vec<(&str, &str)> = group
-                                .iter()
-                                .filter_map(|label| {
-                                    Some((label.as_str(), label.shared_value(kind)?))
-                                })
-                                .collect();
-                            let mut rendered = Vec::new();
-                            E::write_labels(&mut rendered, &labels);
-                            rendered
-                        })
-                        .collect(),
-                ),
-            })
-            .collect();
-        Self {
-            segments: parts,
-            encoder: std::marker::PhantomData,
-        }
+        let is_per_key =
+            |label: &KeyLabel| matches!(label, KeyLabel::Name | KeyLabel::MaskedSecret);
+        let segments = labels.chunk_by(|a, b| !is_per_key(a) && !is_per_key(b));
+        let segments = segments.map(|segment| match segment {
+            [KeyLabel::Name] => LabelSegment::Name,
+            [KeyLabel::MaskedSecret] => LabelSegment::MaskedSecret,
+            shared => {
+                let attributes = inventory.attributes().iter();
+                let rendered = attributes.map(|attributes| {
+                    let mut text = String::with_capacity(64);
+                    for label in shared {
+                        if let Some(value) = label.shared_value(attributes) {
+                            text.push(',');
+                            write_label(&mut text, label.as_str(), value);
+                        }
+                    }
+                    text.into_bytes()
+                });
+                LabelSegment::Shared(rendered.collect())
+            }
+        });
+        Self(segments.collect())
     }
 
     fn write(&self, out: &mut Vec<u8>, key: KeyView<'_>) {
-        for part in &self.segments {
-            match part {
-                LabelSegment::Shared(kinds) => {
-                    let rendered = kinds.get(key.attributes_index());
+        for segment in &self.0 {
+            let (label, escaped) = match segment {
+                LabelSegment::Shared(rendered) => {
+                    let rendered = rendered.get(key.attributes_index());
                     out.extend_from_slice(rendered.map_or(&[], Vec::as_slice));
+                    continue;
                 }
-                LabelSegment::Name => {
-                    E::write_escaped_label(out, KeyLabel::Name.as_str(), key.name());
-                }
-                LabelSegment::MaskedSecret => {
-                    E::write_escaped_label(
-                        out,
-                        KeyLabel::MaskedSecret.as_str(),
-                        key.masked_secret(),
-                    );
-                }
-            }
+                LabelSegment::Name => (KeyLabel::Name, key.name()),
+                LabelSegment::MaskedSecret => (KeyLabel::MaskedSecret, key.masked_secret()),
+            };
+            text::write_escaped_label(out, label.as_str(), escaped);
         }
     }
 }
@@ -253,34 +260,30 @@ fn write_status_counts(inventory: &Inventory, _: &ScrapeSnapshot, emit: Emit<'_>
     }
 }
 
-fn write_idle_counts(inventory: &Inventory, scene: &ScrapeSnapshot, emit: Emit<'_>) {
+fn write_idle_counts(inventory: &Inventory, snapshot: &ScrapeSnapshot, emit: Emit<'_>) {
     for project in inventory.idle_times() {
-        for threshold in &*scene.options.thresholds {
+        for threshold in &*snapshot.options.thresholds {
             let labels = [
                 ("org_id", inventory.org().as_str()),
                 ("project_id", project.project.as_str()),
                 ("threshold", &threshold.label),
             ];
-            let keys = project.count_idle_since(idle_cutoff_at(scene.now_micros, threshold));
+            let keys = project.count_idle_since(threshold.cutoff(snapshot.now_micros));
             emit(&labels, SampleValue::Int(keys));
         }
     }
 }
 
-fn write_dropped(inventory: &Inventory, scene: &ScrapeSnapshot, emit: Emit<'_>) {
-    let keys = inventory.invalid_keys() + scene.dropped_by_max_keys(inventory);
-    emit(
-        &[("org_id", inventory.org().as_str())],
-        SampleValue::Int(keys),
-    );
+fn write_dropped(inventory: &Inventory, snapshot: &ScrapeSnapshot, emit: Emit<'_>) {
+    let keys = inventory.invalid_keys() + snapshot.dropped_by_max_keys(inventory);
+    let labels = [("org_id", inventory.org().as_str())];
+    emit(&labels, SampleValue::Int(keys));
 }
 
 fn write_names_truncated(inventory: &Inventory, _: &ScrapeSnapshot, emit: Emit<'_>) {
     let keys = inventory.names_truncated();
-    emit(
-        &[("org_id", inventory.org().as_str())],
-        SampleValue::Int(keys),
-    );
+    let labels = [("org_id", inventory.org().as_str())];
+    emit(&labels, SampleValue::Int(keys));
 }
 
 fn write_org_info(org: &OrgId, details: &OrgDetails, emit: Emit<'_>) {
@@ -301,26 +304,21 @@ fn write_project_info(org: &OrgId, details: &OrgDetails, emit: Emit<'_>) {
     }
 }
 
-fn write_request_limits(org: &OrgId, details: &OrgDetails, emit: Emit<'_>) {
+fn write_rate_limits(
+    org: &OrgId,
+    details: &OrgDetails,
+    value: fn(&ModelRateLimit) -> Option<u64>,
+    emit: Emit<'_>,
+) {
     for limit in &details.limits {
-        write_rate_limit(org, limit, limit.requests_per_minute, emit);
-    }
-}
-
-fn write_token_limits(org: &OrgId, details: &OrgDetails, emit: Emit<'_>) {
-    for limit in &details.limits {
-        write_rate_limit(org, limit, limit.tokens_per_minute, emit);
-    }
-}
-
-fn write_rate_limit(org: &OrgId, limit: &ModelRateLimit, value: Option<u64>, emit: Emit<'_>) {
-    if let Some(value) = value {
         let labels = [
             ("org_id", org.as_str()),
             ("model_group", &limit.group),
             ("cloud", &limit.cloud),
             ("geography", &limit.geography),
         ];
-        emit(&labels, SampleValue::Int(value));
+        if let Some(value) = value(limit) {
+            emit(&labels, SampleValue::Int(value));
+        }
     }
 }

@@ -1,24 +1,23 @@
-//! What the world sees: every metric family once, in the catalogue; the exporter's own metrics;
-//! the exposition of both in three forms.
+//! The exposition: the catalogue of metric families, the exporter's own metrics, and both as a response body.
 //!
-//! | room | what lives there |
+//! | module | purpose |
 //! | --- | --- |
 //! | `families` | every family: name, type, labels, help |
-//! | `exporter_metrics` | the exporter's metrics about itself, as verbs |
-//! | `selection`, `scene` | which keys have series of their own; what one scrape shows |
+//! | `exporter_metrics`, `metric_snapshot` | the exporter's metrics about itself, updated by events; as one scrape exports them |
+//! | `selection`, `threshold` | which keys have per-key series; the idle roll-up |
+//! | `snapshot` | what one scrape exports |
 //! | `key_families` | the families of the inventory, written from it directly |
-//! | `exposition`, `packed`, `batch` | one scrape in pieces of bounded size; packed; shared |
-//! | `negotiate` | which form a scraper wants |
-//! | `encoder`, `text`, `proto`, `number` | the three forms |
+//! | `exposition`, `gzip`, `shared_body` | one scrape in bounded chunks; compressed; shared by concurrent scrapes |
+//! | `negotiate` | content negotiation |
+//! | `text`, `write_number` | the two text formats |
 
-mod encoder;
 mod exporter_metrics;
 mod exposition;
 pub mod families;
 mod gzip;
 mod key_families;
+mod metric_snapshot;
 mod negotiate;
-mod proto;
 mod selection;
 mod shared_body;
 mod snapshot;
@@ -26,9 +25,10 @@ mod text;
 mod threshold;
 mod write_number;
 
-pub use exporter_metrics::{ExporterMetrics, MetricSnapshot};
+pub use exporter_metrics::ExporterMetrics;
 pub use exposition::Exposition;
-pub use gzip::{Checksum, Compressor, compress_snapshot, compress_trailer, precompress};
+pub use gzip::{Checksum, Compressor};
+pub use metric_snapshot::MetricSnapshot;
 pub use negotiate::{Format, accepts_gzip};
 pub use selection::{KeyLabel, KeySeriesOptions, PerKeyMode};
 pub use shared_body::{Aborted, BodyReader, Chunk, ChunkSource, SharedBody};

@@ -1,33 +1,28 @@
-//! Which form of the exposition a scraper wants, by `Accept` and `Accept-Encoding` and their
-//! q-values (RFC 9110 §12), as Prometheus 2.x and 3.x send them.
+//! Content negotiation by `Accept` and `Accept-Encoding` and their q-values (RFC 9110 §12), as Prometheus 2.x and 3.x
+//! send them.
 
-/// A form of the exposition.
+/// A text format of the exposition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Format {
     /// Prometheus' text format 0.0.4.
     Text,
     /// `OpenMetrics` 1.0.
     OpenMetrics,
-    /// Delimited `io.prometheus.client.MetricFamily` messages.
-    Protobuf,
 }
 
 impl Format {
-    /// Every form.
-    pub const ALL: [Self; 3] = [Self::Text, Self::OpenMetrics, Self::Protobuf];
+    /// Every format.
+    pub const ALL: [Self; 2] = [Self::Text, Self::OpenMetrics];
 
-    /// The answer's `Content-Type`.
+    /// Returns the `Content-Type` of responses.
     pub fn content_type(self) -> &'static str {
         match self {
             Self::Text => "text/plain; version=0.0.4; charset=utf-8",
             Self::OpenMetrics => "application/openmetrics-text; version=1.0.0; charset=utf-8",
-            Self::Protobuf => {
-                "application/vnd.google.protobuf; proto=io.prometheus.client.MetricFamily; encoding=delimited"
-            }
         }
     }
 
-    /// The form that `accept` wants most; text for who wants none of them, or says nothing.
+    /// Returns the format that `accept` prefers; the text format if it accepts none or is empty.
     pub fn negotiate(accept: &str) -> Self {
         let mut best = (0.0, Self::Text);
         for (item, quality) in parse_qvalues(accept) {
@@ -41,35 +36,22 @@ impl Format {
     }
 
     fn from_media_type(item: &WeightedItem<'_>) -> Option<Self> {
-        let has = |name: &str, value: &str| {
-            item.parameters
-                .iter()
-                .any(|(n, v)| n.eq_ignore_ascii_case(name) && *v == value)
-        };
-        let given = |name: &str| {
-            item.parameters
-                .iter()
-                .any(|(n, _)| n.eq_ignore_ascii_case(name))
-        };
+        let mut parameters = item.parameters.iter();
+        let version = parameters.find(|(name, _)| name.eq_ignore_ascii_case("version"));
+        let version = version.map(|(_, value)| *value);
         match item.name.to_ascii_lowercase().as_str() {
-            "application/vnd.google.protobuf"
-                if has("proto", "io.prometheus.client.MetricFamily")
-                    && has("encoding", "delimited") =>
-            {
-                Some(Self::Protobuf)
-            }
-            // 0.0.1 is a draft, which nobody asks for alone
-            "application/openmetrics-text" if has("version", "1.0.0") || !given("version") => {
+            // 0.0.1 is a draft, which no client requests alone.
+            "application/openmetrics-text" if version.is_none_or(|it| it == "1.0.0") => {
                 Some(Self::OpenMetrics)
             }
-            "text/plain" if has("version", "0.0.4") || !given("version") => Some(Self::Text),
+            "text/plain" if version.is_none_or(|it| it == "0.0.4") => Some(Self::Text),
             "text/*" | "*/*" => Some(Self::Text),
             _ => None,
         }
     }
 }
 
-/// Whether `accept_encoding` wants gzip, and not rather nothing of the kind.
+/// Returns whether `accept_encoding` accepts gzip and does not prefer an uncompressed response.
 pub fn accepts_gzip(accept_encoding: &str) -> bool {
     let (mut gzip, mut identity, mut any) = (None, None, None);
     for (item, quality) in parse_qvalues(accept_encoding) {
@@ -89,7 +71,7 @@ struct WeightedItem<'a> {
     parameters: Vec<(&'a str, &'a str)>,
 }
 
-/// The items of a list, each with its quality; those that nobody could read are passed over.
+/// Returns the items of a list, each with its q-value; invalid items are skipped.
 fn parse_qvalues(list: &str) -> impl Iterator<Item = (WeightedItem<'_>, f32)> {
     list.split(',').filter_map(|item| {
         let mut parts = item.split(';').map(str::trim);
@@ -121,10 +103,10 @@ mod tests {
                 "application/openmetrics-text;version=1.0.0,application/openmetrics-text;version=0.0.1;q=0.75,text/plain;version=0.0.4;q=0.5,*/*;q=0.1",
                 Format::OpenMetrics,
             ),
-            // 2.42 with native histograms
+            // 2.42 with native histograms, which asks for a format that is not offered
             (
                 "application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited,application/openmetrics-text;version=1.0.0;q=0.8,application/openmetrics-text;version=0.0.1;q=0.75,text/plain;version=0.0.4;q=0.5,*/*;q=0.1",
-                Format::Protobuf,
+                Format::OpenMetrics,
             ),
             // 3.x
             (

@@ -1,4 +1,4 @@
-//! Which keys have series of their own, and what their info metric says.
+//! Which keys have per-key series, and the labels of the info metric.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use crate::inventory::KeyAttributes;
 /// A label of the info metric.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum KeyLabel {
-    /// Atlas member `name`.
+    /// Atlas field `name`.
     Name,
     /// `status`.
     Status,
@@ -36,7 +36,7 @@ impl KeyLabel {
         Self::MaskedSecret,
     ];
 
-    /// The label's name.
+    /// Returns the name of the label.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Name => "name",
@@ -49,37 +49,37 @@ impl KeyLabel {
         }
     }
 
-    /// The label of that name.
+    /// Returns the label of that name.
     pub fn named(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|label| label.as_str() == name)
     }
 
-    /// Its value, if it is one that many keys share.
-    pub(super) fn shared_value(self, kind: &KeyAttributes) -> Option<&str> {
+    /// Returns the value of the label, if it is one that many keys share.
+    pub(super) fn shared_value(self, attributes: &KeyAttributes) -> Option<&str> {
         match self {
             Self::Name | Self::MaskedSecret => None,
-            Self::Status => Some(&kind.status),
-            Self::Cloud => Some(&kind.cloud),
-            Self::Geography => Some(&kind.geography),
-            Self::Endpoint => Some(&kind.endpoint),
-            Self::CreatedBy => Some(&kind.created_by),
+            Self::Status => Some(&attributes.status),
+            Self::Cloud => Some(&attributes.cloud),
+            Self::Geography => Some(&attributes.geography),
+            Self::Endpoint => Some(&attributes.endpoint),
+            Self::CreatedBy => Some(&attributes.created_by),
         }
     }
 }
 
-/// Which keys have series of their own.
+/// Which keys have per-key series.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PerKeyMode {
     /// Every key.
     All,
-    /// Those that have been idle for the smallest threshold.
+    /// Keys that have been idle for the smallest threshold.
     Idle,
-    /// None: there are the roll-ups alone.
+    /// No key; only the roll-ups are exported.
     None,
 }
 
 impl PerKeyMode {
-    /// The mode of that name.
+    /// Returns the mode of that name.
     pub fn named(name: &str) -> Option<Self> {
         Some(match name {
             "all" => Self::All,
@@ -90,14 +90,14 @@ impl PerKeyMode {
     }
 }
 
-/// What is shown of the keys, as the configuration asks.
+/// The configuration of per-key series and of the idle roll-up.
 #[derive(Debug, Clone)]
 pub struct KeySeriesOptions {
-    /// Which keys have series of their own.
+    /// Which keys have per-key series.
     pub per_key: PerKeyMode,
-    /// The labels of the info metric, in order.
+    /// Labels of the info metric, in order.
     pub labels: Arc<[KeyLabel]>,
-    /// How many keys may have series of their own.
+    /// Maximum number of keys with per-key series.
     pub max_keys: usize,
     /// Thresholds of the idle roll-up, in order.
     pub thresholds: Arc<[IdleThreshold]>,

@@ -1,81 +1,90 @@
-//! The text formats: Prometheus' 0.0.4, and `OpenMetrics` 1.0, which differ in what a family is
-//! called, in units, and in how a bound is written.
+//! The two text formats: Prometheus' 0.0.4 and `OpenMetrics` 1.0.
+//!
+//! Samples are the same in both. Only family headers, histogram bounds and the end of the exposition differ, so
+//! everything else is written without regard to the format.
 
-use super::encoder::{Encoder, FamilyHeader, HistogramData, SampleValue};
-use super::families::Kind;
-use super::write_number;
+use prometheus::proto::Histogram;
+
+use super::families::MetricType;
+use super::negotiate::Format;
+use super::write_number::{write_f64, write_fixed_point, write_u64};
 use crate::inventory::write_label;
 use mongodb_atlas_client::{OrgId, ProjectId};
 
-/// Prometheus' text format 0.0.4.
-pub(super) struct PrometheusText;
-/// `OpenMetrics` 1.0.
-pub(super) struct OpenMetrics;
+/// The name and value of each label of a sample.
+pub(super) type Labels<'a> = &'a [(&'a str, &'a str)];
 
-/// What the two do differently.
-trait Dialect {
-    fn head(out: &mut Vec<u8>, head: FamilyHeader<'_>);
-    fn bound(out: &mut Vec<u8>, bound: f64);
-    fn end(out: &mut Vec<u8>);
+/// A sample value before it is formatted.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) enum SampleValue {
+    /// An integer.
+    Int(u64),
+    /// Seconds, given in microseconds.
+    Micros(i64),
+    /// Seconds, given in milliseconds.
+    Millis(i64),
+    /// A floating-point number.
+    Float(f64),
 }
 
-impl Dialect for PrometheusText {
-    fn head(out: &mut Vec<u8>, head: FamilyHeader<'_>) {
-        write_line(out, &["# HELP ", head.name, " ", head.help]);
-        write_line(out, &["# TYPE ", head.name, " ", head.kind.as_str()]);
-    }
-
-    fn bound(out: &mut Vec<u8>, bound: f64) {
-        write_number::write_f64(out, bound);
-    }
-
-    fn end(_: &mut Vec<u8>) {}
-}
-
-impl Dialect for OpenMetrics {
-    fn head(out: &mut Vec<u8>, head: FamilyHeader<'_>) {
-        let (name, kind) = openmetrics_family(head);
-        write_line(out, &["# TYPE ", name, " ", kind]);
-        if let Some(unit) = unit_suffix(name) {
-            write_line(out, &["# UNIT ", name, " ", unit]);
-        }
-        write_line(out, &["# HELP ", name, " ", head.help]);
-    }
-
-    fn bound(out: &mut Vec<u8>, bound: f64) {
-        write_number::write_f64(out, bound);
-        // canonical: a bound is a float
-        if bound.is_finite() && bound.fract() == 0.0 {
-            out.extend_from_slice(b".0");
+impl SampleValue {
+    fn write(self, out: &mut Vec<u8>) {
+        match self {
+            Self::Int(number) => write_u64(out, number),
+            Self::Micros(micros) => write_fixed_point(out, micros, 1_000_000),
+            Self::Millis(millis) => write_fixed_point(out, millis, 1000),
+            Self::Float(number) => write_f64(out, number),
         }
     }
+}
 
-    fn end(out: &mut Vec<u8>) {
-        out.extend_from_slice(b"# EOF\n");
+/// The metadata of a family.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct FamilyHeader<'a> {
+    pub(super) name: &'a str,
+    pub(super) help: &'a str,
+    pub(super) metric_type: MetricType,
+}
+
+impl FamilyHeader<'_> {
+    /// Appends the metadata lines of the family.
+    pub(super) fn write(&self, out: &mut Vec<u8>, format: Format) {
+        match format {
+            Format::Text => {
+                write_line(out, &["# HELP ", self.name, " ", self.help]);
+                write_line(out, &["# TYPE ", self.name, " ", self.metric_type.as_str()]);
+            }
+            Format::OpenMetrics => {
+                let (name, metric_type) = self.openmetrics_family();
+                write_line(out, &["# TYPE ", name, " ", metric_type]);
+                if let Some(unit) = unit_suffix(name) {
+                    write_line(out, &["# UNIT ", name, " ", unit]);
+                }
+                write_line(out, &["# HELP ", name, " ", self.help]);
+            }
+        }
+    }
+
+    /// The name and type of the family in `OpenMetrics`, where the suffix belongs to the sample alone.
+    fn openmetrics_family(&self) -> (&str, &'static str) {
+        let suffix = match self.metric_type {
+            MetricType::Counter => "_total",
+            MetricType::Gauge => "_info",
+            MetricType::Histogram => return (self.name, "histogram"),
+        };
+        match (self.name.strip_suffix(suffix), self.metric_type) {
+            (Some(name), MetricType::Gauge) => (name, "info"),
+            (name, metric_type) => (name.unwrap_or(self.name), metric_type.as_str()),
+        }
     }
 }
 
-/// The name and type of a family in `OpenMetrics`, where the suffix belongs to the sample alone.
-fn openmetrics_family(head: FamilyHeader<'_>) -> (&str, &'static str) {
-    match head.kind {
-        Kind::Counter => (
-            head.name.strip_suffix("_total").unwrap_or(head.name),
-            "counter",
-        ),
-        Kind::Gauge => match head.name.strip_suffix("_info") {
-            Some(name) => (name, "info"),
-            None => (head.name, "gauge"),
-        },
-        Kind::Histogram => (head.name, "histogram"),
-    }
-}
-
-/// The unit that a family's name ends with.
+/// The unit that a family name ends with.
 fn unit_suffix(name: &str) -> Option<&'static str> {
-    ["seconds", "bytes"].into_iter().find(|unit| {
-        name.strip_suffix(unit)
-            .is_some_and(|rest| rest.ends_with('_'))
-    })
+    let (_, suffix) = name.rsplit_once('_')?;
+    ["seconds", "bytes"]
+        .into_iter()
+        .find(|unit| *unit == suffix)
 }
 
 fn write_line(out: &mut Vec<u8>, parts: &[&str]) {
@@ -86,7 +95,7 @@ fn write_line(out: &mut Vec<u8>, parts: &[&str]) {
 }
 
 /// Appends a name and labels, with a brace open if there are any.
-fn write_sample_start(out: &mut Vec<u8>, name: &str, suffix: &str, labels: &[(&str, &str)]) {
+fn write_sample_start(out: &mut Vec<u8>, name: &str, suffix: &str, labels: Labels<'_>) {
     out.extend_from_slice(name.as_bytes());
     out.extend_from_slice(suffix.as_bytes());
     let mut text = String::with_capacity(128);
@@ -97,115 +106,99 @@ fn write_sample_start(out: &mut Vec<u8>, name: &str, suffix: &str, labels: &[(&s
     out.extend_from_slice(text.as_bytes());
 }
 
-impl<D: Dialect> Encoder for D {
-    const SIZED: bool = false;
+/// Appends one sample.
+pub(super) fn write_sample(
+    out: &mut Vec<u8>,
+    name: &str,
+    suffix: &str,
+    labels: Labels<'_>,
+    value: SampleValue,
+) {
+    write_sample_start(out, name, suffix, labels);
+    out.extend_from_slice(if labels.is_empty() { b" " } else { b"} " });
+    value.write(out);
+    out.push(b'\n');
+}
 
-    fn write_header(out: &mut Vec<u8>, head: FamilyHeader<'_>, _: usize) {
-        D::head(out, head);
-    }
-
-    fn write_sample(
-        out: &mut Vec<u8>,
-        head: FamilyHeader<'_>,
-        labels: &[(&str, &str)],
-        value: SampleValue,
-    ) {
-        write_sample_start(out, head.name, "", labels);
-        out.extend_from_slice(if labels.is_empty() { b" " } else { b"} " });
-        value.write(out);
+/// Appends the samples of one histogram.
+pub(super) fn write_histogram(
+    out: &mut Vec<u8>,
+    format: Format,
+    name: &str,
+    labels: Labels<'_>,
+    histogram: &Histogram,
+) {
+    let buckets = histogram.get_bucket().iter();
+    let buckets = buckets.map(|bucket| (bucket.upper_bound(), bucket.cumulative_count()));
+    let finite = buckets.filter(|(bound, _)| bound.is_finite());
+    let count = histogram.get_sample_count();
+    for (bound, count) in finite.chain([(f64::INFINITY, count)]) {
+        write_sample_start(out, name, "_bucket", labels);
+        out.push(if labels.is_empty() { b'{' } else { b',' });
+        out.extend_from_slice(b"le=\"");
+        write_f64(out, bound);
+        if format == Format::OpenMetrics && bound.is_finite() && bound.fract() == 0.0 {
+            // The canonical form of a bound is a float.
+            out.extend_from_slice(b".0");
+        }
+        out.extend_from_slice(b"\"} ");
+        write_u64(out, count);
         out.push(b'\n');
     }
+    let sum = SampleValue::Float(histogram.get_sample_sum());
+    write_sample(out, name, "_sum", labels, sum);
+    write_sample(out, name, "_count", labels, SampleValue::Int(count));
+}
 
-    fn write_histogram(
-        out: &mut Vec<u8>,
-        head: FamilyHeader<'_>,
-        labels: &[(&str, &str)],
-        buckets: &HistogramData<'_>,
-    ) {
-        let last = buckets
-            .bounds
-            .last()
-            .is_none_or(|(bound, _)| bound.is_finite());
-        let infinite = last.then_some((f64::INFINITY, buckets.count));
-        for (bound, count) in buckets.bounds.iter().copied().chain(infinite) {
-            write_sample_start(out, head.name, "_bucket", labels);
-            out.push(if labels.is_empty() { b'{' } else { b',' });
-            out.extend_from_slice(b"le=\"");
-            D::bound(out, bound);
-            out.extend_from_slice(b"\"} ");
-            write_number::write_u64(out, count);
-            out.push(b'\n');
-        }
-        for (suffix, value) in [
-            ("_sum", SampleValue::Float(buckets.sum)),
-            ("_count", SampleValue::Int(buckets.count)),
-        ] {
-            write_sample_start(out, head.name, suffix, labels);
-            out.extend_from_slice(if labels.is_empty() { b" " } else { b"} " });
-            value.write(out);
-            out.push(b'\n');
-        }
-    }
+/// Renders what the samples of all keys of a project begin with.
+pub(super) fn key_prefix(name: &str, org: &OrgId, project: &ProjectId) -> Vec<u8> {
+    let mut out = Vec::with_capacity(192);
+    let labels = [("org_id", org.as_str()), ("project_id", project.as_str())];
+    write_sample_start(&mut out, name, "", &labels);
+    out.extend_from_slice(b",api_key_id=\"");
+    out
+}
 
-    fn key_prefix(head: FamilyHeader<'_>, org: &OrgId, project: &ProjectId) -> Vec<u8> {
-        let mut out = Vec::with_capacity(192);
-        let labels = [("org_id", org.as_str()), ("project_id", project.as_str())];
-        write_sample_start(&mut out, head.name, "", &labels);
-        out.extend_from_slice(b",api_key_id=\"");
-        out
-    }
+/// Appends a label of a key sample, with the comma in front of it. The value is escaped already.
+pub(super) fn write_escaped_label(out: &mut Vec<u8>, name: &str, escaped: &str) {
+    out.push(b',');
+    out.extend_from_slice(name.as_bytes());
+    out.extend_from_slice(b"=\"");
+    out.extend_from_slice(escaped.as_bytes());
+    out.push(b'"');
+}
 
-    fn write_labels(out: &mut Vec<u8>, labels: &[(&str, &str)]) {
-        let mut text = String::with_capacity(64);
-        for (name, value) in labels {
-            text.push(',');
-            write_label(&mut text, name, value);
-        }
-        out.extend_from_slice(text.as_bytes());
-    }
+/// Appends one sample of a key: the prefix, the escaped id, rendered labels and the value.
+pub(super) fn write_key_sample(
+    out: &mut Vec<u8>,
+    prefix: &[u8],
+    id: &str,
+    labels: &[u8],
+    value: SampleValue,
+) {
+    // Reserves once instead of at each of the parts.
+    out.reserve(prefix.len() + id.len() + labels.len() + 32);
+    out.extend_from_slice(prefix);
+    out.extend_from_slice(id.as_bytes());
+    out.push(b'"');
+    out.extend_from_slice(labels);
+    out.extend_from_slice(b"} ");
+    value.write(out);
+    out.push(b'\n');
+}
 
-    fn write_escaped_label(out: &mut Vec<u8>, name: &str, escaped: &str) {
-        out.push(b',');
-        out.extend_from_slice(name.as_bytes());
-        out.extend_from_slice(b"=\"");
-        out.extend_from_slice(escaped.as_bytes());
-        out.push(b'"');
-    }
-
-    fn write_key_sample(
-        out: &mut Vec<u8>,
-        prefix: &[u8],
-        id: &str,
-        labels: &[u8],
-        value: SampleValue,
-    ) {
-        // once, instead of at each of the parts
-        out.reserve(prefix.len() + id.len() + labels.len() + 32);
-        out.extend_from_slice(prefix);
-        out.extend_from_slice(id.as_bytes());
-        out.push(b'"');
-        out.extend_from_slice(labels);
-        out.extend_from_slice(b"} ");
-        value.write(out);
-        out.push(b'\n');
-    }
-
-    fn write_end(out: &mut Vec<u8>) {
-        D::end(out);
+/// Appends what ends the exposition.
+pub(super) fn write_end(out: &mut Vec<u8>, format: Format) {
+    if format == Format::OpenMetrics {
+        out.extend_from_slice(b"# EOF\n");
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn head(name: &str, kind: Kind) -> FamilyHeader<'_> {
-        FamilyHeader {
-            name,
-            help: "Words.",
-            kind,
-        }
-    }
+    use prometheus::core::Metric as _;
+    use prometheus::{Histogram as HistogramMetric, HistogramOpts};
 
     fn written(write: impl FnOnce(&mut Vec<u8>)) -> String {
         let mut out = Vec::new();
@@ -215,41 +208,52 @@ mod tests {
 
     #[test]
     fn family_names_follow_each_format() {
-        let open = |name, kind| {
-            written(|out| <OpenMetrics as Encoder>::write_header(out, head(name, kind), 0))
+        let header = |name, metric_type, format| {
+            let help = "Words.";
+            let header = FamilyHeader {
+                name,
+                help,
+                metric_type,
+            };
+            written(|out| header.write(out, format))
         };
+        let open = |name, metric_type| header(name, metric_type, Format::OpenMetrics);
         assert_eq!(
-            open("a_seconds_total", Kind::Counter),
+            open("a_seconds_total", MetricType::Counter),
             "# TYPE a_seconds counter\n# UNIT a_seconds seconds\n# HELP a_seconds Words.\n"
         );
         assert_eq!(
-            open("a_info", Kind::Gauge),
+            open("a_info", MetricType::Gauge),
             "# TYPE a info\n# HELP a Words.\n"
         );
-        assert_eq!(open("a", Kind::Gauge), "# TYPE a gauge\n# HELP a Words.\n");
-        let text = written(|out| {
-            <PrometheusText as Encoder>::write_header(out, head("a_total", Kind::Counter), 0);
-        });
-        assert_eq!(text, "# HELP a_total Words.\n# TYPE a_total counter\n");
+        assert_eq!(
+            open("a", MetricType::Gauge),
+            "# TYPE a gauge\n# HELP a Words.\n"
+        );
+        assert_eq!(
+            header("a_total", MetricType::Counter, Format::Text),
+            "# HELP a_total Words.\n# TYPE a_total counter\n"
+        );
     }
 
     #[test]
     fn histograms_end_with_infinity_and_canonical_bounds() {
-        let buckets = HistogramData {
-            bounds: &[(0.5, 1), (1.0, 2)],
-            sum: 3.25,
-            count: 4,
-        };
-        let head = head("h", Kind::Histogram);
-        let text =
-            written(|out| PrometheusText::write_histogram(out, head, &[("a", "b")], &buckets));
+        let opts = HistogramOpts::new("h", "Words.").buckets(vec![0.5, 1.0]);
+        let histogram = HistogramMetric::with_opts(opts).expect("valid options");
+        for value in [0.25, 1.0, 2.0, 0.0] {
+            histogram.observe(value);
+        }
+        let metric = histogram.metric();
+        let histogram = metric.get_histogram();
+        let labels = [("a", "b")];
+        let text = written(|out| write_histogram(out, Format::Text, "h", &labels, histogram));
         assert_eq!(
             text,
-            "h_bucket{a=\"b\",le=\"0.5\"} 1\nh_bucket{a=\"b\",le=\"1\"} 2\nh_bucket{a=\"b\",le=\"+Inf\"} 4\nh_sum{a=\"b\"} 3.25\nh_count{a=\"b\"} 4\n"
+            "h_bucket{a=\"b\",le=\"0.5\"} 2\nh_bucket{a=\"b\",le=\"1\"} 3\nh_bucket{a=\"b\",le=\"+Inf\"} 4\nh_sum{a=\"b\"} 3.25\nh_count{a=\"b\"} 4\n"
         );
-        let open = written(|out| OpenMetrics::write_histogram(out, head, &[], &buckets));
+        let open = written(|out| write_histogram(out, Format::OpenMetrics, "h", &[], histogram));
         assert!(
-            open.contains("h_bucket{le=\"1.0\"} 2\n") && open.ends_with("h_sum 3.25\nh_count 4\n"),
+            open.contains("h_bucket{le=\"1.0\"} 3\n") && open.ends_with("h_sum 3.25\nh_count 4\n"),
             "{open}"
         );
     }

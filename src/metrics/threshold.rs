@@ -2,19 +2,19 @@
 
 use std::time::Duration;
 
-/// An idle threshold: how long, and how its label says it.
+/// An idle threshold.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct IdleThreshold {
-    /// How long a key has been idle at least.
+    /// The least time that a key has been idle.
     pub duration: Duration,
-    /// The label's value, in the largest whole unit of Prometheus' own: `7d`, `36h`, `90m`.
+    /// The label value, in the largest whole unit of `PromQL`: `7d`, `36h`, `90m`.
     pub label: String,
 }
 
 impl IdleThreshold {
-    /// The threshold of that length, in whole seconds.
-    pub fn new(length: Duration) -> Self {
-        let seconds = length.as_secs();
+    /// Creates a threshold of that duration, in whole seconds.
+    pub fn new(duration: Duration) -> Self {
+        let seconds = duration.as_secs();
         let units = [(86_400, "d"), (3600, "h"), (60, "m")];
         let (size, unit) = units
             .into_iter()
@@ -24,6 +24,13 @@ impl IdleThreshold {
             duration: Duration::from_secs(seconds),
             label: format!("{}{unit}", seconds / size),
         }
+    }
+
+    /// Returns the idle cutoff at `now`: keys idle since that moment or longer are past the threshold. Both are in
+    /// microseconds since the Unix epoch.
+    pub fn cutoff(&self, now: i64) -> i64 {
+        let duration = i64::try_from(self.duration.as_micros()).unwrap_or(i64::MAX);
+        now.saturating_sub(duration)
     }
 }
 

@@ -1,21 +1,12 @@
 //! Numbers as the text formats write them.
 
-/// Appends a whole number.
+/// Appends an integer.
 pub(super) fn write_u64(out: &mut Vec<u8>, number: u64) {
     out.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
 }
 
-/// Appends microseconds as seconds, with as many digits behind the point as they have.
-pub(super) fn write_micros(out: &mut Vec<u8>, micros: i64) {
-    write_fixed_point(out, micros, 1_000_000);
-}
-
-/// Appends milliseconds as seconds, with as many digits behind the point as they have.
-pub(super) fn write_millis(out: &mut Vec<u8>, millis: i64) {
-    write_fixed_point(out, millis, 1000);
-}
-
-fn write_fixed_point(out: &mut Vec<u8>, number: i64, unit: u64) {
+/// Appends `number` divided by `unit`, a power of ten, with all its significant fractional digits.
+pub(super) fn write_fixed_point(out: &mut Vec<u8>, number: i64, unit: u64) {
     if number < 0 {
         out.push(b'-');
     }
@@ -25,7 +16,7 @@ fn write_fixed_point(out: &mut Vec<u8>, number: i64, unit: u64) {
     if fraction == 0 {
         return;
     }
-    // with a leading 1 the zeros behind the point stay
+    // With a leading 1, the zeros behind the point stay.
     let mut buffer = itoa::Buffer::new();
     let digits = buffer.format(fraction + unit);
     let digits = digits.trim_end_matches('0');
@@ -33,14 +24,14 @@ fn write_fixed_point(out: &mut Vec<u8>, number: i64, unit: u64) {
     out.extend_from_slice(digits.as_bytes().get(1..).unwrap_or_default());
 }
 
-/// Appends any number.
+/// Appends a floating-point number.
 pub(super) fn write_f64(out: &mut Vec<u8>, number: f64) {
     use std::io::Write as _;
     let text = match number {
         f64::INFINITY => "+Inf",
         f64::NEG_INFINITY => "-Inf",
         _ if number.is_nan() => "NaN",
-        // writing to a Vec cannot fail
+        // Writing to a Vec cannot fail.
         _ => return drop(write!(out, "{number}")),
     };
     out.extend_from_slice(text.as_bytes());
@@ -66,9 +57,12 @@ mod tests {
             (-1_500_000, "-1.5"),
             (i64::MIN, "-9223372036854.775808"),
         ] {
-            assert_eq!(text(|out| write_micros(out, number)), expected);
+            assert_eq!(
+                text(|out| write_fixed_point(out, number, 1_000_000)),
+                expected
+            );
         }
-        assert_eq!(text(|out| write_millis(out, 1_050)), "1.05");
+        assert_eq!(text(|out| write_fixed_point(out, 1_050, 1000)), "1.05");
     }
 
     #[test]

@@ -1,12 +1,12 @@
-//! Tells a request that a browser sends on behalf of another site from every other one. A browser sends the password that
-//! it has saved, and reaches loopback addresses, whichever site's page asks it to.
+//! Detection of requests that a browser sends on behalf of another site. A browser sends saved passwords, and reaches
+//! loopback addresses, whichever site's page makes it do so.
 
 use axum::http::uri::Authority;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Uri, header};
 
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
-/// Whether a page of another origin has made the browser send this request. Every browser says so in `Sec-Fetch-Site`,
+/// Returns whether a page of another origin has made the browser send this request. Every browser says so in `Sec-Fetch-Site`,
 /// old ones in `Origin`; a client that is no browser sends neither. A page on another port is another origin.
 pub(super) fn is_cross_site(uri: &Uri, headers: &HeaderMap) -> bool {
     if headers.contains_key(&SEC_FETCH_SITE) {
@@ -17,11 +17,11 @@ pub(super) fn is_cross_site(uri: &Uri, headers: &HeaderMap) -> bool {
     !origins.all(|origin| is_own_origin(origin, uri, headers))
 }
 
-/// Whether the origin is that by which the exporter was reached. Their schemes may differ where a proxy ends TLS.
+/// Returns whether the origin is that by which the exporter was reached. Their schemes may differ where a proxy ends TLS.
 fn is_own_origin(origin: &HeaderValue, uri: &Uri, headers: &HeaderMap) -> bool {
     let parse = |value: &HeaderValue| value.to_str().ok()?.parse::<Authority>().ok();
-    let own = match uri.authority() {
-        // HTTP/2 has it there
+    let target = match uri.authority() {
+        // HTTP/2 requests have it in the URI.
         Some(authority) => Some(authority.clone()),
         None => headers.get(header::HOST).and_then(parse),
     };
@@ -29,8 +29,8 @@ fn is_own_origin(origin: &HeaderValue, uri: &Uri, headers: &HeaderMap) -> bool {
         let (_, authority) = origin.split_once("://")?;
         authority.parse::<Authority>().ok()
     });
-    // compares without regard to case; a default port is left out in both
-    origin.is_some() && origin == own
+    // The comparison ignores case; both omit a default port.
+    origin.is_some() && origin == target
 }
 
 #[cfg(test)]

@@ -6,15 +6,15 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 
-use super::router::AppState;
+use super::state::AppState;
 
-/// 200 while the process can serve.
+/// Responds with 200 while the process can serve.
 pub(super) async fn healthy() -> &'static str {
     "Healthy.\n"
 }
 
-/// 200 once every organization has an inventory to show; before that, how many are missing: the probe listener has no
-/// password, so it names neither organizations nor credentials.
+/// Responds with 200 once every organization has an inventory; before that, with the number of missing ones. The probe
+/// listener has no authentication, so the response names neither organizations nor credentials.
 pub(super) async fn ready_count(State(app): State<Arc<AppState>>) -> Response {
     let missing = app.store.not_ready().len();
     if missing == 0 {
@@ -24,7 +24,7 @@ pub(super) async fn ready_count(State(app): State<Arc<AppState>>) -> Response {
     (StatusCode::SERVICE_UNAVAILABLE, text).into_response()
 }
 
-/// The same with the names of those that are missing, for those who are let in.
+/// Responds as [`ready_count`], with the names of the missing ones.
 pub(super) async fn ready(State(app): State<Arc<AppState>>) -> Response {
     let missing = app.store.not_ready();
     if missing.is_empty() {

@@ -1,5 +1,5 @@
-//! Prometheus' HTTP service discovery: one target an organization, so that large fleets can spread
-//! their scrapes over the `hashmod` sharding of Prometheus.
+//! Prometheus' HTTP service discovery: one target per organization, so that Prometheus can shard the scrapes of many
+//! organizations with `hashmod`.
 //! See <https://prometheus.io/docs/prometheus/latest/http_sd/>.
 
 use std::collections::BTreeMap;
@@ -11,16 +11,16 @@ use axum::http::{HeaderMap, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
-use super::router::AppState;
+use super::state::AppState;
 
-/// A group of targets, as Prometheus reads it.
+/// A target group in the format of Prometheus.
 #[derive(Serialize)]
 struct TargetGroup {
     targets: [String; 1],
     labels: BTreeMap<&'static str, String>,
 }
 
-/// One target for each organization that is watched, at the address by which this one was asked.
+/// Lists one target per organization, at the address that the request was sent to.
 pub(super) async fn targets(
     State(app): State<Arc<AppState>>,
     uri: Uri,
@@ -36,7 +36,7 @@ pub(super) async fn targets(
     } else {
         "http"
     };
-    let settings = app.options.get();
+    let options = app.options.get();
     let group = |org: &mongodb_atlas_client::OrgId| {
         let name = app
             .store
@@ -44,10 +44,10 @@ pub(super) async fn targets(
             .and_then(|details| details.name.clone());
         let mut labels = BTreeMap::from([
             ("__scheme__", scheme.to_owned()),
-            ("__metrics_path__", settings.telemetry_path.clone()),
+            ("__metrics_path__", options.telemetry_path.clone()),
             ("__param_org", org.to_string()),
             ("__meta_mongodbatlas_org_id", org.to_string()),
-            // without one of its own, all targets would have the same labels
+            // Without it, all targets would have the same labels.
             ("instance", format!("{address}/{org}")),
         ]);
         if let Some(name) = name {
@@ -58,17 +58,17 @@ pub(super) async fn targets(
             labels,
         }
     };
-    let watched = app.store.targets();
-    let groups: Vec<TargetGroup> = watched.iter().map(group).collect();
-    // texts alone, which always make JSON
+    let orgs = app.store.targets();
+    let groups: Vec<TargetGroup> = orgs.iter().map(group).collect();
+    // Strings always serialize.
     let text = serde_json::to_string(&groups).unwrap_or_else(|_| "[]".to_owned());
     ([(header::CONTENT_TYPE, "application/json")], text).into_response()
 }
 
-/// The address by which the exporter was asked; with a port, since a target needs one.
+/// Returns the authority that the request was sent to.
 fn request_authority(uri: &Uri, headers: &HeaderMap) -> Option<String> {
     let authority = match uri.authority() {
-        // HTTP/2 has it there
+        // HTTP/2 requests have it in the URI.
         Some(authority) => authority.clone(),
         None => headers
             .get(header::HOST)?

@@ -1,4 +1,4 @@
-//! Answers to scrapes: in the form that the scraper wants, packed if it wants that, streamed.
+//! Scrapes: content negotiation, admission, and a streamed body.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -13,26 +13,26 @@ use tokio::sync::Semaphore;
 
 use super::options::HandlerOptions;
 use super::org_filter::OrgFilter;
-use super::router::AppState;
+use super::state::AppState;
 use crate::metrics::{
     Aborted, BodyReader, Chunk, Compressor, Exposition, Format, MetricSnapshot, SharedBody,
-    accepts_gzip, compress_trailer,
+    accepts_gzip,
 };
 use exporter_toolkit::request_limiter::{RequestLimiter, RequestPermit};
 use exporter_toolkit::server::ResponseHandle;
 
-/// How long a scrape waits for one of the places that `--web.max-requests` gives.
+/// How long a scrape waits for a permit of `--web.max-requests`.
 const WAIT_TIMEOUT: Duration = Duration::from_secs(2);
-/// Scrapes of one client that wait for a place at once.
+/// Scrapes of one client that wait for a permit at once.
 const MAX_WAITING_PER_CLIENT: usize = 64;
 
-/// What scrapes share.
+/// The state that concurrent scrapes share.
 #[derive(Debug)]
 pub struct ScrapeState {
     limiter: Arc<RequestLimiter>,
-    /// Chunks that are compressed at once: a processor each.
+    /// Chunks that are compressed at once: one per processor.
     compression_permits: Arc<Semaphore>,
-    /// Of each form, what was compressed last.
+    /// The latest compressed body of each format.
     bodies: Mutex<HashMap<Format, (BodyKey, Arc<SharedBody>)>>,
 }
 
@@ -47,13 +47,12 @@ impl Default for ScrapeState {
     }
 }
 
-/// What is packed for one moment serves everybody who asks in that second, as long as the
-/// inventories and the settings are the same.
+/// Identifies a compressed body: scrapes of the same second share one, as long as inventories and options are the same.
 #[derive(Debug)]
 struct BodyKey {
     second: i64,
     generation: u64,
-    /// Held, so that no later settings can come to lie at the same address.
+    /// Owned, so that no later options can have the same address.
     options: Arc<HandlerOptions>,
 }
 
@@ -66,140 +65,146 @@ impl BodyKey {
 }
 
 impl ScrapeState {
-    /// A reader of everything, compressed, as of this second.
+    /// Returns a reader of the compressed body of all organizations, as of this second.
     fn subscribe(
         &self,
         app: &AppState,
-        settings: &Arc<HandlerOptions>,
+        options: &Arc<HandlerOptions>,
         format: Format,
     ) -> Option<BodyReader> {
         let now = app.clock.now();
-        let moment = BodyKey {
+        let key = BodyKey {
             second: now.as_second(),
             generation: app.store.generation(),
-            options: Arc::clone(settings),
+            options: Arc::clone(options),
         };
         let mut bodies = self.bodies.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((of, body)) = bodies.get(&format)
-            && of.matches(&moment)
+        if let Some((previous, body)) = bodies.get(&format)
+            && previous.matches(&key)
             && let Some(reader) = body.subscribe()
         {
             return Some(reader);
         }
-        let scene = app.scrape_snapshot(settings, &OrgFilter::All, now);
-        let body = SharedBody::new_shared(Box::new(Compressor::new(format, scene)));
+        let snapshot = app.scrape_snapshot(options, &OrgFilter::All, now);
+        let body = SharedBody::new_shared(Box::new(Compressor::new(format, snapshot)));
         let reader = body.subscribe();
-        let previous = bodies.insert(format, (moment, body));
+        let previous = bodies.insert(format, (key, body));
         drop(bodies);
-        // it can be large
+        // A body can be large; it is freed outside the lock.
         drop(previous);
         reader
     }
 }
 
-fn header_list(headers: &HeaderMap, name: HeaderName) -> String {
-    let values: Vec<&str> = headers
-        .get_all(name)
-        .into_iter()
-        .filter_map(|value| value.to_str().ok())
-        .collect();
-    values.join(",")
-}
-
-/// Answers a scrape.
+/// Handles a scrape.
 pub(super) async fn handle(
     app: &AppState,
-    settings: &Arc<HandlerOptions>,
+    options: &Arc<HandlerOptions>,
     method: &Method,
     query: Option<&str>,
-    headers: &HeaderMap,
+    request_headers: &HeaderMap,
     response: Option<ResponseHandle>,
 ) -> Response {
-    let Ok(choice) = OrgFilter::from_query(query, &app.store.targets()) else {
+    let Ok(filter) = OrgFilter::from_query(query, &app.store.targets()) else {
         let text = "This exporter watches no organization with an id that was asked for; /sd lists those it does.\n";
         return (StatusCode::NOT_FOUND, text).into_response();
     };
-    let format = Format::negotiate(&header_list(headers, header::ACCEPT));
-    let packed = accepts_gzip(&header_list(headers, header::ACCEPT_ENCODING));
-    let content_type = HeaderValue::from_static(format.content_type());
-    let mut head = HeaderMap::new();
-    head.insert(header::CONTENT_TYPE, content_type);
-    head.insert(
-        header::VARY,
-        HeaderValue::from_static("Accept, Accept-Encoding"),
-    );
-    if packed {
-        head.insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
-    }
+    let format = Format::negotiate(&header_list(request_headers, header::ACCEPT));
+    let gzip = accepts_gzip(&header_list(request_headers, header::ACCEPT_ENCODING));
+    let headers = response_headers(format, gzip);
     if method == Method::HEAD {
-        // of unknown length, as that of GET: a Content-Length of 0 would be wrong (RFC 9110 §8.6)
+        // The length is unknown, as that of GET: a Content-Length of 0 would be wrong (RFC 9110 §8.6).
         let body = Body::from_stream(stream::empty::<Result<Bytes, Infallible>>());
-        return (head, body).into_response();
+        return (headers, body).into_response();
     }
-    let permit = app.scrapes.limiter.acquire(settings.max_requests, response);
+    let permit = app.scrapes.limiter.acquire(options.max_requests, response);
     let Some(permit) = permit.await else {
         let text = "Too many scrapes at once; see --web.max-requests.\n";
         return (StatusCode::SERVICE_UNAVAILABLE, text).into_response();
     };
-    // before the inventories are looked at, see there
-    let own = match &choice {
+    // Gathered before the inventories are read, see there.
+    let metrics = match &filter {
         OrgFilter::All => app.metrics.gather(),
-        OrgFilter::Some(orgs) => app.metrics.gather().retain_orgs(orgs),
+        OrgFilter::Only(orgs) => app.metrics.gather().retain_orgs(orgs),
     };
-    let body = if packed {
-        settings.note_gzip(format);
-        let reader = match &choice {
-            OrgFilter::All => app.scrapes.subscribe(app, settings, format),
-            // nobody else wants the same
-            OrgFilter::Some(_) => {
-                let scene = app.scrape_snapshot(settings, &choice, app.clock.now());
-                SharedBody::new_private(Box::new(Compressor::new(format, scene))).subscribe()
-            }
-        };
-        let permits = Arc::clone(&app.scrapes.compression_permits);
-        compressed_body(format, own, reader, permits, permit)
-    } else {
-        let scene = app.scrape_snapshot(settings, &choice, app.clock.now());
-        plain_body(Exposition::new(format, own, scene), permit)
+    if !gzip {
+        let snapshot = app.scrape_snapshot(options, &filter, app.clock.now());
+        let body = plain_body(Exposition::new(format, metrics, snapshot), permit);
+        return (headers, body).into_response();
+    }
+    options.note_gzip();
+    let reader = match &filter {
+        OrgFilter::All => app.scrapes.subscribe(app, options, format),
+        // No other client requests the same organizations.
+        OrgFilter::Only(_) => {
+            let snapshot = app.scrape_snapshot(options, &filter, app.clock.now());
+            SharedBody::new_private(Box::new(Compressor::new(format, snapshot))).subscribe()
+        }
     };
-    (head, body).into_response()
+    let permits = Arc::clone(&app.scrapes.compression_permits);
+    let body = compressed_body(format, metrics, reader, permits, permit);
+    (headers, body).into_response()
+}
+
+/// Joins the values of a header that is a list.
+fn header_list(headers: &HeaderMap, name: HeaderName) -> String {
+    let values = headers.get_all(name).into_iter();
+    let values: Vec<&str> = values.filter_map(|value| value.to_str().ok()).collect();
+    values.join(",")
+}
+
+fn response_headers(format: Format, gzip: bool) -> HeaderMap {
+    let encoding = gzip.then_some((header::CONTENT_ENCODING, "gzip"));
+    [
+        (header::CONTENT_TYPE, format.content_type()),
+        (header::VARY, "Accept, Accept-Encoding"),
+    ]
+    .into_iter()
+    .chain(encoding)
+    .map(|(name, value)| (name, HeaderValue::from_static(value)))
+    .collect()
 }
 
 fn plain_body(exposition: Exposition, permit: RequestPermit) -> Body {
-    let pieces = stream::unfold((exposition, permit), async |(mut exposition, permit)| {
+    let chunks = stream::unfold((exposition, permit), async |(mut exposition, permit)| {
         loop {
-            let piece = exposition.next_chunk()?;
-            if !piece.is_empty() {
-                let piece = Ok::<_, Infallible>(Bytes::from(piece));
-                return Some((piece, (exposition, permit)));
+            let chunk = exposition.next_chunk()?;
+            if !chunk.is_empty() {
+                let chunk = Ok::<_, Infallible>(Bytes::from(chunk));
+                return Some((chunk, (exposition, permit)));
             }
-            // keys without series: others may want the thread
+            // Keys without series: other tasks may need the thread.
             tokio::task::yield_now().await;
         }
     });
-    Body::from_stream(pieces)
+    Body::from_stream(chunks)
 }
 
-/// The chunks of a compressed body, and behind them the exporter's own metrics of this scrape. The scrape keeps its
-/// place until the last chunk that it has begun is made, also when its client is gone.
+/// Streams a compressed body, followed by the exporter's own metrics of this scrape. The scrape holds its permit until
+/// the last chunk that it has requested is complete, even if its client disconnects before.
 fn compressed_body(
     format: Format,
-    own: MetricSnapshot,
+    metrics: MetricSnapshot,
     reader: Option<BodyReader>,
     permits: Arc<Semaphore>,
     permit: RequestPermit,
 ) -> Body {
     let permit = Arc::new(permit);
-    let state = (reader, own, permits, permit);
-    let chunks = stream::unfold(state, move |(reader, own, permits, permit)| async move {
-        let mut reader = reader?;
-        let next = reader.next_chunk(&permits, || Arc::clone(&permit)).await;
-        let (chunk, reader): (Result<Bytes, Aborted>, _) = match next {
-            Ok(Chunk::Bytes(chunk)) => (Ok(chunk), Some(reader)),
-            Ok(Chunk::End(sum)) => (Ok(compress_trailer(format, &own, sum)), None),
-            Err(aborted) => (Err(aborted), None),
-        };
-        Some((chunk, (reader, own, permits, permit)))
-    });
+    let state = (reader, metrics, permits, permit);
+    let chunks = stream::unfold(
+        state,
+        move |(reader, metrics, permits, permit)| async move {
+            let mut reader = reader?;
+            let next = reader.next_chunk(&permits, || Arc::clone(&permit)).await;
+            let (chunk, reader): (Result<Bytes, Aborted>, _) = match next {
+                Ok(Chunk::Bytes(chunk)) => (Ok(chunk), Some(reader)),
+                Ok(Chunk::End(checksum)) => {
+                    (Ok(Compressor::finish(format, &metrics, checksum)), None)
+                }
+                Err(aborted) => (Err(aborted), None),
+            };
+            Some((chunk, (reader, metrics, permits, permit)))
+        },
+    );
     Body::from_stream(chunks)
 }

@@ -1,15 +1,14 @@
-//! What is served: the metrics, discovery, health and readiness, and a page for people. Nothing
-//! here ever waits for Atlas.
+//! The HTTP handlers: metrics, service discovery, health and readiness, and the status page. No handler waits for Atlas.
 //!
-//! | room | what lives there |
+//! | module | purpose |
 //! | --- | --- |
-//! | `router` | every path, and what a wrong one is told |
-//! | `metrics`, `choice` | `/metrics`; which organizations a request asks for |
-//! | `cross_site` | requests that another site's page has made a browser send |
+//! | `state`, `options` | what handlers share; the part of the configuration they use |
+//! | `router` | the routes, and the responses to unknown paths and methods |
+//! | `metrics`, `org_filter` | `/metrics`; the organizations that a request selects |
+//! | `cross_site` | requests that a page of another site sends |
 //! | `http_sd` | `/sd` |
 //! | `health` | `/-/healthy` and `/-/ready` |
-//! | `ui` | `/` |
-//! | `options` | what the routes are told of the configuration |
+//! | `ui` | `/`, and the embedded documentation |
 
 mod cross_site;
 mod health;
@@ -18,9 +17,11 @@ mod metrics;
 mod options;
 mod org_filter;
 mod router;
+mod state;
 mod ui;
 
 pub use metrics::ScrapeState;
 pub use options::{HandlerOptions, Reload, SharedHandlerOptions};
-pub use router::{AppState, probe_router, router};
-pub use ui::{RenderLimiter, has_description};
+pub use router::{probe_router, router};
+pub use state::AppState;
+pub use ui::RenderLimiter;

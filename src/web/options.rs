@@ -1,76 +1,67 @@
-//! What the routes are told of the configuration, and may be told anew at a reload.
+//! The part of the configuration that handlers use, which a reload can replace.
 
-use std::sync::atomic::{AtomicU8, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
+use tokio::sync::watch;
 
-use crate::metrics::{Format, KeySeriesOptions};
+use crate::metrics::KeySeriesOptions;
 use exporter_toolkit::host::AllowedHosts;
 
-/// What the routes answer by.
+/// The options of all handlers.
 #[derive(Debug)]
 pub struct HandlerOptions {
-    /// What is shown of the keys.
+    /// Which keys have per-key series.
     pub key_series: Arc<KeySeriesOptions>,
-    /// Scrapes that are served at once.
+    /// Maximum number of concurrent scrapes.
     pub max_requests: usize,
-    /// The forms that were asked for packed, each a bit: what they need of an inventory is made
-    /// ready with it.
-    pub gzip_formats: AtomicU8,
+    /// Whether a scrape has requested gzip: from then on, each new inventory is compressed in advance.
+    pub gzip_requested: AtomicBool,
     /// The path of the metrics.
     pub telemetry_path: String,
-    /// Past which age an inventory is not shown; zero for never.
+    /// Age past which an inventory is no longer exported; zero for never.
     pub max_staleness: Duration,
-    /// Whether a request may ask for a reload.
+    /// Whether a reload can be requested over HTTP.
     pub lifecycle_enabled: bool,
-    /// Hosts that are answered.
+    /// Values of the Host header that are accepted.
     pub allowed_hosts: AllowedHosts,
 }
 
 impl HandlerOptions {
-    /// Somebody has asked for this form packed.
-    pub(super) fn note_gzip(&self, format: Format) {
-        self.gzip_formats
-            .fetch_or(1 << format as u8, Ordering::Relaxed);
-    }
-
-    /// The forms that somebody has asked for packed.
-    pub fn gzip_formats(&self) -> impl Iterator<Item = Format> {
-        let packed = self.gzip_formats.load(Ordering::Relaxed);
-        Format::ALL
-            .into_iter()
-            .filter(move |format| packed & (1 << *format as u8) != 0)
+    /// Records that a scrape has requested gzip.
+    pub(super) fn note_gzip(&self) {
+        self.gzip_requested.store(true, Ordering::Relaxed);
     }
 }
 
-/// The settings in force. The lock is held for a pointer copy only.
+/// The effective options, replaced as a whole at a reload.
 #[derive(Debug)]
-pub struct SharedHandlerOptions(RwLock<Arc<HandlerOptions>>);
+pub struct SharedHandlerOptions(watch::Sender<Arc<HandlerOptions>>);
 
 impl SharedHandlerOptions {
-    /// Begins with `settings`.
-    pub fn new(settings: HandlerOptions) -> Self {
-        Self(RwLock::new(Arc::new(settings)))
+    /// Shares the initial options.
+    pub fn new(options: HandlerOptions) -> Self {
+        Self(watch::Sender::new(Arc::new(options)))
     }
 
-    /// Those in force.
+    /// Returns the effective options.
     pub fn get(&self) -> Arc<HandlerOptions> {
-        Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner))
+        Arc::clone(&self.0.borrow())
     }
 
-    /// Puts others in force.
-    pub fn set(&self, settings: HandlerOptions) {
-        *self.0.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(settings);
+    /// Replaces the effective options.
+    pub fn set(&self, options: HandlerOptions) {
+        self.0.send_replace(Arc::new(options));
     }
 }
 
-/// Who takes up a new configuration when a request asks for it.
+/// Reloads the configuration on request.
 pub trait Reload: Send + Sync {
-    /// Reads the configuration again and takes it up.
+    /// Reads the configuration again and applies it.
     ///
     /// # Errors
-    /// What is wrong with it; then the one before is still in force.
+    /// Every error of the configuration; then the previous one stays in effect.
     fn reload(&self) -> BoxFuture<'_, Result<(), String>>;
 }

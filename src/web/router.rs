@@ -1,4 +1,4 @@
-//! Every path, and what a wrong one is told.
+//! The routes, and the responses to unknown paths and methods.
 
 use std::sync::Arc;
 
@@ -7,73 +7,15 @@ use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Extension, Router, middleware};
-use jiff::Timestamp;
 
 use super::cross_site::is_cross_site;
-use super::metrics::{self, ScrapeState};
-use super::options::{HandlerOptions, Reload, SharedHandlerOptions};
-use super::org_filter::OrgFilter;
-use super::ui::{self, RenderLimiter};
-use super::{health, http_sd};
-use crate::inventory::InventoryStore;
-use crate::metrics::{ExporterMetrics, Exposition, Format, MetricSnapshot, ScrapeSnapshot};
-use crate::status::OrgStatuses;
+use super::options::SharedHandlerOptions;
+use super::state::AppState;
+use super::{health, http_sd, metrics, ui};
 use exporter_toolkit::server::ResponseHandle;
-use exporter_toolkit::web_config::{SharedWebConfig, authenticate};
-use mongodb_atlas_client::Clock;
+use exporter_toolkit::web_config::authenticate;
 
-/// What the routes answer from. Shared by all requests.
-pub struct AppState {
-    /// The exporter's own metrics.
-    pub metrics: Arc<ExporterMetrics>,
-    /// The inventories.
-    pub store: Arc<InventoryStore>,
-    /// How each organization's walks go.
-    pub status: Arc<OrgStatuses>,
-    /// The settings in force.
-    pub options: Arc<SharedHandlerOptions>,
-    /// Who is let in.
-    pub web_config: Arc<SharedWebConfig>,
-    /// What scrapes share.
-    pub scrapes: ScrapeState,
-    /// What readers of the page share.
-    pub renders: RenderLimiter,
-    /// Who takes up a new configuration.
-    pub reloader: Arc<dyn Reload>,
-    /// The time of a scrape.
-    pub clock: Clock,
-}
-
-impl AppState {
-    /// A scrape that begins now, with the exporter's own metrics as they were gathered before the
-    /// inventories were looked at.
-    pub fn exposition(
-        &self,
-        settings: &HandlerOptions,
-        format: Format,
-        own: MetricSnapshot,
-    ) -> Exposition {
-        let scene = self.scrape_snapshot(settings, &OrgFilter::All, self.clock.now());
-        Exposition::new(format, own, scene)
-    }
-
-    /// What a scrape shows of the inventories.
-    pub(super) fn scrape_snapshot(
-        &self,
-        settings: &HandlerOptions,
-        choice: &OrgFilter,
-        now: Timestamp,
-    ) -> ScrapeSnapshot {
-        let shown = self.store.snapshot(settings.max_staleness);
-        let scene = ScrapeSnapshot::new(shown, Arc::clone(&settings.key_series), now);
-        match choice {
-            OrgFilter::All => scene,
-            OrgFilter::Some(orgs) => scene.retain_orgs(orgs),
-        }
-    }
-}
-
-/// Every route, for those who are let in.
+/// Returns the router of every path, with authentication.
 pub fn router(app: Arc<AppState>) -> Router {
     let access = Arc::clone(&app.web_config);
     let settings = Arc::clone(&app.options);
@@ -94,7 +36,8 @@ pub fn router(app: Arc<AppState>) -> Router {
         .layer(middleware::map_response(set_nosniff))
 }
 
-/// Health and readiness alone, for everybody, under any host: Kubernetes probes an address.
+/// Returns the router of the probe listener: health and readiness, without authentication and for any Host header, since
+/// Kubernetes probes an address.
 pub fn probe_router(app: Arc<AppState>) -> Router {
     Router::new()
         .route("/-/healthy", get(health::healthy))
@@ -108,7 +51,7 @@ pub fn probe_router(app: Arc<AppState>) -> Router {
         .layer(middleware::map_response(set_nosniff))
 }
 
-/// Lets a request through whose host is allowed by `--web.allowed-hosts`.
+/// Rejects requests whose host `--web.allowed-hosts` does not allow.
 async fn check_host(
     State(settings): State<Arc<SharedHandlerOptions>>,
     request: Request,
@@ -122,16 +65,16 @@ async fn check_host(
     (StatusCode::MISDIRECTED_REQUEST, text).into_response()
 }
 
-/// No answer is anything else than what its type says.
-async fn set_nosniff(mut answer: Response) -> Response {
-    answer.headers_mut().insert(
+/// Forbids browsers to guess the type of a response.
+async fn set_nosniff(mut response: Response) -> Response {
+    response.headers_mut().insert(
         header::X_CONTENT_TYPE_OPTIONS,
         HeaderValue::from_static("nosniff"),
     );
-    answer
+    response
 }
 
-/// The path of the metrics can change at a reload, and no router's table can.
+/// Serves the metrics. Their path can change at a reload, and the routes of a router cannot, so they are the fallback.
 async fn metrics_or_404(
     State(app): State<Arc<AppState>>,
     method: Method,
@@ -139,15 +82,15 @@ async fn metrics_or_404(
     headers: HeaderMap,
     response: Option<Extension<ResponseHandle>>,
 ) -> Response {
-    let settings = app.options.get();
-    if uri.path() != settings.telemetry_path {
+    let options = app.options.get();
+    if uri.path() != options.telemetry_path {
         let text = "There is nothing here; / has the links.\n";
         return (StatusCode::NOT_FOUND, text).into_response();
     }
     match method {
         Method::GET | Method::HEAD => {
             let response = response.map(|Extension(response)| response);
-            metrics::handle(&app, &settings, &method, uri.query(), &headers, response).await
+            metrics::handle(&app, &options, &method, uri.query(), &headers, response).await
         }
         _ => {
             let allow = [(header::ALLOW, "GET,HEAD")];
@@ -156,7 +99,7 @@ async fn metrics_or_404(
     }
 }
 
-/// axum says in `Allow` which methods there are.
+/// axum sets the Allow header.
 async fn method_not_allowed() -> (StatusCode, &'static str) {
     let text = "This path has no such method; the Allow header lists those it has.\n";
     (StatusCode::METHOD_NOT_ALLOWED, text)
@@ -173,7 +116,6 @@ async fn reload(State(app): State<Arc<AppState>>, uri: Uri, headers: HeaderMap) 
     }
     match app.reloader.reload().await {
         Ok(()) => "Reloaded.\n".into_response(),
-        // who may ask for a reload is told all that is wrong with it
-        Err(mistakes) => (StatusCode::BAD_REQUEST, format!("{mistakes}\n")).into_response(),
+        Err(errors) => (StatusCode::BAD_REQUEST, format!("{errors}\n")).into_response(),
     }
 }

@@ -257,7 +257,7 @@ async fn prometheus_ingests_openmetrics() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn prometheus_ingests_protobuf_when_it_wants_native_histograms() {
+async fn prometheus_with_native_histograms_ingests_openmetrics() {
     let sim = hostile_names_sim().await;
     let (program, address) = start_exporter(&sim);
     assert_ingested(&sim, &address, &["--enable-feature=native-histograms"]).await;

@@ -178,7 +178,7 @@ fn metrics_reference_is_current() {
                 "\n### `{}`\n\n{}\n\n- {}, {labels}\n- from {}\n- absent {}\n- series: {}\n\n```promql\n{}\n```\n",
                 family.name,
                 family.help,
-                family.kind.as_str(),
+                family.metric_type.as_str(),
                 family.source,
                 family.absent_when,
                 family.cardinality,

@@ -1,5 +1,4 @@
-//! The three forms of a scrape say the same, whatever is in a label; packed and plain; to readers
-//! that hang as well.
+//! Both text formats have the same series, whatever is in a label, compressed or not; also for readers that stall.
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read as _, Write as _};
 use std::sync::Arc;
@@ -12,8 +11,8 @@ use atlas_ai_keys_exporter::inventory::{
     ProjectName,
 };
 use atlas_ai_keys_exporter::metrics::{
-    ExporterMetrics, Exposition, Format, IdleThreshold, KeyLabel, KeySeriesOptions, PerKeyMode,
-    ScrapeSnapshot, compress_snapshot, compress_trailer,
+    ChunkSource as _, Compressor, ExporterMetrics, Exposition, Format, IdleThreshold, KeyLabel,
+    KeySeriesOptions, PerKeyMode, ScrapeSnapshot,
 };
 use atlas_ai_keys_exporter::web::{self};
 use exporter_toolkit::server::{Server, ServerLimits};
@@ -22,114 +21,11 @@ use jiff::Timestamp;
 use mongodb_atlas_client::{KeyId, OrgId, ProjectId};
 use mongodb_atlas_sim::SimConfig;
 use proptest::prelude::*;
-use prost::Message as _;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-/// `io.prometheus.client`, as far as it is used, from Prometheus' own `metrics.proto`.
-mod client_model {
-    #[derive(Clone, PartialEq, prost::Message)]
-    pub(crate) struct LabelPair {
-        #[prost(string, optional, tag = "1")]
-        pub name: Option<String>,
-        #[prost(string, optional, tag = "2")]
-        pub value: Option<String>,
-    }
-
-    #[derive(Clone, PartialEq, prost::Message)]
-    pub(crate) struct Simple {
-        #[prost(double, optional, tag = "1")]
-        pub value: Option<f64>,
-    }
-
-    #[derive(Clone, PartialEq, prost::Message)]
-    pub(crate) struct Bucket {
-        #[prost(uint64, optional, tag = "1")]
-        pub cumulative_count: Option<u64>,
-        #[prost(double, optional, tag = "2")]
-        pub upper_bound: Option<f64>,
-    }
-
-    #[derive(Clone, PartialEq, prost::Message)]
-    pub(crate) struct Histogram {
-        #[prost(uint64, optional, tag = "1")]
-        pub sample_count: Option<u64>,
-        #[prost(double, optional, tag = "2")]
-        pub sample_sum: Option<f64>,
-        #[prost(message, repeated, tag = "3")]
-        pub bucket: Vec<Bucket>,
-    }
-
-    #[derive(Clone, PartialEq, prost::Message)]
-    pub(crate) struct Metric {
-        #[prost(message, repeated, tag = "1")]
-        pub label: Vec<LabelPair>,
-        #[prost(message, optional, tag = "2")]
-        pub gauge: Option<Simple>,
-        #[prost(message, optional, tag = "3")]
-        pub counter: Option<Simple>,
-        #[prost(message, optional, tag = "7")]
-        pub histogram: Option<Histogram>,
-    }
-
-    #[derive(Clone, PartialEq, prost::Message)]
-    pub(crate) struct MetricFamily {
-        #[prost(string, optional, tag = "1")]
-        pub name: Option<String>,
-        #[prost(string, optional, tag = "2")]
-        pub help: Option<String>,
-        #[prost(int32, optional, tag = "3")]
-        pub kind: Option<i32>,
-        #[prost(message, repeated, tag = "4")]
-        pub metric: Vec<Metric>,
-    }
-}
-
-use client_model::MetricFamily;
-
 /// Name, labels and value of every series; values as text, so that they can be in a set.
 type SeriesSet = BTreeSet<(String, BTreeMap<String, String>, String)>;
-
-fn families(mut bytes: &[u8]) -> Vec<MetricFamily> {
-    let mut families = Vec::new();
-    while !bytes.is_empty() {
-        families.push(MetricFamily::decode_length_delimited(&mut bytes).unwrap());
-    }
-    families
-}
-
-/// The series of the protobuf form, named as those of the text form.
-fn of_protobuf(bytes: &[u8]) -> SeriesSet {
-    let mut series = SeriesSet::new();
-    for family in families(bytes) {
-        let name = family.name.unwrap();
-        for metric in family.metric {
-            let labels: BTreeMap<String, String> = metric
-                .label
-                .into_iter()
-                .map(|pair| (pair.name.unwrap(), pair.value.unwrap()))
-                .collect();
-            let mut put = |name: String, labels: BTreeMap<String, String>, value: f64| {
-                assert!(series.insert((name, labels, format!("{value:?}"))));
-            };
-            let simple = metric.gauge.or(metric.counter);
-            if let Some(value) = simple {
-                put(name.clone(), labels, value.value.unwrap());
-            } else {
-                let histogram = metric.histogram.unwrap();
-                #[allow(clippy::cast_precision_loss, reason = "a count")]
-                let count = histogram.sample_count.unwrap() as f64;
-                put(
-                    format!("{name}_sum"),
-                    labels.clone(),
-                    histogram.sample_sum.unwrap(),
-                );
-                put(format!("{name}_count"), labels, count);
-            }
-        }
-    }
-    series
-}
 
 fn series_from_text(text: &str) -> SeriesSet {
     Scrape::parse(text)
@@ -156,9 +52,15 @@ fn encode_identity(format: Format, own: &ExporterMetrics, scene: &ScrapeSnapshot
 }
 
 fn encode_gzip(format: Format, own: &ExporterMetrics, scene: &ScrapeSnapshot) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    let sum = compress_snapshot(format, scene, &mut |chunk| bytes.extend_from_slice(&chunk));
-    bytes.extend_from_slice(&compress_trailer(format, &own.gather(), sum));
+    let mut compressor = Compressor::new(format, scene.clone());
+    let mut chunks = Vec::new();
+    while compressor.advance(&mut chunks) {}
+    chunks.push(Compressor::finish(
+        format,
+        &own.gather(),
+        compressor.checksum(),
+    ));
+    let bytes = chunks.concat();
     let mut out = Vec::new();
     GzDecoder::new(&*bytes).read_to_end(&mut out).unwrap();
     out
@@ -319,17 +221,12 @@ proptest! {
             .map(|(_, labels, _)| labels.clone())
             .collect();
         prop_assert_eq!(shown, expected_info_labels(&records), "what went in comes out");
-        let protobuf = encode_identity(Format::Protobuf, &own, &scene);
-        prop_assert_eq!(time_independent_series(of_protobuf(&protobuf)), series.clone());
         let open = String::from_utf8(encode_identity(Format::OpenMetrics, &own, &scene)).unwrap();
         prop_assert!(open.ends_with("# EOF\n"));
         prop_assert_eq!(time_independent_series(series_from_text(&open)), series.clone());
         for format in Format::ALL {
             let unpacked = encode_gzip(format, &own, &scene);
-            let unpacked = match format {
-                Format::Protobuf => of_protobuf(&unpacked),
-                _ => series_from_text(std::str::from_utf8(&unpacked).unwrap()),
-            };
+            let unpacked = series_from_text(std::str::from_utf8(&unpacked).unwrap());
             prop_assert_eq!(time_independent_series(unpacked), series.clone(), "{:?} packed", format);
         }
     }
@@ -347,21 +244,12 @@ fn each_family_appears_once_in_every_format() {
     let records: Vec<_> = (0..2000).map(record).collect();
     let scene = build_snapshot(&records, &[const { String::new() }; 6]);
     let own = ExporterMetrics::new().unwrap();
-    for bytes in [
-        encode_identity(Format::Protobuf, &own, &scene),
-        encode_gzip(Format::Protobuf, &own, &scene),
-    ] {
-        let mut names: Vec<String> = families(&bytes)
-            .into_iter()
-            .map(|family| family.name.unwrap())
-            .collect();
-        let before = names.len();
-        names.sort();
-        names.dedup();
-        assert_eq!(names.len(), before);
-    }
-    for format in [Format::Text, Format::OpenMetrics] {
-        let text = String::from_utf8(encode_identity(format, &own, &scene)).unwrap();
+    let encoders = [encode_identity, encode_gzip];
+    for (format, encode) in Format::ALL
+        .into_iter()
+        .flat_map(|it| encoders.map(|encode| (it, encode)))
+    {
+        let text = String::from_utf8(encode(format, &own, &scene)).unwrap();
         for head in ["# HELP ", "# TYPE "] {
             let mut names: Vec<&str> = text
                 .lines()
@@ -428,20 +316,6 @@ async fn format_and_encoding_follow_the_request_headers() {
         };
         assert_eq!(names(&unpacked), names(&text));
     }
-    let protobuf = "application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited";
-    let answer = request_metrics(&lab, protobuf, "identity").await;
-    assert!(
-        answer.headers()["content-type"]
-            .to_str()
-            .unwrap()
-            .starts_with("application/vnd.google.protobuf; proto=")
-    );
-    let info = families(&answer.bytes().await.unwrap());
-    let info = info
-        .iter()
-        .find(|family| family.name() == "mongodbatlas_ai_model_api_key_info")
-        .unwrap();
-    assert_eq!((info.metric.len(), info.kind), (300, Some(1)));
     lab.stop().await.stop().await;
 }
 

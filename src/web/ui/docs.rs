@@ -1,5 +1,5 @@
-//! The documentation and the runbooks that belong to this version, as they are written: who is woken
-//! at night gets them from the exporter itself.
+//! The documentation and the runbooks of this version, served by the exporter itself, so that they are at hand when an
+//! alert fires.
 
 use axum::extract::Path;
 use axum::http::StatusCode;
@@ -7,7 +7,7 @@ use axum::response::{IntoResponse, Response};
 
 use super::page_headers;
 
-/// Names and texts of the files in a folder.
+/// Embeds files of a folder, with their names.
 macro_rules! embedded_docs {
     ($folder:literal: $($name:literal),* $(,)?) => {
         &[$(($name, include_str!(concat!("../../../", $folder, "/", $name, ".md")))),*]
@@ -17,7 +17,7 @@ macro_rules! embedded_docs {
 const DOCS: &[(&str, &str)] =
     embedded_docs!("docs": "configuration", "failure-modes", "metrics", "web");
 
-/// One for each alert; a test holds them against the rules.
+/// One for each alert; a test compares them with the rules.
 const RUNBOOKS: &[(&str, &str)] = embedded_docs!(
     "dashboards/runbooks":
     "AtlasAiKeyInactive",
@@ -37,12 +37,12 @@ const RUNBOOKS: &[(&str, &str)] = embedded_docs!(
     "AtlasTokenTrouble",
 );
 
-/// The documentation.
+/// Serves the documentation.
 pub(in crate::web) async fn document(Path(name): Path<String>) -> Response {
     find(DOCS, &name)
 }
 
-/// What to do when an alert fires.
+/// Serves the runbook of an alert.
 pub(in crate::web) async fn runbook(Path(name): Path<String>) -> Response {
     find(RUNBOOKS, &name)
 }

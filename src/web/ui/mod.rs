@@ -1,16 +1,13 @@
-//! The page for people: made on the server, and whole without its script.
+//! The status page, rendered on the server and complete without its script.
 //!
-//! | room | what lives there |
+//! | module | purpose |
 //! | --- | --- |
-//! | `board` | how the walks of each organization go |
-//! | `query` | what a reader asks for |
-//! | `orgs`, `keys` | organizations; the keys that are found |
-//! | `humanize` | states, errors and times in words |
+//! | `query` | the query parameters of the page |
+//! | `orgs`, `key_table` | the organizations; the table of keys |
 //! | `docs` | the documentation and the runbooks of this version |
-//! | `page.html`, `page.css`, `page.js`, `icon.svg` | what the browser gets |
+//! | `page.html`, `page.css`, `page.js`, `icon.svg` | what the browser loads |
 
 mod docs;
-mod humanize;
 mod key_table;
 mod orgs;
 mod query;
@@ -27,26 +24,28 @@ use axum::response::{IntoResponse, Response};
 use jiff::Timestamp;
 
 pub(super) use docs::{document, runbook};
-pub use humanize::has_description;
 
-use super::router::AppState;
+use super::state::AppState;
+use crate::humanize::{self, format_count};
+use crate::status::OrgStatus;
 use exporter_toolkit::request_limiter::RequestLimiter;
 use exporter_toolkit::server::ResponseHandle;
 use key_table::{KeyPage, KeyTable, LastUsed};
-use orgs::{OrgHealth as OrgState, OrgPresenter, OrgView, Totals};
+use mongodb_atlas_client::OrgId;
+use orgs::{Notice, OrgHealth, OrgPresenter, OrgView, Totals};
 use query::{PageQuery, SortColumn};
 
-/// Pages that are made at once: each looks at every key.
+/// Pages that are rendered at once: each one looks at every key.
 const MAX_RENDERS: usize = 2;
 /// How long a request waits for its page to be rendered.
 const RENDER_WAIT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Requests of one client that wait at once.
 const MAX_WAITING_PER_CLIENT: usize = 16;
 
-/// No script and no style but the page's own files, nothing from elsewhere, no frame around it.
+/// Allows no script and no style but the page's own files, nothing from other sites, and no frame around it.
 const CSP: &str = "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
 
-/// What readers of the page share: how many pages are rendered at once.
+/// Limits how many pages are rendered at once.
 #[derive(Debug)]
 pub struct RenderLimiter(Arc<RequestLimiter>);
 
@@ -59,7 +58,7 @@ impl Default for RenderLimiter {
     }
 }
 
-/// One head of the table.
+/// One column header of the table.
 struct ColumnHeader {
     column: SortColumn,
     link: String,
@@ -67,36 +66,49 @@ struct ColumnHeader {
     sorted: &'static str,
 }
 
+/// Links to the previous and the next page of a list.
+struct Pager {
+    prev: Option<String>,
+    next: Option<String>,
+}
+
+impl Pager {
+    fn new(page: usize, pages: usize, link: impl Fn(usize) -> String) -> Self {
+        Self {
+            prev: (page > 0).then(|| link(page - 1)),
+            next: (page + 1 < pages).then(|| link(page + 1)),
+        }
+    }
+}
+
 #[derive(Template)]
 #[template(path = "page.html", config = "src/web/ui/askama.toml")]
 struct IndexTemplate {
     version: &'static str,
     revision: &'static str,
-    at: String,
+    now: String,
     /// The path of the metrics, relative to the page.
-    metrics: String,
-    states: Vec<(OrgState, String)>,
-    keys_in_all: String,
-    never: String,
+    metrics_path: String,
+    health_counts: Vec<(OrgHealth, String)>,
+    key_count: String,
+    never_used: String,
     idle: String,
     idle_label: String,
-    /// Credentials whose organizations cannot be listed, and what to do about it.
-    unlisted: Vec<(String, &'static str)>,
+    /// Credentials whose organizations cannot be listed.
+    discovery_errors: Vec<(String, Notice)>,
     orgs: Vec<OrgView>,
-    orgs_before: Option<String>,
-    orgs_behind: Option<String>,
-    orgs_range: Option<String>,
+    org_pager: Pager,
+    org_range: Option<String>,
     query: PageQuery,
-    only_org: Option<String>,
-    without_org: String,
-    heads: Vec<ColumnHeader>,
+    /// A link to the keys of all organizations.
+    all_orgs: String,
+    headers: Vec<ColumnHeader>,
     found: KeyPage,
-    total: String,
-    before: Option<String>,
-    behind: Option<String>,
+    found_count: String,
+    key_pager: Pager,
 }
 
-/// The page.
+/// Handles requests for the page.
 pub(super) async fn index(
     State(app): State<Arc<AppState>>,
     uri: Uri,
@@ -109,12 +121,12 @@ pub(super) async fn index(
         return (StatusCode::SERVICE_UNAVAILABLE, text).into_response();
     };
     let now = app.clock.now();
-    let made = tokio::task::spawn_blocking(move || {
+    let rendered = tokio::task::spawn_blocking(move || {
         let page = build_page(&app, query, now).render();
         drop(permit);
         page
     });
-    if let Ok(Ok(page)) = made.await {
+    if let Ok(Ok(page)) = rendered.await {
         return (page_headers("text/html; charset=utf-8"), page).into_response();
     }
     let text = "The page cannot be made; the exporter's log says why.\n";
@@ -132,7 +144,7 @@ fn page_headers(content_type: &'static str) -> [(HeaderName, HeaderValue); 5] {
     .map(|(name, value)| (name, HeaderValue::from_static(value)))
 }
 
-/// Files of the page.
+/// Serves the files of the page.
 pub(super) async fn asset(Path(name): Path<String>) -> Response {
     let (content_type, text) = match name.as_str() {
         "page.css" => ("text/css; charset=utf-8", include_str!("page.css")),
@@ -143,107 +155,99 @@ pub(super) async fn asset(Path(name): Path<String>) -> Response {
     (page_headers(content_type), text).into_response()
 }
 
+/// An organization before it is presented.
+struct ListedOrg {
+    health: OrgHealth,
+    org: OrgId,
+    status: OrgStatus,
+    /// When its inventory was completed, exported or not.
+    completed_at: Option<Timestamp>,
+}
+
+/// Lists every organization; those that need attention come first.
+fn list_orgs(app: &AppState, presenter: &OrgPresenter<'_>) -> Vec<ListedOrg> {
+    let targets = app.store.targets();
+    let orgs = targets.iter().map(|org| {
+        let inventory = app.store.get(org);
+        let completed_at = inventory.map(|inventory| inventory.completed_at());
+        let status = app.status.get(org);
+        ListedOrg {
+            health: presenter.health(&status, completed_at),
+            org: org.clone(),
+            status,
+            completed_at,
+        }
+    });
+    let mut orgs: Vec<_> = orgs.collect();
+    orgs.sort_by(|a, b| (a.health, &a.org).cmp(&(b.health, &b.org)));
+    orgs
+}
+
 fn build_page(app: &AppState, query: PageQuery, now: Timestamp) -> IndexTemplate {
-    let settings = app.options.get();
-    let shown = app.store.snapshot(settings.max_staleness);
-    let viewer = OrgPresenter {
-        snapshot: &shown,
-        thresholds: &settings.key_series.thresholds,
+    let options = app.options.get();
+    let snapshot = app.store.snapshot(options.max_staleness);
+    let thresholds = &*options.key_series.thresholds;
+    let presenter = OrgPresenter {
+        snapshot: &snapshot,
+        thresholds,
         now,
     };
-    let mut cards: Vec<_> = app
-        .store
-        .targets()
-        .iter()
-        .map(|org| {
-            let read_at = app.store.get(org).map(|inventory| inventory.completed_at());
-            let card = app.status.get(org);
-            (viewer.health(&card, read_at), org.clone(), card, read_at)
-        })
-        .collect();
-    // those that need somebody first
-    cards.sort_by(|a, b| (a.0, &a.1).cmp(&(b.0, &b.1)));
-    let mut states = BTreeMap::<OrgState, u64>::new();
-    for (state, ..) in &cards {
-        *states.entry(*state).or_default() += 1;
+    let listed = list_orgs(app, &presenter);
+    let mut health_counts = BTreeMap::<OrgHealth, u64>::new();
+    for org in &listed {
+        *health_counts.entry(org.health).or_default() += 1;
     }
-    let (of, pages) = (cards.len(), cards.len().div_ceil(orgs::PAGE_SIZE).max(1));
-    let part = query.orgs.min(pages - 1);
-    let to_part = |orgs: usize| {
-        PageQuery {
-            orgs,
-            ..query.clone()
-        }
-        .link()
-    };
-    let from = part * orgs::PAGE_SIZE;
-    let orgs: Vec<OrgView> = cards
-        .iter()
-        .skip(from)
-        .take(orgs::PAGE_SIZE)
-        .map(|(_, org, card, read_at)| viewer.present(org, card, *read_at))
+    let pages = listed.len().div_ceil(orgs::PAGE_SIZE).max(1);
+    let page = query.orgs.min(pages - 1);
+    let first = page * orgs::PAGE_SIZE;
+    let orgs = listed.iter().skip(first).take(orgs::PAGE_SIZE);
+    let orgs: Vec<_> = orgs
+        .map(|it| presenter.present(&it.org, &it.status, it.completed_at))
         .collect();
-    let found = KeyTable::new(&shown, &settings.key_series, now).find(&query);
-    let to_page = |page: usize| {
-        PageQuery {
-            page,
-            ..query.clone()
-        }
-        .link()
-    };
-    let Totals { keys, never, idle } = viewer.totals();
+    let org_range = (pages > 1).then(|| {
+        let (last, total) = (first + orgs.len(), format_count(listed.len() as u64));
+        format!("{} to {last} of {total}", first + 1)
+    });
+    let found = KeyTable::new(&snapshot, &options.key_series, now).find(&query);
+    let errors = app.status.discovery_errors().into_iter();
+    let Totals {
+        keys,
+        never_used,
+        idle,
+    } = presenter.totals();
     IndexTemplate {
         version: env!("CARGO_PKG_VERSION"),
         revision: env!("BUILD_REVISION"),
-        at: now.strftime("%Y-%m-%d %H:%M:%S UTC").to_string(),
-        unlisted: app
-            .status
-            .discovery_errors()
+        now: now.strftime("%Y-%m-%d %H:%M:%S UTC").to_string(),
+        metrics_path: options.telemetry_path.trim_start_matches('/').to_owned(),
+        health_counts: health_counts
             .into_iter()
-            .map(|(credential, reason)| (credential, humanize::describe_failure(reason)))
+            .map(|(health, orgs)| (health, format_count(orgs)))
             .collect(),
-        metrics: settings.telemetry_path.trim_start_matches('/').to_owned(),
-        states: states
-            .into_iter()
-            .map(|(state, orgs)| (state, humanize::format_count(orgs)))
-            .collect(),
-        keys_in_all: humanize::format_count(keys),
-        never: humanize::format_count(never),
-        idle: humanize::format_count(idle),
-        idle_label: settings
-            .key_series
-            .thresholds
+        key_count: format_count(keys),
+        never_used: format_count(never_used),
+        idle: format_count(idle),
+        idle_label: thresholds
             .last()
-            .map(|threshold| threshold.label.clone())
-            .unwrap_or_default(),
-        orgs_before: (part > 0).then(|| to_part(part - 1)),
-        orgs_behind: (part + 1 < pages).then(|| to_part(part + 1)),
-        orgs_range: (pages > 1).then(|| {
-            format!(
-                "{} to {} of {}",
-                from + 1,
-                from + orgs.len(),
-                humanize::format_count(of as u64)
-            )
-        }),
+            .map_or_else(String::new, |it| it.label.clone()),
+        discovery_errors: errors
+            .map(|(credential, reason)| (credential, Notice::new(reason)))
+            .collect(),
         orgs,
-        only_org: query.org.as_ref().map(ToString::to_string),
-        without_org: PageQuery {
-            org: None,
-            page: 0,
-            ..query.clone()
-        }
-        .link(),
-        heads: column_headers(&query),
-        total: humanize::format_count(found.total as u64),
-        before: (found.page > 0).then(|| to_page(found.page - 1)),
-        behind: (found.page + 1 < found.pages).then(|| to_page(found.page + 1)),
+        org_pager: Pager::new(page, pages, |page| query.with_org_page(page).link()),
+        org_range,
+        all_orgs: query.without_org().link(),
+        headers: column_headers(&query),
+        found_count: format_count(found.total as u64),
+        key_pager: Pager::new(found.page, found.pages, |page| {
+            query.with_key_page(page).link()
+        }),
         found,
         query,
     }
 }
 
-/// The heads of the table, each with a link that sorts by it.
+/// Returns the column headers of the table, each with a link that sorts by it.
 fn column_headers(query: &PageQuery) -> Vec<ColumnHeader> {
     SortColumn::ALL
         .map(|column| ColumnHeader {

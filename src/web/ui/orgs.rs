@@ -1,45 +1,48 @@
-//! Organizations as the page shows them.
+//! Organizations as the page presents them.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::humanize;
 use super::key_table::{TimeAgo, find_details, time_ago};
+use crate::failure::Explanation;
+use crate::humanize::{elapsed, format_count, format_duration};
 use crate::inventory::{Inventory, InventorySnapshot};
 use crate::metrics::IdleThreshold;
 use crate::status::OrgStatus;
-use mongodb_atlas_client::OrgId;
+use mongodb_atlas_client::{FailureReason, OrgId};
 
 /// Organizations on one page.
 pub(super) const PAGE_SIZE: usize = 20;
-/// Widths of the chart, in units of its own.
+/// Dimensions of the chart, in SVG units.
 const LABEL_WIDTH: u64 = 118;
 const BAR_WIDTH: u64 = 170;
 const ROW_HEIGHT: u64 = 24;
 
-/// How an organization does. Those that need somebody come first.
+/// The health of an organization. Those that need attention come first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum OrgHealth {
-    /// The last walk failed.
+    /// The last poll failed.
     Failing,
-    /// No walk was complete for longer than two intervals.
+    /// No poll has succeeded for longer than two intervals.
     Stale,
-    /// There was no walk yet.
+    /// No poll has ended yet.
     Waiting,
-    /// What an earlier process has left is shown.
+    /// A stored inventory is exported.
     Restored,
-    /// The last walk was complete.
+    /// The last poll succeeded.
     Fresh,
 }
 
 impl OrgHealth {
-    fn from_status(card: &OrgStatus, age: Option<Duration>) -> Self {
-        let late = |age: Duration| !card.poll_interval.is_zero() && age > card.poll_interval * 2;
-        match (card.up, age) {
+    fn from_status(status: &OrgStatus, age: Option<Duration>) -> Self {
+        let late =
+            |age: Duration| !status.poll_interval.is_zero() && age > status.poll_interval * 2;
+        match (status.up, age) {
             (Some(false), _) => Self::Failing,
             (_, None) => Self::Waiting,
-            (_, Some(_)) if card.restored => Self::Restored,
+            (_, Some(_)) if status.restored => Self::Restored,
             (_, Some(age)) if late(age) => Self::Stale,
             _ => Self::Fresh,
         }
@@ -55,7 +58,7 @@ impl OrgHealth {
         }
     }
 
-    /// The name of its style.
+    /// Returns the CSS class.
     pub(super) fn class(self) -> &'static str {
         match self {
             Self::Failing => "bad",
@@ -64,75 +67,95 @@ impl OrgHealth {
         }
     }
 
-    /// What it means, where that is not plain.
-    fn explanation(self, card: &OrgStatus) -> Option<&'static str> {
-        match self {
-            Self::Failing => Some(humanize::describe_failure(
-                card.failure_reason.unwrap_or_default(),
-            )),
-            Self::Stale => Some(
-                "The walks are late. The exporter's log says what they wait for; most often it is the request budget.",
-            ),
-            Self::Waiting => Some(
-                "No walk of this organization was complete yet, so nothing is known of its keys.",
-            ),
-            Self::Restored => Some(
-                "This is what was known before the exporter was restarted; the first walk since then brings it up to date.",
-            ),
-            Self::Fresh => None,
+    /// Explains a state that is not obvious.
+    fn explain(self, status: &OrgStatus) -> Option<Notice> {
+        let text = match (self, status.failure) {
+            (Self::Failing, Some(failure)) => return Some(Notice::new(failure.reason)),
+            (Self::Failing, None) => "The exporter's log says why.",
+            (Self::Stale, _) => {
+                "The walks are late. The exporter's log says what they wait for; most often it is the request budget."
+            }
+            (Self::Waiting, _) => {
+                "No walk of this organization was complete yet, so nothing is known of its keys."
+            }
+            (Self::Restored, _) => {
+                "This is what was known before the exporter was restarted; the first walk since then brings it up to date."
+            }
+            (Self::Fresh, _) => return None,
+        };
+        Some(Notice {
+            text: text.to_owned(),
+            runbook: None,
+        })
+    }
+}
+
+/// An explanation with the name of its runbook.
+pub(super) struct Notice {
+    pub(super) text: String,
+    pub(super) runbook: Option<&'static str>,
+}
+
+impl Notice {
+    /// Explains a failure.
+    pub(super) fn new(reason: FailureReason) -> Self {
+        let explanation = Explanation::for_reason(reason);
+        Self {
+            text: explanation.to_sentences(),
+            runbook: Some(explanation.runbook),
         }
     }
 }
 
-/// One bar of the chart.
+/// One bar of the chart. Positions are in its units.
 pub(super) struct IdleBar {
     pub(super) label: String,
     pub(super) keys: String,
     pub(super) class: &'static str,
     pub(super) width: u64,
-    /// Where it is drawn, and its text's baseline.
-    pub(super) top: u64,
-    pub(super) base: u64,
-    /// Where its number is written.
-    pub(super) end: u64,
+    pub(super) y: u64,
+    /// Baseline of its texts.
+    pub(super) text_y: u64,
+    /// Position of its number.
+    pub(super) number_x: u64,
 }
 
-/// Numbers of keys by how long nobody has used them.
+/// Numbers of keys by idle time.
 pub(super) struct IdleChart {
     pub(super) bars: Vec<IdleBar>,
     pub(super) height: u64,
     pub(super) width: u64,
-    pub(super) left: u64,
+    pub(super) bar_x: u64,
 }
 
 /// One organization.
 pub(super) struct OrgView {
     pub(super) id: String,
     pub(super) name: Option<String>,
-    pub(super) state: OrgHealth,
-    pub(super) words: Option<&'static str>,
-    pub(super) failed: Option<TimeAgo>,
-    /// When what is shown was read.
-    pub(super) truth: Option<TimeAgo>,
-    /// Whether there is an inventory that is too old to be shown.
-    pub(super) withdrawn: bool,
-    pub(super) next: String,
-    pub(super) budget: Option<String>,
+    pub(super) health: OrgHealth,
+    pub(super) notice: Option<Notice>,
+    pub(super) failed_at: Option<TimeAgo>,
+    /// When the last successful poll was completed.
+    pub(super) data_age: Option<TimeAgo>,
+    /// Whether the inventory is too old to be exported.
+    pub(super) hidden_as_stale: bool,
+    pub(super) next_poll: String,
+    pub(super) rate_limit: Option<String>,
     pub(super) keys: Option<String>,
-    pub(super) never: String,
-    pub(super) counts: Vec<(String, String)>,
+    pub(super) never_used: String,
+    pub(super) status_counts: BTreeMap<String, String>,
     pub(super) chart: Option<IdleChart>,
 }
 
-/// Numbers of keys over all organizations.
+/// Numbers of keys of all organizations.
 #[derive(Default)]
 pub(super) struct Totals {
     pub(super) keys: u64,
-    pub(super) never: u64,
+    pub(super) never_used: u64,
     pub(super) idle: u64,
 }
 
-/// What all organizations are looked at by.
+/// Presents organizations as of one moment.
 pub(super) struct OrgPresenter<'a> {
     pub(super) snapshot: &'a InventorySnapshot,
     pub(super) thresholds: &'a [IdleThreshold],
@@ -141,160 +164,138 @@ pub(super) struct OrgPresenter<'a> {
 
 impl OrgPresenter<'_> {
     fn inventory(&self, org: &OrgId) -> Option<&Inventory> {
-        let place = self
-            .snapshot
-            .inventories
-            .binary_search_by(|inventory| inventory.org().cmp(org));
-        self.snapshot
-            .inventories
-            .get(place.ok()?)
-            .map(AsRef::as_ref)
+        let inventories = &self.snapshot.inventories;
+        let index = inventories.binary_search_by(|inventory| inventory.org().cmp(org));
+        inventories.get(index.ok()?).map(AsRef::as_ref)
     }
 
-    /// How an organization does; `read_at` is when its inventory was read, shown or not.
-    pub(super) fn health(&self, card: &OrgStatus, read_at: Option<Timestamp>) -> OrgHealth {
-        OrgHealth::from_status(card, read_at.map(|at| humanize::elapsed(at, self.now)))
+    /// Returns the health of an organization whose inventory, exported or not, is from `completed_at`.
+    pub(super) fn health(&self, status: &OrgStatus, completed_at: Option<Timestamp>) -> OrgHealth {
+        OrgHealth::from_status(status, completed_at.map(|at| elapsed(at, self.now)))
     }
 
-    /// Adds up the keys that are shown.
+    /// Adds up the exported keys.
     pub(super) fn totals(&self) -> Totals {
-        let mut sums = Totals::default();
+        let mut totals = Totals::default();
         for inventory in &self.snapshot.inventories {
-            sums.keys += inventory.len() as u64;
-            sums.never += never_used(inventory);
+            totals.keys += inventory.len() as u64;
+            totals.never_used += never_used(inventory);
             if let Some(threshold) = self.thresholds.last() {
-                sums.idle += inventory.count_idle_since(self.limit(threshold));
+                totals.idle += self.count_idle(inventory, threshold);
             }
         }
-        sums
+        totals
     }
 
     pub(super) fn present(
         &self,
         org: &OrgId,
-        card: &OrgStatus,
-        read_at: Option<Timestamp>,
+        status: &OrgStatus,
+        completed_at: Option<Timestamp>,
     ) -> OrgView {
-        let state = self.health(card, read_at);
+        let health = self.health(status, completed_at);
         let inventory = self.inventory(org);
         let name = inventory
             .and_then(|inventory| find_details(self.snapshot, inventory))
             .and_then(|details| details.name.clone());
+        let limit = status.rate_limit;
+        let (remaining, capacity) = (limit.remaining, limit.capacity);
         OrgView {
             id: org.to_string(),
             name,
-            state,
-            words: state.explanation(card),
-            failed: card.failed_at.map(|at| time_ago(at, self.now)),
-            truth: read_at.map(|at| time_ago(at, self.now)),
-            withdrawn: read_at.is_some() && inventory.is_none(),
-            next: self.format_next_poll(card),
-            budget: card
-                .rate_limit
-                .filter(|(holds, _)| *holds > 0)
-                .map(|(holds, left)| {
-                    format!(
-                        "{} of {} requests left",
-                        humanize::format_count(left),
-                        humanize::format_count(holds)
-                    )
-                }),
-            keys: inventory.map(|inventory| humanize::format_count(inventory.len() as u64)),
-            never: humanize::format_count(inventory.map_or(0, never_used)),
-            counts: inventory.map(status_counts).unwrap_or_default(),
+            health,
+            notice: health.explain(status),
+            failed_at: status.failure.map(|failure| time_ago(failure.at, self.now)),
+            data_age: completed_at.map(|at| time_ago(at, self.now)),
+            hidden_as_stale: completed_at.is_some() && inventory.is_none(),
+            next_poll: self.format_next_poll(status),
+            rate_limit: (capacity > 0).then(|| {
+                let (remaining, capacity) = (format_count(remaining), format_count(capacity));
+                format!("{remaining} of {capacity} requests left")
+            }),
+            keys: inventory.map(|inventory| format_count(inventory.len() as u64)),
+            never_used: format_count(inventory.map_or(0, never_used)),
+            status_counts: inventory.map(status_counts).unwrap_or_default(),
             chart: inventory.map(|inventory| self.idle_chart(inventory)),
         }
     }
 
-    fn format_next_poll(&self, card: &OrgStatus) -> String {
-        match card.next_poll_at {
-            _ if card.poll_in_progress => "under way".to_owned(),
-            Some(due) if due > self.now => {
-                format!(
-                    "in {}",
-                    humanize::format_duration(humanize::elapsed(self.now, due))
-                )
+    fn format_next_poll(&self, status: &OrgStatus) -> String {
+        match status.next_poll_at {
+            _ if status.poll_in_progress => "under way".to_owned(),
+            Some(at) if at > self.now => {
+                format!("in {}", format_duration(elapsed(self.now, at)))
             }
             Some(_) => "as soon as the request budget allows".to_owned(),
             None => "not planned yet".to_owned(),
         }
     }
 
-    fn limit(&self, threshold: &IdleThreshold) -> i64 {
-        let length = i64::try_from(threshold.duration.as_micros()).unwrap_or(i64::MAX);
-        self.now.as_microsecond().saturating_sub(length)
+    fn count_idle(&self, inventory: &Inventory, threshold: &IdleThreshold) -> u64 {
+        inventory.count_idle_since(threshold.cutoff(self.now.as_microsecond()))
     }
 
     fn idle_chart(&self, inventory: &Inventory) -> IdleChart {
-        // from the least idle to the most
-        let past: Vec<u64> = self
-            .thresholds
-            .iter()
-            .map(|threshold| inventory.count_idle_since(self.limit(threshold)))
-            .collect();
         let known = inventory.count_idle_since(i64::MAX);
-        let mut parts = Vec::new();
-        let mut above = known;
-        let mut from: Option<&IdleThreshold> = None;
-        for (threshold, keys) in self.thresholds.iter().zip(past) {
-            let label = match from {
+        let mut rows = Vec::new();
+        // Keys idle for at least the previous threshold.
+        let mut idle = known;
+        let mut previous: Option<&IdleThreshold> = None;
+        for threshold in self.thresholds {
+            let label = match previous {
                 None => format!("under {}", threshold.label),
-                Some(from) => format!("{} to {}", from.label, threshold.label),
+                Some(previous) => format!("{} to {}", previous.label, threshold.label),
             };
-            parts.push((label, above.saturating_sub(keys), "young"));
-            (above, from) = (keys, Some(threshold));
+            let longer = self.count_idle(inventory, threshold);
+            rows.push((label, idle.saturating_sub(longer), "young"));
+            (idle, previous) = (longer, Some(threshold));
         }
-        let label = from.map_or("any".to_owned(), |from| format!("{} and more", from.label));
-        parts.push((label, above, "old"));
+        let label = previous.map_or("any".to_owned(), |it| format!("{} and more", it.label));
+        rows.push((label, idle, "old"));
         let unknown = (inventory.len() as u64).saturating_sub(known);
         if unknown > 0 {
-            parts.push(("not known".to_owned(), unknown, "young"));
+            rows.push(("not known".to_owned(), unknown, "young"));
         }
-        let most = parts
-            .iter()
-            .map(|(_, keys, _)| *keys)
-            .max()
-            .unwrap_or(0)
-            .max(1);
-        let height = ROW_HEIGHT * parts.len() as u64;
-        let bars = (0..).zip(parts).map(|(row, (label, keys, class))| {
-            let scaled = u128::from(keys) * u128::from(BAR_WIDTH) / u128::from(most);
+        let max = rows.iter().map(|(_, keys, _)| *keys).max();
+        let max = u128::from(max.unwrap_or(0).max(1));
+        let height = ROW_HEIGHT * rows.len() as u64;
+        let bars = (0..).zip(rows).map(|(row, (label, keys, class))| {
+            let scaled = u128::from(keys) * u128::from(BAR_WIDTH) / max;
             let width = u64::try_from(scaled)
                 .unwrap_or(BAR_WIDTH)
                 .max(u64::from(keys > 0) * 2);
             IdleBar {
                 label,
-                keys: humanize::format_count(keys),
+                keys: format_count(keys),
                 class,
                 width,
-                top: row * ROW_HEIGHT + 4,
-                base: row * ROW_HEIGHT + 17,
-                end: LABEL_WIDTH + width + 6,
+                y: row * ROW_HEIGHT + 4,
+                text_y: row * ROW_HEIGHT + 17,
+                number_x: LABEL_WIDTH + width + 6,
             }
         });
         IdleChart {
             bars: bars.collect(),
             height,
             width: LABEL_WIDTH + BAR_WIDTH + 72,
-            left: LABEL_WIDTH,
+            bar_x: LABEL_WIDTH,
         }
     }
 }
 
 fn never_used(inventory: &Inventory) -> u64 {
-    inventory
-        .keys()
-        .filter(|key| key.was_used() == Some(false))
-        .count() as u64
+    let keys = inventory.keys();
+    keys.filter(|key| key.was_used() == Some(false)).count() as u64
 }
 
-/// Numbers of keys by status, over all projects.
-fn status_counts(inventory: &Inventory) -> Vec<(String, String)> {
-    let mut sums = std::collections::BTreeMap::<&str, u64>::new();
+/// Returns the number of keys by status, of all projects.
+fn status_counts(inventory: &Inventory) -> BTreeMap<String, String> {
+    let mut totals = BTreeMap::<&str, u64>::new();
     for count in inventory.status_counts() {
-        *sums.entry(&count.status).or_default() += count.keys;
+        *totals.entry(&count.status).or_default() += count.keys;
     }
-    sums.into_iter()
-        .map(|(status, keys)| (status.to_owned(), humanize::format_count(keys)))
+    let totals = totals.into_iter();
+    totals
+        .map(|(status, keys)| (status.to_owned(), format_count(keys)))
         .collect()
 }

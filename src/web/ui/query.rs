@@ -1,4 +1,4 @@
-//! What a reader of the page asks for: which keys, in which order, which part of them.
+//! The query parameters of the page: which keys, in which order, and which page of them.
 
 use std::fmt::Write as _;
 
@@ -6,7 +6,7 @@ use axum::http::Uri;
 
 use mongodb_atlas_client::OrgId;
 
-/// Characters of a filter that count.
+/// Maximum length of a filter, in characters; the rest is ignored.
 const MAX_FILTER_LEN: usize = 100;
 
 /// By what keys are sorted.
@@ -61,18 +61,18 @@ impl SortColumn {
     }
 }
 
-/// What is asked for. Whatever a request has that makes no sense counts as not there.
+/// The query of the page. Invalid parameters are ignored.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(super) struct PageQuery {
-    /// What a key's name, id or project has to contain.
+    /// A text that the name, id or project of a key contains.
     pub(super) filter: String,
     pub(super) org: Option<OrgId>,
     pub(super) column: SortColumn,
-    /// The other way round than the column is usually read.
+    /// Whether the default order of the column is reversed.
     pub(super) reversed: bool,
-    /// Which part of the keys, from 0.
+    /// Page of the keys, from 0.
     pub(super) page: usize,
-    /// Which part of the organizations, from 0.
+    /// Page of the organizations, from 0.
     pub(super) orgs: usize,
 }
 
@@ -80,32 +80,57 @@ impl PageQuery {
     pub(super) fn from_uri(uri: &Uri) -> Self {
         let mut query = Self::default();
         let parts = url::form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes());
-        let place = |text: &str| text.parse::<usize>().unwrap_or(1).saturating_sub(1);
+        let page_index = |text: &str| text.parse::<usize>().unwrap_or(1).saturating_sub(1);
         for (name, value) in parts {
             match &*name {
                 "q" => query.filter = value.trim().chars().take(MAX_FILTER_LEN).collect(),
                 "org" => query.org = OrgId::parse(&value).ok(),
                 "sort" => {
-                    let known = SortColumn::ALL
+                    let column = SortColumn::ALL
                         .into_iter()
                         .find(|column| column.as_str() == value);
-                    query.column = known.unwrap_or_default();
+                    query.column = column.unwrap_or_default();
                 }
                 "order" => query.reversed = value == "reversed",
-                "page" => query.page = place(&value),
-                "orgs" => query.orgs = place(&value),
+                "page" => query.page = page_index(&value),
+                "orgs" => query.orgs = page_index(&value),
                 _ => {}
             }
         }
         query
     }
 
-    /// Whether greater values come first.
+    /// Returns whether the greatest value comes first.
     pub(super) fn descending(&self) -> bool {
         self.column.descending_by_default() != self.reversed
     }
 
-    /// The same sorted by a column: the other way round if it is that column already.
+    /// Returns the query with another page of the keys.
+    pub(super) fn with_key_page(&self, page: usize) -> Self {
+        Self {
+            page,
+            ..self.clone()
+        }
+    }
+
+    /// Returns the query with another page of the organizations.
+    pub(super) fn with_org_page(&self, orgs: usize) -> Self {
+        Self {
+            orgs,
+            ..self.clone()
+        }
+    }
+
+    /// Returns the query for the keys of all organizations.
+    pub(super) fn without_org(&self) -> Self {
+        Self {
+            org: None,
+            page: 0,
+            ..self.clone()
+        }
+    }
+
+    /// Returns the query sorted by a column; in reverse order if it is sorted by that column already.
     pub(super) fn sorted_by(&self, column: SortColumn) -> Self {
         Self {
             column,
@@ -115,7 +140,7 @@ impl PageQuery {
         }
     }
 
-    /// A link to this, relative to the page.
+    /// Returns a link with this query, relative to the page.
     pub(super) fn link(&self) -> String {
         let mut parts = url::form_urlencoded::Serializer::new(String::new());
         if !self.filter.is_empty() {
@@ -131,11 +156,11 @@ impl PageQuery {
             parts.append_pair("order", "reversed");
         }
         let mut number = String::new();
-        for (name, place) in [("page", self.page), ("orgs", self.orgs)] {
-            if place > 0 {
+        for (name, index) in [("page", self.page), ("orgs", self.orgs)] {
+            if index > 0 {
                 number.clear();
-                // a String takes all
-                let _ = write!(number, "{}", place.saturating_add(1));
+                // Writing to a String cannot fail.
+                let _ = write!(number, "{}", index.saturating_add(1));
                 parts.append_pair(name, &number);
             }
         }

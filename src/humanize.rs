@@ -1,0 +1,92 @@
+//! Durations and counts as text.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+const MINUTE: u64 = 60;
+const HOUR: u64 = 60 * MINUTE;
+const DAY: u64 = 24 * HOUR;
+/// The average year of the Gregorian calendar.
+const YEAR: u64 = 31_556_952;
+
+const UNITS: [(u64, &str); 5] = [
+    (YEAR, "year"),
+    (DAY, "day"),
+    (HOUR, "hour"),
+    (MINUTE, "minute"),
+    (1, "second"),
+];
+
+/// Formats a duration in its two largest units: `14 minutes 41 seconds`.
+pub fn format_duration(duration: Duration) -> String {
+    let mut seconds = duration.as_secs();
+    let largest = UNITS.iter().position(|(size, _)| *size <= seconds);
+    let largest = largest.unwrap_or(UNITS.len() - 1);
+    let mut parts = Vec::new();
+    for (size, unit) in UNITS.iter().skip(largest).take(2) {
+        let number = seconds / size;
+        seconds %= size;
+        if number > 0 || parts.is_empty() {
+            let plural = if number == 1 { "" } else { "s" };
+            parts.push(format!("{number} {unit}{plural}"));
+        }
+    }
+    parts.join(" ")
+}
+
+/// Formats a duration as the command line and the logs do, in its two largest units: `3days 2h`.
+pub fn format_duration_short(duration: Duration) -> String {
+    let text = whole_seconds(duration).to_string();
+    text.split(' ').take(2).collect::<Vec<_>>().join(" ")
+}
+
+/// Formats a duration as the command line and the logs do, without fractions of a second.
+pub fn whole_seconds(duration: Duration) -> humantime::FormattedDuration {
+    humantime::format_duration(Duration::from_secs(duration.as_secs()))
+}
+
+/// Returns the time from one moment to a later one, and zero if it is earlier.
+pub fn elapsed(from: Timestamp, to: Timestamp) -> Duration {
+    Duration::try_from(to.duration_since(from)).unwrap_or_default()
+}
+
+/// Formats a number with a comma at every thousand.
+pub fn format_count(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_and_counts_are_readable() {
+        for (seconds, text) in [
+            (0, "0 seconds"),
+            (61, "1 minute 1 second"),
+            (3600, "1 hour"),
+            (DAY + HOUR, "1 day 1 hour"),
+            (90 * DAY, "90 days"),
+            (2 * YEAR + 3 * DAY, "2 years 3 days"),
+        ] {
+            assert_eq!(format_duration(Duration::from_secs(seconds)), text);
+        }
+        for (value, text) in [
+            (0, "0"),
+            (999, "999"),
+            (1000, "1,000"),
+            (1_234_567, "1,234,567"),
+        ] {
+            assert_eq!(format_count(value), text);
+        }
+    }
+}
