@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::time::Duration;
 
 use exporter_toolkit::bounded_file::run_blocking;
@@ -23,11 +23,7 @@ use super::telemetry::Telemetry;
 use super::{Dependencies, StartError};
 use crate::config::Config;
 use crate::logging;
-use crate::metrics::{Compressor, KeyLabel};
-use crate::poll::{
-    CredentialTarget, InventoryHook, PollOptions, PollPlan, SchedulerCommand, walk_timeout,
-};
-use crate::storage::Storage;
+use crate::poll::{PollPlan, SchedulerCommand};
 use crate::web::{HandlerOptions, Reload, SharedHandlerOptions};
 
 /// Minimum time between the starts of two reloads. Requests in between share the next reload.
@@ -316,122 +312,7 @@ impl ReloadNotification {
 
 impl Drop for ReloadNotification {
     fn drop(&mut self) {
-        self.0.reloading(false);
-    }
-}
-
-/// Reads a web configuration, if there is one.
-async fn load_web_config(path: Option<&Path>) -> WebConfigLoad {
-    match path {
-        Some(path) => WebConfig::load_stable(path).await,
-        None => WebConfigLoad {
-            files: Vec::new(),
-            config: Ok(WebConfig::default()),
-            content_digest: ContentDigest::default(),
-            is_transient: false,
-        },
-    }
-}
-
-/// Opens the storage where the file system can keep nobody waiting.
-async fn open_storage(config: &Config) -> Result<Option<Storage>, StartError> {
-    let Some(path) = config.storage_path.clone() else {
-        return Ok(None);
-    };
-    let opened = run_blocking(&path.clone(), move || Storage::open(&path)).await;
-    let opened = opened.map_err(StartError::StorageUnavailable)?;
-    Ok(Some(opened?))
-}
-
-impl ClientFactory {
-    /// Clients and a plan for `config`. A client that is to be as it was `before` is the same one,
-    /// with its token, its nonce and its connections.
-    fn build_plan(
-        &self,
-        config: &Config,
-        storage: Option<Storage>,
-        before: Option<&ActiveConfig>,
-    ) -> Result<(ClientsByName, PollPlan), StartError> {
-        let mut clients = BTreeMap::new();
-        let mut members = Vec::new();
-        for account in &config.credentials {
-            let client_config = client_config(config, account);
-            let known = before
-                .filter(|before| before.config.storage_path == config.storage_path)
-                .and_then(|before| before.clients.get(&account.name))
-                .filter(|client| *client.config() == client_config);
-            let client = match known {
-                Some(client) => Arc::clone(client),
-                None => self.create_client(client_config, storage.as_ref())?,
-            };
-            self.telemetry.register_credential(account);
-            clients.insert(Arc::clone(&account.name), Arc::clone(&client));
-            members.push(CredentialTarget {
-                client,
-                orgs: account.org_ids.clone(),
-                discover: account.discover_orgs,
-            });
-        }
-        for gone in before.iter().flat_map(|before| before.clients.keys()) {
-            if !clients.contains_key(gone) {
-                self.telemetry.remove_credential(gone);
-            }
-        }
-        let labels = &config.key_series.labels;
-        let plan = PollPlan {
-            credentials: members,
-            shard: config.shard,
-            max_orgs: config.max_orgs,
-            interval: config.poll_interval,
-            options: PollOptions {
-                page_size: config.page_size,
-                revived_after: config
-                    .key_series
-                    .thresholds
-                    .last()
-                    .map(|threshold| threshold.duration)
-                    .unwrap_or_default(),
-                optional_fields: OptionalFields {
-                    created_by: labels.contains(&KeyLabel::CreatedBy),
-                    masked_secret: labels.contains(&KeyLabel::MaskedSecret),
-                },
-                clock: self.dependencies.clock.clone(),
-                inventory_hook: self.inventory_hook(),
-                walk_timeout: walk_timeout(config.poll_interval),
-            },
-            storage,
-        };
-        Ok((clients, plan))
-    }
-
-    /// What scrapers that want a packed form will need of an inventory is made with it, not at
-    /// the first scrape after it.
-    fn inventory_hook(&self) -> InventoryHook {
-        let settings = Arc::clone(&self.handler_options);
-        InventoryHook(Arc::new(move |inventory| {
-            let settings = settings.get();
-            if settings.gzip_requested.load(Ordering::Relaxed) {
-                Compressor::precompress(inventory, &settings.key_series);
-            }
-        }))
-    }
-
-    fn create_client(
-        &self,
-        config: ClientConfig,
-        storage: Option<&Storage>,
-    ) -> Result<Arc<Client>, StartError> {
-        let context = ClientDeps {
-            transport: (self.dependencies.transport_factory)(&config)
-                .map_err(StartError::Client)?,
-            rate_limiter: Arc::clone(&self.rate_limiter),
-            token_store: storage.map(|storage| storage.token_store(&config.credential_name)),
-            observer: Arc::clone(&self.telemetry) as Arc<dyn ClientObserver>,
-            clock: self.dependencies.clock.clone(),
-        };
-        Client::new(config, context)
-            .map(Arc::new)
-            .map_err(StartError::Client)
+        self.0.notify_ready();
     }
 }
 
@@ -445,7 +326,7 @@ fn build_handler_options(config: &Config) -> HandlerOptions {
     HandlerOptions {
         key_series: Arc::new(config.key_series.clone()),
         max_requests: config.max_requests,
-        gzip_requested: AtomicBool::new(false),
+        gzip_formats: AtomicU8::new(0),
         telemetry_path: config.telemetry_path.clone(),
         max_staleness: config.max_staleness,
         lifecycle_enabled: config.enable_lifecycle,

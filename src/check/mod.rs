@@ -2,12 +2,14 @@
 //!
 //! | module | purpose |
 //! | --- | --- |
-//! | `findings` | one finding, and how bad it is |
-//! | `local` | what can be found without a request: configuration, files, addresses |
-//! | `remote` | what Atlas says: tokens, each organization's access, the clock |
-//! | `rate_limit` | what a round costs, against what Atlas allows |
-//! | `health` | the exporter that runs |
+//! | `findings` | findings and their severity |
+//! | `local` | checks that send no request: configuration, files, addresses |
+//! | `remote` | checks that contact Atlas: tokens, access to each organization, the clock |
+//! | `rate_limit` | requests of a poll, compared with the rate limit |
+//! | `health` | health of the running exporter |
+//! | `advice` | explanations of Atlas' errors |
 
+mod advice;
 mod findings;
 mod health;
 mod local;

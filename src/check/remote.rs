@@ -7,14 +7,6 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use jiff::Timestamp;
 use jiff::fmt::rfc2822::DateTimeParser;
-
-use super::findings::{Component, Finding};
-use super::rate_limit::BudgetCheck;
-use crate::config::{Config, CredentialConfig};
-use crate::credentials::Credential;
-use crate::failure::{self, Diagnosis};
-use mongodb_atlas_client::Clock;
-use mongodb_atlas_client::OrgId;
 use mongodb_atlas_client::{
     Client, ClientConfig, ClientDeps, ClientObserver, Clock, Endpoint, Error, ErrorKind,
     OptionalFields, OrgId, RateLimiter, RequestOutcome, RetryReason, TokenOutcome,
@@ -174,13 +166,8 @@ impl CredentialChecker<'_> {
                     token_error = Some(error);
                 }
                 Err(error) => {
-                    let cause = failure::diagnose(&error, &account.credential);
-                    findings.push(Finding::error(
-                        Component::Organization,
-                        org.as_str(),
-                        cause.summary,
-                        cause.remedy,
-                    ));
+                    let (message, help) = self.explain(&error);
+                    findings.push(org_topic(&org).error(message, help));
                 }
             }
         }
@@ -206,10 +193,9 @@ impl CredentialChecker<'_> {
             Ok(list) => list,
             Err(error) if error.endpoint == Endpoint::Token => return Err(error),
             Err(error) => {
-                let cause = failure::diagnose(&error, &account.credential);
-                let what = format!("cannot be listed: {}", cause.summary);
-                let finding = Finding::error(Component::Organization, subject, what, cause.remedy);
-                Ok((vec![finding], Vec::new()))
+                let (message, help) = self.explain(&error);
+                findings.push(topic.error(format!("cannot be listed: {message}"), help));
+                return Ok(Vec::new());
             }
         };
         let visible = list.orgs.into_iter().filter(|org| !org.is_deleted);
@@ -270,16 +256,6 @@ impl CredentialChecker<'_> {
     fn token_finding(&self, error: Option<Error>) -> Option<Finding> {
         if self.account.credential.kind() != CredentialKind::ServiceAccount {
             return None;
-        };
-        let name = &*account.name;
-        if let Some(error) = refused {
-            let cause = failure::diagnose(&error, &account.credential);
-            return Some(Finding::error(
-                Component::Token,
-                name,
-                cause.summary,
-                cause.remedy,
-            ));
         }
         let topic = Topic::new(Component::Token, &self.account.name);
         if let Some(error) = error {
@@ -332,49 +308,11 @@ impl CredentialChecker<'_> {
     }
 }
 
-/// The rate limits cannot be read. Many credentials may not read them, and nothing depends on it: their absence alone is
-/// no reason for a warning.
-fn rate_limits_unreadable(org: &OrgId, error: &Error, account: &CredentialConfig) -> Finding {
-    let learnt = "they are learnt from responses";
-    let status = match error.kind {
-        ErrorKind::NotFound(_) => "HTTP 404",
-        ErrorKind::Forbidden(_) => "HTTP 403",
-        ErrorKind::Unauthorized(_) => "HTTP 401",
-        _ => {
-            let cause = failure::diagnose(error, &account.credential);
-            let what = format!("rate limits cannot be read, {learnt}: {}", cause.summary);
-            return Finding::warning(Component::Organization, org.as_str(), what, cause.remedy);
-        }
-    };
-    let what = format!("rate limits cannot be read ({status}); {learnt}");
-    Finding::ok(Component::Organization, org.as_str(), what)
+fn org_topic(org: &OrgId) -> Topic {
+    Topic::new(Component::Organization, org)
 }
 
-/// Something beside the keys that cannot be read: the series of the keys do not need it.
-fn warning_for(org: &OrgId, what: &str, error: &Error, account: &CredentialConfig) -> Finding {
-    // The organization is there, and the credential is good: the keys were read.
-    let cause = match &error.kind {
-        ErrorKind::NotFound(_) => Diagnosis {
-            summary: "Atlas has no such endpoint for this organization (HTTP 404)".to_owned(),
-            remedy: "nothing to do for the keys; their series have no such labels",
-        },
-        ErrorKind::Forbidden(_) | ErrorKind::Unauthorized(_) => {
-            let status = match &error.kind {
-                ErrorKind::Forbidden(code) => format!("HTTP 403{code}"),
-                _ => "HTTP 401".to_owned(),
-            };
-            Diagnosis {
-                summary: format!("the credential lacks the role ({status})"),
-                remedy: "give it the role Organization Read Only at this organization",
-            }
-        }
-        _ => failure::diagnose(error, &account.credential),
-    };
-    let what = format!("its {what} cannot be read: {}", cause.summary);
-    Finding::warning(Component::Organization, org.as_str(), what, cause.remedy)
-}
-
-/// What is seen of Atlas beside its answers.
+/// Records tokens and dates from the responses.
 struct CheckObserver {
     clock: Clock,
     observations: Mutex<Observations>,
