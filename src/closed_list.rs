@@ -40,7 +40,7 @@ macro_rules! closed_list {
 
         impl $name {
             /// Every value, in the order of the definition.
-            pub const ALL: &'static [Self] = &[$(Self::$value),*];
+            pub const ALL: [Self; [$($text),*].len()] = [$(Self::$value),*];
 
             /// Returns the name of the value.
             pub const fn as_str(self) -> &'static str {
@@ -60,7 +60,7 @@ macro_rules! closed_list {
             type Err = String;
 
             fn from_str(text: &str) -> Result<Self, String> {
-                $crate::closed_list::parse_name(text, Self::ALL, Self::as_str)
+                $crate::closed_list::parse_name(text, &Self::ALL, Self::as_str)
             }
         }
     };

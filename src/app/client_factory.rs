@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use exporter_toolkit::bounded_file::run_blocking;
 use mongodb_atlas_client::{
@@ -11,7 +12,7 @@ use mongodb_atlas_client::{
 use super::telemetry::Telemetry;
 use super::{Dependencies, StartError};
 use crate::config::Config;
-use crate::metrics::{self, KeyLabel};
+use crate::metrics::{Compressor, KeyLabel};
 use crate::poll::{CredentialTarget, InventoryHook, PollOptions, PollPlan, walk_timeout};
 use crate::storage::Storage;
 use crate::web::SharedHandlerOptions;
@@ -101,8 +102,8 @@ impl ClientFactory {
         let options = Arc::clone(&self.handler_options);
         InventoryHook(Arc::new(move |inventory| {
             let options = options.get();
-            for format in options.gzip_formats() {
-                metrics::precompress(format, inventory, &options.key_series);
+            if options.gzip_requested.load(Ordering::Relaxed) {
+                Compressor::precompress(inventory, &options.key_series);
             }
         }))
     }

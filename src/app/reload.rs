@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use exporter_toolkit::bounded_file::run_blocking;
@@ -326,7 +326,7 @@ fn build_handler_options(config: &Config) -> HandlerOptions {
     HandlerOptions {
         key_series: Arc::new(config.key_series.clone()),
         max_requests: config.max_requests,
-        gzip_formats: AtomicU8::new(0),
+        gzip_requested: AtomicBool::new(false),
         telemetry_path: config.telemetry_path.clone(),
         max_staleness: config.max_staleness,
         lifecycle_enabled: config.enable_lifecycle,

@@ -27,7 +27,7 @@ pub(super) struct ServiceNotifier {
 impl ServiceNotifier {
     pub(super) fn from_env() -> Self {
         let enabled = std::env::var_os("NOTIFY_SOCKET").is_some();
-        let watchdog_timeout = protocol::watchdog_timeout().filter(|_| enabled);
+        let watchdog_timeout = watchdog_timeout().filter(|_| enabled);
         Self {
             enabled,
             ping_interval: watchdog_timeout.map(|timeout| timeout / TICKS_PER_WATCHDOG),
@@ -41,13 +41,13 @@ impl ServiceNotifier {
 
     pub(super) fn notify_ready(self) {
         if self.enabled {
-            protocol::ready();
+            send(&Notification::Ready);
         }
     }
 
     pub(super) fn notify_reloading(self) {
         if self.enabled {
-            protocol::reloading();
+            send(&Notification::Reloading);
         }
     }
 
@@ -62,14 +62,14 @@ impl ServiceNotifier {
         if !self.enabled {
             return;
         }
-        protocol::ready();
+        send(&Notification::Ready);
         let mut last_status = String::new();
         let mut last_ping = None;
         let interval = self.ping_interval.unwrap_or(STATUS_INTERVAL);
         while !shutdown.is_cancelled() {
             let status = state.status.summary();
             if status != last_status {
-                protocol::status(&status);
+                send(&Notification::Status(&status));
                 last_status = status;
             }
             if let Some(interval) = self.ping_interval {
@@ -80,7 +80,7 @@ impl ServiceNotifier {
                 () = tokio::time::sleep(interval.min(STATUS_INTERVAL)) => {}
             }
         }
-        protocol::stopping();
+        send(&Notification::Stopping);
     }
 }
 
@@ -96,65 +96,48 @@ fn ping_watchdog(interval: Duration, liveness: &LivenessMonitor, last_ping: &mut
     }
     let min_age = interval.saturating_sub(STATUS_INTERVAL);
     if last_ping.is_none_or(|at| at.elapsed() >= min_age) {
-        protocol::ping_watchdog();
+        send(&Notification::WatchdogPing);
         *last_ping = Some(Instant::now());
     }
 }
 
-/// The protocol of systemd. Errors are ignored: systemd notices a missing notification itself.
-#[cfg(target_os = "linux")]
-mod protocol {
-    use std::time::Duration;
+/// A notification of `sd_notify(3)`.
+enum Notification<'a> {
+    Ready,
+    Reloading,
+    Status(&'a str),
+    WatchdogPing,
+    Stopping,
+}
 
+/// Sends a notification. Errors are ignored: systemd notices a missing notification itself.
+#[cfg(target_os = "linux")]
+fn send(notification: &Notification<'_>) {
     use sd_notify::NotifyState;
 
-    pub(super) fn watchdog_timeout() -> Option<Duration> {
-        sd_notify::watchdog_enabled().filter(|timeout| !timeout.is_zero())
-    }
+    let states = match notification {
+        Notification::Ready => vec![NotifyState::Ready],
+        Notification::Reloading => {
+            let now = NotifyState::monotonic_usec_now();
+            [NotifyState::Reloading].into_iter().chain(now).collect()
+        }
+        Notification::Status(text) => vec![NotifyState::Status(text)],
+        Notification::WatchdogPing => vec![NotifyState::Watchdog],
+        Notification::Stopping => vec![NotifyState::Stopping, NotifyState::Status("stopping")],
+    };
+    let _ = sd_notify::notify(&states);
+}
 
-    fn send(states: &[NotifyState<'_>]) {
-        let _ = sd_notify::notify(states);
-    }
-
-    pub(super) fn ready() {
-        send(&[NotifyState::Ready]);
-    }
-
-    pub(super) fn reloading() {
-        let mut states = vec![NotifyState::Reloading];
-        states.extend(NotifyState::monotonic_usec_now());
-        send(&states);
-    }
-
-    pub(super) fn status(text: &str) {
-        send(&[NotifyState::Status(text)]);
-    }
-
-    pub(super) fn ping_watchdog() {
-        send(&[NotifyState::Watchdog]);
-    }
-
-    pub(super) fn stopping() {
-        send(&[NotifyState::Stopping, NotifyState::Status("stopping")]);
-    }
+#[cfg(target_os = "linux")]
+fn watchdog_timeout() -> Option<Duration> {
+    sd_notify::watchdog_enabled().filter(|timeout| !timeout.is_zero())
 }
 
 /// Other systems have no systemd.
 #[cfg(not(target_os = "linux"))]
-mod protocol {
-    use std::time::Duration;
+fn send(_: &Notification<'_>) {}
 
-    pub(super) fn watchdog_timeout() -> Option<Duration> {
-        None
-    }
-
-    pub(super) fn ready() {}
-
-    pub(super) fn reloading() {}
-
-    pub(super) fn status(_: &str) {}
-
-    pub(super) fn ping_watchdog() {}
-
-    pub(super) fn stopping() {}
+#[cfg(not(target_os = "linux"))]
+fn watchdog_timeout() -> Option<Duration> {
+    None
 }

@@ -7,9 +7,7 @@
 //! | `remote` | checks that contact Atlas: tokens, access to each organization, the clock |
 //! | `rate_limit` | requests of a poll, compared with the rate limit |
 //! | `health` | health of the running exporter |
-//! | `advice` | explanations of Atlas' errors |
 
-mod advice;
 mod findings;
 mod health;
 mod local;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use humantime::format_duration;
-use mongodb_atlas_client::{BucketKey, OrgId};
+use mongodb_atlas_client::{BucketKey, BucketRate, OrgId};
 
 use super::findings::{Component, Finding, Topic};
 
@@ -13,9 +13,8 @@ pub(super) struct OrgLoad {
     pub(super) org: OrgId,
     /// Requests of a poll.
     pub(super) pages: u64,
-    pub(super) bucket: BucketKey,
-    /// Requests a second that the bucket sustains; none while that is unknown.
-    pub(super) refill_rate: Option<f64>,
+    /// Requests a second that its bucket sustains.
+    pub(super) rate: BucketRate,
 }
 
 /// The load on one bucket.
@@ -30,10 +29,10 @@ struct BucketLoad {
 pub(super) fn check_loads(loads: Vec<OrgLoad>, interval: Duration) -> Vec<Finding> {
     let mut buckets: BTreeMap<BucketKey, BucketLoad> = BTreeMap::new();
     for load in loads {
-        let bucket = buckets.entry(load.bucket).or_default();
+        let bucket = buckets.entry(load.rate.key).or_default();
         bucket.orgs.push(load.org);
         bucket.pages += load.pages;
-        bucket.refill_rate = load.refill_rate.or(bucket.refill_rate);
+        bucket.refill_rate = load.rate.per_second.or(bucket.refill_rate);
     }
     let buckets = buckets.values();
     buckets.map(|bucket| bucket.finding(interval)).collect()

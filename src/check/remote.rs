@@ -9,15 +9,14 @@ use jiff::Timestamp;
 use jiff::fmt::rfc2822::DateTimeParser;
 use mongodb_atlas_client::{
     Client, ClientConfig, ClientDeps, ClientObserver, Clock, Endpoint, Error, ErrorKind,
-    OptionalFields, OrgId, RateLimiter, RequestOutcome, RetryReason, TokenOutcome,
-    TransportFactory,
+    OptionalFields, OrgId, RateLimiter, TransportFactory,
 };
 
-use super::advice;
 use super::findings::{Component, Finding, Topic};
 use super::rate_limit::{OrgLoad, check_loads};
 use crate::config::{Config, CredentialConfig};
 use crate::credentials::CredentialKind;
+use crate::failure::{self, Diagnosis};
 
 /// Maximum wait before a rate limited request is retried; the command is interactive.
 const RETRY_TIMEOUT: Duration = Duration::from_secs(5);
@@ -35,17 +34,23 @@ pub(super) async fn check_all(
         observations: Mutex::default(),
     });
     let rate_limiter = Arc::default();
-    let checks = config.credentials.iter().map(async |account| {
-        let topic = Topic::new(Component::Token, &account.name);
-        if !account.credential.validate().is_empty() {
+    let checks = config.credentials.iter().map(async |credential| {
+        let topic = Topic::new(Component::Token, &credential.name);
+        if !credential.credential.validate().is_empty() {
             let message = "not asked: the credential cannot be read";
             return CredentialReport::from(topic.skipped(message));
         }
-        match create_client(config, account, transport_factory, &rate_limiter, &observer) {
+        match create_client(
+            config,
+            credential,
+            transport_factory,
+            &rate_limiter,
+            &observer,
+        ) {
             Ok(client) => {
                 let checker = CredentialChecker {
                     config,
-                    account,
+                    credential,
                     client,
                     observer: &observer,
                 };
@@ -70,14 +75,14 @@ pub(super) async fn check_all(
 
 fn create_client(
     config: &Config,
-    account: &CredentialConfig,
+    credential: &CredentialConfig,
     transport_factory: &TransportFactory,
     rate_limiter: &Arc<RateLimiter>,
     observer: &Arc<CheckObserver>,
 ) -> Result<Client, String> {
     let client_config = ClientConfig {
         max_retry_wait: RETRY_TIMEOUT,
-        ..config.client_config(account)
+        ..config.client_config(credential)
     };
     let deps = ClientDeps {
         transport: transport_factory(&client_config)?,
@@ -115,7 +120,7 @@ struct OrgReport {
 /// Checks a credential and its organizations.
 struct CredentialChecker<'a> {
     config: &'a Config,
-    account: &'a CredentialConfig,
+    credential: &'a CredentialConfig,
     client: Client,
     observer: &'a CheckObserver,
 }
@@ -131,7 +136,7 @@ impl CredentialChecker<'_> {
                 Vec::new()
             }
         };
-        let listed = self.account.org_ids.iter();
+        let listed = self.credential.org_ids.iter();
         orgs.extend(
             listed
                 .filter(|org| self.config.shard.contains(org))
@@ -152,12 +157,10 @@ impl CredentialChecker<'_> {
             match report {
                 Ok(report) => {
                     findings.extend(report.findings);
-                    let (bucket, refill_rate) = self.client.sustained_rate(&org);
                     loads.push(OrgLoad {
+                        rate: self.client.sustained_rate(&org),
                         org,
                         pages: report.pages,
-                        bucket,
-                        refill_rate,
                     });
                 }
                 Err(error) if error.endpoint == Endpoint::Token => {
@@ -166,8 +169,8 @@ impl CredentialChecker<'_> {
                     token_error = Some(error);
                 }
                 Err(error) => {
-                    let (message, help) = self.explain(&error);
-                    findings.push(org_topic(&org).error(message, help));
+                    let cause = self.diagnose(&error);
+                    findings.push(org_topic(&org).error(cause.summary, cause.remedy));
                 }
             }
         }
@@ -176,29 +179,29 @@ impl CredentialChecker<'_> {
         CredentialReport { findings, loads }
     }
 
-    /// Returns the message and the help for a failed request.
-    fn explain(&self, error: &Error) -> (String, String) {
-        advice::remediation_for(error, &self.account.credential)
+    fn diagnose(&self, error: &Error) -> Diagnosis {
+        failure::diagnose(error, &self.credential.credential)
     }
 
     /// Returns the organizations that are visible to the credential, if they are to be discovered. The error is that there
     /// is no token.
     async fn discover_orgs(&self, findings: &mut Vec<Finding>) -> Result<Vec<OrgId>, Error> {
-        if !self.account.discover_orgs {
+        if !self.credential.discover_orgs {
             return Ok(Vec::new());
         }
-        let subject = format!("all of credential {}", self.account.name);
+        let subject = format!("all of credential {}", self.credential.name);
         let topic = Topic::new(Component::Organization, subject);
         let list = match self.client.list_orgs().await {
             Ok(list) => list,
             Err(error) if error.endpoint == Endpoint::Token => return Err(error),
             Err(error) => {
-                let (message, help) = self.explain(&error);
-                findings.push(topic.error(format!("cannot be listed: {message}"), help));
+                let cause = self.diagnose(&error);
+                let message = format!("cannot be listed: {}", cause.summary);
+                findings.push(topic.error(message, cause.remedy));
                 return Ok(Vec::new());
             }
         };
-        let visible = list.orgs.into_iter().filter(|org| !org.is_deleted);
+        let visible = list.items.into_iter().filter(|org| !org.is_deleted);
         let mut orgs: Vec<OrgId> = visible
             .map(|org| org.id)
             .filter(|org| self.config.shard.contains(org))
@@ -211,7 +214,7 @@ impl CredentialChecker<'_> {
                 format!("{message}, above the limit of {}", orgs.len()),
                 "raise --atlas.max-orgs, or split the organizations with --atlas.shard",
             )
-        } else if orgs.is_empty() && self.account.org_ids.is_empty() {
+        } else if orgs.is_empty() && self.credential.org_ids.is_empty() {
             let help =
                 "invite the credential into an organization, or name one with --atlas.org-id";
             topic.warning(message, help)
@@ -254,16 +257,16 @@ impl CredentialChecker<'_> {
 
     /// Returns whether the credential gets access tokens.
     fn token_finding(&self, error: Option<Error>) -> Option<Finding> {
-        if self.account.credential.kind() != CredentialKind::ServiceAccount {
+        if self.credential.credential.kind() != CredentialKind::ServiceAccount {
             return None;
         }
-        let topic = Topic::new(Component::Token, &self.account.name);
+        let topic = Topic::new(Component::Token, &self.credential.name);
         if let Some(error) = error {
-            let (message, help) = self.explain(&error);
-            return Some(topic.error(message, help));
+            let cause = self.diagnose(&error);
+            return Some(topic.error(cause.summary, cause.remedy));
         }
         let observations = self.observer.lock();
-        let expires_at = observations.token_expiries.get(&*self.account.name)?;
+        let expires_at = observations.token_expiries.get(&*self.credential.name)?;
         Some(topic.ok(format!(
             "it makes access tokens; this one, good until {expires_at:.0}, is given back"
         )))
@@ -279,9 +282,10 @@ impl CredentialChecker<'_> {
             ErrorKind::Forbidden(_) => "HTTP 403",
             ErrorKind::Unauthorized(_) => "HTTP 401",
             _ => {
-                let (message, help) = self.explain(error);
-                let message = format!("rate limits cannot be read, {learned}: {message}");
-                return topic.warning(message, help);
+                let cause = self.diagnose(error);
+                let summary = cause.summary;
+                let message = format!("rate limits cannot be read, {learned}: {summary}");
+                return topic.warning(message, cause.remedy);
             }
         };
         topic.ok(format!("rate limits cannot be read ({status}); {learned}"))
@@ -289,22 +293,22 @@ impl CredentialChecker<'_> {
 
     /// Reports unreadable details of an organization, on which the series of the keys do not depend.
     fn details_unreadable(&self, org: &OrgId, details: &str, error: &Error) -> Finding {
-        let no_role = |status: String| {
-            let help = "give it the role Organization Read Only at this organization";
-            let message = format!("the credential lacks the role ({status})");
-            (message, help.to_owned())
+        let no_role = |status: String| Diagnosis {
+            summary: format!("the credential lacks the role ({status})"),
+            remedy: "give it the role Organization Read Only at this organization",
         };
         // The organization exists and the credential is valid: its keys were readable.
-        let (cause, help) = match &error.kind {
-            ErrorKind::NotFound(_) => (
-                "Atlas has no such endpoint for this organization (HTTP 404)".to_owned(),
-                "nothing to do for the keys; their series have no such labels".to_owned(),
-            ),
+        let cause = match &error.kind {
+            ErrorKind::NotFound(_) => Diagnosis {
+                summary: "Atlas has no such endpoint for this organization (HTTP 404)".to_owned(),
+                remedy: "nothing to do for the keys; their series have no such labels",
+            },
             ErrorKind::Forbidden(code) => no_role(format!("HTTP 403{code}")),
             ErrorKind::Unauthorized(_) => no_role("HTTP 401".to_owned()),
-            _ => self.explain(error),
+            _ => self.diagnose(error),
         };
-        org_topic(org).warning(format!("its {details} cannot be read: {cause}"), help)
+        let message = format!("its {details} cannot be read: {}", cause.summary);
+        org_topic(org).warning(message, cause.remedy)
     }
 }
 
@@ -351,26 +355,15 @@ impl CheckObserver {
 }
 
 impl ClientObserver for CheckObserver {
-    fn request_completed(&self, _: Endpoint, _: RequestOutcome, _: Duration) {}
-
     fn server_date_received(&self, date: &str) {
         // The dates of RFC 9110 are a subset of RFC 2822.
-        if let Ok(theirs) = DateTimeParser::new().parse_timestamp(date) {
-            self.lock().clock_skew_secs = Some(self.clock.now().as_second() - theirs.as_second());
+        if let Ok(server_time) = DateTimeParser::new().parse_timestamp(date) {
+            let skew = self.clock.now().as_second() - server_time.as_second();
+            self.lock().clock_skew_secs = Some(skew);
         }
     }
-
-    fn request_retried(&self, _: Endpoint, _: RetryReason) {}
-
-    fn rate_limit_updated(&self, _: Endpoint, _: Option<&OrgId>, _: Option<u64>, _: Option<u64>) {}
-
-    fn request_throttled(&self, _: Endpoint, _: Option<&OrgId>, _: Duration) {}
-
-    fn token_requested(&self, _: &str, _: TokenOutcome) {}
 
     fn token_expiry_changed(&self, credential: &str, at: Timestamp) {
         self.lock().token_expiries.insert(credential.to_owned(), at);
     }
-
-    fn token_rejected(&self, _: &str) {}
 }

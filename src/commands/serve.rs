@@ -15,7 +15,7 @@ pub(super) async fn run(args: Args, environment: &Environment) -> Result<(), Com
         version = env!("CARGO_PKG_VERSION"),
         revision = env!("BUILD_REVISION"),
         credentials = config.credentials.len(),
-        organizations = config.credentials.iter().map(|account| account.org_ids.len()).sum::<usize>(),
+        organizations = config.credentials.iter().map(|it| it.org_ids.len()).sum::<usize>(),
         shard = %config.shard,
         atlas = %config.base_url,
         interval = %humantime::format_duration(config.poll_interval),

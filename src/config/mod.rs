@@ -41,8 +41,8 @@ pub use credentials::CredentialConfig;
 pub use diagnostic::ConfigError;
 pub use exporter_toolkit::diagnostic::Diagnostic;
 use parse::{
-    parse_api_version, parse_base_url, parse_key_labels, parse_per_key_mode, parse_shard,
-    parse_telemetry_path, parse_thresholds,
+    parse_api_version, parse_base_url, parse_key_labels, parse_shard, parse_telemetry_path,
+    parse_thresholds,
 };
 use resolver::Resolver;
 
@@ -147,7 +147,7 @@ impl Config {
             shard: resolver.get("atlas.shard", |text| parse_shard(text, &host))?,
             storage_path: resolver.storage_path(),
             key_series: KeySeriesOptions {
-                per_key: resolver.get("metrics.per-key", parse_per_key_mode)?,
+                per_key: resolver.get_parsed("metrics.per-key")?,
                 labels: resolver.get("metrics.key-labels", parse_key_labels)?.into(),
                 max_keys: resolver.get_uint("metrics.max-keys", 0..=100_000_000)?,
                 thresholds: resolver

@@ -12,8 +12,7 @@ use mongodb_atlas_client::ApiVersion;
 use reqwest::Url;
 
 use super::MAX_AGE;
-use crate::closed_list::parse_name;
-use crate::metrics::{IdleThreshold, KeyLabel, PerKeyMode};
+use crate::metrics::{IdleThreshold, KeyLabel};
 use crate::shard::Shard;
 
 pub(super) fn parse_uint<T>(text: &str, range: &RangeInclusive<T>) -> Result<T, String>
@@ -102,10 +101,6 @@ pub(super) fn parse_thresholds(text: &str) -> Result<Vec<IdleThreshold>, &'stati
     Ok(thresholds)
 }
 
-pub(super) fn parse_per_key_mode(text: &str) -> Result<PerKeyMode, &'static str> {
-    PerKeyMode::named(text).ok_or("all, idle or none")
-}
-
 /// Parses the labels of the info metric; the list may be empty.
 pub(super) fn parse_key_labels(text: &str) -> Result<Vec<KeyLabel>, String> {
     let expected = || {
@@ -115,7 +110,7 @@ pub(super) fn parse_key_labels(text: &str) -> Result<Vec<KeyLabel>, String> {
     let mut labels = Vec::new();
     let names = text.split(',').map(str::trim);
     for name in names.filter(|name| !name.is_empty()) {
-        let label = parse_name(name, &KeyLabel::ALL, KeyLabel::as_str).map_err(|_| expected())?;
+        let label: KeyLabel = name.parse().map_err(|_: String| expected())?;
         if labels.contains(&label) {
             return Err(expected());
         }
@@ -197,7 +192,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn base_urls_are_normalized_or_rejected() {
+    fn base_urls_are_normalized() {
         for good in [
             "https://cloud.mongodb.com",
             "https://cloud.mongodbgov.com/",
@@ -251,6 +246,10 @@ mod tests {
                 "{text}"
             );
         }
+    }
+
+    #[test]
+    fn invalid_base_urls_are_rejected() {
         for endpoint in [
             "https://cloud.mongodb.com/api/atlas/v2/orgs",
             "https://cloud.mongodb.com/api/atlas/v1.0",

@@ -1,11 +1,11 @@
-//! `keys`: the keys, most idle first, as a table, CSV, JSON or Markdown; from Atlas, or what an exporter has kept.
+//! `keys`: lists the keys, longest idle first, from Atlas or from storage.
 //!
-//! | room | what lives there |
+//! | module | purpose |
 //! | --- | --- |
-//! | `filter` | filters that name what there is not |
+//! | `filter` | detects filters that match nothing |
 //! | `listing` | the keys that were asked for, in their order |
-//! | `output` | how they are written |
-//! | `progress` | the bar of a long walk |
+//! | `output` | output formats |
+//! | `progress` | progress bar |
 
 mod filter;
 mod listing;
@@ -49,10 +49,10 @@ pub(super) async fn run(args: Args, environment: &Environment) -> Result<(), Com
         return Err(CommandError::Filter(values));
     }
     let now = Clock::system().now();
-    let colour = io::stdout().is_terminal() && environment.get("NO_COLOR").is_none();
+    let colored = io::stdout().is_terminal() && environment.get("NO_COLOR").is_none();
     write_unless_stopped(&shutdown, move || {
         let out = io::BufWriter::new(io::stdout().lock());
-        write_keys(&shown, &choice, now, colour, out)
+        write_keys(&shown, &choice, now, colored, out)
             .or_else(ignore_broken_pipe)
             .map_err(CommandError::io("cannot write to standard output"))
     })
@@ -69,12 +69,12 @@ fn write_keys(
     shown: &InventorySnapshot,
     choice: &KeysOptions,
     now: Timestamp,
-    colour: bool,
+    colored: bool,
     mut out: impl Write,
 ) -> io::Result<()> {
     let found = KeyListing::new(shown, choice, now);
     match choice.output {
-        OutputFormat::Table => output::write_key_table(&found, colour, &mut out),
+        OutputFormat::Table => output::write_key_table(&found, colored, &mut out),
         OutputFormat::Csv => output::write_csv(&found, &mut out),
         OutputFormat::Json => output::write_json(&found, &mut out),
         OutputFormat::Markdown => output::write_markdown(&found, &mut out),
@@ -82,7 +82,7 @@ fn write_keys(
     out.flush()
 }
 
-/// What Atlas says now, and what it does not say.
+/// Polls Atlas. Returns what could not be read as well.
 async fn fetch_from_atlas(
     args: Args,
     environment: &Environment,
@@ -95,17 +95,17 @@ async fn fetch_from_atlas(
     Ok((round.snapshot(), round.failed_targets))
 }
 
-/// What an exporter has kept of its last complete walks. Nothing in the directory is changed.
+/// Reads stored inventories. Does not change the directory.
 fn load_from_storage(
     dir: &Path,
     orgs: &[OrgId],
 ) -> Result<(InventorySnapshot, Vec<String>), CommandError> {
     let storage = Storage::open_read_only(dir);
-    let kept = storage.list_orgs().map_err(|error| {
+    let stored_orgs = storage.list_orgs().map_err(|error| {
         let expected = "it must be the directory that an exporter keeps its state in, such as /var/lib/atlas-ai-keys-exporter";
         ConfigError::from(Diagnostic::new("--storage.path", error.to_string()).with_help(expected))
     })?;
-    if kept.is_empty() {
+    if stored_orgs.is_empty() {
         let message = format!("no stored data in {}", dir.display());
         let expected = "expected the directory in which an exporter stores its state";
         let error = Diagnostic::new("--storage.path", message).with_help(expected);
@@ -113,10 +113,10 @@ fn load_from_storage(
     }
     let mut shown = InventorySnapshot::default();
     let mut failed: Vec<String> = Vec::new();
-    for org in orgs.iter().filter(|org| !kept.contains(org)) {
+    for org in orgs.iter().filter(|org| !stored_orgs.contains(org)) {
         failed.push(format!("{org} (nothing is kept of it)"));
     }
-    for org in kept
+    for org in stored_orgs
         .iter()
         .filter(|org| orgs.is_empty() || orgs.contains(org))
     {
