@@ -66,6 +66,7 @@ pub(super) enum ReloadError {
 }
 
 impl ReloadError {
+    #[allow(clippy::needless_pass_by_value, reason = "a function for `map_err`")]
     pub(super) fn config(error: impl ToString) -> Self {
         Self::Config(error.to_string())
     }

@@ -189,7 +189,7 @@ impl WatchedFiles {
         changed
     }
 
-    /// Lets the next poll find that corpus_configuration_passes have changed.
+    /// Makes the next poll report all configurations as changed.
     fn mark_configurations_changed(&mut self) {
         for ((_, role), state) in &mut self.files {
             if !matches!(role, FileRole::Credential(_)) {

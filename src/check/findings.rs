@@ -82,6 +82,10 @@ pub(super) struct Topic {
     subject: String,
 }
 
+#[allow(
+    clippy::needless_pass_by_value,
+    reason = "callers pass texts and errors alike"
+)]
 impl Topic {
     pub(super) fn new(component: Component, subject: impl ToString) -> Self {
         Self {
