@@ -1,36 +1,44 @@
 //! Prometheus exporter for MongoDB Atlas AI model API keys.
 //!
-//! Data goes one way, and no way back:
+//! Data flows in one direction:
 //!
 //! ```text
-//! configuration ─► Atlas client ─► walk ─► inventory ─► exposition ─► HTTP
-//!    (config)        (atlas)      (poll)  (inventory)   (metrics)    (web)
+//! configuration ─► Atlas client ─► walk ─► builder ─► inventory ─► store ─► snapshot ─► exposition ─► HTTP
+//!                                  └─────── poll ───────────────────┘        └─────── scrape ───────┘
 //! ```
 //!
-//! A *walk* reads every page of one organization. Only a complete walk becomes an *inventory*: an
-//! immutable value that is swapped in whole. A scrape reads the inventories that stand at that
-//! moment; it never waits for Atlas or for another scrape.
+//! A *walk* reads every page of one organization. A *poll* is one scheduled collection of an organization. Only a
+//! complete poll becomes an *inventory*: an immutable value that replaces the previous one in the *store* as a whole. A
+//! scrape takes a *snapshot* of the store; it never waits for Atlas or for another scrape.
 //!
-//! | module | what lives there |
+//! A module imports only from modules below it; a test checks the order.
+//!
+//! | module | purpose |
 //! | --- | --- |
-//! | [`cli`], [`config`] | the command line; what it means, checked |
-//! | [`credentials`] | where secrets come from |
-//! | [`poll`] | walks, and when they happen |
+//! | [`commands`] | the commands, from their arguments to the exit code |
+//! | [`check`] | validates configuration, credentials, API access and rate limits |
+//! | [`app`] | wires the modules into a running exporter; reloads, systemd, one-shot runs |
+//! | [`web`] | HTTP handlers and the status page |
+//! | [`config`] | merges flags, environment and file into one validated configuration |
+//! | [`metrics`] | metric families and the exposition |
+//! | [`status`] | state of each organization |
+//! | [`poll`] | scheduler, walks and change detection |
+//! | [`storage`] | state kept across restarts |
+//! | [`inventory`] | keys of an organization, the store, the key query |
 //! | [`failure`], [`humanize`] | explanations of failures; durations and counts as text |
-//! | [`inventory`] | the keys of an organization, and the shelf where inventories stand |
-//! | [`metrics`] | every metric family, and the exposition |
-//! | [`web`] | listeners, who is let in, routes, the page |
-//! | [`check`] | everything that can be wrong, found at once |
-//! | [`app`], [`commands`] | the rooms put together; what each command does |
-//! | [`storage`] | state that survives a restart |
-//! | [`status`] | the state of each organization |
-//! | [`logging`], [`shard`] | logs; shares of the organizations |
+//! | [`cli`] | the table of flags |
+//! | [`credentials`] | locations of secrets, and how they are read |
+//! | [`shard`], [`logging`], `closed_list` | shares of the organizations; logs; enums with names |
+//!
+//! The Atlas API is in the crate `mongodb-atlas-client`, the HTTP server in `exporter-toolkit`, the simulated Atlas in
+//! `mongodb-atlas-sim`.
 
 #![cfg_attr(not(test), warn(clippy::disallowed_methods))]
 
 pub mod app;
 pub mod check;
 pub mod cli;
+mod closed_list;
 pub mod commands;
 pub mod config;
 pub mod credentials;

@@ -1,7 +1,7 @@
 //! Structured logs on standard error.
 //!
-//! Only this crate's own events are written, whatever the level: the HTTP libraries' trace output
-//! would show headers, and headers hold secrets.
+//! Only events of this workspace are written, at every level: trace events of the HTTP libraries contain headers, and
+//! headers contain secrets.
 
 use std::io;
 use std::sync::{Mutex, OnceLock, PoisonError};
@@ -13,74 +13,76 @@ use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{Layer as _, Registry, reload};
 
-/// From which level on events are written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct LogLevel(LevelFilter);
-
-impl LogLevel {
-    /// What may need somebody, and nothing else.
-    pub const WARN: Self = Self(LevelFilter::WARN);
-
-    /// The level of that name.
-    pub fn named(name: &str) -> Option<Self> {
-        Some(Self(match name {
-            "error" => LevelFilter::ERROR,
-            "warn" => LevelFilter::WARN,
-            "info" => LevelFilter::INFO,
-            "debug" => LevelFilter::DEBUG,
-            "trace" => LevelFilter::TRACE,
-            _ => return None,
-        }))
+crate::closed_list::closed_list! {
+    /// Minimum level of events.
+    pub enum LogLevel {
+        /// Errors.
+        Error = "error",
+        /// Warnings and errors.
+        Warn = "warn",
+        /// Informational events as well.
+        Info = "info",
+        /// Events for debugging as well.
+        Debug = "debug",
+        /// All events.
+        Trace = "trace",
     }
 }
 
-/// The form of a line.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum LogFormat {
-    /// `key=value`, as Prometheus' own exporters.
-    Logfmt,
-    /// A JSON object.
-    Json,
-}
-
-impl LogFormat {
-    /// The format of that name.
-    pub fn named(name: &str) -> Option<Self> {
-        match name {
-            "logfmt" => Some(Self::Logfmt),
-            "json" => Some(Self::Json),
-            _ => None,
+impl From<LogLevel> for LevelFilter {
+    fn from(level: LogLevel) -> Self {
+        match level {
+            LogLevel::Error => Self::ERROR,
+            LogLevel::Warn => Self::WARN,
+            LogLevel::Info => Self::INFO,
+            LogLevel::Debug => Self::DEBUG,
+            LogLevel::Trace => Self::TRACE,
         }
     }
 }
 
-/// What is written in each form; the other form is off.
+crate::closed_list::closed_list! {
+    /// Format of an event.
+    pub enum LogFormat {
+        /// `key=value`, as in the exporters of the Prometheus project.
+        Logfmt = "logfmt",
+        /// A JSON object.
+        Json = "json",
+    }
+}
+
+/// The crates whose events are written.
+const TARGETS: [&str; 4] = [
+    env!("CARGO_CRATE_NAME"),
+    "exporter_toolkit",
+    "mongodb_atlas_client",
+    "mongodb_atlas_sim",
+];
+
+/// Handles that change the filters of both formats; the unused format is off.
 struct ReloadHandles {
     logfmt: reload::Handle<Targets, Registry>,
     json: reload::Handle<Targets, Registry>,
 }
 
-/// Flushes and ends the thread that writes, when dropped.
+/// Writes buffered events and stops the writer thread when dropped.
 static WRITER_GUARD: Mutex<Option<WorkerGuard>> = Mutex::new(None);
 
-/// Lines that may wait for a standard error that is not read. Past that, lines are dropped.
+/// Buffered lines while standard error is not read. Excess lines are dropped.
 const MAX_BUFFERED_LINES: usize = 10_000;
 
 static RELOAD_HANDLES: OnceLock<ReloadHandles> = OnceLock::new();
 
-/// The crates that are logged. Dependencies are not: they could log a header with a secret.
-const CRATES: [&str; 3] = [
-    env!("CARGO_CRATE_NAME"),
-    "exporter_toolkit",
-    "mongodb_atlas_client",
-];
-
-fn level_filter(level: LogLevel, on: bool) -> Targets {
-    let level = if on { level.0 } else { LevelFilter::OFF };
-    Targets::new().with_targets(CRATES.map(|name| (name, level)))
+fn level_filter(level: LogLevel, is_on: bool) -> Targets {
+    let level = if is_on {
+        level.into()
+    } else {
+        LevelFilter::OFF
+    };
+    Targets::new().with_targets(TARGETS.map(|target| (target, level)))
 }
 
-/// Begins to write logs, for the whole process. A second call changes nothing.
+/// Initializes logging for the whole process. Later calls have no effect.
 pub fn init(level: LogLevel, format: LogFormat) {
     let (writer, guard) = NonBlockingBuilder::default()
         .buffered_lines_limit(MAX_BUFFERED_LINES)
@@ -103,11 +105,11 @@ pub fn init(level: LogLevel, format: LogFormat) {
         .with_target(false)
         .with_writer(writer)
         .with_filter(json);
-    // the only error is that somebody has begun already
-    let begun = tracing_subscriber::registry()
+    // The only error is that logging is initialized already.
+    let initialized = tracing_subscriber::registry()
         .with(vec![logfmt.boxed(), json.boxed()])
         .try_init();
-    if begun.is_ok() {
+    if initialized.is_ok() {
         *WRITER_GUARD.lock().unwrap_or_else(PoisonError::into_inner) = Some(guard);
         let _ = RELOAD_HANDLES.set(ReloadHandles {
             logfmt: logfmt_filter,
@@ -116,7 +118,7 @@ pub fn init(level: LogLevel, format: LogFormat) {
     }
 }
 
-/// Writes the lines that still wait, for a second at most, and writes no other after them.
+/// Writes the buffered lines, for a second at most, and stops logging.
 pub fn finish() {
     drop(
         WRITER_GUARD
@@ -126,10 +128,10 @@ pub fn finish() {
     );
 }
 
-/// Writes from another level on, or in another form, from now on.
+/// Changes the level and the format.
 pub fn reload(level: LogLevel, format: LogFormat) {
     if let Some(filters) = RELOAD_HANDLES.get() {
-        // the subscriber lives as long as the process
+        // The only error is that the subscriber is gone; it lives as long as the process.
         let _ = filters
             .logfmt
             .reload(level_filter(level, format == LogFormat::Logfmt));

@@ -1,4 +1,4 @@
-//! The binary: parse, call the library, exit code.
+//! The binary: runs the command and returns its exit code.
 
 #![warn(clippy::disallowed_methods)]
 
@@ -11,13 +11,13 @@ fn main() -> ExitCode {
     match commands::run(std::env::args_os(), &Environment::Process) {
         Ok(()) => ExitCode::SUCCESS,
         Err(CommandError::Usage(error)) => {
-            // help goes to standard output, mistakes to standard error; a closed pipe is no matter
+            // Help goes to standard output, errors to standard error; a closed pipe is ignored.
             let _ = error.print();
             ExitCode::from(CommandError::Usage(error).exit_code())
         }
-        Err(failure) => {
-            eprintln!("atlas-ai-keys-exporter: {failure}");
-            ExitCode::from(failure.exit_code())
+        Err(error) => {
+            eprintln!("atlas-ai-keys-exporter: {error}");
+            ExitCode::from(error.exit_code())
         }
     }
 }

@@ -60,7 +60,7 @@ pub fn configuration(data: &[u8]) {
     let environment =
         Environment::from_vars([("MONGODB_ATLAS_ORG_ID", "0000000000000000000000aa")]);
     if let Err(error) = Config::load(&args, &environment) {
-        assert!(!error.0.is_empty() && error.0.iter().all(|mistake| !mistake.is_empty()));
+        assert!(!error.0.is_empty() && error.0.iter().all(|error| !error.message.is_empty()));
     }
     let loaded = WebConfig::load(&path);
     assert_eq!(loaded.files.first(), Some(&path));

@@ -1,6 +1,7 @@
-//! Noticing that a file has changed: the configuration, the web configuration, or one that a credential is in. Every file
-//! is looked up every few seconds, which sees every way in which files are replaced, Kubernetes' swap of a symbolic link
-//! included, on every file system.
+//! Detects changes of the configuration, the web configuration and the files of credentials.
+//!
+//! Polling the metadata of every file detects each way in which files are replaced, such as the symbolic links of
+//! Kubernetes, on every file system.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -10,16 +11,17 @@ use std::time::{Duration, SystemTime};
 use futures_util::future::join_all;
 use tokio_util::sync::CancellationToken;
 
-use super::reload::{FileRole, Reloader};
+use super::active_config::FileRole;
+use super::reload::Reloader;
 use exporter_toolkit::bounded_file::{self, READ_TIMEOUT, run_blocking};
 
-/// How often files are looked up.
+/// Interval between two polls of the metadata.
 const POLL_INTERVAL: Duration = Duration::from_secs(2);
-/// Polls after which a file that is different each time is read all the same.
+/// Number of polls after which a file is read although it is different in each.
 const MAX_UNSETTLED_POLLS: u32 = 15;
 
-/// What tells one state of a file from another. On Unix the time of the last change of its content or its mode cannot be
-/// set back, so that nothing has to be read.
+/// Metadata that differs between two states of a file. On Unix the time of the last change of content or mode cannot be set
+/// back, so the content need not be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum FileFingerprint {
     Missing,
@@ -59,41 +61,41 @@ impl FileFingerprint {
     }
 }
 
-/// Reloads what has changed, until `shutdown`.
-pub(super) async fn watch(control: Arc<Reloader>, shutdown: CancellationToken) {
+/// Reloads changed files until `shutdown`.
+pub(super) async fn watch(reloader: Arc<Reloader>, shutdown: CancellationToken) {
     tokio::select! {
         () = shutdown.cancelled() => {}
-        () = watch_files(&control) => {}
+        () = watch_files(&reloader) => {}
     }
 }
 
-async fn watch_files(control: &Reloader) {
+async fn watch_files(reloader: &Reloader) {
     let mut watched = WatchedFiles::default();
     let mut separately = false;
     loop {
-        let files: BTreeSet<_> = control.watched_files().await.into_iter().collect();
+        let files: BTreeSet<_> = reloader.watched_files().await.into_iter().collect();
         if files.is_empty() {
-            // only a reload can change that
-            control.wait_for_reload().await;
+            // Only a reload can add files.
+            reloader.wait_for_reload().await;
             continue;
         }
         let fingerprints = stat_files(&files, &mut separately).await;
         let changed = watched.detect_changes(files, &fingerprints);
-        control.on_files_changed(&changed).await;
-        for purpose in changed {
-            if let FileRole::Credential(name) = purpose {
-                control.on_credential_changed(name).await;
+        reloader.on_files_changed(&changed).await;
+        for role in changed {
+            if let FileRole::Credential(name) = role {
+                reloader.on_credential_changed(name).await;
             }
         }
-        if control.is_retry_due().await {
+        if reloader.is_retry_due().await {
             watched.mark_configurations_changed();
         }
         tokio::time::sleep(POLL_INTERVAL).await;
     }
 }
 
-/// The state of each file whose file system answers. One that hangs holds up nothing but itself: once a lookup of all of
-/// them has timed out, each is looked up `separately`, until all answer again.
+/// Returns the metadata of each file whose file system responds. After a timeout, the files are looked up `separately`, so that
+/// a hanging file system delays only its files.
 async fn stat_files(
     files: &BTreeSet<(PathBuf, FileRole)>,
     separately: &mut bool,
@@ -123,23 +125,23 @@ async fn stat_files(
     found
 }
 
-/// What is known of the files.
+/// The state of all watched files.
 #[derive(Default)]
 struct WatchedFiles {
     files: BTreeMap<(PathBuf, FileRole), FileState>,
-    /// How often in a row a file of that purpose was different from the poll before.
+    /// For each role, the number of polls in a row in which a file differed from the previous poll.
     unsettled_polls: BTreeMap<FileRole, u32>,
 }
 
 struct FileState {
-    /// As the file was when it was last read. None when that is not known.
+    /// The metadata when the file was last read, if known.
     last_read: Option<FileFingerprint>,
     last_seen: Option<FileFingerprint>,
 }
 
 impl WatchedFiles {
-    /// What has to be read again. Configurations are read when two polls in a row agree on all their files, so that no
-    /// file is read while it is written; the file of a credential is read at once, and again when it changes again.
+    /// Returns the roles whose files must be read again. Configurations are read when two polls in a row agree on all their
+    /// files, so that no file is read while it is written; the files of credentials are read at each change.
     fn detect_changes(
         &mut self,
         files: BTreeSet<(PathBuf, FileRole)>,
@@ -149,20 +151,20 @@ impl WatchedFiles {
         let mut changed = BTreeSet::new();
         let mut unsettled = BTreeSet::new();
         for file in files {
-            let (path, purpose) = &file;
+            let (path, role) = &file;
             let fingerprint = fingerprints.get(path).copied();
             let mut state = known.remove(&file).unwrap_or_else(|| FileState {
-                // It may have changed since the web configuration was read. The others are read where they are needed,
-                // or were read as the process began.
-                last_read: fingerprint.filter(|_| *purpose != FileRole::WebConfig),
+                // The file may have changed since the web configuration was read. The others are read when they are
+                // needed, or were read at the start.
+                last_read: fingerprint.filter(|_| *role != FileRole::WebConfig),
                 last_seen: None,
             });
             if fingerprint.is_some() {
                 if state.last_read != fingerprint {
-                    changed.insert(purpose.clone());
-                    let at_once = matches!(purpose, FileRole::Credential(_));
+                    changed.insert(role.clone());
+                    let at_once = matches!(role, FileRole::Credential(_));
                     if state.last_seen != fingerprint && !at_once {
-                        unsettled.insert(purpose.clone());
+                        unsettled.insert(role.clone());
                     }
                 }
                 state.last_seen = fingerprint;
@@ -170,27 +172,27 @@ impl WatchedFiles {
             self.files.insert(file, state);
         }
         self.unsettled_polls
-            .retain(|purpose, _| unsettled.contains(purpose));
-        for purpose in unsettled {
-            let polls = self.unsettled_polls.entry(purpose.clone()).or_default();
+            .retain(|role, _| unsettled.contains(role));
+        for role in unsettled {
+            let polls = self.unsettled_polls.entry(role.clone()).or_default();
             *polls += 1;
-            // the read itself compares the content twice
+            // The read itself compares the content twice.
             if *polls < MAX_UNSETTLED_POLLS {
-                changed.remove(&purpose);
+                changed.remove(&role);
             }
         }
-        for ((_, purpose), state) in &mut self.files {
-            if changed.contains(purpose) {
+        for ((_, role), state) in &mut self.files {
+            if changed.contains(role) {
                 state.last_read = state.last_seen;
             }
         }
         changed
     }
 
-    /// Lets the next poll find that configurations have changed.
+    /// Makes the next poll report all configurations as changed.
     fn mark_configurations_changed(&mut self) {
-        for ((_, purpose), state) in &mut self.files {
-            if !matches!(purpose, FileRole::Credential(_)) {
+        for ((_, role), state) in &mut self.files {
+            if !matches!(role, FileRole::Credential(_)) {
                 state.last_read = None;
             }
         }
@@ -216,8 +218,8 @@ mod tests {
         }
     }
 
-    /// Lets `watched` see files of these lengths: of the configuration, the web configuration, its certificate and a
-    /// credential. Zero is a file that is missing; none is a file system that does not answer.
+    /// Polls files of these lengths: the configuration, the web configuration, its certificate and a credential. Zero is a
+    /// missing file, none a hanging file system.
     fn poll(watched: &mut WatchedFiles, lengths: [Option<u64>; 4]) -> Vec<&'static str> {
         let credential = FileRole::Credential("main".into());
         let files = [
@@ -234,9 +236,9 @@ mod tests {
             Some((PathBuf::from(path), fingerprint))
         });
         let fingerprints = fingerprints.collect();
-        let files = files.map(|(path, purpose)| (path.into(), purpose)).into();
+        let files = files.map(|(path, role)| (path.into(), role)).into();
         let changed = watched.detect_changes(files, &fingerprints);
-        let names = changed.into_iter().map(|purpose| match purpose {
+        let names = changed.into_iter().map(|role| match role {
             FileRole::Configuration => "configuration",
             FileRole::WebConfig => "access",
             FileRole::Credential(_) => "credential",
@@ -250,23 +252,23 @@ mod tests {
         let mut poll = |a, b, c, d| poll(&mut watched, [a, b, c, d].map(Some));
         for (lengths, changed) in [
             ((9, 9, 9, 9), &[][..]),
-            // what changed between the first read and the first poll is seen
+            // A change between the first read and the first poll.
             ((9, 9, 9, 9), &["access"]),
             ((9, 9, 9, 9), &[]),
-            // a slow writer: truncated, then longer and longer
+            // A slow writer: truncated, then longer and longer.
             ((9, 1, 9, 9), &[]),
             ((9, 2, 9, 9), &[]),
             ((9, 3, 9, 9), &[]),
             ((9, 3, 9, 9), &["access"]),
             ((9, 3, 9, 9), &[]),
-            // written and taken back
+            // Written and reverted.
             ((9, 0, 9, 9), &[]),
             ((9, 3, 9, 9), &[]),
-            // two files of one purpose, one after the other
+            // Two files of one role, one after the other.
             ((9, 4, 9, 9), &[]),
             ((9, 4, 5, 9), &[]),
             ((9, 4, 5, 9), &["access"]),
-            // a missing file is a state as well, and credentials do not wait
+            // A missing file is a state as well; credentials are read at once.
             ((0, 4, 5, 0), &["credential"]),
             ((0, 4, 5, 0), &["configuration"]),
             ((8, 4, 5, 8), &["credential"]),
@@ -299,7 +301,7 @@ mod tests {
         assert_eq!(poll(hung), ["configuration"]);
         assert!(poll(hung).is_empty());
         let back = [Some(8), Some(9), Some(9), Some(8)];
-        assert!(poll(back).is_empty(), "it is as it was");
+        assert!(poll(back).is_empty(), "unchanged");
         let changed = [Some(8), Some(7), Some(9), Some(8)];
         assert!(poll(changed).is_empty());
         assert_eq!(poll(changed), ["access"]);

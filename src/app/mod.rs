@@ -1,13 +1,17 @@
-//! Puts the rooms together: configuration in, a running exporter out.
+//! Wires the modules into a running exporter.
 //!
-//! | room | what lives there |
+//! | module | purpose |
 //! | --- | --- |
-//! | `reload` | what a configuration becomes, at the start and at each reload |
-//! | `file_watcher` | noticing that a file has changed |
-//! | `systemd` | what the service manager is told |
-//! | `one_shot` | one round, and that is all |
-//! | `telemetry` | who counts what the Atlas and poll rooms tell |
+//! | `reload` | applies the configuration, at the start and at each reload |
+//! | `active_config` | the active configuration, and the outcome of reloads |
+//! | `client_factory` | creates clients and polling plans from a configuration |
+//! | `file_watcher` | detects changes of files |
+//! | `systemd` | notifications for systemd |
+//! | `one_shot` | polls every organization once |
+//! | `telemetry` | records events in metrics and statuses |
 
+mod active_config;
+mod client_factory;
 mod file_watcher;
 mod one_shot;
 mod reload;
@@ -18,6 +22,11 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use exporter_toolkit::bounded_file::FileError;
+use exporter_toolkit::liveness::LivenessMonitor;
+use exporter_toolkit::server::{self, BindError, Server, ServerLimits};
+use exporter_toolkit::web_config::WebConfigError;
+use mongodb_atlas_client::{Clock, TransportFactory, new_http_transport};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -26,17 +35,10 @@ use tracing::{info, warn};
 use crate::config::{Config, ConfigError};
 use crate::inventory::InventoryStore;
 use crate::metrics::ExporterMetrics;
-use crate::poll::{self, Scheduler};
+use crate::poll::{Scheduler, SchedulerCommand};
 use crate::status::OrgStatuses;
 use crate::storage::StorageError;
 use crate::web::{self, AppState, RenderLimiter, ScrapeState};
-use exporter_toolkit::bounded_file::FileError;
-use exporter_toolkit::liveness::LivenessMonitor;
-use exporter_toolkit::server::{BindError, Server, ServerLimits};
-use exporter_toolkit::web_config::WebConfigError;
-use mongodb_atlas_client::Clock;
-use mongodb_atlas_client::{self as atlas, TransportFactory};
-
 pub use one_shot::{OneShotResult, PollProgress};
 pub use reload::Reloader;
 use systemd::ServiceNotifier;
@@ -45,190 +47,204 @@ use telemetry::Telemetry;
 /// Why the exporter cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// An address cannot be listened on.
+    /// A listen address cannot be bound.
     #[error(transparent)]
     Bind(#[from] BindError),
-    /// The web configuration is wrong.
+    /// The web configuration is invalid.
     #[error(transparent)]
     WebConfig(#[from] WebConfigError),
-    /// The HTTP client cannot be made.
+    /// The HTTP client cannot be created.
     #[error("the client for Atlas cannot be set up: {0}")]
     Client(String),
     /// The metrics cannot be registered.
     #[error("the exporter's own metrics cannot be registered: {0}")]
     Metrics(#[from] prometheus::Error),
-    /// The directory for state cannot be made.
+    /// The state directory cannot be created.
     #[error(transparent)]
     Storage(#[from] StorageError),
-    /// The file system of the directory for state does not answer.
+    /// The file system of the state directory hangs.
     #[error("the directory of --storage.path cannot be opened: {0}")]
     StorageUnavailable(FileError),
 }
 
-/// Makes a configuration anew.
+/// Loads the configuration.
 pub type ConfigLoader = Arc<dyn Fn() -> Result<Config, ConfigError> + Send + Sync>;
 
-/// What the exporter is surrounded by, which a test can replace.
+/// The dependencies of the exporter, which a test can replace.
 #[derive(Clone)]
 pub struct Dependencies {
-    /// The time of day.
+    /// The clock.
     pub clock: Clock,
-    /// The way to Atlas.
+    /// Creates connections to Atlas.
     pub transport_factory: TransportFactory,
-    /// The configuration, as it is at a reload.
+    /// Loads the configuration at a reload.
     pub load_config: ConfigLoader,
 }
 
 impl Dependencies {
-    /// The machine's clock and network.
-    pub fn production(load: ConfigLoader) -> Self {
+    /// Returns the clock and the network of the machine.
+    pub fn production(load_config: ConfigLoader) -> Self {
         Self {
             clock: Clock::system(),
-            transport_factory: Arc::new(atlas::new_http_transport),
-            load_config: load,
+            transport_factory: Arc::new(new_http_transport),
+            load_config,
         }
     }
 }
 
-/// How long the end may take, whatever hangs.
+/// Maximum duration of a shutdown.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(4);
+/// Capacity of the channel to the scheduler. Reloads are rare, and each waits for the previous one.
+const COMMAND_CAPACITY: usize = 8;
 
-/// An exporter whose listeners are open; [`Exporter::run`] lets it work.
+/// An exporter with open listeners. [`Exporter::run`] polls and serves.
 pub struct Exporter {
-    listeners: Vec<TcpListener>,
-    probe_listeners: Vec<TcpListener>,
+    listeners: Listeners,
     state: Arc<AppState>,
     scheduler: Scheduler,
-    scheduler_rx: mpsc::Receiver<poll::SchedulerCommand>,
+    scheduler_rx: mpsc::Receiver<SchedulerCommand>,
     reloader: Arc<Reloader>,
     notifier: ServiceNotifier,
     liveness: Arc<LivenessMonitor>,
 }
 
-impl Exporter {
-    /// Opens the listeners, makes all parts, and takes up what an earlier process has left;
-    /// nothing is asked of Atlas yet.
-    ///
-    /// # Errors
-    /// [`StartError`] when an address is in use, TLS cannot be set up, or there can be no
-    /// directory for state.
-    pub async fn start(config: Config, surroundings: Dependencies) -> Result<Self, StartError> {
-        if !config.systemd_socket && exporter_toolkit::server::has_systemd_sockets() {
+/// The listeners of both servers.
+struct Listeners {
+    main: Vec<TcpListener>,
+    /// Listeners for health and readiness only.
+    probe: Vec<TcpListener>,
+}
+
+impl Listeners {
+    async fn bind(config: &Config) -> Result<Self, BindError> {
+        if !config.systemd_socket && server::has_systemd_sockets() {
             warn!(
                 "systemd hands sockets over that nobody serves: switch --web.systemd-socket on, or stop the .socket unit"
             );
         }
-        let mut listeners = Vec::new();
+        let mut main = Vec::new();
         for address in &config.listen_addresses {
-            listeners.push(exporter_toolkit::server::bind(address, "--web.listen-address").await?);
+            main.push(server::bind(address, "--web.listen-address").await?);
         }
         if config.systemd_socket {
-            listeners = exporter_toolkit::server::systemd_listeners()?;
+            main = server::systemd_listeners()?;
         }
-        let mut probes = Vec::new();
+        let mut probe = Vec::new();
         if let Some(address) = &config.probe_address {
-            probes.push(exporter_toolkit::server::bind(address, "--web.probe-address").await?);
+            probe.push(server::bind(address, "--web.probe-address").await?);
         }
-        let manager = ServiceNotifier::from_env();
-        let own = Arc::new(ExporterMetrics::new()?);
-        let board = Arc::new(OrgStatuses::default());
-        let shelf = Arc::new(InventoryStore::default());
-        let clock = surroundings.clock.clone();
-        let teller = Telemetry::new(Arc::clone(&own), Arc::clone(&board), clock.clone());
-        let teller = Arc::new(teller);
-        // a reload is rare, and the next one waits for this one
-        let (sender, commands) = mpsc::channel(8);
-        let (control, plan) =
-            Reloader::new(&config, surroundings, Arc::clone(&teller), sender, manager).await?;
-        let scheduler = Scheduler::start(plan, Arc::clone(&shelf), teller, clock.clone()).await;
-        let control = Arc::new(control);
-        own.config_reloaded(true, clock.now());
-        let app = Arc::new(AppState {
-            metrics: own,
-            store: shelf,
-            status: board,
-            options: control.handler_options(),
-            web_config: control.web_config(),
+        Ok(Self { main, probe })
+    }
+}
+
+fn local_addresses(listeners: &[TcpListener]) -> Vec<SocketAddr> {
+    let addresses = listeners.iter().map(TcpListener::local_addr);
+    addresses.filter_map(Result::ok).collect()
+}
+
+impl Exporter {
+    /// Opens the listeners, creates all parts and restores stored state. Sends no request to Atlas.
+    ///
+    /// # Errors
+    /// [`StartError`] when an address is in use, TLS cannot be set up, or the state directory cannot be created.
+    pub async fn start(config: Config, dependencies: Dependencies) -> Result<Self, StartError> {
+        let listeners = Listeners::bind(&config).await?;
+        let notifier = ServiceNotifier::from_env();
+        let metrics = Arc::new(ExporterMetrics::new()?);
+        let status = Arc::new(OrgStatuses::default());
+        let store = Arc::new(InventoryStore::default());
+        let clock = dependencies.clock.clone();
+        let telemetry = Arc::new(Telemetry::new(
+            Arc::clone(&metrics),
+            Arc::clone(&status),
+            clock.clone(),
+        ));
+        let (scheduler_tx, scheduler_rx) = mpsc::channel(COMMAND_CAPACITY);
+        let observer = Arc::clone(&telemetry);
+        let (reloader, plan) =
+            Reloader::new(&config, dependencies, telemetry, scheduler_tx, notifier).await?;
+        let scheduler = Scheduler::start(plan, Arc::clone(&store), observer, clock.clone()).await;
+        let reloader = Arc::new(reloader);
+        metrics.config_reloaded(true, clock.now());
+        let state = Arc::new(AppState {
+            metrics,
+            store,
+            status,
+            options: reloader.handler_options(),
+            web_config: reloader.web_config(),
             scrapes: ScrapeState::default(),
             renders: RenderLimiter::default(),
-            reloader: Arc::clone(&control) as Arc<dyn web::Reload>,
+            reloader: Arc::clone(&reloader) as Arc<dyn web::Reload>,
             clock,
         });
         Ok(Self {
             listeners,
-            probe_listeners: probes,
-            state: app,
+            state,
             scheduler,
-            scheduler_rx: commands,
-            reloader: control,
-            notifier: manager,
-            liveness: Arc::new(manager.liveness_monitor()),
+            scheduler_rx,
+            reloader,
+            notifier,
+            liveness: Arc::new(notifier.liveness_monitor()),
         })
     }
 
-    /// Where it listens.
+    /// Returns the listen addresses.
     pub fn addresses(&self) -> Vec<SocketAddr> {
-        self.listeners
-            .iter()
-            .filter_map(|listener| listener.local_addr().ok())
-            .collect()
+        local_addresses(&self.listeners.main)
     }
 
-    /// Where it serves health alone.
+    /// Returns the listen addresses for health and readiness only.
     pub fn probe_addresses(&self) -> Vec<SocketAddr> {
-        self.probe_listeners
-            .iter()
-            .filter_map(|listener| listener.local_addr().ok())
-            .collect()
+        local_addresses(&self.listeners.probe)
     }
 
-    /// What its routes answer from.
+    /// Returns the state of the HTTP handlers.
     pub fn state(&self) -> Arc<AppState> {
         Arc::clone(&self.state)
     }
 
-    /// What a signal can ask of it.
+    /// Returns what applies a changed configuration.
     pub fn reloader(&self) -> Arc<Reloader> {
         Arc::clone(&self.reloader)
     }
 
-    /// Polls and serves until `shutdown`, then lets scrapes that are under way end and gives back
-    /// the access tokens: five seconds at most, whatever Atlas or a file system does.
+    /// Polls and serves until `shutdown`, then completes running scrapes and revokes the access tokens. The shutdown takes
+    /// five seconds at most, also when Atlas or a file system hangs.
     pub async fn run(self, shutdown: CancellationToken) {
-        let beat = self.liveness.register("the scheduler");
+        let heartbeat = self.liveness.register("the scheduler");
         let polling = self
             .scheduler
-            .run(self.scheduler_rx, beat, shutdown.clone());
-        let telling = self.notifier.run(
+            .run(self.scheduler_rx, heartbeat, shutdown.clone());
+        let notifying = self.notifier.run(
             Arc::clone(&self.state),
             Arc::clone(&self.liveness),
             shutdown.clone(),
         );
         let limits = ServerLimits::from_rlimit();
-        let doors = vec![
+        let servers = vec![
             Server {
-                listeners: self.listeners,
+                listeners: self.listeners.main,
                 router: web::router(Arc::clone(&self.state)),
                 limits,
                 web_config: Some(Arc::clone(&self.state.web_config)),
                 log_message: "listening",
             },
             Server {
-                listeners: self.probe_listeners,
+                listeners: self.listeners.probe,
                 router: web::probe_router(self.state),
                 limits: limits.for_probes(),
                 web_config: None,
                 log_message: "listening for probes",
             },
         ];
-        let serving = exporter_toolkit::server::serve(doors, self.liveness, shutdown.clone());
+        let serving = server::serve(servers, self.liveness, shutdown.clone());
         let watching = file_watcher::watch(self.reloader, shutdown.clone());
         let deadline = async {
             shutdown.cancelled().await;
             tokio::time::sleep(SHUTDOWN_TIMEOUT).await;
         };
         tokio::select! {
-            _ = async { tokio::join!(polling, serving, watching, telling) } => info!("stopped"),
+            _ = async { tokio::join!(polling, serving, watching, notifying) } => info!("stopped"),
             () = deadline => warn!("stopped; something hangs, most likely a file system, and was not waited for"),
         }
     }

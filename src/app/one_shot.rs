@@ -1,4 +1,4 @@
-//! One round: every organization is walked once, and that is all.
+//! Polls every organization once.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -17,130 +17,125 @@ use exporter_toolkit::bounded_file;
 use mongodb_atlas_client::Endpoint;
 use mongodb_atlas_client::OrgId;
 
-/// How often it is looked whether the round is over.
+/// Interval in which completion is checked.
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
-/// What one round has brought.
+/// The result of polling every organization once.
 pub struct OneShotResult {
     state: Arc<AppState>,
-    /// What could not be read: ids of organizations, and credentials whose organizations cannot
-    /// be listed.
+    /// Organizations that could not be read, and credentials whose organizations could not be discovered.
     pub failed_targets: Vec<String>,
 }
 
 impl Exporter {
-    /// Walks every organization once, asks for its names and limits, and gives back the access
-    /// tokens. What fails is not tried again; a walk that waits for its request budget is waited for.
-    /// `progress` is told all the time how far it is.
+    /// Polls every organization once, with its names and limits, and revokes the access tokens. A failed poll is not
+    /// retried; a poll that waits for the rate limit is. Calls `on_progress` until all polls are complete.
     pub async fn run_once(
         self,
         shutdown: CancellationToken,
-        mut progress: impl FnMut(PollProgress),
+        mut on_progress: impl FnMut(PollProgress),
     ) -> OneShotResult {
-        let over = shutdown.child_token();
-        let app = self.state();
+        let stop = shutdown.child_token();
+        let state = self.state();
         let polling = self.scheduler.into_one_shot().run(
             self.scheduler_rx,
             self.liveness.register("the scheduler"),
-            over.clone(),
+            stop.clone(),
         );
         let watching = async {
-            while !is_complete(&app) && !over.is_cancelled() {
-                progress(PollProgress::from_state(&app));
+            while !is_complete(&state) && !stop.is_cancelled() {
+                on_progress(PollProgress::from_state(&state));
                 tokio::time::sleep(POLL_INTERVAL).await;
             }
-            over.cancel();
+            stop.cancel();
         };
         tokio::join!(polling, watching);
-        let failed = failed_targets(&app);
+        let failed_targets = failed_targets(&state);
         OneShotResult {
-            state: app,
-            failed_targets: failed,
+            state,
+            failed_targets,
         }
     }
 }
 
-/// Whether every organization has been walked, well or not, and nobody is still being looked for.
-fn is_complete(app: &AppState) -> bool {
-    let unlisted = app.status.discovery_errors().len();
-    let searching = app.store.pending_discovery().len();
-    searching == unlisted
-        && app
-            .store
-            .targets()
-            .iter()
-            .all(|org| match app.status.last_poll_ok(org) {
-                Some(true) => app.store.details(org).is_some(),
-                Some(false) => true,
-                None => false,
-            })
+/// Returns whether every organization was discovered and polled, successfully or not.
+fn is_complete(state: &AppState) -> bool {
+    let is_polled = |org: &OrgId| match state.status.last_poll_ok(org) {
+        Some(true) => state.store.details(org).is_some(),
+        Some(false) => true,
+        None => false,
+    };
+    let failed_discoveries = state.status.discovery_errors().len();
+    state.store.pending_discovery().len() == failed_discoveries
+        && state.store.targets().iter().all(is_polled)
 }
 
-fn failed_targets(app: &AppState) -> Vec<String> {
-    let orgs = app.store.targets();
-    let orgs = orgs
+fn failed_targets(state: &AppState) -> Vec<String> {
+    let orgs = state.store.targets();
+    let failed = orgs
         .iter()
-        .filter(|org| app.status.last_poll_ok(org) != Some(true))
-        .map(ToString::to_string);
-    orgs.chain(failed_discoveries(app)).collect()
+        .filter(|org| state.status.last_poll_ok(org) != Some(true));
+    let failed = failed.map(ToString::to_string);
+    failed.chain(failed_discoveries(state)).collect()
 }
 
-fn failed_discoveries(app: &AppState) -> impl Iterator<Item = String> {
-    let credentials = app.status.discovery_errors().into_keys();
+fn failed_discoveries(state: &AppState) -> impl Iterator<Item = String> {
+    let credentials = state.status.discovery_errors().into_keys();
     credentials.map(|name| format!("the organizations of credential {name}"))
 }
 
-/// How far a round is.
+/// Progress of polling every organization once.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct PollProgress {
-    /// Organizations that are known so far.
+    /// Organizations that are known.
     pub orgs: usize,
-    /// Those whose walk has ended, well or not.
+    /// Organizations whose poll is complete, successfully or not.
     pub completed: usize,
-    /// Pages of keys that were asked for.
+    /// Requested pages of keys.
     pub pages: f64,
 }
 
 impl PollProgress {
-    fn from_state(app: &AppState) -> Self {
-        let orgs = app.store.targets();
-        let ended = orgs
+    fn from_state(state: &AppState) -> Self {
+        let orgs = state.store.targets();
+        let completed = orgs
             .iter()
-            .filter(|org| app.status.last_poll_ok(org).is_some());
+            .filter(|org| state.status.last_poll_ok(org).is_some());
         Self {
             orgs: orgs.len(),
-            completed: ended.count(),
-            pages: app.metrics.request_count(Endpoint::AiModelApiKeys.as_str()),
+            completed: completed.count(),
+            pages: state
+                .metrics
+                .request_count(Endpoint::AiModelApiKeys.as_str()),
         }
     }
 }
 
 impl OneShotResult {
-    /// The inventories, with names and limits.
+    /// Returns the inventories, with names and limits.
     pub fn snapshot(&self) -> InventorySnapshot {
         self.state.store.snapshot(Duration::ZERO)
     }
 
-    /// Whether no organization was named, and none was found.
+    /// Returns whether there is no organization: none was configured, and none was discovered.
     pub fn is_empty(&self) -> bool {
         self.failed_targets.is_empty() && self.state.store.targets().is_empty()
     }
 
-    /// Organizations without any data, also none from storage: an exposition lacks all their keys.
+    /// Returns the organizations without any data, fetched or stored. An exposition lacks all their keys.
     pub fn orgs_without_data(&self) -> Vec<String> {
-        let shown = self
-            .state
-            .store
-            .snapshot(self.state.options.get().max_staleness);
-        let watched = self.state.store.targets();
-        let with_data: BTreeSet<&OrgId> = shown.inventories.iter().map(|it| it.org()).collect();
-        let missing = watched.iter().filter(|org| !with_data.contains(org));
+        let max_staleness = self.state.options.get().max_staleness;
+        let snapshot = self.state.store.snapshot(max_staleness);
+        let inventories = snapshot.inventories.iter();
+        let with_data: BTreeSet<&OrgId> = inventories.map(|it| it.org()).collect();
+        let orgs = self.state.store.targets();
+        let missing = orgs.iter().filter(|org| !with_data.contains(org));
         let missing = missing.map(ToString::to_string);
         missing.chain(failed_discoveries(&self.state)).collect()
     }
 
-    /// Adds what an exporter has stored in `dir` of organizations that could not be read. Nothing in the directory
-    /// is changed, since it may be in use.
+    /// Adds stored inventories from `dir` for organizations that could not be read. Does not change the directory, which an
+    /// exporter may be using.
     pub async fn add_stored_inventories(&self, dir: &Path) {
         let app = &self.state;
         for org in app.store.targets().iter() {
@@ -165,7 +160,7 @@ impl OneShotResult {
             let age = Duration::try_from(now.duration_since(inventory.completed_at()));
             let age = age.unwrap_or_default();
             info!(%org, keys = inventory.len(), read_at = %inventory.completed_at(), "using stored inventory");
-            // the last attempt is the one that has just failed
+            // The last attempt is the poll that has just failed.
             app.metrics
                 .inventory_restored(org.as_str(), now, inventory.completed_at(), false);
             app.store.insert(inventory, age);
@@ -175,8 +170,7 @@ impl OneShotResult {
         }
     }
 
-    /// What is known, as the text format writes it. Without `process_*`: where this is collected,
-    /// the collector has its own.
+    /// Returns the exposition in the text format, without `process_*`: the process that collects it exports these itself.
     pub fn exposition(&self) -> Exposition {
         let settings = self.state.options.get();
         let own = self.state.metrics.gather().exclude_prefix("process_");

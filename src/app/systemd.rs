@@ -1,156 +1,143 @@
-//! What the service manager is told: that the exporter serves, how it goes, that it still lives. It
-//! is systemd that asks, through `$NOTIFY_SOCKET` and `$WATCHDOG_USEC` (`sd_notify(3)`); where nobody asks,
-//! nothing is done.
+//! Notifications for systemd through `$NOTIFY_SOCKET` (`sd_notify(3)`): readiness, status, reloads and watchdog pings.
+//! Without systemd nothing is sent.
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use exporter_toolkit::liveness::LivenessMonitor;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::error;
 
 use crate::web::AppState;
-use exporter_toolkit::liveness::LivenessMonitor;
 
-/// How often the status is looked at; it is told when it has changed.
+/// Interval in which the status is compared with the last one that was sent.
 const STATUS_INTERVAL: Duration = Duration::from_secs(1);
-/// A loop tells of itself so many times within the watchdog's patience, and is silent after two that
-/// it has missed.
+/// Heartbeats per watchdog timeout; a task that misses two is stalled.
 const TICKS_PER_WATCHDOG: u32 = 4;
 
-/// The service manager, if there is one.
+/// Sends notifications to systemd, if it has started the process.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct ServiceNotifier {
     enabled: bool,
-    watchdog_timeout: Option<Duration>,
+    /// Interval of the heartbeats and pings that the watchdog expects.
+    ping_interval: Option<Duration>,
 }
 
 impl ServiceNotifier {
-    /// The one that has started this process.
     pub(super) fn from_env() -> Self {
-        let listens = std::env::var_os("NOTIFY_SOCKET").is_some();
+        let enabled = std::env::var_os("NOTIFY_SOCKET").is_some();
+        let watchdog_timeout = watchdog_timeout().filter(|_| enabled);
         Self {
-            enabled: listens,
-            watchdog_timeout: system::watchdog().filter(|_| listens),
+            enabled,
+            ping_interval: watchdog_timeout.map(|timeout| timeout / TICKS_PER_WATCHDOG),
         }
     }
 
-    /// The pulse that its watchdog asks for.
+    /// Returns a monitor whose heartbeats are frequent enough for the watchdog.
     pub(super) fn liveness_monitor(self) -> LivenessMonitor {
-        LivenessMonitor::new(
-            self.watchdog_timeout
-                .map(|patience| patience / TICKS_PER_WATCHDOG),
-        )
+        LivenessMonitor::new(self.ping_interval)
     }
 
-    /// A new configuration is being taken up, or no longer is.
-    pub(super) fn reloading(self, yes: bool) {
+    pub(super) fn notify_ready(self) {
         if self.enabled {
-            if yes {
-                system::reloading();
-            } else {
-                system::ready();
-            }
+            send(&Notification::Ready);
         }
     }
 
-    /// Says that the exporter serves, and then how it goes, until `shutdown`. The watchdog hears nothing
-    /// while a loop of `liveness_monitor` is silent: a new process is better than this one.
+    pub(super) fn notify_reloading(self) {
+        if self.enabled {
+            send(&Notification::Reloading);
+        }
+    }
+
+    /// Sends readiness, status and watchdog pings until `shutdown`. While a task is stalled no ping is sent, so that systemd
+    /// restarts the process.
     pub(super) async fn run(
         self,
-        app: Arc<AppState>,
-        pulse: Arc<LivenessMonitor>,
+        state: Arc<AppState>,
+        liveness: Arc<LivenessMonitor>,
         shutdown: CancellationToken,
     ) {
         if !self.enabled {
             return;
         }
-        system::ready();
-        let mut told = String::new();
-        let mut alive_at: Option<Instant> = None;
+        send(&Notification::Ready);
+        let mut last_status = String::new();
+        let mut last_ping = None;
+        let interval = self.ping_interval.unwrap_or(STATUS_INTERVAL);
         while !shutdown.is_cancelled() {
-            let status = app.status.summary();
-            if status != told {
-                system::status(&status);
-                told = status;
+            let status = state.status.summary();
+            if status != last_status {
+                send(&Notification::Status(&status));
+                last_status = status;
             }
-            if let Some(patience) = self.watchdog_timeout {
-                let every = patience / TICKS_PER_WATCHDOG;
-                let silent = pulse.stalled(every * 2);
-                if !silent.is_empty() {
-                    error!(
-                        silent = silent.join(", "),
-                        "stuck: the service manager will start the exporter anew"
-                    );
-                } else if alive_at
-                    .is_none_or(|at| at.elapsed() >= every.saturating_sub(STATUS_INTERVAL))
-                {
-                    system::alive();
-                    alive_at = Some(Instant::now());
-                }
+            if let Some(interval) = self.ping_interval {
+                ping_watchdog(interval, &liveness, &mut last_ping);
             }
-            let pause = self.watchdog_timeout.map_or(STATUS_INTERVAL, |patience| {
-                STATUS_INTERVAL.min(patience / TICKS_PER_WATCHDOG)
-            });
             tokio::select! {
                 () = shutdown.cancelled() => {}
-                () = tokio::time::sleep(pause) => {}
+                () = tokio::time::sleep(interval.min(STATUS_INTERVAL)) => {}
             }
         }
-        system::stopping();
+        send(&Notification::Stopping);
     }
 }
 
-/// systemd's protocol. What cannot be told is not told: the manager sees for itself.
-#[cfg(target_os = "linux")]
-mod system {
-    use std::time::Duration;
+/// Pings the watchdog if the last ping is an interval ago, unless a task is stalled.
+fn ping_watchdog(interval: Duration, liveness: &LivenessMonitor, last_ping: &mut Option<Instant>) {
+    let stalled = liveness.stalled(interval * 2);
+    if !stalled.is_empty() {
+        error!(
+            silent = stalled.join(", "),
+            "stuck: the service manager will start the exporter anew"
+        );
+        return;
+    }
+    let min_age = interval.saturating_sub(STATUS_INTERVAL);
+    if last_ping.is_none_or(|at| at.elapsed() >= min_age) {
+        send(&Notification::WatchdogPing);
+        *last_ping = Some(Instant::now());
+    }
+}
 
+/// A notification of `sd_notify(3)`.
+enum Notification<'a> {
+    Ready,
+    Reloading,
+    Status(&'a str),
+    WatchdogPing,
+    Stopping,
+}
+
+/// Sends a notification. Errors are ignored: systemd notices a missing notification itself.
+#[cfg(target_os = "linux")]
+fn send(notification: &Notification<'_>) {
     use sd_notify::NotifyState;
 
-    pub(super) fn watchdog() -> Option<Duration> {
-        sd_notify::watchdog_enabled().filter(|patience| !patience.is_zero())
-    }
-
-    pub(super) fn ready() {
-        let _ = sd_notify::notify(&[NotifyState::Ready]);
-    }
-
-    pub(super) fn reloading() {
-        let mut states = vec![NotifyState::Reloading];
-        states.extend(NotifyState::monotonic_usec_now());
-        let _ = sd_notify::notify(&states);
-    }
-
-    pub(super) fn status(text: &str) {
-        let _ = sd_notify::notify(&[NotifyState::Status(text)]);
-    }
-
-    pub(super) fn alive() {
-        let _ = sd_notify::notify(&[NotifyState::Watchdog]);
-    }
-
-    pub(super) fn stopping() {
-        let _ = sd_notify::notify(&[NotifyState::Stopping, NotifyState::Status("stopping")]);
-    }
+    let states = match notification {
+        Notification::Ready => vec![NotifyState::Ready],
+        Notification::Reloading => {
+            let now = NotifyState::monotonic_usec_now();
+            [NotifyState::Reloading].into_iter().chain(now).collect()
+        }
+        Notification::Status(text) => vec![NotifyState::Status(text)],
+        Notification::WatchdogPing => vec![NotifyState::Watchdog],
+        Notification::Stopping => vec![NotifyState::Stopping, NotifyState::Status("stopping")],
+    };
+    let _ = sd_notify::notify(&states);
 }
 
-/// Elsewhere there is no such manager.
+#[cfg(target_os = "linux")]
+fn watchdog_timeout() -> Option<Duration> {
+    sd_notify::watchdog_enabled().filter(|timeout| !timeout.is_zero())
+}
+
+/// Other systems have no systemd.
 #[cfg(not(target_os = "linux"))]
-mod system {
-    use std::time::Duration;
+fn send(_: &Notification<'_>) {}
 
-    pub(super) fn watchdog() -> Option<Duration> {
-        None
-    }
-
-    pub(super) fn ready() {}
-
-    pub(super) fn reloading() {}
-
-    pub(super) fn status(_: &str) {}
-
-    pub(super) fn alive() {}
-
-    pub(super) fn stopping() {}
+#[cfg(not(target_os = "linux"))]
+fn watchdog_timeout() -> Option<Duration> {
+    None
 }

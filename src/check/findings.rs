@@ -1,74 +1,53 @@
-//! One finding, and how bad it is.
+//! Findings and their severity.
 
 use serde::Serialize;
 
-/// How bad a finding is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Severity {
-    /// As it should be.
-    Ok,
-    /// It could not be looked at.
-    Skipped,
-    /// It works, and may still not be what was meant.
-    Warning,
-    /// It does not work.
-    Error,
-}
+use crate::closed_list::closed_list;
 
-impl Severity {
-    /// The word for it.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Ok => "ok",
-            Self::Skipped => "skipped",
-            Self::Warning => "warning",
-            Self::Error => "error",
-        }
+closed_list! {
+    /// Severity of a finding.
+    #[derive(Serialize)]
+    #[serde(rename_all = "snake_case")]
+    pub enum Severity {
+        /// No problem was found.
+        Ok = "ok",
+        /// The check did not run.
+        Skipped = "skipped",
+        /// The exporter works, perhaps not as intended.
+        Warning = "warning",
+        /// The exporter does not work.
+        Error = "error",
     }
 }
 
-/// What a finding is about.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Component {
-    /// Flags, variables and the configuration file.
-    Configuration,
-    /// `--web.config.file`.
-    WebConfiguration,
-    /// A credential and its files.
-    Credential,
-    /// `--storage.path`.
-    Storage,
-    /// An address to listen on.
-    Listener,
-    /// Where access tokens are made.
-    Token,
-    /// An organization, seen with its credential.
-    Organization,
-    /// The time of day, against Atlas'.
-    Clock,
-    /// Requests that a round needs, against those that Atlas allows.
-    Budget,
+closed_list! {
+    /// The part of the exporter that a finding is about.
+    #[derive(Serialize)]
+    #[serde(rename_all = "snake_case")]
+    pub enum Component {
+        /// Flags, environment variables and the configuration file.
+        Configuration = "configuration",
+        /// `--web.config.file`.
+        WebConfiguration = "web configuration",
+        /// A credential and its files.
+        Credential = "credential",
+        /// `--storage.path`.
+        Storage = "storage",
+        /// A listen address.
+        Listener = "listener",
+        /// The endpoint that issues access tokens.
+        Token = "token endpoint",
+        /// An organization, as visible to its credential.
+        Organization = "organization",
+        /// The clock, compared with that of Atlas.
+        Clock = "clock",
+        /// Requests of a poll, compared with the rate limit.
+        Budget = "request budget",
+    }
 }
 
 impl Component {
-    /// The words for it.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Configuration => "configuration",
-            Self::WebConfiguration => "web configuration",
-            Self::Credential => "credential",
-            Self::Storage => "storage",
-            Self::Listener => "listener",
-            Self::Token => "token endpoint",
-            Self::Organization => "organization",
-            Self::Clock => "clock",
-            Self::Budget => "request budget",
-        }
-    }
-
-    /// Whether an error here means that the call or the configuration is wrong, rather than the world.
+    /// Returns whether an error here is an invalid command line or configuration.
     pub fn is_configuration(self) -> bool {
         matches!(
             self,
@@ -77,73 +56,67 @@ impl Component {
     }
 }
 
-/// One finding.
+/// A result of a check.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Finding {
-    /// How bad it is.
+    /// Severity.
     #[serde(rename = "grade")]
     pub severity: Severity,
-    /// What it is about.
+    /// The part of the exporter that was checked.
     #[serde(rename = "area")]
     pub component: Component,
-    /// Which of them: a file, a credential, an organization.
+    /// The file, credential or organization that was checked.
     pub subject: String,
-    /// What is the matter. Repeats no secret.
+    /// What was found. Contains no secret.
     #[serde(rename = "finding")]
     pub message: String,
-    /// What to do; there is always something where the grade is a warning or an error.
+    /// How to fix it; always set for warnings and errors.
     #[serde(rename = "action")]
     pub help: Option<String>,
 }
 
-impl Finding {
-    pub(super) fn ok(
-        area: Component,
-        subject: impl Into<String>,
-        finding: impl Into<String>,
-    ) -> Self {
+/// What a check is about. Creates its findings.
+#[derive(Debug, Clone)]
+pub(super) struct Topic {
+    component: Component,
+    subject: String,
+}
+
+#[allow(
+    clippy::needless_pass_by_value,
+    reason = "callers pass texts and errors alike"
+)]
+impl Topic {
+    pub(super) fn new(component: Component, subject: impl ToString) -> Self {
         Self {
-            severity: Severity::Ok,
-            component: area,
-            subject: subject.into(),
-            message: finding.into(),
-            help: None,
+            component,
+            subject: subject.to_string(),
         }
     }
 
-    pub(super) fn skipped(
-        area: Component,
-        subject: impl Into<String>,
-        finding: impl Into<String>,
-    ) -> Self {
-        Self {
-            severity: Severity::Skipped,
-            ..Self::ok(area, subject, finding)
+    fn finding(&self, severity: Severity, message: impl ToString, help: Option<String>) -> Finding {
+        Finding {
+            severity,
+            component: self.component,
+            subject: self.subject.clone(),
+            message: message.to_string(),
+            help,
         }
     }
 
-    pub(super) fn warning(
-        area: Component,
-        subject: impl Into<String>,
-        finding: impl Into<String>,
-        action: impl Into<String>,
-    ) -> Self {
-        Self {
-            severity: Severity::Warning,
-            help: Some(action.into()),
-            ..Self::ok(area, subject, finding)
-        }
+    pub(super) fn ok(&self, message: impl ToString) -> Finding {
+        self.finding(Severity::Ok, message, None)
     }
 
-    pub(super) fn error(
-        area: Component,
-        subject: impl Into<String>,
-        finding: impl Into<String>,
-        action: impl Into<String>,
-    ) -> Self {
-        Self {
-            severity: Severity::Error,
-            ..Self::warning(area, subject, finding, action)
-        }
+    pub(super) fn skipped(&self, message: impl ToString) -> Finding {
+        self.finding(Severity::Skipped, message, None)
+    }
+
+    pub(super) fn warning(&self, message: impl ToString, help: impl Into<String>) -> Finding {
+        self.finding(Severity::Warning, message, Some(help.into()))
+    }
+
+    pub(super) fn error(&self, message: impl ToString, help: impl Into<String>) -> Finding {
+        self.finding(Severity::Error, message, Some(help.into()))
     }
 }

@@ -1,124 +1,118 @@
-//! Whether the exporter that runs with a configuration is healthy.
+//! Health of the running exporter.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
-
-use super::findings::{Component, Finding};
-use crate::cli::Args;
-use crate::config::{self, Config};
-use crate::credentials::Environment;
 use exporter_toolkit::address::ListenAddress;
+use reqwest::header::HOST;
+use reqwest::{StatusCode, redirect};
 
-/// How long the answer may take, from the connection to its last byte.
+use super::findings::{Component, Finding, Topic};
+use crate::cli::Args;
+use crate::config::Config;
+use crate::credentials::Environment;
+
+/// Timeout of the whole probe, from the lookup of the host to the response header.
 const TIMEOUT: Duration = Duration::from_secs(4);
-/// Most bytes of the answer that are looked at.
-const MAX_RESPONSE_BYTES: u64 = 4096;
 
-/// Asks `/-/healthy` of the exporter that these arguments and this environment would start: at
-/// `--web.probe-address`, or at the first address where there is none.
+/// Requests `/-/healthy` of the exporter with this configuration: on `--web.probe-address`, or else on the first listen
+/// address.
 pub async fn probe_running_exporter(args: &Args, environment: &Environment) -> Vec<Finding> {
-    // what else is wrong is no matter here: it runs, or it does not
-    let (config, mistakes) = config::load_lenient(args, environment);
+    // Other errors do not matter here: the exporter runs, or it does not.
+    let (config, errors) = Config::load_lenient(args, environment);
     let Some(config) = config else {
-        return super::local::check_configuration(None, &mistakes);
+        return super::local::check_configuration(None, &errors);
     };
-    let (Some(address), closed) = probe_target(&config) else {
-        return vec![Finding::error(
-            Component::Listener,
-            "systemd's sockets",
-            "there is no address to ask at",
-            "give --web.probe-address one for health alone",
-        )];
+    let address = config
+        .probe_address
+        .as_ref()
+        .or(config.listen_addresses.first());
+    let Some(address) = address else {
+        let topic = Topic::new(Component::Listener, "systemd's sockets");
+        let help = "give --web.probe-address one for health alone";
+        return vec![topic.error("there is no address to ask at", help)];
     };
-    let subject = address.to_string();
-    let healthy = tokio::time::timeout(
-        TIMEOUT,
-        fetch_health(address, config.allowed_hosts.example()),
-    )
-    .await
-    .unwrap_or_else(|_| Err("it does not answer in time".to_owned()));
-    vec![match healthy {
-        Ok(()) => Finding::ok(Component::Listener, subject, "it runs, and is healthy"),
-        Err(why) if closed => Finding::error(
-            Component::Listener,
-            subject,
-            why,
-            "give --web.probe-address an address: where TLS or a password is asked for, health cannot be",
-        ),
-        Err(why) => Finding::error(
-            Component::Listener,
-            subject,
-            why,
-            "look at its log, and whether it was started with this configuration",
-        ),
+    let fetch = fetch_health(address, config.allowed_hosts.example());
+    let result = tokio::time::timeout(TIMEOUT, fetch)
+        .await
+        .unwrap_or_else(|_| Err("it does not answer in time".to_owned()));
+    let topic = Topic::new(Component::Listener, address);
+    let is_protected = config.probe_address.is_none() && config.web_config_file.is_some();
+    let help = if is_protected {
+        "give --web.probe-address an address: where TLS or a password is asked for, health cannot be"
+    } else {
+        "look at its log, and whether it was started with this configuration"
+    };
+    vec![match result {
+        Ok(()) => topic.ok("it runs, and is healthy"),
+        Err(error) => topic.error(error, help),
     }]
 }
 
-/// Where, and whether TLS or a password may be asked for there.
-fn probe_target(config: &Config) -> (Option<&ListenAddress>, bool) {
-    match &config.probe_address {
-        Some(probe) => (Some(probe), false),
-        None => (
-            config.listen_addresses.first(),
-            config.web_config_file.is_some(),
-        ),
-    }
-}
-
-/// A request of a few lines, for which no client has to be set up.
+/// Requests health from each address of the host, until one is healthy.
 async fn fetch_health(address: &ListenAddress, allowed_host: Option<String>) -> Result<(), String> {
-    let host = if address.host.is_empty() {
-        "localhost"
-    } else {
-        &address.host
+    let host = match address.host.as_str() {
+        "" => "localhost",
+        host => host,
     };
-    let found = tokio::net::lookup_host((host, address.port))
+    let client = http_client().map_err(|error| root_cause(&error))?;
+    let addresses = tokio::net::lookup_host((host, address.port))
         .await
         .map_err(|error| error.to_string())?;
-    let mut last = "its name leads nowhere".to_owned();
-    for place in found.map(to_loopback) {
-        let host = allowed_host.clone().unwrap_or_else(|| place.to_string());
-        match fetch_from(place, &host).await {
-            Ok(()) => return Ok(()),
-            Err(why) => last = why,
+    let mut result = Err("its name leads nowhere".to_owned());
+    for address in addresses.map(to_loopback) {
+        let host = allowed_host.clone().unwrap_or_else(|| address.to_string());
+        result = fetch_from(&client, address, &host).await;
+        if result.is_ok() {
+            break;
         }
     }
-    Err(last)
+    result
 }
 
-/// Who listens on every address is asked on the loopback one.
-fn to_loopback(place: SocketAddr) -> SocketAddr {
-    let ip = match place.ip() {
+/// Creates a client for plain HTTP: without proxy, redirects and certificates.
+fn http_client() -> reqwest::Result<reqwest::Client> {
+    // The error is that one is installed already.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    reqwest::Client::builder()
+        .no_proxy()
+        .redirect(redirect::Policy::none())
+        .tls_certs_only([])
+        .build()
+}
+
+async fn fetch_from(
+    client: &reqwest::Client,
+    address: SocketAddr,
+    host: &str,
+) -> Result<(), String> {
+    let request = client
+        .get(format!("http://{address}/-/healthy"))
+        .header(HOST, host);
+    let response = request.send().await.map_err(|error| root_cause(&error))?;
+    let status = response.status();
+    if status == StatusCode::OK {
+        return Ok(());
+    }
+    let status_line = format!("{:?} {status}", response.version());
+    Err(format!("it answers {status_line:?} instead of 200"))
+}
+
+/// Returns the message of the innermost error.
+fn root_cause(error: &reqwest::Error) -> String {
+    let mut cause: &dyn std::error::Error = error;
+    while let Some(source) = cause.source() {
+        cause = source;
+    }
+    cause.to_string()
+}
+
+/// Replaces an unspecified address, on which a listener accepts every destination, by the loopback address.
+fn to_loopback(address: SocketAddr) -> SocketAddr {
+    let ip = match address.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
         IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
         ip => ip,
     };
-    SocketAddr::new(ip, place.port())
-}
-
-async fn fetch_from(place: SocketAddr, host: &str) -> Result<(), String> {
-    let exchange = async {
-        let mut stream = TcpStream::connect(place).await?;
-        let request = format!("GET /-/healthy HTTP/1.0\r\nHost: {host}\r\n\r\n");
-        stream.write_all(request.as_bytes()).await?;
-        let mut answer = Vec::new();
-        stream
-            .take(MAX_RESPONSE_BYTES)
-            .read_to_end(&mut answer)
-            .await?;
-        Ok::<_, std::io::Error>(answer)
-    };
-    let answer = exchange.await.map_err(|error| error.to_string())?;
-    let head = answer
-        .split(|byte| *byte == b'\r')
-        .next()
-        .unwrap_or_default();
-    if head.starts_with(b"HTTP/1.") && head.windows(5).any(|part| part == b" 200 ") {
-        return Ok(());
-    }
-    let head: String = String::from_utf8_lossy(head).chars().take(60).collect();
-    Err(format!("it answers {head:?} instead of 200"))
+    SocketAddr::new(ip, address.port())
 }

@@ -1,13 +1,12 @@
-//! Everything that can be wrong, found at once and before the first alert is missed: each finding
-//! says what it is about, what is the matter, and what to do.
+//! Validates configuration, credentials, API access and rate limits, and reports all findings at once.
 //!
-//! | room | what lives there |
+//! | module | purpose |
 //! | --- | --- |
-//! | `findings` | one finding, and how bad it is |
-//! | `local` | what can be found without a request: configuration, files, addresses |
-//! | `remote` | what Atlas says: tokens, each organization's access, the clock |
-//! | `rate_limit` | what a round costs, against what Atlas allows |
-//! | `health` | the exporter that runs |
+//! | `findings` | findings and their severity |
+//! | `local` | checks that send no request: configuration, files, addresses |
+//! | `remote` | checks that contact Atlas: tokens, access to each organization, the clock |
+//! | `rate_limit` | requests of a poll, compared with the rate limit |
+//! | `health` | health of the running exporter |
 
 mod findings;
 mod health;
@@ -15,63 +14,55 @@ mod local;
 mod rate_limit;
 mod remote;
 
+use mongodb_atlas_client::{Clock, TransportFactory};
+
 pub use findings::{Component, Finding, Severity};
 pub use health::probe_running_exporter;
 
 use crate::cli::Args;
-use crate::config;
+use crate::config::{Config, Diagnostic};
 use crate::credentials::Environment;
-use mongodb_atlas_client::Clock;
-use mongodb_atlas_client::TransportFactory;
+use findings::Topic;
 
 /// What a check needs beside the configuration.
 pub struct CheckContext {
-    /// The time of day.
+    /// The clock.
     pub clock: Clock,
-    /// The way to Atlas; none to leave the network alone.
+    /// Creates connections to Atlas; none to skip the checks that contact it.
     pub transport_factory: Option<TransportFactory>,
 }
 
-/// Checks all that these arguments and this environment lead to. What is wrong in one place keeps
-/// nothing else from being checked, as far as it can be.
-pub async fn run(args: &Args, environment: &Environment, means: &CheckContext) -> Vec<Finding> {
-    let (config, mistakes) = config::load_lenient(args, environment);
-    let mut findings = local::check_configuration(config.as_ref(), &mistakes);
+/// Checks the configuration of these arguments and this environment. An error in one place does not keep the rest from
+/// being checked.
+pub async fn run(args: &Args, environment: &Environment, context: &CheckContext) -> Vec<Finding> {
+    let (config, errors) = Config::load_lenient(args, environment);
+    let mut findings = local::check_configuration(config.as_ref(), &errors);
     let Some(config) = config else {
         return findings;
     };
     findings.extend(local::check_proxy(&config));
-    findings.extend(local::check_web_config(config.web_config_file.clone()).await);
+    findings.extend(local::check_web_config(config.web_config_file.as_deref()).await);
     findings.extend(local::check_credentials(&config));
-    findings.extend(local::check_storage(config.storage_path.as_deref()).await);
+    findings.push(local::check_storage(config.storage_path.as_deref()).await);
     findings.extend(local::check_listeners(&config).await);
-    match &means.transport_factory {
-        // a default in its place would be sent the credential
-        Some(_)
-            if mistakes
-                .iter()
-                .any(|mistake| concerns_atlas_address(mistake)) =>
-        {
-            findings.push(Finding::skipped(
-                Component::Organization,
-                "all",
-                "skipped: the base URL or the proxy is invalid",
-            ));
+    let topic = Topic::new(Component::Organization, "all");
+    match &context.transport_factory {
+        None => findings.push(topic.skipped("nothing was asked of Atlas, as --offline says")),
+        // The default in place of an invalid address would receive the credential.
+        Some(_) if errors.iter().any(concerns_atlas_address) => {
+            findings.push(topic.skipped("skipped: the base URL or the proxy is invalid"));
         }
-        Some(connect) => findings.extend(remote::check_all(&config, connect, &means.clock).await),
-        None => findings.push(Finding::skipped(
-            Component::Organization,
-            "all",
-            "nothing was asked of Atlas, as --offline says",
-        )),
+        Some(factory) => {
+            findings.extend(remote::check_all(&config, factory, &context.clock).await);
+        }
     }
     findings
 }
 
-/// Whether an error is about where requests to Atlas go.
-fn concerns_atlas_address(mistake: &str) -> bool {
-    let mistake = mistake.to_ascii_lowercase();
+/// Returns whether an error is about the address of Atlas or the proxy.
+fn concerns_atlas_address(error: &Diagnostic) -> bool {
+    let error = error.to_string().to_ascii_lowercase();
     ["base-url", "base_url", "proxy"]
         .iter()
-        .any(|name| mistake.contains(name))
+        .any(|name| error.contains(name))
 }

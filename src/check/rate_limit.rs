@@ -1,80 +1,74 @@
-//! What a round costs, against what Atlas allows.
+//! Requests of a poll, compared with the rate limit.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::findings::{Component, Finding};
+use humantime::format_duration;
 use mongodb_atlas_client::{BucketKey, BucketRate, OrgId};
 
-/// Everything that draws on one bucket of requests.
+use super::findings::{Component, Finding, Topic};
+
+/// The load that one organization puts on its bucket.
+pub(super) struct OrgLoad {
+    pub(super) org: OrgId,
+    /// Requests of a poll.
+    pub(super) pages: u64,
+    /// Requests a second that its bucket sustains.
+    pub(super) rate: BucketRate,
+}
+
+/// The load on one bucket.
 #[derive(Default)]
 struct BucketLoad {
     orgs: Vec<OrgId>,
     pages: u64,
-    /// Requests a second that it can give for ever; none while that is not known.
     refill_rate: Option<f64>,
 }
 
-/// The draws on all buckets.
-#[derive(Default)]
-pub(super) struct BudgetCheck(BTreeMap<BucketKey, BucketLoad>);
-
-impl BudgetCheck {
-    /// A walk of `org` takes so many pages from a bucket.
-    pub(super) fn add(&mut self, org: &OrgId, pages: u64, rate: BucketRate) {
-        let draw = self.0.entry(rate.key).or_default();
-        draw.orgs.push(org.clone());
-        draw.pages += pages;
-        draw.refill_rate = rate.per_second.or(draw.refill_rate);
+/// Returns a finding for each bucket.
+pub(super) fn check_loads(loads: Vec<OrgLoad>, interval: Duration) -> Vec<Finding> {
+    let mut buckets: BTreeMap<BucketKey, BucketLoad> = BTreeMap::new();
+    for load in loads {
+        let bucket = buckets.entry(load.rate.key).or_default();
+        bucket.orgs.push(load.org);
+        bucket.pages += load.pages;
+        bucket.refill_rate = load.rate.per_second.or(bucket.refill_rate);
     }
-
-    /// A finding for each bucket.
-    pub(super) fn findings(&self, interval: Duration) -> Vec<Finding> {
-        self.0.values().map(|draw| draw.finding(interval)).collect()
-    }
+    let buckets = buckets.values();
+    buckets.map(|bucket| bucket.finding(interval)).collect()
 }
 
 impl BucketLoad {
     fn finding(&self, interval: Duration) -> Finding {
-        let area = Component::Budget;
         let subject = match self.orgs.as_slice() {
             [only] => only.to_string(),
             [first, others @ ..] => format!("{first} and {} more", others.len()),
             [] => String::new(),
         };
-        let every = humantime::format_duration(interval);
+        let topic = Topic::new(Component::Budget, subject);
         let cost = format!(
-            "organizations: {}; requests: {} each {every}",
+            "organizations: {}; requests: {} each {}",
             self.orgs.len(),
-            self.pages
+            self.pages,
+            format_duration(interval)
         );
-        let Some(supply) = self.refill_rate else {
-            return Finding::ok(
-                area,
-                subject,
-                format!(
-                    "{cost}; Atlas does not say how many it allows, which is learnt from its answers"
-                ),
-            );
+        let Some(refill_rate) = self.refill_rate else {
+            return topic.ok(format!(
+                "{cost}; Atlas does not say how many it allows, which is learnt from its answers"
+            ));
         };
         #[allow(clippy::cast_precision_loss, reason = "pages are few")]
         let needed = self.pages as f64;
-        let allowed = supply * interval.as_secs_f64();
+        let allowed = refill_rate * interval.as_secs_f64();
         if needed <= allowed {
-            return Finding::ok(
-                area,
-                subject,
-                format!("{cost} of {allowed:.0} that Atlas allows"),
-            );
+            return topic.ok(format!("{cost} of {allowed:.0} that Atlas allows"));
         }
-        let longer = Duration::try_from_secs_f64((needed / supply).ceil());
-        let enough = humantime::format_duration(longer.unwrap_or(Duration::MAX));
-        Finding::warning(
-            area,
-            subject,
-            format!("{cost}, and Atlas allows {allowed:.0}: walks come each {enough} instead"),
+        let sustainable = Duration::try_from_secs_f64((needed / refill_rate).ceil());
+        let sustainable = format_duration(sustainable.unwrap_or(Duration::MAX));
+        topic.warning(
+            format!("{cost}, and Atlas allows {allowed:.0}: walks come each {sustainable} instead"),
             format!(
-                "raise --atlas.poll-interval to {enough} or more, leave --atlas.page-size at 500, or ask MongoDB for a larger rate limit"
+                "raise --atlas.poll-interval to {sustainable} or more, leave --atlas.page-size at 500, or ask MongoDB for a larger rate limit"
             ),
         )
     }

@@ -1,4 +1,4 @@
-//! What Atlas says: whether it makes tokens, what each organization answers, what time it is there.
+//! Checks that contact Atlas: tokens, access to each organization, the clock.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -7,297 +7,316 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use jiff::Timestamp;
 use jiff::fmt::rfc2822::DateTimeParser;
-
-use super::findings::{Component, Finding};
-use super::rate_limit::BudgetCheck;
-use crate::config::{Config, CredentialConfig};
-use crate::credentials::Credential;
-use crate::failure::{self, Diagnosis};
-use mongodb_atlas_client::Clock;
-use mongodb_atlas_client::OrgId;
 use mongodb_atlas_client::{
-    BucketRate, Client, ClientConfig, ClientDeps, ClientObserver, Endpoint, Error, ErrorKind,
-    OptionalFields, RateLimiter, TransportFactory,
+    Client, ClientConfig, ClientDeps, ClientObserver, Clock, Endpoint, Error, ErrorKind,
+    OptionalFields, OrgId, RateLimiter, TransportFactory,
 };
 
-/// How long a request that Atlas refuses for want of budget may wait: a person is waiting.
+use super::findings::{Component, Finding, Topic};
+use super::rate_limit::{OrgLoad, check_loads};
+use crate::config::{Config, CredentialConfig};
+use crate::credentials::CredentialKind;
+use crate::failure::{self, Diagnosis};
+
+/// Maximum wait before a rate limited request is retried; the command is interactive.
 const RETRY_TIMEOUT: Duration = Duration::from_secs(5);
-/// A clock that is off by more makes ages wrong that people look at.
+/// Maximum difference of the clocks that does not make ages visibly wrong.
 const MAX_CLOCK_SKEW_SECS: u64 = 30;
 
-/// Asks with every credential about every organization, at the same time.
+/// Checks all credentials and their organizations concurrently.
 pub(super) async fn check_all(
     config: &Config,
-    connect: &TransportFactory,
+    transport_factory: &TransportFactory,
     clock: &Clock,
 ) -> Vec<Finding> {
-    let witness = Arc::new(CheckObserver {
+    let observer = Arc::new(CheckObserver {
         clock: clock.clone(),
         observations: Mutex::default(),
     });
-    let asking = AtlasChecker {
-        config,
-        transport_factory: connect,
-        rate_limiter: Arc::default(),
-        observer: Arc::clone(&witness),
-    };
-    let answers = join_all(
-        config
-            .credentials
-            .iter()
-            .map(|account| asking.check_credential(account)),
-    )
-    .await;
-    let mut findings = Vec::new();
-    let mut costs = BudgetCheck::default();
-    for (found, orgs) in answers {
-        findings.extend(found);
-        for (org, pages, supply) in orgs {
-            costs.add(&org, pages, supply);
+    let rate_limiter = Arc::default();
+    let checks = config.credentials.iter().map(async |credential| {
+        let topic = Topic::new(Component::Token, &credential.name);
+        if !credential.credential.validate().is_empty() {
+            let message = "not asked: the credential cannot be read";
+            return CredentialReport::from(topic.skipped(message));
         }
+        match create_client(
+            config,
+            credential,
+            transport_factory,
+            &rate_limiter,
+            &observer,
+        ) {
+            Ok(client) => {
+                let checker = CredentialChecker {
+                    config,
+                    credential,
+                    client,
+                    observer: &observer,
+                };
+                checker.check().await
+            }
+            Err(error) => {
+                let help = "check the system's certificates (ca-certificates)";
+                CredentialReport::from(topic.error(error, help))
+            }
+        }
+    });
+    let mut findings = Vec::new();
+    let mut loads = Vec::new();
+    for report in join_all(checks).await {
+        findings.extend(report.findings);
+        loads.extend(report.loads);
     }
-    findings.extend(witness.clock_finding());
-    findings.extend(costs.findings(config.poll_interval));
+    findings.extend(observer.clock_finding());
+    findings.extend(check_loads(loads, config.poll_interval));
     findings
 }
 
-/// An organization that answers, the pages of a walk, and what its bucket gives.
-type OrgResult = (OrgId, u64, BucketRate);
-
-struct AtlasChecker<'a> {
-    config: &'a Config,
-    transport_factory: &'a TransportFactory,
-    rate_limiter: Arc<RateLimiter>,
-    observer: Arc<CheckObserver>,
+fn create_client(
+    config: &Config,
+    credential: &CredentialConfig,
+    transport_factory: &TransportFactory,
+    rate_limiter: &Arc<RateLimiter>,
+    observer: &Arc<CheckObserver>,
+) -> Result<Client, String> {
+    let client_config = ClientConfig {
+        max_retry_wait: RETRY_TIMEOUT,
+        ..config.client_config(credential)
+    };
+    let deps = ClientDeps {
+        transport: transport_factory(&client_config)?,
+        rate_limiter: Arc::clone(rate_limiter),
+        // The stored token belongs to the running exporter.
+        token_store: None,
+        observer: Arc::clone(observer) as Arc<dyn ClientObserver>,
+        clock: observer.clock.clone(),
+    };
+    Client::new(client_config, deps)
 }
 
-impl AtlasChecker<'_> {
-    async fn check_credential(&self, account: &CredentialConfig) -> (Vec<Finding>, Vec<OrgResult>) {
-        let name = &*account.name;
-        if !account.credential.validate().is_empty() {
-            let why = "not asked: the credential cannot be read";
-            return (
-                vec![Finding::skipped(Component::Token, name, why)],
-                Vec::new(),
-            );
+/// The findings about a credential, and the load of its organizations.
+struct CredentialReport {
+    findings: Vec<Finding>,
+    loads: Vec<OrgLoad>,
+}
+
+impl From<Finding> for CredentialReport {
+    fn from(finding: Finding) -> Self {
+        Self {
+            findings: vec![finding],
+            loads: Vec::new(),
         }
-        let client = match self.create_client(account) {
-            Ok(client) => client,
-            Err(why) => {
-                let action = "check the system's certificates (ca-certificates)";
-                let finding = Finding::error(Component::Token, name, why, action);
-                return (vec![finding], Vec::new());
+    }
+}
+
+/// The readable keys of an organization.
+struct OrgReport {
+    findings: Vec<Finding>,
+    /// Requests of a poll.
+    pages: u64,
+}
+
+/// Checks a credential and its organizations.
+struct CredentialChecker<'a> {
+    config: &'a Config,
+    credential: &'a CredentialConfig,
+    client: Client,
+    observer: &'a CheckObserver,
+}
+
+impl CredentialChecker<'_> {
+    async fn check(self) -> CredentialReport {
+        let mut findings = Vec::new();
+        let mut token_error = None;
+        let mut orgs = match self.discover_orgs(&mut findings).await {
+            Ok(orgs) => orgs,
+            Err(error) => {
+                token_error = Some(error);
+                Vec::new()
             }
         };
-        let (mut findings, mut orgs, mut no_token) =
-            match self.discover_orgs(&client, account).await {
-                Ok((findings, orgs)) => (findings, orgs, None),
-                Err(error) => (Vec::new(), Vec::new(), Some(error)),
-            };
-        let named = account.org_ids.iter().cloned();
-        orgs.extend(named.filter(|org| self.config.shard.contains(org)));
+        let listed = self.credential.org_ids.iter();
+        orgs.extend(
+            listed
+                .filter(|org| self.config.shard.contains(org))
+                .cloned(),
+        );
         orgs.sort();
         orgs.dedup();
-        let mut answered = Vec::new();
-        let asked = join_all(orgs.iter().map(|org| self.check_org(&client, account, org))).await;
-        let good = orgs.iter().zip(&asked).find(|(_, asked)| asked.is_ok());
-        if let Some((org, _)) = good {
-            match client.list_rate_limits(org).await {
-                Ok(sets) => client.set_rate_limits(sets),
-                Err(error) => findings.push(rate_limits_unreadable(org, &error, account)),
+        let reports = join_all(orgs.iter().map(|org| self.check_org(org))).await;
+        let readable = orgs.iter().zip(&reports).find(|(_, report)| report.is_ok());
+        if let Some((org, _)) = readable {
+            match self.client.list_rate_limits(org).await {
+                Ok(limits) => self.client.set_rate_limits(limits),
+                Err(error) => findings.push(self.rate_limits_unreadable(org, &error)),
             }
         }
-        for (org, asked) in orgs.iter().zip(asked) {
-            match asked {
-                Ok((found, pages)) => {
-                    findings.extend(found);
-                    answered.push((org.clone(), pages, client.sustained_rate(org)));
+        let mut loads = Vec::new();
+        for (org, report) in orgs.into_iter().zip(reports) {
+            match report {
+                Ok(report) => {
+                    findings.extend(report.findings);
+                    loads.push(OrgLoad {
+                        rate: self.client.sustained_rate(&org),
+                        org,
+                        pages: report.pages,
+                    });
                 }
                 Err(error) if error.endpoint == Endpoint::Token => {
-                    let why = "not asked: there is no access token to ask with";
-                    findings.push(Finding::skipped(Component::Organization, org.as_str(), why));
-                    no_token = Some(error);
+                    let message = "not asked: there is no access token to ask with";
+                    findings.push(org_topic(&org).skipped(message));
+                    token_error = Some(error);
                 }
                 Err(error) => {
-                    let cause = failure::diagnose(&error, &account.credential);
-                    findings.push(Finding::error(
-                        Component::Organization,
-                        org.as_str(),
-                        cause.summary,
-                        cause.remedy,
-                    ));
+                    let cause = self.diagnose(&error);
+                    findings.push(org_topic(&org).error(cause.summary, cause.remedy));
                 }
             }
         }
-        findings.splice(0..0, self.token_finding(account, no_token));
-        client.revoke_token().await;
-        (findings, answered)
+        findings.splice(0..0, self.token_finding(token_error));
+        self.client.revoke_token().await;
+        CredentialReport { findings, loads }
     }
 
-    fn create_client(&self, account: &CredentialConfig) -> Result<Client, String> {
-        let config = ClientConfig {
-            credential_name: Arc::clone(&account.name),
-            credential: account.credential.to_client(),
-            base_url: self.config.base_url.clone(),
-            route: self.config.route.clone(),
-            api_version: self.config.api_version.clone(),
-            request_timeout: self.config.request_timeout,
-            max_retry_wait: RETRY_TIMEOUT,
-        };
-        let context = ClientDeps {
-            transport: (self.transport_factory)(&config)?,
-            rate_limiter: Arc::clone(&self.rate_limiter),
-            // the one of a running exporter is its own
-            token_store: None,
-            observer: Arc::clone(&self.observer) as Arc<dyn ClientObserver>,
-            clock: self.observer.clock.clone(),
-        };
-        Client::new(config, context)
+    fn diagnose(&self, error: &Error) -> Diagnosis {
+        failure::diagnose(error, &self.credential.credential)
     }
 
-    /// The organizations that a credential can see, if it is to watch them all. An error is that there
-    /// is no token to ask with.
-    async fn discover_orgs(
-        &self,
-        client: &Client,
-        account: &CredentialConfig,
-    ) -> Result<(Vec<Finding>, Vec<OrgId>), Error> {
-        if !account.discover_orgs {
-            return Ok((Vec::new(), Vec::new()));
+    /// Returns the organizations that are visible to the credential, if they are to be discovered. The error is that there
+    /// is no token.
+    async fn discover_orgs(&self, findings: &mut Vec<Finding>) -> Result<Vec<OrgId>, Error> {
+        if !self.credential.discover_orgs {
+            return Ok(Vec::new());
         }
-        let subject = format!("all of credential {}", account.name);
-        match client.list_orgs().await {
-            Ok(list) => {
-                let mut orgs: Vec<OrgId> = list
-                    .items
-                    .into_iter()
-                    .filter(|org| !org.is_deleted && self.config.shard.contains(&org.id))
-                    .map(|org| org.id)
-                    .collect();
-                let what = format!("organizations that it can see: {}", orgs.len());
-                let finding = if orgs.len() > self.config.max_orgs {
-                    orgs.sort();
-                    orgs.truncate(self.config.max_orgs);
-                    let what = format!("{what}, above the limit of {}", orgs.len());
-                    let action =
-                        "raise --atlas.max-orgs, or split the organizations with --atlas.shard";
-                    Finding::warning(Component::Organization, subject, what, action)
-                } else if orgs.is_empty() && account.org_ids.is_empty() {
-                    let action = "invite the credential into an organization, or name one with --atlas.org-id";
-                    Finding::warning(Component::Organization, subject, what, action)
-                } else {
-                    Finding::ok(Component::Organization, subject, what)
-                };
-                Ok((vec![finding], orgs))
-            }
-            Err(error) if error.endpoint == Endpoint::Token => Err(error),
+        let subject = format!("all of credential {}", self.credential.name);
+        let topic = Topic::new(Component::Organization, subject);
+        let list = match self.client.list_orgs().await {
+            Ok(list) => list,
+            Err(error) if error.endpoint == Endpoint::Token => return Err(error),
             Err(error) => {
-                let cause = failure::diagnose(&error, &account.credential);
-                let what = format!("cannot be listed: {}", cause.summary);
-                let finding = Finding::error(Component::Organization, subject, what, cause.remedy);
-                Ok((vec![finding], Vec::new()))
+                let cause = self.diagnose(&error);
+                let message = format!("cannot be listed: {}", cause.summary);
+                findings.push(topic.error(message, cause.remedy));
+                return Ok(Vec::new());
             }
-        }
+        };
+        let visible = list.items.into_iter().filter(|org| !org.is_deleted);
+        let mut orgs: Vec<OrgId> = visible
+            .map(|org| org.id)
+            .filter(|org| self.config.shard.contains(org))
+            .collect();
+        let message = format!("organizations that it can see: {}", orgs.len());
+        findings.push(if orgs.len() > self.config.max_orgs {
+            orgs.sort();
+            orgs.truncate(self.config.max_orgs);
+            topic.warning(
+                format!("{message}, above the limit of {}", orgs.len()),
+                "raise --atlas.max-orgs, or split the organizations with --atlas.shard",
+            )
+        } else if orgs.is_empty() && self.credential.org_ids.is_empty() {
+            let help =
+                "invite the credential into an organization, or name one with --atlas.org-id";
+            topic.warning(message, help)
+        } else {
+            topic.ok(message)
+        });
+        Ok(orgs)
     }
 
-    /// Whether the keys of an organization, its names and its limits can be read, and how many pages
-    /// a walk takes.
-    async fn check_org(
-        &self,
-        client: &Client,
-        account: &CredentialConfig,
-        org: &OrgId,
-    ) -> Result<(Vec<Finding>, u64), Error> {
+    /// Checks that the keys of an organization, its names and its limits are readable.
+    async fn check_org(&self, org: &OrgId) -> Result<OrgReport, Error> {
         let size = self.config.page_size;
-        let page = client
+        let page = self
+            .client
             .list_keys_page(org, 1, size, OptionalFields::default())
             .await?;
         let keys = page.total_count.unwrap_or(0).max(page.results as u64);
         let mut findings = Vec::new();
-        let name = match client.get_org_name(org).await {
+        let name = match self.client.get_org_name(org).await {
             Ok(name) => name.map(|name| format!("{name:?}: ")).unwrap_or_default(),
             Err(error) => {
-                findings.push(warning_for(org, "name", &error, account));
+                findings.push(self.details_unreadable(org, "name", &error));
                 String::new()
             }
         };
-        if let Err(error) = client.list_projects(org).await {
-            findings.push(warning_for(org, "projects' names", &error, account));
+        if let Err(error) = self.client.list_projects(org).await {
+            findings.push(self.details_unreadable(org, "projects' names", &error));
         }
-        if let Err(error) = client.list_model_limits(org).await {
-            findings.push(warning_for(org, "limits for the models", &error, account));
+        if let Err(error) = self.client.list_model_limits(org).await {
+            findings.push(self.details_unreadable(org, "limits for the models", &error));
         }
-        let what = format!("{name}its keys can be read; there are some {keys}");
-        findings.insert(0, Finding::ok(Component::Organization, org.as_str(), what));
-        // a last page that is full is followed by one that is not
-        Ok((findings, keys / u64::from(size.max(1)) + 1))
+        let message = format!("{name}its keys can be read; there are some {keys}");
+        findings.insert(0, org_topic(org).ok(message));
+        Ok(OrgReport {
+            findings,
+            // A full last page is followed by an empty one.
+            pages: keys / u64::from(size.max(1)) + 1,
+        })
     }
 
-    /// What the token endpoint has said.
-    fn token_finding(&self, account: &CredentialConfig, refused: Option<Error>) -> Option<Finding> {
-        let Credential::ServiceAccount { .. } = account.credential else {
+    /// Returns whether the credential gets access tokens.
+    fn token_finding(&self, error: Option<Error>) -> Option<Finding> {
+        if self.credential.credential.kind() != CredentialKind::ServiceAccount {
             return None;
-        };
-        let name = &*account.name;
-        if let Some(error) = refused {
-            let cause = failure::diagnose(&error, &account.credential);
-            return Some(Finding::error(
-                Component::Token,
-                name,
-                cause.summary,
-                cause.remedy,
-            ));
         }
-        let until = self.observer.lock().token_expiries.get(name).copied()?;
-        let what =
-            format!("it makes access tokens; this one, good until {until:.0}, is given back");
-        Some(Finding::ok(Component::Token, name, what))
+        let topic = Topic::new(Component::Token, &self.credential.name);
+        if let Some(error) = error {
+            let cause = self.diagnose(&error);
+            return Some(topic.error(cause.summary, cause.remedy));
+        }
+        let observations = self.observer.lock();
+        let expires_at = observations.token_expiries.get(&*self.credential.name)?;
+        Some(topic.ok(format!(
+            "it makes access tokens; this one, good until {expires_at:.0}, is given back"
+        )))
+    }
+
+    /// Reports unreadable rate limits. Many credentials may not read them, and nothing depends on it: this alone is no
+    /// reason for a warning.
+    fn rate_limits_unreadable(&self, org: &OrgId, error: &Error) -> Finding {
+        let topic = org_topic(org);
+        let learned = "they are learnt from responses";
+        let status = match error.kind {
+            ErrorKind::NotFound(_) => "HTTP 404",
+            ErrorKind::Forbidden(_) => "HTTP 403",
+            ErrorKind::Unauthorized(_) => "HTTP 401",
+            _ => {
+                let cause = self.diagnose(error);
+                let summary = cause.summary;
+                let message = format!("rate limits cannot be read, {learned}: {summary}");
+                return topic.warning(message, cause.remedy);
+            }
+        };
+        topic.ok(format!("rate limits cannot be read ({status}); {learned}"))
+    }
+
+    /// Reports unreadable details of an organization, on which the series of the keys do not depend.
+    fn details_unreadable(&self, org: &OrgId, details: &str, error: &Error) -> Finding {
+        let no_role = |status: String| Diagnosis {
+            summary: format!("the credential lacks the role ({status})"),
+            remedy: "give it the role Organization Read Only at this organization",
+        };
+        // The organization exists and the credential is valid: its keys were readable.
+        let cause = match &error.kind {
+            ErrorKind::NotFound(_) => Diagnosis {
+                summary: "Atlas has no such endpoint for this organization (HTTP 404)".to_owned(),
+                remedy: "nothing to do for the keys; their series have no such labels",
+            },
+            ErrorKind::Forbidden(code) => no_role(format!("HTTP 403{code}")),
+            ErrorKind::Unauthorized(_) => no_role("HTTP 401".to_owned()),
+            _ => self.diagnose(error),
+        };
+        let message = format!("its {details} cannot be read: {}", cause.summary);
+        org_topic(org).warning(message, cause.remedy)
     }
 }
 
-/// The rate limits cannot be read. Many credentials may not read them, and nothing depends on it: their absence alone is
-/// no reason for a warning.
-fn rate_limits_unreadable(org: &OrgId, error: &Error, account: &CredentialConfig) -> Finding {
-    let learnt = "they are learnt from responses";
-    let status = match error.kind {
-        ErrorKind::NotFound(_) => "HTTP 404",
-        ErrorKind::Forbidden(_) => "HTTP 403",
-        ErrorKind::Unauthorized(_) => "HTTP 401",
-        _ => {
-            let cause = failure::diagnose(error, &account.credential);
-            let what = format!("rate limits cannot be read, {learnt}: {}", cause.summary);
-            return Finding::warning(Component::Organization, org.as_str(), what, cause.remedy);
-        }
-    };
-    let what = format!("rate limits cannot be read ({status}); {learnt}");
-    Finding::ok(Component::Organization, org.as_str(), what)
+fn org_topic(org: &OrgId) -> Topic {
+    Topic::new(Component::Organization, org)
 }
 
-/// Something beside the keys that cannot be read: the series of the keys do not need it.
-fn warning_for(org: &OrgId, what: &str, error: &Error, account: &CredentialConfig) -> Finding {
-    // The organization is there, and the credential is good: the keys were read.
-    let cause = match &error.kind {
-        ErrorKind::NotFound(_) => Diagnosis {
-            summary: "Atlas has no such endpoint for this organization (HTTP 404)".to_owned(),
-            remedy: "nothing to do for the keys; their series have no such labels",
-        },
-        ErrorKind::Forbidden(_) | ErrorKind::Unauthorized(_) => {
-            let status = match &error.kind {
-                ErrorKind::Forbidden(code) => format!("HTTP 403{code}"),
-                _ => "HTTP 401".to_owned(),
-            };
-            Diagnosis {
-                summary: format!("the credential lacks the role ({status})"),
-                remedy: "give it the role Organization Read Only at this organization",
-            }
-        }
-        _ => failure::diagnose(error, &account.credential),
-    };
-    let what = format!("its {what} cannot be read: {}", cause.summary);
-    Finding::warning(Component::Organization, org.as_str(), what, cause.remedy)
-}
-
-/// What is seen of Atlas beside its answers.
+/// Records tokens and dates from the responses.
 struct CheckObserver {
     clock: Clock,
     observations: Mutex<Observations>,
@@ -305,9 +324,9 @@ struct CheckObserver {
 
 #[derive(Default)]
 struct Observations {
-    /// When the token of a credential ends.
+    /// Expiry of the last token of each credential.
     token_expiries: BTreeMap<String, Timestamp>,
-    /// Seconds that this machine's clock is ahead of Atlas'.
+    /// Seconds by which the local clock is ahead of that of Atlas.
     clock_skew_secs: Option<i64>,
 }
 
@@ -318,36 +337,29 @@ impl CheckObserver {
             .unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn clock_finding(&self) -> Vec<Finding> {
-        let Some(ahead) = self.lock().clock_skew_secs else {
-            return Vec::new();
-        };
-        let (off, way) = (
-            ahead.unsigned_abs(),
-            if ahead > 0 { "ahead of" } else { "behind" },
-        );
-        let subject = "this machine's";
-        let finding = if off > MAX_CLOCK_SKEW_SECS {
-            let off = humantime::format_duration(Duration::from_secs(off));
-            Finding::warning(
-                Component::Clock,
-                subject,
-                format!("it is {off} {way} Atlas': every age is wrong by as much"),
-                "let the machine keep its time: chrony or systemd-timesyncd",
-            )
-        } else {
-            let what = format!("it agrees with Atlas' within {} s", off.max(1));
-            Finding::ok(Component::Clock, subject, what)
-        };
-        vec![finding]
+    fn clock_finding(&self) -> Option<Finding> {
+        let skew = self.lock().clock_skew_secs?;
+        let topic = Topic::new(Component::Clock, "this machine's");
+        let seconds = skew.unsigned_abs();
+        if seconds <= MAX_CLOCK_SKEW_SECS {
+            let message = format!("it agrees with Atlas' within {} s", seconds.max(1));
+            return Some(topic.ok(message));
+        }
+        let direction = if skew > 0 { "ahead of" } else { "behind" };
+        let skew = humantime::format_duration(Duration::from_secs(seconds));
+        Some(topic.warning(
+            format!("it is {skew} {direction} Atlas': every age is wrong by as much"),
+            "let the machine keep its time: chrony or systemd-timesyncd",
+        ))
     }
 }
 
 impl ClientObserver for CheckObserver {
     fn server_date_received(&self, date: &str) {
-        // RFC 9110 writes dates as RFC 2822 does
-        if let Ok(theirs) = DateTimeParser::new().parse_timestamp(date) {
-            self.lock().clock_skew_secs = Some(self.clock.now().as_second() - theirs.as_second());
+        // The dates of RFC 9110 are a subset of RFC 2822.
+        if let Ok(server_time) = DateTimeParser::new().parse_timestamp(date) {
+            let skew = self.clock.now().as_second() - server_time.as_second();
+            self.lock().clock_skew_secs = Some(skew);
         }
     }
 

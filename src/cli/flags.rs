@@ -3,19 +3,19 @@
 /// A flag.
 #[derive(Debug, Clone, Copy)]
 pub struct Flag {
-    /// Its name without the dashes.
+    /// Name without the dashes.
     pub name: &'static str,
-    /// What its value is called in `--help`; empty for a switch, which needs none.
+    /// Placeholder of the value in `--help`; empty for a boolean flag, which needs no value.
     pub value_name: &'static str,
-    /// What it is when nobody says anything.
+    /// Default value.
     pub default: Option<&'static str>,
-    /// The environment variable that says the same.
+    /// Environment variable with the same meaning.
     pub env: &'static str,
-    /// Whether it can be given more than once; the variable then has a list with commas.
+    /// Whether the flag can be repeated; the variable then has a comma-separated list.
     pub repeatable: bool,
-    /// The heading in `--help`.
+    /// Heading in `--help`.
     pub help_heading: &'static str,
-    /// What it is for.
+    /// Description in `--help`.
     pub help: &'static str,
 }
 
@@ -63,7 +63,8 @@ pub const FLAGS: &[Flag] = flags! {
     "log.format" "FORMAT" Some("logfmt"), "ATLAS_AI_KEYS_EXPORTER_LOG_FORMAT", false, "Log", "logfmt or json, on standard error";
 };
 
-/// The flags of the commands with a simulated Atlas.
+/// The flags of `demo` and `sim`.
+#[cfg(feature = "sim")]
 pub const SIM_FLAGS: &[Flag] = flags! {
     "sim.seed" "N" Some("1"), "ATLAS_AI_KEYS_EXPORTER_SIM_SEED", false, "Simulated Atlas", "Fixes the population and its life";
     "sim.orgs" "N" Some("3"), "ATLAS_AI_KEYS_EXPORTER_SIM_ORGS", false, "Simulated Atlas", "Number of organizations";
@@ -72,7 +73,8 @@ pub const SIM_FLAGS: &[Flag] = flags! {
     "sim.speed" "X" Some("1"), "ATLAS_AI_KEYS_EXPORTER_SIM_SPEED", false, "Simulated Atlas", "How much faster than in reality things happen";
 };
 
-/// Where the simulated Atlas alone listens.
+/// The flags of `sim` alone.
+#[cfg(feature = "sim")]
 pub const SIM_LISTEN_FLAGS: &[Flag] = flags! {
     "sim.listen-address" "ADDRESS" Some("127.0.0.1:10065"), "ATLAS_AI_KEYS_EXPORTER_SIM_LISTEN_ADDRESS", false, "Simulated Atlas", "Where the simulated Atlas serves";
 };

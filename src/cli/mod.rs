@@ -1,6 +1,5 @@
-//! The command line as it is written: one table of flags, from which the parser, `--help`, the manual
-//! page and the completions are made. Values stay text here; [`crate::config`] turns them into what they mean and lists every
-//! mistake at once, which a parser that stops at the first could not.
+//! The command line as text: one table of flags, from which the parser, `--help`, the manual page and the completions are
+//! made. [`crate::config`] parses the values and reports all errors at once; clap would stop at the first.
 
 mod flags;
 
@@ -14,30 +13,34 @@ use clap::{Arg, ArgAction, ArgMatches};
 use clap_complete::Shell;
 
 use crate::credentials::{Environment, FIELDS};
-pub use flags::{CHECK_FLAGS, FLAGS, Flag, KEYS_FLAGS, ONCE_FLAGS, SIM_FLAGS, SIM_LISTEN_FLAGS};
+pub use flags::{CHECK_FLAGS, FLAGS, Flag, KEYS_FLAGS, ONCE_FLAGS};
+#[cfg(feature = "sim")]
+pub use flags::{SIM_FLAGS, SIM_LISTEN_FLAGS};
 
-/// What to do.
+/// A command of the program.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Command {
-    /// Watch Atlas and serve the metrics.
+    /// Polls Atlas and serves the metrics.
     Serve,
-    /// Everything that can be wrong.
+    /// Validates configuration, credentials, API access and rate limits.
     Check,
-    /// The keys, for people and for spreadsheets.
+    /// Lists the keys.
     Keys,
-    /// One round, and its exposition.
+    /// Polls once and writes the metrics.
     Once,
-    /// The manual page.
+    /// Writes the manual page.
     Man,
-    /// The completions of a shell.
+    /// Writes the completions of a shell.
     Completions(Shell),
-    /// A simulated Atlas and the exporter that watches it, in one process.
+    /// Runs a simulated Atlas and an exporter in one process.
+    #[cfg(feature = "sim")]
     Demo,
-    /// The simulated Atlas alone.
+    /// Runs the simulated Atlas alone.
+    #[cfg(feature = "sim")]
     Sim,
 }
 
-/// A command beside serving: what it is called, what `--help` says of it, and the flags that it alone has.
+/// A command with flags: its name, the text in `--help`, and the flags that only this command has.
 struct CommandSpec {
     command: Command,
     name: &'static str,
@@ -46,7 +49,7 @@ struct CommandSpec {
 }
 
 /// The commands with flags, in the order of `--help`.
-const COMMANDS: [CommandSpec; 5] = [
+const COMMANDS: &[CommandSpec] = &[
     CommandSpec {
         command: Command::Check,
         name: "check",
@@ -65,12 +68,14 @@ const COMMANDS: [CommandSpec; 5] = [
         about: "One round, and its metrics: for cron and node_exporter's textfile collector",
         flags: &[ONCE_FLAGS],
     },
+    #[cfg(feature = "sim")]
     CommandSpec {
         command: Command::Demo,
         name: "demo",
         about: "A simulated Atlas and the exporter watching it, on 127.0.0.1:10064",
         flags: &[SIM_FLAGS],
     },
+    #[cfg(feature = "sim")]
     CommandSpec {
         command: Command::Sim,
         name: "sim",
@@ -80,10 +85,10 @@ const COMMANDS: [CommandSpec; 5] = [
 ];
 
 impl Command {
-    /// The flags that it has beside [`FLAGS`].
+    /// Returns the command's flags beside [`FLAGS`].
     pub fn flags(self) -> impl Iterator<Item = &'static Flag> {
-        let sub = COMMANDS.iter().find(|sub| sub.command == self);
-        sub.into_iter().flat_map(CommandSpec::flags)
+        let spec = COMMANDS.iter().find(|spec| spec.command == self);
+        spec.into_iter().flat_map(CommandSpec::flags)
     }
 }
 
@@ -91,23 +96,28 @@ impl CommandSpec {
     fn flags(&self) -> impl Iterator<Item = &'static Flag> + use<> {
         self.flags.iter().copied().flatten()
     }
+
+    /// Whether the command authenticates to Atlas with the user's credential.
+    fn needs_credential(&self) -> bool {
+        matches!(self.command, Command::Check | Command::Keys | Command::Once)
+    }
 }
 
-/// Where a value comes from.
+/// The source of a value.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ValueSource {
     /// The flag of that name.
     Flag(&'static str),
     /// The environment variable of that name.
     EnvVar(&'static str),
-    /// A member of the configuration file.
+    /// A key of the configuration file.
     File {
         /// The file.
         path: PathBuf,
-        /// The member, such as `atlas.timeout`.
+        /// Path of the key, such as `atlas.timeout`.
         key: String,
     },
-    /// Nobody gave one: the default of the flag of that name.
+    /// The default of the flag of that name.
     Default(&'static str),
 }
 
@@ -116,8 +126,27 @@ impl fmt::Display for ValueSource {
         match self {
             Self::Flag(name) => write!(f, "--{name}"),
             Self::EnvVar(name) => write!(f, "environment variable {name}"),
-            Self::File { path, key: member } => write!(f, "{member} in {}", path.display()),
+            Self::File { path, key } => write!(f, "{key} in {}", path.display()),
             Self::Default(name) => write!(f, "default of --{name}"),
+        }
+    }
+}
+
+/// The values of a flag as text, and their source.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FlagValues {
+    /// One value; any number for a repeatable flag.
+    pub values: Vec<String>,
+    /// The source of all values.
+    pub source: ValueSource,
+}
+
+impl FlagValues {
+    /// Creates the values of a flag that is not set.
+    pub(crate) fn default_of(name: &'static str, default: Option<&str>) -> Self {
+        Self {
+            values: default.map(str::to_owned).into_iter().collect(),
+            source: ValueSource::Default(name),
         }
     }
 }
@@ -125,76 +154,70 @@ impl fmt::Display for ValueSource {
 /// The command and its values, as text.
 #[derive(Debug, Clone)]
 pub struct Args {
-    /// What to do.
+    /// The command.
     pub command: Command,
     values: BTreeMap<&'static str, Vec<String>>,
 }
 
 impl Args {
-    /// Reads the command line.
+    /// Parses the command line.
     ///
     /// # Errors
-    /// clap's own error for unknown flags and commands, `--help` and `--version`; it knows what to
-    /// print where, and its exit code.
+    /// clap's error for unknown flags and commands, `--help` and `--version`; it contains the output and the exit code.
     pub fn parse(
         arguments: impl IntoIterator<Item = impl Into<OsString> + Clone>,
     ) -> Result<Self, clap::Error> {
         let matches = clap_command().try_get_matches_from(arguments)?;
-        let mut given = BTreeMap::new();
-        collect_values(&matches, FLAGS, &mut given);
+        let mut values = BTreeMap::new();
+        collect_values(&matches, FLAGS, &mut values);
         let command = match matches.subcommand() {
             Some(("man", _)) => Command::Man,
-            Some(("completions", of_shell)) => match of_shell.get_one("shell") {
-                Some(shell) => Command::Completions(*shell),
-                None => Command::Serve,
-            },
-            Some((name, of_sub)) => match COMMANDS.iter().find(|sub| sub.name == name) {
-                Some(sub) => {
-                    // behind the command, a flag of every command wins over the same one before it
-                    collect_values(of_sub, FLAGS.iter().chain(sub.flags()), &mut given);
-                    sub.command
-                }
-                None => Command::Serve,
-            },
+            Some(("completions", matches)) => matches
+                .get_one("shell")
+                .map_or(Command::Serve, |shell| Command::Completions(*shell)),
+            Some((name, matches)) => {
+                let spec = COMMANDS.iter().find(|spec| spec.name == name);
+                spec.map_or(Command::Serve, |spec| {
+                    // A shared flag after the command takes precedence over the same one before it.
+                    collect_values(matches, FLAGS.iter().chain(spec.flags()), &mut values);
+                    spec.command
+                })
+            }
             None => Command::Serve,
         };
-        Ok(Self {
-            command,
-            values: given,
-        })
+        Ok(Self { command, values })
     }
 
-    /// The values of a flag, and where they come from: the command line, else the environment.
-    pub fn lookup(
-        &self,
-        flag: &Flag,
-        environment: &Environment,
-    ) -> Option<(Vec<String>, ValueSource)> {
+    /// Returns the values of a flag on the command line, or else in the environment.
+    pub fn lookup(&self, flag: &Flag, environment: &Environment) -> Option<FlagValues> {
         if let Some(values) = self.values.get(flag.name) {
-            return Some((values.clone(), ValueSource::Flag(flag.name)));
+            return Some(FlagValues {
+                values: values.clone(),
+                source: ValueSource::Flag(flag.name),
+            });
         }
         let value = environment.get(flag.env)?;
         let values = if flag.repeatable {
-            value
-                .split(',')
-                .map(|part| part.trim().to_owned())
-                .filter(|part| !part.is_empty())
-                .collect()
+            let parts = value.split(',').map(|part| part.trim().to_owned());
+            parts.filter(|part| !part.is_empty()).collect()
         } else {
             vec![value]
         };
-        Some((values, ValueSource::EnvVar(flag.env)))
+        Some(FlagValues {
+            values,
+            source: ValueSource::EnvVar(flag.env),
+        })
     }
 }
 
 fn collect_values(
     matches: &ArgMatches,
     flags: impl IntoIterator<Item = &'static Flag>,
-    given: &mut BTreeMap<&'static str, Vec<String>>,
+    values: &mut BTreeMap<&'static str, Vec<String>>,
 ) {
     for flag in flags {
-        if let Ok(Some(values)) = matches.try_get_many::<String>(flag.name) {
-            given.insert(flag.name, values.cloned().collect());
+        if let Ok(Some(found)) = matches.try_get_many::<String>(flag.name) {
+            values.insert(flag.name, found.cloned().collect());
         }
     }
 }
@@ -224,28 +247,29 @@ fn clap_arg(flag: &Flag) -> Arg {
         })
 }
 
-/// The flag behind an argument, if it is one of a command's own.
+/// Returns the flag behind an argument, if only one command has it.
 pub(crate) fn command_flag(arg: &Arg) -> Option<&'static Flag> {
-    let own = COMMANDS.iter().flat_map(CommandSpec::flags);
-    // two commands have one of the same name
-    let mut own = own.filter(|flag| flag.name == arg.get_id().as_str());
-    own.find(|flag| Some(flag.help_heading) == arg.get_help_heading())
+    let mut flags = COMMANDS.iter().flat_map(CommandSpec::flags);
+    // Two commands have a flag `output`, each below its own heading.
+    flags.find(|flag| {
+        flag.name == arg.get_id().as_str() && Some(flag.help_heading) == arg.get_help_heading()
+    })
 }
 
-/// How to give a credential, in short.
+/// Summary of how to set a credential.
 const CREDENTIAL_HINT: &str = "\
 Credentials come from the environment or from files, never from flags: set MONGODB_ATLAS_CLIENT_ID and
 MONGODB_ATLAS_CLIENT_SECRET_FILE (service account). Other kinds and places: --help.";
 
-/// How to give a credential, with every name.
+/// Returns how to set a credential, with all names.
 fn credential_help() -> String {
     let mut help = String::from(
         "Credentials (one of a service account, a programmatic API key or an access token; never from flags):\n",
     );
-    for part in &FIELDS {
-        let _ = writeln!(help, "  {:<31} {}", part.env, part.description);
+    for field in &FIELDS {
+        let _ = writeln!(help, "  {:<31} {}", field.env, field.description);
     }
-    let files: Vec<&str> = FIELDS.iter().map(|part| part.file_name).collect();
+    let files = FIELDS.each_ref().map(|field| field.file_name);
     let _ = write!(
         help,
         "Each variable with _FILE appended names a file that holds the value. Files named {} in systemd's\n\
@@ -256,17 +280,17 @@ fn credential_help() -> String {
     help
 }
 
-/// The whole command line. `-h` shows the flags of one command, `--help` all of them.
+/// Returns clap's definition of the command line. `-h` shows the flags of one command, `--help` all of them.
 pub fn clap_command() -> clap::Command {
-    let subs = COMMANDS.iter().map(|sub| {
+    let subcommands = COMMANDS.iter().map(|spec| {
         let shared = FLAGS
             .iter()
             .map(|flag| clap_arg(flag).hide_short_help(true));
-        let command = clap::Command::new(sub.name)
-            .about(sub.about)
-            .args(sub.flags().map(clap_arg))
+        let command = clap::Command::new(spec.name)
+            .about(spec.about)
+            .args(spec.flags().map(clap_arg))
             .args(shared);
-        if matches!(sub.command, Command::Demo | Command::Sim) {
+        if !spec.needs_credential() {
             return command.after_help("Flags of every command: --help.");
         }
         command
@@ -288,7 +312,7 @@ pub fn clap_command() -> clap::Command {
             ")"
         ))
         .args(FLAGS.iter().map(clap_arg))
-        .subcommands(subs)
+        .subcommands(subcommands)
         .subcommand(clap::Command::new("man").about("Write the manual page"))
         .subcommand(
             clap::Command::new("completions")
@@ -304,78 +328,4 @@ pub fn clap_command() -> clap::Command {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn flag(name: &str) -> &'static Flag {
-        FLAGS
-            .iter()
-            .chain(SIM_FLAGS)
-            .find(|flag| flag.name == name)
-            .expect("a flag")
-    }
-
-    #[test]
-    fn clap_command_is_consistent() {
-        clap_command().debug_assert();
-    }
-
-    #[test]
-    fn flags_take_precedence_over_environment_variables() {
-        let environment = Environment::from_vars([
-            ("ATLAS_AI_KEYS_EXPORTER_ATLAS_TIMEOUT", "7s"),
-            ("MONGODB_ATLAS_ORG_ID", "a, b,"),
-        ]);
-        let args = Args::parse(["x", "--atlas.page-size", "3"]).expect("good");
-        let given = |name| args.lookup(flag(name), &environment);
-        assert_eq!(
-            given("atlas.page-size"),
-            Some((vec!["3".into()], ValueSource::Flag("atlas.page-size")))
-        );
-        let variable = ValueSource::EnvVar("ATLAS_AI_KEYS_EXPORTER_ATLAS_TIMEOUT");
-        assert_eq!(given("atlas.timeout"), Some((vec!["7s".into()], variable)));
-        assert_eq!(given("atlas.poll-interval"), None);
-        assert_eq!(
-            given("atlas.org-id").map(|(values, _)| values),
-            Some(vec!["a".into(), "b".into()])
-        );
-    }
-
-    #[test]
-    fn flags_are_accepted_before_and_after_the_command() {
-        for line in [
-            ["x", "--log.level", "debug", "demo"],
-            ["x", "demo", "--log.level", "debug"],
-        ] {
-            let args = Args::parse(line).expect("good");
-            assert_eq!(args.command, Command::Demo);
-            let given = args.lookup(flag("log.level"), &Environment::from_vars([("", "")]));
-            assert_eq!(given.map(|(values, _)| values), Some(vec!["debug".into()]));
-        }
-        assert!(
-            Args::parse(["x", "--sim.seed", "1"]).is_err(),
-            "a simulated Atlas is for demo and sim"
-        );
-    }
-
-    #[test]
-    fn boolean_flags_need_no_value() {
-        let value = |line: &[&str]| {
-            let args = Args::parse(line.iter().copied()).expect("good");
-            let given = args.lookup(
-                flag("atlas.discover-orgs"),
-                &Environment::from_vars([("", "")]),
-            );
-            (args.command, given.map(|(values, _)| values))
-        };
-        assert_eq!(
-            value(&["x", "--atlas.discover-orgs", "demo"]),
-            (Command::Demo, Some(vec!["true".into()])),
-            "what follows is no value"
-        );
-        assert_eq!(
-            value(&["x", "--atlas.discover-orgs=false"]),
-            (Command::Serve, Some(vec!["false".into()]))
-        );
-    }
-}
+mod tests;

@@ -1,79 +1,72 @@
-//! `check`: everything that can be wrong, all at once, for people and for programs.
+//! `check`: validates the configuration and prints the findings.
 
 use std::io::{self, IsTerminal as _, Write};
 use std::sync::Arc;
 
 use comfy_table::{Cell, Color};
+use mongodb_atlas_client::{Clock, TransportFactory, new_http_transport};
 use serde::Serialize;
 
+use super::CommandError;
 use super::terminal::{self, sanitize_for_terminal};
-use super::{CommandError, ignore_broken_pipe};
 use crate::check::{self, CheckContext, Finding, Severity};
 use crate::cli::Args;
 use crate::config::{self, OutputFormat};
 use crate::credentials::Environment;
-use mongodb_atlas_client::Clock;
-use mongodb_atlas_client::{self as atlas, TransportFactory};
 
 pub(super) async fn run(args: &Args, environment: &Environment) -> Result<(), CommandError> {
-    let choice = config::parse_check_options(args, environment)?;
-    let connect: TransportFactory = Arc::new(atlas::new_http_transport);
-    let means = CheckContext {
-        clock: Clock::system(),
-        transport_factory: (!choice.offline).then_some(connect),
-    };
-    let findings = if choice.running {
+    let options = config::parse_check_options(args, environment)?;
+    let findings = if options.running {
         check::probe_running_exporter(args, environment).await
     } else {
-        check::run(args, environment, &means).await
+        let transport_factory: TransportFactory = Arc::new(new_http_transport);
+        let context = CheckContext {
+            clock: Clock::system(),
+            transport_factory: (!options.offline).then_some(transport_factory),
+        };
+        check::run(args, environment, &context).await
     };
-    let mut out = io::stdout().lock();
-    let colour = io::stdout().is_terminal() && environment.get("NO_COLOR").is_none();
-    let written = if choice.output == OutputFormat::Json {
-        print_json(&findings, &mut out)
-    } else {
-        print_table(&findings, colour, &mut out)
-    };
-    written
-        .and_then(|()| out.flush())
-        .or_else(ignore_broken_pipe)
-        .map_err(CommandError::io("cannot write to standard output"))?;
-    let errors = findings
-        .iter()
-        .filter(|finding| finding.severity == Severity::Error);
-    let areas: Vec<_> = errors.map(|finding| finding.component).collect();
-    if areas.is_empty() {
+    let colored = io::stdout().is_terminal() && environment.get("NO_COLOR").is_none();
+    terminal::write_stdout(|out| match options.output {
+        OutputFormat::Json => print_json(&findings, out),
+        _ => print_table(&findings, colored, out),
+    })?;
+    let errors = count_findings(&findings, Severity::Error);
+    if errors == 0 {
         return Ok(());
     }
+    let is_invalid_config = |finding: &Finding| {
+        finding.severity == Severity::Error && finding.component.is_configuration()
+    };
     Err(CommandError::ChecksFailed {
-        errors: areas.len(),
-        is_invalid_config: areas.iter().any(|area| area.is_configuration()),
+        errors,
+        is_invalid_config: findings.iter().any(is_invalid_config),
     })
 }
 
-fn count_findings(findings: &[Finding], grade: Severity) -> usize {
-    let same = findings.iter().filter(|finding| finding.severity == grade);
+fn count_findings(findings: &[Finding], severity: Severity) -> usize {
+    let same = findings.iter().filter(|it| it.severity == severity);
     same.count()
 }
 
-/// Every finding, and below it what to do.
-fn print_table(findings: &[Finding], colour: bool, out: &mut impl Write) -> io::Result<()> {
+/// Prints every finding, with its help below.
+fn print_table(findings: &[Finding], colored: bool, out: &mut impl Write) -> io::Result<()> {
     let mut table = terminal::new_table(&["RESULT", "ABOUT", "WHICH", "FINDING"]);
     for finding in findings {
         let mut result = Cell::new(finding.severity.as_str());
-        let shade = match finding.severity {
+        let color = match finding.severity {
             Severity::Ok => Some(Color::Green),
             Severity::Skipped => None,
             Severity::Warning => Some(Color::Yellow),
             Severity::Error => Some(Color::Red),
         };
-        if let Some(shade) = shade.filter(|_| colour) {
-            result = result.fg(shade);
+        if let Some(color) = color.filter(|_| colored) {
+            result = result.fg(color);
         }
         let mut text = sanitize_lines(&finding.message);
-        if let Some(action) = &finding.help {
+        if let Some(help) = &finding.help {
             text.push_str("\n-> ");
-            text.push_str(&sanitize_lines(action));
+            text.push_str(&sanitize_lines(help));
         }
         table.add_row([
             result,
@@ -91,12 +84,10 @@ fn print_table(findings: &[Finding], colour: bool, out: &mut impl Write) -> io::
     )
 }
 
-/// A text of several lines in which nothing can steer a terminal.
+/// Replaces control characters but line breaks.
 fn sanitize_lines(text: &str) -> String {
-    text.lines()
-        .map(sanitize_for_terminal)
-        .collect::<Vec<_>>()
-        .join("\n")
+    let lines: Vec<_> = text.lines().map(sanitize_for_terminal).collect();
+    lines.join("\n")
 }
 
 #[derive(Serialize)]

@@ -1,9 +1,8 @@
-//! `demo`: a simulated Atlas and the exporter that watches it, in one process.
-
-use std::io::Write as _;
+//! `demo`: runs a simulated Atlas and an exporter in one process.
 
 use tokio::net::TcpListener;
 
+use super::terminal::write_banner;
 use super::{CommandError, config_loader, signals};
 use crate::app::{Dependencies, Exporter};
 use crate::cli::{Args, FLAGS};
@@ -45,43 +44,35 @@ pub(super) async fn run(args: Args, environment: &Environment) -> Result<(), Com
          Ctrl-C ends it.\n",
         sim.base_url()
     );
-    let mut out = std::io::stdout().lock();
-    let written = out.write_all(text.as_bytes()).and_then(|()| out.flush());
-    drop(out);
-    written.map_err(CommandError::io("cannot write to standard output"))?;
+    write_banner(&text)?;
     exporter.run(shutdown).await;
     sim.stop().await;
     Ok(())
 }
 
-/// What the exporter of the demo is told: the simulated Atlas and its throw-away service account,
-/// and what the real environment says of the rest.
+/// Creates the exporter's environment: the simulated Atlas and its service account, above the variables of the process,
+/// above the defaults of the demo.
 fn sim_environment(sim: &SimHandle, environment: &Environment) -> Environment {
-    let account = sim.credentials();
+    let credentials = sim.credentials();
     let defaults = [
         (
             "ATLAS_AI_KEYS_EXPORTER_WEB_LISTEN_ADDRESS",
             "127.0.0.1:10064",
         ),
-        // no web page from elsewhere reads the demo by a name that leads here
+        // DNS rebinding: no other web page can read the demo by a name that resolves to this address.
         ("ATLAS_AI_KEYS_EXPORTER_WEB_ALLOWED_HOSTS", "localhost"),
-        // short, since the simulated Atlas has no quota to spare and people want to see life
+        // The simulated Atlas has requests to spare, and the demo should show changes.
         ("ATLAS_AI_KEYS_EXPORTER_ATLAS_POLL_INTERVAL", "15s"),
     ];
-    let fixed = [
+    let overrides = [
         ("MONGODB_ATLAS_BASE_URL", sim.base_url()),
         ("MONGODB_ATLAS_ORG_ID", sim.org_ids().join(",")),
-        ("MONGODB_ATLAS_CLIENT_ID", account.client_id),
-        ("MONGODB_ATLAS_CLIENT_SECRET", account.client_secret),
+        ("MONGODB_ATLAS_CLIENT_ID", credentials.client_id),
+        ("MONGODB_ATLAS_CLIENT_SECRET", credentials.client_secret),
     ];
-    let given = FLAGS
+    let inherited = FLAGS
         .iter()
         .filter_map(|flag| Some((flag.env, environment.get(flag.env)?)));
-    Environment::from_vars(
-        defaults
-            .map(|(name, value)| (name, value.to_owned()))
-            .into_iter()
-            .chain(given)
-            .chain(fixed),
-    )
+    let defaults = defaults.map(|(name, value)| (name, value.to_owned()));
+    Environment::from_vars(defaults.into_iter().chain(inherited).chain(overrides))
 }

@@ -1,6 +1,16 @@
-//! What each command does, from its arguments to its end.
+//! The commands, from their arguments to the exit code.
+//!
+//! | module | purpose |
+//! | --- | --- |
+//! | `serve` | polls Atlas and serves the metrics |
+//! | `once`, `keys`, `one_shot` | commands that poll once |
+//! | `check` | validates the configuration |
+//! | `demo`, `sim` | the simulated Atlas |
+//! | `generate` | manual page and completions |
+//! | `signals`, `terminal` | signals, standard output |
 
 mod check;
+#[cfg(feature = "sim")]
 mod demo;
 mod generate;
 mod keys;
@@ -8,6 +18,7 @@ mod once;
 mod one_shot;
 mod serve;
 mod signals;
+#[cfg(feature = "sim")]
 mod sim;
 mod terminal;
 
@@ -23,66 +34,66 @@ use crate::config::{self, Config, ConfigError};
 use crate::credentials::Environment;
 use crate::logging;
 
-/// Why a command ended badly. [`CommandError::exit_code`] is what the shell is told.
+/// Why a command failed.
 #[derive(Debug, thiserror::Error)]
 pub enum CommandError {
-    /// clap's: unknown flags, or help that was asked for.
+    /// clap's error: an unknown flag, or `--help`.
     #[error(transparent)]
     Usage(#[from] clap::Error),
-    /// The configuration is wrong.
+    /// The configuration is invalid.
     #[error(transparent)]
     Config(#[from] ConfigError),
     /// The exporter cannot start.
     #[error(transparent)]
     Start(#[from] StartError),
-    /// Something could not be read; what could be was written.
+    /// Some data could not be read; the rest was written.
     #[error("could not read all organizations; no data for: {}{}", missing.join(", "), format_list(unmatched))]
     Incomplete {
-        /// What is missing.
+        /// Organizations and names that are missing.
         missing: Vec<String>,
-        /// Values of filters that nothing else has, which may be in what is missing.
+        /// Filter values that match nothing, but may match the missing data.
         unmatched: Vec<String>,
     },
-    /// Something could not be read, and nothing was written: it would have read as if all keys were gone.
+    /// Some data could not be read, and nothing was written: missing data would look like deleted keys.
     #[error("could not read all organizations; no data for: {}; {target}", missing.join(", "))]
     NotWritten {
-        /// What is missing.
+        /// Organizations and names that are missing.
         missing: Vec<String>,
-        /// What became of the output.
+        /// State of the output.
         target: String,
     },
-    /// Something could not be read, and older data that an exporter has stored was written.
+    /// Some data could not be read; stored data was written instead.
     #[error("could not read all organizations; wrote stored data for: {}", .0.join(", "))]
     Stale(Vec<String>),
-    /// No organization was named, and none was found.
+    /// No organization is configured, and none was discovered.
     #[error("no organizations found: the credential has access to none")]
     NoOrganizations,
-    /// Filters name what there is not.
+    /// A filter matches nothing.
     #[error("invalid filter:{}", format_list(.0))]
     Filter(Vec<String>),
-    /// `check` has found what does not work, and has said what.
+    /// `check` found errors, and printed them.
     #[error("errors found: {errors}")]
     ChecksFailed {
-        /// How many.
+        /// Number of errors.
         errors: usize,
-        /// Whether the call or the configuration is among them.
+        /// Whether the command line or the configuration is invalid.
         is_invalid_config: bool,
     },
-    /// A signal has ended it.
+    /// A signal stopped the command.
     #[error("interrupted before the end")]
     Interrupted,
-    /// The system refuses something.
+    /// An operation of the system failed.
     #[error("{context}: {source}")]
     Io {
-        /// What was to be done.
+        /// The operation that failed.
         context: Cow<'static, str>,
-        /// What the system says.
-        source: std::io::Error,
+        /// The error of the system.
+        source: io::Error,
     },
 }
 
 impl CommandError {
-    /// 1 when the work failed, 2 when the call or the configuration is wrong.
+    /// Returns the exit code: 1 when the work failed, 2 when the command line or the configuration is invalid.
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Usage(error) => u8::try_from(error.exit_code()).unwrap_or(2),
@@ -104,12 +115,9 @@ impl CommandError {
         }
     }
 
-    fn io(what: impl Into<Cow<'static, str>>) -> impl FnOnce(io::Error) -> Self {
-        let what = what.into();
-        move |why| Self::Io {
-            context: what,
-            source: why,
-        }
+    fn io(context: impl Into<Cow<'static, str>>) -> impl FnOnce(io::Error) -> Self {
+        let context = context.into();
+        move |source| Self::Io { context, source }
     }
 }
 
@@ -119,7 +127,7 @@ fn format_list(lines: &[String]) -> String {
         .fold(String::new(), |text, line| format!("{text}\n  - {line}"))
 }
 
-/// A reader that has seen enough, as in `keys | head`, is no error.
+/// Ignores that the reader closed the pipe, as in `keys | head`.
 fn ignore_broken_pipe(error: io::Error) -> io::Result<()> {
     if error.kind() == io::ErrorKind::BrokenPipe {
         return Ok(());
@@ -127,10 +135,10 @@ fn ignore_broken_pipe(error: io::Error) -> io::Result<()> {
     Err(error)
 }
 
-/// Does what the command line asks, to its end.
+/// Parses the command line and runs the command.
 ///
 /// # Errors
-/// [`CommandError`], which says what to do.
+/// [`CommandError`] with the exit code.
 pub fn run(
     arguments: impl IntoIterator<Item = OsString>,
     environment: &Environment,
@@ -153,49 +161,51 @@ pub fn run(
             Command::Once => once::run(args, environment).await,
             Command::Man => generate::print_man_page(),
             Command::Completions(shell) => generate::print_completions(shell),
+            #[cfg(feature = "sim")]
             Command::Demo => demo::run(args, environment).await,
+            #[cfg(feature = "sim")]
             Command::Sim => sim::run(&args, environment).await,
         }
     });
-    // what still keeps a thread busy, a file system that hangs or a dear password, is not waited for
+    // A thread may be blocked by a hanging file system or busy with an expensive password hash.
     runtime.shutdown_timeout(RUNTIME_SHUTDOWN_TIMEOUT);
     logging::finish();
     result
 }
 
-/// How long threads that are busy may go on after everything has ended.
+/// Maximum wait for busy threads after the command has ended.
 const RUNTIME_SHUTDOWN_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// How to make the configuration of these arguments again, at a reload.
+/// Returns a function that loads the configuration again, for reloads.
 fn config_loader(args: Args, environment: Environment) -> ConfigLoader {
     Arc::new(move || Config::load(&args, &environment))
 }
 
-/// Allows as many open files as the system lets this process have: connections are files.
+/// Raises the limit of open files, of which each connection needs one.
 #[cfg(unix)]
 fn raise_nofile_limit() {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let limit = getrlimit(Resource::Nofile);
-    let most = limit.maximum.unwrap_or(NOFILE_TARGET).min(NOFILE_TARGET);
-    if limit.current.is_some_and(|current| current < most) {
+    let target = limit.maximum.unwrap_or(NOFILE_TARGET).min(NOFILE_TARGET);
+    if limit.current.is_some_and(|current| current < target) {
         let raised = Rlimit {
-            current: Some(most),
+            current: Some(target),
             ..limit
         };
-        // with fewer there are fewer connections
+        // With a lower limit, the server accepts fewer connections.
         let _ = setrlimit(Resource::Nofile, raised);
     }
 }
 
-/// Elsewhere there is no such limit.
+/// Other systems have no such limit.
 #[cfg(not(unix))]
 fn raise_nofile_limit() {}
 
-/// Files that are enough for all connections, and all the rest.
+/// Open files that suffice for all connections and everything else.
 #[cfg(unix)]
 const NOFILE_TARGET: u64 = 4096;
 
-/// Keeps secrets out of core dumps and away from other processes of the same user.
+/// Disables core dumps, and access by other processes of the same user: the memory contains secrets.
 #[cfg(target_os = "linux")]
 fn disable_core_dumps() {
     use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
@@ -210,6 +220,6 @@ fn disable_core_dumps() {
     }
 }
 
-/// Elsewhere the system's own settings hold.
+/// Other systems have their own settings.
 #[cfg(not(target_os = "linux"))]
 fn disable_core_dumps() {}

@@ -1,11 +1,11 @@
 //! `once`: polls every organization once and writes the metrics to standard output or into a file: for cron, and for
 //! `node_exporter`'s textfile collector.
 //!
-//! Whoever collects the file takes what is not in it for gone. So nothing is written while an organization has no data
-//! at all: the file of the run before stays, and its age shows.
+//! A series that is missing from the file counts as deleted. So nothing is written while an organization has no data at
+//! all: the file of the previous run remains, and its age shows.
 #![allow(
     clippy::disallowed_methods,
-    reason = "a command of its own, in which no thread serves"
+    reason = "no thread serves in this command"
 )]
 
 use std::fs::{File, Metadata};
@@ -70,7 +70,7 @@ fn write_exposition(
     to.flush()
 }
 
-/// Replaces a regular file in one step. Anything else, such as a pipe or a device, is written to and stays what it is.
+/// Replaces a regular file atomically. Writes to anything else, such as a pipe or a device.
 fn write_file(round: &OneShotResult, path: &Path, stop: &CancellationToken) -> io::Result<()> {
     match path.metadata() {
         Ok(existing) if existing.is_file() => {
@@ -84,19 +84,19 @@ fn write_file(round: &OneShotResult, path: &Path, stop: &CancellationToken) -> i
     }
 }
 
-/// Puts a new file in the place of `path`: a collector sees the one before or this one. Its mode and owner are those
-/// of the `existing` file; a new one is readable for everybody.
+/// Replaces `path` by a new file: a collector reads the previous or the new one. Mode and owner are those of the `existing`
+/// file; without one, the file is world-readable.
 fn write_file_atomically(
     round: &OneShotResult,
     path: &Path,
     existing: Option<&Metadata>,
     stop: &CancellationToken,
 ) -> io::Result<()> {
-    let folder = match path.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder,
+    let directory = match path.parent() {
+        Some(directory) if !directory.as_os_str().is_empty() => directory,
         _ => Path::new("."),
     };
-    let mut file = NamedTempFile::new_in(folder)?;
+    let mut file = NamedTempFile::new_in(directory)?;
     write_exposition(round, io::BufWriter::new(&mut file), stop)?;
     #[cfg(unix)]
     set_owner_and_mode(file.as_file(), existing)?;
@@ -113,16 +113,16 @@ fn set_owner_and_mode(file: &File, existing: Option<&Metadata>) -> io::Result<()
 
     let mode = existing.map_or(0o644, |existing| existing.mode() & 0o777);
     if let Some(existing) = existing {
-        // only root may; for another user the file becomes their own
+        // Only root can change the owner; another user owns the new file.
         let _ = fchown(file, Some(existing.uid()), Some(existing.gid()));
     }
     file.set_permissions(std::fs::Permissions::from_mode(mode))
 }
 
-/// Symbolic links that follow each other before this is taken for a loop, as on Linux.
+/// Maximum number of symbolic links in a row, as on Linux.
 const MAX_LINKS: u32 = 40;
 
-/// Resolves symbolic links at the end of `path`, whether they lead to something or not: a link stays a link.
+/// Resolves symbolic links at the end of `path`, also dangling ones: the link itself is not replaced.
 fn follow_links(path: &Path) -> io::Result<PathBuf> {
     let mut path = path.to_owned();
     for _ in 0..MAX_LINKS {
@@ -130,14 +130,14 @@ fn follow_links(path: &Path) -> io::Result<PathBuf> {
             return Ok(path);
         };
         path = match path.parent() {
-            Some(folder) => folder.join(target),
+            Some(directory) => directory.join(target),
             None => target,
         };
     }
     Err(io::Error::other("too many levels of symbolic links"))
 }
 
-/// Opens a pipe or a character device without waiting for a reader.
+/// Opens a pipe or a character device; fails if a pipe has no reader.
 #[cfg(unix)]
 fn open_special(path: &Path, existing: &Metadata) -> io::Result<File> {
     use std::os::unix::fs::{FileTypeExt as _, OpenOptionsExt as _};

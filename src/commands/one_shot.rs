@@ -1,4 +1,4 @@
-//! What `once` and `keys` have in common: one poll of every organization, and output that a signal can interrupt.
+//! Parts that `once` and `keys` share: one poll of every organization, and output that a signal can interrupt.
 
 use tokio_util::sync::CancellationToken;
 
@@ -9,7 +9,7 @@ use crate::config::Config;
 use crate::credentials::Environment;
 use crate::shard::Shard;
 
-/// Polls every organization once. Nobody is served and nothing is stored: this is the whole life of the process.
+/// Polls every organization once, without serving or storing anything.
 pub(super) async fn poll_once(
     args: Args,
     environment: &Environment,
@@ -27,14 +27,14 @@ pub(super) async fn poll_once(
     if shutdown.is_cancelled() {
         return Err(CommandError::Interrupted);
     }
-    // one share of many can be empty; nothing at all means that the credential has lost its access
+    // One of several shards can be empty. Without shards, no organization means that the credential has lost its access.
     if round.is_empty() && config.shard == Shard::ALL {
         return Err(CommandError::NoOrganizations);
     }
     Ok((config, round))
 }
 
-/// Runs `write` on a thread that may block: a pipe that nobody reads must not keep a signal from ending the process.
+/// Runs `write` on a thread that may block: a signal must stop the process even if a pipe is not read.
 pub(super) async fn write_unless_stopped(
     shutdown: &CancellationToken,
     write: impl FnOnce() -> Result<(), CommandError> + Send + 'static,

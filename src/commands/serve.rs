@@ -1,4 +1,4 @@
-//! Without a command: watch Atlas and serve the metrics.
+//! Without a command: polls Atlas and serves the metrics.
 
 use tracing::info;
 
@@ -15,13 +15,13 @@ pub(super) async fn run(args: Args, environment: &Environment) -> Result<(), Com
         version = env!("CARGO_PKG_VERSION"),
         revision = env!("BUILD_REVISION"),
         credentials = config.credentials.len(),
-        organizations = config.credentials.iter().map(|account| account.org_ids.len()).sum::<usize>(),
+        organizations = config.credentials.iter().map(|it| it.org_ids.len()).sum::<usize>(),
         shard = %config.shard,
         atlas = %config.base_url,
         interval = %humantime::format_duration(config.poll_interval),
         "starting"
     );
-    // a file system that hangs must not keep a signal waiting
+    // A signal must stop the process even while a file system hangs.
     let exporter = tokio::select! {
         started = Exporter::start(config, Dependencies::production(load)) => started?,
         () = shutdown.cancelled() => return Ok(()),

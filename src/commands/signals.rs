@@ -1,4 +1,4 @@
-//! SIGTERM and SIGINT, which ask the process to end, and SIGHUP, which asks it to reload.
+//! Signals: SIGTERM and SIGINT stop the process, SIGHUP reloads the configuration.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use tracing::info;
 use super::CommandError;
 use crate::app::Reloader;
 
-/// A token that is cancelled at the first SIGTERM or SIGINT.
+/// Returns a token that is cancelled by SIGTERM or SIGINT.
 #[cfg(unix)]
 pub(super) fn shutdown_token() -> Result<CancellationToken, CommandError> {
     use tokio::signal::unix::{SignalKind, signal};
@@ -30,7 +30,7 @@ pub(super) fn shutdown_token() -> Result<CancellationToken, CommandError> {
     Ok(token)
 }
 
-/// A token that is cancelled at Ctrl-C.
+/// Returns a token that is cancelled by Ctrl-C.
 #[cfg(not(unix))]
 pub(super) fn shutdown_token() -> Result<CancellationToken, Failure> {
     let token = CancellationToken::new();
@@ -44,22 +44,22 @@ pub(super) fn shutdown_token() -> Result<CancellationToken, Failure> {
     Ok(token)
 }
 
-/// Reloads the configuration at each SIGHUP, until the process ends.
+/// Spawns a task that reloads the configuration on each SIGHUP.
 #[cfg(unix)]
-pub(super) fn spawn_sighup_reload(control: Arc<Reloader>) -> Result<(), CommandError> {
+pub(super) fn spawn_sighup_reload(reloader: Arc<Reloader>) -> Result<(), CommandError> {
     use tokio::signal::unix::{SignalKind, signal};
     let mut hangup =
         signal(SignalKind::hangup()).map_err(CommandError::io("cannot listen for signals"))?;
     tokio::spawn(async move {
         while hangup.recv().await.is_some() {
-            // what is wrong with it is told there
-            let _ = control.reload("SIGHUP").await;
+            // `reload` logs its errors.
+            let _ = reloader.reload("SIGHUP").await;
         }
     });
     Ok(())
 }
 
-/// Elsewhere there is no such signal.
+/// Other systems have no such signal.
 #[cfg(not(unix))]
 pub(super) fn spawn_sighup_reload(_: Arc<Control>) -> Result<(), Failure> {
     Ok(())

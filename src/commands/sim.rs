@@ -1,11 +1,11 @@
-//! `sim`: the simulated Atlas alone.
+//! `sim`: runs the simulated Atlas alone.
 
-use std::io::Write as _;
 
+use super::terminal::write_banner;
 use super::{CommandError, signals};
 use crate::app::StartError;
 use crate::cli::Args;
-use crate::config::{self, ConfigError};
+use crate::config::{self, ConfigError, Diagnostic};
 use crate::credentials::Environment;
 use mongodb_atlas_client::Clock;
 use mongodb_atlas_sim::SimHandle;
@@ -14,7 +14,8 @@ pub(super) async fn run(args: &Args, environment: &Environment) -> Result<(), Co
     let (config, listen) = config::parse_sim_config(args, environment)?;
     let shutdown = signals::shutdown_token()?;
     let Some(address) = listen.first() else {
-        return Err(ConfigError(vec!["--sim.listen-address is missing".to_owned()]).into());
+        let error = Diagnostic::new("", "--sim.listen-address is missing");
+        return Err(ConfigError::from(error).into());
     };
     let listener = exporter_toolkit::server::bind(address, "--sim.listen-address")
         .await
@@ -22,10 +23,7 @@ pub(super) async fn run(args: &Args, environment: &Environment) -> Result<(), Co
     let clock = Clock::system();
     let sim = SimHandle::start(listener, &config, move || clock.now())
         .map_err(CommandError::io("cannot start the simulated Atlas"))?;
-    let mut out = std::io::stdout().lock();
-    let written = write!(out, "{}", sim.env_exports()).and_then(|()| out.flush());
-    drop(out);
-    written.map_err(CommandError::io("cannot write to standard output"))?;
+    write_banner(&sim.env_exports())?;
     shutdown.cancelled().await;
     sim.stop().await;
     Ok(())

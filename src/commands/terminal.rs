@@ -1,24 +1,46 @@
-//! Tables on a terminal.
+//! Output on standard output and tables on a terminal.
 
-use std::io::{self, Write};
+use std::io::{self, StdoutLock, Write};
 
 use comfy_table::{ContentArrangement, Table, presets};
 
-/// A table without frames, as wide as the terminal at most.
-pub(super) fn new_table(head: &[&str]) -> Table {
+use super::{CommandError, ignore_broken_pipe};
+
+/// Writes to standard output. A closed pipe is no error.
+pub(super) fn write_stdout(
+    write: impl FnOnce(&mut StdoutLock<'_>) -> io::Result<()>,
+) -> Result<(), CommandError> {
+    let mut out = io::stdout().lock();
+    write(&mut out)
+        .and_then(|()| out.flush())
+        .or_else(ignore_broken_pipe)
+        .map_err(CommandError::io("cannot write to standard output"))
+}
+
+/// Writes the banner of a command that goes on to serve. Standard output must be open.
+#[cfg(feature = "sim")]
+pub(super) fn write_banner(text: &str) -> Result<(), CommandError> {
+    let mut out = io::stdout().lock();
+    out.write_all(text.as_bytes())
+        .and_then(|()| out.flush())
+        .map_err(CommandError::io("cannot write to standard output"))
+}
+
+/// Creates a table without frames, at most as wide as the terminal.
+pub(super) fn new_table(header: &[&str]) -> Table {
     let mut table = Table::new();
     table
         .load_style(presets::NOTHING)
         .set_content_arrangement(ContentArrangement::Dynamic)
-        .set_header(head.to_vec());
-    // nothing stands left of the first column
+        .set_header(header.to_vec());
+    // No padding left of the first column.
     if let Some(first) = table.column_mut(0) {
         first.set_padding((0, 1));
     }
     table
 }
 
-/// Writes a table without blanks at the ends of its lines.
+/// Writes a table without trailing spaces.
 pub(super) fn write_table(table: &Table, out: &mut impl Write) -> io::Result<()> {
     for line in table.lines() {
         writeln!(out, "{}", line.trim_end())?;
@@ -26,15 +48,14 @@ pub(super) fn write_table(table: &Table, out: &mut impl Write) -> io::Result<()>
     Ok(())
 }
 
-/// A text in which nothing can steer a terminal: whoever names a key could otherwise write what he
-/// likes on the screen of whoever lists it.
+/// Replaces control characters. Names come from Atlas: an escape sequence in one could otherwise control the terminal.
 pub(super) fn sanitize_for_terminal(text: &str) -> String {
-    let shown = |letter: char| {
+    let replace = |letter: char| {
         if letter.is_control() {
             '\u{fffd}'
         } else {
             letter
         }
     };
-    text.chars().map(shown).collect()
+    text.chars().map(replace).collect()
 }

@@ -1,230 +1,214 @@
-//! What single commands take beside what all of them do.
+//! Options of single commands.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::parse::{parse_bool, parse_duration, parse_key_labels, parse_uint};
+use mongodb_atlas_client::OrgId;
+
+use super::MAX_AGE;
+use super::diagnostic::ConfigError;
+use super::parse::parse_key_labels;
 use super::resolver::Resolver;
-use super::{ConfigError, MAX_AGE};
-use crate::cli::{Args, ValueSource};
+use crate::cli::{Args, FlagValues};
+use crate::closed_list::parse_name;
 use crate::credentials::Environment;
 use crate::metrics::KeyLabel;
-use exporter_toolkit::address::ListenAddress;
-use mongodb_atlas_client::OrgId;
-use mongodb_atlas_sim::{Scenario, SimConfig};
+use exporter_toolkit::diagnostic::Diagnostic;
 
-/// The form in which something is written to standard output.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum OutputFormat {
-    /// For people.
-    Table,
-    /// For spreadsheets: RFC 4180.
-    Csv,
-    /// For programs.
-    Json,
-    /// For tickets and chats: a table of GitHub Flavored Markdown.
-    Markdown,
+crate::closed_list::closed_list! {
+    /// Format of the output of `check` and `keys`.
+    pub enum OutputFormat {
+        /// Table for a terminal.
+        Table = "table",
+        /// CSV (RFC 4180).
+        Csv = "csv",
+        /// JSON.
+        Json = "json",
+        /// Table of GitHub Flavored Markdown.
+        Markdown = "markdown",
+    }
 }
 
-/// Values that a filter of `keys` accepts, and where they come from.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct FilterValues {
-    /// Any of these is accepted; everything is when there are none.
-    pub values: Vec<String>,
-    /// The flag or the environment variable.
-    pub source: ValueSource,
-}
-
-/// Which keys `keys` shows, from where, and how.
+/// Options of `keys`: filters, source and format.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KeysOptions {
-    /// How.
+    /// Format of the output.
     pub output: OutputFormat,
-    /// Idle for at least so long.
+    /// Minimum idle time.
     pub idle: Duration,
-    /// Never used at all.
+    /// Whether only keys that were never used are shown.
     pub never_used: bool,
-    /// Statuses, in any case.
-    pub statuses: FilterValues,
-    /// Projects, by name or id.
-    pub projects: FilterValues,
+    /// Statuses, in any case; empty for all.
+    pub statuses: FlagValues,
+    /// Projects, by name or id; empty for all.
+    pub projects: FlagValues,
     /// Whether the creator of a key, which is personal data, is shown.
     pub created_by: bool,
-    /// From this directory of state, and only these organizations unless there are none; else from
-    /// Atlas.
-    pub from_storage: Option<(PathBuf, Vec<OrgId>)>,
+    /// State directory to read instead of Atlas.
+    pub from_storage: Option<StorageSource>,
 }
 
-/// What `keys` is asked for. The configuration is another matter: from storage, none is needed.
+/// Stored inventories that `keys` reads.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StorageSource {
+    /// State directory of an exporter.
+    pub dir: PathBuf,
+    /// Organizations; empty for all.
+    pub orgs: Vec<OrgId>,
+}
+
+/// Parses the options of `keys`. The configuration is not needed when the keys come from storage.
 ///
 /// # Errors
-/// [`ConfigError`] with every mistake.
+/// [`ConfigError`] with all errors.
 pub fn parse_keys_options(
     args: &Args,
     environment: &Environment,
 ) -> Result<KeysOptions, ConfigError> {
-    let mut checker = Resolver::new(args, environment);
-    let output = checker.get("output", |text| match text {
-        "table" => Ok(OutputFormat::Table),
-        "csv" => Ok(OutputFormat::Csv),
-        "json" => Ok(OutputFormat::Json),
-        "markdown" => Ok(OutputFormat::Markdown),
-        _ => Err("table, csv, json or markdown"),
-    });
-    let idle = checker.get("idle", |text| parse_duration(text, Duration::ZERO, MAX_AGE));
-    let never_used = checker.get("never-used", parse_bool);
-    let statuses = resolve_filter(&checker, "status");
-    let projects = resolve_filter(&checker, "project");
-    for value in &projects.values {
-        if value.trim().is_empty() {
-            checker.reject(&projects.source, value, "the name or the id of a project");
-        }
-    }
-    let labels = checker.get("metrics.key-labels", parse_key_labels);
-    let from_storage = match checker.get("from-storage", parse_bool) {
-        Some(true) => resolve_storage_source(&mut checker),
-        _ => None,
+    let mut resolver = Resolver::new(args, environment);
+    let options = resolve_keys_options(&mut resolver);
+    resolver.finish(options)
+}
+
+fn resolve_keys_options(resolver: &mut Resolver<'_>) -> Option<KeysOptions> {
+    let options = KeysOptions {
+        output: resolver.get_parsed("output")?,
+        idle: resolver.get_duration("idle", Duration::ZERO..=MAX_AGE)?,
+        never_used: resolver.get_bool("never-used")?,
+        statuses: resolver.lookup("status"),
+        projects: resolver.lookup("project"),
+        created_by: resolver
+            .get("metrics.key-labels", parse_key_labels)?
+            .contains(&KeyLabel::CreatedBy),
+        from_storage: resolver
+            .get_bool("from-storage")?
+            .then(|| resolve_storage_source(resolver))
+            .flatten(),
     };
-    checker.finish(|| {
-        Some(KeysOptions {
-            output: output?,
-            idle: idle?,
-            never_used: never_used?,
-            statuses,
-            projects,
-            created_by: labels?.contains(&KeyLabel::CreatedBy),
-            from_storage,
-        })
-    })
-}
-
-fn resolve_filter(checker: &Resolver<'_>, name: &str) -> FilterValues {
-    let (values, origin) = checker.raw_values(name);
-    FilterValues {
-        values,
-        source: origin,
+    let FlagValues { values, source } = &options.projects;
+    for value in values.iter().filter(|value| value.trim().is_empty()) {
+        resolver.reject(source, value, "the name or the id of a project");
     }
+    Some(options)
 }
 
-/// Parses where `once` writes: into a file, or to standard output when there is none.
+/// Parses the output path of `once`; none for standard output.
 ///
 /// # Errors
-/// [`ConfigError`] when the name is empty.
+/// [`ConfigError`] when the path is empty.
 pub fn parse_once_output(
     args: &Args,
     environment: &Environment,
 ) -> Result<Option<PathBuf>, ConfigError> {
-    let mut checker = Resolver::without_file(args, environment);
-    let (path, origin) = checker.get_path("output");
+    let mut resolver = Resolver::without_file(args, environment);
+    let path = resolver.path("output");
     let path = path.filter(|path| !STDOUT_NAMES.iter().any(|name| path == Path::new(name)));
-    if path
-        .as_ref()
-        .is_some_and(|path| path.as_os_str().is_empty())
-    {
-        checker.reject(&origin, "", "the path of a file, or - for standard output");
+    if path.as_deref() == Some(Path::new("")) {
+        let source = resolver.lookup("output").source;
+        resolver.reject(&source, "", "the path of a file, or - for standard output");
     }
-    checker.finish(|| Some(path))
+    resolver.finish(Some(path))
 }
 
-/// Names of standard output. It is written as it is: a file that it was redirected to may be appended to.
+/// Names of standard output, which is written to in place: a file behind it may be appended to.
 const STDOUT_NAMES: [&str; 2] = ["-", "/dev/stdout"];
 
-fn resolve_storage_source(checker: &mut Resolver<'_>) -> Option<(PathBuf, Vec<OrgId>)> {
-    let (values, origin) = checker.raw_values("atlas.org-id");
+fn resolve_storage_source(resolver: &mut Resolver<'_>) -> Option<StorageSource> {
+    let FlagValues { values, source } = resolver.lookup("atlas.org-id");
     let mut orgs = Vec::new();
     for value in values {
         match OrgId::parse(&value) {
             Ok(org) => orgs.push(org),
-            Err(error) => checker.reject(&origin, &value, &error.to_string()),
+            Err(error) => resolver.reject(&source, &value, &error.to_string()),
         }
     }
-    let dir = checker.storage_path();
+    let dir = resolver.storage_path();
     if dir.is_none() {
-        checker.errors.push(
-            "--from-storage: there is no directory to read; give the exporter's own with --storage.path, \
-             such as /var/lib/atlas-ai-keys-exporter"
-                .to_owned(),
+        resolver.diagnostics.push(
+            Diagnostic::new("--from-storage", "there is no directory to read").with_help(
+                "give the exporter's own with --storage.path, such as /var/lib/atlas-ai-keys-exporter",
+            ),
         );
     }
-    Some((dir?, orgs))
+    Some(StorageSource { dir: dir?, orgs })
 }
 
-/// How much `check` looks at, and how it writes.
+/// Options of `check`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CheckOptions {
-    /// How.
+    /// Format of the output.
     pub output: OutputFormat,
-    /// Nothing is asked of anybody.
+    /// Whether the checks that contact Atlas are skipped.
     pub offline: bool,
-    /// The exporter that runs, and nothing else.
+    /// Whether only the health of the running exporter is checked.
     pub running: bool,
 }
 
-/// What `check` is asked for.
+/// Parses the options of `check`.
 ///
 /// # Errors
-/// [`ConfigError`] with every mistake.
+/// [`ConfigError`] with all errors.
 pub fn parse_check_options(
     args: &Args,
     environment: &Environment,
 ) -> Result<CheckOptions, ConfigError> {
-    let mut checker = Resolver::without_file(args, environment);
-    let output = checker.get("output", |text| match text {
-        "table" => Ok(OutputFormat::Table),
-        "json" => Ok(OutputFormat::Json),
-        _ => Err("table or json"),
+    let mut resolver = Resolver::without_file(args, environment);
+    let formats = [OutputFormat::Table, OutputFormat::Json];
+    let output = resolver.get("output", |text| {
+        parse_name(text, &formats, OutputFormat::as_str)
     });
-    let offline = checker.get("offline", parse_bool);
-    let running = checker.get("running", parse_bool);
-    checker.finish(|| {
-        Some(CheckOptions {
-            output: output?,
-            offline: offline?,
-            running: running?,
-        })
-    })
+    let offline = resolver.get_bool("offline");
+    let running = resolver.get_bool("running");
+    let options = output.zip(offline.zip(running));
+    resolver.finish(options.map(|(output, (offline, running))| CheckOptions {
+        output,
+        offline,
+        running,
+    }))
 }
 
-/// How the simulated Atlas begins, and where it listens when it stands alone.
+/// Parses the options of the simulated Atlas, and the addresses on which `sim` listens.
 ///
 /// # Errors
-/// [`ConfigError`] with every mistake.
+/// [`ConfigError`] with all errors.
+#[cfg(feature = "sim")]
 pub fn parse_sim_config(
     args: &Args,
     environment: &Environment,
-) -> Result<(SimConfig, Vec<ListenAddress>), ConfigError> {
-    let mut checker = Resolver::new(args, environment);
-    let seed = checker.get("sim.seed", |text| {
-        text.parse().map_err(|_| "a whole number from 0")
-    });
-    let orgs = checker.get("sim.orgs", |text| {
-        parse_uint(text, 1, 10_000).ok_or("a whole number from 1 to 10000")
-    });
-    let keys = checker.get("sim.keys", |text| {
-        parse_uint(text, 0, 5_000_000).ok_or("a whole number from 0 to 5000000")
-    });
-    let scenario = checker.get("sim.scenario", |text| {
-        text.parse::<Scenario>()
-            .map_err(|_| "one of calm, stale, outage, throttled, revoked, churn")
-    });
-    let speed = checker.get("sim.speed", |text| {
-        let speed = text
-            .parse::<f64>()
-            .ok()
-            .filter(|speed| (0.0..=1e6).contains(speed));
-        speed.ok_or("a number from 0 (nothing happens) to 1000000")
-    });
-    let listen = checker.listen_addresses("sim.listen-address");
-    checker.log_settings();
-    checker.finish(|| {
-        let config = SimConfig {
-            seed: seed?,
-            orgs: orgs?,
-            keys: keys?,
-            scenario: scenario?,
-            speed: speed?,
-            ..SimConfig::default()
-        };
-        Some((config, listen))
+) -> Result<
+    (
+        mongodb_atlas_sim::SimConfig,
+        Vec<exporter_toolkit::address::ListenAddress>,
+    ),
+    ConfigError,
+> {
+    let mut resolver = Resolver::new(args, environment);
+    let config = resolve_sim_config(&mut resolver);
+    let listen = resolver.listen_addresses("sim.listen-address");
+    resolver.log_settings();
+    resolver.finish(config.map(|config| (config, listen)))
+}
+
+#[cfg(feature = "sim")]
+fn resolve_sim_config(resolver: &mut Resolver<'_>) -> Option<mongodb_atlas_sim::SimConfig> {
+    use mongodb_atlas_sim::{Scenario, SimConfig};
+
+    Some(SimConfig {
+        seed: resolver.get("sim.seed", |text| {
+            text.parse().map_err(|_| "a whole number from 0")
+        })?,
+        orgs: resolver.get_uint("sim.orgs", 1..=10_000)?,
+        keys: resolver.get_uint("sim.keys", 0..=5_000_000)?,
+        scenario: resolver.get("sim.scenario", |text| {
+            text.parse::<Scenario>()
+                .map_err(|_| "one of calm, stale, outage, throttled, revoked, churn")
+        })?,
+        speed: resolver.get("sim.speed", |text| {
+            let speed = text.parse::<f64>().ok();
+            speed
+                .filter(|speed| (0.0..=1e6).contains(speed))
+                .ok_or("a number from 0 (nothing happens) to 1000000")
+        })?,
+        ..SimConfig::default()
     })
 }

@@ -1,328 +1,301 @@
-//! The credentials, each with its organizations: one that flags and environment give, or those of
-//! the configuration file.
+//! Credentials, each with its organizations: one from flags and environment, or those of the configuration file.
 
-use std::path::Path;
+use std::rc::Rc;
 use std::sync::Arc;
+
+use exporter_toolkit::yaml::YamlValue;
+use mongodb_atlas_client::OrgId;
 
 use super::file::{ConfigFile, redact_key};
 use super::parse::parse_bool;
 use super::resolver::Resolver;
-use crate::cli::ValueSource;
+use crate::cli::{FlagValues, ValueSource};
 use crate::credentials::{self, Credential, Environment, FIELDS, SecretLocation};
-use exporter_toolkit::bounded_file::FileMode;
-use exporter_toolkit::yaml::YamlValue;
-use mongodb_atlas_client::OrgId;
+use exporter_toolkit::diagnostic::Diagnostic;
 
-/// A credential and what it watches.
+/// A credential and the organizations that are polled with it.
 #[derive(Debug, Clone)]
 pub struct CredentialConfig {
-    /// What it is called in metrics and logs.
+    /// Name in metrics and logs.
     pub name: Arc<str>,
-    /// How to authenticate.
+    /// Credential for Atlas.
     pub credential: Credential,
-    /// The organizations that are named.
+    /// Organizations that are listed.
     pub org_ids: Vec<OrgId>,
-    /// Whether every other organization that it can see is watched as well.
+    /// Whether all other organizations visible to the credential are polled as well.
     pub discover_orgs: bool,
 }
 
-/// What a credential is called when nobody gives it a name.
+/// Name of a credential without one.
 const DEFAULT_NAME: &str = "default";
-/// The members of an entry beside the parts of the credential.
-const OTHER_KEYS: [&str; 3] = ["name", "org_ids", "discover_orgs"];
+/// Keys of an entry beside the fields of the credential.
+const OTHER_KEYS: [&str; 3] = ["name", ORG_IDS, DISCOVER_ORGS];
+const ORG_IDS: &str = "org_ids";
+const DISCOVER_ORGS: &str = "discover_orgs";
 const EXPECTED_ORG_ID: &str =
     "an organization id, 24 hexadecimal digits in lower case such as 32b6e34b3d91647abb20e7b8";
 
-/// Every account, checked; what is wrong is among the checker's mistakes.
-pub(super) fn resolve(checker: &mut Resolver<'_>) -> Vec<CredentialConfig> {
-    let file = checker.file.take();
-    let mut accounts = match file.as_ref().and_then(ConfigFile::credentials) {
-        Some(entries) => file
-            .as_ref()
-            .map_or_else(Vec::new, |file| from_file(checker, file, entries)),
-        None => from_env(checker),
+/// Resolves all credentials. Errors are collected in `resolver`.
+pub(super) fn resolve(resolver: &mut Resolver<'_>) -> Vec<CredentialConfig> {
+    let file = resolver.file.as_ref().map(Rc::clone);
+    let entries = file
+        .as_deref()
+        .and_then(|file| Some((file, file.credentials()?)));
+    let mut credentials = match entries {
+        Some((file, entries)) => from_file(resolver, file, entries),
+        None => from_env(resolver).into_iter().collect(),
     };
-    checker.file = file;
-    add_orgs(checker, &mut accounts);
-    if checker.get("atlas.discover-orgs", parse_bool) == Some(true) {
-        for account in &mut accounts {
-            account.discover_orgs = true;
-        }
-    }
-    for account in &accounts {
-        if account.org_ids.is_empty() && !account.discover_orgs {
-            checker.errors.push(format!(
+    add_orgs(resolver, &mut credentials);
+    let discover_all = resolver.get_bool("atlas.discover-orgs") == Some(true);
+    for credential in &mut credentials {
+        credential.discover_orgs |= discover_all;
+        if credential.org_ids.is_empty() && !credential.discover_orgs {
+            resolver.errors([format!(
                 "no organization to watch with credential {}: give --atlas.org-id, or MONGODB_ATLAS_ORG_ID with commas between several, \
                  or org_ids in the configuration file (Atlas shows the id under Organization Settings); or --atlas.discover-orgs",
-                account.name
-            ));
+                credential.name
+            )]);
         }
     }
-    accounts
+    credentials
 }
 
-fn from_env(checker: &mut Resolver<'_>) -> Vec<CredentialConfig> {
-    match credentials::from_env(checker.environment) {
-        Ok(credential) => {
-            checker.errors.extend(credential.validate());
-            vec![CredentialConfig {
-                name: DEFAULT_NAME.into(),
-                credential,
-                org_ids: Vec::new(),
-                discover_orgs: false,
-            }]
-        }
-        Err(mistakes) => {
-            checker.errors.extend(mistakes);
-            // the organizations are looked at all the same
-            let (values, origin) = checker.raw_values("atlas.org-id");
-            parse_org_ids(checker, &values, &origin, &mut Vec::new());
-            Vec::new()
+fn from_env(resolver: &mut Resolver<'_>) -> Option<CredentialConfig> {
+    match credentials::from_env(resolver.environment) {
+        Ok(credential) => Some(validated(resolver, DEFAULT_NAME, credential)),
+        Err(errors) => {
+            resolver.errors(errors);
+            // The organizations are checked all the same.
+            let org_ids = resolver.lookup("atlas.org-id");
+            parse_org_ids(resolver, &org_ids, &mut Vec::new());
+            None
         }
     }
 }
 
-/// Adds the organizations that flags and environment name.
-fn add_orgs(checker: &mut Resolver<'_>, accounts: &mut [CredentialConfig]) {
-    let (values, origin) = checker.raw_values("atlas.org-id");
-    if values.is_empty() {
+/// Creates the configuration of a credential without organizations. Reports each field that cannot be read.
+fn validated(resolver: &mut Resolver<'_>, name: &str, credential: Credential) -> CredentialConfig {
+    resolver.errors(credential.validate());
+    CredentialConfig {
+        name: name.into(),
+        credential,
+        org_ids: Vec::new(),
+        discover_orgs: false,
+    }
+}
+
+/// Adds the organizations of flags and environment.
+fn add_orgs(resolver: &mut Resolver<'_>, credentials: &mut [CredentialConfig]) {
+    let org_ids = resolver.lookup("atlas.org-id");
+    if org_ids.values.is_empty() {
         return;
     }
-    match accounts {
+    match credentials {
         [] => {}
-        [account] => {
-            let named = parse_org_ids(checker, &values, &origin, &mut account.org_ids.clone());
-            account.org_ids.extend(named);
+        [credential] => {
+            let mut seen = credential.org_ids.clone();
+            let added = parse_org_ids(resolver, &org_ids, &mut seen);
+            credential.org_ids.extend(added);
         }
-        _ => checker.errors.push(format!(
-            "{origin}: there are several credentials, and it does not say which of them watches these organizations; put them under org_ids of one in the configuration file"
-        )),
+        _ => resolver.error(
+            &org_ids.source,
+            "there are several credentials, and it does not say which of them watches these organizations; put them under org_ids of one in the configuration file",
+        ),
     }
 }
 
-/// The ids among `values`; none of them may be in `taken` already, or twice.
+/// Parses organization ids, of which none may be in `seen` already, or twice.
 fn parse_org_ids(
-    checker: &mut Resolver<'_>,
-    values: &[String],
-    origin: &ValueSource,
-    taken: &mut Vec<OrgId>,
+    resolver: &mut Resolver<'_>,
+    ids: &FlagValues,
+    seen: &mut Vec<OrgId>,
 ) -> Vec<OrgId> {
-    let mut orgs = Vec::new();
-    for value in values {
+    let mut parsed = Vec::new();
+    for value in &ids.values {
         match OrgId::parse(value) {
-            Ok(org) if taken.contains(&org) => {
-                checker.reject(origin, value, "given once: it is there twice");
+            Ok(org) if seen.contains(&org) => {
+                resolver.reject(&ids.source, value, "given once: it is there twice");
             }
             Ok(org) => {
-                taken.push(org.clone());
-                orgs.push(org);
+                seen.push(org.clone());
+                parsed.push(org);
             }
-            Err(_) => checker.reject(origin, value, EXPECTED_ORG_ID),
+            Err(_) => resolver.reject(&ids.source, value, EXPECTED_ORG_ID),
         }
     }
-    orgs
+    parsed
 }
 
 fn from_file(
-    checker: &mut Resolver<'_>,
+    resolver: &mut Resolver<'_>,
     file: &ConfigFile,
-    entries: &YamlValue,
+    list: &YamlValue,
 ) -> Vec<CredentialConfig> {
-    let YamlValue::Sequence(entries) = entries else {
-        checker.errors.push(format!(
-            "{}: it is {}, and must be a list",
-            file.source("credentials"),
-            entries.type_name()
-        ));
+    let source = file.source("credentials");
+    let YamlValue::Sequence(values) = list else {
+        let type_name = list.type_name();
+        resolver.error(&source, format!("it is {type_name}, and must be a list"));
         return Vec::new();
     };
-    if entries.is_empty() {
-        checker.errors.push(format!(
-            "{}: expected at least one credential, got an empty list",
-            file.source("credentials")
-        ));
+    if values.is_empty() {
+        resolver.error(
+            &source,
+            "expected at least one credential, got an empty list",
+        );
     }
-    let mut taken = Vec::new();
-    let mut accounts: Vec<CredentialConfig> = Vec::new();
-    for (index, entry) in entries.iter().enumerate() {
-        let place = format!("credentials[{index}]");
-        let name = match entry.get("name").and_then(YamlValue::as_str) {
-            Some(name) if !name.is_empty() => name.to_owned(),
-            _ if entries.len() == 1 => DEFAULT_NAME.to_owned(),
+    let mut seen = Vec::new();
+    let mut credentials: Vec<CredentialConfig> = Vec::new();
+    for (index, value) in values.iter().enumerate() {
+        let path = format!("credentials[{index}]");
+        let entry = CredentialEntry { file, path, value };
+        let name = match value.get("name").and_then(YamlValue::as_str) {
+            Some(name) if !name.is_empty() => name,
+            _ if values.len() == 1 => DEFAULT_NAME,
             _ => {
-                checker.errors.push(format!(
-                    "{}: it needs a name, since there are several",
-                    file.source(&place)
-                ));
+                let source = file.source(&entry.path);
+                resolver.error(&source, "it needs a name, since there are several");
                 continue;
             }
         };
-        if accounts.iter().any(|account| *account.name == *name) {
-            let origin = file.source(format!("{place}.name"));
-            checker.reject(&origin, &name, "a name of its own: it is there twice");
+        if credentials.iter().any(|other| *other.name == *name) {
+            let expected = "a name of its own: it is there twice";
+            resolver.reject(&entry.source("name"), name, expected);
             continue;
         }
-        check_unknown_keys(checker, file, &place, entry);
-        check_scalars(checker, file, &place, entry);
-        let orgs = entry_org_ids(checker, file, &place, entry, &mut taken);
-        let discover = entry_bool(checker, file, &place, entry);
-        match entry_credential(checker.environment, file, &place, &name, entry) {
-            Ok(credential) => {
-                checker.errors.extend(credential.validate());
-                accounts.push(CredentialConfig {
-                    name: name.into(),
-                    credential,
-                    org_ids: orgs,
-                    discover_orgs: discover,
-                });
-            }
-            Err(mistakes) => checker.errors.extend(mistakes),
-        }
-    }
-    accounts
-}
-
-fn check_unknown_keys(
-    checker: &mut Resolver<'_>,
-    file: &ConfigFile,
-    place: &str,
-    entry: &YamlValue,
-) {
-    let YamlValue::Mapping(members) = entry else {
-        checker.errors.push(format!(
-            "{}: it is {}, and must have members",
-            file.source(place),
-            entry.type_name()
-        ));
-        return;
-    };
-    let parts = FIELDS.map(|part| part.config_key);
-    for (name, _) in members {
-        let part = name.strip_suffix("_file").unwrap_or(name);
-        if !OTHER_KEYS.contains(&name.as_str()) && !parts.contains(&part) {
-            checker.errors.push(format!(
-                "{}: there is no such member; it must be one of {}, {}, each of the latter also with _file behind it",
-                file.source(format!("{place}.{}", redact_key(name))),
-                OTHER_KEYS.join(", "),
-                parts.join(", ")
-            ));
-        }
-    }
-}
-
-/// Every field of an entry but its list and its switch is a text: another value would count as not given, and a secret
-/// from elsewhere would be used in its place.
-fn check_scalars(checker: &mut Resolver<'_>, file: &ConfigFile, place: &str, entry: &YamlValue) {
-    let YamlValue::Mapping(members) = entry else {
-        return;
-    };
-    for (name, value) in members {
-        if value.as_str().is_none() && !["org_ids", "discover_orgs"].contains(&name.as_str()) {
-            checker.errors.push(format!(
-                "{}: expected a text, got {}",
-                file.source(format!("{place}.{}", redact_key(name))),
-                value.type_name()
-            ));
-        }
-    }
-}
-
-fn entry_org_ids(
-    checker: &mut Resolver<'_>,
-    file: &ConfigFile,
-    place: &str,
-    entry: &YamlValue,
-    taken: &mut Vec<OrgId>,
-) -> Vec<OrgId> {
-    let origin = file.source(format!("{place}.org_ids"));
-    let values: Vec<String> = match entry.get("org_ids") {
-        None | Some(YamlValue::Null) => return Vec::new(),
-        Some(YamlValue::Sequence(items)) if items.iter().all(|item| item.as_str().is_some()) => {
-            items
-                .iter()
-                .filter_map(|item| item.as_str().map(str::to_owned))
-                .collect()
-        }
-        Some(other) => {
-            let kind = other.type_name();
-            checker
-                .errors
-                .push(format!("{origin}: it is {kind}, and must be a list of ids"));
-            return Vec::new();
-        }
-    };
-    parse_org_ids(checker, &values, &origin, taken)
-}
-
-fn entry_bool(
-    checker: &mut Resolver<'_>,
-    file: &ConfigFile,
-    place: &str,
-    entry: &YamlValue,
-) -> bool {
-    let Some(value) = entry.get("discover_orgs") else {
-        return false;
-    };
-    let text = value.as_str().unwrap_or(value.type_name());
-    parse_bool(text).unwrap_or_else(|right| {
-        checker.reject(&file.source(format!("{place}.discover_orgs")), text, right);
-        false
-    })
-}
-
-/// The credential of an entry: its parts stand in the file itself, in files that it names, or for
-/// what is missing where [`credentials::from_env`] looks.
-fn entry_credential(
-    environment: &Environment,
-    file: &ConfigFile,
-    place: &str,
-    name: &str,
-    entry: &YamlValue,
-) -> Result<Credential, Vec<String>> {
-    let mut mistakes = Vec::new();
-    let mut parts = FIELDS.map(|_| None);
-    for (part, found) in FIELDS.iter().zip(&mut parts) {
-        let (inline, named) = (
-            entry.get(part.config_key),
-            entry.get(&format!("{}_file", part.config_key)),
-        );
-        *found = match (inline, named.and_then(YamlValue::as_str)) {
-            (Some(_), Some(_)) => {
-                mistakes.push(format!(
-                    "{}: it is given here and in {}_file; give one of them",
-                    file.source(format!("{place}.{}", part.config_key)),
-                    part.config_key
-                ));
-                None
-            }
-            (_, Some(path)) => Some(SecretLocation::File(file.dir().join(path))),
-            (Some(_), None) if part.is_secret && is_world_readable(&file.path) => {
-                mistakes.push(format!(
-                    "{}: a secret stands in a file that everybody may read; run chmod o-r on it, or put the secret into a file of its own and name that as {}_file",
-                    file.source(format!("{place}.{}", part.config_key)),
-                    part.config_key
-                ));
-                None
-            }
-            (Some(_), None) => Some(SecretLocation::ConfigKey {
-                file: file.path.clone(),
-                credential: name.to_owned(),
-                key: part.config_key,
+        entry.check_keys(resolver);
+        let org_ids = entry.org_ids(resolver, &mut seen);
+        let discover_orgs = entry.discover_orgs(resolver);
+        match entry.credential(resolver.environment, name) {
+            Ok(credential) => credentials.push(CredentialConfig {
+                org_ids,
+                discover_orgs,
+                ..validated(resolver, name, credential)
             }),
-            (None, None) => None,
-        };
+            Err(errors) => resolver.diagnostics.extend(errors),
+        }
     }
-    if !mistakes.is_empty() {
-        return Err(mistakes);
-    }
-    credentials::from_file_and_env(environment, parts).map_err(|mistakes| {
-        let told = mistakes
-            .into_iter()
-            .map(|mistake| format!("{}: {mistake}", file.source(place)));
-        told.collect()
-    })
+    credentials
 }
 
-fn is_world_readable(path: &Path) -> bool {
-    FileMode::from_path(path).is_ok_and(FileMode::is_world_readable)
+/// An entry in the list of credentials.
+struct CredentialEntry<'a> {
+    file: &'a ConfigFile,
+    /// Path in the file, such as `credentials[0]`.
+    path: String,
+    value: &'a YamlValue,
+}
+
+impl CredentialEntry<'_> {
+    fn source(&self, key: &str) -> ValueSource {
+        self.file
+            .source(format!("{}.{}", self.path, redact_key(key)))
+    }
+
+    /// Reports unknown keys and values of the wrong type. A value of the wrong type would count as missing, and a secret
+    /// from another source would replace it.
+    fn check_keys(&self, resolver: &mut Resolver<'_>) {
+        let YamlValue::Mapping(entries) = self.value else {
+            let type_name = self.value.type_name();
+            let message = format!("it is {type_name}, and must have members");
+            return resolver.error(&self.file.source(&self.path), message);
+        };
+        let fields = FIELDS.map(|field| field.config_key);
+        for (key, value) in entries {
+            let field = key.strip_suffix("_file").unwrap_or(key);
+            if !OTHER_KEYS.contains(&key.as_str()) && !fields.contains(&field) {
+                let message = format!(
+                    "there is no such member; it must be one of {}, {}, each of the latter also with _file behind it",
+                    OTHER_KEYS.join(", "),
+                    fields.join(", ")
+                );
+                resolver.error(&self.source(key), message);
+            }
+            if value.as_str().is_none() && ![ORG_IDS, DISCOVER_ORGS].contains(&key.as_str()) {
+                let message = format!("expected a text, got {}", value.type_name());
+                resolver.error(&self.source(key), message);
+            }
+        }
+    }
+
+    fn org_ids(&self, resolver: &mut Resolver<'_>, seen: &mut Vec<OrgId>) -> Vec<OrgId> {
+        let source = self.source(ORG_IDS);
+        let value = match self.value.get(ORG_IDS) {
+            None | Some(YamlValue::Null) => return Vec::new(),
+            Some(value) => value,
+        };
+        let values = match value {
+            YamlValue::Sequence(items) => items
+                .iter()
+                .map(|item| item.as_str().map(str::to_owned))
+                .collect(),
+            _ => None,
+        };
+        let Some(values) = values else {
+            let type_name = value.type_name();
+            resolver.error(
+                &source,
+                format!("it is {type_name}, and must be a list of ids"),
+            );
+            return Vec::new();
+        };
+        parse_org_ids(resolver, &FlagValues { values, source }, seen)
+    }
+
+    fn discover_orgs(&self, resolver: &mut Resolver<'_>) -> bool {
+        let Some(value) = self.value.get(DISCOVER_ORGS) else {
+            return false;
+        };
+        let text = value.as_str().unwrap_or(value.type_name());
+        parse_bool(text).unwrap_or_else(|expected| {
+            resolver.reject(&self.source(DISCOVER_ORGS), text, expected);
+            false
+        })
+    }
+
+    /// Returns the credential of the entry. Each field is in the file itself, in a file that the entry names, or
+    /// otherwise where [`credentials::from_env`] finds it.
+    fn credential(
+        &self,
+        environment: &Environment,
+        name: &str,
+    ) -> Result<Credential, Vec<Diagnostic>> {
+        let mut errors = Vec::new();
+        let locations = FIELDS.each_ref().map(|field| {
+            let key = field.config_key;
+            let inline = self.value.get(key).map(|_| SecretLocation::ConfigKey {
+                file: self.file.path.clone(),
+                credential: name.to_owned(),
+                key,
+            });
+            let path = self.value.get(&format!("{key}_file"));
+            let error = match (&inline, path.and_then(YamlValue::as_str)) {
+                (Some(_), Some(_)) => {
+                    format!("it is given here and in {key}_file; give one of them")
+                }
+                (None, Some(path)) => {
+                    return Some(SecretLocation::File(self.file.dir().join(path)));
+                }
+                (Some(location), None)
+                    if field.is_secret && location.world_readable_file().is_some() =>
+                {
+                    format!(
+                        "a secret stands in a file that everybody may read; run chmod o-r on it, or put the secret into a file of its own and name that as {key}_file"
+                    )
+                }
+                (_, None) => return inline,
+            };
+            errors.push(Diagnostic::new(self.source(key).to_string(), error));
+            None
+        });
+        if !errors.is_empty() {
+            return Err(errors);
+        }
+        credentials::from_file_and_env(environment, locations).map_err(|errors| {
+            let path = self.file.source(&self.path).to_string();
+            let errors = errors.into_iter();
+            errors
+                .map(|error| Diagnostic::new(path.as_str(), error.to_string()))
+                .collect()
+        })
+    }
 }

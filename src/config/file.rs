@@ -1,44 +1,45 @@
-//! The configuration file. What the flags say is said there by the same names: `--atlas.poll-interval`
-//! is the member `poll_interval` of `atlas`. Only `credentials` has no flag.
+//! The configuration file. Each flag is a key of the same name: `--atlas.poll-interval` is the key `poll_interval` of
+//! the section `atlas`. Only `credentials` has no flag.
 
 use std::path::{Path, PathBuf};
 
-use crate::cli::{FLAGS, Flag, ValueSource};
+use exporter_toolkit::diagnostic::Diagnostic;
 use exporter_toolkit::yaml::{self, YamlValue};
 
-/// A file that was read, and not yet understood.
+use crate::cli::{FLAGS, Flag, FlagValues, ValueSource};
+
+/// A parsed configuration file.
 pub(super) struct ConfigFile {
     pub(super) path: PathBuf,
     root: YamlValue,
 }
 
-/// The list of credentials.
-pub(super) const CREDENTIALS_KEY: &str = "credentials";
+/// Key of the list of credentials.
+const CREDENTIALS_KEY: &str = "credentials";
 
 impl ConfigFile {
     pub(super) fn load(path: PathBuf) -> Result<Self, String> {
-        let root = yaml::load_file(&path).map_err(|why| format!("{}: {why}", path.display()))?;
-        match root {
+        let shown = path.display();
+        let root = yaml::load_file(&path).map_err(|error| format!("{shown}: {error}"))?;
+        match &root {
             YamlValue::Mapping(_) => Ok(Self { path, root }),
-            // as a file that was cut while it was written
+            // A file that was truncated while it was written is empty.
             YamlValue::Null => Err(format!(
-                "{} is empty: expected fields, or {{}} for none",
-                path.display()
+                "{shown} is empty: expected fields, or {{}} for none"
             )),
             other => Err(format!(
-                "{} is {}, and must have members: {}",
-                path.display(),
+                "{shown} is {}, and must have members: {}",
                 other.type_name(),
                 sections().join(", ")
             )),
         }
     }
 
-    /// Names a place in the file.
-    pub(super) fn source(&self, member: impl Into<String>) -> ValueSource {
+    /// Returns the source of the value at `key`.
+    pub(super) fn source(&self, key: impl Into<String>) -> ValueSource {
         ValueSource::File {
             path: self.path.clone(),
-            key: member.into(),
+            key: key.into(),
         }
     }
 
@@ -50,130 +51,123 @@ impl ConfigFile {
         self.root.get(CREDENTIALS_KEY)
     }
 
-    /// What the file says in the place of a flag.
-    pub(super) fn get(&self, flag: &Flag) -> Option<(Vec<String>, ValueSource)> {
-        let (section, member) = yaml_path(flag)?;
-        let values = match self.root.get(&section)?.get(&member)? {
+    /// Returns the values of a flag in the file.
+    pub(super) fn get(&self, flag: &Flag) -> Option<FlagValues> {
+        let (section, key) = yaml_path(flag)?;
+        let values = match self.root.get(&section)?.get(&key)? {
             YamlValue::Scalar(text) if flag.repeatable => {
                 text.split(',').map(|part| part.trim().to_owned()).collect()
             }
             YamlValue::Scalar(text) => vec![text.to_string()],
             YamlValue::Sequence(items) => {
-                let texts = items
-                    .iter()
-                    .filter_map(YamlValue::as_str)
-                    .map(str::to_owned);
+                let texts = items.iter().filter_map(YamlValue::as_str);
+                let texts: Vec<_> = texts.map(str::to_owned).collect();
                 if flag.repeatable {
-                    texts.collect()
+                    texts
                 } else {
-                    // a list of durations, which a flag has with commas between
-                    vec![texts.collect::<Vec<_>>().join(",")]
+                    // A list of durations; the flag takes it with commas.
+                    vec![texts.join(",")]
                 }
             }
             YamlValue::Null | YamlValue::Mapping(_) => return None,
         };
-        Some((values, self.source(format!("{section}.{member}"))))
+        let source = self.source(format!("{section}.{key}"));
+        Some(FlagValues { values, source })
     }
 
-    /// A sentence for each member that is none of this program's, or is of the wrong kind.
-    pub(super) fn unknown_keys(&self) -> Vec<String> {
-        let mut mistakes = Vec::new();
-        let YamlValue::Mapping(members) = &self.root else {
-            return mistakes;
+    /// Reports each key that is unknown or has the wrong type.
+    pub(super) fn unknown_keys(&self) -> Vec<Diagnostic> {
+        let YamlValue::Mapping(entries) = &self.root else {
+            return Vec::new();
         };
-        for (name, value) in members {
-            if name == CREDENTIALS_KEY {
-                continue;
-            }
-            let known: Vec<(String, &Flag)> = FLAGS
-                .iter()
-                .filter_map(|flag| {
-                    let (section, member) = yaml_path(flag)?;
-                    (section == *name).then_some((member, flag))
-                })
-                .collect();
-            match value {
-                _ if known.is_empty() => mistakes.push(format!(
-                    "{}: there is no such member; it must be one of {}",
-                    self.source(redact_key(name)),
-                    sections().join(", ")
-                )),
-                YamlValue::Mapping(inner) => self.check_section(name, inner, &known, &mut mistakes),
-                YamlValue::Null => mistakes.push(format!(
-                    "{}: expected fields, got nothing; a file that was cut ends so",
-                    self.source(name)
-                )),
-                other => mistakes.push(format!(
-                    "{}: it is {}, and must have members",
-                    self.source(name),
-                    other.type_name()
-                )),
-            }
-        }
-        mistakes
+        let sections = entries.iter().filter(|(name, _)| name != CREDENTIALS_KEY);
+        sections
+            .flat_map(|(name, value)| self.check_section(name, value))
+            .collect()
     }
 
-    fn check_section(
-        &self,
-        section: &str,
-        members: &[(String, YamlValue)],
-        known: &[(String, &Flag)],
-        mistakes: &mut Vec<String>,
-    ) {
-        for (name, value) in members {
-            let origin = self.source(format!("{section}.{}", redact_key(name)));
-            let Some((_, flag)) = known.iter().find(|(member, _)| member == name) else {
-                let names: Vec<_> = known.iter().map(|(member, _)| member.as_str()).collect();
-                mistakes.push(format!(
-                    "{origin}: there is no such member; it must be one of {}",
-                    names.join(", ")
-                ));
-                continue;
-            };
-            let takes_list = flag.repeatable || flag.value_name == "LIST";
-            let fits = match value {
-                YamlValue::Scalar(_) => true,
-                YamlValue::Sequence(items) => {
-                    takes_list && items.iter().all(|item| item.as_str().is_some())
-                }
-                YamlValue::Null | YamlValue::Mapping(_) => false,
-            };
-            if !fits {
-                let right = if takes_list {
-                    "a text or a list of texts"
-                } else {
-                    "a text"
-                };
-                mistakes.push(format!(
-                    "{origin}: it is {}, and must be {right}",
-                    value.type_name()
-                ));
+    fn check_section(&self, section: &str, value: &YamlValue) -> Vec<Diagnostic> {
+        let flags = FLAGS.iter().filter_map(|flag| {
+            let (flag_section, key) = yaml_path(flag)?;
+            (flag_section == section).then_some((key, flag))
+        });
+        let known: Vec<(String, &Flag)> = flags.collect();
+        let error = |message: String| {
+            let source = self.source(redact_key(section));
+            vec![Diagnostic::new(source.to_string(), message)]
+        };
+        match value {
+            _ if known.is_empty() => error(unknown_key(&sections())),
+            YamlValue::Mapping(entries) => entries
+                .iter()
+                .filter_map(|(key, value)| {
+                    let source = self.source(format!("{section}.{}", redact_key(key)));
+                    Some(Diagnostic::new(
+                        source.to_string(),
+                        check_key(key, value, &known)?,
+                    ))
+                })
+                .collect(),
+            YamlValue::Null => {
+                error("expected fields, got nothing; a file that was cut ends so".to_owned())
             }
+            other => error(format!(
+                "it is {}, and must have members",
+                other.type_name()
+            )),
         }
     }
 }
 
-/// The section and the member that say what a flag says; none for the file's own name.
+/// Returns the error in a key of a section.
+fn check_key(key: &str, value: &YamlValue, known: &[(String, &Flag)]) -> Option<String> {
+    let Some((_, flag)) = known.iter().find(|(name, _)| name == key) else {
+        let names: Vec<_> = known.iter().map(|(name, _)| name.as_str()).collect();
+        return Some(unknown_key(&names));
+    };
+    let takes_list = flag.repeatable || flag.value_name == "LIST";
+    let is_valid = match value {
+        YamlValue::Scalar(_) => true,
+        YamlValue::Sequence(items) => {
+            takes_list && items.iter().all(|item| item.as_str().is_some())
+        }
+        YamlValue::Null | YamlValue::Mapping(_) => false,
+    };
+    let list = if takes_list {
+        " or a list of texts"
+    } else {
+        ""
+    };
+    let error = || format!("it is {}, and must be a text{list}", value.type_name());
+    (!is_valid).then(error)
+}
+
+fn unknown_key(known: &[impl std::borrow::Borrow<str>]) -> String {
+    format!(
+        "there is no such member; it must be one of {}",
+        known.join(", ")
+    )
+}
+
+/// Returns the section and the key of a flag; none for the path of the file itself.
 fn yaml_path(flag: &Flag) -> Option<(String, String)> {
     if flag.name == "config.file" {
         return None;
     }
-    let (section, member) = flag.name.split_once('.')?;
-    Some((section.to_owned(), member.replace(['-', '.'], "_")))
+    let (section, key) = flag.name.split_once('.')?;
+    Some((section.to_owned(), key.replace(['-', '.'], "_")))
 }
 
 fn sections() -> Vec<String> {
-    let mut sections: Vec<String> = FLAGS
-        .iter()
-        .filter_map(yaml_path)
-        .map(|(section, _)| section)
-        .collect();
+    let flags = FLAGS.iter().filter_map(yaml_path);
+    let mut sections: Vec<String> = flags.map(|(section, _)| section).collect();
     sections.push(CREDENTIALS_KEY.to_owned());
     sections.sort_unstable();
     sections.dedup();
     sections
 }
-/// An unknown key as it is shown in an error. Where the blank behind a colon is missing, a secret is a part of the key.
+
+/// Returns an unknown key as it may be shown in an error: without the space after a colon, a secret is part of the key.
 pub(super) fn redact_key(key: &str) -> String {
     const MAX_CHARS: usize = 30;
     let name = key.split([':', '=']).next().unwrap_or_default();

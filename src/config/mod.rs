@@ -1,224 +1,218 @@
-//! Flags, environment and file become one validated [`Config`]. Every mistake is found, not the
-//! first alone, and each names the value, where it came from and what would be right.
+//! Merges flags, environment variables and the configuration file into one validated [`Config`]. Reports all errors at
+//! once, each with the value, its source and the expected value.
 //!
-//! | room | what lives there |
+//! | module | purpose |
 //! | --- | --- |
-//! | `resolver` | where a value comes from, and the mistakes that are found |
+//! | `resolver` | looks up values in the order of precedence and collects errors |
+//! | `diagnostic` | all errors of a configuration |
 //! | `file` | the configuration file |
-//! | `credentials` | the credentials, each with its organizations |
-//! | `parse` | what each text means |
-//! | `command_options` | what single commands take beside all that |
+//! | `credentials` | credentials, each with its organizations |
+//! | `parse` | parsers of single values |
+//! | `command_options` | options of single commands |
 
 mod command_options;
 mod credentials;
+mod diagnostic;
 mod file;
 mod parse;
 mod resolver;
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
-use reqwest::Url;
-
-use crate::cli::{Args, ValueSource};
-use crate::credentials::Environment;
-use crate::logging::{LogFormat, LogLevel};
-use crate::metrics::{KeySeriesOptions, PerKeyMode};
-use crate::shard::Shard;
-pub use command_options::{
-    CheckOptions, FilterValues, KeysOptions, OutputFormat, parse_check_options, parse_keys_options,
-    parse_once_output, parse_sim_config,
-};
-pub use credentials::CredentialConfig;
 use exporter_toolkit::address::ListenAddress;
 use exporter_toolkit::host::AllowedHosts;
-use mongodb_atlas_client::{ApiVersion, ProxyRoute};
+use mongodb_atlas_client::{ApiVersion, ClientConfig, ProxyRoute};
+use reqwest::Url;
+
+use crate::cli::{Args, FlagValues, ValueSource};
+use crate::credentials::Environment;
+use crate::logging::{LogFormat, LogLevel};
+use crate::metrics::KeySeriesOptions;
+use crate::shard::Shard;
+#[cfg(feature = "sim")]
+pub use command_options::parse_sim_config;
+pub use command_options::{
+    CheckOptions, KeysOptions, OutputFormat, StorageSource, parse_check_options,
+    parse_keys_options, parse_once_output,
+};
+pub use credentials::CredentialConfig;
+pub use diagnostic::ConfigError;
+pub use exporter_toolkit::diagnostic::Diagnostic;
 use parse::{
-    parse_api_version, parse_base_url, parse_bool, parse_duration, parse_key_labels,
-    parse_page_size, parse_shard, parse_telemetry_path, parse_thresholds, parse_uint,
+    parse_api_version, parse_base_url, parse_key_labels, parse_shard, parse_telemetry_path,
+    parse_thresholds,
 };
 use resolver::Resolver;
 
-/// What the exporter does, checked and complete.
+/// The validated configuration of the exporter.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// How to authenticate, and what to watch: at least one, no name and no organization twice.
+    /// Credentials and their organizations: at least one, no name and no organization twice.
     pub credentials: Vec<CredentialConfig>,
-    /// Atlas' address, ending in a slash.
+    /// Base URL of Atlas, ending in a slash.
     pub base_url: Url,
-    /// How requests reach it: directly, or through the proxy that environment variables name.
+    /// Route to Atlas: direct, or through the proxy from the environment.
     pub route: ProxyRoute,
-    /// The API's version.
+    /// API version.
     pub api_version: ApiVersion,
-    /// How often each organization is walked.
+    /// Time between two polls of an organization.
     pub poll_interval: Duration,
-    /// What one request may take.
+    /// Timeout of one request.
     pub request_timeout: Duration,
-    /// Keys a page.
+    /// Keys per page.
     pub page_size: u32,
-    /// Past which age an inventory is no longer shown; zero for never.
+    /// Age past which an inventory is no longer exported; zero disables the limit.
     pub max_staleness: Duration,
-    /// Discovered organizations past this number are not watched.
+    /// Maximum number of discovered organizations.
     pub max_orgs: usize,
-    /// This instance's share of the organizations.
+    /// Share of the organizations that this instance polls.
     pub shard: Shard,
-    /// Where state is kept over a restart, if anywhere.
+    /// Directory for state kept across restarts.
     pub storage_path: Option<PathBuf>,
-    /// What is shown of the keys; at least one threshold.
+    /// Options of the per-key series; at least one threshold.
     pub key_series: KeySeriesOptions,
-    /// Where to serve; none when systemd hands the sockets over.
+    /// Listen addresses; empty with systemd sockets.
     pub listen_addresses: Vec<ListenAddress>,
-    /// Whether systemd hands the sockets over.
+    /// Whether systemd passes the listening sockets.
     pub systemd_socket: bool,
-    /// Where to serve health alone, in the clear.
+    /// Listen address for health and readiness only, without TLS.
     pub probe_address: Option<ListenAddress>,
-    /// Who is let in: a file in the exporter-toolkit's format.
+    /// Web configuration file in the exporter-toolkit's format.
     pub web_config_file: Option<PathBuf>,
-    /// The path of the metrics.
+    /// Path of the metrics.
     pub telemetry_path: String,
-    /// Scrapes that are served at once.
+    /// Maximum number of concurrent scrapes.
     pub max_requests: usize,
-    /// Hosts that are answered.
+    /// Accepted `Host` headers.
     pub allowed_hosts: AllowedHosts,
-    /// Whether a request may ask for a reload.
+    /// Whether an HTTP request can reload the configuration.
     pub enable_lifecycle: bool,
-    /// From which level on logs are written.
+    /// Minimum level of log events.
     pub log_level: LogLevel,
-    /// The form of the logs.
+    /// Format of log events.
     pub log_format: LogFormat,
-    /// The configuration file, if there is one.
+    /// Configuration file.
     pub config_file: Option<PathBuf>,
 }
 
-/// Everything that is wrong with a configuration, a sentence each.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("the configuration is wrong in {} place{}:\n{}", .0.len(), if .0.len() == 1 { "" } else { "s" }, .0.iter().map(|m| format!("  - {m}")).collect::<Vec<_>>().join("\n"))]
-pub struct ConfigError(pub Vec<String>);
-
-/// The longest interval.
+/// Maximum of `--atlas.poll-interval`.
 const MAX_POLL_INTERVAL: Duration = Duration::from_hours(7 * 24);
-/// The longest age.
+/// Maximum of ages: staleness, idle time and thresholds.
 const MAX_AGE: Duration = Duration::from_hours(100 * 366 * 24);
 
 impl Config {
-    /// Makes a configuration of the command line, the environment and the configuration file.
+    /// Loads the configuration from the command line, the environment and the configuration file.
     ///
     /// # Errors
-    /// [`ConfigError`] with every mistake.
+    /// [`ConfigError`] with all errors.
     pub fn load(args: &Args, environment: &Environment) -> Result<Self, ConfigError> {
-        match load_lenient(args, environment) {
-            (Some(config), mistakes) if mistakes.is_empty() => Ok(config),
-            (_, mistakes) => Err(ConfigError(mistakes)),
-        }
+        let mut resolver = Resolver::new(args, environment);
+        let config = Self::resolve(&mut resolver);
+        resolver.finish(config)
     }
 
-    /// The configuration with defaults in the places of what is wrong; mistakes are told to `checker`.
-    fn resolve(checker: &mut Resolver<'_>) -> Option<Self> {
-        checker.check_unknown_keys();
-        let accounts = credentials::resolve(checker);
-        let log = checker.log_settings();
-        let base_url = checker.get("atlas.base-url", parse_base_url);
-        let route = base_url
-            .as_ref()
-            .map(|base| checker.proxy_route(base))
-            .unwrap_or_default();
-        let version = checker.get("atlas.api-version", parse_api_version);
-        let poll_interval = checker.get("atlas.poll-interval", |text| {
-            parse_duration(text, Duration::from_secs(1), MAX_POLL_INTERVAL)
-        });
-        let timeout = checker.get("atlas.timeout", |text| {
-            parse_duration(text, Duration::from_millis(100), Duration::from_mins(10))
-        });
-        let page_size = checker.get("atlas.page-size", parse_page_size);
-        let max_staleness = checker.get("atlas.max-staleness", |text| {
-            parse_duration(text, Duration::ZERO, MAX_AGE)
-        });
-        let max_orgs = checker.get("atlas.max-orgs", |text| {
-            parse_uint(text, 1, 1_000_000).ok_or("a whole number from 1 to 1000000")
-        });
-        let host = host_name(checker.environment);
-        let shard = checker.get("atlas.shard", |text| parse_shard(text, &host));
-        let storage = checker.storage_path();
-        let selection = resolve_key_series(checker);
-        let (systemd_socket, listen) = resolve_listeners(checker);
-        let probe = checker
-            .listen_addresses("web.probe-address")
-            .into_iter()
-            .next();
-        if let Some(probe) = probe
-            .as_ref()
-            .filter(|probe| listen.contains(probe) && probe.port != 0)
-        {
-            let origin = checker.raw_values("web.probe-address").1;
-            checker.reject(
-                &origin,
-                &probe.to_string(),
-                "an address of its own: --web.listen-address has it",
-            );
-        }
-        let web_file = checker.get_path("web.config.file").0;
-        let telemetry_path = checker.get("web.telemetry-path", parse_telemetry_path);
-        let max_requests = checker.get("web.max-requests", |text| {
-            parse_uint(text, 1, 100_000).ok_or("a whole number from 1 to 100000")
-        });
-        let allowed_hosts = checker.get("web.allowed-hosts", AllowedHosts::parse);
-        let lifecycle = checker.get("web.enable-lifecycle", parse_bool);
-        let file = checker.config_file_path();
-        let (log_level, log_format) = log?;
-        Some(Self {
-            credentials: accounts,
-            base_url: base_url?,
-            route,
-            api_version: version?,
-            poll_interval: poll_interval?,
-            request_timeout: timeout?,
-            page_size: page_size?,
-            max_staleness: max_staleness?,
-            max_orgs: max_orgs?,
-            shard: shard?,
-            storage_path: storage,
-            key_series: selection?,
-            listen_addresses: listen,
-            systemd_socket: systemd_socket?,
-            probe_address: probe,
-            web_config_file: web_file,
-            telemetry_path: telemetry_path?,
-            max_requests: max_requests?,
-            allowed_hosts: allowed_hosts.unwrap_or_default(),
-            enable_lifecycle: lifecycle?,
+    /// Loads the configuration with defaults in place of invalid values. Returns all errors beside it.
+    pub fn load_lenient(args: &Args, environment: &Environment) -> (Option<Self>, Vec<Diagnostic>) {
+        let mut resolver = Resolver::new(args, environment);
+        let config = Self::resolve(&mut resolver);
+        (config, resolver.diagnostics)
+    }
+
+    /// Resolves every value, with defaults in place of invalid ones; the errors are collected in `resolver`.
+    fn resolve(resolver: &mut Resolver<'_>) -> Option<Self> {
+        resolver.check_unknown_keys();
+        let credentials = credentials::resolve(resolver);
+        let (log_level, log_format) = resolver.log_settings()?;
+        let base_url = resolver.get("atlas.base-url", parse_base_url)?;
+        let host = host_name(resolver.environment);
+        let mut config = Self {
+            credentials,
+            route: resolver.proxy_route(&base_url),
+            base_url,
+            api_version: resolver.get("atlas.api-version", parse_api_version)?,
+            poll_interval: resolver.get_duration(
+                "atlas.poll-interval",
+                Duration::from_secs(1)..=MAX_POLL_INTERVAL,
+            )?,
+            request_timeout: resolver.get_duration(
+                "atlas.timeout",
+                Duration::from_millis(100)..=Duration::from_mins(10),
+            )?,
+            page_size: resolver.get_uint("atlas.page-size", 1..=500)?,
+            max_staleness: resolver
+                .get_duration("atlas.max-staleness", Duration::ZERO..=MAX_AGE)?,
+            max_orgs: resolver.get_uint("atlas.max-orgs", 1..=1_000_000)?,
+            shard: resolver.get("atlas.shard", |text| parse_shard(text, &host))?,
+            storage_path: resolver.storage_path(),
+            key_series: KeySeriesOptions {
+                per_key: resolver.get_parsed("metrics.per-key")?,
+                labels: resolver.get("metrics.key-labels", parse_key_labels)?.into(),
+                max_keys: resolver.get_uint("metrics.max-keys", 0..=100_000_000)?,
+                thresholds: resolver
+                    .get("metrics.idle-thresholds", parse_thresholds)?
+                    .into(),
+            },
+            systemd_socket: resolver.get_bool("web.systemd-socket")?,
+            listen_addresses: resolver.listen_addresses("web.listen-address"),
+            probe_address: resolver.listen_addresses("web.probe-address").pop(),
+            web_config_file: resolver.path("web.config.file"),
+            telemetry_path: resolver.get("web.telemetry-path", parse_telemetry_path)?,
+            max_requests: resolver.get_uint("web.max-requests", 1..=100_000)?,
+            allowed_hosts: resolver
+                .get("web.allowed-hosts", AllowedHosts::parse)
+                .unwrap_or_default(),
+            enable_lifecycle: resolver.get_bool("web.enable-lifecycle")?,
             log_level,
             log_format,
-            config_file: file,
-        })
+            config_file: resolver.path("config.file"),
+        };
+        config.check_listeners(resolver);
+        Some(config)
     }
-}
 
-/// As [`Config::load`], for who wants to know all the same what the configuration would be: with
-/// defaults in the places of what is wrong. And every mistake.
-pub fn load_lenient(args: &Args, environment: &Environment) -> (Option<Config>, Vec<String>) {
-    let mut checker = Resolver::new(args, environment);
-    let config = Config::resolve(&mut checker);
-    (config, checker.errors)
-}
-
-/// Whether systemd hands the sockets over, and the addresses to listen on when it does not.
-fn resolve_listeners(checker: &mut Resolver<'_>) -> (Option<bool>, Vec<ListenAddress>) {
-    let systemd = checker.get("web.systemd-socket", parse_bool);
-    let (values, origin) = checker.raw_values("web.listen-address");
-    let listen = checker.listen_addresses("web.listen-address");
-    if systemd != Some(true) {
-        return (systemd, listen);
+    /// Checks the listen addresses against each other. With systemd sockets there are none.
+    fn check_listeners(&mut self, resolver: &mut Resolver<'_>) {
+        if self.systemd_socket {
+            self.listen_addresses.clear();
+            let FlagValues { values, source } = resolver.lookup("web.listen-address");
+            if !matches!(source, ValueSource::Default(_)) {
+                let expected = "left out together with --web.systemd-socket, whose .socket unit has the addresses";
+                resolver.reject(&source, &values.join(","), expected);
+            }
+        }
+        if let Some(probe) = &self.probe_address
+            && probe.port != 0
+            && self.listen_addresses.contains(probe)
+        {
+            let source = resolver.lookup("web.probe-address").source;
+            let expected = "an address of its own: --web.listen-address has it";
+            resolver.reject(&source, &probe.to_string(), expected);
+        }
     }
-    if !matches!(origin, ValueSource::Default(_)) {
-        let right =
-            "left out together with --web.systemd-socket, whose .socket unit has the addresses";
-        checker.reject(&origin, &values.join(","), right);
-    }
-    (systemd, Vec::new())
-}
 
-impl Config {
-    /// The same for a process that serves nobody and leaves nothing behind.
+    /// Returns the configuration of a credential's client.
+    pub fn client_config(&self, credential: &CredentialConfig) -> ClientConfig {
+        ClientConfig {
+            credential_name: Arc::clone(&credential.name),
+            credential: credential.credential.to_client(),
+            base_url: self.base_url.clone(),
+            route: self.route.clone(),
+            api_version: self.api_version.clone(),
+            request_timeout: self.request_timeout,
+            max_retry_wait: self.poll_interval,
+        }
+    }
+
+    /// Returns whether both configurations listen on the same addresses.
+    pub fn has_same_listeners(&self, other: &Self) -> bool {
+        self.listen_addresses == other.listen_addresses
+            && self.probe_address == other.probe_address
+            && self.systemd_socket == other.systemd_socket
+    }
+
+    /// Returns the configuration for a process that does not serve and stores nothing.
     #[must_use]
     pub fn for_one_shot(self) -> Self {
         Self {
@@ -232,30 +226,12 @@ impl Config {
     }
 }
 
-fn resolve_key_series(checker: &mut Resolver<'_>) -> Option<KeySeriesOptions> {
-    let per_key = checker.get("metrics.per-key", |text| {
-        PerKeyMode::named(text).ok_or("all, idle or none")
-    });
-    let labels = checker.get("metrics.key-labels", parse_key_labels);
-    let max_keys = checker.get("metrics.max-keys", |text| {
-        parse_uint(text, 0, 100_000_000).ok_or("a whole number from 0 to 100000000")
-    });
-    let thresholds = checker.get("metrics.idle-thresholds", parse_thresholds);
-    Some(KeySeriesOptions {
-        per_key: per_key?,
-        labels: labels?.into(),
-        max_keys: max_keys?,
-        thresholds: thresholds?.into(),
-    })
-}
-
-/// What logs look like, and from which level on they are written, as far as that can be made out
-/// before everything else is checked.
+/// Returns the log settings, as far as they are valid before everything else is checked.
 pub fn log_settings(args: &Args, environment: &Environment) -> Option<(LogLevel, LogFormat)> {
     Resolver::new(args, environment).log_settings()
 }
 
-/// The name that a `StatefulSet` gives its pods, or any other host's.
+/// Returns the host name; a `StatefulSet` gives its pods numbered ones.
 fn host_name(environment: &Environment) -> String {
     environment.get("HOSTNAME").unwrap_or_else(|| {
         #[cfg(unix)]

@@ -1,72 +1,59 @@
-//! What each text means. Each function says what would have been right when it is not.
+//! Parsers of single values. The error of each is the expected value.
 
+use std::fmt::Display;
+use std::net::Ipv6Addr;
+use std::ops::RangeInclusive;
+use std::str::FromStr;
 use std::time::Duration;
 
+use exporter_toolkit::address::ListenAddress;
+use humantime::{format_duration, parse_duration as parse_humantime};
+use mongodb_atlas_client::ApiVersion;
 use reqwest::Url;
 
 use super::MAX_AGE;
 use crate::metrics::{IdleThreshold, KeyLabel};
 use crate::shard::Shard;
-use exporter_toolkit::address::ListenAddress;
-use mongodb_atlas_client::ApiVersion;
 
-pub(super) fn parse_uint(text: &str, least: usize, most: usize) -> Option<usize> {
-    text.parse()
-        .ok()
-        .filter(|number| (least..=most).contains(number))
+pub(super) fn parse_uint<T>(text: &str, range: &RangeInclusive<T>) -> Result<T, String>
+where
+    T: FromStr + PartialOrd + Display,
+{
+    let number = text.parse().ok().filter(|number| range.contains(number));
+    number.ok_or_else(|| format!("a whole number from {} to {}", range.start(), range.end()))
 }
 
-/// The base URL, without the API's own path, which people copy along from the documentation.
+/// Parses a base URL. Removes the path of the API, which is often copied from the documentation.
 pub(super) fn parse_base_url(text: &str) -> Result<Url, &'static str> {
     const EXPECTED: &str = "an https address without user, query or fragment, such as https://cloud.mongodb.com (plain http for loopback hosts only)";
     const WITHOUT_API_PATH: &str = "the address without the path of an API endpoint, such as https://cloud.mongodb.com: /api/atlas/v2 and what follows are added to it";
     let mut url = Url::parse(text.trim()).map_err(|_| EXPECTED)?;
-    let loopback = match url.host() {
+    let is_loopback = match url.host() {
         Some(url::Host::Domain(name)) => name == "localhost",
         Some(url::Host::Ipv4(address)) => address.is_loopback(),
         Some(url::Host::Ipv6(address)) => address.is_loopback(),
         None => return Err(EXPECTED),
     };
-    let scheme_fits = url.scheme() == "https" || (url.scheme() == "http" && loopback);
-    let bare = url.username().is_empty()
+    let is_scheme_allowed = url.scheme() == "https" || (url.scheme() == "http" && is_loopback);
+    let is_bare = url.username().is_empty()
         && url.password().is_none()
         && url.query().is_none()
         && url.fragment().is_none();
-    if !scheme_fits || !bare {
+    if !is_scheme_allowed || !is_bare {
         return Err(EXPECTED);
     }
-    let path = url.path().to_owned();
-    let mut segments: Vec<&str> = path
-        .split('/')
-        .filter(|segment| !segment.is_empty())
-        .collect();
-    let is_api = |segments: &[&str], path: &[&str]| {
-        segments.len() == path.len()
-            && segments
-                .iter()
-                .zip(path)
-                .all(|(a, b)| a.eq_ignore_ascii_case(b))
-    };
-    for api_path in [&["api", "atlas", "v2"][..], &["api", "atlas"], &["api"]] {
-        let at = segments.len().saturating_sub(api_path.len());
-        if segments
-            .get(at..)
-            .is_some_and(|tail| is_api(tail, api_path))
-        {
-            segments.truncate(at);
-            break;
-        }
-    }
-    let known = [["api", "atlas"], ["api", "oauth"], ["api", "public"]];
-    if segments
-        .windows(2)
-        .any(|pair| known.iter().any(|path| is_api(pair, path)))
-    {
+    let segments = url.path().split('/').filter(|segment| !segment.is_empty());
+    let mut path = segments.fold("/".to_owned(), |path, segment| path + segment + "/");
+    let lower = path.to_ascii_lowercase();
+    let api_path = ["api/atlas/v2/", "api/atlas/", "api/"]
+        .into_iter()
+        .find(|api_path| lower.ends_with(&format!("/{api_path}")));
+    path.truncate(path.len() - api_path.map_or(0, str::len));
+    let lower = path.to_ascii_lowercase();
+    let endpoints = ["/api/atlas/", "/api/oauth/", "/api/public/"];
+    if endpoints.iter().any(|endpoint| lower.contains(endpoint)) {
         return Err(WITHOUT_API_PATH);
     }
-    let path = segments
-        .iter()
-        .fold("/".to_owned(), |path, segment| path + segment + "/");
     url.set_path(&path);
     Ok(url)
 }
@@ -83,37 +70,30 @@ pub(super) fn parse_api_version(text: &str) -> Result<ApiVersion, &'static str> 
 
 pub(super) fn parse_duration(
     text: &str,
-    least: Duration,
-    most: Duration,
+    range: &RangeInclusive<Duration>,
 ) -> Result<Duration, String> {
-    let parsed = humantime::parse_duration(text).ok();
-    parsed
-        .filter(|length| (least..=most).contains(length))
+    let duration = parse_humantime(text).ok();
+    duration
+        .filter(|duration| range.contains(duration))
         .ok_or_else(|| {
-            let (least, most) = (
-                humantime::format_duration(least),
-                humantime::format_duration(most),
+            let (min, max) = (
+                format_duration(*range.start()),
+                format_duration(*range.end()),
             );
-            format!("a duration from {least} to {most}, such as 90s, 5m or 1h 30m")
+            format!("a duration from {min} to {max}, such as 90s, 5m or 1h 30m")
         })
 }
 
-pub(super) fn parse_page_size(text: &str) -> Result<u32, &'static str> {
-    text.parse()
-        .ok()
-        .filter(|size| (1..=500).contains(size))
-        .ok_or("a whole number from 1 to 500")
-}
-
 pub(super) fn parse_thresholds(text: &str) -> Result<Vec<IdleThreshold>, &'static str> {
-    const RIGHT: &str =
+    const EXPECTED: &str =
         "durations of at least 1s with commas between, none twice, such as 7d,30d,90d";
     let mut thresholds = Vec::new();
     for part in text.split(',') {
-        let length = humantime::parse_duration(part.trim()).map_err(|_| RIGHT)?;
-        let threshold = IdleThreshold::new(length);
-        if length < Duration::from_secs(1) || length > MAX_AGE || thresholds.contains(&threshold) {
-            return Err(RIGHT);
+        let duration = parse_humantime(part.trim()).map_err(|_| EXPECTED)?;
+        let threshold = IdleThreshold::new(duration);
+        let range = Duration::from_secs(1)..=MAX_AGE;
+        if !range.contains(&duration) || thresholds.contains(&threshold) {
+            return Err(EXPECTED);
         }
         thresholds.push(threshold);
     }
@@ -121,59 +101,59 @@ pub(super) fn parse_thresholds(text: &str) -> Result<Vec<IdleThreshold>, &'stati
     Ok(thresholds)
 }
 
-/// Labels of the info metric; none at all is well.
+/// Parses the labels of the info metric; the list may be empty.
 pub(super) fn parse_key_labels(text: &str) -> Result<Vec<KeyLabel>, String> {
-    let right = || {
+    let expected = || {
         let names = KeyLabel::ALL.map(KeyLabel::as_str).join(", ");
         format!("some of {names}, with commas between and none twice")
     };
     let mut labels = Vec::new();
-    for part in text
-        .split(',')
-        .map(str::trim)
-        .filter(|part| !part.is_empty())
-    {
-        let label = KeyLabel::named(part).ok_or_else(right)?;
+    let names = text.split(',').map(str::trim);
+    for name in names.filter(|name| !name.is_empty()) {
+        let label: KeyLabel = name.parse().map_err(|_: String| expected())?;
         if labels.contains(&label) {
-            return Err(right());
+            return Err(expected());
         }
         labels.push(label);
     }
     Ok(labels)
 }
 
-pub(super) fn parse_listen_address(text: &str) -> Option<ListenAddress> {
-    let (host, port) = text.rsplit_once(':')?;
-    let port = port.parse().ok()?;
-    let host = match host.strip_prefix('[') {
-        Some(host) => host
-            .strip_suffix(']')
-            .filter(|host| host.parse::<std::net::Ipv6Addr>().is_ok())?,
-        None => host,
+fn is_plain(letter: char) -> bool {
+    letter.is_ascii_alphanumeric() || matches!(letter, '.' | '-' | '_')
+}
+
+pub(super) fn parse_listen_address(text: &str) -> Result<ListenAddress, &'static str> {
+    let parse = || {
+        let (host, port) = text.rsplit_once(':')?;
+        let bracketed = host
+            .strip_prefix('[')
+            .and_then(|host| host.strip_suffix(']'));
+        let is_valid = match bracketed {
+            Some(ip) => ip.parse::<Ipv6Addr>().is_ok(),
+            None => host.chars().all(is_plain),
+        };
+        let host = bracketed.unwrap_or(host).to_owned();
+        let port = port.parse().ok()?;
+        is_valid.then_some(ListenAddress { host, port })
     };
-    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
-    let fits = host
-        .parse::<std::net::Ipv6Addr>()
-        .is_ok_and(|_| text.starts_with('['))
-        || host.chars().all(plain);
-    fits.then(|| ListenAddress {
-        host: host.to_owned(),
-        port,
-    })
+    parse().ok_or(
+        "HOST:PORT, [IPV6]:PORT or :PORT with a port from 0 to 65535, such as 127.0.0.1:10064",
+    )
 }
 
 pub(super) fn parse_telemetry_path(text: &str) -> Result<String, &'static str> {
-    const RIGHT: &str = "a path such as /metrics: a slash, then letters, digits, dots, dashes, underscores and slashes, and not one that is taken (/, /sd and /-/…)";
-    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_' | '/');
-    let taken = text == "/sd" || text.starts_with("/-");
-    if text.len() > 1 && text.starts_with('/') && !taken && text.chars().all(plain) {
-        Ok(text.to_owned())
-    } else {
-        Err(RIGHT)
+    let is_reserved = text == "/sd" || text.starts_with("/-");
+    let is_path = text.len() > 1 && text.starts_with('/');
+    if is_path && !is_reserved && text.chars().all(|letter| letter == '/' || is_plain(letter)) {
+        return Ok(text.to_owned());
     }
+    Err(
+        "a path such as /metrics: a slash, then letters, digits, dots, dashes, underscores and slashes, and not one that is taken (/, /sd and /-/…)",
+    )
 }
 
-/// Parses a boolean as YAML does, and `1` and `0`, as environment variables have them.
+/// Parses a boolean as YAML does, and `1` and `0`, which are common in environment variables.
 pub(super) fn parse_bool(text: &str) -> Result<bool, &'static str> {
     match text {
         "1" => Ok(true),
@@ -182,28 +162,29 @@ pub(super) fn parse_bool(text: &str) -> Result<bool, &'static str> {
     }
 }
 
-/// `I/N`, or `auto/N` with the ordinal at the end of `host`, as a `StatefulSet` names its pods.
+/// Parses `I/N`, or `auto/N` with the ordinal at the end of `host`, as in the name of a `StatefulSet`'s pod.
 pub(super) fn parse_shard(text: &str, host: &str) -> Result<Shard, String> {
-    let right = || {
+    let expected = || {
         format!(
             "I/N with I from 1 to N and N at most {}, such as 1/3, or auto/N in a StatefulSet's pod",
             Shard::MAX_COUNT
         )
     };
-    let (index, count) = text.split_once('/').ok_or_else(right)?;
-    let count: u32 = count.parse().map_err(|_| right())?;
+    let (index, count) = text.split_once('/').ok_or_else(expected)?;
+    let count: u32 = count.parse().map_err(|_| expected())?;
     if index != "auto" {
-        let index = index.parse().map_err(|_| right())?;
-        return Shard::new(index, count).ok_or_else(right);
+        let index = index.parse().map_err(|_| expected())?;
+        return Shard::new(index, count).ok_or_else(expected);
     }
-    host.rsplit_once('-')
-        .and_then(|(_, ordinal)| ordinal.parse::<u32>().ok()?.checked_add(1))
-        .and_then(|index| Shard::new(index, count))
-        .ok_or_else(|| {
-            format!(
-                "auto/N in a StatefulSet's pod, whose host name ends in a dash and a number below N; this host is {host:?}"
-            )
-        })
+    let shard = host.rsplit_once('-').and_then(|(_, ordinal)| {
+        let index = ordinal.parse::<u32>().ok()?.checked_add(1)?;
+        Shard::new(index, count)
+    });
+    shard.ok_or_else(|| {
+        format!(
+            "auto/N in a StatefulSet's pod, whose host name ends in a dash and a number below N; this host is {host:?}"
+        )
+    })
 }
 
 #[cfg(test)]
@@ -211,7 +192,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn base_urls_are_normalized_or_rejected() {
+    fn base_urls_are_normalized() {
         for good in [
             "https://cloud.mongodb.com",
             "https://cloud.mongodbgov.com/",
@@ -265,6 +246,10 @@ mod tests {
                 "{text}"
             );
         }
+    }
+
+    #[test]
+    fn invalid_base_urls_are_rejected() {
         for endpoint in [
             "https://cloud.mongodb.com/api/atlas/v2/orgs",
             "https://cloud.mongodb.com/api/atlas/v1.0",
@@ -317,7 +302,7 @@ mod tests {
             "[127.0.0.1]:1",
             "host:",
         ] {
-            assert_eq!(parse_listen_address(bad), None, "{bad}");
+            assert_eq!(parse_listen_address(bad).ok(), None, "{bad}");
         }
     }
 
@@ -341,7 +326,7 @@ mod tests {
                 && parse_telemetry_path("/-/x").is_err()
                 && parse_telemetry_path("/a{b}").is_err()
         );
-        assert!(parse_duration("0s", Duration::from_secs(1), Duration::from_secs(9)).is_err());
+        assert!(parse_duration("0s", &(Duration::from_secs(1)..=Duration::from_secs(9))).is_err());
     }
 
     #[test]

@@ -1,170 +1,198 @@
-//! Where a value comes from, and the mistakes that are found on the way.
+//! Resolves each value from its sources and collects the errors.
 
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
+use std::rc::Rc;
+use std::str::FromStr;
+use std::time::Duration;
 
-use reqwest::Url;
-
-use super::ConfigError;
-use super::file::ConfigFile;
-use super::parse::parse_listen_address;
-use crate::cli::{Args, Command, FLAGS, Flag, ValueSource};
-use crate::credentials::Environment;
-use crate::logging::{LogFormat, LogLevel};
 use exporter_toolkit::address::ListenAddress;
 use mongodb_atlas_client::ProxyRoute;
+use reqwest::Url;
 
-/// Looks values up, the command line before the environment before the file before the default,
-/// and collects what is wrong with them.
+use super::diagnostic::ConfigError;
+use super::file::ConfigFile;
+use super::parse::{parse_bool, parse_duration, parse_listen_address, parse_uint};
+use crate::cli::{Args, Command, FLAGS, Flag, FlagValues, ValueSource};
+use crate::credentials::Environment;
+use crate::logging::{LogFormat, LogLevel};
+use exporter_toolkit::diagnostic::Diagnostic;
+
+/// Looks up values in the order of precedence: command line, environment, file, default.
 pub(super) struct Resolver<'a> {
     args: &'a Args,
     pub(super) environment: &'a Environment,
-    pub(super) file: Option<ConfigFile>,
-    pub(super) errors: Vec<String>,
+    pub(super) file: Option<Rc<ConfigFile>>,
+    pub(super) diagnostics: Vec<Diagnostic>,
 }
 
 impl<'a> Resolver<'a> {
-    /// One that leaves the configuration file alone.
+    /// Creates a resolver that does not read the configuration file.
     pub(super) fn without_file(args: &'a Args, environment: &'a Environment) -> Self {
         Self {
             args,
             environment,
             file: None,
-            errors: Vec::new(),
+            diagnostics: Vec::new(),
         }
     }
 
     pub(super) fn new(args: &'a Args, environment: &'a Environment) -> Self {
-        let mut checker = Self::without_file(args, environment);
-        if let (Some(path), origin) = checker.get_path("config.file") {
+        let mut resolver = Self::without_file(args, environment);
+        let source = resolver.lookup("config.file").source;
+        if let Some(path) = resolver.path("config.file") {
             match ConfigFile::load(path) {
-                Ok(file) => checker.file = Some(file),
-                Err(why) => checker.errors.push(format!("{origin}: {why}")),
+                Ok(file) => resolver.file = Some(Rc::new(file)),
+                Err(error) => resolver.error(&source, error),
             }
         }
-        checker
+        resolver
     }
 
-    /// The flag of that name; those of the command itself come first.
+    /// Returns the flag of that name; the command's own flags come first.
     fn find_flag(&self, name: &str) -> Option<&'static Flag> {
         let mut flags = self.args.command.flags().chain(FLAGS);
         flags.find(|flag| flag.name == name)
     }
 
-    pub(super) fn config_file_path(&self) -> Option<PathBuf> {
-        self.get_path("config.file").0
+    pub(super) fn path(&self, name: &str) -> Option<PathBuf> {
+        let values = self.lookup(name).values;
+        values.into_iter().next().map(PathBuf::from)
     }
 
-    pub(super) fn get_path(&self, name: &str) -> (Option<PathBuf>, ValueSource) {
-        let (values, origin) = self.raw_values(name);
-        (values.into_iter().next().map(PathBuf::from), origin)
-    }
-
-    /// The directory for state; systemd names one in its own way.
+    /// Returns the state directory: `--storage.path`, or systemd's.
     pub(super) fn storage_path(&self) -> Option<PathBuf> {
-        self.get_path("storage.path").0.or_else(|| {
+        self.path("storage.path").or_else(|| {
             let directories = self.environment.get("STATE_DIRECTORY")?;
             directories.split(':').next().map(PathBuf::from)
         })
     }
 
-    /// How requests reach `base`; directly where the variable for the proxy is wrong.
+    /// Returns the route to `base`; a direct one if the proxy's variable is invalid.
     pub(super) fn proxy_route(&mut self, base: &Url) -> ProxyRoute {
         ProxyRoute::from_env(|name| self.environment.get(name), base).unwrap_or_else(|error| {
-            self.errors.push(error.to_string());
+            self.errors([error]);
             ProxyRoute::Direct
         })
     }
 
-    /// Every member of the file that nobody looks for is a mistake.
+    /// Reports every key of the file that is unknown or has the wrong type.
     pub(super) fn check_unknown_keys(&mut self) {
         if let Some(file) = &self.file {
-            self.errors.extend(file.unknown_keys());
+            self.diagnostics.extend(file.unknown_keys());
         }
     }
 
-    pub(super) fn raw_values(&self, name: &str) -> (Vec<String>, ValueSource) {
+    /// Returns the values of a flag as text, from the source with the highest precedence.
+    pub(super) fn lookup(&self, name: &str) -> FlagValues {
         let Some(flag) = self.find_flag(name) else {
-            return (Vec::new(), ValueSource::Default(""));
+            return FlagValues::default_of("", None);
         };
         self.args
             .lookup(flag, self.environment)
             .or_else(|| self.file.as_ref()?.get(flag))
-            .unwrap_or_else(|| {
-                let default = flag.default.map(str::to_owned);
-                (
-                    default.into_iter().collect(),
-                    ValueSource::Default(flag.name),
-                )
-            })
+            .unwrap_or_else(|| FlagValues::default_of(flag.name, flag.default))
     }
 
-    pub(super) fn reject(&mut self, origin: &ValueSource, value: &str, right: &str) {
+    /// Reports an error about the value from `source`.
+    pub(super) fn error(&mut self, source: &ValueSource, message: impl Into<String>) {
+        self.diagnostics
+            .push(Diagnostic::new(source.to_string(), message));
+    }
+
+    /// Reports errors that name the source themselves.
+    pub(super) fn errors(&mut self, errors: impl IntoIterator<Item = impl ToString>) {
+        let errors = errors.into_iter().map(|error| error.to_string());
+        self.diagnostics
+            .extend(errors.map(|error| Diagnostic::new("", error)));
+    }
+
+    pub(super) fn reject(&mut self, source: &ValueSource, value: &str, expected: &str) {
         let shown: String = without_password(value).chars().take(100).collect();
-        self.errors.push(format!(
-            "{origin}: {shown:?} will not do; it must be {right}"
-        ));
+        let message = format!("{shown:?} will not do; it must be {expected}");
+        self.error(source, message);
     }
 
+    /// Parses the value of a flag. The error of `parse` is the expected value. The default replaces an invalid value,
+    /// so that everything else is checked as well.
     pub(super) fn get<T, E: AsRef<str>>(
         &mut self,
         name: &str,
         parse: impl Fn(&str) -> Result<T, E>,
     ) -> Option<T> {
-        let (values, origin) = self.raw_values(name);
+        let FlagValues { values, source } = self.lookup(name);
         let value = values.first()?;
         match parse(value) {
             Ok(parsed) => Some(parsed),
-            Err(right) => {
-                self.reject(&origin, value, right.as_ref());
-                // so that what does not depend on it can be checked all the same
+            Err(expected) => {
+                self.reject(&source, value, expected.as_ref());
                 let default = self.find_flag(name)?.default?;
                 parse(default).ok()
             }
         }
     }
 
+    /// Parses the value of a flag into a type whose `FromStr` error is the expected value.
+    pub(super) fn get_parsed<T: FromStr<Err = String>>(&mut self, name: &str) -> Option<T> {
+        self.get(name, str::parse)
+    }
+
+    pub(super) fn get_bool(&mut self, name: &str) -> Option<bool> {
+        self.get(name, parse_bool)
+    }
+
+    pub(super) fn get_uint<T>(&mut self, name: &str, range: RangeInclusive<T>) -> Option<T>
+    where
+        T: FromStr + PartialOrd + std::fmt::Display,
+    {
+        self.get(name, |text| parse_uint(text, &range))
+    }
+
+    pub(super) fn get_duration(
+        &mut self,
+        name: &str,
+        range: RangeInclusive<Duration>,
+    ) -> Option<Duration> {
+        self.get(name, |text| parse_duration(text, &range))
+    }
+
     pub(super) fn log_settings(&mut self) -> Option<(LogLevel, LogFormat)> {
-        let level = self.get("log.level", |text| {
-            LogLevel::named(text).ok_or("one of error, warn, info, debug, trace")
-        });
-        let format = self.get("log.format", |text| {
-            LogFormat::named(text).ok_or("logfmt or json")
-        });
-        let (level, format) = (level?, format?);
-        // whoever reads a table has no use for what goes well
-        let for_people = matches!(self.args.command, Command::Check | Command::Keys);
-        let is_default = matches!(self.raw_values("log.level").1, ValueSource::Default(_));
-        if for_people && is_default {
-            return Some((LogLevel::WARN, format));
+        let level = self.get_parsed("log.level");
+        let format = self.get_parsed("log.format")?;
+        // The output of these commands is a table: informational events would only disturb it.
+        let is_table = matches!(self.args.command, Command::Check | Command::Keys);
+        let is_default = matches!(self.lookup("log.level").source, ValueSource::Default(_));
+        if is_table && is_default {
+            return Some((LogLevel::Warn, format));
         }
-        Some((level, format))
+        Some((level?, format))
     }
 
     pub(super) fn listen_addresses(&mut self, name: &str) -> Vec<ListenAddress> {
-        let (values, origin) = self.raw_values(name);
+        let FlagValues { values, source } = self.lookup(name);
         let mut addresses = Vec::new();
         for value in values {
             match parse_listen_address(&value) {
-                Some(address) if address.port != 0 && addresses.contains(&address) => {
-                    self.reject(&origin, &value, "given once: it is there twice");
+                Ok(address) if address.port != 0 && addresses.contains(&address) => {
+                    self.reject(&source, &value, "given once: it is there twice");
                 }
-                Some(address) => addresses.push(address),
-                None => self.reject(&origin, &value, "HOST:PORT, [IPV6]:PORT or :PORT with a port from 0 to 65535, such as 127.0.0.1:10064"),
+                Ok(address) => addresses.push(address),
+                Err(expected) => self.reject(&source, &value, expected),
             }
         }
         addresses
     }
 
-    /// What `whole` makes of the checked values, unless there are mistakes.
-    pub(super) fn finish<T>(self, whole: impl FnOnce() -> Option<T>) -> Result<T, ConfigError> {
-        match whole() {
-            Some(whole) if self.errors.is_empty() => Ok(whole),
-            _ => Err(ConfigError(self.errors)),
+    /// Returns `value`, unless there are errors.
+    pub(super) fn finish<T>(self, value: Option<T>) -> Result<T, ConfigError> {
+        match value {
+            Some(value) if self.diagnostics.is_empty() => Ok(value),
+            _ => Err(ConfigError(self.diagnostics)),
         }
     }
 }
 
-/// The value as it may be shown: without the user and password of a URL, whether or not it has a scheme.
+/// Removes the user and password from a URL, with or without a scheme.
 fn without_password(value: &str) -> String {
     let Some((user, host)) = value.rsplit_once('@') else {
         return value.to_owned();

@@ -1,19 +1,41 @@
-//! Where secrets come from, and how they are kept from getting anywhere else.
+//! Credentials: where their secrets are, and how they are read.
 //!
-//! A [`SecretLocation`] is a place, never a value: it is read when a secret is needed and the value is
-//! wiped when it was used, so that a rotated file is seen at once and nothing lingers in memory.
+//! A [`SecretLocation`] is a location, never a value. The secret is read when it is needed and its memory is cleared after
+//! use, so a rotated file takes effect at once.
+//!
+//! | module | purpose |
+//! | --- | --- |
+//! | `environment` | environment variables |
+//! | `location` | locations of secrets, and how they are read |
+//! | `validation` | detection of values that are not credentials |
 
-mod source;
+mod environment;
+mod location;
+mod validation;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use mongodb_atlas_client::SecretSource;
+use exporter_toolkit::bounded_file;
+use mongodb_atlas_client::{Credential as ClientCredential, SecretError, SecretSource};
 use zeroize::Zeroizing;
 
-pub use source::{Environment, SecretLocation};
+pub use environment::Environment;
+pub use location::SecretLocation;
 
-/// A credential of one of the three kinds that Atlas knows, as the places of its parts.
+crate::closed_list::closed_list! {
+    /// A kind of credential that Atlas accepts.
+    pub enum CredentialKind {
+        /// OAuth 2.0 client credentials.
+        ServiceAccount = "service account",
+        /// HTTP Digest with a public and a private key.
+        ApiKey = "programmatic API key",
+        /// A token that was issued elsewhere.
+        AccessToken = "access token",
+    }
+}
+
+/// A credential, as the locations of its fields.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Credential {
     /// A service account: OAuth 2.0 client credentials.
@@ -30,7 +52,7 @@ pub enum Credential {
         /// The private key.
         private: SecretLocation,
     },
-    /// An access token that somebody else made.
+    /// An access token that was issued elsewhere.
     AccessToken {
         /// The token.
         token: SecretLocation,
@@ -38,264 +60,252 @@ pub enum Credential {
 }
 
 impl Credential {
-    /// The kind, in words.
-    pub fn kind(&self) -> &'static str {
+    /// Returns the kind of the credential.
+    pub fn kind(&self) -> CredentialKind {
         match self {
-            Self::ServiceAccount { .. } => "service account",
-            Self::ApiKey { .. } => "programmatic API key",
-            Self::AccessToken { .. } => "access token",
+            Self::ServiceAccount { .. } => CredentialKind::ServiceAccount,
+            Self::ApiKey { .. } => CredentialKind::ApiKey,
+            Self::AccessToken { .. } => CredentialKind::AccessToken,
         }
     }
 
-    /// The same for the Atlas client.
-    pub fn to_client(&self) -> mongodb_atlas_client::Credential {
-        let source = |source: &SecretLocation| Arc::new(source.clone()) as Arc<dyn SecretSource>;
+    /// Returns the credential for the Atlas client.
+    pub fn to_client(&self) -> ClientCredential {
+        let source =
+            |location: &SecretLocation| Arc::new(location.clone()) as Arc<dyn SecretSource>;
         match self {
-            Self::ServiceAccount { id, secret } => {
-                mongodb_atlas_client::Credential::ServiceAccount {
-                    id: source(id),
-                    secret: source(secret),
-                }
-            }
-            Self::ApiKey { public, private } => mongodb_atlas_client::Credential::ApiKey {
+            Self::ServiceAccount { id, secret } => ClientCredential::ServiceAccount {
+                id: source(id),
+                secret: source(secret),
+            },
+            Self::ApiKey { public, private } => ClientCredential::ApiKey {
                 public: source(public),
                 private: source(private),
             },
-            Self::AccessToken { token } => mongodb_atlas_client::Credential::AccessToken {
+            Self::AccessToken { token } => ClientCredential::AccessToken {
                 token: source(token),
             },
         }
     }
 
-    fn sources(&self) -> Vec<&SecretLocation> {
+    /// Returns the location of the secret field.
+    pub fn secret(&self) -> &SecretLocation {
         match self {
-            Self::ServiceAccount { id, secret } => vec![id, secret],
-            Self::ApiKey { public, private } => vec![public, private],
-            Self::AccessToken { token } => vec![token],
-        }
-    }
-
-    /// The places of what must not be known: ids and public keys are not among them.
-    pub fn secrets(&self) -> impl Iterator<Item = &SecretLocation> {
-        let source = match self {
             Self::ServiceAccount { secret, .. } => secret,
             Self::ApiKey { private, .. } => private,
             Self::AccessToken { token } => token,
+        }
+    }
+
+    /// Returns the locations of all fields, the public one first.
+    fn locations(&self) -> impl Iterator<Item = &SecretLocation> {
+        let identity = match self {
+            Self::ServiceAccount { id, .. } => Some(id),
+            Self::ApiKey { public, .. } => Some(public),
+            Self::AccessToken { .. } => None,
         };
-        std::iter::once(source)
+        identity.into_iter().chain([self.secret()])
     }
 
-    /// The files that it is in.
+    /// Returns the files that contain fields of the credential.
     pub fn files(&self) -> impl Iterator<Item = &Path> {
-        self.sources()
-            .into_iter()
-            .filter_map(|source| match source {
-                SecretLocation::File(path) => Some(path.as_path()),
-                SecretLocation::ConfigKey { file, .. } => Some(file.as_path()),
-                SecretLocation::EnvVar { .. } => None,
-            })
+        self.locations().filter_map(SecretLocation::file)
     }
 
-    /// What is wrong with it now, a sentence for each part that cannot be read.
-    pub fn validate(&self) -> Vec<String> {
-        self.sources()
-            .into_iter()
-            .filter_map(|source| source.read().err())
-            .map(|error| error.to_string())
+    /// Returns the error of each field that cannot be read.
+    pub fn validate(&self) -> Vec<SecretError> {
+        self.locations()
+            .filter_map(|location| location.read().err())
             .collect()
     }
 }
 
-/// A part of a credential, and what it is called where.
+/// A field of a credential, and its names.
 #[derive(Debug)]
 pub struct CredentialField {
-    /// In the configuration file.
+    /// Key in the configuration file.
     pub config_key: &'static str,
-    /// In `$CREDENTIALS_DIRECTORY`.
+    /// Name of the file in `$CREDENTIALS_DIRECTORY`.
     pub file_name: &'static str,
-    /// In the environment.
+    /// Environment variable.
     pub env: &'static str,
-    /// For people: a noun phrase.
-    pub description: &'static str,
-    /// Whether it is a secret; the others are names.
+    /// Kind of credential to which the field belongs.
+    kind: CredentialKind,
+    /// Whether the field is a secret; the others are public identifiers.
     pub is_secret: bool,
+    /// Description: a noun phrase.
+    pub description: &'static str,
 }
 
-const fn field(
-    member: &'static str,
-    file: &'static str,
-    variable: &'static str,
-    description: &'static str,
-    secret: bool,
-) -> CredentialField {
-    CredentialField {
-        config_key: member,
-        file_name: file,
-        env: variable,
-        description,
-        is_secret: secret,
-    }
+macro_rules! fields {
+    ($($key:literal $file:literal $env:literal $kind:ident, $secret:literal, $description:literal;)*) => {
+        [$(CredentialField {
+            config_key: $key,
+            file_name: $file,
+            env: $env,
+            kind: CredentialKind::$kind,
+            is_secret: $secret,
+            description: $description,
+        }),*]
+    };
 }
 
-/// The parts of a credential: those of a service account, of an API key, and a token.
-pub const FIELDS: [CredentialField; 5] = [
-    field(
-        "client_id",
-        "client-id",
-        "MONGODB_ATLAS_CLIENT_ID",
-        "Client id of a service account",
-        false,
-    ),
-    field(
-        "client_secret",
-        "client-secret",
-        "MONGODB_ATLAS_CLIENT_SECRET",
-        "Client secret of the service account",
-        true,
-    ),
-    field(
-        "public_api_key",
-        "public-api-key",
-        "MONGODB_ATLAS_PUBLIC_API_KEY",
-        "Public key of a programmatic API key",
-        false,
-    ),
-    field(
-        "private_api_key",
-        "private-api-key",
-        "MONGODB_ATLAS_PRIVATE_API_KEY",
-        "Private key of the programmatic API key",
-        true,
-    ),
-    field(
-        "access_token",
-        "access-token",
-        "MONGODB_ATLAS_ACCESS_TOKEN",
-        "Access token that was issued elsewhere",
-        true,
-    ),
-];
+/// All fields: those of a service account, of an API key, and the access token.
+pub const FIELDS: [CredentialField; 5] = fields! {
+    "client_id" "client-id" "MONGODB_ATLAS_CLIENT_ID" ServiceAccount, false, "Client id of a service account";
+    "client_secret" "client-secret" "MONGODB_ATLAS_CLIENT_SECRET" ServiceAccount, true, "Client secret of the service account";
+    "public_api_key" "public-api-key" "MONGODB_ATLAS_PUBLIC_API_KEY" ApiKey, false, "Public key of a programmatic API key";
+    "private_api_key" "private-api-key" "MONGODB_ATLAS_PRIVATE_API_KEY" ApiKey, true, "Private key of the programmatic API key";
+    "access_token" "access-token" "MONGODB_ATLAS_ACCESS_TOKEN" AccessToken, true, "Access token that was issued elsewhere";
+};
 
-/// The three ways to give a credential, for whoever gave none.
-pub const SETUP_HINT: &str = "give one of: a service account (MONGODB_ATLAS_CLIENT_ID and MONGODB_ATLAS_CLIENT_SECRET, recommended), \
+/// The ways to set a credential.
+const SETUP_HINT: &str = "give one of: a service account (MONGODB_ATLAS_CLIENT_ID and MONGODB_ATLAS_CLIENT_SECRET, recommended), \
 a programmatic API key (MONGODB_ATLAS_PUBLIC_API_KEY and MONGODB_ATLAS_PRIVATE_API_KEY), \
 or an access token (MONGODB_ATLAS_ACCESS_TOKEN); each as a variable, as a file named by the same variable with _FILE behind it, \
 or as a file client-id, client-secret, public-api-key, private-api-key, access-token in systemd's $CREDENTIALS_DIRECTORY";
 
-/// Finds the credential that the environment gives. For each part the first place wins: systemd's
-/// directory, then the variable ending in `_FILE`, then the variable itself; of several whole
-/// credentials the one whose secret stands in the earliest place, then the service account.
-///
-/// # Errors
-/// Sentences, each a mistake: no credential at all, or only half of one.
-pub fn from_env(environment: &Environment) -> Result<Credential, Vec<String>> {
-    let found = FIELDS.map(|part| find_source(environment, part.file_name, part.env));
-    select(found)
+/// Why there is no credential.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum CredentialError {
+    /// No field is set.
+    #[error("no credential: {SETUP_HINT}")]
+    Missing,
+    /// One field of two is set.
+    #[error(
+        "half a credential: {location} gives a {present}, but nothing gives a {absent}; {SETUP_HINT}"
+    )]
+    Incomplete {
+        /// Location of the field that is set.
+        location: SecretLocation,
+        /// Name of that field.
+        present: &'static str,
+        /// Name of the other field.
+        absent: &'static str,
+    },
 }
 
-/// Makes a credential of the `sources` that the configuration file gives, in the order of [`FIELDS`].
-/// The other half of one may stand where [`from_env`] looks; with no part at all, all of it.
+/// Finds the credential in the environment. For each field, the first location wins: systemd's directory, then the
+/// variable ending in `_FILE`, then the variable itself. Of several complete credentials, the one whose secret has the
+/// first location wins, then the service account.
+///
+/// # Errors
+/// [`CredentialError`]: one for each incomplete credential, or that there is none.
+pub fn from_env(environment: &Environment) -> Result<Credential, Vec<CredentialError>> {
+    from_file_and_env(environment, FIELDS.each_ref().map(|_| None))
+}
+
+/// Finds the credential with the fields from the configuration file, in the order of [`FIELDS`]. Missing fields of the
+/// same credential are taken from the environment, as by [`from_env`].
 ///
 /// # Errors
 /// As [`from_env`].
 pub fn from_file_and_env(
     environment: &Environment,
-    parts: [Option<SecretLocation>; 5],
-) -> Result<Credential, Vec<String>> {
-    if parts.iter().all(Option::is_none) {
-        return from_env(environment);
-    }
-    // of the kinds that the file says nothing of, the environment's are another credential's
-    let [id, secret, public, private, token] = &parts;
-    let account = id.is_some() || secret.is_some();
-    let key = public.is_some() || private.is_some();
-    let wanted = [account, account, key, key, token.is_some()];
-    let mut located = FIELDS
-        .map(|part| find_source(environment, part.file_name, part.env))
-        .into_iter();
-    let mut wanted = wanted.into_iter();
-    select(parts.map(|given| {
-        let (located, wanted) = (located.next().flatten(), wanted.next() == Some(true));
-        match given {
-            // the configuration file comes before every other place
-            Some(source) => Some((0, source)),
-            None => located.filter(|_| wanted),
+    locations: [Option<SecretLocation>; 5],
+) -> Result<Credential, Vec<CredentialError>> {
+    let fields = FIELDS.iter().zip(&locations);
+    let kinds: Vec<CredentialKind> = fields
+        .filter_map(|(field, location)| location.as_ref().map(|_| field.kind))
+        .collect();
+    let mut locations = locations.into_iter();
+    select(FIELDS.each_ref().map(|field| {
+        match locations.next().flatten() {
+            Some(location) => Some(Candidate {
+                precedence: 0,
+                location,
+            }),
+            // The environment's fields of other kinds belong to another credential.
+            None if kinds.is_empty() || kinds.contains(&field.kind) => {
+                find_source(environment, field)
+            }
+            None => None,
         }
     }))
 }
 
-/// Of several whole credentials the one whose secret stands in the earliest place.
-fn select(found: [Option<(u8, SecretLocation)>; 5]) -> Result<Credential, Vec<String>> {
+/// A location of a field, and its precedence: lower ones win.
+struct Candidate {
+    precedence: u8,
+    location: SecretLocation,
+}
+
+/// Selects the complete credential whose secret has the lowest precedence.
+fn select(found: [Option<Candidate>; 5]) -> Result<Credential, Vec<CredentialError>> {
     let [id, secret, public, private, token] = found;
-    let mut whole: Vec<(u8, Credential)> = Vec::new();
-    let mut halves = Vec::new();
-    for (first, second, names, make) in [
-        (
-            id,
-            secret,
-            ["client id", "client secret"],
-            service_account as fn(SecretLocation, SecretLocation) -> Credential,
-        ),
-        (
-            public,
-            private,
-            ["public API key", "private API key"],
-            api_key,
-        ),
-    ] {
-        match (first, second) {
-            (Some((_, first)), Some((rank, second))) => whole.push((rank, make(first, second))),
-            (Some((_, there)), None) => halves.push(incomplete_error(&there, names[0], names[1])),
-            (None, Some((_, there))) => halves.push(incomplete_error(&there, names[1], names[0])),
-            (None, None) => {}
-        }
+    let mut complete: Vec<(u8, Credential)> = Vec::new();
+    let mut errors = Vec::new();
+    let mut add = |identity: Option<Candidate>,
+                   secret: Option<Candidate>,
+                   [identity_name, secret_name]: [&'static str; 2],
+                   build: fn(SecretLocation, SecretLocation) -> Credential| {
+        let (location, present, absent) = match (identity, secret) {
+            (Some(identity), Some(secret)) => {
+                let credential = build(identity.location, secret.location);
+                return complete.push((secret.precedence, credential));
+            }
+            (Some(identity), None) => (identity.location, identity_name, secret_name),
+            (None, Some(secret)) => (secret.location, secret_name, identity_name),
+            (None, None) => return,
+        };
+        errors.push(CredentialError::Incomplete {
+            location,
+            present,
+            absent,
+        });
+    };
+    add(id, secret, ["client id", "client secret"], |id, secret| {
+        Credential::ServiceAccount { id, secret }
+    });
+    let names = ["public API key", "private API key"];
+    add(public, private, names, |public, private| {
+        Credential::ApiKey { public, private }
+    });
+    if let Some(Candidate {
+        precedence,
+        location: token,
+    }) = token
+    {
+        complete.push((precedence, Credential::AccessToken { token }));
     }
-    if let Some((rank, token)) = token {
-        whole.push((rank, Credential::AccessToken { token }));
-    }
-    // stable: of equal ranks the first, in the order above
-    whole.sort_by_key(|(rank, _)| *rank);
-    match whole.into_iter().next() {
+    // Of equals, `min_by_key` returns the first in the order above.
+    match complete
+        .into_iter()
+        .min_by_key(|(precedence, _)| *precedence)
+    {
         Some((_, credential)) => Ok(credential),
-        None if halves.is_empty() => Err(vec![format!("no credential: {SETUP_HINT}")]),
-        None => Err(halves),
+        None if errors.is_empty() => Err(vec![CredentialError::Missing]),
+        None => Err(errors),
     }
 }
 
-fn service_account(id: SecretLocation, secret: SecretLocation) -> Credential {
-    Credential::ServiceAccount { id, secret }
-}
-
-fn api_key(public: SecretLocation, private: SecretLocation) -> Credential {
-    Credential::ApiKey { public, private }
-}
-
-fn incomplete_error(there: &SecretLocation, has: &str, lacks: &str) -> String {
-    format!("half a credential: {there} gives a {has}, but nothing gives a {lacks}; {SETUP_HINT}")
-}
-
-/// The first place that gives a part, and its rank.
-fn find_source(
-    environment: &Environment,
-    file: &str,
-    variable: &str,
-) -> Option<(u8, SecretLocation)> {
-    if let Some(directory) = environment.get("CREDENTIALS_DIRECTORY") {
-        let path = PathBuf::from(directory).join(file);
-        if exporter_toolkit::bounded_file::metadata(&path).is_ok() {
-            return Some((1, SecretLocation::File(path)));
-        }
+/// Finds the first location of a field.
+fn find_source(environment: &Environment, field: &CredentialField) -> Option<Candidate> {
+    let variable = field.env;
+    let directory = environment.get("CREDENTIALS_DIRECTORY");
+    let path = directory.map(|directory| PathBuf::from(directory).join(field.file_name));
+    if let Some(path) = path.filter(|path| bounded_file::metadata(path).is_ok()) {
+        return Some(Candidate {
+            precedence: 1,
+            location: SecretLocation::File(path),
+        });
     }
     if let Some(path) = environment.get(&format!("{variable}_FILE")) {
-        return Some((2, SecretLocation::File(path.into())));
+        return Some(Candidate {
+            precedence: 2,
+            location: SecretLocation::File(path.into()),
+        });
     }
-    environment.get(variable).map(Zeroizing::new).map(|_| {
-        let source = SecretLocation::EnvVar {
-            name: variable.to_owned(),
-            environment: environment.clone(),
-        };
-        (3, source)
-    })
+    environment
+        .get(variable)
+        .map(Zeroizing::new)
+        .map(|_| Candidate {
+            precedence: 3,
+            location: SecretLocation::EnvVar {
+                name: variable.to_owned(),
+                environment: environment.clone(),
+            },
+        })
 }
 
 #[cfg(test)]
@@ -330,12 +340,14 @@ mod tests {
     fn incomplete_credentials_differ_from_missing_ones() {
         let none = from_env(&Environment::from_vars([("X", "y")])).expect_err("there is none");
         assert!(
-            none[0].starts_with("no credential")
-                && none[0].contains("MONGODB_ATLAS_PRIVATE_API_KEY"),
+            none[0].to_string().starts_with("no credential")
+                && none[0]
+                    .to_string()
+                    .contains("MONGODB_ATLAS_PRIVATE_API_KEY"),
             "{none:?}"
         );
         let half = from_env(&Environment::from_vars([("MONGODB_ATLAS_CLIENT_ID", "id")]))
             .expect_err("there is half");
-        assert!(half[0].contains("variable MONGODB_ATLAS_CLIENT_ID gives a client id, but nothing gives a client secret"), "{half:?}");
+        assert!(half[0].to_string().contains("variable MONGODB_ATLAS_CLIENT_ID gives a client id, but nothing gives a client secret"), "{half:?}");
     }
 }

@@ -3,57 +3,31 @@
 use std::sync::Arc;
 
 use super::threshold::IdleThreshold;
+use crate::closed_list::closed_list;
 use crate::inventory::KeyAttributes;
 
-/// A label of the info metric.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum KeyLabel {
-    /// Atlas field `name`.
-    Name,
-    /// `status`.
-    Status,
-    /// `cloud`.
-    Cloud,
-    /// `geography`.
-    Geography,
-    /// `endpoint`.
-    Endpoint,
-    /// `createdBy`: personal data.
-    CreatedBy,
-    /// `maskedSecret`.
-    MaskedSecret,
+closed_list! {
+    /// A label of the info metric.
+    #[derive(Hash)]
+    pub enum KeyLabel {
+        /// Atlas field `name`.
+        Name = "name",
+        /// `status`.
+        Status = "status",
+        /// `cloud`.
+        Cloud = "cloud",
+        /// `geography`.
+        Geography = "geography",
+        /// `endpoint`.
+        Endpoint = "endpoint",
+        /// `createdBy`: personal data.
+        CreatedBy = "created_by",
+        /// `maskedSecret`.
+        MaskedSecret = "masked_secret",
+    }
 }
 
 impl KeyLabel {
-    /// Every label.
-    pub const ALL: [Self; 7] = [
-        Self::Name,
-        Self::Status,
-        Self::Cloud,
-        Self::Geography,
-        Self::Endpoint,
-        Self::CreatedBy,
-        Self::MaskedSecret,
-    ];
-
-    /// Returns the name of the label.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Name => "name",
-            Self::Status => "status",
-            Self::Cloud => "cloud",
-            Self::Geography => "geography",
-            Self::Endpoint => "endpoint",
-            Self::CreatedBy => "created_by",
-            Self::MaskedSecret => "masked_secret",
-        }
-    }
-
-    /// Returns the label of that name.
-    pub fn named(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|label| label.as_str() == name)
-    }
-
     /// Returns the value of the label, if it is one that many keys share.
     pub(super) fn shared_value(self, attributes: &KeyAttributes) -> Option<&str> {
         match self {
@@ -67,26 +41,15 @@ impl KeyLabel {
     }
 }
 
-/// Which keys have per-key series.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum PerKeyMode {
-    /// Every key.
-    All,
-    /// Keys that have been idle for the smallest threshold.
-    Idle,
-    /// No key; only the roll-ups are exported.
-    None,
-}
-
-impl PerKeyMode {
-    /// Returns the mode of that name.
-    pub fn named(name: &str) -> Option<Self> {
-        Some(match name {
-            "all" => Self::All,
-            "idle" => Self::Idle,
-            "none" => Self::None,
-            _ => return None,
-        })
+closed_list! {
+    /// Which keys have per-key series.
+    pub enum PerKeyMode {
+        /// Every key.
+        All = "all",
+        /// Keys that have been idle for the smallest threshold.
+        Idle = "idle",
+        /// No key; only the roll-ups are exported.
+        None = "none",
     }
 }
 

@@ -204,7 +204,7 @@ fn configuration_file_values_are_read_verbatim() {
             assert_eq!(watched, ids, "{text}");
             assert_eq!(&*account.name, name);
             assert!(account.discover_orgs);
-            let secret = account.credential.secrets().next().unwrap().read().unwrap();
+            let secret = account.credential.secret().read().unwrap();
             assert_eq!(secret.expose_secret(), "0x10");
         }
     }

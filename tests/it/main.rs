@@ -15,6 +15,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod architecture;
 mod authentication;
 mod change_detection;
 mod check;

@@ -1,8 +1,9 @@
-//! Filters that name what there is not. A typing error must not read as "no such key".
+//! Detects filters that match nothing: a typing error must not look like "no such key".
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::config::{FilterValues, KeysOptions};
+use crate::cli::FlagValues;
+use crate::config::KeysOptions;
 use crate::inventory::{InventorySnapshot, matches_project, matches_status};
 
 /// Statuses of keys that cannot be used. Atlas does not document the values.
@@ -14,41 +15,35 @@ const DISABLED_STATUSES: [&str; 6] = [
     "EXPIRED",
     "DELETED",
 ];
-/// Names that an error suggests.
+/// Maximum number of names that an error suggests.
 const MAX_SUGGESTIONS: usize = 5;
 
-/// What of the filters names nothing.
+/// Filter values that match nothing.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Unmatched {
-    /// Values that no project, or no key, has; an error message each.
+    /// An error for each value.
     pub(super) values: Vec<String>,
-    /// What else such a value could be: the names of projects that could not be read.
+    /// Names of projects that could not be read, and could be the values.
     pub(super) missing_names: Vec<String>,
 }
 
-/// Looks for values of the filters that name no project of `shown`, and no status.
+/// Finds filter values that match no project of `shown`, and no status.
 pub(super) fn find_unmatched(choice: &KeysOptions, shown: &InventorySnapshot) -> Unmatched {
     let mut unmatched = Unmatched::default();
     let projects = list_projects(shown);
-    let FilterValues {
-        values,
-        source: origin,
-    } = &choice.projects;
+    let FlagValues { values, source } = &choice.projects;
     for value in values {
         let is_known = |(id, name): (&&str, &&str)| matches_project(value, id, name);
         if !projects.iter().any(is_known) {
             let nearest = suggest(value, &projects);
-            let message = format!("{origin}: unknown project {value:?}: {nearest}");
+            let message = format!("{source}: unknown project {value:?}: {nearest}");
             unmatched.values.push(message);
         }
     }
     if !unmatched.values.is_empty() {
         unmatched.missing_names = list_missing_names(shown, &projects);
     }
-    let FilterValues {
-        values,
-        source: origin,
-    } = &choice.statuses;
+    let FlagValues { values, source } = &choice.statuses;
     let seen = shown
         .inventories
         .iter()
@@ -64,7 +59,7 @@ pub(super) fn find_unmatched(choice: &KeysOptions, shown: &InventorySnapshot) ->
     for value in values {
         if !statuses.iter().any(|status| matches_status(value, status)) {
             unmatched.values.push(format!(
-                "{origin}: unknown status {value:?}: expected one of {}",
+                "{source}: unknown status {value:?}: expected one of {}",
                 quote(&statuses)
             ));
         }
@@ -72,7 +67,7 @@ pub(super) fn find_unmatched(choice: &KeysOptions, shown: &InventorySnapshot) ->
     unmatched
 }
 
-/// Every project by its id, with its name, which is empty where Atlas did not say; also those without keys.
+/// Returns every project with its id and its name, which is empty if unknown; also projects without keys.
 fn list_projects(shown: &InventorySnapshot) -> BTreeMap<&str, &str> {
     let with_keys = shown.inventories.iter().flat_map(|found| found.projects());
     let with_keys = with_keys.map(|project| (project.project.as_str(), ""));
@@ -87,7 +82,7 @@ fn list_projects(shown: &InventorySnapshot) -> BTreeMap<&str, &str> {
         .collect()
 }
 
-/// Organizations that have keys in projects without a name.
+/// Returns the organizations with keys in projects without a name.
 fn list_missing_names(shown: &InventorySnapshot, projects: &BTreeMap<&str, &str>) -> Vec<String> {
     let is_unnamed = |id: &str| projects.get(id).is_some_and(|name| name.is_empty());
     let orgs = shown.inventories.iter().filter(|found| {
@@ -98,7 +93,7 @@ fn list_missing_names(shown: &InventorySnapshot, projects: &BTreeMap<&str, &str>
         .collect()
 }
 
-/// The projects whose name or id is most like `value`.
+/// Returns the projects whose name or id is most similar to `value`.
 fn suggest(value: &str, projects: &BTreeMap<&str, &str>) -> String {
     if projects.is_empty() {
         return "there are no projects".to_owned();
@@ -122,7 +117,7 @@ fn suggest(value: &str, projects: &BTreeMap<&str, &str>) -> String {
     format!("nearest of {} are {}", projects.len(), quote(&names))
 }
 
-/// From 0, nothing in common, to 1.
+/// Returns the similarity from 0, nothing in common, to 1.
 fn similarity(value: &str, name: &str) -> f64 {
     let (value, name) = (value.trim().to_lowercase(), name.to_lowercase());
     if !value.is_empty() && name.contains(&value) {
@@ -131,7 +126,7 @@ fn similarity(value: &str, name: &str) -> f64 {
     strsim::jaro_winkler(&value, &name)
 }
 
-/// Names come from the network: quoted, so that none steers a terminal.
+/// Quotes names: they come from Atlas, and could otherwise control the terminal.
 fn quote(names: &[&str]) -> String {
     let quoted: Vec<String> = names.iter().map(|name| format!("{name:?}")).collect();
     quoted.join(", ")

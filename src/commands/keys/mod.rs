@@ -1,10 +1,10 @@
-//! `keys`: the keys, most idle first, as a table, CSV, JSON or Markdown; from Atlas, or what an exporter has kept.
+//! `keys`: lists the keys, longest idle first, from Atlas or from storage.
 //!
-//! | room | what lives there |
+//! | module | purpose |
 //! | --- | --- |
-//! | `filter` | filters that name what there is not |
-//! | `output` | how they are written |
-//! | `progress` | the bar of a long walk |
+//! | `filter` | detects filters that match nothing |
+//! | `output` | output formats |
+//! | `progress` | progress bar |
 
 mod filter;
 mod output;
@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 use super::one_shot::{poll_once, write_unless_stopped};
 use super::{CommandError, ignore_broken_pipe, signals};
 use crate::cli::Args;
-use crate::config::{self, ConfigError, KeysOptions, OutputFormat};
+use crate::config::{self, ConfigError, Diagnostic, KeysOptions, OutputFormat, StorageSource};
 use crate::credentials::Environment;
 use crate::inventory::{InventorySnapshot, KeyField, KeyQuery, KeySelection};
 use crate::storage::{StateFile, Storage};
@@ -32,7 +32,7 @@ use progress::ProgressReporter;
 pub(super) async fn run(args: Args, environment: &Environment) -> Result<(), CommandError> {
     let choice = config::parse_keys_options(&args, environment)?;
     let mut shutdown = CancellationToken::new();
-    let (shown, mut missing) = if let Some((dir, orgs)) = &choice.from_storage {
+    let (shown, mut missing) = if let Some(StorageSource { dir, orgs }) = &choice.from_storage {
         load_from_storage(dir, orgs)?
     } else {
         shutdown = signals::shutdown_token()?;
@@ -47,10 +47,10 @@ pub(super) async fn run(args: Args, environment: &Environment) -> Result<(), Com
         return Err(CommandError::Filter(values));
     }
     let now = Clock::system().now();
-    let colour = io::stdout().is_terminal() && environment.get("NO_COLOR").is_none();
+    let colored = io::stdout().is_terminal() && environment.get("NO_COLOR").is_none();
     write_unless_stopped(&shutdown, move || {
         let out = io::BufWriter::new(io::stdout().lock());
-        write_keys(&shown, &choice, now, colour, out)
+        write_keys(&shown, &choice, now, colored, out)
             .or_else(ignore_broken_pipe)
             .map_err(CommandError::io("cannot write to standard output"))
     })
@@ -67,7 +67,7 @@ fn write_keys(
     shown: &InventorySnapshot,
     choice: &KeysOptions,
     now: Timestamp,
-    colour: bool,
+    colored: bool,
     mut out: impl Write,
 ) -> io::Result<()> {
     let idle = i64::try_from(choice.idle.as_micros()).unwrap_or(i64::MAX);
@@ -86,7 +86,7 @@ fn write_keys(
     };
     let found = KeySelection::new(shown, query, now, |len| 0..len);
     match choice.output {
-        OutputFormat::Table => output::write_key_table(&found, colour, &mut out),
+        OutputFormat::Table => output::write_key_table(&found, colored, &mut out),
         OutputFormat::Csv => output::write_csv(&found, &mut out),
         OutputFormat::Json => output::write_json(&found, &mut out),
         OutputFormat::Markdown => output::write_markdown(&found, &mut out),
@@ -94,7 +94,7 @@ fn write_keys(
     out.flush()
 }
 
-/// What Atlas says now, and what it does not say.
+/// Polls Atlas. Returns what could not be read as well.
 async fn fetch_from_atlas(
     args: Args,
     environment: &Environment,
@@ -107,29 +107,28 @@ async fn fetch_from_atlas(
     Ok((round.snapshot(), round.failed_targets))
 }
 
-/// What an exporter has kept of its last complete walks. Nothing in the directory is changed.
+/// Reads stored inventories. Does not change the directory.
 fn load_from_storage(
     dir: &Path,
     orgs: &[OrgId],
 ) -> Result<(InventorySnapshot, Vec<String>), CommandError> {
     let storage = Storage::open_read_only(dir);
-    let kept = storage.list_orgs().map_err(|error| {
-        CommandError::Config(ConfigError(vec![format!(
-            "--storage.path: {error}; it must be the directory that an exporter keeps its state in, such as /var/lib/atlas-ai-keys-exporter"
-        )]))
+    let stored_orgs = storage.list_orgs().map_err(|error| {
+        let expected = "it must be the directory that an exporter keeps its state in, such as /var/lib/atlas-ai-keys-exporter";
+        ConfigError::from(Diagnostic::new("--storage.path", error.to_string()).with_help(expected))
     })?;
-    if kept.is_empty() {
-        return Err(CommandError::Config(ConfigError(vec![format!(
-            "--storage.path: no stored data in {}; expected the directory in which an exporter stores its state",
-            dir.display()
-        )])));
+    if stored_orgs.is_empty() {
+        let message = format!("no stored data in {}", dir.display());
+        let expected = "expected the directory in which an exporter stores its state";
+        let error = Diagnostic::new("--storage.path", message).with_help(expected);
+        return Err(ConfigError::from(error).into());
     }
     let mut shown = InventorySnapshot::default();
     let mut failed: Vec<String> = Vec::new();
-    for org in orgs.iter().filter(|org| !kept.contains(org)) {
+    for org in orgs.iter().filter(|org| !stored_orgs.contains(org)) {
         failed.push(format!("{org} (nothing is kept of it)"));
     }
-    for org in kept
+    for org in stored_orgs
         .iter()
         .filter(|org| orgs.is_empty() || orgs.contains(org))
     {

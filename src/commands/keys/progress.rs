@@ -1,4 +1,4 @@
-//! The bar of a long walk, on standard error when that is a terminal.
+//! The progress bar of a long poll, on standard error if that is a terminal.
 
 use std::time::Duration;
 
@@ -7,10 +7,10 @@ use tokio::time::Instant;
 
 use crate::app::PollProgress;
 
-/// A walk that takes no longer needs no bar.
+/// Time after which the bar appears.
 const SHOW_AFTER: Duration = Duration::from_secs(1);
 
-/// A bar that shows itself when it is worth it.
+/// A progress bar that appears after [`SHOW_AFTER`].
 pub(super) struct ProgressReporter {
     started_at: Instant,
     bar: Option<ProgressBar>,
@@ -29,7 +29,7 @@ impl ProgressReporter {
             return;
         }
         let bar = self.bar.get_or_insert_with(|| {
-            // draws nothing where it is no terminal
+            // Draws nothing unless standard error is a terminal.
             let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
             let form = "{bar:30} {pos} of {len} organizations, {msg}, {elapsed}";
             if let Ok(style) = ProgressStyle::with_template(form) {

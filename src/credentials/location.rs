@@ -1,99 +1,48 @@
-//! Places of secrets, and what is read there.
+//! Locations of secrets, and how they are read.
 
-use std::collections::HashMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
+use exporter_toolkit::bounded_file::{self, FileError, FileMode, ReadOptions};
+use exporter_toolkit::yaml::{self, YamlValue};
+use mongodb_atlas_client::{SecretError, SecretFuture, SecretSource};
 use secrecy::SecretString;
 use zeroize::Zeroizing;
 
-use exporter_toolkit::bounded_file::{self, FileError, ReadOptions};
-use exporter_toolkit::yaml::{self, YamlValue};
-use mongodb_atlas_client::{SecretError, SecretFuture, SecretSource};
+use super::environment::Environment;
+use super::validation::{find_defect, is_blank};
 
-/// The environment that configuration and secrets are taken from: the process' own, or one that
-/// a test or the demo made.
-#[derive(Clone)]
-pub enum Environment {
-    /// The process' own.
-    Process,
-    /// These variables and no others.
-    Map(Arc<HashMap<String, String>>),
-}
-
-impl Environment {
-    /// An environment of these variables alone.
-    pub fn from_vars<K: Into<String>, V: Into<String>>(
-        variables: impl IntoIterator<Item = (K, V)>,
-    ) -> Self {
-        let variables = variables
-            .into_iter()
-            .map(|(name, value)| (name.into(), value.into()));
-        Self::Map(Arc::new(variables.collect()))
-    }
-
-    /// The value of `name`; an empty one counts as not set, as shells and unit files leave them.
-    pub fn get(&self, name: &str) -> Option<String> {
-        let value = match self {
-            Self::Process => std::env::var_os(name)?.to_string_lossy().into_owned(),
-            Self::Map(variables) => variables.get(name)?.clone(),
-        };
-        (!value.is_empty()).then_some(value)
-    }
-}
-
-impl fmt::Debug for Environment {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // values may be secrets
-        f.write_str("Environment")
-    }
-}
-
-/// Two are the same when they have the same variables: a new process environment is never seen.
-impl PartialEq for Environment {
-    fn eq(&self, other: &Self) -> bool {
-        match (self, other) {
-            (Self::Process, Self::Process) => true,
-            (Self::Map(a), Self::Map(b)) => a == b,
-            _ => false,
-        }
-    }
-}
-
-impl Eq for Environment {}
-
-/// Where one secret, or one part of a credential, is found.
+/// The location of one field of a credential.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SecretLocation {
-    /// A file. White space around its content does not count.
+    /// A file. Whitespace around its content is ignored.
     File(PathBuf),
     /// An environment variable.
     EnvVar {
         /// Its name.
         name: String,
-        /// Where it is looked up.
+        /// The environment that has it.
         environment: Environment,
     },
-    /// A member of a credential in the configuration file itself.
+    /// A key of a credential in the configuration file.
     ConfigKey {
         /// The file.
         file: PathBuf,
-        /// The credential's name.
+        /// The name of the credential.
         credential: String,
-        /// The member.
+        /// The key.
         key: &'static str,
     },
 }
 
-/// Most bytes of a secret's file that are read; Atlas' own secrets have under 100.
+/// Maximum size of a secret's file; the secrets of Atlas have under 100 bytes.
 const MAX_SECRET_BYTES: u64 = 16 << 10;
 
 impl SecretLocation {
-    /// Reads the secret as it is now. Blocks on the file system.
+    /// Reads the current secret. Blocks on the file system.
     ///
     /// # Errors
-    /// [`SecretError`], naming the place and what to do, when there is no usable secret.
+    /// [`SecretError`] with the location and the remedy.
     pub fn read(&self) -> Result<SecretString, SecretError> {
         let place = self.to_string();
         let text = match self {
@@ -104,13 +53,13 @@ impl SecretLocation {
             Self::ConfigKey {
                 file,
                 credential,
-                key: member,
-            } => read_config_key(file, credential, member, &place)?,
+                key,
+            } => read_config_key(file, credential, key, &place)?,
             Self::EnvVar { name, environment } => {
                 Zeroizing::new(environment.get(name).unwrap_or_default())
             }
         };
-        // editors, shells and copying from a page add white space; no credential of Atlas has any at its ends
+        // Editors, shells and copying from a page add whitespace; no credential of Atlas begins or ends with it.
         let value = text.trim_matches(is_blank);
         if value.is_empty() {
             return Err(SecretError::Empty { place });
@@ -121,12 +70,28 @@ impl SecretLocation {
         }
     }
 
-    /// Reads the secret as [`SecretLocation::read`] does, on a thread that may block, and waits a few seconds for it at most.
+    /// Returns the file that contains the field.
+    pub fn file(&self) -> Option<&Path> {
+        match self {
+            Self::File(path) | Self::ConfigKey { file: path, .. } => Some(path),
+            Self::EnvVar { .. } => None,
+        }
+    }
+
+    /// Returns the file if every user can read it, with its mode. Reading by the group is the usual way to pass a secret
+    /// to a service that does not own the file.
+    pub fn world_readable_file(&self) -> Option<(&Path, FileMode)> {
+        let path = self.file()?;
+        let mode = FileMode::from_path(path).ok()?;
+        mode.is_world_readable().then_some((path, mode))
+    }
+
+    /// Reads the current secret on a thread that may block, with a timeout of a few seconds.
     ///
     /// # Errors
-    /// As [`SecretLocation::read`], and when the file system does not answer in time.
+    /// As [`SecretLocation::read`], and when the file system times out.
     pub async fn read_off_thread(&self) -> Result<SecretString, SecretError> {
-        let (Self::File(path) | Self::ConfigKey { file: path, .. }) = self else {
+        let Some(path) = self.file() else {
             return self.read();
         };
         let source = self.clone();
@@ -149,95 +114,11 @@ fn unreadable(place: &str, error: &FileError) -> SecretError {
     }
 }
 
-/// White space, and characters without width that files and pages have at their ends.
-fn is_blank(letter: char) -> bool {
-    letter.is_whitespace() || matches!(letter, '\u{200b}'..='\u{200d}' | '\u{2060}' | '\u{feff}')
-}
-
-/// The reason why a value is no credential of Atlas, with the likely cause. Found here, it costs no failed request
-/// and no search for a wrong secret.
-fn find_defect(value: &str) -> Option<&'static str> {
-    let is_quote = |letter| {
-        matches!(
-            letter,
-            '"' | '\'' | '`' | '\u{ab}' | '\u{bb}' | '\u{2018}'..='\u{201f}'
-        )
-    };
-    if value.starts_with(is_quote) || value.ends_with(is_quote) {
-        return Some("expected the value alone, got quotes around it");
-    }
-    if value.starts_with(['{', '[']) {
-        return Some("expected the value alone, got JSON");
-    }
-    if is_assignment(value) {
-        return Some("expected the value alone, got a name before it (NAME=VALUE or NAME: VALUE)");
-    }
-    let is_scheme =
-        |scheme: &str| ["bearer", "basic"].contains(&scheme.to_ascii_lowercase().as_str());
-    if value
-        .split_once(' ')
-        .is_some_and(|(first, _)| is_scheme(first))
-    {
-        return Some("expected the value alone, got an Authorization header");
-    }
-    if value.starts_with("mdb_sa_id_") && value.contains([':', ' ']) {
-        return Some("expected the value alone, got a client id before it");
-    }
-    let is_within = |open, close| value.starts_with(open) && value.ends_with(close);
-    if ["${", "$("].iter().any(|start| value.starts_with(start))
-        || is_within('<', '>')
-        || is_within('(', ')')
-        || value.ends_with([';', ','])
-    {
-        return Some(
-            "expected the value alone, got an unexpanded variable, a placeholder or a separator behind it",
-        );
-    }
-    if !value.bytes().all(|byte| (0x20..0x7f).contains(&byte)) {
-        return Some(
-            "expected one line of printable ASCII, got line breaks, control characters or letters beyond ASCII",
-        );
-    }
-    None
-}
-
-/// Whether the value follows its own name, as in a shell script, a YAML file or a header.
-fn is_assignment(text: &str) -> bool {
-    /// The ends of names that credentials are given, without what separates words.
-    const NAMES: [&str; 9] = [
-        "clientid",
-        "clientsecret",
-        "apikey",
-        "publickey",
-        "privatekey",
-        "token",
-        "secret",
-        "password",
-        "authorization",
-    ];
-    let lower = Zeroizing::new(text.to_ascii_lowercase());
-    let text = lower.trim_start_matches("$env:");
-    if ["export ", "set ", "declare "]
-        .iter()
-        .any(|command| text.starts_with(command))
-    {
-        return true;
-    }
-    let Some((name, value)) = text.split_once(['=', ':']) else {
-        return false;
-    };
-    let name: Zeroizing<String> =
-        Zeroizing::new(name.chars().filter(char::is_ascii_alphanumeric).collect());
-    // base64 ends in such signs
-    let has_value = !value.trim_matches('=').is_empty();
-    has_value && NAMES.iter().any(|known| name.ends_with(known))
-}
-
-/// Reads the configuration file again for one member: nothing of it is kept in between.
+/// Reads one key of a credential from the configuration file. Nothing of the file stays in memory.
 fn read_config_key(
     file: &Path,
     credential: &str,
-    member: &str,
+    key: &str,
     place: &str,
 ) -> Result<Zeroizing<String>, SecretError> {
     let root = yaml::load_file(file).map_err(|why| SecretError::Unreadable {
@@ -248,15 +129,15 @@ fn read_config_key(
         Some(YamlValue::Sequence(entries)) => entries.as_slice(),
         _ => &[],
     };
-    let named = entries
+    let has_name = |entry: &&YamlValue| {
+        let name = entry.get("name").and_then(YamlValue::as_str);
+        // A single credential needs no name.
+        name == Some(credential) || entries.len() == 1
+    };
+    let text = entries
         .iter()
-        .find(|entry| entry.get("name").and_then(YamlValue::as_str) == Some(credential));
-    // a single one needs no name
-    let entry = named.or(match entries {
-        [only] => Some(only),
-        _ => None,
-    });
-    let text = entry.and_then(|entry| entry.get(member)?.as_str());
+        .find(has_name)
+        .and_then(|entry| entry.get(key)?.as_str());
     Ok(Zeroizing::new(text.unwrap_or_default().to_owned()))
 }
 
@@ -268,12 +149,8 @@ impl fmt::Display for SecretLocation {
             Self::ConfigKey {
                 file,
                 credential,
-                key: member,
-            } => write!(
-                f,
-                "{member} of credential {credential} in {}",
-                file.display()
-            ),
+                key,
+            } => write!(f, "{key} of credential {credential} in {}", file.display()),
         }
     }
 }

@@ -1,0 +1,202 @@
+//! The source tree follows docs/architecture.md: import order, unique type names, file lengths and vocabulary.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// The modules of the root package, lowest first. A module imports only from modules before it.
+const IMPORT_ORDER: [&str; 17] = [
+    "closed_list",
+    "humanize",
+    "logging",
+    "shard",
+    "credentials",
+    "failure",
+    "cli",
+    "inventory",
+    "storage",
+    "poll",
+    "status",
+    "metrics",
+    "config",
+    "web",
+    "app",
+    "check",
+    "commands",
+];
+
+/// Maximum length of a source file, in lines.
+const MAX_LINES: usize = 400;
+
+/// Words that are replaced by standard terms, one a line.
+const RETIRED_WORDS: &str = include_str!("retired_words.txt");
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// Returns the files below `dir` whose names end in one of `extensions`, in a stable order.
+fn files(dir: &Path, extensions: &[&str]) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    let Ok(entries) = fs::read_dir(dir) else {
+        return found;
+    };
+    for entry in entries {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            if !path.ends_with("target") {
+                found.extend(files(&path, extensions));
+            }
+        } else if path
+            .extension()
+            .is_some_and(|extension| extensions.iter().any(|known| extension == *known))
+        {
+            found.push(path);
+        }
+    }
+    found.sort();
+    found
+}
+
+fn files_in(dirs: &[&str], extensions: &[&str]) -> Vec<PathBuf> {
+    dirs.iter()
+        .flat_map(|dir| files(&root().join(dir), extensions))
+        .collect()
+}
+
+/// Returns the path relative to the repository.
+fn relative(path: &Path) -> String {
+    path.strip_prefix(root()).unwrap().display().to_string()
+}
+
+/// Returns the lines of a file without comments.
+fn code(path: &Path) -> Vec<String> {
+    let text = fs::read_to_string(path).unwrap();
+    text.lines()
+        .filter(|line| !line.trim_start().starts_with("//"))
+        .map(str::to_owned)
+        .collect()
+}
+
+/// Returns the name that begins `text`.
+fn leading_name(text: &str) -> &str {
+    let end = text.find(|letter: char| !letter.is_alphanumeric() && letter != '_');
+    text.get(..end.unwrap_or(text.len())).unwrap()
+}
+
+#[test]
+fn imports_follow_the_order_of_modules() {
+    let rank = |module: &str| IMPORT_ORDER.iter().position(|known| *known == module);
+    let mut violations = Vec::new();
+    for path in files_in(&["src"], &["rs"]) {
+        let name = relative(&path);
+        let module = leading_name(name.strip_prefix("src/").unwrap());
+        if matches!(module, "lib" | "main") {
+            continue;
+        }
+        let Some(own) = rank(module) else {
+            violations.push(format!("{name}: module {module} has no place in the order"));
+            continue;
+        };
+        for line in code(&path) {
+            for imported in line.split("crate::").skip(1).map(leading_name) {
+                if rank(imported).is_some_and(|other| other > own) {
+                    violations.push(format!("{name}: {module} imports {imported}"));
+                }
+            }
+        }
+    }
+    assert!(violations.is_empty(), "{}", violations.join("\n"));
+}
+
+#[test]
+fn type_names_are_unique_within_a_crate() {
+    let crates = fs::read_dir(root().join("crates")).unwrap();
+    let mut sources: Vec<PathBuf> = crates
+        .map(|entry| entry.unwrap().path().join("src"))
+        .collect();
+    sources.push(root().join("src"));
+    let mut duplicates = Vec::new();
+    for source in sources {
+        let mut types: BTreeMap<String, String> = BTreeMap::new();
+        for path in files(&source, &["rs"]) {
+            for line in code(&path) {
+                let Some(name) = defined_type(&line) else {
+                    continue;
+                };
+                let here = relative(&path);
+                if let Some(other) = types.insert(name.to_owned(), here.clone()) {
+                    duplicates.push(format!("{name}: {other} and {here}"));
+                }
+            }
+        }
+    }
+    assert!(duplicates.is_empty(), "{}", duplicates.join("\n"));
+}
+
+/// Returns the name of the type that a line at module level defines.
+fn defined_type(line: &str) -> Option<&str> {
+    let line = match line.strip_prefix("pub") {
+        Some(rest) if rest.starts_with('(') => rest.split_once(") ")?.1,
+        Some(rest) => rest.trim_start(),
+        None => line,
+    };
+    ["struct ", "enum ", "trait ", "type ", "union "]
+        .iter()
+        .find_map(|keyword| line.strip_prefix(keyword))
+        .map(leading_name)
+}
+
+#[test]
+fn files_are_short() {
+    let long: Vec<String> = files_in(&["src", "crates", "tests", "benches", "fuzz"], &["rs"])
+        .into_iter()
+        .filter_map(|path| {
+            let lines = fs::read_to_string(&path).unwrap().lines().count();
+            (lines > MAX_LINES).then(|| format!("{}: {lines} lines", relative(&path)))
+        })
+        .collect();
+    assert!(long.is_empty(), "{}", long.join("\n"));
+}
+
+#[test]
+fn retired_words_do_not_return() {
+    let words: Vec<&str> = RETIRED_WORDS
+        .lines()
+        .filter(|line| !line.is_empty() && !line.starts_with('#'))
+        .collect();
+    let mut found = Vec::new();
+    let mut paths = files_in(
+        &[
+            "src",
+            "crates",
+            "tests",
+            "benches",
+            "fuzz",
+            "docs",
+            "dashboards",
+        ],
+        &["rs", "md", "html"],
+    );
+    paths.extend(["README.md", "CONTRIBUTING.md", "SECURITY.md"].map(|name| root().join(name)));
+    for path in paths {
+        let text = fs::read_to_string(&path).unwrap().to_lowercase();
+        for (number, line) in text.lines().enumerate() {
+            for word in words.iter().filter(|word| contains_word(line, word)) {
+                found.push(format!("{}:{}: {word}", relative(&path), number + 1));
+            }
+        }
+    }
+    assert!(found.is_empty(), "{}", found.join("\n"));
+}
+
+/// Returns whether `line` contains `word` between other characters than letters.
+fn contains_word(line: &str, word: &str) -> bool {
+    line.match_indices(word).any(|(at, _)| {
+        let before = line.get(..at).and_then(|text| text.chars().next_back());
+        let after = line
+            .get(at + word.len()..)
+            .and_then(|text| text.chars().next());
+        !before.is_some_and(char::is_alphabetic) && !after.is_some_and(char::is_alphabetic)
+    })
+}
