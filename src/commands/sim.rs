@@ -1,6 +1,5 @@
 //! `sim`: runs the simulated Atlas alone.
 
-
 use super::terminal::write_banner;
 use super::{CommandError, signals};
 use crate::app::StartError;
