@@ -565,6 +565,7 @@ impl Reload for Reloader {
 fn client_config(config: &Config, account: &CredentialConfig) -> ClientConfig {
     ClientConfig {
         credential_name: Arc::clone(&account.name),
+        user_agent: crate::USER_AGENT.to_owned(),
         credential: account.credential.to_client(),
         base_url: config.base_url.clone(),
         route: config.route.clone(),

@@ -137,6 +137,7 @@ impl AtlasChecker<'_> {
     fn create_client(&self, account: &CredentialConfig) -> Result<Client, String> {
         let config = ClientConfig {
             credential_name: Arc::clone(&account.name),
+            user_agent: crate::USER_AGENT.to_owned(),
             credential: account.credential.to_client(),
             base_url: self.config.base_url.clone(),
             route: self.config.route.clone(),
