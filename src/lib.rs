@@ -52,3 +52,6 @@ pub mod shard;
 pub mod status;
 pub mod storage;
 pub mod web;
+
+/// The `User-Agent` header of requests to Atlas.
+const USER_AGENT: &str = concat!("atlas-ai-keys-exporter/", env!("CARGO_PKG_VERSION"));

@@ -52,6 +52,7 @@ impl ScriptedTransport {
         let environment = Environment::from_vars(variables.iter().copied());
         let config = ClientConfig {
             credential_name: "default".into(),
+            user_agent: "test".to_owned(),
             credential: credentials::from_env(&environment).unwrap().to_client(),
             base_url: "https://atlas.invalid/".parse().unwrap(),
             route: ProxyRoute::Direct,

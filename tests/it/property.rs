@@ -91,6 +91,7 @@ fn sim_client(sim: &Arc<SimHandle>, clock: Clock) -> Client {
     let environment = Environment::from_vars(crate::common::sim_env(sim));
     let config = ClientConfig {
         credential_name: "default".into(),
+        user_agent: "test".to_owned(),
         credential: credentials::from_env(&environment).unwrap().to_client(),
         base_url: reqwest::Url::parse(&format!("{}/", sim.base_url())).unwrap(),
         route: ProxyRoute::Direct,

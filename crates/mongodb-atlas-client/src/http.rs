@@ -13,7 +13,6 @@ use tokio_util::task::AbortOnDropHandle;
 use crate::body::{Body, MAX_BODY_BYTES, MAX_COMPRESSED_BYTES, MAX_SHORT_BYTES, too_large_error};
 use crate::client::ClientConfig;
 use crate::error::{ErrorKind, proxy_suffix};
-use crate::proxy::Proxy;
 use crate::transport::{Response, Transport};
 
 /// Creates a transport over HTTP, with TLS if the scheme of the base URL is `https`.
@@ -21,8 +20,7 @@ use crate::transport::{Response, Transport};
 /// # Errors
 /// The TLS library's message when it cannot be set up, most likely because there are no system roots.
 pub fn new_http_transport(config: &ClientConfig) -> Result<Arc<dyn Transport>, String> {
-    let transport = ReqwestTransport::new(config.route.proxy())?;
-    Ok(Arc::new(transport))
+    Ok(Arc::new(ReqwestTransport::new(config)?))
 }
 
 /// Maximum number of headers of a response over HTTP/1. Some proxies and gateways send more than hyper's limit of 100.
@@ -56,13 +54,13 @@ struct ReqwestTransport {
 }
 
 impl ReqwestTransport {
-    fn new(proxy: Option<&Proxy>) -> Result<Self, String> {
+    fn new(config: &ClientConfig) -> Result<Self, String> {
+        let proxy = config.route.proxy();
         // There is one provider in the process. The call fails if it is installed already, which is fine.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let user_agent = concat!("atlas-ai-keys-exporter/", env!("CARGO_PKG_VERSION"));
         let accept_gzip = (ACCEPT_ENCODING, HeaderValue::from_static("gzip"));
         let mut builder = reqwest::Client::builder()
-            .user_agent(user_agent)
+            .user_agent(&config.user_agent)
             .redirect(redirect::Policy::none())
             .pool_max_idle_per_host(4)
             .tcp_nodelay(true)

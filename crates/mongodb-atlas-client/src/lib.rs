@@ -20,6 +20,7 @@
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
 //! let config = ClientConfig {
 //!     credential_name: "default".into(),
+//!     user_agent: "my-tool/1.0".to_owned(),
 //!     credential: Credential::ServiceAccount {
 //!         id: Arc::new(StaticSecret::new("the client id", "mdb_sa_id_…")),
 //!         secret: Arc::new(StaticSecret::new("the client secret", "mdb_sa_sk_…")),
@@ -38,7 +39,7 @@
 //!     clock: Clock::system(),
 //! };
 //! let client = Client::new(config, deps)?;
-//! for org in client.list_orgs().await?.orgs {
+//! for org in client.list_orgs().await?.items {
 //!     for project in client.list_projects(&org.id).await? {
 //!         println!("{}: {}", org.id, project.name);
 //!     }

@@ -41,6 +41,7 @@ fn service_account(sim: &SimHandle) -> Credential {
 fn client(sim: &SimHandle, credential: Credential) -> Client {
     let config = ClientConfig {
         credential_name: "default".into(),
+        user_agent: "test".to_owned(),
         credential,
         base_url: format!("{}/", sim.base_url()).parse().unwrap(),
         route: ProxyRoute::Direct,

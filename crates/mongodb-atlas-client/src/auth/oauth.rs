@@ -178,10 +178,10 @@ impl TokenProvider {
                 Ok(token)
             }
             Err(error) => {
-                let pause = BACKOFF.delay(failures).max(retry_after.unwrap_or_default());
-                warn!(credential = &*self.credential_name, %error, reason = %error.kind.reason(), pause = %humantime::format_duration(pause), "no access token");
+                let wait = BACKOFF.delay(failures).max(retry_after.unwrap_or_default());
+                warn!(credential = &*self.credential_name, %error, reason = %error.kind.reason(), pause = %humantime::format_duration(wait), "no access token");
                 state.last_failure = Some(FailedAttempt {
-                    retry_at: now + pause,
+                    retry_at: now + wait,
                     failures,
                     error: error.clone(),
                 });

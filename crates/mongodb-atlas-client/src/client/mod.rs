@@ -50,6 +50,8 @@ impl ApiVersion {
 pub struct ClientConfig {
     /// The name of the credential in metrics and logs.
     pub credential_name: Arc<str>,
+    /// The `User-Agent` header.
+    pub user_agent: String,
     /// The credential.
     pub credential: Credential,
     /// Atlas' address, ending in a slash.

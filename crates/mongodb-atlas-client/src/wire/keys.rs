@@ -111,9 +111,9 @@ pub(crate) fn parse_key_page(
 ) -> Result<KeyPage, ErrorKind> {
     let mut invalid_items = Vec::new();
     let page = parse_page(body, max_results, |index, result| {
-        read_key(result, optional, &mut |reason| {
-            invalid_items.push(InvalidItem { index, reason });
-        })
+        let mut report = |reason| invalid_items.push(InvalidItem { index, reason });
+        let key = read_key(result, optional, &mut report);
+        key.map_err(report).ok()
     })?;
     Ok(KeyPage {
         keys: page.items,
@@ -145,7 +145,7 @@ pub fn fuzz_key_page(body: Vec<u8>, max_results: usize) -> Result<KeyPage, Error
 /// [`ErrorKind::InvalidResponse`] when the body is no JSON object with an `apiKeyId`.
 pub(crate) fn parse_key(body: &str, optional: OptionalFields) -> Result<ApiKey, ErrorKind> {
     read_key(parse_json(body)?, optional, &mut |_| {})
-        .ok_or_else(|| ErrorKind::InvalidResponse("it is no key with an apiKeyId".to_owned()))
+        .map_err(|_| ErrorKind::InvalidResponse("it is no key with an apiKeyId".to_owned()))
 }
 
 /// The fields that are read. There is no `secret` among them, and there must be none.
@@ -163,19 +163,19 @@ const FIELDS: [&str; 11] = [
     "lastUsedAt",
 ];
 
-/// Reads a key, and reports what is invalid. Returns `None` for a key without an id.
+/// Reads a key, and reports invalid fields.
+///
+/// # Errors
+/// The reason why the key has no id.
 fn read_key(
     result: JsonField<'_>,
     optional: OptionalFields,
     report: &mut impl FnMut(&'static str),
-) -> Option<ApiKey> {
-    let Some(fields) = result.fields(FIELDS) else {
-        report("it is no object");
-        return None;
-    };
+) -> Result<ApiKey, &'static str> {
+    let fields = result.fields(FIELDS).ok_or("it is no object")?;
     let [id, project, name, status, cloud, geography, endpoint, ..] = fields;
     let [.., created_by, masked_secret, created, last_used] = fields;
-    let id = read_id(id).map_err(&mut *report).ok()?;
+    let id = read_id(id)?;
     let mut text = |field: JsonField<'_>, max_chars, reason| match field.lenient_string(max_chars) {
         LenientString::Missing => (String::new(), false),
         LenientString::Valid { text, truncated } => (text, truncated),
@@ -215,7 +215,7 @@ fn read_key(
     if let Some(reason) = invalid_times(created, last_used) {
         report(reason);
     }
-    Some(ApiKey {
+    Ok(ApiKey {
         id,
         project: ProjectId::new(project),
         name,

@@ -93,9 +93,7 @@ async fn digest_selects_qop_auth_among_alternatives() {
         ],
     ] {
         let header = respond(&api_key(), &challenges).await;
-        let header = header
-            .expect("a challenge that can be answered")
-            .expect("a response");
+        let header = header.expect("a supported challenge").expect("a response");
         let secret = md5("Mufasa:a, b:Circle Of Life");
         let request = md5("GET:/dir/index.html?a=b");
         let expected = md5(&format!(
@@ -158,10 +156,10 @@ async fn digest_echoes_quoted_nonce_verbatim() {
 async fn unsupported_challenge_is_discarded() {
     let key = api_key();
     let only_int = format!("Digest realm=\"r\", {NONCE}, qop=\"auth-int\"");
-    let refused = respond(&key, &[only_int]).await.expect("a challenge");
+    let error = respond(&key, &[only_int]).await.expect("a challenge");
     assert!(
-        matches!(refused, Err(ErrorKind::InvalidResponse(_))),
-        "{refused:?}"
+        matches!(error, Err(ErrorKind::InvalidResponse(_))),
+        "{error:?}"
     );
     let good = format!("Digest realm=\"r\", {NONCE}, qop=\"auth\"");
     respond(&key, &[good])

@@ -36,10 +36,10 @@ fn invalid_token_response_is_rejected_without_echoing_it() {
         String::new(),
     ] {
         let shown = bad.get(..60).unwrap_or(&bad);
-        let problem = parse_token_response(bad.as_bytes())
+        let error = parse_token_response(bad.as_bytes())
             .err()
             .unwrap_or_else(|| panic!("accepted: {shown}"));
-        assert!(matches!(problem, ErrorKind::InvalidResponse(_)), "{shown}");
-        assert!(!problem.to_string().contains("secret"), "{problem}");
+        assert!(matches!(error, ErrorKind::InvalidResponse(_)), "{shown}");
+        assert!(!error.to_string().contains("secret"), "{error}");
     }
 }

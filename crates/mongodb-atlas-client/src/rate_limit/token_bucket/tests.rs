@@ -17,7 +17,7 @@ fn empty_for(seconds: u64, params: Option<BucketParams>) -> Rejection {
 }
 
 fn params() -> BucketParams {
-    BucketParams::new(10, 5, 60).expect("the smallest that is known")
+    BucketParams::new(10, 5, 60).expect("the smallest bucket of Atlas")
 }
 
 #[test]
@@ -53,7 +53,7 @@ fn reserved_tokens_are_not_taken_before_the_refill() {
         sent += 1;
         bucket.on_response(seq, now, Some(10), Some(10 - sent));
     }
-    assert_eq!(sent, 8, "two of ten are left to others");
+    assert_eq!(sent, 8, "two of ten are reserved");
     assert_eq!(bucket.time_until_ready(now), 60 * SECOND);
     let later = now + 61 * SECOND;
     assert_eq!(
@@ -66,7 +66,7 @@ fn reserved_tokens_are_not_taken_before_the_refill() {
     assert_eq!(
         bucket.available_tokens(now + 3600 * SECOND),
         Some(10),
-        "never more than it holds"
+        "never more than the capacity"
     );
 }
 
@@ -93,7 +93,7 @@ fn in_flight_requests_lower_the_level() {
     assert_eq!(
         bucket.available_tokens(now),
         Some(6),
-        "an overtaken answer raises nothing"
+        "an overtaken response does not raise the level"
     );
     bucket.on_response(third, now, Some(10), Some(7));
     assert_eq!(bucket.available_tokens(now), Some(7));
@@ -102,22 +102,22 @@ fn in_flight_requests_lower_the_level() {
 #[test]
 fn rejections_back_off_exponentially_and_respect_retry_after() {
     let (mut bucket, mut now) = (TokenBucket::default(), Instant::now());
-    for least in [10, 20, 40, 80, 160, 320, 600, 600] {
+    for min in [10, 20, 40, 80, 160, 320, 600, 600] {
         let seq = bucket.take(now);
-        let pause = bucket.on_rejected(seq, now, EMPTY);
+        let delay = bucket.on_rejected(seq, now, EMPTY);
         assert!(
-            pause >= least * SECOND && pause <= least * SECOND * 5 / 4,
-            "{pause:?} after {least}"
+            delay >= min * SECOND && delay <= min * SECOND * 5 / 4,
+            "{delay:?} after {min}"
         );
-        assert_eq!(bucket.time_until_ready(now), pause);
-        now += pause;
+        assert_eq!(bucket.time_until_ready(now), delay);
+        now += delay;
         assert_eq!(bucket.time_until_ready(now), Duration::ZERO);
     }
     let seq = bucket.take(now);
     bucket.on_response(seq, now, None, None);
     let seq = bucket.take(now);
-    let pause = bucket.on_rejected(seq, now, empty_for(55, None));
-    assert!(pause >= 55 * SECOND && pause <= 69 * SECOND, "{pause:?}");
+    let delay = bucket.on_rejected(seq, now, empty_for(55, None));
+    assert!(delay >= 55 * SECOND && delay <= 69 * SECOND, "{delay:?}");
 }
 
 #[test]
@@ -125,8 +125,8 @@ fn concurrent_rejections_count_once() {
     let (mut bucket, now) = (TokenBucket::default(), Instant::now());
     let seqs = [0; 4].map(|_| bucket.take(now));
     for seq in seqs {
-        let pause = bucket.on_rejected(seq, now, EMPTY);
-        assert!(pause <= Duration::from_millis(12_500), "{pause:?}");
+        let delay = bucket.on_rejected(seq, now, EMPTY);
+        assert!(delay <= Duration::from_millis(12_500), "{delay:?}");
     }
 }
 
@@ -134,14 +134,10 @@ fn concurrent_rejections_count_once() {
 fn rejection_sets_the_bucket_parameters() {
     let (mut bucket, now) = (TokenBucket::default(), Instant::now());
     let seq = bucket.take(now);
-    let pause = bucket.on_rejected(seq, now, empty_for(55, Some(params())));
+    let delay = bucket.on_rejected(seq, now, empty_for(55, Some(params())));
     assert_eq!(bucket.params(), Some(params()));
-    let then = now + pause;
-    assert_eq!(
-        bucket.available_tokens(then),
-        Some(5),
-        "the refill that was waited for"
-    );
+    let then = now + delay;
+    assert_eq!(bucket.available_tokens(then), Some(5), "the next refill");
     assert_eq!(bucket.time_until_ready(then), Duration::ZERO);
     for _ in 0..3 {
         bucket.take(then);
@@ -158,7 +154,7 @@ fn unknown_refill_assumes_ten_percent_per_minute() {
     assert_eq!(
         bucket.time_until_ready(now),
         60 * SECOND,
-        "a tenth a minute is assumed"
+        "ten percent a minute is assumed"
     );
     assert_eq!(bucket.available_tokens(now + 60 * SECOND), Some(150));
 }
@@ -307,8 +303,8 @@ proptest::proptest! {
                 Event::Take => { bucket.take(now); }
                 Event::Response { seq, limit, remaining } => bucket.on_response(seq, now, limit, remaining),
                 Event::Rejected { seq, rejection } => {
-                    let pause = bucket.on_rejected(seq, now, rejection);
-                    proptest::prop_assert!(pause <= MAX_WAIT, "{pause:?} after {event:?}");
+                    let delay = bucket.on_rejected(seq, now, rejection);
+                    proptest::prop_assert!(delay <= MAX_WAIT, "{delay:?} after {event:?}");
                 }
                 Event::SetParams(params) => bucket.set_params(params, now),
                 Event::Merge(params, left) => {

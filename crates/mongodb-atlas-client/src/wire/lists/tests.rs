@@ -117,10 +117,10 @@ fn excess_results_are_rejected() {
     for result in ["{}", "0", "\"a\"", "[]", "null", r#"{"id":"a"}"#] {
         let body = |results| format!(r#"{{"results":[{}]}}"#, vec![result; results].join(","));
         assert_eq!(parse_list(&body(5), 5, parse_org).expect(result).results, 5);
-        let problem = parse_list(&body(6), 5, parse_org).expect_err(result);
+        let error = parse_list(&body(6), 5, parse_org).expect_err(result);
         assert!(
-            problem.to_string().contains("expected at most 5 results"),
-            "{problem}"
+            error.to_string().contains("expected at most 5 results"),
+            "{error}"
         );
     }
 }
