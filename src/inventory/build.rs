@@ -179,9 +179,9 @@ mod tests {
         }
     }
 
-    fn inventory(records: Vec<ApiKey>, known: &[StatusCount]) -> Inventory {
+    fn inventory(records: &[ApiKey], known: &[StatusCount]) -> Inventory {
         let mut builder = InventoryBuilder::default();
-        for record in &records {
+        for record in records {
             builder.insert(record);
         }
         let info = InventoryInfo {
@@ -198,7 +198,7 @@ mod tests {
         let records = ["c", "a", "b"].map(|id| record(id, "p", "ACTIVE", ApiTime::Missing));
         let mut records = records.to_vec();
         records.push(record("z", "o", "ACTIVE", ApiTime::Missing));
-        let inventory = inventory(records, &[]);
+        let inventory = inventory(&records, &[]);
         let ids: Vec<_> = inventory.keys().map(|key| key.id()).collect();
         assert_eq!(ids, ["z", "a", "b", "c"]);
         let key = inventory.keys().next().expect("a key");
@@ -223,17 +223,17 @@ mod tests {
         odd.masked_secret = "al-****odu2".into();
         odd.attributes.created_by = "Ada".into();
         let records = vec![odd, record("k", "q", "ACTIVE", ApiTime::Valid(at(7)))];
-        let inventory = inventory(records.clone(), &[]);
+        let inventory = inventory(&records, &[]);
         let out: Vec<_> = inventory.keys().map(|key| key.to_api_key()).collect();
         assert_eq!(out, records);
     }
 
     #[test]
     fn earlier_status_is_counted_as_zero() {
-        let first = inventory(vec![record("k", "p", "INACTIVE", ApiTime::Missing)], &[]);
+        let first = inventory(&[record("k", "p", "INACTIVE", ApiTime::Missing)], &[]);
         let active = vec![record("k", "p", "ACTIVE", ApiTime::Missing)];
-        let second = inventory(active, first.status_counts());
-        let third = inventory(vec![], second.status_counts());
+        let second = inventory(&active, first.status_counts());
+        let third = inventory(&[], second.status_counts());
         let counts = |i: &Inventory| {
             i.status_counts()
                 .iter()
@@ -257,7 +257,7 @@ mod tests {
 
     #[test]
     fn invalid_last_use_is_neither_used_nor_unused() {
-        let inventory = inventory(vec![record("k", "p", "ACTIVE", ApiTime::Invalid)], &[]);
+        let inventory = inventory(&[record("k", "p", "ACTIVE", ApiTime::Invalid)], &[]);
         let key = inventory.keys().next().expect("a key");
         assert_eq!(
             (key.was_used(), key.idle_since(), key.last_used()),
@@ -270,7 +270,7 @@ mod tests {
     fn idle_counts_include_the_cutoff() {
         let records =
             [10, 20, 30].map(|s| record(&format!("k{s}"), "p", "ACTIVE", ApiTime::Valid(at(s))));
-        let inventory = inventory(records.to_vec(), &[]);
+        let inventory = inventory(&records, &[]);
         let counts =
             [9, 10, 25, 30].map(|s| inventory.idle_times()[0].count_idle_since(s * 1_000_000));
         assert_eq!(counts, [0, 1, 2, 3]);
@@ -311,7 +311,7 @@ mod tests {
 
     #[test]
     fn segment_is_computed_once() {
-        let inventory = inventory(vec![], &[]);
+        let inventory = inventory(&[], &[]);
         let make = |text: &'static str| {
             move || CachedSegment {
                 bytes: bytes::Bytes::from_static(text.as_bytes()),

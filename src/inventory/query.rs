@@ -308,9 +308,9 @@ impl<'a> KeySelection<'a> {
         let (inventory, view) = self.view(key)?;
         let names = self.names.get(key.org as usize)?;
         let attributes = view.attributes();
-        let shown = |field, text: Cow<'_, str>| match self.shows(field) {
-            true => text.into_owned(),
-            false => String::new(),
+        let shown = |field, text: Cow<'_, str>| {
+            let text = self.shows(field).then(|| text.into_owned());
+            text.unwrap_or_default()
         };
         let time = |micros: i64| Timestamp::from_microsecond(micros).ok();
         let idle_since = view.idle_since().and_then(time);

@@ -37,7 +37,7 @@ impl Scheduler {
             },
             TaskOutput::SaveFinished { file, result } => {
                 self.log_save_result(&file, result);
-                self.on_save_done(file);
+                self.on_save_done(&file);
             }
             TaskOutput::DetailsFetched { org, details } => self.on_details_fetched(org, details),
             TaskOutput::OrgsListed { credential, result } => {
@@ -277,8 +277,8 @@ impl Scheduler {
     }
 
     /// Continues what has waited for `file`.
-    fn on_save_done(&mut self, file: StateFile) {
-        match &file {
+    fn on_save_done(&mut self, file: &StateFile) {
+        match file {
             StateFile::Inventory(org) | StateFile::Backoff(org) | StateFile::Details(org) => {
                 let Some(state) = self.orgs.get_mut(org) else {
                     // The organization was removed meanwhile
