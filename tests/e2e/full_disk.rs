@@ -2,10 +2,10 @@
 //! the exporter logs a warning, counts failures, and continues.
 use std::path::Path;
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::common::{
-    ChildProcess, Scrape, expected_sim_keys, exposed_keys, get, sim_env, static_sim, unlimited_sim,
+    ChildProcess, Scrape, expected_sim_keys, exposed_keys, sim_env, static_sim, unlimited_sim,
 };
 use rustix::process::Signal;
 
