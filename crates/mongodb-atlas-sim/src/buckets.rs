@@ -64,7 +64,7 @@ struct TokenBucket {
 pub(crate) struct Buckets {
     pub(crate) org_config: BucketConfig,
     pub(crate) scope: BucketScope,
-    buckets: HashMap<(&'static str, String), TokenBucket>,
+    by_set_and_scope: HashMap<(&'static str, String), TokenBucket>,
 }
 
 impl Buckets {
@@ -72,7 +72,7 @@ impl Buckets {
         Self {
             org_config,
             scope,
-            buckets: HashMap::new(),
+            by_set_and_scope: HashMap::new(),
         }
     }
 
@@ -95,7 +95,7 @@ impl Buckets {
     ) -> TakeResult {
         let now = now.as_second();
         let bucket = self
-            .buckets
+            .by_set_and_scope
             .entry((set, scope.to_owned()))
             .or_insert(TokenBucket {
                 tokens: config.capacity,

@@ -86,7 +86,7 @@ fn respond(state: &mut SimState, request: &SimRequest) -> Option<Response<Body>>
     }
     if request.has_effect(&Effect::BareRefusals) && response.status == StatusCode::TOO_MANY_REQUESTS
     {
-        response = SimResponse::error(response.status, "RATE_LIMITED", "Slow down.", json!([]));
+        response = SimResponse::error(response.status, "RATE_LIMITED", "Slow down.", &json!([]));
     }
     let is_set = |parameter| request.query(parameter).as_deref() == Some("true");
     response.pretty = is_set("pretty");
@@ -114,7 +114,7 @@ fn fault_response(
         503 => "SERVICE_UNAVAILABLE",
         _ => "UNEXPECTED_ERROR",
     };
-    let mut response = SimResponse::error(status, code, "This fault was asked for.", json!([]));
+    let mut response = SimResponse::error(status, code, "This fault was asked for.", &json!([]));
     if let Some(seconds) = retry_after {
         response.set_header(header::RETRY_AFTER, &seconds.to_string());
     }
@@ -140,7 +140,7 @@ fn dispatch(state: &mut SimState, request: &SimRequest) -> Result<SimResponse, S
             StatusCode::METHOD_NOT_ALLOWED,
             "METHOD_NOT_ALLOWED",
             "The method is not allowed here.",
-            json!([]),
+            &json!([]),
         ));
     }
     match endpoint {
@@ -186,7 +186,7 @@ fn authorize(state: &mut SimState, request: &SimRequest) -> Result<(), SimRespon
         StatusCode::UNAUTHORIZED,
         "NOT_ORG_GROUP_CREATOR",
         "You are not authorized for this resource.",
-        json!([]),
+        &json!([]),
     );
     let challenge = state.nonces.challenge(stale, state.now);
     response.set_header(header::WWW_AUTHENTICATE, &challenge);
@@ -213,7 +213,7 @@ fn negotiate_version(request: &SimRequest) -> Result<ApiVersion, SimResponse> {
             StatusCode::NOT_ACCEPTABLE,
             "INVALID_VERSION_DATE",
             "The version in the Accept header is not one that this endpoint has.",
-            json!([]),
+            &json!([]),
         )
     })
 }
@@ -260,7 +260,7 @@ fn list(state: &SimState, request: &SimRequest) -> Result<Value, SimResponse> {
     let start = page.offset(size);
     let items: Vec<Value> = results.into_iter().skip(start).take(size).collect();
     let has_next = start.saturating_add(items.len()) < total;
-    Ok(build_page(request, page, has_next, total, items))
+    Ok(build_page(request, page, has_next, total, &items))
 }
 
 fn rate_limits(buckets: &Buckets) -> Value {

@@ -17,7 +17,7 @@ pub(crate) const MODEL_HOST: &str = "ai.mongodb.com";
 /// Returns a key in the format of `version`.
 pub(crate) fn key_json(key: &SimKey, version: ApiVersion) -> Value {
     let secret = derive_secret(&key.id);
-    let mut json = json!({
+    let mut key_json = json!({
         "apiKeyId": key.id,
         "createdAt": format_timestamp(key.created),
         "createdBy": key.created_by,
@@ -28,11 +28,17 @@ pub(crate) fn key_json(key: &SimKey, version: ApiVersion) -> Value {
         "status": key.status,
     });
     if version != ApiVersion::Preview {
-        json["cloud"] = json!(key.cloud);
-        json["geography"] = json!(key.geography);
-        json["endpoint"] = json!(MODEL_HOST);
+        set_field(&mut key_json, "cloud", &key.cloud);
+        set_field(&mut key_json, "geography", &key.geography);
+        set_field(&mut key_json, "endpoint", MODEL_HOST);
     }
-    json
+    key_json
+}
+
+fn set_field(object: &mut Value, name: &str, value: &str) {
+    if let Some(fields) = object.as_object_mut() {
+        fields.insert(name.to_owned(), value.into());
+    }
 }
 
 /// Returns the requested page of keys.
@@ -56,13 +62,13 @@ pub(crate) fn list_keys(
         apply_key_faults(&mut json, index, &request.effects);
         json
     });
-    let results = results.collect();
+    let results: Vec<Value> = results.collect();
     Ok(build_page(
         request,
         page,
         end < keys.len(),
         keys.len(),
-        results,
+        &results,
     ))
 }
 
@@ -70,8 +76,9 @@ fn apply_key_faults(key: &mut Value, index: usize, effects: &[Effect]) {
     for effect in effects {
         match effect {
             Effect::Secret => {
-                let secret = derive_secret(key["apiKeyId"].as_str().unwrap_or_default());
-                key["secret"] = json!(secret);
+                let id = key.get("apiKeyId").and_then(Value::as_str);
+                let secret = derive_secret(id.unwrap_or_default());
+                set_field(key, "secret", &secret);
             }
             Effect::MissingMembers { members } if index % 2 == 1 => {
                 if let Some(fields) = key.as_object_mut() {
@@ -79,8 +86,8 @@ fn apply_key_faults(key: &mut Value, index: usize, effects: &[Effect]) {
                 }
             }
             Effect::BrokenDates if index % 3 == 2 => {
-                key["createdAt"] = json!("the day before yesterday");
-                key["lastUsedAt"] = json!("2026-13-45T99:99:99Z");
+                set_field(key, "createdAt", "the day before yesterday");
+                set_field(key, "lastUsedAt", "2026-13-45T99:99:99Z");
             }
             _ => {}
         }

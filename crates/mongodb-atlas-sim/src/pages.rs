@@ -56,7 +56,7 @@ pub(crate) fn build_page(
     page: PageRequest,
     has_next: bool,
     total: usize,
-    results: Vec<Value>,
+    results: &[Value],
 ) -> Value {
     let host = request.header(header::HOST).unwrap_or("localhost");
     let (path, size) = (request.path(), page.size);
@@ -72,12 +72,16 @@ pub(crate) fn build_page(
         links.push(link(page.number + 1, "next"));
     }
     let mut object = json!({"links": links, "results": results, "totalCount": total});
-    for effect in &request.effects {
-        match (effect, object.as_object_mut()) {
-            (Effect::NoLinks, Some(fields)) => drop(fields.remove("links")),
-            (Effect::NoTotalCount, Some(fields)) => drop(fields.remove("totalCount")),
-            (Effect::TotalCount { value }, _) => object["totalCount"] = json!(value),
-            _ => {}
+    if let Some(fields) = object.as_object_mut() {
+        for effect in &request.effects {
+            match effect {
+                Effect::NoLinks => drop(fields.remove("links")),
+                Effect::NoTotalCount => drop(fields.remove("totalCount")),
+                Effect::TotalCount { value } => {
+                    fields.insert("totalCount".to_owned(), json!(value));
+                }
+                _ => {}
+            }
         }
     }
     object

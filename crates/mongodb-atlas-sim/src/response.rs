@@ -35,7 +35,7 @@ impl SimResponse {
     }
 
     /// Returns an error object of Atlas.
-    pub(crate) fn error(status: StatusCode, code: &str, detail: &str, parameters: Value) -> Self {
+    pub(crate) fn error(status: StatusCode, code: &str, detail: &str, parameters: &Value) -> Self {
         Self::json(
             status,
             json!({
@@ -54,12 +54,12 @@ impl SimResponse {
             StatusCode::NOT_FOUND,
             "RESOURCE_NOT_FOUND",
             &detail,
-            json!([resource]),
+            &json!([resource]),
         )
     }
 
     pub(crate) fn bad_request(code: &str, parameter: &str, detail: &str) -> Self {
-        Self::error(StatusCode::BAD_REQUEST, code, detail, json!([parameter]))
+        Self::error(StatusCode::BAD_REQUEST, code, detail, &json!([parameter]))
     }
 
     pub(crate) fn rate_limited(path: &str, result: &TakeResult) -> Self {
@@ -73,7 +73,7 @@ impl SimResponse {
             &format!(
                 "Rate limit exceeded for {path}. Please retry after {wait} seconds. Request capacity: {capacity}. Refill rate: {refill} per {interval} seconds."
             ),
-            json!([path, wait, capacity, refill, interval]),
+            &json!([path, wait, capacity, refill, interval]),
         );
         response.set_header(header::RETRY_AFTER, &wait.to_string());
         response

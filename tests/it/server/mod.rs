@@ -8,7 +8,6 @@ use std::net::{TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
 use crate::common::{ChildProcess, TestExporter, get, sim_env, static_sim};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 fn unreachable_atlas_env() -> Vec<(String, String)> {
     // An unused port: no Atlas is needed.

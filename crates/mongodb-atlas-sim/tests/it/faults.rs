@@ -116,7 +116,7 @@ async fn connections_are_served_truncated_reset_and_closed() {
 
     let address = sim.base_url().replace("http://", "");
     let idle = TcpStream::connect(&address).await.unwrap();
-    tokio::time::timeout(Duration::from_secs(60), sim.stop())
+    tokio::time::timeout(Duration::from_mins(1), sim.stop())
         .await
         .expect("idle connections do not delay the shutdown");
     drop(idle);
