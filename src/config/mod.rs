@@ -196,6 +196,7 @@ impl Config {
     pub fn client_config(&self, credential: &CredentialConfig) -> ClientConfig {
         ClientConfig {
             credential_name: Arc::clone(&credential.name),
+            user_agent: crate::USER_AGENT.to_owned(),
             credential: credential.credential.to_client(),
             base_url: self.base_url.clone(),
             route: self.route.clone(),
