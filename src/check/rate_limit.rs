@@ -19,7 +19,7 @@ pub(super) struct OrgLoad {
 
 /// The load on one bucket.
 #[derive(Default)]
-struct BucketLoad {
+struct RequestDemand {
     orgs: Vec<OrgId>,
     pages: u64,
     refill_rate: Option<f64>,
@@ -27,7 +27,7 @@ struct BucketLoad {
 
 /// Returns a finding for each bucket.
 pub(super) fn check_loads(loads: Vec<OrgLoad>, interval: Duration) -> Vec<Finding> {
-    let mut buckets: BTreeMap<BucketKey, BucketLoad> = BTreeMap::new();
+    let mut buckets: BTreeMap<BucketKey, RequestDemand> = BTreeMap::new();
     for load in loads {
         let bucket = buckets.entry(load.rate.key).or_default();
         bucket.orgs.push(load.org);
@@ -38,7 +38,7 @@ pub(super) fn check_loads(loads: Vec<OrgLoad>, interval: Duration) -> Vec<Findin
     buckets.map(|bucket| bucket.finding(interval)).collect()
 }
 
-impl BucketLoad {
+impl RequestDemand {
     fn finding(&self, interval: Duration) -> Finding {
         let subject = match self.orgs.as_slice() {
             [only] => only.to_string(),

@@ -2,7 +2,7 @@
 //! polls that fail, what a credential can access, and its access token.
 //!
 //! Storage is optional: a failure is logged, and the exporter continues without it. Files are written atomically, and
-//! an invalid one is quarantined. Every method blocks; [`Storage::run_blocking`] moves the work off the async threads.
+//! an invalid one is quarantined. Every method blocks; `Storage::run_blocking` moves the work off the async threads.
 //!
 //! | file | content |
 //! | --- | --- |

@@ -256,16 +256,26 @@ async fn response_header_count_is_limited() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn endless_interim_responses_time_out() {
+/// Responds to each request with interim responses without end, `count` at a time. Returns the port.
+fn serve_endless_interim_responses(count: usize) -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
     thread::spawn(move || {
         while let Ok((mut stream, _)) = listener.accept() {
-            let interim = "HTTP/1.1 100 Continue\r\n\r\n".repeat(1000);
-            thread::spawn(move || while stream.write_all(interim.as_bytes()).is_ok() {});
+            let interim = "HTTP/1.1 100 Continue\r\n\r\n".repeat(count);
+            thread::spawn(move || {
+                // A response before its request would be a failed connection instead.
+                let _ = stream.read(&mut [0; 1024]);
+                while stream.write_all(interim.as_bytes()).is_ok() {}
+            });
         }
     });
+    port
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn endless_interim_responses_time_out() {
+    let port = serve_endless_interim_responses(1000);
     let variables = token_env(format!("http://127.0.0.1:{port}"));
     let output = run_exporter(&["once", "--atlas.timeout=1s"], variables).await;
     let error = String::from_utf8(output.stderr).unwrap();
@@ -275,14 +285,7 @@ async fn endless_interim_responses_time_out() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn endless_interim_responses_do_not_block_others() {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let port = listener.local_addr().unwrap().port();
-    thread::spawn(move || {
-        while let Ok((mut stream, _)) = listener.accept() {
-            let interim = "HTTP/1.1 100 Continue\r\n\r\n".repeat(40_000);
-            thread::spawn(move || while stream.write_all(interim.as_bytes()).is_ok() {});
-        }
-    });
+    let port = serve_endless_interim_responses(40_000);
     let mut variables = token_env(format!("http://127.0.0.1:{port}"));
     variables.retain(|(name, _)| name != "MONGODB_ATLAS_ORG_ID");
     let orgs = (0..6)
