@@ -136,11 +136,16 @@ async fn once_writes_stored_data_when_a_poll_fails() {
     let sim = exporter.stop().await;
     let org = sim.org_ids().remove(0);
     sim.add_fault(error_fault(SimEndpoint::AiModelApiKeys, Some(&org), 403));
-    let mut state: Vec<_> = fs::read_dir(storage.path())
-        .unwrap()
-        .map(|entry| entry.unwrap().path())
-        .map(|path| (path.clone(), fs::read(path).unwrap()))
-        .collect();
+    // A copy: the stopped exporter may still complete a write to its own directory on a busy disk.
+    let copy = tempfile::tempdir().unwrap();
+    let mut state = Vec::new();
+    for entry in fs::read_dir(storage.path()).unwrap() {
+        let entry = entry.unwrap();
+        let path = copy.path().join(entry.file_name());
+        fs::copy(entry.path(), &path).unwrap();
+        state.push((path.clone(), fs::read(path).unwrap()));
+    }
+    let path = copy.path().display().to_string();
     let output = run_exporter(&["once", "--storage.path", &path], sim_env(&sim)).await;
     let error = stderr_text(&output);
     assert_eq!(output.status.code(), Some(1), "{error}");
@@ -159,7 +164,7 @@ async fn once_writes_stored_data_when_a_poll_fails() {
     assert!(of_org("last_success_timestamp_seconds") < of_org("last_attempt_timestamp_seconds"));
     state.retain(|(path, content)| fs::read(path).is_ok_and(|now| now == *content));
     assert_eq!(
-        fs::read_dir(storage.path()).unwrap().count(),
+        fs::read_dir(copy.path()).unwrap().count(),
         state.len(),
         "unchanged"
     );
