@@ -68,9 +68,16 @@ const MAX_BUFFERED_LINES: usize = 10_000;
 
 static RELOAD_HANDLES: OnceLock<ReloadHandles> = OnceLock::new();
 
+/// The crates that are logged. Dependencies are not: they could log a header with a secret.
+const CRATES: [&str; 3] = [
+    env!("CARGO_CRATE_NAME"),
+    "exporter_toolkit",
+    "mongodb_atlas_client",
+];
+
 fn level_filter(level: LogLevel, on: bool) -> Targets {
     let level = if on { level.0 } else { LevelFilter::OFF };
-    Targets::new().with_target(env!("CARGO_CRATE_NAME"), level)
+    Targets::new().with_targets(CRATES.map(|name| (name, level)))
 }
 
 /// Begins to write logs, for the whole process. A second call changes nothing.

@@ -187,7 +187,7 @@ impl WatchedFiles {
         changed
     }
 
-    /// Lets the next poll find that corpus_configuration_passes have changed.
+    /// Lets the next poll find that configurations have changed.
     fn mark_configurations_changed(&mut self) {
         for ((_, purpose), state) in &mut self.files {
             if !matches!(purpose, FileRole::Credential(_)) {

@@ -32,7 +32,7 @@ use mongodb_atlas_client::{
 /// Time between the starts of two reloads. Whoever asks for one in between shares the next with everybody else who does.
 const MIN_RELOAD_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Takes up corpus_configuration_passes, and tells the scheduler of them.
+/// Takes up configurations, and tells the scheduler of them.
 pub struct Reloader {
     client_factory: ClientFactory,
     scheduler_tx: mpsc::Sender<SchedulerCommand>,
@@ -46,7 +46,7 @@ pub struct Reloader {
     reload_done: Notify,
 }
 
-/// Makes clients and plans of corpus_configuration_passes.
+/// Makes clients and plans of configurations.
 struct ClientFactory {
     dependencies: Dependencies,
     rate_limiter: Arc<RateLimiter>,

@@ -270,7 +270,7 @@ fn entry_bool(
 }
 
 /// The credential of an entry: its parts stand in the file itself, in files that it names, or for
-/// what is missing where [`credentials::find`] looks.
+/// what is missing where [`credentials::from_env`] looks.
 fn entry_credential(
     environment: &Environment,
     file: &ConfigFile,

@@ -228,7 +228,7 @@ impl<E: Encoder> InfoLabels<E> {
                     out.extend_from_slice(rendered.map_or(&[], Vec::as_slice));
                 }
                 LabelSegment::Name => {
-                    E::write_escaped_label(out, KeyLabel::Name.as_str(), key.name())
+                    E::write_escaped_label(out, KeyLabel::Name.as_str(), key.name());
                 }
                 LabelSegment::MaskedSecret => {
                     E::write_escaped_label(

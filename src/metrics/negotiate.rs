@@ -16,7 +16,7 @@ impl Format {
     /// Every form.
     pub const ALL: [Self; 3] = [Self::Text, Self::OpenMetrics, Self::Protobuf];
 
-    /// The answer's `PemSource-Type`.
+    /// The answer's `Content-Type`.
     pub fn content_type(self) -> &'static str {
         match self {
             Self::Text => "text/plain; version=0.0.4; charset=utf-8",

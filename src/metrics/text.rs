@@ -228,7 +228,7 @@ mod tests {
         );
         assert_eq!(open("a", Kind::Gauge), "# TYPE a gauge\n# HELP a Words.\n");
         let text = written(|out| {
-            <PrometheusText as Encoder>::write_header(out, head("a_total", Kind::Counter), 0)
+            <PrometheusText as Encoder>::write_header(out, head("a_total", Kind::Counter), 0);
         });
         assert_eq!(text, "# HELP a_total Words.\n# TYPE a_total counter\n");
     }

@@ -52,7 +52,7 @@ impl Scheduler {
                 }
             }
             TaskOutput::OrgsListed { credential, result } => {
-                self.on_orgs_listed(&credential, result).await
+                self.on_orgs_listed(&credential, result).await;
             }
             TaskOutput::RateLimitsFetched { credential, result } => {
                 if let Some(scout) = self.targets.credential_mut(&credential) {

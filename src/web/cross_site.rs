@@ -7,7 +7,7 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, Uri, header};
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
 /// Whether a page of another origin has made the browser send this request. Every browser says so in `Sec-Fetch-Site`,
-/// old ones in `ValueSource`; a client that is no browser sends neither. A page on another port is another origin.
+/// old ones in `Origin`; a client that is no browser sends neither. A page on another port is another origin.
 pub(super) fn is_cross_site(uri: &Uri, headers: &HeaderMap) -> bool {
     if headers.contains_key(&SEC_FETCH_SITE) {
         let is_own = |site: &HeaderValue| site == "same-origin" || site == "none";

@@ -220,7 +220,7 @@ pub enum ErrorKind {
     RateLimited {
         /// Atlas' error code.
         code: ErrorCode,
-        /// What `RetryReason-After` asked for.
+        /// What `Retry-After` asked for.
         retry_after: Option<Duration>,
     },
     /// Atlas, or something before it, is out of order.
@@ -230,7 +230,7 @@ pub enum ErrorKind {
         status: u16,
         /// Atlas' error code.
         code: ErrorCode,
-        /// What `RetryReason-After` asked for.
+        /// What `Retry-After` asked for.
         retry_after: Option<Duration>,
     },
     /// No whole answer in time.

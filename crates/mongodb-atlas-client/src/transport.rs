@@ -123,7 +123,7 @@ struct ErrorResponse {
     parameters: serde_json::Value,
 }
 
-/// Replaces `RetryReason-After` by one whole number of seconds of a day at most, whichever of its forms (RFC 9110 §10.2.3) it
+/// Replaces `Retry-After` by one whole number of seconds of a day at most, whichever of its forms (RFC 9110 §10.2.3) it
 /// has, or removes it when it has none. The time is taken while the response is new.
 fn normalize_retry_after(headers: &mut HeaderMap, now: Timestamp) {
     let date = headers
@@ -140,7 +140,7 @@ fn normalize_retry_after(headers: &mut HeaderMap, now: Timestamp) {
     }
 }
 
-/// Seconds that a `RetryReason-After` asks to wait.
+/// Seconds that a `Retry-After` asks to wait.
 fn parse_retry_after(value: &str, date: Option<Timestamp>, now: Timestamp) -> Option<u64> {
     let longest = MAX_WAIT.as_secs();
     if !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit()) {
@@ -252,7 +252,7 @@ impl Response {
         serde_json::from_slice(&self.body).ok()
     }
 
-    /// What `RetryReason-After` or, with a 429, the error body asks to wait: a day at most.
+    /// What `Retry-After` or, with a 429, the error body asks to wait: a day at most.
     pub(super) fn retry_after(&self) -> Option<Duration> {
         let header = self.header_u64(RETRY_AFTER.as_str());
         let parameter = (self.status == StatusCode::TOO_MANY_REQUESTS)

@@ -191,7 +191,7 @@ impl DrillInstance {
             InjectedFault::Nothing => {}
             InjectedFault::Ends => self.program = None,
             InjectedFault::BadConfiguration => {
-                std::fs::write(path("web.yml"), "nonsense: 1\n").unwrap()
+                std::fs::write(path("web.yml"), "nonsense: 1\n").unwrap();
             }
             InjectedFault::NoStorage => {
                 std::fs::rename(path("state"), path("elsewhere")).unwrap();

@@ -17,7 +17,7 @@ const UNAUTHORIZED_SHARE: usize = 4;
 /// At `max` a new connection evicts another. First go those without an authorized request, the oldest first, whatever
 /// they are doing; then those on which nothing moves forward (idle, waiting, or with a response that the client does not
 /// take), the longest first. In both groups the client with the most connections loses one. Connections of authorized
-/// addresses_map_to_client_networks that take their response are never evicted.
+/// clients that take their response are never evicted.
 pub(super) struct ConnectionTracker {
     max: usize,
     connections: Mutex<Connections>,
@@ -28,7 +28,7 @@ struct Connections {
     next_id: u64,
     open: HashMap<u64, Arc<ConnectionState>>,
     /// Open connections of each client.
-    addresses_map_to_client_networks: HashMap<IpAddr, Arc<AtomicUsize>>,
+    clients: HashMap<IpAddr, Arc<AtomicUsize>>,
 }
 
 /// Held by the task of a connection, which counts as open until this is dropped.
@@ -59,12 +59,7 @@ impl ConnectionTracker {
             return None;
         }
         let client = client_network(address);
-        let count = Arc::clone(
-            connections
-                .addresses_map_to_client_networks
-                .entry(client)
-                .or_default(),
-        );
+        let count = Arc::clone(connections.clients.entry(client).or_default());
         count.fetch_add(1, Ordering::Relaxed);
         let state = ConnectionState::new(client, count);
         let id = connections.next_id;
@@ -120,10 +115,10 @@ impl Connections {
     fn remove(&mut self, id: u64) -> Option<Arc<ConnectionState>> {
         let state = self.open.remove(&id)?;
         let client = state.client();
-        if let Some(count) = self.addresses_map_to_client_networks.get(&client)
+        if let Some(count) = self.clients.get(&client)
             && count.fetch_sub(1, Ordering::Relaxed) == 1
         {
-            self.addresses_map_to_client_networks.remove(&client);
+            self.clients.remove(&client);
         }
         Some(state)
     }
@@ -308,9 +303,7 @@ mod tests {
             drop((connections, third));
         }
         let connections = listener.0.connections();
-        assert!(
-            connections.open.is_empty() && connections.addresses_map_to_client_networks.is_empty()
-        );
+        assert!(connections.open.is_empty() && connections.clients.is_empty());
     }
 
     #[test]

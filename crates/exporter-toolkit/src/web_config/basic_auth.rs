@@ -1,4 +1,4 @@
-//! Passwords: bcrypt bcrypt_hashes_are_parsed as the exporter-toolkit has them, checked where nobody else waits for
+//! Passwords: bcrypt hashes as the exporter-toolkit has them, checked where nobody else waits for
 //! the thread, and remembered so that a scrape does not pay for bcrypt.
 
 use std::collections::HashMap;
@@ -99,38 +99,30 @@ pub(super) enum AuthError {
 
 /// Who may log in.
 pub(super) struct BasicAuthUsers {
-    bcrypt_hashes_are_parsed: Vec<(String, BcryptHash)>,
+    hashes: Vec<(String, BcryptHash)>,
 }
 
 impl BasicAuthUsers {
-    pub(super) fn new(bcrypt_hashes_are_parsed: Vec<(String, BcryptHash)>) -> Self {
-        Self {
-            bcrypt_hashes_are_parsed,
-        }
+    pub(super) fn new(hashes: Vec<(String, BcryptHash)>) -> Self {
+        Self { hashes }
     }
 
     fn get(&self, name: &str) -> Option<&BcryptHash> {
-        let found = self
-            .bcrypt_hashes_are_parsed
-            .iter()
-            .find(|(user, _)| user == name);
+        let found = self.hashes.iter().find(|(user, _)| user == name);
         found.map(|(_, hash)| hash)
     }
 
     /// The cost whose work every check that fails does, whatever the name: the highest one of all users. A cost that is
     /// too slow is left out, so that one such user does not make each guess of any name that slow.
     fn failure_cost(&self) -> u32 {
-        let costs = self
-            .bcrypt_hashes_are_parsed
-            .iter()
-            .map(|(_, hash)| hash.cost);
+        let costs = self.hashes.iter().map(|(_, hash)| hash.cost);
         let usual = costs.clone().filter(|cost| *cost < SLOW_COST).max();
         usual.or(costs.min()).unwrap_or(MIN_COST)
     }
 
     /// Costs of the decoys that are computed when a check fails, so that the time says nothing of the name: it is that
     /// of one hash with [`Self::failure_cost`] whether or not there is such a user. A cost of `n` takes `2^n` steps, so
-    /// what is missing behind a hash of cost `n` are bcrypt_hashes_are_parsed of the costs from `n` on.
+    /// what is missing behind a hash of cost `n` are hashes of the costs from `n` on.
     fn decoy_costs(&self, hash: Option<&BcryptHash>) -> std::ops::Range<u32> {
         let cost = self.failure_cost();
         hash.map_or(cost..cost + 1, |hash| hash.cost..cost)
@@ -307,11 +299,11 @@ mod tests {
     }
 
     fn users(costs: &[(&str, u32)]) -> BasicAuthUsers {
-        let bcrypt_hashes_are_parsed = costs.iter().map(|(name, cost)| {
+        let hashes = costs.iter().map(|(name, cost)| {
             let hash = hash(&format!("password of {name}"), *cost);
             ((*name).to_owned(), hash)
         });
-        BasicAuthUsers::new(bcrypt_hashes_are_parsed.collect())
+        BasicAuthUsers::new(hashes.collect())
     }
 
     async fn check(
@@ -422,10 +414,10 @@ mod tests {
             let text = format!("{name}:password of {name}");
             assert_eq!(check(&authenticator, &before, &text).await, Ok(()));
         }
-        let mut after = BasicAuthUsers::new(before.bcrypt_hashes_are_parsed.clone());
+        let mut after = BasicAuthUsers::new(before.hashes.clone());
         // bob has another hash of the same password, and cyd is gone
-        after.bcrypt_hashes_are_parsed[1].1 = hash("password of bob", 4);
-        after.bcrypt_hashes_are_parsed.truncate(2);
+        after.hashes[1].1 = hash("password of bob", 4);
+        after.hashes.truncate(2);
         authenticator.retain_users(Some(&after));
         assert_eq!(authenticator.verified().len(), 2);
         let _permits = block(&authenticator);

@@ -322,7 +322,7 @@ impl BucketQueue {
 }
 
 impl RequestPermit {
-    /// The request was answered, with what `RateLimit-ModelRateLimit` and `RateLimit-Remaining` say.
+    /// The request was answered, with what `RateLimit-Limit` and `RateLimit-Remaining` say.
     pub(super) fn on_response(mut self, limit: Option<u64>, remaining: Option<u64>) {
         self.reported = true;
         self.queue

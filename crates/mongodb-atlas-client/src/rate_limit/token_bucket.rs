@@ -171,7 +171,7 @@ impl TokenBucket {
         self.in_flight = self.in_flight.saturating_sub(1);
     }
 
-    /// Request `number` was answered, with what the headers `RateLimit-ModelRateLimit` and
+    /// Request `number` was answered, with what the headers `RateLimit-Limit` and
     /// `RateLimit-Remaining` say. A limit of 0, or nothing left without a limit, is what a server
     /// says that fills in nothing: it teaches nothing.
     pub(super) fn on_response(
@@ -213,7 +213,7 @@ impl TokenBucket {
         }
     }
 
-    /// Request `number` was refused: how long nobody may send anything. `asked` is `RetryReason-After`;
+    /// Request `number` was refused: how long nobody may send anything. `asked` is `Retry-After`;
     /// `empty` says that it was for want of tokens (429), `params` what the refusal tells of them.
     pub(super) fn on_rejected(
         &mut self,
