@@ -9,7 +9,7 @@ use crate::common::{Scrape, TestExporter};
 use atlas_ai_keys_exporter::metrics::families;
 use mongodb_atlas_sim::SimConfig;
 
-/// Words of PromQL that are not names.
+/// Words of `PromQL` that are not names.
 const PROMQL_KEYWORDS: &[&str] = &[
     "sum",
     "max",
