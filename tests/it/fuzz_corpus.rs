@@ -1,6 +1,6 @@
 //! The fuzz targets with every input of the corpus. Searching for more
 //! needs cargo-fuzz and a nightly compiler; see `fuzz/src/lib.rs`.
-#[allow(unreachable_pub, reason = "a library of its own")]
+#[allow(unreachable_pub, reason = "also a separate library")]
 #[path = "../../fuzz/src/lib.rs"]
 mod fuzz;
 
