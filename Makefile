@@ -18,7 +18,7 @@ demo: ## the exporter watching a simulated Atlas, on http://127.0.0.1:10064
 # programs that stand behind one of the same name that does not work
 test: export PATH := $(CURDIR)/target/programs:$(PATH)
 test: programs lint ## installs what the tests need, then runs all of them
-	RUST_TEST_THREADS=4 $(CARGO) test --locked --features real-programs --no-fail-fast
+	RUST_TEST_THREADS=8 $(CARGO) test --locked --features real-programs --no-fail-fast
 	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --locked --workspace --no-deps --document-private-items
 
 lint: ## formatting and clippy, warnings as errors

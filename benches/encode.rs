@@ -131,7 +131,7 @@ fn prometheus_client_registry(records: &[ApiKey]) -> prometheus_client::registry
     registry
 }
 
-fn bench_formats(group: &mut BenchmarkGroup<'_, WallTime>, keys: usize, scene: &ScrapeSnapshot) {
+fn bench_formats(group: &mut BenchmarkGroup<'_, WallTime>, keys: usize, snapshot: &ScrapeSnapshot) {
     let own = ExporterMetrics::new().unwrap();
     for format in Format::ALL {
         group.bench_with_input(
@@ -139,7 +139,7 @@ fn bench_formats(group: &mut BenchmarkGroup<'_, WallTime>, keys: usize, scene: &
             &(),
             |b, ()| {
                 b.iter(|| {
-                    let mut exposition = Exposition::new(format, own.gather(), scene.clone());
+                    let mut exposition = Exposition::new(format, own.gather(), snapshot.clone());
                     while let Some(piece) = exposition.next_chunk() {
                         black_box(piece);
                     }
@@ -149,7 +149,7 @@ fn bench_formats(group: &mut BenchmarkGroup<'_, WallTime>, keys: usize, scene: &
     }
     group.bench_with_input(BenchmarkId::new("Text, packed", keys), &(), |b, ()| {
         b.iter(|| {
-            let mut compressor = Compressor::new(Format::Text, scene.clone());
+            let mut compressor = Compressor::new(Format::Text, snapshot.clone());
             let mut chunks = Vec::new();
             while compressor.advance(&mut chunks) {
                 chunks.drain(..).for_each(|chunk| drop(black_box(chunk)));
@@ -161,7 +161,7 @@ fn bench_formats(group: &mut BenchmarkGroup<'_, WallTime>, keys: usize, scene: &
             ));
         });
     });
-    let finished = Exposition::new(Format::Text, own.gather(), scene.clone()).into_bytes();
+    let finished = Exposition::new(Format::Text, own.gather(), snapshot.clone()).into_bytes();
     group.bench_with_input(BenchmarkId::new("copy", keys), &(), |b, ()| {
         b.iter(|| black_box(finished.clone()));
     });

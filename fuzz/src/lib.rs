@@ -153,16 +153,16 @@ fn build_router(access: WebConfig) -> Router {
             ..ApiKey::default()
         });
     let org = OrgId::parse("0000000000000000000000aa").expect("an id");
-    let shelf = InventoryStore::default();
-    shelf.set_targets(vec![org.clone()], Vec::new());
+    let store = InventoryStore::default();
+    store.set_targets(vec![org.clone()], Vec::new());
     let inventory = Inventory::from_records(org.clone(), at, records);
-    shelf.insert(Arc::new(inventory), Duration::ZERO);
-    let board = OrgStatuses::default();
-    board.add_org(&org);
+    store.insert(Arc::new(inventory), Duration::ZERO);
+    let statuses = OrgStatuses::default();
+    statuses.add_org(&org);
     web::router(Arc::new(AppState {
         metrics: Arc::new(ExporterMetrics::new().expect("the catalogue is sound")),
-        store: Arc::new(shelf),
-        status: Arc::new(board),
+        store: Arc::new(store),
+        status: Arc::new(statuses),
         options: Arc::new(SharedHandlerOptions::new(handler_options())),
         web_config: Arc::new(SharedWebConfig::new(access)),
         scrapes: ScrapeState::default(),

@@ -227,14 +227,14 @@ impl Exporter {
                 router: web::router(Arc::clone(&self.state)),
                 limits,
                 web_config: Some(Arc::clone(&self.state.web_config)),
-                log_message: "listening",
+                name: "web",
             },
             Server {
                 listeners: self.listeners.probe,
                 router: web::probe_router(self.state),
                 limits: limits.for_probes(),
                 web_config: None,
-                log_message: "listening for probes",
+                name: "probes",
             },
         ];
         let serving = server::serve(servers, self.liveness, shutdown.clone());

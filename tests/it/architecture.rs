@@ -28,6 +28,9 @@ const IMPORT_ORDER: [&str; 17] = [
 /// Maximum length of a source file, in lines.
 const MAX_LINES: usize = 400;
 
+/// Maximum length of a function, in lines of code.
+const MAX_FUNCTION_LINES: usize = 60;
+
 /// Words that are replaced by standard terms, one a line.
 const RETIRED_WORDS: &str = include_str!("retired_words.txt");
 
@@ -156,6 +159,44 @@ fn files_are_short() {
             (lines > MAX_LINES).then(|| format!("{}: {lines} lines", relative(&path)))
         })
         .collect();
+    assert!(long.is_empty(), "{}", long.join("\n"));
+}
+
+/// Returns the name of the function that a line begins to define.
+fn defined_function(line: &str) -> Option<&str> {
+    let mut words = line.split_whitespace();
+    let qualifiers = ["pub", "pub(crate)", "pub(super)", "const", "async"];
+    let keyword = words.find(|word| !qualifiers.contains(word))?;
+    (keyword == "fn").then(|| words.next().map(leading_name))?
+}
+
+#[test]
+fn functions_are_short() {
+    let mut long = Vec::new();
+    for path in files_in(&["src", "crates"], &["rs"]) {
+        let name = relative(&path);
+        if name.ends_with("tests.rs") || name.contains("/tests/") {
+            continue;
+        }
+        let lines = code(&path);
+        for (start, line) in lines.iter().enumerate() {
+            let Some(function) = defined_function(line) else {
+                continue;
+            };
+            let indent = line.len() - line.trim_start().len();
+            let end = format!("{}}}", " ".repeat(indent));
+            let body = lines.iter().skip(start).take_while(|line| **line != end);
+            let length = body.filter(|line| !line.trim().is_empty()).count() + 1;
+            // A function without a body, or with all of it on one line, has no such end.
+            let has_body = lines
+                .iter()
+                .skip(start)
+                .find(|line| line.ends_with(['{', ';', '}']));
+            if length > MAX_FUNCTION_LINES && has_body.is_some_and(|line| line.ends_with('{')) {
+                long.push(format!("{name}: {function}: {length} lines"));
+            }
+        }
+    }
     assert!(long.is_empty(), "{}", long.join("\n"));
 }
 

@@ -45,7 +45,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
             .layer(authentication),
         limits: ServerLimits::from_rlimit(),
         web_config: Some(web_config),
-        log_message: "serving metrics",
+        name: "web",
     };
     let shutdown = CancellationToken::new();
     let stop = shutdown.clone();

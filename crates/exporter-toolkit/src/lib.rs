@@ -27,7 +27,7 @@
 //!     router,
 //!     limits: ServerLimits::from_rlimit(),
 //!     web_config: Some(web_config),
-//!     log_message: "serving metrics",
+//!     name: "web",
 //! };
 //! let shutdown = CancellationToken::new();
 //! # shutdown.cancel();

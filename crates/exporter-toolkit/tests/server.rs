@@ -47,7 +47,7 @@ impl TestServer {
             router,
             limits,
             web_config,
-            log_message: "serving a test",
+            name: "test",
         };
         let shutdown = CancellationToken::new();
         let task = tokio::spawn(serve(vec![server], Arc::default(), shutdown.clone()));

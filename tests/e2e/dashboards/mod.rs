@@ -35,9 +35,9 @@ fn str_field<'a>(value: &'a Value, member: &str) -> &'a str {
 }
 
 /// Returns all queries of a dashboard, with their panel or variable.
-fn expressions(board: &Value) -> Vec<(String, String)> {
+fn expressions(dashboard: &Value) -> Vec<(String, String)> {
     let mut all = Vec::new();
-    for panel in as_list(&board["panels"]) {
+    for panel in as_list(&dashboard["panels"]) {
         for target in as_list(&panel["targets"]) {
             all.push((
                 str_field(panel, "title").to_owned(),
@@ -45,7 +45,7 @@ fn expressions(board: &Value) -> Vec<(String, String)> {
             ));
         }
     }
-    for variable in as_list(&board["templating"]["list"]) {
+    for variable in as_list(&dashboard["templating"]["list"]) {
         let query = str_field(&variable["query"], "query");
         let inner = query
             .split_once('(')
@@ -136,16 +136,16 @@ fn dashboards_match_the_grafana_schema() {
 fn panels_do_not_overlap_and_have_descriptions() {
     let mut uids = BTreeSet::new();
     for name in DASHBOARDS {
-        let board = load_dashboard(name);
+        let dashboard = load_dashboard(name);
         assert!(
-            uids.insert(str_field(&board, "uid").to_owned()),
+            uids.insert(str_field(&dashboard, "uid").to_owned()),
             "{name}: a uid of its own"
         );
         assert!(
-            board.get("id").is_none_or(Value::is_null),
+            dashboard.get("id").is_none_or(Value::is_null),
             "{name}: no absolute id"
         );
-        let variables: BTreeSet<&str> = as_list(&board["templating"]["list"])
+        let variables: BTreeSet<&str> = as_list(&dashboard["templating"]["list"])
             .iter()
             .map(|variable| str_field(variable, "name"))
             .collect();
@@ -155,7 +155,7 @@ fn panels_do_not_overlap_and_have_descriptions() {
         let mut taken = BTreeMap::new();
         let mut ids = BTreeSet::new();
         let mut lowest = 0;
-        for panel in as_list(&board["panels"]) {
+        for panel in as_list(&dashboard["panels"]) {
             let title = str_field(panel, "title");
             assert!(
                 ids.insert(panel["id"].as_u64().unwrap()),
@@ -200,13 +200,15 @@ fn panels_do_not_overlap_and_have_descriptions() {
         // A row has 38 pixels.
         assert!(lowest <= 34, "{name}: {lowest} rows are no screen");
         let other = DASHBOARDS.iter().find(|other| **other != name).unwrap();
-        let links = board["links"].to_string();
+        let links = dashboard["links"].to_string();
         assert!(
             links.contains(&format!("/d/{}", str_field(&load_dashboard(other), "uid"))),
             "{name} leads to {other}"
         );
         assert!(
-            board.to_string().contains("${exporter}/-/docs/runbooks/"),
+            dashboard
+                .to_string()
+                .contains("${exporter}/-/docs/runbooks/"),
             "{name} leads to the runbooks"
         );
     }

@@ -256,10 +256,10 @@ fn assert_names_exist(scrape: &Scrape) {
         .collect();
     known.extend(["job", "instance"]);
     let mut used = BTreeSet::new();
-    let boards = DASHBOARDS
+    let panels = DASHBOARDS
         .iter()
         .flat_map(|name| expressions(&load_dashboard(name)));
-    for (what, expression) in boards.chain(other_expressions()) {
+    for (what, expression) in panels.chain(other_expressions()) {
         let (metrics, labels) = metric_and_label_names(&expression);
         for metric in metrics {
             let exists = exposed.contains(metric.as_str())

@@ -38,7 +38,7 @@ struct DrillCase {
     name: &'static str,
     scenario: &'static str,
     flags: &'static [&'static str],
-    trouble: InjectedFault,
+    fault: InjectedFault,
     expected: &'static [&'static str],
 }
 
@@ -51,7 +51,7 @@ const fn scenario_case(
         name,
         scenario: name,
         flags,
-        trouble: InjectedFault::Nothing,
+        fault: InjectedFault::Nothing,
         expected,
     }
 }
@@ -59,14 +59,14 @@ const fn scenario_case(
 const fn fault_case(
     name: &'static str,
     flags: &'static [&'static str],
-    trouble: InjectedFault,
+    fault: InjectedFault,
     expected: &'static [&'static str],
 ) -> DrillCase {
     DrillCase {
         name,
         scenario: "calm",
         flags,
-        trouble,
+        fault,
         expected,
     }
 }
@@ -185,9 +185,9 @@ impl DrillInstance {
         }
     }
 
-    fn inject(&mut self, trouble: InjectedFault) {
+    fn inject(&mut self, fault: InjectedFault) {
         let path = |name: &str| -> PathBuf { self.folder.path().join(name) };
-        match trouble {
+        match fault {
             InjectedFault::Nothing => {}
             InjectedFault::Ends => self.program = None,
             InjectedFault::BadConfiguration => {
@@ -253,7 +253,7 @@ fn all_alerts() -> BTreeSet<String> {
     names.map(str::to_owned).collect()
 }
 
-async fn run_drill(speed: &str, patience: Duration) {
+async fn run_drill(speed: &str, timeout: Duration) {
     let alerts = all_alerts();
     let expected: BTreeSet<String> = DRILL_CASES
         .iter()
@@ -270,11 +270,11 @@ async fn run_drill(speed: &str, patience: Duration) {
     // Prometheus must have seen the healthy state first.
     tokio::time::sleep(Duration::from_secs(6)).await;
     for (instance, case) in instances.iter_mut().zip(&DRILL_CASES) {
-        instance.inject(case.trouble);
+        instance.inject(case.fault);
     }
     let mut seen = AlertTimes::new();
     let mut complete = None;
-    while started_at.elapsed() < patience {
+    while started_at.elapsed() < timeout {
         for alert in control.alerts().await {
             let key = (
                 alert["alertname"].clone(),

@@ -45,12 +45,12 @@ fn selection() -> KeySeriesOptions {
     }
 }
 
-fn encode_identity(format: Format, own: &ExporterMetrics, scene: &ScrapeSnapshot) -> Vec<u8> {
-    Exposition::new(format, own.gather(), scene.clone()).into_bytes()
+fn encode_identity(format: Format, own: &ExporterMetrics, snapshot: &ScrapeSnapshot) -> Vec<u8> {
+    Exposition::new(format, own.gather(), snapshot.clone()).into_bytes()
 }
 
-fn encode_gzip(format: Format, own: &ExporterMetrics, scene: &ScrapeSnapshot) -> Vec<u8> {
-    let mut compressor = Compressor::new(format, scene.clone());
+fn encode_gzip(format: Format, own: &ExporterMetrics, snapshot: &ScrapeSnapshot) -> Vec<u8> {
+    let mut compressor = Compressor::new(format, snapshot.clone());
     let mut chunks = Vec::new();
     while compressor.advance(&mut chunks) {}
     chunks.push(Compressor::finish(
@@ -202,10 +202,10 @@ proptest! {
         records in prop::collection::vec(any_record(), 0..12),
         texts in prop::collection::vec(any_text(), 6),
     ) {
-        let scene = build_snapshot(&records, &texts);
+        let snapshot = build_snapshot(&records, &texts);
         let own = ExporterMetrics::new().unwrap();
         own.init_credential(&texts[0], ["issued"]);
-        let text = String::from_utf8(encode_identity(Format::Text, &own, &scene)).unwrap();
+        let text = String::from_utf8(encode_identity(Format::Text, &own, &snapshot)).unwrap();
         let series = time_independent_series(series_from_text(&text));
         let info = "mongodbatlas_ai_model_api_key_info";
         let shown: BTreeSet<_> = series
@@ -214,11 +214,11 @@ proptest! {
             .map(|(_, labels, _)| labels.clone())
             .collect();
         prop_assert_eq!(shown, expected_info_labels(&records), "what went in comes out");
-        let open = String::from_utf8(encode_identity(Format::OpenMetrics, &own, &scene)).unwrap();
+        let open = String::from_utf8(encode_identity(Format::OpenMetrics, &own, &snapshot)).unwrap();
         prop_assert!(open.ends_with("# EOF\n"));
         prop_assert_eq!(time_independent_series(series_from_text(&open)), series.clone());
         for format in Format::ALL {
-            let unpacked = encode_gzip(format, &own, &scene);
+            let unpacked = encode_gzip(format, &own, &snapshot);
             let unpacked = series_from_text(std::str::from_utf8(&unpacked).unwrap());
             prop_assert_eq!(time_independent_series(unpacked), series.clone(), "{:?} packed", format);
         }
@@ -235,14 +235,14 @@ fn each_family_appears_once_in_every_format() {
         ..ApiKey::default()
     };
     let records: Vec<_> = (0..2000).map(record).collect();
-    let scene = build_snapshot(&records, &[const { String::new() }; 6]);
+    let snapshot = build_snapshot(&records, &[const { String::new() }; 6]);
     let own = ExporterMetrics::new().unwrap();
     let encoders = [encode_identity, encode_gzip];
     for (format, encode) in Format::ALL
         .into_iter()
         .flat_map(|it| encoders.map(|encode| (it, encode)))
     {
-        let text = String::from_utf8(encode(format, &own, &scene)).unwrap();
+        let text = String::from_utf8(encode(format, &own, &snapshot)).unwrap();
         for head in ["# HELP ", "# TYPE "] {
             let mut names: Vec<&str> = text
                 .lines()

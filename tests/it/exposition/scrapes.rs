@@ -148,7 +148,7 @@ async fn stalled_reader_is_disconnected_without_blocking_others() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let shutdown = CancellationToken::new();
-    let door = Server {
+    let server = Server {
         listeners: vec![listener],
         router: web::router(Arc::clone(&exporter.app)),
         limits: ServerLimits {
@@ -156,10 +156,10 @@ async fn stalled_reader_is_disconnected_without_blocking_others() {
             ..ServerLimits::default()
         },
         web_config: None,
-        log_message: "a door that is less patient",
+        name: "test",
     };
     let serving = tokio::spawn(exporter_toolkit::server::serve(
-        vec![door],
+        vec![server],
         Arc::default(),
         shutdown.clone(),
     ));

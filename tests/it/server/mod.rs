@@ -47,7 +47,7 @@ async fn multiple_addresses_and_address_families_are_served() {
     let output = program.output();
     let mut bases: Vec<String> = output
         .lines()
-        .filter(|line| line.contains("msg=listening") || line.contains("listening"))
+        .filter(|line| line.contains("message=listening"))
         .filter_map(|line| {
             line.split_once("address=")
                 .map(|(_, address)| address.to_owned())
@@ -143,7 +143,7 @@ async fn probe_address_serves_only_probes_without_auth() {
         &flag,
     ];
     let mut program = ChildProcess::exporter(&flags, &sim_env(&sim));
-    let line = program.wait_for_output("listening for probes");
+    let line = program.wait_for_output("listener=probes");
     let address = line.split_once("address=").unwrap().1.to_owned();
     program.wait_for_output("walk complete");
     let started_at = Instant::now();
@@ -288,7 +288,7 @@ async fn unauthenticated_readiness_omits_organization_ids() {
     ];
     let mut program = ChildProcess::exporter(&flags, &variables);
     let address = program.wait_for_output("address=");
-    let line = program.wait_for_output("listening for probes");
+    let line = program.wait_for_output("listener=probes");
     let probes = line.split_once("address=").unwrap().1.to_owned();
     let (status, text) = get(&format!("http://{probes}/-/ready")).await;
     assert_eq!(

@@ -24,7 +24,7 @@ async fn stalled_listener_is_detected() {
     listener.set_nonblocking(true).unwrap();
     let address = listener.local_addr().unwrap();
     let router = web::router(Arc::clone(&exporter.app));
-    let (of_door, stop) = (Arc::clone(&liveness), CancellationToken::new());
+    let (monitor, stop) = (Arc::clone(&liveness), CancellationToken::new());
     let (blocks, blocked) = std::sync::mpsc::channel::<()>();
     let (begin, started_at) = tokio::sync::oneshot::channel::<()>();
     let until = stop.clone();
@@ -34,14 +34,18 @@ async fn stalled_listener_is_detected() {
             .build()
             .unwrap();
         runtime.block_on(async move {
-            let door = Server {
+            let server = Server {
                 listeners: vec![tokio::net::TcpListener::from_std(listener).unwrap()],
                 router,
                 limits: ServerLimits::default(),
                 web_config: None,
-                log_message: "a door of its own",
+                name: "test",
             };
-            let serving = tokio::spawn(exporter_toolkit::server::serve(vec![door], of_door, until));
+            let serving = tokio::spawn(exporter_toolkit::server::serve(
+                vec![server],
+                monitor,
+                until,
+            ));
             // A task that blocks its thread.
             tokio::spawn(async move {
                 started_at.await.unwrap();
@@ -77,16 +81,16 @@ async fn start_server(
 ) -> (String, CancellationToken, tokio::task::JoinHandle<()>) {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap().to_string();
-    let door = Server {
+    let server = Server {
         listeners: vec![listener],
         router: web::router(Arc::clone(&exporter.app)),
         limits,
         web_config: Some(Arc::clone(&exporter.app.web_config)),
-        log_message: "a door that is less patient",
+        name: "test",
     };
     let shutdown = CancellationToken::new();
     let serving = tokio::spawn(exporter_toolkit::server::serve(
-        vec![door],
+        vec![server],
         Arc::default(),
         shutdown.clone(),
     ));

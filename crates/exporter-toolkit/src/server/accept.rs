@@ -34,8 +34,8 @@ pub struct Server {
     pub limits: ServerLimits,
     /// TLS of the connections; without it, or where it has no TLS section, they are in plain text.
     pub web_config: Option<Arc<SharedWebConfig>>,
-    /// Message logged for each listener.
-    pub log_message: &'static str,
+    /// Name of the listeners in the log, such as `web`.
+    pub name: &'static str,
 }
 
 /// Runs the servers until `shutdown`, then waits up to three seconds for responses in flight. Each listener's accept loop
@@ -61,7 +61,7 @@ pub async fn serve(
             let name = match listener.local_addr() {
                 Ok(address) => {
                     let tls = context.tls().is_some();
-                    info!(tls, %address, "{}", server.log_message);
+                    info!(listener = server.name, tls, %address, "listening");
                     format!("the listener on {address}")
                 }
                 Err(_) => "a listener".to_owned(),
