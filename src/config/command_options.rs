@@ -191,6 +191,7 @@ pub fn parse_sim_config(
 
 #[cfg(feature = "sim")]
 fn resolve_sim_config(resolver: &mut Resolver<'_>) -> Option<mongodb_atlas_sim::SimConfig> {
+    use crate::closed_list::parse_name;
     use mongodb_atlas_sim::{Scenario, SimConfig};
 
     Some(SimConfig {
@@ -200,8 +201,7 @@ fn resolve_sim_config(resolver: &mut Resolver<'_>) -> Option<mongodb_atlas_sim::
         orgs: resolver.get_uint("sim.orgs", 1..=10_000)?,
         keys: resolver.get_uint("sim.keys", 0..=5_000_000)?,
         scenario: resolver.get("sim.scenario", |text| {
-            text.parse::<Scenario>()
-                .map_err(|_| "one of calm, stale, outage, throttled, revoked, churn")
+            parse_name(text, &Scenario::ALL, Scenario::as_str)
         })?,
         speed: resolver.get("sim.speed", |text| {
             let speed = text.parse::<f64>().ok();

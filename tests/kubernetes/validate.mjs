@@ -1,6 +1,6 @@
 // Validates Kubernetes objects from standard input (YAML): their values by the schemas of Kubernetes and of the Prometheus
 // operator, their members by TypeScript, which knows those that do not exist. Prints the objects as JSON.
-// Run by tests/real_packages.rs; the packages are in target/node/node_modules.
+// Run by tests/e2e/packages; the packages are in target/node/node_modules.
 import { execFileSync } from 'node:child_process';
 import fs from 'node:fs';
 import { createRequire } from 'node:module';

@@ -1,9 +1,7 @@
 //! Predefined situations.
 
 use std::fmt;
-use std::str::FromStr;
 
-use serde::de::value::{Error, StrDeserializer};
 use serde::{Deserialize, Serialize};
 
 use crate::buckets::BucketConfig;
@@ -30,6 +28,28 @@ pub enum Scenario {
 }
 
 impl Scenario {
+    /// All scenarios.
+    pub const ALL: [Self; 6] = [
+        Self::Calm,
+        Self::Stale,
+        Self::Outage,
+        Self::Throttled,
+        Self::Revoked,
+        Self::Churn,
+    ];
+
+    /// Returns the name.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Calm => "calm",
+            Self::Stale => "stale",
+            Self::Outage => "outage",
+            Self::Throttled => "throttled",
+            Self::Revoked => "revoked",
+            Self::Churn => "churn",
+        }
+    }
+
     /// Returns the faults of the scenario, which begin after one minute, or earlier at a higher speed.
     pub(crate) fn faults(self, speed: f64) -> Vec<Fault> {
         let after_a_minute = |endpoint, status| Fault {
@@ -61,15 +81,6 @@ impl Scenario {
 
 impl fmt::Display for Scenario {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.serialize(f)
-    }
-}
-
-impl FromStr for Scenario {
-    type Err = Error;
-
-    /// Parses a name such as `calm`. The error lists all names.
-    fn from_str(name: &str) -> Result<Self, Error> {
-        Self::deserialize(StrDeserializer::new(name))
+        f.write_str(self.as_str())
     }
 }
