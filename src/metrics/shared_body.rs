@@ -1,7 +1,8 @@
 //! A compressed response body that is produced while it is read. Scrapes of the same second share one.
 //!
-//! Nothing runs ahead of the readers: the reader that has come furthest starts the next step on a blocking thread. When
-//! the last reader of an incomplete body is dropped, the body is aborted and freed.
+//! The reader that has come furthest starts the next step on a blocking thread, and one step more while it sends the
+//! last chunk: compressing and sending overlap, and no more than one step runs ahead of the readers. When the last
+//! reader of an incomplete body is dropped, the body is aborted and freed.
 
 use std::fmt;
 use std::mem::take;
@@ -129,6 +130,24 @@ impl SharedBody {
             }
         }
     }
+
+    /// Returns the next step, if a reader at `index` has read everything there is and no step is running.
+    fn step_ahead(self: &Arc<Self>, index: usize) -> Option<AdvanceTask> {
+        let mut state = self.state();
+        if index < state.chunks.len() || !matches!(state.progress, Progress::Ready(_)) {
+            return None;
+        }
+        match std::mem::replace(&mut state.progress, Progress::Working) {
+            Progress::Ready(source) => Some(AdvanceTask {
+                body: Arc::clone(self),
+                source: Some(source),
+            }),
+            progress => {
+                state.progress = progress;
+                None
+            }
+        }
+    }
 }
 
 impl fmt::Debug for SharedBody {
@@ -165,6 +184,11 @@ impl BodyReader {
             match self.body.read_at(self.index) {
                 ReadOutcome::Chunk(chunk) => {
                     self.index += 1;
+                    if let Some(step) = self.body.step_ahead(self.index)
+                        && let Ok(permit) = Arc::clone(permits).try_acquire_owned()
+                    {
+                        step.spawn((permit, held()));
+                    }
                     return Ok(chunk);
                 }
                 ReadOutcome::Aborted => return Err(Aborted),
@@ -176,11 +200,7 @@ impl BodyReader {
                         source: Some(source),
                     };
                     let permit = Arc::clone(permits).acquire_owned().await;
-                    let resources = (permit.map_err(|_| Aborted)?, held());
-                    tokio::task::spawn_blocking(move || {
-                        step.run();
-                        drop(resources);
-                    });
+                    step.spawn((permit.map_err(|_| Aborted)?, held()));
                 }
             }
             changed.await;
@@ -209,6 +229,14 @@ struct AdvanceTask {
 }
 
 impl AdvanceTask {
+    /// Runs on a blocking thread. `resources` are dropped when the step has ended.
+    fn spawn<R: Send + 'static>(self, resources: R) {
+        tokio::task::spawn_blocking(move || {
+            self.run();
+            drop(resources);
+        });
+    }
+
     fn run(mut self) {
         let Some(source) = &mut self.source else {
             return;

@@ -11,10 +11,10 @@ pub mod scripted;
 pub mod sim_harness;
 pub mod sim_transport;
 pub mod systemd;
+mod wait;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Once, OnceLock};
-use std::time::{Duration, Instant};
 
 use atlas_ai_keys_exporter::app::{ConfigLoader, Dependencies, Exporter};
 use atlas_ai_keys_exporter::cli::Args;
@@ -34,9 +34,10 @@ pub use process::{
     run_exporter,
 };
 pub use scrape::Scrape;
-
-/// Maximum wait for an expected event, long enough for a loaded machine.
-pub const WAIT_TIMEOUT: Duration = Duration::from_mins(2);
+#[allow(unused_imports, reason = "each test binary uses a part")]
+pub use wait::{
+    eventually, eventually_blocking, try_eventually, try_eventually_blocking, wait_timeout,
+};
 
 /// Starts a simulated Atlas on a free port.
 pub async fn start_sim(config: SimConfig) -> SimHandle {
@@ -144,15 +145,14 @@ impl TestExporter {
 
     /// Scrapes until `condition` holds, and returns that scrape.
     pub async fn wait_until(&self, what: &str, condition: impl Fn(&Scrape) -> bool) -> Scrape {
-        let started_at = Instant::now();
-        loop {
+        eventually(what, async || {
             let scrape = self.scrape().await;
             if condition(&scrape) {
-                return scrape;
+                return Ok(scrape);
             }
-            assert!(started_at.elapsed() < WAIT_TIMEOUT, "in vain: {what}");
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
+            Err(scrape.text)
+        })
+        .await
     }
 
     /// Waits until every organization was polled successfully.

@@ -5,7 +5,8 @@ use std::process::{Child, Command, Output, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use super::{Scrape, WAIT_TIMEOUT, get};
+use super::wait::{eventually, eventually_blocking};
+use super::{Scrape, get};
 
 /// The exporter's binary or another program as a child process, killed on drop.
 pub struct ChildProcess {
@@ -71,30 +72,26 @@ impl ChildProcess {
 
     /// Waits for an output line with `mark`, and returns the rest of that line.
     pub fn wait_for_output(&mut self, mark: &str) -> String {
-        let begun = Instant::now();
-        loop {
+        eventually_blocking(&format!("a line with {mark:?}"), || {
             let output = self.output();
             let found = output.split_inclusive('\n').find_map(|line| {
                 line.strip_suffix('\n')?
                     .split_once(mark)
                     .map(|(_, rest)| rest.to_owned())
             });
-            if let Some(rest) = found {
-                return rest;
-            }
-            if let Some(status) = self.child.try_wait().unwrap() {
-                std::thread::sleep(Duration::from_millis(100));
-                panic!(
+            if found.is_none()
+                && let Some(status) = self.child.try_wait().unwrap()
+            {
+                self.join_readers();
+                // What it wrote just before its end can have the line.
+                assert!(
+                    self.output().contains(mark),
                     "it ended ({status}) before it said {mark:?}:\n{}",
                     self.output()
                 );
             }
-            assert!(
-                begun.elapsed() < WAIT_TIMEOUT,
-                "it never said {mark:?}:\n{output}"
-            );
-            std::thread::sleep(Duration::from_millis(10));
-        }
+            found.ok_or(output)
+        })
     }
 
     /// Scrapes the exporter at `address` until `condition` holds, and checks its health meanwhile.
@@ -104,21 +101,15 @@ impl ChildProcess {
         what: &str,
         condition: impl Fn(&Scrape) -> bool,
     ) -> Scrape {
-        let started_at = Instant::now();
-        loop {
+        eventually(what, async || {
             assert_eq!(get(&format!("http://{address}/-/healthy")).await.0, 200);
             let scrape = Scrape::parse(&get(&format!("http://{address}/metrics")).await.1);
             if condition(&scrape) {
-                return scrape;
+                return Ok(scrape);
             }
-            assert!(
-                started_at.elapsed() < WAIT_TIMEOUT,
-                "timeout: {what}\n{}\n{}",
-                scrape.text,
-                self.output()
-            );
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
+            Err(format!("{}\n{}", scrape.text, self.output()))
+        })
+        .await
     }
 
     /// Sends a signal to the child process.
@@ -130,22 +121,20 @@ impl ChildProcess {
     /// Waits for the exit: returns exit code, output and elapsed time.
     pub fn wait_exit(mut self) -> (Option<i32>, String, Duration) {
         let begun = Instant::now();
-        let status = loop {
-            if let Some(status) = self.child.try_wait().unwrap() {
-                break status;
-            }
-            assert!(
-                begun.elapsed() < WAIT_TIMEOUT,
-                "it does not end:\n{}",
-                self.output()
-            );
-            std::thread::sleep(Duration::from_millis(10));
-        };
+        let status = eventually_blocking("the process exits", || {
+            let status = self.child.try_wait().unwrap();
+            status.ok_or_else(|| self.output())
+        });
         let took = begun.elapsed();
+        self.join_readers();
+        (status.code(), self.output(), took)
+    }
+
+    /// Waits until everything that the process wrote is read.
+    fn join_readers(&mut self) {
         for reader in self.readers.drain(..) {
             reader.join().unwrap();
         }
-        (status.code(), self.output(), took)
     }
 }
 

@@ -2,12 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::process::Command;
-use std::time::{Duration, Instant};
 
 use reqwest::Url;
 use serde_json::Value;
 
-use super::{ChildProcess, WAIT_TIMEOUT, free_port, get};
+use super::{ChildProcess, eventually, free_port, get};
 
 /// A running Prometheus, killed on drop.
 pub struct Prometheus {
@@ -83,15 +82,15 @@ impl Prometheus {
 
     /// Queries until the result is not empty.
     pub async fn wait_samples(&self, query: &str) -> Vec<Sample> {
-        let started_at = Instant::now();
-        loop {
+        eventually(query, async || {
             let samples = self.query(query).await;
-            if !samples.is_empty() {
-                return samples;
+            if samples.is_empty() {
+                Err("no samples")
+            } else {
+                Ok(samples)
             }
-            assert!(started_at.elapsed() < WAIT_TIMEOUT, "no answer to {query}");
-            tokio::time::sleep(Duration::from_millis(200)).await;
-        }
+        })
+        .await
     }
 
     pub async fn wait_value(&self, query: &str) -> f64 {

@@ -3,9 +3,8 @@
 
 use std::path::Path;
 use std::process::Command;
-use std::time::{Duration, Instant};
 
-use super::{ChildProcess, WAIT_TIMEOUT, run_command};
+use super::{ChildProcess, eventually_blocking, run_command, try_eventually_blocking};
 
 /// State directory in the container.
 pub const STATE_DIR: &str = "/var/lib/atlas-ai-keys-exporter";
@@ -106,23 +105,15 @@ impl SystemdContainer {
     }
 
     fn wait_for_init(&mut self) {
-        let started_at = Instant::now();
-        loop {
+        eventually_blocking("systemd boots", || {
             if self.init_pid.is_empty() {
                 self.init_pid = find_init(&self.outer.pid().to_string()).unwrap_or_default();
-            } else {
-                let (code, output, _) = self.exec(&["systemctl", "is-system-running"]);
-                if code == Some(0) || output.trim() == "degraded" {
-                    return;
-                }
+                return Err(self.outer.output());
             }
-            assert!(
-                started_at.elapsed() < WAIT_TIMEOUT,
-                "systemd does not boot:\n{}",
-                self.outer.output()
-            );
-            std::thread::sleep(Duration::from_millis(100));
-        }
+            let (code, output, _) = self.exec(&["systemctl", "is-system-running"]);
+            let booted = code == Some(0) || output.trim() == "degraded";
+            booted.then_some(()).ok_or_else(|| self.outer.output())
+        });
     }
 
     /// Runs a command in the container: returns exit code, standard output and standard error.
@@ -171,19 +162,15 @@ impl SystemdContainer {
 
     /// Waits until `condition` holds for a property of the service, and returns its value.
     pub fn wait_property(&self, name: &str, condition: impl Fn(&str) -> bool) -> String {
-        let started_at = Instant::now();
-        loop {
+        try_eventually_blocking(|| {
             let value = self.property(name);
             if condition(&value) {
-                return value;
+                Ok(value)
+            } else {
+                Err(value)
             }
-            assert!(
-                started_at.elapsed() < WAIT_TIMEOUT,
-                "in vain: {name} is {value:?}\n{}",
-                self.journal()
-            );
-            std::thread::sleep(Duration::from_millis(50));
-        }
+        })
+        .unwrap_or_else(|value| panic!("timeout: {name} is {value:?}\n{}", self.journal()))
     }
 
     /// Returns the log of the service.

@@ -79,7 +79,7 @@ impl Browser {
                 Err(error) => panic!("{selector}: {error}"),
             }
             assert!(
-                started_at.elapsed() < crate::common::WAIT_TIMEOUT,
+                started_at.elapsed() < crate::common::wait_timeout(),
                 "{selector} never stays"
             );
         }
@@ -94,7 +94,7 @@ impl Browser {
                 return;
             }
             assert!(
-                started_at.elapsed() < crate::common::WAIT_TIMEOUT,
+                started_at.elapsed() < crate::common::wait_timeout(),
                 "{selector} is {now:?}, never {text:?}"
             );
             tokio::time::sleep(Duration::from_millis(50)).await;
@@ -167,7 +167,7 @@ async fn start_exporter() -> TestExporter {
     let started_at = Instant::now();
     while exporter.sim.org_ids().len() != exporter.get("/sd").await.1.matches("org_name").count() {
         assert!(
-            started_at.elapsed() < crate::common::WAIT_TIMEOUT,
+            started_at.elapsed() < crate::common::wait_timeout(),
             "names of all organizations"
         );
         tokio::time::sleep(Duration::from_millis(50)).await;
@@ -268,7 +268,7 @@ async fn hostile_names_are_shown_as_text() {
     });
     let started_at = Instant::now();
     while !exporter.get("/").await.1.contains("{{7*7}}") {
-        assert!(started_at.elapsed() < crate::common::WAIT_TIMEOUT);
+        assert!(started_at.elapsed() < crate::common::wait_timeout());
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     let browser = Browser::open((1280, 1000), false).await;

@@ -151,7 +151,7 @@ async fn promtool_reports_no_problems() {
         {
             break text;
         }
-        assert!(started_at.elapsed() < crate::common::WAIT_TIMEOUT);
+        assert!(started_at.elapsed() < crate::common::wait_timeout());
         tokio::time::sleep(Duration::from_millis(50)).await;
     };
     let (code, output, error) = run_command(

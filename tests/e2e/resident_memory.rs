@@ -36,7 +36,7 @@ async fn memory_for_1200_keys_is_below_16_mib() {
     }
     let started_at = std::time::Instant::now();
     while exporter.output().matches("walk complete").count() < 9 {
-        assert!(started_at.elapsed() < crate::common::WAIT_TIMEOUT);
+        assert!(started_at.elapsed() < crate::common::wait_timeout());
         tokio::time::sleep(std::time::Duration::from_millis(50)).await;
     }
     let (now, max) = (

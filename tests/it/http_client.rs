@@ -303,7 +303,7 @@ async fn endless_interim_responses_do_not_block_others() {
     let url = format!("http://{address}/-/healthy");
     for _ in 0..20 {
         let health = crate::common::get(&url);
-        let (code, _) = tokio::time::timeout(crate::common::WAIT_TIMEOUT, health)
+        let (code, _) = tokio::time::timeout(crate::common::wait_timeout(), health)
             .await
             .unwrap();
         assert_eq!(code, 200);

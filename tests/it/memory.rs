@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use crate::common::{ChildProcess, WAIT_TIMEOUT, get};
+use crate::common::{ChildProcess, get, wait_timeout};
 use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::State;
@@ -308,7 +308,7 @@ async fn hostile_bodies_are_bounded_in_memory_and_time() {
             break;
         }
         assert!(
-            started_at.elapsed() < 4 * WAIT_TIMEOUT,
+            started_at.elapsed() < 4 * wait_timeout(),
             "never asked: {missing:?}\n{}",
             attacked.output()
         );

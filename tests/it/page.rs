@@ -29,7 +29,7 @@ async fn wait_page_contains(exporter: &TestExporter, path: &str, part: &str) -> 
             return page;
         }
         assert!(
-            started_at.elapsed() < crate::common::WAIT_TIMEOUT,
+            started_at.elapsed() < crate::common::wait_timeout(),
             "in vain: {part}\n{page}"
         );
         tokio::time::sleep(Duration::from_millis(50)).await;

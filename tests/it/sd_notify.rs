@@ -15,7 +15,7 @@ impl NotifySocket {
     fn wait_message(&self, what: &str, condition: impl Fn(&str) -> bool) -> String {
         let started_at = Instant::now();
         let mut heard = Vec::new();
-        while started_at.elapsed() < crate::common::WAIT_TIMEOUT {
+        while started_at.elapsed() < crate::common::wait_timeout() {
             let mut bytes = [0; 4096];
             let Ok(length) = self.0.recv(&mut bytes) else {
                 continue;

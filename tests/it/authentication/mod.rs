@@ -44,7 +44,7 @@ async fn wait_polls(exporter: &TestExporter, count: usize) {
     let mut successes = 0;
     while successes < count {
         assert!(
-            started_at.elapsed() < crate::common::WAIT_TIMEOUT,
+            started_at.elapsed() < crate::common::wait_timeout(),
             "{successes} of {count} walks"
         );
         let last = exporter

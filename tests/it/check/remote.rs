@@ -225,7 +225,7 @@ async fn checks_time_out() {
     );
     assert_eq!(finding.severity, Severity::Error);
     assert!(finding.message.contains("connection"), "{finding:#?}");
-    assert!(started_at.elapsed() < crate::common::WAIT_TIMEOUT);
+    assert!(started_at.elapsed() < crate::common::wait_timeout());
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -76,7 +76,7 @@ async fn routine_polls_are_logged_at_debug_and_changes_at_info() {
         let started_at = std::time::Instant::now();
         while polls(program) < least {
             assert!(
-                started_at.elapsed() < crate::common::WAIT_TIMEOUT,
+                started_at.elapsed() < crate::common::wait_timeout(),
                 "{}",
                 program.output()
             );
@@ -129,7 +129,7 @@ async fn blocked_stderr_does_not_stop_the_exporter() {
         Some(scrape.values("atlas_ai_keys_exporter_org_up") == [1.0; 2])
     };
     while polled().await != Some(true) {
-        assert!(started_at.elapsed() < crate::common::WAIT_TIMEOUT);
+        assert!(started_at.elapsed() < crate::common::wait_timeout());
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     let pid = rustix::process::Pid::from_child(&child);
@@ -137,7 +137,7 @@ async fn blocked_stderr_does_not_stop_the_exporter() {
     let signalled = Instant::now();
     while child.try_wait().unwrap().is_none() {
         assert!(
-            signalled.elapsed() < crate::common::WAIT_TIMEOUT,
+            signalled.elapsed() < crate::common::wait_timeout(),
             "it does not end"
         );
         tokio::time::sleep(Duration::from_millis(20)).await;

@@ -324,7 +324,7 @@ async fn demo_exports_three_organizations() {
         if scrape.sum("atlas_ai_keys_exporter_org_up") == 3.0 {
             break scrape;
         }
-        assert!(started_at.elapsed() < crate::common::WAIT_TIMEOUT);
+        assert!(started_at.elapsed() < crate::common::wait_timeout());
         tokio::time::sleep(Duration::from_millis(50)).await;
     };
     let keys = scrape.sum("mongodbatlas_ai_model_api_keys");

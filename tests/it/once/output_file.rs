@@ -169,7 +169,7 @@ async fn failed_write_leaves_the_output_file_unchanged() {
     // The token, which is requested before the keys.
     while sim.requests().len() == asked {
         assert!(
-            started_at.elapsed() < crate::common::WAIT_TIMEOUT,
+            started_at.elapsed() < crate::common::wait_timeout(),
             "{}",
             program.output()
         );
@@ -244,7 +244,7 @@ async fn unwritable_output_exits_with_an_error() {
             let pid = rustix::process::Pid::from_child(&child);
             rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
             let started_at = std::time::Instant::now();
-            while started_at.elapsed() < crate::common::WAIT_TIMEOUT {
+            while started_at.elapsed() < crate::common::wait_timeout() {
                 if let Some(status) = child.try_wait().unwrap() {
                     return status.code();
                 }

@@ -52,7 +52,7 @@ impl Attack {
         let started_at = Instant::now();
         while opened.load(Ordering::Relaxed) < CONNECTIONS {
             assert!(
-                started_at.elapsed() < crate::common::WAIT_TIMEOUT,
+                started_at.elapsed() < crate::common::wait_timeout(),
                 "{opened:?} connections"
             );
             tokio::time::sleep(Duration::from_millis(20)).await;

@@ -132,7 +132,7 @@ impl ComparedExporters {
 }
 
 async fn scrape(client: &Client, url: &str) -> Result<(), String> {
-    let request = client.get(url).timeout(crate::common::WAIT_TIMEOUT);
+    let request = client.get(url).timeout(crate::common::wait_timeout());
     // Only relevant for encrypted connections.
     let request = request.basic_auth("prometheus", Some("secret"));
     let text = |error: reqwest::Error| format!("{error:?}");

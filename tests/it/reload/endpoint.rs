@@ -97,7 +97,7 @@ async fn static_token_file_is_read_per_request() {
     let walked = |output: &str| output.matches("walk complete").count();
     let before = walked(&program.output());
     while walked(&program.output()) < before + 3 {
-        assert!(started_at.elapsed() < crate::common::WAIT_TIMEOUT);
+        assert!(started_at.elapsed() < crate::common::wait_timeout());
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     let scrape = Scrape::parse(&get(&format!("http://{address}/metrics")).await.1);

@@ -24,7 +24,7 @@ fn unreachable_atlas_env() -> Vec<(String, String)> {
 fn send_raw(address: &str, request: &[u8]) -> String {
     let mut stream = TcpStream::connect(address).unwrap();
     stream
-        .set_read_timeout(Some(crate::common::WAIT_TIMEOUT))
+        .set_read_timeout(Some(crate::common::wait_timeout()))
         .unwrap();
     stream.write_all(request).unwrap();
     let mut response = Vec::new();
@@ -148,7 +148,7 @@ async fn probe_address_serves_only_probes_without_auth() {
     program.wait_for_output("walk complete");
     let started_at = Instant::now();
     while get(&format!("http://{address}/-/ready")).await.0 != 200 {
-        assert!(started_at.elapsed() < crate::common::WAIT_TIMEOUT);
+        assert!(started_at.elapsed() < crate::common::wait_timeout());
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     assert_eq!(

@@ -60,12 +60,12 @@ async fn stalled_listener_is_detected() {
     let since = Instant::now();
     let name = format!("the listener on {address}");
     while liveness.stalled(20 * every) != [name.clone()] {
-        assert!(since.elapsed() < crate::common::WAIT_TIMEOUT);
+        assert!(since.elapsed() < crate::common::wait_timeout());
         tokio::time::sleep(every).await;
     }
     blocks.send(()).unwrap();
     while !liveness.stalled(20 * every).is_empty() {
-        assert!(since.elapsed() < crate::common::WAIT_TIMEOUT);
+        assert!(since.elapsed() < crate::common::wait_timeout());
         tokio::time::sleep(every).await;
     }
     stop.cancel();
@@ -111,7 +111,7 @@ async fn slow_clients_are_disconnected() {
         let ends_after = |stream: &mut TcpStream| {
             let started_at = Instant::now();
             stream
-                .set_read_timeout(Some(crate::common::WAIT_TIMEOUT))
+                .set_read_timeout(Some(crate::common::wait_timeout()))
                 .unwrap();
             let _ = stream.read_to_end(&mut Vec::new());
             started_at.elapsed()
@@ -211,7 +211,7 @@ async fn stalled_http2_reader_is_disconnected() {
             break response.text().await.unwrap();
         }
         assert_eq!(response.status(), 503, "the stalled one has the only place");
-        assert!(started_at.elapsed() < crate::common::WAIT_TIMEOUT);
+        assert!(started_at.elapsed() < crate::common::wait_timeout());
         tokio::time::sleep(Duration::from_millis(50)).await;
     };
     assert!(
@@ -243,7 +243,7 @@ async fn http2_client_without_window_is_disconnected() {
         let mut received = Vec::new();
         // With an error, because the connection is not closed cleanly.
         let ends = stream.read_to_end(&mut received);
-        let _ = tokio::time::timeout(crate::common::WAIT_TIMEOUT, ends)
+        let _ = tokio::time::timeout(crate::common::wait_timeout(), ends)
             .await
             .expect(path);
         assert!(received.len() < 1000, "{path}: {} bytes", received.len());
@@ -299,7 +299,7 @@ async fn scrapes_succeed_with_ten_thousand_idle_connections() {
     let started_at = Instant::now();
     while open_files() >= 1200 {
         assert!(
-            started_at.elapsed() < crate::common::WAIT_TIMEOUT,
+            started_at.elapsed() < crate::common::wait_timeout(),
             "{} open files: more connections than the limit",
             open_files()
         );

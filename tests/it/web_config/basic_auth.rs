@@ -150,7 +150,7 @@ async fn scraper_succeeds_during_guessing_and_reloads() {
         .collect();
     let started_at = Instant::now();
     while rejected.load(std::sync::atomic::Ordering::Relaxed) < 120 {
-        assert!(started_at.elapsed() < crate::common::WAIT_TIMEOUT);
+        assert!(started_at.elapsed() < crate::common::wait_timeout());
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     let scraper = client(1);
@@ -222,7 +222,7 @@ async fn scrapers_authenticate_when_bcrypt_queue_is_full() {
         .collect();
     drop(checked_tx);
     // Every guesser was verified once.
-    let all_checked = tokio::time::timeout(crate::common::WAIT_TIMEOUT, checked_rx.recv()).await;
+    let all_checked = tokio::time::timeout(crate::common::wait_timeout(), checked_rx.recv()).await;
     assert_eq!(all_checked, Ok(None::<()>));
     for host in 1..=4 {
         // No cached verification applies: the hash changes each time.

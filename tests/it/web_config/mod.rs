@@ -49,7 +49,7 @@ async fn web_config_reload_applies_changes_and_keeps_connections() {
             != Some(reloaded)
         {
             assert!(
-                started_at.elapsed() < crate::common::WAIT_TIMEOUT,
+                started_at.elapsed() < crate::common::wait_timeout(),
                 "in vain: {reloaded}"
             );
             tokio::time::sleep(Duration::from_millis(50)).await;
@@ -60,7 +60,7 @@ async fn web_config_reload_applies_changes_and_keeps_connections() {
     let new = pki.client().build().unwrap();
     let started_at = Instant::now();
     while scrape(&new).await.is_none() {
-        assert!(started_at.elapsed() < crate::common::WAIT_TIMEOUT);
+        assert!(started_at.elapsed() < crate::common::wait_timeout());
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     assert!(

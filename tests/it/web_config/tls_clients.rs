@@ -358,7 +358,7 @@ async fn reload_closes_connections_of_untrusted_clients() {
         }
         exporter.set_web_config(&pki, &after);
         let ended = async { while request_health(&mut ending).await.is_some() {} };
-        let ended = tokio::time::timeout(crate::common::WAIT_TIMEOUT, ended).await;
+        let ended = tokio::time::timeout(crate::common::wait_timeout(), ended).await;
         assert!(ended.is_ok(), "{gone:?} is still served with\n{after}");
         if let Some(staying) = &mut staying {
             assert!(
@@ -374,7 +374,7 @@ async fn reload_closes_connections_of_untrusted_clients() {
     assert!(request_health(&mut plain).await.is_some());
     exporter.set_web_config(&pki, TLS_CONFIG);
     let ended = async { while request_health(&mut plain).await.is_some() {} };
-    let ended = tokio::time::timeout(crate::common::WAIT_TIMEOUT, ended).await;
+    let ended = tokio::time::timeout(crate::common::wait_timeout(), ended).await;
     assert!(ended.is_ok(), "plain text is still served");
     exporter.stop().await.stop().await;
 }

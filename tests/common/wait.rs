@@ -1,0 +1,54 @@
+//! Waiting for an expected event. No test waits in a loop of its own.
+
+use std::fmt::Display;
+use std::time::{Duration, Instant};
+
+/// The pause between two probes.
+const PROBE_INTERVAL: Duration = Duration::from_millis(20);
+
+/// Returns the maximum wait for an expected event: two minutes, long enough for a loaded machine, or
+/// `TEST_WAIT_TIMEOUT_SECS`. It bounds failures only: no passing test is faster with less.
+pub fn wait_timeout() -> Duration {
+    let seconds = std::env::var("TEST_WAIT_TIMEOUT_SECS").map_or(120, |seconds| {
+        let seconds = seconds.parse();
+        seconds.expect("TEST_WAIT_TIMEOUT_SECS: expected a number of seconds")
+    });
+    Duration::from_secs(seconds)
+}
+
+/// Repeats `probe` until it returns `Ok`. The last `Err` tells in the panic message what there was instead.
+pub async fn eventually<T, E: Display>(what: &str, probe: impl AsyncFnMut() -> Result<T, E>) -> T {
+    try_eventually(probe)
+        .await
+        .unwrap_or_else(|state| panic!("timeout: {what}; last state: {state}"))
+}
+
+/// The same for tests without a runtime.
+pub fn eventually_blocking<T, E: Display>(what: &str, probe: impl FnMut() -> Result<T, E>) -> T {
+    try_eventually_blocking(probe)
+        .unwrap_or_else(|state| panic!("timeout: {what}; last state: {state}"))
+}
+
+/// Repeats `probe` until it returns `Ok`, or returns the last `Err` after [`wait_timeout`].
+pub async fn try_eventually<T, E>(mut probe: impl AsyncFnMut() -> Result<T, E>) -> Result<T, E> {
+    let started_at = Instant::now();
+    loop {
+        match probe().await {
+            Err(_) if started_at.elapsed() < wait_timeout() => {}
+            result => return result,
+        }
+        tokio::time::sleep(PROBE_INTERVAL).await;
+    }
+}
+
+/// The same for tests without a runtime.
+pub fn try_eventually_blocking<T, E>(mut probe: impl FnMut() -> Result<T, E>) -> Result<T, E> {
+    let started_at = Instant::now();
+    loop {
+        match probe() {
+            Err(_) if started_at.elapsed() < wait_timeout() => {}
+            result => return result,
+        }
+        std::thread::sleep(PROBE_INTERVAL);
+    }
+}
