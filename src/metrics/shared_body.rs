@@ -1,8 +1,8 @@
 //! A compressed response body that is produced while it is read. Scrapes of the same second share one.
 //!
-//! The reader that has come furthest starts the next step on a blocking thread, and one step more while it sends the
-//! last chunk: compressing and sending overlap, and no more than one step runs ahead of the readers. When the last
-//! reader of an incomplete body is dropped, the body is aborted and freed.
+//! The reader that has come furthest starts the next steps on a blocking thread. A few of them run ahead of it, so that
+//! compressing and sending overlap; a client that stops reading stops the work. When the last reader of an incomplete
+//! body is dropped, the body is aborted and freed.
 
 use std::fmt;
 use std::mem::take;
@@ -12,6 +12,9 @@ use bytes::Bytes;
 use tokio::sync::{Notify, Semaphore};
 
 use super::gzip::Checksum;
+
+/// Steps whose chunks may wait for the reader that has come furthest.
+const MAX_STEPS_AHEAD: usize = 4;
 
 /// Produces the chunks of a body.
 pub trait ChunkSource: Send {
@@ -31,9 +34,26 @@ pub struct SharedBody {
 }
 
 struct BodyState {
-    chunks: Vec<Bytes>,
+    chunks: Vec<StepChunk>,
+    /// Steps that have ended.
+    steps: usize,
+    /// The latest step of which a reader has a chunk.
+    furthest_step: usize,
     readers: usize,
     progress: Progress,
+}
+
+impl BodyState {
+    /// Returns whether another step may run, for a reader that is to have chunks in stock.
+    fn may_advance(&self) -> bool {
+        self.readers > 0 && self.steps < self.furthest_step + MAX_STEPS_AHEAD
+    }
+}
+
+/// A chunk and the number of the step that produced it.
+struct StepChunk {
+    bytes: Bytes,
+    step: usize,
 }
 
 enum Progress {
@@ -61,8 +81,10 @@ pub struct Aborted;
 
 /// What is available at the position of a reader.
 enum ReadOutcome {
-    Chunk(Chunk),
-    Source(Box<dyn ChunkSource>),
+    /// The next chunk, and steps to run ahead.
+    Chunk(Chunk, Option<AdvanceTask>),
+    /// There is no chunk yet; the reader has to run the next step.
+    Step(AdvanceTask),
     Pending,
     Aborted,
 }
@@ -82,6 +104,8 @@ impl SharedBody {
         Arc::new(Self {
             state: Mutex::new(BodyState {
                 chunks: Vec::new(),
+                steps: 0,
+                furthest_step: 0,
                 readers: 0,
                 progress: Progress::Ready(source),
             }),
@@ -107,36 +131,39 @@ impl SharedBody {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn read_at(&self, index: usize) -> ReadOutcome {
+    fn read_at(self: &Arc<Self>, index: usize) -> ReadOutcome {
         let mut state = self.state();
-        if let Some(chunk) = state.chunks.get_mut(index) {
-            let bytes = if self.retain_chunks {
-                chunk.clone()
-            } else {
-                take(chunk)
+        let Some(chunk) = state.chunks.get_mut(index) else {
+            return match &state.progress {
+                Progress::Ready(_) => self
+                    .take_step(&mut state)
+                    .map_or(ReadOutcome::Pending, ReadOutcome::Step),
+                Progress::Working => ReadOutcome::Pending,
+                Progress::Complete(checksum) => {
+                    ReadOutcome::Chunk(Chunk::End(checksum.clone()), None)
+                }
+                Progress::Aborted => ReadOutcome::Aborted,
             };
-            return ReadOutcome::Chunk(Chunk::Bytes(bytes));
-        }
-        match std::mem::replace(&mut state.progress, Progress::Working) {
-            Progress::Ready(source) => ReadOutcome::Source(source),
-            Progress::Working => ReadOutcome::Pending,
-            Progress::Complete(sum) => {
-                state.progress = Progress::Complete(sum.clone());
-                ReadOutcome::Chunk(Chunk::End(sum))
-            }
-            Progress::Aborted => {
-                state.progress = Progress::Aborted;
-                ReadOutcome::Aborted
-            }
-        }
+        };
+        let step = chunk.step;
+        let bytes = if self.retain_chunks {
+            chunk.bytes.clone()
+        } else {
+            take(&mut chunk.bytes)
+        };
+        state.furthest_step = state.furthest_step.max(step);
+        // Half of the stock at least, or each chunk would need a thread of its own.
+        let low = state.steps < state.furthest_step + MAX_STEPS_AHEAD / 2;
+        let next = if low {
+            self.take_step(&mut state)
+        } else {
+            None
+        };
+        ReadOutcome::Chunk(Chunk::Bytes(bytes), next)
     }
 
-    /// Returns the next step, if a reader at `index` has read everything there is and no step is running.
-    fn step_ahead(self: &Arc<Self>, index: usize) -> Option<AdvanceTask> {
-        let mut state = self.state();
-        if index < state.chunks.len() || !matches!(state.progress, Progress::Ready(_)) {
-            return None;
-        }
+    /// Takes the source, unless another reader has it.
+    fn take_step(self: &Arc<Self>, state: &mut BodyState) -> Option<AdvanceTask> {
         match std::mem::replace(&mut state.progress, Progress::Working) {
             Progress::Ready(source) => Some(AdvanceTask {
                 body: Arc::clone(self),
@@ -182,25 +209,21 @@ impl BodyReader {
             // Registered before the state is read, so that no change in between is missed.
             let changed = self.body.changed.notified();
             match self.body.read_at(self.index) {
-                ReadOutcome::Chunk(chunk) => {
+                ReadOutcome::Chunk(chunk, ahead) => {
                     self.index += 1;
-                    if let Some(step) = self.body.step_ahead(self.index)
+                    if let Some(steps) = ahead
                         && let Ok(permit) = Arc::clone(permits).try_acquire_owned()
                     {
-                        step.spawn((permit, held()));
+                        steps.spawn((permit, held()));
                     }
                     return Ok(chunk);
                 }
                 ReadOutcome::Aborted => return Err(Aborted),
                 ReadOutcome::Pending => {}
-                ReadOutcome::Source(source) => {
-                    // Returns the source if this future is dropped before a thread has it.
-                    let step = AdvanceTask {
-                        body: Arc::clone(&self.body),
-                        source: Some(source),
-                    };
+                ReadOutcome::Step(steps) => {
+                    // Dropped with this future, the task returns the source.
                     let permit = Arc::clone(permits).acquire_owned().await;
-                    step.spawn((permit.map_err(|_| Aborted)?, held()));
+                    steps.spawn((permit.map_err(|_| Aborted)?, held()));
                 }
             }
             changed.await;
@@ -221,7 +244,7 @@ impl Drop for BodyReader {
     }
 }
 
-/// The source of a body while it produces a chunk. Dropping the task returns the source to the body, unless the body has
+/// The source of a body while it produces chunks. Dropping the task returns the source to the body, unless the body has
 /// no reader or the source has panicked.
 struct AdvanceTask {
     body: Arc<SharedBody>,
@@ -241,13 +264,23 @@ impl AdvanceTask {
         let Some(source) = &mut self.source else {
             return;
         };
-        let mut chunks = Vec::new();
-        let more = source.advance(&mut chunks);
-        let complete = (!more).then(|| source.checksum());
-        let mut state = self.body.state();
-        state.chunks.append(&mut chunks);
-        if let Some(sum) = complete {
-            state.progress = Progress::Complete(sum);
+        loop {
+            let mut chunks = Vec::new();
+            let more = source.advance(&mut chunks);
+            let complete = (!more).then(|| source.checksum());
+            let mut state = self.body.state();
+            state.steps += 1;
+            let step = state.steps;
+            let chunks = chunks.into_iter().map(|bytes| StepChunk { bytes, step });
+            state.chunks.extend(chunks);
+            if let Some(checksum) = complete {
+                state.progress = Progress::Complete(checksum);
+            }
+            if !more || !state.may_advance() {
+                return;
+            }
+            drop(state);
+            self.body.changed.notify_waiters();
         }
     }
 }
