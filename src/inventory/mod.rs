@@ -9,6 +9,7 @@
 //! | `builder` | collects keys, page by page |
 //! | `build` | converts a builder into an inventory |
 //! | `key` | the packed entry and the view of a key |
+//! | `classes` | the keys by class, as roll-ups count them |
 //! | `escape` | label escaping |
 //! | `details` | names and model rate limits of an organization |
 //! | `store` | the current inventories, and the snapshot of a scrape |
@@ -16,6 +17,7 @@
 
 mod build;
 mod builder;
+mod classes;
 mod details;
 mod escape;
 mod key;
@@ -31,6 +33,7 @@ use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use jiff::Timestamp;
 
 pub use builder::{Inserted, InventoryBuilder};
+pub use classes::{ClassifiedInventory, DISABLED_STATUSES, KeyClass, KeyClasses, ProjectClasses};
 pub use details::{ModelRateLimit, OrgDetails, ProjectName};
 pub use escape::{unescape, write_escaped, write_label};
 pub use key::KeyView;
