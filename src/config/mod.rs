@@ -7,6 +7,7 @@
 //! | `diagnostic` | all errors of a configuration |
 //! | `file` | the configuration file |
 //! | `credentials` | credentials, each with its organizations |
+//! | `key_policy` | owners of projects, and keys that may be idle |
 //! | `parse` | parsers of single values |
 //! | `command_options` | options of single commands |
 
@@ -14,6 +15,7 @@ mod command_options;
 mod credentials;
 mod diagnostic;
 mod file;
+mod key_policy;
 mod parse;
 mod resolver;
 
@@ -28,6 +30,7 @@ use reqwest::Url;
 
 use crate::cli::{Args, FlagValues, ValueSource};
 use crate::credentials::Environment;
+use crate::key_policy::KeyPolicy;
 use crate::logging::{LogFormat, LogLevel};
 use crate::metrics::KeySeriesOptions;
 use crate::shard::Shard;
@@ -73,6 +76,8 @@ pub struct Config {
     pub storage_path: Option<PathBuf>,
     /// Options of the per-key series; at least one threshold.
     pub key_series: KeySeriesOptions,
+    /// Owners of projects, and keys that may be idle.
+    pub key_policy: Arc<KeyPolicy>,
     /// Listen addresses; empty with systemd sockets.
     pub listen_addresses: Vec<ListenAddress>,
     /// Whether systemd passes the listening sockets.
@@ -154,6 +159,7 @@ impl Config {
                     .get("metrics.idle-thresholds", parse_thresholds)?
                     .into(),
             },
+            key_policy: Arc::new(key_policy::resolve(resolver)),
             systemd_socket: resolver.get_bool("web.systemd-socket")?,
             listen_addresses: resolver.listen_addresses("web.listen-address"),
             probe_address: resolver.listen_addresses("web.probe-address").pop(),
