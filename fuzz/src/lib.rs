@@ -25,7 +25,7 @@ use atlas_ai_keys_exporter::inventory::{ApiKey, ApiTime, Inventory, InventorySto
 use atlas_ai_keys_exporter::metrics::{
     ExporterMetrics, IdleThreshold, KeyLabel, KeySeriesOptions, PerKeyMode,
 };
-use atlas_ai_keys_exporter::poll::BackoffState;
+use atlas_ai_keys_exporter::poll::{BackoffState, PollEvent, PollObserver as _};
 use atlas_ai_keys_exporter::status::OrgStatuses;
 use atlas_ai_keys_exporter::storage::{StateFile, Storage};
 use atlas_ai_keys_exporter::web::{
@@ -158,7 +158,7 @@ fn build_router(access: WebConfig) -> Router {
     let inventory = Inventory::from_records(org.clone(), at, records);
     store.insert(Arc::new(inventory), Duration::ZERO);
     let statuses = OrgStatuses::default();
-    statuses.add_org(&org);
+    statuses.on_event(PollEvent::OrgAdded(&org));
     web::router(Arc::new(AppState {
         metrics: Arc::new(ExporterMetrics::new().expect("the catalogue is sound")),
         store: Arc::new(store),

@@ -28,6 +28,8 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
 use crate::app::{ConfigLoader, StartError};
 use crate::cli::{Args, Command};
 use crate::config::{self, Config, ConfigError};
@@ -182,9 +184,7 @@ fn config_loader(args: Args, environment: Environment) -> ConfigLoader {
 }
 
 /// Raises the limit of open files, of which each connection needs one.
-#[cfg(unix)]
 fn raise_nofile_limit() {
-    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let limit = getrlimit(Resource::Nofile);
     let target = limit.maximum.unwrap_or(NOFILE_TARGET).min(NOFILE_TARGET);
     if limit.current.is_some_and(|current| current < target) {
@@ -197,18 +197,13 @@ fn raise_nofile_limit() {
     }
 }
 
-/// Other systems have no such limit.
-#[cfg(not(unix))]
-fn raise_nofile_limit() {}
-
 /// Open files that suffice for all connections and everything else.
-#[cfg(unix)]
 const NOFILE_TARGET: u64 = 4096;
 
 /// Disables core dumps, and access by other processes of the same user: the memory contains secrets.
 #[cfg(target_os = "linux")]
 fn disable_core_dumps() {
-    use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
+    use rustix::process::{DumpableBehavior, set_dumpable_behavior};
     let none = Rlimit {
         current: Some(0),
         maximum: Some(0),

@@ -6,6 +6,7 @@ use super::{CommandError, config_loader, signals};
 use crate::app::{Dependencies, Exporter};
 use crate::cli::Args;
 use crate::credentials::Environment;
+use crate::humanize::exact;
 
 pub(super) async fn run(args: Args, environment: &Environment) -> Result<(), CommandError> {
     let load = config_loader(args, environment.clone());
@@ -18,7 +19,7 @@ pub(super) async fn run(args: Args, environment: &Environment) -> Result<(), Com
         organizations = config.credentials.iter().map(|it| it.org_ids.len()).sum::<usize>(),
         shard = %config.shard,
         atlas = %config.base_url,
-        interval = %humantime::format_duration(config.poll_interval),
+        interval = %exact(config.poll_interval),
         "starting"
     );
     // A signal must stop the process even while a file system hangs.

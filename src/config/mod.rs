@@ -235,12 +235,7 @@ pub fn log_settings(args: &Args, environment: &Environment) -> Option<(LogLevel,
 /// Returns the host name; a `StatefulSet` gives its pods numbered ones.
 fn host_name(environment: &Environment) -> String {
     environment.get("HOSTNAME").unwrap_or_else(|| {
-        #[cfg(unix)]
-        return rustix::system::uname()
-            .nodename()
-            .to_string_lossy()
-            .into_owned();
-        #[cfg(not(unix))]
-        String::new()
+        let uname = rustix::system::uname();
+        uname.nodename().to_string_lossy().into_owned()
     })
 }

@@ -1,24 +1,14 @@
 //! The catalogue of metric families. Help texts name the Atlas field that a value comes from and say that it is polled.
 
-/// The type of a family.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum MetricType {
-    /// A value that goes up and down.
-    Gauge,
-    /// A value that only goes up.
-    Counter,
-    /// Observations counted by size.
-    Histogram,
-}
-
-impl MetricType {
-    /// Returns the name in a TYPE line.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Gauge => "gauge",
-            Self::Counter => "counter",
-            Self::Histogram => "histogram",
-        }
+crate::closed_list::closed_list! {
+    /// The type of a family, as in its TYPE line.
+    pub enum MetricType {
+        /// A value that goes up and down.
+        Gauge = "gauge",
+        /// A value that only goes up.
+        Counter = "counter",
+        /// Observations counted by size.
+        Histogram = "histogram",
     }
 }
 

@@ -2,10 +2,11 @@
 //! two scrapes.
 
 use super::families::{self, FamilyDef};
-use super::selection::KeyLabel;
 use super::snapshot::ScrapeSnapshot;
 use super::text::{self, FamilyHeader, Labels, SampleValue};
-use crate::inventory::{Inventory, KeyView, ModelRateLimit, OrgDetails, ProjectKeys, write_label};
+use crate::inventory::{
+    Inventory, KeyLabel, KeyView, ModelRateLimit, OrgDetails, ProjectKeys, write_label,
+};
 use SampleSource::{Details, Info, Inventory as PerInventory, Keys};
 use mongodb_atlas_client::OrgId;
 

@@ -16,7 +16,8 @@ use super::scheduler::{Scheduler, StateFilePolicy};
 use super::targets::SaveState;
 use super::tasks::{self, TaskOutput};
 use super::walk::{Shortfall, WalkError};
-use crate::humanize::whole_seconds;
+use crate::failure::Explanation;
+use crate::humanize::{whole_millis, whole_seconds};
 use crate::inventory::{Inventory, OrgDetails};
 use crate::storage::{StateFile, Storage, StorageError, StoredInventory};
 use mongodb_atlas_client::{EndpointSet, Error, OrgId, OrgList};
@@ -124,7 +125,7 @@ impl Scheduler {
         let Some(state) = self.orgs.get_mut(org) else {
             return;
         };
-        let reason = error.error.kind.reason();
+        let (reason, failed_at) = (error.error.kind.reason(), self.clock.now());
         let was_permanent = state.backoff.is_permanent();
         let wait = state
             .backoff
@@ -139,6 +140,7 @@ impl Scheduler {
             page = error.page,
             %reason,
             error = %error.error.kind,
+            remedy = Explanation::for_error(&error.error.kind).remedy,
             retry_in = (!self.one_shot).then(|| tracing::field::display(whole_seconds(wait))),
             "poll failed"
         );
@@ -148,10 +150,11 @@ impl Scheduler {
         self.observer.on_event(PollEvent::PollFailed {
             org,
             error,
+            failed_at,
             duration,
         });
         let backoff = BackoffState {
-            until: add_saturating(self.clock.now(), wait),
+            until: add_saturating(failed_at, wait),
             backoff: state.backoff,
         };
         let is_saving = self.start_save(StateFile::Backoff(org.clone()), move |storage, file| {
@@ -198,6 +201,7 @@ impl Scheduler {
                     endpoint = %error.endpoint,
                     reason = %error.kind.reason(),
                     error = %error.kind,
+                    remedy = Explanation::for_error(&error.kind).remedy,
                     retry_in = (!self.one_shot).then(|| tracing::field::display(whole_seconds(wait))),
                     "organization discovery failed"
                 );
@@ -303,7 +307,6 @@ impl Scheduler {
 
 /// Logs a successful poll: the first one and the first one after a failure as info.
 fn log_poll(inventory: &Inventory, pages: u32, duration: Duration, is_routine: bool) {
-    let took = Duration::from_millis(u64::try_from(duration.as_millis()).unwrap_or(0));
     macro_rules! log {
         ($level:ident) => {
             $level!(
@@ -311,7 +314,7 @@ fn log_poll(inventory: &Inventory, pages: u32, duration: Duration, is_routine: b
                 keys = inventory.len(),
                 pages,
                 dropped = inventory.invalid_keys(),
-                took = %humantime::format_duration(took),
+                took = %whole_millis(duration),
                 "walk complete"
             )
         };

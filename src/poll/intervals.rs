@@ -9,6 +9,7 @@ use tracing::{info, warn};
 use super::event::PollEvent;
 use super::schedule::Schedule;
 use super::scheduler::Scheduler;
+use crate::humanize::exact;
 use mongodb_atlas_client::BucketKey;
 
 /// What polls of one organization take from their rate limit bucket.
@@ -87,7 +88,7 @@ impl Scheduler {
         if self.one_shot {
             return;
         }
-        let configured = humantime::format_duration(self.interval);
+        let configured = exact(self.interval);
         if self.over_budget.is_empty() && !over_budget.is_empty() {
             let slowed = self.orgs.values();
             let slowed = slowed.filter(|state| over_budget.contains(&state.rate.key));
@@ -95,7 +96,7 @@ impl Scheduler {
             warn!(
                 organizations = intervals.clone().count(),
                 asked = %configured,
-                longest_in_force = %humantime::format_duration(intervals.max().unwrap_or_default()),
+                longest_in_force = %exact(intervals.max().unwrap_or_default()),
                 "Atlas' request budget does not allow the interval that was asked for; walking less often"
             );
         }

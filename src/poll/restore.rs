@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use tracing::{info, warn};
 
@@ -10,7 +9,7 @@ use super::diff::Change;
 use super::event::PollEvent;
 use super::schedule::BackoffState;
 use super::scheduler::Scheduler;
-use crate::humanize::whole_seconds;
+use crate::humanize::{elapsed, whole_seconds};
 use crate::inventory::OrgDetails;
 use crate::storage::{CredentialSnapshot, LOAD_TIMEOUT, StateFile, Storage, StoredInventory};
 use exporter_toolkit::bounded_file::READ_TIMEOUT;
@@ -113,8 +112,7 @@ impl Scheduler {
                 .on_event(PollEvent::KeysChanged { org, change, keys });
         }
         state.change_counts.extend(change_counts);
-        let age = now.duration_since(inventory.completed_at());
-        let age = Duration::try_from(age).unwrap_or_default();
+        let age = elapsed(inventory.completed_at(), now);
         info!(%org, keys = inventory.len(), age = %whole_seconds(age), "showing what an earlier start has read");
         self.observer.on_event(PollEvent::InventoryRestored {
             inventory: &inventory,

@@ -6,11 +6,12 @@ use std::mem::take;
 use std::sync::Arc;
 use std::time::Duration;
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use tokio::time::Instant;
 use tracing::{info, warn};
 
 use super::collect::PollOptions;
+use crate::humanize::elapsed;
 use crate::shard::Shard;
 use crate::storage::{CredentialSnapshot, Storage};
 use mongodb_atlas_client::{Client, EndpointSet, OrgId, OrgList};
@@ -314,8 +315,7 @@ impl CredentialState {
 
 /// Returns the remainder of `interval` since `start`; at most all of it, as the clock may have been set.
 fn remaining(start: Option<Timestamp>, interval: Duration, now: Timestamp) -> Duration {
-    let elapsed = start.map(|start| now.duration_since(start).max(SignedDuration::ZERO));
-    elapsed.map_or(Duration::ZERO, |elapsed| {
-        interval.saturating_sub(Duration::try_from(elapsed).unwrap_or_default())
+    start.map_or(Duration::ZERO, |start| {
+        interval.saturating_sub(elapsed(start, now))
     })
 }

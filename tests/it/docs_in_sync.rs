@@ -5,7 +5,9 @@ use std::path::Path;
 use atlas_ai_keys_exporter::cli::{
     CHECK_FLAGS, FLAGS, Flag, KEYS_FLAGS, ONCE_FLAGS, SIM_FLAGS, SIM_LISTEN_FLAGS,
 };
+use atlas_ai_keys_exporter::failure::Explanation;
 use atlas_ai_keys_exporter::metrics::families::{ALL, FamilyDef};
+use mongodb_atlas_client::FailureReason;
 
 fn read_repo_file(path: &str) -> String {
     std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).unwrap()
@@ -160,6 +162,30 @@ topk(10, mongodbatlas_ai_model_api_key_idle_seconds
 ```
 ";
 
+/// Returns the section that explains the values of the label `reason` of failed polls.
+fn failure_reasons() -> String {
+    let mut text = "
+### Failure reasons
+
+The label `reason` of `atlas_ai_keys_exporter_org_poll_failures_total` and `atlas_ai_keys_exporter_org_last_poll_failed`. The
+log, `check` and the page say the same.
+
+| reason | what it means | what to do | runbook |
+| --- | --- | --- | --- |
+"
+    .to_owned();
+    for reason in FailureReason::ALL {
+        let Explanation {
+            summary,
+            remedy,
+            runbook,
+        } = Explanation::for_reason(reason);
+        let link = format!("[{runbook}](../dashboards/runbooks/{runbook}.md)");
+        writeln!(text, "| `{reason}` | {summary} | {remedy} | {link} |").unwrap();
+    }
+    text
+}
+
 #[test]
 fn metrics_reference_is_current() {
     let mut text = METRICS_INTRO.to_owned();
@@ -192,6 +218,7 @@ fn metrics_reference_is_current() {
             .unwrap();
         }
     }
+    text.push_str(&failure_reasons());
     text.push_str(
         "\n### `process_*`\n\nProcessor time, memory, open files and start of the process, as every Prometheus client has them.\n",
     );

@@ -22,7 +22,7 @@ use super::{CommandError, ignore_broken_pipe, signals};
 use crate::cli::Args;
 use crate::config::{self, ConfigError, Diagnostic, KeysOptions, OutputFormat, StorageSource};
 use crate::credentials::Environment;
-use crate::inventory::{InventorySnapshot, KeyField, KeyQuery, KeySelection};
+use crate::inventory::{InventorySnapshot, KeyLabel, KeyQuery, KeySelection};
 use crate::storage::{StateFile, Storage};
 use filter::Unmatched;
 use mongodb_atlas_client::Clock;
@@ -72,16 +72,16 @@ fn write_keys(
 ) -> io::Result<()> {
     let idle = i64::try_from(choice.idle.as_micros()).unwrap_or(i64::MAX);
     let cutoff = now.as_microsecond().saturating_sub(idle);
-    let mut hidden = vec![KeyField::MaskedSecret];
-    if !choice.created_by {
-        hidden.push(KeyField::CreatedBy);
+    let mut labels = vec![KeyLabel::Name, KeyLabel::Status];
+    if choice.created_by {
+        labels.push(KeyLabel::CreatedBy);
     }
     let query = KeyQuery {
         statuses: &choice.statuses.values,
         projects: &choice.projects.values,
         idle_cutoff: (!choice.idle.is_zero()).then_some(cutoff),
         never_used: choice.never_used,
-        hidden,
+        labels: &labels,
         ..KeyQuery::default()
     };
     let found = KeySelection::new(shown, query, now, |len| 0..len);

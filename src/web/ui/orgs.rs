@@ -6,6 +6,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::key_table::{TimeAgo, time_ago};
+use crate::closed_list::closed_list;
 use crate::failure::Explanation;
 use crate::humanize::{elapsed, format_count, format_duration};
 use crate::inventory::{Inventory, InventorySnapshot};
@@ -20,19 +21,20 @@ const LABEL_WIDTH: u64 = 118;
 const BAR_WIDTH: u64 = 170;
 const ROW_HEIGHT: u64 = 24;
 
-/// The health of an organization. Those that need attention come first.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum OrgHealth {
-    /// The last poll failed.
-    Failing,
-    /// No poll has succeeded for longer than two intervals.
-    Stale,
-    /// No poll has ended yet.
-    Waiting,
-    /// A stored inventory is exported.
-    Restored,
-    /// The last poll succeeded.
-    Fresh,
+closed_list! {
+    /// The health of an organization. Those that need attention come first.
+    pub(super) enum OrgHealth {
+        /// The last poll failed.
+        Failing = "Failing",
+        /// No poll has succeeded for longer than two intervals.
+        Stale = "Stale",
+        /// No poll has ended yet.
+        Waiting = "Waiting",
+        /// A stored inventory is exported.
+        Restored = "Restored",
+        /// The last poll succeeded.
+        Fresh = "Fresh",
+    }
 }
 
 impl OrgHealth {
@@ -45,16 +47,6 @@ impl OrgHealth {
             (_, Some(_)) if status.restored => Self::Restored,
             (_, Some(age)) if late(age) => Self::Stale,
             _ => Self::Fresh,
-        }
-    }
-
-    pub(super) fn title(self) -> &'static str {
-        match self {
-            Self::Failing => "Failing",
-            Self::Stale => "Stale",
-            Self::Waiting => "Waiting",
-            Self::Restored => "Restored",
-            Self::Fresh => "Fresh",
         }
     }
 

@@ -11,17 +11,6 @@ use mongodb_atlas_client::OrgId;
 const MAX_FILTER_LEN: usize = 100;
 
 impl SortColumn {
-    /// Returns the value of the `sort` parameter.
-    pub(super) fn as_str(self) -> &'static str {
-        match self {
-            Self::Idle => "idle",
-            Self::Name => "name",
-            Self::Project => "project",
-            Self::Created => "created",
-            Self::Used => "used",
-        }
-    }
-
     /// Returns the column's header.
     pub(super) fn title(self) -> &'static str {
         match self {
@@ -58,12 +47,7 @@ impl PageQuery {
             match &*name {
                 "q" => query.filter = value.trim().chars().take(MAX_FILTER_LEN).collect(),
                 "org" => query.org = OrgId::parse(&value).ok(),
-                "sort" => {
-                    let column = SortColumn::ALL
-                        .into_iter()
-                        .find(|column| column.as_str() == value);
-                    query.column = column.unwrap_or_default();
-                }
+                "sort" => query.column = value.parse().unwrap_or_default(),
                 "order" => query.reversed = value == "reversed",
                 "page" => query.page = page_index(&value),
                 "orgs" => query.orgs = page_index(&value),
