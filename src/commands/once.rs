@@ -44,8 +44,9 @@ pub(super) async fn run(args: Args, environment: &Environment) -> Result<(), Com
     let failed = round.failed_targets.clone();
     let stop = shutdown.clone();
     write_unless_stopped(&shutdown, move || match output {
-        None => write_exposition(&round, io::stdout().lock(), &stop)
-            .map_err(CommandError::io("cannot write to standard output")),
+        None => {
+            write_exposition(&round, io::stdout().lock(), &stop).map_err(CommandError::stdout())
+        }
         Some(path) => write_file(&round, &path, &stop).map_err(CommandError::io(format!(
             "cannot write {} (--output)",
             path.display()

@@ -6,9 +6,8 @@ use std::time::Duration;
 use mongodb_atlas_client::OrgId;
 
 use super::MAX_AGE;
-use super::diagnostic::ConfigError;
 use super::parse::parse_key_labels;
-use super::resolver::Resolver;
+use super::resolver::{ConfigError, Resolver};
 use crate::cli::{Args, FlagValues};
 use crate::closed_list::parse_name;
 use crate::credentials::Environment;

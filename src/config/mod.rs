@@ -4,7 +4,6 @@
 //! | module | purpose |
 //! | --- | --- |
 //! | `resolver` | looks up values in the order of precedence and collects errors |
-//! | `diagnostic` | all errors of a configuration |
 //! | `file` | the configuration file |
 //! | `credentials` | credentials, each with its organizations |
 //! | `parse` | parsers of single values |
@@ -12,7 +11,6 @@
 
 mod command_options;
 mod credentials;
-mod diagnostic;
 mod file;
 mod parse;
 mod resolver;
@@ -38,12 +36,12 @@ pub use command_options::{
     parse_keys_options, parse_once_output,
 };
 pub use credentials::CredentialConfig;
-pub use diagnostic::ConfigError;
 pub use exporter_toolkit::diagnostic::Diagnostic;
 use parse::{
     parse_api_version, parse_base_url, parse_key_labels, parse_shard, parse_telemetry_path,
     parse_thresholds,
 };
+pub use resolver::ConfigError;
 use resolver::Resolver;
 
 /// The validated configuration of the exporter.

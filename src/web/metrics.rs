@@ -11,9 +11,7 @@ use axum::response::{IntoResponse, Response};
 use futures_util::stream;
 use tokio::sync::Semaphore;
 
-use super::options::HandlerOptions;
-use super::org_filter::OrgFilter;
-use super::state::AppState;
+use super::state::{AppState, HandlerOptions, OrgFilter};
 use crate::metrics::{
     Aborted, BodyReader, Chunk, Compressor, Exposition, Format, MetricSnapshot, SharedBody,
     accepts_gzip,

@@ -10,7 +10,7 @@ mod filter;
 mod output;
 mod progress;
 
-use std::io::{self, IsTerminal as _, Write};
+use std::io::{self, Write};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -18,6 +18,7 @@ use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 
 use super::one_shot::{poll_once, write_unless_stopped};
+use super::terminal::is_coloured;
 use super::{CommandError, ignore_broken_pipe, signals};
 use crate::cli::Args;
 use crate::config::{self, ConfigError, Diagnostic, KeysOptions, OutputFormat, StorageSource};
@@ -47,12 +48,12 @@ pub(super) async fn run(args: Args, environment: &Environment) -> Result<(), Com
         return Err(CommandError::Filter(values));
     }
     let now = Clock::system().now();
-    let colored = io::stdout().is_terminal() && environment.get("NO_COLOR").is_none();
+    let colored = is_coloured(environment);
     write_unless_stopped(&shutdown, move || {
         let out = io::BufWriter::new(io::stdout().lock());
         write_keys(&shown, &choice, now, colored, out)
             .or_else(ignore_broken_pipe)
-            .map_err(CommandError::io("cannot write to standard output"))
+            .map_err(CommandError::stdout())
     })
     .await?;
     if missing.is_empty() {
