@@ -17,7 +17,7 @@ use super::active_config::{
     AcceptedWebConfig, ActiveConfig, CompletedReload, FileRole, ReloadError, load_web_config,
     log_warnings,
 };
-use super::client_factory::{ClientFactory, PreviousPlan, open_storage};
+use super::client_factory::{ClientFactory, open_storage};
 use super::systemd::ServiceNotifier;
 use super::telemetry::Telemetry;
 use super::{Dependencies, StartError};
@@ -256,13 +256,9 @@ impl Reloader {
         let permit = self.scheduler_tx.reserve().await;
         let permit = permit.map_err(|_| ReloadError::config("the exporter is stopping"))?;
         // From here on nothing waits: a reload is applied whole or not at all, also when the request for it is cancelled.
-        let previous = PreviousPlan {
-            config: &active.config,
-            clients: &active.clients,
-        };
         let (clients, plan) = self
             .client_factory
-            .build_plan(&config, storage, Some(previous))
+            .build_plan(&config, storage, Some(active))
             .map_err(ReloadError::config)?;
         if !config.has_same_listeners(&active.config) {
             warn!("an address to listen on has changed, and is only read at the start");

@@ -13,13 +13,12 @@ use super::event::{PollEvent, PollObserver};
 use super::org_state::{OrgState, add_saturating};
 use super::schedule::BackoffState;
 use super::scheduler::{Scheduler, StateFilePolicy};
-use super::targets::SaveState;
-use super::tasks::{self, TaskOutput};
+use super::tasks::TaskOutput;
 use super::walk::{Shortfall, WalkError};
 use crate::failure::Explanation;
 use crate::humanize::{whole_millis, whole_seconds};
 use crate::inventory::{Inventory, OrgDetails};
-use crate::storage::{StateFile, Storage, StorageError, StoredInventory};
+use crate::storage::{StateFile, StoredInventory};
 use mongodb_atlas_client::{EndpointSet, Error, OrgId, OrgList};
 
 /// The time to the next attempt after a failed organization list, unless the interval is shorter.
@@ -178,7 +177,7 @@ impl Scheduler {
     }
 
     async fn on_orgs_listed(&mut self, credential: &str, result: Result<OrgList, Error>) {
-        let interval = self.interval;
+        let interval = self.plan.interval;
         let Some(state) = self.targets.credential_mut(credential) else {
             return;
         };
@@ -228,80 +227,6 @@ impl Scheduler {
             self.save_credential(credential);
         }
         self.update_intervals();
-    }
-
-    fn save_credential(&mut self, credential: &str) {
-        let Some(state) = self.targets.credential_mut(credential) else {
-            return;
-        };
-        // Of two concurrent writes, the older one could be the last
-        if state.save_state != SaveState::Idle {
-            state.save_state = SaveState::Dirty;
-            return;
-        }
-        let name = Arc::clone(state.target.client.credential_name());
-        let snapshot = state.snapshot();
-        let file = StateFile::Credential(Arc::clone(&name));
-        let is_saving = self.start_save(file, move |storage, _| {
-            storage.save_credential(&name, snapshot)
-        });
-        if is_saving && let Some(state) = self.targets.credential_mut(credential) {
-            state.save_state = SaveState::Saving;
-        }
-    }
-
-    /// Starts to write `file`. Returns false without a state directory.
-    fn start_save(
-        &mut self,
-        file: StateFile,
-        write: impl FnOnce(&Storage, &StateFile) -> Result<(), StorageError> + Send + 'static,
-    ) -> bool {
-        let Some(storage) = self.storage.clone() else {
-            return false;
-        };
-        self.tasks.spawn(tasks::save(storage, file, write));
-        true
-    }
-
-    fn log_save_result(&mut self, file: &StateFile, result: Result<(), StorageError>) {
-        match result {
-            Ok(()) => {
-                if self.save_failures.record_success(file) {
-                    info!("what is read is kept for the next start again");
-                }
-            }
-            Err(error) => {
-                self.observer.on_event(PollEvent::SaveFailed);
-                // Once, and not at each poll
-                if self.save_failures.record_failure(file) {
-                    warn!(%error, "what is read is not kept for the next start");
-                }
-            }
-        }
-    }
-
-    /// Continues what has waited for `file`.
-    fn on_save_done(&mut self, file: &StateFile) {
-        match file {
-            StateFile::Inventory(org) | StateFile::Backoff(org) | StateFile::Details(org) => {
-                let Some(state) = self.orgs.get_mut(org) else {
-                    // The organization was removed meanwhile
-                    self.save_failures.remove_org(org);
-                    return;
-                };
-                if !matches!(file, StateFile::Details(_)) {
-                    state.in_progress = false;
-                }
-            }
-            StateFile::Credential(credential) => {
-                let state = self.targets.credential_mut(credential);
-                let previous = state.map(|state| replace(&mut state.save_state, SaveState::Idle));
-                if previous == Some(SaveState::Dirty) {
-                    self.save_credential(credential);
-                }
-            }
-            StateFile::Token(_) => {}
-        }
     }
 }
 

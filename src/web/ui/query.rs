@@ -1,7 +1,5 @@
 //! The query parameters of the page: which keys, in which order, and which page of them.
 
-use std::fmt::Write as _;
-
 use axum::http::Uri;
 
 use crate::inventory::SortColumn;
@@ -112,13 +110,9 @@ impl PageQuery {
         if self.reversed {
             parts.append_pair("order", "reversed");
         }
-        let mut number = String::new();
         for (name, index) in [("page", self.page), ("orgs", self.orgs)] {
             if index > 0 {
-                number.clear();
-                // Writing to a String cannot fail.
-                let _ = write!(number, "{}", index.saturating_add(1));
-                parts.append_pair(name, &number);
+                parts.append_pair(name, &index.saturating_add(1).to_string());
             }
         }
         let parts = parts.finish();
