@@ -93,7 +93,7 @@ impl ClientFactory {
         Arc::new(move |inventory| {
             let options = options.get();
             if options.gzip_requested.load(Ordering::Relaxed) {
-                Compressor::precompress(inventory, &options.key_series);
+                Compressor::precompress(inventory, &options.config.key_series);
             }
         })
     }

@@ -124,7 +124,7 @@ impl OneShotResult {
 
     /// Returns the organizations without any data, fetched or stored. An exposition lacks all their keys.
     pub fn orgs_without_data(&self) -> Vec<String> {
-        let max_staleness = self.state.options.get().max_staleness;
+        let max_staleness = self.state.options.get().config.max_staleness;
         let snapshot = self.state.store.snapshot(max_staleness);
         let inventories = snapshot.inventories.iter();
         let with_data: BTreeSet<&OrgId> = inventories.map(|it| it.org()).collect();

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use exporter_toolkit::bounded_file::run_blocking;
@@ -52,7 +52,7 @@ impl Reloader {
         scheduler_tx: mpsc::Sender<SchedulerCommand>,
         notifier: ServiceNotifier,
     ) -> Result<(Self, PollPlan), StartError> {
-        let handler_options = SharedHandlerOptions::new(build_handler_options(config));
+        let handler_options = SharedHandlerOptions::new(HandlerOptions::new(config.clone()));
         let client_factory = ClientFactory {
             dependencies,
             rate_limiter: Arc::default(),
@@ -264,7 +264,7 @@ impl Reloader {
             warn!("an address to listen on has changed, and is only read at the start");
         }
         logging::reload(config.log_level, config.log_format);
-        let options = build_handler_options(&config);
+        let options = HandlerOptions::new(config.clone());
         self.client_factory.handler_options.set(options);
         active.config = config;
         active.clients = clients;
@@ -315,17 +315,5 @@ impl Drop for ReloadNotification {
 impl Reload for Reloader {
     fn reload(&self) -> BoxFuture<'_, Result<(), String>> {
         Box::pin(self.reload("HTTP request"))
-    }
-}
-
-fn build_handler_options(config: &Config) -> HandlerOptions {
-    HandlerOptions {
-        key_series: Arc::new(config.key_series.clone()),
-        max_requests: config.max_requests,
-        gzip_requested: AtomicBool::new(false),
-        telemetry_path: config.telemetry_path.clone(),
-        max_staleness: config.max_staleness,
-        lifecycle_enabled: config.enable_lifecycle,
-        allowed_hosts: config.allowed_hosts.clone(),
     }
 }

@@ -70,7 +70,7 @@ pub struct Config {
     /// Directory for state kept across restarts.
     pub storage_path: Option<PathBuf>,
     /// Options of the per-key series; at least one threshold.
-    pub key_series: KeySeriesOptions,
+    pub key_series: Arc<KeySeriesOptions>,
     /// Listen addresses; empty with systemd sockets.
     pub listen_addresses: Vec<ListenAddress>,
     /// Whether systemd passes the listening sockets.
@@ -106,9 +106,7 @@ impl Config {
     /// # Errors
     /// [`ConfigError`] with all errors.
     pub fn load(args: &Args, environment: &Environment) -> Result<Self, ConfigError> {
-        let mut resolver = Resolver::new(args, environment);
-        let config = Self::resolve(&mut resolver);
-        resolver.finish(config)
+        Resolver::new(args, environment).resolve(Self::resolve)
     }
 
     /// Loads the configuration with defaults in place of invalid values. Returns all errors beside it.
@@ -144,14 +142,14 @@ impl Config {
             max_orgs: resolver.get_uint("atlas.max-orgs", 1..=1_000_000)?,
             shard: resolver.get("atlas.shard", |text| parse_shard(text, &host))?,
             storage_path: resolver.storage_path(),
-            key_series: KeySeriesOptions {
+            key_series: Arc::new(KeySeriesOptions {
                 per_key: resolver.get_parsed("metrics.per-key")?,
                 labels: resolver.get("metrics.key-labels", parse_key_labels)?.into(),
                 max_keys: resolver.get_uint("metrics.max-keys", 0..=100_000_000)?,
                 thresholds: resolver
                     .get("metrics.idle-thresholds", parse_thresholds)?
                     .into(),
-            },
+            }),
             systemd_socket: resolver.get_bool("web.systemd-socket")?,
             listen_addresses: resolver.listen_addresses("web.listen-address"),
             probe_address: resolver.listen_addresses("web.probe-address").pop(),

@@ -204,9 +204,12 @@ impl<'a> Resolver<'a> {
         addresses
     }
 
-    /// Returns `value`, unless there are errors.
-    pub(super) fn finish<T>(self, value: Option<T>) -> Result<T, ConfigError> {
-        match value {
+    /// Returns what `resolve` does, unless there are errors.
+    pub(super) fn resolve<T>(
+        mut self,
+        resolve: impl FnOnce(&mut Self) -> Option<T>,
+    ) -> Result<T, ConfigError> {
+        match resolve(&mut self) {
             Some(value) if self.diagnostics.is_empty() => Ok(value),
             _ => Err(ConfigError(self.diagnostics)),
         }

@@ -132,17 +132,13 @@ struct Collector<'a> {
 
 impl Collector<'_> {
     async fn walk_once(&mut self) -> Result<KeyWalk, WalkError> {
-        let PollOptions {
-            page_size,
-            optional_fields,
-            walk_timeout,
-            ..
-        } = *self.options;
+        let (page_size, fields) = (self.options.page_size, self.options.optional_fields);
         let fetch = |page| {
             self.client
-                .list_keys_page(self.org, page, page_size, optional_fields)
+                .list_keys_page(self.org, page, page_size, fields)
         };
-        let walk = walk_pages(fetch, page_size, MAX_CONCURRENT_PAGES, walk_timeout).await?;
+        let timeout = self.options.walk_timeout;
+        let walk = walk_pages(fetch, page_size, MAX_CONCURRENT_PAGES, timeout).await?;
         self.pages += walk.pages;
         self.requests += walk.pages;
         Ok(walk)

@@ -52,29 +52,22 @@ impl Scheduler {
     }
 
     fn on_poll_succeeded(&mut self, org: &OrgId, report: PollReport) {
-        let PollReport {
-            inventory,
-            changes,
-            pages,
-            requests,
-            duration,
-            shortfall,
-        } = report;
+        let (inventory, shortfall) = (report.inventory, report.shortfall);
         let Some(state) = self.orgs.get_mut(org) else {
             return;
         };
         state.backoff.reset();
         state.completed_at = Some(inventory.completed_at());
-        let previous_requests = replace(&mut state.requests_per_poll, requests);
-        record_changes(org, &changes, state, &*self.observer);
+        let previous_requests = replace(&mut state.requests_per_poll, report.requests);
+        record_changes(org, &report.changes, state, &*self.observer);
         self.store.insert(Arc::clone(&inventory), Duration::ZERO);
         self.observer.on_event(PollEvent::PollSucceeded {
             inventory: &inventory,
-            pages,
-            duration,
+            pages: report.pages,
+            duration: report.duration,
         });
         let is_routine = state.last_poll_succeeded.replace(true) == Some(true);
-        log_poll(&inventory, pages, duration, is_routine);
+        log_poll(&inventory, report.pages, report.duration, is_routine);
         // Once, and not at each poll
         if let Some(Shortfall { read, total }) = shortfall
             && state.shortfall.is_none()
@@ -84,13 +77,13 @@ impl Scheduler {
         state.shortfall = shortfall;
         let change_counts = state.change_counts.clone();
         let rate = state.client.sustained_rate(org);
-        if previous_requests != requests || rate != state.rate {
+        if previous_requests != report.requests || rate != state.rate {
             self.update_intervals();
         }
         let due_at = self.next_regular_due(org);
         let stored = StoredInventory {
             inventory,
-            requests,
+            requests: report.requests,
             change_counts,
         };
         let is_saving = self.start_save(StateFile::Inventory(org.clone()), move |storage, _| {

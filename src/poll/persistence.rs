@@ -102,15 +102,11 @@ impl Scheduler {
             state.restore_backoff(backoff, now);
         }
         let up = state.is_fresh(now);
-        let Some(StoredInventory {
-            inventory,
-            requests,
-            change_counts,
-        }) = stored.inventory
-        else {
+        let Some(stored) = stored.inventory else {
             return;
         };
-        state.requests_per_poll = requests;
+        let (inventory, change_counts) = (stored.inventory, stored.change_counts);
+        state.requests_per_poll = stored.requests;
         for change in Change::ALL {
             let keys = change_counts.get(change.as_str()).copied().unwrap_or(0);
             self.observer

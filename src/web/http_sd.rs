@@ -47,7 +47,7 @@ pub(super) async fn targets(
             .and_then(|details| details.name.clone());
         let mut labels = BTreeMap::from([
             ("__scheme__", scheme.to_owned()),
-            ("__metrics_path__", options.telemetry_path.clone()),
+            ("__metrics_path__", options.config.telemetry_path.clone()),
             ("__param_org", org.to_string()),
             ("__meta_mongodbatlas_org_id", org.to_string()),
             // Without it, all targets would have the same labels.

@@ -115,7 +115,10 @@ pub(super) async fn handle(
         let body = Body::from_stream(stream::empty::<Result<Bytes, Infallible>>());
         return (headers, body).into_response();
     }
-    let permit = app.scrapes.limiter.acquire(options.max_requests, response);
+    let permit = app
+        .scrapes
+        .limiter
+        .acquire(options.config.max_requests, response);
     let Some(permit) = permit.await else {
         let text = "Too many scrapes at once; see --web.max-requests.\n";
         return (StatusCode::SERVICE_UNAVAILABLE, text).into_response();

@@ -85,7 +85,7 @@ async fn check_host(
     request: Request,
     next: middleware::Next,
 ) -> Response {
-    let allowed = &settings.get().allowed_hosts;
+    let allowed = &settings.get().config.allowed_hosts;
     if allowed.allows(request.version(), request.uri(), request.headers()) {
         return next.run(request).await;
     }
@@ -111,7 +111,7 @@ async fn metrics_or_404(
     response: Option<Extension<ResponseHandle>>,
 ) -> Response {
     let options = app.options.get();
-    if uri.path() != options.telemetry_path {
+    if uri.path() != options.config.telemetry_path {
         let text = "There is nothing here; / has the links.\n";
         return (StatusCode::NOT_FOUND, text).into_response();
     }
@@ -134,7 +134,7 @@ async fn method_not_allowed() -> (StatusCode, &'static str) {
 }
 
 async fn reload(State(app): State<Arc<AppState>>, uri: Uri, headers: HeaderMap) -> Response {
-    if !app.options.get().lifecycle_enabled {
+    if !app.options.get().config.enable_lifecycle {
         let text = "Reloading over HTTP is switched off; --web.enable-lifecycle switches it on.\n";
         return (StatusCode::FORBIDDEN, text).into_response();
     }

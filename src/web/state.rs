@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use jiff::Timestamp;
@@ -10,12 +9,10 @@ use tokio::sync::watch;
 
 use super::metrics::ScrapeState;
 use super::ui::RenderLimiter;
+use crate::config::Config;
 use crate::inventory::InventoryStore;
-use crate::metrics::{
-    ExporterMetrics, Exposition, Format, KeySeriesOptions, MetricSnapshot, ScrapeSnapshot,
-};
+use crate::metrics::{ExporterMetrics, Exposition, Format, MetricSnapshot, ScrapeSnapshot};
 use crate::status::OrgStatuses;
-use exporter_toolkit::host::AllowedHosts;
 use exporter_toolkit::web_config::SharedWebConfig;
 use mongodb_atlas_client::{Clock, OrgId};
 
@@ -60,8 +57,8 @@ impl AppState {
         filter: &OrgFilter,
         now: Timestamp,
     ) -> ScrapeSnapshot {
-        let visible = self.store.snapshot(options.max_staleness);
-        let snapshot = ScrapeSnapshot::new(visible, Arc::clone(&options.key_series), now);
+        let visible = self.store.snapshot(options.config.max_staleness);
+        let snapshot = ScrapeSnapshot::new(visible, Arc::clone(&options.config.key_series), now);
         match filter {
             OrgFilter::All => snapshot,
             OrgFilter::Only(orgs) => snapshot.retain_orgs(orgs),
@@ -72,23 +69,21 @@ impl AppState {
 /// The options of all handlers.
 #[derive(Debug)]
 pub struct HandlerOptions {
-    /// Which keys have per-key series.
-    pub key_series: Arc<KeySeriesOptions>,
-    /// Maximum number of concurrent scrapes.
-    pub max_requests: usize,
+    /// The active configuration.
+    pub config: Config,
     /// Whether a scrape has requested gzip: from then on, each new inventory is compressed in advance.
     pub gzip_requested: AtomicBool,
-    /// The path of the metrics.
-    pub telemetry_path: String,
-    /// Age past which an inventory is no longer exported; zero for never.
-    pub max_staleness: Duration,
-    /// Whether a reload can be requested over HTTP.
-    pub lifecycle_enabled: bool,
-    /// Values of the Host header that are accepted.
-    pub allowed_hosts: AllowedHosts,
 }
 
 impl HandlerOptions {
+    /// Creates the options of a configuration.
+    pub fn new(config: Config) -> Self {
+        Self {
+            config,
+            gzip_requested: AtomicBool::new(false),
+        }
+    }
+
     /// Records that a scrape has requested gzip.
     pub(super) fn note_gzip(&self) {
         self.gzip_requested.store(true, Ordering::Relaxed);

@@ -147,8 +147,8 @@ fn join_names(names: &[&str]) -> String {
 
 const METRICS_INTRO: &str = "# Metrics
 
-Made from the catalogue (`src/metrics/families.rs`) by `make docs`: what each family means, where its values come from, when
-it has no series, and how many there are. Every value of Atlas is polled: it is as old as
+What each family means, where its values come from, when it has no series, and how many there are. `make docs` writes names,
+texts, types and labels from the catalogue (`src/metrics/families.rs`). Every value of Atlas is polled: it is as old as
 `time() - atlas_ai_keys_exporter_org_last_success_timestamp_seconds`, and stays when Atlas fails. Ages are computed at the
 scrape. A missing value is a missing series: there is no NaN and no sentinel.
 
@@ -186,8 +186,28 @@ log, `check` and the page say the same.
     text
 }
 
+/// Returns the part of a family's section that is written by hand: its source, when it has no series, their number, and a
+/// query.
+fn hand_written_part<'a>(document: &'a str, name: &str) -> &'a str {
+    let section = document.split_once(&format!("\n### `{name}`\n"));
+    let section = section.map_or("", |(_, rest)| {
+        let end = rest.find("\n## ").unwrap_or(rest.len());
+        let end = rest.find("\n### ").unwrap_or(end).min(end);
+        rest.get(..end).unwrap()
+    });
+    let start = section.find("\n- from ").unwrap_or(section.len());
+    let part = section.get(start..).unwrap();
+    for line in ["\n- from ", "\n- absent ", "\n- series: ", "\n```promql\n"] {
+        let text = part.split_once(line).map(|(_, text)| text);
+        let is_there = text.is_some_and(|text| !text.starts_with(char::is_whitespace));
+        assert!(is_there, "docs/metrics.md lacks {line:?} for {name}");
+    }
+    part
+}
+
 #[test]
 fn metrics_reference_is_current() {
+    let document = read_repo_file("docs/metrics.md");
     let mut text = METRICS_INTRO.to_owned();
     let (of_exporter, of_atlas): (Vec<&FamilyDef>, Vec<&FamilyDef>) = ALL
         .iter()
@@ -204,16 +224,16 @@ fn metrics_reference_is_current() {
             } else {
                 format!("labels {}", join_names(family.labels))
             };
+            let FamilyDef {
+                name,
+                help,
+                metric_type,
+                ..
+            } = family;
+            let rest = hand_written_part(&document, name);
             write!(
                 text,
-                "\n### `{}`\n\n{}\n\n- {}, {labels}\n- from {}\n- absent {}\n- series: {}\n\n```promql\n{}\n```\n",
-                family.name,
-                family.help,
-                family.metric_type.as_str(),
-                family.source,
-                family.absent_when,
-                family.cardinality,
-                family.example_query
+                "\n### `{name}`\n\n{help}\n\n- {metric_type}, {labels}{rest}"
             )
             .unwrap();
         }

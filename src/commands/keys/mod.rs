@@ -25,7 +25,6 @@ use crate::config::{self, ConfigError, Diagnostic, KeysOptions, OutputFormat, St
 use crate::credentials::Environment;
 use crate::inventory::{InventorySnapshot, KeyLabel, KeyQuery, KeySelection};
 use crate::storage::{StateFile, Storage};
-use filter::Unmatched;
 use mongodb_atlas_client::Clock;
 use mongodb_atlas_client::OrgId;
 use progress::ProgressReporter;
@@ -39,13 +38,11 @@ pub(super) async fn run(args: Args, environment: &Environment) -> Result<(), Com
         shutdown = signals::shutdown_token()?;
         fetch_from_atlas(args, environment, &shutdown).await?
     };
-    let Unmatched {
-        values,
-        missing_names: unnamed,
-    } = filter::find_unmatched(&choice, &shown);
-    missing.extend(unnamed);
-    if missing.is_empty() && !values.is_empty() {
-        return Err(CommandError::Filter(values));
+    let unmatched = filter::find_unmatched(&choice, &shown);
+    missing.extend(unmatched.missing_names);
+    let unmatched = unmatched.values;
+    if missing.is_empty() && !unmatched.is_empty() {
+        return Err(CommandError::Filter(unmatched));
     }
     let now = Clock::system().now();
     let colored = is_coloured(environment);
@@ -59,7 +56,6 @@ pub(super) async fn run(args: Args, environment: &Environment) -> Result<(), Com
     if missing.is_empty() {
         Ok(())
     } else {
-        let unmatched = values;
         Err(CommandError::Incomplete { missing, unmatched })
     }
 }

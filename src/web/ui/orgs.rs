@@ -38,7 +38,7 @@ closed_list! {
 }
 
 impl OrgHealth {
-    fn from_status(status: &OrgStatus, age: Option<Duration>) -> Self {
+    pub(super) fn from_status(status: &OrgStatus, age: Option<Duration>) -> Self {
         let late =
             |age: Duration| !status.poll_interval.is_zero() && age > status.poll_interval * 2;
         match (status.up, age) {
@@ -120,7 +120,16 @@ pub(super) struct IdleChart {
     pub(super) bar_x: u64,
 }
 
-/// One organization.
+/// An organization before it is presented.
+pub(super) struct ListedOrg {
+    pub(super) health: OrgHealth,
+    pub(super) org: OrgId,
+    pub(super) status: OrgStatus,
+    /// When its inventory was completed, exported or not.
+    pub(super) completed_at: Option<Timestamp>,
+}
+
+/// An organization as it is presented.
 pub(super) struct OrgView {
     pub(super) id: String,
     pub(super) name: Option<String>,
@@ -161,11 +170,6 @@ impl OrgPresenter<'_> {
         inventories.get(index.ok()?).map(AsRef::as_ref)
     }
 
-    /// Returns the health of an organization whose inventory, exported or not, is from `completed_at`.
-    pub(super) fn health(&self, status: &OrgStatus, completed_at: Option<Timestamp>) -> OrgHealth {
-        OrgHealth::from_status(status, completed_at.map(|at| elapsed(at, self.now)))
-    }
-
     /// Adds up the exported keys.
     pub(super) fn totals(&self) -> Totals {
         let mut totals = Totals::default();
@@ -179,13 +183,9 @@ impl OrgPresenter<'_> {
         totals
     }
 
-    pub(super) fn present(
-        &self,
-        org: &OrgId,
-        status: &OrgStatus,
-        completed_at: Option<Timestamp>,
-    ) -> OrgView {
-        let health = self.health(status, completed_at);
+    pub(super) fn present(&self, listed: &ListedOrg) -> OrgView {
+        let ListedOrg { org, status, .. } = listed;
+        let completed_at = listed.completed_at;
         let inventory = self.inventory(org);
         let details = inventory.and_then(|_| self.snapshot.org_details(org));
         let limit = status.rate_limit;
@@ -193,8 +193,8 @@ impl OrgPresenter<'_> {
         OrgView {
             id: org.to_string(),
             name: details.and_then(|details| details.name.clone()),
-            health,
-            notice: health.explain(status),
+            health: listed.health,
+            notice: listed.health.explain(status),
             failed_at: status.failure.map(|failure| time_ago(failure.at, self.now)),
             data_age: completed_at.map(|at| time_ago(at, self.now)),
             hidden_as_stale: completed_at.is_some() && inventory.is_none(),
