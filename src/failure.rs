@@ -1,5 +1,5 @@
-//! Explanations of failed requests to Atlas: what each reason means, what to do, and which runbook applies. `check`, the
-//! page and the documentation use these alone.
+//! Explanations of failed requests to Atlas: what each reason means, what to do, and which runbook applies. The log,
+//! `check`, the page and the documentation use these alone.
 
 use crate::credentials::Credential;
 use mongodb_atlas_client::{Endpoint, Error, ErrorKind, FailureReason};
@@ -77,6 +77,23 @@ impl Explanation {
         }
     }
 
+    /// Returns the explanation of an error: that of its reason, unless the error is a special case of it.
+    pub fn for_error(kind: &ErrorKind) -> Self {
+        let by_reason = Self::for_reason(kind.reason());
+        match kind {
+            ErrorKind::TokenLimit => Self {
+                summary: "the service account has 100 live access tokens, and gets no more",
+                remedy: "wait for an hour, and look for what starts again and again; --storage.path keeps the token over restarts",
+                runbook: "AtlasTokenTrouble",
+            },
+            ErrorKind::Credential(_) => Self {
+                remedy: "put the secret where it is looked for, readable for the exporter's user",
+                ..by_reason
+            },
+            _ => by_reason,
+        }
+    }
+
     /// Returns summary and remedy as two sentences.
     pub fn to_sentences(self) -> String {
         let sentence = |text: &str| match text.split_at_checked(1) {
@@ -124,18 +141,14 @@ pub fn diagnose(error: &Error, credential: &Credential) -> Diagnosis {
             ),
             "check the id under Organization Settings, and that the credential was made at this organization",
         ),
-        ErrorKind::TokenLimit => (
-            "the service account has 100 live access tokens, and gets no more".to_owned(),
-            "wait for an hour, and look for what starts again and again; --storage.path keeps the token over restarts",
-        ),
-        ErrorKind::Credential(_) => (
-            error.kind.to_string(),
-            "put the secret where it is looked for, readable for the exporter's user",
-        ),
-        kind => (
-            kind.to_string(),
-            Explanation::for_reason(kind.reason()).remedy,
-        ),
+        kind => {
+            let explanation = Explanation::for_error(kind);
+            let summary = match kind {
+                ErrorKind::TokenLimit => explanation.summary.to_owned(),
+                _ => kind.to_string(),
+            };
+            (summary, explanation.remedy)
+        }
     };
     Diagnosis { summary, remedy }
 }

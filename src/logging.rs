@@ -29,18 +29,6 @@ crate::closed_list::closed_list! {
     }
 }
 
-impl From<LogLevel> for LevelFilter {
-    fn from(level: LogLevel) -> Self {
-        match level {
-            LogLevel::Error => Self::ERROR,
-            LogLevel::Warn => Self::WARN,
-            LogLevel::Info => Self::INFO,
-            LogLevel::Debug => Self::DEBUG,
-            LogLevel::Trace => Self::TRACE,
-        }
-    }
-}
-
 crate::closed_list::closed_list! {
     /// Format of an event.
     pub enum LogFormat {
@@ -74,11 +62,9 @@ const MAX_BUFFERED_LINES: usize = 10_000;
 static RELOAD_HANDLES: OnceLock<ReloadHandles> = OnceLock::new();
 
 fn level_filter(level: LogLevel, is_on: bool) -> Targets {
-    let level = if is_on {
-        level.into()
-    } else {
-        LevelFilter::OFF
-    };
+    // The names are those of `LevelFilter`.
+    let level = level.as_str().parse().ok();
+    let level = level.filter(|_| is_on).unwrap_or(LevelFilter::OFF);
     Targets::new().with_targets(TARGETS.map(|target| (target, level)))
 }
 

@@ -1,14 +1,18 @@
 //! The active configuration, and the outcome of reloads.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use exporter_toolkit::web_config::{ContentDigest, WebConfig, WebConfigLoad};
+use mongodb_atlas_client::Client;
 use tokio::time::Instant;
 use tracing::{error, warn};
 
-use super::client_factory::ClientsByName;
 use crate::config::Config;
+
+/// The clients of all credentials, by name.
+pub(super) type ClientsByName = BTreeMap<Arc<str>, Arc<Client>>;
 
 /// The active configuration, and the state of the last reload.
 pub(super) struct ActiveConfig {

@@ -1,6 +1,5 @@
 //! Creates clients and polling plans from a configuration.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -9,6 +8,7 @@ use mongodb_atlas_client::{
     Client, ClientConfig, ClientDeps, ClientObserver, OptionalFields, RateLimiter,
 };
 
+use super::active_config::{ActiveConfig, ClientsByName};
 use super::telemetry::Telemetry;
 use super::{Dependencies, StartError};
 use crate::config::Config;
@@ -16,16 +16,6 @@ use crate::metrics::{Compressor, KeyLabel};
 use crate::poll::{CredentialTarget, InventoryHook, PollOptions, PollPlan, walk_timeout};
 use crate::storage::Storage;
 use crate::web::SharedHandlerOptions;
-
-/// The clients of all credentials, by name.
-pub(super) type ClientsByName = BTreeMap<Arc<str>, Arc<Client>>;
-
-/// The configuration of a previous plan, and its clients.
-#[derive(Clone, Copy)]
-pub(super) struct PreviousPlan<'a> {
-    pub(super) config: &'a Config,
-    pub(super) clients: &'a ClientsByName,
-}
 
 /// Creates clients and polling plans from a configuration.
 pub(super) struct ClientFactory {
@@ -42,7 +32,7 @@ impl ClientFactory {
         &self,
         config: &Config,
         storage: Option<Storage>,
-        previous: Option<PreviousPlan<'_>>,
+        previous: Option<&ActiveConfig>,
     ) -> Result<(ClientsByName, PollPlan), StartError> {
         let mut clients = ClientsByName::new();
         let mut targets = Vec::new();
@@ -100,12 +90,12 @@ impl ClientFactory {
     /// Compresses an inventory when it is built: otherwise the first scrape after a poll would take longer.
     fn inventory_hook(&self) -> InventoryHook {
         let options = Arc::clone(&self.handler_options);
-        InventoryHook(Arc::new(move |inventory| {
+        Arc::new(move |inventory| {
             let options = options.get();
             if options.gzip_requested.load(Ordering::Relaxed) {
-                Compressor::precompress(inventory, &options.key_series);
+                Compressor::precompress(inventory, &options.config.key_series);
             }
-        }))
+        })
     }
 
     fn create_client(

@@ -4,6 +4,7 @@
 //! Kubernetes, on every file system.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -20,42 +21,32 @@ const POLL_INTERVAL: Duration = Duration::from_secs(2);
 /// Number of polls after which a file is read although it is different in each.
 const MAX_UNSETTLED_POLLS: u32 = 15;
 
-/// Metadata that differs between two states of a file. On Unix the time of the last change of content or mode cannot be set
-/// back, so the content need not be read.
+/// Metadata that differs between two states of a file. The time of the last change of content or mode cannot be set back, so
+/// the content need not be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum FileFingerprint {
     Missing,
     Present {
         length: u64,
         modified: Option<SystemTime>,
-        #[cfg(unix)]
         device: u64,
-        #[cfg(unix)]
         inode: u64,
-        #[cfg(unix)]
         changed_seconds: i64,
-        #[cfg(unix)]
         changed_nanoseconds: i64,
     },
 }
 
 impl FileFingerprint {
     fn from_path(path: &Path) -> Self {
-        #[cfg(unix)]
-        use std::os::unix::fs::MetadataExt as _;
         let Ok(metadata) = bounded_file::metadata(path) else {
             return Self::Missing;
         };
         Self::Present {
             length: metadata.len(),
             modified: metadata.modified().ok(),
-            #[cfg(unix)]
             device: metadata.dev(),
-            #[cfg(unix)]
             inode: metadata.ino(),
-            #[cfg(unix)]
             changed_seconds: metadata.ctime(),
-            #[cfg(unix)]
             changed_nanoseconds: metadata.ctime_nsec(),
         }
     }
@@ -207,13 +198,9 @@ mod tests {
         FileFingerprint::Present {
             length,
             modified: None,
-            #[cfg(unix)]
             device: 0,
-            #[cfg(unix)]
             inode: 0,
-            #[cfg(unix)]
             changed_seconds: 0,
-            #[cfg(unix)]
             changed_nanoseconds: 0,
         }
     }

@@ -154,11 +154,10 @@ impl Exporter {
         let status = Arc::new(OrgStatuses::default());
         let store = Arc::new(InventoryStore::default());
         let clock = dependencies.clock.clone();
-        let telemetry = Arc::new(Telemetry::new(
-            Arc::clone(&metrics),
-            Arc::clone(&status),
-            clock.clone(),
-        ));
+        let telemetry = Arc::new(Telemetry {
+            metrics: Arc::clone(&metrics),
+            statuses: Arc::clone(&status),
+        });
         let (scheduler_tx, scheduler_rx) = mpsc::channel(COMMAND_CAPACITY);
         let observer = Arc::clone(&telemetry);
         let (reloader, plan) =

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use exporter_toolkit::bounded_file::run_blocking;
@@ -17,7 +17,7 @@ use super::active_config::{
     AcceptedWebConfig, ActiveConfig, CompletedReload, FileRole, ReloadError, load_web_config,
     log_warnings,
 };
-use super::client_factory::{ClientFactory, PreviousPlan, open_storage};
+use super::client_factory::{ClientFactory, open_storage};
 use super::systemd::ServiceNotifier;
 use super::telemetry::Telemetry;
 use super::{Dependencies, StartError};
@@ -52,7 +52,7 @@ impl Reloader {
         scheduler_tx: mpsc::Sender<SchedulerCommand>,
         notifier: ServiceNotifier,
     ) -> Result<(Self, PollPlan), StartError> {
-        let handler_options = SharedHandlerOptions::new(build_handler_options(config));
+        let handler_options = SharedHandlerOptions::new(HandlerOptions::new(config.clone()));
         let client_factory = ClientFactory {
             dependencies,
             rate_limiter: Arc::default(),
@@ -256,19 +256,15 @@ impl Reloader {
         let permit = self.scheduler_tx.reserve().await;
         let permit = permit.map_err(|_| ReloadError::config("the exporter is stopping"))?;
         // From here on nothing waits: a reload is applied whole or not at all, also when the request for it is cancelled.
-        let previous = PreviousPlan {
-            config: &active.config,
-            clients: &active.clients,
-        };
         let (clients, plan) = self
             .client_factory
-            .build_plan(&config, storage, Some(previous))
+            .build_plan(&config, storage, Some(active))
             .map_err(ReloadError::config)?;
         if !config.has_same_listeners(&active.config) {
             warn!("an address to listen on has changed, and is only read at the start");
         }
         logging::reload(config.log_level, config.log_format);
-        let options = build_handler_options(&config);
+        let options = HandlerOptions::new(config.clone());
         self.client_factory.handler_options.set(options);
         active.config = config;
         active.clients = clients;
@@ -319,17 +315,5 @@ impl Drop for ReloadNotification {
 impl Reload for Reloader {
     fn reload(&self) -> BoxFuture<'_, Result<(), String>> {
         Box::pin(self.reload("HTTP request"))
-    }
-}
-
-fn build_handler_options(config: &Config) -> HandlerOptions {
-    HandlerOptions {
-        key_series: Arc::new(config.key_series.clone()),
-        max_requests: config.max_requests,
-        gzip_requested: AtomicBool::new(false),
-        telemetry_path: config.telemetry_path.clone(),
-        max_staleness: config.max_staleness,
-        lifecycle_enabled: config.enable_lifecycle,
-        allowed_hosts: config.allowed_hosts.clone(),
     }
 }

@@ -10,6 +10,7 @@ use mongodb_atlas_client::ProxyRoute;
 use super::findings::{Component, Finding, Topic};
 use crate::config::{Config, CredentialConfig, Diagnostic};
 use crate::credentials::SecretLocation;
+use crate::humanize::exact;
 use crate::storage::Storage;
 
 /// Reports the errors of flags, environment variables and the configuration file.
@@ -29,7 +30,7 @@ pub(super) fn check_configuration(config: Option<&Config>, errors: &[Diagnostic]
         } else {
             ""
         };
-        let interval = humantime::format_duration(config.poll_interval);
+        let interval = exact(config.poll_interval);
         let count = credentials.len();
         return vec![topic.ok(format!(
             "credentials: {count}; organizations named: {orgs}{discovered}; walked each {interval}"

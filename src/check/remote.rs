@@ -17,6 +17,7 @@ use super::rate_limit::{OrgLoad, check_loads};
 use crate::config::{Config, CredentialConfig};
 use crate::credentials::CredentialKind;
 use crate::failure::{self, Diagnosis};
+use crate::humanize::exact;
 
 /// Maximum wait before a rate limited request is retried; the command is interactive.
 const RETRY_TIMEOUT: Duration = Duration::from_secs(5);
@@ -346,7 +347,7 @@ impl CheckObserver {
             return Some(topic.ok(message));
         }
         let direction = if skew > 0 { "ahead of" } else { "behind" };
-        let skew = humantime::format_duration(Duration::from_secs(seconds));
+        let skew = exact(Duration::from_secs(seconds));
         Some(topic.warning(
             format!("it is {skew} {direction} Atlas': every age is wrong by as much"),
             "let the machine keep its time: chrony or systemd-timesyncd",

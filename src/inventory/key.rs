@@ -5,7 +5,43 @@ use std::borrow::Cow;
 use jiff::Timestamp;
 
 use super::escape::unescape;
+use crate::closed_list::closed_list;
 use mongodb_atlas_client::{ApiKey, ApiTime, KeyAttributes, KeyId, ProjectId};
+
+closed_list! {
+    /// A field of a key that can be left out: a label of the info metric.
+    #[derive(Hash)]
+    pub enum KeyLabel {
+        /// Atlas field `name`.
+        Name = "name",
+        /// `status`.
+        Status = "status",
+        /// `cloud`.
+        Cloud = "cloud",
+        /// `geography`.
+        Geography = "geography",
+        /// `endpoint`.
+        Endpoint = "endpoint",
+        /// `createdBy`: personal data.
+        CreatedBy = "created_by",
+        /// `maskedSecret`.
+        MaskedSecret = "masked_secret",
+    }
+}
+
+impl KeyLabel {
+    /// Returns the value of the label, if it is one that many keys share.
+    pub(crate) fn shared_value(self, attributes: &KeyAttributes) -> Option<&str> {
+        match self {
+            Self::Name | Self::MaskedSecret => None,
+            Self::Status => Some(&attributes.status),
+            Self::Cloud => Some(&attributes.cloud),
+            Self::Geography => Some(&attributes.geography),
+            Self::Endpoint => Some(&attributes.endpoint),
+            Self::CreatedBy => Some(&attributes.created_by),
+        }
+    }
+}
 
 /// A time in 8 bytes: microseconds since the Unix epoch, or one of two values that are no valid time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

@@ -11,9 +11,7 @@ use axum::response::{IntoResponse, Response};
 use futures_util::stream;
 use tokio::sync::Semaphore;
 
-use super::options::HandlerOptions;
-use super::org_filter::OrgFilter;
-use super::state::AppState;
+use super::state::{AppState, HandlerOptions, OrgFilter};
 use crate::metrics::{
     Aborted, BodyReader, Chunk, Compressor, Exposition, Format, MetricSnapshot, SharedBody,
     accepts_gzip,
@@ -117,7 +115,10 @@ pub(super) async fn handle(
         let body = Body::from_stream(stream::empty::<Result<Bytes, Infallible>>());
         return (headers, body).into_response();
     }
-    let permit = app.scrapes.limiter.acquire(options.max_requests, response);
+    let permit = app
+        .scrapes
+        .limiter
+        .acquire(options.config.max_requests, response);
     let Some(permit) = permit.await else {
         let text = "Too many scrapes at once; see --web.max-requests.\n";
         return (StatusCode::SERVICE_UNAVAILABLE, text).into_response();

@@ -13,7 +13,7 @@ use atlas_ai_keys_exporter::inventory::{Inventory, InventorySnapshot};
 use atlas_ai_keys_exporter::metrics::{
     ExporterMetrics, Exposition, Format, KeyLabel, KeySeriesOptions, PerKeyMode, ScrapeSnapshot,
 };
-use atlas_ai_keys_exporter::poll::{self, InventoryHook, PollOptions};
+use atlas_ai_keys_exporter::poll::{self, PollOptions};
 use jiff::Timestamp;
 use mongodb_atlas_client::{
     ApiVersion, Client, ClientConfig, ClientDeps, Clock, OptionalFields, OrgId, ProxyRoute,
@@ -231,7 +231,7 @@ async fn run_history(
             page_size: PAGE_SIZE,
             revived_after: Duration::from_hours(90 * 24),
             optional_fields: OptionalFields::default(),
-            inventory_hook: InventoryHook::default(),
+            inventory_hook: Arc::new(|_| {}),
             walk_timeout: Duration::from_hours(1),
             clock: clock.clone(),
         };

@@ -10,8 +10,7 @@ use std::time::Duration;
 
 use crate::common::Scrape;
 use atlas_ai_keys_exporter::inventory::{
-    ApiKey, ApiTime, Inventory, InventorySnapshot, KeyAttributes, ModelRateLimit, OrgDetails,
-    ProjectName,
+    ApiKey, ApiTime, Inventory, InventorySnapshot, KeyAttributes, OrgDetails,
 };
 use atlas_ai_keys_exporter::metrics::{
     ChunkSource as _, Compressor, ExporterMetrics, Exposition, Format, IdleThreshold, KeyLabel,
@@ -19,7 +18,7 @@ use atlas_ai_keys_exporter::metrics::{
 };
 use flate2::read::GzDecoder;
 use jiff::Timestamp;
-use mongodb_atlas_client::{KeyId, OrgId, ProjectId};
+use mongodb_atlas_client::{KeyId, ModelLimit, OrgId, Project, ProjectId};
 use proptest::prelude::*;
 
 /// Name, labels and value of every series; values as text, so that they can be in a set.
@@ -144,12 +143,12 @@ fn build_snapshot(records: &[ApiKey], texts: &[String]) -> ScrapeSnapshot {
         .map(|(records, n)| Arc::new(Inventory::from_records(org(n), at, records.iter().cloned())));
     let details = OrgDetails {
         name: Some(texts[0].clone()),
-        projects: vec![ProjectName {
+        projects: vec![Project {
             id: ProjectId::new(texts[1].clone()),
             name: texts[2].clone(),
         }],
-        limits: vec![ModelRateLimit {
-            group: texts[3].clone(),
+        limits: vec![ModelLimit {
+            model_group: texts[3].clone(),
             cloud: texts[4].clone(),
             geography: texts[5].clone(),
             requests_per_minute: Some(7),
