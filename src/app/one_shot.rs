@@ -168,6 +168,11 @@ impl OneShotResult {
                 org,
                 started_at: now,
             });
+            let store = Arc::clone(&app.store);
+            let classify = move || store.classify(inventory);
+            let Ok(inventory) = tokio::task::spawn_blocking(classify).await else {
+                continue;
+            };
             app.store.insert(inventory, age);
             if let (None, Some(details)) = (app.store.details(org), details) {
                 app.store.insert_details(org, Arc::new(details));

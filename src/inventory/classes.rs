@@ -4,11 +4,11 @@
 //! a scrape counts with binary searches. An exemption ends between two polls: the keys of a project that are exempt
 //! until the same moment are a group, which counts as exempt until then, and by its other classes afterwards.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::ops::Deref;
 use std::sync::Arc;
 
-use super::{Inventory, KeyView, ProjectKeys, unescape};
+use super::{Inventory, KeyView, OrgDetails, ProjectKeys, unescape};
 use crate::key_policy::{Exemption, KeyPolicy, ProjectRef};
 use mongodb_atlas_client::ProjectId;
 
@@ -64,6 +64,26 @@ pub struct ClassifiedInventory {
     pub inventory: Arc<Inventory>,
     /// The classes of its keys.
     pub classes: Arc<KeyClasses>,
+}
+
+impl ClassifiedInventory {
+    /// Classifies the keys of an inventory. `details` has the names of its projects. Takes about a microsecond for each
+    /// key, so that it belongs on a blocking thread.
+    pub fn new(
+        inventory: Arc<Inventory>,
+        policy: &Arc<KeyPolicy>,
+        details: Option<&OrgDetails>,
+    ) -> Self {
+        let classes = Arc::new(KeyClasses::new(&inventory, policy, details));
+        Self { inventory, classes }
+    }
+}
+
+/// Classifies the keys without exemptions.
+impl From<Arc<Inventory>> for ClassifiedInventory {
+    fn from(inventory: Arc<Inventory>) -> Self {
+        Self::new(inventory, &Arc::default(), None)
+    }
 }
 
 impl Deref for ClassifiedInventory {
@@ -182,12 +202,11 @@ impl ProjectClasses {
 }
 
 impl KeyClasses {
-    /// Classifies the keys of `inventory`. `project_name` returns the name of a project, which is empty if it is unknown.
-    pub fn new<'a>(
-        inventory: &Inventory,
-        policy: &Arc<KeyPolicy>,
-        project_name: impl Fn(&ProjectId) -> &'a str,
-    ) -> Self {
+    fn new(inventory: &Inventory, policy: &Arc<KeyPolicy>, details: Option<&OrgDetails>) -> Self {
+        let projects = details.into_iter().flat_map(|details| &details.projects);
+        let names: HashMap<_, _> = projects
+            .map(|project| (&project.id, project.name.as_str()))
+            .collect();
         let mut builder = ClassesBuilder {
             policy,
             matched_exemptions: vec![false; policy.exemptions.as_slice().len()],
@@ -199,7 +218,7 @@ impl KeyClasses {
             builder.projects.entry(&count.project).or_default();
         }
         for project in inventory.projects() {
-            let name = project_name(&project.project);
+            let name = names.get(&project.project).copied().unwrap_or_default();
             builder.add_project(inventory, project, name);
         }
         Self {
@@ -210,7 +229,12 @@ impl KeyClasses {
         }
     }
 
-    /// Returns the classes of each project, sorted by project.
+    /// Returns the policy that the keys were classified with.
+    pub fn policy(&self) -> &Arc<KeyPolicy> {
+        &self.policy
+    }
+
+    /// Returns the classes of each project, sorted by project; also of projects that have lost all their keys.
     pub fn projects(&self) -> &[ProjectClasses] {
         &self.projects
     }
@@ -235,6 +259,15 @@ impl KeyClasses {
     /// Returns, for each exemption of the configuration file, whether it selects a key of the inventory.
     pub fn matched_exemptions(&self) -> &[bool] {
         &self.matched_exemptions
+    }
+
+    /// Counts the keys of a class that have been idle since `cutoff` or longer and are not exempt at `now`; both are in
+    /// microseconds since the Unix epoch.
+    pub fn count(&self, class: KeyClass, cutoff: i64, now: i64) -> u64 {
+        let projects = self.projects.iter();
+        projects
+            .map(|project| project.count(class, cutoff, now))
+            .sum()
     }
 
     /// Counts the keys of all classes that have been idle since `cutoff`, in microseconds since the Unix epoch, or

@@ -1,8 +1,8 @@
 //! The keys of one organization, as of one successful poll: an immutable value that is replaced as a whole.
 //!
 //! Everything a scrape needs that changes only with a poll is computed once, when the inventory is built: texts are
-//! escaped and stored in one arena, values that many keys share are interned, keys are counted by status, and the idle
-//! times of each project are sorted, so that a scrape counts idle keys with a binary search.
+//! escaped and stored in one arena, values that many keys share are interned, and keys are counted by status. Exemptions
+//! can change between two polls, so that the classes of the keys are a value beside the inventory.
 //!
 //! | module | purpose |
 //! | --- | --- |
@@ -52,22 +52,6 @@ pub struct StatusCount {
     pub keys: u64,
 }
 
-/// The sorted idle times of the keys of one project.
-#[derive(Debug)]
-pub struct ProjectIdleTimes {
-    /// The project.
-    pub project: ProjectId,
-    idle_since_sorted: Box<[i64]>,
-}
-
-impl ProjectIdleTimes {
-    /// Counts the keys that have been idle since `cutoff`, in microseconds since the Unix epoch, or longer.
-    pub fn count_idle_since(&self, cutoff: i64) -> u64 {
-        self.idle_since_sorted
-            .partition_point(|since| *since <= cutoff) as u64
-    }
-}
-
 /// The keys of one project, which are adjacent.
 #[derive(Debug, Clone)]
 pub struct ProjectKeys {
@@ -110,7 +94,6 @@ pub struct Inventory {
     projects: Box<[ProjectKeys]>,
     attributes: Box<[KeyAttributes]>,
     status_counts: Box<[StatusCount]>,
-    idle_times: Box<[ProjectIdleTimes]>,
     names_truncated: u64,
     segments: Mutex<HashMap<u64, Arc<Mutex<Option<CachedSegment>>>>>,
 }
@@ -126,8 +109,8 @@ impl Drop for Inventory {
         }
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             let (arena, keys) = (take(&mut self.arena), take(&mut self.keys));
-            let (idle_times, segments) = (take(&mut self.idle_times), take(&mut self.segments));
-            runtime.spawn_blocking(move || drop((arena, keys, idle_times, segments)));
+            let segments = take(&mut self.segments);
+            runtime.spawn_blocking(move || drop((arena, keys, segments)));
         }
     }
 }
@@ -236,19 +219,6 @@ impl Inventory {
     /// Returns the number of keys by project and status, in that order.
     pub fn status_counts(&self) -> &[StatusCount] {
         &self.status_counts
-    }
-
-    /// Returns the idle times of each project, sorted by project; also of projects that have lost all their keys.
-    pub fn idle_times(&self) -> &[ProjectIdleTimes] {
-        &self.idle_times
-    }
-
-    /// Counts the keys that have been idle since `cutoff`, in microseconds since the Unix epoch, or longer.
-    pub fn count_idle_since(&self, cutoff: i64) -> u64 {
-        self.idle_times
-            .iter()
-            .map(|project| project.count_idle_since(cutoff))
-            .sum()
     }
 
     /// Returns the segment for `cache_key`, computed by `compute` on the first call. Concurrent callers wait for it.

@@ -9,7 +9,8 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
-use super::Inventory;
+use super::{ClassifiedInventory, Inventory};
+use crate::key_policy::KeyPolicy;
 use mongodb_atlas_client::{ModelLimit, OrgId, Project};
 
 /// Names and model rate limits of an organization, refreshed less often than its keys. Values that cannot be read keep
@@ -42,12 +43,13 @@ struct StoreState {
     pending_discovery: Arc<[Arc<str>]>,
     inventories: BTreeMap<OrgId, InventoryEntry>,
     details: BTreeMap<OrgId, Arc<OrgDetails>>,
+    policy: Arc<KeyPolicy>,
 }
 
 /// An inventory, and its age by the monotonic clock.
 #[derive(Debug)]
 struct InventoryEntry {
-    inventory: Arc<Inventory>,
+    inventory: ClassifiedInventory,
     inserted_at: Instant,
     age_at_insert: Duration,
 }
@@ -56,7 +58,7 @@ struct InventoryEntry {
 #[derive(Debug, Clone, Default)]
 pub struct InventorySnapshot {
     /// The inventories that are not stale, sorted by organization.
-    pub inventories: Vec<Arc<Inventory>>,
+    pub inventories: Vec<ClassifiedInventory>,
     /// Names and model rate limits, sorted by organization.
     pub details: Vec<(OrgId, Arc<OrgDetails>)>,
 }
@@ -87,22 +89,65 @@ impl InventoryStore {
         drop(removed);
     }
 
-    /// Replaces the inventory of a polled organization. `age` is its age now: zero after a poll.
-    pub fn insert(&self, inventory: Arc<Inventory>, age: Duration) {
+    /// Replaces the inventory of a polled organization. `age` is its age now: zero after a poll. Returns whether its
+    /// keys are classified by the policy in force; if not, [`InventoryStore::reclassify`] is due.
+    pub fn insert(&self, inventory: ClassifiedInventory, age: Duration) -> bool {
         let org = inventory.org().clone();
+        let policy = Arc::clone(inventory.classes.policy());
         let entry = InventoryEntry {
             inserted_at: Instant::now(),
             age_at_insert: age,
             inventory,
         };
-        let replaced = self.update(|state| state.inventories.insert(org, entry));
+        let (replaced, is_current) = self.update(|state| {
+            let is_current = Arc::ptr_eq(&policy, &state.policy);
+            (state.inventories.insert(org, entry), is_current)
+        });
+        drop(replaced);
+        is_current
+    }
+
+    /// Returns the policy in force.
+    pub fn policy(&self) -> Arc<KeyPolicy> {
+        self.read(|state| Arc::clone(&state.policy))
+    }
+
+    /// Classifies the keys of an inventory by the policy in force. Belongs on a blocking thread.
+    pub fn classify(&self, inventory: Arc<Inventory>) -> ClassifiedInventory {
+        let (policy, details) = self.read(|state| {
+            let details = state.details.get(inventory.org()).cloned();
+            (Arc::clone(&state.policy), details)
+        });
+        ClassifiedInventory::new(inventory, &policy, details.as_deref())
+    }
+
+    /// Replaces the policy, and classifies all keys by it. Belongs on a blocking thread.
+    pub fn set_policy(&self, policy: Arc<KeyPolicy>) {
+        self.update(|state| state.policy = policy);
+        for org in self.targets().iter() {
+            self.reclassify(org);
+        }
+    }
+
+    /// Classifies the keys of `org` again, after its project names or the policy have changed. Belongs on a blocking
+    /// thread.
+    pub fn reclassify(&self, org: &OrgId) {
+        let Some(inventory) = self.get(org) else {
+            return;
+        };
+        let classified = self.classify(Arc::clone(&inventory));
+        let replaced = self.update(|state| {
+            let entry = state.inventories.get_mut(org)?;
+            // A poll may have replaced the inventory meanwhile.
+            let is_current = Arc::ptr_eq(&entry.inventory.inventory, &inventory);
+            is_current.then(|| std::mem::replace(&mut entry.inventory, classified))
+        });
         drop(replaced);
     }
 
-    /// Replaces the names and model rate limits of a polled organization.
-    pub fn insert_details(&self, org: &OrgId, details: Arc<OrgDetails>) {
-        let replaced = self.update(|state| state.details.insert(org.clone(), details));
-        drop(replaced);
+    /// Replaces the names and model rate limits of a polled organization, and returns the previous ones.
+    pub fn insert_details(&self, org: &OrgId, details: Arc<OrgDetails>) -> Option<Arc<OrgDetails>> {
+        self.update(|state| state.details.insert(org.clone(), details))
     }
 
     /// Returns a number that changes with every update.
@@ -114,7 +159,7 @@ impl InventoryStore {
     pub fn get(&self, org: &OrgId) -> Option<Arc<Inventory>> {
         self.read(|state| {
             let entry = state.inventories.get(org)?;
-            Some(Arc::clone(&entry.inventory))
+            Some(Arc::clone(&entry.inventory.inventory))
         })
     }
 
@@ -156,7 +201,7 @@ impl InventoryStore {
             let fresh = state.inventories.values().filter(is_fresh);
             let details = state.details.iter();
             InventorySnapshot {
-                inventories: fresh.map(|entry| Arc::clone(&entry.inventory)).collect(),
+                inventories: fresh.map(|entry| entry.inventory.clone()).collect(),
                 details: details
                     .map(|(org, details)| (org.clone(), Arc::clone(details)))
                     .collect(),
@@ -184,9 +229,9 @@ mod tests {
         OrgId::parse(&format!("{n:024x}")).expect("an id")
     }
 
-    fn empty(n: u32) -> Arc<Inventory> {
+    fn empty(n: u32) -> ClassifiedInventory {
         let at = Timestamp::UNIX_EPOCH;
-        Arc::new(Inventory::from_records(org(n), at, vec![]))
+        Arc::new(Inventory::from_records(org(n), at, vec![])).into()
     }
 
     #[tokio::test(start_paused = true)]

@@ -27,7 +27,7 @@ mod targets;
 mod tasks;
 mod walk;
 
-pub use collect::{InventoryHook, PollOptions, PollReport, collect, walk_timeout};
+pub use collect::{PollOptions, PollReport, PrepareInventory, collect, walk_timeout};
 pub use diff::{Change, KeyChange, diff};
 pub use event::{PollEvent, PollObserver};
 pub use schedule::{BackoffState, PollBackoff, Schedule};

@@ -13,7 +13,8 @@ use super::scheduler::Scheduler;
 use super::targets::SaveState;
 use super::tasks;
 use crate::humanize::{elapsed, whole_seconds};
-use crate::inventory::OrgDetails;
+use crate::inventory::{ClassifiedInventory, OrgDetails};
+use crate::key_policy::KeyPolicy;
 use crate::storage::{
     CredentialSnapshot, LOAD_TIMEOUT, StateFile, Storage, StorageError, StoredInventory,
 };
@@ -23,15 +24,23 @@ use mongodb_atlas_client::OrgId;
 /// The stored state of an organization.
 struct StoredOrg {
     inventory: Option<StoredInventory>,
+    classified: Option<ClassifiedInventory>,
     details: Option<OrgDetails>,
     backoff: Option<BackoffState>,
 }
 
 impl StoredOrg {
-    fn load(storage: &Storage, org: &OrgId) -> Self {
+    fn load(storage: &Storage, org: &OrgId, policy: &Arc<KeyPolicy>) -> Self {
+        let inventory = storage.load_inventory(org);
+        let details = storage.load(&StateFile::Details(org.clone()));
+        let classified = inventory.as_ref().map(|stored| {
+            let inventory = Arc::clone(&stored.inventory);
+            ClassifiedInventory::new(inventory, policy, details.as_ref())
+        });
         Self {
-            inventory: storage.load_inventory(org),
-            details: storage.load(&StateFile::Details(org.clone())),
+            inventory,
+            classified,
+            details,
             backoff: storage.load(&StateFile::Backoff(org.clone())),
         }
     }
@@ -70,7 +79,8 @@ impl Scheduler {
         }
         for org in orgs {
             let id = org.clone();
-            let load = move |storage: &Storage| StoredOrg::load(storage, &id);
+            let policy = self.store.policy();
+            let load = move |storage: &Storage| StoredOrg::load(storage, &id, &policy);
             match storage.run_blocking(LOAD_TIMEOUT, load).await {
                 Ok(stored) => self.restore_org(&org, stored),
                 Err(error) => {
@@ -102,10 +112,10 @@ impl Scheduler {
             state.restore_backoff(backoff, now);
         }
         let up = state.is_fresh(now);
-        let Some(stored) = stored.inventory else {
+        let (Some(stored), Some(inventory)) = (stored.inventory, stored.classified) else {
             return;
         };
-        let (inventory, change_counts) = (stored.inventory, stored.change_counts);
+        let change_counts = stored.change_counts;
         state.requests_per_poll = stored.requests;
         for change in Change::ALL {
             let keys = change_counts.get(change.as_str()).copied().unwrap_or(0);
@@ -119,7 +129,7 @@ impl Scheduler {
             inventory: &inventory,
             up,
         });
-        self.store.insert(inventory, age);
+        insert_inventory(&self.store, inventory, age);
     }
 
     pub(super) fn save_credential(&mut self, credential: &str) {

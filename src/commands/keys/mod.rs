@@ -131,7 +131,7 @@ fn load_from_storage(
     {
         match storage.read_inventory(org) {
             Ok(stored) => {
-                shown.inventories.push(stored.inventory);
+                shown.inventories.push(stored.inventory.into());
                 let details = storage.read(&StateFile::Details(org.clone()));
                 shown
                     .details

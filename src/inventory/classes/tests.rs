@@ -120,7 +120,7 @@ proptest! {
         let now = now_days * DAY;
         let cutoff = now - threshold_days * DAY;
         let inventory = inventory(&keys);
-        let classes = KeyClasses::new(&inventory, &policy(&exemptions), |_| "");
+        let classes = KeyClasses::new(&inventory, &policy(&exemptions), None);
         let is_exempt = |key: &TestKey| exemptions.iter().any(|(name, last_day)| {
             *name == key.name && (i64::from(*last_day) + 1) * DAY > now
         });
@@ -163,7 +163,7 @@ fn key(name: u8) -> TestKey {
 #[test]
 fn exemption_that_ends_last_counts_until_its_last_microsecond() {
     let inventory = inventory(&[key(1), key(2)]);
-    let classes = KeyClasses::new(&inventory, &policy(&[(1, 9), (1, 4), (3, 9)]), |_| "");
+    let classes = KeyClasses::new(&inventory, &policy(&[(1, 9), (1, 4), (3, 9)]), None);
     let project = &classes.projects()[0];
     let counts = |now: i64| {
         let used = project.count(KeyClass::Used, now, now);
@@ -192,7 +192,7 @@ fn project_without_keys_keeps_its_roll_ups_at_zero() {
     };
     let builder = crate::inventory::InventoryBuilder::default();
     let after = builder.build(info, before.status_counts());
-    let classes = KeyClasses::new(&after, &policy(&[]), |_| "");
+    let classes = KeyClasses::new(&after, &policy(&[]), None);
     assert_eq!(classes.projects().len(), 1);
     assert_eq!(classes.projects()[0].count(KeyClass::Used, i64::MAX, 0), 0);
 }

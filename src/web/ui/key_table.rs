@@ -92,7 +92,7 @@ mod tests {
         });
         let org = OrgId::parse("0000000000000000000000aa").expect("an id");
         InventorySnapshot {
-            inventories: vec![Arc::new(Inventory::from_records(org, at, records))],
+            inventories: vec![Arc::new(Inventory::from_records(org, at, records)).into()],
             details: Vec::new(),
         }
     }

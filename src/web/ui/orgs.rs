@@ -9,7 +9,7 @@ use super::key_table::{TimeAgo, time_ago};
 use crate::closed_list::closed_list;
 use crate::failure::Explanation;
 use crate::humanize::{elapsed, format_count, format_duration};
-use crate::inventory::{Inventory, InventorySnapshot};
+use crate::inventory::{ClassifiedInventory, Inventory, InventorySnapshot};
 use crate::metrics::IdleThreshold;
 use crate::status::OrgStatus;
 use mongodb_atlas_client::{FailureReason, OrgId};
@@ -164,10 +164,10 @@ pub(super) struct OrgPresenter<'a> {
 }
 
 impl OrgPresenter<'_> {
-    fn inventory(&self, org: &OrgId) -> Option<&Inventory> {
+    fn inventory(&self, org: &OrgId) -> Option<&ClassifiedInventory> {
         let inventories = &self.snapshot.inventories;
         let index = inventories.binary_search_by(|inventory| inventory.org().cmp(org));
-        inventories.get(index.ok()?).map(AsRef::as_ref)
+        inventories.get(index.ok()?)
     }
 
     /// Adds up the exported keys.
@@ -221,12 +221,14 @@ impl OrgPresenter<'_> {
         }
     }
 
-    fn count_idle(&self, inventory: &Inventory, threshold: &IdleThreshold) -> u64 {
-        inventory.count_idle_since(threshold.cutoff(self.now.as_microsecond()))
+    fn count_idle(&self, inventory: &ClassifiedInventory, threshold: &IdleThreshold) -> u64 {
+        inventory
+            .classes
+            .count_idle_since(threshold.cutoff(self.now.as_microsecond()))
     }
 
-    fn idle_chart(&self, inventory: &Inventory) -> IdleChart {
-        let known = inventory.count_idle_since(i64::MAX);
+    fn idle_chart(&self, inventory: &ClassifiedInventory) -> IdleChart {
+        let known = inventory.classes.count_idle_since(i64::MAX);
         let mut rows = Vec::new();
         // Keys idle for at least the previous threshold.
         let mut idle = known;
