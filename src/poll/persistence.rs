@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use tracing::{info, warn};
 
+use super::completion::insert_inventory;
 use super::diff::Change;
 use super::event::PollEvent;
 use super::schedule::BackoffState;
