@@ -14,7 +14,6 @@
 mod keys_page;
 
 use std::path::PathBuf;
-use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
@@ -22,9 +21,7 @@ use atlas_ai_keys_exporter::cli::Args;
 use atlas_ai_keys_exporter::config::Config;
 use atlas_ai_keys_exporter::credentials::Environment;
 use atlas_ai_keys_exporter::inventory::{ApiKey, ApiTime, Inventory, InventoryStore, OrgDetails};
-use atlas_ai_keys_exporter::metrics::{
-    ExporterMetrics, IdleThreshold, KeyLabel, KeySeriesOptions, PerKeyMode,
-};
+use atlas_ai_keys_exporter::metrics::{ExporterMetrics, KeyLabel};
 use atlas_ai_keys_exporter::poll::{BackoffState, PollEvent, PollObserver as _};
 use atlas_ai_keys_exporter::status::OrgStatuses;
 use atlas_ai_keys_exporter::storage::{StateFile, Storage};

@@ -64,10 +64,10 @@ async fn watch_files(reloader: &Reloader) {
     let mut watched = WatchedFiles::default();
     let mut separately = false;
     loop {
-        let files: BTreeSet<_> = reloader.watched_files().await.into_iter().collect();
+        let files = reloader.active.lock().await.watched_files();
         if files.is_empty() {
             // Only a reload can add files.
-            reloader.wait_for_reload().await;
+            reloader.reload_done.notified().await;
             continue;
         }
         let fingerprints = stat_files(&files, &mut separately).await;
@@ -78,7 +78,7 @@ async fn watch_files(reloader: &Reloader) {
                 reloader.on_credential_changed(name).await;
             }
         }
-        if reloader.is_retry_due().await {
+        if reloader.active.lock().await.is_retry_due {
             watched.mark_configurations_changed();
         }
         tokio::time::sleep(POLL_INTERVAL).await;

@@ -1,7 +1,6 @@
 //! Applies the configuration: at the start, on request, and when a file has changed.
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -31,16 +30,16 @@ const MIN_RELOAD_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Applies configurations, and passes their plans to the scheduler.
 pub struct Reloader {
-    client_factory: ClientFactory,
+    pub(super) client_factory: ClientFactory,
     scheduler_tx: mpsc::Sender<SchedulerCommand>,
     /// The active configuration; locked during a reload, so that only one runs at a time.
-    active: Mutex<ActiveConfig>,
+    pub(super) active: Mutex<ActiveConfig>,
     /// Number of reloads that have started to read their files.
     reloads_started: AtomicU64,
-    web_config: Arc<SharedWebConfig>,
+    pub(super) web_config: Arc<SharedWebConfig>,
     notifier: ServiceNotifier,
     /// Notified after each reload, when the set of files may have changed.
-    reload_done: Notify,
+    pub(super) reload_done: Notify,
 }
 
 impl Reloader {
@@ -90,36 +89,11 @@ impl Reloader {
         Ok((reloader, plan))
     }
 
-    /// Returns the options of the HTTP handlers.
-    pub(super) fn handler_options(&self) -> Arc<SharedHandlerOptions> {
-        Arc::clone(&self.client_factory.handler_options)
-    }
-
-    /// Returns the web configuration.
-    pub(super) fn web_config(&self) -> Arc<SharedWebConfig> {
-        Arc::clone(&self.web_config)
-    }
-
-    /// Returns the files of the active configuration, and their roles.
-    pub(super) async fn watched_files(&self) -> Vec<(PathBuf, FileRole)> {
-        self.active.lock().await.watched_files()
-    }
-
-    /// Waits until a reload has completed since the last call.
-    pub(super) async fn wait_for_reload(&self) {
-        self.reload_done.notified().await;
-    }
-
     /// Handles the change of a credential's file.
     pub(super) async fn on_credential_changed(&self, name: Arc<str>) {
         let command = SchedulerCommand::CredentialChanged(name);
         // The error is that the scheduler has stopped, as everything else then does.
         let _ = self.scheduler_tx.send(command).await;
-    }
-
-    /// Returns whether the last reload failed for a reason that can pass without a change of a file.
-    pub(super) async fn is_retry_due(&self) -> bool {
-        self.active.lock().await.is_retry_due
     }
 
     /// Loads the configuration and applies it. An invalid one changes nothing, nor does one that removes a protection of the

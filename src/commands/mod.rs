@@ -104,14 +104,7 @@ impl CommandError {
                 is_invalid_config: true,
                 ..
             } => 2,
-            Self::Start(_)
-            | Self::Io { .. }
-            | Self::Incomplete { .. }
-            | Self::NotWritten { .. }
-            | Self::Stale(_)
-            | Self::NoOrganizations
-            | Self::ChecksFailed { .. }
-            | Self::Interrupted => 1,
+            _ => 1,
         }
     }
 

@@ -27,16 +27,6 @@ struct StoredOrg {
     backoff: Option<BackoffState>,
 }
 
-impl StoredOrg {
-    fn load(storage: &Storage, org: &OrgId) -> Self {
-        Self {
-            inventory: storage.load_inventory(org),
-            details: storage.load(&StateFile::Details(org.clone())),
-            backoff: storage.load(&StateFile::Backoff(org.clone())),
-        }
-    }
-}
-
 impl Scheduler {
     /// Loads what the credentials could access.
     pub(super) async fn load_credentials(
@@ -70,7 +60,11 @@ impl Scheduler {
         }
         for org in orgs {
             let id = org.clone();
-            let load = move |storage: &Storage| StoredOrg::load(storage, &id);
+            let load = move |storage: &Storage| StoredOrg {
+                inventory: storage.load_inventory(&id),
+                details: storage.load(&StateFile::Details(id.clone())),
+                backoff: storage.load(&StateFile::Backoff(id)),
+            };
             match storage.run_blocking(LOAD_TIMEOUT, load).await {
                 Ok(stored) => self.restore_org(&org, stored),
                 Err(error) => {

@@ -60,39 +60,20 @@ impl PageQuery {
         self.column.descending_by_default() != self.reversed
     }
 
-    /// Returns the query with another page of the keys.
-    pub(super) fn with_key_page(&self, page: usize) -> Self {
-        Self {
-            page,
-            ..self.clone()
-        }
-    }
-
-    /// Returns the query with another page of the organizations.
-    pub(super) fn with_org_page(&self, orgs: usize) -> Self {
-        Self {
-            orgs,
-            ..self.clone()
-        }
-    }
-
-    /// Returns the query for the keys of all organizations.
-    pub(super) fn without_org(&self) -> Self {
-        Self {
-            org: None,
-            page: 0,
-            ..self.clone()
-        }
+    /// Returns the query after a change.
+    pub(super) fn with(&self, change: impl FnOnce(&mut Self)) -> Self {
+        let mut query = self.clone();
+        change(&mut query);
+        query
     }
 
     /// Returns the query sorted by a column; in reverse order if it is sorted by that column already.
     pub(super) fn sorted_by(&self, column: SortColumn) -> Self {
-        Self {
-            column,
-            reversed: column == self.column && !self.reversed,
-            page: 0,
-            ..self.clone()
-        }
+        self.with(|query| {
+            query.reversed = column == self.column && !self.reversed;
+            query.column = column;
+            query.page = 0;
+        })
     }
 
     /// Returns a link with this query, relative to the page.

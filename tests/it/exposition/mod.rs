@@ -203,7 +203,7 @@ proptest! {
     ) {
         let snapshot = build_snapshot(&records, &texts);
         let own = ExporterMetrics::new().unwrap();
-        own.init_credential(&texts[0], ["issued"]);
+        own.init_credential(&texts[0]);
         let text = String::from_utf8(encode_identity(Format::Text, &own, &snapshot)).unwrap();
         let series = time_independent_series(series_from_text(&text));
         let info = "mongodbatlas_ai_model_api_key_info";
