@@ -38,8 +38,6 @@ pub(crate) struct OrgStatus {
     pub(crate) next_poll_at: Option<Timestamp>,
     /// The effective poll interval.
     pub(crate) poll_interval: Duration,
-    /// The token bucket of the endpoint that polls use.
-    pub(crate) rate_limit: RateLimit,
 }
 
 /// A failed poll.
@@ -47,13 +45,6 @@ pub(crate) struct OrgStatus {
 pub(crate) struct PollFailure {
     pub(crate) reason: FailureReason,
     pub(crate) at: Timestamp,
-}
-
-/// A token bucket as Atlas reported it; 0 where it did not.
-#[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct RateLimit {
-    pub(crate) capacity: u64,
-    pub(crate) remaining: u64,
 }
 
 /// Maximum number of names in one list of the summary; the others are counted.
@@ -133,17 +124,6 @@ impl OrgStatuses {
 
     pub(crate) fn get(&self, org: &OrgId) -> OrgStatus {
         self.lock().orgs.get(org).cloned().unwrap_or_default()
-    }
-
-    /// Sets what Atlas reported about its token bucket.
-    pub fn set_rate_limit(&self, org: &OrgId, capacity: Option<u64>, remaining: Option<u64>) {
-        self.update(org, |status| {
-            let previous = status.rate_limit;
-            status.rate_limit = RateLimit {
-                capacity: capacity.unwrap_or(previous.capacity),
-                remaining: remaining.unwrap_or(previous.remaining),
-            };
-        });
     }
 }
 

@@ -55,12 +55,6 @@ pub(super) enum FileRole {
     Credential(Arc<str>),
 }
 
-/// A valid web configuration that removes no protection.
-pub(super) struct AcceptedWebConfig {
-    pub(super) config: WebConfig,
-    pub(super) content: ContentDigest,
-}
-
 /// Why a reload has failed.
 pub(super) enum ReloadError {
     /// The previous configuration remains active.

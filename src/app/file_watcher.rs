@@ -6,11 +6,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use futures_util::future::join_all;
-use tokio_util::sync::CancellationToken;
 
 use super::active_config::FileRole;
 use super::reload::Reloader;
@@ -52,15 +50,8 @@ impl FileFingerprint {
     }
 }
 
-/// Reloads changed files until `shutdown`.
-pub(super) async fn watch(reloader: Arc<Reloader>, shutdown: CancellationToken) {
-    tokio::select! {
-        () = shutdown.cancelled() => {}
-        () = watch_files(&reloader) => {}
-    }
-}
-
-async fn watch_files(reloader: &Reloader) {
+/// Reloads changed files, without end.
+pub(super) async fn watch(reloader: &Reloader) {
     let mut watched = WatchedFiles::default();
     let mut separately = false;
     loop {

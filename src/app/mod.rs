@@ -8,7 +8,7 @@
 //! | `file_watcher` | detects changes of files |
 //! | `systemd` | notifications for systemd |
 //! | `one_shot` | polls every organization once |
-//! | `telemetry` | records events in metrics and statuses |
+//! | `telemetry` | passes events of the scheduler on to metrics and statuses |
 
 mod active_config;
 mod client_factory;
@@ -237,7 +237,7 @@ impl Exporter {
             },
         ];
         let serving = server::serve(servers, self.liveness, shutdown.clone());
-        let watching = file_watcher::watch(self.reloader, shutdown.clone());
+        let watching = shutdown.run_until_cancelled(file_watcher::watch(&self.reloader));
         let deadline = async {
             shutdown.cancelled().await;
             tokio::time::sleep(SHUTDOWN_TIMEOUT).await;

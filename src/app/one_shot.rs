@@ -39,7 +39,9 @@ impl Exporter {
     ) -> OneShotResult {
         let stop = shutdown.child_token();
         let state = self.state();
-        let polling = self.scheduler.into_one_shot().run(
+        let mut scheduler = self.scheduler;
+        scheduler.one_shot = true;
+        let polling = scheduler.run(
             self.scheduler_rx,
             self.liveness.register("the scheduler"),
             stop.clone(),

@@ -6,15 +6,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use exporter_toolkit::bounded_file::run_blocking;
-use exporter_toolkit::web_config::{SharedWebConfig, WebConfigLoad};
+use exporter_toolkit::web_config::{ContentDigest, SharedWebConfig, WebConfig, WebConfigLoad};
 use futures_util::future::BoxFuture;
 use tokio::sync::{Mutex, Notify, mpsc};
 use tokio::time::Instant;
 use tracing::{info, warn};
 
 use super::active_config::{
-    AcceptedWebConfig, ActiveConfig, CompletedReload, FileRole, ReloadError, load_web_config,
-    log_warnings,
+    ActiveConfig, CompletedReload, FileRole, ReloadError, load_web_config, log_warnings,
 };
 use super::client_factory::{ClientFactory, open_storage};
 use super::systemd::ServiceNotifier;
@@ -159,14 +158,14 @@ impl Reloader {
 
     /// Rejects a web configuration that lacks a protection of the active one. A truncated file looks like one from which a
     /// protection was removed on purpose; a restart tells them apart.
-    fn accept_web_config(&self, loaded: WebConfigLoad) -> Result<AcceptedWebConfig, String> {
+    fn accept_web_config(
+        &self,
+        loaded: WebConfigLoad,
+    ) -> Result<(WebConfig, ContentDigest), String> {
         let config = loaded.config.map_err(|error| error.to_string())?;
         let lost = self.web_config.get().weakened_by(&config);
         if lost.is_empty() {
-            return Ok(AcceptedWebConfig {
-                config,
-                content: loaded.content_digest,
-            });
+            return Ok((config, loaded.content_digest));
         }
         Err(format!(
             "the new web configuration lacks {}: a reload never removes a protection; restart the exporter to apply it",
@@ -174,10 +173,14 @@ impl Reloader {
         ))
     }
 
-    fn apply_web_config(&self, active: &mut ActiveConfig, accepted: AcceptedWebConfig) {
-        log_warnings(&accepted.config);
-        self.web_config.set(accepted.config);
-        active.web_content = Some(accepted.content);
+    fn apply_web_config(
+        &self,
+        active: &mut ActiveConfig,
+        (config, digest): (WebConfig, ContentDigest),
+    ) {
+        log_warnings(&config);
+        self.web_config.set(config);
+        active.web_content = Some(digest);
     }
 
     fn record_reload(&self, active: &ActiveConfig) {

@@ -79,10 +79,8 @@ impl ServiceNotifier {
             if let Some(interval) = self.ping_interval {
                 ping_watchdog(interval, &liveness, &mut last_ping);
             }
-            tokio::select! {
-                () = shutdown.cancelled() => {}
-                () = tokio::time::sleep(interval.min(STATUS_INTERVAL)) => {}
-            }
+            let pause = tokio::time::sleep(interval.min(STATUS_INTERVAL));
+            shutdown.run_until_cancelled(pause).await;
         }
         send(&[NotifyState::Stopping, NotifyState::Status("stopping")]);
     }

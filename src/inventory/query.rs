@@ -197,7 +197,7 @@ impl<'a> KeySelection<'a> {
 
     fn matches(&self, view: &KeyView<'_>) -> bool {
         let query = &self.query;
-        let status = &view.attributes().status;
+        let status = &view.attributes.status;
         let is_idle = |cutoff| view.idle_since().is_some_and(|since| since <= cutoff);
         query.idle_cutoff.is_none_or(is_idle)
             && (!query.never_used || view.was_used() == Some(false))
@@ -209,8 +209,7 @@ impl<'a> KeySelection<'a> {
     fn contains(&self, view: &KeyView<'_>, text: &str) -> bool {
         contains_ignore_case(view.id(), text)
             || (self.shows(KeyLabel::Name) && contains_ignore_case(&unescape(view.name()), text))
-            || (self.shows(KeyLabel::Status)
-                && contains_ignore_case(&view.attributes().status, text))
+            || (self.shows(KeyLabel::Status) && contains_ignore_case(&view.attributes.status, text))
     }
 
     fn sort_listed(&self, matches: &mut [KeyRef]) {
@@ -267,8 +266,8 @@ impl<'a> KeySelection<'a> {
             }
             SortColumn::Project => {
                 let (_, view) = self.view(key)?;
-                let name = self.names.get(key.org as usize)?.project(view.project());
-                let id = view.project().as_str();
+                let name = self.names.get(key.org as usize)?.project(view.project);
+                let id = view.project.as_str();
                 Some(if name.is_empty() { id } else { name }.into())
             }
             SortColumn::Idle | SortColumn::Created | SortColumn::Used => None,
@@ -288,7 +287,7 @@ impl<'a> KeySelection<'a> {
     fn row(&self, key: &KeyRef) -> Option<KeyRow> {
         let (inventory, view) = self.view(key)?;
         let names = self.names.get(key.org as usize)?;
-        let attributes = view.attributes();
+        let attributes = view.attributes;
         let shown = |label, text: Cow<'_, str>| {
             let text = self.shows(label).then(|| text.into_owned());
             text.unwrap_or_default()
@@ -298,8 +297,8 @@ impl<'a> KeySelection<'a> {
         Some(KeyRow {
             org_id: inventory.org().to_string(),
             org_name: names.org.to_owned(),
-            project_id: view.project().to_string(),
-            project_name: names.project(view.project()).to_owned(),
+            project_id: view.project.to_string(),
+            project_name: names.project(view.project).to_owned(),
             api_key_id: unescape(view.id()).into_owned(),
             name: shown(KeyLabel::Name, unescape(view.name())),
             status: shown(KeyLabel::Status, attributes.status.as_str().into()),

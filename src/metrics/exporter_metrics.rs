@@ -1,7 +1,8 @@
 //! The exporter's metrics about itself, updated by events of the Atlas clients and the scheduler. Counters start at 0, so
 //! that the first event is an increase and not a new series.
 
-use std::sync::{PoisonError, RwLock};
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -48,6 +49,14 @@ pub struct ExporterMetrics {
     config_reload_successful: GaugeVec,
     config_reload_success: GaugeVec,
     storage_failures: CounterVec,
+    poll_rate_limits: Mutex<BTreeMap<OrgId, RateLimit>>,
+}
+
+/// The token bucket that the polls of an organization use, as Atlas reported it; 0 where it did not.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct RateLimit {
+    pub(crate) capacity: u64,
+    pub(crate) remaining: u64,
 }
 
 /// Creates a family of the catalogue and registers it.
@@ -124,6 +133,7 @@ impl ExporterMetrics {
             config_reload_successful: gauge(&families::CONFIG_RELOAD_SUCCESSFUL)?,
             config_reload_success: gauge(&families::CONFIG_RELOAD_SUCCESS)?,
             storage_failures: counter(&families::STORAGE_FAILURES)?,
+            poll_rate_limits: Mutex::default(),
             registry: r.clone(),
             update_lock: RwLock::new(()),
         };
@@ -135,8 +145,7 @@ impl ExporterMetrics {
             // Those of tokens are initialized with a credential that needs them.
             if !matches!(endpoint, Endpoint::Token | Endpoint::Revoke) {
                 metrics.init_endpoint(endpoint);
-                for reason in RetryReason::ALL {
-                    let labels = [endpoint.as_str(), reason.as_str()];
+                for labels in RetryReason::ALL.map(|it| [endpoint.as_str(), it.as_str()]) {
                     add(&metrics.api_retries, &labels, 0.0);
                 }
             }
@@ -161,7 +170,9 @@ impl ExporterMetrics {
     }
 
     /// Removes every series of an organization.
-    fn remove_org(&self, org: &str) {
+    fn remove_org(&self, org: &OrgId) {
+        self.lock_rate_limits().remove(org);
+        let org = org.as_str();
         // Series that were never created are no error.
         for gauge in [
             &self.org_last_success,
@@ -178,8 +189,7 @@ impl ExporterMetrics {
             let _ = self.org_poll_failures.remove_label_values(&labels);
             let _ = self.org_last_poll_failed.remove_label_values(&labels);
         }
-        for change in Change::ALL {
-            let labels = [org, change.as_str()];
+        for labels in Change::ALL.map(|change| [org, change.as_str()]) {
             let _ = self.key_changes.remove_label_values(&labels);
         }
         for labels in Endpoint::ALL.map(|endpoint| [endpoint.as_str(), org]) {
@@ -211,8 +221,7 @@ impl ExporterMetrics {
     /// Initializes the counters of a credential that requests tokens with 0.
     pub fn init_credential(&self, credential: &str) {
         self.init_endpoint(Endpoint::Token);
-        for outcome in TokenOutcome::ALL {
-            let labels = [credential, outcome.as_str()];
+        for labels in TokenOutcome::ALL.map(|outcome| [credential, outcome.as_str()]) {
             add(&self.token_requests, &labels, 0.0);
         }
     }
@@ -220,8 +229,7 @@ impl ExporterMetrics {
     /// Removes every series of a credential.
     pub fn remove_credential(&self, credential: &str) {
         self.token_rejected(credential);
-        for outcome in TokenOutcome::ALL {
-            let labels = [credential, outcome.as_str()];
+        for labels in TokenOutcome::ALL.map(|outcome| [credential, outcome.as_str()]) {
             let _ = self.token_requests.remove_label_values(&labels);
         }
     }
@@ -232,6 +240,17 @@ impl ExporterMetrics {
         if success {
             set_timestamp(&self.config_reload_success, &[], at);
         }
+    }
+
+    fn lock_rate_limits(&self) -> MutexGuard<'_, BTreeMap<OrgId, RateLimit>> {
+        let limits = self.poll_rate_limits.lock();
+        limits.unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Returns the token bucket that the polls of an organization use.
+    pub(crate) fn poll_rate_limit(&self, org: &OrgId) -> RateLimit {
+        let limits = self.lock_rate_limits();
+        limits.get(org).copied().unwrap_or_default()
     }
 
     /// Returns the number of requests to an endpoint so far, whatever their outcome.
@@ -265,7 +284,7 @@ impl PollObserver for ExporterMetrics {
         match event {
             PollEvent::OrgsListed { .. } | PollEvent::DueChanged { .. } => {}
             PollEvent::OrgAdded(org) => self.init_org(org.as_str()),
-            PollEvent::OrgRemoved(org) => self.remove_org(org.as_str()),
+            PollEvent::OrgRemoved(org) => self.remove_org(org),
             PollEvent::IntervalChanged { org, interval } => {
                 let seconds = interval.as_secs_f64();
                 set(&self.org_poll_interval, &[org.as_str()], seconds);
@@ -339,6 +358,12 @@ impl ClientObserver for ExporterMetrics {
         capacity: Option<u64>,
         remaining: Option<u64>,
     ) {
+        if let (Endpoint::AiModelApiKeys, Some(org)) = (endpoint, org) {
+            let mut limits = self.lock_rate_limits();
+            let limit = limits.entry(org.clone()).or_default();
+            limit.capacity = capacity.unwrap_or(limit.capacity);
+            limit.remaining = remaining.unwrap_or(limit.remaining);
+        }
         let labels = [endpoint.as_str(), org.map_or("", OrgId::as_str)];
         for (gauge, value) in [
             (&self.api_rate_limit_capacity, capacity),
@@ -371,35 +396,4 @@ impl ClientObserver for ExporterMetrics {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn all_families_register() {
-        ExporterMetrics::new().expect("the catalogue is sound");
-    }
-
-    #[test]
-    fn last_poll_failed_is_set_for_at_most_one_reason() {
-        let metrics = ExporterMetrics::new().expect("the catalogue is sound");
-        metrics.init_org("o1");
-        let failed = || -> Vec<String> {
-            let families = metrics.org_last_poll_failed.collect();
-            let series = families.iter().flat_map(MetricFamily::get_metric);
-            let failed = series.filter(|metric| metric.get_gauge().get_value() == 1.0);
-            failed
-                .map(|metric| metric.get_label()[1].value().to_owned())
-                .collect()
-        };
-        assert!(failed().is_empty(), "before the first poll");
-        for reason in [FailureReason::Forbidden, FailureReason::Timeout] {
-            metrics.set_last_poll_failure("o1", Some(reason));
-            assert_eq!(failed(), [reason.as_str()]);
-        }
-        metrics.set_last_poll_failure("o1", None);
-        assert!(failed().is_empty());
-        metrics.remove_org("o1");
-        let families = metrics.org_last_poll_failed.collect();
-        assert!(families[0].get_metric().is_empty());
-    }
-}
+mod tests;

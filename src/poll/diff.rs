@@ -42,7 +42,7 @@ pub struct KeyChange {
 impl KeyChange {
     fn new(key: &KeyView<'_>, change: Change) -> Self {
         Self {
-            project: key.project().clone(),
+            project: key.project.clone(),
             key: key.id().to_owned(),
             change,
         }
@@ -74,7 +74,7 @@ pub fn diff(previous: &Inventory, new: &Inventory, revived_after: Duration) -> V
         }
     }
     let mut deleted: Vec<_> = missing.into_values().collect();
-    deleted.sort_unstable_by_key(|key| (key.project(), key.id()));
+    deleted.sort_unstable_by_key(|key| (key.project, key.id()));
     let deleted = deleted.iter();
     changes.extend(deleted.map(|key| KeyChange::new(key, Change::Deleted)));
     changes
@@ -90,7 +90,7 @@ fn diff_key(
     if old.name() != new.name() {
         add(Change::Renamed);
     }
-    if old.attributes().status != new.attributes().status {
+    if old.attributes.status != new.attributes.status {
         add(Change::StatusChanged);
     }
     match (old.last_used(), new.last_used()) {

@@ -54,8 +54,8 @@ pub struct Scheduler {
     omitted_orgs: usize,
     /// The plan, without its credentials.
     pub(super) plan: PollPlan,
-    /// Whether each organization is polled once only.
-    pub(super) one_shot: bool,
+    /// Whether each organization is polled once only; log messages then announce no retries.
+    pub one_shot: bool,
     pub(super) save_failures: SaveFailures,
     pub(super) tasks: JoinSet<TaskOutput>,
     pub(super) store: Arc<InventoryStore>,
@@ -87,15 +87,6 @@ impl Scheduler {
         };
         scheduler.apply_plan().await;
         scheduler
-    }
-
-    /// Polls each organization once only; log messages announce no retries.
-    #[must_use]
-    pub fn into_one_shot(self) -> Self {
-        Self {
-            one_shot: true,
-            ..self
-        }
     }
 
     /// Runs until `shutdown`; polls in progress are cancelled, and nothing of them is published. Revokes the access tokens

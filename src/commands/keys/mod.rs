@@ -112,13 +112,14 @@ fn load_from_storage(
     let storage = Storage::open_read_only(dir);
     let stored_orgs = storage.list_orgs().map_err(|error| {
         let expected = "it must be the directory that an exporter keeps its state in, such as /var/lib/atlas-ai-keys-exporter";
-        ConfigError::from(Diagnostic::new("--storage.path", error.to_string()).with_help(expected))
+        let error = Diagnostic::new("--storage.path", error.to_string());
+        ConfigError(vec![error.with_help(expected)])
     })?;
     if stored_orgs.is_empty() {
         let message = format!("no stored data in {}", dir.display());
         let expected = "expected the directory in which an exporter stores its state";
         let error = Diagnostic::new("--storage.path", message).with_help(expected);
-        return Err(ConfigError::from(error).into());
+        return Err(ConfigError(vec![error]).into());
     }
     let mut shown = InventorySnapshot::default();
     let mut failed: Vec<String> = Vec::new();

@@ -171,6 +171,7 @@ fn list_orgs(app: &AppState, now: Timestamp) -> Vec<ListedOrg> {
             health: OrgHealth::from_status(&status, completed_at.map(|at| elapsed(at, now))),
             org: org.clone(),
             status,
+            rate_limit: app.metrics.poll_rate_limit(org),
             completed_at,
         }
     });

@@ -10,7 +10,7 @@ use crate::closed_list::closed_list;
 use crate::failure::Explanation;
 use crate::humanize::{elapsed, format_count, format_duration};
 use crate::inventory::{Inventory, InventorySnapshot};
-use crate::metrics::IdleThreshold;
+use crate::metrics::{IdleThreshold, RateLimit};
 use crate::status::OrgStatus;
 use mongodb_atlas_client::{FailureReason, OrgId};
 
@@ -125,6 +125,7 @@ pub(super) struct ListedOrg {
     pub(super) health: OrgHealth,
     pub(super) org: OrgId,
     pub(super) status: OrgStatus,
+    pub(super) rate_limit: RateLimit,
     /// When its inventory was completed, exported or not.
     pub(super) completed_at: Option<Timestamp>,
 }
@@ -188,8 +189,7 @@ impl OrgPresenter<'_> {
         let completed_at = listed.completed_at;
         let inventory = self.inventory(org);
         let details = inventory.and_then(|_| self.snapshot.org_details(org));
-        let limit = status.rate_limit;
-        let (remaining, capacity) = (limit.remaining, limit.capacity);
+        let (remaining, capacity) = (listed.rate_limit.remaining, listed.rate_limit.capacity);
         OrgView {
             id: org.to_string(),
             name: details.and_then(|details| details.name.clone()),
