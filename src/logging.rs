@@ -103,12 +103,8 @@ pub fn init(level: LogLevel, format: LogFormat) {
 
 /// Writes the buffered lines, for a second at most, and stops logging.
 pub fn finish() {
-    drop(
-        WRITER_GUARD
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take(),
-    );
+    let guard = WRITER_GUARD.lock();
+    drop(guard.unwrap_or_else(PoisonError::into_inner).take());
 }
 
 /// Changes the level and the format.

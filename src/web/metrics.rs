@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::convert::Infallible;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -133,7 +134,7 @@ pub(super) async fn handle(
         let body = plain_body(Exposition::new(format, metrics, snapshot), permit);
         return (headers, body).into_response();
     }
-    options.note_gzip();
+    options.gzip_requested.store(true, Ordering::Relaxed);
     let reader = match &filter {
         OrgFilter::All => app.scrapes.subscribe(app, options, format),
         // No other client requests the same organizations.

@@ -1,7 +1,7 @@
 //! The state that all requests share, the options that a reload can replace, and the organizations that a request selects.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 
 use futures_util::future::BoxFuture;
 use jiff::Timestamp;
@@ -82,11 +82,6 @@ impl HandlerOptions {
             config,
             gzip_requested: AtomicBool::new(false),
         }
-    }
-
-    /// Records that a scrape has requested gzip.
-    pub(super) fn note_gzip(&self) {
-        self.gzip_requested.store(true, Ordering::Relaxed);
     }
 }
 

@@ -121,12 +121,13 @@ fn parse_exposition(inventory: &Arc<Inventory>) -> ExposedKeys {
         max_keys: 1000,
         thresholds: [].into(),
     };
-    let text = Exposition::new(
+    let mut exposition = Exposition::new(
         Format::Text,
         own,
         ScrapeSnapshot::new(standing, Arc::new(selection), Timestamp::now()),
-    )
-    .into_bytes();
+    );
+    let chunks = std::iter::from_fn(|| exposition.next_chunk());
+    let text = chunks.flatten().collect();
     exposed_keys(&Scrape::parse(&String::from_utf8(text).unwrap()))
 }
 
