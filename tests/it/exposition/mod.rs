@@ -45,7 +45,9 @@ fn selection() -> KeySeriesOptions {
 }
 
 fn encode_identity(format: Format, own: &ExporterMetrics, snapshot: &ScrapeSnapshot) -> Vec<u8> {
-    Exposition::new(format, own.gather(), snapshot.clone()).into_bytes()
+    let mut exposition = Exposition::new(format, own.gather(), snapshot.clone());
+    let chunks = std::iter::from_fn(|| exposition.next_chunk());
+    chunks.flatten().collect()
 }
 
 fn encode_gzip(format: Format, own: &ExporterMetrics, snapshot: &ScrapeSnapshot) -> Vec<u8> {
