@@ -40,10 +40,10 @@ macro_rules! closed_list {
 
         impl $name {
             /// Every value, in the order of the definition.
-            pub const ALL: [Self; [$($text),*].len()] = [$(Self::$value),*];
+            $visibility const ALL: [Self; [$($text),*].len()] = [$(Self::$value),*];
 
             /// Returns the name of the value.
-            pub const fn as_str(self) -> &'static str {
+            $visibility const fn as_str(self) -> &'static str {
                 match self {
                     $(Self::$value => $text,)*
                 }

@@ -1,5 +1,5 @@
-//! Explanations of failed requests to Atlas: what each reason means, what to do, and which runbook applies. `check`, the
-//! page and the documentation use these alone.
+//! Explanations of failed requests to Atlas: what each reason means, what to do, and which runbook applies. The log,
+//! `check`, the page and the documentation use these alone.
 
 use crate::credentials::Credential;
 use mongodb_atlas_client::{Endpoint, Error, ErrorKind, FailureReason};
@@ -41,7 +41,7 @@ impl Explanation {
             ),
             FailureReason::ServerError => (
                 "Atlas is out of order",
-                "nothing is to be done here: it is tried again by itself",
+                "nothing is to be done here; MongoDB's status page lists outages",
                 "AtlasOrgUnreachable",
             ),
             FailureReason::Timeout => (
@@ -66,7 +66,7 @@ impl Explanation {
             ),
             FailureReason::Incomplete => (
                 "the pages of keys do not come to an end",
-                "it is tried again by itself; the exporter's log says more",
+                "the exporter's log says which page did not end",
                 "AtlasOrgUnreachable",
             ),
         };
@@ -74,6 +74,23 @@ impl Explanation {
             summary,
             remedy,
             runbook,
+        }
+    }
+
+    /// Returns the explanation of an error: that of its reason, unless the error is a special case of it.
+    pub fn for_error(kind: &ErrorKind) -> Self {
+        let by_reason = Self::for_reason(kind.reason());
+        match kind {
+            ErrorKind::TokenLimit => Self {
+                summary: "the service account has 100 live access tokens, and gets no more",
+                remedy: "wait for an hour, and look for what starts again and again; --storage.path keeps the token over restarts",
+                runbook: "AtlasTokenTrouble",
+            },
+            ErrorKind::Credential(_) => Self {
+                remedy: "put the secret where it is looked for, readable for the exporter's user",
+                ..by_reason
+            },
+            _ => by_reason,
         }
     }
 
@@ -124,18 +141,14 @@ pub fn diagnose(error: &Error, credential: &Credential) -> Diagnosis {
             ),
             "check the id under Organization Settings, and that the credential was made at this organization",
         ),
-        ErrorKind::TokenLimit => (
-            "the service account has 100 live access tokens, and gets no more".to_owned(),
-            "wait for an hour, and look for what starts again and again; --storage.path keeps the token over restarts",
-        ),
-        ErrorKind::Credential(_) => (
-            error.kind.to_string(),
-            "put the secret where it is looked for, readable for the exporter's user",
-        ),
-        kind => (
-            kind.to_string(),
-            Explanation::for_reason(kind.reason()).remedy,
-        ),
+        kind => {
+            let explanation = Explanation::for_error(kind);
+            let summary = match kind {
+                ErrorKind::TokenLimit => explanation.summary.to_owned(),
+                _ => kind.to_string(),
+            };
+            (summary, explanation.remedy)
+        }
     };
     Diagnosis { summary, remedy }
 }
@@ -170,7 +183,7 @@ fn diagnose_unauthorized(endpoint: Endpoint, code: &str, credential: &Credential
 mod tests {
     use super::*;
     use crate::credentials::{Environment, SecretLocation};
-    use mongodb_atlas_client::ErrorCode;
+    use mongodb_atlas_client::{ErrorCode, SecretError};
 
     fn source() -> SecretLocation {
         SecretLocation::EnvVar {
@@ -185,6 +198,24 @@ mod tests {
             Explanation::for_reason(FailureReason::Connection).to_sentences(),
             "There is no connection to Atlas. Check name resolution, the proxy and the firewall."
         );
+    }
+
+    #[test]
+    fn errors_that_are_special_cases_have_explanations_of_their_own() {
+        let by_reason = Explanation::for_reason(FailureReason::Forbidden);
+        let code = ErrorCode::default();
+        assert_eq!(
+            Explanation::for_error(&ErrorKind::Forbidden(code)),
+            by_reason
+        );
+        let token_limit = Explanation::for_error(&ErrorKind::TokenLimit);
+        assert_eq!(token_limit.runbook, "AtlasTokenTrouble");
+        assert_ne!(token_limit.remedy, by_reason.remedy, "no role is missing");
+        let secret = SecretError::Empty {
+            place: "X".to_owned(),
+        };
+        let unreadable = Explanation::for_error(&ErrorKind::Credential(secret));
+        assert!(unreadable.remedy.contains("readable"), "{unreadable:?}");
     }
 
     #[test]

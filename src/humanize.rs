@@ -1,5 +1,6 @@
 //! Durations and counts as text.
 
+use std::fmt::{Debug, Display};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -35,15 +36,27 @@ pub fn format_duration(duration: Duration) -> String {
     parts.join(" ")
 }
 
-/// Formats a duration as the command line and the logs do, in its two largest units: `3days 2h`.
+/// Formats a duration as the command line takes it, in all its units: `3days 2h 5ms`.
+pub fn exact(duration: Duration) -> impl Display + Debug {
+    humantime::format_duration(duration)
+}
+
+/// Formats a duration as [`exact`], without fractions of a millisecond.
+pub fn whole_millis(duration: Duration) -> impl Display + Debug {
+    exact(Duration::from_millis(
+        u64::try_from(duration.as_millis()).unwrap_or(u64::MAX),
+    ))
+}
+
+/// Formats a duration as [`exact`], without fractions of a second.
+pub fn whole_seconds(duration: Duration) -> impl Display + Debug {
+    exact(Duration::from_secs(duration.as_secs()))
+}
+
+/// Formats a duration as [`exact`], in its two largest units: `3days 2h`.
 pub fn format_duration_short(duration: Duration) -> String {
     let text = whole_seconds(duration).to_string();
     text.split(' ').take(2).collect::<Vec<_>>().join(" ")
-}
-
-/// Formats a duration as the command line and the logs do, without fractions of a second.
-pub fn whole_seconds(duration: Duration) -> humantime::FormattedDuration {
-    humantime::format_duration(Duration::from_secs(duration.as_secs()))
 }
 
 /// Returns the time from one moment to a later one, and zero if it is earlier.

@@ -35,6 +35,9 @@
 
 #![cfg_attr(not(test), warn(clippy::disallowed_methods))]
 
+#[cfg(not(unix))]
+compile_error!("the exporter needs signals, file modes and resource limits of Unix");
+
 pub mod app;
 pub mod check;
 pub mod cli;

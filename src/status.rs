@@ -6,14 +6,19 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use jiff::Timestamp;
+
+use crate::poll::{PollEvent, PollObserver};
 use mongodb_atlas_client::{FailureReason, OrgId};
 
 /// The state of every organization, updated by events of the scheduler.
 #[derive(Debug, Default)]
-pub struct OrgStatuses {
-    orgs: Mutex<BTreeMap<OrgId, OrgStatus>>,
+pub struct OrgStatuses(Mutex<StatusState>);
+
+#[derive(Debug, Default)]
+struct StatusState {
+    orgs: BTreeMap<OrgId, OrgStatus>,
     /// Credentials whose organizations cannot be listed.
-    discovery_errors: Mutex<BTreeMap<String, FailureReason>>,
+    discovery_errors: BTreeMap<String, FailureReason>,
 }
 
 /// The state of one organization.
@@ -33,8 +38,6 @@ pub(crate) struct OrgStatus {
     pub(crate) next_poll_at: Option<Timestamp>,
     /// The effective poll interval.
     pub(crate) poll_interval: Duration,
-    /// The token bucket of the endpoint that polls use.
-    pub(crate) rate_limit: RateLimit,
 }
 
 /// A failed poll.
@@ -42,13 +45,6 @@ pub(crate) struct OrgStatus {
 pub(crate) struct PollFailure {
     pub(crate) reason: FailureReason,
     pub(crate) at: Timestamp,
-}
-
-/// A token bucket as Atlas reported it; 0 where it did not.
-#[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct RateLimit {
-    pub(crate) capacity: u64,
-    pub(crate) remaining: u64,
 }
 
 /// Maximum number of names in one list of the summary; the others are counted.
@@ -65,27 +61,18 @@ fn summarize(what: &str, names: &[String]) -> Option<String> {
 }
 
 impl OrgStatuses {
-    fn lock_orgs(&self) -> MutexGuard<'_, BTreeMap<OrgId, OrgStatus>> {
-        self.orgs.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn lock_discovery_errors(&self) -> MutexGuard<'_, BTreeMap<String, FailureReason>> {
-        let errors = self.discovery_errors.lock();
-        errors.unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, StatusState> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Returns the credentials whose organizations cannot be listed, and why.
     pub fn discovery_errors(&self) -> BTreeMap<String, FailureReason> {
-        self.lock_discovery_errors().clone()
+        self.lock().discovery_errors.clone()
     }
 
-    /// Records whether the organizations of a credential could be listed.
-    pub fn set_discovery_result(&self, credential: &str, error: Option<FailureReason>) {
-        let mut errors = self.lock_discovery_errors();
-        match error {
-            Some(reason) => errors.insert(credential.to_owned(), reason),
-            None => errors.remove(credential),
-        };
+    /// Removes the state of a credential.
+    pub fn remove_credential(&self, credential: &str) {
+        self.lock().discovery_errors.remove(credential);
     }
 
     /// Returns whether the last poll of an organization succeeded; `None` before one has ended.
@@ -98,7 +85,7 @@ impl OrgStatuses {
     /// Returns one line: which organizations are fresh, which are stale and why, and which have no data.
     pub fn summary(&self) -> String {
         let (mut fresh, mut stale, mut without_data) = (Vec::new(), Vec::new(), Vec::new());
-        for (org, status) in self.lock_orgs().iter() {
+        for (org, status) in self.lock().orgs.iter() {
             let reason = status.failure.map(|failure| failure.reason.as_str());
             if status.up == Some(true) {
                 fresh.push(org.to_string());
@@ -130,86 +117,88 @@ impl OrgStatuses {
 
     /// Updates the state of an organization that was added.
     fn update(&self, org: &OrgId, update: impl FnOnce(&mut OrgStatus)) {
-        if let Some(status) = self.lock_orgs().get_mut(org) {
+        if let Some(status) = self.lock().orgs.get_mut(org) {
             update(status);
         }
     }
 
     pub(crate) fn get(&self, org: &OrgId) -> OrgStatus {
-        self.lock_orgs().get(org).cloned().unwrap_or_default()
+        self.lock().orgs.get(org).cloned().unwrap_or_default()
     }
+}
 
-    /// Adds an organization.
-    pub fn add_org(&self, org: &OrgId) {
-        self.lock_orgs().insert(org.clone(), OrgStatus::default());
-    }
-
-    /// Removes an organization.
-    pub fn remove_org(&self, org: &OrgId) {
-        self.lock_orgs().remove(org);
-    }
-
-    /// Sets the effective poll interval.
-    pub fn set_poll_interval(&self, org: &OrgId, interval: Duration) {
-        self.update(org, |status| status.poll_interval = interval);
-    }
-
-    /// Sets when the next poll is due.
-    pub fn set_next_poll(&self, org: &OrgId, at: Timestamp) {
-        self.update(org, |status| status.next_poll_at = Some(at));
-    }
-
-    /// Records that a stored inventory is exported. `up` tells whether the last poll before the restart succeeded.
-    pub fn inventory_restored(&self, org: &OrgId, up: bool) {
-        self.update(org, |status| {
-            status.restored = true;
-            status.up = Some(up);
-        });
-    }
-
-    /// Records the start of a poll.
-    pub fn poll_started(&self, org: &OrgId) {
-        self.update(org, |status| status.poll_in_progress = true);
-    }
-
-    /// Records a complete poll.
-    pub fn poll_succeeded(&self, org: &OrgId) {
-        self.update(org, |status| {
-            *status = OrgStatus {
-                up: Some(true),
-                restored: false,
-                polled: true,
-                poll_in_progress: false,
-                failure: None,
-                ..*status
-            };
-        });
-    }
-
-    /// Records a failed poll.
-    pub fn poll_failed(&self, org: &OrgId, reason: FailureReason, at: Timestamp) {
-        self.update(org, |status| {
-            status.up = Some(false);
-            status.failure = Some(PollFailure { reason, at });
-            status.poll_in_progress = false;
-        });
-    }
-
-    /// Sets what Atlas reported about its token bucket.
-    pub fn set_rate_limit(&self, org: &OrgId, capacity: Option<u64>, remaining: Option<u64>) {
-        self.update(org, |status| {
-            let previous = status.rate_limit;
-            status.rate_limit = RateLimit {
-                capacity: capacity.unwrap_or(previous.capacity),
-                remaining: remaining.unwrap_or(previous.remaining),
-            };
-        });
+impl PollObserver for OrgStatuses {
+    fn on_event(&self, event: PollEvent<'_>) {
+        match event {
+            PollEvent::OrgsListed { credential, error } => {
+                let mut state = self.lock();
+                let errors = &mut state.discovery_errors;
+                match error {
+                    Some(error) => errors.insert(credential.to_owned(), error.kind.reason()),
+                    None => errors.remove(credential),
+                };
+            }
+            PollEvent::OrgAdded(org) => {
+                self.lock().orgs.insert(org.clone(), OrgStatus::default());
+            }
+            PollEvent::OrgRemoved(org) => {
+                self.lock().orgs.remove(org);
+            }
+            PollEvent::IntervalChanged { org, interval } => {
+                self.update(org, |status| status.poll_interval = interval);
+            }
+            PollEvent::DueChanged { org, due_at } => {
+                self.update(org, |status| status.next_poll_at = Some(due_at));
+            }
+            PollEvent::InventoryRestored { inventory, up } => {
+                self.update(inventory.org(), |status| {
+                    status.restored = true;
+                    status.up = Some(up);
+                });
+            }
+            PollEvent::PollStarted { org, .. } => {
+                self.update(org, |status| status.poll_in_progress = true);
+            }
+            PollEvent::PollSucceeded { inventory, .. } => {
+                self.update(inventory.org(), |status| {
+                    *status = OrgStatus {
+                        up: Some(true),
+                        restored: false,
+                        polled: true,
+                        poll_in_progress: false,
+                        failure: None,
+                        ..*status
+                    };
+                });
+            }
+            PollEvent::PollFailed {
+                org,
+                error,
+                failed_at: at,
+                ..
+            } => {
+                let reason = error.error.kind.reason();
+                self.update(org, |status| {
+                    status.up = Some(false);
+                    status.failure = Some(PollFailure { reason, at });
+                    status.poll_in_progress = false;
+                });
+            }
+            PollEvent::KeysChanged { .. } | PollEvent::SaveFailed => {}
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::inventory::Inventory;
+    use crate::poll::WalkError;
+    use mongodb_atlas_client::{Endpoint, Error, ErrorCode, ErrorKind};
+
+    fn error(kind: ErrorKind) -> Error {
+        kind.with_endpoint(Endpoint::AiModelApiKeys)
+    }
 
     #[test]
     fn status_summary_names_a_few_organizations_and_counts_the_rest() {
@@ -217,16 +206,43 @@ mod tests {
         assert_eq!(statuses.summary(), "no organization is watched yet");
         let org = |n: u32| OrgId::parse(&format!("{n:024x}")).expect("an id");
         for n in 0..9 {
-            statuses.add_org(&org(n));
-        }
-        for n in 0..6 {
-            statuses.poll_succeeded(&org(n));
+            statuses.on_event(PollEvent::OrgAdded(&org(n)));
         }
         let at = Timestamp::UNIX_EPOCH;
-        statuses.poll_failed(&org(5), FailureReason::Timeout, at);
-        statuses.poll_failed(&org(6), FailureReason::Forbidden, at);
-        statuses.inventory_restored(&org(7), false);
-        statuses.set_discovery_result("research", Some(FailureReason::Unauthorized));
+        let inventory = |n| Inventory::from_records(org(n), at, []);
+        for n in 0..6 {
+            statuses.on_event(PollEvent::PollSucceeded {
+                inventory: &inventory(n),
+                pages: 1,
+                duration: Duration::ZERO,
+            });
+        }
+        let timeout = ErrorKind::Timeout {
+            limit: Duration::ZERO,
+            proxy: None,
+        };
+        for (n, kind) in [
+            (5, timeout),
+            (6, ErrorKind::Forbidden(ErrorCode::default())),
+        ] {
+            statuses.on_event(PollEvent::PollFailed {
+                org: &org(n),
+                error: &WalkError {
+                    page: 1,
+                    error: error(kind),
+                },
+                failed_at: at,
+                duration: Duration::ZERO,
+            });
+        }
+        statuses.on_event(PollEvent::InventoryRestored {
+            inventory: &inventory(7),
+            up: false,
+        });
+        statuses.on_event(PollEvent::OrgsListed {
+            credential: "research",
+            error: Some(&error(ErrorKind::Unauthorized(ErrorCode::default()))),
+        });
         let (a, b, c, d) = (org(0), org(1), org(2), org(3));
         let (five, six, seven, eight) = (org(5), org(6), org(7), org(8));
         assert_eq!(

@@ -14,7 +14,6 @@
 mod keys_page;
 
 use std::path::PathBuf;
-use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
@@ -22,10 +21,8 @@ use atlas_ai_keys_exporter::cli::Args;
 use atlas_ai_keys_exporter::config::Config;
 use atlas_ai_keys_exporter::credentials::Environment;
 use atlas_ai_keys_exporter::inventory::{ApiKey, ApiTime, Inventory, InventoryStore, OrgDetails};
-use atlas_ai_keys_exporter::metrics::{
-    ExporterMetrics, IdleThreshold, KeyLabel, KeySeriesOptions, PerKeyMode,
-};
-use atlas_ai_keys_exporter::poll::BackoffState;
+use atlas_ai_keys_exporter::metrics::{ExporterMetrics, KeyLabel};
+use atlas_ai_keys_exporter::poll::{BackoffState, PollEvent, PollObserver as _};
 use atlas_ai_keys_exporter::status::OrgStatuses;
 use atlas_ai_keys_exporter::storage::{StateFile, Storage};
 use atlas_ai_keys_exporter::web::{
@@ -112,20 +109,19 @@ impl Reload for NoopReload {
 }
 
 fn handler_options() -> HandlerOptions {
-    HandlerOptions {
-        key_series: Arc::new(KeySeriesOptions {
-            per_key: PerKeyMode::All,
-            labels: KeyLabel::ALL.into(),
-            max_keys: 100,
-            thresholds: [IdleThreshold::new(Duration::from_hours(1))].into(),
-        }),
-        max_requests: 4,
-        gzip_requested: AtomicBool::new(false),
-        telemetry_path: "/metrics".to_owned(),
-        max_staleness: Duration::ZERO,
-        allowed_hosts: exporter_toolkit::host::AllowedHosts::default(),
-        lifecycle_enabled: true,
-    }
+    let labels = KeyLabel::ALL.map(KeyLabel::as_str).join(",");
+    let args = Args::parse([
+        "exporter",
+        "--atlas.org-id=0000000000000000000000aa",
+        &format!("--metrics.key-labels={labels}"),
+        "--metrics.max-keys=100",
+        "--metrics.idle-thresholds=1h",
+        "--web.max-requests=4",
+        "--web.enable-lifecycle",
+    ]);
+    let environment = Environment::from_vars([("MONGODB_ATLAS_ACCESS_TOKEN", "token")]);
+    let config = Config::load(&args.expect("known flags"), &environment);
+    HandlerOptions::new(config.expect("a configuration"))
 }
 
 /// Builds a router over a few keys with hostile names, with or without a password.
@@ -158,7 +154,7 @@ fn build_router(access: WebConfig) -> Router {
     let inventory = Inventory::from_records(org.clone(), at, records);
     store.insert(Arc::new(inventory), Duration::ZERO);
     let statuses = OrgStatuses::default();
-    statuses.add_org(&org);
+    statuses.on_event(PollEvent::OrgAdded(&org));
     web::router(Arc::new(AppState {
         metrics: Arc::new(ExporterMetrics::new().expect("the catalogue is sound")),
         store: Arc::new(store),

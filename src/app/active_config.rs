@@ -1,14 +1,18 @@
 //! The active configuration, and the outcome of reloads.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use exporter_toolkit::web_config::{ContentDigest, WebConfig, WebConfigLoad};
+use mongodb_atlas_client::Client;
 use tokio::time::Instant;
 use tracing::{error, warn};
 
-use super::client_factory::ClientsByName;
 use crate::config::Config;
+
+/// The clients of all credentials, by name.
+pub(super) type ClientsByName = BTreeMap<Arc<str>, Arc<Client>>;
 
 /// The active configuration, and the state of the last reload.
 pub(super) struct ActiveConfig {
@@ -51,12 +55,6 @@ pub(super) enum FileRole {
     Credential(Arc<str>),
 }
 
-/// A valid web configuration that removes no protection.
-pub(super) struct AcceptedWebConfig {
-    pub(super) config: WebConfig,
-    pub(super) content: ContentDigest,
-}
-
 /// Why a reload has failed.
 pub(super) enum ReloadError {
     /// The previous configuration remains active.
@@ -79,7 +77,7 @@ impl ReloadError {
 
 impl ActiveConfig {
     /// Returns the files of the configuration, and their roles.
-    pub(super) fn watched_files(&self) -> Vec<(PathBuf, FileRole)> {
+    pub(super) fn watched_files(&self) -> BTreeSet<(PathBuf, FileRole)> {
         let file = self.config.config_file.iter();
         let file = file.map(|path| (path.clone(), FileRole::Configuration));
         let web = self.web_files.iter().chain(&self.wanted_web_files);

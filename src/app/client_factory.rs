@@ -1,6 +1,5 @@
 //! Creates clients and polling plans from a configuration.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -9,23 +8,15 @@ use mongodb_atlas_client::{
     Client, ClientConfig, ClientDeps, ClientObserver, OptionalFields, RateLimiter,
 };
 
+use super::active_config::{ActiveConfig, ClientsByName};
 use super::telemetry::Telemetry;
 use super::{Dependencies, StartError};
 use crate::config::Config;
+use crate::credentials::CredentialKind;
 use crate::metrics::{Compressor, KeyLabel};
 use crate::poll::{CredentialTarget, InventoryHook, PollOptions, PollPlan, walk_timeout};
 use crate::storage::Storage;
 use crate::web::SharedHandlerOptions;
-
-/// The clients of all credentials, by name.
-pub(super) type ClientsByName = BTreeMap<Arc<str>, Arc<Client>>;
-
-/// The configuration of a previous plan, and its clients.
-#[derive(Clone, Copy)]
-pub(super) struct PreviousPlan<'a> {
-    pub(super) config: &'a Config,
-    pub(super) clients: &'a ClientsByName,
-}
 
 /// Creates clients and polling plans from a configuration.
 pub(super) struct ClientFactory {
@@ -42,7 +33,7 @@ impl ClientFactory {
         &self,
         config: &Config,
         storage: Option<Storage>,
-        previous: Option<PreviousPlan<'_>>,
+        previous: Option<&ActiveConfig>,
     ) -> Result<(ClientsByName, PollPlan), StartError> {
         let mut clients = ClientsByName::new();
         let mut targets = Vec::new();
@@ -56,7 +47,9 @@ impl ClientFactory {
                 Some(client) => Arc::clone(client),
                 None => self.create_client(client_config, storage.as_ref())?,
             };
-            self.telemetry.register_credential(credential);
+            if credential.credential.kind() == CredentialKind::ServiceAccount {
+                self.telemetry.metrics.init_credential(&credential.name);
+            }
             clients.insert(Arc::clone(&credential.name), Arc::clone(&client));
             targets.push(CredentialTarget {
                 client,
@@ -66,7 +59,8 @@ impl ClientFactory {
         }
         let known = previous.into_iter().flat_map(|it| it.clients.keys());
         for removed in known.filter(|name| !clients.contains_key(*name)) {
-            self.telemetry.remove_credential(removed);
+            self.telemetry.statuses.remove_credential(removed);
+            self.telemetry.metrics.remove_credential(removed);
         }
         let plan = PollPlan {
             credentials: targets,
@@ -100,12 +94,12 @@ impl ClientFactory {
     /// Compresses an inventory when it is built: otherwise the first scrape after a poll would take longer.
     fn inventory_hook(&self) -> InventoryHook {
         let options = Arc::clone(&self.handler_options);
-        InventoryHook(Arc::new(move |inventory| {
+        Arc::new(move |inventory| {
             let options = options.get();
             if options.gzip_requested.load(Ordering::Relaxed) {
-                Compressor::precompress(inventory, &options.key_series);
+                Compressor::precompress(inventory, &options.config.key_series);
             }
-        }))
+        })
     }
 
     fn create_client(
@@ -118,7 +112,7 @@ impl ClientFactory {
             transport: transport.map_err(StartError::Client)?,
             rate_limiter: Arc::clone(&self.rate_limiter),
             token_store: storage.map(|storage| storage.token_store(&config.credential_name)),
-            observer: Arc::clone(&self.telemetry) as Arc<dyn ClientObserver>,
+            observer: Arc::clone(&self.telemetry.metrics) as Arc<dyn ClientObserver>,
             clock: self.dependencies.clock.clone(),
         };
         let client = Client::new(config, deps).map_err(StartError::Client)?;

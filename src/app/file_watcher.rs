@@ -4,12 +4,11 @@
 //! Kubernetes, on every file system.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use futures_util::future::join_all;
-use tokio_util::sync::CancellationToken;
 
 use super::active_config::FileRole;
 use super::reload::Reloader;
@@ -20,63 +19,46 @@ const POLL_INTERVAL: Duration = Duration::from_secs(2);
 /// Number of polls after which a file is read although it is different in each.
 const MAX_UNSETTLED_POLLS: u32 = 15;
 
-/// Metadata that differs between two states of a file. On Unix the time of the last change of content or mode cannot be set
-/// back, so the content need not be read.
+/// Metadata that differs between two states of a file. The time of the last change of content or mode cannot be set back, so
+/// the content need not be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum FileFingerprint {
     Missing,
     Present {
         length: u64,
         modified: Option<SystemTime>,
-        #[cfg(unix)]
         device: u64,
-        #[cfg(unix)]
         inode: u64,
-        #[cfg(unix)]
         changed_seconds: i64,
-        #[cfg(unix)]
         changed_nanoseconds: i64,
     },
 }
 
 impl FileFingerprint {
     fn from_path(path: &Path) -> Self {
-        #[cfg(unix)]
-        use std::os::unix::fs::MetadataExt as _;
         let Ok(metadata) = bounded_file::metadata(path) else {
             return Self::Missing;
         };
         Self::Present {
             length: metadata.len(),
             modified: metadata.modified().ok(),
-            #[cfg(unix)]
             device: metadata.dev(),
-            #[cfg(unix)]
             inode: metadata.ino(),
-            #[cfg(unix)]
             changed_seconds: metadata.ctime(),
-            #[cfg(unix)]
             changed_nanoseconds: metadata.ctime_nsec(),
         }
     }
 }
 
-/// Reloads changed files until `shutdown`.
-pub(super) async fn watch(reloader: Arc<Reloader>, shutdown: CancellationToken) {
-    tokio::select! {
-        () = shutdown.cancelled() => {}
-        () = watch_files(&reloader) => {}
-    }
-}
-
-async fn watch_files(reloader: &Reloader) {
+/// Reloads changed files, without end.
+pub(super) async fn watch(reloader: &Reloader) {
     let mut watched = WatchedFiles::default();
     let mut separately = false;
     loop {
-        let files: BTreeSet<_> = reloader.watched_files().await.into_iter().collect();
+        let files = reloader.active.lock().await.watched_files();
         if files.is_empty() {
             // Only a reload can add files.
-            reloader.wait_for_reload().await;
+            reloader.reload_done.notified().await;
             continue;
         }
         let fingerprints = stat_files(&files, &mut separately).await;
@@ -87,7 +69,7 @@ async fn watch_files(reloader: &Reloader) {
                 reloader.on_credential_changed(name).await;
             }
         }
-        if reloader.is_retry_due().await {
+        if reloader.active.lock().await.is_retry_due {
             watched.mark_configurations_changed();
         }
         tokio::time::sleep(POLL_INTERVAL).await;
@@ -207,13 +189,9 @@ mod tests {
         FileFingerprint::Present {
             length,
             modified: None,
-            #[cfg(unix)]
             device: 0,
-            #[cfg(unix)]
             inode: 0,
-            #[cfg(unix)]
             changed_seconds: 0,
-            #[cfg(unix)]
             changed_nanoseconds: 0,
         }
     }

@@ -8,7 +8,7 @@
 //! | `file_watcher` | detects changes of files |
 //! | `systemd` | notifications for systemd |
 //! | `one_shot` | polls every organization once |
-//! | `telemetry` | records events in metrics and statuses |
+//! | `telemetry` | passes events of the scheduler on to metrics and statuses |
 
 mod active_config;
 mod client_factory;
@@ -154,11 +154,10 @@ impl Exporter {
         let status = Arc::new(OrgStatuses::default());
         let store = Arc::new(InventoryStore::default());
         let clock = dependencies.clock.clone();
-        let telemetry = Arc::new(Telemetry::new(
-            Arc::clone(&metrics),
-            Arc::clone(&status),
-            clock.clone(),
-        ));
+        let telemetry = Arc::new(Telemetry {
+            metrics: Arc::clone(&metrics),
+            statuses: Arc::clone(&status),
+        });
         let (scheduler_tx, scheduler_rx) = mpsc::channel(COMMAND_CAPACITY);
         let observer = Arc::clone(&telemetry);
         let (reloader, plan) =
@@ -170,8 +169,8 @@ impl Exporter {
             metrics,
             store,
             status,
-            options: reloader.handler_options(),
-            web_config: reloader.web_config(),
+            options: Arc::clone(&reloader.client_factory.handler_options),
+            web_config: Arc::clone(&reloader.web_config),
             scrapes: ScrapeState::default(),
             renders: RenderLimiter::default(),
             reloader: Arc::clone(&reloader) as Arc<dyn web::Reload>,
@@ -238,7 +237,7 @@ impl Exporter {
             },
         ];
         let serving = server::serve(servers, self.liveness, shutdown.clone());
-        let watching = file_watcher::watch(self.reloader, shutdown.clone());
+        let watching = shutdown.run_until_cancelled(file_watcher::watch(&self.reloader));
         let deadline = async {
             shutdown.cancelled().await;
             tokio::time::sleep(SHUTDOWN_TIMEOUT).await;

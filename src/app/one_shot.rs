@@ -9,8 +9,10 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
 
 use super::Exporter;
+use crate::humanize::elapsed;
 use crate::inventory::InventorySnapshot;
 use crate::metrics::{Exposition, Format};
+use crate::poll::{PollEvent, PollObserver as _};
 use crate::storage::{StateFile, Storage};
 use crate::web::AppState;
 use exporter_toolkit::bounded_file;
@@ -37,7 +39,9 @@ impl Exporter {
     ) -> OneShotResult {
         let stop = shutdown.child_token();
         let state = self.state();
-        let polling = self.scheduler.into_one_shot().run(
+        let mut scheduler = self.scheduler;
+        scheduler.one_shot = true;
+        let polling = scheduler.run(
             self.scheduler_rx,
             self.liveness.register("the scheduler"),
             stop.clone(),
@@ -104,9 +108,7 @@ impl PollProgress {
         Self {
             orgs: orgs.len(),
             completed: completed.count(),
-            pages: state
-                .metrics
-                .request_count(Endpoint::AiModelApiKeys.as_str()),
+            pages: state.metrics.request_count(Endpoint::AiModelApiKeys),
         }
     }
 }
@@ -124,7 +126,7 @@ impl OneShotResult {
 
     /// Returns the organizations without any data, fetched or stored. An exposition lacks all their keys.
     pub fn orgs_without_data(&self) -> Vec<String> {
-        let max_staleness = self.state.options.get().max_staleness;
+        let max_staleness = self.state.options.get().config.max_staleness;
         let snapshot = self.state.store.snapshot(max_staleness);
         let inventories = snapshot.inventories.iter();
         let with_data: BTreeSet<&OrgId> = inventories.map(|it| it.org()).collect();
@@ -157,12 +159,17 @@ impl OneShotResult {
                 }
             };
             let (inventory, now) = (stored.inventory, app.clock.now());
-            let age = Duration::try_from(now.duration_since(inventory.completed_at()));
-            let age = age.unwrap_or_default();
+            let age = elapsed(inventory.completed_at(), now);
             info!(%org, keys = inventory.len(), read_at = %inventory.completed_at(), "using stored inventory");
+            app.metrics.on_event(PollEvent::InventoryRestored {
+                inventory: &inventory,
+                up: false,
+            });
             // The last attempt is the poll that has just failed.
-            app.metrics
-                .inventory_restored(org.as_str(), now, inventory.completed_at(), false);
+            app.metrics.on_event(PollEvent::PollStarted {
+                org,
+                started_at: now,
+            });
             app.store.insert(inventory, age);
             if let (None, Some(details)) = (app.store.details(org), details) {
                 app.store.insert_details(org, Arc::new(details));

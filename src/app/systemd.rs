@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use exporter_toolkit::liveness::LivenessMonitor;
+use sd_notify::NotifyState;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::error;
@@ -27,7 +28,8 @@ pub(super) struct ServiceNotifier {
 impl ServiceNotifier {
     pub(super) fn from_env() -> Self {
         let enabled = std::env::var_os("NOTIFY_SOCKET").is_some();
-        let watchdog_timeout = watchdog_timeout().filter(|_| enabled);
+        let watchdog_timeout = sd_notify::watchdog_enabled();
+        let watchdog_timeout = watchdog_timeout.filter(|timeout| enabled && !timeout.is_zero());
         Self {
             enabled,
             ping_interval: watchdog_timeout.map(|timeout| timeout / TICKS_PER_WATCHDOG),
@@ -41,13 +43,15 @@ impl ServiceNotifier {
 
     pub(super) fn notify_ready(self) {
         if self.enabled {
-            send(&Notification::Ready);
+            send(&[NotifyState::Ready]);
         }
     }
 
     pub(super) fn notify_reloading(self) {
         if self.enabled {
-            send(&Notification::Reloading);
+            let now = NotifyState::monotonic_usec_now().ok();
+            let states: Vec<_> = [NotifyState::Reloading].into_iter().chain(now).collect();
+            send(&states);
         }
     }
 
@@ -62,25 +66,23 @@ impl ServiceNotifier {
         if !self.enabled {
             return;
         }
-        send(&Notification::Ready);
+        send(&[NotifyState::Ready]);
         let mut last_status = String::new();
         let mut last_ping = None;
         let interval = self.ping_interval.unwrap_or(STATUS_INTERVAL);
         while !shutdown.is_cancelled() {
             let status = state.status.summary();
             if status != last_status {
-                send(&Notification::Status(&status));
+                send(&[NotifyState::Status(&status)]);
                 last_status = status;
             }
             if let Some(interval) = self.ping_interval {
                 ping_watchdog(interval, &liveness, &mut last_ping);
             }
-            tokio::select! {
-                () = shutdown.cancelled() => {}
-                () = tokio::time::sleep(interval.min(STATUS_INTERVAL)) => {}
-            }
+            let pause = tokio::time::sleep(interval.min(STATUS_INTERVAL));
+            shutdown.run_until_cancelled(pause).await;
         }
-        send(&Notification::Stopping);
+        send(&[NotifyState::Stopping, NotifyState::Status("stopping")]);
     }
 }
 
@@ -96,48 +98,12 @@ fn ping_watchdog(interval: Duration, liveness: &LivenessMonitor, last_ping: &mut
     }
     let min_age = interval.saturating_sub(STATUS_INTERVAL);
     if last_ping.is_none_or(|at| at.elapsed() >= min_age) {
-        send(&Notification::WatchdogPing);
+        send(&[NotifyState::Watchdog]);
         *last_ping = Some(Instant::now());
     }
 }
 
-/// A notification of `sd_notify(3)`.
-enum Notification<'a> {
-    Ready,
-    Reloading,
-    Status(&'a str),
-    WatchdogPing,
-    Stopping,
-}
-
-/// Sends a notification. Errors are ignored: systemd notices a missing notification itself.
-#[cfg(target_os = "linux")]
-fn send(notification: &Notification<'_>) {
-    use sd_notify::NotifyState;
-
-    let states = match notification {
-        Notification::Ready => vec![NotifyState::Ready],
-        Notification::Reloading => {
-            let now = NotifyState::monotonic_usec_now();
-            [NotifyState::Reloading].into_iter().chain(now).collect()
-        }
-        Notification::Status(text) => vec![NotifyState::Status(text)],
-        Notification::WatchdogPing => vec![NotifyState::Watchdog],
-        Notification::Stopping => vec![NotifyState::Stopping, NotifyState::Status("stopping")],
-    };
-    let _ = sd_notify::notify(&states);
-}
-
-#[cfg(target_os = "linux")]
-fn watchdog_timeout() -> Option<Duration> {
-    sd_notify::watchdog_enabled().filter(|timeout| !timeout.is_zero())
-}
-
-/// Other systems have no systemd.
-#[cfg(not(target_os = "linux"))]
-fn send(_: &Notification<'_>) {}
-
-#[cfg(not(target_os = "linux"))]
-fn watchdog_timeout() -> Option<Duration> {
-    None
+/// Sends notifications. Errors are ignored: systemd notices a missing notification itself.
+fn send(states: &[NotifyState<'_>]) {
+    let _ = sd_notify::notify(states);
 }

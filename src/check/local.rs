@@ -10,6 +10,7 @@ use mongodb_atlas_client::ProxyRoute;
 use super::findings::{Component, Finding, Topic};
 use crate::config::{Config, CredentialConfig, Diagnostic};
 use crate::credentials::SecretLocation;
+use crate::humanize::exact;
 use crate::storage::Storage;
 
 /// Reports the errors of flags, environment variables and the configuration file.
@@ -29,7 +30,7 @@ pub(super) fn check_configuration(config: Option<&Config>, errors: &[Diagnostic]
         } else {
             ""
         };
-        let interval = humantime::format_duration(config.poll_interval);
+        let interval = exact(config.poll_interval);
         let count = credentials.len();
         return vec![topic.ok(format!(
             "credentials: {count}; organizations named: {orgs}{discovered}; walked each {interval}"
@@ -137,11 +138,8 @@ pub(super) async fn check_storage(dir: Option<&Path>) -> Finding {
         let storage = Storage::open_read_only(&owned);
         Storage::probe_writable(&owned).map(|()| storage.is_world_writable())
     });
-    let result = match probe.await {
-        Ok(result) => result.map_err(|error| error.to_string()),
-        Err(error) => Err(error.to_string()),
-    };
-    match result {
+    let probed = probe.await.map_err(|error| error.to_string());
+    match probed.and_then(|result| result.map_err(|error| error.to_string())) {
         Ok(true) => topic.warning(
             "it can be written to by every user of this machine, who can replace the stored inventories",
             format!("chmod 700 {}", dir.display()),

@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use humantime::format_duration;
 use mongodb_atlas_client::{BucketKey, BucketRate, OrgId};
 
 use super::findings::{Component, Finding, Topic};
+use crate::humanize::exact;
 
 /// The load that one organization puts on its bucket.
 pub(super) struct OrgLoad {
@@ -50,7 +50,7 @@ impl RequestDemand {
             "organizations: {}; requests: {} each {}",
             self.orgs.len(),
             self.pages,
-            format_duration(interval)
+            exact(interval)
         );
         let Some(refill_rate) = self.refill_rate else {
             return topic.ok(format!(
@@ -64,7 +64,7 @@ impl RequestDemand {
             return topic.ok(format!("{cost} of {allowed:.0} that Atlas allows"));
         }
         let sustainable = Duration::try_from_secs_f64((needed / refill_rate).ceil());
-        let sustainable = format_duration(sustainable.unwrap_or(Duration::MAX));
+        let sustainable = exact(sustainable.unwrap_or(Duration::MAX));
         topic.warning(
             format!("{cost}, and Atlas allows {allowed:.0}: walks come each {sustainable} instead"),
             format!(

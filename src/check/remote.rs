@@ -17,6 +17,7 @@ use super::rate_limit::{OrgLoad, check_loads};
 use crate::config::{Config, CredentialConfig};
 use crate::credentials::CredentialKind;
 use crate::failure::{self, Diagnosis};
+use crate::humanize::exact;
 
 /// Maximum wait before a rate limited request is retried; the command is interactive.
 const RETRY_TIMEOUT: Duration = Duration::from_secs(5);
@@ -38,7 +39,7 @@ pub(super) async fn check_all(
         let topic = Topic::new(Component::Token, &credential.name);
         if !credential.credential.validate().is_empty() {
             let message = "not asked: the credential cannot be read";
-            return CredentialReport::from(topic.skipped(message));
+            return (vec![topic.skipped(message)], Vec::new());
         }
         match create_client(
             config,
@@ -58,15 +59,15 @@ pub(super) async fn check_all(
             }
             Err(error) => {
                 let help = "check the system's certificates (ca-certificates)";
-                CredentialReport::from(topic.error(error, help))
+                (vec![topic.error(error, help)], Vec::new())
             }
         }
     });
     let mut findings = Vec::new();
     let mut loads = Vec::new();
-    for report in join_all(checks).await {
-        findings.extend(report.findings);
-        loads.extend(report.loads);
+    for (of_credential, loads_of_orgs) in join_all(checks).await {
+        findings.extend(of_credential);
+        loads.extend(loads_of_orgs);
     }
     findings.extend(observer.clock_finding());
     findings.extend(check_loads(loads, config.poll_interval));
@@ -95,21 +96,6 @@ fn create_client(
     Client::new(client_config, deps)
 }
 
-/// The findings about a credential, and the load of its organizations.
-struct CredentialReport {
-    findings: Vec<Finding>,
-    loads: Vec<OrgLoad>,
-}
-
-impl From<Finding> for CredentialReport {
-    fn from(finding: Finding) -> Self {
-        Self {
-            findings: vec![finding],
-            loads: Vec::new(),
-        }
-    }
-}
-
 /// The readable keys of an organization.
 struct OrgReport {
     findings: Vec<Finding>,
@@ -126,7 +112,8 @@ struct CredentialChecker<'a> {
 }
 
 impl CredentialChecker<'_> {
-    async fn check(self) -> CredentialReport {
+    /// Returns the findings, and the load of each organization.
+    async fn check(self) -> (Vec<Finding>, Vec<OrgLoad>) {
         let mut findings = Vec::new();
         let mut token_error = None;
         let mut orgs = match self.discover_orgs(&mut findings).await {
@@ -176,7 +163,7 @@ impl CredentialChecker<'_> {
         }
         findings.splice(0..0, self.token_finding(token_error));
         self.client.revoke_token().await;
-        CredentialReport { findings, loads }
+        (findings, loads)
     }
 
     fn diagnose(&self, error: &Error) -> Diagnosis {
@@ -346,7 +333,7 @@ impl CheckObserver {
             return Some(topic.ok(message));
         }
         let direction = if skew > 0 { "ahead of" } else { "behind" };
-        let skew = humantime::format_duration(Duration::from_secs(seconds));
+        let skew = exact(Duration::from_secs(seconds));
         Some(topic.warning(
             format!("it is {skew} {direction} Atlas': every age is wrong by as much"),
             "let the machine keep its time: chrony or systemd-timesyncd",

@@ -1,6 +1,6 @@
 //! `check`: validates the configuration and prints the findings.
 
-use std::io::{self, IsTerminal as _, Write};
+use std::io::{self, Write};
 use std::sync::Arc;
 
 use comfy_table::{Cell, Color};
@@ -26,7 +26,7 @@ pub(super) async fn run(args: &Args, environment: &Environment) -> Result<(), Co
         };
         check::run(args, environment, &context).await
     };
-    let colored = io::stdout().is_terminal() && environment.get("NO_COLOR").is_none();
+    let colored = terminal::is_coloured(environment);
     terminal::write_stdout(|out| match options.output {
         OutputFormat::Json => print_json(&findings, out),
         _ => print_table(&findings, colored, out),

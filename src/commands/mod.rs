@@ -1,22 +1,18 @@
-//! The commands, from their arguments to the exit code.
+//! The commands, from their arguments to the exit code. Without a command, the exporter polls Atlas and serves the metrics.
 //!
 //! | module | purpose |
 //! | --- | --- |
-//! | `serve` | polls Atlas and serves the metrics |
 //! | `once`, `keys`, `one_shot` | commands that poll once |
 //! | `check` | validates the configuration |
-//! | `demo`, `sim` | the simulated Atlas |
+//! | `sim` | `demo` and `sim`: the simulated Atlas, with and without an exporter |
 //! | `generate` | manual page and completions |
 //! | `signals`, `terminal` | signals, standard output |
 
 mod check;
-#[cfg(feature = "sim")]
-mod demo;
 mod generate;
 mod keys;
 mod once;
 mod one_shot;
-mod serve;
 mod signals;
 #[cfg(feature = "sim")]
 mod sim;
@@ -28,10 +24,14 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::app::{ConfigLoader, StartError};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use tracing::{info, warn};
+
+use crate::app::{ConfigLoader, Dependencies, Exporter, StartError};
 use crate::cli::{Args, Command};
 use crate::config::{self, Config, ConfigError};
 use crate::credentials::Environment;
+use crate::humanize::exact;
 use crate::logging;
 
 /// Why a command failed.
@@ -104,20 +104,17 @@ impl CommandError {
                 is_invalid_config: true,
                 ..
             } => 2,
-            Self::Start(_)
-            | Self::Io { .. }
-            | Self::Incomplete { .. }
-            | Self::NotWritten { .. }
-            | Self::Stale(_)
-            | Self::NoOrganizations
-            | Self::ChecksFailed { .. }
-            | Self::Interrupted => 1,
+            _ => 1,
         }
     }
 
     fn io(context: impl Into<Cow<'static, str>>) -> impl FnOnce(io::Error) -> Self {
         let context = context.into();
         move |source| Self::Io { context, source }
+    }
+
+    fn stdout() -> impl FnOnce(io::Error) -> Self {
+        Self::io("cannot write to standard output")
     }
 }
 
@@ -155,22 +152,48 @@ pub fn run(
         .map_err(CommandError::io("cannot start the runtime"))?;
     let result = runtime.block_on(async {
         match args.command {
-            Command::Serve => serve::run(args, environment).await,
+            Command::Serve => serve(args, environment).await,
             Command::Check => check::run(&args, environment).await,
             Command::Keys => keys::run(args, environment).await,
             Command::Once => once::run(args, environment).await,
             Command::Man => generate::print_man_page(),
             Command::Completions(shell) => generate::print_completions(shell),
             #[cfg(feature = "sim")]
-            Command::Demo => demo::run(args, environment).await,
+            Command::Demo => sim::run_demo(args, environment).await,
             #[cfg(feature = "sim")]
-            Command::Sim => sim::run(&args, environment).await,
+            Command::Sim => sim::run_sim(&args, environment).await,
         }
     });
     // A thread may be blocked by a hanging file system or busy with an expensive password hash.
     runtime.shutdown_timeout(RUNTIME_SHUTDOWN_TIMEOUT);
     logging::finish();
     result
+}
+
+/// Without a command: polls Atlas and serves the metrics.
+async fn serve(args: Args, environment: &Environment) -> Result<(), CommandError> {
+    let load = config_loader(args, environment.clone());
+    let config = load()?;
+    let shutdown = signals::shutdown_token()?;
+    info!(
+        version = env!("CARGO_PKG_VERSION"),
+        revision = env!("BUILD_REVISION"),
+        credentials = config.credentials.len(),
+        organizations = config.credentials.iter().map(|it| it.org_ids.len()).sum::<usize>(),
+        shard = %config.shard,
+        atlas = %config.base_url,
+        interval = %exact(config.poll_interval),
+        "starting"
+    );
+    // A signal must stop the process even while a file system hangs.
+    let start = Exporter::start(config, Dependencies::production(load));
+    let Some(started) = shutdown.run_until_cancelled(start).await else {
+        return Ok(());
+    };
+    let exporter = started?;
+    signals::spawn_sighup_reload(exporter.reloader())?;
+    exporter.run(shutdown).await;
+    Ok(())
 }
 
 /// Maximum wait for busy threads after the command has ended.
@@ -182,9 +205,7 @@ fn config_loader(args: Args, environment: Environment) -> ConfigLoader {
 }
 
 /// Raises the limit of open files, of which each connection needs one.
-#[cfg(unix)]
 fn raise_nofile_limit() {
-    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let limit = getrlimit(Resource::Nofile);
     let target = limit.maximum.unwrap_or(NOFILE_TARGET).min(NOFILE_TARGET);
     if limit.current.is_some_and(|current| current < target) {
@@ -197,18 +218,13 @@ fn raise_nofile_limit() {
     }
 }
 
-/// Other systems have no such limit.
-#[cfg(not(unix))]
-fn raise_nofile_limit() {}
-
 /// Open files that suffice for all connections and everything else.
-#[cfg(unix)]
 const NOFILE_TARGET: u64 = 4096;
 
 /// Disables core dumps, and access by other processes of the same user: the memory contains secrets.
 #[cfg(target_os = "linux")]
 fn disable_core_dumps() {
-    use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
+    use rustix::process::{DumpableBehavior, set_dumpable_behavior};
     let none = Rlimit {
         current: Some(0),
         maximum: Some(0),
@@ -216,7 +232,7 @@ fn disable_core_dumps() {
     if let Err(error) = setrlimit(Resource::Core, none)
         .and_then(|()| set_dumpable_behavior(DumpableBehavior::NotDumpable))
     {
-        tracing::warn!(%error, "core dumps cannot be switched off; a crash could write secrets to disk");
+        warn!(%error, "core dumps cannot be switched off; a crash could write secrets to disk");
     }
 }
 

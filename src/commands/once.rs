@@ -8,10 +8,14 @@
     reason = "no thread serves in this command"
 )]
 
-use std::fs::{File, Metadata};
+use std::fs::{File, Metadata, Permissions};
 use std::io::{self, Write};
+use std::os::unix::fs::{
+    FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _, fchown,
+};
 use std::path::{Path, PathBuf};
 
+use rustix::fs::{OFlags, fcntl_setfl};
 use tempfile::NamedTempFile;
 use tokio_util::sync::CancellationToken;
 
@@ -40,8 +44,9 @@ pub(super) async fn run(args: Args, environment: &Environment) -> Result<(), Com
     let failed = round.failed_targets.clone();
     let stop = shutdown.clone();
     write_unless_stopped(&shutdown, move || match output {
-        None => write_exposition(&round, io::stdout().lock(), &stop)
-            .map_err(CommandError::io("cannot write to standard output")),
+        None => {
+            write_exposition(&round, io::stdout().lock(), &stop).map_err(CommandError::stdout())
+        }
         Some(path) => write_file(&round, &path, &stop).map_err(CommandError::io(format!(
             "cannot write {} (--output)",
             path.display()
@@ -98,25 +103,19 @@ fn write_file_atomically(
     };
     let mut file = NamedTempFile::new_in(directory)?;
     write_exposition(round, io::BufWriter::new(&mut file), stop)?;
-    #[cfg(unix)]
     set_owner_and_mode(file.as_file(), existing)?;
-    #[cfg(not(unix))]
-    let _ = existing;
     file.as_file().sync_all()?;
     file.persist(path)?;
     Ok(())
 }
 
-#[cfg(unix)]
 fn set_owner_and_mode(file: &File, existing: Option<&Metadata>) -> io::Result<()> {
-    use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, fchown};
-
     let mode = existing.map_or(0o644, |existing| existing.mode() & 0o777);
     if let Some(existing) = existing {
         // Only root can change the owner; another user owns the new file.
         let _ = fchown(file, Some(existing.uid()), Some(existing.gid()));
     }
-    file.set_permissions(std::fs::Permissions::from_mode(mode))
+    file.set_permissions(Permissions::from_mode(mode))
 }
 
 /// Maximum number of symbolic links in a row, as on Linux.
@@ -138,12 +137,7 @@ fn follow_links(path: &Path) -> io::Result<PathBuf> {
 }
 
 /// Opens a pipe or a character device; fails if a pipe has no reader.
-#[cfg(unix)]
 fn open_special(path: &Path, existing: &Metadata) -> io::Result<File> {
-    use std::os::unix::fs::{FileTypeExt as _, OpenOptionsExt as _};
-
-    use rustix::fs::{OFlags, fcntl_setfl};
-
     let kind = existing.file_type();
     if kind.is_dir() {
         return Err(io::ErrorKind::IsADirectory.into());
@@ -166,9 +160,4 @@ fn open_special(path: &Path, existing: &Metadata) -> io::Result<File> {
         })?;
     fcntl_setfl(&file, OFlags::empty())?;
     Ok(file)
-}
-
-#[cfg(not(unix))]
-fn open_special(path: &Path, _: &Metadata) -> io::Result<File> {
-    File::options().write(true).open(path)
 }

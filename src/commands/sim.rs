@@ -1,29 +1,110 @@
-//! `sim`: runs the simulated Atlas alone.
+//! `demo` and `sim`: the simulated Atlas, with an exporter in the same process or alone.
 
-use super::terminal::write_banner;
-use super::{CommandError, signals};
-use crate::app::StartError;
-use crate::cli::Args;
+use std::io::{self, Write as _};
+
+use tokio::net::TcpListener;
+
+use super::{CommandError, config_loader, signals};
+use crate::app::{Dependencies, Exporter, StartError};
+use crate::cli::{Args, FLAGS};
 use crate::config::{self, ConfigError, Diagnostic};
 use crate::credentials::Environment;
 use mongodb_atlas_client::Clock;
-use mongodb_atlas_sim::SimHandle;
+use mongodb_atlas_sim::{SimConfig, SimHandle};
 
-pub(super) async fn run(args: &Args, environment: &Environment) -> Result<(), CommandError> {
+/// Runs a simulated Atlas and an exporter that polls it.
+pub(super) async fn run_demo(args: Args, environment: &Environment) -> Result<(), CommandError> {
+    let (sim_config, _) = config::parse_sim_config(&args, environment)?;
+    let listener = TcpListener::bind("127.0.0.1:0")
+        .await
+        .map_err(CommandError::io(
+            "cannot open a port for the simulated Atlas",
+        ))?;
+    let scenario = sim_config.scenario;
+    let sim = start_sim(listener, &sim_config)?;
+    let load = config_loader(args, sim_environment(&sim, environment));
+    let config = load()?;
+    let (path, orgs) = (config.telemetry_path.clone(), sim.org_ids().len());
+    let shutdown = signals::shutdown_token()?;
+    let exporter = Exporter::start(config, Dependencies::production(load)).await?;
+    signals::spawn_sighup_reload(exporter.reloader())?;
+    let base = exporter
+        .addresses()
+        .first()
+        .map_or_else(String::new, |address| format!("http://{address}"));
+    let keys: u64 = sim.with_world(|world| world.count_by_status().values().sum());
+    let text = format!(
+        "A simulated Atlas with {orgs} organizations and {keys} keys ({scenario}), watched by the exporter:\n\n\
+         \x20 metrics          {base}{path}\n\
+         \x20 page             {base}/\n\
+         \x20 readiness        {base}/-/ready\n\
+         \x20 simulated Atlas  {}\n\n\
+         Prometheus and all alerts beside it, on http://127.0.0.1:19090/alerts, from the source tree:\n\n\
+         \x20 make prometheus\n\n\
+         Ctrl-C ends it.\n",
+        sim.base_url()
+    );
+    write_banner(&text)?;
+    exporter.run(shutdown).await;
+    sim.stop().await;
+    Ok(())
+}
+
+/// Creates the exporter's environment: the simulated Atlas and its service account, above the variables of the process,
+/// above the defaults of the demo.
+fn sim_environment(sim: &SimHandle, environment: &Environment) -> Environment {
+    let credentials = sim.credentials();
+    let defaults = [
+        (
+            "ATLAS_AI_KEYS_EXPORTER_WEB_LISTEN_ADDRESS",
+            "127.0.0.1:10064",
+        ),
+        // DNS rebinding: no other web page can read the demo by a name that resolves to this address.
+        ("ATLAS_AI_KEYS_EXPORTER_WEB_ALLOWED_HOSTS", "localhost"),
+        // The simulated Atlas has requests to spare, and the demo should show changes.
+        ("ATLAS_AI_KEYS_EXPORTER_ATLAS_POLL_INTERVAL", "15s"),
+    ];
+    let overrides = [
+        ("MONGODB_ATLAS_BASE_URL", sim.base_url()),
+        ("MONGODB_ATLAS_ORG_ID", sim.org_ids().join(",")),
+        ("MONGODB_ATLAS_CLIENT_ID", credentials.client_id),
+        ("MONGODB_ATLAS_CLIENT_SECRET", credentials.client_secret),
+    ];
+    let inherited = FLAGS
+        .iter()
+        .filter_map(|flag| Some((flag.env, environment.get(flag.env)?)));
+    let defaults = defaults.map(|(name, value)| (name, value.to_owned()));
+    Environment::from_vars(defaults.into_iter().chain(inherited).chain(overrides))
+}
+
+/// Runs the simulated Atlas alone.
+pub(super) async fn run_sim(args: &Args, environment: &Environment) -> Result<(), CommandError> {
     let (config, listen) = config::parse_sim_config(args, environment)?;
     let shutdown = signals::shutdown_token()?;
     let Some(address) = listen.first() else {
         let error = Diagnostic::new("", "--sim.listen-address is missing");
-        return Err(ConfigError::from(error).into());
+        return Err(ConfigError(vec![error]).into());
     };
     let listener = exporter_toolkit::server::bind(address, "--sim.listen-address")
         .await
         .map_err(StartError::from)?;
-    let clock = Clock::system();
-    let sim = SimHandle::start(listener, &config, move || clock.now())
-        .map_err(CommandError::io("cannot start the simulated Atlas"))?;
+    let sim = start_sim(listener, &config)?;
     write_banner(&sim.env_exports())?;
     shutdown.cancelled().await;
     sim.stop().await;
     Ok(())
+}
+
+fn start_sim(listener: TcpListener, config: &SimConfig) -> Result<SimHandle, CommandError> {
+    let clock = Clock::system();
+    SimHandle::start(listener, config, move || clock.now())
+        .map_err(CommandError::io("cannot start the simulated Atlas"))
+}
+
+/// Writes to standard output, which must be open: the command goes on to serve.
+fn write_banner(text: &str) -> Result<(), CommandError> {
+    let mut out = io::stdout().lock();
+    out.write_all(text.as_bytes())
+        .and_then(|()| out.flush())
+        .map_err(CommandError::stdout())
 }

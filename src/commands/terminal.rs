@@ -1,10 +1,11 @@
 //! Output on standard output and tables on a terminal.
 
-use std::io::{self, StdoutLock, Write};
+use std::io::{self, IsTerminal as _, StdoutLock, Write};
 
 use comfy_table::{ContentArrangement, Table, presets};
 
 use super::{CommandError, ignore_broken_pipe};
+use crate::credentials::Environment;
 
 /// Writes to standard output. A closed pipe is no error.
 pub(super) fn write_stdout(
@@ -14,16 +15,12 @@ pub(super) fn write_stdout(
     write(&mut out)
         .and_then(|()| out.flush())
         .or_else(ignore_broken_pipe)
-        .map_err(CommandError::io("cannot write to standard output"))
+        .map_err(CommandError::stdout())
 }
 
-/// Writes the banner of a command that goes on to serve. Standard output must be open.
-#[cfg(feature = "sim")]
-pub(super) fn write_banner(text: &str) -> Result<(), CommandError> {
-    let mut out = io::stdout().lock();
-    out.write_all(text.as_bytes())
-        .and_then(|()| out.flush())
-        .map_err(CommandError::io("cannot write to standard output"))
+/// Returns whether tables on standard output are coloured.
+pub(super) fn is_coloured(environment: &Environment) -> bool {
+    io::stdout().is_terminal() && environment.get("NO_COLOR").is_none()
 }
 
 /// Creates a table without frames, at most as wide as the terminal.

@@ -6,13 +6,14 @@ use std::time::Duration;
 use mongodb_atlas_client::OrgId;
 
 use super::MAX_AGE;
-use super::diagnostic::ConfigError;
 use super::parse::parse_key_labels;
-use super::resolver::Resolver;
+use super::resolver::{ConfigError, Resolver};
 use crate::cli::{Args, FlagValues};
 use crate::closed_list::parse_name;
 use crate::credentials::Environment;
 use crate::metrics::KeyLabel;
+#[cfg(feature = "sim")]
+use exporter_toolkit::address::ListenAddress;
 use exporter_toolkit::diagnostic::Diagnostic;
 
 crate::closed_list::closed_list! {
@@ -65,9 +66,7 @@ pub fn parse_keys_options(
     args: &Args,
     environment: &Environment,
 ) -> Result<KeysOptions, ConfigError> {
-    let mut resolver = Resolver::new(args, environment);
-    let options = resolve_keys_options(&mut resolver);
-    resolver.finish(options)
+    Resolver::new(args, environment).resolve(resolve_keys_options)
 }
 
 fn resolve_keys_options(resolver: &mut Resolver<'_>) -> Option<KeysOptions> {
@@ -100,14 +99,15 @@ pub fn parse_once_output(
     args: &Args,
     environment: &Environment,
 ) -> Result<Option<PathBuf>, ConfigError> {
-    let mut resolver = Resolver::without_file(args, environment);
-    let path = resolver.path("output");
-    let path = path.filter(|path| !STDOUT_NAMES.iter().any(|name| path == Path::new(name)));
-    if path.as_deref() == Some(Path::new("")) {
-        let source = resolver.lookup("output").source;
-        resolver.reject(&source, "", "the path of a file, or - for standard output");
-    }
-    resolver.finish(Some(path))
+    Resolver::without_file(args, environment).resolve(|resolver| {
+        let path = resolver.path("output");
+        let path = path.filter(|path| !STDOUT_NAMES.iter().any(|name| path == Path::new(name)));
+        if path.as_deref() == Some(Path::new("")) {
+            let source = resolver.lookup("output").source;
+            resolver.reject(&source, "", "the path of a file, or - for standard output");
+        }
+        Some(path)
+    })
 }
 
 /// Names of standard output, which is written to in place: a file behind it may be appended to.
@@ -152,19 +152,16 @@ pub fn parse_check_options(
     args: &Args,
     environment: &Environment,
 ) -> Result<CheckOptions, ConfigError> {
-    let mut resolver = Resolver::without_file(args, environment);
-    let formats = [OutputFormat::Table, OutputFormat::Json];
-    let output = resolver.get("output", |text| {
-        parse_name(text, &formats, OutputFormat::as_str)
-    });
-    let offline = resolver.get_bool("offline");
-    let running = resolver.get_bool("running");
-    let options = output.zip(offline.zip(running));
-    resolver.finish(options.map(|(output, (offline, running))| CheckOptions {
-        output,
-        offline,
-        running,
-    }))
+    Resolver::without_file(args, environment).resolve(|resolver| {
+        let formats = [OutputFormat::Table, OutputFormat::Json];
+        Some(CheckOptions {
+            output: resolver.get("output", |text| {
+                parse_name(text, &formats, OutputFormat::as_str)
+            })?,
+            offline: resolver.get_bool("offline")?,
+            running: resolver.get_bool("running")?,
+        })
+    })
 }
 
 /// Parses the options of the simulated Atlas, and the addresses on which `sim` listens.
@@ -175,23 +172,17 @@ pub fn parse_check_options(
 pub fn parse_sim_config(
     args: &Args,
     environment: &Environment,
-) -> Result<
-    (
-        mongodb_atlas_sim::SimConfig,
-        Vec<exporter_toolkit::address::ListenAddress>,
-    ),
-    ConfigError,
-> {
-    let mut resolver = Resolver::new(args, environment);
-    let config = resolve_sim_config(&mut resolver);
-    let listen = resolver.listen_addresses("sim.listen-address");
-    resolver.log_settings();
-    resolver.finish(config.map(|config| (config, listen)))
+) -> Result<(mongodb_atlas_sim::SimConfig, Vec<ListenAddress>), ConfigError> {
+    Resolver::new(args, environment).resolve(|resolver| {
+        let config = resolve_sim_config(resolver);
+        let listen = resolver.listen_addresses("sim.listen-address");
+        resolver.log_settings();
+        config.map(|config| (config, listen))
+    })
 }
 
 #[cfg(feature = "sim")]
 fn resolve_sim_config(resolver: &mut Resolver<'_>) -> Option<mongodb_atlas_sim::SimConfig> {
-    use crate::closed_list::parse_name;
     use mongodb_atlas_sim::{Scenario, SimConfig};
 
     Some(SimConfig {

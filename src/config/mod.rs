@@ -4,7 +4,6 @@
 //! | module | purpose |
 //! | --- | --- |
 //! | `resolver` | looks up values in the order of precedence and collects errors |
-//! | `diagnostic` | all errors of a configuration |
 //! | `file` | the configuration file |
 //! | `credentials` | credentials, each with its organizations |
 //! | `parse` | parsers of single values |
@@ -12,7 +11,6 @@
 
 mod command_options;
 mod credentials;
-mod diagnostic;
 mod file;
 mod parse;
 mod resolver;
@@ -38,12 +36,12 @@ pub use command_options::{
     parse_keys_options, parse_once_output,
 };
 pub use credentials::CredentialConfig;
-pub use diagnostic::ConfigError;
 pub use exporter_toolkit::diagnostic::Diagnostic;
 use parse::{
     parse_api_version, parse_base_url, parse_key_labels, parse_shard, parse_telemetry_path,
     parse_thresholds,
 };
+pub use resolver::ConfigError;
 use resolver::Resolver;
 
 /// The validated configuration of the exporter.
@@ -72,7 +70,7 @@ pub struct Config {
     /// Directory for state kept across restarts.
     pub storage_path: Option<PathBuf>,
     /// Options of the per-key series; at least one threshold.
-    pub key_series: KeySeriesOptions,
+    pub key_series: Arc<KeySeriesOptions>,
     /// Listen addresses; empty with systemd sockets.
     pub listen_addresses: Vec<ListenAddress>,
     /// Whether systemd passes the listening sockets.
@@ -108,9 +106,7 @@ impl Config {
     /// # Errors
     /// [`ConfigError`] with all errors.
     pub fn load(args: &Args, environment: &Environment) -> Result<Self, ConfigError> {
-        let mut resolver = Resolver::new(args, environment);
-        let config = Self::resolve(&mut resolver);
-        resolver.finish(config)
+        Resolver::new(args, environment).resolve(Self::resolve)
     }
 
     /// Loads the configuration with defaults in place of invalid values. Returns all errors beside it.
@@ -146,14 +142,14 @@ impl Config {
             max_orgs: resolver.get_uint("atlas.max-orgs", 1..=1_000_000)?,
             shard: resolver.get("atlas.shard", |text| parse_shard(text, &host))?,
             storage_path: resolver.storage_path(),
-            key_series: KeySeriesOptions {
+            key_series: Arc::new(KeySeriesOptions {
                 per_key: resolver.get_parsed("metrics.per-key")?,
                 labels: resolver.get("metrics.key-labels", parse_key_labels)?.into(),
                 max_keys: resolver.get_uint("metrics.max-keys", 0..=100_000_000)?,
                 thresholds: resolver
                     .get("metrics.idle-thresholds", parse_thresholds)?
                     .into(),
-            },
+            }),
             systemd_socket: resolver.get_bool("web.systemd-socket")?,
             listen_addresses: resolver.listen_addresses("web.listen-address"),
             probe_address: resolver.listen_addresses("web.probe-address").pop(),
@@ -235,12 +231,7 @@ pub fn log_settings(args: &Args, environment: &Environment) -> Option<(LogLevel,
 /// Returns the host name; a `StatefulSet` gives its pods numbered ones.
 fn host_name(environment: &Environment) -> String {
     environment.get("HOSTNAME").unwrap_or_else(|| {
-        #[cfg(unix)]
-        return rustix::system::uname()
-            .nodename()
-            .to_string_lossy()
-            .into_owned();
-        #[cfg(not(unix))]
-        String::new()
+        let uname = rustix::system::uname();
+        uname.nodename().to_string_lossy().into_owned()
     })
 }

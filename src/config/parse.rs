@@ -7,11 +7,11 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use exporter_toolkit::address::ListenAddress;
-use humantime::{format_duration, parse_duration as parse_humantime};
 use mongodb_atlas_client::ApiVersion;
 use reqwest::Url;
 
 use super::MAX_AGE;
+use crate::humanize::exact;
 use crate::metrics::{IdleThreshold, KeyLabel};
 use crate::shard::Shard;
 
@@ -72,16 +72,12 @@ pub(super) fn parse_duration(
     text: &str,
     range: &RangeInclusive<Duration>,
 ) -> Result<Duration, String> {
-    let duration = parse_humantime(text).ok();
-    duration
-        .filter(|duration| range.contains(duration))
-        .ok_or_else(|| {
-            let (min, max) = (
-                format_duration(*range.start()),
-                format_duration(*range.end()),
-            );
-            format!("a duration from {min} to {max}, such as 90s, 5m or 1h 30m")
-        })
+    let duration = humantime::parse_duration(text).ok();
+    let duration = duration.filter(|duration| range.contains(duration));
+    duration.ok_or_else(|| {
+        let (min, max) = (exact(*range.start()), exact(*range.end()));
+        format!("a duration from {min} to {max}, such as 90s, 5m or 1h 30m")
+    })
 }
 
 pub(super) fn parse_thresholds(text: &str) -> Result<Vec<IdleThreshold>, &'static str> {
@@ -89,7 +85,7 @@ pub(super) fn parse_thresholds(text: &str) -> Result<Vec<IdleThreshold>, &'stati
         "durations of at least 1s with commas between, none twice, such as 7d,30d,90d";
     let mut thresholds = Vec::new();
     for part in text.split(',') {
-        let duration = parse_humantime(part.trim()).map_err(|_| EXPECTED)?;
+        let duration = humantime::parse_duration(part.trim()).map_err(|_| EXPECTED)?;
         let threshold = IdleThreshold::new(duration);
         let range = Duration::from_secs(1)..=MAX_AGE;
         if !range.contains(&duration) || thresholds.contains(&threshold) {

@@ -1,5 +1,6 @@
 //! Resolves each value from its sources and collects the errors.
 
+use std::fmt;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::rc::Rc;
@@ -10,13 +11,27 @@ use exporter_toolkit::address::ListenAddress;
 use mongodb_atlas_client::ProxyRoute;
 use reqwest::Url;
 
-use super::diagnostic::ConfigError;
 use super::file::ConfigFile;
 use super::parse::{parse_bool, parse_duration, parse_listen_address, parse_uint};
 use crate::cli::{Args, Command, FLAGS, Flag, FlagValues, ValueSource};
 use crate::credentials::Environment;
 use crate::logging::{LogFormat, LogLevel};
 use exporter_toolkit::diagnostic::Diagnostic;
+
+/// All errors in a configuration, one a line.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub struct ConfigError(pub Vec<Diagnostic>);
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let count = self.0.len();
+        let plural = if count == 1 { "" } else { "s" };
+        write!(f, "the configuration is wrong in {count} place{plural}:")?;
+        self.0
+            .iter()
+            .try_for_each(|error| write!(f, "\n  - {error}"))
+    }
+}
 
 /// Looks up values in the order of precedence: command line, environment, file, default.
 pub(super) struct Resolver<'a> {
@@ -143,7 +158,7 @@ impl<'a> Resolver<'a> {
 
     pub(super) fn get_uint<T>(&mut self, name: &str, range: RangeInclusive<T>) -> Option<T>
     where
-        T: FromStr + PartialOrd + std::fmt::Display,
+        T: FromStr + PartialOrd + fmt::Display,
     {
         self.get(name, |text| parse_uint(text, &range))
     }
@@ -183,9 +198,12 @@ impl<'a> Resolver<'a> {
         addresses
     }
 
-    /// Returns `value`, unless there are errors.
-    pub(super) fn finish<T>(self, value: Option<T>) -> Result<T, ConfigError> {
-        match value {
+    /// Returns what `resolve` does, unless there are errors.
+    pub(super) fn resolve<T>(
+        mut self,
+        resolve: impl FnOnce(&mut Self) -> Option<T>,
+    ) -> Result<T, ConfigError> {
+        match resolve(&mut self) {
             Some(value) if self.diagnostics.is_empty() => Ok(value),
             _ => Err(ConfigError(self.diagnostics)),
         }

@@ -203,7 +203,7 @@ mod tests {
         assert_eq!(ids, ["z", "a", "b", "c"]);
         let key = inventory.keys().next().expect("a key");
         assert_eq!(key.name(), r#"a \"quoted\" \\ name\nof two lines"#);
-        assert_eq!((key.was_used(), key.project().as_str()), (Some(false), "o"));
+        assert_eq!((key.was_used(), key.project.as_str()), (Some(false), "o"));
         assert_eq!(
             key.idle_since(),
             Some(0),

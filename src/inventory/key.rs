@@ -5,7 +5,43 @@ use std::borrow::Cow;
 use jiff::Timestamp;
 
 use super::escape::unescape;
+use crate::closed_list::closed_list;
 use mongodb_atlas_client::{ApiKey, ApiTime, KeyAttributes, KeyId, ProjectId};
+
+closed_list! {
+    /// A field of a key that can be left out: a label of the info metric.
+    #[derive(Hash)]
+    pub enum KeyLabel {
+        /// Atlas field `name`.
+        Name = "name",
+        /// `status`.
+        Status = "status",
+        /// `cloud`.
+        Cloud = "cloud",
+        /// `geography`.
+        Geography = "geography",
+        /// `endpoint`.
+        Endpoint = "endpoint",
+        /// `createdBy`: personal data.
+        CreatedBy = "created_by",
+        /// `maskedSecret`.
+        MaskedSecret = "masked_secret",
+    }
+}
+
+impl KeyLabel {
+    /// Returns the value of the label, if it is one that many keys share.
+    pub(crate) fn shared_value(self, attributes: &KeyAttributes) -> Option<&str> {
+        match self {
+            Self::Name | Self::MaskedSecret => None,
+            Self::Status => Some(&attributes.status),
+            Self::Cloud => Some(&attributes.cloud),
+            Self::Geography => Some(&attributes.geography),
+            Self::Endpoint => Some(&attributes.endpoint),
+            Self::CreatedBy => Some(&attributes.created_by),
+        }
+    }
+}
 
 /// A time in 8 bytes: microseconds since the Unix epoch, or one of two values that are no valid time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -77,8 +113,10 @@ impl KeyEntry {
 pub struct KeyView<'a> {
     pub(super) entry: &'a KeyEntry,
     pub(super) arena: &'a str,
-    pub(super) project: &'a ProjectId,
-    pub(super) attributes: &'a KeyAttributes,
+    /// The project.
+    pub project: &'a ProjectId,
+    /// The fields that many keys have in common.
+    pub attributes: &'a KeyAttributes,
 }
 
 impl<'a> KeyView<'a> {
@@ -95,16 +133,6 @@ impl<'a> KeyView<'a> {
     /// Returns `maskedSecret`, escaped; empty unless it is exported.
     pub fn masked_secret(&self) -> &'a str {
         self.entry.texts(self.arena)[2]
-    }
-
-    /// Returns the project.
-    pub fn project(&self) -> &'a ProjectId {
-        self.project
-    }
-
-    /// Returns the fields that many keys have in common.
-    pub fn attributes(&self) -> &'a KeyAttributes {
-        self.attributes
     }
 
     /// Returns the index of [`KeyView::attributes`] in [`super::Inventory::attributes`].

@@ -8,15 +8,13 @@
 //! | --- | --- |
 //! | `builder` | collects keys, page by page |
 //! | `build` | converts a builder into an inventory |
-//! | `key` | the packed entry and the view of a key |
+//! | `key` | the packed entry and the view of a key, and its fields |
 //! | `escape` | label escaping |
-//! | `details` | names and model rate limits of an organization |
-//! | `store` | the current inventories, and the snapshot of a scrape |
+//! | `store` | the current inventories, names and model rate limits, and the snapshot of a scrape |
 //! | `query` | filters, sorts and lists the keys of a snapshot |
 
 mod build;
 mod builder;
-mod details;
 mod escape;
 mod key;
 mod query;
@@ -31,14 +29,11 @@ use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use jiff::Timestamp;
 
 pub use builder::{Inserted, InventoryBuilder};
-pub use details::{ModelRateLimit, OrgDetails, ProjectName};
 pub use escape::{unescape, write_escaped, write_label};
-pub use key::KeyView;
+pub use key::{KeyLabel, KeyView};
 pub use mongodb_atlas_client::{ApiKey, ApiTime, KeyAttributes};
-pub use query::{
-    KeyField, KeyQuery, KeyRow, KeySelection, SortColumn, matches_project, matches_status,
-};
-pub use store::{InventorySnapshot, InventoryStore};
+pub use query::{KeyQuery, KeyRow, KeySelection, SortColumn, matches_project, matches_status};
+pub use store::{InventorySnapshot, InventoryStore, OrgDetails};
 
 use key::KeyEntry;
 use mongodb_atlas_client::{OrgId, ProjectId};

@@ -9,52 +9,33 @@ use std::ops::Range;
 use jiff::Timestamp;
 use serde::Serialize;
 
-use super::{Inventory, InventorySnapshot, KeyView, ProjectKeys, unescape};
+use super::{Inventory, InventorySnapshot, KeyLabel, KeyView, ProjectKeys, unescape};
+use crate::closed_list::closed_list;
 use mongodb_atlas_client::{OrgId, ProjectId};
 
-/// The column that keys are sorted by.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum SortColumn {
-    /// The idle time; by default longest first.
-    #[default]
-    Idle,
-    /// The name, or the id where names are hidden.
-    Name,
-    /// The name of the project, or its id if the name is unknown.
-    Project,
-    /// The creation; by default newest first.
-    Created,
-    /// The last use; by default newest first.
-    Used,
+closed_list! {
+    /// The column that keys are sorted by, in the order of the table.
+    #[derive(Default)]
+    pub enum SortColumn {
+        /// The name, or the id where names are hidden.
+        Name = "name",
+        /// The name of the project, or its id if the name is unknown.
+        Project = "project",
+        /// The creation; by default newest first.
+        Created = "created",
+        /// The last use; by default newest first.
+        Used = "used",
+        /// The idle time; by default longest first.
+        #[default]
+        Idle = "idle",
+    }
 }
 
 impl SortColumn {
-    /// Every column, in the order of the table.
-    pub const ALL: [Self; 5] = [
-        Self::Name,
-        Self::Project,
-        Self::Created,
-        Self::Used,
-        Self::Idle,
-    ];
-
     /// Returns whether the greatest value comes first by default.
     pub fn descending_by_default(self) -> bool {
         matches!(self, Self::Idle | Self::Created | Self::Used)
     }
-}
-
-/// A field of a key that may be hidden.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum KeyField {
-    /// `name`.
-    Name,
-    /// `status`.
-    Status,
-    /// `createdBy`.
-    CreatedBy,
-    /// `maskedSecret`.
-    MaskedSecret,
 }
 
 /// Which keys are listed, and in which order. The default lists every key, longest idle first.
@@ -76,8 +57,8 @@ pub struct KeyQuery<'a> {
     pub column: SortColumn,
     /// Whether the default order of the column is reversed.
     pub reversed: bool,
-    /// Fields that are neither searched nor listed.
-    pub hidden: Vec<KeyField>,
+    /// Fields that are searched and listed, beside ids and times.
+    pub labels: &'a [KeyLabel],
 }
 
 /// One key. Missing texts are empty. The serialized fields are the columns of CSV and JSON.
@@ -183,9 +164,9 @@ impl<'a> KeySelection<'a> {
         self.snapshot
     }
 
-    /// Returns whether a field is listed.
-    pub fn shows(&self, field: KeyField) -> bool {
-        !self.query.hidden.contains(&field)
+    /// Returns whether a field is searched and listed.
+    pub fn shows(&self, label: KeyLabel) -> bool {
+        self.query.labels.contains(&label)
     }
 
     /// Returns the listed keys.
@@ -216,7 +197,7 @@ impl<'a> KeySelection<'a> {
 
     fn matches(&self, view: &KeyView<'_>) -> bool {
         let query = &self.query;
-        let status = &view.attributes().status;
+        let status = &view.attributes.status;
         let is_idle = |cutoff| view.idle_since().is_some_and(|since| since <= cutoff);
         query.idle_cutoff.is_none_or(is_idle)
             && (!query.never_used || view.was_used() == Some(false))
@@ -227,9 +208,8 @@ impl<'a> KeySelection<'a> {
     /// Returns whether the key itself contains a text in lower case.
     fn contains(&self, view: &KeyView<'_>, text: &str) -> bool {
         contains_ignore_case(view.id(), text)
-            || (self.shows(KeyField::Name) && contains_ignore_case(&unescape(view.name()), text))
-            || (self.shows(KeyField::Status)
-                && contains_ignore_case(&view.attributes().status, text))
+            || (self.shows(KeyLabel::Name) && contains_ignore_case(&unescape(view.name()), text))
+            || (self.shows(KeyLabel::Status) && contains_ignore_case(&view.attributes.status, text))
     }
 
     fn sort_listed(&self, matches: &mut [KeyRef]) {
@@ -281,13 +261,13 @@ impl<'a> KeySelection<'a> {
         match self.query.column {
             SortColumn::Name => {
                 let (_, view) = self.view(key)?;
-                let shows_name = self.shows(KeyField::Name);
+                let shows_name = self.shows(KeyLabel::Name);
                 Some(unescape(if shows_name { view.name() } else { view.id() }))
             }
             SortColumn::Project => {
                 let (_, view) = self.view(key)?;
-                let name = self.names.get(key.org as usize)?.project(view.project());
-                let id = view.project().as_str();
+                let name = self.names.get(key.org as usize)?.project(view.project);
+                let id = view.project.as_str();
                 Some(if name.is_empty() { id } else { name }.into())
             }
             SortColumn::Idle | SortColumn::Created | SortColumn::Used => None,
@@ -307,9 +287,9 @@ impl<'a> KeySelection<'a> {
     fn row(&self, key: &KeyRef) -> Option<KeyRow> {
         let (inventory, view) = self.view(key)?;
         let names = self.names.get(key.org as usize)?;
-        let attributes = view.attributes();
-        let shown = |field, text: Cow<'_, str>| {
-            let text = self.shows(field).then(|| text.into_owned());
+        let attributes = view.attributes;
+        let shown = |label, text: Cow<'_, str>| {
+            let text = self.shows(label).then(|| text.into_owned());
             text.unwrap_or_default()
         };
         let time = |micros: i64| Timestamp::from_microsecond(micros).ok();
@@ -317,18 +297,18 @@ impl<'a> KeySelection<'a> {
         Some(KeyRow {
             org_id: inventory.org().to_string(),
             org_name: names.org.to_owned(),
-            project_id: view.project().to_string(),
-            project_name: names.project(view.project()).to_owned(),
+            project_id: view.project.to_string(),
+            project_name: names.project(view.project).to_owned(),
             api_key_id: unescape(view.id()).into_owned(),
-            name: shown(KeyField::Name, unescape(view.name())),
-            status: shown(KeyField::Status, attributes.status.as_str().into()),
+            name: shown(KeyLabel::Name, unescape(view.name())),
+            status: shown(KeyLabel::Status, attributes.status.as_str().into()),
             created_at: view.created().and_then(time),
-            created_by: shown(KeyField::CreatedBy, attributes.created_by.as_str().into()),
+            created_by: shown(KeyLabel::CreatedBy, attributes.created_by.as_str().into()),
             last_used_at: view.last_used().and_then(time),
             idle_seconds: idle_since
                 .map(|since| u64::try_from(self.now.as_second() - since.as_second()).unwrap_or(0)),
             was_used: view.was_used(),
-            masked_secret: shown(KeyField::MaskedSecret, unescape(view.masked_secret())),
+            masked_secret: shown(KeyLabel::MaskedSecret, unescape(view.masked_secret())),
         })
     }
 }

@@ -1,14 +1,32 @@
-//! The current inventories, and the snapshot of a scrape.
+//! The current inventories, names and model rate limits, and the snapshot of a scrape.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
-use super::{Inventory, OrgDetails};
-use mongodb_atlas_client::OrgId;
+use super::Inventory;
+use mongodb_atlas_client::{ModelLimit, OrgId, Project};
+
+/// Names and model rate limits of an organization, refreshed less often than its keys. Values that cannot be read keep
+/// their last value; they are empty if they were never read.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OrgDetails {
+    /// Name of the organization.
+    pub name: Option<String>,
+    /// Names of its projects.
+    pub projects: Vec<Project>,
+    /// Its model rate limits.
+    pub limits: Vec<ModelLimit>,
+    /// Time of the last refresh.
+    #[serde(rename = "asked_at")]
+    pub fetched_at: Option<Timestamp>,
+}
 
 /// The current inventories: a poll replaces one, a scrape takes a snapshot of all. The lock is held for a few pointer
 /// copies only, never across an `.await`.

@@ -1,6 +1,8 @@
-//! The exporter's metrics about itself. Callers report events; this module alone decides which series an event changes.
+//! The exporter's metrics about itself, updated by events of the Atlas clients and the scheduler. Counters start at 0, so
+//! that the first event is an increase and not a new series.
 
-use std::sync::{PoisonError, RwLock, RwLockReadGuard};
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -10,7 +12,11 @@ use prometheus::{CounterVec, GaugeVec, HistogramOpts, HistogramVec, Opts, Regist
 
 use super::families::{self, FamilyDef};
 use super::metric_snapshot::MetricSnapshot;
-use mongodb_atlas_client::unix_seconds;
+use crate::poll::{Change, PollEvent, PollObserver};
+use mongodb_atlas_client::{
+    ClientObserver, Endpoint, FailureReason, OrgId, RequestOutcome, RetryReason, TokenOutcome,
+    unix_seconds,
+};
 
 /// Upper bounds of the request duration histogram, in seconds.
 const REQUEST_DURATION_BUCKETS: &[f64] =
@@ -43,6 +49,14 @@ pub struct ExporterMetrics {
     config_reload_successful: GaugeVec,
     config_reload_success: GaugeVec,
     storage_failures: CounterVec,
+    poll_rate_limits: Mutex<BTreeMap<OrgId, RateLimit>>,
+}
+
+/// The token bucket that the polls of an organization use, as Atlas reported it; 0 where it did not.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct RateLimit {
+    pub(crate) capacity: u64,
+    pub(crate) remaining: u64,
 }
 
 /// Creates a family of the catalogue and registers it.
@@ -119,6 +133,7 @@ impl ExporterMetrics {
             config_reload_successful: gauge(&families::CONFIG_RELOAD_SUCCESSFUL)?,
             config_reload_success: gauge(&families::CONFIG_RELOAD_SUCCESS)?,
             storage_failures: counter(&families::STORAGE_FAILURES)?,
+            poll_rate_limits: Mutex::default(),
             registry: r.clone(),
             update_lock: RwLock::new(()),
         };
@@ -126,40 +141,38 @@ impl ExporterMetrics {
         set(&metrics.config_reload_successful, &[], 0.0);
         set(&metrics.config_reload_success, &[], 0.0);
         add(&metrics.storage_failures, &[], 0.0);
+        for endpoint in Endpoint::ALL {
+            // Those of tokens are initialized with a credential that needs them.
+            if !matches!(endpoint, Endpoint::Token | Endpoint::Revoke) {
+                metrics.init_endpoint(endpoint);
+                for labels in RetryReason::ALL.map(|it| [endpoint.as_str(), it.as_str()]) {
+                    add(&metrics.api_retries, &labels, 0.0);
+                }
+            }
+        }
         Ok(metrics)
     }
 
-    fn begin_update(&self) -> RwLockReadGuard<'_, ()> {
-        self.update_lock
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Initializes the series of an organization; every failure reason and every change starts at 0. `endpoint` is the
-    /// one that its polls use.
-    pub fn init_org<'a>(
-        &self,
-        org: &str,
-        endpoint: &str,
-        reasons: impl IntoIterator<Item = &'a str>,
-        changes: impl IntoIterator<Item = &'a str>,
-    ) {
-        let _update = self.begin_update();
+    /// Initializes the series of an organization; every failure reason and every change starts at 0.
+    fn init_org(&self, org: &str) {
         set(&self.org_up, &[org], 0.0);
         set(&self.org_inventory_restored, &[org], 0.0);
+        // The endpoint that polls use
+        let endpoint = Endpoint::AiModelApiKeys.as_str();
         add(&self.api_throttled, &[endpoint, org], 0.0);
-        for reason in reasons {
-            add(&self.org_poll_failures, &[org, reason], 0.0);
-            set(&self.org_last_poll_failed, &[org, reason], 0.0);
+        for reason in FailureReason::ALL {
+            add(&self.org_poll_failures, &[org, reason.as_str()], 0.0);
         }
-        for change in changes {
-            add(&self.key_changes, &[org, change], 0.0);
+        self.set_last_poll_failure(org, None);
+        for change in Change::ALL {
+            add(&self.key_changes, &[org, change.as_str()], 0.0);
         }
     }
 
     /// Removes every series of an organization.
-    pub fn remove_org(&self, org: &str, endpoints: &[&str], reasons: &[&str], changes: &[&str]) {
-        let _update = self.begin_update();
+    fn remove_org(&self, org: &OrgId) {
+        self.lock_rate_limits().remove(org);
+        let org = org.as_str();
         // Series that were never created are no error.
         for gauge in [
             &self.org_last_success,
@@ -172,69 +185,51 @@ impl ExporterMetrics {
         ] {
             let _ = gauge.remove_label_values(&[org]);
         }
-        for labels in reasons.iter().map(|reason| [org, reason]) {
+        for labels in FailureReason::ALL.map(|reason| [org, reason.as_str()]) {
             let _ = self.org_poll_failures.remove_label_values(&labels);
             let _ = self.org_last_poll_failed.remove_label_values(&labels);
         }
-        for change in changes {
-            let _ = self.key_changes.remove_label_values(&[org, change]);
+        for labels in Change::ALL.map(|change| [org, change.as_str()]) {
+            let _ = self.key_changes.remove_label_values(&labels);
         }
-        for labels in endpoints.iter().map(|endpoint| [*endpoint, org]) {
+        for labels in Endpoint::ALL.map(|endpoint| [endpoint.as_str(), org]) {
             let _ = self.api_rate_limit_capacity.remove_label_values(&labels);
             let _ = self.api_rate_limit_remaining.remove_label_values(&labels);
             let _ = self.api_throttled.remove_label_values(&labels);
         }
     }
 
-    /// Sets the effective poll interval of an organization.
-    pub fn set_poll_interval(&self, org: &str, interval: Duration) {
-        set(&self.org_poll_interval, &[org], interval.as_secs_f64());
-    }
-
-    /// Records that a stored inventory is exported, from a poll that ran between these times.
-    pub fn inventory_restored(
-        &self,
-        org: &str,
-        started_at: Timestamp,
-        completed_at: Timestamp,
-        up: bool,
-    ) {
-        let _update = self.begin_update();
-        set(&self.org_inventory_restored, &[org], 1.0);
-        set(&self.org_up, &[org], f64::from(up));
-        set_timestamp(&self.org_last_attempt, &[org], started_at);
-        set_timestamp(&self.org_last_success, &[org], completed_at);
-    }
-
-    /// Initializes the counters of an endpoint with 0.
-    pub fn init_endpoint<'a>(&self, endpoint: &str, retries: impl IntoIterator<Item = &'a str>) {
-        self.api_request_duration.with_label_values(&[endpoint]);
-        add(&self.api_requests, &[endpoint, "200"], 0.0);
-        for reason in retries {
-            add(&self.api_retries, &[endpoint, reason], 0.0);
+    /// Sets the state of the last poll: the reason that it failed for, none if it succeeded.
+    fn set_last_poll_failure(&self, org: &str, failed: Option<FailureReason>) {
+        for reason in FailureReason::ALL {
+            let is_failed = f64::from(failed == Some(reason));
+            set(
+                &self.org_last_poll_failed,
+                &[org, reason.as_str()],
+                is_failed,
+            );
         }
     }
 
+    /// Initializes the request duration and the request counter of an endpoint.
+    fn init_endpoint(&self, endpoint: Endpoint) {
+        let endpoint = endpoint.as_str();
+        self.api_request_duration.with_label_values(&[endpoint]);
+        add(&self.api_requests, &[endpoint, "200"], 0.0);
+    }
+
     /// Initializes the counters of a credential that requests tokens with 0.
-    pub fn init_credential<'a>(
-        &self,
-        credential: &str,
-        outcomes: impl IntoIterator<Item = &'a str>,
-    ) {
-        for outcome in outcomes {
-            add(&self.token_requests, &[credential, outcome], 0.0);
+    pub fn init_credential(&self, credential: &str) {
+        self.init_endpoint(Endpoint::Token);
+        for labels in TokenOutcome::ALL.map(|outcome| [credential, outcome.as_str()]) {
+            add(&self.token_requests, &labels, 0.0);
         }
     }
 
     /// Removes every series of a credential.
-    pub fn remove_credential<'a>(
-        &self,
-        credential: &str,
-        outcomes: impl IntoIterator<Item = &'a str>,
-    ) {
-        self.remove_token_expiry(credential);
-        for outcome in outcomes {
-            let labels = [credential, outcome];
+    pub fn remove_credential(&self, credential: &str) {
+        self.token_rejected(credential);
+        for labels in TokenOutcome::ALL.map(|outcome| [credential, outcome.as_str()]) {
             let _ = self.token_requests.remove_label_values(&labels);
         }
     }
@@ -247,105 +242,24 @@ impl ExporterMetrics {
         }
     }
 
-    /// Counts a failed write to the state directory.
-    pub fn storage_failed(&self) {
-        add(&self.storage_failures, &[], 1.0);
+    fn lock_rate_limits(&self) -> MutexGuard<'_, BTreeMap<OrgId, RateLimit>> {
+        let limits = self.poll_rate_limits.lock();
+        limits.unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Counts keys that have changed.
-    pub fn keys_changed(&self, org: &str, change: &str, keys: u64) {
-        add(&self.key_changes, &[org, change], to_f64(keys));
-    }
-
-    /// Records the start of a poll.
-    pub fn poll_started(&self, org: &str, at: Timestamp) {
-        set_timestamp(&self.org_last_attempt, &[org], at);
-    }
-
-    /// Records a complete poll.
-    pub fn poll_succeeded(&self, org: &str, at: Timestamp, pages: u32, took: Duration) {
-        let _update = self.begin_update();
-        set(&self.org_up, &[org], 1.0);
-        set_timestamp(&self.org_last_success, &[org], at);
-        set(&self.org_poll_duration, &[org], took.as_secs_f64());
-        set(&self.org_poll_pages, &[org], pages.into());
-        set(&self.org_inventory_restored, &[org], 0.0);
-    }
-
-    /// Records a failed poll. The timestamp of the last success does not change.
-    pub fn poll_failed(&self, org: &str, reason: &str, took: Duration) {
-        let _update = self.begin_update();
-        set(&self.org_up, &[org], 0.0);
-        set(&self.org_poll_duration, &[org], took.as_secs_f64());
-        add(&self.org_poll_failures, &[org, reason], 1.0);
-    }
-
-    /// Sets the state of the last poll: `failed` is the one of `reasons` it failed for, none if it succeeded.
-    pub fn set_last_poll_failure(&self, org: &str, reasons: &[&str], failed: Option<&str>) {
-        for reason in reasons {
-            let is_failed = f64::from(failed == Some(reason));
-            set(&self.org_last_poll_failed, &[org, reason], is_failed);
-        }
-    }
-
-    /// Records the end of a request to Atlas.
-    pub fn request_completed(&self, endpoint: &str, code: &str, took: Duration) {
-        add(&self.api_requests, &[endpoint, code], 1.0);
-        let duration = self.api_request_duration.with_label_values(&[endpoint]);
-        duration.observe(took.as_secs_f64());
-    }
-
-    /// Counts a retry of a request to Atlas.
-    pub fn request_retried(&self, endpoint: &str, reason: &str) {
-        add(&self.api_retries, &[endpoint, reason], 1.0);
-    }
-
-    /// Adds time spent waiting for the rate limit.
-    pub fn add_throttled_time(&self, endpoint: &str, org: &str, wait: Duration) {
-        add(&self.api_throttled, &[endpoint, org], wait.as_secs_f64());
-    }
-
-    /// Sets what Atlas reported about its token bucket.
-    pub fn set_rate_limit(
-        &self,
-        endpoint: &str,
-        org: &str,
-        capacity: Option<u64>,
-        remaining: Option<u64>,
-    ) {
-        for (gauge, value) in [
-            (&self.api_rate_limit_capacity, capacity),
-            (&self.api_rate_limit_remaining, remaining),
-        ] {
-            if let Some(value) = value {
-                set(gauge, &[endpoint, org], to_f64(value));
-            }
-        }
-    }
-
-    /// Counts a token request.
-    pub fn token_requested(&self, credential: &str, outcome: &str) {
-        add(&self.token_requests, &[credential, outcome], 1.0);
-    }
-
-    /// Sets the expiry of the token in use.
-    pub fn set_token_expiry(&self, credential: &str, at: Timestamp) {
-        set_timestamp(&self.token_expiry, &[credential], at);
-    }
-
-    /// Removes the expiry of a token that was rejected or is no longer used.
-    pub fn remove_token_expiry(&self, credential: &str) {
-        // A series that was never created is no error.
-        let _ = self.token_expiry.remove_label_values(&[credential]);
+    /// Returns the token bucket that the polls of an organization use.
+    pub(crate) fn poll_rate_limit(&self, org: &OrgId) -> RateLimit {
+        let limits = self.lock_rate_limits();
+        limits.get(org).copied().unwrap_or_default()
     }
 
     /// Returns the number of requests to an endpoint so far, whatever their outcome.
-    pub fn request_count(&self, endpoint: &str) -> f64 {
+    pub fn request_count(&self, endpoint: Endpoint) -> f64 {
         let families = self.api_requests.collect();
         let metrics = families.iter().flat_map(MetricFamily::get_metric);
         let of_endpoint = metrics.filter(|metric| {
             let mut labels = metric.get_label().iter();
-            labels.any(|label| label.value() == endpoint)
+            labels.any(|label| label.value() == endpoint.as_str())
         });
         of_endpoint
             .map(|metric| metric.get_counter().get_value())
@@ -363,37 +277,123 @@ impl ExporterMetrics {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn all_families_register() {
-        ExporterMetrics::new().expect("the catalogue is sound");
-    }
-
-    #[test]
-    fn last_poll_failed_is_set_for_at_most_one_reason() {
-        let metrics = ExporterMetrics::new().expect("the catalogue is sound");
-        let reasons = ["forbidden", "timeout"];
-        metrics.init_org("o1", "keys", reasons, []);
-        let failed = || -> Vec<String> {
-            let families = metrics.org_last_poll_failed.collect();
-            let series = families.iter().flat_map(MetricFamily::get_metric);
-            let failed = series.filter(|metric| metric.get_gauge().get_value() == 1.0);
-            failed
-                .map(|metric| metric.get_label()[1].value().to_owned())
-                .collect()
-        };
-        assert!(failed().is_empty(), "before the first poll");
-        for reason in reasons {
-            metrics.set_last_poll_failure("o1", &reasons, Some(reason));
-            assert_eq!(failed(), [reason]);
+impl PollObserver for ExporterMetrics {
+    fn on_event(&self, event: PollEvent<'_>) {
+        let lock = self.update_lock.read();
+        let _update = lock.unwrap_or_else(PoisonError::into_inner);
+        match event {
+            PollEvent::OrgsListed { .. } | PollEvent::DueChanged { .. } => {}
+            PollEvent::OrgAdded(org) => self.init_org(org.as_str()),
+            PollEvent::OrgRemoved(org) => self.remove_org(org),
+            PollEvent::IntervalChanged { org, interval } => {
+                let seconds = interval.as_secs_f64();
+                set(&self.org_poll_interval, &[org.as_str()], seconds);
+            }
+            PollEvent::InventoryRestored { inventory, up } => {
+                let org = &[inventory.org().as_str()];
+                set(&self.org_inventory_restored, org, 1.0);
+                set(&self.org_up, org, f64::from(up));
+                set_timestamp(&self.org_last_attempt, org, inventory.started_at());
+                set_timestamp(&self.org_last_success, org, inventory.completed_at());
+            }
+            PollEvent::PollStarted { org, started_at } => {
+                set_timestamp(&self.org_last_attempt, &[org.as_str()], started_at);
+            }
+            PollEvent::PollSucceeded {
+                inventory,
+                pages,
+                duration,
+            } => {
+                let org = inventory.org().as_str();
+                set(&self.org_up, &[org], 1.0);
+                set_timestamp(&self.org_last_success, &[org], inventory.completed_at());
+                set(&self.org_poll_duration, &[org], duration.as_secs_f64());
+                set(&self.org_poll_pages, &[org], pages.into());
+                set(&self.org_inventory_restored, &[org], 0.0);
+                self.set_last_poll_failure(org, None);
+            }
+            // The timestamp of the last success does not change.
+            PollEvent::PollFailed {
+                org,
+                error,
+                duration,
+                ..
+            } => {
+                let (org, reason) = (org.as_str(), error.error.kind.reason());
+                set(&self.org_up, &[org], 0.0);
+                set(&self.org_poll_duration, &[org], duration.as_secs_f64());
+                add(&self.org_poll_failures, &[org, reason.as_str()], 1.0);
+                self.set_last_poll_failure(org, Some(reason));
+            }
+            PollEvent::KeysChanged { org, change, keys } => {
+                let labels = [org.as_str(), change.as_str()];
+                add(&self.key_changes, &labels, to_f64(keys));
+            }
+            PollEvent::SaveFailed => add(&self.storage_failures, &[], 1.0),
         }
-        metrics.set_last_poll_failure("o1", &reasons, None);
-        assert!(failed().is_empty());
-        metrics.remove_org("o1", &[], &reasons, &[]);
-        let families = metrics.org_last_poll_failed.collect();
-        assert!(families[0].get_metric().is_empty());
     }
 }
+
+impl ClientObserver for ExporterMetrics {
+    fn request_completed(&self, endpoint: Endpoint, outcome: RequestOutcome, elapsed: Duration) {
+        let endpoint = endpoint.as_str();
+        let code = match outcome {
+            RequestOutcome::Status(status) => status.to_string(),
+            RequestOutcome::Failed(reason) => reason.to_string(),
+        };
+        add(&self.api_requests, &[endpoint, &code], 1.0);
+        let duration = self.api_request_duration.with_label_values(&[endpoint]);
+        duration.observe(elapsed.as_secs_f64());
+    }
+
+    fn request_retried(&self, endpoint: Endpoint, reason: RetryReason) {
+        let labels = [endpoint.as_str(), reason.as_str()];
+        add(&self.api_retries, &labels, 1.0);
+    }
+
+    fn rate_limit_updated(
+        &self,
+        endpoint: Endpoint,
+        org: Option<&OrgId>,
+        capacity: Option<u64>,
+        remaining: Option<u64>,
+    ) {
+        if let (Endpoint::AiModelApiKeys, Some(org)) = (endpoint, org) {
+            let mut limits = self.lock_rate_limits();
+            let limit = limits.entry(org.clone()).or_default();
+            limit.capacity = capacity.unwrap_or(limit.capacity);
+            limit.remaining = remaining.unwrap_or(limit.remaining);
+        }
+        let labels = [endpoint.as_str(), org.map_or("", OrgId::as_str)];
+        for (gauge, value) in [
+            (&self.api_rate_limit_capacity, capacity),
+            (&self.api_rate_limit_remaining, remaining),
+        ] {
+            if let Some(value) = value {
+                set(gauge, &labels, to_f64(value));
+            }
+        }
+    }
+
+    fn request_throttled(&self, endpoint: Endpoint, org: Option<&OrgId>, waited: Duration) {
+        let labels = [endpoint.as_str(), org.map_or("", OrgId::as_str)];
+        add(&self.api_throttled, &labels, waited.as_secs_f64());
+    }
+
+    fn token_requested(&self, credential: &str, outcome: TokenOutcome) {
+        let labels = [credential, outcome.as_str()];
+        add(&self.token_requests, &labels, 1.0);
+    }
+
+    fn token_expiry_changed(&self, credential: &str, expires_at: Timestamp) {
+        set_timestamp(&self.token_expiry, &[credential], expires_at);
+    }
+
+    fn token_rejected(&self, credential: &str) {
+        // A series that was never created is no error.
+        let _ = self.token_expiry.remove_label_values(&[credential]);
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -98,15 +98,6 @@ impl Exposition {
         }
         Some(out)
     }
-
-    /// Returns the whole scrape at once.
-    pub fn into_bytes(mut self) -> Vec<u8> {
-        let mut out = Vec::new();
-        while let Some(chunk) = self.next_chunk() {
-            out.extend_from_slice(&chunk);
-        }
-        out
-    }
 }
 
 #[cfg(test)]
@@ -181,8 +172,9 @@ mod tests {
         selection: KeySeriesOptions,
         now: Timestamp,
     ) -> String {
-        let exposition = expose(Format::Text, inventories, selection, now);
-        String::from_utf8(exposition.into_bytes()).expect("text")
+        let mut exposition = expose(Format::Text, inventories, selection, now);
+        let chunks = std::iter::from_fn(|| exposition.next_chunk());
+        String::from_utf8(chunks.flatten().collect()).expect("text")
     }
 
     fn name(suffix: &str) -> String {

@@ -1,24 +1,15 @@
-//! The catalogue of metric families. Help texts name the Atlas field that a value comes from and say that it is polled.
+//! The catalogue of metric families. Help texts name the Atlas field that a value comes from and say that it is polled;
+//! docs/metrics.md adds when a family has no series, their number and a useful query.
 
-/// The type of a family.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum MetricType {
-    /// A value that goes up and down.
-    Gauge,
-    /// A value that only goes up.
-    Counter,
-    /// Observations counted by size.
-    Histogram,
-}
-
-impl MetricType {
-    /// Returns the name in a TYPE line.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Gauge => "gauge",
-            Self::Counter => "counter",
-            Self::Histogram => "histogram",
-        }
+crate::closed_list::closed_list! {
+    /// The type of a family, as in its TYPE line.
+    pub enum MetricType {
+        /// A value that goes up and down.
+        Gauge = "gauge",
+        /// A value that only goes up.
+        Counter = "counter",
+        /// Observations counted by size.
+        Histogram = "histogram",
     }
 }
 
@@ -33,29 +24,16 @@ pub struct FamilyDef {
     pub labels: &'static [&'static str],
     /// The HELP line.
     pub help: &'static str,
-    /// For the reference: the source of its values, a field of the Atlas API unless stated otherwise.
-    pub source: &'static str,
-    /// For the reference: when it has no series.
-    pub absent_when: &'static str,
-    /// For the reference: its number of series.
-    pub cardinality: &'static str,
-    /// For the reference: a useful query.
-    pub example_query: &'static str,
 }
 
 macro_rules! families {
-    ($($id:ident = $kind:ident $name:literal [$($label:literal),*] $help:literal
-        from $source:literal absent $absent:literal series $series:literal query $query:literal;)*) => {
+    ($($id:ident = $kind:ident $name:literal [$($label:literal),*] $help:literal;)*) => {
         $(#[doc = concat!("`", $name, "`: ", $help)]
         pub const $id: FamilyDef = FamilyDef {
             name: $name,
             metric_type: MetricType::$kind,
             labels: &[$($label),*],
             help: $help,
-            source: $source,
-            absent_when: $absent,
-            cardinality: $series,
-            example_query: $query,
         };)*
 
         /// Every family, but for `process_*`, which the `prometheus` crate defines.
@@ -65,150 +43,78 @@ macro_rules! families {
 
 families! {
     KEYS = Gauge "mongodbatlas_ai_model_api_keys" ["org_id", "project_id", "status"]
-        "Number of AI model API keys by status (Atlas member status), as the last complete walk saw them (polled). A status once seen for a project goes to 0."
-        from "`status`, `groupId`" absent "before the first complete walk, and past `--atlas.max-staleness`"
-        series "projects x statuses" query "sum by (org_id, status) (mongodbatlas_ai_model_api_keys)";
+        "Number of AI model API keys by status (Atlas member status), as the last complete walk saw them (polled). A status once seen for a project goes to 0.";
     KEY_INFO = Gauge "mongodbatlas_ai_model_api_key_info" ["org_id", "project_id", "api_key_id", "name", "status", "cloud", "geography", "endpoint"]
-        "Always 1; what Atlas says of the AI model API key in the members name, status, cloud, geography and endpoint (polled)."
-        from "`name`, `status`, `cloud`, `geography`, `endpoint`" absent "as the other families of single keys: before the first complete walk, past `--atlas.max-staleness`, and for keys that `--metrics.per-key` or `--metrics.max-keys` leave out"
-        series "1 a key" query "count by (cloud, geography) (mongodbatlas_ai_model_api_key_info)";
+        "Always 1; what Atlas says of the AI model API key in the members name, status, cloud, geography and endpoint (polled).";
     KEY_CREATED = Gauge "mongodbatlas_ai_model_api_key_created_timestamp_seconds" ["org_id", "project_id", "api_key_id"]
-        "When the AI model API key was created (Atlas member createdAt), in seconds since the Unix epoch (polled)."
-        from "`createdAt`" absent "for a key whose `createdAt` is missing or no time"
-        series "1 a key" query "time() - mongodbatlas_ai_model_api_key_created_timestamp_seconds < 86400";
+        "When the AI model API key was created (Atlas member createdAt), in seconds since the Unix epoch (polled).";
     KEY_LAST_USED = Gauge "mongodbatlas_ai_model_api_key_last_used_timestamp_seconds" ["org_id", "project_id", "api_key_id"]
-        "When the AI model API key was last used (Atlas member lastUsedAt), in seconds since the Unix epoch (polled). Absent for a key never used."
-        from "`lastUsedAt`" absent "for a key never used, or whose `lastUsedAt` is no time"
-        series "1 a key that was used" query "count(time() - mongodbatlas_ai_model_api_key_last_used_timestamp_seconds < 3600)";
+        "When the AI model API key was last used (Atlas member lastUsedAt), in seconds since the Unix epoch (polled). Absent for a key never used.";
     KEY_LAST_USED_AGE = Gauge "mongodbatlas_ai_model_api_key_last_used_age_seconds" ["org_id", "project_id", "api_key_id"]
-        "Seconds from lastUsedAt (Atlas member, polled) to this scrape. Absent for a key never used."
-        from "`lastUsedAt`" absent "for a key never used, or whose `lastUsedAt` is no time"
-        series "1 a key that was used" query "quantile(0.5, mongodbatlas_ai_model_api_key_last_used_age_seconds)";
+        "Seconds from lastUsedAt (Atlas member, polled) to this scrape. Absent for a key never used.";
     KEY_IDLE = Gauge "mongodbatlas_ai_model_api_key_idle_seconds" ["org_id", "project_id", "api_key_id"]
-        "Seconds from lastUsedAt, or from createdAt for a key never used (Atlas members, polled), to this scrape."
-        from "`lastUsedAt`, `createdAt`" absent "for a key of which neither is known"
-        series "1 a key" query "topk(10, mongodbatlas_ai_model_api_key_idle_seconds)";
+        "Seconds from lastUsedAt, or from createdAt for a key never used (Atlas members, polled), to this scrape.";
     KEY_USED = Gauge "mongodbatlas_ai_model_api_key_used" ["org_id", "project_id", "api_key_id"]
-        "1 if the AI model API key was ever used, that is if Atlas member lastUsedAt is set, else 0 (polled)."
-        from "`lastUsedAt`" absent "for a key whose `lastUsedAt` is no time"
-        series "1 a key" query "count by (org_id) (mongodbatlas_ai_model_api_key_used == 0)";
+        "1 if the AI model API key was ever used, that is if Atlas member lastUsedAt is set, else 0 (polled).";
     KEYS_IDLE = Gauge "mongodbatlas_ai_model_api_keys_idle" ["org_id", "project_id", "threshold"]
-        "Number of AI model API keys that at this scrape are idle for at least the threshold (Atlas members lastUsedAt and createdAt, polled)."
-        from "`lastUsedAt`, `createdAt`" absent "before the first complete walk, and past `--atlas.max-staleness`"
-        series "projects x `--metrics.idle-thresholds`" query "sum by (org_id) (mongodbatlas_ai_model_api_keys_idle{threshold=\"30d\"})";
+        "Number of AI model API keys that at this scrape are idle for at least the threshold (Atlas members lastUsedAt and createdAt, polled).";
     KEY_CHANGES = Counter "mongodbatlas_ai_model_api_key_changes_total" ["org_id", "change"]
-        "What happened to AI model API keys from one complete walk to the next (polled); revived is used again after the largest idle threshold."
-        from "every member, compared with the walk before" absent "never for an organization that is watched; all begin at 0"
-        series "6 an organization" query "sum by (change) (increase(mongodbatlas_ai_model_api_key_changes_total[1d]))";
+        "What happened to AI model API keys from one complete walk to the next (polled); revived is used again after the largest idle threshold.";
     LIMIT_REQUESTS = Gauge "mongodbatlas_ai_model_rate_limit_requests_per_minute" ["org_id", "model_group", "cloud", "geography"]
-        "The organization's limit of requests a minute for a group of models (Atlas member requestsPerMinuteLimit, polled hourly)."
-        from "`requestsPerMinuteLimit` of `aiModelApiRateLimits`" absent "until Atlas has been asked, and where it gives no limit"
-        series "groups of models an organization" query "min by (org_id) (mongodbatlas_ai_model_rate_limit_requests_per_minute)";
+        "The organization's limit of requests a minute for a group of models (Atlas member requestsPerMinuteLimit, polled hourly).";
     LIMIT_TOKENS = Gauge "mongodbatlas_ai_model_rate_limit_tokens_per_minute" ["org_id", "model_group", "cloud", "geography"]
-        "The organization's limit of tokens a minute for a group of models (Atlas member tokensPerMinuteLimit, polled hourly)."
-        from "`tokensPerMinuteLimit` of `aiModelApiRateLimits`" absent "until Atlas has been asked, and where it gives no limit"
-        series "groups of models an organization" query "min by (org_id) (mongodbatlas_ai_model_rate_limit_tokens_per_minute)";
+        "The organization's limit of tokens a minute for a group of models (Atlas member tokensPerMinuteLimit, polled hourly).";
     ORG_INFO = Gauge "mongodbatlas_organization_info" ["org_id", "org_name"]
-        "Always 1; the organization's name (Atlas member name, polled hourly)."
-        from "`name` of the organization" absent "until Atlas has been asked"
-        series "1 an organization" query "atlas_ai_keys_exporter_org_up * on (org_id) group_left (org_name) mongodbatlas_organization_info";
+        "Always 1; the organization's name (Atlas member name, polled hourly).";
     PROJECT_INFO = Gauge "mongodbatlas_project_info" ["org_id", "project_id", "project_name"]
-        "Always 1; the project's name (Atlas member name of a group, polled hourly)."
-        from "`name` of a group" absent "until Atlas has been asked"
-        series "1 a project" query "mongodbatlas_ai_model_api_keys * on (org_id, project_id) group_left (project_name) mongodbatlas_project_info";
+        "Always 1; the project's name (Atlas member name of a group, polled hourly).";
 
     BUILD_INFO = Gauge "atlas_ai_keys_exporter_build_info" ["version", "revision", "rustversion"]
-        "Always 1; what this exporter was built from."
-        from "the build" absent "never"
-        series "1" query "count by (version) (atlas_ai_keys_exporter_build_info)";
+        "Always 1; what this exporter was built from.";
     ORG_UP = Gauge "atlas_ai_keys_exporter_org_up" ["org_id"]
-        "1 if the last walk of the organization was complete, 0 if it failed or none has ended yet."
-        from "the last walk" absent "never for an organization that is watched"
-        series "1 an organization" query "atlas_ai_keys_exporter_org_up == 0";
+        "1 if the last walk of the organization was complete, 0 if it failed or none has ended yet.";
     ORG_LAST_POLL_FAILED = Gauge "atlas_ai_keys_exporter_org_last_poll_failed" ["org_id", "reason"]
-        "1 for the reason of the last poll of the organization if that poll failed, else 0."
-        from "the last poll" absent "never for an organization that is watched"
-        series "10 an organization" query "atlas_ai_keys_exporter_org_last_poll_failed == 1";
+        "1 for the reason of the last poll of the organization if that poll failed, else 0.";
     ORG_LAST_SUCCESS = Gauge "atlas_ai_keys_exporter_org_last_success_timestamp_seconds" ["org_id"]
-        "When the last complete walk of the organization ended, in seconds since the Unix epoch: the age of what is shown. Absent before the first."
-        from "the last complete walk" absent "before the first complete walk"
-        series "1 an organization" query "time() - atlas_ai_keys_exporter_org_last_success_timestamp_seconds";
+        "When the last complete walk of the organization ended, in seconds since the Unix epoch: the age of what is shown. Absent before the first.";
     ORG_LAST_ATTEMPT = Gauge "atlas_ai_keys_exporter_org_last_attempt_timestamp_seconds" ["org_id"]
-        "When the last walk of the organization began, in seconds since the Unix epoch. Absent before the first."
-        from "the last walk" absent "before the first walk"
-        series "1 an organization" query "time() - atlas_ai_keys_exporter_org_last_attempt_timestamp_seconds";
+        "When the last walk of the organization began, in seconds since the Unix epoch. Absent before the first.";
     ORG_POLL_INTERVAL = Gauge "atlas_ai_keys_exporter_org_poll_interval_seconds" ["org_id"]
-        "The interval between two walks of the organization that is in force."
-        from "the scheduler" absent "never for an organization that is watched"
-        series "1 an organization" query "max(atlas_ai_keys_exporter_org_poll_interval_seconds)";
+        "The interval between two walks of the organization that is in force.";
     ORG_POLL_DURATION = Gauge "atlas_ai_keys_exporter_org_poll_duration_seconds" ["org_id"]
-        "How long the last walk of the organization took, complete or not. Absent before the first."
-        from "the last walk" absent "before the first walk"
-        series "1 an organization" query "topk(3, atlas_ai_keys_exporter_org_poll_duration_seconds)";
+        "How long the last walk of the organization took, complete or not. Absent before the first.";
     ORG_POLL_PAGES = Gauge "atlas_ai_keys_exporter_org_poll_pages" ["org_id"]
-        "Pages that the last complete walk of the organization has read. Absent before the first."
-        from "the last complete walk" absent "before the first complete walk"
-        series "1 an organization" query "sum(atlas_ai_keys_exporter_org_poll_pages)";
+        "Pages that the last complete walk of the organization has read. Absent before the first.";
     ORG_POLL_FAILURES = Counter "atlas_ai_keys_exporter_org_poll_failures_total" ["org_id", "reason"]
-        "Walks of the organization that failed, by reason."
-        from "failed walks" absent "never for an organization that is watched; all begin at 0"
-        series "10 an organization" query "sum by (org_id, reason) (increase(atlas_ai_keys_exporter_org_poll_failures_total[1h])) > 0";
+        "Walks of the organization that failed, by reason.";
     ORG_INVENTORY_RESTORED = Gauge "atlas_ai_keys_exporter_org_inventory_restored" ["org_id"]
-        "1 if what is shown of the organization comes from storage and was not walked since the start, else 0."
-        from "the start" absent "never for an organization that is watched"
-        series "1 an organization" query "sum(atlas_ai_keys_exporter_org_inventory_restored)";
+        "1 if what is shown of the organization comes from storage and was not walked since the start, else 0.";
     API_REQUESTS = Counter "atlas_ai_keys_exporter_api_requests_total" ["endpoint", "code"]
-        "Requests to Atlas, by HTTP status, or by the reason of a failure when there was no answer."
-        from "every request" absent "never; endpoints begin at 0 with code 200"
-        series "7 to 9 endpoints x codes seen" query "sum by (endpoint, code) (rate(atlas_ai_keys_exporter_api_requests_total[5m]))";
+        "Requests to Atlas, by HTTP status, or by the reason of a failure when there was no answer.";
     API_REQUEST_DURATION = Histogram "atlas_ai_keys_exporter_api_request_duration_seconds" ["endpoint"]
-        "How long requests to Atlas took, connect to last byte."
-        from "every request" absent "never"
-        series "7 to 9 endpoints x buckets" query "histogram_quantile(0.99, sum by (le) (rate(atlas_ai_keys_exporter_api_request_duration_seconds_bucket[5m])))";
+        "How long requests to Atlas took, connect to last byte.";
     API_RETRIES = Counter "atlas_ai_keys_exporter_api_retries_total" ["endpoint", "reason"]
-        "Requests to Atlas that were sent again, by reason."
-        from "requests that were sent again" absent "never; all begin at 0"
-        series "7 to 9 endpoints x 6 reasons" query "sum by (endpoint, reason) (increase(atlas_ai_keys_exporter_api_retries_total[1h])) > 0";
+        "Requests to Atlas that were sent again, by reason.";
     API_RATE_LIMIT_CAPACITY = Gauge "atlas_ai_keys_exporter_api_rate_limit_capacity" ["endpoint", "org_id"]
-        "Size of Atlas' token bucket (response header RateLimit-Limit). Absent until Atlas tells it."
-        from "header `RateLimit-Limit`" absent "until Atlas tells it"
-        series "endpoints an organization, where told" query "min(atlas_ai_keys_exporter_api_rate_limit_capacity)";
+        "Size of Atlas' token bucket (response header RateLimit-Limit). Absent until Atlas tells it.";
     API_RATE_LIMIT_REMAINING = Gauge "atlas_ai_keys_exporter_api_rate_limit_remaining" ["endpoint", "org_id"]
-        "What was left in Atlas' token bucket at the last answer (response header RateLimit-Remaining). Absent until Atlas tells it."
-        from "header `RateLimit-Remaining`" absent "until Atlas tells it"
-        series "endpoints an organization, where told" query "atlas_ai_keys_exporter_api_rate_limit_remaining / atlas_ai_keys_exporter_api_rate_limit_capacity";
+        "What was left in Atlas' token bucket at the last answer (response header RateLimit-Remaining). Absent until Atlas tells it.";
     API_THROTTLED = Counter "atlas_ai_keys_exporter_api_throttled_seconds_total" ["endpoint", "org_id"]
-        "Time spent waiting because Atlas asked to (Retry-After) or the request budget was spent."
-        from "waits for the budget" absent "until there was a wait, but for the endpoint of the keys"
-        series "endpoints an organization that had to wait" query "sum by (org_id) (rate(atlas_ai_keys_exporter_api_throttled_seconds_total[5m]))";
+        "Time spent waiting because Atlas asked to (Retry-After) or the request budget was spent.";
     TOKEN_EXPIRY = Gauge "atlas_ai_keys_exporter_token_expiry_timestamp_seconds" ["credential"]
-        "When the access token in use ends, in seconds since the Unix epoch. Absent for credentials without one, and while Atlas refuses it."
-        from "`expires_in` of `oauth/token`" absent "for credentials without a token, before the first one, and while Atlas refuses it"
-        series "1 a service account" query "atlas_ai_keys_exporter_token_expiry_timestamp_seconds - time()";
+        "When the access token in use ends, in seconds since the Unix epoch. Absent for credentials without one, and while Atlas refuses it.";
     TOKEN_REQUESTS = Counter "atlas_ai_keys_exporter_token_requests_total" ["credential", "outcome"]
-        "Access tokens that Atlas was asked for, by outcome."
-        from "answers of `oauth/token`" absent "for credentials without a token; all begin at 0"
-        series "4 a service account" query "sum by (credential, outcome) (increase(atlas_ai_keys_exporter_token_requests_total[1h]))";
+        "Access tokens that Atlas was asked for, by outcome.";
     CONFIG_RELOAD_SUCCESSFUL = Gauge "atlas_ai_keys_exporter_config_last_reload_successful" []
-        "1 if the last attempt to load the configuration was successful, 0 if it was bad and the one before is still used."
-        from "reloads" absent "never"
-        series "1" query "atlas_ai_keys_exporter_config_last_reload_successful == 0";
+        "1 if the last attempt to load the configuration was successful, 0 if it was bad and the one before is still used.";
     CONFIG_RELOAD_SUCCESS = Gauge "atlas_ai_keys_exporter_config_last_reload_success_timestamp_seconds" []
-        "When the configuration in use was loaded, in seconds since the Unix epoch."
-        from "reloads" absent "never"
-        series "1" query "time() - atlas_ai_keys_exporter_config_last_reload_success_timestamp_seconds";
+        "When the configuration in use was loaded, in seconds since the Unix epoch.";
     STORAGE_FAILURES = Counter "atlas_ai_keys_exporter_storage_failures_total" []
-        "Attempts to keep what was read for the next start that failed, most likely for want of room or rights on the disk."
-        from "writes into `--storage.path`" absent "never"
-        series "1" query "increase(atlas_ai_keys_exporter_storage_failures_total[1h]) > 0";
+        "Attempts to keep what was read for the next start that failed, most likely for want of room or rights on the disk.";
     KEYS_DROPPED = Gauge "atlas_ai_keys_exporter_keys_dropped" ["org_id"]
-        "Keys left out of the per-key series, wholly or in part: those without an id, with a date that cannot be read, or past the number that may have series."
-        from "keys without a usable `apiKeyId` or date, and those past `--metrics.max-keys`" absent "before the first complete walk"
-        series "1 an organization" query "atlas_ai_keys_exporter_keys_dropped > 0";
+        "Keys left out of the per-key series, wholly or in part: those without an id, with a date that cannot be read, or past the number that may have series.";
     NAMES_TRUNCATED = Gauge "atlas_ai_keys_exporter_names_truncated" ["org_id"]
-        "Number of keys whose names exceed 250 characters and were truncated."
-        from "`name`" absent "before the first complete walk"
-        series "1 an organization" query "atlas_ai_keys_exporter_names_truncated > 0";
+        "Number of keys whose names exceed 250 characters and were truncated.";
 }
 
 #[cfg(test)]

@@ -2,12 +2,11 @@
 //! two scrapes.
 
 use super::families::{self, FamilyDef};
-use super::selection::KeyLabel;
 use super::snapshot::ScrapeSnapshot;
 use super::text::{self, FamilyHeader, Labels, SampleValue};
-use crate::inventory::{Inventory, KeyView, ModelRateLimit, OrgDetails, ProjectKeys, write_label};
+use crate::inventory::{Inventory, KeyLabel, KeyView, OrgDetails, ProjectKeys, write_label};
 use SampleSource::{Details, Info, Inventory as PerInventory, Keys};
-use mongodb_atlas_client::OrgId;
+use mongodb_atlas_client::{ModelLimit, OrgId};
 
 /// Takes the labels and the value of one sample.
 type Emit<'a> = &'a mut dyn FnMut(Labels<'_>, SampleValue);
@@ -307,13 +306,13 @@ fn write_project_info(org: &OrgId, details: &OrgDetails, emit: Emit<'_>) {
 fn write_rate_limits(
     org: &OrgId,
     details: &OrgDetails,
-    value: fn(&ModelRateLimit) -> Option<u64>,
+    value: fn(&ModelLimit) -> Option<u64>,
     emit: Emit<'_>,
 ) {
     for limit in &details.limits {
         let labels = [
             ("org_id", org.as_str()),
-            ("model_group", &limit.group),
+            ("model_group", &limit.model_group),
             ("cloud", &limit.cloud),
             ("geography", &limit.geography),
         ];

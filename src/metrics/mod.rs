@@ -4,12 +4,12 @@
 //! | --- | --- |
 //! | `families` | every family: name, type, labels, help |
 //! | `exporter_metrics`, `metric_snapshot` | the exporter's metrics about itself, updated by events; as one scrape exports them |
-//! | `selection`, `threshold` | which keys have per-key series; the idle roll-up |
+//! | `selection` | which keys have per-key series; the idle roll-up |
 //! | `snapshot` | what one scrape exports |
 //! | `key_families` | the families of the inventory, written from it directly |
 //! | `exposition`, `gzip`, `shared_body` | one scrape in bounded chunks; compressed; shared by concurrent scrapes |
 //! | `negotiate` | content negotiation |
-//! | `text`, `write_number` | the two text formats |
+//! | `text` | the two text formats |
 
 mod exporter_metrics;
 mod exposition;
@@ -22,15 +22,14 @@ mod selection;
 mod shared_body;
 mod snapshot;
 mod text;
-mod threshold;
-mod write_number;
 
+pub use crate::inventory::KeyLabel;
 pub use exporter_metrics::ExporterMetrics;
+pub(crate) use exporter_metrics::RateLimit;
 pub use exposition::Exposition;
 pub use gzip::{Checksum, Compressor};
 pub use metric_snapshot::MetricSnapshot;
 pub use negotiate::{Format, accepts_gzip};
-pub use selection::{KeyLabel, KeySeriesOptions, PerKeyMode};
+pub use selection::{IdleThreshold, KeySeriesOptions, PerKeyMode};
 pub use shared_body::{Aborted, BodyReader, Chunk, ChunkSource, SharedBody};
 pub use snapshot::ScrapeSnapshot;
-pub use threshold::IdleThreshold;

@@ -1,45 +1,10 @@
-//! Which keys have per-key series, and the labels of the info metric.
+//! Which keys have per-key series, with which labels, and the thresholds of the idle roll-up.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use super::threshold::IdleThreshold;
 use crate::closed_list::closed_list;
-use crate::inventory::KeyAttributes;
-
-closed_list! {
-    /// A label of the info metric.
-    #[derive(Hash)]
-    pub enum KeyLabel {
-        /// Atlas field `name`.
-        Name = "name",
-        /// `status`.
-        Status = "status",
-        /// `cloud`.
-        Cloud = "cloud",
-        /// `geography`.
-        Geography = "geography",
-        /// `endpoint`.
-        Endpoint = "endpoint",
-        /// `createdBy`: personal data.
-        CreatedBy = "created_by",
-        /// `maskedSecret`.
-        MaskedSecret = "masked_secret",
-    }
-}
-
-impl KeyLabel {
-    /// Returns the value of the label, if it is one that many keys share.
-    pub(super) fn shared_value(self, attributes: &KeyAttributes) -> Option<&str> {
-        match self {
-            Self::Name | Self::MaskedSecret => None,
-            Self::Status => Some(&attributes.status),
-            Self::Cloud => Some(&attributes.cloud),
-            Self::Geography => Some(&attributes.geography),
-            Self::Endpoint => Some(&attributes.endpoint),
-            Self::CreatedBy => Some(&attributes.created_by),
-        }
-    }
-}
+use crate::inventory::KeyLabel;
 
 closed_list! {
     /// Which keys have per-key series.
@@ -64,4 +29,48 @@ pub struct KeySeriesOptions {
     pub max_keys: usize,
     /// Thresholds of the idle roll-up, in order.
     pub thresholds: Arc<[IdleThreshold]>,
+}
+
+/// An idle threshold.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct IdleThreshold {
+    /// The least time that a key has been idle.
+    pub duration: Duration,
+    /// The label value, in the largest whole unit of `PromQL`: `7d`, `36h`, `90m`.
+    pub label: String,
+}
+
+impl IdleThreshold {
+    /// Creates a threshold of that duration, in whole seconds.
+    pub fn new(duration: Duration) -> Self {
+        let seconds = duration.as_secs();
+        let units = [(86_400, "d"), (3600, "h"), (60, "m")];
+        let (size, unit) = units
+            .into_iter()
+            .find(|(size, _)| seconds > 0 && seconds.is_multiple_of(*size))
+            .unwrap_or((1, "s"));
+        Self {
+            duration: Duration::from_secs(seconds),
+            label: format!("{}{unit}", seconds / size),
+        }
+    }
+
+    /// Returns the idle cutoff at `now`: keys idle since that moment or longer are past the threshold. Both are in
+    /// microseconds since the Unix epoch.
+    pub fn cutoff(&self, now: i64) -> i64 {
+        let duration = i64::try_from(self.duration.as_micros()).unwrap_or(i64::MAX);
+        now.saturating_sub(duration)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn threshold_labels_use_the_largest_whole_unit() {
+        let labels = [604_800, 2_592_000, 7_776_000, 129_600, 5400, 61]
+            .map(|s| IdleThreshold::new(Duration::from_secs(s)).label);
+        assert_eq!(labels, ["7d", "30d", "90d", "36h", "90m", "61s"]);
+    }
 }

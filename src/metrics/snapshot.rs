@@ -49,12 +49,9 @@ impl ScrapeSnapshot {
     #[must_use]
     pub fn retain_orgs(mut self, orgs: &[OrgId]) -> Self {
         let is_selected = |org: &OrgId| orgs.binary_search(org).is_ok();
-        let InventorySnapshot {
-            inventories,
-            details,
-        } = &mut self.visible;
-        inventories.retain(|inventory| is_selected(inventory.org()));
-        details.retain(|(org, _)| is_selected(org));
+        let visible = &mut self.visible;
+        visible.inventories.retain(|it| is_selected(it.org()));
+        visible.details.retain(|(org, _)| is_selected(org));
         self
     }
 

@@ -1,7 +1,6 @@
 //! Collects one organization: walks all pages, again if they were inconsistent, rechecks missing keys, and builds the
 //! inventory.
 
-use std::fmt;
 use std::mem::take;
 use std::sync::Arc;
 use std::time::Duration;
@@ -32,7 +31,7 @@ pub fn walk_timeout(interval: Duration) -> Duration {
 }
 
 /// How an organization is polled.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct PollOptions {
     /// Keys per page, 1 to 500.
     pub page_size: u32,
@@ -49,22 +48,7 @@ pub struct PollOptions {
 }
 
 /// Precomputes what scrapes need of an inventory. Called on a blocking thread.
-#[derive(Clone)]
-pub struct InventoryHook(pub Arc<InventoryHookFn>);
-
-type InventoryHookFn = dyn Fn(&Arc<Inventory>) + Send + Sync;
-
-impl Default for InventoryHook {
-    fn default() -> Self {
-        Self(Arc::new(|_| {}))
-    }
-}
-
-impl fmt::Debug for InventoryHook {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("InventoryHook")
-    }
-}
+pub type InventoryHook = Arc<dyn Fn(&Arc<Inventory>) + Send + Sync>;
 
 /// The result of a successful poll.
 #[derive(Debug)]
@@ -116,12 +100,12 @@ pub async fn collect(
         completed_at: options.clock.now(),
         invalid_keys: walk.invalid_keys,
     };
-    let (hook, revived_after) = (options.inventory_hook.clone(), options.revived_after);
+    let (hook, revived_after) = (Arc::clone(&options.inventory_hook), options.revived_after);
     let (inventory, changes) = run_blocking(move || {
         let previous = previous.as_deref();
         let previous_counts = previous.map_or(&[][..], Inventory::status_counts);
         let inventory = Arc::new(walk.keys.build(info, previous_counts));
-        (hook.0)(&inventory);
+        hook(&inventory);
         let changes = previous.map(|previous| diff(previous, &inventory, revived_after));
         (inventory, changes.unwrap_or_default())
     })
@@ -148,17 +132,13 @@ struct Collector<'a> {
 
 impl Collector<'_> {
     async fn walk_once(&mut self) -> Result<KeyWalk, WalkError> {
-        let PollOptions {
-            page_size,
-            optional_fields,
-            walk_timeout,
-            ..
-        } = *self.options;
+        let (page_size, fields) = (self.options.page_size, self.options.optional_fields);
         let fetch = |page| {
             self.client
-                .list_keys_page(self.org, page, page_size, optional_fields)
+                .list_keys_page(self.org, page, page_size, fields)
         };
-        let walk = walk_pages(fetch, page_size, MAX_CONCURRENT_PAGES, walk_timeout).await?;
+        let timeout = self.options.walk_timeout;
+        let walk = walk_pages(fetch, page_size, MAX_CONCURRENT_PAGES, timeout).await?;
         self.pages += walk.pages;
         self.requests += walk.pages;
         Ok(walk)

@@ -13,12 +13,12 @@ use super::event::{PollEvent, PollObserver};
 use super::org_state::{OrgState, add_saturating};
 use super::schedule::BackoffState;
 use super::scheduler::{Scheduler, StateFilePolicy};
-use super::targets::SaveState;
-use super::tasks::{self, TaskOutput};
+use super::tasks::TaskOutput;
 use super::walk::{Shortfall, WalkError};
-use crate::humanize::whole_seconds;
+use crate::failure::Explanation;
+use crate::humanize::{whole_millis, whole_seconds};
 use crate::inventory::{Inventory, OrgDetails};
-use crate::storage::{StateFile, Storage, StorageError, StoredInventory};
+use crate::storage::{StateFile, StoredInventory};
 use mongodb_atlas_client::{EndpointSet, Error, OrgId, OrgList};
 
 /// The time to the next attempt after a failed organization list, unless the interval is shorter.
@@ -52,29 +52,22 @@ impl Scheduler {
     }
 
     fn on_poll_succeeded(&mut self, org: &OrgId, report: PollReport) {
-        let PollReport {
-            inventory,
-            changes,
-            pages,
-            requests,
-            duration,
-            shortfall,
-        } = report;
+        let (inventory, shortfall) = (report.inventory, report.shortfall);
         let Some(state) = self.orgs.get_mut(org) else {
             return;
         };
         state.backoff.reset();
         state.completed_at = Some(inventory.completed_at());
-        let previous_requests = replace(&mut state.requests_per_poll, requests);
-        record_changes(org, &changes, state, &*self.observer);
+        let previous_requests = replace(&mut state.requests_per_poll, report.requests);
+        record_changes(org, &report.changes, state, &*self.observer);
         self.store.insert(Arc::clone(&inventory), Duration::ZERO);
         self.observer.on_event(PollEvent::PollSucceeded {
             inventory: &inventory,
-            pages,
-            duration,
+            pages: report.pages,
+            duration: report.duration,
         });
         let is_routine = state.last_poll_succeeded.replace(true) == Some(true);
-        log_poll(&inventory, pages, duration, is_routine);
+        log_poll(&inventory, report.pages, report.duration, is_routine);
         // Once, and not at each poll
         if let Some(Shortfall { read, total }) = shortfall
             && state.shortfall.is_none()
@@ -84,13 +77,13 @@ impl Scheduler {
         state.shortfall = shortfall;
         let change_counts = state.change_counts.clone();
         let rate = state.client.sustained_rate(org);
-        if previous_requests != requests || rate != state.rate {
+        if previous_requests != report.requests || rate != state.rate {
             self.update_intervals();
         }
         let due_at = self.next_regular_due(org);
         let stored = StoredInventory {
             inventory,
-            requests,
+            requests: report.requests,
             change_counts,
         };
         let is_saving = self.start_save(StateFile::Inventory(org.clone()), move |storage, _| {
@@ -124,7 +117,7 @@ impl Scheduler {
         let Some(state) = self.orgs.get_mut(org) else {
             return;
         };
-        let reason = error.error.kind.reason();
+        let (reason, failed_at) = (error.error.kind.reason(), self.clock.now());
         let was_permanent = state.backoff.is_permanent();
         let wait = state
             .backoff
@@ -139,6 +132,7 @@ impl Scheduler {
             page = error.page,
             %reason,
             error = %error.error.kind,
+            remedy = Explanation::for_error(&error.error.kind).remedy,
             retry_in = (!self.one_shot).then(|| tracing::field::display(whole_seconds(wait))),
             "poll failed"
         );
@@ -148,10 +142,11 @@ impl Scheduler {
         self.observer.on_event(PollEvent::PollFailed {
             org,
             error,
+            failed_at,
             duration,
         });
         let backoff = BackoffState {
-            until: add_saturating(self.clock.now(), wait),
+            until: add_saturating(failed_at, wait),
             backoff: state.backoff,
         };
         let is_saving = self.start_save(StateFile::Backoff(org.clone()), move |storage, file| {
@@ -175,7 +170,7 @@ impl Scheduler {
     }
 
     async fn on_orgs_listed(&mut self, credential: &str, result: Result<OrgList, Error>) {
-        let interval = self.interval;
+        let interval = self.plan.interval;
         let Some(state) = self.targets.credential_mut(credential) else {
             return;
         };
@@ -198,6 +193,7 @@ impl Scheduler {
                     endpoint = %error.endpoint,
                     reason = %error.kind.reason(),
                     error = %error.kind,
+                    remedy = Explanation::for_error(&error.kind).remedy,
                     retry_in = (!self.one_shot).then(|| tracing::field::display(whole_seconds(wait))),
                     "organization discovery failed"
                 );
@@ -225,85 +221,10 @@ impl Scheduler {
         }
         self.update_intervals();
     }
-
-    fn save_credential(&mut self, credential: &str) {
-        let Some(state) = self.targets.credential_mut(credential) else {
-            return;
-        };
-        // Of two concurrent writes, the older one could be the last
-        if state.save_state != SaveState::Idle {
-            state.save_state = SaveState::Dirty;
-            return;
-        }
-        let name = Arc::clone(state.target.client.credential_name());
-        let snapshot = state.snapshot();
-        let file = StateFile::Credential(Arc::clone(&name));
-        let is_saving = self.start_save(file, move |storage, _| {
-            storage.save_credential(&name, snapshot)
-        });
-        if is_saving && let Some(state) = self.targets.credential_mut(credential) {
-            state.save_state = SaveState::Saving;
-        }
-    }
-
-    /// Starts to write `file`. Returns false without a state directory.
-    fn start_save(
-        &mut self,
-        file: StateFile,
-        write: impl FnOnce(&Storage, &StateFile) -> Result<(), StorageError> + Send + 'static,
-    ) -> bool {
-        let Some(storage) = self.storage.clone() else {
-            return false;
-        };
-        self.tasks.spawn(tasks::save(storage, file, write));
-        true
-    }
-
-    fn log_save_result(&mut self, file: &StateFile, result: Result<(), StorageError>) {
-        match result {
-            Ok(()) => {
-                if self.save_failures.record_success(file) {
-                    info!("what is read is kept for the next start again");
-                }
-            }
-            Err(error) => {
-                self.observer.on_event(PollEvent::SaveFailed);
-                // Once, and not at each poll
-                if self.save_failures.record_failure(file) {
-                    warn!(%error, "what is read is not kept for the next start");
-                }
-            }
-        }
-    }
-
-    /// Continues what has waited for `file`.
-    fn on_save_done(&mut self, file: &StateFile) {
-        match file {
-            StateFile::Inventory(org) | StateFile::Backoff(org) | StateFile::Details(org) => {
-                let Some(state) = self.orgs.get_mut(org) else {
-                    // The organization was removed meanwhile
-                    self.save_failures.remove_org(org);
-                    return;
-                };
-                if !matches!(file, StateFile::Details(_)) {
-                    state.in_progress = false;
-                }
-            }
-            StateFile::Credential(credential) => {
-                let state = self.targets.credential_mut(credential);
-                let previous = state.map(|state| replace(&mut state.save_state, SaveState::Idle));
-                if previous == Some(SaveState::Dirty) {
-                    self.save_credential(credential);
-                }
-            }
-            StateFile::Token(_) => {}
-        }
-    }
 }
 
 /// Logs a successful poll: the first one and the first one after a failure as info.
 fn log_poll(inventory: &Inventory, pages: u32, duration: Duration, is_routine: bool) {
-    let took = Duration::from_millis(u64::try_from(duration.as_millis()).unwrap_or(0));
     macro_rules! log {
         ($level:ident) => {
             $level!(
@@ -311,7 +232,7 @@ fn log_poll(inventory: &Inventory, pages: u32, duration: Duration, is_routine: b
                 keys = inventory.len(),
                 pages,
                 dropped = inventory.invalid_keys(),
-                took = %humantime::format_duration(took),
+                took = %whole_millis(duration),
                 "walk complete"
             )
         };

@@ -5,47 +5,26 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 
+use crate::closed_list::closed_list;
 use crate::inventory::{Inventory, KeyView};
 use mongodb_atlas_client::ProjectId;
 
-/// A kind of change of a key: the values of the `change` label.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Change {
-    /// The key is new.
-    Created,
-    /// The key no longer exists.
-    Deleted,
-    /// The name has changed.
-    Renamed,
-    /// The status has changed.
-    StatusChanged,
-    /// The key was used for the first time.
-    FirstUsed,
-    /// The key was used after having been idle for the largest idle threshold.
-    Revived,
-}
-
-impl Change {
-    /// Every kind, so that each counter can start at 0.
-    pub const ALL: [Self; 6] = [
-        Self::Created,
-        Self::Deleted,
-        Self::Renamed,
-        Self::StatusChanged,
-        Self::FirstUsed,
-        Self::Revived,
-    ];
-
-    /// Returns the label's value.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Created => "created",
-            Self::Deleted => "deleted",
-            Self::Renamed => "renamed",
-            Self::StatusChanged => "status_changed",
-            Self::FirstUsed => "first_used",
-            Self::Revived => "revived",
-        }
+closed_list! {
+    /// A kind of change of a key: the values of the `change` label.
+    #[derive(Hash)]
+    pub enum Change {
+        /// The key is new.
+        Created = "created",
+        /// The key no longer exists.
+        Deleted = "deleted",
+        /// The name has changed.
+        Renamed = "renamed",
+        /// The status has changed.
+        StatusChanged = "status_changed",
+        /// The key was used for the first time.
+        FirstUsed = "first_used",
+        /// The key was used after having been idle for the largest idle threshold.
+        Revived = "revived",
     }
 }
 
@@ -63,7 +42,7 @@ pub struct KeyChange {
 impl KeyChange {
     fn new(key: &KeyView<'_>, change: Change) -> Self {
         Self {
-            project: key.project().clone(),
+            project: key.project.clone(),
             key: key.id().to_owned(),
             change,
         }
@@ -95,7 +74,7 @@ pub fn diff(previous: &Inventory, new: &Inventory, revived_after: Duration) -> V
         }
     }
     let mut deleted: Vec<_> = missing.into_values().collect();
-    deleted.sort_unstable_by_key(|key| (key.project(), key.id()));
+    deleted.sort_unstable_by_key(|key| (key.project, key.id()));
     let deleted = deleted.iter();
     changes.extend(deleted.map(|key| KeyChange::new(key, Change::Deleted)));
     changes
@@ -111,7 +90,7 @@ fn diff_key(
     if old.name() != new.name() {
         add(Change::Renamed);
     }
-    if old.attributes().status != new.attributes().status {
+    if old.attributes.status != new.attributes.status {
         add(Change::StatusChanged);
     }
     match (old.last_used(), new.last_used()) {

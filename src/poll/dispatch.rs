@@ -18,6 +18,14 @@ const MAX_CONCURRENT_POLLS: usize = 16;
 /// Maximum number of organizations per credential whose names and model rate limits are fetched concurrently.
 const MAX_CONCURRENT_DETAILS: usize = 2;
 
+/// Returns whether a task is due; if it is not, the scheduler wakes when it is.
+fn is_due(due_at: Instant, now: Instant, wake_at: &mut Instant) -> bool {
+    if due_at > now {
+        *wake_at = due_at.min(*wake_at);
+    }
+    due_at <= now
+}
+
 impl Scheduler {
     /// Starts the tasks that are due, and returns the time of the next ones.
     pub(super) fn dispatch_due(&mut self) -> Instant {
@@ -54,24 +62,18 @@ impl Scheduler {
             .collect();
         for state in &mut self.targets.credentials {
             let client = &state.target.client;
-            if state.target.discover && !state.is_listing {
-                if state.list_due_at <= now {
-                    state.is_listing = true;
-                    self.tasks.spawn(tasks::list_orgs(Arc::clone(client)));
-                } else {
-                    *wake_at = state.list_due_at.min(*wake_at);
-                }
+            if state.target.discover && !state.is_listing && is_due(state.list_due_at, now, wake_at)
+            {
+                state.is_listing = true;
+                self.tasks.spawn(tasks::list_orgs(Arc::clone(client)));
             }
             if let Some(org) = first_orgs.get(&**client.credential_name())
                 && !state.is_fetching_limits
+                && is_due(state.rate_limits_due_at, now, wake_at)
             {
-                if state.rate_limits_due_at <= now {
-                    state.is_fetching_limits = true;
-                    let (client, org) = (Arc::clone(client), (*org).clone());
-                    self.tasks.spawn(tasks::fetch_rate_limits(client, org));
-                } else {
-                    *wake_at = state.rate_limits_due_at.min(*wake_at);
-                }
+                state.is_fetching_limits = true;
+                let (client, org) = (Arc::clone(client), (*org).clone());
+                self.tasks.spawn(tasks::fetch_rate_limits(client, org));
             }
         }
     }
@@ -89,10 +91,8 @@ impl Scheduler {
                 active_buckets.insert(state.rate.key.clone());
             } else if self.one_shot && state.attempted {
                 // Each organization is polled once
-            } else if state.due_at <= now {
+            } else if is_due(state.due_at, now, wake_at) {
                 due.push((state.completed_at, state.due_at, org.clone()));
-            } else {
-                *wake_at = state.due_at.min(*wake_at);
             }
         }
         due.sort_unstable();
@@ -134,11 +134,11 @@ impl Scheduler {
             org: &org,
             started_at,
         });
-        let (client, mut options) = (Arc::clone(&state.client), self.options.clone());
+        let (client, mut options) = (Arc::clone(&state.client), self.plan.options.clone());
         options.walk_timeout = walk_timeout(state.schedule.interval());
         let previous = self.store.get(&org);
         let crash_backoff = state.crash_backoff(started_at);
-        let crash_backoff = self.storage.clone().zip(crash_backoff);
+        let crash_backoff = self.plan.storage.clone().zip(crash_backoff);
         self.tasks.spawn(tasks::run_poll(
             client,
             org,
@@ -156,11 +156,10 @@ impl Scheduler {
             *fetching.entry(credential).or_default() += 1;
         }
         for (org, state) in &mut self.orgs {
-            if state.fetching_details || state.completed_at.is_none() {
-                continue;
-            }
-            if state.details_due_at > now {
-                *wake_at = state.details_due_at.min(*wake_at);
+            if state.fetching_details
+                || state.completed_at.is_none()
+                || !is_due(state.details_due_at, now, wake_at)
+            {
                 continue;
             }
             let credential = Arc::clone(state.client.credential_name());

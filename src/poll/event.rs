@@ -66,6 +66,8 @@ pub enum PollEvent<'a> {
         org: &'a OrgId,
         /// The error.
         error: &'a WalkError,
+        /// The time.
+        failed_at: Timestamp,
         /// Duration of the poll.
         duration: Duration,
     },

@@ -9,40 +9,29 @@ use tracing::{info, warn};
 use super::event::PollEvent;
 use super::schedule::Schedule;
 use super::scheduler::Scheduler;
-use mongodb_atlas_client::BucketKey;
+use crate::humanize::exact;
+use mongodb_atlas_client::{BucketKey, BucketRate};
 
-/// What polls of one organization take from their rate limit bucket.
-#[derive(Debug, Clone, Copy)]
-struct PollCost<'a, B> {
-    bucket: &'a B,
-    /// Number of requests per poll.
-    requests: u32,
-    /// Requests per second that the bucket sustains; `None` while that is unknown.
-    sustained_rate: Option<f64>,
-}
-
-/// Returns the minimum interval for each bucket, with one poll of every organization that shares it.
-fn min_intervals<'a, B: Eq + Hash>(
-    costs: impl Iterator<Item = PollCost<'a, B>>,
-) -> HashMap<&'a B, Duration> {
-    let mut loads: HashMap<&B, BucketLoad> = HashMap::new();
-    for cost in costs {
-        if let Some(rate) = cost.sustained_rate.filter(|rate| *rate > 0.0) {
-            let load = loads.entry(cost.bucket).or_insert(BucketLoad {
+/// Returns the minimum interval for each bucket, with one poll of every organization that shares it. A cost is the bucket
+/// of an organization, its number of requests per poll, and the requests per second that the bucket sustains, if known.
+fn min_intervals<B: Eq + Hash>(
+    costs: impl Iterator<Item = (B, u32, Option<f64>)>,
+) -> HashMap<B, Duration> {
+    let mut loads: HashMap<B, BucketLoad> = HashMap::new();
+    for (bucket, requests, rate) in costs {
+        if let Some(rate) = rate.filter(|rate| *rate > 0.0) {
+            let load = loads.entry(bucket);
+            let load = load.or_insert(BucketLoad {
                 requests: 0.0,
                 rate,
             });
-            load.requests += f64::from(cost.requests.max(1));
+            load.requests += f64::from(requests.max(1));
             load.rate = load.rate.min(rate);
         }
     }
+    let loads = loads.into_iter();
     loads
-        .into_iter()
-        .map(|(bucket, load)| {
-            // At most a day: an invalid rate limit must not stop the polls
-            let seconds = (load.requests / load.rate).ceil().clamp(0.0, 86_400.0);
-            (bucket, Duration::from_secs_f64(seconds))
-        })
+        .map(|(bucket, load)| (bucket, load.min_interval()))
         .collect()
 }
 
@@ -51,26 +40,27 @@ struct BucketLoad {
     rate: f64,
 }
 
+impl BucketLoad {
+    /// Returns a day at most: an invalid rate limit must not stop the polls.
+    fn min_interval(&self) -> Duration {
+        let seconds = (self.requests / self.rate).ceil();
+        Duration::from_secs_f64(seconds.clamp(0.0, 86_400.0))
+    }
+}
+
 impl Scheduler {
     /// Computes the effective interval of each organization.
     pub(super) fn update_intervals(&mut self) {
-        for (org, state) in &mut self.orgs {
+        let costs = self.orgs.iter_mut().map(|(org, state)| {
             state.rate = state.client.sustained_rate(org);
-        }
-        let costs = self.orgs.values().map(|state| PollCost {
-            bucket: &state.rate.key,
-            requests: state.requests_per_poll,
-            sustained_rate: state.rate.per_second,
+            let BucketRate { key, per_second } = &state.rate;
+            (key.clone(), state.requests_per_poll, *per_second)
         });
-        let mut over_budget: HashMap<BucketKey, Duration> = HashMap::new();
-        for (bucket, interval) in min_intervals(costs) {
-            if interval > self.interval {
-                over_budget.insert(bucket.clone(), interval);
-            }
-        }
+        let mut over_budget = min_intervals(costs);
+        over_budget.retain(|_, interval| *interval > self.plan.interval);
         for (org, state) in &mut self.orgs {
             let slowed = over_budget.get(&state.rate.key).copied();
-            let interval = slowed.unwrap_or(self.interval);
+            let interval = slowed.unwrap_or(self.plan.interval);
             if state.schedule.interval() != interval {
                 state.schedule = Schedule::new(org, interval);
             }
@@ -87,7 +77,7 @@ impl Scheduler {
         if self.one_shot {
             return;
         }
-        let configured = humantime::format_duration(self.interval);
+        let configured = exact(self.plan.interval);
         if self.over_budget.is_empty() && !over_budget.is_empty() {
             let slowed = self.orgs.values();
             let slowed = slowed.filter(|state| over_budget.contains(&state.rate.key));
@@ -95,7 +85,7 @@ impl Scheduler {
             warn!(
                 organizations = intervals.clone().count(),
                 asked = %configured,
-                longest_in_force = %humantime::format_duration(intervals.max().unwrap_or_default()),
+                longest_in_force = %exact(intervals.max().unwrap_or_default()),
                 "Atlas' request budget does not allow the interval that was asked for; walking less often"
             );
         }
@@ -111,23 +101,18 @@ mod tests {
 
     #[test]
     fn interval_accounts_for_all_orgs_sharing_a_bucket() {
-        let cost = |bucket, requests, sustained_rate| PollCost {
-            bucket,
-            requests,
-            sustained_rate,
-        };
         let least = min_intervals(
             [
-                cost(&"shared", 1, Some(4.0 / 60.0)),
-                cost(&"shared", 0, Some(4.0 / 60.0)),
-                cost(&"shared", 2, Some(4.0 / 60.0)),
-                cost(&"own", 200, Some(200.0 / 60.0)),
-                cost(&"unknown", 1000, None),
+                ("shared", 1, Some(4.0 / 60.0)),
+                ("shared", 0, Some(4.0 / 60.0)),
+                ("shared", 2, Some(4.0 / 60.0)),
+                ("own", 200, Some(200.0 / 60.0)),
+                ("unknown", 1000, None),
             ]
             .into_iter(),
         );
-        assert_eq!(least.get(&"shared"), Some(&Duration::from_mins(1)));
-        assert_eq!(least.get(&"own"), Some(&Duration::from_mins(1)));
-        assert_eq!(least.get(&"unknown"), None);
+        assert_eq!(least.get("shared"), Some(&Duration::from_mins(1)));
+        assert_eq!(least.get("own"), Some(&Duration::from_mins(1)));
+        assert_eq!(least.get("unknown"), None);
     }
 }

@@ -11,7 +11,7 @@
 //! | `org_state` | the state of one organization |
 //! | `scheduler`, `tasks` | the main loop; the tasks that it spawns |
 //! | `dispatch`, `completion` | starts what is due; handles what has finished |
-//! | `restore`, `save_failures` | state of an earlier process; state that could not be written |
+//! | `persistence` | state that survives a restart |
 
 mod collect;
 mod completion;
@@ -20,8 +20,7 @@ mod dispatch;
 mod event;
 mod intervals;
 mod org_state;
-mod restore;
-mod save_failures;
+mod persistence;
 mod schedule;
 mod scheduler;
 mod targets;

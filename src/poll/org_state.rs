@@ -3,12 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use tokio::time::Instant;
 
 use super::diff::Change;
 use super::schedule::{BackoffState, PollBackoff, Schedule};
 use super::walk::Shortfall;
+use crate::humanize::elapsed;
 use crate::storage::ChangeCounts;
 use mongodb_atlas_client::{BucketRate, Client, FailureReason, OrgId};
 
@@ -119,8 +120,7 @@ impl OrgState {
     pub(super) fn is_fresh(&self, now: Timestamp) -> bool {
         self.backoff.is_healthy()
             && self.completed_at.is_some_and(|completed_at| {
-                let age = Duration::try_from(now.duration_since(completed_at)).unwrap_or_default();
-                age <= self.schedule.interval() * 3 / 2
+                elapsed(completed_at, now) <= self.schedule.interval() * 3 / 2
             })
     }
 }
@@ -132,6 +132,5 @@ pub(super) fn add_saturating(time: Timestamp, wait: Duration) -> Timestamp {
 
 /// Returns the instant of `time`, at most `max` from now: the clock may have been set meanwhile.
 fn instant_at(time: Timestamp, now: Timestamp, max: Duration) -> Instant {
-    let wait = time.duration_since(now).max(SignedDuration::ZERO);
-    Instant::now() + Duration::try_from(wait).unwrap_or_default().min(max)
+    Instant::now() + elapsed(now, time).min(max)
 }

@@ -1,6 +1,7 @@
 //! The scheduler: the only module that decides when an organization is polled.
 
 use std::collections::{BTreeMap, HashSet};
+use std::mem::take;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,14 +11,12 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::collect::PollOptions;
 use super::event::{PollEvent, PollObserver};
 use super::org_state::OrgState;
-use super::save_failures::SaveFailures;
+use super::persistence::SaveFailures;
 use super::targets::{PollPlan, TargetSelection, Targets};
 use super::tasks::{self, TaskOutput};
 use crate::inventory::InventoryStore;
-use crate::shard::Shard;
 use crate::storage::Storage;
 use exporter_toolkit::bounded_file::READ_TIMEOUT;
 use exporter_toolkit::liveness::Heartbeat;
@@ -53,13 +52,10 @@ pub struct Scheduler {
     pub(super) over_budget: HashSet<BucketKey>,
     /// Number of discovered organizations in excess of `--atlas.max-orgs`, as last logged.
     omitted_orgs: usize,
-    shard: Shard,
-    max_orgs: usize,
-    pub(super) interval: Duration,
-    /// Whether each organization is polled once only.
-    pub(super) one_shot: bool,
-    pub(super) options: PollOptions,
-    pub(super) storage: Option<Storage>,
+    /// The plan, without its credentials.
+    pub(super) plan: PollPlan,
+    /// Whether each organization is polled once only; log messages then announce no retries.
+    pub one_shot: bool,
     pub(super) save_failures: SaveFailures,
     pub(super) tasks: JoinSet<TaskOutput>,
     pub(super) store: Arc<InventoryStore>,
@@ -81,29 +77,16 @@ impl Scheduler {
             closing_clients: Vec::new(),
             over_budget: HashSet::new(),
             omitted_orgs: 0,
-            shard: plan.shard,
-            max_orgs: plan.max_orgs,
-            interval: plan.interval,
+            plan,
             one_shot: false,
-            options: plan.options.clone(),
-            storage: None,
             save_failures: SaveFailures::default(),
             tasks: JoinSet::new(),
             store,
             observer,
             clock,
         };
-        scheduler.apply_plan(plan).await;
+        scheduler.apply_plan().await;
         scheduler
-    }
-
-    /// Polls each organization once only; log messages announce no retries.
-    #[must_use]
-    pub fn into_one_shot(self) -> Self {
-        Self {
-            one_shot: true,
-            ..self
-        }
     }
 
     /// Runs until `shutdown`; polls in progress are cancelled, and nothing of them is published. Revokes the access tokens
@@ -126,7 +109,10 @@ impl Scheduler {
                     }
                 }
                 Some(command) = commands.recv() => match command {
-                    SchedulerCommand::ApplyPlan(plan) => self.apply_plan(plan).await,
+                    SchedulerCommand::ApplyPlan(plan) => {
+                        self.plan = plan;
+                        self.apply_plan().await;
+                    }
                     SchedulerCommand::CredentialChanged(name) => self.on_credential_changed(&name).await,
                 },
                 () = tokio::time::sleep_until(wake_at) => {}
@@ -143,17 +129,14 @@ impl Scheduler {
         let _ = tokio::time::timeout(REVOKE_TIMEOUT, revocations).await;
     }
 
-    async fn apply_plan(&mut self, plan: PollPlan) {
+    async fn apply_plan(&mut self) {
         let now = self.clock.now();
-        self.storage = plan.storage;
-        (self.shard, self.max_orgs) = (plan.shard, plan.max_orgs);
-        (self.interval, self.options) = (plan.interval, plan.options);
-        let names = plan.credentials.iter();
+        let credentials = take(&mut self.plan.credentials);
+        let names = credentials.iter();
         let names = names.map(|target| Arc::clone(target.client.credential_name()));
         let mut stored = self.load_credentials(names.collect()).await;
-        let unused = self
-            .targets
-            .apply(plan.credentials, self.interval, &mut stored, now);
+        let interval = self.plan.interval;
+        let unused = self.targets.apply(credentials, interval, &mut stored, now);
         self.closing_clients.extend(unused);
         self.sync_targets(StateFilePolicy::Keep).await;
         self.revoke_unused_tokens();
@@ -163,7 +146,8 @@ impl Scheduler {
     pub(super) async fn sync_targets(&mut self, policy: StateFilePolicy) {
         let is_polled = |org: &OrgId| self.orgs.contains_key(org);
         let TargetSelection { clients, omitted } =
-            self.targets.select(self.shard, self.max_orgs, is_polled);
+            self.targets
+                .select(self.plan.shard, self.plan.max_orgs, is_polled);
         // Once, and not at each list
         if omitted > 0 && self.omitted_orgs == 0 {
             warn!(
@@ -190,7 +174,7 @@ impl Scheduler {
                     state.reset_backoff();
                 }
                 None => {
-                    let state = OrgState::new(&org, client, self.interval);
+                    let state = OrgState::new(&org, client, self.plan.interval);
                     self.orgs.insert(org.clone(), state);
                     self.observer.on_event(PollEvent::OrgAdded(&org));
                     added.push(org);
@@ -207,7 +191,7 @@ impl Scheduler {
         self.save_failures.remove_org(&org);
         warn!(%org, "organization no longer watched");
         if policy == StateFilePolicy::Remove
-            && let Some(storage) = &self.storage
+            && let Some(storage) = &self.plan.storage
         {
             // A failure is logged, and harmless
             let remove = move |storage: &Storage| storage.remove_org(&org);

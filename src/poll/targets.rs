@@ -6,11 +6,12 @@ use std::mem::take;
 use std::sync::Arc;
 use std::time::Duration;
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use tokio::time::Instant;
 use tracing::{info, warn};
 
 use super::collect::PollOptions;
+use crate::humanize::elapsed;
 use crate::shard::Shard;
 use crate::storage::{CredentialSnapshot, Storage};
 use mongodb_atlas_client::{Client, EndpointSet, OrgId, OrgList};
@@ -62,9 +63,8 @@ pub(super) struct TargetSelection {
 pub(super) struct CredentialState {
     pub(super) target: CredentialTarget,
     discovered: BTreeMap<OrgId, DiscoveredOrg>,
-    listed_at: Option<Timestamp>,
-    rate_limits: Vec<EndpointSet>,
-    rate_limits_at: Option<Timestamp>,
+    /// What survives a restart, without the discovered organizations.
+    stored: CredentialSnapshot,
     pub(super) list_due_at: Instant,
     pub(super) rate_limits_due_at: Instant,
     pub(super) is_listing: bool,
@@ -175,7 +175,7 @@ impl Targets {
     pub(super) fn pending_discovery(&self) -> Vec<Arc<str>> {
         self.credentials
             .iter()
-            .filter(|state| state.target.discover && state.listed_at.is_none())
+            .filter(|state| state.target.discover && state.stored.listed_at.is_none())
             .map(|state| Arc::clone(state.name()))
             .collect()
     }
@@ -204,7 +204,7 @@ impl Targets {
 impl CredentialState {
     fn restore(
         target: CredentialTarget,
-        stored: CredentialSnapshot,
+        mut stored: CredentialSnapshot,
         interval: Duration,
         now: Timestamp,
     ) -> Self {
@@ -212,7 +212,7 @@ impl CredentialState {
         if !stored.limits.is_empty() {
             target.client.set_rate_limits(stored.limits.clone());
         }
-        let discovered = stored.orgs.into_iter().filter_map(|(id, name)| {
+        let discovered = take(&mut stored.orgs).into_iter().filter_map(|(id, name)| {
             Some((
                 OrgId::parse(&id).ok()?,
                 DiscoveredOrg { name, last_seen_at },
@@ -221,11 +221,9 @@ impl CredentialState {
         let limits_delay = remaining(stored.limits_at, LIMITS_REFRESH_INTERVAL, now);
         Self {
             discovered: discovered.collect(),
-            listed_at: stored.listed_at,
-            rate_limits: stored.limits,
-            rate_limits_at: stored.limits_at,
             list_due_at: last_seen_at + remaining(stored.listed_at, interval, now),
             rate_limits_due_at: last_seen_at + limits_delay,
+            stored,
             is_listing: false,
             is_list_incomplete: false,
             is_fetching_limits: false,
@@ -242,12 +240,10 @@ impl CredentialState {
     pub(super) fn snapshot(&self) -> CredentialSnapshot {
         let discovered = self.discovered.iter();
         CredentialSnapshot {
-            listed_at: self.listed_at,
             orgs: discovered
                 .map(|(org, discovered)| (org.to_string(), discovered.name.clone()))
                 .collect(),
-            limits_at: self.rate_limits_at,
-            limits: self.rate_limits.clone(),
+            ..self.stored.clone()
         }
     }
 
@@ -256,7 +252,7 @@ impl CredentialState {
     pub(super) fn on_orgs_listed(&mut self, list: OrgList, interval: Duration, now: Timestamp) {
         let (last_seen_at, credential) = (Instant::now(), Arc::clone(self.name()));
         let credential = &*credential;
-        self.listed_at = Some(now);
+        self.stored.listed_at = Some(now);
         // Once, and not at each list
         if list.is_incomplete && !self.is_list_incomplete {
             warn!(
@@ -297,25 +293,24 @@ impl CredentialState {
 
     /// Returns whether the rate limits were requested before.
     pub(super) fn has_fetched_limits(&self) -> bool {
-        self.rate_limits_at.is_some()
+        self.stored.limits_at.is_some()
     }
 
     /// Sets the rate limits; `None` when they are unavailable.
     pub(super) fn set_limits(&mut self, limits: Option<Vec<EndpointSet>>, now: Timestamp) {
         if let Some(limits) = limits {
             self.target.client.set_rate_limits(limits.clone());
-            self.rate_limits = limits;
+            self.stored.limits = limits;
         }
         self.is_fetching_limits = false;
-        self.rate_limits_at = Some(now);
+        self.stored.limits_at = Some(now);
         self.rate_limits_due_at = Instant::now() + LIMITS_REFRESH_INTERVAL;
     }
 }
 
 /// Returns the remainder of `interval` since `start`; at most all of it, as the clock may have been set.
 fn remaining(start: Option<Timestamp>, interval: Duration, now: Timestamp) -> Duration {
-    let elapsed = start.map(|start| now.duration_since(start).max(SignedDuration::ZERO));
-    elapsed.map_or(Duration::ZERO, |elapsed| {
-        interval.saturating_sub(Duration::try_from(elapsed).unwrap_or_default())
+    start.map_or(Duration::ZERO, |start| {
+        interval.saturating_sub(elapsed(start, now))
     })
 }

@@ -12,7 +12,7 @@ use tracing::debug;
 use super::collect::{PollOptions, PollReport, collect};
 use super::schedule::BackoffState;
 use super::walk::WalkError;
-use crate::inventory::{Inventory, ModelRateLimit, OrgDetails, ProjectName};
+use crate::inventory::{Inventory, OrgDetails};
 use crate::storage::{SAVE_TIMEOUT, StateFile, Storage, StorageError};
 use exporter_toolkit::bounded_file::READ_TIMEOUT;
 use mongodb_atlas_client::{Client, Endpoint, EndpointSet, Error, OrgId, OrgList};
@@ -116,21 +116,10 @@ pub(super) async fn fetch_details(
     let mut details = previous.map_or_else(OrgDetails::default, Arc::unwrap_or_clone);
     details.name = name.or(details.name);
     if let Some(projects) = ok_or_log(&org, projects) {
-        let projects = projects.into_iter().map(|project| ProjectName {
-            id: project.id,
-            name: project.name,
-        });
-        details.projects = projects.collect();
+        details.projects = projects;
     }
     if let Some(limits) = ok_or_log(&org, limits) {
-        let limits = limits.into_iter().map(|limit| ModelRateLimit {
-            group: limit.model_group,
-            cloud: limit.cloud,
-            geography: limit.geography,
-            requests_per_minute: limit.requests_per_minute,
-            tokens_per_minute: limit.tokens_per_minute,
-        });
-        details.limits = limits.collect();
+        details.limits = limits;
     }
     details.fetched_at = Some(now);
     TaskOutput::DetailsFetched { org, details }

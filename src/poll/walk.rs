@@ -11,6 +11,7 @@ use futures_util::StreamExt as _;
 use futures_util::stream::FuturesOrdered;
 use tokio::time::Instant;
 
+use crate::humanize::exact;
 use crate::inventory::{Inserted, InventoryBuilder};
 use mongodb_atlas_client::{
     Endpoint, Error, ErrorKind, InvalidItem, KeyPage, NextPage, PageSummary, Pagination,
@@ -150,7 +151,7 @@ where
         };
         added.map_err(|reason| WalkError::incomplete(page, reason))?;
         if !state.is_complete && elapsed > timeout {
-            let (pages, timeout) = (state.walk.pages, humantime::format_duration(timeout));
+            let (pages, timeout) = (state.walk.pages, exact(timeout));
             let reason =
                 format!("{pages} pages were read within {timeout}, and there is still a next one");
             return Err(WalkError::incomplete(page, reason));

@@ -7,17 +7,19 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufReader, BufWriter, Read, Take, Write};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use jiff::Timestamp;
+use rustix::fs::OFlags;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tempfile::NamedTempFile;
 use tracing::warn;
 use zeroize::Zeroizing;
 
-use exporter_toolkit::bounded_file::{self, FileError, FileMode, ReadOptions};
+use exporter_toolkit::bounded_file::{self, FileError, ReadOptions};
 use mongodb_atlas_client::OrgId;
 
 /// A failed operation on the state directory.
@@ -92,15 +94,8 @@ impl From<FileError> for LoadError {
 
 pub(super) fn create_directory(dir: &Path) -> Result<(), StorageError> {
     let mut builder = fs::DirBuilder::new();
-    builder.recursive(true);
-    #[cfg(unix)]
-    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.recursive(true).mode(0o700);
     builder.create(dir).map_err(io_error("cannot make", dir))
-}
-
-/// Returns whether every user of the machine can replace the files in `dir`.
-pub(super) fn is_world_writable(dir: &Path) -> bool {
-    FileMode::from_path(dir).is_ok_and(FileMode::is_world_writable)
 }
 
 /// Returns the names of the files in a directory.
@@ -199,23 +194,13 @@ fn parent(path: &Path) -> &Path {
     path.parent().unwrap_or(Path::new("."))
 }
 
-#[cfg(unix)]
 fn open_directory(dir: &Path) -> io::Result<File> {
-    use std::os::unix::fs::OpenOptionsExt as _;
-
-    use rustix::fs::OFlags;
-
     // A pipe in its place must not block
     let flags = OFlags::DIRECTORY | OFlags::NONBLOCK;
     OpenOptions::new()
         .read(true)
         .custom_flags(i32::try_from(flags.bits()).unwrap_or(0))
         .open(dir)
-}
-
-#[cfg(not(unix))]
-fn open_directory(dir: &Path) -> io::Result<File> {
-    File::open(dir)
 }
 
 /// Writes and syncs a temporary file in the directory of `path`.
@@ -225,9 +210,7 @@ fn write_temp_file(
 ) -> io::Result<NamedTempFile> {
     let mut options = OpenOptions::new();
     // Neither an existing file nor the target of a link
-    options.write(true).create_new(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options.write(true).create_new(true).mode(0o600);
     let stem = path.file_stem().unwrap_or_default().to_string_lossy();
     let file = tempfile::Builder::new()
         .prefix(&format!("{stem}."))

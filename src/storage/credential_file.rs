@@ -1,6 +1,7 @@
 //! The files of a credential: what it can access, and its access token. The credential itself is never stored.
 
 use std::fs::File;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -170,16 +171,8 @@ impl TokenFile {
 }
 
 /// Returns whether the file belongs to the user of this process, and its mode denies access to other users.
-#[cfg(unix)]
 fn is_owner_only(file: &File) -> bool {
-    use std::os::unix::fs::MetadataExt as _;
     file.metadata().is_ok_and(|data| {
         FileMode::from(&data).is_owner_only() && data.uid() == rustix::process::geteuid().as_raw()
     })
-}
-
-/// Returns true: without file modes, the permissions of the directory apply.
-#[cfg(not(unix))]
-fn is_owner_only(_: &File) -> bool {
-    true
 }

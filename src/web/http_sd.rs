@@ -11,6 +11,7 @@ use axum::http::{HeaderMap, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
+use super::authority::request_authority;
 use super::state::AppState;
 
 /// A target group in the format of Prometheus.
@@ -26,7 +27,9 @@ pub(super) async fn targets(
     uri: Uri,
     headers: HeaderMap,
 ) -> Response {
-    let Some(address) = request_authority(&uri, &headers) else {
+    let is_plain =
+        |authority: &Authority| !authority.host().is_empty() && !authority.as_str().contains('@');
+    let Some(address) = request_authority(&uri, &headers).filter(is_plain) else {
         let text =
             "The Host header must say how the exporter is reached, such as exporter:10064.\n";
         return (StatusCode::BAD_REQUEST, text).into_response();
@@ -44,7 +47,7 @@ pub(super) async fn targets(
             .and_then(|details| details.name.clone());
         let mut labels = BTreeMap::from([
             ("__scheme__", scheme.to_owned()),
-            ("__metrics_path__", options.telemetry_path.clone()),
+            ("__metrics_path__", options.config.telemetry_path.clone()),
             ("__param_org", org.to_string()),
             ("__meta_mongodbatlas_org_id", org.to_string()),
             // Without it, all targets would have the same labels.
@@ -54,7 +57,7 @@ pub(super) async fn targets(
             labels.insert("__meta_mongodbatlas_org_name", name);
         }
         TargetGroup {
-            targets: [address.clone()],
+            targets: [address.to_string()],
             labels,
         }
     };
@@ -63,20 +66,4 @@ pub(super) async fn targets(
     // Strings always serialize.
     let text = serde_json::to_string(&groups).unwrap_or_else(|_| "[]".to_owned());
     ([(header::CONTENT_TYPE, "application/json")], text).into_response()
-}
-
-/// Returns the authority that the request was sent to.
-fn request_authority(uri: &Uri, headers: &HeaderMap) -> Option<String> {
-    let authority = match uri.authority() {
-        // HTTP/2 requests have it in the URI.
-        Some(authority) => authority.clone(),
-        None => headers
-            .get(header::HOST)?
-            .to_str()
-            .ok()?
-            .parse::<Authority>()
-            .ok()?,
-    };
-    let plain = !authority.host().is_empty() && !authority.as_str().contains('@');
-    plain.then(|| authority.to_string())
 }

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::convert::Infallible;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -11,9 +12,7 @@ use axum::response::{IntoResponse, Response};
 use futures_util::stream;
 use tokio::sync::Semaphore;
 
-use super::options::HandlerOptions;
-use super::org_filter::OrgFilter;
-use super::state::AppState;
+use super::state::{AppState, HandlerOptions, OrgFilter};
 use crate::metrics::{
     Aborted, BodyReader, Chunk, Compressor, Exposition, Format, MetricSnapshot, SharedBody,
     accepts_gzip,
@@ -117,7 +116,10 @@ pub(super) async fn handle(
         let body = Body::from_stream(stream::empty::<Result<Bytes, Infallible>>());
         return (headers, body).into_response();
     }
-    let permit = app.scrapes.limiter.acquire(options.max_requests, response);
+    let permit = app
+        .scrapes
+        .limiter
+        .acquire(options.config.max_requests, response);
     let Some(permit) = permit.await else {
         let text = "Too many scrapes at once; see --web.max-requests.\n";
         return (StatusCode::SERVICE_UNAVAILABLE, text).into_response();
@@ -132,7 +134,7 @@ pub(super) async fn handle(
         let body = plain_body(Exposition::new(format, metrics, snapshot), permit);
         return (headers, body).into_response();
     }
-    options.note_gzip();
+    options.gzip_requested.store(true, Ordering::Relaxed);
     let reader = match &filter {
         OrgFilter::All => app.scrapes.subscribe(app, options, format),
         // No other client requests the same organizations.

@@ -2,26 +2,21 @@
 //!
 //! | module | purpose |
 //! | --- | --- |
-//! | `state`, `options` | what handlers share; the part of the configuration they use |
-//! | `router` | the routes, and the responses to unknown paths and methods |
-//! | `metrics`, `org_filter` | `/metrics`; the organizations that a request selects |
-//! | `cross_site` | requests that a page of another site sends |
+//! | `state` | what handlers share, the part of the configuration they use, the organizations that a request selects |
+//! | `router` | the routes, `/-/healthy` and `/-/ready`, and the responses to unknown paths and methods |
+//! | `metrics` | `/metrics` |
+//! | `authority` | the authority that a request was sent to; requests that a page of another site sends |
 //! | `http_sd` | `/sd` |
-//! | `health` | `/-/healthy` and `/-/ready` |
 //! | `ui` | `/`, and the embedded documentation |
 
-mod cross_site;
-mod health;
+mod authority;
 mod http_sd;
 mod metrics;
-mod options;
-mod org_filter;
 mod router;
 mod state;
 mod ui;
 
 pub use metrics::ScrapeState;
-pub use options::{HandlerOptions, Reload, SharedHandlerOptions};
 pub use router::{probe_router, router};
-pub use state::AppState;
+pub use state::{AppState, HandlerOptions, Reload, SharedHandlerOptions};
 pub use ui::RenderLimiter;

@@ -1,4 +1,4 @@
-//! The routes, and the responses to unknown paths and methods.
+//! The routes, health and readiness, and the responses to unknown paths and methods.
 
 use std::sync::Arc;
 
@@ -8,10 +8,9 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Extension, Router, middleware};
 
-use super::cross_site::is_cross_site;
-use super::options::SharedHandlerOptions;
-use super::state::AppState;
-use super::{health, http_sd, metrics, ui};
+use super::authority::is_cross_site;
+use super::state::{AppState, SharedHandlerOptions};
+use super::{http_sd, metrics, ui};
 use exporter_toolkit::server::ResponseHandle;
 use exporter_toolkit::web_config::authenticate;
 
@@ -25,8 +24,8 @@ pub fn router(app: Arc<AppState>) -> Router {
         .route("/-/docs/runbooks/{name}", get(ui::runbook))
         .route("/-/page/{name}", get(ui::asset))
         .route("/sd", get(http_sd::targets))
-        .route("/-/healthy", get(health::healthy))
-        .route("/-/ready", get(health::ready))
+        .route("/-/healthy", get(healthy))
+        .route("/-/ready", get(ready))
         .route("/-/reload", post(reload).put(reload))
         .fallback(metrics_or_404)
         .method_not_allowed_fallback(method_not_allowed)
@@ -40,8 +39,8 @@ pub fn router(app: Arc<AppState>) -> Router {
 /// Kubernetes probes an address.
 pub fn probe_router(app: Arc<AppState>) -> Router {
     Router::new()
-        .route("/-/healthy", get(health::healthy))
-        .route("/-/ready", get(health::ready_count))
+        .route("/-/healthy", get(healthy))
+        .route("/-/ready", get(ready_count))
         .fallback(async || {
             let text = "There is nothing here but /-/healthy and /-/ready.\n";
             (StatusCode::NOT_FOUND, text)
@@ -51,13 +50,42 @@ pub fn probe_router(app: Arc<AppState>) -> Router {
         .layer(middleware::map_response(set_nosniff))
 }
 
+/// Responds with 200 while the process can serve.
+async fn healthy() -> &'static str {
+    "Healthy.\n"
+}
+
+/// Responds with 200 once every organization has an inventory; before that, with the names of the missing ones.
+async fn ready(State(app): State<Arc<AppState>>) -> Response {
+    readiness(&app, |missing| {
+        format!("no complete walk yet of {}", missing.join(", "))
+    })
+}
+
+/// Responds as [`ready`], with the number of the missing ones: the probe listener has no authentication, so the response
+/// names neither organizations nor credentials.
+async fn ready_count(State(app): State<Arc<AppState>>) -> Response {
+    readiness(&app, |missing| {
+        format!("{} inventories are missing", missing.len())
+    })
+}
+
+fn readiness(app: &AppState, describe: impl FnOnce(&[String]) -> String) -> Response {
+    let missing = app.store.not_ready();
+    if missing.is_empty() {
+        return "Ready.\n".into_response();
+    }
+    let text = format!("Not ready: {}.\n", describe(&missing));
+    (StatusCode::SERVICE_UNAVAILABLE, text).into_response()
+}
+
 /// Rejects requests whose host `--web.allowed-hosts` does not allow.
 async fn check_host(
     State(settings): State<Arc<SharedHandlerOptions>>,
     request: Request,
     next: middleware::Next,
 ) -> Response {
-    let allowed = &settings.get().allowed_hosts;
+    let allowed = &settings.get().config.allowed_hosts;
     if allowed.allows(request.version(), request.uri(), request.headers()) {
         return next.run(request).await;
     }
@@ -83,7 +111,7 @@ async fn metrics_or_404(
     response: Option<Extension<ResponseHandle>>,
 ) -> Response {
     let options = app.options.get();
-    if uri.path() != options.telemetry_path {
+    if uri.path() != options.config.telemetry_path {
         let text = "There is nothing here; / has the links.\n";
         return (StatusCode::NOT_FOUND, text).into_response();
     }
@@ -106,7 +134,7 @@ async fn method_not_allowed() -> (StatusCode, &'static str) {
 }
 
 async fn reload(State(app): State<Arc<AppState>>, uri: Uri, headers: HeaderMap) -> Response {
-    if !app.options.get().lifecycle_enabled {
+    if !app.options.get().config.enable_lifecycle {
         let text = "Reloading over HTTP is switched off; --web.enable-lifecycle switches it on.\n";
         return (StatusCode::FORBIDDEN, text).into_response();
     }

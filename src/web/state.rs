@@ -1,18 +1,20 @@
-//! The state that all requests share.
+//! The state that all requests share, the options that a reload can replace, and the organizations that a request selects.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
+use futures_util::future::BoxFuture;
 use jiff::Timestamp;
+use tokio::sync::watch;
 
 use super::metrics::ScrapeState;
-use super::options::{HandlerOptions, Reload, SharedHandlerOptions};
-use super::org_filter::OrgFilter;
 use super::ui::RenderLimiter;
+use crate::config::Config;
 use crate::inventory::InventoryStore;
 use crate::metrics::{ExporterMetrics, Exposition, Format, MetricSnapshot, ScrapeSnapshot};
 use crate::status::OrgStatuses;
 use exporter_toolkit::web_config::SharedWebConfig;
-use mongodb_atlas_client::Clock;
+use mongodb_atlas_client::{Clock, OrgId};
 
 /// Everything that handlers use.
 pub struct AppState {
@@ -55,11 +57,125 @@ impl AppState {
         filter: &OrgFilter,
         now: Timestamp,
     ) -> ScrapeSnapshot {
-        let visible = self.store.snapshot(options.max_staleness);
-        let snapshot = ScrapeSnapshot::new(visible, Arc::clone(&options.key_series), now);
+        let visible = self.store.snapshot(options.config.max_staleness);
+        let snapshot = ScrapeSnapshot::new(visible, Arc::clone(&options.config.key_series), now);
         match filter {
             OrgFilter::All => snapshot,
             OrgFilter::Only(orgs) => snapshot.retain_orgs(orgs),
         }
+    }
+}
+
+/// The options of all handlers.
+#[derive(Debug)]
+pub struct HandlerOptions {
+    /// The active configuration.
+    pub config: Config,
+    /// Whether a scrape has requested gzip: from then on, each new inventory is compressed in advance.
+    pub gzip_requested: AtomicBool,
+}
+
+impl HandlerOptions {
+    /// Creates the options of a configuration.
+    pub fn new(config: Config) -> Self {
+        Self {
+            config,
+            gzip_requested: AtomicBool::new(false),
+        }
+    }
+}
+
+/// The effective options, replaced as a whole at a reload.
+#[derive(Debug)]
+pub struct SharedHandlerOptions(watch::Sender<Arc<HandlerOptions>>);
+
+impl SharedHandlerOptions {
+    /// Shares the initial options.
+    pub fn new(options: HandlerOptions) -> Self {
+        Self(watch::Sender::new(Arc::new(options)))
+    }
+
+    /// Returns the effective options.
+    pub fn get(&self) -> Arc<HandlerOptions> {
+        Arc::clone(&self.0.borrow())
+    }
+
+    /// Replaces the effective options.
+    pub fn set(&self, options: HandlerOptions) {
+        self.0.send_replace(Arc::new(options));
+    }
+}
+
+/// Reloads the configuration on request.
+pub trait Reload: Send + Sync {
+    /// Reads the configuration again and applies it.
+    ///
+    /// # Errors
+    /// Every error of the configuration; then the previous one stays in effect.
+    fn reload(&self) -> BoxFuture<'_, Result<(), String>>;
+}
+
+/// The organizations that a request selects; all of them when it names none.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum OrgFilter {
+    /// Every target.
+    All,
+    /// These, sorted and without duplicates.
+    Only(Vec<OrgId>),
+}
+
+/// One of the ids is not that of a target.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct UnknownOrg;
+
+impl OrgFilter {
+    /// Parses the query of a request. Other parameters are ignored.
+    pub(super) fn from_query(query: Option<&str>, targets: &[OrgId]) -> Result<Self, UnknownOrg> {
+        let mut orgs = Vec::new();
+        for (name, value) in url::form_urlencoded::parse(query.unwrap_or_default().as_bytes()) {
+            if name == "org" {
+                let org = OrgId::parse(&value).map_err(|_| UnknownOrg)?;
+                targets.binary_search(&org).map_err(|_| UnknownOrg)?;
+                orgs.push(org);
+            }
+        }
+        orgs.sort_unstable();
+        orgs.dedup();
+        Ok(if orgs.is_empty() {
+            Self::All
+        } else {
+            Self::Only(orgs)
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn org_filter_parses_repeated_ids_and_rejects_unknown_ones() {
+        let ids: Vec<OrgId> = (0..3)
+            .map(|n| OrgId::parse(&format!("{n:024x}")).expect("an id"))
+            .collect();
+        let (targets, unknown_id) = (&ids[..2], &ids[2]);
+        let of = |query: &str| OrgFilter::from_query(Some(query), targets);
+        for all in ["", "x=1", "organization=1"] {
+            assert_eq!(of(all), Ok(OrgFilter::All), "{all}");
+        }
+        let both = format!("org={}&x&org={}&org={}", ids[1], ids[0], ids[1]);
+        assert_eq!(of(&both), Ok(OrgFilter::Only(targets.to_vec())));
+        let unknown = format!("org={}&org={unknown_id}", ids[0]);
+        for bad in [
+            unknown.as_str(),
+            "org=",
+            "org",
+            "org=x",
+            "org=%00",
+            "org=%ff",
+        ] {
+            assert_eq!(of(bad), Err(UnknownOrg), "{bad}");
+        }
+        assert_eq!(OrgFilter::from_query(None, targets), Ok(OrgFilter::All));
     }
 }

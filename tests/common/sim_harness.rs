@@ -86,8 +86,9 @@ impl SimHarness {
 
     pub fn scrape(&self) -> Scrape {
         let (settings, own) = (self.app.options.get(), self.app.metrics.gather());
-        let exposition = self.app.exposition(&settings, Format::Text, own);
-        Scrape::parse(&String::from_utf8(exposition.into_bytes()).unwrap())
+        let mut exposition = self.app.exposition(&settings, Format::Text, own);
+        let chunks = std::iter::from_fn(|| exposition.next_chunk());
+        Scrape::parse(&String::from_utf8(chunks.flatten().collect()).unwrap())
     }
 
     /// Returns status and text of `/-/ready`.

@@ -113,6 +113,18 @@ fn imports_follow_the_order_of_modules() {
 }
 
 #[test]
+fn durations_are_formatted_in_one_module() {
+    let mut violations = Vec::new();
+    for path in files_in(&["src"], &["rs"]) {
+        let name = relative(&path);
+        if name != "src/humanize.rs" && code(&path).join("\n").contains("humantime::format") {
+            violations.push(name);
+        }
+    }
+    assert!(violations.is_empty(), "{}", violations.join("\n"));
+}
+
+#[test]
 fn type_names_are_unique_within_a_crate() {
     let crates = fs::read_dir(root().join("crates")).unwrap();
     let mut sources: Vec<PathBuf> = crates

@@ -5,7 +5,9 @@ use std::path::Path;
 use atlas_ai_keys_exporter::cli::{
     CHECK_FLAGS, FLAGS, Flag, KEYS_FLAGS, ONCE_FLAGS, SIM_FLAGS, SIM_LISTEN_FLAGS,
 };
+use atlas_ai_keys_exporter::failure::Explanation;
 use atlas_ai_keys_exporter::metrics::families::{ALL, FamilyDef};
+use mongodb_atlas_client::FailureReason;
 
 fn read_repo_file(path: &str) -> String {
     std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).unwrap()
@@ -145,8 +147,8 @@ fn join_names(names: &[&str]) -> String {
 
 const METRICS_INTRO: &str = "# Metrics
 
-Made from the catalogue (`src/metrics/families.rs`) by `make docs`: what each family means, where its values come from, when
-it has no series, and how many there are. Every value of Atlas is polled: it is as old as
+What each family means, where its values come from, when it has no series, and how many there are. `make docs` writes names,
+texts, types and labels from the catalogue (`src/metrics/families.rs`). Every value of Atlas is polled: it is as old as
 `time() - atlas_ai_keys_exporter_org_last_success_timestamp_seconds`, and stays when Atlas fails. Ages are computed at the
 scrape. A missing value is a missing series: there is no NaN and no sentinel.
 
@@ -160,8 +162,52 @@ topk(10, mongodbatlas_ai_model_api_key_idle_seconds
 ```
 ";
 
+/// Returns the section that explains the values of the label `reason` of failed polls.
+fn failure_reasons() -> String {
+    let mut text = "
+### Failure reasons
+
+The label `reason` of `atlas_ai_keys_exporter_org_poll_failures_total` and `atlas_ai_keys_exporter_org_last_poll_failed`. The
+log, `check` and the page say the same.
+
+| reason | what it means | what to do | runbook |
+| --- | --- | --- | --- |
+"
+    .to_owned();
+    for reason in FailureReason::ALL {
+        let Explanation {
+            summary,
+            remedy,
+            runbook,
+        } = Explanation::for_reason(reason);
+        let link = format!("[{runbook}](../dashboards/runbooks/{runbook}.md)");
+        writeln!(text, "| `{reason}` | {summary} | {remedy} | {link} |").unwrap();
+    }
+    text
+}
+
+/// Returns the part of a family's section that is written by hand: its source, when it has no series, their number, and a
+/// query.
+fn hand_written_part<'a>(document: &'a str, name: &str) -> &'a str {
+    let section = document.split_once(&format!("\n### `{name}`\n"));
+    let section = section.map_or("", |(_, rest)| {
+        let end = rest.find("\n## ").unwrap_or(rest.len());
+        let end = rest.find("\n### ").unwrap_or(end).min(end);
+        rest.get(..end).unwrap()
+    });
+    let start = section.find("\n- from ").unwrap_or(section.len());
+    let part = section.get(start..).unwrap();
+    for line in ["\n- from ", "\n- absent ", "\n- series: ", "\n```promql\n"] {
+        let text = part.split_once(line).map(|(_, text)| text);
+        let is_there = text.is_some_and(|text| !text.starts_with(char::is_whitespace));
+        assert!(is_there, "docs/metrics.md lacks {line:?} for {name}");
+    }
+    part
+}
+
 #[test]
 fn metrics_reference_is_current() {
+    let document = read_repo_file("docs/metrics.md");
     let mut text = METRICS_INTRO.to_owned();
     let (of_exporter, of_atlas): (Vec<&FamilyDef>, Vec<&FamilyDef>) = ALL
         .iter()
@@ -178,20 +224,21 @@ fn metrics_reference_is_current() {
             } else {
                 format!("labels {}", join_names(family.labels))
             };
+            let FamilyDef {
+                name,
+                help,
+                metric_type,
+                ..
+            } = family;
+            let rest = hand_written_part(&document, name);
             write!(
                 text,
-                "\n### `{}`\n\n{}\n\n- {}, {labels}\n- from {}\n- absent {}\n- series: {}\n\n```promql\n{}\n```\n",
-                family.name,
-                family.help,
-                family.metric_type.as_str(),
-                family.source,
-                family.absent_when,
-                family.cardinality,
-                family.example_query
+                "\n### `{name}`\n\n{help}\n\n- {metric_type}, {labels}{rest}"
             )
             .unwrap();
         }
     }
+    text.push_str(&failure_reasons());
     text.push_str(
         "\n### `process_*`\n\nProcessor time, memory, open files and start of the process, as every Prometheus client has them.\n",
     );

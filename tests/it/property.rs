@@ -13,7 +13,7 @@ use atlas_ai_keys_exporter::inventory::{Inventory, InventorySnapshot};
 use atlas_ai_keys_exporter::metrics::{
     ExporterMetrics, Exposition, Format, KeyLabel, KeySeriesOptions, PerKeyMode, ScrapeSnapshot,
 };
-use atlas_ai_keys_exporter::poll::{self, InventoryHook, PollOptions};
+use atlas_ai_keys_exporter::poll::{self, PollOptions};
 use jiff::Timestamp;
 use mongodb_atlas_client::{
     ApiVersion, Client, ClientConfig, ClientDeps, Clock, OptionalFields, OrgId, ProxyRoute,
@@ -121,12 +121,13 @@ fn parse_exposition(inventory: &Arc<Inventory>) -> ExposedKeys {
         max_keys: 1000,
         thresholds: [].into(),
     };
-    let text = Exposition::new(
+    let mut exposition = Exposition::new(
         Format::Text,
         own,
         ScrapeSnapshot::new(standing, Arc::new(selection), Timestamp::now()),
-    )
-    .into_bytes();
+    );
+    let chunks = std::iter::from_fn(|| exposition.next_chunk());
+    let text = chunks.flatten().collect();
     exposed_keys(&Scrape::parse(&String::from_utf8(text).unwrap()))
 }
 
@@ -231,7 +232,7 @@ async fn run_history(
             page_size: PAGE_SIZE,
             revived_after: Duration::from_hours(90 * 24),
             optional_fields: OptionalFields::default(),
-            inventory_hook: InventoryHook::default(),
+            inventory_hook: Arc::new(|_| {}),
             walk_timeout: Duration::from_hours(1),
             clock: clock.clone(),
         };

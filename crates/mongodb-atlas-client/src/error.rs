@@ -149,28 +149,20 @@ pub struct Error {
     pub kind: ErrorKind,
 }
 
-/// The cause of a failed request, and the remedy.
+/// The cause of a failed request. The text has no remedy: what to do depends on the program that uses the client.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ErrorKind {
     /// The credential is invalid, revoked or expired.
-    #[error(
-        "Atlas refuses the credential (HTTP 401{0}); check that it is whole, not expired and not deleted"
-    )]
+    #[error("Atlas refuses the credential (HTTP 401{0})")]
     Unauthorized(ErrorCode),
     /// The credential is valid but lacks the permission.
-    #[error(
-        "Atlas forbids it (HTTP 403{0}); check the role (Organization Read Only) and the IP access list"
-    )]
+    #[error("Atlas forbids it (HTTP 403{0})")]
     Forbidden(ErrorCode),
     /// The service account has too many valid tokens.
-    #[error(
-        "Atlas makes no more access tokens for this service account (HTTP 403): 100 are live; wait for an hour, or revoke some"
-    )]
+    #[error("Atlas makes no more access tokens for this service account (HTTP 403): 100 are live")]
     TokenLimit,
     /// The organization does not exist, or is not visible to the credential.
-    #[error(
-        "Atlas does not know it (HTTP 404{0}); check the organization id and that the credential belongs to it"
-    )]
+    #[error("Atlas does not know it (HTTP 404{0})")]
     NotFound(ErrorCode),
     /// The rate limit is exceeded.
     #[error("Atlas asks to slow down (HTTP 429{code}{})", retry_after_suffix(*retry_after))]
@@ -191,7 +183,7 @@ pub enum ErrorKind {
         retry_after: Option<Duration>,
     },
     /// The response was not complete within the timeout.
-    #[error("no complete response within {}{}; check the network, or raise --atlas.timeout", humantime::format_duration(*limit), proxy_suffix(proxy.as_deref()))]
+    #[error("no complete response within {}{}", humantime::format_duration(*limit), proxy_suffix(proxy.as_deref()))]
     Timeout {
         /// The request timeout.
         limit: Duration,
@@ -202,9 +194,7 @@ pub enum ErrorKind {
     #[error("the connection failed: {0}")]
     Connection(String),
     /// TLS failed.
-    #[error(
-        "TLS failed: {0}; check the system's certificates and what stands between here and Atlas"
-    )]
+    #[error("TLS failed: {0}")]
     Tls(String),
     /// The response does not conform to the API.
     #[error("the answer is not what the API promises: {0}")]

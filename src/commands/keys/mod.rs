@@ -10,7 +10,7 @@ mod filter;
 mod output;
 mod progress;
 
-use std::io::{self, IsTerminal as _, Write};
+use std::io::{self, Write};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -18,13 +18,13 @@ use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 
 use super::one_shot::{poll_once, write_unless_stopped};
+use super::terminal::is_coloured;
 use super::{CommandError, ignore_broken_pipe, signals};
 use crate::cli::Args;
 use crate::config::{self, ConfigError, Diagnostic, KeysOptions, OutputFormat, StorageSource};
 use crate::credentials::Environment;
-use crate::inventory::{InventorySnapshot, KeyField, KeyQuery, KeySelection};
+use crate::inventory::{InventorySnapshot, KeyLabel, KeyQuery, KeySelection};
 use crate::storage::{StateFile, Storage};
-use filter::Unmatched;
 use mongodb_atlas_client::Clock;
 use mongodb_atlas_client::OrgId;
 use progress::ProgressReporter;
@@ -38,27 +38,24 @@ pub(super) async fn run(args: Args, environment: &Environment) -> Result<(), Com
         shutdown = signals::shutdown_token()?;
         fetch_from_atlas(args, environment, &shutdown).await?
     };
-    let Unmatched {
-        values,
-        missing_names: unnamed,
-    } = filter::find_unmatched(&choice, &shown);
-    missing.extend(unnamed);
-    if missing.is_empty() && !values.is_empty() {
-        return Err(CommandError::Filter(values));
+    let unmatched = filter::find_unmatched(&choice, &shown);
+    missing.extend(unmatched.missing_names);
+    let unmatched = unmatched.values;
+    if missing.is_empty() && !unmatched.is_empty() {
+        return Err(CommandError::Filter(unmatched));
     }
     let now = Clock::system().now();
-    let colored = io::stdout().is_terminal() && environment.get("NO_COLOR").is_none();
+    let colored = is_coloured(environment);
     write_unless_stopped(&shutdown, move || {
         let out = io::BufWriter::new(io::stdout().lock());
         write_keys(&shown, &choice, now, colored, out)
             .or_else(ignore_broken_pipe)
-            .map_err(CommandError::io("cannot write to standard output"))
+            .map_err(CommandError::stdout())
     })
     .await?;
     if missing.is_empty() {
         Ok(())
     } else {
-        let unmatched = values;
         Err(CommandError::Incomplete { missing, unmatched })
     }
 }
@@ -72,16 +69,16 @@ fn write_keys(
 ) -> io::Result<()> {
     let idle = i64::try_from(choice.idle.as_micros()).unwrap_or(i64::MAX);
     let cutoff = now.as_microsecond().saturating_sub(idle);
-    let mut hidden = vec![KeyField::MaskedSecret];
-    if !choice.created_by {
-        hidden.push(KeyField::CreatedBy);
+    let mut labels = vec![KeyLabel::Name, KeyLabel::Status];
+    if choice.created_by {
+        labels.push(KeyLabel::CreatedBy);
     }
     let query = KeyQuery {
         statuses: &choice.statuses.values,
         projects: &choice.projects.values,
         idle_cutoff: (!choice.idle.is_zero()).then_some(cutoff),
         never_used: choice.never_used,
-        hidden,
+        labels: &labels,
         ..KeyQuery::default()
     };
     let found = KeySelection::new(shown, query, now, |len| 0..len);
@@ -115,13 +112,14 @@ fn load_from_storage(
     let storage = Storage::open_read_only(dir);
     let stored_orgs = storage.list_orgs().map_err(|error| {
         let expected = "it must be the directory that an exporter keeps its state in, such as /var/lib/atlas-ai-keys-exporter";
-        ConfigError::from(Diagnostic::new("--storage.path", error.to_string()).with_help(expected))
+        let error = Diagnostic::new("--storage.path", error.to_string());
+        ConfigError(vec![error.with_help(expected)])
     })?;
     if stored_orgs.is_empty() {
         let message = format!("no stored data in {}", dir.display());
         let expected = "expected the directory in which an exporter stores its state";
         let error = Diagnostic::new("--storage.path", message).with_help(expected);
-        return Err(ConfigError::from(error).into());
+        return Err(ConfigError(vec![error]).into());
     }
     let mut shown = InventorySnapshot::default();
     let mut failed: Vec<String> = Vec::new();

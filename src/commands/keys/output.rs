@@ -7,7 +7,7 @@ use comfy_table::{Attribute, Cell, Color};
 
 use super::super::terminal::{self, sanitize_for_terminal};
 use crate::humanize::format_duration_short;
-use crate::inventory::{KeyField, KeyRow, KeySelection};
+use crate::inventory::{KeyLabel, KeyRow, KeySelection};
 
 /// Idle for longer than this, a key is shown in yellow; for longer than three times as long, in red.
 const IDLE_WARNING_SECS: u64 = 30 * 86_400;
@@ -139,7 +139,7 @@ pub(super) fn write_json(found: &KeySelection<'_>, out: &mut impl Write) -> io::
 
 /// A table of GitHub Flavored Markdown, and a line that says what it is.
 pub(super) fn write_markdown(found: &KeySelection<'_>, out: &mut impl Write) -> io::Result<()> {
-    let creator = found.shows(KeyField::CreatedBy);
+    let creator = found.shows(KeyLabel::CreatedBy);
     let (title, rule) = if creator {
         (" Created by |", " --- |")
     } else {

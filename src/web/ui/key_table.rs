@@ -4,8 +4,8 @@ use jiff::Timestamp;
 
 use super::query::PageQuery;
 use crate::humanize::{elapsed, format_duration};
-use crate::inventory::{InventorySnapshot, KeyField, KeyQuery, KeyRow, KeySelection};
-use crate::metrics::{KeyLabel, KeySeriesOptions};
+use crate::inventory::{InventorySnapshot, KeyQuery, KeyRow, KeySelection};
+use crate::metrics::KeySeriesOptions;
 
 /// Keys on one page.
 pub(super) const PAGE_SIZE: usize = 50;
@@ -35,21 +35,12 @@ pub(super) fn find_keys(
     query: &PageQuery,
     now: Timestamp,
 ) -> KeyPage {
-    let fields = [
-        (KeyLabel::Name, KeyField::Name),
-        (KeyLabel::Status, KeyField::Status),
-        (KeyLabel::CreatedBy, KeyField::CreatedBy),
-        (KeyLabel::MaskedSecret, KeyField::MaskedSecret),
-    ];
-    let hidden = fields
-        .into_iter()
-        .filter(|(label, _)| !options.labels.contains(label));
     let keys = KeyQuery {
         org: query.org.as_ref(),
         text: &query.filter,
         column: query.column,
         reversed: query.reversed,
-        hidden: hidden.map(|(_, field)| field).collect(),
+        labels: &options.labels,
         ..KeyQuery::default()
     };
     let last_page = |total: usize| total.div_ceil(PAGE_SIZE).max(1) - 1;
@@ -80,7 +71,7 @@ mod tests {
     use std::sync::Arc;
 
     use crate::inventory::{ApiKey, ApiTime, Inventory, SortColumn};
-    use crate::metrics::{IdleThreshold, PerKeyMode};
+    use crate::metrics::{IdleThreshold, KeyLabel, PerKeyMode};
     use mongodb_atlas_client::{KeyId, OrgId, ProjectId};
 
     fn shown(keys: usize) -> InventorySnapshot {

@@ -26,14 +26,12 @@ use jiff::Timestamp;
 pub(super) use docs::{document, runbook};
 
 use super::state::AppState;
-use crate::humanize::{format_count, format_duration};
+use crate::humanize::{elapsed, format_count, format_duration};
 use crate::inventory::{KeyRow, SortColumn};
-use crate::status::OrgStatus;
 use exporter_toolkit::request_limiter::RequestLimiter;
 use exporter_toolkit::server::ResponseHandle;
 use key_table::{KeyPage, find_keys};
-use mongodb_atlas_client::OrgId;
-use orgs::{Notice, OrgHealth, OrgPresenter, OrgView, Totals};
+use orgs::{ListedOrg, Notice, OrgHealth, OrgPresenter, OrgView};
 use query::PageQuery;
 
 /// Pages that are rendered at once: each one looks at every key.
@@ -162,26 +160,18 @@ pub(super) async fn asset(Path(name): Path<String>) -> Response {
     (page_headers(content_type), text).into_response()
 }
 
-/// An organization before it is presented.
-struct ListedOrg {
-    health: OrgHealth,
-    org: OrgId,
-    status: OrgStatus,
-    /// When its inventory was completed, exported or not.
-    completed_at: Option<Timestamp>,
-}
-
 /// Lists every organization; those that need attention come first.
-fn list_orgs(app: &AppState, presenter: &OrgPresenter<'_>) -> Vec<ListedOrg> {
+fn list_orgs(app: &AppState, now: Timestamp) -> Vec<ListedOrg> {
     let targets = app.store.targets();
     let orgs = targets.iter().map(|org| {
         let inventory = app.store.get(org);
         let completed_at = inventory.map(|inventory| inventory.completed_at());
         let status = app.status.get(org);
         ListedOrg {
-            health: presenter.health(&status, completed_at),
+            health: OrgHealth::from_status(&status, completed_at.map(|at| elapsed(at, now))),
             org: org.clone(),
             status,
+            rate_limit: app.metrics.poll_rate_limit(org),
             completed_at,
         }
     });
@@ -203,53 +193,48 @@ fn present_orgs(listed: &[ListedOrg], presenter: &OrgPresenter<'_>, query: &Page
     let page = query.orgs.min(pages - 1);
     let first = page * orgs::PAGE_SIZE;
     let orgs = listed.iter().skip(first).take(orgs::PAGE_SIZE);
-    let orgs: Vec<_> = orgs
-        .map(|it| presenter.present(&it.org, &it.status, it.completed_at))
-        .collect();
+    let orgs: Vec<_> = orgs.map(|org| presenter.present(org)).collect();
     let range = (pages > 1).then(|| {
         let (last, total) = (first + orgs.len(), format_count(listed.len() as u64));
         format!("{} to {last} of {total}", first + 1)
     });
     OrgPage {
         orgs,
-        pager: Pager::new(page, pages, |page| query.with_org_page(page).link()),
+        pager: Pager::new(page, pages, |page| query.with(|it| it.orgs = page).link()),
         range,
     }
 }
 
 fn build_page(app: &AppState, query: PageQuery, now: Timestamp) -> IndexTemplate {
     let options = app.options.get();
-    let snapshot = app.store.snapshot(options.max_staleness);
-    let thresholds = &*options.key_series.thresholds;
+    let config = &options.config;
+    let snapshot = app.store.snapshot(config.max_staleness);
+    let thresholds = &*config.key_series.thresholds;
     let presenter = OrgPresenter {
         snapshot: &snapshot,
         thresholds,
         now,
     };
-    let listed = list_orgs(app, &presenter);
+    let listed = list_orgs(app, now);
     let mut health_counts = BTreeMap::<OrgHealth, u64>::new();
     for org in &listed {
         *health_counts.entry(org.health).or_default() += 1;
     }
-    let found = find_keys(&snapshot, &options.key_series, &query, now);
+    let found = find_keys(&snapshot, &config.key_series, &query, now);
     let errors = app.status.discovery_errors().into_iter();
-    let Totals {
-        keys,
-        never_used,
-        idle,
-    } = presenter.totals();
+    let totals = presenter.totals();
     IndexTemplate {
         version: env!("CARGO_PKG_VERSION"),
         revision: env!("BUILD_REVISION"),
         now: now.strftime("%Y-%m-%d %H:%M:%S UTC").to_string(),
-        metrics_path: options.telemetry_path.trim_start_matches('/').to_owned(),
+        metrics_path: config.telemetry_path.trim_start_matches('/').to_owned(),
         health_counts: health_counts
             .into_iter()
             .map(|(health, orgs)| (health, format_count(orgs)))
             .collect(),
-        key_count: format_count(keys),
-        never_used: format_count(never_used),
-        idle: format_count(idle),
+        key_count: format_count(totals.keys),
+        never_used: format_count(totals.never_used),
+        idle: format_count(totals.idle),
         idle_label: thresholds
             .last()
             .map_or_else(String::new, |it| it.label.clone()),
@@ -257,11 +242,11 @@ fn build_page(app: &AppState, query: PageQuery, now: Timestamp) -> IndexTemplate
             .map(|(credential, reason)| (credential, Notice::new(reason)))
             .collect(),
         org_page: present_orgs(&listed, &presenter, &query),
-        all_orgs: query.without_org().link(),
+        all_orgs: query.with(|it| (it.org, it.page) = (None, 0)).link(),
         headers: column_headers(&query),
         found_count: format_count(found.total as u64),
         key_pager: Pager::new(found.page, found.pages, |page| {
-            query.with_key_page(page).link()
+            query.with(|it| it.page = page).link()
         }),
         found,
         query,

@@ -6,10 +6,11 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::key_table::{TimeAgo, time_ago};
+use crate::closed_list::closed_list;
 use crate::failure::Explanation;
 use crate::humanize::{elapsed, format_count, format_duration};
 use crate::inventory::{Inventory, InventorySnapshot};
-use crate::metrics::IdleThreshold;
+use crate::metrics::{IdleThreshold, RateLimit};
 use crate::status::OrgStatus;
 use mongodb_atlas_client::{FailureReason, OrgId};
 
@@ -20,23 +21,24 @@ const LABEL_WIDTH: u64 = 118;
 const BAR_WIDTH: u64 = 170;
 const ROW_HEIGHT: u64 = 24;
 
-/// The health of an organization. Those that need attention come first.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum OrgHealth {
-    /// The last poll failed.
-    Failing,
-    /// No poll has succeeded for longer than two intervals.
-    Stale,
-    /// No poll has ended yet.
-    Waiting,
-    /// A stored inventory is exported.
-    Restored,
-    /// The last poll succeeded.
-    Fresh,
+closed_list! {
+    /// The health of an organization. Those that need attention come first.
+    pub(super) enum OrgHealth {
+        /// The last poll failed.
+        Failing = "Failing",
+        /// No poll has succeeded for longer than two intervals.
+        Stale = "Stale",
+        /// No poll has ended yet.
+        Waiting = "Waiting",
+        /// A stored inventory is exported.
+        Restored = "Restored",
+        /// The last poll succeeded.
+        Fresh = "Fresh",
+    }
 }
 
 impl OrgHealth {
-    fn from_status(status: &OrgStatus, age: Option<Duration>) -> Self {
+    pub(super) fn from_status(status: &OrgStatus, age: Option<Duration>) -> Self {
         let late =
             |age: Duration| !status.poll_interval.is_zero() && age > status.poll_interval * 2;
         match (status.up, age) {
@@ -45,16 +47,6 @@ impl OrgHealth {
             (_, Some(_)) if status.restored => Self::Restored,
             (_, Some(age)) if late(age) => Self::Stale,
             _ => Self::Fresh,
-        }
-    }
-
-    pub(super) fn title(self) -> &'static str {
-        match self {
-            Self::Failing => "Failing",
-            Self::Stale => "Stale",
-            Self::Waiting => "Waiting",
-            Self::Restored => "Restored",
-            Self::Fresh => "Fresh",
         }
     }
 
@@ -128,7 +120,17 @@ pub(super) struct IdleChart {
     pub(super) bar_x: u64,
 }
 
-/// One organization.
+/// An organization before it is presented.
+pub(super) struct ListedOrg {
+    pub(super) health: OrgHealth,
+    pub(super) org: OrgId,
+    pub(super) status: OrgStatus,
+    pub(super) rate_limit: RateLimit,
+    /// When its inventory was completed, exported or not.
+    pub(super) completed_at: Option<Timestamp>,
+}
+
+/// An organization as it is presented.
 pub(super) struct OrgView {
     pub(super) id: String,
     pub(super) name: Option<String>,
@@ -169,11 +171,6 @@ impl OrgPresenter<'_> {
         inventories.get(index.ok()?).map(AsRef::as_ref)
     }
 
-    /// Returns the health of an organization whose inventory, exported or not, is from `completed_at`.
-    pub(super) fn health(&self, status: &OrgStatus, completed_at: Option<Timestamp>) -> OrgHealth {
-        OrgHealth::from_status(status, completed_at.map(|at| elapsed(at, self.now)))
-    }
-
     /// Adds up the exported keys.
     pub(super) fn totals(&self) -> Totals {
         let mut totals = Totals::default();
@@ -187,22 +184,17 @@ impl OrgPresenter<'_> {
         totals
     }
 
-    pub(super) fn present(
-        &self,
-        org: &OrgId,
-        status: &OrgStatus,
-        completed_at: Option<Timestamp>,
-    ) -> OrgView {
-        let health = self.health(status, completed_at);
+    pub(super) fn present(&self, listed: &ListedOrg) -> OrgView {
+        let ListedOrg { org, status, .. } = listed;
+        let completed_at = listed.completed_at;
         let inventory = self.inventory(org);
         let details = inventory.and_then(|_| self.snapshot.org_details(org));
-        let limit = status.rate_limit;
-        let (remaining, capacity) = (limit.remaining, limit.capacity);
+        let (remaining, capacity) = (listed.rate_limit.remaining, listed.rate_limit.capacity);
         OrgView {
             id: org.to_string(),
             name: details.and_then(|details| details.name.clone()),
-            health,
-            notice: health.explain(status),
+            health: listed.health,
+            notice: listed.health.explain(status),
             failed_at: status.failure.map(|failure| time_ago(failure.at, self.now)),
             data_age: completed_at.map(|at| time_ago(at, self.now)),
             hidden_as_stale: completed_at.is_some() && inventory.is_none(),

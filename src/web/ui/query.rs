@@ -1,7 +1,5 @@
 //! The query parameters of the page: which keys, in which order, and which page of them.
 
-use std::fmt::Write as _;
-
 use axum::http::Uri;
 
 use crate::inventory::SortColumn;
@@ -11,17 +9,6 @@ use mongodb_atlas_client::OrgId;
 const MAX_FILTER_LEN: usize = 100;
 
 impl SortColumn {
-    /// Returns the value of the `sort` parameter.
-    pub(super) fn as_str(self) -> &'static str {
-        match self {
-            Self::Idle => "idle",
-            Self::Name => "name",
-            Self::Project => "project",
-            Self::Created => "created",
-            Self::Used => "used",
-        }
-    }
-
     /// Returns the column's header.
     pub(super) fn title(self) -> &'static str {
         match self {
@@ -58,12 +45,7 @@ impl PageQuery {
             match &*name {
                 "q" => query.filter = value.trim().chars().take(MAX_FILTER_LEN).collect(),
                 "org" => query.org = OrgId::parse(&value).ok(),
-                "sort" => {
-                    let column = SortColumn::ALL
-                        .into_iter()
-                        .find(|column| column.as_str() == value);
-                    query.column = column.unwrap_or_default();
-                }
+                "sort" => query.column = value.parse().unwrap_or_default(),
                 "order" => query.reversed = value == "reversed",
                 "page" => query.page = page_index(&value),
                 "orgs" => query.orgs = page_index(&value),
@@ -78,39 +60,20 @@ impl PageQuery {
         self.column.descending_by_default() != self.reversed
     }
 
-    /// Returns the query with another page of the keys.
-    pub(super) fn with_key_page(&self, page: usize) -> Self {
-        Self {
-            page,
-            ..self.clone()
-        }
-    }
-
-    /// Returns the query with another page of the organizations.
-    pub(super) fn with_org_page(&self, orgs: usize) -> Self {
-        Self {
-            orgs,
-            ..self.clone()
-        }
-    }
-
-    /// Returns the query for the keys of all organizations.
-    pub(super) fn without_org(&self) -> Self {
-        Self {
-            org: None,
-            page: 0,
-            ..self.clone()
-        }
+    /// Returns the query after a change.
+    pub(super) fn with(&self, change: impl FnOnce(&mut Self)) -> Self {
+        let mut query = self.clone();
+        change(&mut query);
+        query
     }
 
     /// Returns the query sorted by a column; in reverse order if it is sorted by that column already.
     pub(super) fn sorted_by(&self, column: SortColumn) -> Self {
-        Self {
-            column,
-            reversed: column == self.column && !self.reversed,
-            page: 0,
-            ..self.clone()
-        }
+        self.with(|query| {
+            query.reversed = column == self.column && !self.reversed;
+            query.column = column;
+            query.page = 0;
+        })
     }
 
     /// Returns a link with this query, relative to the page.
@@ -128,13 +91,9 @@ impl PageQuery {
         if self.reversed {
             parts.append_pair("order", "reversed");
         }
-        let mut number = String::new();
         for (name, index) in [("page", self.page), ("orgs", self.orgs)] {
             if index > 0 {
-                number.clear();
-                // Writing to a String cannot fail.
-                let _ = write!(number, "{}", index.saturating_add(1));
-                parts.append_pair(name, &number);
+                parts.append_pair(name, &index.saturating_add(1).to_string());
             }
         }
         let parts = parts.finish();

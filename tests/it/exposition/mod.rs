@@ -10,8 +10,7 @@ use std::time::Duration;
 
 use crate::common::Scrape;
 use atlas_ai_keys_exporter::inventory::{
-    ApiKey, ApiTime, Inventory, InventorySnapshot, KeyAttributes, ModelRateLimit, OrgDetails,
-    ProjectName,
+    ApiKey, ApiTime, Inventory, InventorySnapshot, KeyAttributes, OrgDetails,
 };
 use atlas_ai_keys_exporter::metrics::{
     ChunkSource as _, Compressor, ExporterMetrics, Exposition, Format, IdleThreshold, KeyLabel,
@@ -19,7 +18,7 @@ use atlas_ai_keys_exporter::metrics::{
 };
 use flate2::read::GzDecoder;
 use jiff::Timestamp;
-use mongodb_atlas_client::{KeyId, OrgId, ProjectId};
+use mongodb_atlas_client::{KeyId, ModelLimit, OrgId, Project, ProjectId};
 use proptest::prelude::*;
 
 /// Name, labels and value of every series; values as text, so that they can be in a set.
@@ -46,7 +45,9 @@ fn selection() -> KeySeriesOptions {
 }
 
 fn encode_identity(format: Format, own: &ExporterMetrics, snapshot: &ScrapeSnapshot) -> Vec<u8> {
-    Exposition::new(format, own.gather(), snapshot.clone()).into_bytes()
+    let mut exposition = Exposition::new(format, own.gather(), snapshot.clone());
+    let chunks = std::iter::from_fn(|| exposition.next_chunk());
+    chunks.flatten().collect()
 }
 
 fn encode_gzip(format: Format, own: &ExporterMetrics, snapshot: &ScrapeSnapshot) -> Vec<u8> {
@@ -144,12 +145,12 @@ fn build_snapshot(records: &[ApiKey], texts: &[String]) -> ScrapeSnapshot {
         .map(|(records, n)| Arc::new(Inventory::from_records(org(n), at, records.iter().cloned())));
     let details = OrgDetails {
         name: Some(texts[0].clone()),
-        projects: vec![ProjectName {
+        projects: vec![Project {
             id: ProjectId::new(texts[1].clone()),
             name: texts[2].clone(),
         }],
-        limits: vec![ModelRateLimit {
-            group: texts[3].clone(),
+        limits: vec![ModelLimit {
+            model_group: texts[3].clone(),
             cloud: texts[4].clone(),
             geography: texts[5].clone(),
             requests_per_minute: Some(7),
@@ -204,7 +205,7 @@ proptest! {
     ) {
         let snapshot = build_snapshot(&records, &texts);
         let own = ExporterMetrics::new().unwrap();
-        own.init_credential(&texts[0], ["issued"]);
+        own.init_credential(&texts[0]);
         let text = String::from_utf8(encode_identity(Format::Text, &own, &snapshot)).unwrap();
         let series = time_independent_series(series_from_text(&text));
         let info = "mongodbatlas_ai_model_api_key_info";

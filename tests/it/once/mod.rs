@@ -17,7 +17,8 @@ use atlas_ai_keys_exporter::app::{ConfigLoader, Dependencies, Exporter};
 use atlas_ai_keys_exporter::cli::Args;
 use atlas_ai_keys_exporter::config::Config;
 use atlas_ai_keys_exporter::credentials::Environment;
-use mongodb_atlas_client::Transport;
+use atlas_ai_keys_exporter::failure::Explanation;
+use mongodb_atlas_client::{FailureReason, Transport};
 use mongodb_atlas_sim::{BucketConfig, Effect, Fault, SimConfig, SimEndpoint, SimHandle};
 use tokio_util::sync::CancellationToken;
 
@@ -207,6 +208,8 @@ async fn one_shot_commands_log_no_retry() {
             let line = error.lines().find(|line| line.contains(message));
             let line = line.unwrap_or_else(|| panic!("{command}: {error}"));
             assert!(line.contains("reason=forbidden"), "{line}");
+            let remedy = Explanation::for_reason(FailureReason::Forbidden).remedy;
+            assert!(line.contains(remedy), "{line}");
             for promise in promises {
                 assert!(!error.contains(promise), "{command}: {promise}: {error}");
             }

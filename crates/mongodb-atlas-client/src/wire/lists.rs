@@ -1,5 +1,7 @@
 //! Organizations, projects and limits. Invalid results are skipped.
 
+use serde::{Deserialize, Serialize};
+
 use super::lenient::{JsonField, ListPage, parse_page};
 use super::{MAX_ID_CHARS, MAX_TEXT_CHARS, parse_json};
 use crate::body::Body;
@@ -19,7 +21,7 @@ pub struct OrgSummary {
 }
 
 /// A project of an organization. Atlas' API calls it group.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Project {
     /// `id`.
     pub id: ProjectId,
@@ -28,9 +30,10 @@ pub struct Project {
 }
 
 /// The limits of an organization for a group of models.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ModelLimit {
     /// `modelGroupName`.
+    #[serde(rename = "group")]
     pub model_group: String,
     /// `cloud`.
     pub cloud: String,

@@ -1,5 +1,5 @@
-//! Detection of requests that a browser sends on behalf of another site. A browser sends saved passwords, and reaches
-//! loopback addresses, whichever site's page makes it do so.
+//! The authority that a request was sent to, and requests that a browser sends on behalf of another site. A browser sends
+//! saved passwords, and reaches loopback addresses, whichever site's page makes it do so.
 
 use axum::http::uri::Authority;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Uri, header};
@@ -17,20 +17,23 @@ pub(super) fn is_cross_site(uri: &Uri, headers: &HeaderMap) -> bool {
     !origins.all(|origin| is_own_origin(origin, uri, headers))
 }
 
-/// Returns whether the origin is that by which the exporter was reached. Their schemes may differ where a proxy ends TLS.
-fn is_own_origin(origin: &HeaderValue, uri: &Uri, headers: &HeaderMap) -> bool {
-    let parse = |value: &HeaderValue| value.to_str().ok()?.parse::<Authority>().ok();
-    let target = match uri.authority() {
+/// Returns the authority that a request was sent to.
+pub(super) fn request_authority(uri: &Uri, headers: &HeaderMap) -> Option<Authority> {
+    match uri.authority() {
         // HTTP/2 requests have it in the URI.
         Some(authority) => Some(authority.clone()),
-        None => headers.get(header::HOST).and_then(parse),
-    };
+        None => headers.get(header::HOST)?.to_str().ok()?.parse().ok(),
+    }
+}
+
+/// Returns whether the origin is that by which the exporter was reached. Their schemes may differ where a proxy ends TLS.
+fn is_own_origin(origin: &HeaderValue, uri: &Uri, headers: &HeaderMap) -> bool {
     let origin = origin.to_str().ok().and_then(|origin| {
         let (_, authority) = origin.split_once("://")?;
         authority.parse::<Authority>().ok()
     });
     // The comparison ignores case; both omit a default port.
-    origin.is_some() && origin == target
+    origin.is_some() && origin == request_authority(uri, headers)
 }
 
 #[cfg(test)]

@@ -1,0 +1,269 @@
+//! Stores what survives a restart, and restores the state of an earlier process.
+
+use std::collections::{BTreeMap, HashSet};
+use std::mem::replace;
+use std::sync::Arc;
+
+use tracing::{info, warn};
+
+use super::diff::Change;
+use super::event::PollEvent;
+use super::schedule::BackoffState;
+use super::scheduler::Scheduler;
+use super::targets::SaveState;
+use super::tasks;
+use crate::humanize::{elapsed, whole_seconds};
+use crate::inventory::OrgDetails;
+use crate::storage::{
+    CredentialSnapshot, LOAD_TIMEOUT, StateFile, Storage, StorageError, StoredInventory,
+};
+use exporter_toolkit::bounded_file::READ_TIMEOUT;
+use mongodb_atlas_client::OrgId;
+
+/// The stored state of an organization.
+struct StoredOrg {
+    inventory: Option<StoredInventory>,
+    details: Option<OrgDetails>,
+    backoff: Option<BackoffState>,
+}
+
+impl Scheduler {
+    /// Loads what the credentials could access.
+    pub(super) async fn load_credentials(
+        &self,
+        names: Vec<Arc<str>>,
+    ) -> BTreeMap<Arc<str>, CredentialSnapshot> {
+        let Some(storage) = &self.plan.storage else {
+            return BTreeMap::new();
+        };
+        let load = |storage: &Storage| {
+            let names = names.into_iter();
+            let stored =
+                names.filter_map(|name| Some((name.clone(), storage.load_credential(&name)?)));
+            stored.collect()
+        };
+        let loaded = storage.run_blocking(READ_TIMEOUT, load).await;
+        loaded.unwrap_or_else(|error| {
+            warn!(%error, "failed to load state of credentials");
+            BTreeMap::new()
+        })
+    }
+
+    /// Restores the stored state of `orgs`.
+    pub(super) async fn restore(&mut self, orgs: Vec<OrgId>) {
+        let Some(storage) = self.plan.storage.clone().filter(|_| !orgs.is_empty()) else {
+            return;
+        };
+        if let Err(error) = storage.await_response().await {
+            warn!(%error, "failed to load state");
+            return;
+        }
+        for org in orgs {
+            let id = org.clone();
+            let load = move |storage: &Storage| StoredOrg {
+                inventory: storage.load_inventory(&id),
+                details: storage.load(&StateFile::Details(id.clone())),
+                backoff: storage.load(&StateFile::Backoff(id)),
+            };
+            match storage.run_blocking(LOAD_TIMEOUT, load).await {
+                Ok(stored) => self.restore_org(&org, stored),
+                Err(error) => {
+                    warn!(%org, %error, "failed to load state");
+                    // The others would time out as well
+                    if error.is_timeout() {
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
+    fn restore_org(&mut self, org: &OrgId, stored: StoredOrg) {
+        let now = self.clock.now();
+        let Some(state) = self.orgs.get_mut(org) else {
+            return;
+        };
+        if let Some(details) = stored.details {
+            if let Some(fetched_at) = details.fetched_at {
+                state.restore_details(fetched_at, now);
+            }
+            self.store.insert_details(org, Arc::new(details));
+        }
+        if let Some(stored) = &stored.inventory {
+            state.restore_inventory(stored.inventory.completed_at(), now);
+        }
+        if let Some(backoff) = stored.backoff {
+            state.restore_backoff(backoff, now);
+        }
+        let up = state.is_fresh(now);
+        let Some(stored) = stored.inventory else {
+            return;
+        };
+        let (inventory, change_counts) = (stored.inventory, stored.change_counts);
+        state.requests_per_poll = stored.requests;
+        for change in Change::ALL {
+            let keys = change_counts.get(change.as_str()).copied().unwrap_or(0);
+            self.observer
+                .on_event(PollEvent::KeysChanged { org, change, keys });
+        }
+        state.change_counts.extend(change_counts);
+        let age = elapsed(inventory.completed_at(), now);
+        info!(%org, keys = inventory.len(), age = %whole_seconds(age), "showing what an earlier start has read");
+        self.observer.on_event(PollEvent::InventoryRestored {
+            inventory: &inventory,
+            up,
+        });
+        self.store.insert(inventory, age);
+    }
+
+    pub(super) fn save_credential(&mut self, credential: &str) {
+        let Some(state) = self.targets.credential_mut(credential) else {
+            return;
+        };
+        // Of two concurrent writes, the older one could be the last
+        if state.save_state != SaveState::Idle {
+            state.save_state = SaveState::Dirty;
+            return;
+        }
+        let name = Arc::clone(state.target.client.credential_name());
+        let snapshot = state.snapshot();
+        let file = StateFile::Credential(Arc::clone(&name));
+        let is_saving = self.start_save(file, move |storage, _| {
+            storage.save_credential(&name, snapshot)
+        });
+        if is_saving && let Some(state) = self.targets.credential_mut(credential) {
+            state.save_state = SaveState::Saving;
+        }
+    }
+
+    /// Starts to write `file`. Returns false without a state directory.
+    pub(super) fn start_save(
+        &mut self,
+        file: StateFile,
+        write: impl FnOnce(&Storage, &StateFile) -> Result<(), StorageError> + Send + 'static,
+    ) -> bool {
+        let Some(storage) = self.plan.storage.clone() else {
+            return false;
+        };
+        self.tasks.spawn(tasks::save(storage, file, write));
+        true
+    }
+
+    pub(super) fn log_save_result(&mut self, file: &StateFile, result: Result<(), StorageError>) {
+        match result {
+            Ok(()) => {
+                if self.save_failures.record_success(file) {
+                    info!("what is read is kept for the next start again");
+                }
+            }
+            Err(error) => {
+                self.observer.on_event(PollEvent::SaveFailed);
+                // Once, and not at each poll
+                if self.save_failures.record_failure(file) {
+                    warn!(%error, "what is read is not kept for the next start");
+                }
+            }
+        }
+    }
+
+    /// Continues what has waited for `file`.
+    pub(super) fn on_save_done(&mut self, file: &StateFile) {
+        match file {
+            StateFile::Inventory(org) | StateFile::Backoff(org) | StateFile::Details(org) => {
+                let Some(state) = self.orgs.get_mut(org) else {
+                    // The organization was removed meanwhile
+                    self.save_failures.remove_org(org);
+                    return;
+                };
+                if !matches!(file, StateFile::Details(_)) {
+                    state.in_progress = false;
+                }
+            }
+            StateFile::Credential(credential) => {
+                let state = self.targets.credential_mut(credential);
+                let previous = state.map(|state| replace(&mut state.save_state, SaveState::Idle));
+                if previous == Some(SaveState::Dirty) {
+                    self.save_credential(credential);
+                }
+            }
+            StateFile::Token(_) => {}
+        }
+    }
+}
+
+/// The state files that are outdated. A nearly full disk can accept small files while large ones fail: recovery is
+/// reported only after every failed file was written.
+#[derive(Debug, Default)]
+pub(super) struct SaveFailures(HashSet<StateFile>);
+
+impl SaveFailures {
+    /// Records a failure. Returns whether it is the first one.
+    pub(super) fn record_failure(&mut self, file: &StateFile) -> bool {
+        let is_first = self.0.is_empty();
+        self.0.insert(file.clone());
+        is_first
+    }
+
+    /// Records a success. Returns whether it ends the last failure.
+    pub(super) fn record_success(&mut self, file: &StateFile) -> bool {
+        let mut had_failed = self.0.remove(file);
+        if let StateFile::Inventory(org) = file {
+            // A successful poll removes the back-off
+            had_failed |= self.0.remove(&StateFile::Backoff(org.clone()));
+        }
+        had_failed && self.0.is_empty()
+    }
+
+    /// Removes the files of an organization that is no longer polled.
+    pub(super) fn remove_org(&mut self, removed: &OrgId) {
+        self.0.retain(|file| match file {
+            StateFile::Inventory(org) | StateFile::Backoff(org) | StateFile::Details(org) => {
+                org != removed
+            }
+            StateFile::Credential(_) | StateFile::Token(_) => true,
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn org(n: u32) -> OrgId {
+        OrgId::parse(&format!("{n:024x}")).expect("an id")
+    }
+
+    #[test]
+    fn success_of_another_file_does_not_clear_a_failure() {
+        let mut failures = SaveFailures::default();
+        let credential = StateFile::Credential("default".into());
+        assert!(failures.record_failure(&StateFile::Inventory(org(1))));
+        assert!(!failures.record_success(&credential));
+        assert!(
+            !failures.record_failure(&StateFile::Inventory(org(2))),
+            "reported already"
+        );
+        assert!(
+            !failures.record_success(&StateFile::Inventory(org(1))),
+            "one is left"
+        );
+        assert!(failures.record_success(&StateFile::Inventory(org(2))));
+        assert!(
+            !failures.record_success(&StateFile::Inventory(org(2))),
+            "reported once"
+        );
+    }
+
+    #[test]
+    fn saved_inventory_and_removed_org_clear_their_failures() {
+        let mut failures = SaveFailures::default();
+        assert!(failures.record_failure(&StateFile::Backoff(org(1))));
+        assert!(failures.record_success(&StateFile::Inventory(org(1))));
+        assert!(failures.record_failure(&StateFile::Details(org(1))));
+        failures.remove_org(&org(1));
+        assert!(
+            failures.record_failure(&StateFile::Inventory(org(2))),
+            "a new failure"
+        );
+    }
+}
