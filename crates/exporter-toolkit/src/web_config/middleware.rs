@@ -111,3 +111,21 @@ fn log_rejected(shared: &SharedWebConfig) {
         warn!("authentication failed; logged at most once a minute");
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn rejections_are_logged_once_a_minute() {
+        let shared = SharedWebConfig::default();
+        let mut logged = Vec::new();
+        for _ in 0..3 {
+            let before = *shared.rejection_logged_at.lock();
+            log_rejected(&shared);
+            logged.push(*shared.rejection_logged_at.lock() != before);
+            tokio::time::advance(Duration::from_secs(35)).await;
+        }
+        assert_eq!(logged, [true, false, true]);
+    }
+}
