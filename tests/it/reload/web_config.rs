@@ -185,11 +185,9 @@ async fn truncated_web_config_never_removes_protection() {
             running.write(&text[..length]);
             // At startup, a truncated file is not a file without protection.
             let path = running.pki.path("web.yml");
-            if let Ok(access) = WebConfig::load(&path).config {
-                assert_ne!(
-                    format!("{access:?}"),
-                    "Access { tls: false, users: false, .. }"
-                );
+            if let Ok(config) = WebConfig::load(&path).config {
+                let config = format!("{config:?}");
+                assert!(!config.contains("tls: false, users: false"), "{length}");
             }
             if length % 3 == 0 {
                 let _ = running.exporter.reloader.reload("test").await;

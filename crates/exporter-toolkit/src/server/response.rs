@@ -6,7 +6,6 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::body::{Body, Bytes};
-use axum::http::Extensions;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use tokio::time::Instant;
 
@@ -76,6 +75,11 @@ impl ResponseHandle {
         self.response.unread_for()
     }
 
+    /// Records that the request has passed authentication.
+    pub(crate) fn mark_authorized(&self) {
+        self.connection.mark_authorized();
+    }
+
     /// Closes the connection.
     pub(crate) fn evict(&self) {
         self.connection.evicted.cancel();
@@ -84,13 +88,6 @@ impl ResponseHandle {
     #[cfg(test)]
     pub(crate) fn is_evicted(&self) -> bool {
         self.connection.evicted.is_cancelled()
-    }
-}
-
-/// Records that a request with these extensions has passed authentication.
-pub(crate) fn mark_authorized(extensions: &Extensions) {
-    if let Some(response) = extensions.get::<ResponseHandle>() {
-        response.connection.mark_authorized();
     }
 }
 
