@@ -153,7 +153,11 @@ fn parse_client_auth(
     provider: &Arc<CryptoProvider>,
 ) -> Option<Arc<ClientVerifier>> {
     let field = section.get("client_auth_type");
+    let errors = reader.errors.len();
     let auth_type = reader.choice(&field, &ClientAuthType::NAMES, ClientAuthType::NoCert);
+    if reader.errors.len() > errors {
+        return None;
+    }
     let sans = section.get("client_allowed_sans");
     let allowed_sans = reader.strings(&sans);
     if allowed_sans.is_some() && !auth_type.is_required() {
