@@ -30,7 +30,7 @@ pub(super) struct Field<'n> {
     pub(super) value: Option<&'n YamlValue>,
 }
 
-impl<'n> Field<'n> {
+impl Field<'_> {
     /// Returns the field `name` of a mapping.
     pub(super) fn get(&self, name: &str) -> Self {
         Self {
