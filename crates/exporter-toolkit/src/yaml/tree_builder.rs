@@ -9,7 +9,7 @@ use super::YamlValue;
 
 /// Maximum size of a tree, with what aliases repeat.
 const MAX_TREE_SIZE: usize = 16 << 20;
-/// Size of a value or a key beside its text.
+/// Size of a value, a key or the end of a collection beside its text.
 const VALUE_SIZE: usize = 64;
 
 /// Reads one document. Recursive: the parser bounds the depth.
@@ -56,14 +56,17 @@ impl<'a> TreeBuilder<'a> {
     }
 
     fn next_event(&mut self) -> Result<Event<'a>, String> {
-        match self.parser.next() {
-            Some(Ok((event, span))) => {
-                self.position = span.start;
-                Ok(event)
-            }
-            Some(Err(error)) => Err(describe(&error)),
-            None => Ok(Event::StreamEnd),
-        }
+        let Some(next) = self.parser.next() else {
+            return Ok(Event::StreamEnd);
+        };
+        let (event, span) = next.map_err(|error| describe(&error))?;
+        self.position = span.start;
+        let text_size = match &event {
+            Event::Scalar(text, ..) => text.len(),
+            _ => 0,
+        };
+        self.add_size(VALUE_SIZE + text_size)?;
+        Ok(event)
     }
 
     fn error(&self, cause: &str) -> String {
@@ -82,7 +85,6 @@ impl<'a> TreeBuilder<'a> {
     fn read_value(&mut self, event: Event<'a>) -> Result<YamlValue, String> {
         let (value, anchor) = match event {
             Event::Scalar(text, style, anchor, tag) => {
-                self.add_size(VALUE_SIZE + text.len())?;
                 let text = Zeroizing::new(text.into_owned());
                 (self.scalar(text, style, tag.as_deref())?, anchor)
             }
@@ -159,7 +161,6 @@ impl<'a> TreeBuilder<'a> {
     fn read_key(&mut self, event: Event<'a>) -> Result<String, String> {
         match event {
             Event::Scalar(text, style, anchor, tag) => {
-                self.add_size(VALUE_SIZE + text.len())?;
                 let name = text.into_owned();
                 if anchor != 0 {
                     let text = Zeroizing::new(name.clone());
@@ -195,8 +196,7 @@ impl<'a> TreeBuilder<'a> {
         Ok(())
     }
 
-    fn check_collection_tag(&mut self, tag: Option<&Tag>, expected: &str) -> Result<(), String> {
-        self.add_size(VALUE_SIZE)?;
+    fn check_collection_tag(&self, tag: Option<&Tag>, expected: &str) -> Result<(), String> {
         if tag.is_some_and(|tag| !is_non_specific(tag) && tag.core_suffix() != Some(expected)) {
             return Err(self.error("unsupported tag"));
         }
