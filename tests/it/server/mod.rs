@@ -80,33 +80,26 @@ async fn start_server(
 
 #[tokio::test(flavor = "multi_thread")]
 async fn multiple_addresses_and_address_families_are_served() {
-    let port = crate::common::free_port();
-    let both = format!("--web.listen-address=:{port}");
     let flags = [
-        both.as_str(),
+        "--web.listen-address=:0",
         "--web.listen-address=127.0.0.1:0",
         "--web.listen-address=[::1]:0",
     ];
     let mut program = ChildProcess::exporter(&flags, &unreachable_atlas_env());
     program.wait_for_output("address=[::1]:");
     let output = program.output();
-    let mut bases: Vec<String> = output
-        .lines()
-        .filter(|line| line.contains("message=listening"))
-        .filter_map(|line| {
-            line.split_once("address=")
-                .map(|(_, address)| address.to_owned())
-        })
-        .filter(|address| !address.starts_with("[::]"))
-        .collect();
-    assert_eq!(bases.len(), 2, "{output}");
-    bases.extend([format!("127.0.0.1:{port}"), format!("[::1]:{port}")]);
-    for address in bases {
-        assert_eq!(
-            get(&format!("http://{address}/-/healthy")).await.0,
-            200,
-            "{address}"
-        );
+    let mut addresses = Vec::new();
+    for line in output.lines().filter(|line| line.contains("listening")) {
+        let (_, address) = line.split_once("address=").unwrap();
+        match address.strip_prefix("[::]:") {
+            Some(port) => addresses.extend(["127.0.0.1", "[::1]"].map(|ip| format!("{ip}:{port}"))),
+            None => addresses.push(address.to_owned()),
+        }
+    }
+    assert_eq!(addresses.len(), 4, "{output}");
+    for address in addresses {
+        let (status, _) = get(&format!("http://{address}/-/healthy")).await;
+        assert_eq!(status, 200, "{address}");
     }
 }
 
