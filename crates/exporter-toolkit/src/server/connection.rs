@@ -139,7 +139,7 @@ async fn serve_http(
     let mut connection = pin!(builder.serve_connection(io, service));
     let drain = async {
         context.drain.cancelled().await;
-        let _ = tokio::time::timeout(LATE_REQUEST_GRACE, state.first_request()).await;
+        let _ = tokio::time::timeout(LATE_REQUEST_GRACE, state.first_request.cancelled()).await;
     };
     let result = tokio::select! {
         result = connection.as_mut() => result,

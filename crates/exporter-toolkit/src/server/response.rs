@@ -2,6 +2,7 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -60,8 +61,8 @@ impl InFlightResponse {
 /// Response in flight, and its connection: an extension of each request, for its handler.
 #[derive(Debug, Clone)]
 pub struct ResponseHandle {
-    connection: Arc<ConnectionState>,
-    response: Arc<InFlightResponse>,
+    pub(super) connection: Arc<ConnectionState>,
+    pub(super) response: Arc<InFlightResponse>,
 }
 
 impl ResponseHandle {
@@ -77,7 +78,7 @@ impl ResponseHandle {
 
     /// Records that the request has passed authentication.
     pub(crate) fn mark_authorized(&self) {
-        self.connection.mark_authorized();
+        self.connection.authorized.store(true, Ordering::Relaxed);
     }
 
     /// Closes the connection.
@@ -92,16 +93,9 @@ impl ResponseHandle {
 }
 
 /// Keeps a response in flight until it is dropped.
-pub(crate) struct ResponseGuard(ResponseHandle);
+pub(crate) struct ResponseGuard(pub(super) ResponseHandle);
 
 impl ResponseGuard {
-    pub(super) fn new(connection: Arc<ConnectionState>, response: Arc<InFlightResponse>) -> Self {
-        Self(ResponseHandle {
-            connection,
-            response,
-        })
-    }
-
     pub(crate) fn handle(&self) -> ResponseHandle {
         self.0.clone()
     }
