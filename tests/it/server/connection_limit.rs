@@ -107,8 +107,6 @@ async fn idle_connections_are_closed_when_no_file_can_be_opened() {
     let (status, text) = get(&format!("http://{address}/metrics")).await;
     assert!(status == 200 && text.contains("org_up{"), "{text}");
     assert!(program.output().contains("accept failed"));
-    // The connection with the latest request is the last to be closed.
-    assert!(is_open(&connections[39]));
     drop(program);
     sim.stop().await;
 }
