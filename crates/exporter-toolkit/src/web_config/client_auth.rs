@@ -4,7 +4,9 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use rustls::client::danger::HandshakeSignatureValid;
-use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
+use rustls::crypto::{
+    CryptoProvider, WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature,
+};
 use rustls::pki_types::{CertificateDer, UnixTime};
 use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
@@ -58,29 +60,27 @@ pub(super) struct ClientVerifier {
     pub(super) has_own_authority: bool,
     /// Names of which a certificate must have one; any where this is empty.
     pub(super) allowed_sans: Vec<String>,
-    pub(super) provider: Arc<CryptoProvider>,
+    pub(super) algorithms: WebPkiSupportedAlgorithms,
+}
+
+/// Returns a verifier of chains that end in one of `authorities`.
+pub(super) fn new_chain_verifier(
+    authorities: &[CertificateDer<'static>],
+    provider: &Arc<CryptoProvider>,
+) -> Result<Arc<dyn ClientCertVerifier>, String> {
+    let mut roots = RootCertStore::empty();
+    for certificate in authorities {
+        roots
+            .add(certificate.clone())
+            .map_err(|error| format!("a certificate of it cannot be used: {error}"))?;
+    }
+    WebPkiClientVerifier::builder_with_provider(roots.into(), Arc::clone(provider))
+        .allow_unauthenticated()
+        .build()
+        .map_err(|error| error.to_string())
 }
 
 impl ClientVerifier {
-    /// Adds the verification of the chain, where the type demands it.
-    pub(super) fn with_chain_verifier(mut self) -> Result<Self, String> {
-        if self.auth_type.verifies() {
-            let mut roots = RootCertStore::empty();
-            for certificate in &self.authorities {
-                roots
-                    .add(certificate.clone())
-                    .map_err(|error| format!("a certificate of it cannot be used: {error}"))?;
-            }
-            let provider = Arc::clone(&self.provider);
-            let verifier = WebPkiClientVerifier::builder_with_provider(roots.into(), provider)
-                .allow_unauthenticated()
-                .build()
-                .map_err(|error| error.to_string())?;
-            self.chain_verifier = Some(verifier);
-        }
-        Ok(self)
-    }
-
     /// Returns whether a client with these certificates, its own first, may open a connection now.
     pub(super) fn admits(&self, certificates: &[CertificateDer<'static>], now: UnixTime) -> bool {
         match certificates.split_first() {
@@ -166,8 +166,7 @@ impl ClientCertVerifier for ClientVerifier {
         certificate: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        let algorithms = &self.provider.signature_verification_algorithms;
-        verify_tls12_signature(message, certificate, signed, algorithms)
+        verify_tls12_signature(message, certificate, signed, &self.algorithms)
     }
 
     fn verify_tls13_signature(
@@ -176,12 +175,10 @@ impl ClientCertVerifier for ClientVerifier {
         certificate: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        let algorithms = &self.provider.signature_verification_algorithms;
-        verify_tls13_signature(message, certificate, signed, algorithms)
+        verify_tls13_signature(message, certificate, signed, &self.algorithms)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        let algorithms = &self.provider.signature_verification_algorithms;
-        algorithms.supported_schemes()
+        self.algorithms.supported_schemes()
     }
 }

@@ -10,7 +10,7 @@ use rustls::server::NoServerSessionStorage;
 use rustls::version::{TLS12, TLS13};
 use rustls::{ProtocolVersion, ServerConfig, SupportedProtocolVersion};
 
-use super::client_auth::{ClientAuthType, ClientVerifier};
+use super::client_auth::{ClientAuthType, ClientVerifier, new_chain_verifier};
 use super::reader::{ConfigReader, Field, PemSource, truncate};
 
 /// TLS settings of a listener.
@@ -186,20 +186,22 @@ fn parse_client_auth(
         }
         None => (Vec::new(), field.path),
     };
+    let verifier = auth_type
+        .verifies()
+        .then(|| new_chain_verifier(&authorities, provider));
+    let chain_verifier = verifier
+        .transpose()
+        .map_err(|message| reader.add_error(&path, message))
+        .ok()?;
     let allowed_sans = allowed_sans.unwrap_or_default();
-    let verifier = ClientVerifier {
+    Some(Arc::new(ClientVerifier {
         auth_type,
-        chain_verifier: None,
+        chain_verifier,
         authorities,
         has_own_authority,
         allowed_sans: allowed_sans.into_iter().map(str::to_owned).collect(),
-        provider: Arc::clone(provider),
-    };
-    let verifier = verifier.with_chain_verifier();
-    verifier
-        .map_err(|message| reader.add_error(&path, message))
-        .ok()
-        .map(Arc::new)
+        algorithms: provider.signature_verification_algorithms,
+    }))
 }
 
 fn parse_versions(
