@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::{https_url, start_exporter, status};
 use crate::common::pki::{TLS_CONFIG, TestPki};
 use crate::common::{Scrape, TestExporter};
+use crate::server::request_health;
 use exporter_toolkit::web_config::WebConfig;
 use futures_util::future::join_all;
 use reqwest::{Version, tls};
@@ -12,7 +13,6 @@ use rustls::client::{ClientSessionMemoryCache, Resumption};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ClientConfig, HandshakeKind, RootCertStore};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -247,21 +247,6 @@ async fn connect(exporter: &TestExporter, config: &Arc<ClientConfig>) -> TlsStre
     let name = "localhost".try_into().unwrap();
     let connector = TlsConnector::from(Arc::clone(config));
     connector.connect(name, stream).await.unwrap()
-}
-
-/// Sends a request over an open connection. Returns `None` if it was closed.
-async fn request_health(
-    stream: &mut (impl AsyncReadExt + AsyncWriteExt + Unpin),
-) -> Option<String> {
-    let request = "GET /-/healthy HTTP/1.1\r\nhost: localhost\r\n\r\n";
-    stream.write_all(request.as_bytes()).await.ok()?;
-    let mut text = String::new();
-    while !text.ends_with("Healthy.\n") {
-        let mut bytes = [0; 1024];
-        let length = stream.read(&mut bytes).await.ok().filter(|n| *n > 0)?;
-        text.push_str(std::str::from_utf8(&bytes[..length]).unwrap());
-    }
-    Some(text)
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -23,7 +23,7 @@ fn web_config_errors_are_reported_without_secrets() {
         "gone.pem): cannot be read: file not found",
         "tls_server_config.key_file: tls_server_config.key is given as well",
         "\"Sometimes\" will not do; it must be one of NoClientCert,",
-        "TLS10 cannot be had here",
+        "\"TLS10\" will not do; it must be one of TLS12, TLS13",
         "\"TLS_RSA_WITH_AES_128_CBC_SHA\" cannot be had here; it must be one of",
         "\"CurveP521\" cannot be had here",
         "\"perhaps\" will not do; it must be true or false",
