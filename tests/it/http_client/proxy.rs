@@ -186,7 +186,7 @@ async fn wrong_proxy_password_is_a_clear_connection_error() {
         let error = String::from_utf8(output.stderr).unwrap();
         assert_eq!(output.status.code(), Some(1), "{error}");
         for words in [
-            "connection failed: proxy authorization required".to_owned(),
+            "proxy authorization required".to_owned(),
             format!("via proxy http://127.0.0.1:{}", proxy.port()),
         ] {
             assert!(error.contains(&words), "{words}: {error}");
