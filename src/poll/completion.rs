@@ -80,7 +80,7 @@ impl Scheduler {
         if previous_requests != report.requests || rate != state.rate {
             self.update_intervals();
         }
-        let due_at = self.next_regular_due(org);
+        let due_at = self.next_regular_due(org, duration);
         let stored = StoredInventory {
             inventory,
             requests: report.requests,
@@ -95,12 +95,19 @@ impl Scheduler {
         }
     }
 
-    /// Returns the next regular time of `org` at which no other organization is due.
-    fn next_regular_due(&self, org: &OrgId) -> Instant {
+    /// Returns the next regular time of `org` at which no other organization is due, after a poll of this duration.
+    fn next_regular_due(&self, org: &OrgId, duration: Duration) -> Instant {
         let Some(state) = self.orgs.get(org) else {
             return Instant::now();
         };
-        let mut due_at = Instant::now() + state.schedule.time_until_next(self.clock.now());
+        // Counted from the start of the poll: one that waits for the rate limit often takes more than half an interval,
+        // and must not skip the regular time after it
+        let elapsed = duration.min(state.schedule.interval() / 2);
+        let now = self.clock.now();
+        let wait = state
+            .schedule
+            .time_until_next(now.checked_sub(elapsed).unwrap_or(now));
+        let mut due_at = Instant::now() + wait.saturating_sub(elapsed);
         while self
             .orgs
             .iter()
@@ -112,7 +119,7 @@ impl Scheduler {
     }
 
     fn on_poll_failed(&mut self, org: &OrgId, error: &WalkError, duration: Duration) {
-        let regular = self.next_regular_due(org);
+        let regular = self.next_regular_due(org, duration);
         let regular = regular.saturating_duration_since(Instant::now());
         let Some(state) = self.orgs.get_mut(org) else {
             return;

@@ -137,3 +137,58 @@ async fn unknown_key_is_none() {
     assert_eq!(key.unwrap(), None);
     sim.stop().await;
 }
+
+#[tokio::test]
+async fn wrong_private_key_costs_one_challenge_and_one_request_per_call() {
+    let sim = start_sim().await;
+    let credential = Credential::ApiKey {
+        public: secret(sim.credentials().public_key),
+        private: secret("invalid".to_owned()),
+    };
+    let client = client(&sim, credential);
+    for requests in [2, 3, 4] {
+        let error = client.list_orgs().await.unwrap_err();
+        assert!(matches!(error.kind, ErrorKind::Unauthorized(_)), "{error}");
+        assert_eq!(sim.requests().len(), requests);
+    }
+    sim.stop().await;
+}
+
+#[tokio::test]
+async fn replaced_private_key_costs_one_retry_with_a_new_nonce() {
+    let sim = start_sim().await;
+    let credentials = sim.credentials();
+    let credential = Credential::ApiKey {
+        public: secret(credentials.public_key),
+        private: secret(credentials.private_key),
+    };
+    let client = client(&sim, credential);
+    for requests in [2, 3] {
+        client.list_orgs().await.unwrap();
+        assert_eq!(sim.requests().len(), requests, "one challenge");
+    }
+    // The nonce was accepted before, so that its rejection says nothing about the key.
+    sim.with_credentials(|account| account.private_key = "replaced".to_owned());
+    let error = client.list_orgs().await.unwrap_err();
+    assert!(matches!(error.kind, ErrorKind::Unauthorized(_)), "{error}");
+    assert_eq!(sim.requests().len(), 5);
+    sim.stop().await;
+}
+
+#[tokio::test]
+async fn stale_nonce_costs_one_extra_request() {
+    let sim = start_sim().await;
+    let credentials = sim.credentials();
+    let credential = Credential::ApiKey {
+        public: secret(credentials.public_key),
+        private: secret(credentials.private_key),
+    };
+    let client = client(&sim, credential);
+    client.list_orgs().await.unwrap();
+    for requests in [4, 6] {
+        sim.expire_nonces();
+        client.list_orgs().await.unwrap();
+        assert_eq!(sim.requests().len(), requests);
+    }
+    sim.stop().await;
+}

@@ -344,3 +344,6 @@ fn form_encode(secret: &SecretString) -> Zeroizing<String> {
     let bytes = secret.expose_secret().as_bytes();
     Zeroizing::new(url::form_urlencoded::byte_serialize(bytes).collect())
 }
+
+#[cfg(test)]
+mod tests;

@@ -306,4 +306,6 @@ fn saturating_add(at: Instant, duration: Duration) -> Instant {
 }
 
 #[cfg(test)]
+mod merge_tests;
+#[cfg(test)]
 mod tests;
