@@ -1,6 +1,7 @@
 //! Updates the metrics and the statuses for the events of the Atlas clients and the scheduler.
 
-use std::sync::Arc;
+use std::collections::HashSet;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -21,6 +22,15 @@ pub(super) struct Telemetry {
     pub(super) metrics: Arc<ExporterMetrics>,
     statuses: Arc<OrgStatuses>,
     clock: Clock,
+    active: RwLock<ActiveLabels>,
+}
+
+/// The organizations and credentials that have series. A request that is in progress when its organization or
+/// credential is removed must not create them again.
+#[derive(Default)]
+struct ActiveLabels {
+    orgs: HashSet<OrgId>,
+    credentials: HashSet<Arc<str>>,
 }
 
 impl Telemetry {
@@ -35,11 +45,25 @@ impl Telemetry {
             metrics: own,
             statuses: board,
             clock,
+            active: RwLock::default(),
+        }
+    }
+
+    fn change_active(&self, change: impl FnOnce(&mut ActiveLabels) -> bool) {
+        change(&mut self.active.write().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    /// Calls `update` while its labels are active, and keeps them from being removed meanwhile.
+    fn update_if(&self, is_active: impl FnOnce(&ActiveLabels) -> bool, update: impl FnOnce()) {
+        let active = self.active.read().unwrap_or_else(PoisonError::into_inner);
+        if is_active(&active) {
+            update();
         }
     }
 
     /// Initializes the metrics of a credential.
     pub(super) fn register_credential(&self, account: &CredentialConfig) {
+        self.change_active(|active| active.credentials.insert(Arc::clone(&account.name)));
         if matches!(account.credential, Credential::ServiceAccount { .. }) {
             self.metrics
                 .init_credential(&account.name, TokenOutcome::ALL.map(TokenOutcome::as_str));
@@ -47,8 +71,31 @@ impl Telemetry {
         }
     }
 
+    /// Initializes the metrics and the status of an organization.
+    fn add_org(&self, org: &OrgId) {
+        self.change_active(|active| active.orgs.insert(org.clone()));
+        self.statuses.add_org(org);
+        let endpoint = Endpoint::AiModelApiKeys.as_str();
+        let reasons = FailureReason::ALL.map(FailureReason::as_str);
+        let changes = Change::ALL.map(Change::as_str);
+        self.metrics
+            .init_org(org.as_str(), endpoint, reasons, changes);
+    }
+
+    /// Removes the metrics and the status of an organization.
+    fn remove_org(&self, org: &OrgId) {
+        self.change_active(|active| active.orgs.remove(org));
+        self.statuses.remove_org(org);
+        let endpoints = Endpoint::ALL.map(Endpoint::as_str);
+        let reasons = FailureReason::ALL.map(FailureReason::as_str);
+        let changes = Change::ALL.map(Change::as_str);
+        self.metrics
+            .remove_org(org.as_str(), &endpoints, &reasons, &changes);
+    }
+
     /// Removes the metrics of a credential.
     pub(super) fn remove_credential(&self, name: &str) {
+        self.change_active(|active| active.credentials.remove(name));
         self.statuses.set_discovery_result(name, None);
         self.metrics
             .remove_credential(name, TokenOutcome::ALL.map(TokenOutcome::as_str));
@@ -57,6 +104,15 @@ impl Telemetry {
 
 fn org_label(org: Option<&OrgId>) -> &str {
     org.map_or("", OrgId::as_str)
+}
+
+/// Requests that are about no organization are always counted.
+fn is_polled(org: Option<&OrgId>) -> impl FnOnce(&ActiveLabels) -> bool {
+    move |active| org.is_none_or(|org| active.orgs.contains(org))
+}
+
+fn is_configured(credential: &str) -> impl FnOnce(&ActiveLabels) -> bool {
+    move |active| active.credentials.contains(credential)
 }
 
 impl ClientObserver for Telemetry {
@@ -81,24 +137,32 @@ impl ClientObserver for Telemetry {
         capacity: Option<u64>,
         remaining: Option<u64>,
     ) {
-        self.metrics
-            .set_rate_limit(endpoint.as_str(), org_label(org), capacity, remaining);
-        if let (Endpoint::AiModelApiKeys, Some(org)) = (endpoint, org) {
-            self.statuses.set_rate_limit(org, capacity, remaining);
-        }
+        self.update_if(is_polled(org), || {
+            self.metrics
+                .set_rate_limit(endpoint.as_str(), org_label(org), capacity, remaining);
+            if let (Endpoint::AiModelApiKeys, Some(org)) = (endpoint, org) {
+                self.statuses.set_rate_limit(org, capacity, remaining);
+            }
+        });
     }
 
     fn request_throttled(&self, endpoint: Endpoint, org: Option<&OrgId>, waited: Duration) {
-        self.metrics
-            .add_throttled_time(endpoint.as_str(), org_label(org), waited);
+        self.update_if(is_polled(org), || {
+            self.metrics
+                .add_throttled_time(endpoint.as_str(), org_label(org), waited);
+        });
     }
 
     fn token_requested(&self, credential: &str, outcome: TokenOutcome) {
-        self.metrics.token_requested(credential, outcome.as_str());
+        self.update_if(is_configured(credential), || {
+            self.metrics.token_requested(credential, outcome.as_str());
+        });
     }
 
     fn token_expiry_changed(&self, credential: &str, at: Timestamp) {
-        self.metrics.set_token_expiry(credential, at);
+        self.update_if(is_configured(credential), || {
+            self.metrics.set_token_expiry(credential, at);
+        });
     }
 
     fn token_rejected(&self, credential: &str) {
@@ -110,22 +174,13 @@ impl PollObserver for Telemetry {
     fn on_event(&self, event: PollEvent<'_>) {
         let (metrics, statuses) = (&self.metrics, &self.statuses);
         let reasons = FailureReason::ALL.map(FailureReason::as_str);
-        let changes = Change::ALL.map(Change::as_str);
         match event {
             PollEvent::OrgsListed { credential, error } => {
                 let reason = error.map(|error| error.kind.reason());
                 statuses.set_discovery_result(credential, reason);
             }
-            PollEvent::OrgAdded(org) => {
-                statuses.add_org(org);
-                let endpoint = Endpoint::AiModelApiKeys.as_str();
-                metrics.init_org(org.as_str(), endpoint, reasons, changes);
-            }
-            PollEvent::OrgRemoved(org) => {
-                statuses.remove_org(org);
-                let endpoints = Endpoint::ALL.map(Endpoint::as_str);
-                metrics.remove_org(org.as_str(), &endpoints, &reasons, &changes);
-            }
+            PollEvent::OrgAdded(org) => self.add_org(org),
+            PollEvent::OrgRemoved(org) => self.remove_org(org),
             PollEvent::IntervalChanged { org, interval } => {
                 metrics.set_poll_interval(org.as_str(), interval);
                 statuses.set_poll_interval(org, interval);
