@@ -26,6 +26,8 @@ mod schedule;
 mod scheduler;
 mod targets;
 mod tasks;
+#[cfg(test)]
+mod tests;
 mod walk;
 
 pub use collect::{InventoryHook, PollOptions, PollReport, collect, walk_timeout};

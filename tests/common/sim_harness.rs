@@ -9,7 +9,11 @@ use atlas_ai_keys_exporter::cli::Args;
 use atlas_ai_keys_exporter::config::Config;
 use atlas_ai_keys_exporter::credentials::Environment;
 use atlas_ai_keys_exporter::metrics::Format;
-use atlas_ai_keys_exporter::web::AppState;
+use atlas_ai_keys_exporter::web::{self, AppState};
+use axum::body::{Body, to_bytes};
+use axum::http::Request;
+use hyper::service::Service as _;
+use hyper_util::service::TowerToHyperService;
 use jiff::Timestamp;
 use mongodb_atlas_client::{Clock, Transport};
 use mongodb_atlas_sim::{LoggedRequest, SimConfig, SimEndpoint, SimHandle};
@@ -72,6 +76,16 @@ impl SimHarness {
         variables: Vec<(String, String)>,
         flags: &[&str],
     ) -> Self {
+        Self::start_with_clock(sim, variables, flags, client_clock(sim)).await
+    }
+
+    /// Starts an exporter with a clock of its own.
+    pub async fn start_with_clock(
+        sim: &Arc<SimHandle>,
+        variables: Vec<(String, String)>,
+        flags: &[&str],
+        clock: Clock,
+    ) -> Self {
         let mut line = vec!["x", "--web.listen-address", "127.0.0.1:0"];
         line.extend(flags);
         let args = Args::parse(line).unwrap();
@@ -80,7 +94,7 @@ impl SimHarness {
         let config = load().unwrap();
         let transport_sim = Arc::clone(sim);
         let dependencies = Dependencies {
-            clock: client_clock(sim),
+            clock,
             transport_factory: Arc::new(move |_| {
                 Ok(Arc::new(SimTransport(Arc::clone(&transport_sim))) as Arc<dyn Transport>)
             }),
@@ -112,6 +126,16 @@ impl SimHarness {
             if missing.is_empty() { 200 } else { 503 },
             missing.join(", "),
         )
+    }
+
+    /// Returns status and body of a page.
+    pub async fn get(&self, path: &str) -> (u16, String) {
+        let router = TowerToHyperService::new(web::router(Arc::clone(&self.app)));
+        let request = Request::get(path).body(Body::empty()).unwrap();
+        let response = router.call(request).await.unwrap();
+        let status = response.status().as_u16();
+        let body = to_bytes(response.into_body(), usize::MAX).await.unwrap();
+        (status, String::from_utf8(body.into()).unwrap())
     }
 
     /// Advances the time.
