@@ -1,7 +1,7 @@
 //! The exporter's metrics about itself, updated by events of the Atlas clients and the scheduler. Counters start at 0, so
 //! that the first event is an increase and not a new series.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -49,7 +49,23 @@ pub struct ExporterMetrics {
     config_reload_successful: GaugeVec,
     config_reload_success: GaugeVec,
     storage_failures: CounterVec,
-    poll_rate_limits: Mutex<BTreeMap<OrgId, RateLimit>>,
+    active: Mutex<ActiveLabels>,
+}
+
+/// The organizations and credentials that have series. A request that is in progress when its organization or credential
+/// is removed must not create them again.
+#[derive(Default)]
+struct ActiveLabels {
+    /// The organizations, with the token bucket that their polls use.
+    orgs: BTreeMap<OrgId, RateLimit>,
+    credentials: BTreeSet<String>,
+}
+
+impl ActiveLabels {
+    /// Requests that are about no organization are always counted.
+    fn has_org(&self, org: Option<&OrgId>) -> bool {
+        org.is_none_or(|org| self.orgs.contains_key(org))
+    }
 }
 
 /// The token bucket that the polls of an organization use, as Atlas reported it; 0 where it did not.
@@ -133,7 +149,7 @@ impl ExporterMetrics {
             config_reload_successful: gauge(&families::CONFIG_RELOAD_SUCCESSFUL)?,
             config_reload_success: gauge(&families::CONFIG_RELOAD_SUCCESS)?,
             storage_failures: counter(&families::STORAGE_FAILURES)?,
-            poll_rate_limits: Mutex::default(),
+            active: Mutex::default(),
             registry: r.clone(),
             update_lock: RwLock::new(()),
         };
@@ -154,7 +170,9 @@ impl ExporterMetrics {
     }
 
     /// Initializes the series of an organization; every failure reason and every change starts at 0.
-    fn init_org(&self, org: &str) {
+    fn init_org(&self, org: &OrgId) {
+        self.lock_active().orgs.entry(org.clone()).or_default();
+        let org = org.as_str();
         set(&self.org_up, &[org], 0.0);
         set(&self.org_inventory_restored, &[org], 0.0);
         // The endpoint that polls use
@@ -171,7 +189,8 @@ impl ExporterMetrics {
 
     /// Removes every series of an organization.
     fn remove_org(&self, org: &OrgId) {
-        self.lock_rate_limits().remove(org);
+        let mut active = self.lock_active();
+        active.orgs.remove(org);
         let org = org.as_str();
         // Series that were never created are no error.
         for gauge in [
@@ -220,6 +239,7 @@ impl ExporterMetrics {
 
     /// Initializes the counters of a credential that requests tokens with 0.
     pub fn init_credential(&self, credential: &str) {
+        self.lock_active().credentials.insert(credential.to_owned());
         self.init_endpoint(Endpoint::Token);
         for labels in TokenOutcome::ALL.map(|outcome| [credential, outcome.as_str()]) {
             add(&self.token_requests, &labels, 0.0);
@@ -228,6 +248,8 @@ impl ExporterMetrics {
 
     /// Removes every series of a credential.
     pub fn remove_credential(&self, credential: &str) {
+        let mut active = self.lock_active();
+        active.credentials.remove(credential);
         self.token_rejected(credential);
         for labels in TokenOutcome::ALL.map(|outcome| [credential, outcome.as_str()]) {
             let _ = self.token_requests.remove_label_values(&labels);
@@ -242,15 +264,15 @@ impl ExporterMetrics {
         }
     }
 
-    fn lock_rate_limits(&self) -> MutexGuard<'_, BTreeMap<OrgId, RateLimit>> {
-        let limits = self.poll_rate_limits.lock();
-        limits.unwrap_or_else(PoisonError::into_inner)
+    /// Locked while series with such labels are created or removed.
+    fn lock_active(&self) -> MutexGuard<'_, ActiveLabels> {
+        self.active.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Returns the token bucket that the polls of an organization use.
     pub(crate) fn poll_rate_limit(&self, org: &OrgId) -> RateLimit {
-        let limits = self.lock_rate_limits();
-        limits.get(org).copied().unwrap_or_default()
+        let active = self.lock_active();
+        active.orgs.get(org).copied().unwrap_or_default()
     }
 
     /// Returns the number of requests to an endpoint so far, whatever their outcome.
@@ -283,7 +305,7 @@ impl PollObserver for ExporterMetrics {
         let _update = lock.unwrap_or_else(PoisonError::into_inner);
         match event {
             PollEvent::OrgsListed { .. } | PollEvent::DueChanged { .. } => {}
-            PollEvent::OrgAdded(org) => self.init_org(org.as_str()),
+            PollEvent::OrgAdded(org) => self.init_org(org),
             PollEvent::OrgRemoved(org) => self.remove_org(org),
             PollEvent::IntervalChanged { org, interval } => {
                 let seconds = interval.as_secs_f64();
@@ -358,9 +380,12 @@ impl ClientObserver for ExporterMetrics {
         capacity: Option<u64>,
         remaining: Option<u64>,
     ) {
+        let mut active = self.lock_active();
+        if !active.has_org(org) {
+            return;
+        }
         if let (Endpoint::AiModelApiKeys, Some(org)) = (endpoint, org) {
-            let mut limits = self.lock_rate_limits();
-            let limit = limits.entry(org.clone()).or_default();
+            let limit = active.orgs.entry(org.clone()).or_default();
             limit.capacity = capacity.unwrap_or(limit.capacity);
             limit.remaining = remaining.unwrap_or(limit.remaining);
         }
@@ -376,17 +401,26 @@ impl ClientObserver for ExporterMetrics {
     }
 
     fn request_throttled(&self, endpoint: Endpoint, org: Option<&OrgId>, waited: Duration) {
-        let labels = [endpoint.as_str(), org.map_or("", OrgId::as_str)];
-        add(&self.api_throttled, &labels, waited.as_secs_f64());
+        let active = self.lock_active();
+        if active.has_org(org) {
+            let labels = [endpoint.as_str(), org.map_or("", OrgId::as_str)];
+            add(&self.api_throttled, &labels, waited.as_secs_f64());
+        }
     }
 
     fn token_requested(&self, credential: &str, outcome: TokenOutcome) {
-        let labels = [credential, outcome.as_str()];
-        add(&self.token_requests, &labels, 1.0);
+        let active = self.lock_active();
+        if active.credentials.contains(credential) {
+            let labels = [credential, outcome.as_str()];
+            add(&self.token_requests, &labels, 1.0);
+        }
     }
 
     fn token_expiry_changed(&self, credential: &str, expires_at: Timestamp) {
-        set_timestamp(&self.token_expiry, &[credential], expires_at);
+        let active = self.lock_active();
+        if active.credentials.contains(credential) {
+            set_timestamp(&self.token_expiry, &[credential], expires_at);
+        }
     }
 
     fn token_rejected(&self, credential: &str) {

@@ -25,6 +25,8 @@ mod schedule;
 mod scheduler;
 mod targets;
 mod tasks;
+#[cfg(test)]
+mod tests;
 mod walk;
 
 pub use collect::{InventoryHook, PollOptions, PollReport, collect, walk_timeout};
