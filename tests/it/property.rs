@@ -21,7 +21,7 @@ use mongodb_atlas_client::{
 };
 use mongodb_atlas_sim::{Effect, ErrorBodyFormat, Fault, SimEndpoint, SimHandle, World};
 use proptest::prelude::*;
-use proptest::test_runner::TestRunner;
+use proptest::test_runner::{FileFailurePersistence, TestRunner};
 
 type ExposedKeys = BTreeMap<String, (String, String, Option<String>)>;
 
@@ -298,6 +298,9 @@ fn run_histories(event: impl Strategy<Value = SimEvent>, name: &'static str) -> 
         cases: 256,
         max_shrink_iters: 200,
         source_file: Some(file!()),
+        failure_persistence: Some(Box::new(FileFailurePersistence::WithSource(
+            "proptest-regressions",
+        ))),
         test_name: Some(name),
         ..ProptestConfig::default()
     });

@@ -8,7 +8,9 @@ mod pages;
 use std::time::Duration;
 
 use crate::common::sim_harness::{SimHarness, in_process_sim};
-use crate::common::{Scrape, TestExporter, expected_sim_keys, exposed_keys, static_sim};
+use crate::common::{
+    Scrape, TestExporter, expected_keys, expected_sim_keys, exposed_keys, static_sim,
+};
 use futures_util::future::join_all;
 use mongodb_atlas_sim::{Effect, ErrorBodyFormat, Fault, SimEndpoint, SimHandle};
 
@@ -311,11 +313,11 @@ async fn failing_organization_does_not_affect_others() {
         text.contains(&orgs[1]) && !text.contains(&orgs[0]),
         "{text}"
     );
-    assert!(
-        scrape
-            .with_name("mongodbatlas_ai_model_api_keys")
-            .all(|series| series.labels["org_id"] != orgs[1])
-    );
+    let others = exporter.sim.with_world(|world| {
+        let others = [&orgs[0], &orgs[2]];
+        expected_keys(others.into_iter().flat_map(|org| world.keys(org)))
+    });
+    assert_eq!(exposed_keys(&scrape), others);
     exporter.stop().await.stop().await;
 }
 

@@ -162,6 +162,7 @@ async fn revoked_token_is_not_loaded() {
     let exporter = start_exporter(&sim, &dir, &[]).await;
     exporter.wait_polled_again().await;
     exporter.kill().await;
+    let issued = count_token_requests(&sim);
     sim.revoke_all_tokens();
     let exporter = start_exporter(&sim, &dir, &[]).await;
     let scrape = exporter.wait_polled_again().await;
@@ -169,6 +170,8 @@ async fn revoked_token_is_not_loaded() {
         scrape.sum("atlas_ai_keys_exporter_org_poll_failures_total"),
         0.0
     );
+    assert_eq!(exporter.count_responses(401), 1);
+    assert_eq!(count_token_requests(&sim), issued + 1);
     exporter.stop().await;
 }
 

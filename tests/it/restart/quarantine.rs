@@ -1,9 +1,11 @@
-//! State files that are truncated, and those of an organization that is removed.
+//! State files that are moved aside, with a warning, and those of an organization that is removed.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 use std::time::Duration;
 
+use super::state_files::place_obstacle;
 use super::{RESTORED, UP};
 use crate::common::sim_harness::{SimHarness, in_process_sim};
 use crate::common::{
@@ -14,6 +16,7 @@ use atlas_ai_keys_exporter::storage::{ChangeCounts, StateFile, Storage, StoredIn
 use jiff::Timestamp;
 use mongodb_atlas_client::OrgId;
 use rustix::process::Signal;
+use tempfile::TempDir;
 
 fn state_files(dir: &Path) -> Vec<PathBuf> {
     let entries = std::fs::read_dir(dir).unwrap();
@@ -25,9 +28,9 @@ fn state_files(dir: &Path) -> Vec<PathBuf> {
     paths
 }
 
-/// Every state file ends early: each is moved aside with a warning, and the organization is polled.
-#[tokio::test(flavor = "multi_thread")]
-async fn truncated_state_files_are_quarantined_with_a_warning() {
+/// Runs the exporter until its state is stored, kills it, and changes each state file with `damage`. Then runs it again: it
+/// must move each file aside with a warning, and poll. Returns the files and the directory.
+async fn restart_with_damaged_files(damage: impl Fn(usize, &Path)) -> (Vec<PathBuf>, TempDir) {
     let sim = crate::common::start_sim(static_sim(1, 20)).await;
     let dir = tempfile::tempdir().unwrap();
     let storage = format!("--storage.path={}", dir.path().display());
@@ -35,7 +38,7 @@ async fn truncated_state_files_are_quarantined_with_a_warning() {
     let mut program = ChildProcess::exporter(&line, &sim_env(&sim));
     program.wait_for_output("address=");
     // Inventory, names, credential and token.
-    let files = eventually("four state files", async || {
+    let mut files = eventually("four state files", async || {
         let files = state_files(dir.path());
         if files.len() == 4 {
             Ok(files)
@@ -46,18 +49,15 @@ async fn truncated_state_files_are_quarantined_with_a_warning() {
     .await;
     program.signal(Signal::KILL);
     program.wait_exit();
-    let mut truncated = Vec::new();
     let deferred = dir.path().join(format!("{}.deferred", sim.org_ids()[0]));
     std::fs::write(
         &deferred,
-        r#"{"until":"2026-01-01T00:00:00Z","backoff":{"failures":1}"#,
+        r#"{"until":"2026-01-01T00:00:00Z","backoff":{}}"#,
     )
     .unwrap();
-    for path in files.into_iter().chain([deferred]) {
-        let whole = std::fs::read(&path).unwrap();
-        let half = whole[..whole.len() / 2].to_vec();
-        std::fs::write(&path, &half).unwrap();
-        truncated.push((path, half));
+    files.push(deferred);
+    for (index, path) in files.iter().enumerate() {
+        damage(index, path);
     }
     let mut program = ChildProcess::exporter(&line, &sim_env(&sim));
     let address = program.wait_for_output("address=");
@@ -72,10 +72,9 @@ async fn truncated_state_files_are_quarantined_with_a_warning() {
         .lines()
         .filter(|line| line.contains("ignoring invalid state file"))
         .collect();
-    assert_eq!(warnings.len(), truncated.len(), "{output}");
-    for (path, half) in truncated {
-        let quarantined = format!("{}.refused", path.display());
-        assert_eq!(std::fs::read(&quarantined).unwrap(), half);
+    assert_eq!(warnings.len(), files.len(), "{output}");
+    for path in &files {
+        let quarantined = format!("quarantined_as={}", quarantine_path(path).display());
         let path = format!("path={} ", path.display());
         let warned = warnings.iter().filter(|line| {
             line.contains("level=warn") && line.contains(&path) && line.contains(&quarantined)
@@ -83,6 +82,44 @@ async fn truncated_state_files_are_quarantined_with_a_warning() {
         assert_eq!(warned.count(), 1, "{path}: {output}");
     }
     sim.stop().await;
+    (files, dir)
+}
+
+fn quarantine_path(path: &Path) -> PathBuf {
+    format!("{}.refused", path.display()).into()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn truncated_state_files_are_quarantined_with_a_warning() {
+    let halves = Mutex::new(Vec::new());
+    let truncate = |_, path: &Path| {
+        let whole = std::fs::read(path).unwrap();
+        let half = &whole[..whole.len() / 2];
+        std::fs::write(path, half).unwrap();
+        halves.lock().unwrap().push(half.to_vec());
+    };
+    let (files, _dir) = restart_with_damaged_files(truncate).await;
+    for (path, half) in files.iter().zip(halves.into_inner().unwrap()) {
+        assert_eq!(std::fs::read(quarantine_path(path)).unwrap(), half);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn obstacles_at_state_file_paths_are_quarantined_with_a_warning() {
+    let outside = tempfile::tempdir().unwrap();
+    let outside = outside.path().join("outside");
+    std::fs::write(&outside, "precious").unwrap();
+    let obstacles = [
+        "a pipe",
+        "a directory",
+        "a link to a device",
+        "a link to another file",
+        "a huge file",
+    ];
+    let place = |index: usize, path: &Path| place_obstacle(path, obstacles[index], &outside);
+    let (files, _dir) = restart_with_damaged_files(place).await;
+    assert_eq!(files.len(), obstacles.len());
+    assert_eq!(std::fs::read(&outside).unwrap(), b"precious");
 }
 
 /// Returns the names of the state files that begin with this id.
