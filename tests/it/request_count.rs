@@ -15,9 +15,14 @@ async fn count_walk_requests(fault: Option<Effect>) -> usize {
         sim.add_fault(Fault::new(SimEndpoint::AiModelApiKeys, effect));
     }
     let exporter = SimHarness::start(&sim, &[]).await;
-    while exporter.readiness().0 != 200 {
+    // Without scrapes, each of which has 100,000 keys.
+    for _ in 0..600 {
+        if exporter.readiness().0 == 200 {
+            break;
+        }
         exporter.advance(Duration::from_millis(100)).await;
     }
+    assert_eq!(exporter.readiness().0, 200, "not polled within a minute");
     let scrape = exporter.scrape();
     assert_eq!(scrape.sum("mongodbatlas_ai_model_api_keys"), 100_000.0);
     exporter.stop().await;

@@ -70,8 +70,9 @@ async fn overlong_names_are_truncated_and_counted() {
         let variables = crate::common::sim_env(&sim);
         let exporter = TestExporter::start_with(sim, variables, FLAGS).await;
         let scrape = exporter.wait_polled().await;
-        let mut info = scrape.with_name("mongodbatlas_ai_model_api_key_info");
-        assert!(info.all(|series| series.labels["name"] == shown));
+        let info = scrape.with_name("mongodbatlas_ai_model_api_key_info");
+        let named = info.filter(|series| series.labels["name"] == shown);
+        assert_eq!(named.count(), 25, "{json:.20}");
         let name = "atlas_ai_keys_exporter_names_truncated";
         assert_eq!(scrape.values(name), [truncated], "{json:.20}");
         exporter.stop().await.stop().await;
@@ -104,6 +105,18 @@ async fn response_texts_are_bounded_in_length() {
         for (label, value) in series.labels {
             assert!(value.chars().count() <= 250, "{} {label}", series.name);
         }
+    }
+    let truncated = "x".repeat(250);
+    for (name, label, count) in [
+        ("ai_model_api_key_info", "status", 25),
+        ("ai_model_api_key_info", "created_by", 25),
+        ("ai_model_api_key_info", "masked_secret", 25),
+        ("organization_info", "org_name", 1),
+    ] {
+        let family = format!("mongodbatlas_{name}");
+        let series = scrape.with_name(&family);
+        let long = series.filter(|series| series.labels[label] == truncated);
+        assert_eq!(long.count(), count, "{name} {label}");
     }
     assert_eq!(
         scrape
