@@ -364,36 +364,4 @@ impl ExporterMetrics {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn all_families_register() {
-        ExporterMetrics::new().expect("the catalogue is sound");
-    }
-
-    #[test]
-    fn last_poll_failed_is_set_for_at_most_one_reason() {
-        let metrics = ExporterMetrics::new().expect("the catalogue is sound");
-        let reasons = ["forbidden", "timeout"];
-        metrics.init_org("o1", "keys", reasons, []);
-        let failed = || -> Vec<String> {
-            let families = metrics.org_last_poll_failed.collect();
-            let series = families.iter().flat_map(MetricFamily::get_metric);
-            let failed = series.filter(|metric| metric.get_gauge().get_value() == 1.0);
-            failed
-                .map(|metric| metric.get_label()[1].value().to_owned())
-                .collect()
-        };
-        assert!(failed().is_empty(), "before the first poll");
-        for reason in reasons {
-            metrics.set_last_poll_failure("o1", &reasons, Some(reason));
-            assert_eq!(failed(), [reason]);
-        }
-        metrics.set_last_poll_failure("o1", &reasons, None);
-        assert!(failed().is_empty());
-        metrics.remove_org("o1", &[], &reasons, &[]);
-        let families = metrics.org_last_poll_failed.collect();
-        assert!(families[0].get_metric().is_empty());
-    }
-}
+mod tests;
