@@ -129,7 +129,7 @@ fn documents() -> Vec<String> {
                 if !name.starts_with('.') && !["target", "node_modules"].contains(&name) {
                     folders.push(path);
                 }
-            } else if name.ends_with(".md") {
+            } else if path.extension().is_some_and(|extension| extension == "md") {
                 let relative = path.strip_prefix(root).unwrap();
                 found.push(relative.display().to_string());
             }
