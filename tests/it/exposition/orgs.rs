@@ -16,6 +16,7 @@ use flate2::read::GzDecoder;
 use hyper::service::Service as _;
 use hyper_util::service::TowerToHyperService;
 use mongodb_atlas_sim::SimEndpoint;
+use serde_json::Value;
 
 /// Every format and encoding of a scrape.
 fn encodings() -> impl Iterator<Item = (Format, &'static str)> {
@@ -129,6 +130,46 @@ async fn org_parameter_selects_organizations_in_every_encoding() {
             }
         }
     }
+    exporter.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn service_discovery_lists_one_scrapable_target_per_organization() {
+    let sim = in_process_sim(&static_sim(3, 30));
+    let exporter = SimHarness::start(&sim, &[]).await;
+    exporter.wait_polled(3).await;
+    exporter.advance(Duration::from_mins(20)).await;
+    let request = Request::get("/sd").header("host", "exporter:1234");
+    let request = request.body(Body::empty()).unwrap();
+    let router = TowerToHyperService::new(web::router(Arc::clone(&exporter.app)));
+    let response = router.call(request).await.unwrap();
+    assert_eq!(response.headers()["content-type"], "application/json");
+    let body = axum::body::to_bytes(response.into_body(), 1 << 20).await;
+    let groups: Vec<Value> = serde_json::from_slice(&body.unwrap()).unwrap();
+    let mut listed = BTreeSet::new();
+    for group in &groups {
+        assert_eq!(group["targets"], serde_json::json!(["exporter:1234"]));
+        let label = |name: &str| group["labels"][name].as_str().unwrap_or_default();
+        let org = label("__param_org");
+        for (name, expected) in [
+            ("__scheme__", "http"),
+            ("__metrics_path__", "/metrics"),
+            ("__meta_mongodbatlas_org_id", org),
+            ("instance", &format!("exporter:1234/{org}")),
+        ] {
+            assert_eq!(label(name), expected, "{name}: {group}");
+        }
+        // A scrape with the parameter returns this organization.
+        let query = format!("?org={org}");
+        let (_, some) = scrape(&exporter, Method::GET, &query, (Format::Text, "gzip")).await;
+        let info: Vec<_> = some.with_name("mongodbatlas_organization_info").collect();
+        assert_eq!(info.len(), 1, "{group}");
+        assert_eq!(info[0].labels["org_id"], org);
+        let name = label("__meta_mongodbatlas_org_name");
+        assert_eq!(info[0].labels["org_name"], name);
+        assert!(listed.insert(org.to_owned()), "{org} twice");
+    }
+    assert_eq!(listed, sim.org_ids().into_iter().collect());
     exporter.stop().await;
 }
 

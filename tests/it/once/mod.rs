@@ -210,6 +210,7 @@ async fn one_shot_commands_log_no_retry() {
             let line = error.lines().find(|line| line.contains(message));
             let line = line.unwrap_or_else(|| panic!("{command}: {error}"));
             assert!(line.contains("reason=forbidden"), "{line}");
+            assert_eq!(error.matches(message).count(), 1, "{command}: {error}");
             for promise in promises {
                 assert!(!error.contains(promise), "{command}: {promise}: {error}");
             }
