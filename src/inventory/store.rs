@@ -197,7 +197,13 @@ mod tests {
         store.insert(empty(1), Duration::ZERO);
         store.insert(empty(2), hour);
         assert_eq!(store.snapshot(2 * hour).inventories.len(), 2);
-        tokio::time::advance(hour + Duration::from_secs(1)).await;
+        tokio::time::advance(hour).await;
+        assert_eq!(
+            store.snapshot(2 * hour).inventories.len(),
+            2,
+            "at the limit"
+        );
+        tokio::time::advance(Duration::from_millis(1)).await;
         let snapshot = store.snapshot(2 * hour).inventories;
         assert_eq!(
             snapshot.iter().map(|i| i.org()).collect::<Vec<_>>(),

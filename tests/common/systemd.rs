@@ -185,6 +185,15 @@ impl SystemdContainer {
         output
     }
 
+    /// Waits until the log of the service contains `words`, and returns it: journald stores entries with a delay.
+    pub fn wait_journal(&self, words: &str) -> String {
+        eventually_blocking(&format!("the journal has {words:?}"), || {
+            let journal = self.journal();
+            let has_words = journal.contains(words);
+            if has_words { Ok(journal) } else { Err(journal) }
+        })
+    }
+
     /// Writes a file that only root can read.
     pub fn write_secret(&self, path: &str, text: &str) {
         let mut command = root_command("timeout");

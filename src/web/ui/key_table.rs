@@ -187,11 +187,10 @@ mod tests {
 
     #[test]
     fn unexported_labels_are_hidden() {
-        assert!(
-            find(&PageQuery::default(), &[])
-                .rows
-                .iter()
-                .all(|row| row.name.is_empty())
-        );
+        for (labels, named) in [(&[][..], 0), (&[KeyLabel::Name], 50)] {
+            let rows = find(&PageQuery::default(), labels).rows;
+            let with_name = rows.iter().filter(|row| !row.name.is_empty());
+            assert_eq!((rows.len(), with_name.count()), (50, named), "{labels:?}");
+        }
     }
 }

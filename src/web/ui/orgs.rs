@@ -289,3 +289,6 @@ fn status_counts(inventory: &Inventory) -> BTreeMap<String, String> {
         .map(|(status, keys)| (status.to_owned(), format_count(keys)))
         .collect()
 }
+
+#[cfg(test)]
+mod tests;

@@ -231,7 +231,11 @@ async fn dashboard_queries_return_data_and_use_existing_names() {
             }
         }
     }
-    for (what, expression) in other_expressions() {
+    let others = other_expressions();
+    for source in ["rule", "README.md", "docs/metrics.md", "AtlasAiKeyStale.md"] {
+        assert!(others.iter().any(|(what, _)| what == source), "{source}");
+    }
+    for (what, expression) in others {
         let expression = expression.replace("humanizeDuration", "");
         assert!(!expression.contains('$'), "{what}: {expression}");
         prometheus.query(&expression).await;
