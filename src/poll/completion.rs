@@ -80,7 +80,7 @@ impl Scheduler {
         if previous_requests != report.requests || rate != state.rate {
             self.update_intervals();
         }
-        let due_at = self.next_regular_due(org, duration);
+        let due_at = self.next_regular_due(org, report.duration);
         let stored = StoredInventory {
             inventory,
             requests: report.requests,

@@ -7,7 +7,7 @@ use std::time::Duration;
 use mongodb_atlas_client::{Clock, OptionalFields, OrgId};
 
 use super::tasks::TaskOutput;
-use super::{InventoryHook, PollEvent, PollObserver, PollOptions, PollPlan, Scheduler};
+use super::{PollEvent, PollObserver, PollOptions, PollPlan, Scheduler};
 use crate::shard::Shard;
 use crate::storage::{StateFile, Storage};
 
@@ -30,7 +30,7 @@ async fn idle_scheduler() -> Scheduler {
             optional_fields: OptionalFields::default(),
             walk_timeout: Duration::from_mins(10),
             clock: Clock::system(),
-            inventory_hook: InventoryHook::default(),
+            inventory_hook: Arc::new(|_| {}),
         },
         storage: None,
     };

@@ -7,8 +7,8 @@ use std::time::Duration;
 use crate::common::scripted::{START_TIME, ScriptedTransport, response};
 use atlas_ai_keys_exporter::inventory::InventoryStore;
 use atlas_ai_keys_exporter::poll::{
-    CredentialTarget, InventoryHook, PollBackoff, PollEvent, PollObserver, PollOptions, PollPlan,
-    Schedule, Scheduler,
+    CredentialTarget, PollBackoff, PollEvent, PollObserver, PollOptions, PollPlan, Schedule,
+    Scheduler,
 };
 use atlas_ai_keys_exporter::shard::Shard;
 use exporter_toolkit::liveness::LivenessMonitor;
@@ -70,7 +70,7 @@ async fn organizations_with_equal_times_are_polled_one_after_the_other() {
             optional_fields: OptionalFields::default(),
             walk_timeout: Duration::from_mins(10),
             clock: clock.clone(),
-            inventory_hook: InventoryHook::default(),
+            inventory_hook: Arc::new(|_| {}),
         },
         storage: None,
     };
