@@ -1,6 +1,9 @@
 //! Tells the binary what it was built from: the revision of the source and the compiler. Lists the runbooks that it embeds.
 
-use std::path::Path;
+use std::collections::BTreeMap;
+use std::error::Error;
+use std::ffi::OsStr;
+use std::path::PathBuf;
 use std::process::Command;
 use std::{env, fs};
 
@@ -11,25 +14,29 @@ fn output(program: &str, arguments: &[&str]) -> Option<String> {
 }
 
 /// Writes names and contents of the runbooks as an expression.
-fn list_runbooks() {
-    let root = env::var("CARGO_MANIFEST_DIR").expect("cargo sets it");
-    let folder = Path::new(&root).join("dashboards/runbooks");
+fn list_runbooks() -> Result<(), Box<dyn Error>> {
+    let folder = PathBuf::from(env::var("CARGO_MANIFEST_DIR")?).join("dashboards/runbooks");
     println!("cargo::rerun-if-changed={}", folder.display());
-    let entries = fs::read_dir(&folder).expect("the runbooks");
-    let mut paths: Vec<_> = entries.flatten().map(|entry| entry.path()).collect();
-    paths.retain(|path| path.extension().is_some_and(|extension| extension == "md"));
-    paths.sort();
-    let items = paths.iter().map(|path| {
-        let name = path.file_stem().unwrap_or_default();
-        format!("({name:?}, include_str!({path:?})),")
-    });
-    let list: String = items.collect();
-    let out = env::var("OUT_DIR").expect("cargo sets it");
-    fs::write(Path::new(&out).join("runbooks.rs"), format!("&[{list}]")).expect("a file");
+    let mut items = BTreeMap::new();
+    for entry in fs::read_dir(&folder)? {
+        let path = entry?.path();
+        if let (Some(name), Some("md")) = (
+            path.file_stem().and_then(OsStr::to_str),
+            path.extension().and_then(OsStr::to_str),
+        ) {
+            let text = path.to_str().ok_or("the path is not UTF-8")?;
+            let item = format!("({name:?}, include_str!({text:?})),");
+            items.insert(name.to_owned(), item);
+        }
+    }
+    let list: String = items.into_values().collect();
+    let out = PathBuf::from(env::var("OUT_DIR")?);
+    fs::write(out.join("runbooks.rs"), format!("&[{list}]"))?;
+    Ok(())
 }
 
-fn main() {
-    list_runbooks();
+fn main() -> Result<(), Box<dyn Error>> {
+    list_runbooks()?;
     println!("cargo::rerun-if-changed=.git/HEAD");
     println!("cargo::rerun-if-changed=.git/index");
     println!("cargo::rerun-if-env-changed=BUILD_REVISION");
@@ -48,4 +55,5 @@ fn main() {
     // cargo always tells it
     let target = env::var("TARGET").unwrap_or_default();
     println!("cargo::rustc-env=BUILD_TARGET={target}");
+    Ok(())
 }

@@ -85,7 +85,7 @@ impl OrgStatuses {
     /// Returns one line: which organizations are fresh, which are stale and why, and which have no data.
     pub fn summary(&self) -> String {
         let (mut fresh, mut stale, mut without_data) = (Vec::new(), Vec::new(), Vec::new());
-        for (org, status) in self.lock().orgs.iter() {
+        for (org, status) in &self.lock().orgs {
             let reason = status.failure.map(|failure| failure.reason.as_str());
             if status.up == Some(true) {
                 fresh.push(org.to_string());

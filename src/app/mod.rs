@@ -211,9 +211,9 @@ impl Exporter {
     /// five seconds at most, also when Atlas or a file system hangs.
     pub async fn run(self, shutdown: CancellationToken) {
         let heartbeat = self.liveness.register("the scheduler");
-        let polling = self
-            .scheduler
-            .run(self.scheduler_rx, heartbeat, shutdown.clone());
+        let scheduler = self.scheduler;
+        // Boxed, as the largest part of this future
+        let polling = Box::pin(scheduler.run(self.scheduler_rx, heartbeat, shutdown.clone()));
         let notifying = self.notifier.run(
             Arc::clone(&self.state),
             Arc::clone(&self.liveness),
