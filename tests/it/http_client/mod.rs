@@ -1,5 +1,6 @@
 //! Requests to Atlas on the wire, and the classification of connection errors.
 
+mod http2;
 mod proxy;
 mod tls;
 mod tls_frontend;

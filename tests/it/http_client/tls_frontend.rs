@@ -134,13 +134,18 @@ impl TlsFrontend {
 }
 
 fn acceptor(pki: &TestPki, certificate: &str) -> TlsAcceptor {
+    TlsAcceptor::from(Arc::new(server_config(pki, certificate)))
+}
+
+/// Returns the configuration of a server with this certificate of `pki`.
+pub(super) fn server_config(pki: &TestPki, certificate: &str) -> ServerConfig {
     install_crypto_provider();
     let chain = CertificateDer::from_pem_slice(pki.read(&format!("{certificate}.pem")).as_bytes());
     let key = PrivateKeyDer::from_pem_slice(pki.read(&format!("{certificate}.key")).as_bytes());
     let config = ServerConfig::builder()
         .with_no_client_auth()
         .with_single_cert(vec![chain.unwrap()], key.unwrap());
-    TlsAcceptor::from(Arc::new(config.unwrap()))
+    config.unwrap()
 }
 
 impl FrontendShared {

@@ -42,37 +42,44 @@ const POLL_INTERVAL: &str = "atlas_ai_keys_exporter_org_poll_interval_seconds";
 
 #[tokio::test(start_paused = true)]
 async fn extended_poll_interval_is_logged_once() {
+    const EXTENDED: &str = "walking less often";
+    const NORMAL: &str = "budget allows the interval";
     let logs = LogCapture::start();
     let sim = in_process_sim(&live_sim(2, 100));
-    let small = Effect::Replace {
-        old: ":250".to_owned(),
-        new: ":5".to_owned(),
-    };
-    sim.add_fault(Fault::new(SimEndpoint::RateLimits, small));
     let flags = ["--atlas.page-size=3", "--atlas.poll-interval=1m"];
     let exporter = SimHarness::start(&sim, &flags).await;
     exporter.wait_polled(2).await;
+    exporter.advance(Duration::from_mins(10)).await;
+    assert_eq!(exporter.scrape().values(POLL_INTERVAL), [60.0, 60.0]);
+    assert_eq!(logs.count("WARN", EXTENDED), 0);
+    // The rate limits are requested once an hour: from 250 a minute to 5 and back.
+    let lower = Effect::Replace {
+        old: ":250".to_owned(),
+        new: ":5".to_owned(),
+    };
+    sim.add_fault(Fault::new(SimEndpoint::RateLimits, lower));
+    exporter.advance(Duration::from_mins(65)).await;
+    let intervals = exporter.scrape().values(POLL_INTERVAL);
+    assert!(
+        intervals.iter().all(|interval| *interval > 90.0),
+        "{intervals:?}"
+    );
     let polls = exporter.count_polls();
     exporter.advance(Duration::from_hours(3)).await;
     polls.assert_at_least(25);
-    let warnings = logs.lines("WARN", "walking less often");
+    let warnings = logs.lines("WARN", EXTENDED);
     assert_eq!(warnings.len(), 1, "{warnings:?}");
     assert!(warnings[0].contains("asked=1m"), "{warnings:?}");
-    assert!(
-        exporter
-            .scrape()
-            .values(POLL_INTERVAL)
-            .iter()
-            .all(|interval| *interval > 60.0)
-    );
-    assert_eq!(logs.count("INFO", "budget allows the interval"), 0);
+    assert_eq!(logs.count("INFO", NORMAL), 0);
     sim.clear_faults();
-    let polls = exporter.count_polls();
-    exporter.advance(Duration::from_hours(2)).await;
-    polls.assert_at_least(60);
+    exporter.advance(Duration::from_mins(65)).await;
     assert_eq!(exporter.scrape().values(POLL_INTERVAL), [60.0, 60.0]);
-    assert_eq!(logs.count("INFO", "budget allows the interval"), 1);
-    assert_eq!(logs.count("WARN", "walking less often"), 1);
+    let polls = exporter.count_polls();
+    exporter.advance(Duration::from_hours(1)).await;
+    polls.assert_at_least(59);
+    assert_eq!(logs.count("WARN", EXTENDED), 1);
+    assert_eq!(logs.count("INFO", NORMAL), 1);
+    assert_eq!(exporter.count_responses(429), 0);
     exporter.stop().await;
 }
 

@@ -10,6 +10,7 @@ use std::time::Duration;
 use crate::common::sim_harness::{SimHarness, client_clock, in_process_sim, live_sim};
 use crate::common::{
     ChildProcess, Scrape, TestExporter, eventually, get, sim_env, static_sim, unlimited_sim,
+    wait_timeout,
 };
 use jiff::SignedDuration;
 use mongodb_atlas_client::Clock;
@@ -209,6 +210,7 @@ async fn shutdown_drains_active_scrapes_and_aborts_stalled_ones() {
         stream
     };
     let (slow, stalled) = (connect(), connect());
+    let (first_chunk, begun) = std::sync::mpsc::channel();
     let reader = std::thread::spawn(move || {
         let mut text = Vec::new();
         let mut chunk = vec![0; 1 << 20];
@@ -219,10 +221,11 @@ async fn shutdown_drains_active_scrapes_and_aborts_stalled_ones() {
                 return text;
             }
             text.extend_from_slice(&chunk[..read]);
+            let _ = first_chunk.send(());
             std::thread::sleep(Duration::from_millis(5));
         }
     });
-    tokio::time::sleep(Duration::from_millis(100)).await;
+    begun.recv_timeout(wait_timeout()).unwrap();
     program.signal(Signal::TERM);
     let (code, output, elapsed) = program.wait_exit();
     assert_eq!(code, Some(0), "{output}");

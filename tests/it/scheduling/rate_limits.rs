@@ -137,13 +137,22 @@ async fn reported_rate_limits_replace_an_assumed_common_bucket() {
     let logs = LogCapture::start();
     let sim = small_bucket_sim(8, 160, BucketScope::User);
     hide_rate_limits(&sim);
-    let exporter = SimHarness::start(&sim, &["--atlas.page-size=10"]).await;
-    exporter.wait_polled(8).await;
+    let flags = ["--atlas.page-size=10", "--atlas.poll-interval=1m"];
+    let exporter = SimHarness::start(&sim, &flags).await;
+    let scrape = exporter.wait_polled(8).await;
+    assert_eq!(scrape.values(POLL_INTERVAL), [60.0; 8]);
     assert!(logs.count("INFO", "organizations are refused together") > 0);
     // The rate limits are requested again an hour after they were refused.
     sim.clear_faults();
     hide_rate_limit_details(&sim);
     exporter.advance(Duration::from_mins(65)).await;
+    let scrape = exporter.scrape();
+    let pages = scrape.sum("atlas_ai_keys_exporter_org_poll_pages");
+    assert_eq!(
+        scrape.values(POLL_INTERVAL),
+        [pages * 15.0; 8],
+        "4 pages a minute"
+    );
     let (polls, rejected) = (exporter.count_polls(), exporter.count_responses(429));
     exporter.advance(Duration::from_hours(3)).await;
     polls.assert_at_least(30);

@@ -235,3 +235,28 @@ async fn rejected_attempt_is_repeated_unless_the_key_is_invalid() {
         assert!(!is_repeated(uses, Some("Basic realm=\"r\"")).await);
     }
 }
+
+#[test]
+fn challenge_is_found_behind_a_comma_and_up_to_the_maximum_length() {
+    let challenge = format!("Digest realm=\"r\", {NONCE}, qop=\"auth\"");
+    for (header, is_found) in [
+        (format!("Negotiate dG9rZW4=, {challenge}"), true),
+        // A word within the value of another scheme is no scheme.
+        (format!("Negotiate dG9rZW4= {challenge}"), false),
+        (format!("Negotiate d,dG9rZW4= {challenge}"), false),
+    ] {
+        let found = parse_digest_challenge(&header);
+        assert_eq!(found.is_some(), is_found, "{header}");
+    }
+    for (length, is_found) in [
+        (MAX_CHALLENGE_BYTES - 1, true),
+        (MAX_CHALLENGE_BYTES, true),
+        (MAX_CHALLENGE_BYTES + 1, false),
+    ] {
+        let start = format!("{challenge}, opaque=\"");
+        let opaque = "x".repeat(length - start.len() - 1);
+        let header = format!("{start}{opaque}\"");
+        assert_eq!(header.len(), length);
+        assert_eq!(parse_digest_challenge(&header).is_some(), is_found);
+    }
+}

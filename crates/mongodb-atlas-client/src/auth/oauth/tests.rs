@@ -134,6 +134,10 @@ struct TokenFixture {
 
 impl TokenFixture {
     fn new(reply: TokenReply) -> Self {
+        Self::with_client("an-id", "https://atlas.invalid/", reply)
+    }
+
+    fn with_client(id: &str, base_url: &str, reply: TokenReply) -> Self {
         let recorder = Arc::new(TokenRecorder {
             started_at: Instant::now(),
             reply: SyncMutex::new(reply),
@@ -142,7 +146,7 @@ impl TokenFixture {
         });
         let secret =
             |value: &str| Arc::new(StaticSecret::new("a test", value)) as Arc<dyn SecretSource>;
-        let (id, secret) = (secret("an-id"), secret("a-secret"));
+        let (id, secret) = (secret(id), secret("a-secret"));
         let credential = Credential::ServiceAccount {
             id: Arc::clone(&id),
             secret: Arc::clone(&secret),
@@ -151,7 +155,7 @@ impl TokenFixture {
             credential_name: "default".into(),
             user_agent: "test".to_owned(),
             credential,
-            base_url: "https://atlas.invalid/".parse().expect("a URL"),
+            base_url: base_url.parse().expect("a URL"),
             route: ProxyRoute::Direct,
             api_version: ApiVersion::Preview,
             request_timeout: Duration::from_secs(10),
@@ -414,12 +418,21 @@ async fn stored_token_that_expires_soon_or_belongs_to_another_client_is_not_used
         fixture.store_token(Duration::from_secs(left)).await;
         assert_eq!(fixture.token().await.ok(), None, "{left}");
     }
-    let fixture = TokenFixture::new(TokenReply::Issued(HOUR));
-    fixture.store_token(Duration::from_secs(HOUR)).await;
-    if let Some(stored) = lock(&fixture.recorder.stored).as_mut() {
-        stored.client_fingerprint = "another".to_owned();
+    let owner = TokenFixture::new(TokenReply::Issued(HOUR));
+    for (id, base_url, expected) in [
+        ("an-id", "https://atlas.invalid/", "stored"),
+        ("another-id", "https://atlas.invalid/", "issued-1"),
+        ("an-id", "https://other.invalid/", "issued-1"),
+    ] {
+        owner.store_token(Duration::from_secs(HOUR)).await;
+        let fixture = TokenFixture::with_client(id, base_url, TokenReply::Issued(HOUR));
+        *lock(&fixture.recorder.stored) = lock(&owner.recorder.stored).take();
+        assert_eq!(
+            fixture.token().await.ok(),
+            token(expected),
+            "{id} {base_url}"
+        );
     }
-    assert_eq!(fixture.token().await.ok(), token("issued-1"));
 }
 
 #[tokio::test(start_paused = true)]
