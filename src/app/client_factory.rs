@@ -9,8 +9,7 @@ use mongodb_atlas_client::{
 };
 
 use super::active_config::{ActiveConfig, ClientsByName};
-use super::telemetry::Telemetry;
-use super::{Dependencies, StartError};
+use super::{Dependencies, StartError, Telemetry};
 use crate::config::Config;
 use crate::credentials::CredentialKind;
 use crate::metrics::{Compressor, KeyLabel};

@@ -8,7 +8,6 @@
 //! | `file_watcher` | detects changes of files |
 //! | `systemd` | notifications for systemd |
 //! | `one_shot` | polls every organization once |
-//! | `telemetry` | passes events of the scheduler on to metrics and statuses |
 
 mod active_config;
 mod client_factory;
@@ -16,7 +15,6 @@ mod file_watcher;
 mod one_shot;
 mod reload;
 mod systemd;
-mod telemetry;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -35,14 +33,13 @@ use tracing::{info, warn};
 use crate::config::{Config, ConfigError};
 use crate::inventory::InventoryStore;
 use crate::metrics::ExporterMetrics;
-use crate::poll::{Scheduler, SchedulerCommand};
+use crate::poll::{PollEvent, PollObserver, Scheduler, SchedulerCommand};
 use crate::status::OrgStatuses;
 use crate::storage::StorageError;
 use crate::web::{self, AppState, RenderLimiter, ScrapeState};
 pub use one_shot::{OneShotResult, PollProgress};
 pub use reload::Reloader;
 use systemd::ServiceNotifier;
-use telemetry::Telemetry;
 
 /// Why the exporter cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -89,6 +86,19 @@ impl Dependencies {
             transport_factory: Arc::new(new_http_transport),
             load_config,
         }
+    }
+}
+
+/// The exporter's own metrics, and the status of each organization. Both handle the events of the scheduler.
+struct Telemetry {
+    metrics: Arc<ExporterMetrics>,
+    statuses: Arc<OrgStatuses>,
+}
+
+impl PollObserver for Telemetry {
+    fn on_event(&self, event: PollEvent<'_>) {
+        self.metrics.on_event(event);
+        self.statuses.on_event(event);
     }
 }
 

@@ -16,8 +16,7 @@ use crate::poll::{PollEvent, PollObserver as _};
 use crate::storage::{StateFile, Storage};
 use crate::web::AppState;
 use exporter_toolkit::bounded_file;
-use mongodb_atlas_client::Endpoint;
-use mongodb_atlas_client::OrgId;
+use mongodb_atlas_client::{Endpoint, OrgId};
 
 /// Interval in which completion is checked.
 const POLL_INTERVAL: Duration = Duration::from_millis(20);

@@ -17,8 +17,7 @@ use super::active_config::{
 };
 use super::client_factory::{ClientFactory, open_storage};
 use super::systemd::ServiceNotifier;
-use super::telemetry::Telemetry;
-use super::{Dependencies, StartError};
+use super::{Dependencies, StartError, Telemetry};
 use crate::config::Config;
 use crate::logging;
 use crate::poll::{PollPlan, SchedulerCommand};

@@ -96,13 +96,6 @@ fn create_client(
     Client::new(client_config, deps)
 }
 
-/// The readable keys of an organization.
-struct OrgReport {
-    findings: Vec<Finding>,
-    /// Requests of a poll.
-    pages: u64,
-}
-
 /// Checks a credential and its organizations.
 struct CredentialChecker<'a> {
     config: &'a Config,
@@ -142,12 +135,12 @@ impl CredentialChecker<'_> {
         let mut loads = Vec::new();
         for (org, report) in orgs.into_iter().zip(reports) {
             match report {
-                Ok(report) => {
-                    findings.extend(report.findings);
+                Ok((of_org, pages)) => {
+                    findings.extend(of_org);
                     loads.push(OrgLoad {
                         rate: self.client.sustained_rate(&org),
                         org,
-                        pages: report.pages,
+                        pages,
                     });
                 }
                 Err(error) if error.endpoint == Endpoint::Token => {
@@ -211,8 +204,8 @@ impl CredentialChecker<'_> {
         Ok(orgs)
     }
 
-    /// Checks that the keys of an organization, its names and its limits are readable.
-    async fn check_org(&self, org: &OrgId) -> Result<OrgReport, Error> {
+    /// Checks that the keys of an organization, its names and its limits are readable. Returns the requests of a poll as well.
+    async fn check_org(&self, org: &OrgId) -> Result<(Vec<Finding>, u64), Error> {
         let size = self.config.page_size;
         let page = self
             .client
@@ -235,11 +228,8 @@ impl CredentialChecker<'_> {
         }
         let message = format!("{name}its keys can be read; there are some {keys}");
         findings.insert(0, org_topic(org).ok(message));
-        Ok(OrgReport {
-            findings,
-            // A full last page is followed by an empty one.
-            pages: keys / u64::from(size.max(1)) + 1,
-        })
+        // A full last page is followed by an empty one.
+        Ok((findings, keys / u64::from(size.max(1)) + 1))
     }
 
     /// Returns whether the credential gets access tokens.

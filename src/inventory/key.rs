@@ -5,10 +5,9 @@ use std::borrow::Cow;
 use jiff::Timestamp;
 
 use super::escape::unescape;
-use crate::closed_list::closed_list;
 use mongodb_atlas_client::{ApiKey, ApiTime, KeyAttributes, KeyId, ProjectId};
 
-closed_list! {
+crate::closed_list::closed_list! {
     /// A field of a key that can be left out: a label of the info metric.
     #[derive(Hash)]
     pub enum KeyLabel {

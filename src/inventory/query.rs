@@ -10,10 +10,9 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use super::{Inventory, InventorySnapshot, KeyLabel, KeyView, ProjectKeys, unescape};
-use crate::closed_list::closed_list;
 use mongodb_atlas_client::{OrgId, ProjectId};
 
-closed_list! {
+crate::closed_list::closed_list! {
     /// The column that keys are sorted by, in the order of the table.
     #[derive(Default)]
     pub enum SortColumn {

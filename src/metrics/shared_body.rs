@@ -253,14 +253,16 @@ struct AdvanceTask {
 
 impl AdvanceTask {
     /// Runs on a blocking thread. `resources` are dropped when the step has ended.
-    fn spawn<R: Send + 'static>(self, resources: R) {
+    fn spawn<R: Send + 'static>(mut self, resources: R) {
         tokio::task::spawn_blocking(move || {
             self.run();
+            // Before the readers are notified: the next steps may need the permit among them.
             drop(resources);
+            drop(self);
         });
     }
 
-    fn run(mut self) {
+    fn run(&mut self) {
         let Some(source) = &mut self.source else {
             return;
         };

@@ -5,11 +5,10 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 
-use crate::closed_list::closed_list;
 use crate::inventory::{Inventory, KeyView};
 use mongodb_atlas_client::ProjectId;
 
-closed_list! {
+crate::closed_list::closed_list! {
     /// A kind of change of a key: the values of the `change` label.
     #[derive(Hash)]
     pub enum Change {

@@ -25,8 +25,7 @@ use crate::config::{self, ConfigError, Diagnostic, KeysOptions, OutputFormat, St
 use crate::credentials::Environment;
 use crate::inventory::{InventorySnapshot, KeyLabel, KeyQuery, KeySelection};
 use crate::storage::{StateFile, Storage};
-use mongodb_atlas_client::Clock;
-use mongodb_atlas_client::OrgId;
+use mongodb_atlas_client::{Clock, OrgId};
 use progress::ProgressReporter;
 
 pub(super) async fn run(args: Args, environment: &Environment) -> Result<(), CommandError> {

@@ -6,7 +6,6 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::key_table::{TimeAgo, time_ago};
-use crate::closed_list::closed_list;
 use crate::failure::Explanation;
 use crate::humanize::{elapsed, format_count, format_duration};
 use crate::inventory::{Inventory, InventorySnapshot};
@@ -21,7 +20,7 @@ const LABEL_WIDTH: u64 = 118;
 const BAR_WIDTH: u64 = 170;
 const ROW_HEIGHT: u64 = 24;
 
-closed_list! {
+crate::closed_list::closed_list! {
     /// The health of an organization. Those that need attention come first.
     pub(super) enum OrgHealth {
         /// The last poll failed.
