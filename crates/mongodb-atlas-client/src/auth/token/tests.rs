@@ -76,5 +76,5 @@ fn lifetime_is_an_hour_by_default_and_at_most_a_day() {
         );
     }
     let response = parse_token_response(b"{\"access_token\":\"x\"}").expect("a token");
-    assert_eq!(response.lifetime(), Duration::from_secs(3600));
+    assert_eq!(response.lifetime(), Duration::from_hours(1));
 }
