@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{KEYS, RESTORED, UP, start_exporter};
+use super::{KEYS, RESTORED, UP, outage_fault, start_exporter};
 use crate::common::sim_harness::in_process_sim;
 use crate::common::{expected_sim_keys, exposed_keys, static_sim};
 use atlas_ai_keys_exporter::inventory::{ApiKey, Inventory, OrgDetails};
@@ -10,7 +10,7 @@ use atlas_ai_keys_exporter::poll::{BackoffState, PollBackoff};
 use atlas_ai_keys_exporter::storage::{ChangeCounts, StateFile, Storage, StoredInventory};
 use jiff::SignedDuration;
 use mongodb_atlas_client::{KeyId, OrgId};
-use mongodb_atlas_sim::{Effect, Fault, SimEndpoint};
+use mongodb_atlas_sim::{BucketConfig, Effect, Fault, SimConfig, SimEndpoint};
 
 const FAILURES: &str = "atlas_ai_keys_exporter_org_poll_failures_total";
 
@@ -42,6 +42,60 @@ async fn overdue_inventory_is_restored_as_down() {
         assert_eq!(exposed_keys(&scrape), polled, "{age:?}");
         exporter.kill().await;
     }
+}
+
+/// The age at the start counts.
+#[tokio::test(start_paused = true)]
+async fn restored_inventory_is_withdrawn_at_max_staleness() {
+    let (sim, dir) = (
+        in_process_sim(&static_sim(1, 20)),
+        tempfile::tempdir().unwrap(),
+    );
+    let exporter = start_exporter(&sim, &dir, &[]).await;
+    exporter.wait_polled(1).await;
+    exporter.advance(Duration::from_secs(5)).await;
+    exporter.kill().await;
+    sim.add_fault(outage_fault(503));
+    tokio::time::sleep(Duration::from_mins(90)).await;
+    let exporter = start_exporter(&sim, &dir, &["--atlas.max-staleness=2h"]).await;
+    exporter.advance(Duration::from_mins(29)).await;
+    assert_eq!(exposed_keys(&exporter.scrape()).len(), 20);
+    exporter.advance(Duration::from_mins(2)).await;
+    let scrape = exporter.scrape();
+    assert_eq!(exposed_keys(&scrape).len(), 0);
+    assert_eq!(
+        scrape.values(RESTORED).len(),
+        1,
+        "the organization's own series stay"
+    );
+    assert!(exporter.count_responses(503) > 2);
+    sim.clear_faults();
+    assert_eq!(exposed_keys(&exporter.wait_polled(1).await).len(), 20);
+    exporter.stop().await;
+}
+
+/// What a poll costs is known from the start: 14 requests of 4 a minute.
+#[tokio::test(start_paused = true)]
+async fn restored_request_count_extends_the_interval() {
+    let config = SimConfig {
+        org_bucket: BucketConfig::SMALLEST,
+        ..static_sim(1, 40)
+    };
+    let (sim, dir) = (in_process_sim(&config), tempfile::tempdir().unwrap());
+    let flags = ["--atlas.poll-interval=1m", "--atlas.page-size=3"];
+    let intervals = "atlas_ai_keys_exporter_org_poll_interval_seconds";
+    let exporter = start_exporter(&sim, &dir, &flags).await;
+    exporter.wait_polled(1).await;
+    exporter.wait_polled_again().await;
+    let interval = exporter.scrape().values(intervals);
+    assert!(interval[0] > 120.0, "{interval:?}");
+    exporter.kill().await;
+    for endpoint in [KEYS, SimEndpoint::Token, SimEndpoint::RateLimits] {
+        sim.add_fault(Fault::new(endpoint, Effect::Delay { seconds: 3000.0 }));
+    }
+    let exporter = start_exporter(&sim, &dir, &flags).await;
+    assert_eq!(exporter.scrape().values(intervals), interval);
+    exporter.kill().await;
 }
 
 #[tokio::test(start_paused = true)]
