@@ -16,8 +16,8 @@ use crc32fast::Hasher;
 use flate2::Compression;
 use flate2::write::DeflateEncoder;
 
-use super::exposition::{CHUNK_SIZE, FamilyCursor};
-use super::key_families::{ChunkLimits, FAMILIES, KeyPosition, STATIC_FAMILIES};
+use super::exposition::FamilyCursor;
+use super::key_families::{CHUNK_SIZE, FAMILIES, KeyPosition, STATIC_FAMILIES};
 use super::metric_snapshot::MetricSnapshot;
 use super::negotiate::Format;
 use super::selection::KeySeriesOptions;
@@ -242,17 +242,14 @@ fn cached_segment(snapshot: &ScrapeSnapshot, family: usize, org: usize) -> Cache
     let (Some(inventory), Some(writer)) = (inventory, FAMILIES.get(family)) else {
         return CachedSegment::default();
     };
-    let limits = ChunkLimits {
-        bytes: CHUNK_SIZE,
-        keys: usize::MAX,
-    };
     inventory.segment_or_compute(cache_key(family, &snapshot.options), || {
         let mut segment = DeflateSegment::new();
         let mut text = Vec::with_capacity(CHUNK_SIZE + 4096);
         let mut next = Some(0);
         while let Some(key) = next {
             text.clear();
-            next = writer.write(&mut text, snapshot, KeyPosition { org, key }, limits);
+            let position = KeyPosition { org, key };
+            next = writer.write(&mut text, snapshot, position, usize::MAX);
             segment.write(&text);
         }
         let mut checksum = Checksum::default();

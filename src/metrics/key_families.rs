@@ -98,14 +98,9 @@ pub(super) struct KeyPosition {
     pub(super) key: usize,
 }
 
-/// When a chunk is full.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct ChunkLimits {
-    /// Length of the chunk.
-    pub(super) bytes: usize,
-    /// Keys that are looked at, whether or not they have a sample.
-    pub(super) keys: usize,
-}
+/// A chunk is complete once it is this long. It can be longer by the roll-ups of one organization, or by one family of
+/// the exporter's own metrics.
+pub(super) const CHUNK_SIZE: usize = 64 << 10;
 
 impl FamilyWriter {
     pub(super) fn header(&self) -> FamilyHeader<'static> {
@@ -125,14 +120,15 @@ impl FamilyWriter {
         }
     }
 
-    /// Appends the samples of the organization at `position`, from its key there on, until a limit is reached. Returns
-    /// the index of the next key if that was before the last one.
+    /// Appends the samples of the organization at `position`, from its key there on, until the chunk is complete or
+    /// `max_keys` were looked at, with a sample or without. Returns the index of the next key if that was before the last
+    /// one.
     pub(super) fn write(
         &self,
         out: &mut Vec<u8>,
         snapshot: &ScrapeSnapshot,
         position: KeyPosition,
-        limits: ChunkLimits,
+        max_keys: usize,
     ) -> Option<usize> {
         let name = self.family.name;
         let mut emit = |labels: Labels<'_>, value| text::write_sample(out, name, "", labels, value);
@@ -148,26 +144,36 @@ impl FamilyWriter {
                 write(inventory, snapshot, &mut emit);
                 None
             }
-            Keys(value) => {
-                self.write_keys(out, inventory, position.key, limits, |out, prefix, key| {
+            Keys(value) => self.write_keys(
+                out,
+                inventory,
+                position.key,
+                max_keys,
+                |out, prefix, key| {
                     if let Some(value) = value(key, snapshot.now_micros)
                         && snapshot.includes(&key)
                     {
                         text::write_key_sample(out, prefix, key.id(), &[], value);
                     }
-                })
-            }
+                },
+            ),
             Info => {
                 let labels = InfoLabels::new(inventory, &snapshot.options.labels);
                 let mut rendered = Vec::with_capacity(256);
-                self.write_keys(out, inventory, position.key, limits, |out, prefix, key| {
-                    if snapshot.includes(&key) {
-                        rendered.clear();
-                        labels.write(&mut rendered, key);
-                        let value = SampleValue::Int(1);
-                        text::write_key_sample(out, prefix, key.id(), &rendered, value);
-                    }
-                })
+                self.write_keys(
+                    out,
+                    inventory,
+                    position.key,
+                    max_keys,
+                    |out, prefix, key| {
+                        if snapshot.includes(&key) {
+                            rendered.clear();
+                            labels.write(&mut rendered, key);
+                            let value = SampleValue::Int(1);
+                            text::write_key_sample(out, prefix, key.id(), &rendered, value);
+                        }
+                    },
+                )
             }
         }
     }
@@ -177,7 +183,7 @@ impl FamilyWriter {
         out: &mut Vec<u8>,
         inventory: &Inventory,
         from: usize,
-        limits: ChunkLimits,
+        max_keys: usize,
         mut write: impl FnMut(&mut Vec<u8>, &[u8], KeyView<'_>),
     ) -> Option<usize> {
         let mut index = from;
@@ -185,7 +191,7 @@ impl FamilyWriter {
         for project in inventory.projects().iter().filter(remaining) {
             let prefix = text::key_prefix(self.family.name, inventory.org(), &project.project);
             for key in inventory.project_keys(project, index) {
-                if out.len() >= limits.bytes || index - from >= limits.keys {
+                if out.len() >= CHUNK_SIZE || index - from >= max_keys {
                     return Some(index);
                 }
                 write(out, &prefix, key);

@@ -4,7 +4,6 @@
 //! compressing and sending overlap; a client that stops reading stops the work. When the last reader of an incomplete
 //! body is dropped, the body is aborted and freed.
 
-use std::fmt;
 use std::mem::take;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -41,13 +40,6 @@ struct BodyState {
     furthest_step: usize,
     readers: usize,
     progress: Progress,
-}
-
-impl BodyState {
-    /// Returns whether another step may run, for a reader that is to have chunks in stock.
-    fn may_advance(&self) -> bool {
-        self.readers > 0 && self.steps < self.furthest_step + MAX_STEPS_AHEAD
-    }
 }
 
 /// A chunk and the number of the step that produced it.
@@ -177,18 +169,7 @@ impl SharedBody {
     }
 }
 
-impl fmt::Debug for SharedBody {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let state = self.state();
-        f.debug_struct("SharedBody")
-            .field("chunks", &state.chunks.len())
-            .field("readers", &state.readers)
-            .finish_non_exhaustive()
-    }
-}
-
 /// Reads a [`SharedBody`] from its beginning.
-#[derive(Debug)]
 pub struct BodyReader {
     body: Arc<SharedBody>,
     index: usize,
@@ -278,7 +259,8 @@ impl AdvanceTask {
             if let Some(checksum) = complete {
                 state.progress = Progress::Complete(checksum);
             }
-            if !more || !state.may_advance() {
+            let is_ahead = state.steps >= state.furthest_step + MAX_STEPS_AHEAD;
+            if !more || is_ahead || state.readers == 0 {
                 return;
             }
             drop(state);

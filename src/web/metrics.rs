@@ -26,7 +26,6 @@ const WAIT_TIMEOUT: Duration = Duration::from_secs(2);
 const MAX_WAITING_PER_CLIENT: usize = 64;
 
 /// The state that concurrent scrapes share.
-#[derive(Debug)]
 pub struct ScrapeState {
     limiter: Arc<RequestLimiter>,
     /// Chunks that are compressed at once: one per processor.
@@ -47,7 +46,6 @@ impl Default for ScrapeState {
 }
 
 /// Identifies a compressed body: scrapes of the same second share one, as long as inventories and options are the same.
-#[derive(Debug)]
 struct BodyKey {
     second: i64,
     generation: u64,
