@@ -102,7 +102,7 @@ pub(super) async fn handle(
     request_headers: &HeaderMap,
     response: Option<ResponseHandle>,
 ) -> Response {
-    let Ok(filter) = OrgFilter::from_query(query, &app.store.targets()) else {
+    let Some(filter) = OrgFilter::from_query(query, &app.store.targets()) else {
         let text = "This exporter watches no organization with an id that was asked for; /sd lists those it does.\n";
         return (StatusCode::NOT_FOUND, text).into_response();
     };

@@ -175,12 +175,18 @@ impl SystemdContainer {
 
     /// Returns the log of the service.
     pub fn journal(&self) -> String {
+        self.journal_as("cat")
+    }
+
+    /// Returns the log of the service in an output format of `journalctl`.
+    pub fn journal_as(&self, format: &str) -> String {
         let (_, output, _) = self.exec(&[
             "journalctl",
             "--unit",
             SERVICE,
             "--no-pager",
-            "--output=cat",
+            "--output",
+            format,
         ]);
         output
     }

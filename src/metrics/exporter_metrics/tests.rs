@@ -1,5 +1,9 @@
+use std::time::Duration;
+
 use super::*;
 use crate::inventory::Inventory;
+use crate::poll::{PollEvent, PollObserver as _};
+use mongodb_atlas_client::ClientObserver as _;
 
 fn org(n: u32) -> OrgId {
     OrgId::parse(&format!("{n:024x}")).expect("an id")
