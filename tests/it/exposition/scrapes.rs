@@ -96,6 +96,14 @@ async fn gzip_responses_show_a_new_poll_immediately() {
     exporter.stop().await.stop().await;
 }
 
+/// The server's end of a connection.
+#[derive(Default)]
+struct ServerSocket {
+    established: bool,
+    /// The bytes that are not acknowledged, and those that are not read, in hexadecimal.
+    queues: String,
+}
+
 /// The routes of an exporter behind a server with other timeouts.
 struct LimitedServer {
     address: SocketAddr,
@@ -127,7 +135,7 @@ impl LimitedServer {
         }
     }
 
-    /// Requests the metrics, waits for the first byte of the response, and reads no more.
+    /// Requests the metrics, reads nothing of the response, and waits until the server cannot send any more of it.
     async fn stall(&self) -> TcpStream {
         let address = self.address;
         let connect = move || {
@@ -137,24 +145,40 @@ impl LimitedServer {
             stream.peek(&mut [0]).unwrap();
             stream
         };
-        tokio::task::spawn_blocking(connect).await.unwrap()
+        let stream = tokio::task::spawn_blocking(connect).await.unwrap();
+        let (mut queued, mut unchanged) = (String::new(), 0);
+        eventually("the send buffer stays full", async || {
+            let now = self.socket(&stream).unwrap_or_default().queues;
+            let is_full = now == queued && !now.starts_with("00000000:");
+            unchanged = if is_full { unchanged + 1 } else { 0 };
+            queued = now;
+            let is_stalled = unchanged >= 15 || self.has_closed(&stream);
+            is_stalled.then_some(()).ok_or(queued.clone())
+        })
+        .await;
+        stream
     }
 
-    /// Returns whether the server has closed its end of a connection, as the kernel reports it. The client learns of
-    /// it only by reading.
-    fn has_closed(&self, stream: &TcpStream) -> bool {
-        const ESTABLISHED: &str = "01";
+    /// Returns the server's end of a connection, as the kernel reports it. The client learns of its end only by reading.
+    fn socket(&self, stream: &TcpStream) -> Option<ServerSocket> {
         let ports = [self.address, stream.local_addr().unwrap()].map(|it| it.port());
+        let ports = ports.map(|port| format!("{port:04X}"));
         let sockets = std::fs::read_to_string("/proc/net/tcp").unwrap();
-        let mut sockets = sockets.lines().map(str::split_whitespace);
-        !sockets.any(|socket| {
-            let fields: Vec<&str> = socket.skip(1).take(3).collect();
-            let [local, remote, state] = fields[..] else {
-                return false;
+        sockets.lines().find_map(|line| {
+            let fields: Vec<&str> = line.split_whitespace().skip(1).take(4).collect();
+            let [local, remote, state, queues] = fields[..] else {
+                return None;
             };
             let found = [local, remote].map(|it| it.rsplit(':').next().unwrap_or_default());
-            found == ports.map(|port| format!("{port:04X}")) && state == ESTABLISHED
+            (found == ports).then(|| ServerSocket {
+                established: state == "01",
+                queues: queues.to_owned(),
+            })
         })
+    }
+
+    fn has_closed(&self, stream: &TcpStream) -> bool {
+        self.socket(stream).is_none_or(|socket| !socket.established)
     }
 
     async fn wait_closed(&self, stream: &TcpStream) {
