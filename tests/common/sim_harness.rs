@@ -263,7 +263,7 @@ impl PollCount<'_> {
     }
 
     /// Asserts that each polled organization was walked at least this many times, and that a poll has succeeded since.
-    pub fn assert_at_least(&self, polls: usize) {
+    pub fn assert_polled(&self, polls: usize) {
         let (scrape, walks) = (self.harness.scrape(), self.walks());
         let success = values_by_org(&scrape, LAST_SUCCESS);
         let orgs = values_by_org(&scrape, UP);

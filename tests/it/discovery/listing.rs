@@ -24,7 +24,7 @@ async fn intermittently_listed_organization_is_retained() {
         assert_eq!(exposed_keys(&exporter.scrape()), before, "round {round}");
         sim.clear_faults();
     }
-    polls.assert_at_least(9);
+    polls.assert_polled(9);
     exporter.assert_in_sync(INTERVAL * 2).await;
     exporter.stop().await;
 }
@@ -47,7 +47,7 @@ async fn discovery_failure_retains_known_organizations() {
     sim.add_fault(Fault::new(SimEndpoint::Orgs, Effect::error_status(500)));
     let polls = exporter.count_polls();
     exporter.advance(Duration::from_hours(5)).await;
-    polls.assert_at_least(59);
+    polls.assert_polled(59);
     let scrape = exporter.assert_in_sync(INTERVAL * 2).await;
     assert_eq!(scrape.sum(UP), 2.0);
     exporter.stop().await;
@@ -91,7 +91,7 @@ async fn incomplete_list_removes_no_organization() {
         sim.add_fault(Fault::new(SimEndpoint::Orgs, Effect::Body { text }));
         let polls = exporter.count_polls();
         exporter.advance(INTERVAL * 5).await;
-        polls.assert_at_least(4);
+        polls.assert_polled(4);
         let scrape = exporter.assert_in_sync(INTERVAL * 2).await;
         let watched = org_ids_in(&scrape, UP).len();
         assert_eq!(watched, if total.is_empty() { 1 } else { 3 });
@@ -113,7 +113,7 @@ async fn failed_listing_is_retried_once_a_minute() {
         exporter.requests_to(SimEndpoint::Orgs).len(),
     );
     exporter.advance(Duration::from_hours(1)).await;
-    polls.assert_at_least(11);
+    polls.assert_polled(11);
     // A request that fails with 500 is repeated at once.
     let requests = exporter.requests_to(SimEndpoint::Orgs).len() - before;
     assert!((2 * 55..=2 * 60).contains(&requests), "{requests}");

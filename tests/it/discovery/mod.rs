@@ -155,7 +155,7 @@ async fn organization_names_are_refreshed_hourly() {
     }
     let polls = exporter.count_polls();
     exporter.advance(Duration::from_hours(10)).await;
-    polls.assert_at_least(119);
+    polls.assert_polled(119);
     for endpoint in [
         SimEndpoint::Org,
         SimEndpoint::Groups,
@@ -184,7 +184,7 @@ async fn forbidden_names_and_limits_do_not_fail_polls() {
         exporter.wait_polled(2).await;
         let polls = exporter.count_polls();
         exporter.advance(Duration::from_hours(3)).await;
-        polls.assert_at_least(35);
+        polls.assert_polled(35);
         let asked = exporter.requests_to(SimEndpoint::Groups).len();
         assert!(
             (2..=2 * 4 * 2).contains(&asked),
@@ -224,7 +224,7 @@ async fn known_names_are_retained_when_unavailable() {
     }
     let polls = exporter.count_polls();
     exporter.advance(Duration::from_hours(3)).await;
-    polls.assert_at_least(35);
+    polls.assert_polled(35);
     let scrape = exporter.assert_in_sync(INTERVAL * 2).await;
     assert_eq!(scrape.with_name(name).count(), 1);
     assert_eq!(
@@ -260,7 +260,7 @@ async fn discovery_stops_at_the_organization_limit() {
         exporter.advance(INTERVAL).await;
         assert_eq!(org_ids_in(&exporter.scrape(), UP), before);
     }
-    polls.assert_at_least(4);
+    polls.assert_polled(4);
     assert!(exporter.requests_to(SimEndpoint::Orgs).len() >= 5);
     assert_eq!(logs.count("WARN", "too many organizations"), 1);
     // A free place is used.

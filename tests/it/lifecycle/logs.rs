@@ -66,7 +66,7 @@ async fn extended_poll_interval_is_logged_once() {
     );
     let polls = exporter.count_polls();
     exporter.advance(Duration::from_hours(3)).await;
-    polls.assert_at_least(25);
+    polls.assert_polled(25);
     let warnings = logs.lines("WARN", EXTENDED);
     assert_eq!(warnings.len(), 1, "{warnings:?}");
     assert!(warnings[0].contains("asked=1m"), "{warnings:?}");
@@ -76,7 +76,7 @@ async fn extended_poll_interval_is_logged_once() {
     assert_eq!(exporter.scrape().values(POLL_INTERVAL), [60.0, 60.0]);
     let polls = exporter.count_polls();
     exporter.advance(Duration::from_hours(1)).await;
-    polls.assert_at_least(59);
+    polls.assert_polled(59);
     assert_eq!(logs.count("WARN", EXTENDED), 1);
     assert_eq!(logs.count("INFO", NORMAL), 1);
     assert_eq!(exporter.count_responses(429), 0);
@@ -91,7 +91,7 @@ async fn routine_polls_are_logged_at_debug_and_changes_at_info() {
     exporter.wait_polled(2).await;
     let polls = exporter.count_polls();
     exporter.advance(Duration::from_hours(1)).await;
-    polls.assert_at_least(11);
+    polls.assert_polled(11);
     let first = logs.lines("INFO", "walk complete");
     assert_eq!(first.len(), 2, "the first of each: {first:?}");
     let routine = logs.count("DEBUG", "walk complete");
@@ -108,7 +108,7 @@ async fn routine_polls_are_logged_at_debug_and_changes_at_info() {
     exporter.wait_polled(2).await;
     let polls = exporter.count_polls();
     exporter.advance(Duration::from_hours(1)).await;
-    polls.assert_at_least(11);
+    polls.assert_polled(11);
     let changes = logs.lines("INFO", "walk complete");
     assert_eq!(changes.len(), 3, "{changes:?}");
     assert!(changes[2].contains(&org), "{changes:?}");

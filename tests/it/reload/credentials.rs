@@ -20,7 +20,7 @@ async fn secret_rotation_with_overlap_fails_no_poll() {
     let rotation_step = async || {
         let (polls, tokens) = (exporter.count_polls(), count_token_requests(&exporter));
         exporter.advance(Duration::from_hours(2)).await;
-        polls.assert_at_least(23);
+        polls.assert_polled(23);
         // A token is used for 25 minutes.
         let tokens = count_token_requests(&exporter) - tokens;
         assert!((4..=6).contains(&tokens), "{tokens} tokens");
@@ -164,7 +164,7 @@ async fn credential_removed_by_reload_is_revoked_and_leaves_no_series() {
         );
         let polls = exporter.count_polls();
         exporter.advance(Duration::from_mins(30)).await;
-        polls.assert_at_least(5);
+        polls.assert_polled(5);
         assert_eq!(sim.live_token_count(), 1);
         let after = exporter.assert_in_sync(Duration::from_mins(10)).await;
         assert_eq!(after.values(UP), [1.0]);

@@ -92,7 +92,7 @@ async fn five_hundred_organizations_share_the_smallest_bucket() {
     );
     let polls = exporter.count_polls();
     exporter.advance(Duration::from_hours(12)).await;
-    polls.assert_at_least(5);
+    polls.assert_polled(5);
     assert_eq!(exporter.count_responses(429), 0);
     let walks = walk_times(&exporter);
     assert_eq!(walks.len(), 500, "none starves");
@@ -129,7 +129,7 @@ async fn oldest_inventory_is_polled_first() {
     exporter.wait_polled(40).await;
     let polls = exporter.count_polls();
     exporter.advance(Duration::from_hours(3)).await;
-    polls.assert_at_least(16);
+    polls.assert_polled(16);
     let order: Vec<String> = exporter
         .requests_to(KEYS)
         .into_iter()

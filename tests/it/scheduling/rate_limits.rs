@@ -56,7 +56,7 @@ async fn walks_that_share_an_exceeded_bucket_do_not_overlap() {
     exporter.wait_polled(6).await;
     let polls = exporter.count_polls();
     exporter.advance(Duration::from_hours(3)).await;
-    polls.assert_at_least(20);
+    polls.assert_polled(20);
     let page_counts: BTreeMap<String, u32> = sim.with_world(|world| {
         let pages = |org: &String| u32::try_from(world.keys(org).len().div_ceil(3)).unwrap();
         let orgs = world.org_ids();
@@ -126,7 +126,7 @@ async fn rate_limits_survive_a_restart() {
     assert_eq!(exporter.scrape().values(POLL_INTERVAL), [180.0]);
     let polls = exporter.count_polls();
     exporter.advance(Duration::from_hours(3)).await;
-    polls.assert_at_least(50);
+    polls.assert_polled(50);
     assert_eq!(exporter.count_responses(429), 0);
     exporter.assert_in_sync(Duration::from_mins(6)).await;
     exporter.stop().await;
@@ -155,7 +155,7 @@ async fn reported_rate_limits_replace_an_assumed_common_bucket() {
     );
     let (polls, rejected) = (exporter.count_polls(), exporter.count_responses(429));
     exporter.advance(Duration::from_hours(3)).await;
-    polls.assert_at_least(30);
+    polls.assert_polled(30);
     assert_eq!(exporter.count_responses(429), rejected);
     exporter.assert_in_sync(Duration::from_mins(10)).await;
     exporter.stop().await;
