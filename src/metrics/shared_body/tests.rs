@@ -4,7 +4,7 @@ use super::*;
 use wait::eventually;
 
 #[path = "../../../tests/common/wait.rs"]
-#[allow(dead_code, reason = "a part is used")]
+#[allow(dead_code, unreachable_pub, reason = "made for the other tests")]
 mod wait;
 
 /// Returns whether a condition holds, for `eventually`.
