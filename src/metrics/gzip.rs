@@ -26,13 +26,13 @@ use super::snapshot::ScrapeSnapshot;
 use crate::inventory::{CachedSegment, Inventory, InventorySnapshot};
 
 /// Compressed bytes are handed on once there are so many.
-const COMPRESSED_CHUNK_SIZE: usize = 128 << 10;
+const COMPRESSED_CHUNK_SIZE: usize = 64 << 10;
 /// The header of a gzip member: deflate, no name, no time, no system.
 const GZIP_HEADER: [u8; 10] = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 0xff];
 /// An empty final block.
 const FINAL_BLOCK: [u8; 2] = [0x03, 0];
 /// Uncompressed chunks that one step of a [`Compressor`] processes at most, should they compress to very little.
-const MAX_CHUNKS_PER_STEP: usize = 32;
+const MAX_CHUNKS_PER_STEP: usize = 16;
 
 /// Compresses the families of the inventory step by step: the header of a gzip member and everything but its end,
 /// which [`Compressor::finish`] builds from the checksum. Each step can keep a thread busy for some milliseconds.

@@ -13,7 +13,9 @@ use tokio::sync::{Notify, Semaphore};
 use super::gzip::Checksum;
 
 /// Steps whose chunks may wait for the reader that has come furthest.
-const MAX_STEPS_AHEAD: usize = 4;
+const MAX_STEPS_AHEAD: usize = 8;
+/// Steps that a thread is worth starting for.
+const MIN_STEPS_AT_ONCE: usize = 2;
 
 /// Produces the chunks of a body.
 pub trait ChunkSource: Send {
@@ -144,8 +146,7 @@ impl SharedBody {
             take(&mut chunk.bytes)
         };
         state.furthest_step = state.furthest_step.max(step);
-        // Half of the stock at least, or each chunk would need a thread of its own.
-        let low = state.steps < state.furthest_step + MAX_STEPS_AHEAD / 2;
+        let low = state.steps + MIN_STEPS_AT_ONCE <= state.furthest_step + MAX_STEPS_AHEAD;
         let next = if low {
             self.take_step(&mut state)
         } else {
