@@ -159,7 +159,6 @@ async fn promtool_reports_no_problems() {
         ]
         .map(|series| text.matches(series).count());
         let is_complete = counts == [3; 3]
-            && !text.contains("_org_up{org_id=\"\"}")
             && text.contains("mongodbatlas_ai_model_rate_limit_requests_per_minute{");
         if is_complete { Ok(text) } else { Err(text) }
     })
