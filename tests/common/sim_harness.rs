@@ -79,7 +79,7 @@ impl SimHarness {
         Self::start_with_clock(sim, variables, flags, client_clock(sim)).await
     }
 
-    /// Starts an exporter with a clock of its own.
+    /// Starts an exporter with a separate clock.
     pub async fn start_with_clock(
         sim: &Arc<SimHandle>,
         variables: Vec<(String, String)>,

@@ -92,12 +92,12 @@ async fn debian_package_installs_upgrades_and_purges() {
     // Configured, checked and started.
     let address = format!("127.0.0.1:{}", free_port());
     let environment = "/etc/default/atlas-ai-keys-exporter";
-    let told = format!(
+    let expected = format!(
         "MONGODB_ATLAS_BASE_URL={}\nMONGODB_ATLAS_ORG_ID={}\nATLAS_AI_KEYS_EXPORTER_WEB_LISTEN_ADDRESS={address}\n",
         sim.base_url(),
         sim.org_ids().join(",")
     );
-    systemd.write_secret(environment, &told);
+    systemd.write_secret(environment, &expected);
     systemd.exec_ok(&["mkdir", "-p", "/etc/credstore"]);
     for (name, secret) in [
         ("client-id", &account.client_id),
@@ -126,7 +126,7 @@ async fn debian_package_installs_upgrades_and_purges() {
     assert_ne!(systemd.property("MainPID"), pid);
     assert_eq!(systemd.property("ActiveState"), "active");
     assert_eq!(systemd.property("UnitFileState"), "enabled");
-    assert_eq!(systemd.exec_ok(&["cat", environment]), told);
+    assert_eq!(systemd.exec_ok(&["cat", environment]), expected);
     let installed = [
         "dpkg-query",
         "-W",

@@ -35,12 +35,12 @@ async fn assert_status_counts(prometheus: &Prometheus, sim: &SimHandle) {
         .iter()
         .map(|sample| (sample.labels["status"].clone(), sample.value.to_string()))
         .collect();
-    let truth: BTreeMap<String, String> = sim
+    let expected: BTreeMap<String, String> = sim
         .with_world(|world| world.count_by_status())
         .into_iter()
         .map(|(status, keys)| (status, keys.to_string()))
         .collect();
-    assert_eq!(counts, truth);
+    assert_eq!(counts, expected);
 }
 
 /// Sum of the ages at one scrape: age plus time of last use is the time of the scrape.
@@ -81,8 +81,8 @@ async fn assert_ages(prometheus: &Prometheus, sim: &SimHandle) {
     let ages = prometheus
         .wait_value(&format!("sum({family}_age_seconds{at})"))
         .await;
-    let truth: f64 = used.iter().map(|used| moment - used).sum();
-    assert!((ages - truth).abs() < 1.0, "{ages} is {truth}");
+    let expected: f64 = used.iter().map(|used| moment - used).sum();
+    assert!((ages - expected).abs() < 1.0, "{ages} is {expected}");
     for (query, expected) in [
         (format!("count({family}_age_seconds)"), number),
         ("sum(mongodbatlas_ai_model_api_key_used)".to_owned(), number),

@@ -294,7 +294,7 @@ async fn hostile_bodies_are_bounded_in_memory_and_time() {
         });
         missing.sum()
     };
-    // Each response has a timeout of its own: how long all of them take depends on the machine.
+    // Each response has a separate timeout: how long all of them take depends on the machine.
     loop {
         let before = outstanding();
         if before == 0 {

@@ -38,6 +38,14 @@ fn service_account(sim: &SimHandle) -> Credential {
     }
 }
 
+fn api_key(sim: &SimHandle) -> Credential {
+    let credentials = sim.credentials();
+    Credential::ApiKey {
+        public: secret(credentials.public_key),
+        private: secret(credentials.private_key),
+    }
+}
+
 fn client(sim: &SimHandle, credential: Credential) -> Client {
     let config = ClientConfig {
         credential_name: "default".into(),
@@ -100,12 +108,7 @@ async fn service_account_lists_all_orgs_and_keys_with_one_token() {
 #[tokio::test]
 async fn api_key_authenticates_with_digest() {
     let sim = start_sim().await;
-    let credentials = sim.credentials();
-    let credential = Credential::ApiKey {
-        public: secret(credentials.public_key),
-        private: secret(credentials.private_key),
-    };
-    let client = client(&sim, credential);
+    let client = client(&sim, api_key(&sim));
     let mut keys = 0;
     for org in sim.org_ids() {
         keys += count_keys(&client, &OrgId::parse(&org).unwrap()).await;
@@ -157,12 +160,7 @@ async fn wrong_private_key_costs_one_challenge_and_one_request_per_call() {
 #[tokio::test]
 async fn replaced_private_key_costs_one_retry_with_a_new_nonce() {
     let sim = start_sim().await;
-    let credentials = sim.credentials();
-    let credential = Credential::ApiKey {
-        public: secret(credentials.public_key),
-        private: secret(credentials.private_key),
-    };
-    let client = client(&sim, credential);
+    let client = client(&sim, api_key(&sim));
     for requests in [2, 3] {
         client.list_orgs().await.unwrap();
         assert_eq!(sim.requests().len(), requests, "one challenge");
@@ -178,12 +176,7 @@ async fn replaced_private_key_costs_one_retry_with_a_new_nonce() {
 #[tokio::test]
 async fn stale_nonce_costs_one_extra_request() {
     let sim = start_sim().await;
-    let credentials = sim.credentials();
-    let credential = Credential::ApiKey {
-        public: secret(credentials.public_key),
-        private: secret(credentials.private_key),
-    };
-    let client = client(&sim, credential);
+    let client = client(&sim, api_key(&sim));
     client.list_orgs().await.unwrap();
     for requests in [4, 6] {
         sim.expire_nonces();

@@ -141,7 +141,7 @@ fn panels_do_not_overlap_and_have_descriptions() {
         let dashboard = load_dashboard(name);
         assert!(
             uids.insert(str_field(&dashboard, "uid").to_owned()),
-            "{name}: a uid of its own"
+            "{name}: a unique uid"
         );
         assert!(
             dashboard.get("id").is_none_or(Value::is_null),

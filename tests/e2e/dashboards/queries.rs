@@ -289,10 +289,10 @@ fn assert_names_exist(scrape: &Scrape) {
     for family in families::ALL {
         let is_used =
             used.contains(family.name) || used.contains(&format!("{}_bucket", family.name));
-        let is_told = of_your_own.contains(&format!("| `{}` |", family.name));
+        let is_documented = of_your_own.contains(&format!("| `{}` |", family.name));
         assert!(
-            is_used != is_told,
-            "{}: used {is_used}, told to be unused {is_told}",
+            is_used != is_documented,
+            "{}: used {is_used}, documented as unused {is_documented}",
             family.name
         );
     }

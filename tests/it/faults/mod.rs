@@ -211,13 +211,18 @@ async fn assert_unaffected(effect: Effect) {
     assert_only_page_count_differs(effect, 3.0).await;
 }
 
-/// The same with another number of pages per walk.
-async fn assert_only_page_count_differs(effect: Effect, pages: f64) {
-    let name = format!("{effect:?}");
+/// Starts an exporter of 25 keys, whose list has a fault.
+async fn start_with_keys_fault(effect: Effect) -> TestExporter {
     let sim = crate::common::start_sim(static_sim(1, 25)).await;
     sim.add_fault(keys_fault(effect));
     let variables = crate::common::sim_env(&sim);
-    let exporter = TestExporter::start_with(sim, variables, FLAGS).await;
+    TestExporter::start_with(sim, variables, FLAGS).await
+}
+
+/// The same with another number of pages per walk.
+async fn assert_only_page_count_differs(effect: Effect, pages: f64) {
+    let name = format!("{effect:?}");
+    let exporter = start_with_keys_fault(effect).await;
     let scrape = exporter.wait_polled().await;
     assert_eq!(
         exposed_keys(&scrape),

@@ -1,6 +1,8 @@
 //! Inconsistent pages.
 
-use super::{FLAGS, assert_data_retained, assert_only_page_count_differs, keys_fault};
+use super::{
+    FLAGS, assert_data_retained, assert_only_page_count_differs, keys_fault, start_with_keys_fault,
+};
 use crate::common::{
     ChildProcess, TestExporter, eventually, expected_sim_keys, exposed_keys, sim_env, static_sim,
 };
@@ -25,10 +27,7 @@ async fn oversized_page_is_rejected() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn repeated_keys_trigger_a_rescan_and_are_merged() {
-    let sim = crate::common::start_sim(static_sim(1, 25)).await;
-    sim.add_fault(keys_fault(Effect::RepeatKeys));
-    let variables = crate::common::sim_env(&sim);
-    let exporter = TestExporter::start_with(sim, variables, FLAGS).await;
+    let exporter = start_with_keys_fault(Effect::RepeatKeys).await;
     let scrape = exporter.wait_polled().await;
     assert_eq!(
         exposed_keys(&scrape),

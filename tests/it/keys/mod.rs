@@ -64,14 +64,14 @@ async fn keys_are_listed_once_sorted_by_idle_time() {
         .map(|row| row["idle_seconds"].as_u64().unwrap())
         .collect();
     assert!(idle.is_sorted_by(|a, b| a >= b), "{idle:?}");
-    let truth: BTreeMap<String, (String, Option<Timestamp>)> = sim.with_world(|world| {
+    let expected: BTreeMap<String, (String, Option<Timestamp>)> = sim.with_world(|world| {
         let orgs = world.org_ids();
         let keys = orgs.iter().flat_map(|org| world.keys(org));
         keys.map(|key| (key.id.clone(), (key.name.clone(), key.last_used)))
             .collect()
     });
     for row in &rows {
-        let (name, used) = &truth[row["api_key_id"].as_str().unwrap()];
+        let (name, used) = &expected[row["api_key_id"].as_str().unwrap()];
         assert_eq!(row["name"].as_str(), Some(name.as_str()));
         let shown = row["last_used_at"]
             .as_str()

@@ -176,7 +176,7 @@ async fn outage_fails_the_poll_instead_of_waiting() {
     exporter.wait_polled(1).await;
     sim.add_fault(Fault::new(KEYS, status_effect(503, None)));
     exporter
-        .wait_until("the outage to be told", |scrape| {
+        .wait_until("the failed poll", |scrape| {
             scrape.poll_failures(&org, "server_error") > 0.0
         })
         .await;
@@ -192,9 +192,9 @@ async fn outage_fails_the_poll_instead_of_waiting() {
         .find(|asked| asked.status == 503)
         .unwrap()
         .at;
-    let told = sim.now();
-    assert!(told.duration_since(first_bad).as_secs() < 60);
-    assert!(told.duration_since(last_good).as_secs() < 600);
+    let failed_at = sim.now();
+    assert!(failed_at.duration_since(first_bad).as_secs() < 60);
+    assert!(failed_at.duration_since(last_good).as_secs() < 600);
     exporter.stop().await;
 }
 

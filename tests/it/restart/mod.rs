@@ -213,13 +213,13 @@ async fn killed_process_restores_its_state() {
     .await;
     program.signal(Signal::KILL);
     program.wait_exit();
-    let truth = expected_sim_keys(&sim);
+    let expected = expected_sim_keys(&sim);
     sim.stop().await;
     let mut program = ChildProcess::exporter(&line, &variables);
     let address = program.wait_for_output("address=");
     let scrape = Scrape::parse(&get(&format!("http://{address}/metrics")).await.1);
     assert_eq!(scrape.values(RESTORED), [1.0, 1.0]);
-    assert_eq!(exposed_keys(&scrape), truth);
+    assert_eq!(exposed_keys(&scrape), expected);
     assert_eq!(get(&format!("http://{address}/-/ready")).await.0, 200);
     program.signal(Signal::TERM);
     let (code, output, _) = program.wait_exit();

@@ -117,9 +117,9 @@ fn address_in_use_fails_startup_with_an_error() {
         );
         let (code, output, _) = program.wait_exit();
         assert_eq!(code, Some(1), "{output}");
-        let told = format!("cannot listen on {address}: Address already in use");
+        let expected = format!("cannot listen on {address}: Address already in use");
         assert!(
-            output.contains(&told) && output.contains(&format!("choose another with {flag}")),
+            output.contains(&expected) && output.contains(&format!("choose another with {flag}")),
             "{output}"
         );
     }

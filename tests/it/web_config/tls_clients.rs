@@ -20,11 +20,11 @@ use tokio_rustls::client::TlsStream;
 #[tokio::test(flavor = "multi_thread")]
 async fn client_auth_types_behave_as_configured() {
     let (exporter, pki) = (start_exporter().await, TestPki::new());
-    let everybody = ["", "client", "stranger", "expired", "self"];
+    let all_clients = ["", "client", "stranger", "expired", "self"];
     for (asked, ca, let_in) in [
-        ("NoClientCert", "", &everybody[..]),
-        ("RequestClientCert", "", &everybody),
-        ("RequestClientCert", "ca.pem", &everybody),
+        ("NoClientCert", "", &all_clients[..]),
+        ("RequestClientCert", "", &all_clients),
+        ("RequestClientCert", "ca.pem", &all_clients),
         (
             "RequireAnyClientCert",
             "",
@@ -45,11 +45,11 @@ async fn client_auth_types_behave_as_configured() {
         }
         exporter.set_web_config(&pki, &text);
         for version in [tls::Version::TLS_1_2, tls::Version::TLS_1_3] {
-            for who in everybody {
-                let client = if who.is_empty() {
+            for name in all_clients {
+                let client = if name.is_empty() {
                     pki.client()
                 } else {
-                    pki.client_with(who)
+                    pki.client_with(name)
                 };
                 let client = client
                     .tls_version_min(version)
@@ -57,8 +57,8 @@ async fn client_auth_types_behave_as_configured() {
                     .build()
                     .unwrap();
                 let code = status(&client, &https_url(&exporter, "/-/healthy")).await;
-                let right = let_in.contains(&who).then_some(200);
-                assert_eq!(code, right, "{asked} with {ca:?}, {who:?}, {version:?}");
+                let right = let_in.contains(&name).then_some(200);
+                assert_eq!(code, right, "{asked} with {ca:?}, {name:?}, {version:?}");
             }
         }
     }
