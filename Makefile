@@ -5,7 +5,7 @@ CARGO ?= cargo
 FUZZ_SECONDS ?= 60
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint deny docs deb rpm release bench memory fuzz prometheus drill rules preview programs
+.PHONY: help demo test lint mutants coverage deny docs deb rpm release bench memory fuzz prometheus drill rules preview programs
 
 RULES := dashboards/rules/atlas-ai-keys.yml
 
@@ -24,6 +24,12 @@ test: programs lint ## installs what the tests need, then runs all of them
 lint: ## formatting and clippy, warnings as errors
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --locked --workspace --all-targets --features real-programs -- -D warnings
+
+mutants: ## which changes of the branch's code no test notices (FILES="src/..." for whole files)
+	nice -n 19 packages/mutants $(FILES)
+
+coverage: ## which lines the tests reach (needs LLVM tools of rustc's version, such as Debian's llvm-22)
+	packages/coverage
 
 deny: ## licences, sources and known faults of the dependencies (`make release` asks for it)
 	packages/tools cargo-deny

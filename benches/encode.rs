@@ -161,7 +161,9 @@ fn bench_formats(group: &mut BenchmarkGroup<'_, WallTime>, keys: usize, snapshot
             ));
         });
     });
-    let finished = Exposition::new(Format::Text, own.gather(), snapshot.clone()).into_bytes();
+    let mut exposition = Exposition::new(Format::Text, own.gather(), snapshot.clone());
+    let chunks = std::iter::from_fn(|| exposition.next_chunk());
+    let finished: Vec<u8> = chunks.flatten().collect();
     group.bench_with_input(BenchmarkId::new("copy", keys), &(), |b, ()| {
         b.iter(|| black_box(finished.clone()));
     });

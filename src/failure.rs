@@ -41,7 +41,7 @@ impl Explanation {
             ),
             FailureReason::ServerError => (
                 "Atlas is out of order",
-                "nothing is to be done here: it is tried again by itself",
+                "nothing is to be done here; MongoDB's status page lists outages",
                 "AtlasOrgUnreachable",
             ),
             FailureReason::Timeout => (
@@ -66,7 +66,7 @@ impl Explanation {
             ),
             FailureReason::Incomplete => (
                 "the pages of keys do not come to an end",
-                "it is tried again by itself; the exporter's log says more",
+                "the exporter's log says which page did not end",
                 "AtlasOrgUnreachable",
             ),
         };
@@ -183,7 +183,7 @@ fn diagnose_unauthorized(endpoint: Endpoint, code: &str, credential: &Credential
 mod tests {
     use super::*;
     use crate::credentials::{Environment, SecretLocation};
-    use mongodb_atlas_client::ErrorCode;
+    use mongodb_atlas_client::{ErrorCode, SecretError};
 
     fn source() -> SecretLocation {
         SecretLocation::EnvVar {
@@ -198,6 +198,24 @@ mod tests {
             Explanation::for_reason(FailureReason::Connection).to_sentences(),
             "There is no connection to Atlas. Check name resolution, the proxy and the firewall."
         );
+    }
+
+    #[test]
+    fn errors_that_are_special_cases_have_explanations_of_their_own() {
+        let by_reason = Explanation::for_reason(FailureReason::Forbidden);
+        let code = ErrorCode::default();
+        assert_eq!(
+            Explanation::for_error(&ErrorKind::Forbidden(code)),
+            by_reason
+        );
+        let token_limit = Explanation::for_error(&ErrorKind::TokenLimit);
+        assert_eq!(token_limit.runbook, "AtlasTokenTrouble");
+        assert_ne!(token_limit.remedy, by_reason.remedy, "no role is missing");
+        let secret = SecretError::Empty {
+            place: "X".to_owned(),
+        };
+        let unreadable = Explanation::for_error(&ErrorKind::Credential(secret));
+        assert!(unreadable.remedy.contains("readable"), "{unreadable:?}");
     }
 
     #[test]

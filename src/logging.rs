@@ -47,19 +47,16 @@ const TARGETS: [&str; 4] = [
     "mongodb_atlas_sim",
 ];
 
-/// Handles that change the filters of both formats; the unused format is off.
-struct ReloadHandles {
-    logfmt: reload::Handle<Targets, Registry>,
-    json: reload::Handle<Targets, Registry>,
-}
-
 /// Writes buffered events and stops the writer thread when dropped.
 static WRITER_GUARD: Mutex<Option<WorkerGuard>> = Mutex::new(None);
 
 /// Buffered lines while standard error is not read. Excess lines are dropped.
 const MAX_BUFFERED_LINES: usize = 10_000;
 
-static RELOAD_HANDLES: OnceLock<ReloadHandles> = OnceLock::new();
+/// Handles that change the filters of both formats; the unused format is off.
+static RELOAD_HANDLES: OnceLock<[(LogFormat, ReloadHandle); 2]> = OnceLock::new();
+
+type ReloadHandle = reload::Handle<Targets, Registry>;
 
 fn level_filter(level: LogLevel, is_on: bool) -> Targets {
     // The names are those of `LevelFilter`.
@@ -97,32 +94,23 @@ pub fn init(level: LogLevel, format: LogFormat) {
         .try_init();
     if initialized.is_ok() {
         *WRITER_GUARD.lock().unwrap_or_else(PoisonError::into_inner) = Some(guard);
-        let _ = RELOAD_HANDLES.set(ReloadHandles {
-            logfmt: logfmt_filter,
-            json: json_filter,
-        });
+        let _ = RELOAD_HANDLES.set([
+            (LogFormat::Logfmt, logfmt_filter),
+            (LogFormat::Json, json_filter),
+        ]);
     }
 }
 
 /// Writes the buffered lines, for a second at most, and stops logging.
 pub fn finish() {
-    drop(
-        WRITER_GUARD
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take(),
-    );
+    let guard = WRITER_GUARD.lock();
+    drop(guard.unwrap_or_else(PoisonError::into_inner).take());
 }
 
 /// Changes the level and the format.
 pub fn reload(level: LogLevel, format: LogFormat) {
-    if let Some(filters) = RELOAD_HANDLES.get() {
+    for (own, handle) in RELOAD_HANDLES.get().into_iter().flatten() {
         // The only error is that the subscriber is gone; it lives as long as the process.
-        let _ = filters
-            .logfmt
-            .reload(level_filter(level, format == LogFormat::Logfmt));
-        let _ = filters
-            .json
-            .reload(level_filter(level, format == LogFormat::Json));
+        let _ = handle.reload(level_filter(level, format == *own));
     }
 }

@@ -12,10 +12,13 @@ use mongodb_atlas_client::{FailureReason, OrgId};
 
 /// The state of every organization, updated by events of the scheduler.
 #[derive(Debug, Default)]
-pub struct OrgStatuses {
-    orgs: Mutex<BTreeMap<OrgId, OrgStatus>>,
+pub struct OrgStatuses(Mutex<StatusState>);
+
+#[derive(Debug, Default)]
+struct StatusState {
+    orgs: BTreeMap<OrgId, OrgStatus>,
     /// Credentials whose organizations cannot be listed.
-    discovery_errors: Mutex<BTreeMap<String, FailureReason>>,
+    discovery_errors: BTreeMap<String, FailureReason>,
 }
 
 /// The state of one organization.
@@ -35,8 +38,6 @@ pub(crate) struct OrgStatus {
     pub(crate) next_poll_at: Option<Timestamp>,
     /// The effective poll interval.
     pub(crate) poll_interval: Duration,
-    /// The token bucket of the endpoint that polls use.
-    pub(crate) rate_limit: RateLimit,
 }
 
 /// A failed poll.
@@ -44,13 +45,6 @@ pub(crate) struct OrgStatus {
 pub(crate) struct PollFailure {
     pub(crate) reason: FailureReason,
     pub(crate) at: Timestamp,
-}
-
-/// A token bucket as Atlas reported it; 0 where it did not.
-#[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct RateLimit {
-    pub(crate) capacity: u64,
-    pub(crate) remaining: u64,
 }
 
 /// Maximum number of names in one list of the summary; the others are counted.
@@ -67,23 +61,18 @@ fn summarize(what: &str, names: &[String]) -> Option<String> {
 }
 
 impl OrgStatuses {
-    fn lock_orgs(&self) -> MutexGuard<'_, BTreeMap<OrgId, OrgStatus>> {
-        self.orgs.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn lock_discovery_errors(&self) -> MutexGuard<'_, BTreeMap<String, FailureReason>> {
-        let errors = self.discovery_errors.lock();
-        errors.unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, StatusState> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Returns the credentials whose organizations cannot be listed, and why.
     pub fn discovery_errors(&self) -> BTreeMap<String, FailureReason> {
-        self.lock_discovery_errors().clone()
+        self.lock().discovery_errors.clone()
     }
 
     /// Removes the state of a credential.
     pub fn remove_credential(&self, credential: &str) {
-        self.lock_discovery_errors().remove(credential);
+        self.lock().discovery_errors.remove(credential);
     }
 
     /// Returns whether the last poll of an organization succeeded; `None` before one has ended.
@@ -96,7 +85,7 @@ impl OrgStatuses {
     /// Returns one line: which organizations are fresh, which are stale and why, and which have no data.
     pub fn summary(&self) -> String {
         let (mut fresh, mut stale, mut without_data) = (Vec::new(), Vec::new(), Vec::new());
-        for (org, status) in self.lock_orgs().iter() {
+        for (org, status) in &self.lock().orgs {
             let reason = status.failure.map(|failure| failure.reason.as_str());
             if status.up == Some(true) {
                 fresh.push(org.to_string());
@@ -128,24 +117,13 @@ impl OrgStatuses {
 
     /// Updates the state of an organization that was added.
     fn update(&self, org: &OrgId, update: impl FnOnce(&mut OrgStatus)) {
-        if let Some(status) = self.lock_orgs().get_mut(org) {
+        if let Some(status) = self.lock().orgs.get_mut(org) {
             update(status);
         }
     }
 
     pub(crate) fn get(&self, org: &OrgId) -> OrgStatus {
-        self.lock_orgs().get(org).cloned().unwrap_or_default()
-    }
-
-    /// Sets what Atlas reported about its token bucket.
-    pub fn set_rate_limit(&self, org: &OrgId, capacity: Option<u64>, remaining: Option<u64>) {
-        self.update(org, |status| {
-            let previous = status.rate_limit;
-            status.rate_limit = RateLimit {
-                capacity: capacity.unwrap_or(previous.capacity),
-                remaining: remaining.unwrap_or(previous.remaining),
-            };
-        });
+        self.lock().orgs.get(org).cloned().unwrap_or_default()
     }
 }
 
@@ -153,17 +131,18 @@ impl PollObserver for OrgStatuses {
     fn on_event(&self, event: PollEvent<'_>) {
         match event {
             PollEvent::OrgsListed { credential, error } => {
-                let mut errors = self.lock_discovery_errors();
+                let mut state = self.lock();
+                let errors = &mut state.discovery_errors;
                 match error {
                     Some(error) => errors.insert(credential.to_owned(), error.kind.reason()),
                     None => errors.remove(credential),
                 };
             }
             PollEvent::OrgAdded(org) => {
-                self.lock_orgs().insert(org.clone(), OrgStatus::default());
+                self.lock().orgs.insert(org.clone(), OrgStatus::default());
             }
             PollEvent::OrgRemoved(org) => {
-                self.lock_orgs().remove(org);
+                self.lock().orgs.remove(org);
             }
             PollEvent::IntervalChanged { org, interval } => {
                 self.update(org, |status| status.poll_interval = interval);

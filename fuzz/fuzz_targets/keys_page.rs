@@ -1,4 +1,6 @@
 //! Any bytes as a page of keys, and within one.
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|data: &[u8]| atlas_ai_keys_exporter_fuzz::keys_page(data));
+libfuzzer_sys::fuzz_target!(|data: &[u8]| {
+    atlas_ai_keys_exporter_fuzz::keys_page(data);
+});

@@ -1,4 +1,6 @@
 //! Any bytes as a request.
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|data: &[u8]| atlas_ai_keys_exporter_fuzz::request(data));
+libfuzzer_sys::fuzz_target!(|data: &[u8]| {
+    atlas_ai_keys_exporter_fuzz::request(data);
+});

@@ -6,9 +6,10 @@ use mongodb_atlas_client::{MAX_NAME_CHARS, fuzz_key_page};
 const PAGE_SIZE: usize = 500;
 
 /// Bytes as a page of keys: it is parsed or rejected, and parsed data is bounded. Then as a part of one key on an
-/// otherwise valid page: the other keys survive.
-pub fn keys_page(data: &[u8]) {
-    if let Ok(page) = fuzz_key_page(data.to_vec(), PAGE_SIZE) {
+/// otherwise valid page: the other keys survive. Returns whether it is a page of keys.
+pub fn keys_page(data: &[u8]) -> bool {
+    let page = fuzz_key_page(data.to_vec(), PAGE_SIZE);
+    if let Ok(page) = &page {
         assert!(page.results <= PAGE_SIZE && page.keys.len() <= page.results);
         assert!(
             page.invalid_items
@@ -46,6 +47,7 @@ pub fn keys_page(data: &[u8]) {
     if serde_json::from_slice::<serde::de::IgnoredAny>(data).is_ok() {
         assert_round_trip(data);
     }
+    page.is_ok_and(|page| !page.keys.is_empty())
 }
 
 /// Asserts that the keys before and after one that has `value` in every field are parsed.

@@ -14,7 +14,6 @@
 mod keys_page;
 
 use std::path::PathBuf;
-use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
@@ -22,9 +21,7 @@ use atlas_ai_keys_exporter::cli::Args;
 use atlas_ai_keys_exporter::config::Config;
 use atlas_ai_keys_exporter::credentials::Environment;
 use atlas_ai_keys_exporter::inventory::{ApiKey, ApiTime, Inventory, InventoryStore, OrgDetails};
-use atlas_ai_keys_exporter::metrics::{
-    ExporterMetrics, IdleThreshold, KeyLabel, KeySeriesOptions, PerKeyMode,
-};
+use atlas_ai_keys_exporter::metrics::{ExporterMetrics, KeyLabel};
 use atlas_ai_keys_exporter::poll::{BackoffState, PollEvent, PollObserver as _};
 use atlas_ai_keys_exporter::status::OrgStatuses;
 use atlas_ai_keys_exporter::storage::{StateFile, Storage};
@@ -46,46 +43,50 @@ use tokio::runtime::Runtime;
 
 pub use keys_page::keys_page;
 
-/// Writes these bytes to a file of this process.
+/// Writes these bytes to a file of this process, which only its owner can read: it may hold a secret.
 fn write_temp_file(name: &str, data: &[u8]) -> PathBuf {
     let path = std::env::temp_dir().join(format!("{name}-{}.yml", std::process::id()));
     std::fs::write(&path, data).expect("a folder for temporary files");
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+    std::fs::set_permissions(&path, mode).expect("a file of our own");
     path
 }
 
 /// Bytes as a configuration and as a web configuration: each is accepted or rejected with an error, and the
-/// errors of a configuration contain no line that could be a secret.
-pub fn configuration(data: &[u8]) {
+/// errors of a configuration contain no line that could be a secret. Returns whether one of them was accepted.
+pub fn configuration(data: &[u8]) -> bool {
     let path = write_temp_file("fuzz-configuration", data);
     let flag = format!("--config.file={}", path.display());
     let args = Args::parse(["x", &flag]).expect("a flag");
     let environment =
         Environment::from_vars([("MONGODB_ATLAS_ORG_ID", "0000000000000000000000aa")]);
-    if let Err(error) = Config::load(&args, &environment) {
+    let config = Config::load(&args, &environment);
+    if let Err(error) = &config {
         assert!(!error.0.is_empty() && error.0.iter().all(|error| !error.message.is_empty()));
     }
     let loaded = WebConfig::load(&path);
     assert_eq!(loaded.files.first(), Some(&path));
-    if let Err(error) = loaded.config {
+    if let Err(error) = &loaded.config {
         assert!(
             !error.errors.is_empty() && error.errors.iter().all(|error| !error.message.is_empty())
         );
     }
+    config.is_ok() || loaded.config.is_ok()
 }
 
 /// A web configuration with protection, which a reload must not remove.
 const PROTECTED_CONFIG: &str = "basic_auth_users:\n  ada: $2y$04$QOauhQNbBCuQDKes6eFzPeMqBSjb7Mr5DUmpZ/VcEd00UAV/LDeSi\nrate_limit: {interval: 1s, burst: 20}\n";
 
 /// Bytes as a web configuration at startup and at a reload: at startup it protects the listener or is `{}`, and a
-/// configuration that a reload accepts has the protections of the current one.
-pub fn web_configuration(data: &[u8]) {
+/// configuration that a reload accepts has the protections of the current one. Returns whether it was accepted.
+pub fn web_configuration(data: &[u8]) -> bool {
     static IN_FORCE: LazyLock<WebConfig> = LazyLock::new(|| {
         let path = write_temp_file("fuzz-web-in-force", PROTECTED_CONFIG.as_bytes());
         WebConfig::load(&path).config.expect("a good file")
     });
     let loaded = WebConfig::load(&write_temp_file("fuzz-web", data));
     let Ok(access) = loaded.config else {
-        return;
+        return false;
     };
     let protection = format!("{access:?}");
     if protection.contains("tls: false, users: false") {
@@ -100,6 +101,7 @@ pub fn web_configuration(data: &[u8]) {
     } else {
         assert!(access.weakened_by(&access).is_empty());
     }
+    true
 }
 
 /// Ignores reload requests.
@@ -210,11 +212,12 @@ fn parse_request(data: &[u8]) -> Option<Request<Body>> {
 }
 
 /// Bytes as a request: the response is never a server error, and a page has no script
-/// and no image but the exporter's.
-pub fn request(data: &[u8]) {
+/// and no image but the exporter's. Returns whether the response is a success.
+pub fn request(data: &[u8]) -> bool {
+    let mut succeeded = false;
     for (router, closed) in [(&*OPEN_ROUTER, false), (&*PROTECTED_ROUTER, true)] {
         let Some(request) = parse_request(data) else {
-            return;
+            return false;
         };
         let is_head = request.method() == Method::HEAD;
         let is_scrape = request.uri().path() == "/metrics"
@@ -230,6 +233,7 @@ pub fn request(data: &[u8]) {
             (parts, body)
         });
         let status = parts.status.as_u16();
+        succeeded |= parts.status.is_success();
         assert_ne!(status, 500);
         assert!(parts.headers.contains_key("x-content-type-options"));
         if closed && !has_login {
@@ -245,6 +249,7 @@ pub fn request(data: &[u8]) {
             assert!(!text.contains("<img"));
         }
     }
+    succeeded
 }
 
 /// Bytes as a token response: an accepted token is a valid header value.
@@ -258,7 +263,8 @@ pub fn www_authenticate(data: &[u8]) {
 }
 
 /// Bytes as a page of rate limits and as the body of a 429: no numbers suspend the polls of an organization for more than a day.
-pub fn rate_limit_body(data: &[u8]) {
+/// Returns whether there is a rate limit.
+pub fn rate_limit_body(data: &[u8]) -> bool {
     const DAY: Duration = Duration::from_hours(24);
     let rejection = mongodb_atlas_client::fuzz_rate_limited(data).expect("a rejection");
     assert!(rejection.retry_after.is_none_or(|wait| wait <= DAY));
@@ -269,6 +275,7 @@ pub fn rate_limit_body(data: &[u8]) {
         scope: Scope::Credential,
         params,
     }));
+    let has_limit = !sets.is_empty();
     let (limiter, credential) = (RateLimiter::default(), Arc::from("default"));
     limiter.set_endpoint_sets(&credential, sets);
     let org = OrgId::parse("0000000000000000000000aa").expect("an id");
@@ -282,11 +289,13 @@ pub fn rate_limit_body(data: &[u8]) {
         let rate = limiter.sustained_rate(target).per_second;
         assert!(rate.is_none_or(|rate| rate.is_finite() && rate > 0.0));
     }
+    has_limit
 }
 
 /// Bytes as each kind of state file: it is loaded or rejected, and loaded data can be stored and loaded again.
 /// Bytes as the lines of an inventory file with a valid checksum, so that more than the checksum is tested.
-pub fn state_file(data: &[u8]) {
+/// Returns whether an inventory was loaded.
+pub fn state_file(data: &[u8]) -> bool {
     let org = OrgId::parse("0000000000000000000000aa").expect("an id");
     let dir = std::env::temp_dir().join(format!("fuzz-state-{}", std::process::id()));
     let storage = Storage::open(&dir).expect("a folder for temporary files");
@@ -304,9 +313,11 @@ pub fn state_file(data: &[u8]) {
     }
     let sum = crc32fast::hash(&summed);
     summed.extend_from_slice(format!("{{\"crc32\":{sum}}}\n").as_bytes());
+    let mut loaded = false;
     for bytes in [data, &summed] {
         place(&format!("{org}.inventory"), bytes);
         if let Ok(stored) = storage.read_inventory(&org) {
+            loaded = true;
             storage.save_inventory(&stored).expect("stored");
             let again = storage.read_inventory(&org).expect("what was stored");
             assert_eq!(again.inventory.len(), stored.inventory.len());
@@ -350,4 +361,5 @@ pub fn state_file(data: &[u8]) {
         place(name, data);
         load();
     }
+    loaded
 }

@@ -1,6 +1,6 @@
 //! The active configuration, and the outcome of reloads.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -55,12 +55,6 @@ pub(super) enum FileRole {
     Credential(Arc<str>),
 }
 
-/// A valid web configuration that removes no protection.
-pub(super) struct AcceptedWebConfig {
-    pub(super) config: WebConfig,
-    pub(super) content: ContentDigest,
-}
-
 /// Why a reload has failed.
 pub(super) enum ReloadError {
     /// The previous configuration remains active.
@@ -83,7 +77,7 @@ impl ReloadError {
 
 impl ActiveConfig {
     /// Returns the files of the configuration, and their roles.
-    pub(super) fn watched_files(&self) -> Vec<(PathBuf, FileRole)> {
+    pub(super) fn watched_files(&self) -> BTreeSet<(PathBuf, FileRole)> {
         let file = self.config.config_file.iter();
         let file = file.map(|path| (path.clone(), FileRole::Configuration));
         let web = self.web_files.iter().chain(&self.wanted_web_files);

@@ -9,9 +9,9 @@ use mongodb_atlas_client::{
 };
 
 use super::active_config::{ActiveConfig, ClientsByName};
-use super::telemetry::Telemetry;
-use super::{Dependencies, StartError};
+use super::{Dependencies, StartError, Telemetry};
 use crate::config::Config;
+use crate::credentials::CredentialKind;
 use crate::inventory::InventoryStore;
 use crate::metrics::{Compressor, KeyLabel};
 use crate::poll::{CredentialTarget, PollOptions, PollPlan, PrepareInventory, walk_timeout};
@@ -48,7 +48,9 @@ impl ClientFactory {
                 Some(client) => Arc::clone(client),
                 None => self.create_client(client_config, storage.as_ref())?,
             };
-            self.telemetry.register_credential(credential);
+            if credential.credential.kind() == CredentialKind::ServiceAccount {
+                self.telemetry.metrics.init_credential(&credential.name);
+            }
             clients.insert(Arc::clone(&credential.name), Arc::clone(&client));
             targets.push(CredentialTarget {
                 client,
@@ -58,13 +60,15 @@ impl ClientFactory {
         }
         let known = previous.into_iter().flat_map(|it| it.clients.keys());
         for removed in known.filter(|name| !clients.contains_key(*name)) {
-            self.telemetry.remove_credential(removed);
+            self.telemetry.statuses.remove_credential(removed);
+            self.telemetry.metrics.remove_credential(removed);
         }
         let plan = PollPlan {
             credentials: targets,
             shard: config.shard,
             max_orgs: config.max_orgs,
             interval: config.poll_interval,
+            owner_tag: config.owner_tag.clone(),
             options: self.poll_options(config),
             storage,
         };
@@ -112,7 +116,7 @@ impl ClientFactory {
             transport: transport.map_err(StartError::Client)?,
             rate_limiter: Arc::clone(&self.rate_limiter),
             token_store: storage.map(|storage| storage.token_store(&config.credential_name)),
-            observer: Arc::clone(&self.telemetry) as Arc<dyn ClientObserver>,
+            observer: Arc::clone(&self.telemetry.metrics) as Arc<dyn ClientObserver>,
             clock: self.dependencies.clock.clone(),
         };
         let client = Client::new(config, deps).map_err(StartError::Client)?;

@@ -6,11 +6,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use futures_util::future::join_all;
-use tokio_util::sync::CancellationToken;
 
 use super::active_config::FileRole;
 use super::reload::Reloader;
@@ -52,22 +50,15 @@ impl FileFingerprint {
     }
 }
 
-/// Reloads changed files until `shutdown`.
-pub(super) async fn watch(reloader: Arc<Reloader>, shutdown: CancellationToken) {
-    tokio::select! {
-        () = shutdown.cancelled() => {}
-        () = watch_files(&reloader) => {}
-    }
-}
-
-async fn watch_files(reloader: &Reloader) {
+/// Reloads changed files, without end.
+pub(super) async fn watch(reloader: &Reloader) {
     let mut watched = WatchedFiles::default();
     let mut separately = false;
     loop {
-        let files: BTreeSet<_> = reloader.watched_files().await.into_iter().collect();
+        let files = reloader.active.lock().await.watched_files();
         if files.is_empty() {
             // Only a reload can add files.
-            reloader.wait_for_reload().await;
+            reloader.reload_done.notified().await;
             continue;
         }
         let fingerprints = stat_files(&files, &mut separately).await;
@@ -78,7 +69,7 @@ async fn watch_files(reloader: &Reloader) {
                 reloader.on_credential_changed(name).await;
             }
         }
-        if reloader.is_retry_due().await {
+        if reloader.active.lock().await.is_retry_due {
             watched.mark_configurations_changed();
         }
         tokio::time::sleep(POLL_INTERVAL).await;

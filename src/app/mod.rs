@@ -8,7 +8,6 @@
 //! | `file_watcher` | detects changes of files |
 //! | `systemd` | notifications for systemd |
 //! | `one_shot` | polls every organization once |
-//! | `telemetry` | records events in metrics and statuses |
 
 mod active_config;
 mod client_factory;
@@ -16,7 +15,6 @@ mod file_watcher;
 mod one_shot;
 mod reload;
 mod systemd;
-mod telemetry;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -35,14 +33,13 @@ use tracing::{info, warn};
 use crate::config::{Config, ConfigError};
 use crate::inventory::InventoryStore;
 use crate::metrics::ExporterMetrics;
-use crate::poll::{Scheduler, SchedulerCommand};
+use crate::poll::{PollEvent, PollObserver, Scheduler, SchedulerCommand};
 use crate::status::OrgStatuses;
 use crate::storage::StorageError;
 use crate::web::{self, AppState, RenderLimiter, ScrapeState};
 pub use one_shot::{OneShotResult, PollProgress};
 pub use reload::Reloader;
 use systemd::ServiceNotifier;
-use telemetry::Telemetry;
 
 /// Why the exporter cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -89,6 +86,19 @@ impl Dependencies {
             transport_factory: Arc::new(new_http_transport),
             load_config,
         }
+    }
+}
+
+/// The exporter's own metrics, and the status of each organization. Both handle the events of the scheduler.
+struct Telemetry {
+    metrics: Arc<ExporterMetrics>,
+    statuses: Arc<OrgStatuses>,
+}
+
+impl PollObserver for Telemetry {
+    fn on_event(&self, event: PollEvent<'_>) {
+        self.metrics.on_event(event);
+        self.statuses.on_event(event);
     }
 }
 
@@ -177,8 +187,8 @@ impl Exporter {
             metrics,
             store,
             status,
-            options: reloader.handler_options(),
-            web_config: reloader.web_config(),
+            options: Arc::clone(&reloader.client_factory.handler_options),
+            web_config: Arc::clone(&reloader.web_config),
             scrapes: ScrapeState::default(),
             renders: RenderLimiter::default(),
             reloader: Arc::clone(&reloader) as Arc<dyn web::Reload>,
@@ -219,9 +229,9 @@ impl Exporter {
     /// five seconds at most, also when Atlas or a file system hangs.
     pub async fn run(self, shutdown: CancellationToken) {
         let heartbeat = self.liveness.register("the scheduler");
-        let polling = self
-            .scheduler
-            .run(self.scheduler_rx, heartbeat, shutdown.clone());
+        let scheduler = self.scheduler;
+        // Boxed, as the largest part of this future
+        let polling = Box::pin(scheduler.run(self.scheduler_rx, heartbeat, shutdown.clone()));
         let notifying = self.notifier.run(
             Arc::clone(&self.state),
             Arc::clone(&self.liveness),
@@ -245,7 +255,7 @@ impl Exporter {
             },
         ];
         let serving = server::serve(servers, self.liveness, shutdown.clone());
-        let watching = file_watcher::watch(self.reloader, shutdown.clone());
+        let watching = shutdown.run_until_cancelled(file_watcher::watch(&self.reloader));
         let deadline = async {
             shutdown.cancelled().await;
             tokio::time::sleep(SHUTDOWN_TIMEOUT).await;

@@ -16,8 +16,7 @@ use crate::poll::{PollEvent, PollObserver as _};
 use crate::storage::{StateFile, Storage};
 use crate::web::AppState;
 use exporter_toolkit::bounded_file;
-use mongodb_atlas_client::Endpoint;
-use mongodb_atlas_client::OrgId;
+use mongodb_atlas_client::{Endpoint, OrgId};
 
 /// Interval in which completion is checked.
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
@@ -39,7 +38,9 @@ impl Exporter {
     ) -> OneShotResult {
         let stop = shutdown.child_token();
         let state = self.state();
-        let polling = self.scheduler.into_one_shot().run(
+        let mut scheduler = self.scheduler;
+        scheduler.one_shot = true;
+        let polling = scheduler.run(
             self.scheduler_rx,
             self.liveness.register("the scheduler"),
             stop.clone(),
@@ -168,15 +169,15 @@ impl OneShotResult {
                 org,
                 started_at: now,
             });
-            let store = Arc::clone(&app.store);
-            let classify = move || store.classify(inventory);
-            let Ok(inventory) = tokio::task::spawn_blocking(classify).await else {
-                continue;
+            let (store, org) = (Arc::clone(&app.store), org.clone());
+            let insert = move || {
+                if let (None, Some(details)) = (store.details(&org), details) {
+                    store.insert_details(&org, Arc::new(details));
+                }
+                store.insert(store.classify(inventory), age);
             };
-            app.store.insert(inventory, age);
-            if let (None, Some(details)) = (app.store.details(org), details) {
-                app.store.insert_details(org, Arc::new(details));
-            }
+            // A panic has been logged
+            let _ = tokio::task::spawn_blocking(insert).await;
         }
     }
 

@@ -1,26 +1,23 @@
 //! Applies the configuration: at the start, on request, and when a file has changed.
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use exporter_toolkit::bounded_file::run_blocking;
-use exporter_toolkit::web_config::{SharedWebConfig, WebConfigLoad};
+use exporter_toolkit::web_config::{ContentDigest, SharedWebConfig, WebConfig, WebConfigLoad};
 use futures_util::future::BoxFuture;
 use tokio::sync::{Mutex, Notify, mpsc};
 use tokio::time::Instant;
 use tracing::{info, warn};
 
 use super::active_config::{
-    AcceptedWebConfig, ActiveConfig, CompletedReload, FileRole, ReloadError, load_web_config,
-    log_warnings,
+    ActiveConfig, CompletedReload, FileRole, ReloadError, load_web_config, log_warnings,
 };
 use super::client_factory::{ClientFactory, open_storage};
 use super::systemd::ServiceNotifier;
-use super::telemetry::Telemetry;
-use super::{Dependencies, StartError};
+use super::{Dependencies, StartError, Telemetry};
 use crate::config::Config;
 use crate::inventory::InventoryStore;
 use crate::logging;
@@ -32,16 +29,16 @@ const MIN_RELOAD_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Applies configurations, and passes their plans to the scheduler.
 pub struct Reloader {
-    client_factory: ClientFactory,
+    pub(super) client_factory: ClientFactory,
     scheduler_tx: mpsc::Sender<SchedulerCommand>,
     /// The active configuration; locked during a reload, so that only one runs at a time.
-    active: Mutex<ActiveConfig>,
+    pub(super) active: Mutex<ActiveConfig>,
     /// Number of reloads that have started to read their files.
     reloads_started: AtomicU64,
-    web_config: Arc<SharedWebConfig>,
+    pub(super) web_config: Arc<SharedWebConfig>,
     notifier: ServiceNotifier,
     /// Notified after each reload, when the set of files may have changed.
-    reload_done: Notify,
+    pub(super) reload_done: Notify,
 }
 
 impl Reloader {
@@ -93,36 +90,11 @@ impl Reloader {
         Ok((reloader, plan))
     }
 
-    /// Returns the options of the HTTP handlers.
-    pub(super) fn handler_options(&self) -> Arc<SharedHandlerOptions> {
-        Arc::clone(&self.client_factory.handler_options)
-    }
-
-    /// Returns the web configuration.
-    pub(super) fn web_config(&self) -> Arc<SharedWebConfig> {
-        Arc::clone(&self.web_config)
-    }
-
-    /// Returns the files of the active configuration, and their roles.
-    pub(super) async fn watched_files(&self) -> Vec<(PathBuf, FileRole)> {
-        self.active.lock().await.watched_files()
-    }
-
-    /// Waits until a reload has completed since the last call.
-    pub(super) async fn wait_for_reload(&self) {
-        self.reload_done.notified().await;
-    }
-
     /// Handles the change of a credential's file.
     pub(super) async fn on_credential_changed(&self, name: Arc<str>) {
         let command = SchedulerCommand::CredentialChanged(name);
         // The error is that the scheduler has stopped, as everything else then does.
         let _ = self.scheduler_tx.send(command).await;
-    }
-
-    /// Returns whether the last reload failed for a reason that can pass without a change of a file.
-    pub(super) async fn is_retry_due(&self) -> bool {
-        self.active.lock().await.is_retry_due
     }
 
     /// Loads the configuration and applies it. An invalid one changes nothing, nor does one that removes a protection of the
@@ -188,14 +160,14 @@ impl Reloader {
 
     /// Rejects a web configuration that lacks a protection of the active one. A truncated file looks like one from which a
     /// protection was removed on purpose; a restart tells them apart.
-    fn accept_web_config(&self, loaded: WebConfigLoad) -> Result<AcceptedWebConfig, String> {
+    fn accept_web_config(
+        &self,
+        loaded: WebConfigLoad,
+    ) -> Result<(WebConfig, ContentDigest), String> {
         let config = loaded.config.map_err(|error| error.to_string())?;
         let lost = self.web_config.get().weakened_by(&config);
         if lost.is_empty() {
-            return Ok(AcceptedWebConfig {
-                config,
-                content: loaded.content_digest,
-            });
+            return Ok((config, loaded.content_digest));
         }
         Err(format!(
             "the new web configuration lacks {}: a reload never removes a protection; restart the exporter to apply it",
@@ -203,10 +175,14 @@ impl Reloader {
         ))
     }
 
-    fn apply_web_config(&self, active: &mut ActiveConfig, accepted: AcceptedWebConfig) {
-        log_warnings(&accepted.config);
-        self.web_config.set(accepted.config);
-        active.web_content = Some(accepted.content);
+    fn apply_web_config(
+        &self,
+        active: &mut ActiveConfig,
+        (config, digest): (WebConfig, ContentDigest),
+    ) {
+        log_warnings(&config);
+        self.web_config.set(config);
+        active.web_content = Some(digest);
     }
 
     fn record_reload(&self, active: &ActiveConfig) {

@@ -79,10 +79,8 @@ impl ServiceNotifier {
             if let Some(interval) = self.ping_interval {
                 ping_watchdog(interval, &liveness, &mut last_ping);
             }
-            tokio::select! {
-                () = shutdown.cancelled() => {}
-                () = tokio::time::sleep(interval.min(STATUS_INTERVAL)) => {}
-            }
+            let pause = tokio::time::sleep(interval.min(STATUS_INTERVAL));
+            shutdown.run_until_cancelled(pause).await;
         }
         send(&[NotifyState::Stopping, NotifyState::Status("stopping")]);
     }
@@ -108,4 +106,26 @@ fn ping_watchdog(interval: Duration, liveness: &LivenessMonitor, last_ping: &mut
 /// Sends notifications. Errors are ignored: systemd notices a missing notification itself.
 fn send(states: &[NotifyState<'_>]) {
     let _ = sd_notify::notify(states);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn watchdog_is_not_pinged_while_a_task_is_stalled() {
+        let interval = Duration::from_secs(5);
+        let liveness = LivenessMonitor::new(Some(interval));
+        let [listener, scheduler] = ["listener", "scheduler"].map(|name| liveness.register(name));
+        let mut last_ping = None;
+        ping_watchdog(interval, &liveness, &mut last_ping);
+        let first = last_ping.expect("a ping");
+        tokio::time::advance(interval * 3).await;
+        scheduler.tick();
+        ping_watchdog(interval, &liveness, &mut last_ping);
+        assert_eq!(last_ping, Some(first), "the listener is stalled");
+        listener.tick();
+        ping_watchdog(interval, &liveness, &mut last_ping);
+        assert_eq!(last_ping, Some(Instant::now()));
+    }
 }

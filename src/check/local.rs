@@ -138,11 +138,8 @@ pub(super) async fn check_storage(dir: Option<&Path>) -> Finding {
         let storage = Storage::open_read_only(&owned);
         Storage::probe_writable(&owned).map(|()| storage.is_world_writable())
     });
-    let result = match probe.await {
-        Ok(result) => result.map_err(|error| error.to_string()),
-        Err(error) => Err(error.to_string()),
-    };
-    match result {
+    let probed = probe.await.map_err(|error| error.to_string());
+    match probed.and_then(|result| result.map_err(|error| error.to_string())) {
         Ok(true) => topic.warning(
             "it can be written to by every user of this machine, who can replace the stored inventories",
             format!("chmod 700 {}", dir.display()),

@@ -39,7 +39,7 @@ pub(super) async fn check_all(
         let topic = Topic::new(Component::Token, &credential.name);
         if !credential.credential.validate().is_empty() {
             let message = "not asked: the credential cannot be read";
-            return CredentialReport::from(topic.skipped(message));
+            return (vec![topic.skipped(message)], Vec::new());
         }
         match create_client(
             config,
@@ -59,15 +59,15 @@ pub(super) async fn check_all(
             }
             Err(error) => {
                 let help = "check the system's certificates (ca-certificates)";
-                CredentialReport::from(topic.error(error, help))
+                (vec![topic.error(error, help)], Vec::new())
             }
         }
     });
     let mut findings = Vec::new();
     let mut loads = Vec::new();
-    for report in join_all(checks).await {
-        findings.extend(report.findings);
-        loads.extend(report.loads);
+    for (of_credential, loads_of_orgs) in join_all(checks).await {
+        findings.extend(of_credential);
+        loads.extend(loads_of_orgs);
     }
     findings.extend(observer.clock_finding());
     findings.extend(check_loads(loads, config.poll_interval));
@@ -96,28 +96,6 @@ fn create_client(
     Client::new(client_config, deps)
 }
 
-/// The findings about a credential, and the load of its organizations.
-struct CredentialReport {
-    findings: Vec<Finding>,
-    loads: Vec<OrgLoad>,
-}
-
-impl From<Finding> for CredentialReport {
-    fn from(finding: Finding) -> Self {
-        Self {
-            findings: vec![finding],
-            loads: Vec::new(),
-        }
-    }
-}
-
-/// The readable keys of an organization.
-struct OrgReport {
-    findings: Vec<Finding>,
-    /// Requests of a poll.
-    pages: u64,
-}
-
 /// Checks a credential and its organizations.
 struct CredentialChecker<'a> {
     config: &'a Config,
@@ -127,7 +105,8 @@ struct CredentialChecker<'a> {
 }
 
 impl CredentialChecker<'_> {
-    async fn check(self) -> CredentialReport {
+    /// Returns the findings, and the load of each organization.
+    async fn check(self) -> (Vec<Finding>, Vec<OrgLoad>) {
         let mut findings = Vec::new();
         let mut token_error = None;
         let mut orgs = match self.discover_orgs(&mut findings).await {
@@ -156,12 +135,12 @@ impl CredentialChecker<'_> {
         let mut loads = Vec::new();
         for (org, report) in orgs.into_iter().zip(reports) {
             match report {
-                Ok(report) => {
-                    findings.extend(report.findings);
+                Ok((of_org, pages)) => {
+                    findings.extend(of_org);
                     loads.push(OrgLoad {
                         rate: self.client.sustained_rate(&org),
                         org,
-                        pages: report.pages,
+                        pages,
                     });
                 }
                 Err(error) if error.endpoint == Endpoint::Token => {
@@ -177,7 +156,7 @@ impl CredentialChecker<'_> {
         }
         findings.splice(0..0, self.token_finding(token_error));
         self.client.revoke_token().await;
-        CredentialReport { findings, loads }
+        (findings, loads)
     }
 
     fn diagnose(&self, error: &Error) -> Diagnosis {
@@ -225,8 +204,8 @@ impl CredentialChecker<'_> {
         Ok(orgs)
     }
 
-    /// Checks that the keys of an organization, its names and its limits are readable.
-    async fn check_org(&self, org: &OrgId) -> Result<OrgReport, Error> {
+    /// Checks that the keys of an organization, its names and its limits are readable. Returns the requests of a poll as well.
+    async fn check_org(&self, org: &OrgId) -> Result<(Vec<Finding>, u64), Error> {
         let size = self.config.page_size;
         let page = self
             .client
@@ -249,11 +228,8 @@ impl CredentialChecker<'_> {
         }
         let message = format!("{name}its keys can be read; there are some {keys}");
         findings.insert(0, org_topic(org).ok(message));
-        Ok(OrgReport {
-            findings,
-            // A full last page is followed by an empty one.
-            pages: keys / u64::from(size.max(1)) + 1,
-        })
+        // A full last page is followed by an empty one.
+        Ok((findings, keys / u64::from(size.max(1)) + 1))
     }
 
     /// Returns whether the credential gets access tokens.

@@ -104,14 +104,7 @@ impl CommandError {
                 is_invalid_config: true,
                 ..
             } => 2,
-            Self::Start(_)
-            | Self::Io { .. }
-            | Self::Incomplete { .. }
-            | Self::NotWritten { .. }
-            | Self::Stale(_)
-            | Self::NoOrganizations
-            | Self::ChecksFailed { .. }
-            | Self::Interrupted => 1,
+            _ => 1,
         }
     }
 
@@ -193,10 +186,11 @@ async fn serve(args: Args, environment: &Environment) -> Result<(), CommandError
         "starting"
     );
     // A signal must stop the process even while a file system hangs.
-    let exporter = tokio::select! {
-        started = Exporter::start(config, Dependencies::production(load)) => started?,
-        () = shutdown.cancelled() => return Ok(()),
+    let start = Exporter::start(config, Dependencies::production(load));
+    let Some(started) = shutdown.run_until_cancelled(start).await else {
+        return Ok(());
     };
+    let exporter = started?;
     signals::spawn_sighup_reload(exporter.reloader())?;
     exporter.run(shutdown).await;
     Ok(())

@@ -39,10 +39,8 @@ pub(super) async fn write_unless_stopped(
     shutdown: &CancellationToken,
     write: impl FnOnce() -> Result<(), CommandError> + Send + 'static,
 ) -> Result<(), CommandError> {
-    tokio::select! {
-        written = tokio::task::spawn_blocking(write) => {
-            written.map_err(|error| CommandError::io("cannot write")(error.into()))?
-        }
-        () = shutdown.cancelled() => Err(CommandError::Interrupted),
-    }
+    let writing = tokio::task::spawn_blocking(write);
+    let written = shutdown.run_until_cancelled(writing).await;
+    let written = written.ok_or(CommandError::Interrupted)?;
+    written.map_err(|error| CommandError::io("cannot write")(error.into()))?
 }

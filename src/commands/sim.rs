@@ -83,7 +83,7 @@ pub(super) async fn run_sim(args: &Args, environment: &Environment) -> Result<()
     let shutdown = signals::shutdown_token()?;
     let Some(address) = listen.first() else {
         let error = Diagnostic::new("", "--sim.listen-address is missing");
-        return Err(ConfigError::from(error).into());
+        return Err(ConfigError(vec![error]).into());
     };
     let listener = exporter_toolkit::server::bind(address, "--sim.listen-address")
         .await

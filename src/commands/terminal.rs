@@ -47,12 +47,5 @@ pub(super) fn write_table(table: &Table, out: &mut impl Write) -> io::Result<()>
 
 /// Replaces control characters. Names come from Atlas: an escape sequence in one could otherwise control the terminal.
 pub(super) fn sanitize_for_terminal(text: &str) -> String {
-    let replace = |letter: char| {
-        if letter.is_control() {
-            '\u{fffd}'
-        } else {
-            letter
-        }
-    };
-    text.chars().map(replace).collect()
+    text.replace(char::is_control, "\u{fffd}")
 }

@@ -41,7 +41,7 @@ pub use command_options::{
 pub use credentials::CredentialConfig;
 pub use exporter_toolkit::diagnostic::Diagnostic;
 use parse::{
-    parse_api_version, parse_base_url, parse_key_labels, parse_shard, parse_telemetry_path,
+    parse_api_version, parse_base_url, parse_key_labels, parse_owner_tag, parse_shard, parse_telemetry_path,
     parse_thresholds,
 };
 pub use resolver::ConfigError;
@@ -68,6 +68,8 @@ pub struct Config {
     pub max_staleness: Duration,
     /// Maximum number of discovered organizations.
     pub max_orgs: usize,
+    /// Tag of projects that has their owner, if any.
+    pub owner_tag: Option<Arc<str>>,
     /// Share of the organizations that this instance polls.
     pub shard: Shard,
     /// Directory for state kept across restarts.
@@ -145,6 +147,7 @@ impl Config {
             max_staleness: resolver
                 .get_duration("atlas.max-staleness", Duration::ZERO..=MAX_AGE)?,
             max_orgs: resolver.get_uint("atlas.max-orgs", 1..=1_000_000)?,
+            owner_tag: resolver.get("atlas.owner-tag", parse_owner_tag)?,
             shard: resolver.get("atlas.shard", |text| parse_shard(text, &host))?,
             storage_path: resolver.storage_path(),
             key_series: Arc::new(KeySeriesOptions {

@@ -33,12 +33,6 @@ impl fmt::Display for ConfigError {
     }
 }
 
-impl From<Diagnostic> for ConfigError {
-    fn from(error: Diagnostic) -> Self {
-        Self(vec![error])
-    }
-}
-
 /// Looks up values in the order of precedence: command line, environment, file, default.
 pub(super) struct Resolver<'a> {
     args: &'a Args,

@@ -11,16 +11,18 @@ use mongodb_atlas_client::{KeyAttributes, ProjectId};
 
 impl InventoryBuilder {
     /// Builds the inventory of a poll. A status that `previous_counts` has for a project is counted as 0 if it is
-    /// missing now. Keys that the builder has rejected are added to the invalid ones.
+    /// missing now. Keys that are too large are added to the invalid ones.
     pub fn build(self, info: InventoryInfo, previous_counts: &[StatusCount]) -> Inventory {
         let mut arena = String::with_capacity(self.arena.len());
         let mut keys = Vec::with_capacity(self.keys.len());
         let mut projects: Vec<ProjectKeys> = Vec::new();
+        let mut invalid_keys = info.invalid_keys + self.rejected();
         for index in self.sorted_order() {
             let Some((key, project_index)) = self.keys.get(index as usize) else {
                 continue;
             };
             let Some(key) = escape_key(*key, &self.arena, &mut arena) else {
+                invalid_keys += 1;
                 continue;
             };
             let project = self.projects.get_index(*project_index as usize);
@@ -33,7 +35,6 @@ impl InventoryBuilder {
             }
             keys.push(key);
         }
-        let invalid_keys = info.invalid_keys + self.rejected();
         let attributes: Box<[KeyAttributes]> = self.attributes.into_iter().collect();
         let status_counts = count_by_status(&projects, &keys, &attributes, previous_counts);
         Inventory {
@@ -178,7 +179,7 @@ mod tests {
         assert_eq!(ids, ["z", "a", "b", "c"]);
         let key = inventory.keys().next().expect("a key");
         assert_eq!(key.name(), r#"a \"quoted\" \\ name\nof two lines"#);
-        assert_eq!((key.was_used(), key.project().as_str()), (Some(false), "o"));
+        assert_eq!((key.was_used(), key.project.as_str()), (Some(false), "o"));
         assert_eq!(
             key.idle_since(),
             Some(0),

@@ -43,7 +43,7 @@ impl KeyClass {
 
     /// Returns the class of a key.
     pub fn new(key: &KeyView<'_>) -> Self {
-        let status = &key.attributes().status;
+        let status = &key.attributes.status;
         let is = |disabled: &str| status.eq_ignore_ascii_case(disabled);
         if is(DELETED_STATUS) {
             Self::Deleted

@@ -5,10 +5,9 @@ use std::borrow::Cow;
 use jiff::Timestamp;
 
 use super::escape::unescape;
-use crate::closed_list::closed_list;
 use mongodb_atlas_client::{ApiKey, ApiTime, KeyAttributes, KeyId, ProjectId};
 
-closed_list! {
+crate::closed_list::closed_list! {
     /// A field of a key that can be left out: a label of the info metric.
     #[derive(Hash)]
     pub enum KeyLabel {
@@ -113,8 +112,10 @@ impl KeyEntry {
 pub struct KeyView<'a> {
     pub(super) entry: &'a KeyEntry,
     pub(super) arena: &'a str,
-    pub(super) project: &'a ProjectId,
-    pub(super) attributes: &'a KeyAttributes,
+    /// The project.
+    pub project: &'a ProjectId,
+    /// The fields that many keys have in common.
+    pub attributes: &'a KeyAttributes,
 }
 
 impl<'a> KeyView<'a> {
@@ -131,16 +132,6 @@ impl<'a> KeyView<'a> {
     /// Returns `maskedSecret`, escaped; empty unless it is exported.
     pub fn masked_secret(&self) -> &'a str {
         self.entry.texts(self.arena)[2]
-    }
-
-    /// Returns the project.
-    pub fn project(&self) -> &'a ProjectId {
-        self.project
-    }
-
-    /// Returns the fields that many keys have in common.
-    pub fn attributes(&self) -> &'a KeyAttributes {
-        self.attributes
     }
 
     /// Returns the index of [`KeyView::attributes`] in [`super::Inventory::attributes`].

@@ -9,14 +9,16 @@
 //! | `builder` | collects keys, page by page |
 //! | `build` | converts a builder into an inventory |
 //! | `classes` | the keys by class, as roll-ups count them |
+//! | `details` | names, owners and model rate limits of an organization |
 //! | `key` | the packed entry and the view of a key, and its fields |
 //! | `escape` | label escaping |
-//! | `store` | the current inventories, names and model rate limits, and the snapshot of a scrape |
+//! | `store` | the current inventories and details, and the snapshot of a scrape |
 //! | `query` | filters, sorts and lists the keys of a snapshot |
 
 mod build;
 mod builder;
 mod classes;
+mod details;
 mod escape;
 mod key;
 mod query;
@@ -32,11 +34,12 @@ use jiff::Timestamp;
 
 pub use builder::{Inserted, InventoryBuilder};
 pub use classes::{ClassifiedInventory, DISABLED_STATUSES, KeyClass, KeyClasses, ProjectClasses};
+pub use details::{DetailsWithOwners, OrgDetails};
 pub use escape::{unescape, write_escaped, write_label};
 pub use key::{KeyLabel, KeyView};
 pub use mongodb_atlas_client::{ApiKey, ApiTime, KeyAttributes};
 pub use query::{KeyQuery, KeyRow, KeySelection, SortColumn, matches_project, matches_status};
-pub use store::{InventorySnapshot, InventoryStore, OrgDetails};
+pub use store::{InventorySnapshot, InventoryStore};
 
 use key::KeyEntry;
 use mongodb_atlas_client::{OrgId, ProjectId};

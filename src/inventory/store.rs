@@ -2,32 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
-use jiff::Timestamp;
-use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
-use super::{ClassifiedInventory, Inventory};
+use super::{ClassifiedInventory, DetailsWithOwners, Inventory, OrgDetails};
 use crate::key_policy::KeyPolicy;
-use mongodb_atlas_client::{ModelLimit, OrgId, Project};
-
-/// Names and model rate limits of an organization, refreshed less often than its keys. Values that cannot be read keep
-/// their last value; they are empty if they were never read.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct OrgDetails {
-    /// Name of the organization.
-    pub name: Option<String>,
-    /// Names of its projects.
-    pub projects: Vec<Project>,
-    /// Its model rate limits.
-    pub limits: Vec<ModelLimit>,
-    /// Time of the last refresh.
-    #[serde(rename = "asked_at")]
-    pub fetched_at: Option<Timestamp>,
-}
+use mongodb_atlas_client::OrgId;
 
 /// The current inventories: a poll replaces one, a scrape takes a snapshot of all. The lock is held for a few pointer
 /// copies only, never across an `.await`.
@@ -35,6 +17,8 @@ pub struct OrgDetails {
 pub struct InventoryStore {
     state: RwLock<StoreState>,
     generation: AtomicU64,
+    /// Held while a policy or details are applied: the later one must see what the earlier one has changed.
+    labels_lock: Mutex<()>,
 }
 
 #[derive(Debug, Default)]
@@ -42,7 +26,7 @@ struct StoreState {
     targets: Arc<[OrgId]>,
     pending_discovery: Arc<[Arc<str>]>,
     inventories: BTreeMap<OrgId, InventoryEntry>,
-    details: BTreeMap<OrgId, Arc<OrgDetails>>,
+    details: BTreeMap<OrgId, Arc<DetailsWithOwners>>,
     policy: Arc<KeyPolicy>,
 }
 
@@ -59,13 +43,13 @@ struct InventoryEntry {
 pub struct InventorySnapshot {
     /// The inventories that are not stale, sorted by organization.
     pub inventories: Vec<ClassifiedInventory>,
-    /// Names and model rate limits, sorted by organization.
-    pub details: Vec<(OrgId, Arc<OrgDetails>)>,
+    /// Names, owners and model rate limits, sorted by organization.
+    pub details: Vec<(OrgId, Arc<DetailsWithOwners>)>,
 }
 
 impl InventorySnapshot {
-    /// Returns the names and model rate limits of `org`, if they are known.
-    pub fn org_details(&self, org: &OrgId) -> Option<&OrgDetails> {
+    /// Returns the names, owners and model rate limits of `org`, if they are known.
+    pub fn org_details(&self, org: &OrgId) -> Option<&DetailsWithOwners> {
         let index = self.details.binary_search_by(|(known, _)| known.cmp(org));
         let (_, details) = self.details.get(index.ok()?)?;
         Some(details)
@@ -118,13 +102,18 @@ impl InventoryStore {
             let details = state.details.get(inventory.org()).cloned();
             (Arc::clone(&state.policy), details)
         });
-        ClassifiedInventory::new(inventory, &policy, details.as_deref())
+        let details = details.as_ref().map(|it| &**it.details());
+        ClassifiedInventory::new(inventory, &policy, details)
     }
 
-    /// Replaces the policy, and classifies all keys by it. Belongs on a blocking thread.
+    /// Replaces the policy; applies it to all keys and projects. Belongs on a blocking thread.
     pub fn set_policy(&self, policy: Arc<KeyPolicy>) {
+        let _guard = self.lock_labels();
         self.update(|state| state.policy = policy);
         for org in self.targets().iter() {
+            if let Some(details) = self.details(org) {
+                self.replace_details(org, details);
+            }
             self.reclassify(org);
         }
     }
@@ -145,9 +134,32 @@ impl InventoryStore {
         drop(replaced);
     }
 
-    /// Replaces the names and model rate limits of a polled organization, and returns the previous ones.
-    pub fn insert_details(&self, org: &OrgId, details: Arc<OrgDetails>) -> Option<Arc<OrgDetails>> {
-        self.update(|state| state.details.insert(org.clone(), details))
+    /// Replaces the names, tags and model rate limits of `org`, if it is polled, and applies the policy to its projects.
+    /// Belongs on a blocking thread.
+    pub fn insert_details(&self, org: &OrgId, details: Arc<OrgDetails>) {
+        let _guard = self.lock_labels();
+        let previous = self.replace_details(org, Arc::clone(&details));
+        if previous.is_none_or(|previous| previous.projects != details.projects) {
+            self.reclassify(org);
+        }
+    }
+
+    fn replace_details(
+        &self,
+        org: &OrgId,
+        details: Arc<OrgDetails>,
+    ) -> Option<Arc<DetailsWithOwners>> {
+        let details = Arc::new(DetailsWithOwners::new(details, &self.policy()));
+        self.update(|state| {
+            let is_polled = state.targets.binary_search(org).is_ok();
+            is_polled.then(|| state.details.insert(org.clone(), details))?
+        })
+    }
+
+    fn lock_labels(&self) -> MutexGuard<'_, ()> {
+        self.labels_lock
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Returns a number that changes with every update.
@@ -165,7 +177,7 @@ impl InventoryStore {
 
     /// Returns the names and model rate limits of `org`, if they are known.
     pub fn details(&self, org: &OrgId) -> Option<Arc<OrgDetails>> {
-        self.read(|state| state.details.get(org).cloned())
+        self.read(|state| Some(Arc::clone(state.details.get(org)?.details())))
     }
 
     /// Returns the organizations that are polled, sorted by id.
@@ -242,7 +254,13 @@ mod tests {
         store.insert(empty(1), Duration::ZERO);
         store.insert(empty(2), hour);
         assert_eq!(store.snapshot(2 * hour).inventories.len(), 2);
-        tokio::time::advance(hour + Duration::from_secs(1)).await;
+        tokio::time::advance(hour).await;
+        assert_eq!(
+            store.snapshot(2 * hour).inventories.len(),
+            2,
+            "at the limit"
+        );
+        tokio::time::advance(Duration::from_millis(1)).await;
         let snapshot = store.snapshot(2 * hour).inventories;
         assert_eq!(
             snapshot.iter().map(|i| i.org()).collect::<Vec<_>>(),

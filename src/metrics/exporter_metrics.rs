@@ -1,8 +1,10 @@
 //! The exporter's metrics about itself, updated by events of the Atlas clients and the scheduler. Counters start at 0, so
 //! that the first event is an increase and not a new series.
 
-use std::sync::{PoisonError, RwLock};
-use std::time::Duration;
+mod observers;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
 
 use jiff::Timestamp;
 use prometheus::core::Collector;
@@ -11,10 +13,9 @@ use prometheus::{CounterVec, GaugeVec, HistogramOpts, HistogramVec, Opts, Regist
 
 use super::families::{self, FamilyDef};
 use super::metric_snapshot::MetricSnapshot;
-use crate::poll::{Change, PollEvent, PollObserver};
+use crate::poll::Change;
 use mongodb_atlas_client::{
-    ClientObserver, Endpoint, FailureReason, OrgId, RequestOutcome, RetryReason, TokenOutcome,
-    unix_seconds,
+    Endpoint, FailureReason, OrgId, RetryReason, TokenOutcome, unix_seconds,
 };
 
 /// Upper bounds of the request duration histogram, in seconds.
@@ -48,6 +49,30 @@ pub struct ExporterMetrics {
     config_reload_successful: GaugeVec,
     config_reload_success: GaugeVec,
     storage_failures: CounterVec,
+    active: Mutex<ActiveLabels>,
+}
+
+/// The organizations and credentials that have series. A request that is in progress when its organization or credential
+/// is removed must not create them again.
+#[derive(Default)]
+struct ActiveLabels {
+    /// The organizations, with the token bucket that their polls use.
+    orgs: BTreeMap<OrgId, RateLimit>,
+    credentials: BTreeSet<String>,
+}
+
+impl ActiveLabels {
+    /// Requests that are about no organization are always counted.
+    fn has_org(&self, org: Option<&OrgId>) -> bool {
+        org.is_none_or(|org| self.orgs.contains_key(org))
+    }
+}
+
+/// The token bucket that the polls of an organization use, as Atlas reported it; 0 where it did not.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct RateLimit {
+    pub(crate) capacity: u64,
+    pub(crate) remaining: u64,
 }
 
 /// Creates a family of the catalogue and registers it.
@@ -124,6 +149,7 @@ impl ExporterMetrics {
             config_reload_successful: gauge(&families::CONFIG_RELOAD_SUCCESSFUL)?,
             config_reload_success: gauge(&families::CONFIG_RELOAD_SUCCESS)?,
             storage_failures: counter(&families::STORAGE_FAILURES)?,
+            active: Mutex::default(),
             registry: r.clone(),
             update_lock: RwLock::new(()),
         };
@@ -135,8 +161,7 @@ impl ExporterMetrics {
             // Those of tokens are initialized with a credential that needs them.
             if !matches!(endpoint, Endpoint::Token | Endpoint::Revoke) {
                 metrics.init_endpoint(endpoint);
-                for reason in RetryReason::ALL {
-                    let labels = [endpoint.as_str(), reason.as_str()];
+                for labels in RetryReason::ALL.map(|it| [endpoint.as_str(), it.as_str()]) {
                     add(&metrics.api_retries, &labels, 0.0);
                 }
             }
@@ -145,7 +170,9 @@ impl ExporterMetrics {
     }
 
     /// Initializes the series of an organization; every failure reason and every change starts at 0.
-    fn init_org(&self, org: &str) {
+    fn init_org(&self, org: &OrgId) {
+        self.lock_active().orgs.entry(org.clone()).or_default();
+        let org = org.as_str();
         set(&self.org_up, &[org], 0.0);
         set(&self.org_inventory_restored, &[org], 0.0);
         // The endpoint that polls use
@@ -161,7 +188,10 @@ impl ExporterMetrics {
     }
 
     /// Removes every series of an organization.
-    fn remove_org(&self, org: &str) {
+    fn remove_org(&self, org: &OrgId) {
+        let mut active = self.lock_active();
+        active.orgs.remove(org);
+        let org = org.as_str();
         // Series that were never created are no error.
         for gauge in [
             &self.org_last_success,
@@ -178,8 +208,7 @@ impl ExporterMetrics {
             let _ = self.org_poll_failures.remove_label_values(&labels);
             let _ = self.org_last_poll_failed.remove_label_values(&labels);
         }
-        for change in Change::ALL {
-            let labels = [org, change.as_str()];
+        for labels in Change::ALL.map(|change| [org, change.as_str()]) {
             let _ = self.key_changes.remove_label_values(&labels);
         }
         for labels in Endpoint::ALL.map(|endpoint| [endpoint.as_str(), org]) {
@@ -210,18 +239,19 @@ impl ExporterMetrics {
 
     /// Initializes the counters of a credential that requests tokens with 0.
     pub fn init_credential(&self, credential: &str) {
+        self.lock_active().credentials.insert(credential.to_owned());
         self.init_endpoint(Endpoint::Token);
-        for outcome in TokenOutcome::ALL {
-            let labels = [credential, outcome.as_str()];
+        for labels in TokenOutcome::ALL.map(|outcome| [credential, outcome.as_str()]) {
             add(&self.token_requests, &labels, 0.0);
         }
     }
 
     /// Removes every series of a credential.
     pub fn remove_credential(&self, credential: &str) {
-        self.token_rejected(credential);
-        for outcome in TokenOutcome::ALL {
-            let labels = [credential, outcome.as_str()];
+        let mut active = self.lock_active();
+        active.credentials.remove(credential);
+        let _ = self.token_expiry.remove_label_values(&[credential]);
+        for labels in TokenOutcome::ALL.map(|outcome| [credential, outcome.as_str()]) {
             let _ = self.token_requests.remove_label_values(&labels);
         }
     }
@@ -232,6 +262,17 @@ impl ExporterMetrics {
         if success {
             set_timestamp(&self.config_reload_success, &[], at);
         }
+    }
+
+    /// Locked while series with such labels are created or removed.
+    fn lock_active(&self) -> MutexGuard<'_, ActiveLabels> {
+        self.active.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Returns the token bucket that the polls of an organization use.
+    pub(crate) fn poll_rate_limit(&self, org: &OrgId) -> RateLimit {
+        let active = self.lock_active();
+        active.orgs.get(org).copied().unwrap_or_default()
     }
 
     /// Returns the number of requests to an endpoint so far, whatever their outcome.
@@ -258,148 +299,5 @@ impl ExporterMetrics {
     }
 }
 
-impl PollObserver for ExporterMetrics {
-    fn on_event(&self, event: PollEvent<'_>) {
-        let lock = self.update_lock.read();
-        let _update = lock.unwrap_or_else(PoisonError::into_inner);
-        match event {
-            PollEvent::OrgsListed { .. } | PollEvent::DueChanged { .. } => {}
-            PollEvent::OrgAdded(org) => self.init_org(org.as_str()),
-            PollEvent::OrgRemoved(org) => self.remove_org(org.as_str()),
-            PollEvent::IntervalChanged { org, interval } => {
-                let seconds = interval.as_secs_f64();
-                set(&self.org_poll_interval, &[org.as_str()], seconds);
-            }
-            PollEvent::InventoryRestored { inventory, up } => {
-                let org = &[inventory.org().as_str()];
-                set(&self.org_inventory_restored, org, 1.0);
-                set(&self.org_up, org, f64::from(up));
-                set_timestamp(&self.org_last_attempt, org, inventory.started_at());
-                set_timestamp(&self.org_last_success, org, inventory.completed_at());
-            }
-            PollEvent::PollStarted { org, started_at } => {
-                set_timestamp(&self.org_last_attempt, &[org.as_str()], started_at);
-            }
-            PollEvent::PollSucceeded {
-                inventory,
-                pages,
-                duration,
-            } => {
-                let org = inventory.org().as_str();
-                set(&self.org_up, &[org], 1.0);
-                set_timestamp(&self.org_last_success, &[org], inventory.completed_at());
-                set(&self.org_poll_duration, &[org], duration.as_secs_f64());
-                set(&self.org_poll_pages, &[org], pages.into());
-                set(&self.org_inventory_restored, &[org], 0.0);
-                self.set_last_poll_failure(org, None);
-            }
-            // The timestamp of the last success does not change.
-            PollEvent::PollFailed {
-                org,
-                error,
-                duration,
-                ..
-            } => {
-                let (org, reason) = (org.as_str(), error.error.kind.reason());
-                set(&self.org_up, &[org], 0.0);
-                set(&self.org_poll_duration, &[org], duration.as_secs_f64());
-                add(&self.org_poll_failures, &[org, reason.as_str()], 1.0);
-                self.set_last_poll_failure(org, Some(reason));
-            }
-            PollEvent::KeysChanged { org, change, keys } => {
-                let labels = [org.as_str(), change.as_str()];
-                add(&self.key_changes, &labels, to_f64(keys));
-            }
-            PollEvent::SaveFailed => add(&self.storage_failures, &[], 1.0),
-        }
-    }
-}
-
-impl ClientObserver for ExporterMetrics {
-    fn request_completed(&self, endpoint: Endpoint, outcome: RequestOutcome, elapsed: Duration) {
-        let endpoint = endpoint.as_str();
-        let code = match outcome {
-            RequestOutcome::Status(status) => status.to_string(),
-            RequestOutcome::Failed(reason) => reason.to_string(),
-        };
-        add(&self.api_requests, &[endpoint, &code], 1.0);
-        let duration = self.api_request_duration.with_label_values(&[endpoint]);
-        duration.observe(elapsed.as_secs_f64());
-    }
-
-    fn request_retried(&self, endpoint: Endpoint, reason: RetryReason) {
-        let labels = [endpoint.as_str(), reason.as_str()];
-        add(&self.api_retries, &labels, 1.0);
-    }
-
-    fn rate_limit_updated(
-        &self,
-        endpoint: Endpoint,
-        org: Option<&OrgId>,
-        capacity: Option<u64>,
-        remaining: Option<u64>,
-    ) {
-        let labels = [endpoint.as_str(), org.map_or("", OrgId::as_str)];
-        for (gauge, value) in [
-            (&self.api_rate_limit_capacity, capacity),
-            (&self.api_rate_limit_remaining, remaining),
-        ] {
-            if let Some(value) = value {
-                set(gauge, &labels, to_f64(value));
-            }
-        }
-    }
-
-    fn request_throttled(&self, endpoint: Endpoint, org: Option<&OrgId>, waited: Duration) {
-        let labels = [endpoint.as_str(), org.map_or("", OrgId::as_str)];
-        add(&self.api_throttled, &labels, waited.as_secs_f64());
-    }
-
-    fn token_requested(&self, credential: &str, outcome: TokenOutcome) {
-        let labels = [credential, outcome.as_str()];
-        add(&self.token_requests, &labels, 1.0);
-    }
-
-    fn token_expiry_changed(&self, credential: &str, expires_at: Timestamp) {
-        set_timestamp(&self.token_expiry, &[credential], expires_at);
-    }
-
-    fn token_rejected(&self, credential: &str) {
-        // A series that was never created is no error.
-        let _ = self.token_expiry.remove_label_values(&[credential]);
-    }
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn all_families_register() {
-        ExporterMetrics::new().expect("the catalogue is sound");
-    }
-
-    #[test]
-    fn last_poll_failed_is_set_for_at_most_one_reason() {
-        let metrics = ExporterMetrics::new().expect("the catalogue is sound");
-        metrics.init_org("o1");
-        let failed = || -> Vec<String> {
-            let families = metrics.org_last_poll_failed.collect();
-            let series = families.iter().flat_map(MetricFamily::get_metric);
-            let failed = series.filter(|metric| metric.get_gauge().get_value() == 1.0);
-            failed
-                .map(|metric| metric.get_label()[1].value().to_owned())
-                .collect()
-        };
-        assert!(failed().is_empty(), "before the first poll");
-        for reason in [FailureReason::Forbidden, FailureReason::Timeout] {
-            metrics.set_last_poll_failure("o1", Some(reason));
-            assert_eq!(failed(), [reason.as_str()]);
-        }
-        metrics.set_last_poll_failure("o1", None);
-        assert!(failed().is_empty());
-        metrics.remove_org("o1");
-        let families = metrics.org_last_poll_failed.collect();
-        assert!(families[0].get_metric().is_empty());
-    }
-}
+mod tests;

@@ -1,14 +1,11 @@
 //! One scrape, written in chunks of bounded size, so that no scrape builds its whole text in memory or blocks a serving
 //! thread for long.
 
-use super::key_families::{ChunkLimits, FAMILIES, KeyPosition};
+use super::key_families::{CHUNK_SIZE, FAMILIES, KeyPosition};
 use super::metric_snapshot::MetricSnapshot;
 use super::negotiate::Format;
 use super::snapshot::ScrapeSnapshot;
 
-/// A chunk is complete once it is this long. It can be longer by the roll-ups of one organization, or by one family of
-/// the exporter's own metrics.
-pub(super) const CHUNK_SIZE: usize = 64 << 10;
 /// Keys that are looked at for one chunk, in case none of them has a series.
 const MAX_KEYS_PER_CHUNK: usize = 20_000;
 
@@ -49,12 +46,8 @@ impl FamilyCursor {
                 self.header_written = true;
                 family.header().write(out, format);
             }
-            let limits = ChunkLimits {
-                bytes: CHUNK_SIZE,
-                keys: key_budget,
-            };
             let KeyPosition { org, key } = self.position;
-            let next_key = family.write(out, snapshot, self.position, limits);
+            let next_key = family.write(out, snapshot, self.position, key_budget);
             let seen = next_key.unwrap_or(key).saturating_sub(key);
             key_budget = key_budget.saturating_sub(seen.max(1));
             self.position = match next_key {
@@ -97,15 +90,6 @@ impl Exposition {
             self.metrics.take()?.write(&mut out, self.format);
         }
         Some(out)
-    }
-
-    /// Returns the whole scrape at once.
-    pub fn into_bytes(mut self) -> Vec<u8> {
-        let mut out = Vec::new();
-        while let Some(chunk) = self.next_chunk() {
-            out.extend_from_slice(&chunk);
-        }
-        out
     }
 }
 
@@ -181,8 +165,9 @@ mod tests {
         selection: KeySeriesOptions,
         now: Timestamp,
     ) -> String {
-        let exposition = expose(Format::Text, inventories, selection, now);
-        String::from_utf8(exposition.into_bytes()).expect("text")
+        let mut exposition = expose(Format::Text, inventories, selection, now);
+        let chunks = std::iter::from_fn(|| exposition.next_chunk());
+        String::from_utf8(chunks.flatten().collect()).expect("text")
     }
 
     fn name(suffix: &str) -> String {

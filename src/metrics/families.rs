@@ -74,8 +74,8 @@ families! {
         "The organization's limit of tokens a minute for a group of models (Atlas member tokensPerMinuteLimit, polled hourly).";
     ORG_INFO = Gauge "mongodbatlas_organization_info" ["org_id", "org_name"]
         "Always 1; the organization's name (Atlas member name, polled hourly).";
-    PROJECT_INFO = Gauge "mongodbatlas_project_info" ["org_id", "project_id", "project_name"]
-        "Always 1; the project's name (Atlas member name of a group, polled hourly).";
+    PROJECT_INFO = Gauge "mongodbatlas_project_info" ["org_id", "project_id", "project_name", "owner"]
+        "Name and owner of the project (Atlas fields name and tags of a group, polled hourly; owners of the configuration file), with the value 1.";
 
     BUILD_INFO = Gauge "atlas_ai_keys_exporter_build_info" ["version", "revision", "rustversion"]
         "Always 1; what this exporter was built from.";

@@ -16,8 +16,8 @@ use crc32fast::Hasher;
 use flate2::Compression;
 use flate2::write::DeflateEncoder;
 
-use super::exposition::{CHUNK_SIZE, FamilyCursor};
-use super::key_families::{ChunkLimits, FAMILIES, KeyPosition, STATIC_FAMILIES};
+use super::exposition::FamilyCursor;
+use super::key_families::{CHUNK_SIZE, FAMILIES, KeyPosition, STATIC_FAMILIES};
 use super::metric_snapshot::MetricSnapshot;
 use super::negotiate::Format;
 use super::selection::KeySeriesOptions;
@@ -26,13 +26,13 @@ use super::snapshot::ScrapeSnapshot;
 use crate::inventory::{CachedSegment, ClassifiedInventory, InventorySnapshot};
 
 /// Compressed bytes are handed on once there are so many.
-const COMPRESSED_CHUNK_SIZE: usize = 128 << 10;
+const COMPRESSED_CHUNK_SIZE: usize = 64 << 10;
 /// The header of a gzip member: deflate, no name, no time, no system.
 const GZIP_HEADER: [u8; 10] = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 0xff];
 /// An empty final block.
 const FINAL_BLOCK: [u8; 2] = [0x03, 0];
 /// Uncompressed chunks that one step of a [`Compressor`] processes at most, should they compress to very little.
-const MAX_CHUNKS_PER_STEP: usize = 32;
+const MAX_CHUNKS_PER_STEP: usize = 16;
 
 /// Compresses the families of the inventory step by step: the header of a gzip member and everything but its end,
 /// which [`Compressor::finish`] builds from the checksum. Each step can keep a thread busy for some milliseconds.
@@ -242,17 +242,14 @@ fn cached_segment(snapshot: &ScrapeSnapshot, family: usize, org: usize) -> Cache
     let (Some(inventory), Some(writer)) = (inventory, FAMILIES.get(family)) else {
         return CachedSegment::default();
     };
-    let limits = ChunkLimits {
-        bytes: CHUNK_SIZE,
-        keys: usize::MAX,
-    };
     inventory.segment_or_compute(cache_key(family, &snapshot.options), || {
         let mut segment = DeflateSegment::new();
         let mut text = Vec::with_capacity(CHUNK_SIZE + 4096);
         let mut next = Some(0);
         while let Some(key) = next {
             text.clear();
-            next = writer.write(&mut text, snapshot, KeyPosition { org, key }, limits);
+            let position = KeyPosition { org, key };
+            next = writer.write(&mut text, snapshot, position, usize::MAX);
             segment.write(&text);
         }
         let mut checksum = Checksum::default();

@@ -5,7 +5,7 @@ use super::families::{self, FamilyDef};
 use super::snapshot::ScrapeSnapshot;
 use super::text::{self, FamilyHeader, Labels, SampleValue};
 use crate::inventory::{
-    ClassifiedInventory, Inventory, KeyClass, KeyLabel, KeyView, OrgDetails, ProjectKeys, unescape,
+    ClassifiedInventory, Inventory, KeyClass, KeyLabel, KeyView, DetailsWithOwners, ProjectKeys, unescape,
     write_label,
 };
 use SampleSource::{Details, Info, Inventory as PerInventory, Keys};
@@ -24,7 +24,7 @@ enum SampleSource {
     /// A few samples per inventory.
     Inventory(fn(&ClassifiedInventory, &ScrapeSnapshot, Emit<'_>)),
     /// A few samples per organization, from its names and limits.
-    Details(fn(&OrgId, &OrgDetails, Emit<'_>)),
+    Details(fn(&OrgId, &DetailsWithOwners, Emit<'_>)),
 }
 
 /// A family of the inventory.
@@ -123,14 +123,9 @@ pub(super) struct KeyPosition {
     pub(super) key: usize,
 }
 
-/// When a chunk is full.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct ChunkLimits {
-    /// Length of the chunk.
-    pub(super) bytes: usize,
-    /// Keys that are looked at, whether or not they have a sample.
-    pub(super) keys: usize,
-}
+/// A chunk is complete once it is this long. It can be longer by the roll-ups of one organization, or by one family of
+/// the exporter's own metrics.
+pub(super) const CHUNK_SIZE: usize = 64 << 10;
 
 impl FamilyWriter {
     pub(super) fn header(&self) -> FamilyHeader<'static> {
@@ -150,14 +145,15 @@ impl FamilyWriter {
         }
     }
 
-    /// Appends the samples of the organization at `position`, from its key there on, until a limit is reached. Returns
-    /// the index of the next key if that was before the last one.
+    /// Appends the samples of the organization at `position`, from its key there on, until the chunk is complete or
+    /// `max_keys` were looked at, with a sample or without. Returns the index of the next key if that was before the last
+    /// one.
     pub(super) fn write(
         &self,
         out: &mut Vec<u8>,
         snapshot: &ScrapeSnapshot,
         position: KeyPosition,
-        limits: ChunkLimits,
+        max_keys: usize,
     ) -> Option<usize> {
         let name = self.family.name;
         let mut emit = |labels: Labels<'_>, value| text::write_sample(out, name, "", labels, value);
@@ -173,26 +169,36 @@ impl FamilyWriter {
                 write(inventory, snapshot, &mut emit);
                 None
             }
-            Keys(value) => {
-                self.write_keys(out, inventory, position.key, limits, |out, prefix, key| {
+            Keys(value) => self.write_keys(
+                out,
+                inventory,
+                position.key,
+                max_keys,
+                |out, prefix, key| {
                     if let Some(value) = value(key, snapshot.now_micros)
                         && snapshot.includes(&key)
                     {
                         text::write_key_sample(out, prefix, key.id(), &[], value);
                     }
-                })
-            }
+                },
+            ),
             Info => {
                 let labels = InfoLabels::new(inventory, &snapshot.options.labels);
                 let mut rendered = Vec::with_capacity(256);
-                self.write_keys(out, inventory, position.key, limits, |out, prefix, key| {
-                    if snapshot.includes(&key) {
-                        rendered.clear();
-                        labels.write(&mut rendered, key);
-                        let value = SampleValue::Int(1);
-                        text::write_key_sample(out, prefix, key.id(), &rendered, value);
-                    }
-                })
+                self.write_keys(
+                    out,
+                    inventory,
+                    position.key,
+                    max_keys,
+                    |out, prefix, key| {
+                        if snapshot.includes(&key) {
+                            rendered.clear();
+                            labels.write(&mut rendered, key);
+                            let value = SampleValue::Int(1);
+                            text::write_key_sample(out, prefix, key.id(), &rendered, value);
+                        }
+                    },
+                )
             }
         }
     }
@@ -202,7 +208,7 @@ impl FamilyWriter {
         out: &mut Vec<u8>,
         inventory: &Inventory,
         from: usize,
-        limits: ChunkLimits,
+        max_keys: usize,
         mut write: impl FnMut(&mut Vec<u8>, &[u8], KeyView<'_>),
     ) -> Option<usize> {
         let mut index = from;
@@ -210,7 +216,7 @@ impl FamilyWriter {
         for project in inventory.projects().iter().filter(remaining) {
             let prefix = text::key_prefix(self.family.name, inventory.org(), &project.project);
             for key in inventory.project_keys(project, index) {
-                if out.len() >= limits.bytes || index - from >= limits.keys {
+                if out.len() >= CHUNK_SIZE || index - from >= max_keys {
                     return Some(index);
                 }
                 write(out, &prefix, key);
@@ -324,7 +330,7 @@ fn write_exempt_until(inventory: &ClassifiedInventory, snapshot: &ScrapeSnapshot
             let id = unescape(key.id());
             let labels = [
                 ("org_id", inventory.org().as_str()),
-                ("project_id", key.project().as_str()),
+                ("project_id", key.project.as_str()),
                 ("api_key_id", &*id),
             ];
             emit(&labels, SampleValue::Micros(ends_at));
@@ -344,27 +350,30 @@ fn write_names_truncated(inventory: &ClassifiedInventory, _: &ScrapeSnapshot, em
     emit(&labels, SampleValue::Int(keys));
 }
 
-fn write_org_info(org: &OrgId, details: &OrgDetails, emit: Emit<'_>) {
+fn write_org_info(org: &OrgId, details: &DetailsWithOwners, emit: Emit<'_>) {
     if let Some(name) = &details.name {
         let labels = [("org_id", org.as_str()), ("org_name", name)];
         emit(&labels, SampleValue::Int(1));
     }
 }
 
-fn write_project_info(org: &OrgId, details: &OrgDetails, emit: Emit<'_>) {
-    for project in &details.projects {
+fn write_project_info(org: &OrgId, details: &DetailsWithOwners, emit: Emit<'_>) {
+    for (project, owner) in details.projects() {
         let labels = [
             ("org_id", org.as_str()),
             ("project_id", project.id.as_str()),
             ("project_name", &project.name),
+            ("owner", owner.unwrap_or_default()),
         ];
-        emit(&labels, SampleValue::Int(1));
+        // A missing value is a missing label
+        let labels = if owner.is_some() { &labels[..] } else { &labels[..3] };
+        emit(labels, SampleValue::Int(1));
     }
 }
 
 fn write_rate_limits(
     org: &OrgId,
-    details: &OrgDetails,
+    details: &DetailsWithOwners,
     value: fn(&ModelLimit) -> Option<u64>,
     emit: Emit<'_>,
 ) {

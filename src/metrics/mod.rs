@@ -25,6 +25,7 @@ mod text;
 
 pub use crate::inventory::KeyLabel;
 pub use exporter_metrics::ExporterMetrics;
+pub(crate) use exporter_metrics::RateLimit;
 pub use exposition::Exposition;
 pub use gzip::{Checksum, Compressor};
 pub use metric_snapshot::MetricSnapshot;

@@ -3,10 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::closed_list::closed_list;
 use crate::inventory::KeyLabel;
 
-closed_list! {
+crate::closed_list::closed_list! {
     /// Which keys have per-key series.
     pub enum PerKeyMode {
         /// Every key.

@@ -4,7 +4,6 @@
 //! compressing and sending overlap; a client that stops reading stops the work. When the last reader of an incomplete
 //! body is dropped, the body is aborted and freed.
 
-use std::fmt;
 use std::mem::take;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -14,7 +13,9 @@ use tokio::sync::{Notify, Semaphore};
 use super::gzip::Checksum;
 
 /// Steps whose chunks may wait for the reader that has come furthest.
-const MAX_STEPS_AHEAD: usize = 4;
+const MAX_STEPS_AHEAD: usize = 8;
+/// Steps that a thread is worth starting for.
+const MIN_STEPS_AT_ONCE: usize = 2;
 
 /// Produces the chunks of a body.
 pub trait ChunkSource: Send {
@@ -41,13 +42,6 @@ struct BodyState {
     furthest_step: usize,
     readers: usize,
     progress: Progress,
-}
-
-impl BodyState {
-    /// Returns whether another step may run, for a reader that is to have chunks in stock.
-    fn may_advance(&self) -> bool {
-        self.readers > 0 && self.steps < self.furthest_step + MAX_STEPS_AHEAD
-    }
 }
 
 /// A chunk and the number of the step that produced it.
@@ -152,8 +146,7 @@ impl SharedBody {
             take(&mut chunk.bytes)
         };
         state.furthest_step = state.furthest_step.max(step);
-        // Half of the stock at least, or each chunk would need a thread of its own.
-        let low = state.steps < state.furthest_step + MAX_STEPS_AHEAD / 2;
+        let low = state.steps + MIN_STEPS_AT_ONCE <= state.furthest_step + MAX_STEPS_AHEAD;
         let next = if low {
             self.take_step(&mut state)
         } else {
@@ -177,18 +170,7 @@ impl SharedBody {
     }
 }
 
-impl fmt::Debug for SharedBody {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let state = self.state();
-        f.debug_struct("SharedBody")
-            .field("chunks", &state.chunks.len())
-            .field("readers", &state.readers)
-            .finish_non_exhaustive()
-    }
-}
-
 /// Reads a [`SharedBody`] from its beginning.
-#[derive(Debug)]
 pub struct BodyReader {
     body: Arc<SharedBody>,
     index: usize,
@@ -253,14 +235,16 @@ struct AdvanceTask {
 
 impl AdvanceTask {
     /// Runs on a blocking thread. `resources` are dropped when the step has ended.
-    fn spawn<R: Send + 'static>(self, resources: R) {
+    fn spawn<R: Send + 'static>(mut self, resources: R) {
         tokio::task::spawn_blocking(move || {
             self.run();
+            // Before the readers are notified: the next steps may need the permit among them.
             drop(resources);
+            drop(self);
         });
     }
 
-    fn run(mut self) {
+    fn run(&mut self) {
         let Some(source) = &mut self.source else {
             return;
         };
@@ -276,7 +260,8 @@ impl AdvanceTask {
             if let Some(checksum) = complete {
                 state.progress = Progress::Complete(checksum);
             }
-            if !more || !state.may_advance() {
+            let is_ahead = state.steps >= state.furthest_step + MAX_STEPS_AHEAD;
+            if !more || is_ahead || state.readers == 0 {
                 return;
             }
             drop(state);

@@ -104,3 +104,59 @@ fn cutoff_for_max_keys(inventories: &[ClassifiedInventory], max_keys: u64, now_m
     }
     fitting
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::inventory::{ApiKey, ApiTime};
+    use mongodb_atlas_client::{KeyId, ProjectId};
+
+    /// Returns an inventory with a key for each time of a last use.
+    fn inventory(org: u32, used: &[i64]) -> Arc<Inventory> {
+        let records = used.iter().map(|second| ApiKey {
+            id: KeyId::new(second.to_string()),
+            project: ProjectId::new("p"),
+            last_used: ApiTime::Valid(Timestamp::from_second(*second).expect("a time")),
+            ..ApiKey::default()
+        });
+        let org = OrgId::parse(&format!("{org:024x}")).expect("an id");
+        Arc::new(Inventory::from_records(org, Timestamp::UNIX_EPOCH, records))
+    }
+
+    #[test]
+    fn longest_idle_keys_of_all_organizations_are_included_up_to_the_maximum() {
+        // One use is in the future, one before the Unix epoch.
+        let inventories = [
+            inventory(1, &[10, 30, 50, 70, 2000]),
+            inventory(2, &[-20, 20, 40, 60, 80]),
+        ];
+        let in_order = [-20, 10, 20, 30, 40, 50, 60, 70, 80, 2000];
+        for max_keys in 0..=11 {
+            let options = KeySeriesOptions {
+                per_key: PerKeyMode::All,
+                labels: [].into(),
+                max_keys,
+                thresholds: [].into(),
+            };
+            let visible = InventorySnapshot {
+                inventories: inventories.to_vec(),
+                details: Vec::new(),
+            };
+            let now = Timestamp::from_second(1000).expect("a time");
+            let snapshot = ScrapeSnapshot::new(visible, Arc::new(options), now);
+            let mut included: Vec<i64> = inventories
+                .iter()
+                .flat_map(|inventory| inventory.keys().filter(|key| snapshot.includes(key)))
+                .map(|key| key.id().parse().expect("a number"))
+                .collect();
+            included.sort_unstable();
+            let expected = &in_order[..max_keys.min(10)];
+            assert_eq!(included, expected, "at most {max_keys}");
+            let dropped = inventories
+                .iter()
+                .map(|it| snapshot.dropped_by_max_keys(it));
+            assert_eq!(dropped.sum::<u64>(), 10 - included.len() as u64);
+            assert_eq!(snapshot.includes_all(), max_keys >= 10);
+        }
+    }
+}

@@ -32,14 +32,9 @@ pub(super) fn insert_inventory(
 ) {
     let org = inventory.org().clone();
     if !store.insert(inventory, age) {
-        reclassify(store, &org);
+        let store = Arc::clone(store);
+        tokio::task::spawn_blocking(move || store.reclassify(&org));
     }
-}
-
-/// Classifies the keys of `org` again, on a blocking thread.
-fn reclassify(store: &Arc<InventoryStore>, org: &OrgId) {
-    let (store, org) = (Arc::clone(store), org.clone());
-    tokio::task::spawn_blocking(move || store.reclassify(&org));
 }
 
 impl Scheduler {
@@ -98,7 +93,7 @@ impl Scheduler {
         if previous_requests != report.requests || rate != state.rate {
             self.update_intervals();
         }
-        let due_at = self.next_regular_due(org);
+        let due_at = self.next_regular_due(org, report.duration);
         let stored = StoredInventory {
             inventory: inventory.inventory,
             requests: report.requests,
@@ -113,12 +108,19 @@ impl Scheduler {
         }
     }
 
-    /// Returns the next regular time of `org` at which no other organization is due.
-    fn next_regular_due(&self, org: &OrgId) -> Instant {
+    /// Returns the next regular time of `org` at which no other organization is due, after a poll of this duration.
+    fn next_regular_due(&self, org: &OrgId, duration: Duration) -> Instant {
         let Some(state) = self.orgs.get(org) else {
             return Instant::now();
         };
-        let mut due_at = Instant::now() + state.schedule.time_until_next(self.clock.now());
+        // Counted from the start of the poll: one that waits for the rate limit often takes more than half an interval,
+        // and must not skip the regular time after it
+        let elapsed = duration.min(state.schedule.interval() / 2);
+        let now = self.clock.now();
+        let wait = state
+            .schedule
+            .time_until_next(now.checked_sub(elapsed).unwrap_or(now));
+        let mut due_at = Instant::now() + wait.saturating_sub(elapsed);
         while self
             .orgs
             .iter()
@@ -130,7 +132,7 @@ impl Scheduler {
     }
 
     fn on_poll_failed(&mut self, org: &OrgId, error: &WalkError, duration: Duration) {
-        let regular = self.next_regular_due(org);
+        let regular = self.next_regular_due(org, duration);
         let regular = regular.saturating_duration_since(Instant::now());
         let Some(state) = self.orgs.get_mut(org) else {
             return;
@@ -175,16 +177,11 @@ impl Scheduler {
         }
     }
 
-    fn on_details_fetched(&mut self, org: OrgId, details: OrgDetails) {
+    fn on_details_fetched(&mut self, org: OrgId, details: Arc<OrgDetails>) {
         let Some(state) = self.orgs.get_mut(&org) else {
             return;
         };
         state.fetching_details = false;
-        let details = Arc::new(details);
-        let previous = self.store.insert_details(&org, Arc::clone(&details));
-        if previous.is_none_or(|previous| previous.projects != details.projects) {
-            reclassify(&self.store, &org);
-        }
         self.start_save(StateFile::Details(org), move |storage, file| {
             storage.save(file, &*details)
         });

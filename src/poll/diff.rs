@@ -5,11 +5,10 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 
-use crate::closed_list::closed_list;
 use crate::inventory::{Inventory, KeyView};
 use mongodb_atlas_client::ProjectId;
 
-closed_list! {
+crate::closed_list::closed_list! {
     /// A kind of change of a key: the values of the `change` label.
     #[derive(Hash)]
     pub enum Change {
@@ -42,7 +41,7 @@ pub struct KeyChange {
 impl KeyChange {
     fn new(key: &KeyView<'_>, change: Change) -> Self {
         Self {
-            project: key.project().clone(),
+            project: key.project.clone(),
             key: key.id().to_owned(),
             change,
         }
@@ -74,7 +73,7 @@ pub fn diff(previous: &Inventory, new: &Inventory, revived_after: Duration) -> V
         }
     }
     let mut deleted: Vec<_> = missing.into_values().collect();
-    deleted.sort_unstable_by_key(|key| (key.project(), key.id()));
+    deleted.sort_unstable_by_key(|key| (key.project, key.id()));
     let deleted = deleted.iter();
     changes.extend(deleted.map(|key| KeyChange::new(key, Change::Deleted)));
     changes
@@ -90,7 +89,7 @@ fn diff_key(
     if old.name() != new.name() {
         add(Change::Renamed);
     }
-    if old.attributes().status != new.attributes().status {
+    if old.attributes.status != new.attributes.status {
         add(Change::StatusChanged);
     }
     match (old.last_used(), new.last_used()) {

@@ -25,6 +25,8 @@ mod schedule;
 mod scheduler;
 mod targets;
 mod tasks;
+#[cfg(test)]
+mod tests;
 mod walk;
 
 pub use collect::{PollOptions, PollReport, PrepareInventory, collect, walk_timeout};

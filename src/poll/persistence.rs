@@ -14,8 +14,7 @@ use super::scheduler::Scheduler;
 use super::targets::SaveState;
 use super::tasks;
 use crate::humanize::{elapsed, whole_seconds};
-use crate::inventory::{ClassifiedInventory, OrgDetails};
-use crate::key_policy::KeyPolicy;
+use crate::inventory::{ClassifiedInventory, InventoryStore, OrgDetails};
 use crate::storage::{
     CredentialSnapshot, LOAD_TIMEOUT, StateFile, Storage, StorageError, StoredInventory,
 };
@@ -25,26 +24,38 @@ use mongodb_atlas_client::OrgId;
 /// The stored state of an organization.
 struct StoredOrg {
     inventory: Option<StoredInventory>,
-    classified: Option<ClassifiedInventory>,
-    details: Option<OrgDetails>,
+    details: Option<Arc<OrgDetails>>,
     backoff: Option<BackoffState>,
 }
 
 impl StoredOrg {
-    fn load(storage: &Storage, org: &OrgId, policy: &Arc<KeyPolicy>) -> Self {
-        let inventory = storage.load_inventory(org);
+    fn load(storage: &Storage, org: &OrgId) -> Self {
         let details = storage.load(&StateFile::Details(org.clone()));
-        let classified = inventory.as_ref().map(|stored| {
-            let inventory = Arc::clone(&stored.inventory);
-            ClassifiedInventory::new(inventory, policy, details.as_ref())
-        });
         Self {
-            inventory,
-            classified,
-            details,
+            inventory: storage.load_inventory(org),
+            details: details.map(Arc::new),
             backoff: storage.load(&StateFile::Backoff(org.clone())),
         }
     }
+}
+
+/// Inserts stored details, and classifies the keys of a stored inventory by them.
+async fn classify_stored(
+    store: &Arc<InventoryStore>,
+    org: &OrgId,
+    stored: &StoredOrg,
+) -> Option<ClassifiedInventory> {
+    let (store, org, details) = (Arc::clone(store), org.clone(), stored.details.clone());
+    let inventory = stored.inventory.as_ref();
+    let inventory = inventory.map(|stored| Arc::clone(&stored.inventory));
+    let classify = move || {
+        if let Some(details) = details {
+            store.insert_details(&org, details);
+        }
+        inventory.map(|inventory| store.classify(inventory))
+    };
+    // A panic has been logged
+    tokio::task::spawn_blocking(classify).await.ok().flatten()
 }
 
 impl Scheduler {
@@ -80,10 +91,12 @@ impl Scheduler {
         }
         for org in orgs {
             let id = org.clone();
-            let policy = self.store.policy();
-            let load = move |storage: &Storage| StoredOrg::load(storage, &id, &policy);
+            let load = move |storage: &Storage| StoredOrg::load(storage, &id);
             match storage.run_blocking(LOAD_TIMEOUT, load).await {
-                Ok(stored) => self.restore_org(&org, stored),
+                Ok(stored) => {
+                    let inventory = classify_stored(&self.store, &org, &stored).await;
+                    self.restore_org(&org, stored, inventory);
+                }
                 Err(error) => {
                     warn!(%org, %error, "failed to load state");
                     // The others would time out as well
@@ -95,16 +108,17 @@ impl Scheduler {
         }
     }
 
-    fn restore_org(&mut self, org: &OrgId, stored: StoredOrg) {
+    fn restore_org(&mut self, org: &OrgId, stored: StoredOrg, inventory: Option<ClassifiedInventory>) {
         let now = self.clock.now();
         let Some(state) = self.orgs.get_mut(org) else {
             return;
         };
-        if let Some(details) = stored.details {
-            if let Some(fetched_at) = details.fetched_at {
-                state.restore_details(fetched_at, now);
-            }
-            self.store.insert_details(org, Arc::new(details));
+        // The values of another tag are replaced at once
+        if let Some(details) = stored.details
+            && details.owner_tag == self.plan.owner_tag
+            && let Some(fetched_at) = details.fetched_at
+        {
+            state.restore_details(fetched_at, now);
         }
         if let Some(stored) = &stored.inventory {
             state.restore_inventory(stored.inventory.completed_at(), now);
@@ -113,7 +127,7 @@ impl Scheduler {
             state.restore_backoff(backoff, now);
         }
         let up = state.is_fresh(now);
-        let (Some(stored), Some(inventory)) = (stored.inventory, stored.classified) else {
+        let (Some(stored), Some(inventory)) = (stored.inventory, inventory) else {
             return;
         };
         let change_counts = stored.change_counts;

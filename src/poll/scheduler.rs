@@ -54,8 +54,8 @@ pub struct Scheduler {
     omitted_orgs: usize,
     /// The plan, without its credentials.
     pub(super) plan: PollPlan,
-    /// Whether each organization is polled once only.
-    pub(super) one_shot: bool,
+    /// Whether each organization is polled once only; log messages then announce no retries.
+    pub one_shot: bool,
     pub(super) save_failures: SaveFailures,
     pub(super) tasks: JoinSet<TaskOutput>,
     pub(super) store: Arc<InventoryStore>,
@@ -89,15 +89,6 @@ impl Scheduler {
         scheduler
     }
 
-    /// Polls each organization once only; log messages announce no retries.
-    #[must_use]
-    pub fn into_one_shot(self) -> Self {
-        Self {
-            one_shot: true,
-            ..self
-        }
-    }
-
     /// Runs until `shutdown`; polls in progress are cancelled, and nothing of them is published. Revokes the access tokens
     /// at the end. Every iteration of the loop is reported to `heartbeat`.
     pub async fn run(
@@ -119,7 +110,10 @@ impl Scheduler {
                 }
                 Some(command) = commands.recv() => match command {
                     SchedulerCommand::ApplyPlan(plan) => {
-                        self.plan = plan;
+                        let previous = std::mem::replace(&mut self.plan, plan);
+                        if previous.owner_tag != self.plan.owner_tag {
+                            self.refresh_details();
+                        }
                         self.apply_plan().await;
                     }
                     SchedulerCommand::CredentialChanged(name) => self.on_credential_changed(&name).await,
@@ -136,6 +130,13 @@ impl Scheduler {
         // A token that is not revoked expires within the hour
         let revocations = futures_util::future::join_all(revocations);
         let _ = tokio::time::timeout(REVOKE_TIMEOUT, revocations).await;
+    }
+
+    /// Fetches the details of all organizations anew.
+    fn refresh_details(&mut self) {
+        for state in self.orgs.values_mut() {
+            state.details_due_at = Instant::now();
+        }
     }
 
     async fn apply_plan(&mut self) {

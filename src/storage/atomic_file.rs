@@ -19,7 +19,7 @@ use tempfile::NamedTempFile;
 use tracing::warn;
 use zeroize::Zeroizing;
 
-use exporter_toolkit::bounded_file::{self, FileError, FileMode, ReadOptions};
+use exporter_toolkit::bounded_file::{self, FileError, ReadOptions};
 use mongodb_atlas_client::OrgId;
 
 /// A failed operation on the state directory.
@@ -96,11 +96,6 @@ pub(super) fn create_directory(dir: &Path) -> Result<(), StorageError> {
     let mut builder = fs::DirBuilder::new();
     builder.recursive(true).mode(0o700);
     builder.create(dir).map_err(io_error("cannot make", dir))
-}
-
-/// Returns whether every user of the machine can replace the files in `dir`.
-pub(super) fn is_world_writable(dir: &Path) -> bool {
-    FileMode::from_path(dir).is_ok_and(FileMode::is_world_writable)
 }
 
 /// Returns the names of the files in a directory.

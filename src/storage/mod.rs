@@ -34,7 +34,8 @@ pub use atomic_file::StorageError;
 pub use credential_file::CredentialSnapshot;
 pub use inventory_file::{ChangeCounts, StoredInventory};
 
-use exporter_toolkit::bounded_file::{self, READ_TIMEOUT};
+use atomic_file::{MAX_JSON_BYTES, read_json};
+use exporter_toolkit::bounded_file::{self, FileMode, READ_TIMEOUT};
 use inventory_file::{MAX_FILE_BYTES, read_inventory, write_inventory};
 use mongodb_atlas_client::{Clock, OrgId, stable_hash};
 
@@ -105,7 +106,7 @@ impl Storage {
 
     /// Returns whether every user of the machine can replace the state files.
     pub fn is_world_writable(&self) -> bool {
-        atomic_file::is_world_writable(&self.dir)
+        FileMode::from_path(&self.dir).is_ok_and(FileMode::is_world_writable)
     }
 
     /// Runs `work` on a blocking thread, and waits for it no longer than `timeout`. A file system that does not
@@ -188,21 +189,12 @@ impl Storage {
 
     /// Reads the JSON value of `file`, if the file exists and is valid; it is left in place.
     pub fn read<T: DeserializeOwned>(&self, file: &StateFile) -> Option<T> {
-        atomic_file::read_file(
-            &self.path(file),
-            atomic_file::MAX_JSON_BYTES,
-            atomic_file::read_json,
-        )
-        .ok()
+        atomic_file::read_file(&self.path(file), MAX_JSON_BYTES, read_json).ok()
     }
 
     /// Loads the JSON value of `file`, if the file exists; an invalid one is quarantined with a warning.
     pub fn load<T: DeserializeOwned>(&self, file: &StateFile) -> Option<T> {
-        atomic_file::load_or_quarantine(
-            &self.path(file),
-            atomic_file::MAX_JSON_BYTES,
-            atomic_file::read_json,
-        )
+        atomic_file::load_or_quarantine(&self.path(file), MAX_JSON_BYTES, read_json)
     }
 
     /// Replaces the JSON value of `file`.

@@ -53,9 +53,7 @@ pub(super) async fn targets(
             // Without it, all targets would have the same labels.
             ("instance", format!("{address}/{org}")),
         ]);
-        if let Some(name) = name {
-            labels.insert("__meta_mongodbatlas_org_name", name);
-        }
+        labels.extend(name.map(|name| ("__meta_mongodbatlas_org_name", name)));
         TargetGroup {
             targets: [address.to_string()],
             labels,

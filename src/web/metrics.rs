@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::convert::Infallible;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -25,7 +26,6 @@ const WAIT_TIMEOUT: Duration = Duration::from_secs(2);
 const MAX_WAITING_PER_CLIENT: usize = 64;
 
 /// The state that concurrent scrapes share.
-#[derive(Debug)]
 pub struct ScrapeState {
     limiter: Arc<RequestLimiter>,
     /// Chunks that are compressed at once: one per processor.
@@ -46,7 +46,6 @@ impl Default for ScrapeState {
 }
 
 /// Identifies a compressed body: scrapes of the same second share one, as long as inventories and options are the same.
-#[derive(Debug)]
 struct BodyKey {
     second: i64,
     generation: u64,
@@ -103,7 +102,7 @@ pub(super) async fn handle(
     request_headers: &HeaderMap,
     response: Option<ResponseHandle>,
 ) -> Response {
-    let Ok(filter) = OrgFilter::from_query(query, &app.store.targets()) else {
+    let Some(filter) = OrgFilter::from_query(query, &app.store.targets()) else {
         let text = "This exporter watches no organization with an id that was asked for; /sd lists those it does.\n";
         return (StatusCode::NOT_FOUND, text).into_response();
     };
@@ -133,7 +132,7 @@ pub(super) async fn handle(
         let body = plain_body(Exposition::new(format, metrics, snapshot), permit);
         return (headers, body).into_response();
     }
-    options.note_gzip();
+    options.gzip_requested.store(true, Ordering::Relaxed);
     let reader = match &filter {
         OrgFilter::All => app.scrapes.subscribe(app, options, format),
         // No other client requests the same organizations.

@@ -1,7 +1,7 @@
 //! The state that all requests share, the options that a reload can replace, and the organizations that a request selects.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 
 use futures_util::future::BoxFuture;
 use jiff::Timestamp;
@@ -83,11 +83,6 @@ impl HandlerOptions {
             gzip_requested: AtomicBool::new(false),
         }
     }
-
-    /// Records that a scrape has requested gzip.
-    pub(super) fn note_gzip(&self) {
-        self.gzip_requested.store(true, Ordering::Relaxed);
-    }
 }
 
 /// The effective options, replaced as a whole at a reload.
@@ -129,24 +124,20 @@ pub(super) enum OrgFilter {
     Only(Vec<OrgId>),
 }
 
-/// One of the ids is not that of a target.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct UnknownOrg;
-
 impl OrgFilter {
-    /// Parses the query of a request. Other parameters are ignored.
-    pub(super) fn from_query(query: Option<&str>, targets: &[OrgId]) -> Result<Self, UnknownOrg> {
+    /// Parses the query of a request. Other parameters are ignored. Returns `None` when an id is not that of a target.
+    pub(super) fn from_query(query: Option<&str>, targets: &[OrgId]) -> Option<Self> {
         let mut orgs = Vec::new();
         for (name, value) in url::form_urlencoded::parse(query.unwrap_or_default().as_bytes()) {
             if name == "org" {
-                let org = OrgId::parse(&value).map_err(|_| UnknownOrg)?;
-                targets.binary_search(&org).map_err(|_| UnknownOrg)?;
+                let org = OrgId::parse(&value).ok()?;
+                targets.binary_search(&org).ok()?;
                 orgs.push(org);
             }
         }
         orgs.sort_unstable();
         orgs.dedup();
-        Ok(if orgs.is_empty() {
+        Some(if orgs.is_empty() {
             Self::All
         } else {
             Self::Only(orgs)
@@ -166,10 +157,10 @@ mod tests {
         let (targets, unknown_id) = (&ids[..2], &ids[2]);
         let of = |query: &str| OrgFilter::from_query(Some(query), targets);
         for all in ["", "x=1", "organization=1"] {
-            assert_eq!(of(all), Ok(OrgFilter::All), "{all}");
+            assert_eq!(of(all), Some(OrgFilter::All), "{all}");
         }
         let both = format!("org={}&x&org={}&org={}", ids[1], ids[0], ids[1]);
-        assert_eq!(of(&both), Ok(OrgFilter::Only(targets.to_vec())));
+        assert_eq!(of(&both), Some(OrgFilter::Only(targets.to_vec())));
         let unknown = format!("org={}&org={unknown_id}", ids[0]);
         for bad in [
             unknown.as_str(),
@@ -179,8 +170,8 @@ mod tests {
             "org=%00",
             "org=%ff",
         ] {
-            assert_eq!(of(bad), Err(UnknownOrg), "{bad}");
+            assert_eq!(of(bad), None, "{bad}");
         }
-        assert_eq!(OrgFilter::from_query(None, targets), Ok(OrgFilter::All));
+        assert_eq!(OrgFilter::from_query(None, targets), Some(OrgFilter::All));
     }
 }

@@ -3,6 +3,7 @@
 //! of the encoder.
 
 pub mod http2;
+pub mod log_capture;
 pub mod pki;
 mod process;
 pub mod prometheus;

@@ -35,7 +35,9 @@ pub fn indent(text: &str) -> String {
 }
 
 /// A directory with `ca.pem` and, each with its key, `server` and `client` (issued by that CA), `stranger`
-/// (issued by another CA), `expired` and `self` (self-signed, as `openssl req -x509` does).
+/// (issued by another CA), `expired` and `self` (self-signed, as `openssl req -x509` does). For servers at 127.0.0.1 or
+/// `atlas.invalid` there are `atlas` and, each with one fault, `atlas-stranger`, `atlas-expired`, `atlas-misnamed` and
+/// `atlas-self`.
 pub struct TestPki {
     dir: TempDir,
 }
@@ -84,6 +86,28 @@ impl TestPki {
         let key = KeyPair::generate().unwrap();
         self.write("self.pem", &own.self_signed(&key).unwrap().pem());
         self.write("self.key", &key.serialize_pem());
+        self.issue_atlas(&ca, &other);
+    }
+
+    /// Issues the certificates of servers that stand for Atlas.
+    fn issue_atlas(&self, ca: &Issuer<'_, KeyPair>, other: &Issuer<'_, KeyPair>) {
+        let server = |names: [&str; 2]| {
+            let mut params = CertificateParams::new(names.map(str::to_owned)).unwrap();
+            params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+            params
+        };
+        let atlas = server(["atlas.invalid", "127.0.0.1"]);
+        self.issue("atlas", &atlas, ca);
+        self.issue("atlas-stranger", &atlas, other);
+        let mut expired = atlas.clone();
+        expired.not_after = rcgen::date_time_ymd(2020, 1, 1);
+        self.issue("atlas-expired", &expired, ca);
+        let misnamed = server(["cloud.example", "127.0.0.2"]);
+        self.issue("atlas-misnamed", &misnamed, ca);
+        let key = KeyPair::generate().unwrap();
+        let certificate = atlas.self_signed(&key).unwrap();
+        self.write("atlas-self.pem", &certificate.pem());
+        self.write("atlas-self.key", &key.serialize_pem());
     }
 
     fn issue(&self, name: &str, params: &CertificateParams, issuer: &Issuer<'_, KeyPair>) {

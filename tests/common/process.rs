@@ -66,6 +66,11 @@ impl ChildProcess {
         self.child.id()
     }
 
+    /// Returns whether the process has not exited yet.
+    pub fn is_running(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_none()
+    }
+
     pub fn output(&self) -> String {
         self.output.lock().unwrap().clone()
     }

@@ -1,5 +1,6 @@
 //! An exporter and a simulated Atlas in simulated time: a day passes as fast as its work is done.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,7 +9,11 @@ use atlas_ai_keys_exporter::cli::Args;
 use atlas_ai_keys_exporter::config::Config;
 use atlas_ai_keys_exporter::credentials::Environment;
 use atlas_ai_keys_exporter::metrics::Format;
-use atlas_ai_keys_exporter::web::AppState;
+use atlas_ai_keys_exporter::web::{self, AppState};
+use axum::body::{Body, to_bytes};
+use axum::http::Request;
+use hyper::service::Service as _;
+use hyper_util::service::TowerToHyperService;
 use jiff::Timestamp;
 use mongodb_atlas_client::{Clock, Transport};
 use mongodb_atlas_sim::{LoggedRequest, SimConfig, SimEndpoint, SimHandle};
@@ -16,7 +21,21 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::sim_transport::SimTransport;
-use super::{Scrape, sim_env};
+use super::{Scrape, expected_keys, exposed_keys, sim_env, static_sim};
+
+const UP: &str = "atlas_ai_keys_exporter_org_up";
+const LAST_SUCCESS: &str = "atlas_ai_keys_exporter_org_last_success_timestamp_seconds";
+
+/// Returns a configuration whose keys are used every few seconds, and created, renamed and deleted every half hour,
+/// whatever their number. Tests about long stretches of time need it: in a world without events, an exporter that no
+/// longer polls looks like one that does.
+#[allow(clippy::cast_precision_loss, reason = "a number of keys")]
+pub fn live_sim(orgs: usize, keys: usize) -> SimConfig {
+    SimConfig {
+        speed: 500.0 / keys as f64,
+        ..static_sim(orgs, keys)
+    }
+}
 
 /// Returns a simulated Atlas whose clock is that of the paused runtime.
 pub fn in_process_sim(config: &SimConfig) -> Arc<SimHandle> {
@@ -57,6 +76,16 @@ impl SimHarness {
         variables: Vec<(String, String)>,
         flags: &[&str],
     ) -> Self {
+        Self::start_with_clock(sim, variables, flags, client_clock(sim)).await
+    }
+
+    /// Starts an exporter with a separate clock.
+    pub async fn start_with_clock(
+        sim: &Arc<SimHandle>,
+        variables: Vec<(String, String)>,
+        flags: &[&str],
+        clock: Clock,
+    ) -> Self {
         let mut line = vec!["x", "--web.listen-address", "127.0.0.1:0"];
         line.extend(flags);
         let args = Args::parse(line).unwrap();
@@ -65,7 +94,7 @@ impl SimHarness {
         let config = load().unwrap();
         let transport_sim = Arc::clone(sim);
         let dependencies = Dependencies {
-            clock: client_clock(sim),
+            clock,
             transport_factory: Arc::new(move |_| {
                 Ok(Arc::new(SimTransport(Arc::clone(&transport_sim))) as Arc<dyn Transport>)
             }),
@@ -86,8 +115,9 @@ impl SimHarness {
 
     pub fn scrape(&self) -> Scrape {
         let (settings, own) = (self.app.options.get(), self.app.metrics.gather());
-        let exposition = self.app.exposition(&settings, Format::Text, own);
-        Scrape::parse(&String::from_utf8(exposition.into_bytes()).unwrap())
+        let mut exposition = self.app.exposition(&settings, Format::Text, own);
+        let chunks = std::iter::from_fn(|| exposition.next_chunk());
+        Scrape::parse(&String::from_utf8(chunks.flatten().collect()).unwrap())
     }
 
     /// Returns status and text of `/-/ready`.
@@ -97,6 +127,16 @@ impl SimHarness {
             if missing.is_empty() { 200 } else { 503 },
             missing.join(", "),
         )
+    }
+
+    /// Returns status and body of a page.
+    pub async fn get(&self, path: &str) -> (u16, String) {
+        let router = TowerToHyperService::new(web::router(Arc::clone(&self.app)));
+        let request = Request::get(path).body(Body::empty()).unwrap();
+        let response = router.call(request).await.unwrap();
+        let status = response.status().as_u16();
+        let body = to_bytes(response.into_body(), usize::MAX).await.unwrap();
+        (status, String::from_utf8(body.into()).unwrap())
     }
 
     /// Advances the time.
@@ -119,7 +159,7 @@ impl SimHarness {
     /// Waits until this many organizations were polled successfully.
     pub async fn wait_polled(&self, orgs: usize) -> Scrape {
         self.wait_until("complete walks", |scrape| {
-            let up = scrape.values("atlas_ai_keys_exporter_org_up");
+            let up = scrape.values(UP);
             up.iter().filter(|up| **up > 0.0).count() == orgs
         })
         .await
@@ -127,13 +167,47 @@ impl SimHarness {
 
     /// Waits until every organization was polled successfully once more.
     pub async fn wait_polled_again(&self) -> Scrape {
-        let name = "atlas_ai_keys_exporter_org_last_success_timestamp_seconds";
-        let before = self.scrape().values(name);
+        let before = self.scrape().values(LAST_SUCCESS);
         self.wait_until("another complete walk of each", |scrape| {
-            let now = scrape.values(name);
+            let now = scrape.values(LAST_SUCCESS);
             now.len() == before.len() && now.iter().zip(&before).all(|(now, before)| now > before)
         })
         .await
+    }
+
+    /// Counts the polls from now on: a test that advances the time asserts that something happened meanwhile.
+    #[must_use]
+    pub fn count_polls(&self) -> PollCount<'_> {
+        PollCount {
+            harness: self,
+            requests_before: self.sim.requests().len(),
+            success_before: values_by_org(&self.scrape(), LAST_SUCCESS),
+        }
+    }
+
+    /// Renames a key of each polled organization, and asserts that all keys are exported as they are in Atlas after
+    /// `time`. Stops the events of the simulator.
+    pub async fn assert_in_sync(&self, time: Duration) -> Scrape {
+        let orgs = values_by_org(&self.scrape(), UP);
+        assert!(!orgs.is_empty(), "no organization is polled");
+        let name = format!("changed at {}", self.sim.now());
+        self.sim.with_world(|world| {
+            world.stop_events();
+            for org in orgs.keys() {
+                match world.keys(org).first().map(|key| key.id.clone()) {
+                    Some(id) => assert!(world.rename_key(org, &id, &name)),
+                    None => assert!(world.create_key(org, &name).is_some()),
+                }
+            }
+        });
+        self.advance(time).await;
+        let scrape = self.scrape();
+        let expected = self.sim.with_world(|world| {
+            let keys = orgs.keys().flat_map(|org| world.keys(org));
+            expected_keys(keys)
+        });
+        assert_eq!(exposed_keys(&scrape), expected, "{time:?} after a change");
+        scrape
     }
 
     pub fn requests_to(&self, endpoint: SimEndpoint) -> Vec<LoggedRequest> {
@@ -162,4 +236,54 @@ impl SimHarness {
         self.run_task.abort();
         let _ = self.run_task.await;
     }
+}
+
+/// The polls since a point in time.
+pub struct PollCount<'a> {
+    harness: &'a SimHarness,
+    requests_before: usize,
+    success_before: BTreeMap<String, f64>,
+}
+
+impl PollCount<'_> {
+    /// Returns the number of walks by organization: requests whose first page Atlas has sent.
+    pub fn walks(&self) -> BTreeMap<String, usize> {
+        let requests = self.harness.sim.requests();
+        let mut walks = BTreeMap::new();
+        for request in &requests[self.requests_before..] {
+            if request.endpoint == SimEndpoint::AiModelApiKeys
+                && request.page == Some(1)
+                && request.status == 200
+                && let Some(org) = &request.org
+            {
+                *walks.entry(org.clone()).or_default() += 1;
+            }
+        }
+        walks
+    }
+
+    /// Asserts that each polled organization was walked at least this many times, and that a poll has succeeded since.
+    pub fn assert_polled(&self, polls: usize) {
+        let (scrape, walks) = (self.harness.scrape(), self.walks());
+        let success = values_by_org(&scrape, LAST_SUCCESS);
+        let orgs = values_by_org(&scrape, UP);
+        assert!(!orgs.is_empty(), "no organization is polled");
+        for org in orgs.keys() {
+            let walks = walks.get(org).copied().unwrap_or(0);
+            assert!(walks >= polls, "{org}: {walks} polls, expected {polls}");
+            let (before, after) = (self.success_before.get(org), success.get(org));
+            assert!(
+                after > before,
+                "{org}: last success {after:?}, before {before:?}"
+            );
+        }
+    }
+}
+
+/// Returns the values of a family by organization.
+fn values_by_org(scrape: &Scrape, name: &str) -> BTreeMap<String, f64> {
+    let series = scrape.with_name(name);
+    series
+        .map(|series| (series.labels["org_id"].clone(), series.value))
+        .collect()
 }

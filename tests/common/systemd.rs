@@ -175,14 +175,29 @@ impl SystemdContainer {
 
     /// Returns the log of the service.
     pub fn journal(&self) -> String {
+        self.journal_as("cat")
+    }
+
+    /// Returns the log of the service in an output format of `journalctl`.
+    pub fn journal_as(&self, format: &str) -> String {
         let (_, output, _) = self.exec(&[
             "journalctl",
             "--unit",
             SERVICE,
             "--no-pager",
-            "--output=cat",
+            "--output",
+            format,
         ]);
         output
+    }
+
+    /// Waits until the log of the service contains `words`, and returns it: journald stores entries with a delay.
+    pub fn wait_journal(&self, words: &str) -> String {
+        eventually_blocking(&format!("the journal has {words:?}"), || {
+            let journal = self.journal();
+            let has_words = journal.contains(words);
+            if has_words { Ok(journal) } else { Err(journal) }
+        })
     }
 
     /// Writes a file that only root can read.

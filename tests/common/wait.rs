@@ -1,4 +1,4 @@
-//! Waiting for an expected event. No test waits in a loop of its own.
+//! Waiting for an expected event. The other tests have no waiting loops, except for the drill, which measures times.
 
 use std::fmt::Display;
 use std::time::{Duration, Instant};

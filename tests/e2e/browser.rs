@@ -1,9 +1,9 @@
 //! The page in a browser: Debian's Chromium, driven through chromedriver.
 use std::path::Path;
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use crate::common::{ChildProcess, TestExporter, free_port, static_sim};
+use crate::common::{ChildProcess, TestExporter, eventually, free_port, static_sim};
 use fantoccini::{Client, ClientBuilder, Locator};
 use serde_json::{Value, json};
 
@@ -69,36 +69,28 @@ impl Browser {
 
     /// Returns the texts of all matching elements at one moment: the page may replace them.
     async fn texts(&self, selector: &str) -> Vec<String> {
-        let started_at = Instant::now();
-        loop {
+        eventually(&format!("{selector} stays"), async || {
             let elements = self.client.find_all(Locator::Css(selector)).await.unwrap();
             let texts = elements.iter().map(fantoccini::elements::Element::text);
-            match futures_util::future::try_join_all(texts).await {
-                Ok(texts) => return texts,
-                Err(error) if error.is_stale_element_reference() => {}
-                Err(error) => panic!("{selector}: {error}"),
+            let texts = futures_util::future::try_join_all(texts).await;
+            if let Err(error) = &texts {
+                assert!(error.is_stale_element_reference(), "{selector}: {error}");
             }
-            assert!(
-                started_at.elapsed() < crate::common::wait_timeout(),
-                "{selector} never stays"
-            );
-        }
+            texts
+        })
+        .await
     }
 
     /// Waits until an element has this text.
     async fn wait_text(&self, selector: &str, text: &str) {
-        let started_at = Instant::now();
-        loop {
-            let now = self.text(selector).await;
-            if now.contains(text) {
-                return;
+        eventually(&format!("{selector} has the text {text:?}"), async || {
+            let shown = self.text(selector).await;
+            if shown.contains(text) {
+                return Ok(());
             }
-            assert!(
-                started_at.elapsed() < crate::common::wait_timeout(),
-                "{selector} is {now:?}, never {text:?}"
-            );
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
+            Err(shown)
+        })
+        .await;
     }
 
     /// Sends chromedriver a command that is not part of the `WebDriver` protocol.
@@ -164,14 +156,13 @@ impl Browser {
 async fn start_exporter() -> TestExporter {
     let exporter = TestExporter::start(static_sim(3, 1200), &["--atlas.poll-interval=1h"]).await;
     exporter.wait_polled().await;
-    let started_at = Instant::now();
-    while exporter.sim.org_ids().len() != exporter.get("/sd").await.1.matches("org_name").count() {
-        assert!(
-            started_at.elapsed() < crate::common::wait_timeout(),
-            "names of all organizations"
-        );
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
+    let orgs = exporter.sim.org_ids().len();
+    eventually("names of all organizations", async || {
+        let (_, targets) = exporter.get("/sd").await;
+        let named = targets.matches("org_name").count();
+        (named == orgs).then_some(()).ok_or(targets)
+    })
+    .await;
     exporter
 }
 
@@ -266,11 +257,11 @@ async fn hostile_names_are_shown_as_text() {
             world.create_key(&org, name).unwrap();
         }
     });
-    let started_at = Instant::now();
-    while !exporter.get("/").await.1.contains("{{7*7}}") {
-        assert!(started_at.elapsed() < crate::common::wait_timeout());
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
+    eventually("the names are on the page", async || {
+        let (_, page) = exporter.get("/").await;
+        page.contains("{{7*7}}").then_some(()).ok_or(page)
+    })
+    .await;
     let browser = Browser::open((1280, 1000), false).await;
     browser.navigate(&exporter.base_url).await;
     let shown = browser.texts("tbody th bdi").await;

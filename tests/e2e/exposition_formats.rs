@@ -100,6 +100,10 @@ async fn promtool_accepts_hostile_names() {
     let sim = hostile_names_sim().await;
     let (program, address) = start_exporter(&sim);
     let text = fetch(&address, "text/plain").await;
+    let series = Scrape::parse(&text);
+    let info = series.with_name("mongodbatlas_ai_model_api_key_info");
+    let names = info.map(|it| (it.labels["api_key_id"].clone(), it.labels["name"].clone()));
+    assert_eq!(names.collect::<BTreeMap<_, _>>(), key_names(&sim));
     let (code, output, error) = run_command(
         Command::new("promtool").args(["check", "metrics"]),
         text.as_bytes(),

@@ -4,7 +4,10 @@ use std::path::Path;
 use std::process::Command;
 
 use crate::common::systemd::{SERVICE, STATE_DIR, SystemdContainer};
-use crate::common::{Scrape, free_port, get, run_command, static_sim};
+use crate::common::{
+    Scrape, error_fault, expected_sim_keys, exposed_keys, free_port, get, run_command, static_sim,
+};
+use mongodb_atlas_sim::SimEndpoint;
 use serde_json::Value;
 
 fn repo_root() -> &'static Path {
@@ -89,12 +92,12 @@ async fn debian_package_installs_upgrades_and_purges() {
     // Configured, checked and started.
     let address = format!("127.0.0.1:{}", free_port());
     let environment = "/etc/default/atlas-ai-keys-exporter";
-    let told = format!(
+    let expected = format!(
         "MONGODB_ATLAS_BASE_URL={}\nMONGODB_ATLAS_ORG_ID={}\nATLAS_AI_KEYS_EXPORTER_WEB_LISTEN_ADDRESS={address}\n",
         sim.base_url(),
         sim.org_ids().join(",")
     );
-    systemd.write_secret(environment, &told);
+    systemd.write_secret(environment, &expected);
     systemd.exec_ok(&["mkdir", "-p", "/etc/credstore"]);
     for (name, secret) in [
         ("client-id", &account.client_id),
@@ -112,22 +115,42 @@ async fn debian_package_installs_upgrades_and_purges() {
         120.0
     );
     systemd.systemctl(&["reload", SERVICE]);
-    assert!(systemd.journal().contains("configuration reloaded"));
-    // Upgraded: restarted, with configuration and state.
+    systemd.wait_journal("configuration reloaded");
+    // Upgraded while Atlas is down: restarted, with configuration and stored inventories.
+    for endpoint in [SimEndpoint::Token, SimEndpoint::AiModelApiKeys] {
+        sim.add_fault(error_fault(endpoint, None, 500));
+    }
+    let before = scrape(&address).await;
     let pid = systemd.property("MainPID");
     systemd.exec_ok(&["dpkg", "-i", "--force-confdef", "/run/given/0.1.1-1.deb"]);
     assert_ne!(systemd.property("MainPID"), pid);
     assert_eq!(systemd.property("ActiveState"), "active");
     assert_eq!(systemd.property("UnitFileState"), "enabled");
-    assert_eq!(systemd.exec_ok(&["cat", environment]), told);
-    let kept = scrape(&address).await;
+    assert_eq!(systemd.exec_ok(&["cat", environment]), expected);
+    let installed = [
+        "dpkg-query",
+        "-W",
+        "-f",
+        "${Version}",
+        "atlas-ai-keys-exporter",
+    ];
+    assert_eq!(systemd.exec_ok(&installed), "0.1.1-1");
+    let restored = scrape(&address).await;
+    let journal = systemd.journal();
     assert_eq!(
-        kept.sum("mongodbatlas_ai_model_api_keys"),
-        120.0,
-        "{}",
-        systemd.journal()
+        restored.values("atlas_ai_keys_exporter_org_inventory_restored"),
+        [1.0; 2],
+        "{journal}"
     );
+    assert_eq!(
+        exposed_keys(&restored),
+        expected_sim_keys(&sim),
+        "{journal}"
+    );
+    let success = "atlas_ai_keys_exporter_org_last_success_timestamp_seconds";
+    assert_eq!(restored.values(success), before.values(success));
     assert!(file(STATE_DIR));
+    sim.clear_faults();
     // Removed: stopped; configuration and state are still there.
     systemd.exec_ok(&["dpkg", "-r", "atlas-ai-keys-exporter"]);
     assert!(

@@ -1,7 +1,7 @@
 //! Output on a terminal: tables of its width, colors, a progress bar during long walks, the man page.
 use std::process::Command;
 
-use crate::common::{run_command, sim_env, static_sim};
+use crate::common::{Scrape, expected_sim_keys, exposed_keys, run_command, sim_env, static_sim};
 use mongodb_atlas_sim::{Effect, Fault, SimEndpoint};
 
 /// Runs the exporter on a terminal with this many columns, and returns its output.
@@ -96,6 +96,15 @@ async fn progress_bar_appears_during_long_walks() {
         .unwrap();
     assert_eq!((code, error.as_str()), (Some(0), ""));
     assert!(!output.contains(" of 3 organizations"));
+    sim.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn once_writes_to_a_character_device() {
+    let sim = crate::common::start_sim(static_sim(1, 20)).await;
+    let shown = run_on_terminal(200, "once --output=/dev/tty", sim_env(&sim)).await;
+    let scrape = Scrape::parse(&shown.replace("\r\n", "\n"));
+    assert_eq!(exposed_keys(&scrape), expected_sim_keys(&sim), "{shown}");
     sim.stop().await;
 }
 

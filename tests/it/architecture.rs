@@ -42,9 +42,7 @@ fn root() -> &'static Path {
 /// Returns the files below `dir` whose names end in one of `extensions`, in a stable order.
 fn files(dir: &Path, extensions: &[&str]) -> Vec<PathBuf> {
     let mut found = Vec::new();
-    let Ok(entries) = fs::read_dir(dir) else {
-        return found;
-    };
+    let entries = fs::read_dir(dir).unwrap_or_else(|error| panic!("{}: {error}", dir.display()));
     for entry in entries {
         let path = entry.unwrap().path();
         if path.is_dir() {
@@ -63,9 +61,12 @@ fn files(dir: &Path, extensions: &[&str]) -> Vec<PathBuf> {
 }
 
 fn files_in(dirs: &[&str], extensions: &[&str]) -> Vec<PathBuf> {
-    dirs.iter()
-        .flat_map(|dir| files(&root().join(dir), extensions))
-        .collect()
+    let files_of = |dir: &&str| {
+        let found = files(&root().join(dir), extensions);
+        assert!(!found.is_empty(), "{dir} has no source file");
+        found
+    };
+    dirs.iter().flat_map(files_of).collect()
 }
 
 /// Returns the path relative to the repository.
@@ -80,6 +81,11 @@ fn code(path: &Path) -> Vec<String> {
         .filter(|line| !line.trim_start().starts_with("//"))
         .map(str::to_owned)
         .collect()
+}
+
+/// Returns the modules of the crate that a line imports or names.
+fn named_modules(line: &str) -> impl Iterator<Item = &str> {
+    line.split("crate::").skip(1).map(leading_name)
 }
 
 /// Returns the name that begins `text`.
@@ -103,11 +109,26 @@ fn imports_follow_the_order_of_modules() {
             continue;
         };
         for line in code(&path) {
-            for imported in line.split("crate::").skip(1).map(leading_name) {
+            if line.contains("crate::{") {
+                violations.push(format!("{name}: one import for several modules: {line}"));
+            }
+            for imported in named_modules(&line) {
                 if rank(imported).is_some_and(|other| other > own) {
                     violations.push(format!("{name}: {module} imports {imported}"));
                 }
             }
+        }
+    }
+    assert!(violations.is_empty(), "{}", violations.join("\n"));
+}
+
+#[test]
+fn durations_are_formatted_in_one_module() {
+    let mut violations = Vec::new();
+    for path in files_in(&["src"], &["rs"]) {
+        let name = relative(&path);
+        if name != "src/humanize.rs" && code(&path).join("\n").contains("humantime::format") {
+            violations.push(name);
         }
     }
     assert!(violations.is_empty(), "{}", violations.join("\n"));
@@ -121,6 +142,7 @@ fn type_names_are_unique_within_a_crate() {
         .collect();
     sources.push(root().join("src"));
     let mut duplicates = Vec::new();
+    let mut count = 0;
     for source in sources {
         let mut types: BTreeMap<String, String> = BTreeMap::new();
         for path in files(&source, &["rs"]) {
@@ -129,6 +151,7 @@ fn type_names_are_unique_within_a_crate() {
                     continue;
                 };
                 let here = relative(&path);
+                count += 1;
                 if let Some(other) = types.insert(name.to_owned(), here.clone()) {
                     duplicates.push(format!("{name}: {other} and {here}"));
                 }
@@ -136,6 +159,43 @@ fn type_names_are_unique_within_a_crate() {
         }
     }
     assert!(duplicates.is_empty(), "{}", duplicates.join("\n"));
+    assert!(count > 200, "{count} types");
+}
+
+#[test]
+fn definitions_and_words_are_recognized() {
+    for (line, expected) in [
+        ("pub struct Name;", Some("Name")),
+        ("pub(crate) enum Name {", Some("Name")),
+        ("trait Name: Send {", Some("Name")),
+        ("type Name = u8;", Some("Name")),
+        ("    struct Name;", None),
+        ("impl Name {", None),
+    ] {
+        assert_eq!(defined_type(line), expected, "{line}");
+    }
+    for (line, expected) in [
+        ("fn name() {", Some("name")),
+        ("    pub(super) async fn name(", Some("name")),
+        ("const fn name<T>() {", Some("name")),
+        ("let fn_name = 1;", None),
+        ("use fn_name;", None),
+        ("", None),
+    ] {
+        assert_eq!(defined_function(line), expected, "{line}");
+    }
+    for (line, expected) in [
+        ("a word here", true),
+        ("word", true),
+        ("a_word_here", true),
+        ("words", false),
+        ("sword, then word", true),
+        ("sword", false),
+    ] {
+        assert_eq!(contains_word(line, "word"), expected, "{line}");
+    }
+    let named: Vec<&str> = named_modules("use crate::one::Two; crate::three::four()").collect();
+    assert_eq!(named, ["one", "three"]);
 }
 
 /// Returns the name of the type that a line at module level defines.
@@ -174,6 +234,7 @@ fn defined_function(line: &str) -> Option<&str> {
 #[test]
 fn functions_are_short() {
     let mut long = Vec::new();
+    let mut count = 0;
     for path in files_in(&["src", "crates"], &["rs"]) {
         let name = relative(&path);
         if name.ends_with("tests.rs") || name.contains("/tests/") {
@@ -193,12 +254,14 @@ fn functions_are_short() {
                 .iter()
                 .skip(start)
                 .find(|line| line.ends_with(['{', ';', '}']));
+            count += usize::from(length > 5);
             if length > MAX_FUNCTION_LINES && has_body.is_some_and(|line| line.ends_with('{')) {
                 long.push(format!("{name}: {function}: {length} lines"));
             }
         }
     }
     assert!(long.is_empty(), "{}", long.join("\n"));
+    assert!(count > 500, "{count} functions of more than five lines");
 }
 
 #[test]
@@ -207,6 +270,7 @@ fn retired_words_do_not_return() {
         .lines()
         .filter(|line| !line.is_empty() && !line.starts_with('#'))
         .collect();
+    assert!(words.len() > 30, "{words:?}");
     let mut found = Vec::new();
     let mut paths = files_in(
         &[

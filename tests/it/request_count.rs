@@ -1,4 +1,4 @@
-//! Number of requests for a walk of 100,000 keys.
+//! Number of requests: for a walk of 100,000 keys, and for names.
 use std::time::Duration;
 
 use crate::common::sim_harness::{SimHarness, in_process_sim};
@@ -15,9 +15,14 @@ async fn count_walk_requests(fault: Option<Effect>) -> usize {
         sim.add_fault(Fault::new(SimEndpoint::AiModelApiKeys, effect));
     }
     let exporter = SimHarness::start(&sim, &[]).await;
-    while exporter.readiness().0 != 200 {
+    // Without scrapes, each of which has 100,000 keys.
+    for _ in 0..600 {
+        if exporter.readiness().0 == 200 {
+            break;
+        }
         exporter.advance(Duration::from_millis(100)).await;
     }
+    assert_eq!(exporter.readiness().0, 200, "not polled within a minute");
     let scrape = exporter.scrape();
     assert_eq!(scrape.sum("mongodbatlas_ai_model_api_keys"), 100_000.0);
     exporter.stop().await;
@@ -51,4 +56,24 @@ async fn walk_without_links_takes_one_extra_request() {
         201,
         "a full page may not be the last"
     );
+}
+
+/// Names are requested once an hour, and not more often than every tenth poll.
+#[tokio::test(start_paused = true)]
+async fn names_are_requested_hourly_or_with_every_tenth_poll() {
+    for (interval, requests) in [
+        ("1m", 24..=25),
+        ("6m", 24..=25),
+        ("30m", 5..=6),
+        ("1h", 3..=4),
+    ] {
+        let sim = in_process_sim(&static_sim(1, 10));
+        let exporter = SimHarness::start(&sim, &["--atlas.poll-interval", interval]).await;
+        exporter.wait_polled(1).await;
+        exporter.advance(Duration::from_hours(24)).await;
+        let groups = exporter.requests_to(SimEndpoint::Groups).len();
+        // 24 hours, and the requests at the start.
+        assert!(requests.contains(&groups), "{interval}: {groups}");
+        exporter.stop().await;
+    }
 }

@@ -2,9 +2,9 @@
 //! them with systemd.
 #![cfg(target_os = "linux")]
 use std::os::unix::net::UnixDatagram;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use crate::common::{ChildProcess, sim_env, static_sim};
+use crate::common::{ChildProcess, eventually_blocking, sim_env, static_sim};
 use rustix::process::Signal;
 
 /// The socket of the service manager.
@@ -13,20 +13,18 @@ struct NotifySocket(UnixDatagram);
 impl NotifySocket {
     /// Waits for a message for which `condition` holds, and returns it; others may come before.
     fn wait_message(&self, what: &str, condition: impl Fn(&str) -> bool) -> String {
-        let started_at = Instant::now();
-        let mut heard = Vec::new();
-        while started_at.elapsed() < crate::common::wait_timeout() {
+        let mut received = Vec::new();
+        eventually_blocking(what, || {
             let mut bytes = [0; 4096];
-            let Ok(length) = self.0.recv(&mut bytes) else {
-                continue;
-            };
-            let text = String::from_utf8_lossy(&bytes[..length]).into_owned();
-            if condition(&text) {
-                return text;
+            if let Ok(length) = self.0.recv(&mut bytes) {
+                let text = String::from_utf8_lossy(&bytes[..length]).into_owned();
+                if condition(&text) {
+                    return Ok(text);
+                }
+                received.push(text);
             }
-            heard.push(text);
-        }
-        panic!("never heard: {what}; but {heard:?}");
+            Err(format!("{received:?}"))
+        })
     }
 }
 

@@ -1,7 +1,7 @@
 //! No output of the program contains a secret: not at trace level, not with secrets in Atlas'
 //! responses, not in errors, pages or metrics, not in its command line.
-use crate::common::{ChildProcess, get, sim_env, static_sim};
-use mongodb_atlas_sim::{Effect, ErrorBodyFormat, Fault, SimEndpoint, SimHandle};
+use crate::common::{ChildProcess, Scrape, eventually, get, sim_env, static_sim};
+use mongodb_atlas_sim::{Effect, Fault, SimEndpoint, SimHandle};
 use rustix::process::Signal;
 
 fn credential_values(sim: &SimHandle) -> Vec<(String, String)> {
@@ -13,6 +13,25 @@ fn credential_values(sim: &SimHandle) -> Vec<(String, String)> {
     ]
     .map(|(name, value)| (name.to_owned(), value))
     .to_vec()
+}
+
+/// Returns the number of requests for keys that have ended.
+async fn count_requests(address: &str) -> f64 {
+    let scrape = Scrape::parse(&get(&format!("http://{address}/metrics")).await.1);
+    let requests = scrape
+        .with_name("atlas_ai_keys_exporter_api_requests_total")
+        .filter(|series| series.labels["endpoint"] == "ai_model_api_keys");
+    requests.map(|series| series.value).sum()
+}
+
+/// Waits for the end of two more requests for keys: of the first one, all is logged by then.
+async fn wait_for_requests(address: &str, what: &str) {
+    let before = count_requests(address).await;
+    eventually(what, async || {
+        let new = count_requests(address).await - before;
+        if new >= 2.0 { Ok(()) } else { Err(new) }
+    })
+    .await;
 }
 
 /// Runs the binary with and without faults, and returns all its output.
@@ -44,29 +63,28 @@ async fn collect_all_output(
         std::fs::read_to_string(format!("/proc/{}/cmdline", program.pid())).unwrap_or_default();
     let mut all = cmdline;
     program.wait_for_output("walk complete");
-    let status = |status| Effect::Status {
-        status,
-        body: ErrorBodyFormat::Json,
-        retry_after: None,
-    };
+    // Refusals come last: after three of them polls are rare.
     for effect in [
         Effect::Secret,
         Effect::CutBody,
         Effect::InvalidJson,
-        status(500),
-        status(403),
-        status(401),
         Effect::Delay { seconds: 2.0 },
+        Effect::error_status(500),
+        Effect::error_status(403),
+        Effect::error_status(401),
     ] {
         sim.add_fault(Fault::new(SimEndpoint::AiModelApiKeys, Effect::Secret));
-        sim.add_fault(Fault::new(SimEndpoint::AiModelApiKeys, effect));
-        sim.revoke_all_tokens();
+        sim.add_fault(Fault::new(SimEndpoint::AiModelApiKeys, effect.clone()));
         sim.expire_nonces();
-        tokio::time::sleep(std::time::Duration::from_millis(1200)).await;
+        wait_for_requests(&address, &format!("{effect:?}")).await;
         for path in ["/metrics", "/", "/sd", "/-/ready", "/-/healthy", "/nothing"] {
             all.push_str(&get(&format!("http://{address}{path}")).await.1);
         }
         sim.clear_faults();
+        if effect == Effect::Secret {
+            sim.revoke_all_tokens();
+            wait_for_requests(&address, "another token").await;
+        }
     }
     program.signal(Signal::TERM);
     let (code, output, _) = program.wait_exit();

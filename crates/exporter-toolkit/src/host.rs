@@ -2,7 +2,6 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use axum::http::uri::Authority;
 use axum::http::{HeaderMap, Uri, Version, header};
 
 /// A host without its port: a name in lower case and without a trailing dot, or an address.
@@ -65,44 +64,29 @@ impl Host {
     }
 }
 
-/// A request whose host is missing or malformed (RFC 9112 §3.2, RFC 9113 §8.3.1).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct InvalidHost;
-
-/// Returns the hosts of a request: that of its target and that of its `Host` header, where it has them.
-fn parse_hosts(
-    version: Version,
-    uri: &Uri,
-    headers: &HeaderMap,
-) -> Result<[Option<Host>; 2], InvalidHost> {
+/// Returns the hosts of a request: that of its target and that of its `Host` header, where it has them. Returns `None` when
+/// a host is malformed or missing (RFC 9112 §3.2, RFC 9113 §8.3.1).
+fn parse_hosts(version: Version, uri: &Uri, headers: &HeaderMap) -> Option<[Option<Host>; 2]> {
     let mut values = headers.get_all(header::HOST).into_iter();
     let header = values.next();
     if values.next().is_some() || (header.is_none() && version == Version::HTTP_11) {
-        return Err(InvalidHost);
+        return None;
     }
-    let parse = |text: &str| Host::parse_with_port(text).ok_or(InvalidHost);
-    let from_header = header
-        .map(|value| value.to_str().map_err(|_| InvalidHost).and_then(parse))
-        .transpose()?;
-    let from_target = uri
-        .authority()
-        .map(Authority::as_str)
-        .map(parse)
-        .transpose()?;
+    let from_header = match header {
+        Some(value) => Some(Host::parse_with_port(value.to_str().ok()?)?),
+        None => None,
+    };
+    let from_target = match uri.authority() {
+        Some(authority) => Some(Host::parse_with_port(authority.as_str())?),
+        None => None,
+    };
     let differ = from_target.is_some() && from_header.is_some() && from_target != from_header;
-    if differ && version >= Version::HTTP_2 {
-        return Err(InvalidHost);
-    }
-    Ok([from_target, from_header])
+    (!differ || version < Version::HTTP_2).then_some([from_target, from_header])
 }
 
-/// Checks that a request has a valid host, as its HTTP version requires.
-pub(crate) fn validate(
-    version: Version,
-    uri: &Uri,
-    headers: &HeaderMap,
-) -> Result<(), InvalidHost> {
-    parse_hosts(version, uri, headers).map(|_| ())
+/// Returns whether a request has a valid host, as its HTTP version requires.
+pub(crate) fn is_valid(version: Version, uri: &Uri, headers: &HeaderMap) -> bool {
+    parse_hosts(version, uri, headers).is_some()
 }
 
 /// Hosts that requests may name. Protects against DNS rebinding: a foreign web page whose name was made to resolve to
@@ -150,7 +134,7 @@ impl AllowedHosts {
         if self.allows_any() {
             return true;
         }
-        let Ok(hosts) = parse_hosts(version, uri, headers) else {
+        let Some(hosts) = parse_hosts(version, uri, headers) else {
             return false;
         };
         let mut hosts = hosts.iter().flatten().peekable();

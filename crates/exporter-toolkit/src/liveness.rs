@@ -3,7 +3,6 @@
 
 use std::fmt::Display;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -17,17 +16,15 @@ const DEFAULT_INTERVAL: Duration = Duration::from_hours(1);
 #[derive(Debug)]
 pub struct LivenessMonitor {
     interval: Duration,
-    epoch: Instant,
-    heartbeats: Mutex<Vec<(String, Arc<AtomicU64>)>>,
+    /// Name and last tick of each loop.
+    heartbeats: Mutex<Vec<(String, Arc<Mutex<Instant>>)>>,
 }
 
 /// Heartbeat of one loop. Dropping it ends the supervision of the loop.
 #[derive(Debug)]
 pub struct Heartbeat {
     interval: Duration,
-    epoch: Instant,
-    /// Milliseconds from `epoch` to the last tick.
-    last_tick_ms: Arc<AtomicU64>,
+    last_tick: Arc<Mutex<Instant>>,
 }
 
 impl Default for LivenessMonitor {
@@ -42,34 +39,29 @@ impl LivenessMonitor {
     pub fn new(interval: Option<Duration>) -> Self {
         Self {
             interval: interval.unwrap_or(DEFAULT_INTERVAL),
-            epoch: Instant::now(),
             heartbeats: Mutex::default(),
         }
     }
 
     /// Registers a loop that starts now; `name` is its name in the log.
     pub fn register(&self, name: impl Display) -> Heartbeat {
-        let heartbeat = Heartbeat {
-            interval: self.interval,
-            epoch: self.epoch,
-            last_tick_ms: Arc::default(),
-        };
-        heartbeat.tick();
+        let last_tick = Arc::new(Mutex::new(Instant::now()));
         let mut heartbeats = self.heartbeats.lock();
-        heartbeats.push((name.to_string(), Arc::clone(&heartbeat.last_tick_ms)));
-        heartbeat
+        heartbeats.push((name.to_string(), Arc::clone(&last_tick)));
+        Heartbeat {
+            interval: self.interval,
+            last_tick,
+        }
     }
 
     /// Returns the names of the loops whose last tick is older than `timeout`.
     pub fn stalled(&self, timeout: Duration) -> Vec<String> {
-        let now = elapsed_millis(self.epoch);
         let mut heartbeats = self.heartbeats.lock();
         // A loop that has ended has dropped its heartbeat.
-        heartbeats.retain(|(_, last_tick_ms)| Arc::strong_count(last_tick_ms) > 1);
-        let timeout = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);
-        let stalled = heartbeats.iter().filter(|(_, last_tick_ms)| {
-            now.saturating_sub(last_tick_ms.load(Ordering::Relaxed)) > timeout
-        });
+        heartbeats.retain(|(_, last_tick)| Arc::strong_count(last_tick) > 1);
+        let stalled = heartbeats
+            .iter()
+            .filter(|(_, last_tick)| last_tick.lock().elapsed() > timeout);
         stalled.map(|(name, _)| name.clone()).collect()
     }
 }
@@ -77,18 +69,13 @@ impl LivenessMonitor {
 impl Heartbeat {
     /// Records one more iteration of the loop.
     pub fn tick(&self) {
-        let now = elapsed_millis(self.epoch);
-        self.last_tick_ms.store(now, Ordering::Relaxed);
+        *self.last_tick.lock() = Instant::now();
     }
 
     /// Returns when the next tick is due at the latest.
     pub fn next_deadline(&self) -> Instant {
         Instant::now() + self.interval
     }
-}
-
-fn elapsed_millis(since: Instant) -> u64 {
-    u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

@@ -8,7 +8,6 @@ mod tree_builder;
 use std::fmt;
 use std::path::Path;
 
-use granit_parser::{ErrorKind, Marker, Parser};
 use zeroize::Zeroizing;
 
 use crate::bounded_file::{self, ReadOptions};
@@ -45,33 +44,7 @@ pub fn load_file(path: &Path) -> Result<YamlValue, String> {
 /// # Errors
 /// As [`load_file`].
 pub fn parse(text: &str) -> Result<YamlValue, String> {
-    let options = granit_parser::options! {
-        emit_comments: false,
-        // As Go's YAML.
-        block_scalar_eof_without_line_feed: true,
-    };
-    let mut builder = TreeBuilder::default();
-    for next in Parser::new_from_str_with_options(text, options) {
-        let (event, span) = next.map_err(|error| {
-            // The parser's own message could repeat a part of the file.
-            let cause = match error.kind() {
-                ErrorKind::TabNotAllowed
-                | ErrorKind::TabInBlockIndentation
-                | ErrorKind::TabInIndentation => ": tab in the indentation",
-                ErrorKind::UnknownAnchor => ": unknown anchor",
-                ErrorKind::RecursionLimitExceeded => ": nested too deeply",
-                _ => "",
-            };
-            format!(
-                "invalid YAML at {}{cause}",
-                format_position(*error.marker())
-            )
-        })?;
-        builder
-            .on_event(event)
-            .map_err(|cause| format!("invalid YAML at {}: {cause}", format_position(span.start)))?;
-    }
-    Ok(builder.finish())
+    TreeBuilder::new(text).read_document()
 }
 
 /// Parses a boolean as YAML 1.1 defines it: `true`, `yes`, `on`, `y` and their opposites, in lower, upper or title case.
@@ -85,10 +58,6 @@ pub fn parse_bool(text: &str) -> Option<bool> {
         }
         _ => None,
     }
-}
-
-fn format_position(marker: Marker) -> String {
-    format!("line {}, column {}", marker.line(), marker.col() + 1)
 }
 
 impl YamlValue {
@@ -107,11 +76,6 @@ impl YamlValue {
         let mut fields = self.as_mapping()?.iter();
         let field = fields.find(|(field, _)| field == name);
         field.map(|(_, value)| value)
-    }
-
-    /// Returns the item of a sequence.
-    pub fn get_index(&self, index: usize) -> Option<&Self> {
-        self.as_sequence()?.get(index)
     }
 
     /// Returns the fields of a mapping.

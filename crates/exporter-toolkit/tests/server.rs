@@ -20,7 +20,9 @@ use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, RootCertStore};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
+use tokio::sync::Notify;
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 use tokio_rustls::TlsConnector;
 use tokio_util::sync::CancellationToken;
 
@@ -159,15 +161,14 @@ async fn web_configuration_adds_tls_and_basic_authentication() {
     server.stop().await;
 }
 
-#[tokio::test]
+/// In simulated time: the timeout is that of production, and the test waits for none.
+#[tokio::test(start_paused = true)]
 async fn slow_and_oversized_headers_end_the_connection() {
-    let limits = ServerLimits {
-        header_timeout: Duration::from_millis(200),
-        ..ServerLimits::default()
-    };
-    let server = TestServer::start(metrics(), None, limits).await;
+    let server = TestServer::start(metrics(), None, ServerLimits::default()).await;
+    let started_at = Instant::now();
     let response = exchange(server.connect().await, "GET /metrics HTTP/1.1\r\nHost: ").await;
     assert_eq!(response, "");
+    assert!(started_at.elapsed() >= Duration::from_secs(10));
     let oversized = format!("GET /{} HTTP/1.1\r\n", "x".repeat(40_000));
     let response = exchange(server.connect().await, &oversized).await;
     assert!(response.starts_with("HTTP/1.1 431 "), "{response}");
@@ -182,9 +183,14 @@ async fn slow_and_oversized_headers_end_the_connection() {
 
 #[tokio::test]
 async fn shutdown_closes_idle_connections_and_completes_responses() {
-    let slow = get(async || {
-        tokio::time::sleep(Duration::from_millis(500)).await;
-        "late"
+    let (requested, released) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let slow = get({
+        let (requested, released) = (Arc::clone(&requested), Arc::clone(&released));
+        async move || {
+            requested.notify_one();
+            released.notified().await;
+            "late"
+        }
     });
     let router = Router::new().route("/metrics", slow);
     let server = TestServer::start(router, None, ServerLimits::default()).await;
@@ -193,9 +199,12 @@ async fn shutdown_closes_idle_connections_and_completes_responses() {
         let stream = server.connect().await;
         async move { exchange(stream, &get_metrics("")).await }
     });
-    tokio::time::sleep(Duration::from_millis(100)).await;
+    requested.notified().await;
+    server.shutdown.cancel();
+    assert_eq!(idle.read(&mut [0]).await.expect("closed"), 0);
+    assert!(!server.task.is_finished(), "a response is in flight");
+    released.notify_one();
     server.stop().await;
     let response = pending.await.expect("no panic");
     assert!(response.ends_with("late"), "{response}");
-    assert_eq!(idle.read(&mut [0]).await.expect("closed"), 0);
 }

@@ -126,7 +126,7 @@ impl ReqwestTransport {
         // The address is known, and a query does not belong into a log.
         let error = error.without_url();
         let is_tls = error_chain(&error).any(<dyn StdError>::is::<rustls::Error>);
-        if error.is_decode() && !is_tls && !error_chain(&error).any(is_truncation) {
+        if error.is_decode() && !is_tls && error_chain(&error).any(is_malformed) {
             let cause = root_cause(&error);
             return ErrorKind::InvalidResponse(format!("its body cannot be read: {cause}"));
         }
@@ -202,12 +202,12 @@ fn error_chain(error: ErrorRef<'_>) -> impl Iterator<Item = ErrorRef<'_>> {
     })
 }
 
-/// Returns whether the connection was closed before the body was complete.
-fn is_truncation(cause: ErrorRef<'_>) -> bool {
-    use io::ErrorKind::{BrokenPipe, ConnectionReset, UnexpectedEof};
-    if let Some(error) = cause.downcast_ref::<hyper::Error>() {
-        return error.is_incomplete_message() || error.is_body_write_aborted() || error.is_closed();
-    }
+/// Returns whether a body does not have the form of HTTP/1. Every other error of a body is one of the connection; over
+/// HTTP/2 most have no type that could be told apart.
+fn is_malformed(cause: ErrorRef<'_>) -> bool {
     let kind = cause.downcast_ref().map(io::Error::kind);
-    matches!(kind, Some(UnexpectedEof | ConnectionReset | BrokenPipe))
+    matches!(
+        kind,
+        Some(io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData)
+    )
 }

@@ -1,5 +1,5 @@
 //! The client against the simulated Atlas, over HTTP.
-#![allow(clippy::unwrap_used, reason = "a panic fails the test")]
+#![allow(clippy::panic, clippy::unwrap_used, reason = "a panic fails the test")]
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -38,6 +38,14 @@ fn service_account(sim: &SimHandle) -> Credential {
     }
 }
 
+fn api_key(sim: &SimHandle) -> Credential {
+    let credentials = sim.credentials();
+    Credential::ApiKey {
+        public: secret(credentials.public_key),
+        private: secret(credentials.private_key),
+    }
+}
+
 fn client(sim: &SimHandle, credential: Credential) -> Client {
     let config = ClientConfig {
         credential_name: "default".into(),
@@ -62,17 +70,17 @@ fn client(sim: &SimHandle, credential: Credential) -> Client {
 async fn count_keys(client: &Client, org: &OrgId) -> usize {
     let optional = OptionalFields::default();
     let mut count = 0;
-    for page in 1.. {
+    for page in 1..=10 {
         let keys = client
             .list_keys_page(org, page, 10, optional)
             .await
             .unwrap();
         count += keys.results;
         if keys.results < 10 {
-            break;
+            return count;
         }
     }
-    count
+    panic!("30 keys have ended before page 10");
 }
 
 #[tokio::test]
@@ -100,12 +108,7 @@ async fn service_account_lists_all_orgs_and_keys_with_one_token() {
 #[tokio::test]
 async fn api_key_authenticates_with_digest() {
     let sim = start_sim().await;
-    let credentials = sim.credentials();
-    let credential = Credential::ApiKey {
-        public: secret(credentials.public_key),
-        private: secret(credentials.private_key),
-    };
-    let client = client(&sim, credential);
+    let client = client(&sim, api_key(&sim));
     let mut keys = 0;
     for org in sim.org_ids() {
         keys += count_keys(&client, &OrgId::parse(&org).unwrap()).await;
@@ -135,5 +138,50 @@ async fn unknown_key_is_none() {
     let id = mongodb_atlas_client::KeyId::new("unknown");
     let key = client.get_key(&org, &id, OptionalFields::default()).await;
     assert_eq!(key.unwrap(), None);
+    sim.stop().await;
+}
+
+#[tokio::test]
+async fn wrong_private_key_costs_one_challenge_and_one_request_per_call() {
+    let sim = start_sim().await;
+    let credential = Credential::ApiKey {
+        public: secret(sim.credentials().public_key),
+        private: secret("invalid".to_owned()),
+    };
+    let client = client(&sim, credential);
+    for requests in [2, 3, 4] {
+        let error = client.list_orgs().await.unwrap_err();
+        assert!(matches!(error.kind, ErrorKind::Unauthorized(_)), "{error}");
+        assert_eq!(sim.requests().len(), requests);
+    }
+    sim.stop().await;
+}
+
+#[tokio::test]
+async fn replaced_private_key_costs_one_retry_with_a_new_nonce() {
+    let sim = start_sim().await;
+    let client = client(&sim, api_key(&sim));
+    for requests in [2, 3] {
+        client.list_orgs().await.unwrap();
+        assert_eq!(sim.requests().len(), requests, "one challenge");
+    }
+    // The nonce was accepted before, so that its rejection says nothing about the key.
+    sim.with_credentials(|account| account.private_key = "replaced".to_owned());
+    let error = client.list_orgs().await.unwrap_err();
+    assert!(matches!(error.kind, ErrorKind::Unauthorized(_)), "{error}");
+    assert_eq!(sim.requests().len(), 5);
+    sim.stop().await;
+}
+
+#[tokio::test]
+async fn stale_nonce_costs_one_extra_request() {
+    let sim = start_sim().await;
+    let client = client(&sim, api_key(&sim));
+    client.list_orgs().await.unwrap();
+    for requests in [4, 6] {
+        sim.expire_nonces();
+        client.list_orgs().await.unwrap();
+        assert_eq!(sim.requests().len(), requests);
+    }
     sim.stop().await;
 }

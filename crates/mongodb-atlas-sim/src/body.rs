@@ -88,8 +88,13 @@ fn gzip(bytes: &[u8]) -> Bytes {
     Bytes::from(encoder.finish().unwrap_or_default())
 }
 
+/// An empty page with blanks behind it, so that only its size is wrong.
 fn gzip_bomb() -> Bytes {
     static BOMB: OnceLock<Bytes> = OnceLock::new();
-    BOMB.get_or_init(|| gzip(&vec![b' '; GZIP_BOMB_BYTES]))
-        .clone()
+    BOMB.get_or_init(|| {
+        let mut bytes = br#"{"results":[],"totalCount":0}"#.to_vec();
+        bytes.resize(GZIP_BOMB_BYTES, b' ');
+        gzip(&bytes)
+    })
+    .clone()
 }

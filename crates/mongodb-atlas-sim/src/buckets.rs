@@ -34,6 +34,10 @@ impl BucketConfig {
             refill_seconds: 60,
         }
     }
+
+    fn interval(self) -> i64 {
+        i64::from(self.refill_seconds.max(1))
+    }
 }
 
 /// Scope of the bucket of the key endpoints.
@@ -78,11 +82,20 @@ impl Buckets {
 
     /// Takes a token for a request for `org`.
     pub(crate) fn take_org(&mut self, set: &'static str, org: &str, now: Timestamp) -> TakeResult {
-        let scope = match self.scope {
+        self.take(set, self.org_scope(org), self.org_config, now)
+    }
+
+    /// Returns the number of tokens in the bucket of `org`.
+    pub(crate) fn org_level(&mut self, set: &'static str, org: &str, now: Timestamp) -> u32 {
+        self.refilled(set, self.org_scope(org), self.org_config, now)
+            .tokens
+    }
+
+    fn org_scope<'a>(&self, org: &'a str) -> &'a str {
+        match self.scope {
             BucketScope::Organization => org,
             BucketScope::User => "user",
-        };
-        self.take(set, scope, self.org_config, now)
+        }
     }
 
     /// Takes a token.
@@ -93,6 +106,25 @@ impl Buckets {
         config: BucketConfig,
         now: Timestamp,
     ) -> TakeResult {
+        let bucket = self.refilled(set, scope, config, now);
+        let tokens = bucket.tokens;
+        bucket.tokens = tokens.saturating_sub(1);
+        let retry_after = bucket.refilled_at + config.interval() - now.as_second();
+        TakeResult {
+            config,
+            remaining: tokens.checked_sub(1),
+            retry_after: u32::try_from(retry_after).unwrap_or(1).max(1),
+        }
+    }
+
+    /// Returns a bucket with all refills that are due.
+    fn refilled(
+        &mut self,
+        set: &'static str,
+        scope: &str,
+        config: BucketConfig,
+        now: Timestamp,
+    ) -> &mut TokenBucket {
         let now = now.as_second();
         let bucket = self
             .by_set_and_scope
@@ -101,20 +133,13 @@ impl Buckets {
                 tokens: config.capacity,
                 refilled_at: now,
             });
-        let interval = i64::from(config.refill_seconds.max(1));
-        let refills = (now - bucket.refilled_at).max(0) / interval;
-        bucket.refilled_at += refills * interval;
+        let refills = (now - bucket.refilled_at).max(0) / config.interval();
+        bucket.refilled_at += refills * config.interval();
         let added = u32::try_from(refills)
             .unwrap_or(u32::MAX)
             .saturating_mul(config.refill_tokens);
-        let tokens = bucket.tokens.saturating_add(added).min(config.capacity);
-        bucket.tokens = tokens.saturating_sub(1);
-        let retry_after = bucket.refilled_at + interval - now;
-        TakeResult {
-            config,
-            remaining: tokens.checked_sub(1),
-            retry_after: u32::try_from(retry_after).unwrap_or(1).max(1),
-        }
+        bucket.tokens = bucket.tokens.saturating_add(added).min(config.capacity);
+        bucket
     }
 }
 
@@ -136,6 +161,8 @@ mod tests {
             Some(9),
             "each scope has a separate bucket"
         );
+        assert_eq!(buckets.org_level("keys", "o", at(65)), 5);
         assert_eq!(buckets.take_org("keys", "o", at(65)).remaining, Some(4));
+        assert_eq!(buckets.org_level("keys", "o", at(65)), 4);
     }
 }

@@ -130,6 +130,13 @@ impl SimHandle {
         }
     }
 
+    /// Returns the number of tokens in the key bucket of `org`.
+    pub fn available_tokens(&self, org: &str) -> u32 {
+        let mut state = self.sim.lock_state();
+        let now = state.now;
+        state.buckets.org_level("aiModelApi", org, now)
+    }
+
     /// Returns the number of live access tokens.
     pub fn live_token_count(&self) -> usize {
         let state = self.sim.lock_state();

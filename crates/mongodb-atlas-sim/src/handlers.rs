@@ -64,8 +64,7 @@ fn respond(state: &mut SimState, request: &SimRequest) -> Option<Response<Body>>
         match effect {
             Effect::Reset => return None,
             Effect::Redirect { location } => {
-                let mut response =
-                    SimResponse::new(StatusCode::TEMPORARY_REDIRECT, "text/plain", Value::Null);
+                let mut response = SimResponse::empty(StatusCode::TEMPORARY_REDIRECT);
                 response.set_header(header::LOCATION, location);
                 return Some(build_response(response, &[]));
             }
@@ -73,7 +72,10 @@ fn respond(state: &mut SimState, request: &SimRequest) -> Option<Response<Body>>
                 status,
                 body,
                 retry_after,
-            } => return Some(fault_response(*status, *body, *retry_after)),
+            } => {
+                let endpoint = request.endpoint;
+                return Some(fault_response(endpoint, *status, *body, *retry_after));
+            }
             _ => {}
         }
     }
@@ -90,8 +92,10 @@ fn respond(state: &mut SimState, request: &SimRequest) -> Option<Response<Body>>
     }
     let is_set = |parameter| request.query(parameter).as_deref() == Some("true");
     response.pretty = is_set("pretty");
+    // A list is its own envelope; the description says nothing about any other response.
     if is_set("envelope")
         && let Value::Object(fields) = &mut response.body
+        && fields.contains_key("results")
     {
         fields.insert("status".to_owned(), json!(response.status.as_u16()));
     }
@@ -100,6 +104,7 @@ fn respond(state: &mut SimState, request: &SimRequest) -> Option<Response<Body>>
 
 /// Returns the error response of [`Effect::Status`].
 fn fault_response(
+    endpoint: SimEndpoint,
     status: u16,
     format: ErrorBodyFormat,
     retry_after: Option<u32>,
@@ -114,7 +119,12 @@ fn fault_response(
         503 => "SERVICE_UNAVAILABLE",
         _ => "UNEXPECTED_ERROR",
     };
-    let mut response = SimResponse::error(status, code, "This fault was asked for.", &json!([]));
+    let oauth_error = matches!(endpoint, SimEndpoint::Token | SimEndpoint::Revoke)
+        .then(|| oauth::error_with_status(status))
+        .flatten();
+    let mut response = oauth_error.unwrap_or_else(|| {
+        SimResponse::error(status, code, "This fault was asked for.", &json!([]))
+    });
     if let Some(seconds) = retry_after {
         response.set_header(header::RETRY_AFTER, &seconds.to_string());
     }
@@ -249,9 +259,7 @@ fn list(state: &SimState, request: &SimRequest) -> Result<Value, SimResponse> {
         SimEndpoint::Groups => {
             let org = request.find_org(&state.world)?;
             let projects = org.projects.iter();
-            projects
-                .map(|project| json!({"id": project.id, "name": project.name, "orgId": org.id}))
-                .collect()
+            projects.map(|project| project.to_json(&org.id)).collect()
         }
         _ => request.find_org(&state.world).map(|_| model_limits())?,
     };

@@ -45,6 +45,20 @@ impl SimKey {
 pub(crate) struct SimProject {
     pub(crate) id: String,
     pub(crate) name: String,
+    pub(crate) created: Timestamp,
+}
+
+impl SimProject {
+    pub(crate) fn to_json(&self, org: &str) -> Value {
+        json!({
+            "id": self.id,
+            "orgId": org,
+            "name": self.name,
+            "created": self.created.strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
+            "clusterCount": 0,
+            "links": [],
+        })
+    }
 }
 
 /// An organization.

@@ -3,13 +3,16 @@
 use axum::http::StatusCode;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::buckets::BucketConfig;
 use crate::credentials::SimCredentials;
 use crate::request::{SimRequest, form_field};
 use crate::response::SimResponse;
 use crate::state::SimState;
+
+const TOKEN_LIMIT_REACHED: &str =
+    "Access Token limit reached. Revoke tokens or wait until some have ended.";
 
 /// Issues an access token.
 pub(crate) fn issue_token(
@@ -29,13 +32,10 @@ pub(crate) fn issue_token(
             "Only client_credentials is supported.",
         ));
     }
-    let token = state.credentials.issue_token(state.now).ok_or_else(|| {
-        oauth_error(
-            StatusCode::FORBIDDEN,
-            "access_denied",
-            "Access Token limit reached. Revoke tokens or wait until some have ended.",
-        )
-    })?;
+    let token = state
+        .credentials
+        .issue_token(state.now)
+        .ok_or_else(|| oauth_error(StatusCode::FORBIDDEN, "access_denied", TOKEN_LIMIT_REACHED))?;
     let expires_in = state.credentials.token_lifetime_seconds;
     Ok(SimResponse::json(
         StatusCode::OK,
@@ -52,7 +52,7 @@ pub(crate) fn revoke_token(
     if let Some(token) = form_field(&request.body, "token") {
         state.credentials.revoke_token(&token);
     }
-    Ok(SimResponse::json(StatusCode::OK, Value::Null))
+    Ok(SimResponse::empty(StatusCode::OK))
 }
 
 fn authenticate_client(state: &SimState, request: &SimRequest) -> Result<(), SimResponse> {
@@ -73,6 +73,17 @@ fn accepts_basic_credentials(credentials: &SimCredentials, request: &SimRequest)
     let (id, secret) = decoded.split_once(':')?;
     let decode = |text: &str| form_field(format!("x={text}").as_bytes(), "x");
     Some(credentials.accepts_client(&decode(id)?, &decode(secret)?))
+}
+
+/// Returns the error of the OAuth endpoints that has `status`; `None` if they have none.
+pub(crate) fn error_with_status(status: StatusCode) -> Option<SimResponse> {
+    let (error, description) = match status {
+        StatusCode::BAD_REQUEST => ("invalid_request", "This fault was asked for."),
+        StatusCode::UNAUTHORIZED => ("invalid_client", "This fault was asked for."),
+        StatusCode::FORBIDDEN => ("access_denied", TOKEN_LIMIT_REACHED),
+        _ => return None,
+    };
+    Some(oauth_error(status, error, description))
 }
 
 fn oauth_error(status: StatusCode, error: &str, description: &str) -> SimResponse {

@@ -9,6 +9,9 @@ use crate::scenario::Scenario;
 
 const DAY_SECONDS: i64 = 86_400;
 
+/// Age of all projects, which are older than their keys.
+const PROJECT_AGE: SignedDuration = SignedDuration::from_secs(501 * DAY_SECONDS);
+
 /// Names with characters that exporters have failed to escape.
 const HOSTILE_NAMES: &[&str] = &[
     "say \"cheese\"",
@@ -85,6 +88,7 @@ pub(crate) fn random_org(
         .map(|(number, team)| SimProject {
             id: random_hex(rng, 24),
             name: format!("{team}-{number}"),
+            created: now.saturating_sub(PROJECT_AGE).unwrap_or(Timestamp::MIN),
         })
         .collect();
     let id = random_hex(rng, 24);

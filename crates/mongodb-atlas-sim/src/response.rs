@@ -34,6 +34,13 @@ impl SimResponse {
         Self::new(status, "application/json", body)
     }
 
+    /// Returns a response without a body.
+    pub(crate) fn empty(status: StatusCode) -> Self {
+        let mut response = Self::json(status, Value::Null);
+        response.headers.remove(header::CONTENT_TYPE);
+        response
+    }
+
     /// Returns an error object of Atlas.
     pub(crate) fn error(status: StatusCode, code: &str, detail: &str, parameters: &Value) -> Self {
         Self::json(

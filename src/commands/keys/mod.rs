@@ -23,10 +23,10 @@ use super::{CommandError, ignore_broken_pipe, signals};
 use crate::cli::Args;
 use crate::config::{self, ConfigError, Diagnostic, KeysOptions, OutputFormat, StorageSource};
 use crate::credentials::Environment;
-use crate::inventory::{InventorySnapshot, KeyLabel, KeyQuery, KeySelection};
+use crate::inventory::{DetailsWithOwners, InventorySnapshot, KeyLabel, KeyQuery, KeySelection};
+use crate::key_policy::KeyPolicy;
 use crate::storage::{StateFile, Storage};
-use mongodb_atlas_client::Clock;
-use mongodb_atlas_client::OrgId;
+use mongodb_atlas_client::{Clock, OrgId};
 use progress::ProgressReporter;
 
 pub(super) async fn run(args: Args, environment: &Environment) -> Result<(), CommandError> {
@@ -112,13 +112,14 @@ fn load_from_storage(
     let storage = Storage::open_read_only(dir);
     let stored_orgs = storage.list_orgs().map_err(|error| {
         let expected = "it must be the directory that an exporter keeps its state in, such as /var/lib/atlas-ai-keys-exporter";
-        ConfigError::from(Diagnostic::new("--storage.path", error.to_string()).with_help(expected))
+        let error = Diagnostic::new("--storage.path", error.to_string());
+        ConfigError(vec![error.with_help(expected)])
     })?;
     if stored_orgs.is_empty() {
         let message = format!("no stored data in {}", dir.display());
         let expected = "expected the directory in which an exporter stores its state";
         let error = Diagnostic::new("--storage.path", message).with_help(expected);
-        return Err(ConfigError::from(error).into());
+        return Err(ConfigError(vec![error]).into());
     }
     let mut shown = InventorySnapshot::default();
     let mut failed: Vec<String> = Vec::new();
@@ -135,7 +136,11 @@ fn load_from_storage(
                 let details = storage.read(&StateFile::Details(org.clone()));
                 shown
                     .details
-                    .extend(details.map(|details| (org.clone(), Arc::new(details))));
+                    .extend(details.map(|details| {
+                        let details = Arc::new(details);
+                        let details = DetailsWithOwners::new(details, &KeyPolicy::default());
+                        (org.clone(), Arc::new(details))
+                    }));
             }
             Err(why) => failed.push(format!("{org} ({why})")),
         }

@@ -1,6 +1,16 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::*;
+use wait::eventually;
+
+#[path = "../../../tests/common/wait.rs"]
+#[allow(dead_code, unreachable_pub, reason = "made for the other tests")]
+mod wait;
+
+/// Returns whether a condition holds, for `eventually`.
+fn holds(condition: bool) -> Result<(), &'static str> {
+    condition.then_some(()).ok_or("not yet")
+}
 
 /// Makes the numbers from 0, counts its steps, and panics at one of them.
 struct Numbers {
@@ -30,17 +40,6 @@ fn numbers(panics_at: Option<usize>, count: usize) -> (Box<dyn ChunkSource>, Arc
         count,
     };
     (Box::new(source), steps)
-}
-
-/// Waits for what another thread does.
-async fn eventually(what: &str, condition: impl Fn() -> bool) {
-    for _ in 0..10_000 {
-        if condition() {
-            return;
-        }
-        tokio::time::sleep(std::time::Duration::from_millis(1)).await;
-    }
-    panic!("in vain: {what}");
 }
 
 async fn read_all(mut reader: BodyReader, permits: Arc<Semaphore>) -> Result<Vec<u8>, Aborted> {
@@ -76,7 +75,10 @@ async fn few_steps_run_ahead_of_a_reader_that_stops() {
             let chunk = reader.next_chunk(&permits, || ()).await;
             assert!(matches!(chunk, Ok(Chunk::Bytes(_))));
         }
-        eventually("the step ends", || permits.available_permits() == 1).await;
+        eventually("the step ends", async || {
+            holds(permits.available_permits() == 1)
+        })
+        .await;
         let ahead = steps.load(Ordering::SeqCst) - reader.index;
         assert!((1..=MAX_STEPS_AHEAD).contains(&ahead), "{ahead} steps");
         assert!(matches!(body.state().progress, Progress::Ready(_)));
@@ -111,8 +113,8 @@ async fn body_without_readers_is_aborted_and_freed() {
         }
         drop(reader);
         // The last step may not have returned the source yet.
-        eventually("the body is aborted", || {
-            matches!(body.state().progress, Progress::Aborted)
+        eventually("the body is aborted", async || {
+            holds(matches!(body.state().progress, Progress::Aborted))
         })
         .await;
         assert!(body.state().chunks.is_empty());
@@ -152,8 +154,8 @@ async fn panicking_source_aborts_all_readers() {
         for reader in readers {
             assert_eq!(reader.await.expect("no panic here"), Err(Aborted));
         }
-        eventually("the permit is given back", || {
-            permits.available_permits() == 1
+        eventually("the permit is given back", async || {
+            holds(permits.available_permits() == 1)
         })
         .await;
     }
@@ -184,11 +186,17 @@ async fn resources_are_held_until_the_chunk_is_complete() {
             reader.next_chunk(&permits, held).await.map(|_| ())
         })
     };
-    eventually("a step begins", || permits.available_permits() == 0).await;
+    eventually("a step begins", async || {
+        holds(permits.available_permits() == 0)
+    })
+    .await;
     reading.abort();
     assert!(reading.await.is_err_and(|error| error.is_cancelled()));
     assert_eq!(Arc::strong_count(&resource), 2, "the step goes on");
     finish.send(()).expect("the step waits for it");
-    eventually("the step ends", || Arc::strong_count(&resource) == 1).await;
+    eventually("the step ends", async || {
+        holds(Arc::strong_count(&resource) == 1)
+    })
+    .await;
     assert!(body.subscribe().is_none(), "and is the last one");
 }

@@ -7,35 +7,18 @@ use axum::response::{IntoResponse, Response};
 
 use super::page_headers;
 
-/// Embeds files of a folder, with their names.
+/// Embeds documents, with their names.
 macro_rules! embedded_docs {
-    ($folder:literal: $($name:literal),* $(,)?) => {
-        &[$(($name, include_str!(concat!("../../../", $folder, "/", $name, ".md")))),*]
+    ($($name:literal),*) => {
+        &[$(($name, include_str!(concat!("../../../docs/", $name, ".md")))),*]
     };
 }
 
-const DOCS: &[(&str, &str)] =
-    embedded_docs!("docs": "configuration", "failure-modes", "metrics", "web");
+const DOCS: &[(&str, &str)] = embedded_docs!("configuration", "failure-modes", "metrics", "web");
 
-/// One for each alert; a test compares them with the rules.
-const RUNBOOKS: &[(&str, &str)] = embedded_docs!(
-    "dashboards/runbooks":
-    "AtlasAiKeyInactive",
-    "AtlasAiKeyNeverUsed",
-    "AtlasAiKeyRevived",
-    "AtlasAiKeyStale",
-    "AtlasAiKeysChurn",
-    "AtlasAiKeysDropped",
-    "AtlasAiKeysExporterConfigBad",
-    "AtlasAiKeysExporterDown",
-    "AtlasAiKeysExporterStorageFailing",
-    "AtlasAiKeysTooMany",
-    "AtlasOrgRefused",
-    "AtlasOrgTruthOld",
-    "AtlasOrgUnreachable",
-    "AtlasRequestBudgetExhausted",
-    "AtlasTokenTrouble",
-);
+/// Every file of `dashboards/runbooks`, as the build script lists them: one for each alert, which a test compares with the
+/// rules.
+const RUNBOOKS: &[(&str, &str)] = include!(concat!(env!("OUT_DIR"), "/runbooks.rs"));
 
 /// Serves the documentation.
 pub(in crate::web) async fn document(Path(name): Path<String>) -> Response {

@@ -38,6 +38,7 @@ pub(super) fn find_keys(
     let keys = KeyQuery {
         org: query.org.as_ref(),
         text: &query.filter,
+        owners: query.owner.as_slice(),
         column: query.column,
         reversed: query.reversed,
         labels: &options.labels,
@@ -187,11 +188,10 @@ mod tests {
 
     #[test]
     fn unexported_labels_are_hidden() {
-        assert!(
-            find(&PageQuery::default(), &[])
-                .rows
-                .iter()
-                .all(|row| row.name.is_empty())
-        );
+        for (labels, named) in [(&[][..], 0), (&[KeyLabel::Name], 50)] {
+            let rows = find(&PageQuery::default(), labels).rows;
+            let with_name = rows.iter().filter(|row| !row.name.is_empty());
+            assert_eq!((rows.len(), with_name.count()), (50, named), "{labels:?}");
+        }
     }
 }

@@ -171,6 +171,7 @@ fn list_orgs(app: &AppState, now: Timestamp) -> Vec<ListedOrg> {
             health: OrgHealth::from_status(&status, completed_at.map(|at| elapsed(at, now))),
             org: org.clone(),
             status,
+            rate_limit: app.metrics.poll_rate_limit(org),
             completed_at,
         }
     });
@@ -199,7 +200,7 @@ fn present_orgs(listed: &[ListedOrg], presenter: &OrgPresenter<'_>, query: &Page
     });
     OrgPage {
         orgs,
-        pager: Pager::new(page, pages, |page| query.with_org_page(page).link()),
+        pager: Pager::new(page, pages, |page| query.with(|it| it.orgs = page).link()),
         range,
     }
 }
@@ -241,11 +242,11 @@ fn build_page(app: &AppState, query: PageQuery, now: Timestamp) -> IndexTemplate
             .map(|(credential, reason)| (credential, Notice::new(reason)))
             .collect(),
         org_page: present_orgs(&listed, &presenter, &query),
-        all_orgs: query.without_org().link(),
+        all_orgs: query.with(|it| (it.org, it.page) = (None, 0)).link(),
         headers: column_headers(&query),
         found_count: format_count(found.total as u64),
         key_pager: Pager::new(found.page, found.pages, |page| {
-            query.with_key_page(page).link()
+            query.with(|it| it.page = page).link()
         }),
         found,
         query,

@@ -6,11 +6,10 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::key_table::{TimeAgo, time_ago};
-use crate::closed_list::closed_list;
 use crate::failure::Explanation;
 use crate::humanize::{elapsed, format_count, format_duration};
-use crate::inventory::{ClassifiedInventory, Inventory, InventorySnapshot};
-use crate::metrics::IdleThreshold;
+use crate::inventory::{ClassifiedInventory, Inventory, InventorySnapshot, KeyClass};
+use crate::metrics::{IdleThreshold, RateLimit};
 use crate::status::OrgStatus;
 use mongodb_atlas_client::{FailureReason, OrgId};
 
@@ -21,7 +20,7 @@ const LABEL_WIDTH: u64 = 118;
 const BAR_WIDTH: u64 = 170;
 const ROW_HEIGHT: u64 = 24;
 
-closed_list! {
+crate::closed_list::closed_list! {
     /// The health of an organization. Those that need attention come first.
     pub(super) enum OrgHealth {
         /// The last poll failed.
@@ -125,6 +124,7 @@ pub(super) struct ListedOrg {
     pub(super) health: OrgHealth,
     pub(super) org: OrgId,
     pub(super) status: OrgStatus,
+    pub(super) rate_limit: RateLimit,
     /// When its inventory was completed, exported or not.
     pub(super) completed_at: Option<Timestamp>,
 }
@@ -144,6 +144,8 @@ pub(super) struct OrgView {
     pub(super) rate_limit: Option<String>,
     pub(super) keys: Option<String>,
     pub(super) never_used: String,
+    pub(super) disabled: String,
+    pub(super) exempt: String,
     pub(super) status_counts: BTreeMap<String, String>,
     pub(super) chart: Option<IdleChart>,
 }
@@ -154,6 +156,8 @@ pub(super) struct Totals {
     pub(super) keys: u64,
     pub(super) never_used: u64,
     pub(super) idle: u64,
+    pub(super) disabled: u64,
+    pub(super) exempt: u64,
 }
 
 /// Presents organizations as of one moment.
@@ -175,9 +179,12 @@ impl OrgPresenter<'_> {
         let mut totals = Totals::default();
         for inventory in &self.snapshot.inventories {
             totals.keys += inventory.len() as u64;
-            totals.never_used += never_used(inventory);
+            totals.never_used += self.count(inventory, KeyClass::NeverUsed);
+            totals.disabled += self.count(inventory, KeyClass::Disabled);
+            totals.exempt += self.count_exempt(inventory);
             if let Some(threshold) = self.thresholds.last() {
-                totals.idle += self.count_idle(inventory, threshold);
+                let (cutoff, now) = (self.cutoff(threshold), self.now.as_microsecond());
+                totals.idle += inventory.classes.count(KeyClass::Used, cutoff, now);
             }
         }
         totals
@@ -188,8 +195,7 @@ impl OrgPresenter<'_> {
         let completed_at = listed.completed_at;
         let inventory = self.inventory(org);
         let details = inventory.and_then(|_| self.snapshot.org_details(org));
-        let limit = status.rate_limit;
-        let (remaining, capacity) = (limit.remaining, limit.capacity);
+        let (remaining, capacity) = (listed.rate_limit.remaining, listed.rate_limit.capacity);
         OrgView {
             id: org.to_string(),
             name: details.and_then(|details| details.name.clone()),
@@ -204,8 +210,10 @@ impl OrgPresenter<'_> {
                 format!("{remaining} of {capacity} requests left")
             }),
             keys: inventory.map(|inventory| format_count(inventory.len() as u64)),
-            never_used: format_count(inventory.map_or(0, never_used)),
-            status_counts: inventory.map(status_counts).unwrap_or_default(),
+            never_used: format_count(inventory.map_or(0, |it| self.count(it, KeyClass::NeverUsed))),
+            disabled: format_count(inventory.map_or(0, |it| self.count(it, KeyClass::Disabled))),
+            exempt: format_count(inventory.map_or(0, |it| self.count_exempt(it))),
+            status_counts: inventory.map(|it| status_counts(it)).unwrap_or_default(),
             chart: inventory.map(|inventory| self.idle_chart(inventory)),
         }
     }
@@ -221,10 +229,20 @@ impl OrgPresenter<'_> {
         }
     }
 
-    fn count_idle(&self, inventory: &ClassifiedInventory, threshold: &IdleThreshold) -> u64 {
-        inventory
-            .classes
-            .count_idle_since(threshold.cutoff(self.now.as_microsecond()))
+    fn cutoff(&self, threshold: &IdleThreshold) -> i64 {
+        threshold.cutoff(self.now.as_microsecond())
+    }
+
+    /// Counts the keys of a class, however long they have been idle.
+    fn count(&self, inventory: &ClassifiedInventory, class: KeyClass) -> u64 {
+        let now = self.now.as_microsecond();
+        inventory.classes.count(class, i64::MAX, now)
+    }
+
+    fn count_exempt(&self, inventory: &ClassifiedInventory) -> u64 {
+        let now = self.now.as_microsecond();
+        let projects = inventory.classes.projects().iter();
+        projects.map(|project| project.count_exempt(now)).sum()
     }
 
     fn idle_chart(&self, inventory: &ClassifiedInventory) -> IdleChart {
@@ -238,7 +256,7 @@ impl OrgPresenter<'_> {
                 None => format!("under {}", threshold.label),
                 Some(previous) => format!("{} to {}", previous.label, threshold.label),
             };
-            let longer = self.count_idle(inventory, threshold);
+            let longer = inventory.classes.count_idle_since(self.cutoff(threshold));
             rows.push((label, idle.saturating_sub(longer), "young"));
             (idle, previous) = (longer, Some(threshold));
         }
@@ -275,11 +293,6 @@ impl OrgPresenter<'_> {
     }
 }
 
-fn never_used(inventory: &Inventory) -> u64 {
-    let keys = inventory.keys();
-    keys.filter(|key| key.was_used() == Some(false)).count() as u64
-}
-
 /// Returns the number of keys by status, of all projects.
 fn status_counts(inventory: &Inventory) -> BTreeMap<String, String> {
     let mut totals = BTreeMap::<&str, u64>::new();
@@ -291,3 +304,6 @@ fn status_counts(inventory: &Inventory) -> BTreeMap<String, String> {
         .map(|(status, keys)| (status.to_owned(), format_count(keys)))
         .collect()
 }
+
+#[cfg(test)]
+mod tests;

@@ -15,6 +15,7 @@ impl SortColumn {
             Self::Idle => "Idle",
             Self::Name => "Key",
             Self::Project => "Project",
+            Self::Owner => "Owner",
             Self::Created => "Created",
             Self::Used => "Last used",
         }
@@ -27,6 +28,8 @@ pub(super) struct PageQuery {
     /// A text that the name, id or project of a key contains.
     pub(super) filter: String,
     pub(super) org: Option<OrgId>,
+    /// The owner; the empty one selects keys without an owner.
+    pub(super) owner: Option<String>,
     pub(super) column: SortColumn,
     /// Whether the default order of the column is reversed.
     pub(super) reversed: bool,
@@ -45,6 +48,7 @@ impl PageQuery {
             match &*name {
                 "q" => query.filter = value.trim().chars().take(MAX_FILTER_LEN).collect(),
                 "org" => query.org = OrgId::parse(&value).ok(),
+                "owner" => query.owner = Some(value.into_owned()),
                 "sort" => query.column = value.parse().unwrap_or_default(),
                 "order" => query.reversed = value == "reversed",
                 "page" => query.page = page_index(&value),
@@ -60,39 +64,20 @@ impl PageQuery {
         self.column.descending_by_default() != self.reversed
     }
 
-    /// Returns the query with another page of the keys.
-    pub(super) fn with_key_page(&self, page: usize) -> Self {
-        Self {
-            page,
-            ..self.clone()
-        }
-    }
-
-    /// Returns the query with another page of the organizations.
-    pub(super) fn with_org_page(&self, orgs: usize) -> Self {
-        Self {
-            orgs,
-            ..self.clone()
-        }
-    }
-
-    /// Returns the query for the keys of all organizations.
-    pub(super) fn without_org(&self) -> Self {
-        Self {
-            org: None,
-            page: 0,
-            ..self.clone()
-        }
+    /// Returns the query after a change.
+    pub(super) fn with(&self, change: impl FnOnce(&mut Self)) -> Self {
+        let mut query = self.clone();
+        change(&mut query);
+        query
     }
 
     /// Returns the query sorted by a column; in reverse order if it is sorted by that column already.
     pub(super) fn sorted_by(&self, column: SortColumn) -> Self {
-        Self {
-            column,
-            reversed: column == self.column && !self.reversed,
-            page: 0,
-            ..self.clone()
-        }
+        self.with(|query| {
+            query.reversed = column == self.column && !self.reversed;
+            query.column = column;
+            query.page = 0;
+        })
     }
 
     /// Returns a link with this query, relative to the page.
@@ -103,6 +88,9 @@ impl PageQuery {
         }
         if let Some(org) = &self.org {
             parts.append_pair("org", org.as_str());
+        }
+        if let Some(owner) = &self.owner {
+            parts.append_pair("owner", owner);
         }
         if self.column != SortColumn::default() {
             parts.append_pair("sort", self.column.as_str());
@@ -137,6 +125,8 @@ mod tests {
         for text in [
             "q=a+b%26%22&sort=name&order=reversed&page=3&orgs=2",
             "org=0000000000000000000000aa",
+            "owner=team-search",
+            "owner=",
             "",
         ] {
             let query = of(text);

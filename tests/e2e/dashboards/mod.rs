@@ -37,6 +37,7 @@ fn str_field<'a>(value: &'a Value, member: &str) -> &'a str {
 /// Returns all queries of a dashboard, with their panel or variable.
 fn expressions(dashboard: &Value) -> Vec<(String, String)> {
     let mut all = Vec::new();
+    assert!(!as_list(&dashboard["templating"]["list"]).is_empty());
     for panel in as_list(&dashboard["panels"]) {
         for target in as_list(&panel["targets"]) {
             all.push((
@@ -62,6 +63,7 @@ fn expressions(dashboard: &Value) -> Vec<(String, String)> {
             ));
         }
     }
+    assert!(all.len() > 10, "{all:?}");
     all
 }
 
@@ -139,7 +141,7 @@ fn panels_do_not_overlap_and_have_descriptions() {
         let dashboard = load_dashboard(name);
         assert!(
             uids.insert(str_field(&dashboard, "uid").to_owned()),
-            "{name}: a uid of its own"
+            "{name}: a unique uid"
         );
         assert!(
             dashboard.get("id").is_none_or(Value::is_null),
@@ -155,6 +157,8 @@ fn panels_do_not_overlap_and_have_descriptions() {
         let mut taken = BTreeMap::new();
         let mut ids = BTreeSet::new();
         let mut lowest = 0;
+        let panels = as_list(&dashboard["panels"]).len();
+        assert!(panels > 8, "{name}: {panels} panels");
         for panel in as_list(&dashboard["panels"]) {
             let title = str_field(panel, "title");
             assert!(
@@ -179,8 +183,10 @@ fn panels_do_not_overlap_and_have_descriptions() {
                 "${datasource}",
                 "{name}: {title}"
             );
+            let targets = as_list(&panel["targets"]);
+            assert!(!targets.is_empty(), "{name}: {title}: queries");
             assert!(
-                as_list(&panel["targets"])
+                targets
                     .iter()
                     .all(|target| str_field(&target["datasource"], "uid") == "${datasource}")
             );

@@ -6,7 +6,8 @@ use std::path::Path;
 use std::process::Command;
 
 use super::{DRILL_CASES, DrillInstance, read_repo_file};
-use crate::common::{ChildProcess, free_port, get, run_command};
+use crate::common::{ChildProcess, eventually, free_port, get, run_command};
+use reqwest::Url;
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -16,6 +17,7 @@ pub(super) struct AlertMonitor {
     _prometheus: ChildProcess,
     _folder: TempDir,
     alerts: String,
+    query: String,
 }
 
 impl AlertMonitor {
@@ -78,7 +80,22 @@ impl AlertMonitor {
             _prometheus: server,
             _folder: folder,
             alerts: format!("http://127.0.0.1:{alertmanager}/api/v2/alerts"),
+            query: format!("http://127.0.0.1:{prometheus}/api/v1/query"),
         }
+    }
+
+    /// Waits until Prometheus has seen each instance healthy for some scrapes.
+    pub(super) async fn wait_scraped(&self) {
+        let query = "count(sum_over_time(up[1m]) >= 5)";
+        let url = Url::parse_with_params(&self.query, [("query", query)]).unwrap();
+        let expected = Value::from(DRILL_CASES.len().to_string());
+        eventually("scrapes of every instance", async || {
+            let (_, text) = get(url.as_str()).await;
+            let response: Value = serde_json::from_str(&text).unwrap();
+            let is_complete = response["data"]["result"][0]["value"][1] == expected;
+            is_complete.then_some(()).ok_or(text)
+        })
+        .await;
     }
 
     /// Returns the labels of each alert in Alertmanager.

@@ -267,8 +267,7 @@ async fn run_drill(speed: &str, timeout: Duration) {
     }
     let control = AlertMonitor::start(&instances);
     let started_at = Instant::now();
-    // Prometheus must have seen the healthy state first.
-    tokio::time::sleep(Duration::from_secs(6)).await;
+    control.wait_scraped().await;
     for (instance, case) in instances.iter_mut().zip(&DRILL_CASES) {
         instance.inject(case.fault);
     }

@@ -6,12 +6,13 @@
 mod promtool;
 
 use std::collections::BTreeSet;
-use std::path::Path;
 use std::process::Command;
 
 use crate::common::pki::{TLS_CONFIG, TestPki, bcrypt_hash, indent};
 use crate::common::prometheus::Prometheus;
-use crate::common::{ChildProcess, TestExporter, free_port, run_command, sim_env, static_sim};
+use crate::common::{
+    ChildProcess, TestExporter, eventually, free_port, run_command, sim_env, static_sim,
+};
 use exporter_toolkit::web_config::WebConfig;
 
 #[test]
@@ -212,7 +213,11 @@ async fn curl_cannot_bypass_authentication() {
         bcrypt_hash("secret")
     );
     let (exporter, address) = start_exporter(&pki, &text).await;
-    exporter.app.store.not_ready();
+    eventually("every organization is polled", async || {
+        let missing = exporter.app.store.not_ready();
+        missing.is_empty().then_some(()).ok_or(missing.join(", "))
+    })
+    .await;
     let tried = tokio::task::spawn_blocking(move || {
         let url = |path: &str| format!("https://{address}{path}");
         let (metrics, clear) = (url("/metrics"), format!("http://{address}/metrics"));
@@ -298,6 +303,8 @@ async fn curl_cannot_bypass_authentication() {
         ] {
             let (_, got, text) = run_curl(&pki, &arguments);
             assert_eq!(got, status, "{what}: {text}");
+            let shows_keys = text.contains("mongodbatlas_ai_model_api_key_info{");
+            assert_eq!(shows_keys, status == "200", "{what}: {text}");
             assert!(
                 !text.contains("src/") && !text.contains("panicked"),
                 "{text}"
@@ -333,7 +340,7 @@ async fn systemd_socket_activation_works() {
             crate::common::get(&format!("http://127.0.0.1:{port}/-/healthy")).await;
         assert_eq!((status, text.as_str()), (200, "Healthy.\n"));
     }
-    assert!(Path::new(&format!("/proc/{}", program.pid())).exists());
+    assert!(program.is_running(), "{}", program.output());
     // Without the flag, unused sockets are reported.
     let mut command = Command::new("systemd-socket-activate");
     let port = free_port();

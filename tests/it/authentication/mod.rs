@@ -5,19 +5,20 @@ mod token_responses;
 
 use std::time::Duration;
 
+use crate::common::sim_env;
 use crate::common::sim_harness::{SimHarness, in_process_sim};
-use crate::common::{TestExporter, sim_env};
 use crate::common::{static_sim, unlimited_sim};
-use mongodb_atlas_sim::{Effect, ErrorBodyFormat, Fault, SimConfig, SimEndpoint, SimHandle};
+use jiff::Timestamp;
+use mongodb_atlas_client::unix_seconds;
+use mongodb_atlas_sim::{Effect, Fault, SimConfig, SimEndpoint, SimHandle};
 
-const FAST_POLL_FLAGS: &[&str] = &["--atlas.poll-interval", "1s", "--atlas.page-size", "10"];
+const FAST_POLL_FLAGS: &[&str] = &["--atlas.poll-interval=1s", "--atlas.page-size=10"];
 
-fn count_requests(sim: &SimHandle, endpoint: SimEndpoint) -> usize {
-    sim.requests()
-        .iter()
-        .filter(|request| request.endpoint == endpoint)
-        .count()
-}
+const FAILURES: &str = "atlas_ai_keys_exporter_org_poll_failures_total";
+
+const UP: &str = "atlas_ai_keys_exporter_org_up";
+
+const EXPIRY: &str = "atlas_ai_keys_exporter_token_expiry_timestamp_seconds";
 
 fn digest_env(sim: &SimHandle) -> Vec<(String, String)> {
     let account = sim.credentials();
@@ -38,52 +39,35 @@ fn with_var(
     variables
 }
 
-async fn wait_polls(exporter: &TestExporter, count: usize) {
-    let started_at = std::time::Instant::now();
-    let mut seen = 0.0;
-    let mut successes = 0;
-    while successes < count {
-        assert!(
-            started_at.elapsed() < crate::common::wait_timeout(),
-            "{successes} of {count} walks"
-        );
-        let last = exporter
-            .scrape()
-            .await
-            .sum("atlas_ai_keys_exporter_org_last_success_timestamp_seconds");
-        if last > seen {
-            (seen, successes) = (last, successes + 1);
-        }
-        tokio::time::sleep(Duration::from_millis(30)).await;
-    }
+/// Returns the seconds from `start` to each request for a token.
+fn token_request_times(exporter: &SimHarness, start: Timestamp) -> Vec<i64> {
+    let requests = exporter.requests_to(SimEndpoint::Token);
+    let times = requests.iter().map(|request| request.at);
+    times.map(|at| at.duration_since(start).as_secs()).collect()
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test(start_paused = true)]
 async fn single_token_is_reused_and_revoked_on_shutdown() {
-    let exporter = TestExporter::start(static_sim(3, 100), FAST_POLL_FLAGS).await;
-    exporter.wait_polled().await;
-    wait_polls(&exporter, 3).await;
-    let scrape = exporter.scrape().await;
+    let sim = in_process_sim(&static_sim(3, 100));
+    let started_at = sim.now();
+    let exporter = SimHarness::start(&sim, FAST_POLL_FLAGS).await;
+    exporter.wait_polled(3).await;
+    for _ in 0..3 {
+        exporter.wait_polled_again().await;
+    }
     assert_eq!(
-        count_requests(&exporter.sim, SimEndpoint::Token),
-        1,
+        token_request_times(&exporter, started_at),
+        [0],
         "three organizations, one token"
     );
-    assert_eq!(exporter.sim.live_token_count(), 1);
-    let expiry = scrape
-        .get(
-            "atlas_ai_keys_exporter_token_expiry_timestamp_seconds",
-            &[("credential", "default")],
-        )
+    assert_eq!(sim.live_token_count(), 1);
+    let expiry = exporter
+        .scrape()
+        .get(EXPIRY, &[("credential", "default")])
         .unwrap();
-    let attempt = scrape.values("atlas_ai_keys_exporter_org_last_attempt_timestamp_seconds")[0];
-    assert!(
-        (expiry - attempt - 3600.0).abs() < 30.0,
-        "{expiry} {attempt}"
-    );
-    let sim = exporter.stop().await;
+    assert_eq!(expiry, unix_seconds(started_at) + 3600.0);
+    exporter.stop().await;
     assert_eq!(sim.live_token_count(), 0, "revoked on a clean stop");
-    sim.stop().await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -93,15 +77,86 @@ async fn token_is_refreshed_before_expiry() {
         ..unlimited_sim(1, 5)
     };
     let sim = in_process_sim(&config);
+    let started_at = sim.now();
     let exporter = SimHarness::start(&sim, &["--atlas.poll-interval=1s"]).await;
     exporter.advance(Duration::from_mins(5)).await;
-    let tokens = exporter.requests_to(SimEndpoint::Token).len();
-    assert!((10..=12).contains(&tokens), "one each 27 s: {tokens}");
+    let times = token_request_times(&exporter, started_at);
+    let gaps: Vec<i64> = times.windows(2).map(|pair| pair[1] - pair[0]).collect();
+    assert!(gaps.len() >= 10, "{times:?}");
+    assert!(
+        gaps.iter().all(|gap| (27..=28).contains(gap)),
+        "a tenth of the lifetime ahead: {gaps:?}"
+    );
+    let polls = exporter.requests_to(SimEndpoint::AiModelApiKeys).len();
+    assert!(polls >= 290, "{polls}");
     assert_eq!(
         exporter.count_responses(401),
         0,
-        "nobody ever saw an ended token"
+        "no request is sent with an expired token"
     );
+    exporter.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn live_token_is_used_while_its_renewal_fails() {
+    let sim = in_process_sim(&static_sim(1, 5));
+    let started_at = sim.now();
+    let exporter = SimHarness::start(&sim, &["--atlas.poll-interval=10s"]).await;
+    exporter.wait_polled(1).await;
+    sim.add_fault(Fault::new(SimEndpoint::Token, Effect::error_status(503)));
+    let left = Duration::from_secs(3590).saturating_sub(elapsed_since(&sim, started_at));
+    exporter.advance(left).await;
+    let scrape = exporter.scrape();
+    assert_eq!(scrape.sum(FAILURES), 0.0);
+    assert_eq!(scrape.sum(UP), 1.0);
+    let polls = exporter.requests_to(SimEndpoint::AiModelApiKeys).len();
+    assert!(polls >= 350, "{polls}");
+    let times = token_request_times(&exporter, started_at);
+    // From minute 55 on, after 1, 2, 4 to 60 s, each at the next poll.
+    assert!((3300..=3311).contains(&times[1]), "{times:?}");
+    assert!((8..=11).contains(&times.len()), "{times:?}");
+    exporter.advance(Duration::from_mins(5)).await;
+    let scrape = exporter.scrape();
+    assert_eq!(scrape.sum(UP), 0.0);
+    assert!(scrape.poll_failures(&sim.org_ids()[0], "server_error") >= 1.0);
+    assert_eq!(exporter.count_responses(401), 0);
+    sim.clear_faults();
+    exporter.wait_polled(1).await;
+    assert_eq!(sim.live_token_count(), 1);
+    exporter.stop().await;
+}
+
+fn elapsed_since(sim: &SimHandle, start: Timestamp) -> Duration {
+    Duration::try_from(sim.now().duration_since(start)).unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn stored_token_is_reported_and_renewed_ahead_after_a_restart() {
+    let sim = in_process_sim(&static_sim(1, 5));
+    let started_at = sim.now();
+    let directory = tempfile::tempdir().unwrap();
+    let storage = format!("--storage.path={}", directory.path().display());
+    let flags = ["--atlas.poll-interval=1m", &storage];
+    let exporter = SimHarness::start(&sim, &flags).await;
+    exporter.wait_polled(1).await;
+    exporter.advance(Duration::from_mins(10)).await;
+    exporter.kill().await;
+    let restarted_at = sim.now();
+    let exporter = SimHarness::start(&sim, &flags).await;
+    exporter.advance(Duration::from_mins(5)).await;
+    let expiry = exporter.scrape().get(EXPIRY, &[("credential", "default")]);
+    assert_eq!(expiry, Some(unix_seconds(started_at) + 3600.0));
+    exporter.advance(Duration::from_mins(55)).await;
+    let times = token_request_times(&exporter, started_at);
+    assert!(
+        times.len() == 2 && (3300..=3361).contains(&times[1]),
+        "one at the first start, one before the end of the stored token: {times:?}"
+    );
+    assert_eq!(exporter.count_responses(401), 0);
+    let requests = exporter.requests_to(SimEndpoint::AiModelApiKeys);
+    let polls = requests.iter().filter(|request| request.at > restarted_at);
+    assert!(polls.count() >= 58);
+    assert_eq!(exporter.scrape().sum(FAILURES), 0.0);
     exporter.stop().await;
 }
 
@@ -118,116 +173,126 @@ async fn immediately_expiring_tokens_are_not_requested_every_second() {
         let tokens = exporter.requests_to(SimEndpoint::Token).len();
         // One every 10 s, and one per minute after a 401.
         assert!((10..=71).contains(&tokens), "{tokens} of {token_seconds} s");
+        let polls = exporter.requests_to(SimEndpoint::AiModelApiKeys).len();
+        assert!(polls >= 10, "{polls} with {tokens} tokens");
         exporter.stop().await;
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test(start_paused = true)]
 async fn revoked_token_is_replaced_without_failed_poll() {
-    let exporter = TestExporter::start(static_sim(1, 35), FAST_POLL_FLAGS).await;
-    exporter.wait_polled().await;
-    exporter.sim.revoke_all_tokens();
-    let scrape = exporter
-        .wait_until("a new token", |scrape| {
-            scrape.get(
-                "atlas_ai_keys_exporter_token_requests_total",
-                &[("outcome", "issued")],
-            ) == Some(2.0)
-        })
-        .await;
-    assert_eq!(
-        scrape.sum("atlas_ai_keys_exporter_org_poll_failures_total"),
-        0.0
+    let sim = in_process_sim(&static_sim(1, 35));
+    let exporter = SimHarness::start(&sim, FAST_POLL_FLAGS).await;
+    exporter.wait_polled(1).await;
+    sim.revoke_all_tokens();
+    for _ in 0..3 {
+        exporter.wait_polled_again().await;
+    }
+    let scrape = exporter.scrape();
+    assert_eq!(scrape.sum(FAILURES), 0.0);
+    let issued = scrape.get(
+        "atlas_ai_keys_exporter_token_requests_total",
+        &[("outcome", "issued")],
     );
-    wait_polls(&exporter, 2).await;
-    let scrape = exporter.scrape().await;
+    assert_eq!(issued, Some(2.0));
+    assert!(exporter.count_responses(401) >= 1);
     assert_eq!(
-        scrape.sum("atlas_ai_keys_exporter_org_poll_failures_total"),
-        0.0
-    );
-    assert_eq!(
-        count_requests(&exporter.sim, SimEndpoint::Token),
+        exporter.requests_to(SimEndpoint::Token).len(),
         2,
-        "single flight: pages that were refused at once share the new one"
+        "concurrent pages that are rejected share the new token"
     );
-    exporter.stop().await.stop().await;
+    exporter.stop().await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test(start_paused = true)]
 async fn permanent_401_does_not_request_a_token_per_poll() {
-    let exporter = TestExporter::start(static_sim(1, 5), FAST_POLL_FLAGS).await;
-    let org = exporter.sim.org_ids()[0].clone();
-    exporter.wait_polled().await;
-    exporter.sim.add_fault(Fault::new(
+    let sim = in_process_sim(&static_sim(1, 5));
+    let org = sim.org_ids()[0].clone();
+    let exporter = SimHarness::start(&sim, FAST_POLL_FLAGS).await;
+    exporter.wait_polled(1).await;
+    let started_at = sim.now();
+    sim.add_fault(Fault::new(
         SimEndpoint::AiModelApiKeys,
-        Effect::Status {
-            status: 401,
-            body: ErrorBodyFormat::Json,
-            retry_after: None,
-        },
+        Effect::error_status(401),
     ));
     exporter
-        .wait_until("three failed walks", |scrape| {
+        .wait_until("three failed polls", |scrape| {
             scrape.poll_failures(&org, "unauthorized") >= 3.0
         })
         .await;
+    assert!(elapsed_since(&sim, started_at) < Duration::from_mins(1));
     assert_eq!(
-        count_requests(&exporter.sim, SimEndpoint::Token),
+        exporter.requests_to(SimEndpoint::Token).len(),
         2,
         "one at the start, one after the first 401"
     );
-    exporter.stop().await.stop().await;
+    exporter.advance(Duration::from_hours(2)).await;
+    let tokens = exporter.requests_to(SimEndpoint::Token).len();
+    let rejected = exporter.count_responses(401);
+    // Each poll that comes a minute later or more replaces the token, and fails again.
+    assert!(rejected >= 8, "{rejected}");
+    assert!(tokens <= 2 + rejected / 2, "{tokens} of {rejected}");
+    exporter.stop().await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test(start_paused = true)]
 async fn wrong_client_secret_is_unauthorized_and_backs_off() {
-    let sim = crate::common::start_sim(static_sim(3, 30)).await;
+    let sim = in_process_sim(&static_sim(3, 30));
+    let started_at = sim.now();
     let orgs = sim.org_ids();
     let variables = with_var(
         sim_env(&sim),
         "MONGODB_ATLAS_CLIENT_SECRET",
         "mdb_sa_sk_wrong",
     );
-    let exporter = TestExporter::start_with(sim, variables, FAST_POLL_FLAGS).await;
+    let exporter = SimHarness::start_with(&sim, variables, FAST_POLL_FLAGS).await;
     let scrape = exporter
         .wait_until("a failure of each", |scrape| {
             orgs.iter()
                 .all(|org| scrape.poll_failures(org, "unauthorized") >= 1.0)
         })
         .await;
+    let refused = scrape.get(
+        "atlas_ai_keys_exporter_token_requests_total",
+        &[("outcome", "refused")],
+    );
+    assert!(refused >= Some(1.0));
+    exporter.advance(Duration::from_hours(1)).await;
+    let times = token_request_times(&exporter, started_at);
+    assert!(times.len() >= 6, "{times:?}");
+    // Three organizations share one row of attempts, 1, 2, 4 to 60 s apart or more.
+    for (gap, minimum) in times.windows(2).zip([1, 2, 4, 8, 16, 32, 60]) {
+        assert!(gap[1] - gap[0] >= minimum, "{times:?}");
+    }
     assert!(
-        scrape.get(
-            "atlas_ai_keys_exporter_token_requests_total",
-            &[("outcome", "refused")]
-        ) >= Some(1.0)
+        times.windows(2).skip(7).all(|gap| gap[1] - gap[0] >= 60),
+        "{times:?}"
     );
-    assert_eq!(
-        count_requests(&exporter.sim, SimEndpoint::AiModelApiKeys),
-        0,
-        "without a token nothing is asked"
-    );
+    let requests = sim.requests();
     assert!(
-        count_requests(&exporter.sim, SimEndpoint::Token) <= 2,
-        "three organizations do not ask three times"
+        requests
+            .iter()
+            .all(|request| request.endpoint == SimEndpoint::Token),
+        "nothing else is requested without a token"
     );
-    exporter.stop().await.stop().await;
+    exporter.stop().await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test(start_paused = true)]
 async fn client_secret_is_form_urlencoded() {
     // RFC 6749 §2.3.1: form-urlencoded before Basic, so that a colon or a percent sign survives.
     let secret = "a:b%2Bc d+e&f=g";
-    let sim = crate::common::start_sim(static_sim(1, 5)).await;
+    let sim = in_process_sim(&static_sim(1, 5));
     sim.with_credentials(|account| account.client_secret = secret.to_owned());
     let variables = with_var(sim_env(&sim), "MONGODB_ATLAS_CLIENT_SECRET", secret);
-    let exporter = TestExporter::start_with(sim, variables, FAST_POLL_FLAGS).await;
-    exporter.wait_polled().await;
-    exporter.stop().await.stop().await;
+    let exporter = SimHarness::start_with(&sim, variables, FAST_POLL_FLAGS).await;
+    exporter.wait_polled(1).await;
+    exporter.stop().await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test(start_paused = true)]
 async fn static_token_is_reread_after_rotation() {
-    let sim = crate::common::start_sim(static_sim(1, 5)).await;
+    let sim = in_process_sim(&static_sim(1, 5));
     let org = sim.org_ids()[0].clone();
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("token");
@@ -238,21 +303,23 @@ async fn static_token_is_reread_after_rotation() {
         "MONGODB_ATLAS_ACCESS_TOKEN_FILE".into(),
         path.to_str().unwrap().into(),
     ));
-    let condition = sim.credentials().access_token;
-    let exporter = TestExporter::start_with(sim, variables, FAST_POLL_FLAGS).await;
+    let exporter = SimHarness::start_with(&sim, variables, FAST_POLL_FLAGS).await;
+    let unauthorized =
+        |exporter: &SimHarness| exporter.scrape().poll_failures(&org, "unauthorized");
     exporter
         .wait_until("a failure", |scrape| {
             scrape.poll_failures(&org, "unauthorized") >= 1.0
         })
         .await;
-    std::fs::write(&path, format!("{condition}\n")).unwrap();
-    exporter.wait_polled().await;
+    let token = sim.credentials().access_token;
+    std::fs::write(&path, format!("{token}\n")).unwrap();
+    exporter.wait_polled(1).await;
     std::fs::remove_file(&path).unwrap();
-    let before = exporter.scrape().await.poll_failures(&org, "unauthorized");
+    let before = unauthorized(&exporter);
     exporter
-        .wait_until("a missing file to be told", |scrape| {
+        .wait_until("a failure without the file", |scrape| {
             scrape.poll_failures(&org, "unauthorized") > before
         })
         .await;
-    exporter.stop().await.stop().await;
+    exporter.stop().await;
 }

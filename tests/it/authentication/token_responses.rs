@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use super::FAST_POLL_FLAGS;
-use crate::common::TestExporter;
+use super::{FAILURES, FAST_POLL_FLAGS};
 use crate::common::scripted::{ScriptedTransport, response};
-use crate::common::{sim_env, static_sim};
+use crate::common::sim_harness::{SimHarness, in_process_sim};
+use crate::common::static_sim;
 use mongodb_atlas_client::OrgId;
 use mongodb_atlas_client::{Endpoint, FailureReason};
-use mongodb_atlas_sim::{Effect, ErrorBodyFormat, Fault, SimEndpoint};
+use mongodb_atlas_sim::{Effect, Fault, SimEndpoint};
 
 const SERVICE_ACCOUNT_ENV: &[(&str, &str)] = &[
     (
@@ -104,35 +104,24 @@ async fn token_retry_after_is_honored_for_every_status() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test(start_paused = true)]
 async fn token_endpoint_errors_have_distinct_reasons() {
-    for (effect, reason, outcome) in [
+    for (status, reason, outcome) in [
         (503, "server_error", "failed"),
         (429, "rate_limited", "rate_limited"),
         (403, "forbidden", "refused"),
     ] {
-        let sim = crate::common::start_sim(static_sim(1, 5)).await;
+        let sim = in_process_sim(&static_sim(1, 5));
         let org = sim.org_ids()[0].clone();
-        sim.add_fault(Fault::new(
-            SimEndpoint::Token,
-            Effect::Status {
-                status: effect,
-                body: ErrorBodyFormat::Json,
-                retry_after: None,
-            },
-        ));
-        let variables = sim_env(&sim);
-        let exporter = TestExporter::start_with(sim, variables, FAST_POLL_FLAGS).await;
+        sim.add_fault(Fault::new(SimEndpoint::Token, Effect::error_status(status)));
+        let exporter = SimHarness::start(&sim, FAST_POLL_FLAGS).await;
         let scrape = exporter
             .wait_until(reason, |scrape| scrape.poll_failures(&org, reason) >= 1.0)
             .await;
-        assert!(
-            scrape.get(
-                "atlas_ai_keys_exporter_token_requests_total",
-                &[("outcome", outcome)]
-            ) >= Some(1.0),
-            "{outcome}"
-        );
-        exporter.stop().await.stop().await;
+        let labels = [("outcome", outcome)];
+        let requests = scrape.get("atlas_ai_keys_exporter_token_requests_total", &labels);
+        assert!(requests >= Some(1.0), "{outcome}");
+        assert_eq!(scrape.sum(FAILURES), scrape.poll_failures(&org, reason));
+        exporter.stop().await;
     }
 }

@@ -1,6 +1,7 @@
 //! All formats of a scrape contain the same series, whatever is in a label; compressed or not; for stalled
 //! readers as well.
 
+mod orgs;
 mod scrapes;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -45,13 +46,19 @@ fn selection() -> KeySeriesOptions {
 }
 
 fn encode_identity(format: Format, own: &ExporterMetrics, snapshot: &ScrapeSnapshot) -> Vec<u8> {
-    Exposition::new(format, own.gather(), snapshot.clone()).into_bytes()
+    let mut exposition = Exposition::new(format, own.gather(), snapshot.clone());
+    let chunks = std::iter::from_fn(|| exposition.next_chunk());
+    chunks.flatten().collect()
 }
 
 fn encode_gzip(format: Format, own: &ExporterMetrics, snapshot: &ScrapeSnapshot) -> Vec<u8> {
     let mut compressor = Compressor::new(format, snapshot.clone());
     let mut chunks = Vec::new();
-    while compressor.advance(&mut chunks) {}
+    let mut advances = 0;
+    while compressor.advance(&mut chunks) {
+        advances += 1;
+        assert!(advances < 100_000, "the body does not end");
+    }
     chunks.push(Compressor::finish(
         format,
         &own.gather(),
@@ -146,7 +153,9 @@ fn build_snapshot(records: &[ApiKey], texts: &[String]) -> ScrapeSnapshot {
         projects: vec![Project {
             id: ProjectId::new(texts[1].clone()),
             name: texts[2].clone(),
+            tag: Some(texts[2].clone()),
         }],
+        owner_tag: None,
         limits: vec![ModelLimit {
             model_group: texts[3].clone(),
             cloud: texts[4].clone(),
@@ -158,7 +167,7 @@ fn build_snapshot(records: &[ApiKey], texts: &[String]) -> ScrapeSnapshot {
     };
     let shown = InventorySnapshot {
         inventories: inventories.collect(),
-        details: vec![(org(1), Arc::new(details))],
+        details: vec![(org(1), Arc::new(DetailsWithOwners::new(Arc::new(details), &KeyPolicy::default())))],
     };
     ScrapeSnapshot::new(shown, Arc::new(selection()), at)
 }
@@ -203,7 +212,7 @@ proptest! {
     ) {
         let snapshot = build_snapshot(&records, &texts);
         let own = ExporterMetrics::new().unwrap();
-        own.init_credential(&texts[0], ["issued"]);
+        own.init_credential(&texts[0]);
         let text = String::from_utf8(encode_identity(Format::Text, &own, &snapshot)).unwrap();
         let series = time_independent_series(series_from_text(&text));
         let info = "mongodbatlas_ai_model_api_key_info";
@@ -220,6 +229,89 @@ proptest! {
             let unpacked = encode_gzip(format, &own, &snapshot);
             let unpacked = series_from_text(std::str::from_utf8(&unpacked).unwrap());
             prop_assert_eq!(time_independent_series(unpacked), series.clone(), "{:?} packed", format);
+        }
+    }
+}
+
+/// Returns the value of each series of a family, with the labels beside `org_id`.
+fn values_by_labels(series: &SeriesSet, family: &str) -> Vec<(BTreeMap<String, String>, String)> {
+    let of_family = series.iter().filter(|(name, ..)| name == family);
+    let values = of_family.map(|(_, labels, value)| {
+        let mut labels = labels.clone();
+        labels.remove("org_id");
+        (labels, value.clone())
+    });
+    values.collect()
+}
+
+#[test]
+fn info_series_are_1_and_limits_have_their_values() {
+    let record = ApiKey {
+        id: KeyId::new("key"),
+        project: ProjectId::new("p"),
+        ..ApiKey::default()
+    };
+    let texts = ["org", "project", "name", "group", "cloud", "geography"].map(str::to_owned);
+    let snapshot = build_snapshot(&[record.clone(), record], &texts);
+    let own = ExporterMetrics::new().unwrap();
+    let labels = |pairs: &[(&str, &str)]| -> BTreeMap<String, String> {
+        let pairs = pairs.iter();
+        pairs
+            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+            .collect()
+    };
+    for (format, encode) in Format::ALL
+        .into_iter()
+        .flat_map(|it| [encode_identity, encode_gzip].map(|encode| (it, encode)))
+    {
+        let text = String::from_utf8(encode(format, &own, &snapshot)).unwrap();
+        let series = series_from_text(&text);
+        let info: Vec<_> = series
+            .iter()
+            .filter(|(name, ..)| name.ends_with("_info"))
+            .map(|(name, _, value)| (name.as_str(), value.as_str()))
+            .collect();
+        assert_eq!(
+            info,
+            [
+                ("atlas_ai_keys_exporter_build_info", "1.0"),
+                ("mongodbatlas_ai_model_api_key_info", "1.0"),
+                ("mongodbatlas_ai_model_api_key_info", "1.0"),
+                ("mongodbatlas_organization_info", "1.0"),
+                ("mongodbatlas_project_info", "1.0"),
+            ],
+            "{format:?}"
+        );
+        let limit = labels(&[
+            ("model_group", "group"),
+            ("cloud", "cloud"),
+            ("geography", "geography"),
+        ]);
+        for (family, expected) in [
+            (
+                "mongodbatlas_organization_info",
+                vec![(labels(&[("org_name", "org")]), "1.0")],
+            ),
+            (
+                "mongodbatlas_project_info",
+                vec![(
+                    labels(&[("project_id", "project"), ("project_name", "name")]),
+                    "1.0",
+                )],
+            ),
+            (
+                "mongodbatlas_ai_model_rate_limit_requests_per_minute",
+                vec![(limit, "7.0")],
+            ),
+            (
+                "mongodbatlas_ai_model_rate_limit_tokens_per_minute",
+                Vec::new(),
+            ),
+        ] {
+            let shown = values_by_labels(&series, family);
+            let expected = expected.into_iter();
+            let expected: Vec<_> = expected.map(|(it, value)| (it, value.to_owned())).collect();
+            assert_eq!(shown, expected, "{format:?}: {family}");
         }
     }
 }
@@ -247,10 +339,13 @@ fn each_family_appears_once_in_every_format() {
                 .lines()
                 .filter_map(|line| line.strip_prefix(head)?.split(' ').next())
                 .collect();
-            let before = names.len();
             names.sort_unstable();
-            names.dedup();
-            assert_eq!(names.len(), before, "{format:?}: {head}");
+            let repeated = names.windows(2).find(|pair| pair[0] == pair[1]);
+            assert_eq!(repeated, None, "{format:?}: {head}");
+            for family in ["mongodbatlas_ai_model_api_keys", "process_open_fds"] {
+                assert!(names.contains(&family), "{format:?}: {head}: {names:?}");
+            }
+            assert!(names.len() > 14, "{format:?}: {head}: {names:?}");
         }
     }
 }

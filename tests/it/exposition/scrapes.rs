@@ -2,12 +2,13 @@
 
 use std::collections::BTreeSet;
 use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::series_from_text;
 use crate::common::sim_harness::{SimHarness, in_process_sim};
-use crate::common::{Scrape, TestExporter, static_sim};
+use crate::common::{Scrape, TestExporter, eventually, static_sim};
 use atlas_ai_keys_exporter::web::{self};
 use exporter_toolkit::server::{Server, ServerLimits};
 use flate2::read::GzDecoder;
@@ -16,7 +17,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 async fn request_metrics(
-    exporter: &TestExporter,
+    address: impl std::fmt::Display,
     accept: &str,
     encoding: &str,
 ) -> reqwest::Response {
@@ -27,7 +28,7 @@ async fn request_metrics(
         .build()
         .unwrap();
     client
-        .get(format!("{}/metrics", exporter.base_url))
+        .get(format!("http://{address}/metrics"))
         .header("accept", accept)
         .header("accept-encoding", encoding)
         .send()
@@ -39,6 +40,7 @@ async fn request_metrics(
 async fn format_and_encoding_follow_the_request_headers() {
     let exporter = TestExporter::start(static_sim(2, 300), &[]).await;
     exporter.wait_polled().await;
+    let address = exporter.base_url.replace("http://", "");
     for (accept, content_type, end) in [
         (
             "text/plain",
@@ -51,12 +53,12 @@ async fn format_and_encoding_follow_the_request_headers() {
             "\n# EOF\n",
         ),
     ] {
-        let response = request_metrics(&exporter, accept, "identity;q=1, gzip;q=0").await;
+        let response = request_metrics(&address, accept, "identity;q=1, gzip;q=0").await;
         assert_eq!(response.headers()["content-type"], content_type);
         assert!(response.headers().get("content-encoding").is_none());
         let text = response.text().await.unwrap();
         assert!(text.ends_with(end));
-        let response = request_metrics(&exporter, accept, "gzip").await;
+        let response = request_metrics(&address, accept, "gzip").await;
         assert_eq!(response.headers()["content-type"], content_type);
         assert_eq!(response.headers()["content-encoding"], "gzip");
         assert_eq!(response.headers()["vary"], "Accept, Accept-Encoding");
@@ -94,7 +96,106 @@ async fn gzip_responses_show_a_new_poll_immediately() {
     exporter.stop().await.stop().await;
 }
 
+/// The server's end of a connection.
+#[derive(Default)]
+struct ServerSocket {
+    established: bool,
+    /// The bytes that are not acknowledged, and those that are not read, in hexadecimal.
+    queues: String,
+}
+
+/// The routes of an exporter behind a server with other timeouts.
+struct LimitedServer {
+    address: SocketAddr,
+    shutdown: CancellationToken,
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl LimitedServer {
+    async fn start(exporter: &TestExporter, write_stall_timeout: Duration) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let shutdown = CancellationToken::new();
+        let server = Server {
+            listeners: vec![listener],
+            router: web::router(Arc::clone(&exporter.app)),
+            limits: ServerLimits {
+                write_stall_timeout,
+                ..ServerLimits::default()
+            },
+            web_config: None,
+            name: "test",
+        };
+        let serving =
+            exporter_toolkit::server::serve(vec![server], Arc::default(), shutdown.clone());
+        Self {
+            address,
+            shutdown,
+            task: tokio::spawn(serving),
+        }
+    }
+
+    /// Requests the metrics, reads nothing of the response, and waits until the server cannot send any more of it.
+    async fn stall(&self) -> TcpStream {
+        let address = self.address;
+        let connect = move || {
+            let mut stream = TcpStream::connect(address).unwrap();
+            let request = format!("GET /metrics HTTP/1.1\r\nHost: {address}\r\n\r\n");
+            stream.write_all(request.as_bytes()).unwrap();
+            stream.peek(&mut [0]).unwrap();
+            stream
+        };
+        let stream = tokio::task::spawn_blocking(connect).await.unwrap();
+        let (mut queued, mut unchanged) = (String::new(), 0);
+        eventually("the send buffer stays full", async || {
+            let now = self.socket(&stream).unwrap_or_default().queues;
+            let is_full = now == queued && !now.starts_with("00000000:");
+            unchanged = if is_full { unchanged + 1 } else { 0 };
+            queued = now;
+            let is_stalled = unchanged >= 15 || self.has_closed(&stream);
+            is_stalled.then_some(()).ok_or(queued.clone())
+        })
+        .await;
+        stream
+    }
+
+    /// Returns the server's end of a connection, as the kernel reports it. The client learns of its end only by reading.
+    fn socket(&self, stream: &TcpStream) -> Option<ServerSocket> {
+        let ports = [self.address, stream.local_addr().unwrap()].map(|it| it.port());
+        let ports = ports.map(|port| format!("{port:04X}"));
+        let sockets = std::fs::read_to_string("/proc/net/tcp").unwrap();
+        sockets.lines().find_map(|line| {
+            let fields: Vec<&str> = line.split_whitespace().skip(1).take(4).collect();
+            let [local, remote, state, queues] = fields[..] else {
+                return None;
+            };
+            let found = [local, remote].map(|it| it.rsplit(':').next().unwrap_or_default());
+            (found == ports).then(|| ServerSocket {
+                established: state == "01",
+                queues: queues.to_owned(),
+            })
+        })
+    }
+
+    fn has_closed(&self, stream: &TcpStream) -> bool {
+        self.socket(stream).is_none_or(|socket| !socket.established)
+    }
+
+    async fn wait_closed(&self, stream: &TcpStream) {
+        eventually("the server closes the connection", async || {
+            self.has_closed(stream).then_some(()).ok_or("open")
+        })
+        .await;
+    }
+
+    async fn stop(self) {
+        self.shutdown.cancel();
+        self.task.await.unwrap();
+    }
+}
+
 /// The last waiting request is rejected: see the tests of `request_limiter`.
+#[cfg(target_os = "linux")]
 #[tokio::test(flavor = "multi_thread")]
 async fn stalled_scrapes_release_their_permits() {
     let exporter = TestExporter::start(
@@ -102,92 +203,61 @@ async fn stalled_scrapes_release_their_permits() {
         &["--web.max-requests=2"],
     )
     .await;
-    let address = exporter
-        .base_url
-        .strip_prefix("http://")
-        .unwrap()
-        .to_owned();
-    let hang = || {
-        let mut stream = std::net::TcpStream::connect(&address).unwrap();
-        stream
-            .write_all(format!("GET /metrics HTTP/1.1\r\nHost: {address}\r\n\r\n").as_bytes())
-            .unwrap();
-        stream
-    };
-    while exporter
-        .scrape()
-        .await
-        .sum("mongodbatlas_ai_model_api_keys")
-        == 0.0
-    {
-        tokio::time::sleep(Duration::from_millis(100)).await;
+    exporter.wait_polled().await;
+    // Connections are not closed because nothing is read, but for other scrapes only.
+    let server = LimitedServer::start(&exporter, Duration::from_hours(1)).await;
+    let mut stalled = vec![server.stall().await, server.stall().await];
+    for encoding in ["identity", "gzip", "identity", "gzip"] {
+        // Both permits are in use.
+        let [.., first, second] = &stalled[..] else {
+            unreachable!()
+        };
+        assert!(!server.has_closed(first) && !server.has_closed(second));
+        let response = request_metrics(server.address, "", encoding).await;
+        assert_eq!(response.status(), 200);
+        let body = response.bytes().await.unwrap();
+        assert!(body.len() > 100_000, "a complete response: {}", body.len());
+        server.wait_closed(first).await;
+        assert!(
+            !server.has_closed(second),
+            "the longest unread one is closed"
+        );
+        let healthy = format!("http://{}/-/healthy", server.address);
+        assert_eq!(crate::common::get(&healthy).await.0, 200);
+        stalled.push(server.stall().await);
     }
-    // Far more than there are permits; each lost response is requested again.
-    let mut hanging: Vec<_> = (0..6).map(|_| hang()).collect();
-    for encoding in ["identity", "gzip"] {
-        for _ in 0..3 {
-            let response = request_metrics(&exporter, "", encoding).await;
-            assert_eq!(response.status(), 200);
-            assert_eq!(
-                exporter.get("/-/healthy").await.0,
-                200,
-                "the other routes are not concerned"
-            );
-            hanging.extend([hang(), hang()]);
-        }
-    }
-    drop(hanging);
+    drop(stalled);
+    server.stop().await;
     exporter.stop().await.stop().await;
 }
 
+#[cfg(target_os = "linux")]
 #[tokio::test(flavor = "multi_thread")]
 async fn stalled_reader_is_disconnected_without_blocking_others() {
     let exporter = TestExporter::start(crate::common::unlimited_sim(1, 30_000), &[]).await;
     exporter.wait_polled().await;
-    // The same routes behind a server with shorter timeouts.
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    let shutdown = CancellationToken::new();
-    let server = Server {
-        listeners: vec![listener],
-        router: web::router(Arc::clone(&exporter.app)),
-        limits: ServerLimits {
-            write_stall_timeout: Duration::from_millis(500),
-            ..ServerLimits::default()
-        },
-        web_config: None,
-        name: "test",
-    };
-    let serving = tokio::spawn(exporter_toolkit::server::serve(
-        vec![server],
-        Arc::default(),
-        shutdown.clone(),
-    ));
-    let mut stalled = std::net::TcpStream::connect(address).unwrap();
-    stalled
-        .write_all(format!("GET /metrics HTTP/1.1\r\nHost: {address}\r\n\r\n").as_bytes())
-        .unwrap();
-    let started_at = Instant::now();
-    let (code, text) = crate::common::get(&format!("http://{address}/metrics")).await;
+    let server = LimitedServer::start(&exporter, Duration::from_millis(500)).await;
+    let mut stalled = server.stall().await;
+    let url = format!("http://{}/metrics", server.address);
+    let (code, text) = crate::common::get(&url).await;
     assert!(
         code == 200 && text.contains("process_threads"),
-        "somebody else's scrape"
+        "another client's scrape"
     );
-    tokio::time::sleep(Duration::from_secs(2)).await;
+    server.wait_closed(&stalled).await;
     let read = tokio::task::spawn_blocking(move || {
         let mut all = Vec::new();
         let end = stalled.read_to_end(&mut all);
         (all, end)
     });
     let (all, end) = read.await.unwrap();
-    assert!(started_at.elapsed() < Duration::from_secs(20));
+    assert!(all.starts_with(b"HTTP/1.1 200 OK\r\n"), "{end:?}");
     assert!(
         end.is_err() || !all.ends_with(b"0\r\n\r\n"),
-        "it was cut off: {} bytes",
+        "the response was truncated: {} bytes",
         all.len()
     );
-    shutdown.cancel();
-    serving.await.unwrap();
+    server.stop().await;
     exporter.stop().await.stop().await;
 }
 

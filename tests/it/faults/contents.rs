@@ -1,9 +1,10 @@
 //! Unexpected values in responses.
 
 use super::{FLAGS, keys_fault, replace_effect, status_effect};
-use crate::common::{TestExporter, exposed_keys, static_sim};
+use crate::common::{ChildProcess, TestExporter, exposed_keys, sim_env, static_sim};
 use futures_util::future::join_all;
 use mongodb_atlas_sim::{Effect, ErrorBodyFormat, Fault, SimEndpoint};
+use rustix::process::Signal;
 
 /// Returns the exported names when each `old` in a response is replaced by `new`.
 async fn key_names_after_replace(old: &str, new: &str) -> Vec<String> {
@@ -70,8 +71,9 @@ async fn overlong_names_are_truncated_and_counted() {
         let variables = crate::common::sim_env(&sim);
         let exporter = TestExporter::start_with(sim, variables, FLAGS).await;
         let scrape = exporter.wait_polled().await;
-        let mut info = scrape.with_name("mongodbatlas_ai_model_api_key_info");
-        assert!(info.all(|series| series.labels["name"] == shown));
+        let info = scrape.with_name("mongodbatlas_ai_model_api_key_info");
+        let named = info.filter(|series| series.labels["name"] == shown);
+        assert_eq!(named.count(), 25, "{json:.20}");
         let name = "atlas_ai_keys_exporter_names_truncated";
         assert_eq!(scrape.values(name), [truncated], "{json:.20}");
         exporter.stop().await.stop().await;
@@ -104,6 +106,18 @@ async fn response_texts_are_bounded_in_length() {
         for (label, value) in series.labels {
             assert!(value.chars().count() <= 250, "{} {label}", series.name);
         }
+    }
+    let truncated = "x".repeat(250);
+    for (name, label, count) in [
+        ("ai_model_api_key_info", "status", 25),
+        ("ai_model_api_key_info", "created_by", 25),
+        ("ai_model_api_key_info", "masked_secret", 25),
+        ("organization_info", "org_name", 1),
+    ] {
+        let family = format!("mongodbatlas_{name}");
+        let series = scrape.with_name(&family);
+        let long = series.filter(|series| series.labels[label] == truncated);
+        assert_eq!(long.count(), count, "{name} {label}");
     }
     assert_eq!(
         scrape
@@ -202,6 +216,41 @@ async fn invalid_date_omits_only_its_series() {
         assert_eq!(count, 18, "{family}: no value is made up");
     }
     exporter.stop().await.stop().await;
+}
+
+/// The first five invalid keys are logged one by one, and the others are counted.
+#[tokio::test(flavor = "multi_thread")]
+async fn invalid_keys_are_logged_up_to_a_limit() {
+    // Every second key is invalid.
+    for (keys, logged, more) in [(10, 5, None), (12, 5, Some(1)), (25, 5, Some(7))] {
+        let sim = crate::common::start_sim(static_sim(1, keys)).await;
+        sim.add_fault(keys_fault(Effect::MissingMembers {
+            members: vec!["apiKeyId".into()],
+        }));
+        let flags = ["--web.listen-address=127.0.0.1:0", "--atlas.page-size=10"];
+        let mut program = ChildProcess::exporter(&flags, &sim_env(&sim));
+        program.wait_for_output("message=\"walk complete\"");
+        program.signal(Signal::TERM);
+        let (code, output, _) = program.wait_exit();
+        assert_eq!(code, Some(0), "{output}");
+        let message = "message=\"a key cannot be read wholly\"";
+        assert_eq!(output.matches(message).count(), logged, "{keys}: {output}");
+        let first = output.lines().find(|line| line.contains(message)).unwrap();
+        assert!(
+            first.contains("page=1 index=1 what=\"it has no apiKeyId\""),
+            "{first}"
+        );
+        let rest = output
+            .lines()
+            .find(|line| line.contains("more keys cannot be read"));
+        let expected = more.map(|more| format!(" more={more}"));
+        match (rest, expected) {
+            (None, None) => {}
+            (Some(line), Some(expected)) => assert!(line.ends_with(&expected), "{line}"),
+            (rest, _) => panic!("{keys}: {rest:?}"),
+        }
+        sim.stop().await;
+    }
 }
 
 /// An error is classified by its status, however large its body is.

@@ -1,9 +1,14 @@
 //! Inconsistent pages.
 
-use super::{FLAGS, assert_data_retained, assert_only_page_count_differs, keys_fault};
-use crate::common::{TestExporter, expected_sim_keys, exposed_keys, static_sim};
+use super::{
+    FLAGS, assert_data_retained, assert_only_page_count_differs, keys_fault, start_with_keys_fault,
+};
+use crate::common::{
+    ChildProcess, TestExporter, eventually, expected_sim_keys, exposed_keys, sim_env, static_sim,
+};
 use futures_util::future::join_all;
 use mongodb_atlas_sim::Effect;
+use rustix::process::Signal;
 
 /// If the total exceeds the keys read, one more page is requested; it is empty.
 #[tokio::test(flavor = "multi_thread")]
@@ -12,7 +17,7 @@ async fn overstated_total_costs_one_extra_request() {
     join_all(totals.map(|effect| assert_only_page_count_differs(effect, 4.0))).await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test(start_paused = true)]
 async fn oversized_page_is_rejected() {
     for result in ["{}", "0", "\"a\"", "[[]]", "{\"apiKeyId\":\"a\"}"] {
         let text = format!("{{\"results\":[{}]}}", [result; 11].join(","));
@@ -22,10 +27,7 @@ async fn oversized_page_is_rejected() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn repeated_keys_trigger_a_rescan_and_are_merged() {
-    let sim = crate::common::start_sim(static_sim(1, 25)).await;
-    sim.add_fault(keys_fault(Effect::RepeatKeys));
-    let variables = crate::common::sim_env(&sim);
-    let exporter = TestExporter::start_with(sim, variables, FLAGS).await;
+    let exporter = start_with_keys_fault(Effect::RepeatKeys).await;
     let scrape = exporter.wait_polled().await;
     assert_eq!(
         exposed_keys(&scrape),
@@ -67,4 +69,28 @@ async fn short_page_with_next_link_continues_the_walk() {
     // The result of the rescan is published, including page 3.
     assert_eq!(exposed_keys(&scrape).len(), 24);
     exporter.stop().await.stop().await;
+}
+
+/// `totalCount` is an estimate: one that no poll reaches is logged, but not by each poll.
+#[tokio::test(flavor = "multi_thread")]
+async fn unmet_total_is_logged_once() {
+    let sim = crate::common::start_sim(static_sim(1, 25)).await;
+    sim.add_fault(keys_fault(Effect::TotalCount { value: 99 }));
+    let flags = [FLAGS, &["--web.listen-address=127.0.0.1:0"]].concat();
+    let mut program = ChildProcess::exporter(&flags, &sim_env(&sim));
+    let line = program.wait_for_output("message=\"fewer keys than totalCount\"");
+    assert!(line.contains("read=25 total=99"), "{line}");
+    // Four requests of each poll.
+    eventually("three more polls", async || match sim.requests().len() {
+        0..20 => Err("not yet"),
+        _ => Ok(()),
+    })
+    .await;
+    program.signal(Signal::TERM);
+    let (code, output, _) = program.wait_exit();
+    assert_eq!(code, Some(0), "{output}");
+    let warnings = output.matches("fewer keys than totalCount").count();
+    assert_eq!(warnings, 1, "{output}");
+    assert!(!output.contains("poll failed"), "{output}");
+    sim.stop().await;
 }

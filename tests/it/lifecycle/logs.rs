@@ -1,10 +1,13 @@
 //! Log messages.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use super::SHUTDOWN_TIMEOUT;
-use crate::common::{ChildProcess, Scrape, error_fault, get, sim_env, static_sim};
-use mongodb_atlas_sim::{BucketConfig, SimConfig, SimEndpoint};
+use crate::common::log_capture::LogCapture;
+use crate::common::sim_harness::{SimHarness, in_process_sim, live_sim};
+use crate::common::{
+    ChildProcess, Scrape, error_fault, eventually, get, sim_env, static_sim, try_get_status,
+};
+use mongodb_atlas_sim::{Effect, Fault, SimEndpoint};
 use rustix::process::Signal;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -35,73 +38,82 @@ async fn key_changes_are_logged() {
     sim.stop().await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
+const POLL_INTERVAL: &str = "atlas_ai_keys_exporter_org_poll_interval_seconds";
+
+#[tokio::test(start_paused = true)]
 async fn extended_poll_interval_is_logged_once() {
-    let sim = crate::common::start_sim(SimConfig {
-        org_bucket: BucketConfig::SMALLEST,
-        ..static_sim(2, 20)
-    })
-    .await;
-    let line = [
-        "--web.listen-address=127.0.0.1:0",
-        "--atlas.poll-interval=2s",
-        "--atlas.page-size=3",
-    ];
-    let mut program = ChildProcess::exporter(&line, &sim_env(&sim));
-    let line = program.wait_for_output("walking less often");
-    assert!(line.contains("asked=2s"), "{line}");
-    tokio::time::sleep(Duration::from_secs(5)).await;
-    program.signal(Signal::TERM);
-    let (code, output, _) = program.wait_exit();
-    assert_eq!(code, Some(0), "{output}");
-    assert_eq!(output.matches("walking less often").count(), 1, "{output}");
-    sim.stop().await;
+    const EXTENDED: &str = "walking less often";
+    const NORMAL: &str = "budget allows the interval";
+    let logs = LogCapture::start();
+    let sim = in_process_sim(&live_sim(2, 100));
+    let flags = ["--atlas.page-size=3", "--atlas.poll-interval=1m"];
+    let exporter = SimHarness::start(&sim, &flags).await;
+    exporter.wait_polled(2).await;
+    exporter.advance(Duration::from_mins(10)).await;
+    assert_eq!(exporter.scrape().values(POLL_INTERVAL), [60.0, 60.0]);
+    assert_eq!(logs.count("WARN", EXTENDED), 0);
+    // The rate limits are requested once an hour: from 250 a minute to 5 and back.
+    let lower = Effect::Replace {
+        old: ":250".to_owned(),
+        new: ":5".to_owned(),
+    };
+    sim.add_fault(Fault::new(SimEndpoint::RateLimits, lower));
+    exporter.advance(Duration::from_mins(65)).await;
+    let intervals = exporter.scrape().values(POLL_INTERVAL);
+    assert!(
+        intervals.iter().all(|interval| *interval > 90.0),
+        "{intervals:?}"
+    );
+    let polls = exporter.count_polls();
+    exporter.advance(Duration::from_hours(3)).await;
+    polls.assert_polled(25);
+    let warnings = logs.lines("WARN", EXTENDED);
+    assert_eq!(warnings.len(), 1, "{warnings:?}");
+    assert!(warnings[0].contains("asked=1m"), "{warnings:?}");
+    assert_eq!(logs.count("INFO", NORMAL), 0);
+    sim.clear_faults();
+    exporter.advance(Duration::from_mins(65)).await;
+    assert_eq!(exporter.scrape().values(POLL_INTERVAL), [60.0, 60.0]);
+    let polls = exporter.count_polls();
+    exporter.advance(Duration::from_hours(1)).await;
+    polls.assert_polled(59);
+    assert_eq!(logs.count("WARN", EXTENDED), 1);
+    assert_eq!(logs.count("INFO", NORMAL), 1);
+    assert_eq!(exporter.count_responses(429), 0);
+    exporter.stop().await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test(start_paused = true)]
 async fn routine_polls_are_logged_at_debug_and_changes_at_info() {
-    let sim = crate::common::start_sim(static_sim(2, 20)).await;
-    let line = [
-        "--web.listen-address=127.0.0.1:0",
-        "--atlas.poll-interval=1s",
-    ];
-    let mut quiet = ChildProcess::exporter(&line, &sim_env(&sim));
-    let mut verbose = ChildProcess::exporter(
-        &[&line[..], &["--log.level=debug"]].concat(),
-        &sim_env(&sim),
-    );
-    let polls = |program: &ChildProcess| program.output().matches("walk complete").count();
-    quiet.wait_for_output("walk complete");
-    let wait_for_polls = async |program: &ChildProcess, least: usize| {
-        let started_at = std::time::Instant::now();
-        while polls(program) < least {
-            assert!(
-                started_at.elapsed() < crate::common::wait_timeout(),
-                "{}",
-                program.output()
-            );
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    };
-    // Three polls of each organization by one exporter, and as much time for the other.
-    wait_for_polls(&verbose, 6).await;
-    wait_for_polls(&quiet, 2).await;
-    assert_eq!(polls(&quiet), 2, "the first of each: {}", quiet.output());
+    let logs = LogCapture::start();
+    let sim = in_process_sim(&static_sim(2, 20));
+    let exporter = SimHarness::start(&sim, &[]).await;
+    exporter.wait_polled(2).await;
+    let polls = exporter.count_polls();
+    exporter.advance(Duration::from_hours(1)).await;
+    polls.assert_polled(11);
+    let first = logs.lines("INFO", "walk complete");
+    assert_eq!(first.len(), 2, "the first of each: {first:?}");
+    let routine = logs.count("DEBUG", "walk complete");
+    assert!((22..=26).contains(&routine), "{routine}");
     let org = sim.org_ids().remove(0);
     sim.add_fault(error_fault(SimEndpoint::AiModelApiKeys, Some(&org), 500));
-    quiet.wait_for_output("poll failed");
-    verbose.wait_for_output("poll failed");
+    exporter
+        .wait_until("a failed poll", |scrape| {
+            scrape.poll_failures(&org, "server_error") > 0.0
+        })
+        .await;
+    assert!(logs.count("WARN", "poll failed") > 0);
     sim.clear_faults();
-    wait_for_polls(&quiet, 3).await;
-    let recovered = quiet.output();
-    let last = recovered
-        .lines()
-        .rfind(|line| line.contains("walk complete"));
-    assert!(last.is_some_and(|line| line.contains(&org)), "{recovered}");
-    let before = polls(&verbose);
-    wait_for_polls(&verbose, before + 4).await;
-    assert_eq!(polls(&quiet), 3, "{}", quiet.output());
-    sim.stop().await;
+    exporter.wait_polled(2).await;
+    let polls = exporter.count_polls();
+    exporter.advance(Duration::from_hours(1)).await;
+    polls.assert_polled(11);
+    let changes = logs.lines("INFO", "walk complete");
+    assert_eq!(changes.len(), 3, "{changes:?}");
+    assert!(changes[2].contains(&org), "{changes:?}");
+    assert!(logs.count("DEBUG", "walk complete") >= routine + 22);
+    exporter.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -120,32 +132,30 @@ async fn blocked_stderr_does_not_stop_the_exporter() {
         .envs(sim_env(&sim))
         .stderr(full);
     let mut child = command.spawn().unwrap();
-    let started_at = Instant::now();
     let metrics = format!("http://{address}/metrics");
-    let polled = async || {
-        crate::common::try_get_status(&metrics).await?;
-        let (_, text) = get(&metrics).await;
-        let scrape = Scrape::parse(&text);
-        Some(scrape.values("atlas_ai_keys_exporter_org_up") == [1.0; 2])
-    };
-    while polled().await != Some(true) {
-        assert!(started_at.elapsed() < crate::common::wait_timeout());
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
+    eventually("polls", async || {
+        let status = try_get_status(&metrics).await;
+        status.ok_or_else(|| "no connection".to_owned())?;
+        let scrape = Scrape::parse(&get(&metrics).await.1);
+        let up = scrape.values("atlas_ai_keys_exporter_org_up");
+        if up == [1.0; 2] {
+            return Ok(());
+        }
+        Err(scrape.text)
+    })
+    .await;
+    // Polls continue, at one log line each and more.
+    let requests = sim.requests().len();
+    eventually("more polls", async || {
+        let more = sim.requests().len() - requests;
+        if more >= 6 { Ok(()) } else { Err(more) }
+    })
+    .await;
     let pid = rustix::process::Pid::from_child(&child);
     rustix::process::kill_process(pid, Signal::TERM).unwrap();
-    let signalled = Instant::now();
-    while child.try_wait().unwrap().is_none() {
-        assert!(
-            signalled.elapsed() < crate::common::wait_timeout(),
-            "it does not end"
-        );
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-    assert!(
-        signalled.elapsed() < SHUTDOWN_TIMEOUT,
-        "{:?}",
-        signalled.elapsed()
-    );
+    eventually("the process exits", async || {
+        child.try_wait().unwrap().ok_or("running")
+    })
+    .await;
     sim.stop().await;
 }

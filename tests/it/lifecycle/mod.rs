@@ -5,23 +5,51 @@ mod logs;
 use std::fmt::Write as _;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use crate::common::{ChildProcess, Scrape, TestExporter, get, sim_env, static_sim, unlimited_sim};
-use jiff::{SignedDuration, Timestamp};
+use crate::common::sim_harness::{SimHarness, client_clock, in_process_sim, live_sim};
+use crate::common::{
+    ChildProcess, Scrape, TestExporter, eventually, get, sim_env, static_sim, unlimited_sim,
+    wait_timeout,
+};
+use jiff::SignedDuration;
 use mongodb_atlas_client::Clock;
 use mongodb_atlas_sim::{Effect, Fault, SimEndpoint, SimHandle};
 use rustix::process::Signal;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
-const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(5);
+const UP: &str = "atlas_ai_keys_exporter_org_up";
+
+/// Maximum duration of the shutdown of a process on a loaded machine. Five seconds are promised, and measured in
+/// simulated time.
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(20);
+
+#[tokio::test(start_paused = true)]
+async fn shutdown_takes_at_most_five_seconds() {
+    for hangs in [
+        SimEndpoint::AiModelApiKeys,
+        SimEndpoint::Token,
+        SimEndpoint::Revoke,
+    ] {
+        let sim = in_process_sim(&static_sim(1, 5));
+        sim.add_fault(Fault::new(hangs, Effect::Delay { seconds: 3600.0 }));
+        let exporter = SimHarness::start(&sim, &[]).await;
+        exporter.advance(Duration::from_secs(10)).await;
+        let polled = exporter.scrape().sum(UP);
+        assert_eq!(polled, f64::from(u8::from(hangs == SimEndpoint::Revoke)));
+        let stopped_at = tokio::time::Instant::now();
+        exporter.stop().await;
+        let elapsed = stopped_at.elapsed();
+        assert!(elapsed <= Duration::from_secs(5), "{hangs:?}: {elapsed:?}");
+    }
+}
 
 #[tokio::test(flavor = "multi_thread")]
-async fn shutdown_takes_at_most_five_seconds() {
+async fn signals_end_the_process_while_atlas_hangs() {
     for (signal, hangs) in [
         (Signal::TERM, SimEndpoint::AiModelApiKeys),
-        (Signal::INT, SimEndpoint::Token),
+        (Signal::INT, SimEndpoint::AiModelApiKeys),
         (Signal::TERM, SimEndpoint::Revoke),
     ] {
         let sim = crate::common::start_sim(static_sim(1, 5)).await;
@@ -31,8 +59,13 @@ async fn shutdown_takes_at_most_five_seconds() {
         if hangs == SimEndpoint::Revoke {
             program.wait_for_output("walk complete");
         } else {
-            program.wait_for_output("address=");
-            tokio::time::sleep(Duration::from_millis(200)).await;
+            // The request for keys follows the one for a token.
+            eventually("a token", async || {
+                let requests = sim.requests();
+                let first = requests.first().map(|request| request.endpoint);
+                first.ok_or_else(|| program.output())
+            })
+            .await;
         }
         program.signal(signal);
         let (code, output, elapsed) = program.wait_exit();
@@ -72,7 +105,6 @@ fn credentials_in_files(dir: &Path, sim: &SimHandle) -> (String, Vec<(PathBuf, S
 
 #[tokio::test(flavor = "multi_thread")]
 async fn fifos_in_place_of_files_do_not_block() {
-    const UP: &str = "atlas_ai_keys_exporter_org_up";
     const SUCCESS: &str = "atlas_ai_keys_exporter_org_last_success_timestamp_seconds";
     let sim = crate::common::start_sim(unlimited_sim(10, 20)).await;
     let orgs = sim.org_ids();
@@ -178,6 +210,7 @@ async fn shutdown_drains_active_scrapes_and_aborts_stalled_ones() {
         stream
     };
     let (slow, stalled) = (connect(), connect());
+    let (first_chunk, begun) = std::sync::mpsc::channel();
     let reader = std::thread::spawn(move || {
         let mut text = Vec::new();
         let mut chunk = vec![0; 1 << 20];
@@ -188,10 +221,11 @@ async fn shutdown_drains_active_scrapes_and_aborts_stalled_ones() {
                 return text;
             }
             text.extend_from_slice(&chunk[..read]);
+            let _ = first_chunk.send(());
             std::thread::sleep(Duration::from_millis(5));
         }
     });
-    tokio::time::sleep(Duration::from_millis(100)).await;
+    begun.recv_timeout(wait_timeout()).unwrap();
     program.signal(Signal::TERM);
     let (code, output, elapsed) = program.wait_exit();
     assert_eq!(code, Some(0), "{output}");
@@ -207,36 +241,34 @@ async fn shutdown_drains_active_scrapes_and_aborts_stalled_ones() {
     sim.stop().await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test(start_paused = true)]
 async fn exporter_serves_before_the_first_poll_and_is_ready_after() {
-    let sim = crate::common::start_sim(static_sim(2, 20)).await;
+    let sim = in_process_sim(&static_sim(2, 20));
     let orgs = sim.org_ids();
     sim.add_fault(
-        Fault::new(SimEndpoint::AiModelApiKeys, Effect::Delay { seconds: 1.5 }).for_org(&orgs[1]),
+        Fault::new(SimEndpoint::AiModelApiKeys, Effect::Delay { seconds: 15.0 }).for_org(&orgs[1]),
     );
-    let variables = sim_env(&sim);
-    let exporter = TestExporter::start_with(sim, variables, &[]).await;
-    let scrape = exporter.scrape().await;
+    let exporter = SimHarness::start(&sim, &[]).await;
     assert_eq!(
-        scrape.get("atlas_ai_keys_exporter_org_up", &[("org_id", &orgs[1])]),
-        Some(0.0),
+        exporter.scrape().values(UP),
+        [0.0, 0.0],
         "not up before the first walk"
     );
     assert_eq!(exporter.get("/-/healthy").await.0, 200);
-    exporter
-        .wait_until("the first organization", |scrape| {
-            scrape.sum("atlas_ai_keys_exporter_org_up") == 1.0
-        })
-        .await;
+    exporter.advance(Duration::from_secs(10)).await;
+    let scrape = exporter.scrape();
+    assert_eq!(scrape.get(UP, &[("org_id", &orgs[0])]), Some(1.0));
+    assert_eq!(scrape.get(UP, &[("org_id", &orgs[1])]), Some(0.0));
     let (status, text) = exporter.get("/-/ready").await;
     assert_eq!(status, 503);
     assert!(
         text.contains(&orgs[1]) && !text.contains(&orgs[0]),
         "{text}"
     );
-    exporter.wait_polled().await;
+    exporter.wait_polled(2).await;
     assert_eq!(exporter.get("/-/ready").await.0, 200);
-    exporter.stop().await.stop().await;
+    assert_eq!(exporter.get("/metrics").await.0, 200);
+    exporter.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -267,66 +299,65 @@ async fn unknown_paths_and_methods_are_rejected() {
     exporter.stop().await.stop().await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test(start_paused = true)]
 async fn clock_jumps_cause_no_negative_ages() {
+    let sim = in_process_sim(&live_sim(1, 30));
     let jump = Arc::new(AtomicI64::new(0));
-    let read = Arc::clone(&jump);
+    let (read, real) = (Arc::clone(&jump), client_clock(&sim));
     let clock = Clock::from_fn(move || {
-        Timestamp::now() + SignedDuration::from_hours(read.load(Ordering::Relaxed))
+        real.now() + SignedDuration::from_hours(read.load(Ordering::Relaxed))
     });
-    let sim = crate::common::start_sim(static_sim(1, 30)).await;
-    let variables = sim_env(&sim);
-    let exporter =
-        TestExporter::start_with_clock(sim, variables, &["--atlas.poll-interval", "1s"], clock)
-            .await;
-    exporter.wait_polled().await;
-    for hours in [24 * 365 * 3, -24 * 365 * 3] {
+    let exporter = SimHarness::start_with_clock(&sim, sim_env(&sim), &[], clock).await;
+    exporter.wait_polled(1).await;
+    let org = sim.org_ids().remove(0);
+    for hours in [24 * 365 * 3, -24 * 365 * 3, 0] {
         jump.store(hours, Ordering::Relaxed);
-        let before = exporter.sim.requests().len();
-        let started_at = Instant::now();
-        while exporter.sim.requests().len() < before + 2 {
-            assert!(
-                started_at.elapsed() < SHUTDOWN_TIMEOUT,
-                "polling goes on, {hours} hours off"
-            );
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-        let scrape = exporter.scrape().await;
+        let polls = exporter.count_polls();
+        exporter.advance(Duration::from_hours(1)).await;
+        let walks = polls.walks()[&org];
         assert!(
-            scrape
-                .values("mongodbatlas_ai_model_api_key_idle_seconds")
-                .iter()
-                .all(|age| *age >= 0.0)
+            (10..=13).contains(&walks),
+            "{walks} polls, {hours} hours off"
         );
+        let scrape = exporter.scrape();
         assert_eq!(
             scrape.sum("atlas_ai_keys_exporter_org_poll_failures_total"),
             0.0
         );
+        let [idle, used] = ["idle", "last_used_age"]
+            .map(|what| scrape.values(&format!("mongodbatlas_ai_model_api_key_{what}_seconds")));
+        assert!(
+            idle.len() >= 20 && used.len() >= 10,
+            "{} and {}",
+            idle.len(),
+            used.len()
+        );
+        match hours {
+            1.. => assert!(idle.iter().chain(&used).all(|age| *age > 90_000_000.0)),
+            0 => assert!(idle.iter().chain(&used).all(|age| *age >= 0.0)),
+            // Times to come have the age 0.
+            _ => assert!(
+                idle.iter().chain(&used).any(|age| *age == 0.0)
+                    && idle.iter().chain(&used).all(|age| *age >= 0.0)
+            ),
+        }
     }
-    assert_eq!(
-        exporter
-            .scrape()
-            .await
-            .sum("mongodbatlas_ai_model_api_key_last_used_age_seconds"),
-        0.0,
-        "times to come have the age 0"
-    );
-    exporter.stop().await.stop().await;
+    exporter.assert_in_sync(Duration::from_mins(10)).await;
+    exporter.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn demo_exports_three_organizations() {
     let mut program = ChildProcess::exporter(&["demo", "--web.listen-address=127.0.0.1:0"], &[]);
     let url = program.wait_for_output("metrics          ");
-    let started_at = Instant::now();
-    let scrape = loop {
-        let scrape = crate::common::Scrape::parse(&get(&url).await.1);
-        if scrape.sum("atlas_ai_keys_exporter_org_up") == 3.0 {
-            break scrape;
+    let scrape = eventually("three organizations", async || {
+        let scrape = Scrape::parse(&get(&url).await.1);
+        if scrape.sum(UP) == 3.0 {
+            return Ok(scrape);
         }
-        assert!(started_at.elapsed() < crate::common::wait_timeout());
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    };
+        Err(scrape.text)
+    })
+    .await;
     let keys = scrape.sum("mongodbatlas_ai_model_api_keys");
     assert!((1190.0..1210.0).contains(&keys), "{keys}");
     program.signal(Signal::INT);

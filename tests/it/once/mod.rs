@@ -17,7 +17,8 @@ use atlas_ai_keys_exporter::app::{ConfigLoader, Dependencies, Exporter};
 use atlas_ai_keys_exporter::cli::Args;
 use atlas_ai_keys_exporter::config::Config;
 use atlas_ai_keys_exporter::credentials::Environment;
-use mongodb_atlas_client::Transport;
+use atlas_ai_keys_exporter::failure::Explanation;
+use mongodb_atlas_client::{FailureReason, Transport};
 use mongodb_atlas_sim::{BucketConfig, Effect, Fault, SimConfig, SimEndpoint, SimHandle};
 use tokio_util::sync::CancellationToken;
 
@@ -162,10 +163,13 @@ async fn once_writes_stored_data_when_a_poll_fails() {
     };
     assert_eq!((of_org("up"), of_org("inventory_restored")), (0.0, 1.0));
     assert!(of_org("last_success_timestamp_seconds") < of_org("last_attempt_timestamp_seconds"));
+    assert!(state.len() >= 2, "an inventory of each organization");
+    let files = state.len();
     state.retain(|(path, content)| fs::read(path).is_ok_and(|now| now == *content));
+    assert_eq!(state.len(), files, "a file was changed");
     assert_eq!(
         fs::read_dir(copy.path()).unwrap().count(),
-        state.len(),
+        files,
         "unchanged"
     );
     // Data older than the staleness limit is not exported.
@@ -207,6 +211,9 @@ async fn one_shot_commands_log_no_retry() {
             let line = error.lines().find(|line| line.contains(message));
             let line = line.unwrap_or_else(|| panic!("{command}: {error}"));
             assert!(line.contains("reason=forbidden"), "{line}");
+            let remedy = Explanation::for_reason(FailureReason::Forbidden).remedy;
+            assert!(line.replace("\\'", "'").contains(remedy), "{line}");
+            assert_eq!(error.matches(message).count(), 1, "{command}: {error}");
             for promise in promises {
                 assert!(!error.contains(promise), "{command}: {promise}: {error}");
             }
@@ -258,9 +265,13 @@ async fn once_polls_each_organization_exactly_once() {
     );
     assert_eq!(round.failed_targets, orgs);
     assert_eq!(round.orgs_without_data(), orgs);
-    let asked = sim.requests();
-    let of_first = asked
-        .iter()
-        .filter(|asked| asked.org.as_ref() == Some(&orgs[0]) && asked.endpoint == keys);
-    assert_eq!(of_first.count(), 1);
+    // Neither the error nor the timeout is retried. A request that times out is not logged.
+    assert!(
+        started_at.elapsed() < std::time::Duration::from_mins(11),
+        "{:?}",
+        started_at.elapsed()
+    );
+    let asked = sim.requests().into_iter().filter(|it| it.endpoint == keys);
+    let asked: Vec<_> = asked.map(|it| it.org).collect();
+    assert_eq!(asked, [Some(orgs[0].clone())]);
 }

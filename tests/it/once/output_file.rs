@@ -6,7 +6,8 @@ use std::process::{Command, Stdio};
 
 use super::{parse_stdout, start_sim_with_orgs, stderr_text};
 use crate::common::{
-    ChildProcess, Scrape, expected_sim_keys, exposed_keys, run_exporter, sim_env, static_sim,
+    ChildProcess, Scrape, eventually, expected_sim_keys, exposed_keys, run_exporter, sim_env,
+    static_sim, try_eventually_blocking,
 };
 use mongodb_atlas_sim::{Effect, Fault, SimEndpoint};
 
@@ -165,16 +166,12 @@ async fn failed_write_leaves_the_output_file_unchanged() {
     sim.add_fault(Fault::new(SimEndpoint::AiModelApiKeys, slow));
     let asked = sim.requests().len();
     let program = ChildProcess::exporter(&["once", &flag], &sim_env(&sim));
-    let started_at = std::time::Instant::now();
     // The token, which is requested before the keys.
-    while sim.requests().len() == asked {
-        assert!(
-            started_at.elapsed() < crate::common::wait_timeout(),
-            "{}",
-            program.output()
-        );
-        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
-    }
+    eventually("a request", async || {
+        let has_asked = sim.requests().len() > asked;
+        has_asked.then_some(()).ok_or_else(|| program.output())
+    })
+    .await;
     program.signal(rustix::process::Signal::TERM);
     let (code, said, _) = tokio::task::spawn_blocking(|| program.wait_exit())
         .await
@@ -243,18 +240,11 @@ async fn unwritable_output_exits_with_an_error() {
             stdout.read_exact(&mut [0]).unwrap();
             let pid = rustix::process::Pid::from_child(&child);
             rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
-            let started_at = std::time::Instant::now();
-            while started_at.elapsed() < crate::common::wait_timeout() {
-                if let Some(status) = child.try_wait().unwrap() {
-                    return status.code();
-                }
-                std::thread::sleep(std::time::Duration::from_millis(10));
-            }
-            child.kill().unwrap();
-            child.wait().unwrap();
-            panic!("it does not end");
+            let status = try_eventually_blocking(|| child.try_wait().unwrap().ok_or(()));
+            let _ = child.kill();
+            status.map(|status| status.code())
         });
-        assert_eq!(ended.await.unwrap(), Some(1), "{arguments:?}");
+        assert_eq!(ended.await.unwrap(), Ok(Some(1)), "{arguments:?}");
     }
     sim.stop().await;
 }

@@ -4,9 +4,10 @@ use std::io;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::CONNECTIONS;
+use crate::common::eventually;
 use futures_util::future::BoxFuture;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpSocket, TcpStream};
@@ -49,14 +50,15 @@ impl Attack {
                 }
             });
         }
-        let started_at = Instant::now();
-        while opened.load(Ordering::Relaxed) < CONNECTIONS {
-            assert!(
-                started_at.elapsed() < crate::common::wait_timeout(),
-                "{opened:?} connections"
-            );
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
+        eventually("all connections are open", async || {
+            let opened = opened.load(Ordering::Relaxed);
+            if opened < CONNECTIONS {
+                Err(opened)
+            } else {
+                Ok(())
+            }
+        })
+        .await;
         Self(tasks)
     }
 

@@ -2,19 +2,28 @@
 
 mod headers;
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::common::sim_harness::{SimHarness, in_process_sim};
-use crate::common::{expected_sim_keys, exposed_keys, static_sim};
+use crate::common::{expected_sim_keys, exposed_keys, static_sim, unlimited_sim};
 use jiff::Timestamp;
 use mongodb_atlas_sim::{
-    BucketConfig, BucketScope, Effect, ErrorBodyFormat, Fault, SimConfig, SimEndpoint, SimHandle,
+    BucketConfig, BucketScope, Effect, ErrorBodyFormat, Fault, LoggedRequest, SimConfig,
+    SimEndpoint, SimHandle,
 };
 
 const KEYS: SimEndpoint = SimEndpoint::AiModelApiKeys;
 
 const MINUTE: Duration = Duration::from_mins(1);
+
+const FAILURES: &str = "atlas_ai_keys_exporter_org_poll_failures_total";
+
+/// Flags with which the smallest bucket is too small for more than 40 keys.
+const SMALL_PAGE_FLAGS: &[&str] = &["--atlas.page-size=10", "--atlas.poll-interval=1m"];
+
+/// Requests a minute that the smallest bucket sustains, without the fifth that is left to other clients.
+const SUPPLY_PER_MINUTE: usize = 4;
 
 fn status_effect(status: u16, retry_after: Option<u32>) -> Effect {
     Effect::Status {
@@ -34,6 +43,33 @@ fn request_gaps(exporter: &SimHarness) -> Vec<i64> {
     at.windows(2)
         .map(|pair| pair[1].duration_since(pair[0]).as_secs())
         .collect()
+}
+
+/// Returns the number of requests for keys after `from`, by organization.
+fn requests_since(exporter: &SimHarness, from: Timestamp) -> BTreeMap<String, usize> {
+    let mut requests = BTreeMap::new();
+    for request in exporter.requests_to(KEYS) {
+        if request.at > from {
+            *requests.entry(request.org.unwrap()).or_default() += 1;
+        }
+    }
+    requests
+}
+
+/// Asserts that a saturated bucket is used: from nine tenths of its supply to all of it, and what it held before.
+fn assert_saturated(requests: usize, supply: usize, what: &str) {
+    let range = supply * 9 / 10..=supply + 10;
+    assert!(range.contains(&requests), "{what}: {requests} of {supply}");
+}
+
+/// Renames a key of each organization, so that old inventories are wrong.
+fn rename_keys(sim: &SimHandle) {
+    sim.with_world(|world| {
+        for org in world.org_ids() {
+            let id = world.keys(&org)[0].id.clone();
+            assert!(world.rename_key(&org, &id, "renamed"));
+        }
+    });
 }
 
 fn small_bucket_sim(orgs: usize, keys: usize, scope: BucketScope) -> SimConfig {
@@ -67,10 +103,7 @@ async fn repeated_429s_back_off_without_failing_the_poll() {
         );
         let exporter = SimHarness::start(&sim, &[]).await;
         let scrape = exporter.wait_polled(1).await;
-        assert_eq!(
-            scrape.sum("atlas_ai_keys_exporter_org_poll_failures_total"),
-            0.0
-        );
+        assert_eq!(scrape.sum(FAILURES), 0.0);
         let pauses = request_gaps(&exporter);
         let least: &[i64] = if code == 429 {
             &[10, 20, 40, 80]
@@ -93,16 +126,45 @@ async fn repeated_429s_back_off_without_failing_the_poll() {
     }
 }
 
+/// Rejects one request with `Retry-After: 20`, while six organizations are due each 30 s. Returns the seconds from the
+/// rejection to the next request, and to that of another organization.
+async fn waits_after_rejection(status: u16, scope: BucketScope) -> (i64, i64) {
+    let sim = in_process_sim(&SimConfig {
+        bucket_scope: scope,
+        ..unlimited_sim(6, 30)
+    });
+    let exporter = SimHarness::start(&sim, &["--atlas.poll-interval=30s"]).await;
+    exporter.wait_polled(6).await;
+    exporter.advance(MINUTE).await;
+    sim.add_fault(Fault::new(KEYS, status_effect(status, Some(20))).times(1));
+    exporter.advance(Duration::from_mins(3)).await;
+    let requests = exporter.requests_to(KEYS);
+    let is_rejected = |request: &&LoggedRequest| request.status == status;
+    let rejected = requests.iter().find(is_rejected).unwrap();
+    let later = || requests.iter().filter(|request| request.at > rejected.at);
+    let seconds_to =
+        |request: Option<&LoggedRequest>| request.unwrap().at.duration_since(rejected.at).as_secs();
+    let next = seconds_to(later().next());
+    let next_other = seconds_to(later().find(|request| request.org != rejected.org));
+    // No poll has failed, and all go on.
+    assert_eq!(exporter.scrape().sum(FAILURES), 0.0);
+    let since = rejected.at + Duration::from_secs(30);
+    let later = requests_since(&exporter, since);
+    assert_eq!(later.len(), 6);
+    assert!(later.values().all(|requests| *requests >= 3), "{later:?}");
+    exporter.stop().await;
+    (next, next_other)
+}
+
 #[tokio::test(start_paused = true)]
 async fn retry_after_is_the_minimum_wait() {
-    for code in [429, 503] {
-        let sim = in_process_sim(&static_sim(1, 5));
-        sim.add_fault(Fault::new(KEYS, status_effect(code, Some(25))).times(1));
-        let exporter = SimHarness::start(&sim, &[]).await;
-        exporter.wait_polled(1).await;
-        let pauses = request_gaps(&exporter);
-        assert!((25..=32).contains(&pauses[0]), "{pauses:?}");
-        exporter.stop().await;
+    for status in [429, 503] {
+        let (next, next_other) = waits_after_rejection(status, BucketScope::User).await;
+        assert!((20..=26).contains(&next), "{status}: {next}");
+        assert!((20..=26).contains(&next_other), "{status}: {next_other}");
+        // Organizations with a bucket of their own are polled meanwhile.
+        let (next, next_other) = waits_after_rejection(status, BucketScope::Organization).await;
+        assert!(next == next_other && next < 20, "{status}: {next}");
     }
 }
 
@@ -114,7 +176,7 @@ async fn outage_fails_the_poll_instead_of_waiting() {
     exporter.wait_polled(1).await;
     sim.add_fault(Fault::new(KEYS, status_effect(503, None)));
     exporter
-        .wait_until("the outage to be told", |scrape| {
+        .wait_until("the failed poll", |scrape| {
             scrape.poll_failures(&org, "server_error") > 0.0
         })
         .await;
@@ -130,9 +192,9 @@ async fn outage_fails_the_poll_instead_of_waiting() {
         .find(|asked| asked.status == 503)
         .unwrap()
         .at;
-    let told = sim.now();
-    assert!(told.duration_since(first_bad).as_secs() < 60);
-    assert!(told.duration_since(last_good).as_secs() < 600);
+    let failed_at = sim.now();
+    assert!(failed_at.duration_since(first_bad).as_secs() < 60);
+    assert!(failed_at.duration_since(last_good).as_secs() < 600);
     exporter.stop().await;
 }
 
@@ -141,16 +203,15 @@ async fn known_bucket_is_never_exceeded() {
     for scope in [BucketScope::Organization, BucketScope::User] {
         // Three organizations with three to six pages, five requests per minute: too little.
         let sim = in_process_sim(&small_bucket_sim(3, 120, scope));
-        let exporter =
-            SimHarness::start(&sim, &["--atlas.page-size=10", "--atlas.poll-interval=1m"]).await;
+        let exporter = SimHarness::start(&sim, SMALL_PAGE_FLAGS).await;
         exporter.wait_polled(3).await;
-        exporter.advance(Duration::from_hours(8)).await;
+        let started_at = sim.now();
+        exporter.advance(Duration::from_hours(4)).await;
+        rename_keys(&sim);
+        exporter.advance(Duration::from_hours(4)).await;
         assert_eq!(exporter.count_responses(429), 0, "{scope:?}");
         let scrape = exporter.scrape();
-        assert_eq!(
-            scrape.sum("atlas_ai_keys_exporter_org_poll_failures_total"),
-            0.0
-        );
+        assert_eq!(scrape.sum(FAILURES), 0.0);
         assert_eq!(exposed_keys(&scrape), expected_sim_keys(&sim));
         assert_eq!(
             scrape.values("atlas_ai_keys_exporter_api_rate_limit_capacity")[0],
@@ -163,6 +224,18 @@ async fn known_bucket_is_never_exceeded() {
                 .any(|interval| *interval > 60.0),
             "and the interval in force says so"
         );
+        let requests = requests_since(&exporter, started_at);
+        let minutes = 8 * 60;
+        if scope == BucketScope::User {
+            let sum = requests.values().sum();
+            assert_saturated(sum, SUPPLY_PER_MINUTE * minutes, "all");
+        } else {
+            for org in sim.org_ids() {
+                let pages = sim.with_world(|world| world.keys(&org).len()).div_ceil(10);
+                let supply = SUPPLY_PER_MINUTE.min(pages) * minutes;
+                assert_saturated(requests[&org], supply, &format!("{org}, {pages} pages"));
+            }
+        }
         exporter.stop().await;
     }
 }
@@ -171,19 +244,18 @@ async fn known_bucket_is_never_exceeded() {
 async fn part_of_the_bucket_is_reserved_for_other_clients() {
     let sim = in_process_sim(&small_bucket_sim(1, 100, BucketScope::Organization));
     let org = sim.org_ids()[0].clone();
-    let exporter =
-        SimHarness::start(&sim, &["--atlas.page-size=10", "--atlas.poll-interval=1m"]).await;
+    let exporter = SimHarness::start(&sim, SMALL_PAGE_FLAGS).await;
     exporter.wait_polled(1).await;
-    let name = "atlas_ai_keys_exporter_api_rate_limit_remaining";
-    let labels: &[(&str, &str)] = &[("endpoint", "ai_model_api_keys"), ("org_id", &org)];
-    for _ in 0..600 {
-        exporter.advance(Duration::from_secs(7)).await;
-        let remaining = exporter.scrape().get(name, labels).unwrap();
-        assert!(
-            remaining >= 2.0,
-            "two of ten are somebody else's: {remaining}"
-        );
+    let started_at = sim.now();
+    let mut lowest = u32::MAX;
+    for _ in 0..2 * 3600 {
+        exporter.advance(Duration::from_secs(1)).await;
+        lowest = lowest.min(sim.available_tokens(&org));
     }
+    assert_eq!(lowest, 2, "two of ten are left, and no more");
+    let requests = requests_since(&exporter, started_at)[&org];
+    assert_saturated(requests, SUPPLY_PER_MINUTE * 120, "two hours");
+    assert_eq!(exporter.count_responses(429), 0);
     exporter.stop().await;
 }
 
@@ -193,7 +265,10 @@ async fn polls_without_rate_limit_headers() {
         let sim = in_process_sim(&small_bucket_sim(8, 160, scope));
         hide_rate_limits(&sim);
         let exporter = SimHarness::start(&sim, &["--atlas.page-size=10"]).await;
-        let scrape = exporter.wait_polled(8).await;
+        exporter.wait_polled(8).await;
+        rename_keys(&sim);
+        exporter.wait_polled_again().await;
+        let scrape = exporter.wait_polled_again().await;
         assert_eq!(exposed_keys(&scrape), expected_sim_keys(&sim), "{scope:?}");
         exporter.stop().await;
     }
@@ -202,50 +277,75 @@ async fn polls_without_rate_limit_headers() {
 #[tokio::test(start_paused = true)]
 async fn rate_limit_body_updates_bucket_parameters() {
     let sim = in_process_sim(&small_bucket_sim(1, 200, BucketScope::Organization));
+    let org = sim.org_ids()[0].clone();
     // The headers do not say that the hourly model limits use the same bucket, either.
     for endpoint in [SimEndpoint::RateLimits, SimEndpoint::AiModelApiRateLimits] {
         sim.add_fault(Fault::new(endpoint, status_effect(404, None)));
     }
     sim.add_fault(Fault::new(KEYS, Effect::NoRateLimitHeaders));
-    let exporter =
-        SimHarness::start(&sim, &["--atlas.page-size=10", "--atlas.poll-interval=1m"]).await;
+    let exporter = SimHarness::start(&sim, SMALL_PAGE_FLAGS).await;
     exporter.wait_polled(1).await;
+    let started_at = sim.now();
     let learning = exporter.count_responses(429);
     assert!(
         (1..=4).contains(&learning),
         "{learning} pages under way at once"
     );
-    exporter.advance(Duration::from_hours(6)).await;
+    exporter.advance(Duration::from_hours(3)).await;
+    rename_keys(&sim);
+    exporter.advance(Duration::from_hours(3)).await;
     assert_eq!(
         exporter.count_responses(429),
         learning,
         "once learnt, none any more"
     );
+    let requests = requests_since(&exporter, started_at)[&org];
+    assert_saturated(requests, SUPPLY_PER_MINUTE * 360, "six hours");
+    assert_eq!(
+        exposed_keys(&exporter.scrape()),
+        expected_sim_keys(&sim),
+        "renamed keys are read"
+    );
     exporter.stop().await;
+}
+
+/// Polls for four hours while another client takes three of the five tokens a minute. Returns the exporter, and the
+/// numbers of accepted and of rejected requests for keys.
+async fn poll_beside_another_client(hide_headers: bool) -> (SimHarness, usize, usize) {
+    let sim = in_process_sim(&small_bucket_sim(1, 60, BucketScope::Organization));
+    let org = sim.org_ids()[0].clone();
+    if hide_headers {
+        sim.add_fault(Fault::new(KEYS, Effect::NoRateLimitHeaders));
+    }
+    let exporter =
+        SimHarness::start(&sim, &["--atlas.page-size=10", "--atlas.poll-interval=2m"]).await;
+    exporter.wait_polled(1).await;
+    let started_at = sim.now();
+    for minute in 0..240 {
+        sim.take_tokens(&org, 3);
+        if minute == 120 {
+            rename_keys(&sim);
+        }
+        exporter.advance(MINUTE).await;
+    }
+    let rejected = exporter.count_responses(429);
+    let accepted = requests_since(&exporter, started_at)[&org] - rejected;
+    (exporter, accepted, rejected)
 }
 
 #[tokio::test(start_paused = true)]
 async fn consumption_by_other_clients_is_detected() {
-    let sim = in_process_sim(&small_bucket_sim(1, 60, BucketScope::Organization));
-    let org = sim.org_ids()[0].clone();
-    let exporter =
-        SimHarness::start(&sim, &["--atlas.page-size=10", "--atlas.poll-interval=2m"]).await;
-    exporter.wait_polled(1).await;
-    let exporter = Arc::new(exporter);
-    // Another client takes two per minute.
-    for _ in 0..120 {
-        sim.take_tokens(&org, 2);
-        exporter.advance(MINUTE).await;
-    }
+    let (exporter, accepted, rejected) = poll_beside_another_client(false).await;
+    let scrape = exporter.scrape();
+    assert_eq!(scrape.sum(FAILURES), 0.0);
+    assert_eq!(exposed_keys(&scrape), expected_sim_keys(&exporter.sim));
+    // Two a minute are left.
+    assert_saturated(accepted, 2 * 240, "beside another client");
+    exporter.stop().await;
+    let (unaware, _, unaware_rejected) = poll_beside_another_client(true).await;
+    unaware.stop().await;
     assert!(
-        exporter.count_responses(429) <= 2,
-        "{}",
-        exporter.count_responses(429)
-    );
-    assert_eq!(
-        exporter
-            .scrape()
-            .sum("atlas_ai_keys_exporter_org_poll_failures_total"),
-        0.0
+        rejected <= 2 && unaware_rejected > 10,
+        "{rejected}; without the headers {unaware_rejected}"
     );
 }

@@ -6,6 +6,7 @@ mod endpoint;
 mod web_config;
 mod web_config_writes;
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,12 +16,7 @@ use crate::common::sim_harness::{SimHarness, in_process_sim};
 use crate::common::{
     ChildProcess, Scrape, expected_sim_keys, exposed_keys, get, sim_env, static_sim,
 };
-use atlas_ai_keys_exporter::web::{self};
-use axum::body::Body;
-use axum::http::Request;
 use exporter_toolkit::web_config::WebConfig;
-use hyper::service::Service as _;
-use hyper_util::service::TowerToHyperService;
 use mongodb_atlas_sim::{Effect, ErrorBodyFormat, Fault, SimConfig, SimEndpoint, SimHandle};
 use tempfile::TempDir;
 
@@ -114,15 +110,11 @@ async fn config_change_is_applied_and_unchanged_parts_are_retained() {
         "its inventory was kept"
     );
     assert_eq!(up(&after, &files.orgs[2]), Some(1.0), "watched at once");
-    let thresholds: Vec<String> = after
+    let thresholds: BTreeSet<String> = after
         .with_name("mongodbatlas_ai_model_api_keys_idle")
         .map(|series| series.labels["threshold"].clone())
         .collect();
-    assert!(
-        thresholds
-            .iter()
-            .all(|threshold| ["1d", "2d"].contains(&threshold.as_str()))
-    );
+    assert_eq!(thresholds, BTreeSet::from(["1d", "2d"].map(str::to_owned)));
     let success = "atlas_ai_keys_exporter_org_last_success_timestamp_seconds";
     let label: &[(&str, &str)] = &[("org_id", &files.orgs[1])];
     assert_eq!(after.get(success, label), before.get(success, label));
@@ -131,6 +123,7 @@ async fn config_change_is_applied_and_unchanged_parts_are_retained() {
         sim.requests().len() - asked <= 4,
         "only the new one was asked about"
     );
+    exporter.assert_in_sync(Duration::from_mins(10)).await;
     exporter.stop().await;
 }
 
@@ -182,17 +175,26 @@ async fn rate_limit_state_survives_reload() {
     files.write_config(&files.orgs.clone(), &more(20));
     let exporter = files.start_exporter(&sim).await;
     exporter.wait_polled(1).await;
+    // Responses do not report the state of the bucket either.
+    sim.add_fault(Fault::new(
+        SimEndpoint::AiModelApiKeys,
+        Effect::NoRateLimitHeaders,
+    ));
+    let polls = exporter.count_polls();
     for n in 1..60 {
         // Another client each time, and the same bucket.
         files.write_config(&files.orgs.clone(), &more(20 + n));
         exporter.advance(Duration::from_secs(30)).await;
     }
+    // A poll takes 6 requests, at 4 a minute.
+    polls.assert_polled(12);
     assert_eq!(exporter.count_responses(429), 0);
     assert_eq!(exporter.scrape().sum(FAILURES), 0.0);
     assert!(
         sim.live_token_count() <= 2,
         "clients that are gone give their token back"
     );
+    exporter.assert_in_sync(Duration::from_mins(4)).await;
     exporter.stop().await;
 }
 
@@ -217,8 +219,7 @@ async fn send_request(address: &str, method: reqwest::Method) -> (u16, String) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn redirect_error_is_cleared_by_reload() {
-    // A reload while polls fail resets the failure state if the credential changes.
+async fn reload_with_another_secret_ends_the_backoff() {
     let sim = in_process_sim(&static_sim(1, 10));
     let files = ConfigFiles::new(&sim);
     files.write("client-secret", "wrong");
@@ -259,6 +260,9 @@ async fn outage_state_survives_reload() {
         expected_sim_keys(&sim),
         "and the inventory"
     );
+    sim.clear_faults();
+    exporter.wait_polled(1).await;
+    exporter.assert_in_sync(Duration::from_mins(10)).await;
     exporter.stop().await;
 }
 
@@ -299,9 +303,7 @@ impl WebConfigExporter {
 
     /// Returns the status of a request without a password.
     async fn status(&self) -> u16 {
-        let router = TowerToHyperService::new(web::router(Arc::clone(&self.exporter.app)));
-        let request = Request::get("/metrics").body(Body::empty()).unwrap();
-        router.call(request).await.unwrap().status().as_u16()
+        self.exporter.get("/metrics").await.0
     }
 
     fn has_tls(&self) -> bool {

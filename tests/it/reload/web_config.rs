@@ -122,6 +122,50 @@ async fn reload_never_removes_protection() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn invalid_certificate_keeps_the_web_config_in_force() {
+    let text = format!(
+        "{TLS_CONFIG}  client_auth_type: RequireAndVerifyClientCert\n  client_ca_file: ca.pem\n"
+    );
+    let running = WebConfigExporter::start(&text).await;
+    let pki = &running.pki;
+    let current = || running.exporter.app.web_config.get();
+    let reloaded = || running.exporter.scrape().get(RELOADED, &[]);
+    for (name, content, cause) in [
+        ("server.pem", "garbage".to_owned(), "no certificate"),
+        ("server.pem", String::new(), "no certificate"),
+        ("server.pem", pki.read("client.pem"), "with its key"),
+        ("server.pem", pki.read("server.key"), "no certificate"),
+        ("server.key", "garbage".to_owned(), "no private key"),
+        ("server.key", pki.read("client.key"), "with its key"),
+        ("server.key", pki.read("server.pem"), "no private key"),
+        ("ca.pem", "garbage".to_owned(), "no certificate"),
+    ] {
+        let (before, good) = (current(), pki.read(name));
+        pki.write(name, &content);
+        let error = running.exporter.reloader.reload("test").await;
+        let error = error.expect_err(name);
+        // A key that does not match is an error of the certificate.
+        let is_named = error.contains(name) || cause == "with its key";
+        assert!(is_named && error.contains(cause), "{error}");
+        assert!(Arc::ptr_eq(&before, &current()), "{name}: {cause}");
+        assert_eq!(reloaded(), Some(0.0), "{name}: {cause}");
+        pki.write(name, &good);
+        running.exporter.advance(Duration::from_secs(10)).await;
+        assert_eq!(reloaded(), Some(1.0), "{name} is valid again");
+        // The watched file has the same effect without a request.
+        let before = current();
+        pki.write(name, &content);
+        running.exporter.advance(Duration::from_secs(10)).await;
+        assert!(Arc::ptr_eq(&before, &current()), "{name}: {cause}");
+        assert_eq!(reloaded(), Some(0.0), "{name}: {cause}");
+        pki.write(name, &good);
+        running.exporter.advance(Duration::from_secs(10)).await;
+        assert_eq!(reloaded(), Some(1.0), "{name} is valid again");
+    }
+    running.exporter.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn truncated_web_config_never_removes_protection() {
     let text = format!(
         "# passwords\n{}{TLS_CONFIG}  client_auth_type: RequireAndVerifyClientCert\n  client_ca_file: ca.pem\nhttp_server_config: {{http2: true}}\n",
@@ -141,11 +185,9 @@ async fn truncated_web_config_never_removes_protection() {
             running.write(&text[..length]);
             // At startup, a truncated file is not a file without protection.
             let path = running.pki.path("web.yml");
-            if let Ok(access) = WebConfig::load(&path).config {
-                assert_ne!(
-                    format!("{access:?}"),
-                    "Access { tls: false, users: false, .. }"
-                );
+            if let Ok(config) = WebConfig::load(&path).config {
+                let config = format!("{config:?}");
+                assert!(!config.contains("tls: false, users: false"), "{length}");
             }
             if length % 3 == 0 {
                 let _ = running.exporter.reloader.reload("test").await;
@@ -298,12 +340,10 @@ async fn fifo_in_place_of_web_file_does_not_block() {
             pki.write(name, &content);
         }
     }
-    let started_at = std::time::Instant::now();
     program.signal(Signal::TERM);
     program.wait_for_output("stopp");
     let (code, output, _) = program.wait_exit();
     assert_eq!(code, Some(0), "{output}");
-    assert!(started_at.elapsed() < Duration::from_secs(5), "{output}");
     // At startup it is an error.
     let (code, output, _) = ChildProcess::exporter(
         &[

@@ -13,6 +13,8 @@ use mongodb_atlas_client::{KeyId, OrgId, ProjectId};
 
 const WRITER_ENV: &str = "TEST_WRITES_STATE_TO";
 
+const CHILD: &str = "restart::interrupted_write::state_writer_child";
+
 /// Printed by the child process after each version.
 const SAVED_MARKER: u8 = 1;
 
@@ -32,6 +34,7 @@ fn numbered_inventory(number: u64) -> Inventory {
 /// Not a test: the process that [`interrupted_write_leaves_old_or_new_state`]
 /// starts and kills. It writes versions until it is killed.
 #[test]
+#[ignore = "started by interrupted_write_leaves_old_or_new_state"]
 fn state_writer_child() {
     let Some(dir) = std::env::var_os(WRITER_ENV) else {
         return;
@@ -64,7 +67,7 @@ fn interrupted_write_leaves_old_or_new_state() {
     let mut moved = 0;
     for _ in 0..100 {
         let mut child = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "restart::interrupted_write::state_writer_child"])
+            .args(["--ignored", "--exact", CHILD])
             .env(WRITER_ENV, dir.path())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())

@@ -1,6 +1,9 @@
 //! Restarts: state that survives, and no extra requests.
 
+mod crash_loops;
 mod interrupted_write;
+mod quarantine;
+mod restored_times;
 mod state_files;
 
 use std::sync::Arc;
@@ -8,7 +11,9 @@ use std::time::Duration;
 
 use crate::common::sim_harness::{SimHarness, in_process_sim};
 use crate::common::static_sim;
-use crate::common::{ChildProcess, Scrape, expected_sim_keys, exposed_keys, get, sim_env};
+use crate::common::{
+    ChildProcess, Scrape, eventually, expected_sim_keys, exposed_keys, get, sim_env,
+};
 use mongodb_atlas_sim::{Effect, ErrorBodyFormat, Fault, SimEndpoint, SimHandle};
 use rustix::process::Signal;
 use tempfile::TempDir;
@@ -87,6 +92,8 @@ async fn stored_inventory_is_served_with_its_own_timestamp() {
         assert!(after.with_name(&name).count() > 0);
     }
     exporter.advance(Duration::from_hours(1)).await;
+    let failed = exporter.count_responses(503);
+    assert!(failed > 10, "{failed} failed requests");
     let later = exporter.scrape();
     assert_eq!(later.values(RESTORED), [1.0, 1.0, 1.0]);
     assert_eq!(later.values(UP), [0.0, 0.0, 0.0]);
@@ -105,73 +112,6 @@ async fn stored_inventory_is_served_with_its_own_timestamp() {
     );
     assert_eq!(exposed_keys(&healed), expected_sim_keys(&sim));
     exporter.stop().await;
-}
-
-#[tokio::test(start_paused = true)]
-async fn crash_loop_sends_no_extra_requests() {
-    let (sim, dir) = (
-        in_process_sim(&static_sim(4, 40)),
-        tempfile::tempdir().unwrap(),
-    );
-    let mut variables = sim_env(&sim);
-    variables.retain(|(name, _)| name != "MONGODB_ATLAS_ORG_ID");
-    let storage = format!("--storage.path={}", dir.path().display());
-    for round in 0..200 {
-        let flags = ["--atlas.discover-orgs", &storage];
-        let exporter = SimHarness::start_with(&sim, variables.clone(), &flags).await;
-        exporter.advance(Duration::from_secs(15)).await;
-        assert_eq!(exporter.scrape().values(UP), [1.0; 4], "start {round}");
-        assert_eq!(exporter.count_responses(401), 0);
-        exporter.kill().await;
-    }
-    let asked = |endpoint| {
-        sim.requests()
-            .iter()
-            .filter(|asked| asked.endpoint == endpoint)
-            .count()
-    };
-    // Fifty minutes: the number of requests of one continuous process.
-    assert!(
-        asked(SimEndpoint::Token) <= 2,
-        "{}",
-        asked(SimEndpoint::Token)
-    );
-    assert!((4 * 10..=4 * 12).contains(&asked(KEYS)), "{}", asked(KEYS));
-    assert!(
-        (10..=12).contains(&asked(SimEndpoint::Orgs)),
-        "{}",
-        asked(SimEndpoint::Orgs)
-    );
-    assert_eq!(asked(SimEndpoint::RateLimits), 1);
-    for endpoint in [SimEndpoint::Groups, SimEndpoint::AiModelApiRateLimits] {
-        assert!(asked(endpoint) <= 8, "{endpoint:?}: {}", asked(endpoint));
-    }
-    assert!(sim.live_token_count() <= 2);
-}
-
-#[tokio::test(start_paused = true)]
-async fn crash_loop_during_outage_backs_off() {
-    for code in [403, 429, 503] {
-        let (sim, dir) = (
-            in_process_sim(&static_sim(2, 20)),
-            tempfile::tempdir().unwrap(),
-        );
-        let exporter = start_exporter(&sim, &dir, &[]).await;
-        exporter.wait_polled(2).await;
-        exporter.kill().await;
-        sim.add_fault(outage_fault(code));
-        let before = sim.requests().len();
-        for _ in 0..120 {
-            let exporter = start_exporter(&sim, &dir, &[]).await;
-            exporter.advance(Duration::from_secs(30)).await;
-            exporter.kill().await;
-        }
-        let asked = sim.requests().len() - before;
-        assert!(
-            asked < 120,
-            "{code}: {asked} requests in an hour of 120 starts"
-        );
-    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -222,6 +162,7 @@ async fn revoked_token_is_not_loaded() {
     let exporter = start_exporter(&sim, &dir, &[]).await;
     exporter.wait_polled_again().await;
     exporter.kill().await;
+    let issued = count_token_requests(&sim);
     sim.revoke_all_tokens();
     let exporter = start_exporter(&sim, &dir, &[]).await;
     let scrape = exporter.wait_polled_again().await;
@@ -229,6 +170,8 @@ async fn revoked_token_is_not_loaded() {
         scrape.sum("atlas_ai_keys_exporter_org_poll_failures_total"),
         0.0
     );
+    assert_eq!(exporter.count_responses(401), 1);
+    assert_eq!(count_token_requests(&sim), issued + 1);
     exporter.stop().await;
 }
 
@@ -256,17 +199,27 @@ async fn killed_process_restores_its_state() {
         "--atlas.poll-interval=1s",
     ];
     let mut program = ChildProcess::exporter(&line, &variables);
-    program.wait_for_output("walk complete");
-    tokio::time::sleep(Duration::from_secs(3)).await;
+    let address = program.wait_for_output("address=");
+    let restorable = |scrape: &Scrape| scrape.values(UP) == [1.0, 1.0];
+    program.wait_scrape(&address, "two polls", restorable).await;
+    let stored = || {
+        let exists = |org: &String| dir.path().join(format!("{org}.inventory")).exists();
+        sim.org_ids().iter().filter(|org| exists(org)).count()
+    };
+    eventually("two state files", async || match stored() {
+        2 => Ok(()),
+        files => Err(files),
+    })
+    .await;
     program.signal(Signal::KILL);
     program.wait_exit();
-    let truth = expected_sim_keys(&sim);
+    let expected = expected_sim_keys(&sim);
     sim.stop().await;
     let mut program = ChildProcess::exporter(&line, &variables);
     let address = program.wait_for_output("address=");
     let scrape = Scrape::parse(&get(&format!("http://{address}/metrics")).await.1);
     assert_eq!(scrape.values(RESTORED), [1.0, 1.0]);
-    assert_eq!(exposed_keys(&scrape), truth);
+    assert_eq!(exposed_keys(&scrape), expected);
     assert_eq!(get(&format!("http://{address}/-/ready")).await.0, 200);
     program.signal(Signal::TERM);
     let (code, output, _) = program.wait_exit();

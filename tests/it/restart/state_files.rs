@@ -97,7 +97,7 @@ async fn corrupt_state_files_are_quarantined() {
 }
 
 /// Replaces a file by something else.
-fn place_obstacle(path: &Path, obstacle: &str, outside: &Path) {
+pub(super) fn place_obstacle(path: &Path, obstacle: &str, outside: &Path) {
     let content = std::fs::read(path).unwrap_or_default();
     let _ = std::fs::remove_file(path);
     match obstacle {
@@ -287,7 +287,7 @@ async fn world_writable_state_directory_logs_a_warning() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn write_failure_logs_and_increments_counter() {
+async fn write_failures_are_counted_until_writes_succeed() {
     let (sim, dir) = (
         in_process_sim(&static_sim(1, 20)),
         tempfile::tempdir().unwrap(),
@@ -306,7 +306,11 @@ async fn write_failure_logs_and_increments_counter() {
     std::fs::create_dir(dir.path()).unwrap();
     exporter.advance(Duration::from_mins(11)).await;
     let before = exporter.scrape().sum(failures);
+    let polls = exporter.requests_to(KEYS).len();
     exporter.advance(Duration::from_mins(11)).await;
     assert_eq!(exporter.scrape().sum(failures), before, "well again");
+    assert!(exporter.requests_to(KEYS).len() >= polls + 2);
+    let inventory = dir.path().join(format!("{}.inventory", sim.org_ids()[0]));
+    assert!(inventory.is_file());
     exporter.stop().await;
 }

@@ -1,13 +1,21 @@
 //! Listeners, and connection limits that keep idle clients from blocking others.
 
+mod connection_limit;
 mod hosts;
 mod slow_clients;
 
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
 
-use crate::common::{ChildProcess, TestExporter, get, sim_env, static_sim};
+use crate::common::{
+    ChildProcess, TestExporter, eventually, get, sim_env, static_sim, wait_timeout,
+};
+use atlas_ai_keys_exporter::web::{self, AppState};
+use exporter_toolkit::server::{Server, ServerLimits};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
 
 fn unreachable_atlas_env() -> Vec<(String, String)> {
     // An unused port: no Atlas is needed.
@@ -23,9 +31,7 @@ fn unreachable_atlas_env() -> Vec<(String, String)> {
 /// Sends raw bytes, and returns everything received until the connection is closed.
 fn send_raw(address: &str, request: &[u8]) -> String {
     let mut stream = TcpStream::connect(address).unwrap();
-    stream
-        .set_read_timeout(Some(crate::common::wait_timeout()))
-        .unwrap();
+    stream.set_read_timeout(Some(wait_timeout())).unwrap();
     stream.write_all(request).unwrap();
     let mut response = Vec::new();
     // A reset after the response is acceptable.
@@ -33,35 +39,67 @@ fn send_raw(address: &str, request: &[u8]) -> String {
     String::from_utf8_lossy(&response).into_owned()
 }
 
+/// Sends a request over an open connection. Returns `None` if it was closed.
+pub(crate) async fn request_health(
+    stream: &mut (impl AsyncReadExt + AsyncWriteExt + Unpin),
+) -> Option<String> {
+    let request = "GET /-/healthy HTTP/1.1\r\nhost: localhost\r\n\r\n";
+    stream.write_all(request.as_bytes()).await.ok()?;
+    let mut text = String::new();
+    while !text.ends_with("Healthy.\n") {
+        let mut bytes = [0; 1024];
+        let length = stream.read(&mut bytes).await.ok().filter(|n| *n > 0)?;
+        text.push_str(std::str::from_utf8(&bytes[..length]).unwrap());
+    }
+    Some(text)
+}
+
+/// Serves the routes of an exporter with other limits, and returns address, shutdown token and task; encrypted if the
+/// exporter is.
+async fn start_server(
+    app: &Arc<AppState>,
+    limits: ServerLimits,
+) -> (String, CancellationToken, JoinHandle<()>) {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let server = Server {
+        listeners: vec![listener],
+        router: web::router(Arc::clone(app)),
+        limits,
+        web_config: Some(Arc::clone(&app.web_config)),
+        name: "test",
+    };
+    let shutdown = CancellationToken::new();
+    let serving = tokio::spawn(exporter_toolkit::server::serve(
+        vec![server],
+        Arc::default(),
+        shutdown.clone(),
+    ));
+    (address, shutdown, serving)
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn multiple_addresses_and_address_families_are_served() {
-    let port = crate::common::free_port();
-    let both = format!("--web.listen-address=:{port}");
     let flags = [
-        both.as_str(),
+        "--web.listen-address=:0",
         "--web.listen-address=127.0.0.1:0",
         "--web.listen-address=[::1]:0",
     ];
     let mut program = ChildProcess::exporter(&flags, &unreachable_atlas_env());
     program.wait_for_output("address=[::1]:");
     let output = program.output();
-    let mut bases: Vec<String> = output
-        .lines()
-        .filter(|line| line.contains("message=listening"))
-        .filter_map(|line| {
-            line.split_once("address=")
-                .map(|(_, address)| address.to_owned())
-        })
-        .filter(|address| !address.starts_with("[::]"))
-        .collect();
-    assert_eq!(bases.len(), 2, "{output}");
-    bases.extend([format!("127.0.0.1:{port}"), format!("[::1]:{port}")]);
-    for address in bases {
-        assert_eq!(
-            get(&format!("http://{address}/-/healthy")).await.0,
-            200,
-            "{address}"
-        );
+    let mut addresses = Vec::new();
+    for line in output.lines().filter(|line| line.contains("listening")) {
+        let (_, address) = line.split_once("address=").unwrap();
+        match address.strip_prefix("[::]:") {
+            Some(port) => addresses.extend(["127.0.0.1", "[::1]"].map(|ip| format!("{ip}:{port}"))),
+            None => addresses.push(address.to_owned()),
+        }
+    }
+    assert_eq!(addresses.len(), 4, "{output}");
+    for address in addresses {
+        let (status, _) = get(&format!("http://{address}/-/healthy")).await;
+        assert_eq!(status, 200, "{address}");
     }
 }
 
@@ -79,9 +117,9 @@ fn address_in_use_fails_startup_with_an_error() {
         );
         let (code, output, _) = program.wait_exit();
         assert_eq!(code, Some(1), "{output}");
-        let told = format!("cannot listen on {address}: Address already in use");
+        let expected = format!("cannot listen on {address}: Address already in use");
         assert!(
-            output.contains(&told) && output.contains(&format!("choose another with {flag}")),
+            output.contains(&expected) && output.contains(&format!("choose another with {flag}")),
             "{output}"
         );
     }
@@ -146,11 +184,11 @@ async fn probe_address_serves_only_probes_without_auth() {
     let line = program.wait_for_output("listener=probes");
     let address = line.split_once("address=").unwrap().1.to_owned();
     program.wait_for_output("walk complete");
-    let started_at = Instant::now();
-    while get(&format!("http://{address}/-/ready")).await.0 != 200 {
-        assert!(started_at.elapsed() < crate::common::wait_timeout());
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    eventually("the exporter is ready", async || {
+        let (status, text) = get(&format!("http://{address}/-/ready")).await;
+        if status == 200 { Ok(()) } else { Err(text) }
+    })
+    .await;
     assert_eq!(
         get(&format!("http://{address}/-/healthy")).await,
         (200, "Healthy.\n".to_owned())

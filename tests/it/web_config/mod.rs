@@ -5,10 +5,8 @@ mod basic_auth;
 mod tls_clients;
 mod validation;
 
-use std::time::{Duration, Instant};
-
 use crate::common::pki::{TLS_CONFIG, TestPki};
-use crate::common::{Scrape, TestExporter, static_sim};
+use crate::common::{Scrape, TestExporter, eventually, static_sim};
 use reqwest::Client;
 
 const RELOADED: &str = "atlas_ai_keys_exporter_config_last_reload_successful";
@@ -42,27 +40,23 @@ async fn web_config_reload_applies_changes_and_keeps_connections() {
         Some(Scrape::parse(&response.text().await.ok()?))
     };
     let until = async |client: &Client, reloaded: f64| {
-        let started_at = Instant::now();
-        while scrape(client)
-            .await
-            .and_then(|scrape| scrape.get(RELOADED, &[]))
-            != Some(reloaded)
-        {
-            assert!(
-                started_at.elapsed() < crate::common::wait_timeout(),
-                "in vain: {reloaded}"
-            );
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
+        eventually(&format!("{RELOADED} {reloaded}"), async || {
+            let scrape = scrape(client).await;
+            let value = scrape.and_then(|scrape| scrape.get(RELOADED, &[]));
+            if value == Some(reloaded) {
+                return Ok(());
+            }
+            Err(format!("{value:?}"))
+        })
+        .await;
     };
     until(&old, 1.0).await;
     pki.renew();
     let new = pki.client().build().unwrap();
-    let started_at = Instant::now();
-    while scrape(&new).await.is_none() {
-        assert!(started_at.elapsed() < crate::common::wait_timeout());
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
+    eventually("the new certificate is used", async || {
+        scrape(&new).await.map(|_| ()).ok_or("no response")
+    })
+    .await;
     assert!(
         scrape(&old).await.is_some(),
         "the open connection is used on"

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::{https_url, start_exporter, status};
 use crate::common::pki::{TLS_CONFIG, TestPki};
 use crate::common::{Scrape, TestExporter};
+use crate::server::request_health;
 use exporter_toolkit::web_config::WebConfig;
 use futures_util::future::join_all;
 use reqwest::{Version, tls};
@@ -12,7 +13,6 @@ use rustls::client::{ClientSessionMemoryCache, Resumption};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ClientConfig, HandshakeKind, RootCertStore};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -20,11 +20,11 @@ use tokio_rustls::client::TlsStream;
 #[tokio::test(flavor = "multi_thread")]
 async fn client_auth_types_behave_as_configured() {
     let (exporter, pki) = (start_exporter().await, TestPki::new());
-    let everybody = ["", "client", "stranger", "expired", "self"];
+    let all_clients = ["", "client", "stranger", "expired", "self"];
     for (asked, ca, let_in) in [
-        ("NoClientCert", "", &everybody[..]),
-        ("RequestClientCert", "", &everybody),
-        ("RequestClientCert", "ca.pem", &everybody),
+        ("NoClientCert", "", &all_clients[..]),
+        ("RequestClientCert", "", &all_clients),
+        ("RequestClientCert", "ca.pem", &all_clients),
         (
             "RequireAnyClientCert",
             "",
@@ -45,11 +45,11 @@ async fn client_auth_types_behave_as_configured() {
         }
         exporter.set_web_config(&pki, &text);
         for version in [tls::Version::TLS_1_2, tls::Version::TLS_1_3] {
-            for who in everybody {
-                let client = if who.is_empty() {
+            for name in all_clients {
+                let client = if name.is_empty() {
                     pki.client()
                 } else {
-                    pki.client_with(who)
+                    pki.client_with(name)
                 };
                 let client = client
                     .tls_version_min(version)
@@ -57,8 +57,8 @@ async fn client_auth_types_behave_as_configured() {
                     .build()
                     .unwrap();
                 let code = status(&client, &https_url(&exporter, "/-/healthy")).await;
-                let right = let_in.contains(&who).then_some(200);
-                assert_eq!(code, right, "{asked} with {ca:?}, {who:?}, {version:?}");
+                let right = let_in.contains(&name).then_some(200);
+                assert_eq!(code, right, "{asked} with {ca:?}, {name:?}, {version:?}");
             }
         }
     }
@@ -247,21 +247,6 @@ async fn connect(exporter: &TestExporter, config: &Arc<ClientConfig>) -> TlsStre
     let name = "localhost".try_into().unwrap();
     let connector = TlsConnector::from(Arc::clone(config));
     connector.connect(name, stream).await.unwrap()
-}
-
-/// Sends a request over an open connection. Returns `None` if it was closed.
-async fn request_health(
-    stream: &mut (impl AsyncReadExt + AsyncWriteExt + Unpin),
-) -> Option<String> {
-    let request = "GET /-/healthy HTTP/1.1\r\nhost: localhost\r\n\r\n";
-    stream.write_all(request.as_bytes()).await.ok()?;
-    let mut text = String::new();
-    while !text.ends_with("Healthy.\n") {
-        let mut bytes = [0; 1024];
-        let length = stream.read(&mut bytes).await.ok().filter(|n| *n > 0)?;
-        text.push_str(std::str::from_utf8(&bytes[..length]).unwrap());
-    }
-    Some(text)
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -15,7 +15,7 @@ fn web_config_errors_are_reported_without_secrets() {
     let error = WebConfig::load(&pki.write("web.yml", &text))
         .config
         .unwrap_err();
-    let told = error.to_string();
+    let error_text = error.to_string();
     for part in [
         "web.yml is wrong in 13 places",
         "nonsense: there is no such member; it must be one of tls_server_config,",
@@ -23,7 +23,7 @@ fn web_config_errors_are_reported_without_secrets() {
         "gone.pem): cannot be read: file not found",
         "tls_server_config.key_file: tls_server_config.key is given as well",
         "\"Sometimes\" will not do; it must be one of NoClientCert,",
-        "TLS10 cannot be had here",
+        "\"TLS10\" will not do; it must be one of TLS12, TLS13",
         "\"TLS_RSA_WITH_AES_128_CBC_SHA\" cannot be had here; it must be one of",
         "\"CurveP521\" cannot be had here",
         "\"perhaps\" will not do; it must be true or false",
@@ -32,12 +32,12 @@ fn web_config_errors_are_reported_without_secrets() {
         "basic_auth_users.ada: it is no bcrypt hash",
         "\"5\" will not do; it must be a duration such as",
     ] {
-        assert!(told.contains(part), "{part} in\n{told}");
+        assert!(error_text.contains(part), "{part} in\n{error_text}");
     }
     let of_key = key.lines().nth(1).unwrap();
     assert!(
-        !told.contains("hunter2") && !told.contains(of_key),
-        "{told}"
+        !error_text.contains("hunter2") && !error_text.contains(of_key),
+        "{error_text}"
     );
 }
 
@@ -50,8 +50,11 @@ fn web_config_load_lists_files_even_on_error() {
         loaded.files,
         ["web.yml", "server.pem", "client.key"].map(|name| pki.path(name))
     );
-    let told = loaded.config.unwrap_err().to_string();
-    assert!(told.contains("the key must be the certificate's"), "{told}");
+    let error_text = loaded.config.unwrap_err().to_string();
+    assert!(
+        error_text.contains("the key must be the certificate's"),
+        "{error_text}"
+    );
 }
 
 #[test]

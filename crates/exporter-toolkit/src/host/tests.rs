@@ -28,7 +28,7 @@ fn host_headers_are_validated() {
     ] {
         let headers = headers(&[valid.as_bytes()]);
         for version in [Version::HTTP_10, Version::HTTP_11, Version::HTTP_2] {
-            assert_eq!(validate(version, &path, &headers), Ok(()), "{valid}");
+            assert!(is_valid(version, &path, &headers), "{valid}");
         }
     }
     for invalid in [
@@ -54,11 +54,7 @@ fn host_headers_are_validated() {
         let headers = headers(&[invalid]);
         for version in [Version::HTTP_10, Version::HTTP_11, Version::HTTP_2] {
             let text = String::from_utf8_lossy(invalid);
-            assert_eq!(
-                validate(version, &path, &headers),
-                Err(InvalidHost),
-                "{text}"
-            );
+            assert!(!is_valid(version, &path, &headers), "{text}");
         }
     }
 }
@@ -84,8 +80,8 @@ fn requests_need_exactly_one_host() {
         (Version::HTTP_2, &path, &[b"a", b"a"], false),
     ];
     for (version, uri, hosts, valid) in cases {
-        let result = validate(version, uri, &headers(hosts));
-        assert_eq!(result.is_ok(), valid, "{version:?} {uri} {hosts:?}");
+        let result = is_valid(version, uri, &headers(hosts));
+        assert_eq!(result, valid, "{version:?} {uri} {hosts:?}");
     }
 }
 

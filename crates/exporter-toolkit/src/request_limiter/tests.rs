@@ -160,6 +160,24 @@ async fn single_client_cannot_fill_the_queue() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn each_client_has_one_waiting_request_beyond_256() {
+    let limiter = limiter();
+    let _held = limiter.acquire(1, None).await.expect("a permit");
+    let enqueue = |address: u8| limiter.enqueue(1, Some(request(address).0), &Arc::default());
+    let others: Vec<_> = (0..254).map(|n| enqueue(n / 8)).collect();
+    let mut waiting = vec![enqueue(100), enqueue(100)];
+    let is_waiting = |permit: &RequestPermit| {
+        let requests = limiter.requests.lock();
+        requests.by_id.contains_key(&permit.id)
+    };
+    assert!(others.iter().chain(&waiting).all(is_waiting), "256 wait");
+    waiting.push(enqueue(100));
+    let waiting: Vec<_> = waiting.iter().map(is_waiting).collect();
+    assert_eq!(waiting, [false, true, true]);
+    assert!(others.iter().all(is_waiting));
+}
+
+#[tokio::test(start_paused = true)]
 async fn cancelled_requests_leave_the_queue() {
     let limiter = limiter();
     let held = limiter.acquire(1, None).await.expect("a permit");

@@ -55,12 +55,12 @@ pub async fn serve(
             limits: server.limits,
             drain: shutdown.clone(),
             abort: abort.clone(),
-            web_config: server.web_config,
+            web_config: server.web_config.unwrap_or_default(),
         });
         for listener in server.listeners {
             let name = match listener.local_addr() {
                 Ok(address) => {
-                    let tls = context.tls().is_some();
+                    let tls = context.web_config.get().uses_tls();
                     info!(listener = server.name, tls, %address, "listening");
                     format!("the listener on {address}")
                 }

@@ -26,7 +26,7 @@ use super::connections::ConnectionGuard;
 use super::header_limit::HeaderLimitIo;
 use super::limits::ServerLimits;
 use crate::host;
-use crate::web_config::{PeerCertificates, SharedWebConfig, TlsSettings};
+use crate::web_config::SharedWebConfig;
 
 /// Send buffer of a socket; Linux doubles it. By default it grows to several megabytes, which a client that reads
 /// nothing would fill on each of its connections, and it would take that much longer to detect that it does not read.
@@ -47,7 +47,7 @@ const HTTP2_PING_INTERVAL: Duration = Duration::from_secs(30);
 /// and no other process will respond to it.
 const LATE_REQUEST_GRACE: Duration = Duration::from_millis(500);
 
-/// Reason why [`client_rejected`] closes a connection.
+/// Reason why [`SharedWebConfig::client_rejected`] closes a connection.
 const CLIENT_REJECTED: &str = "the client of the connection is no longer admitted";
 
 /// Settings that all connections of a server share.
@@ -58,14 +58,7 @@ pub(super) struct ConnectionContext {
     pub(super) drain: CancellationToken,
     /// Cancelled when connections must close at once.
     pub(super) abort: CancellationToken,
-    pub(super) web_config: Option<Arc<SharedWebConfig>>,
-}
-
-impl ConnectionContext {
-    /// Returns the TLS settings for new connections; `None` for plain text.
-    pub(super) fn tls(&self) -> Option<TlsSettings> {
-        self.web_config.as_ref()?.get().tls()
-    }
+    pub(super) web_config: Arc<SharedWebConfig>,
 }
 
 /// Serves one connection until it closes.
@@ -93,15 +86,20 @@ async fn serve_stream(
     state: &Arc<ConnectionState>,
     context: &Arc<ConnectionContext>,
 ) -> Result<(), String> {
-    let Some(tls) = context.tls() else {
+    let web_config = &context.web_config;
+    let Some(tls) = web_config.get().tls() else {
         return tokio::select! {
             result = serve_http(stream, false, state, context) => result,
-            () = client_rejected(context, None) => Err(CLIENT_REJECTED.to_owned()),
+            () = web_config.client_rejected(None) => Err(CLIENT_REJECTED.to_owned()),
         };
     };
     let handshake = TlsAcceptor::from(tls.config).accept(stream);
+    let late = async {
+        context.drain.cancelled().await;
+        tokio::time::sleep(LATE_REQUEST_GRACE).await;
+    };
     let handshake = tokio::select! {
-        () = drain_grace(context) => return Ok(()),
+        () = late => return Ok(()),
         handshake = tokio::time::timeout(context.limits.header_timeout, handshake) => handshake,
     };
     let stream = handshake
@@ -112,15 +110,7 @@ async fn serve_stream(
     let is_http2 = session.alpn_protocol() == Some(b"h2");
     tokio::select! {
         result = serve_http(stream, is_http2, state, context) => result,
-        () = client_rejected(context, Some(&certificates)) => Err(CLIENT_REJECTED.to_owned()),
-    }
-}
-
-/// Returns once the web configuration would no longer admit the client of this connection.
-async fn client_rejected(context: &ConnectionContext, certificates: PeerCertificates<'_>) {
-    match &context.web_config {
-        Some(web_config) => web_config.client_rejected(certificates).await,
-        None => std::future::pending().await,
+        () = web_config.client_rejected(Some(&certificates)) => Err(CLIENT_REJECTED.to_owned()),
     }
 }
 
@@ -147,13 +137,13 @@ async fn serve_http(
         builder.http1_only()
     };
     let mut connection = pin!(builder.serve_connection(io, service));
+    let drain = async {
+        context.drain.cancelled().await;
+        let _ = tokio::time::timeout(LATE_REQUEST_GRACE, state.first_request.cancelled()).await;
+    };
     let result = tokio::select! {
         result = connection.as_mut() => result,
-        () = async { tokio::join!(state.first_request(), context.drain.cancelled()); } => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
-        }
-        () = drain_grace(context) => {
+        () = drain => {
             connection.as_mut().graceful_shutdown();
             connection.await
         }
@@ -180,11 +170,6 @@ fn http_builder(limits: &ServerLimits) -> auto::Builder<TokioExecutor> {
     builder
 }
 
-async fn drain_grace(context: &ConnectionContext) {
-    context.drain.cancelled().await;
-    tokio::time::sleep(LATE_REQUEST_GRACE).await;
-}
-
 /// Passes a request to the routes, and tracks its response.
 async fn handle(
     state: Arc<ConnectionState>,
@@ -192,7 +177,7 @@ async fn handle(
     mut request: Request<Incoming>,
 ) -> Result<Response<Body>, Infallible> {
     let guard = state.begin_response();
-    if host::validate(request.version(), request.uri(), request.headers()).is_err() {
+    if !host::is_valid(request.version(), request.uri(), request.headers()) {
         return Ok(bad_host_response().map(|body| guard.track(body)));
     }
     request.extensions_mut().insert(guard.handle());

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::limits::ServerLimits;
-use super::response::{InFlightResponse, Phase, ResponseGuard, STALLED_AFTER};
+use super::response::{InFlightResponse, Phase, ResponseGuard, ResponseHandle, STALLED_AFTER};
 use crate::client_network::ClientNetwork;
 use crate::sync::Mutex;
 
@@ -24,11 +24,11 @@ pub(crate) struct ConnectionState {
     /// Number of open connections of the same client.
     client_connections: Arc<AtomicUsize>,
     accepted_at: Instant,
-    /// Whether a request has passed authentication.
-    authorized: AtomicBool,
+    /// Whether a request has passed authentication, which makes the connection one of the last to be evicted.
+    pub(super) authorized: AtomicBool,
     pub(super) activity: Mutex<Activity>,
     /// Cancelled at the first complete request.
-    first_request: CancellationToken,
+    pub(super) first_request: CancellationToken,
     /// Cancelled when the connection has to close.
     pub(super) evicted: CancellationToken,
 }
@@ -86,11 +86,6 @@ impl ConnectionState {
         activity.header_bytes <= MAX_HEADER_BYTES
     }
 
-    /// Records that a request has passed authentication, which makes the connection one of the last to be evicted.
-    pub(super) fn mark_authorized(&self) {
-        self.authorized.store(true, Ordering::Relaxed);
-    }
-
     /// Returns the connection's rank for eviction; `None` while an authorized client reads a response as it is produced.
     /// Responses to unauthorized clients do not protect a connection: a client could renew that with each request.
     pub(super) fn eviction_rank(&self) -> Option<EvictionRank> {
@@ -119,14 +114,12 @@ impl ConnectionState {
         self.first_request.cancel();
         let mut activity = self.activity.lock();
         (activity.header_started_at, activity.header_bytes) = (None, 0);
-        let response = InFlightResponse::new();
-        activity.responses.push(Arc::clone(&response));
-        ResponseGuard::new(Arc::clone(self), response)
-    }
-
-    /// Waits for the first complete request.
-    pub(super) async fn first_request(&self) {
-        self.first_request.cancelled().await;
+        let handle = ResponseHandle {
+            connection: Arc::clone(self),
+            response: InFlightResponse::new(),
+        };
+        activity.responses.push(Arc::clone(&handle.response));
+        ResponseGuard(handle)
     }
 
     /// Returns the exceeded timeout, if any.

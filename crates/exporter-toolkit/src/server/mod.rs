@@ -25,5 +25,5 @@ pub use accept::{Server, serve};
 pub(crate) use connection_state::ConnectionState;
 pub use limits::ServerLimits;
 pub use response::ResponseHandle;
-pub(crate) use response::{STALLED_AFTER, mark_authorized};
+pub(crate) use response::STALLED_AFTER;
 pub use sockets::{BindError, bind, has_systemd_sockets, systemd_listeners};

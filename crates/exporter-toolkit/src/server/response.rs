@@ -2,11 +2,11 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::body::{Body, Bytes};
-use axum::http::Extensions;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use tokio::time::Instant;
 
@@ -61,8 +61,8 @@ impl InFlightResponse {
 /// Response in flight, and its connection: an extension of each request, for its handler.
 #[derive(Debug, Clone)]
 pub struct ResponseHandle {
-    connection: Arc<ConnectionState>,
-    response: Arc<InFlightResponse>,
+    pub(super) connection: Arc<ConnectionState>,
+    pub(super) response: Arc<InFlightResponse>,
 }
 
 impl ResponseHandle {
@@ -76,6 +76,11 @@ impl ResponseHandle {
         self.response.unread_for()
     }
 
+    /// Records that the request has passed authentication.
+    pub(crate) fn mark_authorized(&self) {
+        self.connection.authorized.store(true, Ordering::Relaxed);
+    }
+
     /// Closes the connection.
     pub(crate) fn evict(&self) {
         self.connection.evicted.cancel();
@@ -87,24 +92,10 @@ impl ResponseHandle {
     }
 }
 
-/// Records that a request with these extensions has passed authentication.
-pub(crate) fn mark_authorized(extensions: &Extensions) {
-    if let Some(response) = extensions.get::<ResponseHandle>() {
-        response.connection.mark_authorized();
-    }
-}
-
 /// Keeps a response in flight until it is dropped.
-pub(crate) struct ResponseGuard(ResponseHandle);
+pub(crate) struct ResponseGuard(pub(super) ResponseHandle);
 
 impl ResponseGuard {
-    pub(super) fn new(connection: Arc<ConnectionState>, response: Arc<InFlightResponse>) -> Self {
-        Self(ResponseHandle {
-            connection,
-            response,
-        })
-    }
-
     pub(crate) fn handle(&self) -> ResponseHandle {
         self.0.clone()
     }

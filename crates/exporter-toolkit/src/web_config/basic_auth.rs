@@ -153,12 +153,8 @@ impl Authenticator {
             self.queue.on_cached_success(client);
             return Ok(());
         }
-        let check = PasswordCheck {
-            password: Zeroizing::new(credentials.password.to_string()),
-            hash: hash.map(|hash| Arc::clone(&hash.text)),
-            decoy_costs: users.decoy_costs(hash),
-        };
-        let checked = tokio::time::timeout(VERIFY_TIMEOUT, run_check(&self.queue, client, check));
+        let verify = self.verify(credentials, hash, users.decoy_costs(hash), client);
+        let checked = tokio::time::timeout(VERIFY_TIMEOUT, verify);
         match checked.await {
             Ok(Some(true)) => {}
             Ok(Some(false)) => return Err(AuthError::Unauthorized),
@@ -171,6 +167,25 @@ impl Authenticator {
                 .insert(credentials.user.to_string(), tag);
         }
         Ok(())
+    }
+
+    /// Runs bcrypt off the async threads once `client` is next. Returns `None` when the queue is full.
+    async fn verify(
+        &self,
+        credentials: &BasicCredentials,
+        hash: Option<&BcryptHash>,
+        decoy_costs: Range<u32>,
+        client: ClientNetwork,
+    ) -> Option<bool> {
+        let permit = self.queue.acquire(client).await?;
+        let password = credentials.password.clone();
+        let hash = hash.map(|hash| Arc::clone(&hash.text));
+        let run = move || {
+            // Held until bcrypt has ended, even after the request has timed out.
+            let _permit = permit;
+            verify_password(password.as_bytes(), hash.as_deref(), decoy_costs)
+        };
+        tokio::task::spawn_blocking(run).await.ok()
     }
 
     /// Returns whether a password of this client was correct before, which tells nothing about its next one.
@@ -199,44 +214,16 @@ impl Authenticator {
     }
 }
 
-/// A password, and the hash that it is checked against.
-struct PasswordCheck {
-    password: Zeroizing<String>,
-    /// `None` where the user does not exist.
-    hash: Option<Arc<str>>,
-    decoy_costs: Range<u32>,
-}
-
-impl PasswordCheck {
-    /// Runs bcrypt, which takes milliseconds to hours, depending on the costs.
-    fn run(self) -> bool {
-        let password = self.password.as_bytes();
-        let verify = |hash: Arc<str>| bcrypt::verify(password, &hash).unwrap_or(false);
-        if self.hash.is_some_and(verify) {
-            return true;
-        }
-        for cost in self.decoy_costs {
-            let decoy = bcrypt::hash_with_salt(password, cost, [0; 16]);
-            std::hint::black_box(decoy.is_ok());
-        }
-        false
+/// Runs bcrypt, which takes milliseconds to hours, depending on the costs. `hash` is `None` where the user does not exist.
+fn verify_password(password: &[u8], hash: Option<&str>, decoy_costs: Range<u32>) -> bool {
+    if hash.is_some_and(|hash| bcrypt::verify(password, hash).unwrap_or(false)) {
+        return true;
     }
-}
-
-/// Runs bcrypt off the async threads once `client` is next. Returns `None` when the queue is full.
-async fn run_check(
-    queue: &Arc<BcryptQueue>,
-    client: ClientNetwork,
-    check: PasswordCheck,
-) -> Option<bool> {
-    let permit = queue.acquire(client).await?;
-    let run = move || {
-        let is_correct = check.run();
-        // Held until bcrypt has ended, even after the request has timed out.
-        drop(permit);
-        is_correct
-    };
-    tokio::task::spawn_blocking(run).await.ok()
+    for cost in decoy_costs {
+        let decoy = bcrypt::hash_with_salt(password, cost, [0; 16]);
+        std::hint::black_box(decoy.is_ok());
+    }
+    false
 }
 
 /// User name and password of a request. Wiped on drop.

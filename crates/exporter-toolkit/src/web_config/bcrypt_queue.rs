@@ -62,14 +62,14 @@ struct WaitingCheck {
 
 /// Permit to run bcrypt once. When it is dropped, the next client gets it.
 #[derive(Debug)]
-pub(super) struct BcryptPermit {
-    queue: Option<Arc<BcryptQueue>>,
-}
+pub(super) struct BcryptPermit(Arc<BcryptQueue>);
 
 impl Drop for BcryptPermit {
     fn drop(&mut self) {
-        if let Some(queue) = self.queue.take() {
-            queue.grant_or_free();
+        let next = self.0.state.lock().pop_next();
+        if let Some(next) = next {
+            // Fails when the request has been cancelled: the permit is dropped again, for the next one.
+            let _ = next.sender.send(Self(Arc::clone(&self.0)));
         }
     }
 }
@@ -98,7 +98,7 @@ impl BcryptQueue {
             if state.free_permits > 0 {
                 state.free_permits -= 1;
                 state.client(client).permits += 1;
-                return Some(self.new_permit());
+                return Some(BcryptPermit(Arc::clone(self)));
             }
             state.enqueue(client)?
         };
@@ -122,31 +122,6 @@ impl BcryptQueue {
     /// Returns whether a password of this client was correct before.
     pub(super) fn is_verified(&self, client: ClientNetwork) -> bool {
         self.state.lock().verified.contains_key(&client)
-    }
-
-    fn new_permit(self: &Arc<Self>) -> BcryptPermit {
-        BcryptPermit {
-            queue: Some(Arc::clone(self)),
-        }
-    }
-
-    /// Grants a returned permit to the next waiting check, or adds it to the free ones.
-    fn grant_or_free(self: &Arc<Self>) {
-        loop {
-            let next = {
-                let mut state = self.state.lock();
-                let Some(next) = state.pop_next() else {
-                    state.free_permits += 1;
-                    return;
-                };
-                next
-            };
-            match next.sender.send(self.new_permit()) {
-                Ok(()) => return,
-                // The request has been cancelled. Dropping its permit must not grant it again.
-                Err(mut permit) => permit.queue = None,
-            }
-        }
     }
 }
 
@@ -219,12 +194,16 @@ impl QueueState {
         Some(())
     }
 
+    /// Removes the waiting check that is next, or adds a free permit when none waits.
     fn pop_next(&mut self) -> Option<WaitingCheck> {
         let first = self.clients.iter().filter_map(|(client, state)| {
             let ticket = state.waiting.front()?.ticket;
             Some((self.rank(*client, 0), ticket, *client))
         });
-        let (_, _, client) = first.min_by_key(|(rank, ticket, _)| (*rank, *ticket))?;
+        let Some((_, _, client)) = first.min_by_key(|(rank, ticket, _)| (*rank, *ticket)) else {
+            self.free_permits += 1;
+            return None;
+        };
         let state = self.clients.get_mut(&client)?;
         state.permits += 1;
         state.waiting.pop_front()

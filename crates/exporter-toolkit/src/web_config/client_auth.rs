@@ -1,11 +1,12 @@
 //! Client certificates: who must present one, and which are accepted.
 
-use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use rustls::client::danger::HandshakeSignatureValid;
-use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
+use rustls::crypto::{
+    CryptoProvider, WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature,
+};
 use rustls::pki_types::{CertificateDer, UnixTime};
 use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
@@ -15,6 +16,7 @@ use rustls::{
 };
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer as _, X509Certificate};
+use x509_parser::time::ASN1Time;
 
 /// Value of `client_auth_type`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,24 +29,15 @@ pub(super) enum ClientAuthType {
 }
 
 impl ClientAuthType {
-    /// Names in the exporter-toolkit.
-    pub(super) const NAMES: [(&str, Self); 5] = [
+    /// Names in the exporter-toolkit, and a former one.
+    pub(super) const NAMES: [(&str, Self); 6] = [
         ("NoClientCert", Self::NoCert),
         ("RequestClientCert", Self::Request),
         ("RequireAnyClientCert", Self::RequireAny),
+        ("RequireClientCert", Self::RequireAny),
         ("VerifyClientCertIfGiven", Self::VerifyIfGiven),
         ("RequireAndVerifyClientCert", Self::RequireAndVerify),
     ];
-
-    pub(super) fn from_name(name: &str) -> Option<Self> {
-        // The exporter-toolkit's former name.
-        if name == "RequireClientCert" {
-            return Some(Self::RequireAny);
-        }
-        let mut names = Self::NAMES.iter();
-        let found = names.find(|(known, _)| *known == name);
-        found.map(|(_, auth_type)| *auth_type)
-    }
 
     pub(super) fn is_required(self) -> bool {
         matches!(self, Self::RequireAny | Self::RequireAndVerify)
@@ -55,73 +48,39 @@ impl ClientAuthType {
     }
 }
 
-/// Certificates that client certificates are verified against.
-pub(super) struct TrustedCertificates {
-    pub(super) certificates: Vec<CertificateDer<'static>>,
-    /// Whether the configuration names them; otherwise they are those that the system trusts.
-    pub(super) is_configured: bool,
+/// Verifies client certificates.
+#[derive(Debug)]
+pub(super) struct ClientVerifier {
+    pub(super) auth_type: ClientAuthType,
+    /// Verifies the chain; `None` where any certificate is accepted.
+    pub(super) chain_verifier: Option<Arc<dyn ClientCertVerifier>>,
+    /// Certificates that client certificates are verified against.
+    pub(super) authorities: Vec<CertificateDer<'static>>,
+    /// Whether the chain is verified, and the configuration names them; otherwise they are those that the system trusts.
+    pub(super) has_own_authority: bool,
+    /// Names of which a certificate must have one; any where this is empty.
+    pub(super) allowed_sans: Vec<String>,
+    pub(super) algorithms: WebPkiSupportedAlgorithms,
 }
 
-/// Verifies client certificates.
-pub(super) struct ClientVerifier {
-    auth_type: ClientAuthType,
-    /// Verifies the chain; `None` where any certificate is accepted.
-    chain_verifier: Option<Arc<dyn ClientCertVerifier>>,
-    trusted: TrustedCertificates,
-    /// Names of which a certificate must have one; any where this is empty.
-    allowed_sans: Vec<String>,
-    provider: Arc<CryptoProvider>,
+/// Returns a verifier of chains that end in one of `authorities`.
+pub(super) fn new_chain_verifier(
+    authorities: &[CertificateDer<'static>],
+    provider: &Arc<CryptoProvider>,
+) -> Result<Arc<dyn ClientCertVerifier>, String> {
+    let mut roots = RootCertStore::empty();
+    for certificate in authorities {
+        roots
+            .add(certificate.clone())
+            .map_err(|error| format!("a certificate of it cannot be used: {error}"))?;
+    }
+    WebPkiClientVerifier::builder_with_provider(roots.into(), Arc::clone(provider))
+        .allow_unauthenticated()
+        .build()
+        .map_err(|error| error.to_string())
 }
 
 impl ClientVerifier {
-    pub(super) fn new(
-        auth_type: ClientAuthType,
-        trusted: TrustedCertificates,
-        allowed_sans: Vec<String>,
-        provider: Arc<CryptoProvider>,
-    ) -> Result<Self, String> {
-        let mut chain_verifier = None;
-        if auth_type.verifies() {
-            let mut roots = RootCertStore::empty();
-            for certificate in &trusted.certificates {
-                roots
-                    .add(certificate.clone())
-                    .map_err(|error| format!("a certificate of it cannot be used: {error}"))?;
-            }
-            let provider = Arc::clone(&provider);
-            let verifier = WebPkiClientVerifier::builder_with_provider(roots.into(), provider)
-                .allow_unauthenticated()
-                .build()
-                .map_err(|error| error.to_string())?;
-            chain_verifier = Some(verifier);
-        }
-        Ok(Self {
-            auth_type,
-            chain_verifier,
-            trusted,
-            allowed_sans,
-            provider,
-        })
-    }
-
-    /// Returns the names of the fields whose protection `new` lacks.
-    pub(super) fn weakened_by(&self, new: Option<&Self>) -> Vec<&'static str> {
-        let is_lost = |is_set: &dyn Fn(&Self) -> bool| is_set(self) && !new.is_some_and(is_set);
-        let mut lost = Vec::new();
-        if is_lost(&|verifier| verifier.auth_type.is_required())
-            || is_lost(&|verifier| verifier.auth_type.verifies())
-        {
-            lost.push("tls_server_config.client_auth_type");
-        }
-        if is_lost(&|verifier| verifier.trusted.is_configured) && self.auth_type.verifies() {
-            lost.push("tls_server_config.client_ca");
-        }
-        if is_lost(&|verifier| !verifier.allowed_sans.is_empty()) {
-            lost.push("tls_server_config.client_allowed_sans");
-        }
-        lost
-    }
-
     /// Returns whether a client with these certificates, its own first, may open a connection now.
     pub(super) fn admits(&self, certificates: &[CertificateDer<'static>], now: UnixTime) -> bool {
         match certificates.split_first() {
@@ -133,16 +92,15 @@ impl ClientVerifier {
     /// Returns whether the certificate is itself a trusted one, and valid now. So a client may be identified by a
     /// self-signed certificate.
     fn is_pinned(&self, certificate: &CertificateDer<'_>, now: UnixTime) -> bool {
-        let mut trusted = self.trusted.certificates.iter();
+        let mut trusted = self.authorities.iter();
         let now = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
         trusted.any(|trusted| trusted.as_ref() == certificate.as_ref())
             && parse_certificate(certificate).is_some_and(|parsed| {
-                let validity = parsed.validity();
                 let usage = parsed.extended_key_usage().ok().flatten();
                 let is_for_clients =
                     usage.is_none_or(|usage| usage.value.client_auth || usage.value.any);
-                (validity.not_before.timestamp()..=validity.not_after.timestamp()).contains(&now)
-                    && is_for_clients
+                let now = ASN1Time::from_timestamp(now);
+                is_for_clients && now.is_ok_and(|now| parsed.validity().is_valid_at(now))
             })
     }
 
@@ -173,14 +131,6 @@ fn subject_alt_names(certificate: &CertificateDer<'_>) -> Option<Vec<String>> {
         _ => None,
     };
     Some(names.value.general_names.iter().filter_map(name).collect())
-}
-
-impl fmt::Debug for ClientVerifier {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ClientVerifier")
-            .field("auth_type", &self.auth_type)
-            .finish_non_exhaustive()
-    }
 }
 
 impl ClientCertVerifier for ClientVerifier {
@@ -216,8 +166,7 @@ impl ClientCertVerifier for ClientVerifier {
         certificate: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        let algorithms = &self.provider.signature_verification_algorithms;
-        verify_tls12_signature(message, certificate, signed, algorithms)
+        verify_tls12_signature(message, certificate, signed, &self.algorithms)
     }
 
     fn verify_tls13_signature(
@@ -226,12 +175,10 @@ impl ClientCertVerifier for ClientVerifier {
         certificate: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        let algorithms = &self.provider.signature_verification_algorithms;
-        verify_tls13_signature(message, certificate, signed, algorithms)
+        verify_tls13_signature(message, certificate, signed, &self.algorithms)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        let algorithms = &self.provider.signature_verification_algorithms;
-        algorithms.supported_schemes()
+        self.algorithms.supported_schemes()
     }
 }

@@ -14,7 +14,7 @@ use tracing::warn;
 use super::basic_auth::{AuthError, BasicCredentials};
 use super::{SharedWebConfig, WebConfig};
 use crate::client_network::ClientNetwork;
-use crate::server::{ResponseHandle, mark_authorized};
+use crate::server::ResponseHandle;
 
 /// Minimum interval between two log messages about failed authentication.
 const LOG_INTERVAL: Duration = Duration::from_mins(1);
@@ -28,8 +28,9 @@ pub async fn authenticate(
     let config = shared.get();
     let authorization = request.headers_mut().remove(header::AUTHORIZATION);
     let credentials = authorization.and_then(|value| BasicCredentials::parse(value.as_bytes()));
-    let response = request.extensions().get::<ResponseHandle>();
-    let client = response.map(ResponseHandle::client).unwrap_or_default();
+    let handle = request.extensions().get::<ResponseHandle>().cloned();
+    let client = handle.as_ref().map(ResponseHandle::client);
+    let client = client.unwrap_or_default();
     if !is_within_rate(&shared, &config, client, credentials.is_some()) {
         let text = "Too many requests; rate_limit of the web configuration bounds them.\n";
         let response = (StatusCode::TOO_MANY_REQUESTS, text).into_response();
@@ -37,7 +38,7 @@ pub async fn authenticate(
     }
     let response = match authorize(&shared, client, credentials).await {
         Ok(()) => {
-            mark_authorized(request.extensions());
+            handle.iter().for_each(ResponseHandle::mark_authorized);
             next.run(request).await
         }
         Err(AuthError::Busy) => {
@@ -109,5 +110,23 @@ fn log_rejected(shared: &SharedWebConfig) {
         *logged_at = Some(Instant::now());
         drop(logged_at);
         warn!("authentication failed; logged at most once a minute");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn rejections_are_logged_once_a_minute() {
+        let shared = SharedWebConfig::default();
+        let mut logged = Vec::new();
+        for _ in 0..3 {
+            let before = *shared.rejection_logged_at.lock();
+            log_rejected(&shared);
+            logged.push(*shared.rejection_logged_at.lock() != before);
+            tokio::time::advance(Duration::from_secs(35)).await;
+        }
+        assert_eq!(logged, [true, false, true]);
     }
 }

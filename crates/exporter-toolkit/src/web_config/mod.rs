@@ -33,6 +33,7 @@ use rustls::pki_types::{CertificateDer, UnixTime};
 use crate::bounded_file::run_blocking;
 use crate::diagnostic::Diagnostic;
 use basic_auth::BasicAuthUsers;
+use client_auth::ClientVerifier;
 pub use middleware::authenticate;
 use rate_limit::RateLimit;
 pub use shared::SharedWebConfig;
@@ -99,30 +100,39 @@ impl WebConfig {
     /// Returns the names of the fields whose protection `new` lacks. A file that was truncated while it was written looks
     /// like one from which they were removed, so a reload must not drop any of them.
     pub fn weakened_by(&self, new: &Self) -> Vec<&'static str> {
-        let is_lost = |is_set: &dyn Fn(&Self) -> bool| is_set(self) && !is_set(new);
-        let mut lost = Vec::new();
-        if is_lost(&|config| config.is_configured) {
-            lost.push("web.config.file");
-        }
-        match (&self.tls, &new.tls) {
-            (Some(_), None) => lost.push("tls_server_config"),
-            (Some(old), Some(new)) => lost.extend(old.weakened_by(new)),
-            (None, _) => {}
-        }
-        if is_lost(&|config| config.users.is_some()) {
-            lost.push("basic_auth_users");
-        }
-        if is_lost(&|config| config.rate.is_some()) {
-            lost.push("rate_limit");
-        }
-        if self
-            .headers
-            .keys()
-            .any(|name| !new.headers.contains_key(name))
-        {
+        let protections = self.protections().into_iter().zip(new.protections());
+        let lost = protections.filter(|((_, before), (_, after))| *before && !*after);
+        let mut lost: Vec<_> = lost.map(|((field, _), _)| field).collect();
+        lost.dedup();
+        let mut headers = self.headers.keys();
+        if headers.any(|name| !new.headers.contains_key(name)) {
             lost.push("http_server_config.headers");
         }
         lost
+    }
+
+    /// Returns the fields that can protect, and whether they do.
+    fn protections(&self) -> [(&'static str, bool); 9] {
+        let tls = self.tls.as_ref();
+        let verifier = tls.and_then(|tls| tls.client_verifier.as_deref());
+        let verifies = |protects: fn(&ClientVerifier) -> bool| verifier.is_some_and(protects);
+        let auth_type = "tls_server_config.client_auth_type";
+        let is_tls13_only = tls.is_some_and(|tls| tls.is_tls13_only);
+        let has_sans = verifies(|verifier| !verifier.allowed_sans.is_empty());
+        [
+            ("web.config.file", self.is_configured),
+            ("tls_server_config", tls.is_some()),
+            ("tls_server_config.min_version", is_tls13_only),
+            (auth_type, verifies(|it| it.auth_type.is_required())),
+            (auth_type, verifies(|it| it.auth_type.verifies())),
+            (
+                "tls_server_config.client_ca",
+                verifies(|it| it.has_own_authority),
+            ),
+            ("tls_server_config.client_allowed_sans", has_sans),
+            ("basic_auth_users", self.users.is_some()),
+            ("rate_limit", self.rate.is_some()),
+        ]
     }
 
     /// Returns whether connections use TLS.
@@ -139,7 +149,10 @@ impl WebConfig {
         match (&self.tls, certificates) {
             (None, _) => true,
             (Some(_), None) => false,
-            (Some(tls), Some(certificates)) => tls.admits(certificates, now),
+            (Some(tls), Some(certificates)) => {
+                let verifier = tls.client_verifier.as_ref();
+                verifier.is_none_or(|verifier| verifier.admits(certificates, now))
+            }
         }
     }
 }

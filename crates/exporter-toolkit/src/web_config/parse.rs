@@ -51,7 +51,10 @@ pub(super) fn load(path: &Path) -> WebConfigLoad {
 }
 
 fn parse_root(reader: &mut ConfigReader<'_>, value: &YamlValue) -> WebConfig {
-    let root = Field::root(value);
+    let root = Field {
+        path: String::new(),
+        value: Some(value),
+    };
     match value {
         YamlValue::Null => reject_unprotected(reader),
         YamlValue::Mapping(_) => reader.reject_nulls(value, ""),

@@ -30,14 +30,7 @@ pub(super) struct Field<'n> {
     pub(super) value: Option<&'n YamlValue>,
 }
 
-impl<'n> Field<'n> {
-    pub(super) fn root(value: &'n YamlValue) -> Self {
-        Self {
-            path: String::new(),
-            value: Some(value),
-        }
-    }
-
+impl Field<'_> {
     /// Returns the field `name` of a mapping.
     pub(super) fn get(&self, name: &str) -> Self {
         Self {
@@ -215,6 +208,24 @@ impl<'a> ConfigReader<'a> {
             self.convert(&path, Some(item), "be a text", YamlValue::as_str)
         });
         Some(strings.collect())
+    }
+
+    /// Returns what the string of a field stands for; `default` where it is not set or an error is added.
+    pub(super) fn choice<T: Copy>(
+        &mut self,
+        field: &Field<'_>,
+        choices: &[(&str, T)],
+        default: T,
+    ) -> T {
+        let Some(text) = self.string(field) else {
+            return default;
+        };
+        if let Some((_, value)) = choices.iter().find(|(name, _)| *name == text) {
+            return *value;
+        }
+        let names: Vec<_> = choices.iter().map(|(name, _)| *name).collect();
+        self.reject_value(field, text, format!("one of {}", names.join(", ")));
+        default
     }
 
     pub(super) fn boolean(&mut self, field: &Field<'_>, default: bool) -> bool {

@@ -5,40 +5,20 @@ use std::sync::Arc;
 
 use rustls::crypto::{CryptoProvider, ring};
 use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::NoServerSessionStorage;
 use rustls::version::{TLS12, TLS13};
 use rustls::{ProtocolVersion, ServerConfig, SupportedProtocolVersion};
 
-use super::client_auth::{ClientAuthType, ClientVerifier, TrustedCertificates};
+use super::client_auth::{ClientAuthType, ClientVerifier, new_chain_verifier};
 use super::reader::{ConfigReader, Field, PemSource, truncate};
 
 /// TLS settings of a listener.
 #[derive(Debug, Clone)]
 pub(crate) struct TlsSettings {
     pub(crate) config: Arc<ServerConfig>,
-    is_tls13_only: bool,
-    client_verifier: Option<Arc<ClientVerifier>>,
-}
-
-impl TlsSettings {
-    /// Returns the names of the fields whose protection `new` lacks.
-    pub(super) fn weakened_by(&self, new: &Self) -> Vec<&'static str> {
-        let mut lost = Vec::new();
-        if self.is_tls13_only && !new.is_tls13_only {
-            lost.push("tls_server_config.min_version");
-        }
-        if let Some(verifier) = &self.client_verifier {
-            lost.extend(verifier.weakened_by(new.client_verifier.as_deref()));
-        }
-        lost
-    }
-
-    /// Returns whether a client with these certificates, its own first, may open a connection now.
-    pub(super) fn admits(&self, certificates: &[CertificateDer<'static>], now: UnixTime) -> bool {
-        let verifier = self.client_verifier.as_ref();
-        verifier.is_none_or(|verifier| verifier.admits(certificates, now))
-    }
+    pub(super) is_tls13_only: bool,
+    pub(super) client_verifier: Option<Arc<ClientVerifier>>,
 }
 
 /// Options of TLS where it is enabled.
@@ -72,9 +52,8 @@ pub(super) fn parse_tls_server(
     let provider = Arc::new(parse_provider(reader, section));
     let versions = parse_versions(reader, section);
     let ignore_client_order = reader.boolean(&section.get("prefer_server_cipher_suites"), true);
-    let is_enabled = ENABLING_KEYS.iter().any(|key| section.get(key).is_set());
-    if !is_enabled {
-        let _ = parse_client_auth(reader, section, &provider);
+    let client_verifier = parse_client_auth(reader, section, &provider);
+    if !ENABLING_KEYS.iter().any(|key| section.get(key).is_set()) {
         if !fields.is_empty() {
             let path = &section.path;
             let text = format!("{path} names no certificate: everything is served in the clear");
@@ -82,9 +61,13 @@ pub(super) fn parse_tls_server(
         }
         return None;
     }
-    let identity = parse_identity(reader, section);
-    let client_verifier = parse_client_auth(reader, section, &provider);
-    let (identity, versions, client_verifier) = (identity?, versions?, client_verifier.ok()?);
+    let certificate = require_pem(reader, section, "cert");
+    let key = require_pem(reader, section, "key");
+    let chain = certificate
+        .as_ref()
+        .map(|source| parse_chain(reader, source));
+    let key = key.map(|source| parse_private_key(reader, &source));
+    let (certificate, chain, key) = (certificate?, chain??, key??);
     let Ok(builder) =
         ServerConfig::builder_with_provider(provider).with_protocol_versions(&versions)
     else {
@@ -97,12 +80,12 @@ pub(super) fn parse_tls_server(
         None => builder.with_no_client_auth(),
     };
     let mut config = builder
-        .with_single_cert(identity.chain, identity.key)
+        .with_single_cert(chain, key)
         .map_err(|error| {
             // rustls' message repeats nothing of the key.
             let message = format!("it cannot be used with its key: {error}");
             let help = "the key must be the certificate's, ECDSA (P-256, P-384), Ed25519, or RSA from 2048 bits";
-            reader.reject(&identity.path, message, help);
+            reader.reject(&certificate.path, message, help);
         })
         .ok()?;
     config.ignore_client_order = ignore_client_order;
@@ -119,28 +102,6 @@ pub(super) fn parse_tls_server(
         config: Arc::new(config),
         is_tls13_only: !versions.contains(&&TLS12),
         client_verifier,
-    })
-}
-
-/// The server's certificate chain and its key.
-struct Identity {
-    /// Path of the field or file of the chain.
-    path: String,
-    chain: Vec<CertificateDer<'static>>,
-    key: PrivateKeyDer<'static>,
-}
-
-fn parse_identity(reader: &mut ConfigReader<'_>, section: &Field<'_>) -> Option<Identity> {
-    let certificate = require_pem(reader, section, "cert");
-    let key = require_pem(reader, section, "key");
-    let chain = certificate
-        .as_ref()
-        .map(|source| parse_chain(reader, source));
-    let key = key.map(|source| parse_private_key(reader, &source));
-    Some(Identity {
-        path: certificate?.path,
-        chain: chain??,
-        key: key??,
     })
 }
 
@@ -185,45 +146,38 @@ fn parse_private_key(
     key
 }
 
-/// The field is invalid, and the error is added to the reader.
-struct Invalid;
-
-/// Parses the fields about client certificates; `None` where clients are not asked for one.
+/// Parses the fields about client certificates; `None` where clients are not asked for one, or an error is added.
 fn parse_client_auth(
     reader: &mut ConfigReader<'_>,
     section: &Field<'_>,
     provider: &Arc<CryptoProvider>,
-) -> Result<Option<Arc<ClientVerifier>>, Invalid> {
+) -> Option<Arc<ClientVerifier>> {
     let field = section.get("client_auth_type");
-    let text = reader.string(&field).unwrap_or("NoClientCert");
-    let Some(auth_type) = ClientAuthType::from_name(text) else {
-        let names = ClientAuthType::NAMES.map(|(name, _)| name).join(", ");
-        reader.reject_value(&field, text, format!("one of {names}"));
-        return Err(Invalid);
-    };
+    let errors = reader.errors.len();
+    let auth_type = reader.choice(&field, &ClientAuthType::NAMES, ClientAuthType::NoCert);
+    if reader.errors.len() > errors {
+        return None;
+    }
     let sans = section.get("client_allowed_sans");
     let allowed_sans = reader.strings(&sans);
     if allowed_sans.is_some() && !auth_type.is_required() {
         reader.add_error(&sans.path, "client_auth_type must be RequireAnyClientCert or RequireAndVerifyClientCert with it, or clients without a certificate would be let in");
-        return Err(Invalid);
     }
     if allowed_sans.as_ref().is_some_and(Vec::is_empty) {
         reader.add_error(&sans.path, "it is empty, and must name somebody");
-        return Err(Invalid);
     }
     let source = reader.pem_source(section, "client_ca");
     if auth_type == ClientAuthType::NoCert {
-        if source.is_none() {
-            return Ok(None);
+        if source.is_some() {
+            let message = "it asks for no certificate, and there is a client CA";
+            let help = "it must be RequireAndVerifyClientCert to check with it";
+            reader.reject(&field.path, message, help);
         }
-        let message = "it asks for no certificate, and there is a client CA";
-        let help = "it must be RequireAndVerifyClientCert to check with it";
-        reader.reject(&field.path, message, help);
-        return Err(Invalid);
+        return None;
     }
-    let is_configured = source.is_some();
-    let (certificates, path) = match source {
-        Some(source) => (parse_chain(reader, &source).ok_or(Invalid)?, source.path),
+    let has_own_authority = source.is_some() && auth_type.verifies();
+    let (authorities, path) = match source {
+        Some(source) => (parse_chain(reader, &source)?, source.path),
         None if auth_type.verifies() => {
             let message = "there is no client_ca, so every certificate authority that this system trusts can let clients in";
             reader.warn(&field.path, message);
@@ -232,57 +186,39 @@ fn parse_client_auth(
         }
         None => (Vec::new(), field.path),
     };
-    let trusted = TrustedCertificates {
-        certificates,
-        is_configured,
-    };
+    let verifier = auth_type
+        .verifies()
+        .then(|| new_chain_verifier(&authorities, provider));
+    let chain_verifier = verifier
+        .transpose()
+        .map_err(|message| reader.add_error(&path, message))
+        .ok()?;
     let allowed_sans = allowed_sans.unwrap_or_default();
-    let allowed_sans = allowed_sans.into_iter().map(str::to_owned).collect();
-    ClientVerifier::new(auth_type, trusted, allowed_sans, Arc::clone(provider))
-        .map(|verifier| Some(Arc::new(verifier)))
-        .map_err(|message| {
-            reader.add_error(&path, message);
-            Invalid
-        })
+    Some(Arc::new(ClientVerifier {
+        auth_type,
+        chain_verifier,
+        authorities,
+        has_own_authority,
+        allowed_sans: allowed_sans.into_iter().map(str::to_owned).collect(),
+        algorithms: provider.signature_verification_algorithms,
+    }))
 }
 
 fn parse_versions(
     reader: &mut ConfigReader<'_>,
     section: &Field<'_>,
-) -> Option<Vec<&'static SupportedProtocolVersion>> {
+) -> Vec<&'static SupportedProtocolVersion> {
+    let known = [("TLS12", &TLS12), ("TLS13", &TLS13)];
+    let min = reader.choice(&section.get("min_version"), &known, &TLS12);
     let max_field = section.get("max_version");
-    let min = parse_version(reader, &section.get("min_version"), &TLS12);
-    let max = parse_version(reader, &max_field, &TLS13);
-    let (min, max) = (min?, max?);
+    let max = reader.choice(&max_field, &known, &TLS13);
     if (min, max) == (&TLS13, &TLS12) {
         let text = "it is below min_version, so that nobody could connect";
         reader.add_error(&max_field.path, text);
-        return None;
     }
     let mut versions = vec![min, max];
     versions.dedup();
-    Some(versions)
-}
-
-fn parse_version(
-    reader: &mut ConfigReader<'_>,
-    field: &Field<'_>,
-    default: &'static SupportedProtocolVersion,
-) -> Option<&'static SupportedProtocolVersion> {
-    match reader.string(field) {
-        None => Some(default),
-        Some("TLS12") => Some(&TLS12),
-        Some("TLS13") => Some(&TLS13),
-        Some(old @ ("TLS10" | "TLS11")) => {
-            let text = format!("{old} cannot be had here, being broken");
-            reader.reject(&field.path, text, "it must be TLS12 or TLS13");
-            None
-        }
-        Some(text) => {
-            reader.reject_value(field, text, "TLS12 or TLS13");
-            None
-        }
-    }
+    versions
 }
 
 /// Returns the algorithms of rustls that the section allows.

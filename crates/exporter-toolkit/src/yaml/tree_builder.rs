@@ -2,272 +2,259 @@
 
 use std::collections::{HashMap, HashSet};
 
-use granit_parser::{Event, ScalarStyle, Tag};
+use granit_parser::{ErrorKind, Event, Marker, Parser, ScalarStyle, ScanError, StrInput, Tag};
 use zeroize::Zeroizing;
 
 use super::YamlValue;
 
-/// Maximum number of values of a file, those that aliases repeat included.
-const MAX_VALUES: usize = 250_000;
-/// Maximum size of all scalars and keys of a file, those that aliases repeat included.
-const MAX_TEXT_BYTES: usize = 16 << 20;
+/// Maximum size of a tree, with what aliases repeat.
+const MAX_TREE_SIZE: usize = 16 << 20;
+/// Size of a value, a key or the end of a collection beside its text.
+const VALUE_SIZE: usize = 64;
 
-/// Builds the tree from the parser's events.
-#[derive(Default)]
-pub(super) struct TreeBuilder {
-    open: Vec<OpenCollection>,
+/// Reads one document. Recursive: the parser bounds the depth.
+pub(super) struct TreeBuilder<'a> {
+    parser: Parser<'a, StrInput<'a>>,
+    /// Position of the last event.
+    position: Marker,
     anchors: HashMap<usize, YamlValue>,
-    root: Option<YamlValue>,
-    documents: usize,
-    size: TreeSize,
+    /// Size of all values so far.
+    size: usize,
 }
 
-/// A collection whose end has not been reached.
-struct OpenCollection {
-    anchor: usize,
-    /// The sequence or mapping so far.
-    value: YamlValue,
-    /// Keys of the mapping.
-    names: HashSet<String>,
-    /// Key of the mapping whose value comes next.
-    key: Option<MappingKey>,
-    /// Value of `<<`.
-    merged: Option<YamlValue>,
-}
+impl<'a> TreeBuilder<'a> {
+    pub(super) fn new(text: &'a str) -> Self {
+        let options = granit_parser::options! {
+            emit_comments: false,
+            // As Go's YAML.
+            block_scalar_eof_without_line_feed: true,
+        };
+        Self {
+            parser: Parser::new_from_str_with_options(text, options),
+            position: Marker::default(),
+            anchors: HashMap::new(),
+            size: 0,
+        }
+    }
 
-enum MappingKey {
-    Name(String),
-    /// `<<`, whose value has fields to merge.
-    Merge,
-}
-
-/// Size of a tree, or of all values of a file.
-#[derive(Default)]
-struct TreeSize {
-    values: usize,
-    text_bytes: usize,
-}
-
-impl TreeSize {
-    fn add(&mut self, value: &YamlValue) {
-        self.values += 1;
-        match value {
-            YamlValue::Null => {}
-            YamlValue::Scalar(text) => self.text_bytes += text.len(),
-            YamlValue::Sequence(items) => items.iter().for_each(|item| self.add(item)),
-            YamlValue::Mapping(fields) => {
-                for (name, value) in fields {
-                    self.values += 1;
-                    self.text_bytes += name.len();
-                    self.add(value);
+    /// Reads the text to its end.
+    pub(super) fn read_document(mut self) -> Result<YamlValue, String> {
+        let mut root = None;
+        loop {
+            match self.next_event()? {
+                Event::StreamEnd => return Ok(root.unwrap_or(YamlValue::Null)),
+                Event::DocumentStart(..) if root.is_some() => {
+                    return Err(self.error("expected one document, got several"));
                 }
+                Event::DocumentStart(..) => {
+                    let event = self.next_event()?;
+                    root = Some(self.read_value(event)?);
+                }
+                _ => {}
             }
         }
     }
 
-    fn check(&self) -> Result<(), &'static str> {
-        if self.values > MAX_VALUES || self.text_bytes > MAX_TEXT_BYTES {
-            return Err("too many values, with those that aliases repeat");
+    fn next_event(&mut self) -> Result<Event<'a>, String> {
+        let Some(next) = self.parser.next() else {
+            return Ok(Event::StreamEnd);
+        };
+        let (event, span) = next.map_err(|error| describe(&error))?;
+        self.position = span.start;
+        let text_size = match &event {
+            Event::Scalar(text, ..) => text.len(),
+            _ => 0,
+        };
+        self.add_size(VALUE_SIZE + text_size)?;
+        Ok(event)
+    }
+
+    fn error(&self, cause: &str) -> String {
+        format!("{}: {cause}", describe_position(self.position))
+    }
+
+    fn add_size(&mut self, size: usize) -> Result<(), String> {
+        self.size += size;
+        if self.size > MAX_TREE_SIZE {
+            return Err(self.error("too many values, with those that aliases repeat"));
         }
         Ok(())
     }
-}
 
-impl TreeBuilder {
-    pub(super) fn finish(self) -> YamlValue {
-        self.root.unwrap_or(YamlValue::Null)
-    }
-
-    pub(super) fn on_event(&mut self, event: Event<'_>) -> Result<(), &'static str> {
-        match event {
-            Event::DocumentStart(..) => {
-                self.documents += 1;
-                if self.documents > 1 {
-                    return Err("expected one document, got several");
-                }
-            }
+    /// Reads the value that begins with `event`.
+    fn read_value(&mut self, event: Event<'a>) -> Result<YamlValue, String> {
+        let (value, anchor) = match event {
             Event::Scalar(text, style, anchor, tag) => {
-                self.size.values += 1;
-                self.size.text_bytes += text.len();
-                self.size.check()?;
                 let text = Zeroizing::new(text.into_owned());
-                if self.expects_key() {
-                    return self.set_key(&text, style, anchor, tag.as_deref());
-                }
-                let value = parse_scalar(text, style, tag.as_deref())?;
-                self.push_value(value, anchor)?;
+                (self.scalar(text, style, tag.as_deref())?, anchor)
             }
             Event::SequenceStart(_, anchor, tag) => {
-                let value = YamlValue::Sequence(Vec::new());
-                self.open_collection(value, anchor, tag.as_deref(), "seq")?;
+                self.check_collection_tag(tag.as_deref(), "seq")?;
+                (self.read_sequence()?, anchor)
             }
             Event::MappingStart(_, anchor, tag) => {
-                let value = YamlValue::Mapping(Vec::new());
-                self.open_collection(value, anchor, tag.as_deref(), "map")?;
+                self.check_collection_tag(tag.as_deref(), "map")?;
+                (self.read_mapping()?, anchor)
             }
-            Event::SequenceEnd | Event::MappingEnd => {
-                if let Some(mut closed) = self.open.pop() {
-                    closed.merge_fields()?;
-                    self.push_value(closed.value, closed.anchor)?;
-                }
+            Event::Alias(anchor) => return self.expand_alias(anchor),
+            _ => return Err(self.error("expected a value")),
+        };
+        self.store_anchor(anchor, &value)?;
+        Ok(value)
+    }
+
+    fn read_sequence(&mut self) -> Result<YamlValue, String> {
+        let mut items = Vec::new();
+        loop {
+            match self.next_event()? {
+                Event::SequenceEnd => return Ok(YamlValue::Sequence(items)),
+                event => items.push(self.read_value(event)?),
             }
-            Event::Alias(anchor) => self.expand_alias(anchor)?,
-            _ => {}
-        }
-        Ok(())
-    }
-
-    /// Opens a collection, which cannot be a key.
-    fn open_collection(
-        &mut self,
-        value: YamlValue,
-        anchor: usize,
-        tag: Option<&Tag>,
-        expected_tag: &str,
-    ) -> Result<(), &'static str> {
-        self.size.values += 1;
-        self.size.check()?;
-        if self.expects_key() {
-            return Err("expected a text as a key");
-        }
-        if tag.is_some_and(|tag| !is_non_specific(tag) && tag.core_suffix() != Some(expected_tag)) {
-            return Err("unsupported tag");
-        }
-        self.open.push(OpenCollection {
-            anchor,
-            value,
-            names: HashSet::new(),
-            key: None,
-            merged: None,
-        });
-        Ok(())
-    }
-
-    fn expects_key(&self) -> bool {
-        let last = self.open.last();
-        last.is_some_and(|open| matches!(open.value, YamlValue::Mapping(_)) && open.key.is_none())
-    }
-
-    /// Sets the key of the next value. A key is a string, whatever it looks like.
-    fn set_key(
-        &mut self,
-        text: &str,
-        style: ScalarStyle,
-        anchor: usize,
-        tag: Option<&Tag>,
-    ) -> Result<(), &'static str> {
-        let is_merge = style == ScalarStyle::Plain && tag.is_none() && text == "<<";
-        if anchor != 0 {
-            let value = parse_scalar(Zeroizing::new(text.to_owned()), style, tag)?;
-            self.store_anchor(anchor, &value)?;
-        }
-        let Some(mapping) = self.open.last_mut() else {
-            return Ok(());
-        };
-        let is_new = if is_merge {
-            mapping.merged.is_none()
-        } else {
-            mapping.names.insert(text.to_owned())
-        };
-        if !is_new {
-            return Err("duplicate key");
-        }
-        mapping.key = Some(if is_merge {
-            MappingKey::Merge
-        } else {
-            MappingKey::Name(text.to_owned())
-        });
-        Ok(())
-    }
-
-    /// Repeats the value of an anchor.
-    fn expand_alias(&mut self, anchor: usize) -> Result<(), &'static str> {
-        let value = self.anchors.get(&anchor).cloned();
-        let value = value.ok_or("an alias within its own anchor")?;
-        self.size.add(&value);
-        self.size.check()?;
-        if !self.expects_key() {
-            return self.push_value(value, 0);
-        }
-        match value {
-            YamlValue::Scalar(text) => self.set_key(&text, ScalarStyle::DoubleQuoted, 0, None),
-            _ => Err("expected a text as a key"),
         }
     }
 
-    /// Adds a value to the innermost open collection.
-    fn push_value(&mut self, value: YamlValue, anchor: usize) -> Result<(), &'static str> {
-        if anchor != 0 {
-            self.store_anchor(anchor, &value)?;
-        }
-        let Some(open) = self.open.last_mut() else {
-            self.root = Some(value);
-            return Ok(());
-        };
-        match (&mut open.value, open.key.take()) {
-            (YamlValue::Sequence(items), _) => items.push(value),
-            (YamlValue::Mapping(fields), Some(MappingKey::Name(name))) => {
+    fn read_mapping(&mut self) -> Result<YamlValue, String> {
+        let mut fields = Vec::new();
+        let mut names = HashSet::new();
+        let mut merged = None;
+        loop {
+            let event = self.next_event()?;
+            if event == Event::MappingEnd {
+                break;
+            }
+            let is_merge =
+                matches!(&event, Event::Scalar(text, ScalarStyle::Plain, _, None) if text == "<<");
+            let name = self.read_key(event)?;
+            let is_new = if is_merge {
+                merged.is_none()
+            } else {
+                names.insert(name.clone())
+            };
+            if !is_new {
+                return Err(self.error("duplicate key"));
+            }
+            let event = self.next_event()?;
+            let value = self.read_value(event)?;
+            if is_merge {
+                merged = Some(value);
+            } else {
                 fields.push((name, value));
             }
-            (_, Some(MappingKey::Merge)) => open.merged = Some(value),
-            _ => return Err("expected a text as a key"),
         }
-        Ok(())
-    }
-
-    fn store_anchor(&mut self, anchor: usize, value: &YamlValue) -> Result<(), &'static str> {
-        self.size.add(value);
-        self.size.check()?;
-        self.anchors.insert(anchor, value.clone());
-        Ok(())
-    }
-}
-
-impl OpenCollection {
-    /// Adds the fields of the mapping, or mappings, that `<<` has: explicit fields win, then those of the first mapping.
-    fn merge_fields(&mut self) -> Result<(), &'static str> {
-        let mappings = match self.merged.take() {
-            None => return Ok(()),
+        // Explicit fields win, then those of the first mapping.
+        let mappings = match merged {
+            None => Vec::new(),
             Some(YamlValue::Sequence(items)) => items,
             Some(mapping) => vec![mapping],
         };
-        let YamlValue::Mapping(fields) = &mut self.value else {
-            return Ok(());
-        };
         for mapping in mappings {
-            let YamlValue::Mapping(merged) = mapping else {
-                return Err("expected a mapping, or a list of mappings, after <<");
+            let YamlValue::Mapping(more) = mapping else {
+                return Err(self.error("expected a mapping, or a list of mappings, after <<"));
             };
-            fields.extend(
-                merged
-                    .into_iter()
-                    .filter(|(name, _)| self.names.insert(name.clone())),
-            );
+            let is_new = |(name, _): &(String, YamlValue)| names.insert(name.clone());
+            fields.extend(more.into_iter().filter(is_new));
+        }
+        Ok(YamlValue::Mapping(fields))
+    }
+
+    /// Reads a key, which is a string, whatever it looks like.
+    fn read_key(&mut self, event: Event<'a>) -> Result<String, String> {
+        match event {
+            Event::Scalar(text, style, anchor, tag) => {
+                let name = text.into_owned();
+                if anchor != 0 {
+                    let text = Zeroizing::new(name.clone());
+                    let value = self.scalar(text, style, tag.as_deref())?;
+                    self.store_anchor(anchor, &value)?;
+                }
+                return Ok(name);
+            }
+            Event::Alias(anchor) => {
+                if let YamlValue::Scalar(text) = self.expand_alias(anchor)? {
+                    return Ok(text.to_string());
+                }
+            }
+            _ => {}
+        }
+        Err(self.error("expected a text as a key"))
+    }
+
+    /// Repeats the value of an anchor.
+    fn expand_alias(&mut self, anchor: usize) -> Result<YamlValue, String> {
+        let value = self.anchors.get(&anchor).cloned();
+        let value = value.ok_or_else(|| self.error("an alias within its own anchor"))?;
+        self.add_size(tree_size(&value))?;
+        Ok(value)
+    }
+
+    /// Stores a value for aliases; an `anchor` of 0 is none.
+    fn store_anchor(&mut self, anchor: usize, value: &YamlValue) -> Result<(), String> {
+        if anchor != 0 {
+            self.add_size(tree_size(value))?;
+            self.anchors.insert(anchor, value.clone());
         }
         Ok(())
     }
-}
 
-fn parse_scalar(
-    text: Zeroizing<String>,
-    style: ScalarStyle,
-    tag: Option<&Tag>,
-) -> Result<YamlValue, &'static str> {
-    let is_null =
-        style == ScalarStyle::Plain && matches!(text.as_str(), "" | "~" | "null" | "Null" | "NULL");
-    match tag {
-        None if is_null => Ok(YamlValue::Null),
-        None => Ok(YamlValue::Scalar(text)),
-        Some(tag) if is_non_specific(tag) => Ok(YamlValue::Scalar(text)),
-        Some(tag) => match tag.core_suffix() {
-            Some("str" | "int" | "float" | "bool") => Ok(YamlValue::Scalar(text)),
-            Some("null") if is_null => Ok(YamlValue::Null),
-            _ => Err("unsupported tag"),
-        },
+    fn check_collection_tag(&self, tag: Option<&Tag>, expected: &str) -> Result<(), String> {
+        if tag.is_some_and(|tag| !is_non_specific(tag) && tag.core_suffix() != Some(expected)) {
+            return Err(self.error("unsupported tag"));
+        }
+        Ok(())
+    }
+
+    fn scalar(
+        &self,
+        text: Zeroizing<String>,
+        style: ScalarStyle,
+        tag: Option<&Tag>,
+    ) -> Result<YamlValue, String> {
+        let is_null = style == ScalarStyle::Plain
+            && matches!(text.as_str(), "" | "~" | "null" | "Null" | "NULL");
+        match tag.map(|tag| (is_non_specific(tag), tag.core_suffix())) {
+            None | Some((false, Some("null"))) if is_null => Ok(YamlValue::Null),
+            None | Some((true, _) | (_, Some("str" | "int" | "float" | "bool"))) => {
+                Ok(YamlValue::Scalar(text))
+            }
+            Some(_) => Err(self.error("unsupported tag")),
+        }
     }
 }
 
 /// Returns whether the tag is `!` alone, which makes any scalar a string.
 fn is_non_specific(tag: &Tag) -> bool {
     tag.parts() == ("", "!")
+}
+
+fn tree_size(value: &YamlValue) -> usize {
+    let content = match value {
+        YamlValue::Null => 0,
+        YamlValue::Scalar(text) => text.len(),
+        YamlValue::Sequence(items) => items.iter().map(tree_size).sum(),
+        YamlValue::Mapping(fields) => {
+            let sizes = fields
+                .iter()
+                .map(|(name, value)| VALUE_SIZE + name.len() + tree_size(value));
+            sizes.sum()
+        }
+    };
+    VALUE_SIZE + content
+}
+
+/// Describes an error without the parser's own message, which could repeat a part of the file.
+fn describe(error: &ScanError) -> String {
+    let cause = match error.kind() {
+        ErrorKind::TabNotAllowed
+        | ErrorKind::TabInBlockIndentation
+        | ErrorKind::TabInIndentation => ": tab in the indentation",
+        ErrorKind::UnknownAnchor => ": unknown anchor",
+        ErrorKind::RecursionLimitExceeded => ": nested too deeply",
+        _ => "",
+    };
+    format!("{}{cause}", describe_position(*error.marker()))
+}
+
+fn describe_position(marker: Marker) -> String {
+    let (line, column) = (marker.line(), marker.col() + 1);
+    format!("invalid YAML at line {line}, column {column}")
 }

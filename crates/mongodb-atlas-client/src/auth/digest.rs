@@ -92,15 +92,13 @@ impl DigestAttempt<'_> {
 
     /// Takes the challenge of a response with status 401, and returns whether another attempt can succeed.
     pub(super) fn on_unauthorized(mut self, headers: &HeaderMap) -> bool {
-        let was_answered = self.header.is_some();
+        // A new nonce that was rejected and is not stale means that the key itself is invalid.
         let old = self.challenge.take();
-        let is_first_use = old.is_some_and(|client| client.nonce_count() <= 1);
+        let is_key_invalid = old.is_some_and(|client| client.nonce_count() <= 1);
         *self.challenge = headers
             .get_all(WWW_AUTHENTICATE)
             .into_iter()
             .find_map(|value| parse_digest_challenge(value.to_str().ok()?));
-        // A new nonce that was rejected and is not stale means that the key itself is invalid.
-        let is_key_invalid = was_answered && is_first_use;
         let new = self.challenge.as_ref();
         new.is_some_and(|new| new.stale() || !is_key_invalid)
     }

@@ -322,21 +322,18 @@ impl TokenProvider {
         let form = format!("token={}&token_type_hint=access_token", &*token);
         let result = self.post(transport, Endpoint::Revoke, form).await;
         let credential = &*self.credential_name;
-        match result {
+        let error = match result {
             Ok(response) if response.status.is_success() => {
                 info!(credential, "access token revoked");
+                return;
             }
-            Ok(response) => {
-                let status = response.status.as_u16();
-                warn!(
-                    credential,
-                    status, "access token not revoked; it ends by itself"
-                );
-            }
-            Err(error) => {
-                warn!(credential, %error, "access token not revoked; it ends by itself");
-            }
-        }
+            Ok(response) => format!("HTTP {}", response.status.as_u16()),
+            Err(error) => error.to_string(),
+        };
+        warn!(
+            credential,
+            error, "access token not revoked; it ends by itself"
+        );
     }
 }
 
@@ -344,3 +341,6 @@ fn form_encode(secret: &SecretString) -> Zeroizing<String> {
     let bytes = secret.expose_secret().as_bytes();
     Zeroizing::new(url::form_urlencoded::byte_serialize(bytes).collect())
 }
+
+#[cfg(test)]
+mod tests;

@@ -179,7 +179,9 @@ impl RateLimiter {
         let is_other = |key: &BucketKey| key.credential.as_ref() != Some(credential);
         state.assumed_shared.retain(|key, _| is_other(key));
         state.endpoint_sets.insert(Arc::clone(credential), sets);
-        state.remap(credential, Instant::now());
+        let now = Instant::now();
+        state.remap(credential, now);
+        state.update_params(credential, now);
     }
 
     fn queue(&self, target: RequestTarget<'_>) -> Arc<BucketQueue> {
@@ -287,6 +289,17 @@ impl State {
                 let new = self.queue(target, now);
                 new.lock_bucket().merge(&old.lock_bucket(), now);
                 old.replaced.store(true, Ordering::Release);
+            }
+        }
+    }
+
+    /// Applies the reported parameters to the buckets that are in use.
+    fn update_params(&self, credential: &Arc<str>, now: Instant) {
+        let is_own = |key: &BucketKey| key.credential.as_ref().is_none_or(|own| own == credential);
+        for queue in self.queues.values().filter(|queue| is_own(&queue.key)) {
+            let mut sets = self.endpoint_sets.get(credential).into_iter().flatten();
+            if let Some(set) = sets.find(|set| set.id == queue.key.set_id) {
+                queue.lock_bucket().update_params(set.params, now);
             }
         }
     }

@@ -140,3 +140,18 @@ async fn permits_are_granted_in_request_order() {
     let order = order.lock().expect("no panic").clone();
     assert_eq!(order, (0..30).collect::<Vec<_>>());
 }
+
+#[tokio::test(start_paused = true)]
+async fn dropped_permit_is_not_in_flight() {
+    let fixture = Fixture::new(vec![set(Scope::Organization)]);
+    drop(fixture.acquire(KEYS, &org(1)).await);
+    let in_flight = fixture.acquire(KEYS, &org(1)).await;
+    let permit = fixture.acquire(KEYS, &org(1)).await;
+    permit.on_response(Some(10), Some(7));
+    // Of seven tokens one may be taken by the request in flight, and two are reserved.
+    for n in 0..5 {
+        let waited = fixture.request(KEYS, &org(1)).await;
+        assert_eq!(waited.is_zero(), n < 4, "request {n}");
+    }
+    drop(in_flight);
+}

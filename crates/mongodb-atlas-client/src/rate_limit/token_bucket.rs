@@ -281,6 +281,17 @@ impl TokenBucket {
         }
     }
 
+    /// Replaces the parameters by those that Atlas reports now. Refills until now count as before.
+    pub(super) fn update_params(&mut self, params: BucketParams, now: Instant) {
+        if self.params() == Some(params) {
+            return;
+        }
+        if let Some(tokens) = self.available_tokens(now) {
+            self.level = Some(BucketLevel { tokens, at: now });
+        }
+        self.set_params(params, now);
+    }
+
     /// Merges the state of `other`, which turned out to be the same bucket: the worse of both counts.
     pub(super) fn merge(&mut self, other: &Self, now: Instant) {
         self.updated_at = Some(now);
@@ -305,5 +316,7 @@ fn saturating_add(at: Instant, duration: Duration) -> Instant {
     at.checked_add(duration).unwrap_or(at)
 }
 
+#[cfg(test)]
+mod merge_tests;
 #[cfg(test)]
 mod tests;

@@ -1,5 +1,6 @@
 //! Endpoints respond as the API documentation says.
 
+use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use crate::{LEGACY_VERSION, PREVIEW_VERSION, STABLE_VERSION, SimClient, static_config};
@@ -172,4 +173,24 @@ async fn every_endpoint_responds() {
     for path in ["orgs/ORG/aiModelApiKeys/none", "nothing"] {
         assert_eq!(client.get_as(STABLE_VERSION, path).await.status, 404);
     }
+}
+
+#[tokio::test]
+async fn projects_are_older_than_their_keys() {
+    let client = SimClient::new(&static_config(1, 400));
+    let groups = client.get_as(LEGACY_VERSION, "orgs/ORG/groups").await;
+    let groups = groups.json()["results"].clone();
+    let groups = groups.as_array().unwrap();
+    let keys = client.get_keys("?itemsPerPage=500").await.json();
+    let time = |value: &Value| value.as_str().unwrap().parse::<Timestamp>().unwrap();
+    for key in keys["results"].as_array().unwrap() {
+        let group = groups.iter().find(|group| group["id"] == key["groupId"]);
+        let group = group.expect("a project of the organization");
+        assert_eq!(group["orgId"], client.org.as_str());
+        assert!(
+            time(&group["created"]) <= time(&key["createdAt"]),
+            "{group} {key}"
+        );
+    }
+    assert_eq!((groups.len(), result_count(&keys)), (6, 400));
 }

@@ -78,7 +78,7 @@ async fn redirect_and_reset_faults_take_effect() {
         .await;
     let path = format!("/api/atlas/v2/orgs/{}/aiModelApiKeys", client.org);
     let request = Request::get(path).body(Body::empty()).unwrap();
-    assert!(client.try_send(request).await.is_none());
+    assert!(client.try_send(request).await.is_err());
     assert_eq!(client.sim.requests()[1].status, 0);
 }
 

@@ -8,11 +8,13 @@
     reason = "a test may panic"
 )]
 
+mod api_description;
 mod authentication;
 mod endpoints;
 mod events;
 mod faults;
 mod rate_limits;
+mod schemas;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -85,27 +87,34 @@ impl SimClient {
         Self { sim, org, clock }
     }
 
-    async fn try_send(&self, request: Request<Body>) -> Option<TestResponse> {
-        let (parts, body) = self.sim.handle(request).await?.into_parts();
-        Some(TestResponse {
+    /// Returns an error if the connection is reset, or the body is truncated or longer than 1 MiB.
+    async fn try_send(&self, request: Request<Body>) -> Result<TestResponse, String> {
+        let response = self.sim.handle(request).await.ok_or("connection reset")?;
+        let (parts, body) = response.into_parts();
+        let body = to_bytes(body, 1 << 20).await;
+        Ok(TestResponse {
             status: parts.status,
             headers: parts.headers,
-            body: to_bytes(body, 1 << 20).await.unwrap().to_vec(),
+            body: body.map_err(|error| error.to_string())?.to_vec(),
         })
     }
 
     async fn send(&self, request: Request<Body>) -> TestResponse {
-        self.try_send(request).await.expect("no reset")
+        self.try_send(request).await.expect("a complete response")
     }
 
-    /// Requests a path below `/api/atlas/v2/` with the access token; `ORG` stands for the first organization.
-    async fn get_as(&self, accept: &str, path: &str) -> TestResponse {
+    /// Builds a request for a path below `/api/atlas/v2/` with the access token; `ORG` stands for the first organization.
+    fn request(&self, accept: &str, path: &str) -> Request<Body> {
         let path = path.replace("ORG", &self.org);
         let token = self.sim.credentials().access_token;
         let request = Request::get(format!("/api/atlas/v2/{path}"))
             .header(header::ACCEPT, accept)
             .header(header::AUTHORIZATION, format!("Bearer {token}"));
-        self.send(request.body(Body::empty()).unwrap()).await
+        request.body(Body::empty()).unwrap()
+    }
+
+    async fn get_as(&self, accept: &str, path: &str) -> TestResponse {
+        self.send(self.request(accept, path)).await
     }
 
     async fn get_keys(&self, query: &str) -> TestResponse {

@@ -1,20 +1,13 @@
 use std::time::Duration;
 
 use axum::body::Body;
-use axum::http::Extensions;
 use futures_util::FutureExt as _;
 use http_body::Body as _;
 
 use super::*;
-use crate::server::response::{ResponseGuard, STALLED_AFTER, mark_authorized};
+use crate::server::response::STALLED_AFTER;
 
 const SECOND: Duration = Duration::from_secs(1);
-
-fn authorize(response: &ResponseGuard) {
-    let mut extensions = Extensions::new();
-    extensions.insert(response.handle());
-    mark_authorized(&extensions);
-}
 
 /// Polls a body for its next frame. Returns whether there was one.
 fn poll(body: &mut Body) -> bool {
@@ -38,7 +31,7 @@ impl TestTracker {
     /// Admits such a connection, and completes an authorized request on it.
     async fn admit_authorized(&self, address: u8) -> ConnectionGuard {
         let connection = self.admit(address).await.expect("admitted");
-        authorize(&connection.state.begin_response());
+        connection.state.begin_response().handle().mark_authorized();
         connection
     }
 }

@@ -59,6 +59,7 @@ fn bcrypt_hashes_are_parsed() {
         "secret",
         "$1$x",
         "$2y$3$",
+        "$2y$03$QOauhQNbBCuQDKes6eFzPeMqBSjb7Mr5DUmpZ/VcEd00UAV/LDeSi",
         "$2y$32$QOauhQNbBCuQDKes6eFzPeMqBSjb7Mr5DUmpZ/VcEd00UAV/LDeSi",
         &good[..59],
         &good.replace('Q', "!"),
@@ -69,9 +70,20 @@ fn bcrypt_hashes_are_parsed() {
             "{error}"
         );
     }
-    assert!(
-        BcryptHash::parse(&good.replace("$10$", "$31$")).is_ok_and(|hash| hash.warning().is_some())
-    );
+}
+
+/// Returns a hash of this cost; no password matches it.
+fn hash_with_cost(cost: u32) -> BcryptHash {
+    let text = format!("$2y${cost:02}$QOauhQNbBCuQDKes6eFzPeMqBSjb7Mr5DUmpZ/VcEd00UAV/LDeSi");
+    BcryptHash::parse(&text).expect("a hash")
+}
+
+#[test]
+fn hash_warning_begins_at_cost_15() {
+    for (cost, is_slow) in [(4, false), (14, false), (15, true), (31, true)] {
+        let warning = hash_with_cost(cost).warning();
+        assert_eq!(warning.is_some(), is_slow, "{cost}");
+    }
 }
 
 #[test]
@@ -152,6 +164,22 @@ async fn reload_keeps_cached_passwords_of_unchanged_hashes() {
     assert!(authenticator.verified.lock().is_empty());
 }
 
+#[tokio::test(start_paused = true)]
+async fn login_waits_for_bcrypt_for_20_seconds() {
+    let users = users(&[("ada", 4)]);
+    for (released_after, expected) in [(19, Ok(())), (21, Err(AuthError::Busy))] {
+        let authenticator = Authenticator::default();
+        let permits = block(&authenticator);
+        let release = async {
+            tokio::time::sleep(Duration::from_secs(released_after)).await;
+            drop(permits);
+        };
+        let login = check(&authenticator, &users, "ada:password of ada");
+        let (result, ()) = tokio::join!(login, release);
+        assert_eq!(result, expected, "{released_after}");
+    }
+}
+
 #[test]
 fn failed_checks_cost_the_same_for_every_name() {
     let work = |users: &BasicAuthUsers, name: &str| {
@@ -173,9 +201,14 @@ fn failed_checks_cost_the_same_for_every_name() {
         }
     }
     // One user with a slow hash does not make every guess slow.
-    let slow = "$2y$31$QOauhQNbBCuQDKes6eFzPeMqBSjb7Mr5DUmpZ/VcEd00UAV/LDeSi";
-    let slow = ("bob".to_owned(), BcryptHash::parse(slow).expect("a hash"));
-    let users = BasicAuthUsers::new(vec![("ada".to_owned(), hash("x", 4)), slow.clone()]);
-    assert_eq!((work(&users, "ada"), work(&users, "eve")), (16, 16));
-    assert_eq!(work(&BasicAuthUsers::new(vec![slow]), "eve"), 1 << 31);
+    for (other, cost) in [(14, 14), (15, 4), (31, 4)] {
+        let hashes = [("ada", 4), ("bob", other)]
+            .map(|(name, cost)| (name.to_owned(), hash_with_cost(cost)));
+        let users = BasicAuthUsers::new(hashes.to_vec());
+        for name in ["ada", "eve"] {
+            assert_eq!(work(&users, name), 1 << cost, "{name} beside {other}");
+        }
+    }
+    let slow = BasicAuthUsers::new(vec![("bob".to_owned(), hash_with_cost(31))]);
+    assert_eq!(work(&slow, "eve"), 1 << 31);
 }

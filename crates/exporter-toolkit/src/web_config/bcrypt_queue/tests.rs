@@ -1,4 +1,4 @@
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use futures_util::FutureExt as _;
 
@@ -54,7 +54,7 @@ async fn waiting_checks_are_bounded_per_client_and_in_total() {
         !rejected
     };
     let admitted = (0..50).filter(|_| wait("10.0.0.1".into())).count();
-    assert_eq!(admitted, MAX_WAITING_PER_CLIENT);
+    assert_eq!(admitted, 16);
     for n in 2..=17 {
         let places = (0..50).filter(|_| wait(format!("10.0.0.{n}"))).count();
         assert!(places > 0, "{n}");
@@ -69,7 +69,7 @@ async fn waiting_checks_are_bounded_per_client_and_in_total() {
         .values()
         .map(|client| client.waiting.len())
         .sum();
-    assert_eq!(total, MAX_WAITING);
+    assert_eq!(total, 256);
     // Cancelled requests leave no waiting check, and lose no permit.
     waiting.clear();
     assert!(queue.state.lock().enqueue(network("10.0.0.1")).is_some());
@@ -168,7 +168,7 @@ async fn verified_client_has_priority_until_it_guesses() {
         assert!(queue.is_verified(scraper) && !queue.is_verified(network("10.0.0.1")));
         let (mut held, mut waiting) = fill(&queue, 0);
         // Failed checks: the hash has changed, and the scraper has the old password for a while.
-        for check in 0..MAX_PRIORITY_CHECKS {
+        for check in 0..32 {
             let wait = queue.state.lock().enqueue(scraper);
             drop(held.take());
             held = wait.and_then(|mut wait| wait.try_recv().ok());
@@ -183,15 +183,33 @@ async fn verified_client_has_priority_until_it_guesses() {
     }
 }
 
+/// Returns the n-th of many clients.
+fn client(n: u32) -> ClientNetwork {
+    IpAddr::V4(Ipv4Addr::from_bits(0x0a00_0000 + n)).into()
+}
+
 #[test]
-fn most_recently_verified_clients_are_remembered() {
+fn last_256_verified_clients_are_remembered() {
     let queue = BcryptQueue::with_permits(1);
-    let first = network("127.0.0.1");
-    queue.on_success(first);
-    for n in 0..MAX_VERIFIED * 2 {
-        queue.on_success(network(&format!("10.0.{}.{}", n / 250, n % 250)));
-        queue.on_cached_success(first);
+    for n in 0..256 {
+        queue.on_success(client(n));
     }
-    assert!(queue.is_verified(first) && !queue.is_verified(network("10.0.0.0")));
-    assert_eq!(queue.state.lock().verified.len(), MAX_VERIFIED);
+    assert!((0..256).all(|n| queue.is_verified(client(n))));
+    queue.on_cached_success(client(0));
+    queue.on_success(client(256));
+    let forgotten = (0..=256).filter(|n| !queue.is_verified(client(*n)));
+    assert_eq!(forgotten.collect::<Vec<_>>(), [1]);
+}
+
+#[test]
+fn checks_of_4096_clients_are_counted() {
+    let queue = BcryptQueue::with_permits(1);
+    for n in 0..4096 {
+        drop(queue.acquire(client(n)).now_or_never());
+    }
+    let checks = |n: u32| queue.state.lock().rank(client(n), 0).checks;
+    assert!((0..4096).all(|n| checks(n) == 1));
+    let _held = queue.acquire(client(0)).now_or_never();
+    let _waiting = [client(1), client(4096)].map(|n| queue.state.lock().enqueue(n));
+    assert_eq!([1, 2].map(checks), [1, 0], "only clients that wait stay");
 }

@@ -189,3 +189,74 @@ fn parser_returns_the_first_valid_challenge() {
     let client = parse_digest_challenge(&header).expect("a challenge");
     assert!(client.qop() & Qop::Auth && client.stale());
 }
+
+/// Returns whether an attempt is repeated that was rejected after the nonce had been used `uses` times, its own use
+/// included; 0 for a request before the first challenge.
+async fn is_repeated(uses: u32, challenge: Option<&str>) -> bool {
+    let key = api_key();
+    let url = Url::parse("https://x/dir").expect("a URL");
+    let begin = || async { key.begin(&Method::GET, &url).await.expect("an attempt") };
+    let headers = |challenge: Option<&str>| {
+        let mut headers = HeaderMap::new();
+        if let Some(challenge) = challenge {
+            let challenge = HeaderValue::from_str(challenge).expect("a header");
+            headers.insert(WWW_AUTHENTICATE, challenge);
+        }
+        headers
+    };
+    if uses > 0 {
+        let first = format!("Digest realm=\"r\", {NONCE}, qop=\"auth\", stale=false");
+        assert!(begin().await.on_unauthorized(&headers(Some(&first))));
+    }
+    for _ in 1..uses {
+        assert!(begin().await.header().is_some(), "accepted by the server");
+    }
+    let attempt = begin().await;
+    assert_eq!(attempt.header().is_some(), uses > 0);
+    attempt.on_unauthorized(&headers(challenge))
+}
+
+#[tokio::test]
+async fn rejected_attempt_is_repeated_unless_the_key_is_invalid() {
+    for (uses, stale, expected) in [
+        (0, false, true),
+        (0, true, true),
+        (1, false, false),
+        (1, true, true),
+        (2, false, true),
+        (2, true, true),
+        (9, false, true),
+    ] {
+        let challenge =
+            format!("Digest realm=\"r\", nonce=\"another\", qop=\"auth\", stale={stale}");
+        let repeated = is_repeated(uses, Some(&challenge)).await;
+        assert_eq!(repeated, expected, "{uses} uses, stale={stale}");
+        assert!(!is_repeated(uses, None).await, "{uses} uses, no challenge");
+        assert!(!is_repeated(uses, Some("Basic realm=\"r\"")).await);
+    }
+}
+
+#[test]
+fn challenge_is_found_behind_a_comma_and_up_to_the_maximum_length() {
+    let challenge = format!("Digest realm=\"r\", {NONCE}, qop=\"auth\"");
+    for (header, is_found) in [
+        (format!("Negotiate dG9rZW4=, {challenge}"), true),
+        // A word within the value of another scheme is no scheme.
+        (format!("Negotiate dG9rZW4= {challenge}"), false),
+        (format!("Negotiate d,dG9rZW4= {challenge}"), false),
+    ] {
+        let found = parse_digest_challenge(&header);
+        assert_eq!(found.is_some(), is_found, "{header}");
+    }
+    for (length, is_found) in [
+        (MAX_CHALLENGE_BYTES - 1, true),
+        (MAX_CHALLENGE_BYTES, true),
+        (MAX_CHALLENGE_BYTES + 1, false),
+    ] {
+        let start = format!("{challenge}, opaque=\"");
+        let opaque = "x".repeat(length - start.len() - 1);
+        let header = format!("{start}{opaque}\"");
+        assert_eq!(header.len(), length);
+        assert_eq!(parse_digest_challenge(&header).is_some(), is_found);
+    }
+}

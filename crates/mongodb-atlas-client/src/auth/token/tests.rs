@@ -43,3 +43,38 @@ fn invalid_token_response_is_rejected_without_echoing_it() {
         assert!(!error.to_string().contains("secret"), "{error}");
     }
 }
+
+#[test]
+fn token_of_the_maximum_length_is_accepted() {
+    for (length, is_valid) in [(MAX_TOKEN_BYTES, true), (MAX_TOKEN_BYTES + 1, false)] {
+        let body = format!("{{\"access_token\":\"{}\"}}", "x".repeat(length));
+        assert_eq!(parse_token_response(body.as_bytes()).is_ok(), is_valid);
+    }
+}
+
+#[test]
+fn lifetime_is_an_hour_by_default_and_at_most_a_day() {
+    for (expires_in, seconds) in [
+        ("3600", 3600),
+        ("60", 60),
+        ("\"60\"", 60),
+        ("60.0", 60),
+        ("0", 1),
+        ("86400", 86_400),
+        ("86401", 86_400),
+        ("18446744073709551615", 86_400),
+        ("null", 3600),
+        ("-1", 3600),
+        ("[]", 3600),
+    ] {
+        let body = format!("{{\"access_token\":\"x\",\"expires_in\":{expires_in}}}");
+        let response = parse_token_response(body.as_bytes()).expect(expires_in);
+        assert_eq!(
+            response.lifetime(),
+            Duration::from_secs(seconds),
+            "{expires_in}"
+        );
+    }
+    let response = parse_token_response(b"{\"access_token\":\"x\"}").expect("a token");
+    assert_eq!(response.lifetime(), Duration::from_hours(1));
+}

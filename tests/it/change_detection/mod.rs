@@ -1,5 +1,9 @@
 //! Stale data and change counters: what is retained, what is withdrawn, and which changes are counted. In
 //! simulated time.
+
+mod borders;
+mod rechecks;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -7,8 +11,8 @@ use crate::common::sim_harness::{SimHarness, in_process_sim};
 use crate::common::{Scrape, expected_sim_keys, exposed_keys, static_sim};
 use jiff::{SignedDuration, Timestamp};
 use mongodb_atlas_sim::{
-    BucketConfig, ChangeKind, Effect, ErrorBodyFormat, Fault, LoggedChange, SimConfig, SimEndpoint,
-    World,
+    BucketConfig, ChangeKind, Effect, ErrorBodyFormat, Fault, LoggedChange, LoggedRequest,
+    SimConfig, SimEndpoint, World,
 };
 
 const KEYS: SimEndpoint = SimEndpoint::AiModelApiKeys;
@@ -77,85 +81,6 @@ async fn change_counters_start_at_zero_and_count_once() {
     });
     let after = change_counters(&exporter.wait_polled_again().await);
     assert!(after.values().all(|count| *count == 1), "{after:?}");
-    exporter.stop().await;
-}
-
-#[tokio::test(start_paused = true)]
-async fn missing_key_is_rechecked_before_it_counts_as_deleted() {
-    let sim = in_process_sim(&static_sim(1, 100));
-    let org = sim.org_ids()[0].clone();
-    let exporter = SimHarness::start(&sim, &["--atlas.page-size=20"]).await;
-    exporter.wait_polled(1).await;
-    // Pages lose a key without a sign of it: no total, and one page less.
-    sim.add_fault(Fault::new(KEYS, Effect::NoTotalCount));
-    sim.set_page_hook({
-        let org = org.clone();
-        let mut done = false;
-        move |_, page, world| {
-            if page == 3 && !done {
-                done = true;
-                let first = world.keys(&org)[0].id.clone();
-                world.delete_key(&org, &first);
-            }
-        }
-    });
-    let scrape = exporter.wait_polled_again().await;
-    assert_eq!(
-        exposed_keys(&scrape).len(),
-        100,
-        "the key that moved to page 2 is still there, and the deleted one was seen on page 1"
-    );
-    assert_eq!(exporter.requests_to(SimEndpoint::AiModelApiKey).len(), 1);
-    let scrape = exporter.wait_polled_again().await;
-    assert_eq!(exposed_keys(&scrape), expected_sim_keys(&sim));
-    let counts = change_counters(&scrape);
-    assert_eq!((counts["deleted"], counts["created"]), (1, 0));
-    exporter.stop().await;
-}
-
-#[tokio::test(start_paused = true)]
-async fn many_missing_keys_trigger_a_rescan() {
-    let sim = in_process_sim(&static_sim(1, 100));
-    let org = sim.org_ids()[0].clone();
-    let exporter = SimHarness::start(&sim, &["--atlas.page-size=20"]).await;
-    exporter.wait_polled(1).await;
-    let pages = exporter.requests_to(KEYS).len();
-    sim.with_world(|world| {
-        for _ in 0..50 {
-            let first = world.keys(&org)[0].id.clone();
-            world.delete_key(&org, &first);
-        }
-    });
-    let scrape = exporter.wait_polled_again().await;
-    assert_eq!(
-        exporter.requests_to(KEYS).len() - pages,
-        6,
-        "twice three pages"
-    );
-    assert_eq!(exporter.requests_to(SimEndpoint::AiModelApiKey).len(), 0);
-    assert_eq!(change_counters(&scrape)["deleted"], 50);
-    exporter.stop().await;
-}
-
-#[tokio::test(start_paused = true)]
-async fn unavailable_key_endpoint_triggers_a_rescan() {
-    let sim = in_process_sim(&static_sim(1, 100));
-    let org = sim.org_ids()[0].clone();
-    let forbidden = Effect::Status {
-        status: 403,
-        body: ErrorBodyFormat::Json,
-        retry_after: None,
-    };
-    sim.add_fault(Fault::new(SimEndpoint::AiModelApiKey, forbidden));
-    let exporter = SimHarness::start(&sim, &["--atlas.page-size=20"]).await;
-    exporter.wait_polled(1).await;
-    sim.with_world(|world| {
-        let first = world.keys(&org)[0].id.clone();
-        world.delete_key(&org, &first)
-    });
-    let scrape = exporter.wait_polled_again().await;
-    assert_eq!(exposed_keys(&scrape), expected_sim_keys(&sim));
-    assert_eq!(change_counters(&scrape)["deleted"], 1);
     exporter.stop().await;
 }
 
@@ -285,6 +210,13 @@ async fn stale_inventory_is_served_until_max_staleness() {
     );
     assert_eq!(of_org(&scrape, CHANGES), 6);
     assert_eq!(of_org(&scrape, "mongodbatlas_organization_info"), 1);
+    let attempts = exporter.requests_to(KEYS);
+    let of_org = |request: &&LoggedRequest| request.org.as_ref() == Some(&orgs[0]);
+    let failed = attempts
+        .iter()
+        .filter(of_org)
+        .filter(|request| request.status == 503);
+    assert!(failed.count() > 20, "an attempt each interval at least");
     sim.clear_faults();
     let healed = exporter.wait_polled(2).await;
     assert_eq!(exposed_keys(&healed), expected_sim_keys(&sim));
@@ -296,10 +228,25 @@ async fn stale_inventory_is_served_indefinitely_without_a_limit() {
     let sim = in_process_sim(&static_sim(1, 40));
     let exporter = SimHarness::start(&sim, &[]).await;
     exporter.wait_polled(1).await;
+    let polled = expected_sim_keys(&sim);
+    let before = exporter.requests_to(KEYS).len();
     sim.add_fault(outage_fault());
-    exporter.advance(Duration::from_hours(30 * 24)).await;
+    sim.with_world(|world| {
+        let org = world.org_ids()[0].clone();
+        let first = world.keys(&org)[0].id.clone();
+        assert!(world.rename_key(&org, &first, "renamed during the outage"));
+    });
+    let days = 30;
+    exporter.advance(Duration::from_hours(days * 24)).await;
     let scrape = exporter.scrape();
-    assert_eq!(exposed_keys(&scrape), expected_sim_keys(&sim));
+    assert_eq!(exposed_keys(&scrape), polled);
     assert_eq!(scrape.sum("atlas_ai_keys_exporter_org_up"), 0.0);
+    // Waits after each 503 make it nine an hour instead of twelve.
+    let attempts = exporter.requests_to(KEYS).len() - before;
+    let least = 8 * 24 * usize::try_from(days).unwrap();
+    assert!(attempts >= least, "{attempts} attempts");
+    sim.clear_faults();
+    let healed = exporter.wait_polled(1).await;
+    assert_eq!(exposed_keys(&healed), expected_sim_keys(&sim));
     exporter.stop().await;
 }

@@ -1,4 +1,5 @@
-//! Names in the documents exist.
+//! The generated parts of the references are current.
+
 use std::fmt::Write as _;
 use std::path::Path;
 
@@ -9,125 +10,7 @@ use atlas_ai_keys_exporter::failure::Explanation;
 use atlas_ai_keys_exporter::metrics::families::{ALL, FamilyDef};
 use mongodb_atlas_client::FailureReason;
 
-fn read_repo_file(path: &str) -> String {
-    std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).unwrap()
-}
-
-/// Returns everything between backticks.
-fn code_spans(text: &str) -> impl Iterator<Item = &str> {
-    text.split('`').skip(1).step_by(2)
-}
-
-#[test]
-fn failure_modes_rows_name_existing_tests() {
-    let text = read_repo_file("docs/failure-modes.md");
-    let rows = text.lines().filter(|line| {
-        line.starts_with("| ") && !line.starts_with("| what fails") && !line.starts_with("| ---")
-    });
-    let mut count = 0;
-    for row in rows {
-        let cell = row.trim_end_matches(" |").rsplit(" | ").next().unwrap();
-        let names: Vec<&str> = code_spans(cell).collect();
-        assert!(!names.is_empty(), "no test: {row}");
-        for name in names {
-            let (file, function) = name.split_once("::").unwrap_or_else(|| panic!("{name}"));
-            let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-            let declaration = format!("fn {function}(");
-            let exists = ["tests/it", "tests/e2e"].iter().any(|folder| {
-                let module = root.join(folder).join(file);
-                let submodules = std::fs::read_dir(&module).into_iter().flatten();
-                let sources = submodules.map(|entry| entry.unwrap().path());
-                sources.chain([module.with_extension("rs")]).any(|path| {
-                    std::fs::read_to_string(path).is_ok_and(|source| source.contains(&declaration))
-                })
-            });
-            assert!(exists, "there is no {name}");
-        }
-        count += 1;
-    }
-    assert!(count > 30, "{count} rows");
-}
-
-#[test]
-fn documented_flags_and_metrics_exist() {
-    let families: Vec<&str> = atlas_ai_keys_exporter::metrics::families::ALL
-        .iter()
-        .map(|family| family.name)
-        .collect();
-    for document in [
-        "README.md",
-        "SECURITY.md",
-        "CONTRIBUTING.md",
-        "docs/architecture.md",
-        "docs/install.md",
-        "docs/failure-modes.md",
-        "docs/configuration.md",
-        "docs/web.md",
-    ] {
-        let text = read_repo_file(document);
-        for word in text.split(|c: char| !(c.is_ascii_alphanumeric() || "-_.".contains(c))) {
-            // A name of another program.
-            if word == "mongodbatlas_exporter" {
-                continue;
-            }
-            if word.starts_with("mongodbatlas_") || word.starts_with("atlas_ai_keys_exporter_") {
-                let known = families.iter().any(|family| {
-                    *family == word || word.ends_with('_') && family.starts_with(word)
-                });
-                assert!(known, "{document}: there is no family {word}");
-            }
-            let flag = word.strip_prefix("--").filter(|flag| flag.contains('.'));
-            if let Some(flag) = flag {
-                let mut all = FLAGS.iter().chain(SIM_FLAGS).chain(SIM_LISTEN_FLAGS);
-                assert!(
-                    all.any(|known| known.name == flag.trim_end_matches('.')),
-                    "{document}: there is no flag --{flag}"
-                );
-            }
-        }
-    }
-}
-
-/// All user documents.
-const DOCUMENTS: [&str; 13] = [
-    "README.md",
-    "CHANGELOG.md",
-    "CONTRIBUTING.md",
-    "SECURITY.md",
-    "benches/README.md",
-    "dashboards/README.md",
-    "docs/architecture.md",
-    "docs/configuration.md",
-    "docs/failure-modes.md",
-    "docs/install.md",
-    "docs/metrics.md",
-    "docs/web.md",
-    "dashboards/runbooks/AtlasOrgUnreachable.md",
-];
-
-#[test]
-fn document_links_resolve() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    for document in DOCUMENTS {
-        let folder = root.join(document).parent().unwrap().to_owned();
-        for link in read_repo_file(document).split("](").skip(1) {
-            let link = link.split([')', '#']).next().unwrap();
-            if link.is_empty() || link.starts_with("http") {
-                continue;
-            }
-            assert!(folder.join(link).exists(), "{document}: {link}");
-        }
-    }
-}
-
-/// Two screens: purpose, two commands, and links.
-#[test]
-fn readme_stays_within_its_line_limit() {
-    let text = read_repo_file("README.md");
-    assert!(text.lines().count() <= 100);
-    let commands = text.lines().filter(|line| line.starts_with("make "));
-    assert_eq!(commands.count(), 2);
-}
+use super::read_repo_file;
 
 /// Writes `text` to a document for `make docs`; otherwise asserts that it is there already.
 fn assert_current(path: &str, text: &str) {

@@ -1,9 +1,13 @@
 //! Discovery, shards, several credentials, and organization names.
 //! In simulated time.
+
+mod listing;
+
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::common::log_capture::LogCapture;
 use crate::common::sim_harness::{SimHarness, in_process_sim};
 use crate::common::{Scrape, expected_sim_keys, exposed_keys, sim_env, static_sim};
 use mongodb_atlas_sim::{Effect, Fault, SimEndpoint, SimHandle};
@@ -86,44 +90,6 @@ async fn missing_organization_is_removed_after_two_listings_and_deleted_at_once(
 }
 
 #[tokio::test(start_paused = true)]
-async fn intermittently_listed_organization_is_retained() {
-    let sim = in_process_sim(&static_sim(2, 20));
-    let orgs = sim.org_ids();
-    let exporter = start_discovery(&sim).await;
-    exporter.wait_polled(2).await;
-    let before = exposed_keys(&exporter.scrape());
-    for round in 0..10 {
-        sim.with_world(|world| world.set_org_visible(&orgs[0], round % 2 == 1));
-        exporter.advance(INTERVAL).await;
-        assert_eq!(exposed_keys(&exporter.scrape()), before, "round {round}");
-    }
-    exporter.stop().await;
-}
-
-#[tokio::test(start_paused = true)]
-async fn discovery_failure_retains_known_organizations() {
-    let sim = in_process_sim(&static_sim(2, 20));
-    sim.add_fault(Fault::new(SimEndpoint::Orgs, Effect::error_status(500)));
-    let exporter = start_discovery(&sim).await;
-    exporter.advance(Duration::from_secs(30)).await;
-    assert!(org_ids_in(&exporter.scrape(), UP).is_empty());
-    let (code, text) = exporter.readiness();
-    assert!(
-        code == 503 && text.contains("organizations of credential default"),
-        "{text}"
-    );
-    sim.clear_faults();
-    exporter.wait_polled(2).await;
-    assert_eq!(exporter.readiness().0, 200);
-    sim.add_fault(Fault::new(SimEndpoint::Orgs, Effect::error_status(500)));
-    exporter.advance(Duration::from_hours(5)).await;
-    let scrape = exporter.scrape();
-    assert_eq!(exposed_keys(&scrape), expected_sim_keys(&sim));
-    assert_eq!(scrape.sum(UP), 2.0);
-    exporter.stop().await;
-}
-
-#[tokio::test(start_paused = true)]
 async fn shards_cover_every_organization_exactly_once() {
     let sim = in_process_sim(&static_sim(60, 120));
     let mut watched = Vec::new();
@@ -180,7 +146,16 @@ async fn organization_names_are_refreshed_hourly() {
         ("geography", "ANY"),
     ];
     assert_eq!(scrape.get(tokens, labels), Some(8_000_000.0));
+    for info in [name, "mongodbatlas_organization_info"] {
+        let values = scrape.values(info);
+        assert!(
+            values.iter().all(|value| *value == 1.0),
+            "{info}: {values:?}"
+        );
+    }
+    let polls = exporter.count_polls();
     exporter.advance(Duration::from_hours(10)).await;
+    polls.assert_polled(119);
     for endpoint in [
         SimEndpoint::Org,
         SimEndpoint::Groups,
@@ -189,6 +164,7 @@ async fn organization_names_are_refreshed_hourly() {
         let asked = exporter.requests_to(endpoint).len();
         assert!((20..=22).contains(&asked), "{endpoint:?}: {asked}");
     }
+    exporter.assert_in_sync(INTERVAL * 2).await;
     exporter.stop().await;
 }
 
@@ -206,14 +182,20 @@ async fn forbidden_names_and_limits_do_not_fail_polls() {
         }
         let exporter = SimHarness::start(&sim, &[]).await;
         exporter.wait_polled(2).await;
+        let polls = exporter.count_polls();
         exporter.advance(Duration::from_hours(3)).await;
-        let scrape = exporter.scrape();
+        polls.assert_polled(35);
+        let asked = exporter.requests_to(SimEndpoint::Groups).len();
+        assert!(
+            (2..=2 * 4 * 2).contains(&asked),
+            "not allowed is not asked for all the time: {asked}"
+        );
+        let scrape = exporter.assert_in_sync(INTERVAL * 2).await;
         assert_eq!(scrape.sum(UP), 2.0, "{code}");
         assert_eq!(
             scrape.sum("atlas_ai_keys_exporter_org_poll_failures_total"),
             0.0
         );
-        assert_eq!(exposed_keys(&scrape), expected_sim_keys(&sim));
         for name in [
             "organization_info",
             "project_info",
@@ -221,11 +203,6 @@ async fn forbidden_names_and_limits_do_not_fail_polls() {
         ] {
             assert_eq!(scrape.with_name(&format!("mongodbatlas_{name}")).count(), 0);
         }
-        let asked = exporter.requests_to(SimEndpoint::Groups).len();
-        assert!(
-            asked <= 2 * 4 * 2,
-            "not allowed is not asked for all the time: {asked}"
-        );
         exporter.stop().await;
     }
 }
@@ -245,8 +222,10 @@ async fn known_names_are_retained_when_unavailable() {
     ] {
         sim.add_fault(Fault::new(endpoint, Effect::error_status(403)));
     }
+    let polls = exporter.count_polls();
     exporter.advance(Duration::from_hours(3)).await;
-    let scrape = exporter.scrape();
+    polls.assert_polled(35);
+    let scrape = exporter.assert_in_sync(INTERVAL * 2).await;
     assert_eq!(scrape.with_name(name).count(), 1);
     assert_eq!(
         scrape
@@ -260,6 +239,7 @@ async fn known_names_are_retained_when_unavailable() {
 /// Discovered organizations beyond the limit are ignored; configured or already polled ones never are.
 #[tokio::test(start_paused = true)]
 async fn discovery_stops_at_the_organization_limit() {
+    let logs = LogCapture::start();
     let sim = in_process_sim(&static_sim(5, 50));
     let all = sim.org_ids();
     let mut variables = env_without_orgs(&sim);
@@ -274,59 +254,21 @@ async fn discovery_stops_at_the_organization_limit() {
         "nobody waits for those left out"
     );
     // New organizations replace no other, whatever their position in the list.
+    let polls = exporter.count_polls();
     for _ in 0..5 {
         sim.with_world(|world| world.add_org(1));
         exporter.advance(INTERVAL).await;
         assert_eq!(org_ids_in(&exporter.scrape(), UP), before);
     }
+    polls.assert_polled(4);
+    assert!(exporter.requests_to(SimEndpoint::Orgs).len() >= 5);
+    assert_eq!(logs.count("WARN", "too many organizations"), 1);
     // A free place is used.
     let gone = before.iter().find(|org| **org != all[4]).unwrap();
     sim.with_world(|world| world.mark_org_deleted(gone));
     exporter.advance(INTERVAL * 2).await;
     let after = org_ids_in(&exporter.scrape(), UP);
     assert!(after.len() == 4 && !after.contains(gone), "{after:?}");
-    exporter.stop().await;
-}
-
-/// Lists with capped pages or invalid links are read to the end, like the keys.
-#[tokio::test(start_paused = true)]
-async fn list_pagination_ignores_wrong_totals() {
-    for (effects, requests) in [
-        (vec![], 1),
-        (vec![Effect::PageCap { size: 3 }, Effect::NoLinks], 3),
-        (vec![Effect::PageCap { size: 3 }, Effect::NoNextLink], 3),
-        (vec![Effect::TotalCount { value: 99 }], 2),
-    ] {
-        let sim = in_process_sim(&static_sim(7, 70));
-        for effect in &effects {
-            sim.add_fault(Fault::new(SimEndpoint::Orgs, effect.clone()));
-            sim.add_fault(Fault::new(SimEndpoint::Groups, effect.clone()));
-        }
-        let exporter = start_discovery(&sim).await;
-        assert_eq!(
-            exposed_keys(&exporter.wait_polled(7).await),
-            expected_sim_keys(&sim),
-            "{effects:?}"
-        );
-        let asked = exporter.requests_to(SimEndpoint::Orgs).len();
-        assert_eq!(asked, requests, "{effects:?}");
-        exporter.stop().await;
-    }
-}
-
-#[tokio::test(start_paused = true)]
-async fn incomplete_list_removes_no_organization() {
-    let sim = in_process_sim(&static_sim(3, 30));
-    let exporter = start_discovery(&sim).await;
-    exporter.wait_polled(3).await;
-    let one = sim.org_ids()[0].clone();
-    for total in [",\"totalCount\":3", ""] {
-        let text = format!("{{\"results\":[{{\"id\":\"{one}\",\"name\":\"x\"}}]{total}}}");
-        sim.add_fault(Fault::new(SimEndpoint::Orgs, Effect::Body { text }));
-        exporter.advance(INTERVAL * 5).await;
-        let watched = org_ids_in(&exporter.scrape(), UP).len();
-        assert_eq!(watched, if total.is_empty() { 1 } else { 3 });
-        sim.clear_faults();
-    }
+    exporter.assert_in_sync(INTERVAL * 2).await;
     exporter.stop().await;
 }

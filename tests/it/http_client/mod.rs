@@ -1,10 +1,18 @@
 //! Requests to Atlas on the wire, and the classification of connection errors.
+
+mod http2;
+mod proxy;
+mod tls;
+mod tls_frontend;
+
 use std::io::{Read as _, Write as _};
 use std::net::TcpListener;
-use std::sync::mpsc;
+use std::sync::{Arc, Mutex};
 use std::thread;
 
-use crate::common::{ChildProcess, TestExporter, run_exporter, static_sim};
+use crate::common::{
+    ChildProcess, TestExporter, eventually_blocking, run_exporter, static_sim, wait_timeout,
+};
 use mongodb_atlas_sim::{Effect, Fault, SimEndpoint};
 
 const ORG: &str = "32b6e34b3d91647abb20e7b8";
@@ -19,24 +27,42 @@ fn token_env(base: String) -> Vec<(String, String)> {
     .to_vec()
 }
 
-/// Accepts one connection, reads the first bytes and sends `answer`.
-fn respond_once(response: impl Into<Vec<u8>>) -> (u16, mpsc::Receiver<Vec<u8>>) {
+/// The first bytes of each connection to a server.
+#[derive(Clone, Default)]
+struct ReceivedRequests(Arc<Mutex<Vec<String>>>);
+
+impl ReceivedRequests {
+    fn all(&self) -> Vec<String> {
+        self.0.lock().unwrap().clone()
+    }
+
+    /// Waits for a request that contains `part`, and returns it.
+    fn wait_for(&self, part: &str) -> String {
+        eventually_blocking(&format!("a request with {part:?}"), || {
+            let all = self.all();
+            let found = all.iter().find(|request| request.contains(part)).cloned();
+            found.ok_or_else(|| all.join("\n"))
+        })
+    }
+}
+
+/// Serves connections until the process ends: reads the first bytes of each, and sends `response`.
+fn serve_response(response: impl Into<Vec<u8>>) -> (u16, ReceivedRequests) {
     let response = response.into();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
-    let (sender, receiver) = mpsc::channel();
+    let received = ReceivedRequests::default();
+    let recording = received.clone();
     thread::spawn(move || {
         while let Ok((mut stream, _)) = listener.accept() {
             let mut first = vec![0; 16 << 10];
-            let read = stream.read(&mut first).unwrap_or(0);
-            first.truncate(read);
+            let length = stream.read(&mut first).unwrap_or(0);
+            let first = String::from_utf8_lossy(&first[..length]).into_owned();
+            recording.0.lock().unwrap().push(first);
             let _ = stream.write_all(&response);
-            if sender.send(first).is_err() {
-                return;
-            }
         }
     });
-    (port, receiver)
+    (port, received)
 }
 
 /// Starts an exporter whose Atlas is at `base`; the simulator is not used.
@@ -48,19 +74,12 @@ async fn start_exporter(base: String) -> TestExporter {
 #[tokio::test(flavor = "multi_thread")]
 async fn requests_carry_user_agent_and_accept_version() {
     let response = b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
-    let (port, requests) = respond_once(response);
+    let (port, requests) = serve_response(response);
     let exporter = start_exporter(format!("http://127.0.0.1:{port}/below/a/path")).await;
-    let request = tokio::task::spawn_blocking(move || {
-        // The rate limits are requested as well.
-        let all = requests
-            .iter()
-            .map(|bytes| String::from_utf8(bytes).unwrap());
-        all.into_iter()
-            .find(|request| request.contains("aiModelApiKeys"))
-            .unwrap()
-    })
-    .await
-    .unwrap();
+    // The rate limits are requested as well.
+    let request = tokio::task::spawn_blocking(move || requests.wait_for("aiModelApiKeys"))
+        .await
+        .unwrap();
     let first = request.lines().next().unwrap();
     assert_eq!(
         first,
@@ -86,7 +105,8 @@ async fn requests_carry_user_agent_and_accept_version() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn plain_text_server_is_a_tls_error() {
-    let (port, _requests) = respond_once(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n");
+    let (port, _requests) =
+        serve_response(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n");
     let exporter = start_exporter(format!("https://127.0.0.1:{port}")).await;
     exporter
         .wait_until("the reason tls", |scrape| {
@@ -109,7 +129,7 @@ async fn refused_connection_is_a_connection_error() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn redirects_are_not_followed() {
-    let (port, requests) = respond_once(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
+    let (port, requests) = serve_response(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
     let sim = crate::common::start_sim(static_sim(1, 5)).await;
     let org = sim.org_ids()[0].clone();
     for endpoint in [SimEndpoint::AiModelApiKeys, SimEndpoint::Token] {
@@ -124,77 +144,8 @@ async fn redirects_are_not_followed() {
         })
         .await;
     exporter.wait_polled().await;
-    assert!(requests.try_recv().is_err(), "a redirect was followed");
+    assert_eq!(requests.all(), [""; 0], "a redirect was followed");
     exporter.stop().await.stop().await;
-}
-
-/// Returns the environment of an exporter that reaches Atlas only through `proxy`.
-fn proxy_env(proxy: &str) -> Vec<(String, String)> {
-    let mut variables = token_env("https://atlas.invalid".to_owned());
-    variables.push(("HTTPS_PROXY".to_owned(), proxy.to_owned()));
-    variables
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn requests_use_the_proxy_and_errors_omit_its_password() {
-    let refuses = "HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n";
-    let (refusing, requests) = respond_once(refuses);
-    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
-    let silent = (silent.local_addr().unwrap().port(), silent);
-    for (port, words) in [
-        (refusing, "connection failed"),
-        (crate::common::free_port(), "connection failed"),
-        (silent.0, "no complete response within"),
-    ] {
-        let proxy = format!(" http://me:secret%2Dword@127.0.0.1:{port}\n");
-        let flags = ["once", "--atlas.timeout=1s"];
-        let output = run_exporter(&flags, proxy_env(&proxy)).await;
-        let error = String::from_utf8(output.stderr).unwrap();
-        assert_eq!(output.status.code(), Some(1), "{error}");
-        assert!(error.contains(words), "{error}");
-        assert!(
-            error.contains(&format!("via proxy http://127.0.0.1:{port}")),
-            "{error}"
-        );
-        assert!(
-            !error.contains("secret") && !error.contains("bWU6"),
-            "{error}"
-        );
-    }
-    let request = String::from_utf8(requests.recv().unwrap()).unwrap();
-    assert!(
-        request.starts_with("CONNECT atlas.invalid:443 HTTP/1.1\r\n"),
-        "{request}"
-    );
-    // me:secret-word.
-    let authorization = "proxy-authorization: basic bwu6c2vjcmv0lxdvcmq=\r\n";
-    assert!(
-        request.to_ascii_lowercase().contains(authorization),
-        "{request}"
-    );
-    assert!(!request.contains("a-ready-token"), "{request}");
-}
-
-#[test]
-fn invalid_proxy_url_fails_every_command() {
-    for (command, value) in [
-        (&["--web.listen-address=127.0.0.1:0"][..], "::::secret-word"),
-        (&["once"], "\"http://secret-word\""),
-        (&["keys"], "http://me:secret-word@"),
-        (&["check", "--offline"], "ftp://secret-word"),
-    ] {
-        for variable in ["HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"] {
-            let mut variables = token_env("https://atlas.invalid".to_owned());
-            variables.push((variable.to_owned(), value.to_owned()));
-            // Bounded: without the error it would serve.
-            let (code, text, _) = ChildProcess::exporter(command, &variables).wait_exit();
-            assert_eq!(code, Some(2), "{text}");
-            assert!(
-                text.contains(variable) && !text.contains("secret-word"),
-                "{text}"
-            );
-        }
-    }
 }
 
 #[test]
@@ -226,17 +177,6 @@ fn errors_omit_the_base_url_password() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn loopback_bypasses_the_proxy() {
-    let sim = crate::common::start_sim(static_sim(1, 5)).await;
-    let mut variables = crate::common::sim_env(&sim);
-    variables.push(("HTTPS_PROXY".to_owned(), "http://127.0.0.1:1".to_owned()));
-    variables.push(("HTTP_PROXY".to_owned(), "http://127.0.0.1:1".to_owned()));
-    let output = run_exporter(&["once"], variables).await;
-    assert_eq!(output.status.code(), Some(0), "{output:?}");
-    sim.stop().await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn response_header_count_is_limited() {
     for (headers, reason) in [
         (0, "not_found"),
@@ -247,7 +187,7 @@ async fn response_header_count_is_limited() {
         let filler = |number| format!("X-Filler-{number}: some value\r\n");
         let filler: String = (0..headers).map(filler).collect();
         let start = "HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n";
-        let (port, _requests) = respond_once(format!("{start}{filler}\r\n"));
+        let (port, _requests) = serve_response(format!("{start}{filler}\r\n"));
         let exporter = start_exporter(format!("http://127.0.0.1:{port}")).await;
         exporter
             .wait_until(reason, |scrape| scrape.poll_failures(ORG, reason) >= 1.0)
@@ -303,9 +243,7 @@ async fn endless_interim_responses_do_not_block_others() {
     let url = format!("http://{address}/-/healthy");
     for _ in 0..20 {
         let health = crate::common::get(&url);
-        let (code, _) = tokio::time::timeout(crate::common::wait_timeout(), health)
-            .await
-            .unwrap();
+        let (code, _) = tokio::time::timeout(wait_timeout(), health).await.unwrap();
         assert_eq!(code, 200);
     }
     exporter.signal(rustix::process::Signal::TERM);

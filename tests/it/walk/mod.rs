@@ -1,4 +1,7 @@
 //! Walks of the client itself: number of requests, result, and termination.
+
+mod limits;
+
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
@@ -227,79 +230,6 @@ async fn at_most_four_pages_are_requested_concurrently() {
     assert_eq!(max.into_inner(), 4);
 }
 
-/// Walks endless pages, each full and different from the others.
-async fn walk_endless_pages(size: u32, bytes: usize, answers_in: Duration) -> (WalkError, u32) {
-    let asked = AtomicU32::new(0);
-    let fetch = |number: u32| {
-        asked.fetch_add(1, Ordering::Relaxed);
-        async move {
-            tokio::time::sleep(answers_in).await;
-            let ids = number * size..(number + 1) * size;
-            Ok(KeyPage {
-                body_bytes: bytes,
-                ..keys_page(ids, NextLink::Present, None)
-            })
-        }
-    };
-    let error = poll::walk_pages(fetch, size, 4, TIMEOUT).await.unwrap_err();
-    (error, asked.into_inner())
-}
-
-#[tokio::test]
-async fn endless_pages_stop_at_key_and_byte_limits() {
-    for (size, bytes, pages) in [
-        // 2 GiB of responses.
-        (2, 30 << 20, 69),
-        (500, 30 << 20, 69),
-        // 20,000 pages.
-        (1, 100, 20_000),
-    ] {
-        let (error, asked) = walk_endless_pages(size, bytes, Duration::ZERO).await;
-        assert_eq!(error.error.kind.reason().as_str(), "incomplete");
-        assert_eq!((error.page, asked), (pages, pages), "{bytes} bytes");
-    }
-    // 2,000,000 keys, most of them malformed to save time.
-    let fetch = |number: u32| async move {
-        let one = keys_page([number], NextLink::Present, None);
-        Ok(KeyPage {
-            results: 500,
-            ..one
-        })
-    };
-    let error = poll::walk_pages(fetch, 500, 4, TIMEOUT).await.unwrap_err();
-    let text = error.to_string();
-    assert!(
-        error.page == 4001 && text.contains("2000000 keys"),
-        "{text}"
-    );
-}
-
-#[tokio::test(start_paused = true)]
-async fn slow_walk_times_out() {
-    let minute = Duration::from_mins(1);
-    let (error, asked) = walk_endless_pages(2, 100, minute).await;
-    assert_eq!(error.error.kind.reason().as_str(), "incomplete");
-    assert_eq!(asked, 61, "within the hour that it may take");
-    assert!(error.to_string().contains("within 1h"), "{error}");
-    // Waiting for the rate limit is not a slow response.
-    let fetch = |number: u32| async move {
-        tokio::time::sleep(minute).await;
-        let next = if number == 200 {
-            NextLink::Absent
-        } else {
-            NextLink::Present
-        };
-        Ok(KeyPage {
-            rate_limit_wait: minute,
-            ..keys_page([number], next, None)
-        })
-    };
-    assert_eq!(
-        poll::walk_pages(fetch, 2, 4, TIMEOUT).await.unwrap().pages,
-        200
-    );
-}
-
 #[tokio::test]
 async fn unmet_total_is_reported_and_the_walk_completes() {
     for (pages, total, shortfall) in [
@@ -352,13 +282,35 @@ async fn empty_page_with_next_link_continues_the_walk() {
     assert!(requests < 10, "{requests}");
 }
 
+/// A page without a valid key repeats no key, and does not end the walk.
+#[tokio::test]
+async fn page_of_invalid_keys_continues_the_walk() {
+    for (next, requests) in [(NextLink::Present, 3), (NextLink::Unknown, 4)] {
+        let invalid = KeyPage {
+            keys: Vec::new(),
+            ..keys_page(10..20, next, None)
+        };
+        let linked = Ok(keys_page(0..10, next, None));
+        let last = Ok(keys_page(20..25, NextLink::Absent, None));
+        let (walk, asked) = walk_pages(vec![linked, Ok(invalid), last], 10).await;
+        assert_eq!(walk.unwrap().keys.len(), 15, "{next:?}");
+        assert!(asked <= requests, "{next:?}: {asked}");
+    }
+}
+
 #[tokio::test]
 async fn empty_pages_with_a_positive_total_fail() {
     for next in [NextLink::Absent, NextLink::Unknown] {
-        let (walk, _) = walk_pages(vec![Ok(keys_page([], next, Some(655)))], 10).await;
-        assert!(walk.unwrap_err().to_string().contains("totalCount is 655"));
-        let (walk, _) = walk_pages(vec![Ok(keys_page([], next, Some(0)))], 10).await;
-        assert_eq!(walk.unwrap().keys.len(), 0);
+        for total in [2, 655] {
+            let (walk, _) = walk_pages(vec![Ok(keys_page([], next, Some(total)))], 10).await;
+            let error = walk.unwrap_err().to_string();
+            assert!(error.contains(&format!("totalCount is {total}")), "{error}");
+        }
+        // A key can have been deleted just now.
+        for total in [0, 1] {
+            let (walk, _) = walk_pages(vec![Ok(keys_page([], next, Some(total)))], 10).await;
+            assert_eq!(walk.unwrap().keys.len(), 0, "{total}");
+        }
     }
 }
 

@@ -1,0 +1,90 @@
+//! Truncated configuration files, at the start and at a reload.
+
+use super::{VALID_ENV, expect_failure, write_private};
+use crate::common::sim_harness::{SimHarness, in_process_sim};
+use crate::common::{expected_sim_keys, exposed_keys, static_sim};
+
+/// A secret in the place of a name.
+const MISPLACED_SECRET: &str = "mdb_sa_sk_do-not-show";
+
+/// Configuration files that were truncated, or are otherwise incomplete, each with words of its error.
+fn truncated_files() -> Vec<(String, &'static str)> {
+    let secret = MISPLACED_SECRET;
+    vec![
+        (String::new(), "is empty: expected fields"),
+        ("# comment\n".to_owned(), "is empty: expected fields"),
+        ("web:\n".to_owned(), "expected fields, got nothing"),
+        (
+            "credentials: []\n".to_owned(),
+            "expected at least one credential",
+        ),
+        ("credentials:\n".to_owned(), "must be a list"),
+        (
+            "credentials: [{client_id: x, client_secret_file: [x]}]\n".to_owned(),
+            "expected a text, got a list",
+        ),
+        (
+            "credentials: [{name: [a], access_token: x}]\n".to_owned(),
+            "expected a text, got a list",
+        ),
+        (
+            format!("credentials: [{{\"client_secret:{secret}\": \"\"}}]\n"),
+            "there is no such member",
+        ),
+        (
+            format!("credentials: [{{client_id: x, client_secret:{secret}: }}]\n"),
+            "there is no such member",
+        ),
+        (format!("{secret}: x\n"), "there is no such member"),
+        (format!("web: {{{secret}: x}}\n"), "there is no such member"),
+    ]
+}
+
+#[test]
+fn truncated_configuration_file_is_rejected_without_secrets() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("config.yml");
+    let flag = format!("--config.file={}", file.display());
+    for (text, expected) in truncated_files() {
+        write_private(&file, &text);
+        let (code, output) = expect_failure(&[&flag], VALID_ENV);
+        assert_eq!(code, Some(2), "{text}: {output}");
+        assert!(output.contains(expected), "{text}: {output}");
+        assert!(!output.contains("do-not-show"), "{output}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn reload_of_a_truncated_configuration_file_changes_nothing() {
+    const RELOADED: &str = "atlas_ai_keys_exporter_config_last_reload_successful";
+    let sim = in_process_sim(&static_sim(1, 20));
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("config.yml");
+    let account = sim.credentials();
+    write_private(&dir.path().join("secret"), &account.client_secret);
+    let valid = format!(
+        "credentials:\n- client_id: {}\n  client_secret_file: secret\n  org_ids: ['{}']\natlas:\n  base_url: {}\n",
+        account.client_id,
+        sim.org_ids()[0],
+        sim.base_url()
+    );
+    write_private(&file, &valid);
+    let flag = format!("--config.file={}", file.display());
+    let variables = vec![("X".to_owned(), "y".to_owned())];
+    let exporter = SimHarness::start_with(&sim, variables, &[&flag]).await;
+    exporter.wait_polled(1).await;
+    for (text, expected) in truncated_files() {
+        write_private(&file, &text);
+        let errors = exporter.reloader.reload("test").await.unwrap_err();
+        assert!(errors.contains(expected), "{text}: {errors}");
+        assert!(!errors.contains("do-not-show"), "{errors}");
+        let scrape = exporter.wait_polled_again().await;
+        assert_eq!(scrape.get(RELOADED, &[]), Some(0.0), "{text}");
+        assert_eq!(exposed_keys(&scrape), expected_sim_keys(&sim), "{text}");
+        assert_eq!(scrape.sum("atlas_ai_keys_exporter_org_up"), 1.0, "{text}");
+    }
+    write_private(&file, &valid);
+    exporter.reloader.reload("test").await.unwrap();
+    assert_eq!(exporter.scrape().get(RELOADED, &[]), Some(1.0));
+    exporter.stop().await;
+}
