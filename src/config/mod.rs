@@ -69,7 +69,7 @@ pub struct Config {
     /// Maximum number of discovered organizations.
     pub max_orgs: usize,
     /// Tag of projects that has their owner, if any.
-    pub owner_tag: Option<Arc<str>>,
+    pub owner_tag: Option<String>,
     /// Share of the organizations that this instance polls.
     pub shard: Shard,
     /// Directory for state kept across restarts.

@@ -4,7 +4,6 @@ use std::fmt::Display;
 use std::net::Ipv6Addr;
 use std::ops::RangeInclusive;
 use std::str::FromStr;
-use std::sync::Arc;
 use std::time::Duration;
 
 use exporter_toolkit::address::ListenAddress;
@@ -160,11 +159,11 @@ pub(super) fn parse_bool(text: &str) -> Result<bool, &'static str> {
 }
 
 /// Parses the key of a tag; `None` if it is empty. Atlas accepts keys of up to 255 characters.
-pub(super) fn parse_owner_tag(text: &str) -> Result<Option<Arc<str>>, &'static str> {
+pub(super) fn parse_owner_tag(text: &str) -> Result<Option<String>, &'static str> {
     if text.chars().count() > 255 || text.contains(char::is_control) {
         return Err("the key of a tag (at most 255 characters), such as owner; empty for none");
     }
-    Ok((!text.is_empty()).then(|| text.into()))
+    Ok((!text.is_empty()).then(|| text.to_owned()))
 }
 
 /// Parses `I/N`, or `auto/N` with the ordinal at the end of `host`, as in the name of a `StatefulSet`'s pod.

@@ -97,7 +97,7 @@ pub(super) async fn fetch_details(
     client: Arc<Client>,
     org: OrgId,
     listed_name: Option<String>,
-    owner_tag: Option<Arc<str>>,
+    owner_tag: Option<String>,
     store: Arc<InventoryStore>,
     now: Timestamp,
 ) -> TaskOutput {
