@@ -153,6 +153,7 @@ fn build_snapshot(records: &[ApiKey], texts: &[String]) -> ScrapeSnapshot {
         projects: vec![Project {
             id: ProjectId::new(texts[1].clone()),
             name: texts[2].clone(),
+            tag: None,
         }],
         limits: vec![ModelLimit {
             model_group: texts[3].clone(),
