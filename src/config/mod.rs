@@ -41,8 +41,8 @@ pub use command_options::{
 pub use credentials::CredentialConfig;
 pub use exporter_toolkit::diagnostic::Diagnostic;
 use parse::{
-    parse_api_version, parse_base_url, parse_key_labels, parse_owner_tag, parse_shard, parse_telemetry_path,
-    parse_thresholds,
+    parse_api_version, parse_base_url, parse_key_labels, parse_owner_tag, parse_shard,
+    parse_telemetry_path, parse_thresholds,
 };
 pub use resolver::ConfigError;
 use resolver::Resolver;

@@ -5,8 +5,8 @@ use super::families::{self, FamilyDef};
 use super::snapshot::ScrapeSnapshot;
 use super::text::{self, FamilyHeader, Labels, SampleValue};
 use crate::inventory::{
-    ClassifiedInventory, Inventory, KeyClass, KeyLabel, KeyView, DetailsWithOwners, ProjectKeys, unescape,
-    write_label,
+    ClassifiedInventory, DetailsWithOwners, Inventory, KeyClass, KeyLabel, KeyView, ProjectKeys,
+    unescape, write_label,
 };
 use SampleSource::{Details, Info, Inventory as PerInventory, Keys};
 use mongodb_atlas_client::{ModelLimit, OrgId};
@@ -366,7 +366,11 @@ fn write_project_info(org: &OrgId, details: &DetailsWithOwners, emit: Emit<'_>) 
             ("owner", owner.unwrap_or_default()),
         ];
         // A missing value is a missing label
-        let labels = if owner.is_some() { &labels[..] } else { &labels[..3] };
+        let labels = if owner.is_some() {
+            &labels[..]
+        } else {
+            &labels[..3]
+        };
         emit(labels, SampleValue::Int(1));
     }
 }

@@ -108,11 +108,11 @@ fn cutoff_for_max_keys(inventories: &[ClassifiedInventory], max_keys: u64, now_m
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::inventory::{ApiKey, ApiTime};
+    use crate::inventory::{ApiKey, ApiTime, Inventory};
     use mongodb_atlas_client::{KeyId, ProjectId};
 
     /// Returns an inventory with a key for each time of a last use.
-    fn inventory(org: u32, used: &[i64]) -> Arc<Inventory> {
+    fn inventory(org: u32, used: &[i64]) -> ClassifiedInventory {
         let records = used.iter().map(|second| ApiKey {
             id: KeyId::new(second.to_string()),
             project: ProjectId::new("p"),
@@ -120,7 +120,7 @@ mod tests {
             ..ApiKey::default()
         });
         let org = OrgId::parse(&format!("{org:024x}")).expect("an id");
-        Arc::new(Inventory::from_records(org, Timestamp::UNIX_EPOCH, records))
+        Arc::new(Inventory::from_records(org, Timestamp::UNIX_EPOCH, records)).into()
     }
 
     #[test]

@@ -108,7 +108,12 @@ impl Scheduler {
         }
     }
 
-    fn restore_org(&mut self, org: &OrgId, stored: StoredOrg, inventory: Option<ClassifiedInventory>) {
+    fn restore_org(
+        &mut self,
+        org: &OrgId,
+        stored: StoredOrg,
+        inventory: Option<ClassifiedInventory>,
+    ) {
         let now = self.clock.now();
         let Some(state) = self.orgs.get_mut(org) else {
             return;

@@ -108,7 +108,10 @@ pub(super) async fn fetch_details(
         let name = catch_panic(Endpoint::Org, client.get_org_name(&org)).await;
         ok_or_log(&org, name).flatten()
     };
-    let projects = catch_panic(Endpoint::Groups, client.list_projects(&org, owner_tag.as_deref()));
+    let projects = catch_panic(
+        Endpoint::Groups,
+        client.list_projects(&org, owner_tag.as_deref()),
+    );
     let limits = catch_panic(
         Endpoint::AiModelApiRateLimits,
         client.list_model_limits(&org),

@@ -134,13 +134,11 @@ fn load_from_storage(
             Ok(stored) => {
                 shown.inventories.push(stored.inventory.into());
                 let details = storage.read(&StateFile::Details(org.clone()));
-                shown
-                    .details
-                    .extend(details.map(|details| {
-                        let details = Arc::new(details);
-                        let details = DetailsWithOwners::new(details, &KeyPolicy::default());
-                        (org.clone(), Arc::new(details))
-                    }));
+                shown.details.extend(details.map(|details| {
+                    let details = Arc::new(details);
+                    let details = DetailsWithOwners::new(details, &KeyPolicy::default());
+                    (org.clone(), Arc::new(details))
+                }));
             }
             Err(why) => failed.push(format!("{org} ({why})")),
         }

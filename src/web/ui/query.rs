@@ -5,6 +5,8 @@ use axum::http::Uri;
 use crate::inventory::SortColumn;
 use mongodb_atlas_client::OrgId;
 
+/// The value of the owner filter that selects every key. No owner has a name with white space at its start.
+pub(super) const ANY_OWNER: &str = " any";
 /// Maximum length of a filter, in characters; the rest is ignored.
 const MAX_FILTER_LEN: usize = 100;
 
@@ -48,7 +50,7 @@ impl PageQuery {
             match &*name {
                 "q" => query.filter = value.trim().chars().take(MAX_FILTER_LEN).collect(),
                 "org" => query.org = OrgId::parse(&value).ok(),
-                "owner" => query.owner = Some(value.into_owned()),
+                "owner" => query.owner = Some(value.into_owned()).filter(|it| it != ANY_OWNER),
                 "sort" => query.column = value.parse().unwrap_or_default(),
                 "order" => query.reversed = value == "reversed",
                 "page" => query.page = page_index(&value),
