@@ -111,7 +111,7 @@ fn expected_counts(keys: &[SimKey], exempt: impl Fn(&SimKey) -> bool) -> [f64; 4
 
 #[tokio::test(start_paused = true)]
 async fn owner_rules_take_precedence_over_tags_and_are_reloaded() {
-    let sim = in_process_sim(&static_sim(2, 100));
+    let sim = in_process_sim(&static_sim(1, 1200));
     let config = ConfigFile::new("{}");
     let harness = SimHarness::start(&sim, &[&config.flag()]).await;
     let by_tag = owners(&wait_details(&harness).await);
@@ -138,7 +138,7 @@ async fn owner_rules_take_precedence_over_tags_and_are_reloaded() {
 
 #[tokio::test(start_paused = true)]
 async fn another_owner_tag_is_read_after_a_reload_and_a_restart() {
-    let sim = in_process_sim(&static_sim(1, 100));
+    let sim = in_process_sim(&static_sim(1, 1200));
     let dir = tempfile::tempdir().unwrap();
     let config = ConfigFile::new("atlas:\n  owner_tag: env\n");
     let flags = [config.flag(), storage_flag(dir.path())];
