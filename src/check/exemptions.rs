@@ -40,7 +40,7 @@ pub(super) fn check_ends(config: &Config, now: Timestamp) -> Vec<Finding> {
 
 fn topic(exemption: &Exemption) -> Topic {
     let subject = match &exemption.selector {
-        KeySelector::Id(id) => format!("exemption of key {id:?}"),
+        KeySelector::Id(id) => format!("exemption of key {:?}", id.as_str()),
         KeySelector::Name {
             name,
             project: None,

@@ -280,6 +280,11 @@ async fn exemptions_apply_after_a_reload_a_rename_and_a_restart_during_an_outage
     let scrape = harness.scrape();
     assert_eq!(exempt_ids(&scrape), [key.id.as_str()]);
     assert_eq!(scrape.get(UNMATCHED, &[]), Some(1.0));
+    sim.with_world(|world| assert!(world.rename_key(&org, &key.id, "another")));
+    harness.wait_polled_again().await;
+    assert_eq!(harness.scrape().get(UNMATCHED, &[]), Some(2.0), "renamed");
+    sim.with_world(|world| assert!(world.rename_key(&org, &key.id, "break-glass-2")));
+    harness.wait_polled_again().await;
     harness.stop().await;
 
     sim.add_fault(error_fault(SimEndpoint::AiModelApiKeys, None, 503));
