@@ -98,7 +98,7 @@ fn render(text: &str, folder: &Path, root: &Path) -> String {
             }
             Event::End(TagEnd::Heading(_)) => {
                 let start = heading.take().unwrap_or(events.len());
-                let texts = events[start..].iter().filter_map(|event| match event {
+                let texts = events.iter().skip(start).filter_map(|event| match event {
                     Event::Text(text) | Event::Code(text) => Some(&**text),
                     _ => None,
                 });
