@@ -5,9 +5,11 @@
 //! | `findings` | findings and their severity |
 //! | `local` | checks that send no request: configuration, files, addresses |
 //! | `remote` | checks that contact Atlas: tokens, access to each organization, the clock |
+//! | `client_secret` | how long the client secret of a service account lasts |
 //! | `rate_limit` | requests of a poll, compared with the rate limit |
 //! | `health` | health of the running exporter |
 
+mod client_secret;
 mod findings;
 mod health;
 mod local;
