@@ -24,6 +24,7 @@ mod exposition_formats;
 mod full_disk;
 mod packages;
 mod prometheus;
+mod report;
 mod resident_memory;
 mod systemd;
 mod terminal;

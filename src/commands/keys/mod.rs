@@ -11,7 +11,7 @@ mod output;
 mod progress;
 
 use std::io::{self, Write as _};
-use std::sync::{Arc, mpsc};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
@@ -58,15 +58,10 @@ pub(super) async fn run(args: Args, environment: &Environment) -> Result<(), Com
         return Err(CommandError::Filter(other));
     }
     let colored = is_coloured(environment);
-    let (written, refusals) = mpsc::channel();
-    write_unless_stopped(&shutdown, move || {
-        let refused = write_keys(&source, &choice, colored).map_err(CommandError::stdout())?;
-        // The receiver is gone only if the command was interrupted.
-        let _ = written.send(refused);
-        Ok(())
+    let refused = write_unless_stopped(&shutdown, move || {
+        write_keys(&source, &choice, colored).map_err(CommandError::stdout())
     })
     .await?;
-    let refused = refusals.try_recv().unwrap_or(0);
     if missing.is_empty() && refused == 0 {
         return Ok(());
     }
@@ -82,24 +77,21 @@ pub(super) async fn run(args: Args, environment: &Environment) -> Result<(), Com
 /// Writes the keys to standard output. Returns the number of keys without a command.
 fn write_keys(source: &KeySource, choice: &KeysOptions, colored: bool) -> io::Result<usize> {
     let now = Clock::system().now();
-    let (shown, policy) = (&source.shown, &source.key_policy);
-    Report::with(shown, choice, policy, now, colored, |report| {
-        let out = io::BufWriter::new(io::stdout().lock());
-        let refused = match report.write(out) {
-            // The reader closed the pipe, as in `keys | head`.
-            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => 0,
-            written => written?,
-        };
-        let left_out = report.left_out();
-        // The other formats say so themselves.
-        if left_out > 0 && matches!(choice.output, OutputFormat::Csv | OutputFormat::Json) {
-            writeln!(
-                io::stderr(),
-                "{left_out} exempt keys left out (--include-exempt shows them)"
-            )?;
-        }
-        Ok(refused)
-    })
+    let report = Report::new(&source.shown, choice, &source.key_policy, now, colored);
+    let refused = match report.write(io::BufWriter::new(io::stdout().lock())) {
+        // The reader closed the pipe, as in `keys | head`.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => 0,
+        written => written?,
+    };
+    let left_out = report.left_out();
+    // The other formats say so themselves.
+    if left_out > 0 && matches!(choice.output, OutputFormat::Csv | OutputFormat::Json) {
+        writeln!(
+            io::stderr(),
+            "{left_out} exempt keys left out (--include-exempt shows them)"
+        )?;
+    }
+    Ok(refused)
 }
 
 /// Polls Atlas.

@@ -14,7 +14,13 @@ macro_rules! embedded_docs {
     };
 }
 
-const DOCS: &[(&str, &str)] = embedded_docs!("configuration", "failure-modes", "metrics", "web");
+const DOCS: &[(&str, &str)] = embedded_docs!(
+    "configuration",
+    "failure-modes",
+    "metrics",
+    "reports",
+    "web"
+);
 
 /// Every file of `dashboards/runbooks`, as the build script lists them: one for each alert, which a test compares with the
 /// rules.

@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::{KeyRow, Report, is_plain_id};
 use crate::humanize::format_duration;
 
-const NOTICE: &str = "# Review each line before running it. Deleting a key needs the role Project Owner or Project Model Owner, \
+const NOTICE: &str = "# Review each line before running this file with sh. Deleting a key needs the role Project Owner or Project Model Owner, \
 which the exporter's credential should not have; the exporter never writes to Atlas.";
 const SECONDS_PER_DAY: u64 = 86_400;
 
@@ -48,7 +48,6 @@ pub(super) fn write(report: &Report<'_>, out: &mut impl Write) -> io::Result<usi
             }
         };
         let [project, key] = [project_id, api_key_id].map(|id| as_comment(id));
-        let reason = as_comment(&reason);
         writeln!(out, "# {reason}: key {key} in project {project}: {comment}")?;
     }
     Ok(refused)
@@ -56,7 +55,7 @@ pub(super) fn write(report: &Report<'_>, out: &mut impl Write) -> io::Result<usi
 
 fn find_obstacle(report: &Report<'_>, row: &KeyRow) -> Option<Obstacle> {
     if let Some(until) = row.exempt_until {
-        let reason = format!("exempt until {until}, {}", row.exempt_reason);
+        let reason = format!("exempt until {until}, {}", as_comment(&row.exempt_reason));
         return Some(Obstacle::Excluded(reason));
     }
     if row.status.eq_ignore_ascii_case("DELETED") {
@@ -64,7 +63,7 @@ fn find_obstacle(report: &Report<'_>, row: &KeyRow) -> Option<Obstacle> {
     }
     if !is_plain_id(&row.project_id) || !is_plain_id(&row.api_key_id) {
         return Some(Obstacle::Refused(
-            "id has other characters than A-Z a-z 0-9 _ -, or none",
+            "an id is no word of letters, digits, _ and -",
         ));
     }
     if row.project_name.is_empty() && report.policy.exemptions.depend_on_project_names() {

@@ -37,19 +37,19 @@ pub(super) struct Report<'a> {
 }
 
 impl<'a> Report<'a> {
-    /// Selects the keys, and calls `write` with them.
-    pub(super) fn with<T>(
+    /// Selects the keys.
+    pub(super) fn new(
         shown: &'a InventorySnapshot,
         options: &'a KeysOptions,
         policy: &'a KeyPolicy,
         now: Timestamp,
         colored: bool,
-        write: impl FnOnce(&Report<'_>) -> T,
-    ) -> T {
-        let mut labels = vec![KeyLabel::Name, KeyLabel::Status];
-        if options.created_by {
-            labels.push(KeyLabel::CreatedBy);
-        }
+    ) -> Self {
+        let labels: &[KeyLabel] = if options.created_by {
+            &[KeyLabel::Name, KeyLabel::Status, KeyLabel::CreatedBy]
+        } else {
+            &[KeyLabel::Name, KeyLabel::Status]
+        };
         let idle_cutoff = options.idle_threshold.cutoff(now.as_microsecond());
         let query = KeyQuery {
             statuses: &options.statuses.values,
@@ -59,7 +59,7 @@ impl<'a> Report<'a> {
             never_used: options.never_used,
             without_exempt: !options.include_exempt,
             column: options.sort,
-            labels: &labels,
+            labels,
             base_url: Some(&options.base_url),
             ..KeyQuery::default()
         };
@@ -68,14 +68,14 @@ impl<'a> Report<'a> {
         let limit = limit.unwrap_or(usize::MAX);
         let keys = KeySelection::new(shown, query, now, |len| 0..len.min(limit));
         let groups = options.group_by.map(|by| keys.groups(by, idle_cutoff));
-        write(&Report {
+        Self {
             options,
             policy,
             keys,
             groups,
             idle_cutoff,
             colored,
-        })
+        }
     }
 
     /// Returns the number of keys that are left out because of an exemption.
@@ -139,7 +139,7 @@ impl<'a> Report<'a> {
             counts.exempt
         );
         if self.left_out() > 0 {
-            text.push_str(" (left out)");
+            text.push_str(" and left out");
         }
         text
     }
@@ -151,3 +151,6 @@ fn is_plain_id(id: &str) -> bool {
     let is_plain = |letter: char| letter.is_ascii_alphanumeric() || matches!(letter, '_' | '-');
     !id.is_empty() && !id.starts_with('-') && id.chars().all(is_plain)
 }
+
+#[cfg(test)]
+mod tests;
