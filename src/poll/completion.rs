@@ -38,6 +38,7 @@ impl Scheduler {
             TaskOutput::SaveFinished { file, result } => {
                 self.log_save_result(&file, result);
                 self.on_save_done(&file);
+                self.report_save_state();
             }
             TaskOutput::DetailsFetched { org, details } => self.on_details_fetched(org, details),
             TaskOutput::OrgsListed { credential, result } => {
@@ -135,7 +136,7 @@ impl Scheduler {
         state.last_poll_succeeded = Some(false);
         warn!(
             %org,
-            endpoint = %error.error.endpoint,
+            operation = %error.error.endpoint,
             page = error.page,
             %reason,
             error = %error.error.kind,
@@ -171,9 +172,7 @@ impl Scheduler {
         state.fetching_details = false;
         let details = Arc::new(details);
         self.store.insert_details(&org, Arc::clone(&details));
-        self.start_save(StateFile::Details(org), move |storage, file| {
-            storage.save(file, &*details)
-        });
+        self.save_details(org, details);
     }
 
     async fn on_orgs_listed(&mut self, credential: &str, result: Result<OrgList, Error>) {
@@ -197,7 +196,7 @@ impl Scheduler {
                 state.list_due_at = Instant::now() + wait;
                 warn!(
                     credential,
-                    endpoint = %error.endpoint,
+                    operation = %error.endpoint,
                     reason = %error.kind.reason(),
                     error = %error.kind,
                     remedy = Explanation::for_error(&error.kind).remedy,

@@ -110,6 +110,10 @@ impl Scheduler {
                 }
                 Some(command) = commands.recv() => match command {
                     SchedulerCommand::ApplyPlan(plan) => {
+                        if plan.storage != self.plan.storage {
+                            // Its files are those of another directory
+                            self.save_failures = SaveFailures::default();
+                        }
                         self.plan = plan;
                         self.apply_plan().await;
                     }
@@ -138,6 +142,11 @@ impl Scheduler {
         let interval = self.plan.interval;
         let unused = self.targets.apply(credentials, interval, &mut stored, now);
         self.closing_clients.extend(unused);
+        let used = &self.targets.credentials;
+        self.save_failures.retain_credentials(|name| {
+            let mut used = used.iter();
+            used.any(|state| **state.target.client.credential_name() == *name)
+        });
         self.sync_targets(StateFilePolicy::Keep).await;
         self.revoke_unused_tokens();
     }
@@ -183,6 +192,7 @@ impl Scheduler {
         }
         self.restore(added).await;
         self.update_intervals();
+        self.report_save_state();
     }
 
     async fn remove_org(&mut self, org: OrgId, policy: StateFilePolicy) {
