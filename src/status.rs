@@ -141,10 +141,8 @@ impl PollObserver for OrgStatuses {
             PollEvent::OrgAdded(org) => {
                 self.lock().orgs.insert(org.clone(), OrgStatus::default());
             }
-            PollEvent::OrgRemoved(org) => {
-                self.lock().orgs.remove(org);
-            }
-            PollEvent::IntervalChanged { org, interval } => {
+            PollEvent::OrgRemoved(org) => drop(self.lock().orgs.remove(org)),
+            PollEvent::IntervalChanged { org, interval, .. } => {
                 self.update(org, |status| status.poll_interval = interval);
             }
             PollEvent::DueChanged { org, due_at } => {

@@ -113,6 +113,10 @@ impl Scheduler {
                         if previous.owner_tag != self.plan.owner_tag {
                             self.refresh_details();
                         }
+                        if previous.storage != self.plan.storage {
+                            // Its files are those of another directory
+                            self.save_failures = SaveFailures::default();
+                        }
                         self.apply_plan().await;
                     }
                     SchedulerCommand::CredentialChanged(name) => self.on_credential_changed(&name).await,
@@ -148,6 +152,11 @@ impl Scheduler {
         let unused = self.targets.apply(credentials, interval, &mut stored, now);
         self.closing_clients.extend(unused);
         self.report_client_secrets();
+        let used = &self.targets.credentials;
+        self.save_failures.retain_credentials(|name| {
+            let mut used = used.iter();
+            used.any(|state| **state.target.client.credential_name() == *name)
+        });
         self.sync_targets(StateFilePolicy::Keep).await;
         self.revoke_unused_tokens();
     }
@@ -193,6 +202,7 @@ impl Scheduler {
         }
         self.restore(added).await;
         self.update_intervals();
+        self.report_save_state();
     }
 
     async fn remove_org(&mut self, org: OrgId, policy: StateFilePolicy) {

@@ -214,7 +214,7 @@ async fn dashboard_queries_return_data_and_use_existing_names() {
         .await;
     prometheus
         .wait_samples(
-            "atlas_ai_keys_exporter_api_rate_limit_remaining{endpoint=\"ai_model_api_keys\"}",
+            "atlas_ai_keys_exporter_api_rate_limit_remaining{operation=\"ai_model_api_keys\"}",
         )
         .await;
     for name in DASHBOARDS {
