@@ -84,6 +84,8 @@ impl ClientFactory {
                 created_by: series.labels.contains(&KeyLabel::CreatedBy),
                 masked_secret: series.labels.contains(&KeyLabel::MaskedSecret),
             },
+            // Where names are not exported, they are not wanted in the log either.
+            log_key_names: series.labels.contains(&KeyLabel::Name),
             clock: self.dependencies.clock.clone(),
             inventory_hook: self.inventory_hook(),
             walk_timeout: walk_timeout(config.poll_interval),

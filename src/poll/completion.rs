@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
+use super::audit_log::log_change;
 use super::collect::PollReport;
 use super::diff::KeyChange;
 use super::event::{PollEvent, PollObserver};
@@ -59,7 +60,8 @@ impl Scheduler {
         state.backoff.reset();
         state.completed_at = Some(inventory.completed_at());
         let previous_requests = replace(&mut state.requests_per_poll, report.requests);
-        record_changes(org, &report.changes, state, &*self.observer);
+        let log_names = self.plan.options.log_key_names;
+        record_changes(org, &report.changes, log_names, state, &*self.observer);
         self.store.insert(Arc::clone(&inventory), Duration::ZERO);
         self.observer.on_event(PollEvent::PollSucceeded {
             inventory: &inventory,
@@ -251,15 +253,17 @@ fn log_poll(inventory: &Inventory, pages: u32, duration: Duration, is_routine: b
     }
 }
 
-/// Counts changes, and logs each as an audit trail.
+/// Counts changes, and writes each to the audit log.
 fn record_changes(
     org: &OrgId,
     changes: &[KeyChange],
+    log_names: bool,
     state: &mut OrgState,
     observer: &dyn PollObserver,
 ) {
     for change in changes {
-        info!(%org, project = %change.project, key = change.key, change = change.change.as_str(), "key changed");
+        let name = log_names.then_some(change.name.as_str());
+        log_change(org, change, name, None);
         let counts = &mut state.change_counts;
         *counts.entry(change.change.as_str().to_owned()).or_default() += 1;
         observer.on_event(PollEvent::KeysChanged {

@@ -13,6 +13,7 @@
 //! | `dispatch`, `completion` | starts what is due; handles what has finished |
 //! | `persistence` | state that survives a restart |
 
+mod audit_log;
 mod collect;
 mod completion;
 mod diff;

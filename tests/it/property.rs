@@ -267,6 +267,7 @@ async fn run_history(
             page_size: PAGE_SIZE,
             revived_after: Duration::from_hours(90 * 24),
             optional_fields: OptionalFields::default(),
+            log_key_names: true,
             inventory_hook: Arc::new(|_| {}),
             walk_timeout: Duration::from_hours(1),
             clock: clock.clone(),
