@@ -3,15 +3,20 @@
 //! Only events of this workspace are written, at every level: trace events of the HTTP libraries contain headers, and
 //! headers contain secrets.
 
+mod line_format;
+
 use std::io;
 use std::sync::{Mutex, OnceLock, PoisonError};
 
+use mongodb_atlas_client::Clock;
 use tracing::level_filters::LevelFilter;
 use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{Layer as _, Registry, reload};
+
+use line_format::LineFormat;
 
 crate::closed_list::closed_list! {
     /// Minimum level of events.
@@ -54,7 +59,7 @@ static WRITER_GUARD: Mutex<Option<WorkerGuard>> = Mutex::new(None);
 const MAX_BUFFERED_LINES: usize = 10_000;
 
 /// Handles that change the filters of both formats; the unused format is off.
-static RELOAD_HANDLES: OnceLock<[(LogFormat, ReloadHandle); 2]> = OnceLock::new();
+static RELOAD_HANDLES: OnceLock<Vec<(LogFormat, ReloadHandle)>> = OnceLock::new();
 
 type ReloadHandle = reload::Handle<Targets, Registry>;
 
@@ -72,32 +77,26 @@ pub fn init(level: LogLevel, format: LogFormat) {
         .lossy(true)
         .thread_name("log")
         .finish(io::stderr());
-    let is = |form| level_filter(level, format == form);
-    let (logfmt, logfmt_filter) = reload::Layer::new(is(LogFormat::Logfmt));
-    let (json, json_filter) = reload::Layer::new(is(LogFormat::Json));
-    let logfmt = tracing_logfmt::builder()
-        .with_target(false)
-        .with_span_name(false)
-        .with_span_path(false)
-        .layer()
-        .with_writer(writer.clone())
-        .with_filter(logfmt);
-    let json = tracing_subscriber::fmt::layer()
-        .json()
-        .flatten_event(true)
-        .with_target(false)
-        .with_writer(writer)
-        .with_filter(json);
+    let mut handles = Vec::new();
+    let layers = LogFormat::ALL.map(|own| {
+        let (filter, handle) = reload::Layer::new(level_filter(level, own == format));
+        handles.push((own, handle));
+        let line_format = LineFormat {
+            format: own,
+            clock: Clock::system(),
+        };
+        tracing_subscriber::fmt::layer()
+            .event_format(line_format)
+            .with_writer(writer.clone())
+            .with_filter(filter)
+    });
     // The only error is that logging is initialized already.
     let initialized = tracing_subscriber::registry()
-        .with(vec![logfmt.boxed(), json.boxed()])
+        .with(layers.into_iter().collect::<Vec<_>>())
         .try_init();
     if initialized.is_ok() {
         *WRITER_GUARD.lock().unwrap_or_else(PoisonError::into_inner) = Some(guard);
-        let _ = RELOAD_HANDLES.set([
-            (LogFormat::Logfmt, logfmt_filter),
-            (LogFormat::Json, json_filter),
-        ]);
+        let _ = RELOAD_HANDLES.set(handles);
     }
 }
 

@@ -87,6 +87,8 @@ impl ClientFactory {
                 created_by: series.labels.contains(&KeyLabel::CreatedBy),
                 masked_secret: series.labels.contains(&KeyLabel::MaskedSecret),
             },
+            // Where names are not exported, they are not wanted in the log either.
+            log_key_names: series.labels.contains(&KeyLabel::Name),
             clock: self.dependencies.clock.clone(),
             prepare_inventory: self.prepare_inventory(),
             walk_timeout: walk_timeout(config.poll_interval),

@@ -97,6 +97,7 @@ impl ExemptionMatches {
             page_size: config.page_size,
             revived_after: std::time::Duration::ZERO,
             optional_fields: OptionalFields::default(),
+            log_key_names: false,
             clock: clock.clone(),
             prepare_inventory: Arc::new(ClassifiedInventory::from),
             walk_timeout: poll::walk_timeout(config.poll_interval),

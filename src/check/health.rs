@@ -29,22 +29,22 @@ pub async fn probe_running_exporter(args: &Args, environment: &Environment) -> V
         .or(config.listen_addresses.first());
     let Some(address) = address else {
         let topic = Topic::new(Component::Listener, "systemd's sockets");
-        let help = "give --web.probe-address one for health alone";
-        return vec![topic.error("there is no address to ask at", help)];
+        let help = "set --web.probe-address to an address for health alone";
+        return vec![topic.error("no address to query", help)];
     };
     let fetch = fetch_health(address, config.allowed_hosts.example());
     let result = tokio::time::timeout(TIMEOUT, fetch)
         .await
-        .unwrap_or_else(|_| Err("it does not answer in time".to_owned()));
+        .unwrap_or_else(|_| Err("no response in time".to_owned()));
     let topic = Topic::new(Component::Listener, address);
     let is_protected = config.probe_address.is_none() && config.web_config_file.is_some();
     let help = if is_protected {
-        "give --web.probe-address an address: where TLS or a password is asked for, health cannot be"
+        "set --web.probe-address: the health of a listener with TLS or passwords cannot be queried"
     } else {
-        "look at its log, and whether it was started with this configuration"
+        "read the log of the exporter, and check that it runs with this configuration"
     };
     vec![match result {
-        Ok(()) => topic.ok("it runs, and is healthy"),
+        Ok(()) => topic.ok("exporter is running and healthy"),
         Err(error) => topic.error(error, help),
     }]
 }
@@ -59,7 +59,7 @@ async fn fetch_health(address: &ListenAddress, allowed_host: Option<String>) -> 
     let addresses = tokio::net::lookup_host((host, address.port))
         .await
         .map_err(|error| error.to_string())?;
-    let mut result = Err("its name leads nowhere".to_owned());
+    let mut result = Err("the host name has no address".to_owned());
     for address in addresses.map(to_loopback) {
         let host = allowed_host.clone().unwrap_or_else(|| address.to_string());
         result = fetch_from(&client, address, &host).await;
@@ -95,7 +95,7 @@ async fn fetch_from(
         return Ok(());
     }
     let status_line = format!("{:?} {status}", response.version());
-    Err(format!("it answers {status_line:?} instead of 200"))
+    Err(format!("expected status 200, got {status_line:?}"))
 }
 
 /// Returns the message of the innermost error.

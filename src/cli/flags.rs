@@ -15,8 +15,19 @@ pub struct Flag {
     pub repeatable: bool,
     /// Heading in `--help`.
     pub help_heading: &'static str,
-    /// Description in `--help`.
+    /// Description in `--help`; the part before the first semicolon is the one in `-h`.
     pub help: &'static str,
+}
+
+impl Flag {
+    /// Returns the description in `-h`, which fits a line.
+    pub(super) fn summary(&self) -> String {
+        let summary = self.help.split(';').next().unwrap_or_default();
+        match self.default.filter(|_| !self.value_name.is_empty()) {
+            Some(default) => format!("{summary} [default: {default}]"),
+            None => summary.to_owned(),
+        }
+    }
 }
 
 macro_rules! flags {
@@ -35,60 +46,60 @@ macro_rules! flags {
 
 /// The flags of every command.
 pub const FLAGS: &[Flag] = flags! {
-    "atlas.org-id" "ID" None, "MONGODB_ATLAS_ORG_ID", true, "Atlas", "An organization to watch; can be given more than once";
+    "atlas.org-id" "ID" None, "MONGODB_ATLAS_ORG_ID", true, "Atlas", "Organization to watch (repeatable)";
     "atlas.discover-orgs" "" Some("false"), "ATLAS_AI_KEYS_EXPORTER_ATLAS_DISCOVER_ORGS", false, "Atlas", "Watch every organization that the credential can see, listed again each interval";
     "atlas.base-url" "URL" Some("https://cloud.mongodb.com"), "MONGODB_ATLAS_BASE_URL", false, "Atlas", "Where Atlas is; plain http is accepted for loopback hosts only";
     "atlas.api-version" "VERSION" Some("2025-03-12"), "ATLAS_AI_KEYS_EXPORTER_ATLAS_API_VERSION", false, "Atlas", "The API's version: a date, or preview";
-    "atlas.poll-interval" "DURATION" Some("5m"), "ATLAS_AI_KEYS_EXPORTER_ATLAS_POLL_INTERVAL", false, "Atlas", "How often each organization is walked";
-    "atlas.timeout" "DURATION" Some("30s"), "ATLAS_AI_KEYS_EXPORTER_ATLAS_TIMEOUT", false, "Atlas", "What one request may take, connect to last byte";
-    "atlas.page-size" "N" Some("500"), "ATLAS_AI_KEYS_EXPORTER_ATLAS_PAGE_SIZE", false, "Atlas", "Keys a page, 1 to 500";
-    "atlas.max-staleness" "DURATION" Some("0s"), "ATLAS_AI_KEYS_EXPORTER_ATLAS_MAX_STALENESS", false, "Atlas", "Age past which the keys of an organization that cannot be read are no longer shown; 0s for never";
+    "atlas.poll-interval" "DURATION" Some("5m"), "ATLAS_AI_KEYS_EXPORTER_ATLAS_POLL_INTERVAL", false, "Atlas", "Interval between polls of each organization";
+    "atlas.timeout" "DURATION" Some("30s"), "ATLAS_AI_KEYS_EXPORTER_ATLAS_TIMEOUT", false, "Atlas", "Timeout of a request to Atlas, from connect to the last byte";
+    "atlas.page-size" "N" Some("500"), "ATLAS_AI_KEYS_EXPORTER_ATLAS_PAGE_SIZE", false, "Atlas", "Keys per page (1 to 500)";
+    "atlas.max-staleness" "DURATION" Some("0s"), "ATLAS_AI_KEYS_EXPORTER_ATLAS_MAX_STALENESS", false, "Atlas", "Stop exporting an organization's keys when its last successful poll is older than this (0s = never)";
     "atlas.max-orgs" "N" Some("10000"), "ATLAS_AI_KEYS_EXPORTER_ATLAS_MAX_ORGS", false, "Atlas", "Maximum number of discovered organizations; the rest are left out";
     "atlas.owner-tag" "KEY" Some("owner"), "ATLAS_AI_KEYS_EXPORTER_ATLAS_OWNER_TAG", false, "Atlas", "Tag of Atlas projects whose value is the owner label of mongodbatlas_project_info; empty for none";
     "atlas.shard" "I/N" Some("1/1"), "ATLAS_AI_KEYS_EXPORTER_ATLAS_SHARD", false, "Atlas", "Watch only the I-th of N shares of the organizations; auto/N takes I from a StatefulSet pod's ordinal";
-    "config.file" "FILE" None, "ATLAS_AI_KEYS_EXPORTER_CONFIG_FILE", false, "Configuration", "A YAML file with several credentials and everything the flags say";
-    "storage.path" "DIR" None, "ATLAS_AI_KEYS_EXPORTER_STORAGE_PATH", false, "Storage", "Where the last complete walk of each organization survives a restart; systemd's $STATE_DIRECTORY when not given";
+    "config.file" "FILE" None, "ATLAS_AI_KEYS_EXPORTER_CONFIG_FILE", false, "Configuration", "YAML file with several credentials and all other settings";
+    "storage.path" "DIR" None, "ATLAS_AI_KEYS_EXPORTER_STORAGE_PATH", false, "Storage", "Directory for state kept across restarts; systemd's $STATE_DIRECTORY if not set";
     "metrics.per-key" "MODE" Some("all"), "ATLAS_AI_KEYS_EXPORTER_METRICS_PER_KEY", false, "Metrics", "Which keys have series of their own: all, idle (those past the smallest idle threshold) or none (roll-ups alone)";
     "metrics.key-labels" "LIST" Some("name,status,cloud,geography,model_endpoint"), "ATLAS_AI_KEYS_EXPORTER_METRICS_KEY_LABELS", false, "Metrics", "Labels of the info metric, with commas between; created_by (a person's name) and masked_secret may be added";
-    "metrics.max-keys" "N" Some("1000000"), "ATLAS_AI_KEYS_EXPORTER_METRICS_MAX_KEYS", false, "Metrics", "Keys that may have series of their own; past this the most idle ones are kept, and the others are counted";
+    "metrics.max-keys" "N" Some("1000000"), "ATLAS_AI_KEYS_EXPORTER_METRICS_MAX_KEYS", false, "Metrics", "Maximum number of keys with per-key series; the longest-idle keys are exported, the rest are only counted";
     "metrics.idle-thresholds" "LIST" Some("7d,30d,90d"), "ATLAS_AI_KEYS_EXPORTER_METRICS_IDLE_THRESHOLDS", false, "Metrics", "Thresholds of the idle roll-up, with commas between";
-    "web.listen-address" "ADDRESS" Some(":10064"), "ATLAS_AI_KEYS_EXPORTER_WEB_LISTEN_ADDRESS", true, "Web", "Where to serve, HOST:PORT or :PORT; can be given more than once";
+    "web.listen-address" "ADDRESS" Some(":10064"), "ATLAS_AI_KEYS_EXPORTER_WEB_LISTEN_ADDRESS", true, "Web", "Address to serve on (repeatable); HOST:PORT, or :PORT for all addresses";
     "web.systemd-socket" "" Some("false"), "ATLAS_AI_KEYS_EXPORTER_WEB_SYSTEMD_SOCKET", false, "Web", "Serve on the sockets that systemd hands over, instead of --web.listen-address";
-    "web.probe-address" "ADDRESS" None, "ATLAS_AI_KEYS_EXPORTER_WEB_PROBE_ADDRESS", false, "Web", "Where to serve /-/healthy and /-/ready alone, in the clear and without a password";
-    "web.config.file" "FILE" None, "ATLAS_AI_KEYS_EXPORTER_WEB_CONFIG_FILE", false, "Web", "TLS, client certificates and passwords, in the exporter-toolkit's format; read again when it changes";
-    "web.telemetry-path" "PATH" Some("/metrics"), "ATLAS_AI_KEYS_EXPORTER_WEB_TELEMETRY_PATH", false, "Web", "The path of the metrics";
-    "web.max-requests" "N" Some("40"), "ATLAS_AI_KEYS_EXPORTER_WEB_MAX_REQUESTS", false, "Web", "Scrapes that are served at once; one more waits for 2s at most, then it is answered 503";
+    "web.probe-address" "ADDRESS" None, "ATLAS_AI_KEYS_EXPORTER_WEB_PROBE_ADDRESS", false, "Web", "Additional listen address for /-/healthy and /-/ready only, without TLS or authentication";
+    "web.config.file" "FILE" None, "ATLAS_AI_KEYS_EXPORTER_WEB_CONFIG_FILE", false, "Web", "TLS, client certificates and passwords; in the format of Prometheus' exporter-toolkit, reloaded when it changes";
+    "web.telemetry-path" "PATH" Some("/metrics"), "ATLAS_AI_KEYS_EXPORTER_WEB_TELEMETRY_PATH", false, "Web", "Path of the metrics";
+    "web.max-requests" "N" Some("40"), "ATLAS_AI_KEYS_EXPORTER_WEB_MAX_REQUESTS", false, "Web", "Maximum number of concurrent scrapes; excess requests wait for up to 2s, then get 503";
     "web.allowed-hosts" "LIST" None, "ATLAS_AI_KEYS_EXPORTER_WEB_ALLOWED_HOSTS", false, "Web", "Host names and addresses that requests may name in their Host header, with commas between; others are answered 421. Every host when not given; localhost stands for all loopback ones";
     "web.enable-lifecycle" "" Some("false"), "ATLAS_AI_KEYS_EXPORTER_WEB_ENABLE_LIFECYCLE", false, "Web", "Allow POST and PUT to /-/reload";
-    "log.level" "LEVEL" Some("info"), "ATLAS_AI_KEYS_EXPORTER_LOG_LEVEL", false, "Log", "error, warn, info, debug or trace";
-    "log.format" "FORMAT" Some("logfmt"), "ATLAS_AI_KEYS_EXPORTER_LOG_FORMAT", false, "Log", "logfmt or json, on standard error";
+    "log.level" "LEVEL" Some("info"), "ATLAS_AI_KEYS_EXPORTER_LOG_LEVEL", false, "Log", "Log level: error, warn, info, debug or trace";
+    "log.format" "FORMAT" Some("logfmt"), "ATLAS_AI_KEYS_EXPORTER_LOG_FORMAT", false, "Log", "Log format on standard error: logfmt or json";
 };
 
 /// The flags of `demo` and `sim`.
 #[cfg(feature = "sim")]
 pub const SIM_FLAGS: &[Flag] = flags! {
-    "sim.seed" "N" Some("1"), "ATLAS_AI_KEYS_EXPORTER_SIM_SEED", false, "Simulated Atlas", "Fixes the population and its life";
+    "sim.seed" "N" Some("1"), "ATLAS_AI_KEYS_EXPORTER_SIM_SEED", false, "Simulated Atlas", "Random seed; the same seed gives the same keys and events";
     "sim.orgs" "N" Some("3"), "ATLAS_AI_KEYS_EXPORTER_SIM_ORGS", false, "Simulated Atlas", "Number of organizations";
     "sim.keys" "N" Some("1200"), "ATLAS_AI_KEYS_EXPORTER_SIM_KEYS", false, "Simulated Atlas", "Number of keys in all organizations together";
-    "sim.scenario" "NAME" Some("calm"), "ATLAS_AI_KEYS_EXPORTER_SIM_SCENARIO", false, "Simulated Atlas", "What to play: calm, stale, outage, throttled, revoked, churn or expiring";
-    "sim.speed" "X" Some("1"), "ATLAS_AI_KEYS_EXPORTER_SIM_SPEED", false, "Simulated Atlas", "How much faster than in reality things happen";
+    "sim.scenario" "NAME" Some("calm"), "ATLAS_AI_KEYS_EXPORTER_SIM_SCENARIO", false, "Simulated Atlas", "Situation to simulate; calm, stale, outage, throttled, revoked, churn or expiring";
+    "sim.speed" "X" Some("1"), "ATLAS_AI_KEYS_EXPORTER_SIM_SPEED", false, "Simulated Atlas", "Speed factor of simulated key activity (0 = none)";
 };
 
 /// The flags of `sim` alone.
 #[cfg(feature = "sim")]
 pub const SIM_LISTEN_FLAGS: &[Flag] = flags! {
-    "sim.listen-address" "ADDRESS" Some("127.0.0.1:10065"), "ATLAS_AI_KEYS_EXPORTER_SIM_LISTEN_ADDRESS", false, "Simulated Atlas", "Where the simulated Atlas serves";
+    "sim.listen-address" "ADDRESS" Some("127.0.0.1:10065"), "ATLAS_AI_KEYS_EXPORTER_SIM_LISTEN_ADDRESS", false, "Simulated Atlas", "Address of the simulated Atlas";
 };
 
 /// The flags of `once`.
 pub const ONCE_FLAGS: &[Flag] = flags! {
-    "output" "FILE" None, "ATLAS_AI_KEYS_EXPORTER_ONCE_OUTPUT", false, "Once", "File to replace in one step; nothing is written while an organization has no data at all [default: standard output]";
+    "output" "FILE" None, "ATLAS_AI_KEYS_EXPORTER_ONCE_OUTPUT", false, "Once", "File to replace atomically (default: standard output); unchanged while an organization has no data at all";
 };
 
 /// The flags of `check`.
 pub const CHECK_FLAGS: &[Flag] = flags! {
-    "offline" "" Some("false"), "ATLAS_AI_KEYS_EXPORTER_CHECK_OFFLINE", false, "Check", "Leave the network alone";
-    "running" "" Some("false"), "ATLAS_AI_KEYS_EXPORTER_CHECK_RUNNING", false, "Check", "Ask the exporter that runs with this configuration whether it is healthy, and nothing else: for a container's health check";
+    "offline" "" Some("false"), "ATLAS_AI_KEYS_EXPORTER_CHECK_OFFLINE", false, "Check", "Skip all checks that contact Atlas";
+    "health" "" Some("false"), "ATLAS_AI_KEYS_EXPORTER_CHECK_HEALTH", false, "Check", "Only query /-/healthy of the running exporter; for container health checks";
     "output" "FORMAT" Some("table"), "ATLAS_AI_KEYS_EXPORTER_CHECK_OUTPUT", false, "Check", "table or json";
 };
 

@@ -8,7 +8,7 @@ use std::ffi::OsString;
 use std::fmt::{self, Write as _};
 use std::path::PathBuf;
 
-use clap::builder::StyledStr;
+use clap::builder::{StyledStr, Styles};
 use clap::{Arg, ArgAction, ArgMatches};
 use clap_complete::Shell;
 
@@ -40,47 +40,66 @@ pub enum Command {
     Sim,
 }
 
-/// A command with flags: its name, the text in `--help`, and the flags that only this command has.
+/// A command with flags: its name, the text in `--help`, the flags that only this command has, and the names of those
+/// flags of every command that its `-h` lists.
 struct CommandSpec {
     command: Command,
     name: &'static str,
     about: &'static str,
     flags: &'static [&'static [Flag]],
+    common_flags: &'static [&'static str],
 }
+
+/// The flags of every command that most people need, with a command that contacts Atlas.
+const COMMON_FLAGS: &[&str] = &["atlas.org-id", "config.file", "storage.path", "log.level"];
+
+/// The same without a command.
+const COMMON_SERVE_FLAGS: &[&str] = &[
+    "atlas.org-id",
+    "config.file",
+    "storage.path",
+    "web.listen-address",
+    "log.level",
+];
 
 /// The commands with flags, in the order of `--help`.
 const COMMANDS: &[CommandSpec] = &[
     CommandSpec {
         command: Command::Check,
         name: "check",
-        about: "Everything that can be wrong, all at once: configuration, credentials, access, request budget",
+        about: "Validate configuration, credentials, API access and rate limits",
         flags: &[CHECK_FLAGS],
+        common_flags: COMMON_FLAGS,
     },
     CommandSpec {
         command: Command::Keys,
         name: "keys",
-        about: "The keys, most idle first: as a table, CSV, JSON or Markdown",
+        about: "List the keys, longest-idle first, as a table, CSV, JSON or Markdown",
         flags: &[KEYS_FLAGS],
+        common_flags: COMMON_FLAGS,
     },
     CommandSpec {
         command: Command::Once,
         name: "once",
-        about: "One round, and its metrics: for cron and node_exporter's textfile collector",
+        about: "Poll once and write the metrics, for cron and node_exporter's textfile collector",
         flags: &[ONCE_FLAGS],
+        common_flags: COMMON_FLAGS,
     },
     #[cfg(feature = "sim")]
     CommandSpec {
         command: Command::Demo,
         name: "demo",
-        about: "A simulated Atlas and the exporter watching it, on 127.0.0.1:10064",
+        about: "Run a simulated Atlas and an exporter that polls it, on 127.0.0.1:10064",
         flags: &[SIM_FLAGS],
+        common_flags: &["web.listen-address", "log.level"],
     },
     #[cfg(feature = "sim")]
     CommandSpec {
         command: Command::Sim,
         name: "sim",
-        about: "The simulated Atlas alone",
+        about: "Run the simulated Atlas alone",
         flags: &[SIM_FLAGS, SIM_LISTEN_FLAGS],
+        common_flags: &["log.level"],
     },
 ];
 
@@ -236,10 +255,10 @@ fn clap_arg(flag: &Flag) -> Arg {
     } else {
         arg.value_name(flag.value_name).allow_hyphen_values(true)
     };
-    let help = format!("{}{default}", flag.help);
+    let long_help = format!("{}{default} [env: {}]", flag.help, flag.env);
     arg.help_heading(flag.help_heading)
-        .long_help(StyledStr::from(format!("{help} [env: {}]", flag.env)))
-        .help(StyledStr::from(help))
+        .long_help(StyledStr::from(long_help))
+        .help(StyledStr::from(flag.summary()))
         .action(if flag.repeatable {
             ArgAction::Append
         } else {
@@ -257,14 +276,42 @@ pub(crate) fn command_flag(arg: &Arg) -> Option<&'static Flag> {
 }
 
 /// Summary of how to set a credential.
-const CREDENTIAL_HINT: &str = "\
-Credentials come from the environment or from files, never from flags: set MONGODB_ATLAS_CLIENT_ID and
-MONGODB_ATLAS_CLIENT_SECRET_FILE (service account). Other kinds and places: --help.";
+const CREDENTIAL_HINT: &str = concat!(
+    "  MONGODB_ATLAS_CLIENT_ID, MONGODB_ATLAS_CLIENT_SECRET            Service account\n",
+    "  MONGODB_ATLAS_CLIENT_ID_FILE, MONGODB_ATLAS_CLIENT_SECRET_FILE  The same, from files\n",
+);
+
+/// Returns the end of `-h`: some flags of every command, how to set a credential, and where to read on.
+fn short_help_end(common_flags: &[&str], needs_credential: bool) -> StyledStr {
+    let header = Styles::styled();
+    let header = header.get_header();
+    let mut help = format!("{header}Common flags:{header:#}\n");
+    let flags = FLAGS
+        .iter()
+        .filter(|flag| common_flags.contains(&flag.name));
+    for flag in flags {
+        let usage = format!("--{} <{}>", flag.name, flag.value_name);
+        let _ = writeln!(help, "      {usage:<31} {}", flag.summary());
+    }
+    help.push('\n');
+    if needs_credential {
+        let _ = writeln!(
+            help,
+            "{header}Credentials, never from flags:{header:#}\n{CREDENTIAL_HINT}"
+        );
+    }
+    help.push_str("All flags, environment variables and kinds of credentials: --help.");
+    StyledStr::from(help)
+}
+
+/// The end of `--help`.
+const EXIT_STATUS: &str =
+    "Exit status: 0 success, 1 failure, 2 invalid command line or configuration.";
 
 /// Returns how to set a credential, with all names.
 fn credential_help() -> String {
     let mut help = String::from(
-        "Credentials (one of a service account, a programmatic API key or an access token; never from flags):\n",
+        "Credentials (a service account, a programmatic API key or an access token; never from flags):\n",
     );
     for field in &FIELDS {
         let _ = writeln!(help, "  {:<31} {}", field.env, field.description);
@@ -272,36 +319,34 @@ fn credential_help() -> String {
     let files = FIELDS.each_ref().map(|field| field.file_name);
     let _ = write!(
         help,
-        "Each variable with _FILE appended names a file that holds the value. Files named {} in systemd's\n\
-         $CREDENTIALS_DIRECTORY come first. Several credentials: see --config.file.\n\n\
-         Exit status: 0 success, 1 the work failed, 2 the call or the configuration is invalid.",
+        "Each variable with _FILE appended names a file that contains the value. Files in $CREDENTIALS_DIRECTORY\n\
+         (systemd) take precedence:\n  {}\nSeveral credentials: see --config.file.\n\n{EXIT_STATUS}",
         files.join(", ")
     );
     help
 }
 
-/// Returns clap's definition of the command line. `-h` shows the flags of one command, `--help` all of them.
+/// Returns clap's definition of the command line. `-h` shows what most people need, `--help` all flags.
 pub fn clap_command() -> clap::Command {
+    let shared = || {
+        let flags = FLAGS.iter().map(clap_arg);
+        flags.map(|flag| flag.hide_short_help(true))
+    };
     let subcommands = COMMANDS.iter().map(|spec| {
-        let shared = FLAGS
-            .iter()
-            .map(|flag| clap_arg(flag).hide_short_help(true));
+        let needs_credential = spec.needs_credential();
         let command = clap::Command::new(spec.name)
             .about(spec.about)
             .args(spec.flags().map(clap_arg))
-            .args(shared);
-        if !spec.needs_credential() {
-            return command.after_help("Flags of every command: --help.");
+            .args(shared())
+            .after_help(short_help_end(spec.common_flags, needs_credential));
+        if !needs_credential {
+            return command.after_long_help(EXIT_STATUS);
         }
-        command
-            .after_help(format!(
-                "{CREDENTIAL_HINT}\nFlags of every command: --help."
-            ))
-            .after_long_help(credential_help())
+        command.after_long_help(credential_help())
     });
     clap::Command::new("atlas-ai-keys-exporter")
         .about("Prometheus exporter for MongoDB Atlas AI model API keys")
-        .after_help(CREDENTIAL_HINT)
+        .after_help(short_help_end(COMMON_SERVE_FLAGS, true))
         .after_long_help(credential_help())
         .version(concat!(
             env!("CARGO_PKG_VERSION"),
@@ -311,12 +356,12 @@ pub fn clap_command() -> clap::Command {
             env!("BUILD_TARGET"),
             ")"
         ))
-        .args(FLAGS.iter().map(clap_arg))
+        .args(shared())
         .subcommands(subcommands)
         .subcommand(clap::Command::new("man").about("Write the manual page"))
         .subcommand(
             clap::Command::new("completions")
-                .about("Write the completions of a shell")
+                .about("Write the completions for a shell")
                 .arg(
                     Arg::new("shell")
                         .required(true)

@@ -16,7 +16,7 @@ use crate::credentials::Environment;
 
 pub(super) async fn run(args: &Args, environment: &Environment) -> Result<(), CommandError> {
     let options = config::parse_check_options(args, environment)?;
-    let findings = if options.running {
+    let findings = if options.health {
         check::probe_running_exporter(args, environment).await
     } else {
         let transport_factory: TransportFactory = Arc::new(new_http_transport);

@@ -30,12 +30,15 @@ const MAN_TEMPLATE: &str = include_str!("man.roff");
 /// Renders one page for the program and all its commands.
 fn render_man_page() -> String {
     let about = cli::clap_command().get_about().map(ToString::to_string);
+    let credential_files = FIELDS.each_ref().map(|field| field.file_name).join(", ");
     MAN_TEMPLATE
         .replace("@VERSION@", env!("CARGO_PKG_VERSION"))
         .replace("@ABOUT@", &escape_roff(&about.unwrap_or_default()))
         .replace("@COMMANDS@", render_commands().trim_end())
         .replace("@OPTIONS@", render_options().trim_end())
         .replace("@CREDENTIALS@", render_credentials().trim_end())
+        .replace("@CREDENTIAL_FILES@", &escape_roff(&credential_files))
+        .replace("@VARIABLES@", render_variables().trim_end())
 }
 
 fn render_commands() -> String {
@@ -92,6 +95,27 @@ fn render_credentials() -> String {
         let names = escape_roff(&format!("{0}, {0}_FILE", field.env));
         let description = with_full_stop(field.description);
         let _ = writeln!(page, ".TP\n\\fB{names}\\fR\n{description}");
+    }
+    page
+}
+
+/// Renders the environment variable of each flag.
+fn render_variables() -> String {
+    let commands = cli::clap_command();
+    let of_commands = commands.get_subcommands().flat_map(|command| {
+        let flags = command.get_arguments().filter_map(cli::command_flag);
+        flags.map(|flag| (flag, format!("--{} of {}", flag.name, command.get_name())))
+    });
+    let shared = FLAGS.iter().map(|flag| (flag, format!("--{}", flag.name)));
+    let mut page = String::new();
+    let mut seen = Vec::new();
+    for (flag, same_as) in shared.chain(of_commands) {
+        // `demo` and `sim` share flags.
+        if !seen.contains(&flag.env) {
+            seen.push(flag.env);
+            let [env, same_as] = [flag.env, &same_as].map(escape_roff);
+            let _ = writeln!(page, ".TP\n\\fB{env}\\fR\nSame as {same_as}.");
+        }
     }
     page
 }

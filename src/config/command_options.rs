@@ -230,7 +230,7 @@ pub struct CheckOptions {
     /// Whether the checks that contact Atlas are skipped.
     pub offline: bool,
     /// Whether only the health of the running exporter is checked.
-    pub running: bool,
+    pub health: bool,
 }
 
 /// Parses the options of `check`.
@@ -248,7 +248,7 @@ pub fn parse_check_options(
                 parse_name(text, &formats, OutputFormat::as_str)
             })?,
             offline: resolver.get_bool("offline")?,
-            running: resolver.get_bool("running")?,
+            health: resolver.get_bool("health")?,
         })
     })
 }

@@ -225,6 +225,11 @@ impl InventoryStore {
         self.read(|state| Some(Arc::clone(state.details.get(org)?.details())))
     }
 
+    /// Returns the names, owners and model rate limits of `org`, if they are known.
+    pub fn org_details(&self, org: &OrgId) -> Option<Arc<DetailsWithOwners>> {
+        self.read(|state| state.details.get(org).cloned())
+    }
+
     /// Returns the organizations that are polled, sorted by id.
     pub fn targets(&self) -> Arc<[OrgId]> {
         self.read(|state| Arc::clone(&state.targets))

@@ -39,6 +39,8 @@ pub struct PollOptions {
     pub revived_after: Duration,
     /// Fields that are requested only if they are exported.
     pub optional_fields: OptionalFields,
+    /// Whether the audit log contains the names of keys.
+    pub log_key_names: bool,
     /// Timeout of one walk; see [`walk_timeout`].
     pub walk_timeout: Duration,
     /// The wall clock.

@@ -1,5 +1,6 @@
 //! Handles the results of finished tasks.
 
+use std::collections::HashMap;
 use std::mem::replace;
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,6 +8,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
+use super::audit_log::log_change;
 use super::collect::PollReport;
 use super::diff::KeyChange;
 use super::event::{PollEvent, PollObserver};
@@ -17,7 +19,9 @@ use super::tasks::TaskOutput;
 use super::walk::{Shortfall, WalkError};
 use crate::failure::Explanation;
 use crate::humanize::{whole_millis, whole_seconds};
-use crate::inventory::{ClassifiedInventory, Inventory, InventoryStore, OrgDetails};
+use crate::inventory::{
+    ClassifiedInventory, DetailsWithOwners, Inventory, InventoryStore, OrgDetails,
+};
 use crate::storage::{StateFile, StoredInventory};
 use mongodb_atlas_client::{EndpointSet, Error, OrgId, OrgList};
 
@@ -78,7 +82,17 @@ impl Scheduler {
         state.backoff.reset();
         state.completed_at = Some(inventory.completed_at());
         let previous_requests = replace(&mut state.requests_per_poll, report.requests);
-        record_changes(org, &report.changes, state, &*self.observer);
+        let log_names = self.plan.options.log_key_names;
+        let details = self.store.org_details(org);
+        let details = details.as_deref();
+        record_changes(
+            org,
+            &report.changes,
+            log_names,
+            details,
+            state,
+            &*self.observer,
+        );
         insert_inventory(&self.store, inventory.clone(), Duration::ZERO);
         self.observer.on_event(PollEvent::PollSucceeded {
             inventory: &inventory,
@@ -266,15 +280,24 @@ fn log_poll(inventory: &Inventory, pages: u32, duration: Duration, is_routine: b
     }
 }
 
-/// Counts changes, and logs each as an audit trail.
+/// Counts changes, and writes each to the audit log.
 fn record_changes(
     org: &OrgId,
     changes: &[KeyChange],
+    log_names: bool,
+    details: Option<&DetailsWithOwners>,
     state: &mut OrgState,
     observer: &dyn PollObserver,
 ) {
+    let projects = details.filter(|_| !changes.is_empty()).into_iter();
+    let projects = projects.flat_map(DetailsWithOwners::projects);
+    let owners: HashMap<_, _> = projects
+        .map(|(project, owner)| (&project.id, owner))
+        .collect();
     for change in changes {
-        info!(%org, project = %change.project, key = change.key, change = change.change.as_str(), "key changed");
+        let name = log_names.then_some(change.name.as_str());
+        let owner = owners.get(&change.project).copied().flatten();
+        log_change(org, change, name, owner);
         let counts = &mut state.change_counts;
         *counts.entry(change.change.as_str().to_owned()).or_default() += 1;
         observer.on_event(PollEvent::KeysChanged {

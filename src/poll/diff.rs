@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 
-use crate::inventory::{Inventory, KeyView};
+use crate::inventory::{Inventory, KeyView, unescape};
 use mongodb_atlas_client::ProjectId;
 
 crate::closed_list::closed_list! {
@@ -32,8 +32,10 @@ crate::closed_list::closed_list! {
 pub struct KeyChange {
     /// The project.
     pub project: ProjectId,
-    /// The id of the key, escaped as in a label.
+    /// The id of the key.
     pub key: String,
+    /// The name of the key; of a deleted one, its last name.
+    pub name: String,
     /// The change.
     pub change: Change,
 }
@@ -42,7 +44,8 @@ impl KeyChange {
     fn new(key: &KeyView<'_>, change: Change) -> Self {
         Self {
             project: key.project.clone(),
-            key: key.id().to_owned(),
+            key: unescape(key.id()).into_owned(),
+            name: unescape(key.name()).into_owned(),
             change,
         }
     }

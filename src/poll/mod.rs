@@ -14,6 +14,7 @@
 //! | `dispatch`, `completion` | starts what is due; handles what has finished |
 //! | `persistence` | state that survives a restart |
 
+mod audit_log;
 mod client_secrets;
 mod collect;
 mod completion;

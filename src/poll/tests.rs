@@ -29,6 +29,7 @@ async fn idle_scheduler() -> Scheduler {
             page_size: 100,
             revived_after: Duration::from_hours(24),
             optional_fields: OptionalFields::default(),
+            log_key_names: true,
             walk_timeout: Duration::from_mins(10),
             clock: Clock::system(),
             prepare_inventory: Arc::new(Into::into),

@@ -16,6 +16,7 @@
 mod common;
 
 mod architecture;
+mod audit_log;
 mod authentication;
 mod change_detection;
 mod check;

@@ -268,6 +268,7 @@ async fn run_history(
             revived_after: Duration::from_hours(90 * 24),
             optional_fields: OptionalFields::default(),
             prepare_inventory: Arc::new(Into::into),
+            log_key_names: true,
             walk_timeout: Duration::from_hours(1),
             clock: clock.clone(),
         };

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use crate::common::{error_fault, free_port, run_exporter, sim_env, static_sim};
 use atlas_ai_keys_exporter::check::{self, CheckContext, Component, Finding, Severity};
 use atlas_ai_keys_exporter::cli::Args;
+use atlas_ai_keys_exporter::config::parse_check_options;
 use atlas_ai_keys_exporter::credentials::Environment;
 use mongodb_atlas_client::Clock;
 use mongodb_atlas_client::{self as atlas, TransportFactory};
@@ -258,7 +259,7 @@ async fn running_probe_only_queries_health() {
     let listen = format!("--web.listen-address=127.0.0.1:{}", free_port());
     let probe = format!("--web.probe-address=127.0.0.1:{}", free_port());
     let asks = async |flags: &[&str]| {
-        let flags = [&["check", "--running"], flags].concat();
+        let flags = [&["check", "--health"], flags].concat();
         let output = run_exporter(&flags, sim_env(&sim)).await;
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
         (output.status.code(), text)
@@ -288,4 +289,19 @@ async fn running_probe_only_queries_health() {
     assert_eq!(tokens(), 1, "Atlas is left alone");
     drop(program);
     sim.stop().await;
+}
+
+#[test]
+fn container_image_queries_health() {
+    let dockerfile = include_str!("../../../packages/Dockerfile");
+    let health_check = dockerfile
+        .lines()
+        .find_map(|line| line.strip_prefix("HEALTHCHECK "))
+        .unwrap();
+    let (_, command) = health_check.split_once(" CMD ").unwrap();
+    let command: Vec<String> = serde_json::from_str(command).unwrap();
+    let args = Args::parse(command).unwrap();
+    let options = parse_check_options(&args, &Environment::from_vars([("X", "y")])).unwrap();
+    assert!(options.health);
+    assert!(Args::parse(["x", "check", "--running"]).is_err());
 }

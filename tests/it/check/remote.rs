@@ -271,7 +271,7 @@ async fn checks_time_out() {
 async fn running_probe_times_out() {
     let (findings, took) = run_against_silent_listener(async |address| {
         let flag = format!("--web.listen-address={address}");
-        let args = Args::parse(["x", "check", "--running", &flag]).unwrap();
+        let args = Args::parse(["x", "check", "--health", &flag]).unwrap();
         check::probe_running_exporter(&args, &Environment::from_vars([("X", "y")])).await
     })
     .await;

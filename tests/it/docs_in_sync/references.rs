@@ -44,6 +44,17 @@ operator attach those to targets. Single keys carry `org_id`, `project_id` and `
 topk(10, mongodbatlas_ai_model_api_key_idle_seconds
   * on (org_id, project_id, api_key_id) group_left (name) mongodbatlas_ai_model_api_key_info)
 ```
+
+## Not visible
+
+Atlas does not report the following, so that there is no metric for it:
+
+- Keys that were created at Voyage AI. Only those of Atlas projects are listed.
+- Use and cost: numbers of requests and tokens, money. The only trace of use is the time of the last one, so that a key that is
+  used once a day and one that is used without a pause look alike.
+- Who or what used a key, and with which model.
+- Limits of single projects. The rate limits below are those of the organization.
+- What happens between two polls: a key that was created and deleted, a name or a status that was changed and changed back.
 ";
 
 /// Returns the section that explains the values of the label `reason` of failed polls.

@@ -229,11 +229,11 @@ async fn invalid_keys_are_logged_up_to_a_limit() {
         }));
         let flags = ["--web.listen-address=127.0.0.1:0", "--atlas.page-size=10"];
         let mut program = ChildProcess::exporter(&flags, &sim_env(&sim));
-        program.wait_for_output("message=\"walk complete\"");
+        program.wait_for_output("msg=\"walk complete\"");
         program.signal(Signal::TERM);
         let (code, output, _) = program.wait_exit();
         assert_eq!(code, Some(0), "{output}");
-        let message = "message=\"a key cannot be read wholly\"";
+        let message = "msg=\"a key cannot be read wholly\"";
         assert_eq!(output.matches(message).count(), logged, "{keys}: {output}");
         let first = output.lines().find(|line| line.contains(message)).unwrap();
         assert!(

@@ -30,7 +30,7 @@ async fn gzip_bomb_is_rejected_in_bounded_memory() {
     let growth = process_status(program.pid(), "VmHWM") - memory_before;
     assert_retained(&before, &after, "a bomb");
     assert!(growth < MAX_GROWTH_KIB, "{growth} KiB");
-    let line = program.wait_for_output("message=\"poll failed\"");
+    let line = program.wait_for_output("msg=\"poll failed\"");
     assert!(line.contains("larger than 32 MiB"), "{line}");
     assert_eq!(get(&format!("http://{address}/-/ready")).await.0, 200);
     sim.clear_faults();

@@ -78,7 +78,7 @@ async fn unmet_total_is_logged_once() {
     sim.add_fault(keys_fault(Effect::TotalCount { value: 99 }));
     let flags = [FLAGS, &["--web.listen-address=127.0.0.1:0"]].concat();
     let mut program = ChildProcess::exporter(&flags, &sim_env(&sim));
-    let line = program.wait_for_output("message=\"fewer keys than totalCount\"");
+    let line = program.wait_for_output("msg=\"fewer keys than totalCount\"");
     assert!(line.contains("read=25 total=99"), "{line}");
     // Four requests of each poll.
     eventually("three more polls", async || match sim.requests().len() {

@@ -4,39 +4,9 @@ use std::time::Duration;
 
 use crate::common::log_capture::LogCapture;
 use crate::common::sim_harness::{SimHarness, in_process_sim, live_sim};
-use crate::common::{
-    ChildProcess, Scrape, error_fault, eventually, get, sim_env, static_sim, try_get_status,
-};
+use crate::common::{Scrape, error_fault, eventually, get, sim_env, static_sim, try_get_status};
 use mongodb_atlas_sim::{Effect, Fault, SimEndpoint};
 use rustix::process::Signal;
-
-#[tokio::test(flavor = "multi_thread")]
-async fn key_changes_are_logged() {
-    let sim = crate::common::start_sim(static_sim(1, 40)).await;
-    let org = sim.org_ids()[0].clone();
-    let line = [
-        "--web.listen-address=127.0.0.1:0",
-        "--atlas.poll-interval=1s",
-    ];
-    let mut program = ChildProcess::exporter(&line, &sim_env(&sim));
-    program.wait_for_output("walk complete");
-    let (key, project) = sim.with_world(|world| {
-        let key = world.keys(&org)[5].clone();
-        world.rename_key(&org, &key.id, "a name that is nobody's business");
-        (key.id, key.project)
-    });
-    let line = program.wait_for_output("message=\"key changed\"");
-    for part in [
-        format!("org={org}"),
-        format!("project={project}"),
-        format!("key={key}"),
-        "change=renamed".to_owned(),
-    ] {
-        assert!(line.contains(&part), "{part} in {line}");
-    }
-    assert!(!program.output().contains("nobody's business"), "ids alone");
-    sim.stop().await;
-}
 
 const POLL_INTERVAL: &str = "atlas_ai_keys_exporter_org_poll_interval_seconds";
 

@@ -17,11 +17,14 @@ async fn man_page_and_completions_list_every_flag() {
     for section in [
         "NAME",
         "SYNOPSIS",
+        "DESCRIPTION",
         "COMMANDS",
+        "OPTIONS",
         "ENVIRONMENT",
         "FILES",
         "EXIT STATUS",
         "EXAMPLES",
+        "SEE ALSO",
     ] {
         assert_eq!(
             man.matches(&format!("\n.SH {section}\n")).count(),
@@ -48,10 +51,21 @@ async fn man_page_and_completions_list_every_flag() {
         );
         assert!(man.contains(&format!("{}_FILE", part.env)), "{}", part.env);
     }
-    // A page in brackets with a number, such as name(1), must exist: none is cited.
-    for section in 1..=8 {
-        assert!(!man.contains(&format!("({section})")), "{man}");
-    }
+    // A cited page must exist where the package is installed: those of systemd do.
+    let cited = man.match_indices(['1', '5']).filter_map(|(at, _)| {
+        let name = man[..at].strip_suffix("fR(")?.rsplit("fB").next()?;
+        man[at + 1..]
+            .starts_with(')')
+            .then(|| format!("{name}({})", &man[at..=at]))
+    });
+    let cited: Vec<String> = cited.collect();
+    let of_systemd = [
+        "journalctl(1)",
+        "systemctl(1)",
+        "systemd.exec(5)",
+        "systemd.socket(5)",
+    ];
+    assert_eq!(cited, of_systemd);
     // A line that begins with a dot is a request: each is one of these.
     for line in man.lines().filter(|line| line.starts_with(['.', '\''])) {
         let request = line.split(' ').next().unwrap();
@@ -111,19 +125,54 @@ async fn man_page_lists_every_variable_and_existing_files() {
         }
     }
     assert!(count > 3, "{count} variables");
+    let environment = section(&man, "ENVIRONMENT");
+    let flags = [
+        CHECK_FLAGS,
+        KEYS_FLAGS,
+        ONCE_FLAGS,
+        SIM_FLAGS,
+        SIM_LISTEN_FLAGS,
+        FLAGS,
+    ];
+    let mut names: Vec<String> = flags
+        .concat()
+        .iter()
+        .map(|flag| flag.env.to_owned())
+        .collect();
+    for field in &FIELDS {
+        names.extend([field.env.to_owned(), format!("{}_FILE", field.env)]);
+    }
+    // Libraries read the rest.
+    let others = [
+        "HTTPS_PROXY",
+        "ALL_PROXY",
+        "NO_PROXY",
+        "SSL_CERT_FILE",
+        "SSL_CERT_DIR",
+        "CREDENTIALS_DIRECTORY",
+        "STATE_DIRECTORY",
+    ];
+    names.extend(others.map(str::to_owned));
+    let mut documented = environment.split([' ', ',', '\n']).map(|word| {
+        let word = word.strip_prefix("fB").unwrap_or(word);
+        word.strip_suffix("fR").unwrap_or(word)
+    });
+    for name in names {
+        let count = documented.clone().filter(|word| *word == name).count();
+        assert_eq!(count, 1, "{name}: {environment}");
+    }
+    assert!(documented.all(|word| word != "HTTP_PROXY"), "never used");
+    for code in ["0", "1", "2"] {
+        let status = section(&man, "EXIT STATUS");
+        assert!(status.contains(&format!("\n.TP\nfB{code}fR\n")), "{status}");
+    }
     // Every file is packaged, or the service's.
     let packaged = [
         include_str!("../../../Cargo.toml"),
         include_str!("../../../systemd/atlas-ai-keys-exporter.service"),
     ]
     .concat();
-    let files = man
-        .split(".SH FILES\n")
-        .nth(1)
-        .unwrap()
-        .split(".SH")
-        .next()
-        .unwrap();
+    let files = section(&man, "FILES");
     let paths = files
         .split(['/', ' ', ',', '\n'])
         .filter(|part| part.contains("atlas-ai-keys-exporter"));
@@ -132,6 +181,13 @@ async fn man_page_lists_every_variable_and_existing_files() {
     for name in paths {
         assert!(packaged.contains(name), "{name}");
     }
+}
+
+/// Returns a section of the manual page.
+fn section<'a>(man: &'a str, name: &str) -> &'a str {
+    let (_, rest) = man.split_once(&format!("\n.SH {name}")).unwrap();
+    rest.split_once("\n.SH ")
+        .map_or(rest, |(section, _)| section)
 }
 
 /// Returns all source files below a directory.
@@ -157,51 +213,98 @@ async fn help_output(arguments: &[&str]) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
+/// Lines and columns of a terminal window that `-h` fits.
+const SHORT_HELP_LINES: usize = 32;
+const SHORT_HELP_COLUMNS: usize = 100;
+
 #[tokio::test(flavor = "multi_thread")]
-async fn short_help_lists_command_flags_and_long_help_lists_all() {
+async fn short_help_fits_a_screen_and_lists_what_most_people_need() {
+    let common = &["atlas.org-id", "config.file", "storage.path", "log.level"];
+    for (command, own, common) in [
+        (
+            None,
+            &[][..],
+            &["atlas.org-id", "config.file", "web.listen-address"][..],
+        ),
+        (Some("check"), CHECK_FLAGS, common),
+        (Some("keys"), KEYS_FLAGS, common),
+        (Some("once"), ONCE_FLAGS, common),
+        (
+            Some("demo"),
+            SIM_FLAGS,
+            &["web.listen-address", "log.level"],
+        ),
+        (Some("sim"), SIM_LISTEN_FLAGS, &["log.level"]),
+        (Some("man"), &[], &[]),
+        (Some("completions"), &[], &[]),
+    ] {
+        let arguments: Vec<&str> = command.into_iter().chain(["-h"]).collect();
+        let short = help_output(&arguments).await;
+        let lines = short.lines().count();
+        assert!(
+            lines <= SHORT_HELP_LINES,
+            "{command:?}, {lines} lines: {short}"
+        );
+        for line in short.lines() {
+            assert!(
+                line.chars().count() <= SHORT_HELP_COLUMNS,
+                "{command:?}: {line}"
+            );
+            assert_eq!(line, line.trim_end(), "{command:?}");
+        }
+        for name in own
+            .iter()
+            .map(|flag| flag.name)
+            .chain(common.iter().copied())
+        {
+            let listed = short.lines().filter(|line| {
+                let flag = line.trim_start().strip_prefix("--");
+                let rest = flag.and_then(|flag| flag.strip_prefix(name));
+                rest.is_some_and(|rest| rest.starts_with([' ', '[']))
+            });
+            assert_eq!(listed.count(), 1, "{command:?}: {name}: {short}");
+        }
+        assert!(short.contains("--help"), "{command:?}: {short}");
+        // The simulated Atlas has a separate credential.
+        let needs_credential = matches!(command, None | Some("check" | "keys" | "once"));
+        for name in [
+            "CLIENT_ID",
+            "CLIENT_ID_FILE",
+            "CLIENT_SECRET",
+            "CLIENT_SECRET_FILE",
+        ] {
+            let name = format!("MONGODB_ATLAS_{name}");
+            let mut words = short.split([' ', ',', '\n']);
+            assert_eq!(words.any(|word| word == name), needs_credential, "{short}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn long_help_lists_all_flags_variables_and_credentials() {
     for (command, own) in [
-        (None, FLAGS),
+        (None, &[][..]),
         (Some("check"), CHECK_FLAGS),
         (Some("keys"), KEYS_FLAGS),
         (Some("once"), ONCE_FLAGS),
         (Some("demo"), SIM_FLAGS),
         (Some("sim"), SIM_LISTEN_FLAGS),
     ] {
-        let line = |flag| command.into_iter().chain([flag]).collect::<Vec<_>>();
-        let (short, long) = (
-            help_output(&line("-h")).await,
-            help_output(&line("--help")).await,
-        );
-        for flag in own {
-            assert!(
-                short.contains(&format!("--{}", flag.name)),
-                "{command:?}: {}",
-                flag.name
-            );
-        }
+        let arguments: Vec<&str> = command.into_iter().chain(["--help"]).collect();
+        let long = help_output(&arguments).await;
         for flag in own.iter().chain(FLAGS) {
-            let all = [format!("--{}", flag.name), format!("[env: {}]", flag.env)];
+            let parts = [
+                format!("--{}", flag.name),
+                format!("[env: {}]", flag.env),
+                flag.help.to_owned(),
+            ];
             assert!(
-                all.iter().all(|part| long.contains(part)),
+                parts.iter().all(|part| long.contains(part)),
                 "{command:?}: {}",
                 flag.name
             );
         }
-        assert!(!short.contains("[env: "), "{command:?}: {short}");
-        if command.is_some() {
-            let shared = FLAGS.iter().find(|flag| {
-                let mut lines = short.lines().map(str::trim_start);
-                lines.any(|line| line.starts_with(&format!("--{}", flag.name)))
-            });
-            assert!(shared.is_none(), "{command:?}: {short}");
-        }
-        // The simulated Atlas has a separate credential.
         let needs_credential = !matches!(command, Some("demo" | "sim"));
-        assert_eq!(
-            short.contains("MONGODB_ATLAS_CLIENT_SECRET_FILE"),
-            needs_credential,
-            "{short}"
-        );
         for part in &FIELDS {
             assert_eq!(
                 long.contains(part.env),
@@ -209,5 +312,6 @@ async fn short_help_lists_command_flags_and_long_help_lists_all() {
                 "{command:?}: {long}"
             );
         }
+        assert!(long.contains("\nExit status: 0 "), "{command:?}: {long}");
     }
 }

@@ -66,7 +66,7 @@ async fn sighup_reloads_including_logging() {
     let orgs = files.orgs.clone();
     files.write_config(&orgs, "log:\n  level: debug\n  format: json\n");
     program.signal(Signal::HUP);
-    program.wait_for_output("\"message\":\"configuration reloaded\",\"why\":\"SIGHUP\"");
+    program.wait_for_output("\"msg\":\"configuration reloaded\",\"why\":\"SIGHUP\"");
     std::fs::write(files.path("config.yml"), "x: 1\n").unwrap();
     program.signal(Signal::HUP);
     program.wait_for_output("the new configuration is not used");

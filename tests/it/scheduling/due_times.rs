@@ -69,6 +69,7 @@ async fn organizations_with_equal_times_are_polled_one_after_the_other() {
             page_size: 100,
             revived_after: Duration::from_hours(24),
             optional_fields: OptionalFields::default(),
+            log_key_names: true,
             walk_timeout: Duration::from_mins(10),
             clock: clock.clone(),
             prepare_inventory: Arc::new(Into::into),
