@@ -7,6 +7,7 @@ use std::time::Duration;
 use atlas_ai_keys_exporter::inventory::DISABLED_STATUSES;
 use mongodb_atlas_sim::{SimEndpoint, SimHandle, SimKey};
 
+use crate::common::log_capture::LogCapture;
 use crate::common::sim_harness::{SimHarness, in_process_sim};
 use crate::common::{Scrape, error_fault, static_sim};
 
@@ -357,4 +358,21 @@ async fn page_shows_and_filters_owners_and_shows_exemptions() {
     let (_, page) = harness.get("/?owner=").await;
     assert!(page.contains("0 keys without an owner"), "{page}");
     harness.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn audit_log_has_the_owner_of_the_project() {
+    let sim = in_process_sim(&static_sim(1, 10));
+    let org = sim.org_ids().remove(0);
+    let key = all_keys(&sim).remove(0);
+    let config = ConfigFile::new("owners: [{projects: ['*'], owner: team-of-rule}]\n");
+    let log = LogCapture::start();
+    let harness = SimHarness::start(&sim, &[&config.flag()]).await;
+    wait_details(&harness).await;
+    sim.with_world(|world| assert!(world.rename_key(&org, &key.id, "renamed")));
+    harness.wait_polled_again().await;
+    harness.stop().await;
+    let changes = log.lines("INFO", "key changed");
+    assert_eq!(changes.len(), 1, "{changes:?}");
+    assert!(changes[0].contains("owner=\"team-of-rule\""), "{changes:?}");
 }
