@@ -79,6 +79,10 @@ async fn debian_package_installs_upgrades_and_purges() {
         "/usr/share/fish/vendor_completions.d/atlas-ai-keys-exporter.fish",
         "/usr/share/atlas-ai-keys-exporter/dashboards/fleet.json",
         "/usr/share/atlas-ai-keys-exporter/rules/atlas-ai-keys.yml",
+        "/usr/share/atlas-ai-keys-exporter/rules/atlas-ai-keys-per-key.yml",
+        "/usr/share/atlas-ai-keys-exporter/alertmanager.example.yml",
+        // The alerts' `runbook_url`.
+        "/usr/share/doc/atlas-ai-keys-exporter/runbooks/AtlasAiKeysStale.md",
         "/usr/share/doc/atlas-ai-keys-exporter/copyright",
     ] {
         assert!(listed.lines().any(|line| line == path), "{path}: {listed}");
@@ -261,9 +265,11 @@ fn kubernetes_manifests_are_valid_and_restricted() {
         &[],
     );
     assert_eq!(code, Some(0), "{error}");
-    let rule =
-        std::fs::read_to_string(repo_root().join("dashboards/rules/prometheus-rule.yml")).unwrap();
-    let (code, objects, error) = validate_manifest(&format!("{built}\n---\n{rule}"));
+    let rules = ["prometheus-rule.yml", "configmap.yml"].map(|name| {
+        std::fs::read_to_string(repo_root().join("dashboards/rules").join(name)).unwrap()
+    });
+    let all = format!("{built}\n---\n{}", rules.join("\n---\n"));
+    let (code, objects, error) = validate_manifest(&all);
     assert_eq!(code, Some(0), "{error}");
     let objects: Vec<Value> = serde_json::from_str(&objects).unwrap();
     let kinds: Vec<&str> = objects
