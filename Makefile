@@ -7,8 +7,6 @@ FUZZ_SECONDS ?= 60
 .DEFAULT_GOAL := help
 .PHONY: help demo test lint mutants coverage deny docs deb rpm release bench memory fuzz prometheus drill rules preview programs
 
-RULES := dashboards/rules/atlas-ai-keys.yml
-
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
@@ -67,7 +65,7 @@ fuzz: ## looks for bad inputs, FUZZ_SECONDS for each target (needs cargo-fuzz an
 
 prometheus: programs ## Prometheus with all alerts beside `make demo`, on http://127.0.0.1:19090
 	@mkdir -p target/drill
-	@dashboards/drill/shorten < $(RULES) > target/drill/rules.yml
+	@dashboards/drill/shorten > target/drill/rules.yml
 	@cp dashboards/drill/prometheus.yml dashboards/drill/alertmanager.yml target/drill
 	@prometheus-alertmanager --config.file=target/drill/alertmanager.yml --storage.path=target/drill/alertmanager \
 	  --web.listen-address=127.0.0.1:19093 --cluster.listen-address= & trap "kill $$!" EXIT INT TERM; \
@@ -80,12 +78,8 @@ preview: programs ## draws the dashboards with Grafana's own components, into ta
 drill: programs ## every situation on the simulated Atlas, and the alerts that it raises
 	$(CARGO) test --locked --features real-programs --test e2e drill -- --ignored --nocapture
 
-rules: dashboards/rules/prometheus-rule.yml ## the PrometheusRule manifest, from the rules
-
-dashboards/rules/prometheus-rule.yml: $(RULES)
-	@{ printf '%s\n' '# Made from atlas-ai-keys.yml by `make rules`.' 'apiVersion: monitoring.coreos.com/v1' 'kind: PrometheusRule' \
-	  'metadata:' '  name: atlas-ai-keys' '  labels:' '    app.kubernetes.io/name: atlas-ai-keys-exporter' 'spec:'; \
-	  sed -n '/^groups:/,$$p' $(RULES) | sed 's/^\(.\)/  \1/'; } > $@
+rules: ## the rule files of dashboards/rules, from the mixin
+	@jsonnet -S -m dashboards/rules dashboards/mixin/render.jsonnet
 
 programs:
 	@tests/install-programs

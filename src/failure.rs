@@ -22,52 +22,52 @@ impl Explanation {
             FailureReason::Unauthorized => (
                 "Atlas refuses the credential, or it cannot be read",
                 "check that it is whole, not expired and not deleted; a new one is taken up by itself when its file changes",
-                "AtlasOrgRefused",
+                "AtlasOrgAccessDenied",
             ),
             FailureReason::Forbidden => (
                 "Atlas forbids it to this credential",
                 "give it the role Organization Read Only, and let this machine's address into the credential's IP access list",
-                "AtlasOrgRefused",
+                "AtlasOrgAccessDenied",
             ),
             FailureReason::NotFound => (
                 "Atlas does not know the organization",
                 "check its id, and that the credential belongs to it",
-                "AtlasOrgRefused",
+                "AtlasOrgAccessDenied",
             ),
             FailureReason::RateLimited => (
                 "Atlas asks to slow down",
                 "raise --atlas.poll-interval, or find out who else spends this organization's requests",
-                "AtlasRequestBudgetExhausted",
+                "AtlasRequestBudgetTooSmall",
             ),
             FailureReason::ServerError => (
                 "Atlas is out of order",
                 "nothing is to be done here; MongoDB's status page lists outages",
-                "AtlasOrgUnreachable",
+                "AtlasOrgPollFailing",
             ),
             FailureReason::Timeout => (
                 "Atlas has not answered in time",
                 "check the network between here and Atlas, or raise --atlas.timeout",
-                "AtlasOrgUnreachable",
+                "AtlasOrgPollFailing",
             ),
             FailureReason::Connection => (
                 "there is no connection to Atlas",
                 "check name resolution, the proxy and the firewall",
-                "AtlasOrgUnreachable",
+                "AtlasOrgPollFailing",
             ),
             FailureReason::Tls => (
                 "Atlas' certificate is not trusted here",
                 "check the system's certificates, the clock, and what stands between here and Atlas",
-                "AtlasOrgUnreachable",
+                "AtlasOrgPollFailing",
             ),
             FailureReason::InvalidResponse => (
                 "the answer is not what Atlas' API promises",
                 "something between here and Atlas may have answered; the exporter's log says more",
-                "AtlasOrgUnreachable",
+                "AtlasOrgPollFailing",
             ),
             FailureReason::Incomplete => (
                 "the pages of keys do not come to an end",
                 "the exporter's log says which page did not end",
-                "AtlasOrgUnreachable",
+                "AtlasOrgPollFailing",
             ),
         };
         Self {

@@ -81,6 +81,10 @@ async fn debian_package_installs_upgrades_and_purges() {
         "/usr/share/fish/vendor_completions.d/atlas-ai-keys-exporter.fish",
         "/usr/share/atlas-ai-keys-exporter/dashboards/fleet.json",
         "/usr/share/atlas-ai-keys-exporter/rules/atlas-ai-keys.yml",
+        "/usr/share/atlas-ai-keys-exporter/rules/atlas-ai-keys-per-key.yml",
+        "/usr/share/atlas-ai-keys-exporter/alertmanager.example.yml",
+        // The alerts' `runbook_url`.
+        "/usr/share/doc/atlas-ai-keys-exporter/runbooks/AtlasAiKeysStale.md",
         "/usr/share/doc/atlas-ai-keys-exporter/copyright",
     ] {
         assert!(listed.lines().any(|line| line == path), "{path}: {listed}");
@@ -270,10 +274,18 @@ fn kubernetes_manifests_are_valid_and_restricted() {
         &[],
     );
     assert_eq!(code, Some(0), "{error}");
-    let read = |path: &str| std::fs::read_to_string(repo_root().join(path)).unwrap();
-    let rule = read("dashboards/rules/prometheus-rule.yml");
-    let report = read("packages/kubernetes/report.yaml");
-    let (code, objects, error) = validate_manifest(&format!("{built}\n---\n{rule}\n---\n{report}"));
+    let parts = [
+        "dashboards/rules/prometheus-rule.yml",
+        "dashboards/rules/configmap.yml",
+        "packages/kubernetes/report.yaml",
+    ]
+    .map(|path| std::fs::read_to_string(repo_root().join(path)).unwrap());
+    let all = format!("{built}
+---
+{}", parts.join("
+---
+"));
+    let (code, objects, error) = validate_manifest(&all);
     assert_eq!(code, Some(0), "{error}");
     let objects: Vec<Value> = serde_json::from_str(&objects).unwrap();
     let kinds: Vec<&str> = objects

@@ -133,25 +133,8 @@ fn metric_and_label_names_are_extracted() {
 
 /// Returns all queries of rules, runbooks and documents.
 fn other_expressions() -> Vec<(String, String)> {
-    let mut all = Vec::new();
-    let mut block: Option<String> = None;
-    for line in read_repo_file("dashboards/rules/atlas-ai-keys.yml").lines() {
-        if let Some(text) = &mut block {
-            if line.starts_with("          ") {
-                text.push(' ');
-                text.push_str(line.trim());
-                continue;
-            }
-            all.push(("rule".to_owned(), block.take().unwrap()));
-        }
-        if let Some(text) = line.trim().strip_prefix("expr: ") {
-            block = Some(if text == "|2" {
-                String::new()
-            } else {
-                text.to_owned()
-            });
-        }
-    }
+    let rules = crate::alerts::rule_expressions().into_iter();
+    let mut all: Vec<_> = rules.map(|query| ("rule".to_owned(), query)).collect();
     for document in [
         "README.md",
         "docs/configuration.md",
@@ -246,11 +229,7 @@ async fn dashboard_queries_return_data_and_use_existing_names() {
 
 fn assert_names_exist(scrape: &Scrape) {
     let of_prometheus = ["up", "scrape_duration_seconds", "scrape_samples_scraped"];
-    let recorded: BTreeSet<String> = read_repo_file("dashboards/rules/atlas-ai-keys.yml")
-        .lines()
-        .filter_map(|line| line.trim().strip_prefix("- record: "))
-        .map(str::to_owned)
-        .collect();
+    let recorded = crate::alerts::recorded_names();
     let series = scrape.series();
     let exposed: BTreeSet<&str> = series.iter().map(|series| series.name.as_str()).collect();
     let mut known: BTreeSet<&str> = series

@@ -47,7 +47,7 @@ fn health_follows_the_last_poll_and_its_age() {
         ..OrgStatus::default()
     };
     let notice = OrgHealth::Failing.explain(&failed).expect("a notice");
-    assert_eq!(notice.runbook, Some("AtlasOrgRefused"));
+    assert_eq!(notice.runbook, Some("AtlasOrgAccessDenied"));
 }
 
 /// Returns a snapshot of one organization whose keys were last used that many seconds before `now`.

@@ -1,0 +1,4 @@
+// The Grafana dashboards of the mixin.
+{
+  grafanaDashboards+:: {},
+}
