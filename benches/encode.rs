@@ -58,7 +58,7 @@ fn build_snapshot(records: Vec<ApiKey>) -> ScrapeSnapshot {
     let (org, now) = (OrgId::parse(ORG).unwrap(), Timestamp::now());
     let inventory = Arc::new(Inventory::from_records(org, now, records));
     let shown = InventorySnapshot {
-        inventories: vec![inventory],
+        inventories: vec![inventory.into()],
         details: Vec::new(),
     };
     let selection = KeySeriesOptions {

@@ -25,6 +25,7 @@
 //! | [`poll`] | scheduler, walks and change detection |
 //! | [`storage`] | state kept across restarts |
 //! | [`inventory`] | keys of an organization, the store, the key query |
+//! | [`key_policy`] | owners of projects, and keys that may be idle |
 //! | [`failure`], [`humanize`] | explanations of failures; durations and counts as text |
 //! | [`cli`] | the table of flags |
 //! | [`credentials`] | locations of secrets, and how they are read |
@@ -48,6 +49,7 @@ pub mod credentials;
 pub mod failure;
 pub mod humanize;
 pub mod inventory;
+pub mod key_policy;
 pub mod logging;
 pub mod metrics;
 pub mod poll;

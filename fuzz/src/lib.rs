@@ -157,7 +157,7 @@ fn build_router(access: WebConfig) -> Router {
     let store = InventoryStore::default();
     store.set_targets(vec![org.clone()], Vec::new());
     let inventory = Inventory::from_records(org.clone(), at, records);
-    store.insert(Arc::new(inventory), Duration::ZERO);
+    store.insert(Arc::new(inventory).into(), Duration::ZERO);
     let statuses = OrgStatuses::default();
     statuses.on_event(PollEvent::OrgAdded(&org));
     web::router(Arc::new(AppState {

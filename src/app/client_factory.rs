@@ -12,8 +12,9 @@ use super::active_config::{ActiveConfig, ClientsByName};
 use super::{Dependencies, StartError, Telemetry};
 use crate::config::Config;
 use crate::credentials::CredentialKind;
+use crate::inventory::InventoryStore;
 use crate::metrics::{Compressor, KeyLabel};
-use crate::poll::{CredentialTarget, InventoryHook, PollOptions, PollPlan, walk_timeout};
+use crate::poll::{CredentialTarget, PollOptions, PollPlan, PrepareInventory, walk_timeout};
 use crate::storage::Storage;
 use crate::web::SharedHandlerOptions;
 
@@ -23,6 +24,7 @@ pub(super) struct ClientFactory {
     pub(super) rate_limiter: Arc<RateLimiter>,
     pub(super) telemetry: Arc<Telemetry>,
     pub(super) handler_options: Arc<SharedHandlerOptions>,
+    pub(super) store: Arc<InventoryStore>,
 }
 
 impl ClientFactory {
@@ -66,6 +68,7 @@ impl ClientFactory {
             shard: config.shard,
             max_orgs: config.max_orgs,
             interval: config.poll_interval,
+            owner_tag: config.owner_tag.clone(),
             options: self.poll_options(config),
             storage,
         };
@@ -85,19 +88,21 @@ impl ClientFactory {
                 masked_secret: series.labels.contains(&KeyLabel::MaskedSecret),
             },
             clock: self.dependencies.clock.clone(),
-            inventory_hook: self.inventory_hook(),
+            prepare_inventory: self.prepare_inventory(),
             walk_timeout: walk_timeout(config.poll_interval),
         }
     }
 
-    /// Compresses an inventory when it is built: otherwise the first scrape after a poll would take longer.
-    fn inventory_hook(&self) -> InventoryHook {
-        let options = Arc::clone(&self.handler_options);
+    /// Classifies the keys of an inventory and compresses it when it is built: otherwise the first scrape after a poll
+    /// would take longer.
+    fn prepare_inventory(&self) -> PrepareInventory {
+        let (options, store) = (Arc::clone(&self.handler_options), Arc::clone(&self.store));
         Arc::new(move |inventory| {
-            let options = options.get();
+            let (options, inventory) = (options.get(), store.classify(inventory));
             if options.gzip_requested.load(Ordering::Relaxed) {
-                Compressor::precompress(inventory, &options.config.key_series);
+                Compressor::precompress(&inventory, &options.config.key_series);
             }
+            inventory
         })
     }
 

@@ -163,6 +163,7 @@ impl Exporter {
         let metrics = Arc::new(ExporterMetrics::new()?);
         let status = Arc::new(OrgStatuses::default());
         let store = Arc::new(InventoryStore::default());
+        store.set_policy(Arc::clone(&config.key_policy));
         let clock = dependencies.clock.clone();
         let telemetry = Arc::new(Telemetry {
             metrics: Arc::clone(&metrics),
@@ -170,8 +171,15 @@ impl Exporter {
         });
         let (scheduler_tx, scheduler_rx) = mpsc::channel(COMMAND_CAPACITY);
         let observer = Arc::clone(&telemetry);
-        let (reloader, plan) =
-            Reloader::new(&config, dependencies, telemetry, scheduler_tx, notifier).await?;
+        let (reloader, plan) = Reloader::new(
+            &config,
+            dependencies,
+            &store,
+            telemetry,
+            scheduler_tx,
+            notifier,
+        )
+        .await?;
         let scheduler = Scheduler::start(plan, Arc::clone(&store), observer, clock.clone()).await;
         let reloader = Arc::new(reloader);
         metrics.config_reloaded(true, clock.now());

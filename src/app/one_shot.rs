@@ -169,10 +169,15 @@ impl OneShotResult {
                 org,
                 started_at: now,
             });
-            app.store.insert(inventory, age);
-            if let (None, Some(details)) = (app.store.details(org), details) {
-                app.store.insert_details(org, Arc::new(details));
-            }
+            let (store, org) = (Arc::clone(&app.store), org.clone());
+            let insert = move || {
+                if let (None, Some(details)) = (store.details(&org), details) {
+                    store.insert_details(&org, Arc::new(details));
+                }
+                store.insert(store.classify(inventory), age);
+            };
+            // A panic has been logged
+            let _ = tokio::task::spawn_blocking(insert).await;
         }
     }
 

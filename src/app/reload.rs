@@ -19,6 +19,7 @@ use super::client_factory::{ClientFactory, open_storage};
 use super::systemd::ServiceNotifier;
 use super::{Dependencies, StartError, Telemetry};
 use crate::config::Config;
+use crate::inventory::InventoryStore;
 use crate::logging;
 use crate::poll::{PollPlan, SchedulerCommand};
 use crate::web::{HandlerOptions, Reload, SharedHandlerOptions};
@@ -45,6 +46,7 @@ impl Reloader {
     pub(super) async fn new(
         config: &Config,
         dependencies: Dependencies,
+        store: &Arc<InventoryStore>,
         telemetry: Arc<Telemetry>,
         scheduler_tx: mpsc::Sender<SchedulerCommand>,
         notifier: ServiceNotifier,
@@ -55,6 +57,7 @@ impl Reloader {
             rate_limiter: Arc::default(),
             telemetry,
             handler_options: Arc::new(handler_options),
+            store: Arc::clone(store),
         };
         let storage = open_storage(config).await?;
         let (clients, plan) = client_factory.build_plan(config, storage, None)?;
@@ -242,12 +245,19 @@ impl Reloader {
         logging::reload(config.log_level, config.log_format);
         let options = HandlerOptions::new(config.clone());
         self.client_factory.handler_options.set(options);
+        let (store, policy) = (
+            Arc::clone(&self.client_factory.store),
+            Arc::clone(&config.key_policy),
+        );
+        let reclassified = tokio::task::spawn_blocking(move || store.set_policy(policy));
         active.config = config;
         active.clients = clients;
         active.web_files = std::mem::take(&mut active.wanted_web_files);
         permit.send(SchedulerCommand::ApplyPlan(plan));
         let accepted = web_config.map_err(ReloadError::WebConfig)?;
         self.apply_web_config(active, accepted);
+        // So that the first scrape after the reload has it. A panic has been logged.
+        let _ = reclassified.await;
         Ok(())
     }
 

@@ -220,7 +220,7 @@ impl CredentialChecker<'_> {
                 String::new()
             }
         };
-        if let Err(error) = self.client.list_projects(org).await {
+        if let Err(error) = self.client.list_projects(org, None).await {
             findings.push(self.details_unreadable(org, "projects' names", &error));
         }
         if let Err(error) = self.client.list_model_limits(org).await {

@@ -44,6 +44,7 @@ pub const FLAGS: &[Flag] = flags! {
     "atlas.page-size" "N" Some("500"), "ATLAS_AI_KEYS_EXPORTER_ATLAS_PAGE_SIZE", false, "Atlas", "Keys a page, 1 to 500";
     "atlas.max-staleness" "DURATION" Some("0s"), "ATLAS_AI_KEYS_EXPORTER_ATLAS_MAX_STALENESS", false, "Atlas", "Age past which the keys of an organization that cannot be read are no longer shown; 0s for never";
     "atlas.max-orgs" "N" Some("10000"), "ATLAS_AI_KEYS_EXPORTER_ATLAS_MAX_ORGS", false, "Atlas", "Maximum number of discovered organizations; the rest are left out";
+    "atlas.owner-tag" "KEY" Some("owner"), "ATLAS_AI_KEYS_EXPORTER_ATLAS_OWNER_TAG", false, "Atlas", "Tag of Atlas projects whose value is the owner label of mongodbatlas_project_info; empty for none";
     "atlas.shard" "I/N" Some("1/1"), "ATLAS_AI_KEYS_EXPORTER_ATLAS_SHARD", false, "Atlas", "Watch only the I-th of N shares of the organizations; auto/N takes I from a StatefulSet pod's ordinal";
     "config.file" "FILE" None, "ATLAS_AI_KEYS_EXPORTER_CONFIG_FILE", false, "Configuration", "A YAML file with several credentials and everything the flags say";
     "storage.path" "DIR" None, "ATLAS_AI_KEYS_EXPORTER_STORAGE_PATH", false, "Storage", "Where the last complete walk of each organization survives a restart; systemd's $STATE_DIRECTORY when not given";

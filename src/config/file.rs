@@ -1,5 +1,5 @@
 //! The configuration file. Each flag is a key of the same name: `--atlas.poll-interval` is the key `poll_interval` of
-//! the section `atlas`. Only `credentials` has no flag.
+//! the section `atlas`. Only `credentials`, `owners` and `exemptions` have no flag.
 
 use std::path::{Path, PathBuf};
 
@@ -16,6 +16,8 @@ pub(super) struct ConfigFile {
 
 /// Key of the list of credentials.
 const CREDENTIALS_KEY: &str = "credentials";
+/// Sections without flags, which are checked where they are read.
+const LIST_SECTIONS: [&str; 3] = [CREDENTIALS_KEY, "exemptions", "owners"];
 
 impl ConfigFile {
     pub(super) fn load(path: PathBuf) -> Result<Self, String> {
@@ -48,7 +50,12 @@ impl ConfigFile {
     }
 
     pub(super) fn credentials(&self) -> Option<&YamlValue> {
-        self.root.get(CREDENTIALS_KEY)
+        self.section(CREDENTIALS_KEY)
+    }
+
+    /// Returns a section as the file has it.
+    pub(super) fn section(&self, name: &str) -> Option<&YamlValue> {
+        self.root.get(name)
     }
 
     /// Returns the values of a flag in the file.
@@ -80,7 +87,9 @@ impl ConfigFile {
         let YamlValue::Mapping(entries) = &self.root else {
             return Vec::new();
         };
-        let sections = entries.iter().filter(|(name, _)| name != CREDENTIALS_KEY);
+        let sections = entries
+            .iter()
+            .filter(|(name, _)| !LIST_SECTIONS.contains(&name.as_str()));
         sections
             .flat_map(|(name, value)| self.check_section(name, value))
             .collect()
@@ -161,7 +170,7 @@ fn yaml_path(flag: &Flag) -> Option<(String, String)> {
 fn sections() -> Vec<String> {
     let flags = FLAGS.iter().filter_map(yaml_path);
     let mut sections: Vec<String> = flags.map(|(section, _)| section).collect();
-    sections.push(CREDENTIALS_KEY.to_owned());
+    sections.extend(LIST_SECTIONS.map(str::to_owned));
     sections.sort_unstable();
     sections.dedup();
     sections

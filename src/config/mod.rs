@@ -6,12 +6,14 @@
 //! | `resolver` | looks up values in the order of precedence and collects errors |
 //! | `file` | the configuration file |
 //! | `credentials` | credentials, each with its organizations |
+//! | `key_policy` | owners of projects, and keys that may be idle |
 //! | `parse` | parsers of single values |
 //! | `command_options` | options of single commands |
 
 mod command_options;
 mod credentials;
 mod file;
+mod key_policy;
 mod parse;
 mod resolver;
 
@@ -26,6 +28,7 @@ use reqwest::Url;
 
 use crate::cli::{Args, FlagValues, ValueSource};
 use crate::credentials::Environment;
+use crate::key_policy::KeyPolicy;
 use crate::logging::{LogFormat, LogLevel};
 use crate::metrics::KeySeriesOptions;
 use crate::shard::Shard;
@@ -38,8 +41,8 @@ pub use command_options::{
 pub use credentials::CredentialConfig;
 pub use exporter_toolkit::diagnostic::Diagnostic;
 use parse::{
-    parse_api_version, parse_base_url, parse_key_labels, parse_shard, parse_telemetry_path,
-    parse_thresholds,
+    parse_api_version, parse_base_url, parse_key_labels, parse_owner_tag, parse_shard,
+    parse_telemetry_path, parse_thresholds,
 };
 pub use resolver::ConfigError;
 use resolver::Resolver;
@@ -65,12 +68,16 @@ pub struct Config {
     pub max_staleness: Duration,
     /// Maximum number of discovered organizations.
     pub max_orgs: usize,
+    /// Tag of projects that has their owner, if any.
+    pub owner_tag: Option<String>,
     /// Share of the organizations that this instance polls.
     pub shard: Shard,
     /// Directory for state kept across restarts.
     pub storage_path: Option<PathBuf>,
     /// Options of the per-key series; at least one threshold.
     pub key_series: Arc<KeySeriesOptions>,
+    /// Owners of projects, and keys that may be idle.
+    pub key_policy: Arc<KeyPolicy>,
     /// Listen addresses; empty with systemd sockets.
     pub listen_addresses: Vec<ListenAddress>,
     /// Whether systemd passes the listening sockets.
@@ -140,6 +147,7 @@ impl Config {
             max_staleness: resolver
                 .get_duration("atlas.max-staleness", Duration::ZERO..=MAX_AGE)?,
             max_orgs: resolver.get_uint("atlas.max-orgs", 1..=1_000_000)?,
+            owner_tag: resolver.get("atlas.owner-tag", parse_owner_tag)?,
             shard: resolver.get("atlas.shard", |text| parse_shard(text, &host))?,
             storage_path: resolver.storage_path(),
             key_series: Arc::new(KeySeriesOptions {
@@ -150,6 +158,7 @@ impl Config {
                     .get("metrics.idle-thresholds", parse_thresholds)?
                     .into(),
             }),
+            key_policy: Arc::new(key_policy::resolve(resolver)),
             systemd_socket: resolver.get_bool("web.systemd-socket")?,
             listen_addresses: resolver.listen_addresses("web.listen-address"),
             probe_address: resolver.listen_addresses("web.probe-address").pop(),

@@ -158,6 +158,14 @@ pub(super) fn parse_bool(text: &str) -> Result<bool, &'static str> {
     }
 }
 
+/// Parses the key of a tag; `None` if it is empty. Atlas accepts keys of up to 255 characters.
+pub(super) fn parse_owner_tag(text: &str) -> Result<Option<String>, &'static str> {
+    if text.chars().count() > 255 || text.contains(char::is_control) {
+        return Err("the key of a tag (at most 255 characters), such as owner; empty for none");
+    }
+    Ok((!text.is_empty()).then(|| text.to_owned()))
+}
+
 /// Parses `I/N`, or `auto/N` with the ordinal at the end of `host`, as in the name of a `StatefulSet`'s pod.
 pub(super) fn parse_shard(text: &str, host: &str) -> Result<Shard, String> {
     let expected = || {

@@ -6,7 +6,7 @@ use std::sync::Mutex;
 use super::builder::InventoryBuilder;
 use super::escape::write_escaped;
 use super::key::KeyEntry;
-use super::{Inventory, InventoryInfo, ProjectIdleTimes, ProjectKeys, StatusCount};
+use super::{Inventory, InventoryInfo, ProjectKeys, StatusCount};
 use mongodb_atlas_client::{KeyAttributes, ProjectId};
 
 impl InventoryBuilder {
@@ -43,7 +43,6 @@ impl InventoryBuilder {
                 ..info
             },
             arena: arena.into(),
-            idle_times: collect_idle_times(&projects, &keys, &status_counts),
             names_truncated: keys.iter().filter(|key| key.name_truncated).count() as u64,
             keys: keys.into(),
             projects: projects.into(),
@@ -122,30 +121,6 @@ fn count_by_status(
             project: project.clone(),
             status: status.to_owned(),
             keys,
-        })
-        .collect()
-}
-
-/// Returns the sorted idle times of each project that is counted.
-fn collect_idle_times(
-    projects: &[ProjectKeys],
-    keys: &[KeyEntry],
-    status_counts: &[StatusCount],
-) -> Box<[ProjectIdleTimes]> {
-    let counted = status_counts.iter();
-    let mut idle_times: BTreeMap<&ProjectId, Vec<i64>> =
-        counted.map(|count| (&count.project, Vec::new())).collect();
-    for project in projects {
-        let keys = keys.get(project.range.clone()).unwrap_or_default();
-        let idle_since = idle_times.entry(&project.project).or_default();
-        idle_since.extend(keys.iter().filter_map(KeyEntry::idle_since));
-        idle_since.sort_unstable();
-    }
-    idle_times
-        .into_iter()
-        .map(|(project, idle_since)| ProjectIdleTimes {
-            project: project.clone(),
-            idle_since_sorted: idle_since.into(),
         })
         .collect()
 }
@@ -249,11 +224,6 @@ mod tests {
             counts(&third),
             [("ACTIVE".to_owned(), 0), ("INACTIVE".to_owned(), 0)]
         );
-        assert_eq!(
-            third.idle_times().len(),
-            1,
-            "the roll-up of a project without keys is 0, not gone"
-        );
     }
 
     #[test]
@@ -264,18 +234,6 @@ mod tests {
             (key.was_used(), key.idle_since(), key.last_used()),
             (None, None, None)
         );
-        assert_eq!(inventory.idle_times()[0].count_idle_since(1_000_000), 0);
-    }
-
-    #[test]
-    fn idle_counts_include_the_cutoff() {
-        let records =
-            [10, 20, 30].map(|s| record(&format!("k{s}"), "p", "ACTIVE", ApiTime::Valid(at(s))));
-        let inventory = inventory(&records, &[]);
-        let counts =
-            [9, 10, 25, 30].map(|s| inventory.idle_times()[0].count_idle_since(s * 1_000_000));
-        assert_eq!(counts, [0, 1, 2, 3]);
-        assert_eq!(inventory.count_idle_since(20_000_000), 2);
     }
 
     #[tokio::test]

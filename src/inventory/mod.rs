@@ -1,20 +1,24 @@
 //! The keys of one organization, as of one successful poll: an immutable value that is replaced as a whole.
 //!
 //! Everything a scrape needs that changes only with a poll is computed once, when the inventory is built: texts are
-//! escaped and stored in one arena, values that many keys share are interned, keys are counted by status, and the idle
-//! times of each project are sorted, so that a scrape counts idle keys with a binary search.
+//! escaped and stored in one arena, values that many keys share are interned, and keys are counted by status. Exemptions
+//! can change between two polls, so that the classes of the keys are a value beside the inventory.
 //!
 //! | module | purpose |
 //! | --- | --- |
 //! | `builder` | collects keys, page by page |
 //! | `build` | converts a builder into an inventory |
+//! | `classes` | the keys by class, as roll-ups count them |
+//! | `details` | names, owners and model rate limits of an organization |
 //! | `key` | the packed entry and the view of a key, and its fields |
 //! | `escape` | label escaping |
-//! | `store` | the current inventories, names and model rate limits, and the snapshot of a scrape |
+//! | `store` | the current inventories and details, and the snapshot of a scrape |
 //! | `query` | filters, sorts and lists the keys of a snapshot |
 
 mod build;
 mod builder;
+mod classes;
+mod details;
 mod escape;
 mod key;
 mod query;
@@ -29,11 +33,13 @@ use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use jiff::Timestamp;
 
 pub use builder::{Inserted, InventoryBuilder};
+pub use classes::{ClassifiedInventory, DISABLED_STATUSES, KeyClass, KeyClasses, ProjectClasses};
+pub use details::{DetailsWithOwners, OrgDetails};
 pub use escape::{unescape, write_escaped, write_label};
 pub use key::{KeyLabel, KeyView};
 pub use mongodb_atlas_client::{ApiKey, ApiTime, KeyAttributes};
 pub use query::{KeyQuery, KeyRow, KeySelection, SortColumn, matches_project, matches_status};
-pub use store::{InventorySnapshot, InventoryStore, OrgDetails};
+pub use store::{InventorySnapshot, InventoryStore};
 
 use key::KeyEntry;
 use mongodb_atlas_client::{OrgId, ProjectId};
@@ -47,22 +53,6 @@ pub struct StatusCount {
     pub status: String,
     /// Number of keys; 0 for a status that an earlier poll has seen.
     pub keys: u64,
-}
-
-/// The sorted idle times of the keys of one project.
-#[derive(Debug)]
-pub struct ProjectIdleTimes {
-    /// The project.
-    pub project: ProjectId,
-    idle_since_sorted: Box<[i64]>,
-}
-
-impl ProjectIdleTimes {
-    /// Counts the keys that have been idle since `cutoff`, in microseconds since the Unix epoch, or longer.
-    pub fn count_idle_since(&self, cutoff: i64) -> u64 {
-        self.idle_since_sorted
-            .partition_point(|since| *since <= cutoff) as u64
-    }
 }
 
 /// The keys of one project, which are adjacent.
@@ -107,7 +97,6 @@ pub struct Inventory {
     projects: Box<[ProjectKeys]>,
     attributes: Box<[KeyAttributes]>,
     status_counts: Box<[StatusCount]>,
-    idle_times: Box<[ProjectIdleTimes]>,
     names_truncated: u64,
     segments: Mutex<HashMap<u64, Arc<Mutex<Option<CachedSegment>>>>>,
 }
@@ -123,8 +112,8 @@ impl Drop for Inventory {
         }
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             let (arena, keys) = (take(&mut self.arena), take(&mut self.keys));
-            let (idle_times, segments) = (take(&mut self.idle_times), take(&mut self.segments));
-            runtime.spawn_blocking(move || drop((arena, keys, idle_times, segments)));
+            let segments = take(&mut self.segments);
+            runtime.spawn_blocking(move || drop((arena, keys, segments)));
         }
     }
 }
@@ -233,19 +222,6 @@ impl Inventory {
     /// Returns the number of keys by project and status, in that order.
     pub fn status_counts(&self) -> &[StatusCount] {
         &self.status_counts
-    }
-
-    /// Returns the idle times of each project, sorted by project; also of projects that have lost all their keys.
-    pub fn idle_times(&self) -> &[ProjectIdleTimes] {
-        &self.idle_times
-    }
-
-    /// Counts the keys that have been idle since `cutoff`, in microseconds since the Unix epoch, or longer.
-    pub fn count_idle_since(&self, cutoff: i64) -> u64 {
-        self.idle_times
-            .iter()
-            .map(|project| project.count_idle_since(cutoff))
-            .sum()
     }
 
     /// Returns the segment for `cache_key`, computed by `compute` on the first call. Concurrent callers wait for it.

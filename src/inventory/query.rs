@@ -7,9 +7,10 @@ use std::collections::HashMap;
 use std::ops::Range;
 
 use jiff::Timestamp;
+use jiff::civil::Date;
 use serde::Serialize;
 
-use super::{Inventory, InventorySnapshot, KeyLabel, KeyView, ProjectKeys, unescape};
+use super::{ClassifiedInventory, Inventory, InventorySnapshot, KeyLabel, KeyView, unescape};
 use mongodb_atlas_client::{OrgId, ProjectId};
 
 crate::closed_list::closed_list! {
@@ -20,6 +21,8 @@ crate::closed_list::closed_list! {
         Name = "name",
         /// The name of the project, or its id if the name is unknown.
         Project = "project",
+        /// The owner of the project.
+        Owner = "owner",
         /// The creation; by default newest first.
         Created = "created",
         /// The last use; by default newest first.
@@ -42,12 +45,14 @@ impl SortColumn {
 pub struct KeyQuery<'a> {
     /// The organization; any if there is none.
     pub org: Option<&'a OrgId>,
-    /// A text that id, name, status or project contains, ignoring case.
+    /// A text that id, name, status, project or owner contains, ignoring case.
     pub text: &'a str,
     /// Statuses, ignoring case; any if there is none.
     pub statuses: &'a [String],
     /// Ids or names of projects; any if there is none.
     pub projects: &'a [String],
+    /// Owners; any if there is none. The empty owner selects keys without one.
+    pub owners: &'a [String],
     /// The latest time, in microseconds since the Unix epoch, from which on a key is idle.
     pub idle_cutoff: Option<i64>,
     /// Whether only keys that were never used are listed.
@@ -71,6 +76,8 @@ pub struct KeyRow {
     pub project_id: String,
     /// Name of the project.
     pub project_name: String,
+    /// Owner of the project.
+    pub owner: String,
     /// `apiKeyId`.
     pub api_key_id: String,
     /// `name`.
@@ -85,6 +92,10 @@ pub struct KeyRow {
     pub last_used_at: Option<Timestamp>,
     /// Seconds since the last use, or the creation of a key that was never used; 0 if that is in the future.
     pub idle_seconds: Option<u64>,
+    /// The last day of the exemption that is in force.
+    pub exempt_until: Option<Date>,
+    /// The reason of that exemption.
+    pub exempt_reason: String,
     /// Whether `lastUsedAt` is present; `None` when it is invalid.
     #[serde(skip)]
     pub was_used: Option<bool>,
@@ -103,10 +114,17 @@ pub struct KeySelection<'a> {
     now: Timestamp,
 }
 
-/// Names of an organization and its projects.
+/// Names of an organization and its projects, and the owners of these.
 struct DisplayNames<'a> {
     org: &'a str,
-    projects: HashMap<&'a ProjectId, &'a str>,
+    projects: HashMap<&'a ProjectId, ProjectLabels<'a>>,
+}
+
+/// Empty where they are unknown.
+#[derive(Clone, Copy, Default)]
+struct ProjectLabels<'a> {
+    name: &'a str,
+    owner: &'a str,
 }
 
 /// Index of a key in a snapshot.
@@ -177,17 +195,26 @@ impl<'a> KeySelection<'a> {
     fn find(&self, org: u32, inventory: &Inventory, matches: &mut Vec<KeyRef>) {
         let text = self.query.text.to_lowercase();
         for project in inventory.projects() {
-            let (id, name) = (project.project.as_str(), self.project_name(org, project));
-            let projects = self.query.projects;
-            if !projects.is_empty() && !projects.iter().any(|it| matches_project(it, id, name)) {
+            let id = project.project.as_str();
+            let ProjectLabels { name, owner } = self.project_labels(org, &project.project);
+            let KeyQuery {
+                projects, owners, ..
+            } = self.query;
+            if !(projects.is_empty() || projects.iter().any(|it| matches_project(it, id, name)))
+                || !(owners.is_empty() || owners.iter().any(|it| it == owner))
+            {
                 continue;
             }
-            let project_matches =
-                contains_ignore_case(id, &text) || contains_ignore_case(name, &text);
+            let mut texts = [id, name, owner].into_iter();
+            let project_matches = texts.any(|it| contains_ignore_case(it, &text));
             let keys = inventory.project_keys(project, 0);
             for (key, view) in (0..).skip(project.range.start).zip(keys) {
                 if self.matches(&view) && (project_matches || self.contains(&view, &text)) {
-                    let rank = self.rank(&view);
+                    let rank = if self.query.column == SortColumn::Owner && owner.is_empty() {
+                        i64::MAX
+                    } else {
+                        self.rank(&view)
+                    };
                     matches.push(KeyRef { rank, org, key });
                 }
             }
@@ -236,7 +263,7 @@ impl<'a> KeySelection<'a> {
             SortColumn::Idle => view.idle_since().map(|since| -since),
             SortColumn::Created => view.created(),
             SortColumn::Used => view.last_used(),
-            SortColumn::Name | SortColumn::Project => return 0,
+            SortColumn::Name | SortColumn::Project | SortColumn::Owner => return 0,
         };
         let rank = time.map(|time| if self.is_descending() { -time } else { time });
         rank.unwrap_or(i64::MAX)
@@ -265,20 +292,24 @@ impl<'a> KeySelection<'a> {
             }
             SortColumn::Project => {
                 let (_, view) = self.view(key)?;
-                let name = self.names.get(key.org as usize)?.project(view.project);
+                let name = self.project_labels(key.org, view.project).name;
                 let id = view.project.as_str();
                 Some(if name.is_empty() { id } else { name }.into())
+            }
+            SortColumn::Owner => {
+                let (_, view) = self.view(key)?;
+                Some(self.project_labels(key.org, view.project).owner.into())
             }
             SortColumn::Idle | SortColumn::Created | SortColumn::Used => None,
         }
     }
 
-    fn project_name(&self, org: u32, project: &ProjectKeys) -> &'a str {
+    fn project_labels(&self, org: u32, project: &ProjectId) -> ProjectLabels<'a> {
         let names = self.names.get(org as usize);
-        names.map_or("", |names| names.project(&project.project))
+        names.map_or_else(ProjectLabels::default, |names| names.project(project))
     }
 
-    fn view(&self, key: &KeyRef) -> Option<(&'a Inventory, KeyView<'a>)> {
+    fn view(&self, key: &KeyRef) -> Option<(&'a ClassifiedInventory, KeyView<'a>)> {
         let inventory = self.snapshot.inventories.get(key.org as usize)?;
         Some((inventory, inventory.key_at(key.key as usize)?))
     }
@@ -286,6 +317,9 @@ impl<'a> KeySelection<'a> {
     fn row(&self, key: &KeyRef) -> Option<KeyRow> {
         let (inventory, view) = self.view(key)?;
         let names = self.names.get(key.org as usize)?;
+        let ProjectLabels { name, owner } = names.project(view.project);
+        let now = self.now.as_microsecond();
+        let exemption = inventory.classes.exemption(key.key as usize, now);
         let attributes = view.attributes;
         let shown = |label, text: Cow<'_, str>| {
             let text = self.shows(label).then(|| text.into_owned());
@@ -297,7 +331,8 @@ impl<'a> KeySelection<'a> {
             org_id: inventory.org().to_string(),
             org_name: names.org.to_owned(),
             project_id: view.project.to_string(),
-            project_name: names.project(view.project).to_owned(),
+            project_name: name.to_owned(),
+            owner: owner.to_owned(),
             api_key_id: unescape(view.id()).into_owned(),
             name: shown(KeyLabel::Name, unescape(view.name())),
             status: shown(KeyLabel::Status, attributes.status.as_str().into()),
@@ -306,6 +341,8 @@ impl<'a> KeySelection<'a> {
             last_used_at: view.last_used().and_then(time),
             idle_seconds: idle_since
                 .map(|since| u64::try_from(self.now.as_second() - since.as_second()).unwrap_or(0)),
+            exempt_until: exemption.map(|exemption| exemption.until),
+            exempt_reason: exemption.map_or_else(String::new, |it| it.reason.clone()),
             was_used: view.was_used(),
             masked_secret: shown(KeyLabel::MaskedSecret, unescape(view.masked_secret())),
         })
@@ -315,18 +352,20 @@ impl<'a> KeySelection<'a> {
 impl<'a> DisplayNames<'a> {
     fn new(snapshot: &'a InventorySnapshot, inventory: &Inventory) -> Self {
         let details = snapshot.org_details(inventory.org());
-        let projects = details.into_iter().flat_map(|details| &details.projects);
+        let projects = details.into_iter().flat_map(|details| details.projects());
+        let labels = projects.map(|(project, owner)| {
+            let (name, owner) = (project.name.as_str(), owner.unwrap_or_default());
+            (&project.id, ProjectLabels { name, owner })
+        });
         Self {
             org: details
                 .and_then(|details| details.name.as_deref())
                 .unwrap_or_default(),
-            projects: projects
-                .map(|project| (&project.id, project.name.as_str()))
-                .collect(),
+            projects: labels.collect(),
         }
     }
 
-    fn project(&self, id: &ProjectId) -> &'a str {
+    fn project(&self, id: &ProjectId) -> ProjectLabels<'a> {
         self.projects.get(id).copied().unwrap_or_default()
     }
 }

@@ -2,31 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
-use jiff::Timestamp;
-use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
-use super::Inventory;
-use mongodb_atlas_client::{ModelLimit, OrgId, Project};
-
-/// Names and model rate limits of an organization, refreshed less often than its keys. Values that cannot be read keep
-/// their last value; they are empty if they were never read.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct OrgDetails {
-    /// Name of the organization.
-    pub name: Option<String>,
-    /// Names of its projects.
-    pub projects: Vec<Project>,
-    /// Its model rate limits.
-    pub limits: Vec<ModelLimit>,
-    /// Time of the last refresh.
-    #[serde(rename = "asked_at")]
-    pub fetched_at: Option<Timestamp>,
-}
+use super::{ClassifiedInventory, DetailsWithOwners, Inventory, OrgDetails};
+use crate::key_policy::KeyPolicy;
+use mongodb_atlas_client::OrgId;
 
 /// The current inventories: a poll replaces one, a scrape takes a snapshot of all. The lock is held for a few pointer
 /// copies only, never across an `.await`.
@@ -34,6 +17,8 @@ pub struct OrgDetails {
 pub struct InventoryStore {
     state: RwLock<StoreState>,
     generation: AtomicU64,
+    /// Held while a policy or details are applied: the later one must see what the earlier one has changed.
+    labels_lock: Mutex<()>,
 }
 
 #[derive(Debug, Default)]
@@ -41,13 +26,14 @@ struct StoreState {
     targets: Arc<[OrgId]>,
     pending_discovery: Arc<[Arc<str>]>,
     inventories: BTreeMap<OrgId, InventoryEntry>,
-    details: BTreeMap<OrgId, Arc<OrgDetails>>,
+    details: BTreeMap<OrgId, Arc<DetailsWithOwners>>,
+    policy: Arc<KeyPolicy>,
 }
 
 /// An inventory, and its age by the monotonic clock.
 #[derive(Debug)]
 struct InventoryEntry {
-    inventory: Arc<Inventory>,
+    inventory: ClassifiedInventory,
     inserted_at: Instant,
     age_at_insert: Duration,
 }
@@ -56,14 +42,14 @@ struct InventoryEntry {
 #[derive(Debug, Clone, Default)]
 pub struct InventorySnapshot {
     /// The inventories that are not stale, sorted by organization.
-    pub inventories: Vec<Arc<Inventory>>,
-    /// Names and model rate limits, sorted by organization.
-    pub details: Vec<(OrgId, Arc<OrgDetails>)>,
+    pub inventories: Vec<ClassifiedInventory>,
+    /// Names, owners and model rate limits, sorted by organization.
+    pub details: Vec<(OrgId, Arc<DetailsWithOwners>)>,
 }
 
 impl InventorySnapshot {
-    /// Returns the names and model rate limits of `org`, if they are known.
-    pub fn org_details(&self, org: &OrgId) -> Option<&OrgDetails> {
+    /// Returns the names, owners and model rate limits of `org`, if they are known.
+    pub fn org_details(&self, org: &OrgId) -> Option<&DetailsWithOwners> {
         let index = self.details.binary_search_by(|(known, _)| known.cmp(org));
         let (_, details) = self.details.get(index.ok()?)?;
         Some(details)
@@ -87,22 +73,93 @@ impl InventoryStore {
         drop(removed);
     }
 
-    /// Replaces the inventory of a polled organization. `age` is its age now: zero after a poll.
-    pub fn insert(&self, inventory: Arc<Inventory>, age: Duration) {
+    /// Replaces the inventory of a polled organization. `age` is its age now: zero after a poll. Returns whether its
+    /// keys are classified by the policy in force; if not, [`InventoryStore::reclassify`] is due.
+    pub fn insert(&self, inventory: ClassifiedInventory, age: Duration) -> bool {
         let org = inventory.org().clone();
+        let policy = Arc::clone(inventory.classes.policy());
         let entry = InventoryEntry {
             inserted_at: Instant::now(),
             age_at_insert: age,
             inventory,
         };
-        let replaced = self.update(|state| state.inventories.insert(org, entry));
+        let (replaced, is_current) = self.update(|state| {
+            let is_current = Arc::ptr_eq(&policy, &state.policy);
+            (state.inventories.insert(org, entry), is_current)
+        });
+        drop(replaced);
+        is_current
+    }
+
+    /// Returns the policy in force.
+    pub fn policy(&self) -> Arc<KeyPolicy> {
+        self.read(|state| Arc::clone(&state.policy))
+    }
+
+    /// Classifies the keys of an inventory by the policy in force. Belongs on a blocking thread.
+    pub fn classify(&self, inventory: Arc<Inventory>) -> ClassifiedInventory {
+        let (policy, details) = self.read(|state| {
+            let details = state.details.get(inventory.org()).cloned();
+            (Arc::clone(&state.policy), details)
+        });
+        let details = details.as_ref().map(|it| &**it.details());
+        ClassifiedInventory::new(inventory, &policy, details)
+    }
+
+    /// Replaces the policy; applies it to all keys and projects. Belongs on a blocking thread.
+    pub fn set_policy(&self, policy: Arc<KeyPolicy>) {
+        let _guard = self.lock_labels();
+        self.update(|state| state.policy = policy);
+        for org in self.targets().iter() {
+            if let Some(details) = self.details(org) {
+                self.replace_details(org, details);
+            }
+            self.reclassify(org);
+        }
+    }
+
+    /// Classifies the keys of `org` again, after its project names or the policy have changed. Belongs on a blocking
+    /// thread.
+    pub fn reclassify(&self, org: &OrgId) {
+        let Some(inventory) = self.get(org) else {
+            return;
+        };
+        let classified = self.classify(Arc::clone(&inventory));
+        let replaced = self.update(|state| {
+            let entry = state.inventories.get_mut(org)?;
+            // A poll may have replaced the inventory meanwhile.
+            let is_current = Arc::ptr_eq(&entry.inventory.inventory, &inventory);
+            is_current.then(|| std::mem::replace(&mut entry.inventory, classified))
+        });
         drop(replaced);
     }
 
-    /// Replaces the names and model rate limits of a polled organization.
+    /// Replaces the names, tags and model rate limits of `org`, if it is polled, and applies the policy to its projects.
+    /// Belongs on a blocking thread.
     pub fn insert_details(&self, org: &OrgId, details: Arc<OrgDetails>) {
-        let replaced = self.update(|state| state.details.insert(org.clone(), details));
-        drop(replaced);
+        let _guard = self.lock_labels();
+        let previous = self.replace_details(org, Arc::clone(&details));
+        if previous.is_none_or(|previous| previous.projects != details.projects) {
+            self.reclassify(org);
+        }
+    }
+
+    fn replace_details(
+        &self,
+        org: &OrgId,
+        details: Arc<OrgDetails>,
+    ) -> Option<Arc<DetailsWithOwners>> {
+        let details = Arc::new(DetailsWithOwners::new(details, &self.policy()));
+        self.update(|state| {
+            let is_polled = state.targets.binary_search(org).is_ok();
+            is_polled.then(|| state.details.insert(org.clone(), details))?
+        })
+    }
+
+    fn lock_labels(&self) -> MutexGuard<'_, ()> {
+        self.labels_lock
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Returns a number that changes with every update.
@@ -114,13 +171,13 @@ impl InventoryStore {
     pub fn get(&self, org: &OrgId) -> Option<Arc<Inventory>> {
         self.read(|state| {
             let entry = state.inventories.get(org)?;
-            Some(Arc::clone(&entry.inventory))
+            Some(Arc::clone(&entry.inventory.inventory))
         })
     }
 
     /// Returns the names and model rate limits of `org`, if they are known.
     pub fn details(&self, org: &OrgId) -> Option<Arc<OrgDetails>> {
-        self.read(|state| state.details.get(org).cloned())
+        self.read(|state| Some(Arc::clone(state.details.get(org)?.details())))
     }
 
     /// Returns the organizations that are polled, sorted by id.
@@ -156,7 +213,7 @@ impl InventoryStore {
             let fresh = state.inventories.values().filter(is_fresh);
             let details = state.details.iter();
             InventorySnapshot {
-                inventories: fresh.map(|entry| Arc::clone(&entry.inventory)).collect(),
+                inventories: fresh.map(|entry| entry.inventory.clone()).collect(),
                 details: details
                     .map(|(org, details)| (org.clone(), Arc::clone(details)))
                     .collect(),
@@ -184,9 +241,9 @@ mod tests {
         OrgId::parse(&format!("{n:024x}")).expect("an id")
     }
 
-    fn empty(n: u32) -> Arc<Inventory> {
+    fn empty(n: u32) -> ClassifiedInventory {
         let at = Timestamp::UNIX_EPOCH;
-        Arc::new(Inventory::from_records(org(n), at, vec![]))
+        Arc::new(Inventory::from_records(org(n), at, vec![])).into()
     }
 
     #[tokio::test(start_paused = true)]

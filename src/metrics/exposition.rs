@@ -150,7 +150,7 @@ mod tests {
     ) -> Exposition {
         let metrics = ExporterMetrics::new().expect("sound").gather();
         let visible = InventorySnapshot {
-            inventories,
+            inventories: inventories.into_iter().map(Into::into).collect(),
             details: Vec::new(),
         };
         Exposition::new(

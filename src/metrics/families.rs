@@ -56,8 +56,16 @@ families! {
         "Seconds from lastUsedAt, or from createdAt for a key never used (Atlas members, polled), to this scrape.";
     KEY_USED = Gauge "mongodbatlas_ai_model_api_key_used" ["org_id", "project_id", "api_key_id"]
         "1 if the AI model API key was ever used, that is if Atlas member lastUsedAt is set, else 0 (polled).";
+    KEY_EXEMPT_UNTIL = Gauge "mongodbatlas_ai_model_api_key_exempt_until_timestamp_seconds" ["org_id", "project_id", "api_key_id"]
+        "Unix timestamp of the end of the AI model API key's exemption (configuration file, exemptions).";
     KEYS_IDLE = Gauge "mongodbatlas_ai_model_api_keys_idle" ["org_id", "project_id", "threshold"]
-        "Number of AI model API keys that at this scrape are idle for at least the threshold (Atlas members lastUsedAt and createdAt, polled).";
+        "Number of enabled AI model API keys, used at least once and not exempt, that have been idle for at least the threshold (lastUsedAt of the Atlas API, polled).";
+    KEYS_NEVER_USED = Gauge "mongodbatlas_ai_model_api_keys_never_used" ["org_id", "project_id", "threshold"]
+        "Number of enabled AI model API keys, never used and not exempt, that were created at least the threshold ago (createdAt of the Atlas API, polled).";
+    KEYS_DISABLED = Gauge "mongodbatlas_ai_model_api_keys_disabled" ["org_id", "project_id", "threshold"]
+        "Number of AI model API keys, not enabled, not deleted and not exempt, that have been idle, or never used since their creation, for at least the threshold (Atlas API, polled).";
+    KEYS_EXEMPT = Gauge "mongodbatlas_ai_model_api_keys_exempt" ["org_id", "project_id"]
+        "Number of AI model API keys with an exemption in force (configuration file, exemptions).";
     KEY_CHANGES = Counter "mongodbatlas_ai_model_api_key_changes_total" ["org_id", "change"]
         "What happened to AI model API keys from one complete walk to the next (polled); revived is used again after the largest idle threshold.";
     LIMIT_REQUESTS = Gauge "mongodbatlas_ai_model_rate_limit_requests_per_minute" ["org_id", "model_group", "cloud", "geography"]
@@ -66,8 +74,8 @@ families! {
         "The organization's limit of tokens a minute for a group of models (Atlas member tokensPerMinuteLimit, polled hourly).";
     ORG_INFO = Gauge "mongodbatlas_organization_info" ["org_id", "org_name"]
         "Always 1; the organization's name (Atlas member name, polled hourly).";
-    PROJECT_INFO = Gauge "mongodbatlas_project_info" ["org_id", "project_id", "project_name"]
-        "Always 1; the project's name (Atlas member name of a group, polled hourly).";
+    PROJECT_INFO = Gauge "mongodbatlas_project_info" ["org_id", "project_id", "project_name", "owner"]
+        "Name and owner of the project (Atlas fields name and tags of a group, polled hourly; owners of the configuration file), with the value 1.";
 
     BUILD_INFO = Gauge "atlas_ai_keys_exporter_build_info" ["version", "revision", "rustversion"]
         "Always 1; what this exporter was built from.";

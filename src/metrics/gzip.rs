@@ -23,7 +23,7 @@ use super::negotiate::Format;
 use super::selection::KeySeriesOptions;
 use super::shared_body::ChunkSource;
 use super::snapshot::ScrapeSnapshot;
-use crate::inventory::{CachedSegment, Inventory, InventorySnapshot};
+use crate::inventory::{CachedSegment, ClassifiedInventory, InventorySnapshot};
 
 /// Compressed bytes are handed on once there are so many.
 const COMPRESSED_CHUNK_SIZE: usize = 64 << 10;
@@ -68,9 +68,9 @@ impl Compressor {
     }
 
     /// Compresses in advance what scrapes will need of an inventory and what does not change until the next one.
-    pub fn precompress(inventory: &Arc<Inventory>, options: &Arc<KeySeriesOptions>) {
+    pub fn precompress(inventory: &ClassifiedInventory, options: &Arc<KeySeriesOptions>) {
         let visible = InventorySnapshot {
-            inventories: vec![Arc::clone(inventory)],
+            inventories: vec![inventory.clone()],
             details: Vec::new(),
         };
         let snapshot = ScrapeSnapshot::new(visible, Arc::clone(options), inventory.completed_at());

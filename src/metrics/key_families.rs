@@ -4,7 +4,10 @@
 use super::families::{self, FamilyDef};
 use super::snapshot::ScrapeSnapshot;
 use super::text::{self, FamilyHeader, Labels, SampleValue};
-use crate::inventory::{Inventory, KeyLabel, KeyView, OrgDetails, ProjectKeys, write_label};
+use crate::inventory::{
+    ClassifiedInventory, DetailsWithOwners, Inventory, KeyClass, KeyLabel, KeyView, ProjectKeys,
+    unescape, write_label,
+};
 use SampleSource::{Details, Info, Inventory as PerInventory, Keys};
 use mongodb_atlas_client::{ModelLimit, OrgId};
 
@@ -19,9 +22,9 @@ enum SampleSource {
     /// One sample per key, always 1, with the attributes of the key as labels.
     Info,
     /// A few samples per inventory.
-    Inventory(fn(&Inventory, &ScrapeSnapshot, Emit<'_>)),
+    Inventory(fn(&ClassifiedInventory, &ScrapeSnapshot, Emit<'_>)),
     /// A few samples per organization, from its names and limits.
-    Details(fn(&OrgId, &OrgDetails, Emit<'_>)),
+    Details(fn(&OrgId, &DetailsWithOwners, Emit<'_>)),
 }
 
 /// A family of the inventory.
@@ -60,8 +63,30 @@ pub(super) static FAMILIES: &[FamilyWriter] = &[
         &families::KEY_IDLE,
         Keys(|key, now| key.idle_since().map(|at| age_value(now, at))),
     ),
+    family(
+        &families::KEY_EXEMPT_UNTIL,
+        PerInventory(write_exempt_until),
+    ),
     family(&families::KEYS, PerInventory(write_status_counts)),
-    family(&families::KEYS_IDLE, PerInventory(write_idle_counts)),
+    family(
+        &families::KEYS_IDLE,
+        PerInventory(|inventory, snapshot, emit| {
+            write_class_counts(inventory, snapshot, KeyClass::Used, emit);
+        }),
+    ),
+    family(
+        &families::KEYS_NEVER_USED,
+        PerInventory(|inventory, snapshot, emit| {
+            write_class_counts(inventory, snapshot, KeyClass::NeverUsed, emit);
+        }),
+    ),
+    family(
+        &families::KEYS_DISABLED,
+        PerInventory(|inventory, snapshot, emit| {
+            write_class_counts(inventory, snapshot, KeyClass::Disabled, emit);
+        }),
+    ),
+    family(&families::KEYS_EXEMPT, PerInventory(write_exempt_counts)),
     family(&families::KEYS_DROPPED, PerInventory(write_dropped)),
     family(
         &families::NAMES_TRUNCATED,
@@ -254,7 +279,7 @@ impl InfoLabels {
     }
 }
 
-fn write_status_counts(inventory: &Inventory, _: &ScrapeSnapshot, emit: Emit<'_>) {
+fn write_status_counts(inventory: &ClassifiedInventory, _: &ScrapeSnapshot, emit: Emit<'_>) {
     for count in inventory.status_counts() {
         let labels = [
             ("org_id", inventory.org().as_str()),
@@ -265,53 +290,94 @@ fn write_status_counts(inventory: &Inventory, _: &ScrapeSnapshot, emit: Emit<'_>
     }
 }
 
-fn write_idle_counts(inventory: &Inventory, snapshot: &ScrapeSnapshot, emit: Emit<'_>) {
-    for project in inventory.idle_times() {
+fn write_class_counts(
+    inventory: &ClassifiedInventory,
+    snapshot: &ScrapeSnapshot,
+    class: KeyClass,
+    emit: Emit<'_>,
+) {
+    let now = snapshot.now_micros;
+    for project in inventory.classes.projects() {
         for threshold in &*snapshot.options.thresholds {
             let labels = [
                 ("org_id", inventory.org().as_str()),
                 ("project_id", project.project.as_str()),
                 ("threshold", &threshold.label),
             ];
-            let keys = project.count_idle_since(threshold.cutoff(snapshot.now_micros));
+            let keys = project.count(class, threshold.cutoff(now), now);
             emit(&labels, SampleValue::Int(keys));
         }
     }
 }
 
-fn write_dropped(inventory: &Inventory, snapshot: &ScrapeSnapshot, emit: Emit<'_>) {
+fn write_exempt_counts(inventory: &ClassifiedInventory, snapshot: &ScrapeSnapshot, emit: Emit<'_>) {
+    for project in inventory.classes.projects() {
+        let labels = [
+            ("org_id", inventory.org().as_str()),
+            ("project_id", project.project.as_str()),
+        ];
+        let keys = project.count_exempt(snapshot.now_micros);
+        emit(&labels, SampleValue::Int(keys));
+    }
+}
+
+fn write_exempt_until(inventory: &ClassifiedInventory, snapshot: &ScrapeSnapshot, emit: Emit<'_>) {
+    if !snapshot.has_key_series() {
+        return;
+    }
+    for (index, ends_at) in inventory.classes.exempt_keys(snapshot.now_micros) {
+        if let Some(key) = inventory.key_at(index).filter(|key| snapshot.includes(key)) {
+            let id = unescape(key.id());
+            let labels = [
+                ("org_id", inventory.org().as_str()),
+                ("project_id", key.project.as_str()),
+                ("api_key_id", &*id),
+            ];
+            emit(&labels, SampleValue::Micros(ends_at));
+        }
+    }
+}
+
+fn write_dropped(inventory: &ClassifiedInventory, snapshot: &ScrapeSnapshot, emit: Emit<'_>) {
     let keys = inventory.invalid_keys() + snapshot.dropped_by_max_keys(inventory);
     let labels = [("org_id", inventory.org().as_str())];
     emit(&labels, SampleValue::Int(keys));
 }
 
-fn write_names_truncated(inventory: &Inventory, _: &ScrapeSnapshot, emit: Emit<'_>) {
+fn write_names_truncated(inventory: &ClassifiedInventory, _: &ScrapeSnapshot, emit: Emit<'_>) {
     let keys = inventory.names_truncated();
     let labels = [("org_id", inventory.org().as_str())];
     emit(&labels, SampleValue::Int(keys));
 }
 
-fn write_org_info(org: &OrgId, details: &OrgDetails, emit: Emit<'_>) {
+fn write_org_info(org: &OrgId, details: &DetailsWithOwners, emit: Emit<'_>) {
     if let Some(name) = &details.name {
         let labels = [("org_id", org.as_str()), ("org_name", name)];
         emit(&labels, SampleValue::Int(1));
     }
 }
 
-fn write_project_info(org: &OrgId, details: &OrgDetails, emit: Emit<'_>) {
-    for project in &details.projects {
+fn write_project_info(org: &OrgId, details: &DetailsWithOwners, emit: Emit<'_>) {
+    for (project, owner) in details.projects() {
         let labels = [
             ("org_id", org.as_str()),
             ("project_id", project.id.as_str()),
             ("project_name", &project.name),
+            ("owner", owner.unwrap_or_default()),
         ];
-        emit(&labels, SampleValue::Int(1));
+        // A missing value is a missing label
+        let labels = if owner.is_some() {
+            &labels[..]
+        } else {
+            &labels[..3]
+        };
+        emit(labels, SampleValue::Int(1));
     }
 }
 
 fn write_rate_limits(
     org: &OrgId,
-    details: &OrgDetails,
+    details: &DetailsWithOwners,
     value: fn(&ModelLimit) -> Option<u64>,
     emit: Emit<'_>,
 ) {

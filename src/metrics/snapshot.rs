@@ -5,7 +5,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use super::selection::{KeySeriesOptions, PerKeyMode};
-use crate::inventory::{Inventory, InventorySnapshot, KeyView};
+use crate::inventory::{ClassifiedInventory, InventorySnapshot, KeyView};
 use mongodb_atlas_client::OrgId;
 
 /// The inventories at one moment.
@@ -71,18 +71,20 @@ impl ScrapeSnapshot {
     }
 
     /// Returns how many keys of `inventory` are beyond the maximum number of keys.
-    pub(super) fn dropped_by_max_keys(&self, inventory: &Inventory) -> u64 {
+    pub(super) fn dropped_by_max_keys(&self, inventory: &ClassifiedInventory) -> u64 {
         self.max_keys_cutoff.map_or(0, |cutoff| {
-            (inventory.len() as u64).saturating_sub(inventory.count_idle_since(cutoff))
+            (inventory.len() as u64).saturating_sub(inventory.classes.count_idle_since(cutoff))
         })
     }
 }
 
 /// Returns the latest moment since which at most `max_keys` keys have been idle. The longest-idle keys are exported,
 /// whichever organization they belong to, so that the same ones are exported from scrape to scrape.
-fn cutoff_for_max_keys(inventories: &[Arc<Inventory>], max_keys: u64, now_micros: i64) -> i64 {
+fn cutoff_for_max_keys(inventories: &[ClassifiedInventory], max_keys: u64, now_micros: i64) -> i64 {
     let fits = |cutoff: i64| {
-        let idle = inventories.iter().map(|it| it.count_idle_since(cutoff));
+        let idle = inventories
+            .iter()
+            .map(|it| it.classes.count_idle_since(cutoff));
         idle.sum::<u64>() <= max_keys
     };
     if fits(now_micros) {
@@ -106,11 +108,11 @@ fn cutoff_for_max_keys(inventories: &[Arc<Inventory>], max_keys: u64, now_micros
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::inventory::{ApiKey, ApiTime};
+    use crate::inventory::{ApiKey, ApiTime, Inventory};
     use mongodb_atlas_client::{KeyId, ProjectId};
 
     /// Returns an inventory with a key for each time of a last use.
-    fn inventory(org: u32, used: &[i64]) -> Arc<Inventory> {
+    fn inventory(org: u32, used: &[i64]) -> ClassifiedInventory {
         let records = used.iter().map(|second| ApiKey {
             id: KeyId::new(second.to_string()),
             project: ProjectId::new("p"),
@@ -118,7 +120,7 @@ mod tests {
             ..ApiKey::default()
         });
         let org = OrgId::parse(&format!("{org:024x}")).expect("an id");
-        Arc::new(Inventory::from_records(org, Timestamp::UNIX_EPOCH, records))
+        Arc::new(Inventory::from_records(org, Timestamp::UNIX_EPOCH, records)).into()
     }
 
     #[test]

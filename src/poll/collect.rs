@@ -11,7 +11,7 @@ use tracing::{debug, warn};
 
 use super::diff::{KeyChange, diff};
 use super::walk::{KeyWalk, LocatedItem, Shortfall, WalkError, run_blocking, walk_pages};
-use crate::inventory::{Inventory, InventoryBuilder, InventoryInfo, unescape};
+use crate::inventory::{ClassifiedInventory, Inventory, InventoryBuilder, InventoryInfo, unescape};
 use mongodb_atlas_client::{ApiKey, Client, Clock, KeyId, OptionalFields, OrgId};
 
 /// Maximum number of concurrent requests of one walk.
@@ -44,17 +44,17 @@ pub struct PollOptions {
     /// The wall clock.
     pub clock: Clock,
     /// Called with each inventory before it is published.
-    pub inventory_hook: InventoryHook,
+    pub prepare_inventory: PrepareInventory,
 }
 
-/// Precomputes what scrapes need of an inventory. Called on a blocking thread.
-pub type InventoryHook = Arc<dyn Fn(&Arc<Inventory>) + Send + Sync>;
+/// Classifies the keys of an inventory, and precomputes what scrapes need of it. Called on a blocking thread.
+pub type PrepareInventory = Arc<dyn Fn(Arc<Inventory>) -> ClassifiedInventory + Send + Sync>;
 
 /// The result of a successful poll.
 #[derive(Debug)]
 pub struct PollReport {
     /// The new inventory.
-    pub inventory: Arc<Inventory>,
+    pub inventory: ClassifiedInventory,
     /// Changes since the previous inventory; none if there was no previous one.
     pub changes: Vec<KeyChange>,
     /// Number of pages, of all walks.
@@ -100,14 +100,14 @@ pub async fn collect(
         completed_at: options.clock.now(),
         invalid_keys: walk.invalid_keys,
     };
-    let (hook, revived_after) = (Arc::clone(&options.inventory_hook), options.revived_after);
+    let prepare_inventory = Arc::clone(&options.prepare_inventory);
+    let revived_after = options.revived_after;
     let (inventory, changes) = run_blocking(move || {
         let previous = previous.as_deref();
         let previous_counts = previous.map_or(&[][..], Inventory::status_counts);
         let inventory = Arc::new(walk.keys.build(info, previous_counts));
-        hook(&inventory);
         let changes = previous.map(|previous| diff(previous, &inventory, revived_after));
-        (inventory, changes.unwrap_or_default())
+        (prepare_inventory(inventory), changes.unwrap_or_default())
     })
     .await?;
     Ok(PollReport {

@@ -17,12 +17,25 @@ use super::tasks::TaskOutput;
 use super::walk::{Shortfall, WalkError};
 use crate::failure::Explanation;
 use crate::humanize::{whole_millis, whole_seconds};
-use crate::inventory::{Inventory, OrgDetails};
+use crate::inventory::{ClassifiedInventory, Inventory, InventoryStore, OrgDetails};
 use crate::storage::{StateFile, StoredInventory};
 use mongodb_atlas_client::{EndpointSet, Error, OrgId, OrgList};
 
 /// The time to the next attempt after a failed organization list, unless the interval is shorter.
 const LIST_RETRY_INTERVAL: Duration = Duration::from_mins(1);
+
+/// Inserts an inventory. One that was classified before a reload is classified again.
+pub(super) fn insert_inventory(
+    store: &Arc<InventoryStore>,
+    inventory: ClassifiedInventory,
+    age: Duration,
+) {
+    let org = inventory.org().clone();
+    if !store.insert(inventory, age) {
+        let store = Arc::clone(store);
+        tokio::task::spawn_blocking(move || store.reclassify(&org));
+    }
+}
 
 impl Scheduler {
     pub(super) async fn on_task_done(&mut self, output: TaskOutput) {
@@ -60,7 +73,7 @@ impl Scheduler {
         state.completed_at = Some(inventory.completed_at());
         let previous_requests = replace(&mut state.requests_per_poll, report.requests);
         record_changes(org, &report.changes, state, &*self.observer);
-        self.store.insert(Arc::clone(&inventory), Duration::ZERO);
+        insert_inventory(&self.store, inventory.clone(), Duration::ZERO);
         self.observer.on_event(PollEvent::PollSucceeded {
             inventory: &inventory,
             pages: report.pages,
@@ -82,7 +95,7 @@ impl Scheduler {
         }
         let due_at = self.next_regular_due(org, report.duration);
         let stored = StoredInventory {
-            inventory,
+            inventory: inventory.inventory,
             requests: report.requests,
             change_counts,
         };
@@ -164,13 +177,11 @@ impl Scheduler {
         }
     }
 
-    fn on_details_fetched(&mut self, org: OrgId, details: OrgDetails) {
+    fn on_details_fetched(&mut self, org: OrgId, details: Arc<OrgDetails>) {
         let Some(state) = self.orgs.get_mut(&org) else {
             return;
         };
         state.fetching_details = false;
-        let details = Arc::new(details);
-        self.store.insert_details(&org, Arc::clone(&details));
         self.start_save(StateFile::Details(org), move |storage, file| {
             storage.save(file, &*details)
         });

@@ -171,9 +171,9 @@ impl Scheduler {
             state.fetching_details = true;
             state.details_due_at = now + state.details_interval();
             let name = self.targets.org_name(org).map(str::to_owned);
-            let (client, previous) = (Arc::clone(&state.client), self.store.details(org));
-            let fetched_at = self.clock.now();
-            let task = tasks::fetch_details(client, org.clone(), name, previous, fetched_at);
+            let (client, store) = (Arc::clone(&state.client), Arc::clone(&self.store));
+            let (owner_tag, now) = (self.plan.owner_tag.clone(), self.clock.now());
+            let task = tasks::fetch_details(client, org.clone(), name, owner_tag, store, now);
             self.tasks.spawn(task);
         }
     }

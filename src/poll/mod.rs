@@ -29,7 +29,7 @@ mod tasks;
 mod tests;
 mod walk;
 
-pub use collect::{InventoryHook, PollOptions, PollReport, collect, walk_timeout};
+pub use collect::{PollOptions, PollReport, PrepareInventory, collect, walk_timeout};
 pub use diff::{Change, KeyChange, diff};
 pub use event::{PollEvent, PollObserver};
 pub use schedule::{BackoffState, PollBackoff, Schedule};

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use tracing::{info, warn};
 
+use super::completion::insert_inventory;
 use super::diff::Change;
 use super::event::PollEvent;
 use super::schedule::BackoffState;
@@ -13,7 +14,7 @@ use super::scheduler::Scheduler;
 use super::targets::SaveState;
 use super::tasks;
 use crate::humanize::{elapsed, whole_seconds};
-use crate::inventory::OrgDetails;
+use crate::inventory::{ClassifiedInventory, InventoryStore, OrgDetails};
 use crate::storage::{
     CredentialSnapshot, LOAD_TIMEOUT, StateFile, Storage, StorageError, StoredInventory,
 };
@@ -23,8 +24,38 @@ use mongodb_atlas_client::OrgId;
 /// The stored state of an organization.
 struct StoredOrg {
     inventory: Option<StoredInventory>,
-    details: Option<OrgDetails>,
+    details: Option<Arc<OrgDetails>>,
     backoff: Option<BackoffState>,
+}
+
+impl StoredOrg {
+    fn load(storage: &Storage, org: &OrgId) -> Self {
+        let details = storage.load(&StateFile::Details(org.clone()));
+        Self {
+            inventory: storage.load_inventory(org),
+            details: details.map(Arc::new),
+            backoff: storage.load(&StateFile::Backoff(org.clone())),
+        }
+    }
+}
+
+/// Inserts stored details, and classifies the keys of a stored inventory by them.
+async fn classify_stored(
+    store: &Arc<InventoryStore>,
+    org: &OrgId,
+    stored: &StoredOrg,
+) -> Option<ClassifiedInventory> {
+    let (store, org, details) = (Arc::clone(store), org.clone(), stored.details.clone());
+    let inventory = stored.inventory.as_ref();
+    let inventory = inventory.map(|stored| Arc::clone(&stored.inventory));
+    let classify = move || {
+        if let Some(details) = details {
+            store.insert_details(&org, details);
+        }
+        inventory.map(|inventory| store.classify(inventory))
+    };
+    // A panic has been logged
+    tokio::task::spawn_blocking(classify).await.ok().flatten()
 }
 
 impl Scheduler {
@@ -60,13 +91,12 @@ impl Scheduler {
         }
         for org in orgs {
             let id = org.clone();
-            let load = move |storage: &Storage| StoredOrg {
-                inventory: storage.load_inventory(&id),
-                details: storage.load(&StateFile::Details(id.clone())),
-                backoff: storage.load(&StateFile::Backoff(id)),
-            };
+            let load = move |storage: &Storage| StoredOrg::load(storage, &id);
             match storage.run_blocking(LOAD_TIMEOUT, load).await {
-                Ok(stored) => self.restore_org(&org, stored),
+                Ok(stored) => {
+                    let inventory = classify_stored(&self.store, &org, &stored).await;
+                    self.restore_org(&org, stored, inventory);
+                }
                 Err(error) => {
                     warn!(%org, %error, "failed to load state");
                     // The others would time out as well
@@ -78,16 +108,22 @@ impl Scheduler {
         }
     }
 
-    fn restore_org(&mut self, org: &OrgId, stored: StoredOrg) {
+    fn restore_org(
+        &mut self,
+        org: &OrgId,
+        stored: StoredOrg,
+        inventory: Option<ClassifiedInventory>,
+    ) {
         let now = self.clock.now();
         let Some(state) = self.orgs.get_mut(org) else {
             return;
         };
-        if let Some(details) = stored.details {
-            if let Some(fetched_at) = details.fetched_at {
-                state.restore_details(fetched_at, now);
-            }
-            self.store.insert_details(org, Arc::new(details));
+        // The values of another tag are replaced at once
+        if let Some(details) = stored.details
+            && details.owner_tag == self.plan.owner_tag
+            && let Some(fetched_at) = details.fetched_at
+        {
+            state.restore_details(fetched_at, now);
         }
         if let Some(stored) = &stored.inventory {
             state.restore_inventory(stored.inventory.completed_at(), now);
@@ -96,10 +132,10 @@ impl Scheduler {
             state.restore_backoff(backoff, now);
         }
         let up = state.is_fresh(now);
-        let Some(stored) = stored.inventory else {
+        let (Some(stored), Some(inventory)) = (stored.inventory, inventory) else {
             return;
         };
-        let (inventory, change_counts) = (stored.inventory, stored.change_counts);
+        let change_counts = stored.change_counts;
         state.requests_per_poll = stored.requests;
         for change in Change::ALL {
             let keys = change_counts.get(change.as_str()).copied().unwrap_or(0);
@@ -113,7 +149,7 @@ impl Scheduler {
             inventory: &inventory,
             up,
         });
-        self.store.insert(inventory, age);
+        insert_inventory(&self.store, inventory, age);
     }
 
     pub(super) fn save_credential(&mut self, credential: &str) {

@@ -110,7 +110,10 @@ impl Scheduler {
                 }
                 Some(command) = commands.recv() => match command {
                     SchedulerCommand::ApplyPlan(plan) => {
-                        self.plan = plan;
+                        let previous = std::mem::replace(&mut self.plan, plan);
+                        if previous.owner_tag != self.plan.owner_tag {
+                            self.refresh_details();
+                        }
                         self.apply_plan().await;
                     }
                     SchedulerCommand::CredentialChanged(name) => self.on_credential_changed(&name).await,
@@ -127,6 +130,13 @@ impl Scheduler {
         // A token that is not revoked expires within the hour
         let revocations = futures_util::future::join_all(revocations);
         let _ = tokio::time::timeout(REVOKE_TIMEOUT, revocations).await;
+    }
+
+    /// Fetches the details of all organizations anew.
+    fn refresh_details(&mut self) {
+        for state in self.orgs.values_mut() {
+            state.details_due_at = Instant::now();
+        }
     }
 
     async fn apply_plan(&mut self) {

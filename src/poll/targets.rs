@@ -26,6 +26,8 @@ pub struct PollPlan {
     pub max_orgs: usize,
     /// The poll interval, unless the rate limit requires a longer one.
     pub interval: Duration,
+    /// The tag of projects that has their owner, if any.
+    pub owner_tag: Option<String>,
     /// How an organization is polled.
     pub options: PollOptions,
     /// The state directory, if there is one.

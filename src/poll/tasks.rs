@@ -12,7 +12,7 @@ use tracing::debug;
 use super::collect::{PollOptions, PollReport, collect};
 use super::schedule::BackoffState;
 use super::walk::WalkError;
-use crate::inventory::{Inventory, OrgDetails};
+use crate::inventory::{Inventory, InventoryStore, OrgDetails};
 use crate::storage::{SAVE_TIMEOUT, StateFile, Storage, StorageError};
 use exporter_toolkit::bounded_file::READ_TIMEOUT;
 use mongodb_atlas_client::{Client, Endpoint, EndpointSet, Error, OrgId, OrgList};
@@ -30,7 +30,7 @@ pub(super) enum TaskOutput {
     },
     DetailsFetched {
         org: OrgId,
-        details: OrgDetails,
+        details: Arc<OrgDetails>,
     },
     OrgsListed {
         credential: Arc<str>,
@@ -91,13 +91,14 @@ async fn catch_panic<T>(
     result.unwrap_or_else(|_| Err(WalkError::panicked().error.kind.with_endpoint(endpoint)))
 }
 
-/// Fetches names and model rate limits. Those that cannot be read are taken from `previous`: keys do not depend on them,
+/// Fetches names, owner tags and model rate limits, and inserts them into `store`. Those that cannot be read keep their value: keys do not depend on them,
 /// so that a role without access to them disables nothing else.
 pub(super) async fn fetch_details(
     client: Arc<Client>,
     org: OrgId,
     listed_name: Option<String>,
-    previous: Option<Arc<OrgDetails>>,
+    owner_tag: Option<String>,
+    store: Arc<InventoryStore>,
     now: Timestamp,
 ) -> TaskOutput {
     let name = async {
@@ -107,21 +108,31 @@ pub(super) async fn fetch_details(
         let name = catch_panic(Endpoint::Org, client.get_org_name(&org)).await;
         ok_or_log(&org, name).flatten()
     };
-    let projects = catch_panic(Endpoint::Groups, client.list_projects(&org));
+    let projects = catch_panic(
+        Endpoint::Groups,
+        client.list_projects(&org, owner_tag.as_deref()),
+    );
     let limits = catch_panic(
         Endpoint::AiModelApiRateLimits,
         client.list_model_limits(&org),
     );
     let (name, projects, limits) = tokio::join!(name, projects, limits);
+    let previous = store.details(&org);
     let mut details = previous.map_or_else(OrgDetails::default, Arc::unwrap_or_clone);
     details.name = name.or(details.name);
     if let Some(projects) = ok_or_log(&org, projects) {
         details.projects = projects;
+        details.owner_tag = owner_tag;
     }
     if let Some(limits) = ok_or_log(&org, limits) {
         details.limits = limits;
     }
     details.fetched_at = Some(now);
+    let details = Arc::new(details);
+    let (inserted, id) = (Arc::clone(&details), org.clone());
+    let insert = move || store.insert_details(&id, inserted);
+    // A panic has been logged
+    let _ = tokio::task::spawn_blocking(insert).await;
     TaskOutput::DetailsFetched { org, details }
 }
 

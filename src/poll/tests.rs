@@ -23,6 +23,7 @@ async fn idle_scheduler() -> Scheduler {
         credentials: Vec::new(),
         shard: Shard::ALL,
         max_orgs: 10,
+        owner_tag: None,
         interval: Duration::from_mins(5),
         options: PollOptions {
             page_size: 100,
@@ -30,7 +31,7 @@ async fn idle_scheduler() -> Scheduler {
             optional_fields: OptionalFields::default(),
             walk_timeout: Duration::from_mins(10),
             clock: Clock::system(),
-            inventory_hook: Arc::new(|_| {}),
+            prepare_inventory: Arc::new(Into::into),
         },
         storage: None,
     };

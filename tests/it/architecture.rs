@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The modules of the root package, lowest first. A module imports only from modules before it.
-const IMPORT_ORDER: [&str; 17] = [
+const IMPORT_ORDER: [&str; 18] = [
     "closed_list",
     "humanize",
     "logging",
@@ -13,6 +13,7 @@ const IMPORT_ORDER: [&str; 17] = [
     "credentials",
     "failure",
     "cli",
+    "key_policy",
     "inventory",
     "storage",
     "poll",

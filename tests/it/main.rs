@@ -26,6 +26,7 @@ mod exposition;
 mod faults;
 mod fuzz_corpus;
 mod http_client;
+mod key_policy;
 mod keys;
 mod lifecycle;
 mod memory;

@@ -113,7 +113,7 @@ fn sim_client(sim: &Arc<SimHandle>, clock: Clock) -> Client {
 
 fn parse_exposition(inventory: &Arc<Inventory>) -> ExposedKeys {
     let standing = InventorySnapshot {
-        inventories: vec![Arc::clone(inventory)],
+        inventories: vec![Arc::clone(inventory).into()],
         details: Vec::new(),
     };
     let own = ExporterMetrics::new().unwrap().gather();
@@ -267,7 +267,7 @@ async fn run_history(
             page_size: PAGE_SIZE,
             revived_after: Duration::from_hours(90 * 24),
             optional_fields: OptionalFields::default(),
-            inventory_hook: Arc::new(|_| {}),
+            prepare_inventory: Arc::new(Into::into),
             walk_timeout: Duration::from_hours(1),
             clock: clock.clone(),
         };
@@ -278,7 +278,7 @@ async fn run_history(
             continue;
         };
         Totals::add(&totals.successful, 1);
-        let inventory = report.inventory;
+        let inventory = report.inventory.inventory;
         let before = previous.as_ref().map(parse_exposition).unwrap_or_default();
         let published = parse_exposition(&inventory);
         let asked = (report.pages, report.requests);

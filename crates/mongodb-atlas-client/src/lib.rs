@@ -40,7 +40,7 @@
 //! };
 //! let client = Client::new(config, deps)?;
 //! for org in client.list_orgs().await?.items {
-//!     for project in client.list_projects(&org.id).await? {
+//!     for project in client.list_projects(&org.id, Some("owner")).await? {
 //!         println!("{}: {}", org.id, project.name);
 //!     }
 //! }

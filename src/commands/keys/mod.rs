@@ -23,7 +23,8 @@ use super::{CommandError, ignore_broken_pipe, signals};
 use crate::cli::Args;
 use crate::config::{self, ConfigError, Diagnostic, KeysOptions, OutputFormat, StorageSource};
 use crate::credentials::Environment;
-use crate::inventory::{InventorySnapshot, KeyLabel, KeyQuery, KeySelection};
+use crate::inventory::{DetailsWithOwners, InventorySnapshot, KeyLabel, KeyQuery, KeySelection};
+use crate::key_policy::KeyPolicy;
 use crate::storage::{StateFile, Storage};
 use mongodb_atlas_client::{Clock, OrgId};
 use progress::ProgressReporter;
@@ -131,11 +132,13 @@ fn load_from_storage(
     {
         match storage.read_inventory(org) {
             Ok(stored) => {
-                shown.inventories.push(stored.inventory);
+                shown.inventories.push(stored.inventory.into());
                 let details = storage.read(&StateFile::Details(org.clone()));
-                shown
-                    .details
-                    .extend(details.map(|details| (org.clone(), Arc::new(details))));
+                shown.details.extend(details.map(|details| {
+                    let details = Arc::new(details);
+                    let details = DetailsWithOwners::new(details, &KeyPolicy::default());
+                    (org.clone(), Arc::new(details))
+                }));
             }
             Err(why) => failed.push(format!("{org} ({why})")),
         }

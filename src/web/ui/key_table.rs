@@ -38,6 +38,7 @@ pub(super) fn find_keys(
     let keys = KeyQuery {
         org: query.org.as_ref(),
         text: &query.filter,
+        owners: query.owner.as_slice(),
         column: query.column,
         reversed: query.reversed,
         labels: &options.labels,
@@ -92,7 +93,7 @@ mod tests {
         });
         let org = OrgId::parse("0000000000000000000000aa").expect("an id");
         InventorySnapshot {
-            inventories: vec![Arc::new(Inventory::from_records(org, at, records))],
+            inventories: vec![Arc::new(Inventory::from_records(org, at, records)).into()],
             details: Vec::new(),
         }
     }

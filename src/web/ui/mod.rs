@@ -12,7 +12,7 @@ mod key_table;
 mod orgs;
 mod query;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -27,12 +27,12 @@ pub(super) use docs::{document, runbook};
 
 use super::state::AppState;
 use crate::humanize::{elapsed, format_count, format_duration};
-use crate::inventory::{KeyRow, SortColumn};
+use crate::inventory::{InventorySnapshot, KeyRow, SortColumn};
 use exporter_toolkit::request_limiter::RequestLimiter;
 use exporter_toolkit::server::ResponseHandle;
 use key_table::{KeyPage, find_keys};
 use orgs::{ListedOrg, Notice, OrgHealth, OrgPresenter, OrgView};
-use query::PageQuery;
+use query::{ANY_OWNER, PageQuery};
 
 /// Pages that are rendered at once: each one looks at every key.
 const MAX_RENDERS: usize = 2;
@@ -65,6 +65,13 @@ struct ColumnHeader {
     sorted: &'static str,
 }
 
+/// One choice of the owner filter.
+struct OwnerOption {
+    value: String,
+    text: String,
+    is_selected: bool,
+}
+
 /// Links to the previous and the next page of a list.
 struct Pager {
     prev: Option<String>,
@@ -93,12 +100,16 @@ struct IndexTemplate {
     never_used: String,
     idle: String,
     idle_label: String,
+    disabled: String,
+    exempt: String,
     /// Credentials whose organizations cannot be listed.
     discovery_errors: Vec<(String, Notice)>,
     org_page: OrgPage,
     query: PageQuery,
     /// A link to the keys of all organizations.
     all_orgs: String,
+    /// The choices of the owner filter; empty if no project has an owner.
+    owners: Vec<OwnerOption>,
     headers: Vec<ColumnHeader>,
     found: KeyPage,
     found_count: String,
@@ -235,6 +246,8 @@ fn build_page(app: &AppState, query: PageQuery, now: Timestamp) -> IndexTemplate
         key_count: format_count(totals.keys),
         never_used: format_count(totals.never_used),
         idle: format_count(totals.idle),
+        disabled: format_count(totals.disabled),
+        exempt: format_count(totals.exempt),
         idle_label: thresholds
             .last()
             .map_or_else(String::new, |it| it.label.clone()),
@@ -243,6 +256,7 @@ fn build_page(app: &AppState, query: PageQuery, now: Timestamp) -> IndexTemplate
             .collect(),
         org_page: present_orgs(&listed, &presenter, &query),
         all_orgs: query.with(|it| (it.org, it.page) = (None, 0)).link(),
+        owners: owner_options(&snapshot, query.owner.as_deref()),
         headers: column_headers(&query),
         found_count: format_count(found.total as u64),
         key_pager: Pager::new(found.page, found.pages, |page| {
@@ -251,6 +265,26 @@ fn build_page(app: &AppState, query: PageQuery, now: Timestamp) -> IndexTemplate
         found,
         query,
     }
+}
+
+/// Returns the choices of the owner filter: any owner, each owner, and none. An absent parameter and one that no project
+/// has are choices as well, so that the form keeps them.
+fn owner_options(snapshot: &InventorySnapshot, selected: Option<&str>) -> Vec<OwnerOption> {
+    let projects = snapshot.details.iter().flat_map(|(_, it)| it.projects());
+    let mut owners: BTreeSet<&str> = projects.filter_map(|(_, owner)| owner).collect();
+    owners.extend(selected);
+    if owners.is_empty() {
+        return Vec::new();
+    }
+    let option = |value: &str, text: &str| OwnerOption {
+        value: value.to_owned(),
+        text: text.to_owned(),
+        is_selected: selected.unwrap_or(ANY_OWNER) == value,
+    };
+    let named = owners.iter().filter(|owner| !owner.is_empty());
+    let mut options = vec![option(ANY_OWNER, "any"), option("", "none")];
+    options.extend(named.map(|owner| option(owner, owner)));
+    options
 }
 
 /// Returns the column headers of the table, each with a link that sorts by it.

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use super::key_table::{TimeAgo, time_ago};
 use crate::failure::Explanation;
 use crate::humanize::{elapsed, format_count, format_duration};
-use crate::inventory::{Inventory, InventorySnapshot};
+use crate::inventory::{ClassifiedInventory, Inventory, InventorySnapshot, KeyClass};
 use crate::metrics::{IdleThreshold, RateLimit};
 use crate::status::OrgStatus;
 use mongodb_atlas_client::{FailureReason, OrgId};
@@ -144,6 +144,8 @@ pub(super) struct OrgView {
     pub(super) rate_limit: Option<String>,
     pub(super) keys: Option<String>,
     pub(super) never_used: String,
+    pub(super) disabled: String,
+    pub(super) exempt: String,
     pub(super) status_counts: BTreeMap<String, String>,
     pub(super) chart: Option<IdleChart>,
 }
@@ -154,6 +156,8 @@ pub(super) struct Totals {
     pub(super) keys: u64,
     pub(super) never_used: u64,
     pub(super) idle: u64,
+    pub(super) disabled: u64,
+    pub(super) exempt: u64,
 }
 
 /// Presents organizations as of one moment.
@@ -164,10 +168,10 @@ pub(super) struct OrgPresenter<'a> {
 }
 
 impl OrgPresenter<'_> {
-    fn inventory(&self, org: &OrgId) -> Option<&Inventory> {
+    fn inventory(&self, org: &OrgId) -> Option<&ClassifiedInventory> {
         let inventories = &self.snapshot.inventories;
         let index = inventories.binary_search_by(|inventory| inventory.org().cmp(org));
-        inventories.get(index.ok()?).map(AsRef::as_ref)
+        inventories.get(index.ok()?)
     }
 
     /// Adds up the exported keys.
@@ -175,9 +179,12 @@ impl OrgPresenter<'_> {
         let mut totals = Totals::default();
         for inventory in &self.snapshot.inventories {
             totals.keys += inventory.len() as u64;
-            totals.never_used += never_used(inventory);
+            totals.never_used += self.count(inventory, KeyClass::NeverUsed);
+            totals.disabled += self.count(inventory, KeyClass::Disabled);
+            totals.exempt += self.count_exempt(inventory);
             if let Some(threshold) = self.thresholds.last() {
-                totals.idle += self.count_idle(inventory, threshold);
+                let (cutoff, now) = (self.cutoff(threshold), self.now.as_microsecond());
+                totals.idle += inventory.classes.count(KeyClass::Used, cutoff, now);
             }
         }
         totals
@@ -203,8 +210,10 @@ impl OrgPresenter<'_> {
                 format!("{remaining} of {capacity} requests left")
             }),
             keys: inventory.map(|inventory| format_count(inventory.len() as u64)),
-            never_used: format_count(inventory.map_or(0, never_used)),
-            status_counts: inventory.map(status_counts).unwrap_or_default(),
+            never_used: format_count(inventory.map_or(0, |it| self.count(it, KeyClass::NeverUsed))),
+            disabled: format_count(inventory.map_or(0, |it| self.count(it, KeyClass::Disabled))),
+            exempt: format_count(inventory.map_or(0, |it| self.count_exempt(it))),
+            status_counts: inventory.map(|it| status_counts(it)).unwrap_or_default(),
             chart: inventory.map(|inventory| self.idle_chart(inventory)),
         }
     }
@@ -220,12 +229,24 @@ impl OrgPresenter<'_> {
         }
     }
 
-    fn count_idle(&self, inventory: &Inventory, threshold: &IdleThreshold) -> u64 {
-        inventory.count_idle_since(threshold.cutoff(self.now.as_microsecond()))
+    fn cutoff(&self, threshold: &IdleThreshold) -> i64 {
+        threshold.cutoff(self.now.as_microsecond())
     }
 
-    fn idle_chart(&self, inventory: &Inventory) -> IdleChart {
-        let known = inventory.count_idle_since(i64::MAX);
+    /// Counts the keys of a class, however long they have been idle.
+    fn count(&self, inventory: &ClassifiedInventory, class: KeyClass) -> u64 {
+        let now = self.now.as_microsecond();
+        inventory.classes.count(class, i64::MAX, now)
+    }
+
+    fn count_exempt(&self, inventory: &ClassifiedInventory) -> u64 {
+        let now = self.now.as_microsecond();
+        let projects = inventory.classes.projects().iter();
+        projects.map(|project| project.count_exempt(now)).sum()
+    }
+
+    fn idle_chart(&self, inventory: &ClassifiedInventory) -> IdleChart {
+        let known = inventory.classes.count_idle_since(i64::MAX);
         let mut rows = Vec::new();
         // Keys idle for at least the previous threshold.
         let mut idle = known;
@@ -235,7 +256,7 @@ impl OrgPresenter<'_> {
                 None => format!("under {}", threshold.label),
                 Some(previous) => format!("{} to {}", previous.label, threshold.label),
             };
-            let longer = self.count_idle(inventory, threshold);
+            let longer = inventory.classes.count_idle_since(self.cutoff(threshold));
             rows.push((label, idle.saturating_sub(longer), "young"));
             (idle, previous) = (longer, Some(threshold));
         }
@@ -270,11 +291,6 @@ impl OrgPresenter<'_> {
             bar_x: LABEL_WIDTH,
         }
     }
-}
-
-fn never_used(inventory: &Inventory) -> u64 {
-    let keys = inventory.keys();
-    keys.filter(|key| key.was_used() == Some(false)).count() as u64
 }
 
 /// Returns the number of keys by status, of all projects.

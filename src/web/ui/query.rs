@@ -5,6 +5,8 @@ use axum::http::Uri;
 use crate::inventory::SortColumn;
 use mongodb_atlas_client::OrgId;
 
+/// The value of the owner filter that selects every key. No owner has a name with white space at its start.
+pub(super) const ANY_OWNER: &str = " any";
 /// Maximum length of a filter, in characters; the rest is ignored.
 const MAX_FILTER_LEN: usize = 100;
 
@@ -15,6 +17,7 @@ impl SortColumn {
             Self::Idle => "Idle",
             Self::Name => "Key",
             Self::Project => "Project",
+            Self::Owner => "Owner",
             Self::Created => "Created",
             Self::Used => "Last used",
         }
@@ -27,6 +30,8 @@ pub(super) struct PageQuery {
     /// A text that the name, id or project of a key contains.
     pub(super) filter: String,
     pub(super) org: Option<OrgId>,
+    /// The owner; the empty one selects keys without an owner.
+    pub(super) owner: Option<String>,
     pub(super) column: SortColumn,
     /// Whether the default order of the column is reversed.
     pub(super) reversed: bool,
@@ -45,6 +50,7 @@ impl PageQuery {
             match &*name {
                 "q" => query.filter = value.trim().chars().take(MAX_FILTER_LEN).collect(),
                 "org" => query.org = OrgId::parse(&value).ok(),
+                "owner" => query.owner = Some(value.into_owned()).filter(|it| it != ANY_OWNER),
                 "sort" => query.column = value.parse().unwrap_or_default(),
                 "order" => query.reversed = value == "reversed",
                 "page" => query.page = page_index(&value),
@@ -85,6 +91,9 @@ impl PageQuery {
         if let Some(org) = &self.org {
             parts.append_pair("org", org.as_str());
         }
+        if let Some(owner) = &self.owner {
+            parts.append_pair("owner", owner);
+        }
         if self.column != SortColumn::default() {
             parts.append_pair("sort", self.column.as_str());
         }
@@ -118,6 +127,8 @@ mod tests {
         for text in [
             "q=a+b%26%22&sort=name&order=reversed&page=3&orgs=2",
             "org=0000000000000000000000aa",
+            "owner=team-search",
+            "owner=",
             "",
         ] {
             let query = of(text);

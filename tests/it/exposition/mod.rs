@@ -11,8 +11,9 @@ use std::time::Duration;
 
 use crate::common::Scrape;
 use atlas_ai_keys_exporter::inventory::{
-    ApiKey, ApiTime, Inventory, InventorySnapshot, KeyAttributes, OrgDetails,
+    ApiKey, ApiTime, DetailsWithOwners, Inventory, InventorySnapshot, KeyAttributes, OrgDetails,
 };
+use atlas_ai_keys_exporter::key_policy::KeyPolicy;
 use atlas_ai_keys_exporter::metrics::{
     ChunkSource as _, Compressor, ExporterMetrics, Exposition, Format, IdleThreshold, KeyLabel,
     KeySeriesOptions, PerKeyMode, ScrapeSnapshot,
@@ -147,13 +148,16 @@ fn build_snapshot(records: &[ApiKey], texts: &[String]) -> ScrapeSnapshot {
     let inventories = [first, second]
         .into_iter()
         .zip(0..)
-        .map(|(records, n)| Arc::new(Inventory::from_records(org(n), at, records.iter().cloned())));
+        .map(|(records, n)| Inventory::from_records(org(n), at, records.iter().cloned()))
+        .map(|inventory| Arc::new(inventory).into());
     let details = OrgDetails {
         name: Some(texts[0].clone()),
         projects: vec![Project {
             id: ProjectId::new(texts[1].clone()),
             name: texts[2].clone(),
+            tag: Some(texts[2].clone()),
         }],
+        owner_tag: None,
         limits: vec![ModelLimit {
             model_group: texts[3].clone(),
             cloud: texts[4].clone(),
@@ -163,6 +167,7 @@ fn build_snapshot(records: &[ApiKey], texts: &[String]) -> ScrapeSnapshot {
         }],
         fetched_at: None,
     };
+    let details = DetailsWithOwners::new(Arc::new(details), &KeyPolicy::default());
     let shown = InventorySnapshot {
         inventories: inventories.collect(),
         details: vec![(org(1), Arc::new(details))],

@@ -63,6 +63,7 @@ async fn organizations_with_equal_times_are_polled_one_after_the_other() {
         }],
         shard: Shard::ALL,
         max_orgs: 10,
+        owner_tag: None,
         interval: INTERVAL,
         options: PollOptions {
             page_size: 100,
@@ -70,7 +71,7 @@ async fn organizations_with_equal_times_are_polled_one_after_the_other() {
             optional_fields: OptionalFields::default(),
             walk_timeout: Duration::from_mins(10),
             clock: clock.clone(),
-            inventory_hook: Arc::new(|_| {}),
+            prepare_inventory: Arc::new(Into::into),
         },
         storage: None,
     };

@@ -203,12 +203,18 @@ impl Client {
         Ok(fetched.value)
     }
 
-    /// Lists the projects of `org`.
+    /// Lists the projects of `org`, each with the value of the tag whose key is `tag`.
     ///
     /// # Errors
     /// The [`Error`] of the last attempt; there is no partial list.
-    pub async fn list_projects(&self, org: &OrgId) -> Result<Vec<Project>, Error> {
-        let list = self.list_all(Endpoint::Groups, Some(org), wire::parse_project);
+    pub async fn list_projects(
+        &self,
+        org: &OrgId,
+        tag: Option<&str>,
+    ) -> Result<Vec<Project>, Error> {
+        let tag: Option<Arc<str>> = tag.map(Arc::from);
+        let parse = move |project: JsonField<'_>| wire::parse_project(project, tag.as_deref());
+        let list = self.list_all(Endpoint::Groups, Some(org), parse);
         Ok(list.await?.items)
     }
 
@@ -278,7 +284,7 @@ impl Client {
         &self,
         endpoint: Endpoint,
         org: Option<&OrgId>,
-        parse: fn(JsonField<'_>) -> Option<T>,
+        parse: impl Fn(JsonField<'_>) -> Option<T> + Clone + Send + 'static,
     ) -> Result<ListResult<T>, Error> {
         let mut target = self.target(endpoint, org);
         let mut base = self.url(target, org.map(OrgId::as_str).as_slice());
@@ -296,6 +302,7 @@ impl Client {
         let (mut items, mut previous) = (Vec::new(), 0);
         for number in 1..=MAX_LIST_PAGES {
             let url = page_url(&base, number, LIST_PAGE_SIZE);
+            let parse = parse.clone();
             let parse = move |body: &str| wire::parse_list(body, LIST_PAGE_SIZE as usize, parse);
             let page = self.fetch(target, &url, parse).await?.value;
             let is_repeated =

@@ -27,6 +27,9 @@ pub struct Project {
     pub id: ProjectId,
     /// `name`.
     pub name: String,
+    /// The value of the requested tag, truncated to 250 characters; `None` if it is blank or missing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tag: Option<String>,
 }
 
 /// The limits of an organization for a group of models.
@@ -52,7 +55,7 @@ pub struct ModelLimit {
 pub(crate) fn parse_list<T>(
     body: &str,
     max_results: usize,
-    parse: fn(JsonField<'_>) -> Option<T>,
+    parse: impl Fn(JsonField<'_>) -> Option<T>,
 ) -> Result<ListPage<T>, ErrorKind> {
     parse_page(body, max_results, |_, result| parse(result))
 }
@@ -75,13 +78,31 @@ pub(crate) fn parse_org(value: JsonField<'_>) -> Option<OrgSummary> {
     })
 }
 
-/// Parses a project.
-pub(crate) fn parse_project(value: JsonField<'_>) -> Option<Project> {
-    let [id, name] = value.fields(["id", "name"])?;
+/// Parses a project, and of its tags the value of the one whose key is `tag`.
+pub(crate) fn parse_project(value: JsonField<'_>, tag: Option<&str>) -> Option<Project> {
+    let [id, name, tags] = value.fields(["id", "name", "tags"])?;
     Some(Project {
         id: ProjectId::new(id.full_string(MAX_ID_CHARS)?),
         name: name.truncated_string(MAX_TEXT_CHARS)?,
+        tag: tag.and_then(|tag| parse_tag_value(tags, tag)),
     })
+}
+
+/// Returns the value of the first tag whose key is `wanted`; `None` if it is blank or no text. Tags can hold anything, so
+/// no other value is decoded.
+fn parse_tag_value(tags: JsonField<'_>, wanted: &str) -> Option<String> {
+    let max_chars = wanted.chars().count();
+    let mut first = None;
+    tags.for_each_element(|tag| {
+        let Some([key, value]) = tag.fields(["key", "value"]) else {
+            return;
+        };
+        if first.is_none() && key.full_string(max_chars).as_deref() == Some(wanted) {
+            first = Some(value);
+        }
+    });
+    let value = first?.truncated_string(MAX_TEXT_CHARS)?;
+    (!value.trim().is_empty()).then_some(value)
 }
 
 /// Parses a limit for a group of models.

@@ -64,7 +64,7 @@ fn snapshot(now: i64, idle: &[Option<i64>]) -> InventorySnapshot {
     let org = OrgId::parse("0000000000000000000000aa").expect("an id");
     let inventory = Inventory::from_records(org, Timestamp::UNIX_EPOCH, records);
     InventorySnapshot {
-        inventories: vec![Arc::new(inventory)],
+        inventories: vec![Arc::new(inventory).into()],
         details: Vec::new(),
     }
 }

@@ -3,8 +3,12 @@ use super::*;
 use serde_json::json;
 
 /// What `read` makes of a result.
-fn read<T>(read: fn(JsonField<'_>) -> Option<T>, result: &serde_json::Value) -> Option<T> {
+fn read<T>(read: impl Fn(JsonField<'_>) -> Option<T>, result: &serde_json::Value) -> Option<T> {
     read(JsonField::new(&result.to_string()))
+}
+
+fn parse_untagged_project(value: JsonField<'_>) -> Option<Project> {
+    parse_project(value, None)
 }
 
 #[test]
@@ -19,9 +23,9 @@ fn invalid_items_are_skipped() {
         listed.map(|org| (org.name, org.is_deleted)),
         Some((None, true))
     );
-    assert_eq!(read(parse_project, &json!({"id": "p"})), None);
+    assert_eq!(read(parse_untagged_project, &json!({"id": "p"})), None);
     let long = json!({"id": "p".repeat(101), "name": "n"});
-    assert_eq!(read(parse_project, &long), None);
+    assert_eq!(read(parse_untagged_project, &long), None);
     let limit = read(
         parse_model_limit,
         &json!({"modelGroupName": "g", "requestsPerMinuteLimit": -1}),
@@ -36,7 +40,7 @@ fn free_text_is_truncated() {
     let cut = Some("ä".repeat(MAX_TEXT_CHARS));
     let org = read(parse_org, &json!({"id": id, "name": long})).expect("an organization");
     assert_eq!(org.name, cut);
-    let project = read(parse_project, &json!({"id": id, "name": long}));
+    let project = read(parse_untagged_project, &json!({"id": id, "name": long}));
     assert_eq!(project.map(|project| project.name), cut);
     let limit = json!({"modelGroupName": long, "cloud": long, "geography": long});
     let limit = read(parse_model_limit, &limit).expect("a limit");
@@ -44,6 +48,95 @@ fn free_text_is_truncated() {
         [limit.model_group, limit.cloud, limit.geography].map(Some),
         [cut.clone(), cut.clone(), cut]
     );
+}
+
+/// Reads the tag `owner` of a project whose `tags` are the JSON text `tags`.
+fn owner(tags: &str) -> Option<String> {
+    let project = format!(r#"{{"id":"p","name":"n","tags":{tags}}}"#);
+    let parsed = parse_project(JsonField::new(&project), Some("owner"));
+    parsed.expect("tags do not invalidate a project").tag
+}
+
+#[test]
+fn project_without_a_usable_tag_has_none() {
+    for tags in [
+        "null",
+        "[]",
+        "{}",
+        "7",
+        r#""owner""#,
+        r#"{"key":"owner","value":"a"}"#,
+        r#"[null,7,"owner",["owner","a"],{}]"#,
+        r#"[{"key":"owner"}]"#,
+        r#"[{"value":"a"}]"#,
+        r#"[{"key":"owner","value":null}]"#,
+        r#"[{"key":"owner","value":7}]"#,
+        r#"[{"key":"owner","value":["a"]}]"#,
+        r#"[{"key":["owner"],"value":"a"}]"#,
+        r#"[{"key":"owner","value":""}]"#,
+        r#"[{"key":"owner","value":" \t\n\u00a0"}]"#,
+        // A key is compared exactly
+        r#"[{"key":"Owner","value":"a"}]"#,
+        r#"[{"key":"owner ","value":"a"}]"#,
+        r#"[{"key":"owne","value":"a"},{"key":"owners","value":"a"},{"key":"","value":"a"}]"#,
+        // The first one counts, also if it has no value
+        r#"[{"key":"owner","value":""},{"key":"owner","value":"a"}]"#,
+        r#"[{"key":"owner","value":7},{"key":"owner","value":"a"}]"#,
+    ] {
+        assert_eq!(owner(tags), None, "{tags}");
+    }
+    let missing = json!({"id": "p", "name": "n"});
+    let read = |value: JsonField<'_>| parse_project(value, Some("owner"));
+    assert_eq!(
+        read(JsonField::new(&missing.to_string())).map(|project| project.tag),
+        Some(None)
+    );
+}
+
+#[test]
+fn project_has_the_value_of_the_first_tag_with_the_key() {
+    for (tags, expected) in [
+        (r#"[{"key":"owner","value":"team-a"}]"#, "team-a"),
+        (
+            r#"[7,{"key":"env","value":"prod"},{"key":"owner","value":"a"},{"key":"owner","value":"b"}]"#,
+            "a",
+        ),
+        (r#"[{"key":"o\u0077ner","value":"t\u00e4m"}]"#, "täm"),
+        // Of duplicate fields the last one counts
+        (
+            r#"[{"key":"x","key":"owner","value":"a","value":"b"}]"#,
+            "b",
+        ),
+        // Spaces and control characters are part of the value, as in names
+        (r#"[{"key":"owner","value":" a\u0007\nb "}]"#, " a\u{7}\nb "),
+        (r#"[{"key":"owner","value":"\ud83d"}]"#, "\u{fffd}"),
+        (r#"[{"key":"owner","value":"\u0000"}]"#, "\0"),
+    ] {
+        assert_eq!(owner(tags).as_deref(), Some(expected), "{tags}");
+    }
+    let tagged = json!({"id": "p", "name": "n", "tags": [{"key": "owner", "value": "a"}]});
+    assert_eq!(
+        read(parse_untagged_project, &tagged).map(|project| project.tag),
+        Some(None)
+    );
+}
+
+#[test]
+fn tag_of_maximum_length_is_found_and_its_value_truncated() {
+    let text = "ä".repeat(255);
+    let project = json!({"id": "p", "name": "n", "tags": [{"key": text, "value": text}]});
+    let tag_of = |tag: &str| {
+        let read_tag = |value: JsonField<'_>| parse_project(value, Some(tag));
+        read(read_tag, &project).expect("a project").tag
+    };
+    assert_eq!(tag_of(&text), Some("ä".repeat(MAX_TEXT_CHARS)));
+    assert_eq!(tag_of(&"ä".repeat(254)), None);
+}
+
+#[test]
+fn project_stored_without_a_tag_is_loaded() {
+    let project: Project = serde_json::from_str(r#"{"id":"p","name":"n"}"#).expect("a project");
+    assert_eq!(project.tag, None);
 }
 
 #[test]

@@ -1,0 +1,221 @@
+//! The sections `owners` and `exemptions` of the configuration file.
+
+use exporter_toolkit::yaml::YamlValue;
+use jiff::civil::Date;
+use mongodb_atlas_client::KeyId;
+
+use super::file::{ConfigFile, redact_key};
+use super::resolver::Resolver;
+use crate::key_policy::{
+    Exemption, Exemptions, KeyPolicy, KeySelector, OwnerRule, OwnerRules, ProjectPattern,
+};
+
+/// Reads both sections. Errors are collected in `resolver`.
+pub(super) fn resolve(resolver: &mut Resolver<'_>) -> KeyPolicy {
+    let Some(file) = resolver.file.clone() else {
+        return KeyPolicy::default();
+    };
+    let mut reader = PolicyReader {
+        file: &file,
+        resolver,
+    };
+    let owners = reader.entries("owners", PolicyReader::owner_rule);
+    let exemptions = reader.entries("exemptions", PolicyReader::exemption);
+    let exemptions = Exemptions::new(exemptions).unwrap_or_else(|error| {
+        reader.error("exemptions", error);
+        Exemptions::default()
+    });
+    KeyPolicy {
+        owners: OwnerRules::new(owners),
+        exemptions,
+    }
+}
+
+struct PolicyReader<'a, 'r> {
+    file: &'a ConfigFile,
+    resolver: &'a mut Resolver<'r>,
+}
+
+impl PolicyReader<'_, '_> {
+    fn error(&mut self, path: &str, message: impl Into<String>) {
+        self.resolver.error(&self.file.source(path), message);
+    }
+
+    /// Parses each entry of a section, which `parse` receives with its path. Invalid entries are left out.
+    fn entries<T>(
+        &mut self,
+        section: &str,
+        parse: fn(&mut Self, &str, &YamlValue) -> Option<T>,
+    ) -> Vec<T> {
+        let file = self.file;
+        match file.section(section) {
+            None => Vec::new(),
+            Some(YamlValue::Sequence(entries)) => (0..)
+                .zip(entries)
+                .filter_map(|(index, entry)| parse(self, &format!("{section}[{index}]"), entry))
+                .collect(),
+            Some(other) => {
+                self.error(section, expected("a list", other));
+                Vec::new()
+            }
+        }
+    }
+
+    fn owner_rule(&mut self, path: &str, entry: &YamlValue) -> Option<OwnerRule> {
+        self.check_fields(path, entry, &["projects", "owner"])?;
+        let owner = self.required_text(path, entry, "owner");
+        let projects_path = format!("{path}.projects");
+        let texts = match entry.get("projects") {
+            Some(YamlValue::Sequence(items)) if !items.is_empty() => items.as_slice(),
+            Some(YamlValue::Null) | None => {
+                self.error(
+                    &projects_path,
+                    "expected globs on names, or ids; got nothing",
+                );
+                return None;
+            }
+            Some(other) => {
+                self.error(
+                    &projects_path,
+                    expected("a list of globs on names, or ids", other),
+                );
+                return None;
+            }
+        };
+        let patterns = (0..).zip(texts).map(|(index, item)| {
+            let path = format!("{projects_path}[{index}]");
+            let Some(text) = item.as_str().filter(|text| !text.is_empty()) else {
+                self.error(&path, expected("a glob on names, or an id", item));
+                return None;
+            };
+            self.project_pattern(&path, text)
+        });
+        let projects: Vec<_> = patterns.collect();
+        Some(OwnerRule {
+            projects: projects.into_iter().collect::<Option<_>>()?,
+            owner: owner?.into(),
+        })
+    }
+
+    fn exemption(&mut self, path: &str, entry: &YamlValue) -> Option<Exemption> {
+        self.check_fields(path, entry, &["key", "name", "project", "reason", "until"])?;
+        let selector = self.selector(path, entry);
+        let reason = self.required_text(path, entry, "reason");
+        let until = self.required_text(path, entry, "until").and_then(|text| {
+            let date = parse_date(text);
+            if date.is_none() {
+                let path = format!("{path}.until");
+                self.error(
+                    &path,
+                    format!("expected a date such as 2027-06-30, got {text:?}"),
+                );
+            }
+            date
+        });
+        Some(Exemption {
+            selector: selector?,
+            reason: reason?.to_owned(),
+            until: until?,
+        })
+    }
+
+    fn selector(&mut self, path: &str, entry: &YamlValue) -> Option<KeySelector> {
+        match (entry.get("key"), entry.get("name"), entry.get("project")) {
+            (Some(_), None, None) => {
+                let id = self.required_text(path, entry, "key")?;
+                Some(KeySelector::Id(KeyId::new(id)))
+            }
+            (None, Some(_), project) => {
+                let pattern = match project {
+                    None => None,
+                    Some(_) => {
+                        let text = self.required_text(path, entry, "project")?;
+                        Some(self.project_pattern(&format!("{path}.project"), text)?)
+                    }
+                };
+                let name = self.required_text(path, entry, "name")?;
+                let selector = KeySelector::parse_name(name, pattern);
+                selector
+                    .map_err(|error| {
+                        self.error(&format!("{path}.name"), invalid_glob(name, &error))
+                    })
+                    .ok()
+            }
+            (Some(_), _, _) => {
+                self.error(
+                    path,
+                    "expected `key` alone, or `name` with or without `project`",
+                );
+                None
+            }
+            (None, None, _) => {
+                self.error(
+                    path,
+                    "expected `key` (an id) or `name` (a glob), got neither",
+                );
+                None
+            }
+        }
+    }
+
+    fn project_pattern(&mut self, path: &str, text: &str) -> Option<ProjectPattern> {
+        ProjectPattern::parse(text)
+            .map_err(|error| self.error(path, invalid_glob(text, &error)))
+            .ok()
+    }
+
+    /// Reports an entry that is no mapping, and each unknown field of one.
+    fn check_fields(&mut self, path: &str, entry: &YamlValue, known: &[&str]) -> Option<()> {
+        let Some(fields) = entry.as_mapping() else {
+            self.error(path, expected("fields", entry));
+            return None;
+        };
+        for (name, _) in fields {
+            if !known.contains(&name.as_str()) {
+                let path = format!("{path}.{}", redact_key(name));
+                self.error(
+                    &path,
+                    format!("unknown field: expected one of {}", known.join(", ")),
+                );
+            }
+        }
+        Some(())
+    }
+
+    fn required_text<'v>(
+        &mut self,
+        path: &str,
+        entry: &'v YamlValue,
+        name: &str,
+    ) -> Option<&'v str> {
+        let value = entry.get(name);
+        let text = value.and_then(YamlValue::as_str).map(str::trim);
+        let text = text.filter(|text| !text.is_empty());
+        if text.is_none() {
+            let got = match value {
+                Some(YamlValue::Scalar(_)) => "an empty text",
+                other => other.map_or("nothing", YamlValue::type_name),
+            };
+            self.error(
+                &format!("{path}.{name}"),
+                format!("expected a text, got {got}"),
+            );
+        }
+        text
+    }
+}
+
+fn expected(what: &str, value: &YamlValue) -> String {
+    format!("expected {what}, got {}", value.type_name())
+}
+
+fn invalid_glob(text: &str, error: &str) -> String {
+    format!("invalid glob {text:?}: {error}")
+}
+
+/// Parses `YYYY-MM-DD`.
+fn parse_date(text: &str) -> Option<Date> {
+    (text.len() == "2027-06-30".len())
+        .then(|| text.parse().ok())
+        .flatten()
+}
