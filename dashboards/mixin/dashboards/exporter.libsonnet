@@ -27,46 +27,42 @@ function(config) {
     for value in std.objectFields(texts)
   } }],
   local figures = [
-    panels.stat('Organizations failing', 'Organizations whose last poll failed. The table below has the reason.', 'count(max by (org_id) (%s) == 0) or vector(0)' % ofOrg('org_up'), {
+    [4, panels.stat('Organizations failing', 'Organizations whose last poll failed. The table below has the reason.', 'count(max by (org_id) (%s) == 0) or vector(0)' % ofOrg('org_up'), {
       thresholds: panels.steps('green', [[1, 'red']]),
       links: [panels.runbook('AtlasOrgPollFailing'), panels.runbook('AtlasOrgAccessDenied')],
-    }),
-    panels.stat('Oldest data', 'Time since the last successful poll of the organization with the oldest data. More than two poll intervals: polls fail, or wait for the rate limit.', 'max(%s)' % queries.dataAge, {
+    })],
+    [3, panels.stat('Oldest data', 'Time since the last successful poll of the organization with the oldest data. More than two poll intervals: polls fail, or wait for the rate limit.', 'max(%s)' % queries.dataAge, {
       unit: 's',
       noValue: 'No poll yet',
       thresholds: panels.steps('green', [[6 * 3600, 'yellow'], [2 * 86400, 'red']]),
       links: [panels.runbook('AtlasOrgDataStale')],
-    }),
-    panels.stat('Failed polls, last hour', 'Polls that failed within the last hour. Occasional failures are expected; investigate a sustained rate.', 'sum(max by (org_id, reason) (round(increase(%s[1h])))) or vector(0)' % ofOrg('org_poll_failures_total'), {
+    })],
+    [3, panels.stat('Failed polls (1h)', 'Polls that failed within the last hour. Occasional failures are expected; investigate a sustained rate.', 'sum(max by (org_id, reason) (round(increase(%s[1h])))) or vector(0)' % ofOrg('org_poll_failures_total'), {
       thresholds: panels.steps('green', [[1, 'yellow'], [10, 'red']]),
       links: [panels.runbook('AtlasOrgPollFailing')],
-    }),
-    panels.stat('Rate limit remaining', 'Remaining share of the smallest rate limit for listing keys. Near zero: polls wait, or other clients use the limit.', 'min(%s)' % budgetLeft, {
+    })],
+    [4, panels.stat('Rate limit remaining', 'Remaining share of the smallest rate limit for listing keys. Near zero: polls wait, or other clients use the limit.', 'min(%s)' % budgetLeft, {
       unit: 'percentunit',
       noValue: 'unknown',
       thresholds: panels.steps('red', [[0.1, 'yellow'], [0.3, 'green']]),
       links: [panels.runbook('AtlasRequestBudgetTooSmall')],
-    }),
-    panels.stat('Client secret expires in', "Time until the exporter's own client secret expires. Create a new secret in Atlas before that.", 'min(%s) - time()' % usedSecretExpiry, {
+    })],
+    [4, panels.stat('Client secret expires in', "Time until the exporter's own client secret expires. Create a new secret in Atlas before that.", 'min(%s) - time()' % usedSecretExpiry, {
       unit: 's',
       noValue: 'unknown',
       thresholds: panels.steps('red', [[7 * 86400, 'yellow'], [30 * 86400, 'green']]),
       links: [panels.runbook('AtlasClientSecretExpiring')],
-    }),
-    panels.stat('Configuration', 'Result of the last load of the configuration. Invalid: the exporter keeps the previous configuration, and the next start fails; the log lists every error.', 'min(%s)' % own('config_last_reload_successful'), {
+    })],
+    [3, panels.stat('Configuration', 'Result of the last load of the configuration. Invalid: the exporter keeps the previous configuration, and the next start fails; the log lists every error.', 'min(%s)' % own('config_last_reload_successful'), {
       mappings: states({ '0': ['invalid', 'red'], '1': ['loaded', 'green'] }),
       noValue: 'unknown',
       links: [panels.runbook('AtlasAiKeysConfigBad')],
-    }),
-    panels.stat('State directory', 'Result of the last write to the state directory. Failing: a restart loses the data since then.', 'max(%s)' % own('storage_last_write_failed'), {
+    })],
+    [3, panels.stat('State directory', 'Result of the last write to the state directory. Failing: a restart loses the data since then.', 'max(%s)' % own('storage_last_write_failed'), {
       mappings: states({ '0': ['saved', 'green'], '1': ['failing', 'red'] }),
       noValue: 'none',
       links: [panels.runbook('AtlasAiKeysStorageFailing')],
-    }),
-    panels.stat('Unmatched exemptions', 'Exemptions of the configuration file that match no key. Correct or remove them.', 'max(%s) or vector(0)' % own('exemptions_unmatched'), {
-      thresholds: panels.steps('green', [[1, 'yellow']]),
-      links: [panels.runbook('AtlasExemptionUnmatched')],
-    }),
+    })],
   ],
 
   local failures = panels.timeseries(
@@ -132,8 +128,11 @@ function(config) {
     'State of each organization. Select an organization to see its keys.',
     'No organization is watched yet.',
     [
-      panels.rows(queries.orgInfo),
-      panels.rows('max by (org_id, reason) (%s) == 1' % ofOrg('org_last_poll_failed')),
+      panels.rows('max by (org_id, org_name) %s' % queries.orgInfo),
+      panels.rows('max by (org_id, reason) (%s) == 1 or on (org_id) label_replace(max by (org_id) (%s) == 1, "reason", "succeeded", "", "")' % [
+        ofOrg('org_last_poll_failed'),
+        ofOrg('org_up'),
+      ]),
       panels.rows(queries.dataAge),
       panels.rows('time() - max by (org_id) (%s)' % ofOrg('org_last_attempt_timestamp_seconds')),
       panels.rows('max by (org_id) (%s)' % ofOrg('org_poll_interval_seconds')),
@@ -144,15 +143,14 @@ function(config) {
     ],
     [
       ['org_name', 'Organization', { links: [board.drillDown('fleet', 'org', 'org_id')] }],
-      ['org_id', 'Organization id', { 'custom.width': 220 }],
+      ['org_id', 'Organization id', { 'custom.width': 235 }],
       ['reason', 'Last poll', {
         'custom.width': 140,
         'custom.cellOptions': { type: 'color-text' },
-        noValue: 'succeeded',
+        noValue: 'none yet',
         mappings: [
-          { type: 'special', options: { match: 'null+nan', result: { text: 'succeeded', color: 'green', index: 0 } } },
-          { type: 'special', options: { match: 'empty', result: { text: 'succeeded', color: 'green', index: 1 } } },
-          { type: 'regex', options: { pattern: '.+', result: { color: 'red', index: 2 } } },
+          { type: 'value', options: { succeeded: { color: 'green', index: 0 } } },
+          { type: 'regex', options: { pattern: '.+', result: { color: 'red', index: 1 } } },
         ],
       }],
       ['Value #C', 'Data age', { unit: 's', 'custom.width': 100, 'custom.align': 'right', noValue: 'no data' }],
@@ -180,7 +178,7 @@ function(config) {
     [
       ['instance', 'Instance'],
       ['version', 'Version', { 'custom.width': 80 }],
-      ['revision', 'Revision', { 'custom.width': 110 }],
+      ['revision', 'Revision', { 'custom.width': 130 }],
       ['Value #B', 'Config loaded', { unit: 'dateTimeAsIso', 'custom.width': 165 }],
       ['Value #C', 'Storage failures', panels.count(135)],
     ],
@@ -217,8 +215,8 @@ function(config) {
     'now-24h',
     ['datasource', 'job', 'instance', 'org', 'exporter'],
     panels.layout([
-      [4, [[3, figure] for figure in figures]],
-      [7, [[24, orgs]]],
+      [4, figures],
+      [6, [[24, orgs]]],
       [7, [
         [8, perOrg('Data age', 'Age of the data of each organization. Normally a sawtooth with the height of the poll interval.', queries.dataAge, 's')],
         [8, failures],

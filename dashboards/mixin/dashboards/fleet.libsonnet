@@ -9,25 +9,29 @@ function(config) {
     title, description, 'sum(%s)' % queries.class(name), { thresholds: panels.steps('green', [[1, colour]]), links: [panels.runbook(alert)] }
   ),
   local figures = [
-    number('Keys', 'Number of all keys, in every status. Delete unused keys first: the table below lists the longest-idle ones.', 'sum(%s)' % queries.keys, {
+    [3, number('Keys', 'Number of all keys, in every status. Delete unused keys first: the table below lists the longest-idle ones.', 'sum(%s)' % queries.keys, {
       thresholds: panels.steps('blue'),
       links: [panels.runbook('AtlasAiKeysTooMany')],
-    }),
-    class('Idle for $threshold', 'Enabled keys that were used before, and not within the threshold. Ask their owners, then delete the keys in Atlas.', 'idle', 'AtlasAiKeysStale', 'orange'),
-    class('Never used for $threshold', 'Enabled keys that were created before the threshold and never used. Ask their owners, then delete the keys in Atlas.', 'never_used', 'AtlasAiKeysNeverUsed', 'orange'),
-    class('Disabled for $threshold', 'Keys that are disabled and not deleted, idle for the threshold. A disabled key can be enabled again: delete it when nobody needs it.', 'disabled', 'AtlasAiKeysDisabledNotDeleted', 'yellow'),
-    number('Exempt', 'Keys with an exemption in force. Exempt keys are not counted as idle, never used or disabled.', 'sum(%s)' % queries.exempt, {
+    })],
+    [3, class('Idle for $threshold', 'Enabled keys that were used before, and not within the threshold. Ask their owners, then delete the keys in Atlas.', 'idle', 'AtlasAiKeysStale', 'orange')],
+    [3, class('Never used for $threshold', 'Enabled keys that were created before the threshold and never used. Ask their owners, then delete the keys in Atlas.', 'never_used', 'AtlasAiKeysNeverUsed', 'orange')],
+    [3, class('Disabled for $threshold', 'Keys that are disabled and not deleted, idle for the threshold. A disabled key can be enabled again: delete it when nobody needs it.', 'disabled', 'AtlasAiKeysDisabledNotDeleted', 'yellow')],
+    [2, number('Exempt', 'Keys with an exemption in force. Exempt keys are not counted as idle, never used or disabled.', 'sum(%s)' % queries.exempt, {
       thresholds: panels.steps('blue'),
-    }),
-    number('Exemptions ending', 'Exemptions that end within 14 days. Renew them in the configuration file, or delete their keys.', 'count(%s - time() < 14 * 86400)' % ('(%s)' % queries.exemptions), {
+    })],
+    [3, number('Exemptions ending', 'Exemptions that end within 14 days. Renew them in the configuration file, or delete their keys.', 'count(%s - time() < 14 * 86400)' % ('(%s)' % queries.exemptions), {
       thresholds: panels.steps('green', [[1, 'yellow']]),
-    }),
-    panels.stat('Data age', 'Time since the last successful poll of the organization with the oldest data. The exporter dashboard shows why polls fail.', 'max(%s)' % queries.dataAge, {
+    })],
+    [4, number('Unmatched exemptions', 'Exemptions of the configuration file that match no key. Correct or remove them.', 'max(%s)' % queries.process('atlas_ai_keys_exporter_exemptions_unmatched'), {
+      thresholds: panels.steps('green', [[1, 'yellow']]),
+      links: [panels.runbook('AtlasExemptionUnmatched')],
+    })],
+    [3, panels.stat('Data age', 'Time since the last successful poll of the organization with the oldest data. The exporter dashboard shows why polls fail.', 'max(%s)' % queries.dataAge, {
       unit: 's',
       noValue: 'No poll yet',
       thresholds: panels.steps('green', [[6 * 3600, 'yellow'], [2 * 86400, 'red']]),
       links: [panels.runbook('AtlasOrgDataStale')],
-    }),
+    })],
   ],
   local byStatus = panels.timeseries(
     'Keys by status',
@@ -96,11 +100,11 @@ function(config) {
     [
       [name[0], name[1], { links: [drillDown] }],
     ] + [[id, id, panels.hidden] for id in ids] + [
-      ['Value #A', 'Keys', panels.count(65)],
-      ['Value #B', 'Idle', panels.count(60)],
-      ['Value #C', 'Never used', panels.count(95)],
-      ['Value #D', 'Disabled', panels.count(80)],
-      ['Value #E', 'Exempt', panels.count(75)],
+      ['Value #A', 'Keys', panels.count(60)],
+      ['Value #B', 'Idle', panels.count(50)],
+      ['Value #C', 'Never used', panels.count(92)],
+      ['Value #D', 'Disabled', panels.count(76)],
+      ['Value #E', 'Exempt', panels.count(70)],
     ],
     ['-Keys']
   ),
@@ -164,7 +168,7 @@ function(config) {
     'now-7d',
     ['datasource', 'job', 'instance', 'org', 'owner', 'project', 'threshold', 'exporter'],
     panels.layout([
-      [4, [[w, figures[i]] for i in std.range(0, std.length(figures) - 1) for w in [if i < 4 then 4 else if i == 6 then 2 else 3]]],
+      [4, figures],
       [7, [[8, byStatus], [8, byThreshold], [8, changes]]],
       [9, [[24, idleTable]]],
       [7, [[8, byOwner], [8, byProject], [8, byOrg]]],
