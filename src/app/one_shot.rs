@@ -184,7 +184,10 @@ impl OneShotResult {
     /// Returns the exposition in the text format, without `process_*`: the process that collects it exports these itself.
     pub fn exposition(&self) -> Exposition {
         let settings = self.state.options.get();
-        let own = self.state.metrics.gather().exclude_prefix("process_");
+        let own = self
+            .state
+            .gather_metrics(&settings)
+            .exclude_prefix("process_");
         self.state.exposition(&settings, Format::Text, own)
     }
 }

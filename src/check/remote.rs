@@ -12,6 +12,7 @@ use mongodb_atlas_client::{
     OptionalFields, OrgId, RateLimiter, TransportFactory,
 };
 
+use super::exemptions::ExemptionMatches;
 use super::findings::{Component, Finding, Topic};
 use super::rate_limit::{OrgLoad, check_loads};
 use crate::config::{Config, CredentialConfig};
@@ -35,9 +36,11 @@ pub(super) async fn check_all(
         observations: Mutex::default(),
     });
     let rate_limiter = Arc::default();
+    let exemptions = ExemptionMatches::new(config);
     let checks = config.credentials.iter().map(async |credential| {
         let topic = Topic::new(Component::Token, &credential.name);
         if !credential.credential.validate().is_empty() {
+            exemptions.set_incomplete();
             let message = "not asked: the credential cannot be read";
             return (vec![topic.skipped(message)], Vec::new());
         }
@@ -54,10 +57,12 @@ pub(super) async fn check_all(
                     credential,
                     client,
                     observer: &observer,
+                    exemptions: &exemptions,
                 };
                 checker.check().await
             }
             Err(error) => {
+                exemptions.set_incomplete();
                 let help = "check the system's certificates (ca-certificates)";
                 (vec![topic.error(error, help)], Vec::new())
             }
@@ -69,6 +74,7 @@ pub(super) async fn check_all(
         findings.extend(of_credential);
         loads.extend(loads_of_orgs);
     }
+    findings.extend(exemptions.findings(config));
     findings.extend(observer.clock_finding());
     findings.extend(check_loads(loads, config.poll_interval));
     findings
@@ -102,6 +108,7 @@ struct CredentialChecker<'a> {
     credential: &'a CredentialConfig,
     client: Client,
     observer: &'a CheckObserver,
+    exemptions: &'a ExemptionMatches,
 }
 
 impl CredentialChecker<'_> {
@@ -125,6 +132,9 @@ impl CredentialChecker<'_> {
         orgs.sort();
         orgs.dedup();
         let reports = join_all(orgs.iter().map(|org| self.check_org(org))).await;
+        if token_error.is_some() || reports.iter().any(Result::is_err) {
+            self.exemptions.set_incomplete();
+        }
         let readable = orgs.iter().zip(&reports).find(|(_, report)| report.is_ok());
         if let Some((org, _)) = readable {
             match self.client.list_rate_limits(org).await {
@@ -177,6 +187,7 @@ impl CredentialChecker<'_> {
             Err(error) => {
                 let cause = self.diagnose(&error);
                 let message = format!("cannot be listed: {}", cause.summary);
+                self.exemptions.set_incomplete();
                 findings.push(topic.error(message, cause.remedy));
                 return Ok(Vec::new());
             }
@@ -190,6 +201,7 @@ impl CredentialChecker<'_> {
         findings.push(if orgs.len() > self.config.max_orgs {
             orgs.sort();
             orgs.truncate(self.config.max_orgs);
+            self.exemptions.set_incomplete();
             topic.warning(
                 format!("{message}, above the limit of {}", orgs.len()),
                 "raise --atlas.max-orgs, or split the organizations with --atlas.shard",
@@ -220,9 +232,15 @@ impl CredentialChecker<'_> {
                 String::new()
             }
         };
-        if let Err(error) = self.client.list_projects(org, None).await {
-            findings.push(self.details_unreadable(org, "projects' names", &error));
+        let projects = self.client.list_projects(org, None).await;
+        if let Err(error) = &projects {
+            findings.push(self.details_unreadable(org, "projects' names", error));
         }
+        let clock = &self.observer.clock;
+        let exemptions = self.exemptions;
+        exemptions
+            .add_org(self.config, &self.client, clock, org, projects.ok())
+            .await;
         if let Err(error) = self.client.list_model_limits(org).await {
             findings.push(self.details_unreadable(org, "limits for the models", &error));
         }

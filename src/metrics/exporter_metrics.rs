@@ -48,6 +48,7 @@ pub struct ExporterMetrics {
     key_changes: CounterVec,
     config_reload_successful: GaugeVec,
     config_reload_success: GaugeVec,
+    exemptions_unmatched: GaugeVec,
     storage_failures: CounterVec,
     active: Mutex<ActiveLabels>,
 }
@@ -148,6 +149,7 @@ impl ExporterMetrics {
             key_changes: counter(&families::KEY_CHANGES)?,
             config_reload_successful: gauge(&families::CONFIG_RELOAD_SUCCESSFUL)?,
             config_reload_success: gauge(&families::CONFIG_RELOAD_SUCCESS)?,
+            exemptions_unmatched: gauge(&families::EXEMPTIONS_UNMATCHED)?,
             storage_failures: counter(&families::STORAGE_FAILURES)?,
             active: Mutex::default(),
             registry: r.clone(),
@@ -253,6 +255,14 @@ impl ExporterMetrics {
         let _ = self.token_expiry.remove_label_values(&[credential]);
         for labels in TokenOutcome::ALL.map(|outcome| [credential, outcome.as_str()]) {
             let _ = self.token_requests.remove_label_values(&labels);
+        }
+    }
+
+    /// Sets the number of exemptions that match no key; `None` if it is not known.
+    pub fn set_exemptions_unmatched(&self, unmatched: Option<usize>) {
+        match unmatched {
+            Some(unmatched) => set(&self.exemptions_unmatched, &[], to_f64(unmatched as u64)),
+            None => self.exemptions_unmatched.reset(),
         }
     }
 

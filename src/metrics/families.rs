@@ -117,6 +117,8 @@ families! {
         "1 if the last attempt to load the configuration was successful, 0 if it was bad and the one before is still used.";
     CONFIG_RELOAD_SUCCESS = Gauge "atlas_ai_keys_exporter_config_last_reload_success_timestamp_seconds" []
         "When the configuration in use was loaded, in seconds since the Unix epoch.";
+    EXEMPTIONS_UNMATCHED = Gauge "atlas_ai_keys_exporter_exemptions_unmatched" []
+        "Number of exemptions of the configuration file that match no AI model API key.";
     STORAGE_FAILURES = Counter "atlas_ai_keys_exporter_storage_failures_total" []
         "Attempts to keep what was read for the next start that failed, most likely for want of room or rights on the disk.";
     KEYS_DROPPED = Gauge "atlas_ai_keys_exporter_keys_dropped" ["org_id"]

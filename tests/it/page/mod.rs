@@ -76,13 +76,16 @@ async fn page_shows_the_simulator_state() {
     let count = |keys: &[SimKey], condition: &dyn Fn(&SimKey) -> bool| {
         keys.iter().filter(|key| condition(key)).count()
     };
-    let never_used = |key: &SimKey| key.last_used.is_none();
+    let is_enabled = |key: &SimKey| key.status == "ACTIVE";
+    let disabled = |key: &SimKey| !is_enabled(key);
+    let never_used = |key: &SimKey| is_enabled(key) && key.last_used.is_none();
     let limit = jiff::Timestamp::now() - jiff::SignedDuration::from_hours(90 * 24);
-    let idle = |key: &SimKey| key.last_used.unwrap_or(key.created) <= limit;
+    let idle = |key: &SimKey| is_enabled(key) && key.last_used.is_some_and(|at| at <= limit);
     let all = keys.values().flatten().cloned().collect::<Vec<_>>();
     for (id, expected) in [
         ("all-never", count(&all, &never_used)),
         ("all-idle", count(&all, &idle)),
+        ("all-disabled", count(&all, &disabled)),
     ] {
         assert!(expected > 0, "{id}");
         let shown = texts_after(&page, &format!("id=\"{id}\"")).concat();
