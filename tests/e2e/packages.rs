@@ -347,7 +347,7 @@ fn provisioning_path_is_where_the_packages_put_dashboards() {
     assert!(read("Cargo.toml").contains(&rpm));
     let deb = read("packages/deb");
     assert!(
-        deb.contains("share=/usr/share/atlas-ai-keys-exporter\n"),
+        deb.contains("share=/usr/share/atlas-ai-keys-exporter "),
         "{deb}"
     );
     assert!(

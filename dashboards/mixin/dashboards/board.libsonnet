@@ -14,21 +14,23 @@ function(config) {
     hide: 0,
     options: [],
     skipUrlSync: false,
-    multi: true,
-    includeAll: true,
-    allValue: '.*',
-    current: { selected: true, text: ['All'], value: ['$__all'] },
+    multi: false,
+    includeAll: false,
   } + more,
-  local single = { multi: false, includeAll: false, allValue: null },
+  local many = { multi: true, includeAll: true, allValue: '.*', current: { selected: true, text: ['All'], value: ['$__all'] } },
   local named(label, name) = '/%s="(?<value>[^"]+)".*%s="(?<text>[^"]+)"/' % [label, name],
 
   uid(name): config.dashboardUidPrefix + '-' + name,
 
-  // This dashboard with other values of variables: a link of a table.
-  drillDown(name, variable, field): {
+  // The dashboard of the keys with another value of one variable: a link of a table.
+  drillDown(variable, field, keeps=['datasource', 'job', 'instance', 'threshold', 'exporter']): {
     title: 'Keys of ${__value.text}',
-    url: '/d/%s?${datasource:queryparam}&${job:queryparam}&${instance:queryparam}&${threshold:queryparam}&${exporter:queryparam}&var-%s=${__data.fields.%s}' %
-         [$.uid(name), variable, field],
+    url: '/d/%s?%s&var-%s=${__data.fields.%s}' % [
+      $.uid('fleet'),
+      std.join('&', ['${%s:queryparam}' % name for name in keeps]),
+      variable,
+      field,
+    ],
     targetBlank: false,
   },
   atlasProject: {
@@ -55,25 +57,24 @@ function(config) {
       options: [],
       skipUrlSync: false,
     },
-    job: query('job', 'Job', 'label_values(%s, job)' % process([])),
+    job: query('job', 'Job', 'label_values(%s, job)' % process([]), many),
     // Service discovery makes an instance of each organization, so that every target is listed.
-    instance: query('instance', 'Instance', 'label_values(%s, instance)' % queries.variable('up', ['job=~"$job"'])),
+    instance: query('instance', 'Instance', 'label_values(%s, instance)' % queries.variable('up', ['job=~"$job"']), many),
     org: query('org', 'Organization', 'query_result(group by (org_id, org_name) (%s))' % queries.variable(
       'mongodbatlas_organization_info', ['job=~"$job"', 'instance=~"$instance"']
-    ), { regex: named('org_id', 'org_name') }),
-    owner: query('owner', 'Owner', 'label_values(%s, owner)' % queries.org('mongodbatlas_project_info')),
+    ), many { regex: named('org_id', 'org_name') }),
+    owner: query('owner', 'Owner', 'label_values(%s, owner)' % queries.org('mongodbatlas_project_info'), many),
     project: query('project', 'Project', 'query_result(group by (project_id, project_name) (%s))' % queries.org(
       'mongodbatlas_project_info', ['owner=~"$owner"']
-    ), { regex: named('project_id', 'project_name') }),
-    threshold: query('threshold', 'Threshold', 'label_values(%s, threshold)' % queries.process('mongodbatlas_ai_model_api_keys_idle'), single {
+    ), many { regex: named('project_id', 'project_name') }),
+    threshold: query('threshold', 'Threshold', 'label_values(%s, threshold)' % queries.process('mongodbatlas_ai_model_api_keys_idle'), {
       sort: 3,
       current: { selected: true, text: config.dashboardThreshold, value: config.dashboardThreshold },
     }),
     exporter: if config.exporterUrl == '' then
-      query('exporter', 'Page', 'query_result(label_replace(group by (instance) (%s), "address", "http://$1", "instance", "(.*)"))' % process(['job=~"$job"', 'instance=~"$instance"']), single {
+      query('exporter', 'Page', 'query_result(label_replace(group by (instance) (%s), "address", "http://$1", "instance", "(.*)"))' % process(['job=~"$job"', 'instance=~"$instance"']), {
         regex: '/address="([^"]+)"/',
         allowCustomValue: true,
-        current: {},
       })
     else {
       name: 'exporter',

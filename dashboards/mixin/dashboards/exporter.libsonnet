@@ -19,7 +19,7 @@ function(config) {
   // A series named after its organization.
   local named(expr) = queries.withOrg('(%s)' % expr),
   local perOrg(title, description, expr, unit) = panels.timeseries(
-    title, description, [panels.range(named(expr), '{{org_name}}')], { unit: unit, decimals: null, noValue: 'No poll has finished yet.' }
+    title, description, [panels.range(named(expr), '{{org_name}}')], { unit: unit, noValue: 'No poll has finished yet.' }
   ),
 
   local states(texts) = [{ type: 'value', options: {
@@ -76,7 +76,7 @@ function(config) {
     'Time waiting for the rate limit',
     'Share of the time in which polls wait for the rate limit of an operation. More than half: raise --atlas.poll-interval.',
     [panels.range('max by (operation) (sum by (job, instance, operation) (rate(%s[$__rate_interval])))' % own('api_throttled_seconds_total'), '{{operation}}')],
-    { unit: 'percentunit', decimals: null, noValue: 'No request has been throttled.', links: [panels.runbook('AtlasRequestBudgetTooSmall')] },
+    { unit: 'percentunit', noValue: 'No request has been throttled.', links: [panels.runbook('AtlasRequestBudgetTooSmall')] },
     { axisSoftMax: 1 }
   ),
   local requests = panels.timeseries(
@@ -86,7 +86,7 @@ function(config) {
       panels.range('sum by (code) (rate(%s[$__rate_interval])) > 0' % own('api_requests_total'), '{{code}}'),
       panels.range('sum(rate(%s[$__rate_interval])) > 0' % own('api_retries_total'), 'retries'),
     ],
-    { unit: 'reqps', decimals: null, noValue: 'No request has been sent.' }
+    { unit: 'reqps', noValue: 'No request has been sent.' }
   ),
   local duration = panels.timeseries(
     'Request duration',
@@ -95,7 +95,7 @@ function(config) {
       panels.range('histogram_quantile(%s, sum by (le) (rate(%s[$__rate_interval])))' % [quantile[0], own('api_request_duration_seconds_bucket')], quantile[1])
       for quantile in [['0.5', 'p50'], ['0.95', 'p95']]
     ],
-    { unit: 's', decimals: null, noValue: 'No request has been sent.' }
+    { unit: 's', noValue: 'No request has been sent.' }
   ),
   local tokens = panels.timeseries(
     'Access token requests',
@@ -111,7 +111,7 @@ function(config) {
       panels.range('max by (instance) (%s)' % queries.process('scrape_duration_seconds'), '{{instance}}'),
       panels.range('max by (instance) (%s)' % queries.process('scrape_samples_scraped'), 'samples of {{instance}}'),
     ],
-    { unit: 's', decimals: null, noValue: 'No scrape has finished yet.' }
+    { unit: 's', noValue: 'No scrape has finished yet.' }
   ) { fieldConfig+: { overrides: [panels.override('/^samples/', { unit: 'short', 'custom.axisPlacement': 'right' }, 'byRegexp')] } },
   local process = panels.timeseries(
     'Memory and CPU',
@@ -120,7 +120,7 @@ function(config) {
       panels.range('max by (instance) (%s)' % queries.process('process_resident_memory_bytes'), '{{instance}}'),
       panels.range('max by (instance) (rate(%s[$__rate_interval]))' % queries.process('process_cpu_seconds_total'), 'cores of {{instance}}'),
     ],
-    { unit: 'bytes', decimals: null, noValue: 'No scrape has finished yet.' }
+    { unit: 'bytes', noValue: 'No scrape has finished yet.' }
   ) { fieldConfig+: { overrides: [panels.override('/^cores/', { unit: 'short', 'custom.axisPlacement': 'right' }, 'byRegexp')] } },
 
   local orgs = panels.table(
@@ -142,7 +142,7 @@ function(config) {
       panels.rows('max by (org_id) (%s)' % ofOrg('keys_dropped')),
     ],
     [
-      ['org_name', 'Organization', { links: [board.drillDown('fleet', 'org', 'org_id')] }],
+      ['org_name', 'Organization', { links: [board.drillDown('org', 'org_id', keeps=['datasource', 'job', 'instance', 'exporter'])] }],
       ['org_id', 'Organization id', { 'custom.width': 235 }],
       ['reason', 'Last poll', {
         'custom.width': 140,

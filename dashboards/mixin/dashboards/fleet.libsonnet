@@ -111,18 +111,18 @@ function(config) {
   local byOwner = summary(
     'Keys by owner',
     'Keys of each owner: the tag of the Atlas project, or `owners` in the configuration file. Select an owner to filter this dashboard.',
-    queries.byOwner, ['owner', 'Owner'], board.drillDown('fleet', 'owner', 'owner')
+    queries.byOwner, ['owner', 'Owner'], board.drillDown('owner', 'owner')
   ),
   local byProject = summary(
     'Keys by project',
     'Keys of each project. Select a project to filter this dashboard, or to open the project in Atlas.',
-    function(expr) queries.withProject(queries.byProject(expr)), ['project_name', 'Project'], board.drillDown('fleet', 'project', 'project_id'),
+    function(expr) queries.withProject(queries.byProject(expr)), ['project_name', 'Project'], board.drillDown('project', 'project_id'),
     ['project_id', 'org_id', 'owner']
   ),
   local byOrg = summary(
     'Keys by organization',
     'Keys of each organization. Select an organization to filter this dashboard.',
-    function(expr) queries.withOrg(queries.byOrg(expr)), ['org_name', 'Organization'], board.drillDown('fleet', 'org', 'org_id'), ['org_id']
+    function(expr) queries.withOrg(queries.byOrg(expr)), ['org_name', 'Organization'], board.drillDown('org', 'org_id'), ['org_id']
   ),
   local exemptions = panels.table(
     'Exempt keys',

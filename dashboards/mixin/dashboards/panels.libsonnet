@@ -12,14 +12,15 @@ local target(expr, extra={}) = { datasource: datasource, refId: 'A', expr: expr,
 // Numbers the queries of a panel: A, B, C…
 local numbered(targets) = [targets[i] { refId: std.char(65 + i) } for i in std.range(0, std.length(targets) - 1)];
 
-local panel(type, title, description) = {
+// Counts are whole numbers with separators; other units have as many decimals as Grafana chooses.
+local panel(type, title, description, unit='locale') = {
   type: type,
   title: title,
   description: description,
   datasource: datasource,
   transparent: false,
   fieldConfig: {
-    defaults: { unit: 'locale', decimals: 0, mappings: [], thresholds: steps('green'), color: { mode: 'thresholds' } },
+    defaults: { unit: unit, [if unit == 'locale' then 'decimals']: 0, mappings: [], thresholds: steps('green'), color: { mode: 'thresholds' } },
     overrides: [],
   },
 };
@@ -43,7 +44,7 @@ local link(title, url) = { title: title, url: url, targetBlank: std.startsWith(u
   rows(expr): target(expr, { format: 'table', instant: true, range: false }),
 
   // One number. `defaults` are the field's: unit, thresholds, mappings, noValue, links.
-  stat(title, description, expr, defaults={}): panel('stat', title, description) {
+  stat(title, description, expr, defaults={}): panel('stat', title, description, std.get(defaults, 'unit', 'locale')) {
     targets: [target(expr, { instant: true, range: false })],
     fieldConfig+: { defaults+: defaults },
     options: {
@@ -60,7 +61,7 @@ local link(title, url) = { title: title, url: url, targetBlank: std.startsWith(u
   },
 
   // Lines, or stacked bars and areas with `custom`.
-  timeseries(title, description, targets, defaults={}, custom={}): panel('timeseries', title, description) {
+  timeseries(title, description, targets, defaults={}, custom={}): panel('timeseries', title, description, std.get(defaults, 'unit', 'locale')) {
     targets: numbered(targets),
     fieldConfig+: { defaults+: {
       min: 0,

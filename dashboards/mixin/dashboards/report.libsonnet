@@ -36,7 +36,7 @@ function(config) {
     'No key has been read yet.',
     [panels.rows(queries.byOwner(expr)) for expr in [queries.keys, queries.class('idle'), queries.class('never_used'), queries.class('disabled'), queries.exempt]],
     [
-      ['owner', 'Owner', { links: [board.drillDown('fleet', 'owner', 'owner')] }],
+      ['owner', 'Owner', { links: [board.drillDown('owner', 'owner')] }],
       ['Value #A', 'Keys', panels.count(90)],
       ['Value #B', 'Idle', panels.count(90)],
       ['Value #C', 'Never used', panels.count(110)],
