@@ -63,9 +63,11 @@ function(config) {
     org: query('org', 'Organization', 'query_result(group by (org_id, org_name) (%s))' % queries.variable(
       'mongodbatlas_organization_info', ['job=~"$job"', 'instance=~"$instance"']
     ), many { regex: named('org_id', 'org_name') }),
-    owner: query('owner', 'Owner', 'label_values(%s, owner)' % queries.org('mongodbatlas_project_info'), many),
-    project: query('project', 'Project', 'query_result(group by (project_id, project_name) (%s))' % queries.org(
-      'mongodbatlas_project_info', ['owner=~"$owner"']
+    owner: query('owner', 'Owner', 'query_result(%s)' % queries.noOwner('group by (owner) (%s)' % queries.org('mongodbatlas_project_info')), many {
+      regex: '/owner="([^"]+)"/',
+    }),
+    project: query('project', 'Project', 'query_result(group by (project_id, project_name) (%s))' % queries.owned(
+      queries.org('mongodbatlas_project_info')
     ), many { regex: named('project_id', 'project_name') }),
     threshold: query('threshold', 'Threshold', 'label_values(%s, threshold)' % queries.process('mongodbatlas_ai_model_api_keys_idle'), {
       sort: 3,

@@ -13,8 +13,13 @@ function(config) {
   // For variables: limited by those that stand before them.
   variable(metric, more=[]): '%s{%s}' % [metric, matchers(more)],
 
-  // Leaves out the projects of other owners; without a choice, projects without an owner stay.
-  owned(expr): '%s unless on (org_id, project_id) %s' % [expr, self.org('mongodbatlas_project_info', ['owner!~"$owner"'])],
+  // Leaves out the projects of other owners: those that label_replace does not mark. A project without an owner counts as
+  // one of 'no owner'.
+  noOwner(expr): 'label_replace(%s, "owner", "no owner", "owner", "")' % expr,
+  owned(expr):
+    local projects = self.org('mongodbatlas_project_info');
+    '%s unless on (org_id, project_id) (label_replace(%s, "selected", "yes", "", "") unless on (org_id, project_id, selected) label_replace(%s, "selected", "yes", "owner", "$owner"))' %
+    [expr, projects, self.noOwner(projects)],
 
   // Numbers of keys of each project, by one more label.
   keys: self.owned('max by (org_id, project_id, status) (%s)' % self.project('mongodbatlas_ai_model_api_keys')),
@@ -42,7 +47,7 @@ function(config) {
   withOrg(expr): '%s * on (org_id) group_left (org_name) %s' % [expr, self.orgInfo],
 
   // Sums numbers of keys by owner, project or organization.
-  byOwner(expr): 'label_replace(sum by (owner) (%s), "owner", "no owner", "owner", "")' % self.withProject('(%s)' % expr),
+  byOwner(expr): self.noOwner('sum by (owner) (%s)' % self.withProject('(%s)' % expr)),
   byProject(expr): 'sum by (org_id, project_id) (%s)' % expr,
   byOrg(expr): 'sum by (org_id) (%s)' % expr,
 
