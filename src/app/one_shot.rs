@@ -172,7 +172,7 @@ impl OneShotResult {
             let (store, org) = (Arc::clone(&app.store), org.clone());
             let insert = move || {
                 if let (None, Some(details)) = (store.details(&org), details) {
-                    store.insert_details(&org, Arc::new(details));
+                    store.insert_details(&org, &Arc::new(details));
                 }
                 store.insert(store.classify(inventory), age);
             };

@@ -10,7 +10,10 @@ use jiff::Timestamp;
 use jiff::civil::Date;
 use serde::Serialize;
 
-use super::{ClassifiedInventory, Inventory, InventorySnapshot, KeyLabel, KeyView, unescape};
+use super::{
+    ClassifiedInventory, DetailsWithOwners, Inventory, InventorySnapshot, KeyLabel, KeyView,
+    unescape,
+};
 use mongodb_atlas_client::{OrgId, ProjectId};
 
 crate::closed_list::closed_list! {
@@ -352,7 +355,7 @@ impl<'a> KeySelection<'a> {
 impl<'a> DisplayNames<'a> {
     fn new(snapshot: &'a InventorySnapshot, inventory: &Inventory) -> Self {
         let details = snapshot.org_details(inventory.org());
-        let projects = details.into_iter().flat_map(|details| details.projects());
+        let projects = details.into_iter().flat_map(DetailsWithOwners::projects);
         let labels = projects.map(|(project, owner)| {
             let (name, owner) = (project.name.as_str(), owner.unwrap_or_default());
             (&project.id, ProjectLabels { name, owner })

@@ -181,9 +181,9 @@ impl InventoryStore {
 
     /// Replaces the names, tags and model rate limits of `org`, if it is polled, and applies the policy to its projects.
     /// Belongs on a blocking thread.
-    pub fn insert_details(&self, org: &OrgId, details: Arc<OrgDetails>) {
+    pub fn insert_details(&self, org: &OrgId, details: &Arc<OrgDetails>) {
         let _guard = self.lock_labels();
-        let previous = self.replace_details(org, Arc::clone(&details));
+        let previous = self.replace_details(org, Arc::clone(details));
         if previous.is_none_or(|previous| previous.projects != details.projects) {
             self.reclassify(org);
         }
@@ -332,7 +332,7 @@ mod tests {
         let store = InventoryStore::default();
         store.set_targets(vec![org(1), org(2)], vec!["a".into()]);
         store.insert(empty(1), Duration::ZERO);
-        store.insert_details(&org(1), Arc::default());
+        store.insert_details(&org(1), &Arc::default());
         assert_eq!(store.not_ready().len(), 2);
         store.set_targets(vec![org(2)], vec![]);
         assert!(store.get(&org(1)).is_none() && store.details(&org(1)).is_none());

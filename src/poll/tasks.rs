@@ -130,7 +130,7 @@ pub(super) async fn fetch_details(
     details.fetched_at = Some(now);
     let details = Arc::new(details);
     let (inserted, id) = (Arc::clone(&details), org.clone());
-    let insert = move || store.insert_details(&id, inserted);
+    let insert = move || store.insert_details(&id, &inserted);
     // A panic has been logged
     let _ = tokio::task::spawn_blocking(insert).await;
     TaskOutput::DetailsFetched { org, details }

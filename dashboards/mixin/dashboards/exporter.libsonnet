@@ -18,8 +18,8 @@ function(config) {
   ],
   // A series named after its organization.
   local named(expr) = queries.withOrg('(%s)' % expr),
-  local perOrg(title, description, expr, unit) = panels.timeseries(
-    title, description, [panels.range(named(expr), '{{org_name}}')], { unit: unit, noValue: 'No poll has finished yet.' }
+  local perOrg(title, description, expr, unit, empty='No poll has finished yet.') = panels.timeseries(
+    title, description, [panels.range(named(expr), '{{org_name}}')], { unit: unit, noValue: empty }
   ),
 
   local states(texts) = [{ type: 'value', options: {
@@ -159,8 +159,8 @@ function(config) {
       ['Value #F', 'Configured', { unit: 's', 'custom.width': 105, 'custom.align': 'right' }],
       ['Value #G', 'Pages', panels.count(75)],
       ['Value #I', 'Dropped', panels.count(85) { 'custom.cellOptions': { type: 'color-text' }, thresholds: panels.steps('text', [[1, 'orange']]) }],
-      ['Value #H', 'Data source', {
-        'custom.width': 110,
+      ['Value #H', 'Data from', {
+        'custom.width': 100,
         mappings: states({ '0': ['Atlas', 'text'], '1': ['restored', 'yellow'] }),
       }],
     ],
@@ -180,7 +180,7 @@ function(config) {
       ['version', 'Version', { 'custom.width': 80 }],
       ['revision', 'Revision', { 'custom.width': 130 }],
       ['Value #B', 'Config loaded', { unit: 'dateTimeAsIso', 'custom.width': 165 }],
-      ['Value #C', 'Storage failures', panels.count(135)],
+      ['Value #C', 'Storage failures', panels.count(130)],
     ],
     ['Instance']
   ),
@@ -223,13 +223,13 @@ function(config) {
         [8, perOrg('Poll duration', 'Duration of polls. Longer than before: more keys, a slow Atlas, or waiting for the rate limit.', 'max by (org_id) (%s)' % ofOrg('org_poll_duration_seconds'), 's')],
       ]],
       [6, [
-        [6, perOrg('Rate limit remaining by organization', 'Remaining share of the rate limit for listing keys. Near zero: raise --atlas.poll-interval.', budgetLeft, 'percentunit')],
+        [6, perOrg('Rate limit remaining by organization', 'Remaining share of the rate limit for listing keys. Near zero: raise --atlas.poll-interval.', budgetLeft, 'percentunit', 'Atlas has not reported a rate limit.')],
         [6, throttling],
         [6, requests],
         [6, duration],
       ]],
       [6, [[8, tokens], [8, scrape], [8, process]]],
-      [5, [[10, exporters], [14, credentials]]],
+      [5, [[11, exporters], [13, credentials]]],
     ])
   ),
 }.result

@@ -95,13 +95,13 @@ async fn exemptions_that_ended_end_soon_or_match_nothing_are_reported() {
     let of_shard = check(&["--atlas.shard=1/2"]).await;
     assert_eq!(
         of_shard,
-        [&warnings(&ends)[..], &[skipped.clone()]].concat()
+        [&warnings(&ends)[..], std::slice::from_ref(&skipped)].concat()
     );
 
     let org = sim.org_ids().remove(1);
     sim.add_fault(error_fault(SimEndpoint::AiModelApiKeys, Some(&org), 403));
     assert_eq!(
         check(&[]).await,
-        [&warnings(&ends)[..], &[skipped]].concat()
+        [&warnings(&ends)[..], std::slice::from_ref(&skipped)].concat()
     );
 }

@@ -1,6 +1,7 @@
 //! The page: contents, escaping, omissions, and a bounded size
 //! however many keys there are. `tests/e2e/browser.rs` opens it in a browser.
 
+mod documents;
 mod escaping;
 
 use std::collections::BTreeMap;
@@ -193,7 +194,10 @@ async fn page_explains_failures_with_remedies() {
             Explanation::for_reason(reason).runbook
         );
         let (status, text) = exporter.get(&runbook).await;
-        assert!(status == 200 && text.contains("## Do"), "{reason}: {text}");
+        assert!(
+            status == 200 && text.contains("<h2 id=\""),
+            "{reason}: {text}"
+        );
     }
     wait_page_contains(&exporter, "/", "older than --atlas.max-staleness").await;
     exporter.stop().await.stop().await;
