@@ -6,9 +6,11 @@
 //! | `local` | checks that send no request: configuration, files, addresses |
 //! | `exemptions` | exemptions that have ended, end soon, or match no key |
 //! | `remote` | checks that contact Atlas: tokens, access to each organization, the clock |
+//! | `client_secret` | how long the client secret of a service account lasts |
 //! | `rate_limit` | requests of a poll, compared with the rate limit |
 //! | `health` | health of the running exporter |
 
+mod client_secret;
 mod exemptions;
 mod findings;
 mod health;

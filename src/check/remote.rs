@@ -12,6 +12,7 @@ use mongodb_atlas_client::{
     OptionalFields, OrgId, RateLimiter, TransportFactory,
 };
 
+use super::client_secret::expiry_finding;
 use super::exemptions::ExemptionMatches;
 use super::findings::{Component, Finding, Topic};
 use super::rate_limit::{OrgLoad, check_loads};
@@ -19,9 +20,12 @@ use crate::config::{Config, CredentialConfig};
 use crate::credentials::CredentialKind;
 use crate::failure::{self, Diagnosis};
 use crate::humanize::exact;
+use crate::poll::MAX_ACCOUNT_ORGS;
 
 /// Maximum wait before a rate limited request is retried; the command is interactive.
 const RETRY_TIMEOUT: Duration = Duration::from_secs(5);
+/// Message of a check that needs an access token.
+const NO_TOKEN: &str = "not asked: there is no access token to ask with";
 /// Maximum difference of the clocks that does not make ages visibly wrong.
 const MAX_CLOCK_SKEW_SECS: u64 = 30;
 
@@ -142,6 +146,7 @@ impl CredentialChecker<'_> {
                 Err(error) => findings.push(self.rate_limits_unreadable(org, &error)),
             }
         }
+        let secret_finding = self.client_secret_finding(&orgs).await;
         let mut loads = Vec::new();
         for (org, report) in orgs.into_iter().zip(reports) {
             match report {
@@ -154,8 +159,7 @@ impl CredentialChecker<'_> {
                     });
                 }
                 Err(error) if error.endpoint == Endpoint::Token => {
-                    let message = "not asked: there is no access token to ask with";
-                    findings.push(org_topic(&org).skipped(message));
+                    findings.push(org_topic(&org).skipped(NO_TOKEN));
                     token_error = Some(error);
                 }
                 Err(error) => {
@@ -164,7 +168,8 @@ impl CredentialChecker<'_> {
                 }
             }
         }
-        findings.splice(0..0, self.token_finding(token_error));
+        let token_finding = self.token_finding(token_error);
+        findings.splice(0..0, token_finding.into_iter().chain(secret_finding));
         self.client.revoke_token().await;
         (findings, loads)
     }
@@ -265,6 +270,35 @@ impl CredentialChecker<'_> {
         Some(topic.ok(format!(
             "it makes access tokens; this one, good until {expires_at:.0}, is given back"
         )))
+    }
+
+    /// Returns how long the client secret lasts. A service account belongs to one organization, and the others do not know
+    /// it.
+    async fn client_secret_finding(&self, orgs: &[OrgId]) -> Option<Finding> {
+        if self.credential.credential.kind() != CredentialKind::ServiceAccount {
+            return None;
+        }
+        let topic = Topic::new(Component::ClientSecret, &self.credential.name);
+        let mut visible = None;
+        for org in orgs.iter().take(MAX_ACCOUNT_ORGS) {
+            match self.client.list_client_secrets(org).await {
+                Ok(Some(secrets)) => {
+                    visible = Some(secrets);
+                    break;
+                }
+                Ok(None) => {}
+                Err(error) if error.endpoint == Endpoint::Token => {
+                    return Some(topic.skipped(NO_TOKEN));
+                }
+                Err(error) => {
+                    let cause = self.diagnose(&error);
+                    let message = format!("expiry cannot be read: {}", cause.summary);
+                    return Some(topic.warning(message, cause.remedy));
+                }
+            }
+        }
+        let now = self.observer.clock.now();
+        Some(expiry_finding(&topic, visible.as_deref(), now))
     }
 
     /// Reports unreadable rate limits. Many credentials may not read them, and nothing depends on it: this alone is no

@@ -1,6 +1,7 @@
 //! `check`: reports all errors at once, each finding with a remedy, and has no other
 //! effect.
 
+mod client_secrets;
 mod exemptions;
 mod remote;
 
