@@ -144,7 +144,7 @@ impl PollObserver for OrgStatuses {
             PollEvent::OrgRemoved(org) => {
                 self.lock().orgs.remove(org);
             }
-            PollEvent::IntervalChanged { org, interval } => {
+            PollEvent::IntervalChanged { org, interval, .. } => {
                 self.update(org, |status| status.poll_interval = interval);
             }
             PollEvent::DueChanged { org, due_at } => {

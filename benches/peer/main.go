@@ -36,7 +36,7 @@ func newCollector(n int) *collector {
 	desc := func(s string) *prometheus.Desc { return prometheus.NewDesc(name(s), "A number.", labels, nil) }
 	c := &collector{
 		info: prometheus.NewDesc(name("info"), "What is known.",
-			append(append([]string{}, labels...), "name", "status", "cloud", "geography", "endpoint"), nil),
+			append(append([]string{}, labels...), "name", "status", "cloud", "geography", "model_endpoint"), nil),
 		created:  desc("created_timestamp_seconds"),
 		lastUsed: desc("last_used_timestamp_seconds"),
 		age:      desc("last_used_age_seconds"),

@@ -49,7 +49,7 @@ pub const FLAGS: &[Flag] = flags! {
     "config.file" "FILE" None, "ATLAS_AI_KEYS_EXPORTER_CONFIG_FILE", false, "Configuration", "A YAML file with several credentials and everything the flags say";
     "storage.path" "DIR" None, "ATLAS_AI_KEYS_EXPORTER_STORAGE_PATH", false, "Storage", "Where the last complete walk of each organization survives a restart; systemd's $STATE_DIRECTORY when not given";
     "metrics.per-key" "MODE" Some("all"), "ATLAS_AI_KEYS_EXPORTER_METRICS_PER_KEY", false, "Metrics", "Which keys have series of their own: all, idle (those past the smallest idle threshold) or none (roll-ups alone)";
-    "metrics.key-labels" "LIST" Some("name,status,cloud,geography,endpoint"), "ATLAS_AI_KEYS_EXPORTER_METRICS_KEY_LABELS", false, "Metrics", "Labels of the info metric, with commas between; created_by (a person's name) and masked_secret may be added";
+    "metrics.key-labels" "LIST" Some("name,status,cloud,geography,model_endpoint"), "ATLAS_AI_KEYS_EXPORTER_METRICS_KEY_LABELS", false, "Metrics", "Labels of the info metric, with commas between; created_by (a person's name) and masked_secret may be added";
     "metrics.max-keys" "N" Some("1000000"), "ATLAS_AI_KEYS_EXPORTER_METRICS_MAX_KEYS", false, "Metrics", "Keys that may have series of their own; past this the most idle ones are kept, and the others are counted";
     "metrics.idle-thresholds" "LIST" Some("7d,30d,90d"), "ATLAS_AI_KEYS_EXPORTER_METRICS_IDLE_THRESHOLDS", false, "Metrics", "Thresholds of the idle roll-up, with commas between";
     "web.listen-address" "ADDRESS" Some(":10064"), "ATLAS_AI_KEYS_EXPORTER_WEB_LISTEN_ADDRESS", true, "Web", "Where to serve, HOST:PORT or :PORT; can be given more than once";

@@ -330,6 +330,13 @@ mod tests {
                 && parse_telemetry_path("/-/x").is_err()
                 && parse_telemetry_path("/a{b}").is_err()
         );
+        for (bad, part) in [
+            ("name,endpoint", "model_endpoint"),
+            ("name,name", "none twice"),
+        ] {
+            let error = parse_key_labels(bad).expect_err(bad);
+            assert!(error.contains(part), "{bad}: {error}");
+        }
         assert!(parse_duration("0s", &(Duration::from_secs(1)..=Duration::from_secs(9))).is_err());
     }
 

@@ -19,8 +19,8 @@ crate::closed_list::closed_list! {
         Cloud = "cloud",
         /// `geography`.
         Geography = "geography",
-        /// `endpoint`.
-        Endpoint = "endpoint",
+        /// `endpoint`: the label of that name belongs to the target of a scrape.
+        ModelEndpoint = "model_endpoint",
         /// `createdBy`: personal data.
         CreatedBy = "created_by",
         /// `maskedSecret`.
@@ -36,7 +36,7 @@ impl KeyLabel {
             Self::Status => Some(&attributes.status),
             Self::Cloud => Some(&attributes.cloud),
             Self::Geography => Some(&attributes.geography),
-            Self::Endpoint => Some(&attributes.endpoint),
+            Self::ModelEndpoint => Some(&attributes.endpoint),
             Self::CreatedBy => Some(&attributes.created_by),
         }
     }

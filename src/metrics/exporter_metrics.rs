@@ -34,6 +34,7 @@ pub struct ExporterMetrics {
     org_last_success: GaugeVec,
     org_last_attempt: GaugeVec,
     org_poll_interval: GaugeVec,
+    org_configured_poll_interval: GaugeVec,
     org_poll_duration: GaugeVec,
     org_poll_pages: GaugeVec,
     org_poll_failures: CounterVec,
@@ -53,6 +54,7 @@ pub struct ExporterMetrics {
     config_reload_success: GaugeVec,
     exemptions_unmatched: GaugeVec,
     storage_failures: CounterVec,
+    storage_last_write_failed: GaugeVec,
     active: Mutex<ActiveLabels>,
 }
 
@@ -135,6 +137,7 @@ impl ExporterMetrics {
             org_last_success: gauge(&families::ORG_LAST_SUCCESS)?,
             org_last_attempt: gauge(&families::ORG_LAST_ATTEMPT)?,
             org_poll_interval: gauge(&families::ORG_POLL_INTERVAL)?,
+            org_configured_poll_interval: gauge(&families::ORG_CONFIGURED_POLL_INTERVAL)?,
             org_poll_duration: gauge(&families::ORG_POLL_DURATION)?,
             org_poll_pages: gauge(&families::ORG_POLL_PAGES)?,
             org_poll_failures: counter(&families::ORG_POLL_FAILURES)?,
@@ -157,24 +160,29 @@ impl ExporterMetrics {
             config_reload_success: gauge(&families::CONFIG_RELOAD_SUCCESS)?,
             exemptions_unmatched: gauge(&families::EXEMPTIONS_UNMATCHED)?,
             storage_failures: counter(&families::STORAGE_FAILURES)?,
+            storage_last_write_failed: gauge(&families::STORAGE_LAST_WRITE_FAILED)?,
             active: Mutex::default(),
             registry: r.clone(),
             update_lock: RwLock::new(()),
         };
-        // Families without labels are present from the start.
-        set(&metrics.config_reload_successful, &[], 0.0);
-        set(&metrics.config_reload_success, &[], 0.0);
-        add(&metrics.storage_failures, &[], 0.0);
+        metrics.init_process();
+        Ok(metrics)
+    }
+
+    /// Initializes the series that are present from the start.
+    fn init_process(&self) {
+        set(&self.config_reload_successful, &[], 0.0);
+        set(&self.config_reload_success, &[], 0.0);
+        add(&self.storage_failures, &[], 0.0);
         for endpoint in Endpoint::ALL {
             // Those of tokens are initialized with a credential that needs them.
             if !matches!(endpoint, Endpoint::Token | Endpoint::Revoke) {
-                metrics.init_endpoint(endpoint);
+                self.init_endpoint(endpoint);
                 for labels in RetryReason::ALL.map(|it| [endpoint.as_str(), it.as_str()]) {
-                    add(&metrics.api_retries, &labels, 0.0);
+                    add(&self.api_retries, &labels, 0.0);
                 }
             }
         }
-        Ok(metrics)
     }
 
     /// Initializes the series of an organization; every failure reason and every change starts at 0.
@@ -205,6 +213,7 @@ impl ExporterMetrics {
             &self.org_last_success,
             &self.org_last_attempt,
             &self.org_poll_interval,
+            &self.org_configured_poll_interval,
             &self.org_poll_duration,
             &self.org_up,
             &self.org_poll_pages,

@@ -44,7 +44,7 @@ macro_rules! families {
 families! {
     KEYS = Gauge "mongodbatlas_ai_model_api_keys" ["org_id", "project_id", "status"]
         "Number of AI model API keys by status (Atlas member status), as the last complete walk saw them (polled). A status once seen for a project goes to 0.";
-    KEY_INFO = Gauge "mongodbatlas_ai_model_api_key_info" ["org_id", "project_id", "api_key_id", "name", "status", "cloud", "geography", "endpoint"]
+    KEY_INFO = Gauge "mongodbatlas_ai_model_api_key_info" ["org_id", "project_id", "api_key_id", "name", "status", "cloud", "geography", "model_endpoint"]
         "Always 1; what Atlas says of the AI model API key in the members name, status, cloud, geography and endpoint (polled).";
     KEY_CREATED = Gauge "mongodbatlas_ai_model_api_key_created_timestamp_seconds" ["org_id", "project_id", "api_key_id"]
         "When the AI model API key was created (Atlas member createdAt), in seconds since the Unix epoch (polled).";
@@ -89,6 +89,8 @@ families! {
         "When the last walk of the organization began, in seconds since the Unix epoch. Absent before the first.";
     ORG_POLL_INTERVAL = Gauge "atlas_ai_keys_exporter_org_poll_interval_seconds" ["org_id"]
         "The interval between two walks of the organization that is in force.";
+    ORG_CONFIGURED_POLL_INTERVAL = Gauge "atlas_ai_keys_exporter_org_configured_poll_interval_seconds" ["org_id"]
+        "Configured poll interval of the organization in seconds (--atlas.poll-interval).";
     ORG_POLL_DURATION = Gauge "atlas_ai_keys_exporter_org_poll_duration_seconds" ["org_id"]
         "How long the last walk of the organization took, complete or not. Absent before the first.";
     ORG_POLL_PAGES = Gauge "atlas_ai_keys_exporter_org_poll_pages" ["org_id"]
@@ -97,17 +99,17 @@ families! {
         "Walks of the organization that failed, by reason.";
     ORG_INVENTORY_RESTORED = Gauge "atlas_ai_keys_exporter_org_inventory_restored" ["org_id"]
         "1 if what is shown of the organization comes from storage and was not walked since the start, else 0.";
-    API_REQUESTS = Counter "atlas_ai_keys_exporter_api_requests_total" ["endpoint", "code"]
+    API_REQUESTS = Counter "atlas_ai_keys_exporter_api_requests_total" ["operation", "code"]
         "Requests to Atlas, by HTTP status, or by the reason of a failure when there was no answer.";
-    API_REQUEST_DURATION = Histogram "atlas_ai_keys_exporter_api_request_duration_seconds" ["endpoint"]
+    API_REQUEST_DURATION = Histogram "atlas_ai_keys_exporter_api_request_duration_seconds" ["operation"]
         "How long requests to Atlas took, connect to last byte.";
-    API_RETRIES = Counter "atlas_ai_keys_exporter_api_retries_total" ["endpoint", "reason"]
+    API_RETRIES = Counter "atlas_ai_keys_exporter_api_retries_total" ["operation", "reason"]
         "Requests to Atlas that were sent again, by reason.";
-    API_RATE_LIMIT_CAPACITY = Gauge "atlas_ai_keys_exporter_api_rate_limit_capacity" ["endpoint", "org_id"]
+    API_RATE_LIMIT_CAPACITY = Gauge "atlas_ai_keys_exporter_api_rate_limit_capacity" ["operation", "org_id"]
         "Size of Atlas' token bucket (response header RateLimit-Limit). Absent until Atlas tells it.";
-    API_RATE_LIMIT_REMAINING = Gauge "atlas_ai_keys_exporter_api_rate_limit_remaining" ["endpoint", "org_id"]
+    API_RATE_LIMIT_REMAINING = Gauge "atlas_ai_keys_exporter_api_rate_limit_remaining" ["operation", "org_id"]
         "What was left in Atlas' token bucket at the last answer (response header RateLimit-Remaining). Absent until Atlas tells it.";
-    API_THROTTLED = Counter "atlas_ai_keys_exporter_api_throttled_seconds_total" ["endpoint", "org_id"]
+    API_THROTTLED = Counter "atlas_ai_keys_exporter_api_throttled_seconds_total" ["operation", "org_id"]
         "Time spent waiting because Atlas asked to (Retry-After) or the request budget was spent.";
     TOKEN_EXPIRY = Gauge "atlas_ai_keys_exporter_token_expiry_timestamp_seconds" ["credential"]
         "When the access token in use ends, in seconds since the Unix epoch. Absent for credentials without one, and while Atlas refuses it.";
@@ -125,6 +127,8 @@ families! {
         "Number of exemptions of the configuration file that match no AI model API key.";
     STORAGE_FAILURES = Counter "atlas_ai_keys_exporter_storage_failures_total" []
         "Attempts to keep what was read for the next start that failed, most likely for want of room or rights on the disk.";
+    STORAGE_LAST_WRITE_FAILED = Gauge "atlas_ai_keys_exporter_storage_last_write_failed" []
+        "Whether the last write of any state file failed, 1 or 0 (--storage.path).";
     KEYS_DROPPED = Gauge "atlas_ai_keys_exporter_keys_dropped" ["org_id"]
         "Keys left out of the per-key series, wholly or in part: those without an id, with a date that cannot be read, or past the number that may have series.";
     NAMES_TRUNCATED = Gauge "atlas_ai_keys_exporter_names_truncated" ["org_id"]
@@ -134,6 +138,7 @@ families! {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::inventory::KeyLabel;
 
     #[test]
     fn family_names_follow_prometheus_conventions() {
@@ -158,5 +163,30 @@ mod tests {
         names.sort_unstable();
         names.dedup();
         assert_eq!(names.len(), ALL.len());
+    }
+
+    #[test]
+    fn family_labels_collide_with_no_target_label() {
+        // Prometheus attaches the first two, its operator the others. A label of the same name would be renamed to
+        // `exported_NAME`, or replace that of the target with `honor_labels`.
+        let of_targets = [
+            "instance",
+            "job",
+            "endpoint",
+            "namespace",
+            "pod",
+            "service",
+            "container",
+        ];
+        let names = KeyLabel::ALL.map(KeyLabel::as_str);
+        assert!(of_targets.iter().all(|label| !names.contains(label)));
+        for family in ALL {
+            let mut labels = family.labels.iter();
+            assert!(
+                labels.all(|label| !of_targets.contains(label)),
+                "{}",
+                family.name
+            );
+        }
     }
 }

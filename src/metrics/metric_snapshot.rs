@@ -18,19 +18,28 @@ impl MetricSnapshot {
         self
     }
 
-    /// Removes series of other organizations than `orgs`, which are sorted.
+    /// Removes all series but those of `orgs`, which are sorted.
     #[must_use]
-    pub fn retain_orgs(mut self, orgs: &[OrgId]) -> Self {
-        let concerns = |metric: &Metric| {
+    pub fn retain_orgs(self, orgs: &[OrgId]) -> Self {
+        self.retain(|org| orgs.binary_search_by(|it| it.as_str().cmp(org)).is_ok())
+    }
+
+    /// Removes the series of organizations.
+    #[must_use]
+    pub fn retain_process(self) -> Self {
+        self.retain(str::is_empty)
+    }
+
+    /// Removes the series whose organization is not selected. A series without the label, or with an empty one, which
+    /// Prometheus does not distinguish, has the organization "".
+    fn retain(mut self, is_selected: impl Fn(&str) -> bool) -> Self {
+        let is_retained = |metric: &Metric| {
             let mut labels = metric.get_label().iter();
             let org = labels.find(|label| label.name() == "org_id");
-            org.is_none_or(|label| {
-                let org = label.value();
-                org.is_empty() || orgs.binary_search_by(|it| it.as_str().cmp(org)).is_ok()
-            })
+            is_selected(org.map_or("", |label| label.value()))
         };
         for family in &mut self.0 {
-            family.mut_metric().retain(concerns);
+            family.mut_metric().retain(is_retained);
         }
         self.0.retain(|family| !family.get_metric().is_empty());
         self

@@ -51,6 +51,7 @@ impl Scheduler {
             TaskOutput::SaveFinished { file, result } => {
                 self.log_save_result(&file, result);
                 self.on_save_done(&file);
+                self.report_save_state();
             }
             TaskOutput::DetailsFetched { org, details } => self.on_details_fetched(org, details),
             TaskOutput::OrgsListed { credential, result } => {
@@ -153,7 +154,7 @@ impl Scheduler {
         state.last_poll_succeeded = Some(false);
         warn!(
             %org,
-            endpoint = %error.error.endpoint,
+            operation = %error.error.endpoint,
             page = error.page,
             %reason,
             error = %error.error.kind,
@@ -187,9 +188,7 @@ impl Scheduler {
             return;
         };
         state.fetching_details = false;
-        self.start_save(StateFile::Details(org), move |storage, file| {
-            storage.save(file, &*details)
-        });
+        self.save_details(org, details);
     }
 
     async fn on_orgs_listed(&mut self, credential: &str, result: Result<OrgList, Error>) {
@@ -213,7 +212,7 @@ impl Scheduler {
                 state.list_due_at = Instant::now() + wait;
                 warn!(
                     credential,
-                    endpoint = %error.endpoint,
+                    operation = %error.endpoint,
                     reason = %error.kind.reason(),
                     error = %error.kind,
                     remedy = Explanation::for_error(&error.kind).remedy,

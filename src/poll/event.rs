@@ -29,6 +29,8 @@ pub enum PollEvent<'a> {
         org: &'a OrgId,
         /// The effective interval.
         interval: Duration,
+        /// The configured interval.
+        configured: Duration,
     },
     /// The next poll was scheduled.
     DueChanged {
@@ -89,6 +91,8 @@ pub enum PollEvent<'a> {
     },
     /// A state file could not be written.
     SaveFailed,
+    /// Whether the last write of any state file has failed; `None` without a state directory.
+    SaveStateChanged(Option<bool>),
 }
 
 /// Receives the events of the scheduler, on its task: an implementation must not block.

@@ -64,8 +64,11 @@ impl Scheduler {
             if state.schedule.interval() != interval {
                 state.schedule = Schedule::new(org, interval);
             }
-            self.observer
-                .on_event(PollEvent::IntervalChanged { org, interval });
+            self.observer.on_event(PollEvent::IntervalChanged {
+                org,
+                interval,
+                configured: self.plan.interval,
+            });
         }
         let over_budget = over_budget.into_keys().collect();
         self.log_budget_state(&over_budget);

@@ -202,8 +202,46 @@ impl Scheduler {
         }
     }
 
+    /// Reports whether the last write of any state file has failed.
+    pub(super) fn report_save_state(&self) {
+        let storage = self.plan.storage.as_ref();
+        let failed = storage.map(|_| !self.save_failures.0.is_empty());
+        self.observer.on_event(PollEvent::SaveStateChanged(failed));
+    }
+
+    /// Writes the files of `org` that have failed, after another one was written: they are otherwise written once an
+    /// hour, and would be outdated for as long after the state directory has recovered.
+    fn retry_failed_saves(&mut self, org: &OrgId) {
+        let Some(state) = self.orgs.get(org) else {
+            return;
+        };
+        let credential = Arc::clone(state.client.credential_name());
+        if self.save_failures.has(&StateFile::Details(org.clone()))
+            && let Some(details) = self.store.details(org)
+        {
+            self.save_details(org.clone(), details);
+        }
+        if self
+            .save_failures
+            .has(&StateFile::Credential(Arc::clone(&credential)))
+        {
+            self.save_credential(&credential);
+        }
+    }
+
+    pub(super) fn save_details(&mut self, org: OrgId, details: Arc<OrgDetails>) {
+        self.start_save(StateFile::Details(org), move |storage, file| {
+            storage.save(file, &*details)
+        });
+    }
+
     /// Continues what has waited for `file`.
     pub(super) fn on_save_done(&mut self, file: &StateFile) {
+        if let StateFile::Inventory(org) = file
+            && !self.save_failures.has(file)
+        {
+            self.retry_failed_saves(org);
+        }
         match file {
             StateFile::Inventory(org) | StateFile::Backoff(org) | StateFile::Details(org) => {
                 let Some(state) = self.orgs.get_mut(org) else {
@@ -216,9 +254,12 @@ impl Scheduler {
                 }
             }
             StateFile::Credential(credential) => {
-                let state = self.targets.credential_mut(credential);
-                let previous = state.map(|state| replace(&mut state.save_state, SaveState::Idle));
-                if previous == Some(SaveState::Dirty) {
+                let Some(state) = self.targets.credential_mut(credential) else {
+                    // The credential was removed meanwhile
+                    self.save_failures.0.remove(file);
+                    return;
+                };
+                if replace(&mut state.save_state, SaveState::Idle) == SaveState::Dirty {
                     self.save_credential(credential);
                 }
             }
@@ -248,6 +289,19 @@ impl SaveFailures {
             had_failed |= self.0.remove(&StateFile::Backoff(org.clone()));
         }
         had_failed && self.0.is_empty()
+    }
+
+    /// Returns whether the last write of `file` has failed.
+    fn has(&self, file: &StateFile) -> bool {
+        self.0.contains(file)
+    }
+
+    /// Removes the files of credentials that are no longer used.
+    pub(super) fn retain_credentials(&mut self, is_used: impl Fn(&str) -> bool) {
+        self.0.retain(|file| match file {
+            StateFile::Credential(credential) => is_used(credential),
+            _ => true,
+        });
     }
 
     /// Removes the files of an organization that is no longer polled.
@@ -291,12 +345,19 @@ mod tests {
     }
 
     #[test]
-    fn saved_inventory_and_removed_org_clear_their_failures() {
+    fn saved_inventory_and_removed_targets_clear_their_failures() {
         let mut failures = SaveFailures::default();
         assert!(failures.record_failure(&StateFile::Backoff(org(1))));
         assert!(failures.record_success(&StateFile::Inventory(org(1))));
         assert!(failures.record_failure(&StateFile::Details(org(1))));
         failures.remove_org(&org(1));
+        let credentials = ["used", "removed"].map(|name| StateFile::Credential(name.into()));
+        for file in &credentials {
+            failures.record_failure(file);
+        }
+        failures.retain_credentials(|name| name == "used");
+        assert!(failures.has(&credentials[0]) && !failures.has(&credentials[1]));
+        assert!(failures.record_success(&credentials[0]));
         assert!(
             failures.record_failure(&StateFile::Inventory(org(2))),
             "a new failure"

@@ -110,6 +110,10 @@ impl Scheduler {
                 }
                 Some(command) = commands.recv() => match command {
                     SchedulerCommand::ApplyPlan(plan) => {
+                        if plan.storage != self.plan.storage {
+                            // Its files are those of another directory
+                            self.save_failures = SaveFailures::default();
+                        }
                         let previous = std::mem::replace(&mut self.plan, plan);
                         if previous.owner_tag != self.plan.owner_tag {
                             self.refresh_details();
@@ -149,6 +153,11 @@ impl Scheduler {
         let unused = self.targets.apply(credentials, interval, &mut stored, now);
         self.closing_clients.extend(unused);
         self.report_client_secrets();
+        let used = &self.targets.credentials;
+        self.save_failures.retain_credentials(|name| {
+            let mut used = used.iter();
+            used.any(|state| **state.target.client.credential_name() == *name)
+        });
         self.sync_targets(StateFilePolicy::Keep).await;
         self.revoke_unused_tokens();
     }
@@ -194,6 +203,7 @@ impl Scheduler {
         }
         self.restore(added).await;
         self.update_intervals();
+        self.report_save_state();
     }
 
     async fn remove_org(&mut self, org: OrgId, policy: StateFilePolicy) {

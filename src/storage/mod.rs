@@ -40,7 +40,7 @@ use inventory_file::{MAX_FILE_BYTES, read_inventory, write_inventory};
 use mongodb_atlas_client::{Clock, OrgId, stable_hash};
 
 /// A directory of state files. Cheap to clone.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Storage {
     dir: PathBuf,
 }

@@ -1,5 +1,5 @@
 //! Prometheus' HTTP service discovery: one target per organization, so that Prometheus can shard the scrapes of many
-//! organizations with `hashmod`.
+//! organizations with `hashmod`, and one for the series of the process.
 //! See <https://prometheus.io/docs/prometheus/latest/http_sd/>.
 
 use std::collections::BTreeMap;
@@ -12,6 +12,7 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
 use super::authority::request_authority;
+use super::scope::EXPORTER_SCOPE;
 use super::state::AppState;
 
 /// A target group in the format of Prometheus.
@@ -21,7 +22,7 @@ struct TargetGroup {
     labels: BTreeMap<&'static str, String>,
 }
 
-/// Lists one target per organization, at the address that the request was sent to.
+/// Lists the exporter and one target per organization, at the address that the request was sent to.
 pub(super) async fn targets(
     State(app): State<Arc<AppState>>,
     uri: Uri,
@@ -40,27 +41,32 @@ pub(super) async fn targets(
         "http"
     };
     let options = app.options.get();
-    let group = |org: &mongodb_atlas_client::OrgId| {
-        let name = app
-            .store
-            .details(org)
-            .and_then(|details| details.name.clone());
-        let mut labels = BTreeMap::from([
+    let group = |instance: String, parameter: (&'static str, String)| {
+        let labels = [
             ("__scheme__", scheme.to_owned()),
             ("__metrics_path__", options.config.telemetry_path.clone()),
-            ("__param_org", org.to_string()),
-            ("__meta_mongodbatlas_org_id", org.to_string()),
             // Without it, all targets would have the same labels.
-            ("instance", format!("{address}/{org}")),
-        ]);
-        labels.extend(name.map(|name| ("__meta_mongodbatlas_org_name", name)));
+            ("instance", instance),
+            parameter,
+        ];
         TargetGroup {
             targets: [address.to_string()],
-            labels,
+            labels: labels.into(),
         }
     };
+    let scope = ("__param_scope", EXPORTER_SCOPE.to_owned());
+    let exporter = group(address.to_string(), scope);
     let orgs = app.store.targets();
-    let groups: Vec<TargetGroup> = orgs.iter().map(group).collect();
+    let orgs = orgs.iter().map(|org| {
+        let mut group = group(format!("{address}/{org}"), ("__param_org", org.to_string()));
+        let labels = &mut group.labels;
+        labels.insert("__meta_mongodbatlas_org_id", org.to_string());
+        let details = app.store.details(org);
+        let name = details.and_then(|details| details.name.clone());
+        labels.extend(name.map(|name| ("__meta_mongodbatlas_org_name", name)));
+        group
+    });
+    let groups: Vec<TargetGroup> = std::iter::once(exporter).chain(orgs).collect();
     // Strings always serialize.
     let text = serde_json::to_string(&groups).unwrap_or_else(|_| "[]".to_owned());
     ([(header::CONTENT_TYPE, "application/json")], text).into_response()

@@ -12,7 +12,8 @@ use axum::response::{IntoResponse, Response};
 use futures_util::stream;
 use tokio::sync::Semaphore;
 
-use super::state::{AppState, HandlerOptions, OrgFilter};
+use super::scope::ScrapeScope;
+use super::state::{AppState, HandlerOptions};
 use crate::metrics::{
     Aborted, BodyReader, Chunk, Compressor, Exposition, Format, MetricSnapshot, SharedBody,
     accepts_gzip,
@@ -82,7 +83,7 @@ impl ScrapeState {
         {
             return Some(reader);
         }
-        let snapshot = app.scrape_snapshot(options, &OrgFilter::All, now);
+        let snapshot = app.scrape_snapshot(options, &ScrapeScope::All, now);
         let body = SharedBody::new_shared(Box::new(Compressor::new(format, snapshot)));
         let reader = body.subscribe();
         let previous = bodies.insert(format, (key, body));
@@ -102,9 +103,9 @@ pub(super) async fn handle(
     request_headers: &HeaderMap,
     response: Option<ResponseHandle>,
 ) -> Response {
-    let Some(filter) = OrgFilter::from_query(query, &app.store.targets()) else {
-        let text = "This exporter watches no organization with an id that was asked for; /sd lists those it does.\n";
-        return (StatusCode::NOT_FOUND, text).into_response();
+    let scope = match ScrapeScope::from_query(query, &app.store.targets()) {
+        Ok(scope) => scope,
+        Err(error) => return error.into_response(),
     };
     let format = Format::negotiate(&header_list(request_headers, header::ACCEPT));
     let gzip = accepts_gzip(&header_list(request_headers, header::ACCEPT_ENCODING));
@@ -123,21 +124,23 @@ pub(super) async fn handle(
         return (StatusCode::SERVICE_UNAVAILABLE, text).into_response();
     };
     // Gathered before the inventories are read, see there.
-    let metrics = match &filter {
-        OrgFilter::All => app.gather_metrics(options),
-        OrgFilter::Only(orgs) => app.gather_metrics(options).retain_orgs(orgs),
+    let metrics = app.gather_metrics(options);
+    let metrics = match &scope {
+        ScrapeScope::All => metrics,
+        ScrapeScope::Orgs(orgs) => metrics.retain_orgs(orgs),
+        ScrapeScope::Exporter => metrics.retain_process(),
     };
     if !gzip {
-        let snapshot = app.scrape_snapshot(options, &filter, app.clock.now());
+        let snapshot = app.scrape_snapshot(options, &scope, app.clock.now());
         let body = plain_body(Exposition::new(format, metrics, snapshot), permit);
         return (headers, body).into_response();
     }
     options.gzip_requested.store(true, Ordering::Relaxed);
-    let reader = match &filter {
-        OrgFilter::All => app.scrapes.subscribe(app, options, format),
-        // No other client requests the same organizations.
-        OrgFilter::Only(_) => {
-            let snapshot = app.scrape_snapshot(options, &filter, app.clock.now());
+    let reader = match &scope {
+        ScrapeScope::All => app.scrapes.subscribe(app, options, format),
+        // No other client requests the same series.
+        _ => {
+            let snapshot = app.scrape_snapshot(options, &scope, app.clock.now());
             SharedBody::new_private(Box::new(Compressor::new(format, snapshot))).subscribe()
         }
     };

@@ -2,9 +2,10 @@
 //!
 //! | module | purpose |
 //! | --- | --- |
-//! | `state` | what handlers share, the part of the configuration they use, the organizations that a request selects |
+//! | `state` | what handlers share, the part of the configuration they use |
 //! | `router` | the routes, `/-/healthy` and `/-/ready`, and the responses to unknown paths and methods |
 //! | `metrics` | `/metrics` |
+//! | `scope` | the series that a scrape selects |
 //! | `authority` | the authority that a request was sent to; requests that a page of another site sends |
 //! | `http_sd` | `/sd` |
 //! | `ui` | `/`, and the embedded documentation |
@@ -13,6 +14,7 @@ mod authority;
 mod http_sd;
 mod metrics;
 mod router;
+mod scope;
 mod state;
 mod ui;
 

@@ -1,4 +1,4 @@
-//! The state that all requests share, the options that a reload can replace, and the organizations that a request selects.
+//! The state that all requests share, and the options that a reload can replace.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -8,14 +8,15 @@ use jiff::Timestamp;
 use tokio::sync::watch;
 
 use super::metrics::ScrapeState;
+use super::scope::ScrapeScope;
 use super::ui::RenderLimiter;
 use crate::config::Config;
-use crate::inventory::InventoryStore;
+use crate::inventory::{InventorySnapshot, InventoryStore};
 use crate::metrics::{ExporterMetrics, Exposition, Format, MetricSnapshot, ScrapeSnapshot};
 use crate::shard::Shard;
 use crate::status::OrgStatuses;
 use exporter_toolkit::web_config::SharedWebConfig;
-use mongodb_atlas_client::{Clock, OrgId};
+use mongodb_atlas_client::Clock;
 
 /// Everything that handlers use.
 pub struct AppState {
@@ -47,7 +48,7 @@ impl AppState {
         format: Format,
         metrics: MetricSnapshot,
     ) -> Exposition {
-        let snapshot = self.scrape_snapshot(options, &OrgFilter::All, self.clock.now());
+        let snapshot = self.scrape_snapshot(options, &ScrapeScope::All, self.clock.now());
         Exposition::new(format, metrics, snapshot)
     }
 
@@ -64,14 +65,17 @@ impl AppState {
     pub(super) fn scrape_snapshot(
         &self,
         options: &HandlerOptions,
-        filter: &OrgFilter,
+        scope: &ScrapeScope,
         now: Timestamp,
     ) -> ScrapeSnapshot {
-        let visible = self.store.snapshot(options.config.max_staleness);
+        let visible = match scope {
+            ScrapeScope::Exporter => InventorySnapshot::default(),
+            _ => self.store.snapshot(options.config.max_staleness),
+        };
         let snapshot = ScrapeSnapshot::new(visible, Arc::clone(&options.config.key_series), now);
-        match filter {
-            OrgFilter::All => snapshot,
-            OrgFilter::Only(orgs) => snapshot.retain_orgs(orgs),
+        match scope {
+            ScrapeScope::Orgs(orgs) => snapshot.retain_orgs(orgs),
+            _ => snapshot,
         }
     }
 }
@@ -123,65 +127,4 @@ pub trait Reload: Send + Sync {
     /// # Errors
     /// Every error of the configuration; then the previous one stays in effect.
     fn reload(&self) -> BoxFuture<'_, Result<(), String>>;
-}
-
-/// The organizations that a request selects; all of them when it names none.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum OrgFilter {
-    /// Every target.
-    All,
-    /// These, sorted and without duplicates.
-    Only(Vec<OrgId>),
-}
-
-impl OrgFilter {
-    /// Parses the query of a request. Other parameters are ignored. Returns `None` when an id is not that of a target.
-    pub(super) fn from_query(query: Option<&str>, targets: &[OrgId]) -> Option<Self> {
-        let mut orgs = Vec::new();
-        for (name, value) in url::form_urlencoded::parse(query.unwrap_or_default().as_bytes()) {
-            if name == "org" {
-                let org = OrgId::parse(&value).ok()?;
-                targets.binary_search(&org).ok()?;
-                orgs.push(org);
-            }
-        }
-        orgs.sort_unstable();
-        orgs.dedup();
-        Some(if orgs.is_empty() {
-            Self::All
-        } else {
-            Self::Only(orgs)
-        })
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn org_filter_parses_repeated_ids_and_rejects_unknown_ones() {
-        let ids: Vec<OrgId> = (0..3)
-            .map(|n| OrgId::parse(&format!("{n:024x}")).expect("an id"))
-            .collect();
-        let (targets, unknown_id) = (&ids[..2], &ids[2]);
-        let of = |query: &str| OrgFilter::from_query(Some(query), targets);
-        for all in ["", "x=1", "organization=1"] {
-            assert_eq!(of(all), Some(OrgFilter::All), "{all}");
-        }
-        let both = format!("org={}&x&org={}&org={}", ids[1], ids[0], ids[1]);
-        assert_eq!(of(&both), Some(OrgFilter::Only(targets.to_vec())));
-        let unknown = format!("org={}&org={unknown_id}", ids[0]);
-        for bad in [
-            unknown.as_str(),
-            "org=",
-            "org",
-            "org=x",
-            "org=%00",
-            "org=%ff",
-        ] {
-            assert_eq!(of(bad), None, "{bad}");
-        }
-        assert_eq!(OrgFilter::from_query(None, targets), Some(OrgFilter::All));
-    }
 }

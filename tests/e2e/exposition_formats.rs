@@ -211,7 +211,7 @@ async fn assert_ingested(sim: &SimHandle, target: &str, features: &[&str]) {
         .await;
     assert_eq!(keys.to_string(), key_names(sim).len().to_string());
     let requests = prometheus
-        .wait_value("atlas_ai_keys_exporter_api_request_duration_seconds_count{endpoint=\"ai_model_api_keys\"}")
+        .wait_value("atlas_ai_keys_exporter_api_request_duration_seconds_count{operation=\"ai_model_api_keys\"}")
         .await;
     assert!(requests >= 1.0);
 }

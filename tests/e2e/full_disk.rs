@@ -1,11 +1,12 @@
 //! A full disk, a read-only disk, and a file system that never responds, in a separate mount namespace:
-//! the exporter logs a warning, counts failures, and continues.
+//! the exporter logs a warning, counts failures, and continues; it stores everything once the disk is repaired.
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
 use crate::common::{
-    ChildProcess, Scrape, expected_sim_keys, exposed_keys, sim_env, static_sim, unlimited_sim,
+    ChildProcess, Scrape, expected_sim_keys, exposed_keys, run_command, sim_env, static_sim,
+    unlimited_sim,
 };
 use rustix::process::Signal;
 
@@ -27,35 +28,70 @@ fn exporter_after(mount: &str, flags: &str, dir: &Path) -> Command {
     command
 }
 
-/// Runs the exporter with its state on a file system that `mount` creates at `$DIR`.
-async fn run_on_failing_disk(mount: &str) {
+/// Runs a shell command in the mount namespace of the exporter.
+fn run_in_namespace(program: &ChildProcess, script: &str, dir: &Path) {
+    let mut command = Command::new("nsenter");
+    command.arg(format!("--target={}", program.pid()));
+    if !rustix::process::geteuid().is_root() {
+        command.args(["--user", "--preserve-credentials"]);
+    }
+    command
+        .args(["--mount", "sh", "-c", script])
+        .env("DIR", dir);
+    let (code, output, error) = run_command(&mut command, &[]);
+    assert_eq!(code, Some(0), "{output}{error}");
+}
+
+/// Runs the exporter with its state on a file system that `mount` creates at `$DIR`, and that `repair` repairs.
+async fn run_on_failing_disk(mount: &str, repair: &str) {
     let sim = crate::common::start_sim(static_sim(1, 600)).await;
     let dir = tempfile::tempdir().unwrap();
     let mut command = exporter_after(mount, "--storage.path=\"$DIR\"", dir.path());
     command.envs(sim_env(&sim));
     let mut program = ChildProcess::start(command);
     let address = program.wait_for_output("address=");
+    let last_failed = "atlas_ai_keys_exporter_storage_last_write_failed";
     let failed =
         |scrape: &Scrape| scrape.sum("atlas_ai_keys_exporter_storage_failures_total") >= 3.0;
     let scrape = program.wait_scrape(&address, "failures", failed).await;
     assert_eq!(exposed_keys(&scrape), expected_sim_keys(&sim));
     assert_eq!(scrape.sum("atlas_ai_keys_exporter_org_up"), 1.0);
+    assert_eq!(scrape.values(last_failed), [1.0]);
+    run_in_namespace(&program, repair, dir.path());
+    program
+        .wait_scrape(&address, "every file is written", |scrape| {
+            scrape.values(last_failed) == [0.0]
+        })
+        .await;
+    let org = &sim.org_ids()[0];
+    let files = format!("test -s \"$DIR/{org}.inventory\" && ls \"$DIR\"/credential-*.json");
+    run_in_namespace(&program, &files, dir.path());
     program.signal(Signal::TERM);
     let (code, output, _) = program.wait_exit();
     assert_eq!(code, Some(0), "{output}");
     let warning = "what is read is not kept for the next start";
-    assert_eq!(output.matches(warning).count(), 1, "told once:\n{output}");
+    assert_eq!(output.matches(warning).count(), 1, "logged once:\n{output}");
+    let recovered = "what is read is kept for the next start again";
+    assert_eq!(output.matches(recovered).count(), 1, "{output}");
     sim.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn full_disk_does_not_stop_the_exporter() {
-    run_on_failing_disk("mount -t tmpfs -o size=64k tmpfs \"$DIR\"").await;
+    run_on_failing_disk(
+        "mount -t tmpfs -o size=64k tmpfs \"$DIR\"",
+        "mount -o remount,size=16m \"$DIR\"",
+    )
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn read_only_disk_does_not_stop_the_exporter() {
-    run_on_failing_disk("mount -t tmpfs tmpfs \"$DIR\"\nmount -o remount,ro \"$DIR\"").await;
+    run_on_failing_disk(
+        "mount -t tmpfs tmpfs \"$DIR\"\nmount -o remount,ro \"$DIR\"",
+        "mount -o remount,rw \"$DIR\"",
+    )
+    .await;
 }
 
 /// Points a symbolic link to `target` atomically.

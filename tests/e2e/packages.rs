@@ -278,6 +278,7 @@ fn kubernetes_manifests_are_valid_and_restricted() {
     ] {
         assert!(kinds.contains(&kind), "{kinds:?}");
     }
+    assert!(!built.contains("honorLabels"), "no label collides");
     let deployment = objects
         .iter()
         .find(|object| object["kind"] == "Deployment")

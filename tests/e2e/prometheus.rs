@@ -5,7 +5,7 @@ use std::process::Command;
 
 use crate::common::prometheus::Prometheus;
 use crate::common::{
-    ChildProcess, eventually, get, run_command, sim_env, static_sim, wait_timeout,
+    ChildProcess, TestExporter, eventually, get, run_command, sim_env, static_sim, wait_timeout,
 };
 use jiff::Timestamp;
 use mongodb_atlas_sim::SimHandle;
@@ -169,4 +169,106 @@ async fn promtool_reports_no_problems() {
     );
     assert_eq!((code, output.as_str(), error.as_str()), (Some(0), "", ""));
     sim.stop().await;
+}
+
+/// Every series in Prometheus but those that it adds to each target.
+const ALL_SERIES: &str = "{__name__=~\"mongodbatlas_.+|atlas_ai_keys_exporter_.+|process_.+\"";
+
+/// Returns the series of a job without the labels of its targets, and asserts that none is there twice.
+async fn series_of_job(prometheus: &Prometheus, job: &str) -> BTreeSet<BTreeMap<String, String>> {
+    let mut unique = BTreeSet::new();
+    let query = format!("{ALL_SERIES}, job=\"{job}\"}}");
+    for mut sample in prometheus.query(&query).await {
+        sample.labels.remove("instance");
+        sample.labels.remove("job");
+        let labels = sample.labels;
+        assert!(unique.insert(labels.clone()), "{job}: twice: {labels:?}");
+    }
+    unique
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn discovered_targets_have_the_series_of_a_plain_scrape_once() {
+    let exporter = TestExporter::start(static_sim(3, 60), &["--atlas.poll-interval=1h"]).await;
+    exporter.wait_polled_with_names().await;
+    let address = exporter.base_url.strip_prefix("http://").unwrap();
+    let discovered = format!("http_sd_configs:\n  - url: http://{address}/sd");
+    let plain = format!("static_configs:\n  - targets: ['{address}']");
+    let jobs = [("discovered", &*discovered), ("plain", &*plain)];
+    let prometheus = Prometheus::start(&jobs, &[]);
+    prometheus
+        .wait_samples("count(up{job=\"discovered\"} == 1) == 4")
+        .await;
+    prometheus.wait_samples("up{job=\"plain\"} == 1").await;
+    // Series that begin while both jobs scrape are in one of them first.
+    let series = eventually("the same series", async || {
+        let discovered = series_of_job(&prometheus, "discovered").await;
+        let plain = series_of_job(&prometheus, "plain").await;
+        if discovered == plain {
+            Ok(plain)
+        } else {
+            let differs: Vec<_> = discovered.symmetric_difference(&plain).collect();
+            Err(format!("{differs:?}"))
+        }
+    })
+    .await;
+    assert!(series.len() > 400, "{} series", series.len());
+    let own = prometheus
+        .wait_samples("up{job=\"discovered\", instance!~\".+/.+\"}")
+        .await;
+    assert_eq!(own.len(), 1);
+    assert_eq!(own[0].labels["instance"], address);
+    for family in [
+        "atlas_ai_keys_exporter_build_info",
+        "process_start_time_seconds",
+    ] {
+        let query = format!("{family}{{job=\"discovered\"}}");
+        let samples = prometheus.wait_samples(&query).await;
+        assert_eq!(samples.len(), 1, "{family}");
+        assert_eq!(samples[0].labels["instance"], address, "{family}");
+    }
+    exporter.stop().await.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn target_labels_of_the_operator_collide_with_no_label() {
+    let arguments = ["demo", "--web.listen-address=127.0.0.1:0"];
+    let mut exporter = ChildProcess::exporter(&arguments, &[]);
+    let address = exporter.wait_for_output("address=");
+    // As the operator attaches them for a PodMonitor and a ServiceMonitor: by relabelling from metadata.
+    let attached = ["container", "endpoint", "namespace", "pod", "service"];
+    let rules = attached
+        .map(|label| format!("  - {{source_labels: [__meta_{label}], target_label: {label}}}\n"));
+    let metadata = attached.map(|label| format!("__meta_{label}: the-{label}"));
+    let job = format!(
+        "honor_labels: false\n  static_configs:\n  - targets: ['{address}']\n    labels: {{instance: pod:10064, {}}}\n  relabel_configs:\n{}",
+        metadata.join(", "),
+        rules.concat()
+    );
+    let prometheus = Prometheus::start(&[("monitoring/atlas-ai-keys", &job)], &[]);
+    for family in [
+        "mongodbatlas_ai_model_api_key_info",
+        "mongodbatlas_ai_model_rate_limit_requests_per_minute",
+        "mongodbatlas_project_info",
+        "atlas_ai_keys_exporter_api_rate_limit_remaining",
+        "atlas_ai_keys_exporter_token_expiry_timestamp_seconds",
+    ] {
+        prometheus.wait_samples(family).await;
+    }
+    let all = prometheus.query("{__name__=~\".+\"}").await;
+    let own = all.iter().filter(|it| it.labels["__name__"].contains('_'));
+    assert!(own.count() > 1000, "{} series", all.len());
+    for sample in &all {
+        let labels = &sample.labels;
+        let mut names = labels.keys();
+        assert!(
+            !names.any(|name| name.starts_with("exported_")),
+            "{labels:?}"
+        );
+        for label in attached {
+            assert_eq!(labels[label], format!("the-{label}"), "{labels:?}");
+        }
+        assert_eq!(labels["job"], "monitoring/atlas-ai-keys");
+        assert_eq!(labels["instance"], "pod:10064");
+    }
 }

@@ -20,7 +20,7 @@ async fn count_requests(address: &str) -> f64 {
     let scrape = Scrape::parse(&get(&format!("http://{address}/metrics")).await.1);
     let requests = scrape
         .with_name("atlas_ai_keys_exporter_api_requests_total")
-        .filter(|series| series.labels["endpoint"] == "ai_model_api_keys");
+        .filter(|series| series.labels["operation"] == "ai_model_api_keys");
     requests.map(|series| series.value).sum()
 }
 

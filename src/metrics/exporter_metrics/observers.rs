@@ -19,9 +19,15 @@ impl PollObserver for ExporterMetrics {
             PollEvent::OrgsListed { .. } | PollEvent::DueChanged { .. } => {}
             PollEvent::OrgAdded(org) => self.init_org(org),
             PollEvent::OrgRemoved(org) => self.remove_org(org),
-            PollEvent::IntervalChanged { org, interval } => {
-                let seconds = interval.as_secs_f64();
-                set(&self.org_poll_interval, &[org.as_str()], seconds);
+            PollEvent::IntervalChanged {
+                org,
+                interval,
+                configured,
+            } => {
+                let org = &[org.as_str()];
+                set(&self.org_poll_interval, org, interval.as_secs_f64());
+                let configured = configured.as_secs_f64();
+                set(&self.org_configured_poll_interval, org, configured);
             }
             PollEvent::InventoryRestored { inventory, up } => {
                 let org = &[inventory.org().as_str()];
@@ -68,6 +74,15 @@ impl PollObserver for ExporterMetrics {
                 secrets,
             } => self.set_client_secrets(credential, secrets),
             PollEvent::SaveFailed => add(&self.storage_failures, &[], 1.0),
+            PollEvent::SaveStateChanged(Some(failed)) => {
+                set(&self.storage_last_write_failed, &[], f64::from(failed));
+            }
+            PollEvent::SaveStateChanged(None) => {
+                // A series that was never created is no error.
+                let _ = self
+                    .storage_last_write_failed
+                    .remove_label_values::<&str>(&[]);
+            }
         }
     }
 }

@@ -43,7 +43,11 @@ fn remove_org_removes_every_series_of_one_organization() {
         let inventory = Inventory::from_records(org.clone(), at, []);
         let (inventory, interval) = (&inventory, Duration::from_secs(1));
         metrics.on_event(PollEvent::OrgAdded(org));
-        metrics.on_event(PollEvent::IntervalChanged { org, interval });
+        metrics.on_event(PollEvent::IntervalChanged {
+            org,
+            interval,
+            configured: interval,
+        });
         metrics.on_event(PollEvent::InventoryRestored {
             inventory,
             up: true,
@@ -56,7 +60,7 @@ fn remove_org_removes_every_series_of_one_organization() {
         metrics.rate_limit_updated(Endpoint::AiModelApiKeys, Some(org), Some(2), Some(1));
     }
     let expected = families_by_label("org_id");
-    assert_eq!(expected.len(), 13, "{expected:?}");
+    assert_eq!(expected.len(), 14, "{expected:?}");
     for org in [org(1), org(2)] {
         assert_eq!(families_with(&metrics, org.as_str()), expected, "{org}");
     }

@@ -130,38 +130,43 @@ async fn prometheus_scrapes_with_tls_basic_auth_and_client_certificates() {
     }
 }
 
+/// Returns the job of docs/web.md that discovers targets, with another address, for `Prometheus::start`.
+fn documented_job(base_url: &str) -> String {
+    let document = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/web.md"));
+    let document = document.unwrap();
+    let (_, job) = document
+        .split_once("scrape_configs:\n  - job_name: atlas-ai-keys\n    http_sd_configs:")
+        .expect("a job with http_sd_configs");
+    let (job, _) = job.split_once("```").expect("its end");
+    let job = job.replace("\n    ", "\n  ");
+    assert!(job.contains("http://exporter:10064/sd"), "{job}");
+    let job = job.replace("http://exporter:10064", base_url);
+    let job = job.replace("/sd\n", "/sd\n      refresh_interval: 1s\n");
+    format!("http_sd_configs:{}", job.trim_end())
+}
+
 #[tokio::test(flavor = "multi_thread")]
-async fn prometheus_discovers_one_target_per_organization() {
+async fn prometheus_discovers_the_exporter_and_each_organization() {
     let exporter = TestExporter::start(static_sim(5, 100), &[]).await;
-    exporter.wait_polled().await;
+    exporter.wait_polled_with_names().await;
     let sd = format!(
         "http_sd_configs:\n  - url: {}/sd\n    refresh_interval: 1s",
         exporter.base_url
     );
-    let shard = |n: u8| {
-        format!(
-            "{sd}\n  relabel_configs:\n  - source_labels: [__param_org]\n    modulus: 2\n    target_label: __tmp_hash\n    action: hashmod\n  - source_labels: [__tmp_hash]\n    regex: {n}\n    action: keep\n  - source_labels: [__meta_mongodbatlas_org_name]\n    target_label: org_name"
-        )
-    };
-    let (first, second) = (shard(0), shard(1));
+    let first = documented_job(&exporter.base_url);
+    assert!(first.contains("regex: '0'"), "{first}");
+    let second = first.replace("regex: '0'", "regex: '1'");
     let prometheus = Prometheus::start(
         &[("all", &sd), ("shard-0", &first), ("shard-1", &second)],
         &[],
     );
-    prometheus
-        .wait_samples("count(up{job=\"all\"} == 1) == 5")
-        .await;
-    prometheus
-        .wait_samples("count(up{job=~\"shard-.\"} == 1) == 5")
-        .await;
-    let keys = "mongodbatlas_ai_model_api_keys";
-    prometheus
-        .wait_samples(&format!("sum({keys}{{job=\"all\"}}) == 100"))
-        .await;
-    prometheus
-        .wait_samples(&format!("sum({keys}{{job=~\"shard-.\"}}) == 100"))
-        .await;
-    for job in ["all", "shard-.*"] {
+    for job in ["all", "shard-."] {
+        let up = format!("count(up{{job=~\"{job}\"}} == 1) == 6");
+        prometheus.wait_samples(&up).await;
+        let own = format!("up{{job=~\"{job}\", instance!~\".+/.+\"}}");
+        assert_eq!(prometheus.wait_samples(&own).await.len(), 1, "{job}");
+        let keys = format!("sum(mongodbatlas_ai_model_api_keys{{job=~\"{job}\"}}) == 100");
+        prometheus.wait_samples(&keys).await;
         let each = format!(
             "max(count by (instance) (count by (instance, org_id) ({{__name__=~\".+\", org_id!=\"\", job=~\"{job}\"}})))"
         );

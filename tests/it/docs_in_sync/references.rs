@@ -35,8 +35,9 @@ texts, types and labels from the catalogue (`src/metrics/families.rs`). Every va
 `time() - atlas_ai_keys_exporter_org_last_success_timestamp_seconds`, and stays when Atlas fails. Ages are computed at the
 scrape. A missing value is a missing series: there is no NaN and no sentinel.
 
-Series in all: some 6 a key (0 with `--metrics.per-key none`), 40 an organization, 6 a project, 180 for the exporter
-itself. Single keys carry `org_id`, `project_id` and `api_key_id`; what is to be read is on the info metric
+Series in all: some 6 a key (0 with `--metrics.per-key none`), 41 an organization, 6 a project, 180 for the exporter
+itself. No label is named `endpoint`, `instance`, `job`, `namespace`, `pod`, `service` or `container`: Prometheus and its
+operator attach those to targets. Single keys carry `org_id`, `project_id` and `api_key_id`; what is to be read is on the info metric
 (`--metrics.key-labels`), and is joined where it is needed:
 
 ```promql

@@ -195,7 +195,7 @@ fn expected_info_labels(records: &[ApiKey]) -> BTreeSet<BTreeMap<String, String>
                 ("status", record.attributes.status.clone()),
                 ("cloud", record.attributes.cloud.clone()),
                 ("geography", record.attributes.geography.clone()),
-                ("endpoint", record.attributes.endpoint.clone()),
+                ("model_endpoint", record.attributes.endpoint.clone()),
                 ("created_by", record.attributes.created_by.clone()),
                 ("masked_secret", record.masked_secret.clone()),
             ]

@@ -281,7 +281,7 @@ async fn zero_rate_limit_is_ignored() {
     let variables = crate::common::sim_env(&sim);
     let exporter = TestExporter::start_with(sim, variables, FLAGS).await;
     let scrape = exporter.wait_polled().await;
-    let keys = &[("endpoint", "ai_model_api_keys")];
+    let keys = &[("operation", "ai_model_api_keys")];
     for name in ["capacity", "remaining"] {
         let name = format!("atlas_ai_keys_exporter_api_rate_limit_{name}");
         assert_eq!(scrape.get(&name, keys), None);

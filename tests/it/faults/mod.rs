@@ -3,6 +3,7 @@
 mod contents;
 #[cfg(target_os = "linux")]
 mod gzip_bomb;
+mod last_poll;
 mod pages;
 
 use std::time::Duration;
@@ -350,7 +351,7 @@ async fn unsupported_api_version_falls_back_to_preview_once() {
     let retries = scrape.get(
         "atlas_ai_keys_exporter_api_retries_total",
         &[
-            ("endpoint", "ai_model_api_keys"),
+            ("operation", "ai_model_api_keys"),
             ("reason", "not_acceptable"),
         ],
     );
@@ -377,7 +378,7 @@ async fn transient_error_does_not_fail_the_poll() {
     assert_eq!(
         scrape.get(
             "atlas_ai_keys_exporter_api_retries_total",
-            &[("endpoint", "ai_model_api_keys"), ("reason", "connection")]
+            &[("operation", "ai_model_api_keys"), ("reason", "connection")]
         ),
         Some(1.0)
     );
@@ -385,7 +386,7 @@ async fn transient_error_does_not_fail_the_poll() {
         scrape.get(
             "atlas_ai_keys_exporter_api_retries_total",
             &[
-                ("endpoint", "ai_model_api_keys"),
+                ("operation", "ai_model_api_keys"),
                 ("reason", "server_error")
             ]
         ),

@@ -343,3 +343,47 @@ async fn reload_never_drops_allowed_hosts() {
     exporter.reloader.reload("test").await.unwrap();
     exporter.stop().await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn reload_replaces_configured_interval_and_state_directory() {
+    let sim = in_process_sim(&static_sim(2, 20));
+    let files = ConfigFiles::new(&sim);
+    let write = |interval: &str, storage: Option<&str>| {
+        let storage = storage.map(|name| {
+            let path = files.path(name);
+            format!("storage:\n  path: {}\n", path.display())
+        });
+        let more = format!(
+            "  poll_interval: {interval}\n{}",
+            storage.unwrap_or_default()
+        );
+        files.write_config(&files.orgs.clone(), &more);
+    };
+    let configured = "atlas_ai_keys_exporter_org_configured_poll_interval_seconds";
+    let last_failed = "atlas_ai_keys_exporter_storage_last_write_failed";
+    // A directory in the place of a file cannot be replaced by one.
+    let obstacle = files.path("a").join(format!("{}.inventory", files.orgs[0]));
+    std::fs::create_dir_all(obstacle.join("not empty")).unwrap();
+    write("1m", Some("a"));
+    let exporter = files.start_exporter(&sim).await;
+    exporter.wait_polled(2).await;
+    let scrape = exporter
+        .wait_until("a failed write", |scrape| {
+            scrape.values(last_failed) == [1.0]
+        })
+        .await;
+    assert_eq!(scrape.values(configured), [60.0; 2]);
+    for (interval, storage, seconds, failed) in [
+        ("2m", Some("b"), 120.0, &[0.0][..]),
+        ("3m", None, 180.0, &[]),
+        ("4m", Some("b"), 240.0, &[0.0]),
+    ] {
+        write(interval, storage);
+        exporter.advance(Duration::from_secs(5)).await;
+        let scrape = exporter.scrape();
+        assert_eq!(scrape.get(RELOADED, &[]), Some(1.0));
+        assert_eq!(scrape.values(configured), [seconds; 2]);
+        assert_eq!(scrape.values(last_failed), failed, "{storage:?}");
+    }
+    exporter.stop().await;
+}

@@ -5,9 +5,9 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::{KEYS, ORG, RESTORED, UP, count_token_requests, start_exporter};
-use crate::common::sim_harness::in_process_sim;
+use crate::common::sim_harness::{SimHarness, in_process_sim};
 use crate::common::{
-    ChildProcess, expected_sim_keys, exposed_keys, make_fifo, sim_env, static_sim,
+    ChildProcess, Scrape, expected_sim_keys, exposed_keys, make_fifo, sim_env, static_sim,
 };
 use atlas_ai_keys_exporter::storage::Storage;
 use mongodb_atlas_sim::{Effect, Fault};
@@ -295,22 +295,77 @@ async fn write_failures_are_counted_until_writes_succeed() {
     let exporter = start_exporter(&sim, &dir, &[]).await;
     exporter.wait_polled(1).await;
     let failures = "atlas_ai_keys_exporter_storage_failures_total";
+    let last_failed = "atlas_ai_keys_exporter_storage_last_write_failed";
     assert_eq!(exporter.scrape().sum(failures), 0.0);
+    assert_eq!(exporter.scrape().values(last_failed), [0.0]);
     std::fs::remove_dir_all(dir.path()).unwrap();
     std::fs::write(dir.path(), "no directory any more").unwrap();
     exporter.advance(Duration::from_mins(30)).await;
     let scrape = exporter.scrape();
     assert!(scrape.sum(failures) >= 5.0, "{}", scrape.sum(failures));
     assert_eq!(scrape.sum(UP), 1.0);
+    assert_eq!(scrape.values(last_failed), [1.0]);
     std::fs::remove_file(dir.path()).unwrap();
     std::fs::create_dir(dir.path()).unwrap();
     exporter.advance(Duration::from_mins(11)).await;
     let before = exporter.scrape().sum(failures);
+    assert_eq!(exporter.scrape().values(last_failed), [0.0]);
     let polls = exporter.requests_to(KEYS).len();
     exporter.advance(Duration::from_mins(11)).await;
     assert_eq!(exporter.scrape().sum(failures), before, "well again");
     assert!(exporter.requests_to(KEYS).len() >= polls + 2);
     let inventory = dir.path().join(format!("{}.inventory", sim.org_ids()[0]));
     assert!(inventory.is_file());
+    exporter.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn last_write_failed_is_1_until_every_failed_file_is_written() {
+    let (sim, dir) = (
+        in_process_sim(&static_sim(2, 20)),
+        tempfile::tempdir().unwrap(),
+    );
+    let without_storage = SimHarness::start(&sim, &[]).await;
+    let last_failed = "atlas_ai_keys_exporter_storage_last_write_failed";
+    let scrape = without_storage.wait_polled(2).await;
+    assert_eq!(scrape.values(last_failed), [0.0; 0], "no state directory");
+    without_storage.stop().await;
+
+    // A directory that is not empty is no file, and cannot be replaced by one.
+    let orgs = sim.org_ids();
+    let obstruct = |name: &str| {
+        let path = dir.path().join(format!("{}.{name}", orgs[0]));
+        place_obstacle(&path, "a directory", dir.path());
+        path
+    };
+    let mut variables = sim_env(&sim);
+    variables.retain(|(name, _)| name != "MONGODB_ATLAS_ORG_ID");
+    let storage = format!("--storage.path={}", dir.path().display());
+    let flags = ["--atlas.discover-orgs", &storage];
+    let exporter = SimHarness::start_with(&sim, variables, &flags).await;
+    assert_eq!(exporter.scrape().values(last_failed), [0.0], "at the start");
+    let obstacles = ["inventory", "details"].map(obstruct);
+    exporter.wait_polled(2).await;
+    let failed = |scrape: &Scrape| scrape.values(last_failed) == [1.0];
+    let written = |scrape: &Scrape| scrape.values(last_failed) == [0.0];
+    exporter.wait_until("a failed write", failed).await;
+    // The inventory of the other organization is written all the while.
+    exporter.advance(Duration::from_mins(11)).await;
+    assert_eq!(exporter.scrape().values(last_failed), [1.0]);
+    std::fs::remove_dir_all(&obstacles[0]).unwrap();
+    exporter.advance(Duration::from_mins(11)).await;
+    assert!(obstacles[0].is_file());
+    assert_eq!(exporter.scrape().values(last_failed), [1.0], "one is left");
+    // Written with the next inventory, although names are polled once an hour.
+    std::fs::remove_dir_all(&obstacles[1]).unwrap();
+    exporter.advance(Duration::from_mins(6)).await;
+    assert!(obstacles[1].is_file());
+    assert_eq!(exporter.scrape().values(last_failed), [0.0]);
+
+    // A file of an organization that is no longer polled does not count.
+    obstruct("inventory");
+    exporter.wait_until("a failed write", failed).await;
+    sim.with_world(|world| world.mark_org_deleted(&orgs[0]));
+    exporter.wait_until("the removal", written).await;
     exporter.stop().await;
 }

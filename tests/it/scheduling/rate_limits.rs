@@ -100,7 +100,10 @@ async fn poll_interval_follows_the_number_of_pages() {
         .await;
     // The rate limits are requested once an hour, which corrects the interval as well.
     assert!(sim.now().duration_since(begun_at).as_secs() < 30 * 60);
-    assert_eq!(exporter.scrape().values(POLL_INTERVAL), [600.0]);
+    let scrape = exporter.scrape();
+    assert_eq!(scrape.values(POLL_INTERVAL), [600.0]);
+    let configured = "atlas_ai_keys_exporter_org_configured_poll_interval_seconds";
+    assert_eq!(scrape.values(configured), [60.0]);
     exporter.stop().await;
 }
 

@@ -321,7 +321,7 @@ impl State {
         if is_correlated && !self.endpoint_sets.contains_key(credential) {
             info!(
                 credential = &**credential,
-                endpoint = key.set_id,
+                operation = key.set_id,
                 "organizations are refused together; taking their request budget for a common one for an hour"
             );
             self.assumed_shared
