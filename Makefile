@@ -74,7 +74,7 @@ prometheus: programs ## Prometheus with all alerts beside `make demo`, on http:/
 	  prometheus --config.file=target/drill/prometheus.yml --storage.tsdb.path=target/drill/data --web.listen-address=127.0.0.1:19090
 
 dashboards: ## the Grafana dashboards, from the mixin
-	jsonnet -S -m dashboards dashboards/mixin/render-dashboards.jsonnet
+	jsonnet -m dashboards dashboards/mixin/render-dashboards.jsonnet
 
 preview: programs ## draws the dashboards with Grafana's own components, into target/preview
 	$(CARGO) build --release --locked

@@ -1,4 +1,3 @@
-// Renders the dashboards: jsonnet -S -m dashboards [--tla-code 'config={exporterUrl: "https://keys.example"}'] FILE
+// Renders the dashboards: jsonnet -m dashboards [--tla-code 'config={exporterUrl: "https://keys.example"}'] FILE
 function(config={})
-  local mixin = (import 'dashboards.libsonnet') { _config:: std.mergePatch(super._config, config) };
-  { [name]: std.manifestJsonEx(mixin.grafanaDashboards[name], '  ') for name in std.objectFields(mixin.grafanaDashboards) }
+  ((import 'dashboards.libsonnet') { _config:: std.mergePatch(super._config, config) }).grafanaDashboards

@@ -47,10 +47,11 @@ function(config) {
       thresholds: panels.steps('red', [[0.1, 'yellow'], [0.3, 'green']]),
       links: [panels.runbook('AtlasRequestBudgetTooSmall')],
     })],
-    [4, panels.stat('Client secret expires in', "Time until the exporter's own client secret expires. Create a new secret in Atlas before that.", 'min(%s) - time()' % usedSecretExpiry, {
-      unit: 's',
+    [4, panels.stat('Client secret expires in', "Time until the exporter's own client secret expires. Create a new secret in Atlas before that.", 'floor((min(%s) - time()) / 86400)' % usedSecretExpiry, {
+      unit: 'suffix:days',
+      decimals: 0,
       noValue: 'unknown',
-      thresholds: panels.steps('red', [[7 * 86400, 'yellow'], [30 * 86400, 'green']]),
+      thresholds: panels.steps('red', [[7, 'yellow'], [30, 'green']]),
       links: [panels.runbook('AtlasClientSecretExpiring')],
     })],
     [3, panels.stat('Configuration', 'Result of the last load of the configuration. Invalid: the exporter keeps the previous configuration, and the next start fails; the log lists every error.', 'min(%s)' % own('config_last_reload_successful'), {
@@ -69,14 +70,14 @@ function(config) {
     'Failed polls by reason',
     'Failed polls. The reasons unauthorized, forbidden and not_found last until the credential or the configuration changes.',
     [panels.range('sum by (reason) (max by (org_id, reason) (round(increase(%s[$__interval])))) > 0' % ofOrg('org_poll_failures_total'), '{{reason}}')],
-    { noValue: 'No poll has failed.', links: [panels.runbook('AtlasOrgPollFailing')] },
+    { noValue: 'No poll failed in the time range.', links: [panels.runbook('AtlasOrgPollFailing')] },
     panels.bars
   ) { interval: '10m' },
   local throttling = panels.timeseries(
     'Time waiting for the rate limit',
     'Share of the time in which polls wait for the rate limit of an operation. More than half: raise --atlas.poll-interval.',
     [panels.range('max by (operation) (sum by (job, instance, operation) (rate(%s[$__rate_interval])))' % own('api_throttled_seconds_total'), '{{operation}}')],
-    { unit: 'percentunit', noValue: 'No request has been throttled.', links: [panels.runbook('AtlasRequestBudgetTooSmall')] },
+    { unit: 'percentunit', noValue: 'No request was throttled in the time range.', links: [panels.runbook('AtlasRequestBudgetTooSmall')] },
     { axisSoftMax: 1 }
   ),
   local requests = panels.timeseries(
@@ -86,7 +87,7 @@ function(config) {
       panels.range('sum by (code) (rate(%s[$__rate_interval])) > 0' % own('api_requests_total'), '{{code}}'),
       panels.range('sum(rate(%s[$__rate_interval])) > 0' % own('api_retries_total'), 'retries'),
     ],
-    { unit: 'reqps', noValue: 'No request has been sent.' }
+    { unit: 'reqps', noValue: 'No request was sent in the time range.' }
   ),
   local duration = panels.timeseries(
     'Request duration',
@@ -95,13 +96,13 @@ function(config) {
       panels.range('histogram_quantile(%s, sum by (le) (rate(%s[$__rate_interval])))' % [quantile[0], own('api_request_duration_seconds_bucket')], quantile[1])
       for quantile in [['0.5', 'p50'], ['0.95', 'p95']]
     ],
-    { unit: 's', noValue: 'No request has been sent.' }
+    { unit: 's', noValue: 'No request was sent in the time range.' }
   ),
   local tokens = panels.timeseries(
     'Access token requests',
     'Requests for access tokens by outcome. More than two issued tokens an hour for a credential: the exporter restarts repeatedly.',
     [panels.range('sum by (credential, outcome) (round(increase(%s[$__interval]))) > 0' % own('token_requests_total'), '{{credential}}: {{outcome}}')],
-    { noValue: 'No access token has been requested.', links: [panels.runbook('AtlasTokenTrouble')] },
+    { noValue: 'No access token was requested in the time range.', links: [panels.runbook('AtlasTokenTrouble')] },
     panels.bars
   ) { interval: '1h' },
   local scrape = panels.timeseries(
@@ -177,10 +178,10 @@ function(config) {
     ],
     [
       ['instance', 'Instance'],
-      ['version', 'Version', { 'custom.width': 80 }],
-      ['revision', 'Revision', { 'custom.width': 130 }],
-      ['Value #B', 'Config loaded', { unit: 'dateTimeAsIso', 'custom.width': 165 }],
-      ['Value #C', 'Storage failures', panels.count(130)],
+      ['version', 'Version', { 'custom.width': 70 }],
+      ['revision', 'Revision', { 'custom.width': 115 }],
+      ['Value #B', 'Config loaded', { unit: 'dateTimeAsIso', 'custom.width': 160 }],
+      ['Value #C', 'Storage failures', panels.count(120)],
     ],
     ['Instance']
   ),
@@ -196,14 +197,14 @@ function(config) {
     ],
     [
       ['credential', 'Credential'],
-      ['secret_id', 'Secret id', { 'custom.width': 210 }],
+      ['secret_id', 'Secret id', { 'custom.width': 230 }],
       ['Value #A', 'Secret expires', panels.date(120)],
       ['Value #B', 'Last used', panels.date(105)],
       ['Value #C', 'Expires in', panels.days(100) {
         'custom.cellOptions': { type: 'color-text' },
         thresholds: panels.steps('red', [[7, 'yellow'], [30, 'green']]),
       }],
-      ['Value #D', 'Token expires in', { unit: 's', 'custom.width': 135, 'custom.align': 'right' }],
+      ['Value #D', 'Token expires in', { unit: 's', 'custom.width': 130, 'custom.align': 'right' }],
     ],
     ['Secret expires']
   ),
@@ -229,7 +230,7 @@ function(config) {
         [6, duration],
       ]],
       [6, [[8, tokens], [8, scrape], [8, process]]],
-      [5, [[11, exporters], [13, credentials]]],
+      [5, [[10, exporters], [14, credentials]]],
     ])
   ),
 }.result

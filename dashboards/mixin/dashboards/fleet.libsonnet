@@ -58,7 +58,7 @@ function(config) {
     'Changes',
     'Changes of keys between two polls. Many created or deleted keys at once are a migration, a runaway job, or unauthorized access.',
     [panels.range('sum by (change) (max by (org_id, change) (round(increase(%s[$__interval])))) > 0' % queries.org('mongodbatlas_ai_model_api_key_changes_total'), '{{change}}')],
-    { noValue: 'No key has changed.', links: [panels.runbook('AtlasAiKeysChurn')] },
+    { noValue: 'No key changed in the time range.', links: [panels.runbook('AtlasAiKeysChurn')] },
     panels.bars
   ) { interval: '1h' },
 

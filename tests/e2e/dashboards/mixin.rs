@@ -16,7 +16,7 @@ use serde_json::Value;
 fn render(config: &str, folder: &Path) -> BTreeMap<String, String> {
     let mut command = Command::new("jsonnet");
     command
-        .args(["-S", "-m"])
+        .arg("-m")
         .arg(folder)
         .args(["--tla-code", &format!("config={config}")])
         .arg(repo_root().join("dashboards/mixin/render-dashboards.jsonnet"));

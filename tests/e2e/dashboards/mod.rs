@@ -278,7 +278,7 @@ fn counts_are_whole_numbers() {
         let unit = str_field(defaults, "unit");
         let is_count = unit == "locale";
         assert!(
-            is_count || ["s", "percentunit", "bytes", "reqps"].contains(&unit),
+            is_count || ["s", "percentunit", "bytes", "reqps", "suffix:days"].contains(&unit),
             "{what}: {unit}"
         );
         if is_count {
@@ -447,7 +447,7 @@ fn words_are_those_of_the_page() {
                 .chain([str_field(panel, "title").to_owned()])
         })
         .collect();
-    let page = read_repo_file("src/web/ui/page.html");
+    let page = read_repo_file("src/web/ui/page.html") + &read_repo_file("src/web/ui/query.rs");
     for word in [
         "Data age",
         "Never used",
@@ -456,8 +456,14 @@ fn words_are_those_of_the_page() {
         "Owner",
         "Project",
         "Keys",
+        "Created",
+        "Last used",
+        "Idle",
     ] {
-        assert!(page.contains(&format!("{word}<")), "the page has {word}");
+        assert!(
+            page.contains(&format!(">{word}<")) || page.contains(&format!("\"{word}\"")),
+            "the page has {word}"
+        );
         assert!(titles.contains(word), "{word}: {titles:?}");
     }
     // Legends of percentiles, and no word that was retired.

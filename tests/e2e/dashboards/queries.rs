@@ -187,7 +187,7 @@ fn other_expressions() -> Vec<(String, String)> {
 
 /// Starts a simulated Atlas with events, its exporter and a Prometheus that scraped before and after
 /// changes, and after one organization began to fail.
-async fn start_exporter_and_prometheus(config: &Path) -> (TestExporter, Prometheus) {
+async fn start_exporter_and_prometheus(dir: &Path) -> (TestExporter, Prometheus) {
     let world = SimConfig {
         orgs: 3,
         keys: 1200,
@@ -196,8 +196,16 @@ async fn start_exporter_and_prometheus(config: &Path) -> (TestExporter, Promethe
         token_lifetime_seconds: 20,
         ..SimConfig::default()
     };
-    let flag = format!("--config.file={}", config.display());
-    let exporter = TestExporter::start(world, &["--atlas.poll-interval=1s", &flag]).await;
+    let config = dir.join("config.yml");
+    let text = "owners: [{projects: [\"search-*\"], owner: team-search}]\n\
+        exemptions: [{name: \"*-prod-*\", reason: disaster recovery, until: 2999-12-31}]\n";
+    std::fs::write(&config, text).unwrap();
+    let flags = [
+        "--atlas.poll-interval=1s".to_owned(),
+        format!("--config.file={}", config.display()),
+        format!("--storage.path={}", dir.join("state").display()),
+    ];
+    let exporter = TestExporter::start(world, &flags.each_ref().map(String::as_str)).await;
     exporter.wait_polled_with_names().await;
     let prometheus = Prometheus::scraping(&exporter.base_url.replace("http://", ""));
     prometheus
@@ -216,11 +224,7 @@ async fn start_exporter_and_prometheus(config: &Path) -> (TestExporter, Promethe
 #[tokio::test(flavor = "multi_thread")]
 async fn dashboard_queries_return_data_and_use_existing_names() {
     let dir = tempfile::tempdir().unwrap();
-    let config = dir.path().join("config.yml");
-    let text = "owners: [{projects: [\"search-*\"], owner: team-search}]\n\
-        exemptions: [{name: \"*-prod-*\", reason: disaster recovery, until: 2999-12-31}]\n";
-    std::fs::write(&config, text).unwrap();
-    let (exporter, prometheus) = start_exporter_and_prometheus(&config).await;
+    let (exporter, prometheus) = start_exporter_and_prometheus(dir.path()).await;
     for name in DASHBOARDS {
         for (what, expression) in expressions(&load_dashboard(name)) {
             let samples = prometheus.wait_samples(&query_text(&expression)).await;
