@@ -261,7 +261,8 @@ fn assert_names_exist(scrape: &Scrape) {
         .flat_map(|series| series.labels.keys())
         .map(String::as_str)
         .collect();
-    known.extend(["job", "instance"]);
+    // Of the scrape, and what `label_replace` marks projects with.
+    known.extend(["job", "instance", "selected"]);
     let mut used = BTreeSet::new();
     let panels = DASHBOARDS
         .iter()
