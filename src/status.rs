@@ -141,9 +141,7 @@ impl PollObserver for OrgStatuses {
             PollEvent::OrgAdded(org) => {
                 self.lock().orgs.insert(org.clone(), OrgStatus::default());
             }
-            PollEvent::OrgRemoved(org) => {
-                self.lock().orgs.remove(org);
-            }
+            PollEvent::OrgRemoved(org) => drop(self.lock().orgs.remove(org)),
             PollEvent::IntervalChanged { org, interval, .. } => {
                 self.update(org, |status| status.poll_interval = interval);
             }

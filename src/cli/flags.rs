@@ -94,10 +94,15 @@ pub const CHECK_FLAGS: &[Flag] = flags! {
 
 /// The flags of `keys`.
 pub const KEYS_FLAGS: &[Flag] = flags! {
-    "output" "FORMAT" Some("table"), "ATLAS_AI_KEYS_EXPORTER_KEYS_OUTPUT", false, "Keys", "table, csv, json or markdown";
-    "idle" "DURATION" Some("0s"), "ATLAS_AI_KEYS_EXPORTER_KEYS_IDLE", false, "Keys", "Only keys that nobody has used for so long; one never used is idle since its creation";
-    "never-used" "" Some("false"), "ATLAS_AI_KEYS_EXPORTER_KEYS_NEVER_USED", false, "Keys", "Only keys that nobody has ever used";
-    "status" "STATUS" None, "ATLAS_AI_KEYS_EXPORTER_KEYS_STATUS", true, "Keys", "Only keys with this status, in any case; can be given more than once";
-    "project" "PROJECT" None, "ATLAS_AI_KEYS_EXPORTER_KEYS_PROJECT", true, "Keys", "Only keys of this project, by its exact name or its id; can be given more than once";
-    "from-storage" "" Some("false"), "ATLAS_AI_KEYS_EXPORTER_KEYS_FROM_STORAGE", false, "Keys", "What --storage.path has of the last complete walks, without a request and without a credential";
+    "output" "FORMAT" Some("table"), "ATLAS_AI_KEYS_EXPORTER_KEYS_OUTPUT", false, "Keys", "table, csv, json, markdown, or commands: Atlas CLI commands that delete the keys, to review and run by hand; needs --idle, --never-used or --status, and leaves out keys used in the last 30 days unless --idle is set";
+    "group-by" "FIELD" None, "ATLAS_AI_KEYS_EXPORTER_KEYS_GROUP_BY", false, "Keys", "Group keys by owner, project or org, and count them";
+    "sort" "COLUMN" Some("idle"), "ATLAS_AI_KEYS_EXPORTER_KEYS_SORT", false, "Keys", "Sort by idle (longest first), name, created (newest first), owner or project";
+    "limit" "N" None, "ATLAS_AI_KEYS_EXPORTER_KEYS_LIMIT", false, "Keys", "Maximum number of listed keys, in each group with --group-by; 0 lists counts only";
+    "idle" "DURATION" Some("0s"), "ATLAS_AI_KEYS_EXPORTER_KEYS_IDLE", false, "Keys", "Only show keys idle for at least DURATION (never-used keys count from creation)";
+    "never-used" "" Some("false"), "ATLAS_AI_KEYS_EXPORTER_KEYS_NEVER_USED", false, "Keys", "Only show keys that were never used";
+    "status" "STATUS" None, "ATLAS_AI_KEYS_EXPORTER_KEYS_STATUS", true, "Keys", "Only show keys with this status, in any case; repeatable";
+    "project" "PROJECT" None, "ATLAS_AI_KEYS_EXPORTER_KEYS_PROJECT", true, "Keys", "Only show keys of this project, by exact name or id; repeatable";
+    "owner" "NAME" None, "ATLAS_AI_KEYS_EXPORTER_KEYS_OWNER", true, "Keys", "Only show keys of projects with this owner, by exact name; --owner '' for projects without one; repeatable";
+    "include-exempt" "" Some("false"), "ATLAS_AI_KEYS_EXPORTER_KEYS_INCLUDE_EXEMPT", false, "Keys", "Also show keys with an exemption in force; never as commands";
+    "from-storage" "" Some("false"), "ATLAS_AI_KEYS_EXPORTER_KEYS_FROM_STORAGE", false, "Keys", "Read the state stored in --storage.path instead of Atlas; needs no credential";
 };

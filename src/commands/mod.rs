@@ -47,12 +47,12 @@ pub enum CommandError {
     #[error(transparent)]
     Start(#[from] StartError),
     /// Some data could not be read; the rest was written.
-    #[error("could not read all organizations; no data for: {}{}", missing.join(", "), format_list(unmatched))]
+    #[error("could not read all organizations; no data for: {}{}", missing.join(", "), format_list(other))]
     Incomplete {
         /// Organizations and names that are missing.
         missing: Vec<String>,
-        /// Filter values that match nothing, but may match the missing data.
-        unmatched: Vec<String>,
+        /// Other errors, such as filter values that match nothing but may match the missing data.
+        other: Vec<String>,
     },
     /// Some data could not be read, and nothing was written: missing data would look like deleted keys.
     #[error("could not read all organizations; no data for: {}; {target}", missing.join(", "))]
@@ -68,6 +68,9 @@ pub enum CommandError {
     /// No organization is configured, and none was discovered.
     #[error("no organizations found: the credential has access to none")]
     NoOrganizations,
+    /// Some keys have no command in the output of `keys --output commands`.
+    #[error("{}", refused_message(*.0))]
+    Refused(usize),
     /// A filter matches nothing.
     #[error("invalid filter:{}", format_list(.0))]
     Filter(Vec<String>),
@@ -116,6 +119,10 @@ impl CommandError {
     fn stdout() -> impl FnOnce(io::Error) -> Self {
         Self::io("cannot write to standard output")
     }
+}
+
+fn refused_message(keys: usize) -> String {
+    format!("no command for {keys} keys: the comments in the output have the reasons")
 }
 
 fn format_list(lines: &[String]) -> String {

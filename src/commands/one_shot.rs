@@ -35,10 +35,10 @@ pub(super) async fn poll_once(
 }
 
 /// Runs `write` on a thread that may block: a signal must stop the process even if a pipe is not read.
-pub(super) async fn write_unless_stopped(
+pub(super) async fn write_unless_stopped<T: Send + 'static>(
     shutdown: &CancellationToken,
-    write: impl FnOnce() -> Result<(), CommandError> + Send + 'static,
-) -> Result<(), CommandError> {
+    write: impl FnOnce() -> Result<T, CommandError> + Send + 'static,
+) -> Result<T, CommandError> {
     let writing = tokio::task::spawn_blocking(write);
     let written = shutdown.run_until_cancelled(writing).await;
     let written = written.ok_or(CommandError::Interrupted)?;

@@ -45,7 +45,12 @@ pub(super) fn write_table(table: &Table, out: &mut impl Write) -> io::Result<()>
     Ok(())
 }
 
-/// Replaces control characters. Names come from Atlas: an escape sequence in one could otherwise control the terminal.
+/// Replaces control characters, line separators and controls of the writing direction. Names come from Atlas: these
+/// characters could otherwise control the terminal, or change the order in which a text is shown.
 pub(super) fn sanitize_for_terminal(text: &str) -> String {
-    text.replace(char::is_control, "\u{fffd}")
+    let is_control = |letter: char| {
+        letter.is_control()
+            || matches!(letter, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    };
+    text.replace(is_control, "\u{fffd}")
 }

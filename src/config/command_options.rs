@@ -1,17 +1,21 @@
 //! Options of single commands.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use mongodb_atlas_client::OrgId;
+use reqwest::Url;
 
-use super::MAX_AGE;
-use super::parse::parse_key_labels;
+use super::parse::{parse_base_url, parse_key_labels, parse_thresholds};
 use super::resolver::{ConfigError, Resolver};
-use crate::cli::{Args, FlagValues};
+use super::{MAX_AGE, key_policy};
+use crate::cli::{Args, FlagValues, ValueSource};
 use crate::closed_list::parse_name;
 use crate::credentials::Environment;
-use crate::metrics::KeyLabel;
+use crate::inventory::{GroupBy, SortColumn};
+use crate::key_policy::KeyPolicy;
+use crate::metrics::{IdleThreshold, KeyLabel};
 #[cfg(feature = "sim")]
 use exporter_toolkit::address::ListenAddress;
 use exporter_toolkit::diagnostic::Diagnostic;
@@ -27,36 +31,66 @@ crate::closed_list::closed_list! {
         Json = "json",
         /// Table of GitHub Flavored Markdown.
         Markdown = "markdown",
+        /// Shell commands that delete the keys.
+        Commands = "commands",
     }
 }
 
-/// Options of `keys`: filters, source and format.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// Options of `keys`: filters, order, source and format.
+#[derive(Debug, Clone)]
 pub struct KeysOptions {
     /// Format of the output.
     pub output: OutputFormat,
+    /// What the keys are grouped by, if they are.
+    pub group_by: Option<GroupBy>,
+    /// The column that keys are sorted by.
+    pub sort: SortColumn,
+    /// Maximum number of listed keys; in each group if they are grouped.
+    pub limit: Option<usize>,
     /// Minimum idle time.
     pub idle: Duration,
+    /// Idle time from which on a used key counts as idle: the minimum, or the smallest threshold of the roll-ups.
+    pub idle_threshold: IdleThreshold,
     /// Whether only keys that were never used are shown.
     pub never_used: bool,
     /// Statuses, in any case; empty for all.
     pub statuses: FlagValues,
     /// Projects, by name or id; empty for all.
     pub projects: FlagValues,
+    /// Owners; empty for all. The empty owner selects keys without one.
+    pub owners: FlagValues,
+    /// Whether keys with an exemption in force are shown.
+    pub include_exempt: bool,
     /// Whether the creator of a key, which is personal data, is shown.
     pub created_by: bool,
+    /// Base URL of Atlas, ending in a slash.
+    pub base_url: Url,
     /// State directory to read instead of Atlas.
     pub from_storage: Option<StorageSource>,
 }
 
 /// Stored inventories that `keys` reads.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct StorageSource {
     /// State directory of an exporter.
     pub dir: PathBuf,
     /// Organizations; empty for all.
     pub orgs: Vec<OrgId>,
+    /// Owners of projects, and keys that may be idle.
+    pub key_policy: Arc<KeyPolicy>,
 }
+
+/// The columns that `keys` sorts by.
+const SORT_COLUMNS: [SortColumn; 5] = [
+    SortColumn::Idle,
+    SortColumn::Name,
+    SortColumn::Created,
+    SortColumn::Owner,
+    SortColumn::Project,
+];
+/// Minimum idle time of keys that `--output commands` offers for deletion, unless `--idle` is set: a key that was used
+/// recently is in use.
+const MIN_IDLE_OF_COMMANDS: Duration = Duration::from_hours(30 * 24);
 
 /// Parses the options of `keys`. The configuration is not needed when the keys come from storage.
 ///
@@ -70,15 +104,24 @@ pub fn parse_keys_options(
 }
 
 fn resolve_keys_options(resolver: &mut Resolver<'_>) -> Option<KeysOptions> {
-    let options = KeysOptions {
+    let mut options = KeysOptions {
         output: resolver.get_parsed("output")?,
+        group_by: resolver.get_parsed("group-by"),
+        sort: resolver.get("sort", |text| {
+            parse_name(text, &SORT_COLUMNS, SortColumn::as_str)
+        })?,
+        limit: resolver.get_uint("limit", 0..=MAX_LIMIT),
         idle: resolver.get_duration("idle", Duration::ZERO..=MAX_AGE)?,
+        idle_threshold: IdleThreshold::new(Duration::ZERO),
         never_used: resolver.get_bool("never-used")?,
         statuses: resolver.lookup("status"),
         projects: resolver.lookup("project"),
+        owners: resolver.lookup("owner"),
+        include_exempt: resolver.get_bool("include-exempt")?,
         created_by: resolver
             .get("metrics.key-labels", parse_key_labels)?
             .contains(&KeyLabel::CreatedBy),
+        base_url: resolver.get("atlas.base-url", parse_base_url)?,
         from_storage: resolver
             .get_bool("from-storage")?
             .then(|| resolve_storage_source(resolver))
@@ -88,7 +131,46 @@ fn resolve_keys_options(resolver: &mut Resolver<'_>) -> Option<KeysOptions> {
     for value in values.iter().filter(|value| value.trim().is_empty()) {
         resolver.reject(source, value, "the name or the id of a project");
     }
+    if options.output == OutputFormat::Commands {
+        restrict_commands(resolver, &mut options);
+    }
+    let thresholds = resolver.get("metrics.idle-thresholds", parse_thresholds)?;
+    options.idle_threshold = if options.idle.is_zero() {
+        thresholds.into_iter().next()?
+    } else {
+        IdleThreshold::new(options.idle)
+    };
     Some(options)
+}
+
+/// Maximum of `--limit`.
+const MAX_LIMIT: usize = 100_000_000;
+
+/// Restricts `--output commands` to keys that a filter has selected as unused.
+fn restrict_commands(resolver: &mut Resolver<'_>, options: &mut KeysOptions) {
+    let source = resolver.lookup("output").source.to_string();
+    let mut reject = |message: &str, help: &str| {
+        let error = Diagnostic::new(&source, message).with_help(help);
+        resolver.diagnostics.push(error);
+    };
+    if options.group_by.is_some() {
+        reject(
+            "commands cannot be grouped",
+            "remove --group-by, or set another --output",
+        );
+    }
+    let is_selective =
+        options.never_used || !options.idle.is_zero() || !options.statuses.values.is_empty();
+    if !is_selective {
+        reject(
+            "no filter: expected --idle, --never-used or --status",
+            "select the keys to delete, for example with --idle 90d",
+        );
+    }
+    let is_default = matches!(resolver.lookup("idle").source, ValueSource::Default(_));
+    if is_default {
+        options.idle = MIN_IDLE_OF_COMMANDS;
+    }
 }
 
 /// Parses the output path of `once`; none for standard output.
@@ -130,7 +212,14 @@ fn resolve_storage_source(resolver: &mut Resolver<'_>) -> Option<StorageSource> 
             ),
         );
     }
-    Some(StorageSource { dir: dir?, orgs })
+    // A misspelled section would leave out its exemptions.
+    resolver.check_unknown_keys();
+    let key_policy = Arc::new(key_policy::resolve(resolver));
+    Some(StorageSource {
+        dir: dir?,
+        orgs,
+        key_policy,
+    })
 }
 
 /// Options of `check`.

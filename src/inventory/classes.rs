@@ -249,11 +249,11 @@ impl KeyClasses {
             .filter(|_| exempt.ends_at > now)
     }
 
-    /// Returns the indexes of the keys that are exempt at `now`, and the ends of their exemptions; all times are in
-    /// microseconds since the Unix epoch.
-    pub fn exempt_keys(&self, now: i64) -> impl Iterator<Item = (usize, i64)> {
-        let in_force = self.exempt_keys.iter().filter(move |it| it.ends_at > now);
-        in_force.map(|it| (it.key, it.ends_at))
+    /// Returns the keys with an exemption, from the `from`-th on, in the order of the inventory: the index of each, and the
+    /// end of its exemption in microseconds since the Unix epoch.
+    pub fn exempt_keys(&self, from: usize) -> impl Iterator<Item = (usize, i64)> {
+        let exempt_keys = self.exempt_keys.get(from..).unwrap_or_default();
+        exempt_keys.iter().map(|it| (it.key, it.ends_at))
     }
 
     /// Returns, for each exemption of the configuration file, whether it selects a key of the inventory.

@@ -38,7 +38,10 @@ pub use details::{DetailsWithOwners, OrgDetails};
 pub use escape::{unescape, write_escaped, write_label};
 pub use key::{KeyLabel, KeyView};
 pub use mongodb_atlas_client::{ApiKey, ApiTime, KeyAttributes};
-pub use query::{KeyQuery, KeyRow, KeySelection, SortColumn, matches_project, matches_status};
+pub use query::{
+    GroupBy, KeyCounts, KeyGroup, KeyQuery, KeyRow, KeySelection, SortColumn, matches_project,
+    matches_status, project_url,
+};
 pub use store::{InventorySnapshot, InventoryStore};
 
 use key::KeyEntry;

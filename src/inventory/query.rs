@@ -1,5 +1,13 @@
 //! Filters, sorts and lists the keys of a snapshot. Only references are sorted, and a row is built when it is needed, so
 //! that a million keys need no second copy.
+//!
+//! | module | purpose |
+//! | --- | --- |
+//! | `row` | the fields of a listed key |
+//! | `groups` | keys by owner, project or organization, and counts |
+
+mod groups;
+mod row;
 
 use std::borrow::Cow;
 use std::cmp::Ordering;
@@ -7,14 +15,15 @@ use std::collections::HashMap;
 use std::ops::Range;
 
 use jiff::Timestamp;
-use jiff::civil::Date;
-use serde::Serialize;
+use url::Url;
 
 use super::{
     ClassifiedInventory, DetailsWithOwners, Inventory, InventorySnapshot, KeyLabel, KeyView,
     unescape,
 };
+pub use groups::{GroupBy, KeyCounts, KeyGroup};
 use mongodb_atlas_client::{OrgId, ProjectId};
+pub use row::{KeyRow, project_url};
 
 crate::closed_list::closed_list! {
     /// The column that keys are sorted by, in the order of the table.
@@ -60,51 +69,16 @@ pub struct KeyQuery<'a> {
     pub idle_cutoff: Option<i64>,
     /// Whether only keys that were never used are listed.
     pub never_used: bool,
+    /// Whether keys with an exemption in force are left out, and only counted.
+    pub without_exempt: bool,
     /// The column that keys are sorted by. Keys without a value come last in either order.
     pub column: SortColumn,
     /// Whether the default order of the column is reversed.
     pub reversed: bool,
     /// Fields that are searched and listed, beside ids and times.
     pub labels: &'a [KeyLabel],
-}
-
-/// One key. Missing texts are empty. The serialized fields are the columns of CSV and JSON.
-#[derive(Debug, Serialize)]
-pub struct KeyRow {
-    /// The organization.
-    pub org_id: String,
-    /// Name of the organization.
-    pub org_name: String,
-    /// The project.
-    pub project_id: String,
-    /// Name of the project.
-    pub project_name: String,
-    /// Owner of the project.
-    pub owner: String,
-    /// `apiKeyId`.
-    pub api_key_id: String,
-    /// `name`.
-    pub name: String,
-    /// `status`.
-    pub status: String,
-    /// `createdAt`.
-    pub created_at: Option<Timestamp>,
-    /// `createdBy`, which is personal data.
-    pub created_by: String,
-    /// `lastUsedAt`.
-    pub last_used_at: Option<Timestamp>,
-    /// Seconds since the last use, or the creation of a key that was never used; 0 if that is in the future.
-    pub idle_seconds: Option<u64>,
-    /// The last day of the exemption that is in force.
-    pub exempt_until: Option<Date>,
-    /// The reason of that exemption.
-    pub exempt_reason: String,
-    /// Whether `lastUsedAt` is present; `None` when it is invalid.
-    #[serde(skip)]
-    pub was_used: Option<bool>,
-    /// `maskedSecret`.
-    #[serde(skip)]
-    pub masked_secret: String,
+    /// Base URL of Atlas, for the page of each project.
+    pub base_url: Option<&'a Url>,
 }
 
 /// The keys of a snapshot that match a query.
@@ -113,6 +87,8 @@ pub struct KeySelection<'a> {
     query: KeyQuery<'a>,
     names: Vec<DisplayNames<'a>>,
     matches: Vec<KeyRef>,
+    /// Keys that match but for their exemption, unsorted.
+    left_out: Vec<KeyRef>,
     listed: Range<usize>,
     now: Timestamp,
 }
@@ -131,6 +107,7 @@ struct ProjectLabels<'a> {
 }
 
 /// Index of a key in a snapshot.
+#[derive(Debug, Clone, Copy)]
 struct KeyRef {
     /// Sort key of columns with times; 0 for the other columns.
     rank: i64,
@@ -154,15 +131,22 @@ impl<'a> KeySelection<'a> {
             query,
             names: names.collect(),
             matches: Vec::new(),
+            left_out: Vec::new(),
             listed: 0..0,
             now,
         };
-        let mut matches = Vec::new();
+        let (mut matches, mut left_out) = (Vec::new(), Vec::new());
         for (org, inventory) in (0..).zip(&snapshot.inventories) {
             if selection.query.org.is_none_or(|id| id == inventory.org()) {
+                let start = matches.len();
                 selection.find(org, inventory, &mut matches);
+                if selection.query.without_exempt {
+                    let found = matches.extract_if(start.., |key| selection.is_exempt(*key));
+                    left_out.extend(found);
+                }
             }
         }
+        selection.left_out = left_out;
         selection.listed = page(matches.len());
         selection.sort_listed(&mut matches);
         selection.matches = matches;
@@ -179,6 +163,16 @@ impl<'a> KeySelection<'a> {
         self.matches.is_empty()
     }
 
+    /// Returns the number of keys that match but for their exemption.
+    pub fn left_out(&self) -> usize {
+        self.left_out.len()
+    }
+
+    /// Returns the number of listed keys.
+    pub fn listed(&self) -> usize {
+        self.listed.len()
+    }
+
     /// Returns the snapshot.
     pub fn snapshot(&self) -> &'a InventorySnapshot {
         self.snapshot
@@ -192,7 +186,14 @@ impl<'a> KeySelection<'a> {
     /// Returns the listed keys.
     pub fn rows(&self) -> impl Iterator<Item = KeyRow> {
         let listed = self.matches.get(self.listed.clone()).unwrap_or_default();
-        listed.iter().filter_map(|key| self.row(key))
+        listed.iter().filter_map(|key| self.row(*key))
+    }
+
+    fn is_exempt(&self, key: KeyRef) -> bool {
+        let now = self.now.as_microsecond();
+        let inventory = self.snapshot.inventories.get(key.org as usize);
+        let exemption = inventory.and_then(|it| it.classes.exemption(key.key as usize, now));
+        exemption.is_some()
     }
 
     fn find(&self, org: u32, inventory: &Inventory, matches: &mut Vec<KeyRef>) {
@@ -315,40 +316,6 @@ impl<'a> KeySelection<'a> {
     fn view(&self, key: &KeyRef) -> Option<(&'a ClassifiedInventory, KeyView<'a>)> {
         let inventory = self.snapshot.inventories.get(key.org as usize)?;
         Some((inventory, inventory.key_at(key.key as usize)?))
-    }
-
-    fn row(&self, key: &KeyRef) -> Option<KeyRow> {
-        let (inventory, view) = self.view(key)?;
-        let names = self.names.get(key.org as usize)?;
-        let ProjectLabels { name, owner } = names.project(view.project);
-        let now = self.now.as_microsecond();
-        let exemption = inventory.classes.exemption(key.key as usize, now);
-        let attributes = view.attributes;
-        let shown = |label, text: Cow<'_, str>| {
-            let text = self.shows(label).then(|| text.into_owned());
-            text.unwrap_or_default()
-        };
-        let time = |micros: i64| Timestamp::from_microsecond(micros).ok();
-        let idle_since = view.idle_since().and_then(time);
-        Some(KeyRow {
-            org_id: inventory.org().to_string(),
-            org_name: names.org.to_owned(),
-            project_id: view.project.to_string(),
-            project_name: name.to_owned(),
-            owner: owner.to_owned(),
-            api_key_id: unescape(view.id()).into_owned(),
-            name: shown(KeyLabel::Name, unescape(view.name())),
-            status: shown(KeyLabel::Status, attributes.status.as_str().into()),
-            created_at: view.created().and_then(time),
-            created_by: shown(KeyLabel::CreatedBy, attributes.created_by.as_str().into()),
-            last_used_at: view.last_used().and_then(time),
-            idle_seconds: idle_since
-                .map(|since| u64::try_from(self.now.as_second() - since.as_second()).unwrap_or(0)),
-            exempt_until: exemption.map(|exemption| exemption.until),
-            exempt_reason: exemption.map_or_else(String::new, |it| it.reason.clone()),
-            was_used: view.was_used(),
-            masked_secret: shown(KeyLabel::MaskedSecret, unescape(view.masked_secret())),
-        })
     }
 }
 

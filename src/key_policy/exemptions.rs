@@ -103,6 +103,21 @@ impl Exemptions {
         self.exemptions.is_empty()
     }
 
+    /// Returns whether an exemption selects keys by their project, so that it cannot be applied to a project whose name
+    /// is unknown.
+    pub fn depend_on_project_names(&self) -> bool {
+        let mut selectors = self.exemptions.iter().map(|it| &it.selector);
+        selectors.any(|selector| {
+            matches!(
+                selector,
+                KeySelector::Name {
+                    project: Some(_),
+                    ..
+                }
+            )
+        })
+    }
+
     /// Returns the exemptions that can apply to keys of `project`.
     pub fn in_project(&self, project: ProjectRef<'_>) -> ProjectExemptions<'_> {
         let names = self.name_exemptions.iter().map(|index| {

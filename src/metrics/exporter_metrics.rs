@@ -247,6 +247,16 @@ impl ExporterMetrics {
         }
     }
 
+    /// Sets whether the last write of any state file has failed; `None` without a state directory.
+    fn set_last_write_failed(&self, failed: Option<bool>) {
+        let gauge = &self.storage_last_write_failed;
+        match failed {
+            Some(failed) => set(gauge, &[], f64::from(failed)),
+            // A series that was never created is no error.
+            None => drop(gauge.remove_label_values::<&str>(&[])),
+        }
+    }
+
     /// Initializes the request duration and the request counter of an endpoint.
     fn init_endpoint(&self, endpoint: Endpoint) {
         let endpoint = endpoint.as_str();

@@ -102,7 +102,10 @@ mod tests {
 
     use super::super::key_families::STATIC_FAMILIES;
     use super::*;
-    use crate::inventory::{ApiKey, ApiTime, Inventory, InventorySnapshot, KeyAttributes};
+    use crate::inventory::{
+        ApiKey, ApiTime, ClassifiedInventory, Inventory, InventorySnapshot, KeyAttributes,
+    };
+    use crate::key_policy::{Exemption, Exemptions, KeyPolicy, KeySelector};
     use crate::metrics::{ExporterMetrics, IdleThreshold, KeyLabel, KeySeriesOptions, PerKeyMode};
     use mongodb_atlas_client::{KeyId, OrgId, ProjectId};
 
@@ -228,6 +231,39 @@ mod tests {
                 }
                 assert_eq!(text.matches(&format!("{}{{", name("info"))).count(), 5700);
             }
+        }
+    }
+
+    #[test]
+    fn ends_of_exemptions_are_written_in_bounded_chunks() {
+        let exemption = Exemption {
+            selector: KeySelector::parse_name("*", None).expect("a glob"),
+            reason: "a test".into(),
+            until: "1970-01-01".parse().expect("a date"),
+        };
+        let exemptions = Exemptions::new(vec![exemption]).expect("globs");
+        let policy = Arc::new(KeyPolicy {
+            exemptions,
+            ..KeyPolicy::default()
+        });
+        let inventories = [(1, 5000), (2, 0), (3, 700)]
+            .map(|(org, keys)| ClassifiedInventory::new(inventory(org, keys), &policy, None));
+        for (now, expected) in [(86_399, 5700), (86_400, 0)] {
+            let visible = InventorySnapshot {
+                inventories: inventories.to_vec(),
+                details: Vec::new(),
+            };
+            let metrics = ExporterMetrics::new().expect("sound").gather();
+            let snapshot = ScrapeSnapshot::new(visible, Arc::new(selection()), at(now));
+            let mut exposition = Exposition::new(Format::Text, metrics, snapshot);
+            let mut whole = Vec::new();
+            while let Some(chunk) = exposition.next_chunk() {
+                assert!(chunk.len() < 2 * CHUNK_SIZE, "{}", chunk.len());
+                whole.extend(chunk);
+            }
+            let text = String::from_utf8(whole).expect("text");
+            let series = format!("{}{{", name("exempt_until_timestamp_seconds"));
+            assert_eq!(text.matches(&series).count(), expected, "{now}");
         }
     }
 

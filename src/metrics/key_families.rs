@@ -6,9 +6,9 @@ use super::snapshot::ScrapeSnapshot;
 use super::text::{self, FamilyHeader, Labels, SampleValue};
 use crate::inventory::{
     ClassifiedInventory, DetailsWithOwners, Inventory, KeyClass, KeyLabel, KeyView, ProjectKeys,
-    unescape, write_label,
+    write_label,
 };
-use SampleSource::{Details, Info, Inventory as PerInventory, Keys};
+use SampleSource::{Details, ExemptKeys, Info, Inventory as PerInventory, Keys};
 use mongodb_atlas_client::{ModelLimit, OrgId};
 
 /// Takes the labels and the value of one sample.
@@ -21,6 +21,8 @@ enum SampleSource {
     Keys(fn(KeyView<'_>, i64) -> Option<SampleValue>),
     /// One sample per key, always 1, with the attributes of the key as labels.
     Info,
+    /// One sample per exempt key: the end of its exemption.
+    ExemptKeys,
     /// A few samples per inventory.
     Inventory(fn(&ClassifiedInventory, &ScrapeSnapshot, Emit<'_>)),
     /// A few samples per organization, from its names and limits.
@@ -63,10 +65,7 @@ pub(super) static FAMILIES: &[FamilyWriter] = &[
         &families::KEY_IDLE,
         Keys(|key, now| key.idle_since().map(|at| age_value(now, at))),
     ),
-    family(
-        &families::KEY_EXEMPT_UNTIL,
-        PerInventory(write_exempt_until),
-    ),
+    family(&families::KEY_EXEMPT_UNTIL, ExemptKeys),
     family(&families::KEYS, PerInventory(write_status_counts)),
     family(
         &families::KEYS_IDLE,
@@ -140,7 +139,7 @@ impl FamilyWriter {
     pub(super) fn org_count(&self, snapshot: &ScrapeSnapshot) -> usize {
         match self.source {
             Details(_) => snapshot.visible.details.len(),
-            Keys(_) | Info if !snapshot.has_key_series() => 0,
+            Keys(_) | Info | ExemptKeys if !snapshot.has_key_series() => 0,
             _ => snapshot.visible.inventories.len(),
         }
     }
@@ -169,6 +168,7 @@ impl FamilyWriter {
                 write(inventory, snapshot, &mut emit);
                 None
             }
+            ExemptKeys => self.write_exempt_until(out, inventory, snapshot, position.key, max_keys),
             Keys(value) => self.write_keys(
                 out,
                 inventory,
@@ -201,6 +201,35 @@ impl FamilyWriter {
                 )
             }
         }
+    }
+
+    fn write_exempt_until(
+        &self,
+        out: &mut Vec<u8>,
+        inventory: &ClassifiedInventory,
+        snapshot: &ScrapeSnapshot,
+        from: usize,
+        max_keys: usize,
+    ) -> Option<usize> {
+        let mut prefix = (None, Vec::new());
+        for (number, (index, ends_at)) in (from..).zip(inventory.classes.exempt_keys(from)) {
+            if out.len() >= CHUNK_SIZE || number - from >= max_keys {
+                return Some(number);
+            }
+            let Some(key) = inventory.key_at(index) else {
+                continue;
+            };
+            if ends_at <= snapshot.now_micros || !snapshot.includes(&key) {
+                continue;
+            }
+            if prefix.0 != Some(key.project) {
+                let of_project = text::key_prefix(self.family.name, inventory.org(), key.project);
+                prefix = (Some(key.project), of_project);
+            }
+            let value = SampleValue::Micros(ends_at);
+            text::write_key_sample(out, &prefix.1, key.id(), &[], value);
+        }
+        None
     }
 
     fn write_keys(
@@ -318,23 +347,6 @@ fn write_exempt_counts(inventory: &ClassifiedInventory, snapshot: &ScrapeSnapsho
         ];
         let keys = project.count_exempt(snapshot.now_micros);
         emit(&labels, SampleValue::Int(keys));
-    }
-}
-
-fn write_exempt_until(inventory: &ClassifiedInventory, snapshot: &ScrapeSnapshot, emit: Emit<'_>) {
-    if !snapshot.has_key_series() {
-        return;
-    }
-    for (index, ends_at) in inventory.classes.exempt_keys(snapshot.now_micros) {
-        if let Some(key) = inventory.key_at(index).filter(|key| snapshot.includes(key)) {
-            let id = unescape(key.id());
-            let labels = [
-                ("org_id", inventory.org().as_str()),
-                ("project_id", key.project.as_str()),
-                ("api_key_id", &*id),
-            ];
-            emit(&labels, SampleValue::Micros(ends_at));
-        }
     }
 }
 

@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
-use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -110,13 +109,13 @@ impl Scheduler {
                 }
                 Some(command) = commands.recv() => match command {
                     SchedulerCommand::ApplyPlan(plan) => {
-                        if plan.storage != self.plan.storage {
-                            // Its files are those of another directory
-                            self.save_failures = SaveFailures::default();
-                        }
                         let previous = std::mem::replace(&mut self.plan, plan);
                         if previous.owner_tag != self.plan.owner_tag {
                             self.refresh_details();
+                        }
+                        if previous.storage != self.plan.storage {
+                            // Its files are those of another directory
+                            self.save_failures = SaveFailures::default();
                         }
                         self.apply_plan().await;
                     }
@@ -139,7 +138,7 @@ impl Scheduler {
     /// Fetches the details of all organizations anew.
     fn refresh_details(&mut self) {
         for state in self.orgs.values_mut() {
-            state.details_due_at = Instant::now();
+            state.details_due_at = tokio::time::Instant::now();
         }
     }
 

@@ -136,13 +136,12 @@ pub(super) async fn handle(
         return (headers, body).into_response();
     }
     options.gzip_requested.store(true, Ordering::Relaxed);
-    let reader = match &scope {
-        ScrapeScope::All => app.scrapes.subscribe(app, options, format),
+    let reader = if scope == ScrapeScope::All {
+        app.scrapes.subscribe(app, options, format)
+    } else {
         // No other client requests the same series.
-        _ => {
-            let snapshot = app.scrape_snapshot(options, &scope, app.clock.now());
-            SharedBody::new_private(Box::new(Compressor::new(format, snapshot))).subscribe()
-        }
+        let snapshot = app.scrape_snapshot(options, &scope, app.clock.now());
+        SharedBody::new_private(Box::new(Compressor::new(format, snapshot))).subscribe()
     };
     let permits = Arc::clone(&app.scrapes.compression_permits);
     let body = compressed_body(format, metrics, reader, permits, permit);

@@ -68,6 +68,8 @@ async fn debian_package_installs_upgrades_and_purges() {
         "--man=no",
         SERVICE,
         "atlas-ai-keys-exporter.socket",
+        "atlas-ai-keys-report.service",
+        "atlas-ai-keys-report.timer",
     ]);
     let version = systemd.exec_ok(&["atlas-ai-keys-exporter", "--version"]);
     assert!(version.contains("0.1.0"), "{version}");
@@ -114,6 +116,16 @@ async fn debian_package_installs_upgrades_and_purges() {
         scrape(&address).await.sum("mongodbatlas_ai_model_api_keys"),
         120.0
     );
+    // The report reads the exporter's state as its user, beside it.
+    systemd.systemctl(&["start", "atlas-ai-keys-report.service"]);
+    let report = systemd.exec_ok(&[
+        "journalctl",
+        "--no-pager",
+        "--output=cat",
+        "--unit=atlas-ai-keys-report.service",
+    ]);
+    assert!(report.contains("| Owner | Keys | Never used |"), "{report}");
+    assert!(report.contains("of 120 keys, as of "), "{report}");
     systemd.systemctl(&["reload", SERVICE]);
     systemd.wait_journal("configuration reloaded");
     // Upgraded while Atlas is down: restarted, with configuration and stored inventories.
@@ -217,9 +229,6 @@ fn assert_restricted(pod: &Value) {
     assert_eq!(security["readOnlyRootFilesystem"], true);
     assert_eq!(security["capabilities"]["drop"], serde_json::json!(["ALL"]));
     assert!(security["capabilities"]["add"].is_null());
-    for probe in ["startupProbe", "livenessProbe", "readinessProbe"] {
-        assert_eq!(container[probe]["httpGet"]["port"], "probes");
-    }
 }
 
 /// Asserts that the exporter accepts the container's configuration.
@@ -261,9 +270,10 @@ fn kubernetes_manifests_are_valid_and_restricted() {
         &[],
     );
     assert_eq!(code, Some(0), "{error}");
-    let rule =
-        std::fs::read_to_string(repo_root().join("dashboards/rules/prometheus-rule.yml")).unwrap();
-    let (code, objects, error) = validate_manifest(&format!("{built}\n---\n{rule}"));
+    let read = |path: &str| std::fs::read_to_string(repo_root().join(path)).unwrap();
+    let rule = read("dashboards/rules/prometheus-rule.yml");
+    let report = read("packages/kubernetes/report.yaml");
+    let (code, objects, error) = validate_manifest(&format!("{built}\n---\n{rule}\n---\n{report}"));
     assert_eq!(code, Some(0), "{error}");
     let objects: Vec<Value> = serde_json::from_str(&objects).unwrap();
     let kinds: Vec<&str> = objects
@@ -275,6 +285,7 @@ fn kubernetes_manifests_are_valid_and_restricted() {
         "PodMonitor",
         "NetworkPolicy",
         "PrometheusRule",
+        "CronJob",
     ] {
         assert!(kinds.contains(&kind), "{kinds:?}");
     }
@@ -285,6 +296,11 @@ fn kubernetes_manifests_are_valid_and_restricted() {
         .unwrap();
     let pod = &deployment["spec"]["template"]["spec"];
     assert_restricted(pod);
+    for probe in ["startupProbe", "livenessProbe", "readinessProbe"] {
+        assert_eq!(pod["containers"][0][probe]["httpGet"]["port"], "probes");
+    }
+    let job = objects.iter().find(|object| object["kind"] == "CronJob");
+    assert_restricted(&job.unwrap()["spec"]["jobTemplate"]["spec"]["template"]["spec"]);
     let config = objects
         .iter()
         .find(|object| object["kind"] == "ConfigMap")

@@ -35,21 +35,29 @@ async fn scrape(address: &str) -> Scrape {
     Scrape::parse(&text)
 }
 
+const REPORT_SERVICE: &str = "atlas-ai-keys-report.service";
+
 #[test]
 fn units_verify_and_exposure_is_low() {
     let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("systemd");
-    let service = root.join(SERVICE);
-    let mut command = Command::new("systemd-analyze");
-    let text = run_command(
-        command
-            .args(["security", "--offline=true", "--threshold=15", "--no-pager"])
-            .arg(&service),
-        &[],
-    );
-    assert_eq!(text.0, Some(0), "{text:?}");
+    for service in [SERVICE, REPORT_SERVICE] {
+        let mut command = Command::new("systemd-analyze");
+        let text = run_command(
+            command
+                .args(["security", "--offline=true", "--threshold=15", "--no-pager"])
+                .arg(root.join(service)),
+            &[],
+        );
+        assert_eq!(text.0, Some(0), "{text:?}");
+    }
     // The program is not installed here, and neither is its man page.
     let dir = tempfile::tempdir().unwrap();
-    for unit in [SERVICE, "atlas-ai-keys-exporter.socket"] {
+    for unit in [
+        SERVICE,
+        "atlas-ai-keys-exporter.socket",
+        REPORT_SERVICE,
+        "atlas-ai-keys-report.timer",
+    ] {
         let text = std::fs::read_to_string(root.join(unit)).unwrap();
         let text = text
             .replace(
@@ -63,7 +71,9 @@ fn units_verify_and_exposure_is_low() {
     command
         .arg("verify")
         .arg(dir.path().join(SERVICE))
-        .arg(dir.path().join("atlas-ai-keys-exporter.socket"));
+        .arg(dir.path().join("atlas-ai-keys-exporter.socket"))
+        .arg(dir.path().join(REPORT_SERVICE))
+        .arg(dir.path().join("atlas-ai-keys-report.timer"));
     assert_eq!(
         run_command(&mut command, &[]),
         (Some(0), String::new(), String::new())

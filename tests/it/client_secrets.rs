@@ -63,11 +63,6 @@ async fn wait_exported(exporter: &SimHarness) -> Scrape {
     exporter.wait_until("client secrets", exported).await
 }
 
-async fn wait_asked(exporter: &SimHarness, requests: usize) {
-    let asked = |_: &Scrape| exporter.requests_to(ACCOUNT).len() >= requests;
-    exporter.wait_until("requests", asked).await;
-}
-
 /// Returns a secret that is valid for a year from now.
 fn new_secret(sim: &SimHandle, value: &str) -> SimSecret {
     let now = sim.now();
@@ -139,7 +134,7 @@ async fn organization_of_the_account_is_searched_and_then_asked_alone() {
     orgs.sort();
     sim.with_service_account(|account| account.org = Some(orgs[17].clone()));
     let exporter = SimHarness::start(&sim, &[]).await;
-    wait_asked(&exporter, 10).await;
+    exporter.wait_polled(25).await;
     exporter.advance(Duration::from_mins(50)).await;
     assert_eq!(asked_orgs(&exporter), orgs[..10], "ten an hour");
     assert_not_exported(&exporter.scrape());

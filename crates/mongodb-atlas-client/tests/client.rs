@@ -1,5 +1,10 @@
 //! The client against the simulated Atlas, over HTTP.
-#![allow(clippy::panic, clippy::unwrap_used, reason = "a panic fails the test")]
+#![allow(
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a panic fails the test"
+)]
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,7 +13,7 @@ use mongodb_atlas_client::{
     ApiVersion, Client, ClientConfig, ClientDeps, ClientObserver, Clock, Credential, ErrorKind,
     OptionalFields, OrgId, ProxyRoute, SecretSource, StaticSecret, new_http_transport,
 };
-use mongodb_atlas_sim::{SimConfig, SimHandle};
+use mongodb_atlas_sim::{Effect, Fault, SimConfig, SimEndpoint, SimHandle};
 use tokio::net::TcpListener;
 
 struct NoopObserver;
@@ -16,10 +21,14 @@ struct NoopObserver;
 impl ClientObserver for NoopObserver {}
 
 async fn start_sim() -> SimHandle {
+    start_sim_with(30).await
+}
+
+async fn start_sim_with(keys: usize) -> SimHandle {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let config = SimConfig {
         orgs: 2,
-        keys: 30,
+        keys,
         speed: 0.0,
         ..SimConfig::default()
     };
@@ -183,5 +192,68 @@ async fn stale_nonce_costs_one_extra_request() {
         client.list_orgs().await.unwrap();
         assert_eq!(sim.requests().len(), requests);
     }
+    sim.stop().await;
+}
+
+/// Returns the owner of each project of the first organization.
+async fn list_owners(sim: &SimHandle) -> Vec<Option<String>> {
+    let client = client(sim, service_account(sim));
+    let org = OrgId::parse(&sim.org_ids()[0]).unwrap();
+    let projects = client.list_projects(&org, Some("owner")).await.unwrap();
+    projects.into_iter().map(|project| project.tag).collect()
+}
+
+#[tokio::test]
+async fn projects_have_the_value_of_the_owner_tag() {
+    let sim = start_sim_with(3_000).await;
+    let expected: Vec<Option<String>> = sim.with_world(|world| {
+        let projects = world.projects(&world.org_ids()[0]).iter();
+        let owner = projects.map(|project| {
+            let mut tags = project.tags.iter().flatten();
+            let owner = tags.find(|tag| tag.key == "owner");
+            owner.map(|tag| tag.value.clone())
+        });
+        owner.collect()
+    });
+    let owned = expected.iter().flatten().count();
+    assert!(owned > 0 && owned < expected.len(), "{expected:?}");
+    assert_eq!(list_owners(&sim).await, expected);
+    for (effect, owner) in [
+        (Effect::WrongTagTypes, None),
+        (Effect::DuplicateOwnerTag, Some("team-search".to_owned())),
+        (Effect::LongTagValues, Some("界".repeat(250))),
+    ] {
+        sim.add_fault(Fault::new(SimEndpoint::Groups, effect.clone()));
+        let owners = list_owners(&sim).await;
+        assert_eq!(owners, vec![owner; expected.len()], "{effect:?}");
+        sim.clear_faults();
+    }
+    sim.stop().await;
+}
+
+#[tokio::test]
+async fn service_account_lists_its_own_client_secrets() {
+    let sim = start_sim().await;
+    let client = client(&sim, service_account(&sim));
+    let [home, other] = [0, 1].map(|index| OrgId::parse(&sim.org_ids()[index]).unwrap());
+    assert_eq!(client.list_client_secrets(&other).await, Ok(None));
+    let listed = async || client.list_client_secrets(&home).await.unwrap().unwrap();
+    let known = sim.with_service_account(|account| account.secrets.clone());
+    let secrets = listed().await;
+    assert_eq!(secrets.len(), 2);
+    for (secret, known) in secrets.iter().zip(&known) {
+        assert_eq!(secret.id, known.id);
+        let seconds = |at: jiff::Timestamp| at.as_second();
+        assert_eq!(seconds(secret.expires_at), seconds(known.expires));
+        let (used, known) = (secret.last_used_at, known.last_used);
+        assert_eq!(used.map(seconds), known.map(seconds));
+    }
+    sim.add_fault(Fault::new(SimEndpoint::ServiceAccount, Effect::BrokenDates));
+    assert_eq!(listed().await, secrets[1..]);
+    sim.clear_faults();
+    let members = vec!["lastUsedAt".to_owned()];
+    let effect = Effect::MissingMembers { members };
+    sim.add_fault(Fault::new(SimEndpoint::ServiceAccount, effect));
+    assert_eq!(listed().await[0].last_used_at, None);
     sim.stop().await;
 }

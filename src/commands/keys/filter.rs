@@ -4,17 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::cli::FlagValues;
 use crate::config::KeysOptions;
-use crate::inventory::{InventorySnapshot, matches_project, matches_status};
+use crate::inventory::{
+    DISABLED_STATUSES, GroupBy, InventorySnapshot, matches_project, matches_status,
+};
 
-/// Statuses of keys that cannot be used. Atlas does not document the values.
-const DISABLED_STATUSES: [&str; 6] = [
-    "INACTIVE",
-    "DISABLED",
-    "REVOKED",
-    "SUSPENDED",
-    "EXPIRED",
-    "DELETED",
-];
 /// Maximum number of names that an error suggests.
 const MAX_SUGGESTIONS: usize = 5;
 
@@ -23,25 +16,52 @@ const MAX_SUGGESTIONS: usize = 5;
 pub(super) struct Unmatched {
     /// An error for each value.
     pub(super) values: Vec<String>,
-    /// Names of projects that could not be read, and could be the values.
+    /// Names of projects that could not be read, although the report needs them.
     pub(super) missing_names: Vec<String>,
 }
 
-/// Finds filter values that match no project of `shown`, and no status.
+/// A project; its name and its owner are empty if they are unknown.
+#[derive(Debug, Clone, Copy, Default)]
+struct KnownProject<'a> {
+    name: &'a str,
+    owner: &'a str,
+}
+
+type KnownProjects<'a> = BTreeMap<&'a str, KnownProject<'a>>;
+
+/// Finds filter values that match no project of `shown`, no owner and no status.
 pub(super) fn find_unmatched(choice: &KeysOptions, shown: &InventorySnapshot) -> Unmatched {
     let mut unmatched = Unmatched::default();
     let projects = list_projects(shown);
     let FlagValues { values, source } = &choice.projects;
     for value in values {
-        let is_known = |(id, name): (&&str, &&str)| matches_project(value, id, name);
-        if !projects.iter().any(is_known) {
-            let nearest = suggest(value, &projects);
-            let message = format!("{source}: unknown project {value:?}: {nearest}");
-            unmatched.values.push(message);
+        let mut known = projects.iter();
+        if !known.any(|(id, project)| matches_project(value, id, project.name)) {
+            let names = projects.iter().map(|(id, project)| [project.name, *id]);
+            let message = unknown_value("project", value, names);
+            unmatched.values.push(format!("{source}: {message}"));
         }
     }
+    let owners: BTreeSet<&str> = projects.values().map(|project| project.owner).collect();
+    let FlagValues { values, source } = &choice.owners;
+    for value in values {
+        // The empty owner selects keys without one, and there may be none.
+        if !value.is_empty() && !owners.contains(value.as_str()) {
+            let names = owners.iter().filter(|owner| !owner.is_empty());
+            let message = unknown_value("owner", value, names.map(|owner| [*owner, ""]));
+            unmatched.values.push(format!("{source}: {message}"));
+        }
+    }
+    let shows_unowned = values.iter().any(String::is_empty)
+        || (values.is_empty() && choice.group_by == Some(GroupBy::Owner));
+    let is_missing = |project: &KnownProject<'_>| project.name.is_empty();
     if !unmatched.values.is_empty() {
-        unmatched.missing_names = list_missing_names(shown, &projects);
+        unmatched.missing_names = list_missing_names(shown, &projects, is_missing);
+    } else if shows_unowned {
+        // Without the tags of a project, its owner is unknown unless a rule names the id.
+        unmatched.missing_names = list_missing_names(shown, &projects, |project| {
+            is_missing(project) && project.owner.is_empty()
+        });
     }
     let FlagValues { values, source } = &choice.statuses;
     let seen = shown
@@ -67,54 +87,63 @@ pub(super) fn find_unmatched(choice: &KeysOptions, shown: &InventorySnapshot) ->
     unmatched
 }
 
-/// Returns every project with its id and its name, which is empty if unknown; also projects without keys.
-fn list_projects(shown: &InventorySnapshot) -> BTreeMap<&str, &str> {
+/// Returns every project by its id; also projects without keys.
+fn list_projects(shown: &InventorySnapshot) -> KnownProjects<'_> {
     let with_keys = shown.inventories.iter().flat_map(|found| found.projects());
-    let with_keys = with_keys.map(|project| (project.project.as_str(), ""));
-    let named = shown
-        .details
-        .iter()
-        .flat_map(|(_, details)| &details.projects);
-    let named = named.map(|project| (project.id.as_str(), project.name.as_str()));
+    let with_keys = with_keys.map(|project| (project.project.as_str(), KnownProject::default()));
+    let details = shown.details.iter();
+    let named = details.flat_map(|(_, details)| details.projects());
+    let named = named.map(|(project, owner)| {
+        let (name, owner) = (project.name.as_str(), owner.unwrap_or_default());
+        (project.id.as_str(), KnownProject { name, owner })
+    });
     with_keys
         .chain(named)
         .filter(|(id, _)| !id.is_empty())
         .collect()
 }
 
-/// Returns the organizations with keys in projects without a name.
-fn list_missing_names(shown: &InventorySnapshot, projects: &BTreeMap<&str, &str>) -> Vec<String> {
-    let is_unnamed = |id: &str| projects.get(id).is_some_and(|name| name.is_empty());
+/// Returns the organizations with keys in projects for which `is_missing`.
+fn list_missing_names(
+    shown: &InventorySnapshot,
+    projects: &KnownProjects<'_>,
+    is_missing: impl Fn(&KnownProject<'_>) -> bool,
+) -> Vec<String> {
     let orgs = shown.inventories.iter().filter(|found| {
         let mut with_keys = found.projects().iter();
-        with_keys.any(|project| is_unnamed(project.project.as_str()))
+        with_keys.any(|project| {
+            projects
+                .get(project.project.as_str())
+                .is_some_and(&is_missing)
+        })
     });
     orgs.map(|found| format!("the project names of organization {}", found.org()))
         .collect()
 }
 
-/// Returns the projects whose name or id is most similar to `value`.
-fn suggest(value: &str, projects: &BTreeMap<&str, &str>) -> String {
-    if projects.is_empty() {
-        return "there are no projects".to_owned();
-    }
-    let mut ranked: Vec<(f64, &str)> = projects
-        .iter()
-        .map(|(id, name)| {
-            let by_name = similarity(value, name);
-            let by_id = similarity(value, id);
-            if by_id > by_name || name.is_empty() {
-                (by_id, *id)
+/// Returns the error for a value, with the most similar ones of `known`. Each of these has two names, of which one may be
+/// empty.
+fn unknown_value<'a>(what: &str, value: &str, known: impl Iterator<Item = [&'a str; 2]>) -> String {
+    let mut ranked: Vec<(f64, &str)> = known
+        .map(|names| {
+            let [first, second] = names.map(|name| (similarity(value, name), name));
+            if first.1.is_empty() || second.0 > first.0 {
+                second
             } else {
-                (by_name, *name)
+                first
             }
         })
         .collect();
+    if ranked.is_empty() {
+        return format!("unknown {what} {value:?}: there are no {what}s");
+    }
     ranked.sort_by(|(a, _), (b, _)| b.total_cmp(a));
+    let count = ranked.len();
     let mut names: Vec<&str> = ranked.into_iter().map(|(_, name)| name).collect();
     names.dedup();
     names.truncate(MAX_SUGGESTIONS);
-    format!("nearest of {} are {}", projects.len(), quote(&names))
+    let names = quote(&names);
+    format!("unknown {what} {value:?}: nearest of {count} are {names}")
 }
 
 /// Returns the similarity from 0, nothing in common, to 1.

@@ -1,4 +1,4 @@
-//! `keys`: lists the keys, longest idle first, from Atlas or from storage.
+//! `keys`: reports the keys, longest idle first, from Atlas or from storage.
 //!
 //! | module | purpose |
 //! | --- | --- |
@@ -10,105 +10,117 @@ mod filter;
 mod output;
 mod progress;
 
-use std::io::{self, Write};
-use std::path::Path;
+use std::io::{self, Write as _};
 use std::sync::Arc;
+use std::time::Duration;
 
-use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 
 use super::one_shot::{poll_once, write_unless_stopped};
 use super::terminal::is_coloured;
-use super::{CommandError, ignore_broken_pipe, signals};
+use super::{CommandError, refused_message, signals};
 use crate::cli::Args;
 use crate::config::{self, ConfigError, Diagnostic, KeysOptions, OutputFormat, StorageSource};
 use crate::credentials::Environment;
-use crate::inventory::{DetailsWithOwners, InventorySnapshot, KeyLabel, KeyQuery, KeySelection};
+use crate::humanize::{elapsed, format_duration};
+use crate::inventory::{InventorySnapshot, InventoryStore};
 use crate::key_policy::KeyPolicy;
 use crate::storage::{StateFile, Storage};
 use mongodb_atlas_client::{Clock, OrgId};
+use output::Report;
 use progress::ProgressReporter;
+
+/// Maximum age of stored data that commands are written from: keys may have been used since.
+const MAX_AGE_OF_COMMANDS: Duration = Duration::from_hours(24);
+
+/// What the keys are listed from.
+struct KeySource {
+    shown: InventorySnapshot,
+    key_policy: Arc<KeyPolicy>,
+    /// What could not be read.
+    missing: Vec<String>,
+}
 
 pub(super) async fn run(args: Args, environment: &Environment) -> Result<(), CommandError> {
     let choice = config::parse_keys_options(&args, environment)?;
     let mut shutdown = CancellationToken::new();
-    let (shown, mut missing) = if let Some(StorageSource { dir, orgs }) = &choice.from_storage {
-        load_from_storage(dir, orgs)?
+    let source = if let Some(stored) = &choice.from_storage {
+        load_from_storage(stored, choice.output)?
     } else {
         shutdown = signals::shutdown_token()?;
         fetch_from_atlas(args, environment, &shutdown).await?
     };
-    let unmatched = filter::find_unmatched(&choice, &shown);
+    let unmatched = filter::find_unmatched(&choice, &source.shown);
+    let mut missing = source.missing.clone();
     missing.extend(unmatched.missing_names);
-    let unmatched = unmatched.values;
-    if missing.is_empty() && !unmatched.is_empty() {
-        return Err(CommandError::Filter(unmatched));
+    let mut other = unmatched.values;
+    if missing.is_empty() && !other.is_empty() {
+        return Err(CommandError::Filter(other));
     }
-    let now = Clock::system().now();
     let colored = is_coloured(environment);
-    write_unless_stopped(&shutdown, move || {
-        let out = io::BufWriter::new(io::stdout().lock());
-        write_keys(&shown, &choice, now, colored, out)
-            .or_else(ignore_broken_pipe)
-            .map_err(CommandError::stdout())
+    let refused = write_unless_stopped(&shutdown, move || {
+        write_keys(&source, &choice, colored).map_err(CommandError::stdout())
     })
     .await?;
+    if missing.is_empty() && refused == 0 {
+        return Ok(());
+    }
     if missing.is_empty() {
-        Ok(())
-    } else {
-        Err(CommandError::Incomplete { missing, unmatched })
+        return Err(CommandError::Refused(refused));
     }
+    if refused > 0 {
+        other.push(refused_message(refused));
+    }
+    Err(CommandError::Incomplete { missing, other })
 }
 
-fn write_keys(
-    shown: &InventorySnapshot,
-    choice: &KeysOptions,
-    now: Timestamp,
-    colored: bool,
-    mut out: impl Write,
-) -> io::Result<()> {
-    let idle = i64::try_from(choice.idle.as_micros()).unwrap_or(i64::MAX);
-    let cutoff = now.as_microsecond().saturating_sub(idle);
-    let mut labels = vec![KeyLabel::Name, KeyLabel::Status];
-    if choice.created_by {
-        labels.push(KeyLabel::CreatedBy);
-    }
-    let query = KeyQuery {
-        statuses: &choice.statuses.values,
-        projects: &choice.projects.values,
-        idle_cutoff: (!choice.idle.is_zero()).then_some(cutoff),
-        never_used: choice.never_used,
-        labels: &labels,
-        ..KeyQuery::default()
+/// Writes the keys to standard output. Returns the number of keys without a command.
+fn write_keys(source: &KeySource, choice: &KeysOptions, colored: bool) -> io::Result<usize> {
+    let now = Clock::system().now();
+    let report = Report::new(&source.shown, choice, &source.key_policy, now, colored);
+    let refused = match report.write(io::BufWriter::new(io::stdout().lock())) {
+        // The reader closed the pipe, as in `keys | head`.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => 0,
+        written => written?,
     };
-    let found = KeySelection::new(shown, query, now, |len| 0..len);
-    match choice.output {
-        OutputFormat::Table => output::write_key_table(&found, colored, &mut out),
-        OutputFormat::Csv => output::write_csv(&found, &mut out),
-        OutputFormat::Json => output::write_json(&found, &mut out),
-        OutputFormat::Markdown => output::write_markdown(&found, &mut out),
-    }?;
-    out.flush()
+    let left_out = report.left_out();
+    // The other formats say so themselves.
+    if left_out > 0 && matches!(choice.output, OutputFormat::Csv | OutputFormat::Json) {
+        writeln!(
+            io::stderr(),
+            "{left_out} exempt keys left out (--include-exempt shows them)"
+        )?;
+    }
+    Ok(refused)
 }
 
-/// Polls Atlas. Returns what could not be read as well.
+/// Polls Atlas.
 async fn fetch_from_atlas(
     args: Args,
     environment: &Environment,
     shutdown: &CancellationToken,
-) -> Result<(InventorySnapshot, Vec<String>), CommandError> {
+) -> Result<KeySource, CommandError> {
     let mut bar = ProgressReporter::new();
     let polled = poll_once(args, environment, shutdown, |progress| bar.update(progress)).await;
     bar.finish();
-    let (_, round) = polled?;
-    Ok((round.snapshot(), round.failed_targets))
+    let (config, round) = polled?;
+    Ok(KeySource {
+        shown: round.snapshot(),
+        key_policy: config.key_policy,
+        missing: round.failed_targets,
+    })
 }
 
 /// Reads stored inventories. Does not change the directory.
 fn load_from_storage(
-    dir: &Path,
-    orgs: &[OrgId],
-) -> Result<(InventorySnapshot, Vec<String>), CommandError> {
+    source: &StorageSource,
+    output: OutputFormat,
+) -> Result<KeySource, CommandError> {
+    let StorageSource {
+        dir,
+        orgs,
+        key_policy,
+    } = source;
     let storage = Storage::open_read_only(dir);
     let stored_orgs = storage.list_orgs().map_err(|error| {
         let expected = "it must be the directory that an exporter keeps its state in, such as /var/lib/atlas-ai-keys-exporter";
@@ -121,27 +133,37 @@ fn load_from_storage(
         let error = Diagnostic::new("--storage.path", message).with_help(expected);
         return Err(ConfigError(vec![error]).into());
     }
-    let mut shown = InventorySnapshot::default();
-    let mut failed: Vec<String> = Vec::new();
+    let mut missing: Vec<String> = Vec::new();
     for org in orgs.iter().filter(|org| !stored_orgs.contains(org)) {
-        failed.push(format!("{org} (nothing is kept of it)"));
+        missing.push(format!("{org} (nothing is kept of it)"));
     }
-    for org in stored_orgs
-        .iter()
-        .filter(|org| orgs.is_empty() || orgs.contains(org))
-    {
-        match storage.read_inventory(org) {
+    let is_chosen = |org: &&OrgId| orgs.is_empty() || orgs.contains(org);
+    let chosen: Vec<OrgId> = stored_orgs.iter().filter(is_chosen).cloned().collect();
+    let store = InventoryStore::default();
+    store.set_policy(Arc::clone(key_policy));
+    store.set_targets(chosen.clone(), Vec::new());
+    for org in chosen {
+        if let Some(details) = storage.read(&StateFile::Details(org.clone())) {
+            store.insert_details(&org, &Arc::new(details));
+        }
+        match storage.read_inventory(&org) {
             Ok(stored) => {
-                shown.inventories.push(stored.inventory.into());
-                let details = storage.read(&StateFile::Details(org.clone()));
-                shown.details.extend(details.map(|details| {
-                    let details = Arc::new(details);
-                    let details = DetailsWithOwners::new(details, &KeyPolicy::default());
-                    (org.clone(), Arc::new(details))
-                }));
+                let age = elapsed(stored.inventory.completed_at(), Clock::system().now());
+                if output == OutputFormat::Commands && age > MAX_AGE_OF_COMMANDS {
+                    let age = format_duration(age);
+                    missing.push(format!(
+                        "{org} (stored data is too old for commands: {age})"
+                    ));
+                    continue;
+                }
+                store.insert(store.classify(stored.inventory), age);
             }
-            Err(why) => failed.push(format!("{org} ({why})")),
+            Err(why) => missing.push(format!("{org} ({why})")),
         }
     }
-    Ok((shown, failed))
+    Ok(KeySource {
+        shown: store.snapshot(Duration::ZERO),
+        key_policy: Arc::clone(key_policy),
+        missing,
+    })
 }

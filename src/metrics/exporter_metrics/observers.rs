@@ -74,15 +74,7 @@ impl PollObserver for ExporterMetrics {
                 secrets,
             } => self.set_client_secrets(credential, secrets),
             PollEvent::SaveFailed => add(&self.storage_failures, &[], 1.0),
-            PollEvent::SaveStateChanged(Some(failed)) => {
-                set(&self.storage_last_write_failed, &[], f64::from(failed));
-            }
-            PollEvent::SaveStateChanged(None) => {
-                // A series that was never created is no error.
-                let _ = self
-                    .storage_last_write_failed
-                    .remove_label_values::<&str>(&[]);
-            }
+            PollEvent::SaveStateChanged(failed) => self.set_last_write_failed(failed),
         }
     }
 }

@@ -1,6 +1,7 @@
 //! The table of keys. Searches every key, so it is called on a blocking thread.
 
 use jiff::Timestamp;
+use url::Url;
 
 use super::query::PageQuery;
 use crate::humanize::{elapsed, format_duration};
@@ -28,10 +29,11 @@ pub(super) struct KeyPage {
     pub(super) pages: usize,
 }
 
-/// Returns the page that is requested. Only exported labels are searched and listed.
+/// Returns the page that is requested, with links to Atlas at `base_url`. Only exported labels are searched and listed.
 pub(super) fn find_keys(
     snapshot: &InventorySnapshot,
     options: &KeySeriesOptions,
+    base_url: &Url,
     query: &PageQuery,
     now: Timestamp,
 ) -> KeyPage {
@@ -42,6 +44,7 @@ pub(super) fn find_keys(
         column: query.column,
         reversed: query.reversed,
         labels: &options.labels,
+        base_url: Some(base_url),
         ..KeyQuery::default()
     };
     let last_page = |total: usize| total.div_ceil(PAGE_SIZE).max(1) - 1;
@@ -110,7 +113,8 @@ mod tests {
     fn find(query: &PageQuery, labels: &[KeyLabel]) -> KeyPage {
         let (shown, selection) = (shown(120), selection(labels));
         let now = Timestamp::from_second(1000).expect("a time");
-        find_keys(&shown, &selection, query, now)
+        let base_url = Url::parse("https://cloud.mongodb.com/").expect("a URL");
+        find_keys(&shown, &selection, &base_url, query, now)
     }
 
     #[test]

@@ -231,7 +231,7 @@ fn build_page(app: &AppState, query: PageQuery, now: Timestamp) -> IndexTemplate
     for org in &listed {
         *health_counts.entry(org.health).or_default() += 1;
     }
-    let found = find_keys(&snapshot, &config.key_series, &query, now);
+    let found = find_keys(&snapshot, &config.key_series, &config.base_url, &query, now);
     let errors = app.status.discovery_errors().into_iter();
     let totals = presenter.totals();
     IndexTemplate {

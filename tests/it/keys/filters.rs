@@ -67,7 +67,7 @@ async fn filters_select_matching_keys() {
     );
     assert_eq!(
         none.trim_end(),
-        "org_id,org_name,project_id,project_name,api_key_id,name,status,created_at,created_by,last_used_at,idle_seconds"
+        "org_id,org_name,project_id,project_name,owner,api_key_id,name,status,created_at,created_by,last_used_at,idle_seconds,exempt_until,exempt_reason,url"
     );
     let flags = [
         "keys",

@@ -1,13 +1,17 @@
 //! `keys`: every key once, longest idle first, as a table, CSV or JSON; from Atlas, or from the state files of an
 //! exporter, without a request.
 
+mod commands;
 mod filters;
+mod report;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::process::Output;
 
-use crate::common::{TestExporter, error_fault, run_exporter, sim_env, static_sim};
+use crate::common::{
+    TestExporter, error_fault, eventually_blocking, run_exporter, sim_env, static_sim,
+};
 use jiff::Timestamp;
 use mongodb_atlas_sim::{SimEndpoint, SimHandle};
 use serde_json::Value;
@@ -172,13 +176,13 @@ async fn markdown_output_escapes_names() {
     let lines: Vec<&str> = text.lines().collect();
     assert_eq!(
         lines[0],
-        "| Idle | Last used | Name | Status | Project | Organization | Key |"
+        "| Idle | Last used | Name | Status | Owner | Project | Organization | Key |"
     );
     assert_eq!(lines.len(), 7, "{text}");
     assert!(lines[6].starts_with("3 of 3 keys, as of "), "{text}");
     for line in &lines[..5] {
         let cells = line.replace("\\\\", "").replace("\\|", "");
-        assert_eq!(cells.matches('|').count(), 8, "{line}");
+        assert_eq!(cells.matches('|').count(), 9, "{line}");
     }
     assert!(
         text.contains("a\\|b \\<i\\>\\*c\\*\\\\ \u{fffd}\\[2J\u{fffd}d"),
@@ -222,6 +226,16 @@ fn file_fingerprints(dir: &Path) -> BTreeMap<String, (u64, std::time::SystemTime
         .collect()
 }
 
+/// Waits until the stopped exporter has written its state: its last writes can end after it.
+fn wait_saved(dir: &Path, orgs: usize) {
+    eventually_blocking("the state is saved", || {
+        let files = file_fingerprints(dir);
+        let count = |end: &str| files.keys().filter(|name| name.ends_with(end)).count();
+        let is_saved = [".inventory", ".details", ".deferred"].map(count) == [orgs, orgs, 0];
+        is_saved.then_some(()).ok_or(format!("{files:?}"))
+    });
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn from_storage_sends_no_request_and_changes_no_file() {
     let dir = tempfile::tempdir().unwrap();
@@ -230,6 +244,7 @@ async fn from_storage_sends_no_request_and_changes_no_file() {
     exporter.wait_polled_with_names().await;
     let orgs = exporter.sim.org_ids();
     let sim = exporter.stop().await;
+    wait_saved(dir.path(), 3);
     let expected = expected_ids(&sim, |_| true);
     let asked = sim.requests().len();
     let before = file_fingerprints(dir.path());

@@ -103,7 +103,7 @@ async fn page_escapes_every_text_of_atlas() {
     });
     let exporter = TestExporter::start_with(sim, variables, &[labels]).await;
     exporter.wait_polled_with_names().await;
-    let named = format!("data-label=\"Project\"><bdi>{}", escape(HOSTILE));
+    let named = format!("in Atlas\"><bdi>{}", escape(HOSTILE));
     let page = wait_page_contains(&exporter, "/", &named).await;
     assert_eq!(row_ids(&page).len(), 20);
     let escaped = escape(HOSTILE);
@@ -113,7 +113,7 @@ async fn page_escapes_every_text_of_atlas() {
         ("data-label=\"Key\"><bdi class=\"name\">", 20),
         ("</bdi> <small>", 40),
         (" · ", 40),
-        ("data-label=\"Project\"><bdi>", 20),
+        ("data-label=\"Project\"><a href=\"", 20),
         (" <small>by ", 20),
         (&format!("<h3 id=\"org-{}\">", orgs[0]), 1),
         (&format!("<h3 id=\"org-{}\">", orgs[1]), 1),

@@ -361,12 +361,12 @@ async fn reload_replaces_configured_interval_and_state_directory() {
     };
     let configured = "atlas_ai_keys_exporter_org_configured_poll_interval_seconds";
     let last_failed = "atlas_ai_keys_exporter_storage_last_write_failed";
-    // A directory in the place of a file cannot be replaced by one.
-    let obstacle = files.path("a").join(format!("{}.inventory", files.orgs[0]));
-    std::fs::create_dir_all(obstacle.join("not empty")).unwrap();
     write("1m", Some("a"));
     let exporter = files.start_exporter(&sim).await;
     exporter.wait_polled(2).await;
+    // No file can be written into a directory that is a file.
+    std::fs::remove_dir_all(files.path("a")).unwrap();
+    std::fs::write(files.path("a"), "").unwrap();
     let scrape = exporter
         .wait_until("a failed write", |scrape| {
             scrape.values(last_failed) == [1.0]

@@ -344,13 +344,14 @@ async fn last_write_failed_is_1_until_every_failed_file_is_written() {
     let flags = ["--atlas.discover-orgs", &storage];
     let exporter = SimHarness::start_with(&sim, variables, &flags).await;
     assert_eq!(exporter.scrape().values(last_failed), [0.0], "at the start");
-    let obstacles = ["inventory", "details"].map(obstruct);
+    // Obstacles at the start would be quarantined.
     exporter.wait_polled(2).await;
+    let obstacles = ["inventory", "details"].map(obstruct);
     let failed = |scrape: &Scrape| scrape.values(last_failed) == [1.0];
     let written = |scrape: &Scrape| scrape.values(last_failed) == [0.0];
     exporter.wait_until("a failed write", failed).await;
-    // The inventory of the other organization is written all the while.
-    exporter.advance(Duration::from_mins(11)).await;
+    // Names are polled once an hour. The inventory of the other organization is written all the while.
+    exporter.advance(Duration::from_mins(65)).await;
     assert_eq!(exporter.scrape().values(last_failed), [1.0]);
     std::fs::remove_dir_all(&obstacles[0]).unwrap();
     exporter.advance(Duration::from_mins(11)).await;
