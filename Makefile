@@ -5,7 +5,7 @@ CARGO ?= cargo
 FUZZ_SECONDS ?= 60
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint mutants coverage deny docs deb rpm release bench memory fuzz prometheus drill rules preview programs
+.PHONY: help demo test lint mutants coverage deny docs deb rpm release bench memory fuzz prometheus drill rules dashboards preview programs
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -70,6 +70,9 @@ prometheus: programs ## Prometheus with all alerts beside `make demo`, on http:/
 	@prometheus-alertmanager --config.file=target/drill/alertmanager.yml --storage.path=target/drill/alertmanager \
 	  --web.listen-address=127.0.0.1:19093 --cluster.listen-address= & trap "kill $$!" EXIT INT TERM; \
 	  prometheus --config.file=target/drill/prometheus.yml --storage.tsdb.path=target/drill/data --web.listen-address=127.0.0.1:19090
+
+dashboards: ## the Grafana dashboards, from the mixin
+	jsonnet -m dashboards dashboards/mixin/render-dashboards.jsonnet
 
 preview: programs ## draws the dashboards with Grafana's own components, into target/preview
 	$(CARGO) build --release --locked

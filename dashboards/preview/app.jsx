@@ -24,9 +24,10 @@ import { BarGauge, BigValue, GlobalStyles, PanelChrome, ThemeContext, TimeSeries
 import { TableNG } from "@grafana/ui/unstable";
 import exporter from "../exporter.json";
 import fleet from "../fleet.json";
+import report from "../report.json";
 
 const asked = new URLSearchParams(location.search);
-const board = { fleet, exporter }[asked.get("dashboard") ?? "fleet"];
+const board = { fleet, exporter, report }[asked.get("dashboard") ?? "fleet"];
 const prometheus = asked.get("prometheus") ?? "http://127.0.0.1:9090";
 const minutes = Number(asked.get("minutes") ?? 5);
 const theme = createTheme({ colors: { mode: asked.get("mode") ?? "light" } });
@@ -49,7 +50,7 @@ const property = (path, custom) => ({
 const registry = new FieldConfigOptionsRegistry(() => [
   ...["displayName", "unit", "min", "max", "decimals", "noValue", "thresholds", "mappings", "links", "color"].map((path) => property(path, false)),
   ...["width", "align", "cellOptions", "inspect", "filterable", "drawStyle", "lineWidth", "fillOpacity", "showPoints", "spanNulls", "stacking",
-    "thresholdsStyle", "axisPlacement", "axisSoftMin", "axisSoftMax", "lineInterpolation", "gradientMode", "hideFrom", "hidden"].map((path) => property(path, true)),
+    "thresholdsStyle", "axisPlacement", "axisSoftMin", "axisSoftMax", "lineInterpolation", "gradientMode", "hideFrom.viz"].map((path) => property(path, true)),
 ]);
 standardTransformersRegistry.setInit(() =>
   [standardTransformers.mergeTransformer, standardTransformers.organizeFieldsTransformer, standardTransformers.filterFieldsTransformer,
@@ -57,7 +58,17 @@ standardTransformersRegistry.setInit(() =>
     .map((transformation) => ({ id: transformation.id, name: transformation.name, transformation: async () => transformation, editor: () => null })),
 );
 
-const chosen = (expression) => expression.replace(/\$(job|org|project)\b/g, ".*");
+// Every value of each variable is selected, but for the threshold: its default. The demo is so fast that a minute has the
+// changes of an hour, and a bar those of 20 seconds.
+const threshold = board.templating.list.find((variable) => variable.name === "threshold")?.current.value;
+const interpolate = (text) =>
+  text
+    .replace(/\$threshold\b/g, threshold)
+    .replace(/\$(job|instance|org|owner|project)\b/g, ".*")
+    .replace(/\$__range\b/g, `${minutes}m`)
+    .replace(/\$__(rate_)?interval\b/g, "20s")
+    .replace(/\[1h\]/g, "[1m]")
+    .replace(/:1h\]/g, ":1m]");
 
 const ask = async (path, parameters) => {
   const answer = await fetch(`${prometheus}/api/v1/${path}?${new URLSearchParams(parameters)}`);
@@ -78,8 +89,8 @@ const legend = (target, labels) => {
 };
 
 /** The frames that Grafana's Prometheus data source makes of an answer. */
-const frames = async (target, many) => {
-  const query = chosen(target.expr);
+const frames = async (target, many, isBars) => {
+  const query = interpolate(target.expr);
   if (target.format === "table") {
     const rows = await ask("query", { query, time: now });
     const labels = [...new Set(rows.flatMap((row) => Object.keys(row.metric)))].sort();
@@ -93,7 +104,8 @@ const frames = async (target, many) => {
       ],
     })];
   }
-  const range = { query, start: now - minutes * 60, end: now, step: Math.max(1, Math.round((minutes * 60) / 300)) };
+  const step = isBars ? 20 : Math.max(1, Math.round((minutes * 60) / 300));
+  const range = { query, start: now - minutes * 60, end: now, step };
   const series = target.instant ? await ask("query", { query, time: now }) : await ask("query_range", range);
   return series.map(({ metric, value, values = [value] }) => toDataFrame({
     refId: target.refId,
@@ -108,7 +120,7 @@ const transformed = (panel, data) =>
   new Promise((done) => transformDataFrame(panel.transformations ?? [], data, { interpolate: (text) => text }).subscribe(done));
 
 const load = async (panel) => {
-  const all = await Promise.all(panel.targets.map((target) => frames(target, panel.targets.length > 1)));
+  const all = await Promise.all(panel.targets.map((target) => frames(target, panel.targets.length > 1, panel.interval)));
   const data = await transformed(panel, all.flat());
   const drawn = applyFieldOverrides({
     data,
@@ -148,23 +160,30 @@ const Bars = ({ panel, data, width, height }) => {
       <div key={place} style={{ marginBottom: 6 }}>
         <BarGauge theme={theme} width={width} height={each} field={config} display={display} value={value} orientation="horizontal"
           displayMode={panel.options.displayMode} valueDisplayMode="color" namePlacement="left" showUnfilled itemSpacing={6}
-          alignmentFactors={{ title: "90 days and more", text: getValueFormat("short")(most).text + "000" }} />
+          alignmentFactors={{ title: "Never used for 365d", text: getValueFormat("short")(most).text + "000" }} />
       </div>
     );
   });
 };
 
+/** What Grafana shows in a panel without data. */
+const Empty = ({ panel, height }) => (
+  <p style={{ textAlign: "center", paddingTop: height / 2 - 20, color: theme.colors.text.secondary, fontSize: theme.typography.size.lg }}>
+    {panel.fieldConfig.defaults.noValue ?? "No data"}
+  </p>
+);
+
 const Series = ({ panel, data, width, height, range }) => {
   if (!data.length) {
-    return <p style={{ textAlign: "center", paddingTop: height / 2 - 20, color: theme.colors.text.secondary }}>No data</p>;
+    return <Empty panel={panel} height={height} />;
   }
   return <TimeSeries frames={data} structureRev={1} timeRange={range} timeZone="utc" width={width} height={height} legend={panel.options.legend} options={panel.options} />;
 };
 
 const Rows = ({ panel, data, width, height }) => {
   const [frame] = data;
-  if (!frame) {
-    return <p>No data</p>;
+  if (!frame?.length) {
+    return <Empty panel={panel} height={height} />;
   }
   return <TableNG data={frame} width={width} height={height} sortBy={panel.options.sortBy} cellHeight={panel.options.cellHeight} fieldConfig={panel.fieldConfig} enableVirtualization={false} contentAwareWidthsEnabled={false} />;
 };
@@ -178,7 +197,7 @@ const Panel = ({ panel, data, range }) => {
   const Kind = KINDS[panel.type];
   return (
     <div style={{ position: "absolute", left: x * column, top: y * (ROW + GAP), width, height }}>
-      <PanelChrome title={panel.title} description={panel.description} width={width} height={height}>
+      <PanelChrome title={interpolate(panel.title)} description={panel.description} width={width} height={height}>
         {(innerWidth, innerHeight) => <Kind panel={panel} data={data} width={innerWidth} height={innerHeight} range={range} />}
       </PanelChrome>
     </div>

@@ -333,3 +333,54 @@ fn kubernetes_manifests_are_valid_and_restricted() {
         assert!(code == Some(1) && error.contains(named), "{error}");
     }
 }
+
+/// Each dashboard is a `ConfigMap` of its own: together they are larger than the annotation in which
+/// `kubectl apply` stores what was applied.
+#[test]
+fn kubernetes_dashboards_are_config_maps_for_the_sidecar() {
+    const MAX_ANNOTATION_BYTES: usize = 256 * 1024;
+    let mut kubectl = Command::new("kubectl");
+    kubectl
+        .arg("kustomize")
+        .arg(repo_root().join("packages/kubernetes/dashboards"));
+    let (code, built, error) = run_command(&mut kubectl, &[]);
+    assert_eq!(code, Some(0), "{error}");
+    let (code, objects, error) = validate_manifest(&built);
+    assert_eq!(code, Some(0), "{error}");
+    let objects: Vec<Value> = serde_json::from_str(&objects).unwrap();
+    let mut files = Vec::new();
+    for object in &objects {
+        assert_eq!(object["kind"], "ConfigMap");
+        assert_eq!(object["metadata"]["labels"]["grafana_dashboard"], "1");
+        assert_eq!(object["metadata"]["namespace"], "monitoring");
+        let applied = serde_json::to_string(&object.to_string()).unwrap();
+        assert!(applied.len() < MAX_ANNOTATION_BYTES, "{}", applied.len());
+        for (name, text) in object["data"].as_object().unwrap() {
+            let shipped = std::fs::read_to_string(repo_root().join("dashboards").join(name));
+            assert_eq!(text.as_str().unwrap(), shipped.unwrap());
+            files.push(name.clone());
+        }
+    }
+    files.sort();
+    assert_eq!(files, ["exporter.json", "fleet.json", "report.json"]);
+}
+
+/// Grafana's provisioning reads the folder into which the packages put the dashboards.
+#[test]
+fn provisioning_path_is_where_the_packages_put_dashboards() {
+    let read = |path: &str| std::fs::read_to_string(repo_root().join(path)).unwrap();
+    let provisioning = read("dashboards/provisioning.yml");
+    let path = "/usr/share/atlas-ai-keys-exporter/dashboards";
+    assert!(provisioning.contains(&format!("path: {path}\n")));
+    let rpm = format!("{{ source = \"dashboards/*.json\", dest = \"{path}/\"");
+    assert!(read("Cargo.toml").contains(&rpm));
+    let deb = read("packages/deb");
+    assert!(
+        deb.contains("share=/usr/share/atlas-ai-keys-exporter "),
+        "{deb}"
+    );
+    assert!(
+        deb.contains("put 644 $share/dashboards dashboards/*.json"),
+        "{deb}"
+    );
+}

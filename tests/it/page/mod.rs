@@ -105,8 +105,8 @@ async fn page_shows_the_simulator_state() {
             assert!(expected > 0, "{org}: {title}");
             assert_eq!(shown[title], expected.to_string(), "{org}: {title}");
         }
-        assert!(shown["Budget"].contains("requests left"), "{shown:?}");
-        assert!(shown["Next walk"].starts_with("in "), "{shown:?}");
+        assert!(shown["Rate limit"].contains("requests left"), "{shown:?}");
+        assert!(shown["Next poll"].starts_with("in "), "{shown:?}");
     }
     // The chart counts every key once.
     let charts = texts_after(&page, "<title id=\"chart-");
@@ -250,7 +250,7 @@ async fn page_renders_before_the_first_poll() {
     let exporter = TestExporter::start_with(sim, variables, &[]).await;
     let page = wait_page_contains(&exporter, "/", "<strong class=\"warn\">Waiting</strong>").await;
     assert!(
-        page.contains("none yet") && page.contains("Next walk</dt><dd>under way"),
+        page.contains("none yet") && page.contains("Next poll</dt><dd>under way"),
         "{page}"
     );
     assert_eq!(row_ids(&page).len(), 0);

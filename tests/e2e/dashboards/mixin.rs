@@ -1,0 +1,109 @@
+//! The shipped dashboards are the mixin's with default parameters; other parameters change every
+//! query and render valid dashboards as well.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::process::Command;
+
+use super::{
+    DASHBOARDS, as_list, assert_grafana_schema, dashboard_json, expressions, query_text, repo_root,
+    str_field,
+};
+use crate::common::run_command;
+use serde_json::Value;
+
+/// Renders the dashboards with these parameters into a folder, and returns them by name.
+fn render(config: &str, folder: &Path) -> BTreeMap<String, String> {
+    let mut command = Command::new("jsonnet");
+    command
+        .arg("-m")
+        .arg(folder)
+        .args(["--tla-code", &format!("config={config}")])
+        .arg(repo_root().join("dashboards/mixin/render-dashboards.jsonnet"));
+    let (code, output, error) = run_command(&mut command, b"");
+    assert_eq!(code, Some(0), "{output}{error}");
+    output
+        .lines()
+        .map(|path| {
+            let name = Path::new(path).file_stem().unwrap();
+            (
+                name.to_str().unwrap().to_owned(),
+                std::fs::read_to_string(path).unwrap(),
+            )
+        })
+        .collect()
+}
+
+/// Asserts that `promtool` parses all queries.
+fn assert_queries_parse(dashboards: &[Value]) {
+    let rules: Vec<Value> = dashboards
+        .iter()
+        .flat_map(expressions)
+        .map(|(_, expression)| serde_json::json!({"record": "x", "expr": query_text(&expression)}))
+        .collect();
+    let text = serde_json::json!({"groups": [{"name": "queries", "rules": rules}]}).to_string();
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), text).unwrap();
+    let mut command = Command::new("promtool");
+    command
+        .args(["check", "rules", "--lint=none"])
+        .arg(file.path());
+    let (code, output, error) = run_command(&mut command, b"");
+    assert_eq!(code, Some(0), "{output}{error}");
+}
+
+#[test]
+fn shipped_dashboards_equal_the_rendered_mixin() {
+    let dir = tempfile::tempdir().unwrap();
+    let rendered = render("{}", dir.path());
+    assert!(rendered.keys().eq(["exporter", "fleet", "report"].iter()));
+    for name in DASHBOARDS {
+        assert!(
+            rendered[name] == dashboard_json(name),
+            "dashboards/{name}.json is not the mixin's: `make dashboards`"
+        );
+    }
+}
+
+#[test]
+fn mixin_parameters_change_every_query_and_link() {
+    let dir = tempfile::tempdir().unwrap();
+    let rendered = render(
+        "{exporterSelector: 'cluster=\"prod\"', dashboardTags: ['a', 'b'], dashboardUidPrefix: 'my-keys', \
+          datasourceName: 'Mimir', datasourceFilterRegex: '/Mimir/', dashboardRefresh: '5m', \
+          dashboardThreshold: '30d', exporterUrl: 'https://keys.example/x', atlasUrl: 'https://cloud.mongodbgov.com'}",
+        dir.path(),
+    );
+    let named: Vec<(&str, String)> = DASHBOARDS.map(|name| (name, rendered[name].clone())).into();
+    assert_grafana_schema(&named);
+    let mut parsed = Vec::new();
+    for (name, text) in &named {
+        let dashboard: Value = serde_json::from_str(text).unwrap();
+        assert_eq!(str_field(&dashboard, "uid"), format!("my-keys-{name}"));
+        assert_eq!(dashboard["tags"], serde_json::json!(["a", "b"]));
+        assert!(!text.contains("/d/atlas-ai-keys"), "{name}: {text}");
+        assert!(!text.contains("cloud.mongodb.com"), "{name}");
+        for (what, expression) in expressions(&dashboard) {
+            let selectors = expression.matches('{').count();
+            assert!(selectors > 0, "{name}: {what}: {expression}");
+            assert_eq!(
+                expression.matches("{cluster=\"prod\"").count(),
+                selectors,
+                "{name}: {what}: {expression}"
+            );
+        }
+        let variables = as_list(&dashboard["templating"]["list"]);
+        let variable = |name: &str| variables.iter().find(|it| str_field(it, "name") == name);
+        let datasource = variable("datasource").unwrap();
+        assert_eq!(datasource["current"]["value"], "Mimir");
+        assert_eq!(datasource["regex"], "/Mimir/");
+        let page = variable("exporter").unwrap();
+        assert_eq!(page["type"], "textbox");
+        assert_eq!(page["current"]["value"], "https://keys.example/x");
+        if let Some(threshold) = variable("threshold") {
+            assert_eq!(threshold["current"]["value"], "30d");
+        }
+        parsed.push(dashboard);
+    }
+    assert_queries_parse(&parsed);
+}
