@@ -34,6 +34,7 @@ pub use process::{
     ChildProcess, free_port, make_fifo, process_status, raise_open_files_limit, run_command,
     run_exporter,
 };
+#[allow(unused_imports, reason = "each test binary uses a part")]
 pub use scrape::{Scrape, Series};
 #[allow(unused_imports, reason = "each test binary uses a part")]
 pub use wait::{
