@@ -367,7 +367,7 @@ pub fn clap_command() -> clap::Command {
                         .required(true)
                         .value_name("SHELL")
                         .value_parser(clap::value_parser!(Shell))
-                        .help("bash, elvish, fish, powershell or zsh"),
+                        .help("Name of the shell"),
                 ),
         )
 }
