@@ -184,7 +184,7 @@ impl PollObserver for OrgStatuses {
                     status.poll_in_progress = false;
                 });
             }
-            PollEvent::KeysChanged { .. } | PollEvent::SaveFailed => {}
+            _ => {}
         }
     }
 }

@@ -172,7 +172,7 @@ impl OneShotResult {
             let (store, org) = (Arc::clone(&app.store), org.clone());
             let insert = move || {
                 if let (None, Some(details)) = (store.details(&org), details) {
-                    store.insert_details(&org, Arc::new(details));
+                    store.insert_details(&org, &Arc::new(details));
                 }
                 store.insert(store.classify(inventory), age);
             };
@@ -184,7 +184,10 @@ impl OneShotResult {
     /// Returns the exposition in the text format, without `process_*`: the process that collects it exports these itself.
     pub fn exposition(&self) -> Exposition {
         let settings = self.state.options.get();
-        let own = self.state.metrics.gather().exclude_prefix("process_");
+        let own = self
+            .state
+            .gather_metrics(&settings)
+            .exclude_prefix("process_");
         self.state.exposition(&settings, Format::Text, own)
     }
 }

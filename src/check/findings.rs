@@ -37,6 +37,8 @@ closed_list! {
         Listener = "listener",
         /// The endpoint that issues access tokens.
         Token = "token endpoint",
+        /// The client secret of a service account.
+        ClientSecret = "client secret",
         /// An organization, as visible to its credential.
         Organization = "organization",
         /// The clock, compared with that of Atlas.

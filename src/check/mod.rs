@@ -4,10 +4,14 @@
 //! | --- | --- |
 //! | `findings` | findings and their severity |
 //! | `local` | checks that send no request: configuration, files, addresses |
+//! | `exemptions` | exemptions that have ended, end soon, or match no key |
 //! | `remote` | checks that contact Atlas: tokens, access to each organization, the clock |
+//! | `client_secret` | how long the client secret of a service account lasts |
 //! | `rate_limit` | requests of a poll, compared with the rate limit |
 //! | `health` | health of the running exporter |
 
+mod client_secret;
+mod exemptions;
 mod findings;
 mod health;
 mod local;
@@ -43,6 +47,7 @@ pub async fn run(args: &Args, environment: &Environment, context: &CheckContext)
     findings.extend(local::check_proxy(&config));
     findings.extend(local::check_web_config(config.web_config_file.as_deref()).await);
     findings.extend(local::check_credentials(&config));
+    findings.extend(exemptions::check_ends(&config, context.clock.now()));
     findings.push(local::check_storage(config.storage_path.as_deref()).await);
     findings.extend(local::check_listeners(&config).await);
     let topic = Topic::new(Component::Organization, "all");

@@ -12,15 +12,20 @@ use mongodb_atlas_client::{
     OptionalFields, OrgId, RateLimiter, TransportFactory,
 };
 
+use super::client_secret::expiry_finding;
+use super::exemptions::ExemptionMatches;
 use super::findings::{Component, Finding, Topic};
 use super::rate_limit::{OrgLoad, check_loads};
 use crate::config::{Config, CredentialConfig};
 use crate::credentials::CredentialKind;
 use crate::failure::{self, Diagnosis};
 use crate::humanize::exact;
+use crate::poll::MAX_ACCOUNT_ORGS;
 
 /// Maximum wait before a rate limited request is retried; the command is interactive.
 const RETRY_TIMEOUT: Duration = Duration::from_secs(5);
+/// Message of a check that needs an access token.
+const NO_TOKEN: &str = "not asked: there is no access token to ask with";
 /// Maximum difference of the clocks that does not make ages visibly wrong.
 const MAX_CLOCK_SKEW_SECS: u64 = 30;
 
@@ -35,9 +40,11 @@ pub(super) async fn check_all(
         observations: Mutex::default(),
     });
     let rate_limiter = Arc::default();
+    let exemptions = ExemptionMatches::new(config);
     let checks = config.credentials.iter().map(async |credential| {
         let topic = Topic::new(Component::Token, &credential.name);
         if !credential.credential.validate().is_empty() {
+            exemptions.set_incomplete();
             let message = "not asked: the credential cannot be read";
             return (vec![topic.skipped(message)], Vec::new());
         }
@@ -54,10 +61,12 @@ pub(super) async fn check_all(
                     credential,
                     client,
                     observer: &observer,
+                    exemptions: &exemptions,
                 };
                 checker.check().await
             }
             Err(error) => {
+                exemptions.set_incomplete();
                 let help = "check the system's certificates (ca-certificates)";
                 (vec![topic.error(error, help)], Vec::new())
             }
@@ -69,6 +78,7 @@ pub(super) async fn check_all(
         findings.extend(of_credential);
         loads.extend(loads_of_orgs);
     }
+    findings.extend(exemptions.findings(config));
     findings.extend(observer.clock_finding());
     findings.extend(check_loads(loads, config.poll_interval));
     findings
@@ -102,6 +112,7 @@ struct CredentialChecker<'a> {
     credential: &'a CredentialConfig,
     client: Client,
     observer: &'a CheckObserver,
+    exemptions: &'a ExemptionMatches,
 }
 
 impl CredentialChecker<'_> {
@@ -125,6 +136,9 @@ impl CredentialChecker<'_> {
         orgs.sort();
         orgs.dedup();
         let reports = join_all(orgs.iter().map(|org| self.check_org(org))).await;
+        if token_error.is_some() || reports.iter().any(Result::is_err) {
+            self.exemptions.set_incomplete();
+        }
         let readable = orgs.iter().zip(&reports).find(|(_, report)| report.is_ok());
         if let Some((org, _)) = readable {
             match self.client.list_rate_limits(org).await {
@@ -132,6 +146,7 @@ impl CredentialChecker<'_> {
                 Err(error) => findings.push(self.rate_limits_unreadable(org, &error)),
             }
         }
+        let secret_finding = self.client_secret_finding(&orgs).await;
         let mut loads = Vec::new();
         for (org, report) in orgs.into_iter().zip(reports) {
             match report {
@@ -144,8 +159,7 @@ impl CredentialChecker<'_> {
                     });
                 }
                 Err(error) if error.endpoint == Endpoint::Token => {
-                    let message = "not asked: there is no access token to ask with";
-                    findings.push(org_topic(&org).skipped(message));
+                    findings.push(org_topic(&org).skipped(NO_TOKEN));
                     token_error = Some(error);
                 }
                 Err(error) => {
@@ -154,7 +168,8 @@ impl CredentialChecker<'_> {
                 }
             }
         }
-        findings.splice(0..0, self.token_finding(token_error));
+        let token_finding = self.token_finding(token_error);
+        findings.splice(0..0, token_finding.into_iter().chain(secret_finding));
         self.client.revoke_token().await;
         (findings, loads)
     }
@@ -177,6 +192,7 @@ impl CredentialChecker<'_> {
             Err(error) => {
                 let cause = self.diagnose(&error);
                 let message = format!("cannot be listed: {}", cause.summary);
+                self.exemptions.set_incomplete();
                 findings.push(topic.error(message, cause.remedy));
                 return Ok(Vec::new());
             }
@@ -190,6 +206,7 @@ impl CredentialChecker<'_> {
         findings.push(if orgs.len() > self.config.max_orgs {
             orgs.sort();
             orgs.truncate(self.config.max_orgs);
+            self.exemptions.set_incomplete();
             topic.warning(
                 format!("{message}, above the limit of {}", orgs.len()),
                 "raise --atlas.max-orgs, or split the organizations with --atlas.shard",
@@ -220,9 +237,15 @@ impl CredentialChecker<'_> {
                 String::new()
             }
         };
-        if let Err(error) = self.client.list_projects(org, None).await {
-            findings.push(self.details_unreadable(org, "projects' names", &error));
+        let projects = self.client.list_projects(org, None).await;
+        if let Err(error) = &projects {
+            findings.push(self.details_unreadable(org, "projects' names", error));
         }
+        let clock = &self.observer.clock;
+        let exemptions = self.exemptions;
+        exemptions
+            .add_org(self.config, &self.client, clock, org, projects.ok())
+            .await;
         if let Err(error) = self.client.list_model_limits(org).await {
             findings.push(self.details_unreadable(org, "limits for the models", &error));
         }
@@ -247,6 +270,35 @@ impl CredentialChecker<'_> {
         Some(topic.ok(format!(
             "it makes access tokens; this one, good until {expires_at:.0}, is given back"
         )))
+    }
+
+    /// Returns how long the client secret lasts. A service account belongs to one organization, and the others do not know
+    /// it.
+    async fn client_secret_finding(&self, orgs: &[OrgId]) -> Option<Finding> {
+        if self.credential.credential.kind() != CredentialKind::ServiceAccount {
+            return None;
+        }
+        let topic = Topic::new(Component::ClientSecret, &self.credential.name);
+        let mut visible = None;
+        for org in orgs.iter().take(MAX_ACCOUNT_ORGS) {
+            match self.client.list_client_secrets(org).await {
+                Ok(Some(secrets)) => {
+                    visible = Some(secrets);
+                    break;
+                }
+                Ok(None) => {}
+                Err(error) if error.endpoint == Endpoint::Token => {
+                    return Some(topic.skipped(NO_TOKEN));
+                }
+                Err(error) => {
+                    let cause = self.diagnose(&error);
+                    let message = format!("expiry cannot be read: {}", cause.summary);
+                    return Some(topic.warning(message, cause.remedy));
+                }
+            }
+        }
+        let now = self.observer.clock.now();
+        Some(expiry_finding(&topic, visible.as_deref(), now))
     }
 
     /// Reports unreadable rate limits. Many credentials may not read them, and nothing depends on it: this alone is no

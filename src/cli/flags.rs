@@ -70,7 +70,7 @@ pub const SIM_FLAGS: &[Flag] = flags! {
     "sim.seed" "N" Some("1"), "ATLAS_AI_KEYS_EXPORTER_SIM_SEED", false, "Simulated Atlas", "Fixes the population and its life";
     "sim.orgs" "N" Some("3"), "ATLAS_AI_KEYS_EXPORTER_SIM_ORGS", false, "Simulated Atlas", "Number of organizations";
     "sim.keys" "N" Some("1200"), "ATLAS_AI_KEYS_EXPORTER_SIM_KEYS", false, "Simulated Atlas", "Number of keys in all organizations together";
-    "sim.scenario" "NAME" Some("calm"), "ATLAS_AI_KEYS_EXPORTER_SIM_SCENARIO", false, "Simulated Atlas", "What to play: calm, stale, outage, throttled, revoked or churn";
+    "sim.scenario" "NAME" Some("calm"), "ATLAS_AI_KEYS_EXPORTER_SIM_SCENARIO", false, "Simulated Atlas", "What to play: calm, stale, outage, throttled, revoked, churn or expiring";
     "sim.speed" "X" Some("1"), "ATLAS_AI_KEYS_EXPORTER_SIM_SPEED", false, "Simulated Atlas", "How much faster than in reality things happen";
 };
 

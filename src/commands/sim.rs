@@ -1,14 +1,18 @@
 //! `demo` and `sim`: the simulated Atlas, with an exporter in the same process or alone.
 
 use std::io::{self, Write as _};
+use std::sync::Arc;
 
+use jiff::ToSpan as _;
+use jiff::tz::TimeZone;
 use tokio::net::TcpListener;
 
 use super::{CommandError, config_loader, signals};
-use crate::app::{Dependencies, Exporter, StartError};
+use crate::app::{ConfigLoader, Dependencies, Exporter, StartError};
 use crate::cli::{Args, FLAGS};
 use crate::config::{self, ConfigError, Diagnostic};
 use crate::credentials::Environment;
+use crate::key_policy::{Exemption, Exemptions, KeyPolicy, KeySelector};
 use mongodb_atlas_client::Clock;
 use mongodb_atlas_sim::{SimConfig, SimHandle};
 
@@ -22,7 +26,7 @@ pub(super) async fn run_demo(args: Args, environment: &Environment) -> Result<()
         ))?;
     let scenario = sim_config.scenario;
     let sim = start_sim(listener, &sim_config)?;
-    let load = config_loader(args, sim_environment(&sim, environment));
+    let load = with_demo_exemptions(config_loader(args, sim_environment(&sim, environment)));
     let config = load()?;
     let (path, orgs) = (config.telemetry_path.clone(), sim.org_ids().len());
     let shutdown = signals::shutdown_token()?;
@@ -48,6 +52,38 @@ pub(super) async fn run_demo(args: Args, environment: &Environment) -> Result<()
     exporter.run(shutdown).await;
     sim.stop().await;
     Ok(())
+}
+
+/// Adds exemptions of some simulated keys, of which one ends soon. A configuration file replaces them.
+fn with_demo_exemptions(load: ConfigLoader) -> ConfigLoader {
+    let exemption = |name: &str, reason: &str, days: i32| {
+        let today = TimeZone::UTC.to_datetime(Clock::system().now()).date();
+        Some(Exemption {
+            selector: KeySelector::parse_name(name, None).ok()?,
+            reason: reason.to_owned(),
+            until: today.saturating_add(days.days()),
+        })
+    };
+    let exemptions = [
+        exemption(
+            "*-backfill-[1-4]*",
+            "disaster recovery, tested each quarter",
+            200,
+        ),
+        exemption("*-notebook-9*", "workshop material", 10),
+    ];
+    let exemptions = Exemptions::new(exemptions.into_iter().flatten().collect());
+    let policy = Arc::new(KeyPolicy {
+        exemptions: exemptions.unwrap_or_default(),
+        ..KeyPolicy::default()
+    });
+    Arc::new(move || {
+        let mut config = load()?;
+        if config.config_file.is_none() {
+            config.key_policy = Arc::clone(&policy);
+        }
+        Ok(config)
+    })
 }
 
 /// Creates the exporter's environment: the simulated Atlas and its service account, above the variables of the process,

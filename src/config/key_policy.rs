@@ -126,18 +126,17 @@ impl PolicyReader<'_, '_> {
                 Some(KeySelector::Id(KeyId::new(id)))
             }
             (None, Some(_), project) => {
-                let pattern = match project {
-                    None => None,
-                    Some(_) => {
-                        let text = self.required_text(path, entry, "project")?;
-                        Some(self.project_pattern(&format!("{path}.project"), text)?)
-                    }
+                let pattern = if project.is_some() {
+                    let text = self.required_text(path, entry, "project")?;
+                    Some(self.project_pattern(&format!("{path}.project"), text)?)
+                } else {
+                    None
                 };
                 let name = self.required_text(path, entry, "name")?;
                 let selector = KeySelector::parse_name(name, pattern);
                 selector
                     .map_err(|error| {
-                        self.error(&format!("{path}.name"), invalid_glob(name, &error))
+                        self.error(&format!("{path}.name"), invalid_glob(name, &error));
                     })
                     .ok()
             }

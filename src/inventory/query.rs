@@ -17,7 +17,10 @@ use std::ops::Range;
 use jiff::Timestamp;
 use url::Url;
 
-use super::{ClassifiedInventory, Inventory, InventorySnapshot, KeyLabel, KeyView, unescape};
+use super::{
+    ClassifiedInventory, DetailsWithOwners, Inventory, InventorySnapshot, KeyLabel, KeyView,
+    unescape,
+};
 pub use groups::{GroupBy, KeyCounts, KeyGroup};
 use mongodb_atlas_client::{OrgId, ProjectId};
 pub use row::{KeyRow, project_url};
@@ -319,7 +322,7 @@ impl<'a> KeySelection<'a> {
 impl<'a> DisplayNames<'a> {
     fn new(snapshot: &'a InventorySnapshot, inventory: &Inventory) -> Self {
         let details = snapshot.org_details(inventory.org());
-        let projects = details.into_iter().flat_map(|details| details.projects());
+        let projects = details.into_iter().flat_map(DetailsWithOwners::projects);
         let labels = projects.map(|(project, owner)| {
             let (name, owner) = (project.name.as_str(), owner.unwrap_or_default());
             (&project.id, ProjectLabels { name, owner })

@@ -28,6 +28,42 @@ struct StoreState {
     inventories: BTreeMap<OrgId, InventoryEntry>,
     details: BTreeMap<OrgId, Arc<DetailsWithOwners>>,
     policy: Arc<KeyPolicy>,
+    /// For each exemption of the policy, the number of inventories with a key that it selects.
+    exemption_matches: Vec<usize>,
+}
+
+impl StoreState {
+    /// Replaces or removes the inventory of an organization, and returns the previous one.
+    fn replace_inventory(
+        &mut self,
+        org: &OrgId,
+        entry: Option<InventoryEntry>,
+    ) -> Option<InventoryEntry> {
+        for matched in self.matched_exemptions(entry.as_ref()) {
+            if let Some(orgs) = self.exemption_matches.get_mut(matched) {
+                *orgs += 1;
+            }
+        }
+        let previous = match entry {
+            Some(entry) => self.inventories.insert(org.clone(), entry),
+            None => self.inventories.remove(org),
+        };
+        for matched in self.matched_exemptions(previous.as_ref()) {
+            if let Some(orgs) = self.exemption_matches.get_mut(matched) {
+                *orgs = orgs.saturating_sub(1);
+            }
+        }
+        previous
+    }
+
+    /// Returns the indexes of the exemptions that select a key of an inventory; none for an outdated policy.
+    fn matched_exemptions(&self, entry: Option<&InventoryEntry>) -> Vec<usize> {
+        let classes = entry.map(|entry| &entry.inventory.classes);
+        let current = classes.filter(|it| Arc::ptr_eq(it.policy(), &self.policy));
+        let matched = current.map_or(&[][..], |classes| classes.matched_exemptions());
+        let matched = (0..).zip(matched).filter(|(_, is_matched)| **is_matched);
+        matched.map(|(index, _)| index).collect()
+    }
 }
 
 /// An inventory, and its age by the monotonic clock.
@@ -62,7 +98,9 @@ impl InventoryStore {
     pub fn set_targets(&self, orgs: Vec<OrgId>, pending_discovery: Vec<Arc<str>>) {
         let removed: Vec<_> = self.update(|state| {
             let is_removed = |org: &OrgId| orgs.binary_search(org).is_err();
-            let removed = state.inventories.extract_if(.., |org, _| is_removed(org));
+            let removed = state.inventories.keys().filter(|org| is_removed(org));
+            let removed: Vec<_> = removed.cloned().collect();
+            let removed = removed.iter().map(|org| state.replace_inventory(org, None));
             let removed = removed.collect();
             state.details.retain(|org, _| !is_removed(org));
             state.targets = orgs.into();
@@ -85,7 +123,7 @@ impl InventoryStore {
         };
         let (replaced, is_current) = self.update(|state| {
             let is_current = Arc::ptr_eq(&policy, &state.policy);
-            (state.inventories.insert(org, entry), is_current)
+            (state.replace_inventory(&org, Some(entry)), is_current)
         });
         drop(replaced);
         is_current
@@ -109,7 +147,10 @@ impl InventoryStore {
     /// Replaces the policy; applies it to all keys and projects. Belongs on a blocking thread.
     pub fn set_policy(&self, policy: Arc<KeyPolicy>) {
         let _guard = self.lock_labels();
-        self.update(|state| state.policy = policy);
+        self.update(|state| {
+            state.exemption_matches = vec![0; policy.exemptions.as_slice().len()];
+            state.policy = policy;
+        });
         for org in self.targets().iter() {
             if let Some(details) = self.details(org) {
                 self.replace_details(org, details);
@@ -126,19 +167,23 @@ impl InventoryStore {
         };
         let classified = self.classify(Arc::clone(&inventory));
         let replaced = self.update(|state| {
-            let entry = state.inventories.get_mut(org)?;
+            let current = state.inventories.get(org)?;
             // A poll may have replaced the inventory meanwhile.
-            let is_current = Arc::ptr_eq(&entry.inventory.inventory, &inventory);
-            is_current.then(|| std::mem::replace(&mut entry.inventory, classified))
+            let is_current = Arc::ptr_eq(&current.inventory.inventory, &inventory);
+            let entry = InventoryEntry {
+                inventory: classified,
+                ..*current
+            };
+            is_current.then(|| state.replace_inventory(org, Some(entry)))
         });
         drop(replaced);
     }
 
     /// Replaces the names, tags and model rate limits of `org`, if it is polled, and applies the policy to its projects.
     /// Belongs on a blocking thread.
-    pub fn insert_details(&self, org: &OrgId, details: Arc<OrgDetails>) {
+    pub fn insert_details(&self, org: &OrgId, details: &Arc<OrgDetails>) {
         let _guard = self.lock_labels();
-        let previous = self.replace_details(org, Arc::clone(&details));
+        let previous = self.replace_details(org, Arc::clone(details));
         if previous.is_none_or(|previous| previous.projects != details.projects) {
             self.reclassify(org);
         }
@@ -199,6 +244,19 @@ impl InventoryStore {
             let credentials = state.pending_discovery.iter();
             let pending = credentials.map(|name| format!("the organizations of credential {name}"));
             orgs.map(ToString::to_string).chain(pending).collect()
+        })
+    }
+
+    /// Returns the number of exemptions that select no key; `None` until every organization has an inventory, classified by
+    /// the policy in force.
+    pub fn unmatched_exemptions(&self) -> Option<usize> {
+        self.read(|state| {
+            let mut inventories = state.inventories.values();
+            let is_complete = state.inventories.len() == state.targets.len()
+                && state.pending_discovery.is_empty()
+                && inventories.all(|it| Arc::ptr_eq(it.inventory.classes.policy(), &state.policy));
+            let unmatched = state.exemption_matches.iter().filter(|orgs| **orgs == 0);
+            is_complete.then(|| unmatched.count())
         })
     }
 
@@ -274,7 +332,7 @@ mod tests {
         let store = InventoryStore::default();
         store.set_targets(vec![org(1), org(2)], vec!["a".into()]);
         store.insert(empty(1), Duration::ZERO);
-        store.insert_details(&org(1), Arc::default());
+        store.insert_details(&org(1), &Arc::default());
         assert_eq!(store.not_ready().len(), 2);
         store.set_targets(vec![org(2)], vec![]);
         assert!(store.get(&org(1)).is_none() && store.details(&org(1)).is_none());

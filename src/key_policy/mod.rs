@@ -57,6 +57,12 @@ impl ProjectPattern {
     }
 }
 
+impl std::fmt::Display for ProjectPattern {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
 /// Parses a glob in which `*` matches any characters: names are texts, not paths.
 fn parse_glob(text: &str) -> Result<globset::Glob, String> {
     let mut builder = globset::GlobBuilder::new(text);

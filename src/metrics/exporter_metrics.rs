@@ -3,7 +3,8 @@
 
 mod observers;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
+use std::mem::take;
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
 
 use jiff::Timestamp;
@@ -15,7 +16,7 @@ use super::families::{self, FamilyDef};
 use super::metric_snapshot::MetricSnapshot;
 use crate::poll::Change;
 use mongodb_atlas_client::{
-    Endpoint, FailureReason, OrgId, RetryReason, TokenOutcome, unix_seconds,
+    ClientSecret, Endpoint, FailureReason, OrgId, RetryReason, TokenOutcome, unix_seconds,
 };
 
 /// Upper bounds of the request duration histogram, in seconds.
@@ -45,9 +46,12 @@ pub struct ExporterMetrics {
     api_throttled: CounterVec,
     token_expiry: GaugeVec,
     token_requests: CounterVec,
+    client_secret_expiry: GaugeVec,
+    client_secret_last_used: GaugeVec,
     key_changes: CounterVec,
     config_reload_successful: GaugeVec,
     config_reload_success: GaugeVec,
+    exemptions_unmatched: GaugeVec,
     storage_failures: CounterVec,
     active: Mutex<ActiveLabels>,
 }
@@ -58,7 +62,8 @@ pub struct ExporterMetrics {
 struct ActiveLabels {
     /// The organizations, with the token bucket that their polls use.
     orgs: BTreeMap<OrgId, RateLimit>,
-    credentials: BTreeSet<String>,
+    /// The credentials, with the ids of their client secrets.
+    credentials: BTreeMap<String, Vec<String>>,
 }
 
 impl ActiveLabels {
@@ -145,9 +150,12 @@ impl ExporterMetrics {
             api_throttled: counter(&families::API_THROTTLED)?,
             token_expiry: gauge(&families::TOKEN_EXPIRY)?,
             token_requests: counter(&families::TOKEN_REQUESTS)?,
+            client_secret_expiry: gauge(&families::CLIENT_SECRET_EXPIRY)?,
+            client_secret_last_used: gauge(&families::CLIENT_SECRET_LAST_USED)?,
             key_changes: counter(&families::KEY_CHANGES)?,
             config_reload_successful: gauge(&families::CONFIG_RELOAD_SUCCESSFUL)?,
             config_reload_success: gauge(&families::CONFIG_RELOAD_SUCCESS)?,
+            exemptions_unmatched: gauge(&families::EXEMPTIONS_UNMATCHED)?,
             storage_failures: counter(&families::STORAGE_FAILURES)?,
             active: Mutex::default(),
             registry: r.clone(),
@@ -239,7 +247,9 @@ impl ExporterMetrics {
 
     /// Initializes the counters of a credential that requests tokens with 0.
     pub fn init_credential(&self, credential: &str) {
-        self.lock_active().credentials.insert(credential.to_owned());
+        let mut active = self.lock_active();
+        active.credentials.entry(credential.to_owned()).or_default();
+        drop(active);
         self.init_endpoint(Endpoint::Token);
         for labels in TokenOutcome::ALL.map(|outcome| [credential, outcome.as_str()]) {
             add(&self.token_requests, &labels, 0.0);
@@ -248,11 +258,41 @@ impl ExporterMetrics {
 
     /// Removes every series of a credential.
     pub fn remove_credential(&self, credential: &str) {
+        self.set_client_secrets(credential, &[]);
         let mut active = self.lock_active();
         active.credentials.remove(credential);
         let _ = self.token_expiry.remove_label_values(&[credential]);
         for labels in TokenOutcome::ALL.map(|outcome| [credential, outcome.as_str()]) {
             let _ = self.token_requests.remove_label_values(&labels);
+        }
+    }
+
+    /// Sets the number of exemptions that match no key; `None` if it is not known.
+    pub fn set_exemptions_unmatched(&self, unmatched: Option<usize>) {
+        match unmatched {
+            Some(unmatched) => set(&self.exemptions_unmatched, &[], to_f64(unmatched as u64)),
+            None => self.exemptions_unmatched.reset(),
+        }
+    }
+
+    /// Replaces the series of a credential's client secrets.
+    fn set_client_secrets(&self, credential: &str, secrets: &[ClientSecret]) {
+        let mut active = self.lock_active();
+        let Some(known) = active.credentials.get_mut(credential) else {
+            return;
+        };
+        for id in take(known) {
+            let labels = [credential, &id];
+            let _ = self.client_secret_expiry.remove_label_values(&labels);
+            let _ = self.client_secret_last_used.remove_label_values(&labels);
+        }
+        for secret in secrets {
+            let labels = &[credential, &secret.id];
+            set_timestamp(&self.client_secret_expiry, labels, secret.expires_at);
+            if let Some(at) = secret.last_used_at {
+                set_timestamp(&self.client_secret_last_used, labels, at);
+            }
+            known.push(secret.id.clone());
         }
     }
 

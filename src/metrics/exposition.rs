@@ -194,10 +194,10 @@ mod tests {
         ] {
             assert_eq!(value(&text, &name(suffix), key), expected, "{suffix} {key}");
         }
-        assert_eq!(
-            value(&text, "mongodbatlas_ai_model_api_keys_idle", "1m"),
-            Some("2")
-        );
+        for family in ["keys_idle", "keys_never_used"] {
+            let family = format!("mongodbatlas_ai_model_api_{family}");
+            assert_eq!(value(&text, &family, "1m"), Some("1"), "{family}");
+        }
         assert!(!text.contains("NaN"));
     }
 
@@ -287,8 +287,11 @@ mod tests {
             .filter(|line| line.starts_with("atlas_ai_keys_exporter_keys_dropped{"))
             .map(|line| line.ends_with(" 5"));
         assert_eq!(dropped.collect::<Vec<_>>(), [true, true]);
-        let idle = value(&text, "mongodbatlas_ai_model_api_keys_idle", "1m");
-        assert_eq!(idle, Some("10"), "roll-ups count all");
+        for family in ["keys_idle", "keys_never_used"] {
+            let family = format!("mongodbatlas_ai_model_api_{family}");
+            let keys = value(&text, &family, "1m");
+            assert_eq!(keys, Some("5"), "roll-ups count all: {family}");
+        }
     }
 
     #[test]

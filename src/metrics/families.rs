@@ -113,10 +113,16 @@ families! {
         "When the access token in use ends, in seconds since the Unix epoch. Absent for credentials without one, and while Atlas refuses it.";
     TOKEN_REQUESTS = Counter "atlas_ai_keys_exporter_token_requests_total" ["credential", "outcome"]
         "Access tokens that Atlas was asked for, by outcome.";
+    CLIENT_SECRET_EXPIRY = Gauge "atlas_ai_keys_exporter_client_secret_expiry_timestamp_seconds" ["credential", "secret_id"]
+        "Unix timestamp of the expiry of a client secret of the exporter's own service account (Atlas field expiresAt, polled hourly).";
+    CLIENT_SECRET_LAST_USED = Gauge "atlas_ai_keys_exporter_client_secret_last_used_timestamp_seconds" ["credential", "secret_id"]
+        "Unix timestamp of the last use of a client secret of the exporter's own service account (Atlas field lastUsedAt, polled hourly). Absent if Atlas reports none.";
     CONFIG_RELOAD_SUCCESSFUL = Gauge "atlas_ai_keys_exporter_config_last_reload_successful" []
         "1 if the last attempt to load the configuration was successful, 0 if it was bad and the one before is still used.";
     CONFIG_RELOAD_SUCCESS = Gauge "atlas_ai_keys_exporter_config_last_reload_success_timestamp_seconds" []
         "When the configuration in use was loaded, in seconds since the Unix epoch.";
+    EXEMPTIONS_UNMATCHED = Gauge "atlas_ai_keys_exporter_exemptions_unmatched" []
+        "Number of exemptions of the configuration file that match no AI model API key.";
     STORAGE_FAILURES = Counter "atlas_ai_keys_exporter_storage_failures_total" []
         "Attempts to keep what was read for the next start that failed, most likely for want of room or rights on the disk.";
     KEYS_DROPPED = Gauge "atlas_ai_keys_exporter_keys_dropped" ["org_id"]

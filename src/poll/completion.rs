@@ -59,6 +59,11 @@ impl Scheduler {
             TaskOutput::RateLimitsFetched { credential, result } => {
                 self.on_rate_limits_fetched(&credential, result);
             }
+            TaskOutput::ClientSecretsFetched {
+                credential,
+                last_org,
+                result,
+            } => self.on_client_secrets_fetched(&credential, last_org, result),
             TaskOutput::TokenRevoked => {}
         }
         self.revoke_unused_tokens();

@@ -19,7 +19,7 @@ const MAX_CONCURRENT_POLLS: usize = 16;
 const MAX_CONCURRENT_DETAILS: usize = 2;
 
 /// Returns whether a task is due; if it is not, the scheduler wakes when it is.
-fn is_due(due_at: Instant, now: Instant, wake_at: &mut Instant) -> bool {
+pub(super) fn is_due(due_at: Instant, now: Instant, wake_at: &mut Instant) -> bool {
     if due_at > now {
         *wake_at = due_at.min(*wake_at);
     }
@@ -34,6 +34,7 @@ impl Scheduler {
         self.start_discovery(now, &mut wake_at);
         self.start_polls(now, &mut wake_at);
         self.start_details(now, &mut wake_at);
+        self.start_client_secrets(now, &mut wake_at);
         self.report_due_times(now);
         wake_at
     }
@@ -157,7 +158,7 @@ impl Scheduler {
         }
         for (org, state) in &mut self.orgs {
             if state.fetching_details
-                || state.completed_at.is_none()
+                || !state.has_inventory()
                 || !is_due(state.details_due_at, now, wake_at)
             {
                 continue;

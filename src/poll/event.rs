@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use super::diff::Change;
 use super::walk::WalkError;
 use crate::inventory::Inventory;
-use mongodb_atlas_client::{Error, OrgId};
+use mongodb_atlas_client::{ClientSecret, Error, OrgId};
 
 /// An event of the scheduler.
 #[derive(Debug, Clone, Copy)]
@@ -79,6 +79,13 @@ pub enum PollEvent<'a> {
         change: Change,
         /// Number of keys.
         keys: u64,
+    },
+    /// The client secrets of a credential's service account were read, or are no longer known.
+    ClientSecretsChanged {
+        /// The credential.
+        credential: &'a str,
+        /// All its secrets; none if they are not known.
+        secrets: &'a [ClientSecret],
     },
     /// A state file could not be written.
     SaveFailed,

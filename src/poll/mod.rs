@@ -9,10 +9,12 @@
 //! | `targets` | the organizations that are polled, and their credentials |
 //! | `schedule`, `intervals` | regular times and back-off; the intervals that the rate limit allows |
 //! | `org_state` | the state of one organization |
+//! | `client_secrets` | the client secrets of a credential's service account |
 //! | `scheduler`, `tasks` | the main loop; the tasks that it spawns |
 //! | `dispatch`, `completion` | starts what is due; handles what has finished |
 //! | `persistence` | state that survives a restart |
 
+mod client_secrets;
 mod collect;
 mod completion;
 mod diff;
@@ -29,6 +31,7 @@ mod tasks;
 mod tests;
 mod walk;
 
+pub use client_secrets::MAX_ACCOUNT_ORGS;
 pub use collect::{PollOptions, PollReport, PrepareInventory, collect, walk_timeout};
 pub use diff::{Change, KeyChange, diff};
 pub use event::{PollEvent, PollObserver};

@@ -70,6 +70,10 @@ impl OrgState {
         }
     }
 
+    pub(super) fn has_inventory(&self) -> bool {
+        self.completed_at.is_some()
+    }
+
     /// Restores the due time after an inventory of an earlier process.
     pub(super) fn restore_inventory(&mut self, completed_at: Timestamp, now: Timestamp) {
         self.completed_at = Some(completed_at);

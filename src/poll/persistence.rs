@@ -50,7 +50,7 @@ async fn classify_stored(
     let inventory = inventory.map(|stored| Arc::clone(&stored.inventory));
     let classify = move || {
         if let Some(details) = details {
-            store.insert_details(&org, details);
+            store.insert_details(&org, &details);
         }
         inventory.map(|inventory| store.classify(inventory))
     };

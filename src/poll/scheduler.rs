@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
-use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -135,7 +134,7 @@ impl Scheduler {
     /// Fetches the details of all organizations anew.
     fn refresh_details(&mut self) {
         for state in self.orgs.values_mut() {
-            state.details_due_at = Instant::now();
+            state.details_due_at = tokio::time::Instant::now();
         }
     }
 
@@ -148,6 +147,7 @@ impl Scheduler {
         let interval = self.plan.interval;
         let unused = self.targets.apply(credentials, interval, &mut stored, now);
         self.closing_clients.extend(unused);
+        self.report_client_secrets();
         self.sync_targets(StateFilePolicy::Keep).await;
         self.revoke_unused_tokens();
     }
@@ -216,7 +216,7 @@ impl Scheduler {
         info!(credential, "a file of the credential has changed");
         let client = Arc::clone(&state.target.client);
         client.on_credential_changed().await;
-        state.list_due_at = Instant::now().min(state.list_due_at);
+        state.on_credential_changed();
         // The change may end the failure
         for state in self.orgs.values_mut() {
             if Arc::ptr_eq(&state.client, &client) {

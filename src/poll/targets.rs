@@ -10,6 +10,7 @@ use jiff::Timestamp;
 use tokio::time::Instant;
 use tracing::{info, warn};
 
+use super::client_secrets::ClientSecretsState;
 use super::collect::PollOptions;
 use crate::humanize::elapsed;
 use crate::shard::Shard;
@@ -72,6 +73,7 @@ pub(super) struct CredentialState {
     pub(super) is_listing: bool,
     is_list_incomplete: bool,
     pub(super) is_fetching_limits: bool,
+    pub(super) client_secrets: ClientSecretsState,
     pub(super) save_state: SaveState,
 }
 
@@ -112,12 +114,9 @@ impl Targets {
                 }
                 Some(state) => {
                     unused.push(Arc::clone(&state.target.client));
-                    CredentialState {
-                        target,
-                        // The new credential may have access to other organizations
-                        list_due_at: Instant::now(),
-                        ..state
-                    }
+                    let mut state = CredentialState { target, ..state };
+                    state.on_credential_changed();
+                    state
                 }
                 None => {
                     let stored = stored.remove(name).unwrap_or_default();
@@ -220,6 +219,8 @@ impl CredentialState {
                 DiscoveredOrg { name, last_seen_at },
             ))
         });
+        let client_secrets = take(&mut stored.client_secrets);
+        let client_secrets = ClientSecretsState::restore(client_secrets, &target.client, now);
         let limits_delay = remaining(stored.limits_at, LIMITS_REFRESH_INTERVAL, now);
         Self {
             discovered: discovered.collect(),
@@ -229,6 +230,7 @@ impl CredentialState {
             is_listing: false,
             is_list_incomplete: false,
             is_fetching_limits: false,
+            client_secrets,
             save_state: SaveState::Idle,
             target,
         }
@@ -238,6 +240,19 @@ impl CredentialState {
         self.target.client.credential_name()
     }
 
+    /// Handles a change of the credential, which may have access to other organizations now.
+    pub(super) fn on_credential_changed(&mut self) {
+        self.list_due_at = Instant::now().min(self.list_due_at);
+        self.client_secrets
+            .on_credential_changed(&self.target.client);
+    }
+
+    /// Returns the organizations of the configuration and those that were discovered.
+    pub(super) fn accessible_orgs(&self) -> impl Iterator<Item = &OrgId> {
+        let discovered = self.discovered.keys().filter(|_| self.target.discover);
+        self.target.orgs.iter().chain(discovered)
+    }
+
     /// Returns the state that survives a restart.
     pub(super) fn snapshot(&self) -> CredentialSnapshot {
         let discovered = self.discovered.iter();
@@ -245,6 +260,7 @@ impl CredentialState {
             orgs: discovered
                 .map(|(org, discovered)| (org.to_string(), discovered.name.clone()))
                 .collect(),
+            client_secrets: self.client_secrets.snapshot(),
             ..self.stored.clone()
         }
     }
@@ -311,7 +327,7 @@ impl CredentialState {
 }
 
 /// Returns the remainder of `interval` since `start`; at most all of it, as the clock may have been set.
-fn remaining(start: Option<Timestamp>, interval: Duration, now: Timestamp) -> Duration {
+pub(super) fn remaining(start: Option<Timestamp>, interval: Duration, now: Timestamp) -> Duration {
     start.map_or(Duration::ZERO, |start| {
         interval.saturating_sub(elapsed(start, now))
     })

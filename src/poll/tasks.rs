@@ -15,7 +15,7 @@ use super::walk::WalkError;
 use crate::inventory::{Inventory, InventoryStore, OrgDetails};
 use crate::storage::{SAVE_TIMEOUT, StateFile, Storage, StorageError};
 use exporter_toolkit::bounded_file::READ_TIMEOUT;
-use mongodb_atlas_client::{Client, Endpoint, EndpointSet, Error, OrgId, OrgList};
+use mongodb_atlas_client::{Client, ClientSecret, Endpoint, EndpointSet, Error, OrgId, OrgList};
 
 /// The result of a task.
 pub(super) enum TaskOutput {
@@ -39,6 +39,12 @@ pub(super) enum TaskOutput {
     RateLimitsFetched {
         credential: Arc<str>,
         result: Result<Vec<EndpointSet>, Error>,
+    },
+    ClientSecretsFetched {
+        credential: Arc<str>,
+        /// The organization that was asked last, and its response.
+        last_org: Option<OrgId>,
+        result: Result<Option<Vec<ClientSecret>>, Error>,
     },
     TokenRevoked,
 }
@@ -130,7 +136,7 @@ pub(super) async fn fetch_details(
     details.fetched_at = Some(now);
     let details = Arc::new(details);
     let (inserted, id) = (Arc::clone(&details), org.clone());
-    let insert = move || store.insert_details(&id, inserted);
+    let insert = move || store.insert_details(&id, &inserted);
     // A panic has been logged
     let _ = tokio::task::spawn_blocking(insert).await;
     TaskOutput::DetailsFetched { org, details }
@@ -155,6 +161,24 @@ pub(super) async fn fetch_rate_limits(client: Arc<Client>, org: OrgId) -> TaskOu
     TaskOutput::RateLimitsFetched {
         credential: Arc::clone(client.credential_name()),
         result: catch_panic(Endpoint::RateLimits, client.list_rate_limits(&org)).await,
+    }
+}
+
+/// Lists the client secrets of a service account: asks the organizations in order, up to the one that knows the account.
+pub(super) async fn fetch_client_secrets(client: Arc<Client>, orgs: Vec<OrgId>) -> TaskOutput {
+    let (mut last_org, mut result) = (None, Ok(None));
+    for org in orgs {
+        let request = client.list_client_secrets(&org);
+        result = catch_panic(Endpoint::ServiceAccount, request).await;
+        last_org = Some(org);
+        if !matches!(result, Ok(None)) {
+            break;
+        }
+    }
+    TaskOutput::ClientSecretsFetched {
+        credential: Arc::clone(client.credential_name()),
+        last_org,
+        result,
     }
 }
 

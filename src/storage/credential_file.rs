@@ -14,7 +14,7 @@ use tracing::warn;
 use super::atomic_file::{self, LoadError};
 use super::{StateFile, Storage, StorageError};
 use exporter_toolkit::bounded_file::{self, FileMode};
-use mongodb_atlas_client::{EndpointSet, StoredToken, TokenStore};
+use mongodb_atlas_client::{ClientSecret, EndpointSet, StoredToken, TokenStore};
 
 /// What a credential can access, as of the last requests.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -28,6 +28,21 @@ pub struct CredentialSnapshot {
     pub limits_at: Option<Timestamp>,
     /// The rate limits.
     pub limits: Vec<EndpointSet>,
+    /// The client secrets of the service account.
+    #[serde(default)]
+    pub client_secrets: ClientSecretsSnapshot,
+}
+
+/// What is known of the client secrets of a service account: their ids and times.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ClientSecretsSnapshot {
+    /// Time of the last request.
+    pub fetched_at: Option<Timestamp>,
+    /// The organization that was asked last.
+    pub org: Option<String>,
+    /// The secrets, if the service account belongs to that organization.
+    pub secrets: Option<Vec<ClientSecret>>,
 }
 
 const VERSION: u32 = 1;

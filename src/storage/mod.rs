@@ -9,7 +9,7 @@
 //! | `ORG.inventory` | the last inventory, and the change counters |
 //! | `ORG.details` | names and model rate limits |
 //! | `ORG.deferred` | the time of the next attempt, while polls fail |
-//! | `credential-HASH.json` | the organizations that the credential can access, its rate limits |
+//! | `credential-HASH.json` | the organizations that the credential can access, its rate limits, the expiry of its client secrets |
 //! | `token-HASH.json` | the access token |
 //!
 //! | module | purpose |
@@ -31,7 +31,7 @@ use serde::de::DeserializeOwned;
 use tracing::warn;
 
 pub use atomic_file::StorageError;
-pub use credential_file::CredentialSnapshot;
+pub use credential_file::{ClientSecretsSnapshot, CredentialSnapshot};
 pub use inventory_file::{ChangeCounts, StoredInventory};
 
 use atomic_file::{MAX_JSON_BYTES, read_json};

@@ -124,8 +124,8 @@ pub(super) async fn handle(
     };
     // Gathered before the inventories are read, see there.
     let metrics = match &filter {
-        OrgFilter::All => app.metrics.gather(),
-        OrgFilter::Only(orgs) => app.metrics.gather().retain_orgs(orgs),
+        OrgFilter::All => app.gather_metrics(options),
+        OrgFilter::Only(orgs) => app.gather_metrics(options).retain_orgs(orgs),
     };
     if !gzip {
         let snapshot = app.scrape_snapshot(options, &filter, app.clock.now());

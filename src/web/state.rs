@@ -12,6 +12,7 @@ use super::ui::RenderLimiter;
 use crate::config::Config;
 use crate::inventory::InventoryStore;
 use crate::metrics::{ExporterMetrics, Exposition, Format, MetricSnapshot, ScrapeSnapshot};
+use crate::shard::Shard;
 use crate::status::OrgStatuses;
 use exporter_toolkit::web_config::SharedWebConfig;
 use mongodb_atlas_client::{Clock, OrgId};
@@ -48,6 +49,15 @@ impl AppState {
     ) -> Exposition {
         let snapshot = self.scrape_snapshot(options, &OrgFilter::All, self.clock.now());
         Exposition::new(format, metrics, snapshot)
+    }
+
+    /// Gathers the exporter's own metrics for a scrape.
+    pub fn gather_metrics(&self, options: &HandlerOptions) -> MetricSnapshot {
+        // A shard sees only some of the keys
+        let unmatched =
+            (options.config.shard == Shard::ALL).then(|| self.store.unmatched_exemptions());
+        self.metrics.set_exemptions_unmatched(unmatched.flatten());
+        self.metrics.gather()
     }
 
     /// Takes a snapshot of the inventories for a scrape.

@@ -67,7 +67,13 @@ impl Scrape {
 
     /// Returns the inventory series that change only with a poll, in order.
     pub fn inventory_series(&self) -> Vec<(String, BTreeMap<String, String>, String)> {
-        let ages = ["age_seconds", "idle_seconds", "keys_idle"];
+        let ages = [
+            "age_seconds",
+            "idle_seconds",
+            "keys_idle",
+            "keys_never_used",
+            "keys_disabled",
+        ];
         self.series()
             .into_iter()
             .filter(|series| {

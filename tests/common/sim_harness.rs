@@ -114,7 +114,8 @@ impl SimHarness {
     }
 
     pub fn scrape(&self) -> Scrape {
-        let (settings, own) = (self.app.options.get(), self.app.metrics.gather());
+        let settings = self.app.options.get();
+        let own = self.app.gather_metrics(&settings);
         let mut exposition = self.app.exposition(&settings, Format::Text, own);
         let chunks = std::iter::from_fn(|| exposition.next_chunk());
         Scrape::parse(&String::from_utf8(chunks.flatten().collect()).unwrap())

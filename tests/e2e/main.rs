@@ -22,6 +22,7 @@ mod dashboards;
 mod drill;
 mod exposition_formats;
 mod full_disk;
+mod key_policy;
 mod packages;
 mod prometheus;
 mod report;

@@ -19,6 +19,7 @@ mod architecture;
 mod authentication;
 mod change_detection;
 mod check;
+mod client_secrets;
 mod configuration;
 mod discovery;
 mod docs_in_sync;

@@ -1,4 +1,4 @@
-//! Number of requests: for a walk of 100,000 keys, and for names.
+//! Number of requests: for a walk of 100,000 keys, for names, and for client secrets.
 use std::time::Duration;
 
 use crate::common::sim_harness::{SimHarness, in_process_sim};
@@ -74,6 +74,22 @@ async fn names_are_requested_hourly_or_with_every_tenth_poll() {
         let groups = exporter.requests_to(SimEndpoint::Groups).len();
         // 24 hours, and the requests at the start.
         assert!(requests.contains(&groups), "{interval}: {groups}");
+        exporter.stop().await;
+    }
+}
+
+/// Client secrets are requested once an hour, whatever the poll interval and the number of organizations.
+#[tokio::test(start_paused = true)]
+async fn client_secrets_are_requested_once_an_hour() {
+    for (orgs, interval) in [(1, "1m"), (5, "5m"), (1, "6h")] {
+        let sim = in_process_sim(&static_sim(orgs, 10 * orgs));
+        let home = sim.org_ids().into_iter().min();
+        sim.with_service_account(|account| account.org = home);
+        let exporter = SimHarness::start(&sim, &["--atlas.poll-interval", interval]).await;
+        exporter.wait_polled(orgs).await;
+        exporter.advance(Duration::from_hours(24)).await;
+        let requests = exporter.requests_to(SimEndpoint::ServiceAccount).len();
+        assert!((24..=25).contains(&requests), "{interval}: {requests}");
         exporter.stop().await;
     }
 }

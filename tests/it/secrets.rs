@@ -48,6 +48,7 @@ async fn collect_all_output(
         "--log.format",
         format,
     ];
+    sim.add_fault(Fault::new(SimEndpoint::ServiceAccount, Effect::Secret));
     let mut program = ChildProcess::exporter(&arguments, &variables);
     let mark = if format == "json" {
         "\"address\":\""
@@ -122,6 +123,7 @@ async fn assert_no_leak(kinds: &[&str], format: &str) {
     }
     for part in [
         "simtok.",
+        "mdb_sa_sk_",
         "al-",
         "Bearer ",
         "Basic ",
@@ -139,6 +141,11 @@ async fn assert_no_leak(kinds: &[&str], format: &str) {
         });
         assert_eq!(place, None, "{part:?} came out ({kinds:?})");
     }
+    let is_service_account = kinds.contains(&"CLIENT_ID");
+    assert_eq!(
+        all.contains("client_secret_expiry_timestamp_seconds{"),
+        is_service_account
+    );
     assert!(all.contains("walk complete") && all.contains("mongodbatlas_ai_model_api_key_info"));
     sim.stop().await;
 }

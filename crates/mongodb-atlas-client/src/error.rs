@@ -25,6 +25,8 @@ named_enum! {
         Org => "org",
         /// `GET /api/atlas/v2/orgs/{orgId}/groups`.
         Groups => "groups",
+        /// `GET /api/atlas/v2/orgs/{orgId}/serviceAccounts/{clientId}`.
+        ServiceAccount => "service_account",
         /// `GET /api/atlas/v2/rateLimits`.
         RateLimits => "rate_limits",
         /// `POST /api/oauth/token`.
@@ -43,6 +45,7 @@ impl Endpoint {
             Self::Orgs => "/api/atlas/v2/orgs",
             Self::Org => "/api/atlas/v2/orgs/{}",
             Self::Groups => "/api/atlas/v2/orgs/{}/groups",
+            Self::ServiceAccount => "/api/atlas/v2/orgs/{}/serviceAccounts/{}",
             Self::RateLimits => "/api/atlas/v2/rateLimits",
             Self::Token => "/api/oauth/token",
             Self::Revoke => "/api/oauth/revoke",

@@ -1,5 +1,5 @@
 //! A client for the part of the MongoDB Atlas Administration API that concerns AI model API keys: organizations, projects,
-//! keys, and limits.
+//! keys, limits, and the expiry of the client secrets that it is used with.
 //!
 //! It authenticates with a service account (OAuth 2.0), a programmatic API key (Digest) or an access token, detects the last
 //! page of a list, and waits for Atlas' token buckets before it sends a request. Responses are bounded in size, and invalid
@@ -103,8 +103,8 @@ pub use rate_limit::{
 pub use transport::fuzz_rate_limited;
 pub use transport::{Response, Transport, TransportFactory};
 pub use wire::{
-    ApiKey, ApiTime, InvalidItem, KeyAttributes, KeyPage, MAX_NAME_CHARS, ModelLimit, NextLink,
-    OptionalFields, OrgSummary, Project,
+    ApiKey, ApiTime, ClientSecret, InvalidItem, KeyAttributes, KeyPage, MAX_NAME_CHARS, ModelLimit,
+    NextLink, OptionalFields, OrgSummary, Project,
 };
 #[doc(hidden)]
 pub use wire::{fuzz_key_page, fuzz_rate_limits};

@@ -23,6 +23,8 @@ pub enum SimEndpoint {
     Groups,
     /// `GET /api/atlas/v2/orgs/{orgId}/aiModelApiRateLimits`.
     AiModelApiRateLimits,
+    /// `GET /api/atlas/v2/orgs/{orgId}/serviceAccounts/{clientId}`.
+    ServiceAccount,
     /// `GET /api/atlas/v2/rateLimits`.
     RateLimits,
     /// Any other path.
@@ -33,7 +35,8 @@ pub enum SimEndpoint {
 #[derive(Debug, Default)]
 pub(crate) struct PathIds {
     pub(crate) org: Option<String>,
-    pub(crate) key: Option<String>,
+    /// Id of a key, or client id of a service account.
+    pub(crate) resource: Option<String>,
 }
 
 /// A version of the API, as named in `Accept`.
@@ -64,10 +67,10 @@ impl ApiVersion {
 }
 
 impl SimEndpoint {
-    /// Returns the endpoint of a path, and the organization and key ids in it.
+    /// Returns the endpoint of a path, and the ids in it.
     pub(crate) fn from_path(path: &str) -> (Self, PathIds) {
         let segments: Vec<&str> = path.split('/').skip(1).collect();
-        let (endpoint, org_id, key_id) = match *segments.as_slice() {
+        let (endpoint, org_id, resource_id) = match *segments.as_slice() {
             ["api", "oauth", "token"] => (Self::Token, None, None),
             ["api", "oauth", "revoke"] => (Self::Revoke, None, None),
             ["api", "atlas", "v2", ref path @ ..] => match *path {
@@ -80,13 +83,16 @@ impl SimEndpoint {
                 ["orgs", org, "aiModelApiRateLimits"] => {
                     (Self::AiModelApiRateLimits, Some(org), None)
                 }
+                ["orgs", org, "serviceAccounts", client] => {
+                    (Self::ServiceAccount, Some(org), Some(client))
+                }
                 _ => (Self::Unknown, None, None),
             },
             _ => (Self::Unknown, None, None),
         };
         let ids = PathIds {
             org: org_id.map(str::to_owned),
-            key: key_id.map(str::to_owned),
+            resource: resource_id.map(str::to_owned),
         };
         (endpoint, ids)
     }
@@ -105,6 +111,7 @@ impl SimEndpoint {
                 &[ApiVersion::Date("2025-03-12"), ApiVersion::Preview]
             }
             Self::RateLimits => &[ApiVersion::Date("2025-03-12")],
+            Self::ServiceAccount => &[ApiVersion::Date("2024-08-05")],
             _ => &[ApiVersion::Date("2023-01-01")],
         }
     }
@@ -116,6 +123,7 @@ impl SimEndpoint {
             Self::Org => "org",
             Self::Groups => "groups",
             Self::RateLimits => "rateLimits",
+            Self::ServiceAccount => "serviceAccounts",
             _ => "aiModelApi",
         }
     }

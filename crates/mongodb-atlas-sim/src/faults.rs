@@ -60,15 +60,23 @@ pub enum Effect {
     },
     /// Sends a body of invalid JSON.
     InvalidJson,
-    /// Adds the full secret of each key, as in the example of the preview API.
+    /// Adds the full secret of each key, as in the example of the preview API, or of each secret of the service account.
     Secret,
-    /// Removes fields from every second key.
+    /// Removes fields from every second key, or from every second secret of the service account, the first one included.
     MissingMembers {
         /// Names of the fields, such as `apiKeyId`.
         members: Vec<String>,
     },
-    /// Makes `createdAt` and `lastUsedAt` of every third key invalid.
+    /// Makes the timestamps of every third key invalid, or of every second secret, the first one included.
     BrokenDates,
+    /// Replaces the tags of each project by values of other types, none of which gives an owner.
+    WrongTagTypes,
+    /// Gives each project the tag `owner` twice, with different values.
+    DuplicateOwnerTag,
+    /// Gives each project tags of the maximum length, 255 characters.
+    LongTagValues,
+    /// Gives each project tags with line breaks, escape sequences and other control characters.
+    ControlCharacterTags,
     /// Repeats the last key of a page as the first of the next.
     RepeatKeys,
     /// Omits the first key of each page but the first.

@@ -12,6 +12,7 @@ use tokio_util::task::TaskTracker;
 use crate::config::SimConfig;
 use crate::credentials::SimCredentials;
 use crate::faults::Fault;
+use crate::service_account::SimServiceAccount;
 use crate::state::{LoggedRequest, Simulator};
 use crate::world::World;
 use crate::{handlers, server};
@@ -89,7 +90,12 @@ impl SimHandle {
         change(&mut self.sim.lock_state().credentials)
     }
 
-    /// Reads or changes organizations and keys.
+    /// Reads or changes the service account, its secrets and the organization that it belongs to.
+    pub fn with_service_account<T>(&self, access: impl FnOnce(&mut SimServiceAccount) -> T) -> T {
+        access(&mut self.sim.lock_state().service_account)
+    }
+
+    /// Reads or changes organizations, projects and keys.
     pub fn with_world<T>(&self, access: impl FnOnce(&mut World) -> T) -> T {
         access(&mut self.sim.lock_state().world)
     }

@@ -17,6 +17,7 @@ use crate::pages::{PageRequest, build_page};
 use crate::request::SimRequest;
 use crate::response::{RATE_LIMIT, RATE_LIMIT_REMAINING, SimResponse};
 use crate::state::{LoggedRequest, SimState, Simulator};
+use crate::tags::apply_tag_faults;
 use crate::{control, oauth};
 
 /// Maximum size of a request body.
@@ -158,7 +159,7 @@ fn dispatch(state: &mut SimState, request: &SimRequest) -> Result<SimResponse, S
         SimEndpoint::Revoke => return oauth::revoke_token(state, request),
         _ => authorize(state, request)?,
     }
-    check_org_id(request)?;
+    check_path_ids(request)?;
     let version = negotiate_version(request)?;
     let taken = take_token(state, request);
     let Some(remaining) = taken.remaining else {
@@ -167,6 +168,7 @@ fn dispatch(state: &mut SimState, request: &SimRequest) -> Result<SimResponse, S
     let body = match endpoint {
         SimEndpoint::AiModelApiKeys => list_keys(state, request, version)?,
         SimEndpoint::AiModelApiKey => get_key(state, request, version)?,
+        SimEndpoint::ServiceAccount => get_service_account(state, request)?,
         SimEndpoint::Org => request.find_org(&state.world)?.to_json(),
         _ => list(state, request)?,
     };
@@ -203,17 +205,24 @@ fn authorize(state: &mut SimState, request: &SimRequest) -> Result<(), SimRespon
     Err(response)
 }
 
-fn check_org_id(request: &SimRequest) -> Result<(), SimResponse> {
-    let is_valid =
-        |org: &str| org.len() == 24 && org.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
-    match request.ids.org.as_deref() {
-        Some(org) if !is_valid(org) => Err(SimResponse::bad_request(
-            "INVALID_ORG_ID",
-            "orgId",
-            &format!("An invalid organization ID {org} was specified."),
-        )),
-        _ => Ok(()),
+fn check_path_ids(request: &SimRequest) -> Result<(), SimResponse> {
+    let is_hex = |id: &str| id.len() == 24 && id.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let ids = &request.ids;
+    if let Some(org) = ids.org.as_deref()
+        && (!is_hex(org) || org.bytes().any(|byte| byte.is_ascii_uppercase()))
+    {
+        let detail = format!("An invalid organization ID {org} was specified.");
+        return Err(SimResponse::bad_request("INVALID_ORG_ID", "orgId", &detail));
     }
+    // Both cases of letters are valid here.
+    if let (SimEndpoint::ServiceAccount, Some(client)) = (request.endpoint, &ids.resource)
+        && !client.strip_prefix("mdb_sa_id_").is_some_and(is_hex)
+    {
+        let detail = format!("An invalid client ID {client} was specified.");
+        let (code, parameter) = ("INVALID_CLIENT_ID", "clientId");
+        return Err(SimResponse::bad_request(code, parameter, &detail));
+    }
+    Ok(())
 }
 
 fn negotiate_version(request: &SimRequest) -> Result<ApiVersion, SimResponse> {
@@ -245,9 +254,19 @@ fn get_key(
     version: ApiVersion,
 ) -> Result<Value, SimResponse> {
     let mut keys = request.find_org(&state.world)?.keys.iter();
-    let key = keys.find(|key| Some(&key.id) == request.ids.key.as_ref());
+    let key = keys.find(|key| Some(&key.id) == request.ids.resource.as_ref());
     let key = key.ok_or_else(|| SimResponse::not_found(request.path()))?;
     Ok(key_json(key, version))
+}
+
+fn get_service_account(state: &SimState, request: &SimRequest) -> Result<Value, SimResponse> {
+    let org = request.find_org(&state.world)?;
+    let (account, client_id) = (&state.service_account, &state.credentials.client_id);
+    if account.org.as_ref() == Some(&org.id) && request.ids.resource.as_ref() == Some(client_id) {
+        Ok(account.to_json(client_id, &request.effects))
+    } else {
+        Err(SimResponse::not_found(request.path()))
+    }
 }
 
 /// Returns the requested page of any list but the key list.
@@ -266,7 +285,12 @@ fn list(state: &SimState, request: &SimRequest) -> Result<Value, SimResponse> {
     let page = PageRequest::from_request(request)?;
     let (total, size) = (results.len(), page.size as usize);
     let start = page.offset(size);
-    let items: Vec<Value> = results.into_iter().skip(start).take(size).collect();
+    let mut items: Vec<Value> = results.into_iter().skip(start).take(size).collect();
+    if request.endpoint == SimEndpoint::Groups {
+        for (index, project) in items.iter_mut().enumerate() {
+            apply_tag_faults(project, index, &request.effects);
+        }
+    }
     let has_next = start.saturating_add(items.len()) < total;
     Ok(build_page(request, page, has_next, total, &items))
 }

@@ -35,7 +35,8 @@ pub(crate) fn key_json(key: &SimKey, version: ApiVersion) -> Value {
     key_json
 }
 
-fn set_field(object: &mut Value, name: &str, value: &str) {
+/// Sets a field of a JSON object.
+pub(crate) fn set_field(object: &mut Value, name: &str, value: &str) {
     if let Some(fields) = object.as_object_mut() {
         fields.insert(name.to_owned(), value.into());
     }

@@ -1,10 +1,11 @@
 //! A simulated MongoDB Atlas Admin API for tests, demos and dashboards.
 //!
-//! [`SimHandle::start`] serves the AI model API key endpoints over HTTP, with OAuth and Digest authentication,
-//! rate limits and pagination. Keys are created, used, renamed and deleted as time passes, and [`Fault`]s make
-//! responses fail on demand. The simulator is written from the API documentation and shares no code with any
-//! client, so a client's misreading of the API is not repeated here. Tests hold every response to the JSON schemas
-//! in `schemas/`, which follow the published API description.
+//! [`SimHandle::start`] serves the AI model API key endpoints, and those for organizations, projects with their tags
+//! and the secrets of the service account, over HTTP, with OAuth and Digest authentication, rate limits and
+//! pagination. Keys are created, used, renamed and deleted as time passes, and [`Fault`]s make responses fail on
+//! demand. The simulator is written from the API documentation and shares no code with any client, so a client's
+//! misreading of the API is not repeated here. Tests hold every response to the JSON schemas in `schemas/`, which
+//! follow the published API description.
 //!
 //! ```
 //! use mongodb_atlas_sim::{Effect, Fault, SimConfig, SimEndpoint, SimHandle};
@@ -27,6 +28,7 @@
 //! | `config`, `scenario` | configuration and predefined situations |
 //! | `handle`, `server`, `state` | public handle, connections, shared state |
 //! | `model`, `world`, `population`, `events`, `random` | organizations, projects and keys; initial data and changes |
+//! | `tags`, `service_account` | tags of projects; the service account and its secrets |
 //! | `credentials`, `digest`, `buckets` | tokens, nonces, token buckets |
 //! | `endpoint`, `request`, `response`, `handlers`, `pages`, `keys`, `oauth` | API endpoints |
 //! | `faults`, `body` | fault injection, malformed bodies |
@@ -58,7 +60,9 @@ mod request;
 mod response;
 mod scenario;
 mod server;
+mod service_account;
 mod state;
+mod tags;
 mod world;
 
 pub use buckets::{BucketConfig, BucketScope};
@@ -67,7 +71,8 @@ pub use credentials::SimCredentials;
 pub use endpoint::SimEndpoint;
 pub use faults::{Effect, ErrorBodyFormat, Fault};
 pub use handle::SimHandle;
-pub use model::{ChangeKind, LoggedChange, SimKey};
+pub use model::{ChangeKind, LoggedChange, SimKey, SimProject, SimTag};
 pub use scenario::Scenario;
+pub use service_account::{SimSecret, SimServiceAccount};
 pub use state::LoggedRequest;
 pub use world::World;

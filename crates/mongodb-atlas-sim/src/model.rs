@@ -40,24 +40,52 @@ impl SimKey {
     }
 }
 
+/// A tag of a project.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct SimTag {
+    /// `key`.
+    pub key: String,
+    /// `value`.
+    pub value: String,
+}
+
+impl SimTag {
+    /// Returns a tag.
+    pub fn new(key: &str, value: &str) -> Self {
+        Self {
+            key: key.to_owned(),
+            value: value.to_owned(),
+        }
+    }
+}
+
 /// A project.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct SimProject {
-    pub(crate) id: String,
-    pub(crate) name: String,
-    pub(crate) created: Timestamp,
+pub struct SimProject {
+    /// `id`.
+    pub id: String,
+    /// `name`.
+    pub name: String,
+    /// `created`.
+    pub created: Timestamp,
+    /// `tags`; `None` omits the field.
+    pub tags: Option<Vec<SimTag>>,
 }
 
 impl SimProject {
     pub(crate) fn to_json(&self, org: &str) -> Value {
-        json!({
+        let mut json = json!({
             "id": self.id,
             "orgId": org,
             "name": self.name,
-            "created": self.created.strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
+            "created": format_seconds(self.created),
             "clusterCount": 0,
             "links": [],
-        })
+        });
+        if let (Some(tags), Some(fields)) = (&self.tags, json.as_object_mut()) {
+            fields.insert("tags".to_owned(), json!(tags));
+        }
+        json
     }
 }
 
@@ -113,7 +141,12 @@ pub struct LoggedChange {
     pub change: ChangeKind,
 }
 
-/// Formats a timestamp as Atlas does, such as `2026-01-15T16:47:49.855000+00:00`.
+/// Formats a timestamp as Atlas does for projects and service accounts, such as `2026-01-15T16:47:49Z`.
+pub(crate) fn format_seconds(at: Timestamp) -> String {
+    at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
+}
+
+/// Formats a timestamp as Atlas does for keys, such as `2026-01-15T16:47:49.855000+00:00`.
 pub(crate) fn format_timestamp(at: Timestamp) -> String {
     at.strftime("%Y-%m-%dT%H:%M:%S%.6f+00:00").to_string()
 }

@@ -24,7 +24,7 @@ pub(crate) fn issue_token(
     if result.remaining.is_none() {
         return Err(SimResponse::rate_limited(request.path(), &result));
     }
-    authenticate_client(state, request)?;
+    let secret = authenticate_client(state, request)?;
     if form_field(&request.body, "grant_type").as_deref() != Some("client_credentials") {
         return Err(oauth_error(
             StatusCode::BAD_REQUEST,
@@ -36,6 +36,7 @@ pub(crate) fn issue_token(
         .credentials
         .issue_token(state.now)
         .ok_or_else(|| oauth_error(StatusCode::FORBIDDEN, "access_denied", TOKEN_LIMIT_REACHED))?;
+    state.service_account.mark_used(&secret, state.now);
     let expires_in = state.credentials.token_lifetime_seconds;
     Ok(SimResponse::json(
         StatusCode::OK,
@@ -55,24 +56,28 @@ pub(crate) fn revoke_token(
     Ok(SimResponse::empty(StatusCode::OK))
 }
 
-fn authenticate_client(state: &SimState, request: &SimRequest) -> Result<(), SimResponse> {
-    if accepts_basic_credentials(&state.credentials, request) == Some(true) {
-        return Ok(());
-    }
-    Err(oauth_error(
-        StatusCode::UNAUTHORIZED,
-        "invalid_client",
-        "The client credentials are wrong.",
-    ))
+/// Returns the client secret of a request with valid credentials.
+fn authenticate_client(state: &SimState, request: &SimRequest) -> Result<String, SimResponse> {
+    accepted_secret(&state.credentials, request)
+        .filter(|secret| !state.service_account.is_expired(secret, state.now))
+        .ok_or_else(|| {
+            oauth_error(
+                StatusCode::UNAUTHORIZED,
+                "invalid_client",
+                "The client credentials are wrong.",
+            )
+        })
 }
 
-/// Checks client id and secret of an `Authorization: Basic` header, each form-urlencoded (RFC 6749 §2.3.1).
-fn accepts_basic_credentials(credentials: &SimCredentials, request: &SimRequest) -> Option<bool> {
+/// Checks client id and secret of an `Authorization: Basic` header, each form-urlencoded (RFC 6749 §2.3.1), and returns
+/// the secret.
+fn accepted_secret(credentials: &SimCredentials, request: &SimRequest) -> Option<String> {
     let encoded = request.authorization("Basic")?;
     let decoded = String::from_utf8(STANDARD.decode(encoded).ok()?).ok()?;
     let (id, secret) = decoded.split_once(':')?;
     let decode = |text: &str| form_field(format!("x={text}").as_bytes(), "x");
-    Some(credentials.accepts_client(&decode(id)?, &decode(secret)?))
+    let (id, secret) = (decode(id)?, decode(secret)?);
+    credentials.accepts_client(&id, &secret).then_some(secret)
 }
 
 /// Returns the error of the OAuth endpoints that has `status`; `None` if they have none.

@@ -6,6 +6,7 @@ use crate::config::SimConfig;
 use crate::model::{SimKey, SimOrg, SimProject};
 use crate::random::{random_hex, random_string};
 use crate::scenario::Scenario;
+use crate::tags::assign_tags;
 
 const DAY_SECONDS: i64 = 86_400;
 
@@ -83,15 +84,17 @@ pub(crate) fn random_org(
     scenario: Scenario,
     now: Timestamp,
 ) -> SimOrg {
-    let projects: Vec<SimProject> = (1..=(keys / 60).clamp(1, 40))
+    let mut projects: Vec<SimProject> = (1..=(keys / 60).clamp(1, 40))
         .zip(TEAMS.iter().cycle())
         .map(|(number, team)| SimProject {
             id: random_hex(rng, 24),
             name: format!("{team}-{number}"),
             created: now.saturating_sub(PROJECT_AGE).unwrap_or(Timestamp::MIN),
+            tags: None,
         })
         .collect();
     let id = random_hex(rng, 24);
+    assign_tags(&mut projects, &id);
     let name = ORG_NAMES.get(index).map_or_else(
         || format!("Example Organization {}", index + 1),
         ToString::to_string,

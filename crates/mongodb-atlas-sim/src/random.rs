@@ -18,9 +18,14 @@ pub(crate) fn random_hex(rng: &mut fastrand::Rng, length: usize) -> String {
 
 /// Returns the secret of a key, which only [`Effect::Secret`](crate::Effect::Secret) exposes.
 pub(crate) fn derive_secret(key_id: &str) -> String {
-    let seed = key_id.bytes().fold(17_u64, |sum, byte| {
+    let mut rng = rng_from_text(key_id);
+    format!("al-{}", random_string(&mut rng, 43, ALPHANUMERIC))
+}
+
+/// Returns a random stream that `text` determines.
+pub(crate) fn rng_from_text(text: &str) -> fastrand::Rng {
+    let seed = text.bytes().fold(17_u64, |sum, byte| {
         sum.wrapping_mul(31).wrapping_add(u64::from(byte))
     });
-    let mut rng = fastrand::Rng::with_seed(seed);
-    format!("al-{}", random_string(&mut rng, 43, ALPHANUMERIC))
+    fastrand::Rng::with_seed(seed)
 }

@@ -25,17 +25,20 @@ pub enum Scenario {
     Revoked,
     /// Keys are created and deleted frequently, and idle ones are used again.
     Churn,
+    /// The client secret expires in four days.
+    Expiring,
 }
 
 impl Scenario {
     /// All scenarios.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::Calm,
         Self::Stale,
         Self::Outage,
         Self::Throttled,
         Self::Revoked,
         Self::Churn,
+        Self::Expiring,
     ];
 
     /// Returns the name.
@@ -47,6 +50,7 @@ impl Scenario {
             Self::Throttled => "throttled",
             Self::Revoked => "revoked",
             Self::Churn => "churn",
+            Self::Expiring => "expiring",
         }
     }
 
@@ -57,12 +61,16 @@ impl Scenario {
             ..Fault::new(endpoint, Effect::error_status(status))
         };
         match self {
-            Self::Outage => vec![after_a_minute(SimEndpoint::AiModelApiKeys, 503)],
+            Self::Outage => vec![
+                after_a_minute(SimEndpoint::AiModelApiKeys, 503),
+                after_a_minute(SimEndpoint::ServiceAccount, 503),
+            ],
             Self::Revoked => vec![
                 after_a_minute(SimEndpoint::AiModelApiKeys, 401),
+                after_a_minute(SimEndpoint::ServiceAccount, 401),
                 after_a_minute(SimEndpoint::Token, 401),
             ],
-            Self::Calm | Self::Stale | Self::Throttled | Self::Churn => Vec::new(),
+            Self::Calm | Self::Stale | Self::Throttled | Self::Churn | Self::Expiring => Vec::new(),
         }
     }
 
@@ -72,6 +80,11 @@ impl Scenario {
 
     pub(crate) fn stale_percent(self) -> u32 {
         if self == Self::Stale { 50 } else { 12 }
+    }
+
+    /// Returns the number of days until the client secret expires.
+    pub(crate) fn secret_days_left(self) -> i64 {
+        if self == Self::Expiring { 4 } else { 90 }
     }
 
     pub(crate) fn speed_factor(self) -> f64 {

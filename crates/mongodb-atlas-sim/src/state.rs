@@ -11,6 +11,7 @@ use crate::digest::Nonces;
 use crate::endpoint::SimEndpoint;
 use crate::faults::Faults;
 use crate::model::serialize_timestamp;
+use crate::service_account::SimServiceAccount;
 use crate::world::World;
 
 /// A simulator: a clock, and the state behind one lock, which is never held across an `.await`.
@@ -25,6 +26,7 @@ pub(crate) struct SimState {
     pub(crate) now: Timestamp,
     pub(crate) world: World,
     pub(crate) credentials: SimCredentials,
+    pub(crate) service_account: SimServiceAccount,
     pub(crate) nonces: Nonces,
     pub(crate) buckets: Buckets,
     pub(crate) faults: Faults,
@@ -63,10 +65,19 @@ impl Simulator {
             faults.add(fault, now);
         }
         let org_bucket = config.scenario.org_bucket().unwrap_or(config.org_bucket);
+        let world = World::new(config, now);
+        let credentials = SimCredentials::new(config.seed, config.token_lifetime_seconds);
+        let service_account = SimServiceAccount::new(
+            world.org_ids().into_iter().next(),
+            &credentials.client_secret,
+            config.scenario,
+            now,
+        );
         let state = SimState {
             now,
-            world: World::new(config, now),
-            credentials: SimCredentials::new(config.seed, config.token_lifetime_seconds),
+            world,
+            credentials,
+            service_account,
             nonces: Nonces::new(config.seed, config.nonce_lifetime_seconds),
             buckets: Buckets::new(org_bucket, config.bucket_scope),
             faults,

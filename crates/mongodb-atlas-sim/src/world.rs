@@ -7,7 +7,7 @@ use jiff::Timestamp;
 
 use crate::config::SimConfig;
 use crate::events::{EventGenerator, KeyEvent};
-use crate::model::{ChangeKind, LoggedChange, SimKey, SimOrg};
+use crate::model::{ChangeKind, LoggedChange, SimKey, SimOrg, SimProject};
 use crate::population;
 use crate::scenario::Scenario;
 
@@ -209,6 +209,23 @@ impl World {
             }
             Some(_) => None,
         })
+    }
+
+    /// Returns the projects of `org` in page order; empty for an unknown organization.
+    pub fn projects(&self, org: &str) -> &[SimProject] {
+        self.org(org).map_or(&[], |org| &org.projects)
+    }
+
+    /// Changes a project, its name or tags for example. Returns whether it exists.
+    pub fn update_project(
+        &mut self,
+        org: &str,
+        id: &str,
+        update: impl FnOnce(&mut SimProject),
+    ) -> bool {
+        let projects = self.org_mut(org).map(|org| &mut org.projects);
+        let project = projects.and_then(|all| all.iter_mut().find(|project| project.id == id));
+        project.map(update).is_some()
     }
 
     /// Appends a key that a test has made.

@@ -93,7 +93,7 @@ fn any_key() -> impl Strategy<Value = TestKey> {
         "expired",
         "DELETED",
         "deleted",
-        "UNHEARD_OF",
+        "UNDOCUMENTED",
     ]);
     let day = || prop::option::weighted(0.8, 0_i64..40);
     let invalid_use = prop::bool::weighted(0.1);

@@ -63,6 +63,10 @@ impl PollObserver for ExporterMetrics {
                 let labels = [org.as_str(), change.as_str()];
                 add(&self.key_changes, &labels, to_f64(keys));
             }
+            PollEvent::ClientSecretsChanged {
+                credential,
+                secrets,
+            } => self.set_client_secrets(credential, secrets),
             PollEvent::SaveFailed => add(&self.storage_failures, &[], 1.0),
         }
     }
@@ -122,7 +126,7 @@ impl ClientObserver for ExporterMetrics {
 
     fn token_requested(&self, credential: &str, outcome: TokenOutcome) {
         let active = self.lock_active();
-        if active.credentials.contains(credential) {
+        if active.credentials.contains_key(credential) {
             let labels = [credential, outcome.as_str()];
             add(&self.token_requests, &labels, 1.0);
         }
@@ -130,7 +134,7 @@ impl ClientObserver for ExporterMetrics {
 
     fn token_expiry_changed(&self, credential: &str, expires_at: Timestamp) {
         let active = self.lock_active();
-        if active.credentials.contains(credential) {
+        if active.credentials.contains_key(credential) {
             set_timestamp(&self.token_expiry, &[credential], expires_at);
         }
     }

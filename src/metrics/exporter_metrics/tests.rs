@@ -70,18 +70,65 @@ fn remove_org_removes_every_series_of_one_organization() {
     assert_eq!(families_with(&metrics, org(2).as_str()), expected);
 }
 
+fn client_secret(n: u32) -> ClientSecret {
+    ClientSecret {
+        id: format!("{n:024x}"),
+        expires_at: Timestamp::UNIX_EPOCH,
+        last_used_at: Some(Timestamp::UNIX_EPOCH),
+    }
+}
+
+#[test]
+fn client_secrets_of_a_credential_are_replaced_whole() {
+    let metrics = ExporterMetrics::new().expect("the catalogue is sound");
+    for credential in ["c1", "c2"] {
+        metrics.init_credential(credential);
+    }
+    let set = |credential, secrets: &[ClientSecret]| {
+        metrics.on_event(PollEvent::ClientSecretsChanged {
+            credential,
+            secrets,
+        });
+    };
+    let never_used = ClientSecret {
+        last_used_at: None,
+        ..client_secret(2)
+    };
+    let both = families_by_label("secret_id");
+    assert_eq!(both.len(), 2, "{both:?}");
+    let families = |n| families_with(&metrics, &client_secret(n).id);
+    set("c1", &[client_secret(1)]);
+    set("c2", &[client_secret(3)]);
+    set("c1", &[client_secret(1), client_secret(2)]);
+    assert_eq!((families(1), families(2)), (both.clone(), both.clone()));
+    set("c1", &[never_used]);
+    assert_eq!(families(1), Vec::<String>::new(), "a secret that is gone");
+    assert_eq!(families(2), [families::CLIENT_SECRET_EXPIRY.name]);
+    set("c1", &[]);
+    assert_eq!(families(2), Vec::<String>::new());
+    assert_eq!(families(3), both, "of another credential");
+}
+
 #[test]
 fn remove_credential_removes_every_series_of_one_credential() {
     let metrics = ExporterMetrics::new().expect("the catalogue is sound");
     for credential in ["c1", "c2"] {
         metrics.init_credential(credential);
         metrics.token_expiry_changed(credential, Timestamp::UNIX_EPOCH);
+        metrics.on_event(PollEvent::ClientSecretsChanged {
+            credential,
+            secrets: &[client_secret(1)],
+        });
     }
     let expected = families_by_label("credential");
-    assert_eq!(expected.len(), 2, "{expected:?}");
+    assert_eq!(expected.len(), 4, "{expected:?}");
     metrics.remove_credential("c1");
     metrics.token_expiry_changed("c1", Timestamp::UNIX_EPOCH);
     metrics.token_requested("c1", TokenOutcome::ALL[0]);
+    metrics.on_event(PollEvent::ClientSecretsChanged {
+        credential: "c1",
+        secrets: &[client_secret(1)],
+    });
     assert_eq!(families_with(&metrics, "c1"), Vec::<String>::new());
     assert_eq!(families_with(&metrics, "c2"), expected);
 }

@@ -1,44 +1,48 @@
 //! The documentation and the runbooks of this version, served by the exporter itself, so that they are at hand when an
 //! alert fires.
 
+use askama::Template;
 use axum::extract::Path;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 
 use super::page_headers;
 
-/// Embeds documents, with their names.
-macro_rules! embedded_docs {
-    ($($name:literal),*) => {
-        &[$(($name, include_str!(concat!("../../../docs/", $name, ".md")))),*]
-    };
+/// A document, rendered by the build script.
+struct Document {
+    /// The name in its path.
+    name: &'static str,
+    title: &'static str,
+    /// Its content, without a page around it.
+    html: &'static str,
 }
 
-const DOCS: &[(&str, &str)] = embedded_docs!(
-    "configuration",
-    "failure-modes",
-    "metrics",
-    "reports",
-    "web"
-);
+// `DOCS`: every file of `docs`. `RUNBOOKS`: every file of `dashboards/runbooks`, one for each alert.
+include!(concat!(env!("OUT_DIR"), "/documents.rs"));
 
-/// Every file of `dashboards/runbooks`, as the build script lists them: one for each alert, which a test compares with the
-/// rules.
-const RUNBOOKS: &[(&str, &str)] = include!(concat!(env!("OUT_DIR"), "/runbooks.rs"));
+#[derive(Template)]
+#[template(path = "document.html", config = "src/web/ui/askama.toml")]
+struct DocumentTemplate {
+    document: &'static Document,
+    /// The path of the page, relative to the document.
+    home: &'static str,
+}
 
 /// Serves the documentation.
 pub(in crate::web) async fn document(Path(name): Path<String>) -> Response {
-    find(DOCS, &name)
+    find(DOCS, &name, "../../")
 }
 
 /// Serves the runbook of an alert.
 pub(in crate::web) async fn runbook(Path(name): Path<String>) -> Response {
-    find(RUNBOOKS, &name)
+    find(RUNBOOKS, &name, "../../../")
 }
 
-fn find(texts: &[(&str, &'static str)], name: &str) -> Response {
-    match texts.iter().find(|(known, _)| *known == name) {
-        Some((_, text)) => (page_headers("text/plain; charset=utf-8"), *text).into_response(),
-        None => (StatusCode::NOT_FOUND, "There is no such document.\n").into_response(),
+fn find(documents: &'static [Document], name: &str, home: &'static str) -> Response {
+    let document = documents.iter().find(|document| document.name == name);
+    let page = document.map(|document| DocumentTemplate { document, home }.render());
+    match page {
+        Some(Ok(page)) => (page_headers("text/html; charset=utf-8"), page).into_response(),
+        _ => (StatusCode::NOT_FOUND, "There is no such document.\n").into_response(),
     }
 }

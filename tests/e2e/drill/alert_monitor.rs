@@ -1,94 +1,163 @@
-//! A Prometheus that evaluates the alerts over all instances of a drill.
+//! Prometheus and Alertmanager, with the rules of the mixin and shorter times.
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use super::{DRILL_CASES, DrillInstance, read_repo_file};
-use crate::common::{ChildProcess, eventually, free_port, get, run_command};
 use reqwest::Url;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
-/// Prometheus and Alertmanager, with the configuration of `dashboards/drill`.
-pub(super) struct AlertMonitor {
-    _alertmanager: ChildProcess,
-    _prometheus: ChildProcess,
-    _folder: TempDir,
-    alerts: String,
-    query: String,
+use crate::common::{ChildProcess, eventually, free_port, get, run_command};
+
+/// Returns a path below `dashboards`.
+pub(super) fn dashboards(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("dashboards")
+        .join(path)
 }
 
-impl AlertMonitor {
-    pub(super) fn start(instances: &[DrillInstance]) -> Self {
+/// Renders the rules of the mixin into `folder`, with the times of the drill.
+pub(super) fn render_rules(folder: &Path) {
+    let mut jsonnet = Command::new("jsonnet");
+    jsonnet
+        .args(["-S", "-m"])
+        .arg(folder)
+        .arg("--tla-code-file")
+        .arg(format!(
+            "config={}",
+            dashboards("drill/parameters.jsonnet").display()
+        ))
+        .arg(dashboards("mixin/render.jsonnet"));
+    let (code, _, error) = run_command(&mut jsonnet, b"");
+    assert_eq!(code, Some(0), "{error}");
+}
+
+/// Address and `instance` label of a target.
+pub(super) type Target = (String, String);
+
+/// An Alertmanager, killed on drop.
+pub(super) struct Alertmanager {
+    _process: ChildProcess,
+    _folder: TempDir,
+    pub(super) address: String,
+}
+
+/// An alert in Alertmanager.
+pub(super) struct Alert {
+    pub(super) labels: BTreeMap<String, String>,
+    pub(super) annotations: BTreeMap<String, String>,
+    /// Whether another alert inhibits its notifications.
+    pub(super) is_inhibited: bool,
+}
+
+impl Alertmanager {
+    pub(super) fn start(config: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let path = |name: &str| folder.path().join(name);
-        let shorten = Path::new(env!("CARGO_MANIFEST_DIR")).join("dashboards/drill/shorten");
-        let (code, rules, error) = run_command(
-            &mut Command::new(shorten),
-            read_repo_file("rules/atlas-ai-keys.yml").as_bytes(),
-        );
-        assert_eq!(code, Some(0), "{error}");
-        assert!(rules.matches("for: 3s").count() > 15 && !rules.contains("for: 15m"));
-        std::fs::write(path("rules.yml"), rules).unwrap();
-        std::fs::write(
-            path("alertmanager.yml"),
-            read_repo_file("drill/alertmanager.yml"),
-        )
-        .unwrap();
-        let (alertmanager, prometheus) = (free_port(), free_port());
-        let target = "      - targets: ['127.0.0.1:10064']\n";
-        let mut targets = String::new();
-        for (instance, case) in instances.iter().zip(&DRILL_CASES) {
-            let _ = write!(
-                targets,
-                "      - targets: ['{}']\n        labels: {{instance: {}}}\n",
-                instance.address, case.name
-            );
-        }
-        let config = read_repo_file("drill/prometheus.yml");
-        assert!(config.contains(target));
-        let config = config
-            .replace(target, &targets)
-            .replace("127.0.0.1:19093", &format!("127.0.0.1:{alertmanager}"))
-            .replace("_interval: 5s", "_interval: 1s");
-        std::fs::write(path("prometheus.yml"), config).unwrap();
+        std::fs::write(path("alertmanager.yml"), config).unwrap();
+        let address = format!("127.0.0.1:{}", free_port());
         let mut command = Command::new("prometheus-alertmanager");
         command
             .arg(format!(
                 "--config.file={}",
                 path("alertmanager.yml").display()
             ))
-            .arg(format!("--storage.path={}", path("alertmanager").display()))
-            .arg(format!("--web.listen-address=127.0.0.1:{alertmanager}"))
+            .arg(format!("--storage.path={}", path("data").display()))
+            .arg(format!("--web.listen-address={address}"))
             .arg("--cluster.listen-address=");
-        let mut manager = ChildProcess::start(command);
-        manager.wait_for_output("Listening on");
-        let mut command = Command::new("prometheus");
-        command
-            .arg(format!(
-                "--config.file={}",
-                path("prometheus.yml").display()
-            ))
-            .arg(format!("--storage.tsdb.path={}", path("data").display()))
-            .arg(format!("--web.listen-address=127.0.0.1:{prometheus}"));
-        let mut server = ChildProcess::start(command);
-        server.wait_for_output("Server is ready to receive web requests");
+        let mut process = ChildProcess::start(command);
+        process.wait_for_output("Listening on");
         Self {
-            _alertmanager: manager,
-            _prometheus: server,
+            _process: process,
             _folder: folder,
-            alerts: format!("http://127.0.0.1:{alertmanager}/api/v2/alerts"),
-            query: format!("http://127.0.0.1:{prometheus}/api/v1/query"),
+            address,
         }
     }
 
+    /// Returns the alerts that have not resolved.
+    pub(super) async fn alerts(&self) -> Vec<Alert> {
+        let (status, text) = get(&format!("http://{}/api/v2/alerts", self.address)).await;
+        assert_eq!(status, 200, "{text}");
+        let alerts: Vec<Value> = serde_json::from_str(&text).unwrap();
+        let alerts = alerts.into_iter().map(|alert| {
+            let annotations: BTreeMap<String, String> =
+                serde_json::from_value(alert["annotations"].clone()).unwrap();
+            for annotation in ["summary", "description", "runbook_url"] {
+                let text = annotations.get(annotation).map_or("", String::as_str);
+                let is_complete = !text.is_empty()
+                    && !text.contains("<no value>")
+                    && !text.contains("error expanding");
+                assert!(is_complete, "{alert}");
+            }
+            Alert {
+                labels: serde_json::from_value(alert["labels"].clone()).unwrap(),
+                annotations,
+                is_inhibited: alert["status"]["inhibitedBy"] != json!([]),
+            }
+        });
+        alerts.collect()
+    }
+}
+
+/// A Prometheus that evaluates the rules of the drill, killed on drop.
+pub(super) struct RuleEvaluator {
+    _process: ChildProcess,
+    folder: TempDir,
+    query_url: String,
+}
+
+impl RuleEvaluator {
+    /// Starts a Prometheus whose alerts have the label `drill`.
+    pub(super) fn start(name: &str, alertmanager: &Alertmanager, targets: &[Target]) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        render_rules(folder.path());
+        let address = format!("127.0.0.1:{}", free_port());
+        let config = json!({
+            "global": {
+                "scrape_interval": "1s",
+                "scrape_timeout": "1s",
+                "evaluation_interval": "1s",
+                "external_labels": {"drill": name},
+            },
+            "rule_files": ["atlas-ai-keys.yml", "atlas-ai-keys-per-key.yml"],
+            "alerting": {
+                "alertmanagers": [{"static_configs": [{"targets": [alertmanager.address]}]}],
+            },
+            "scrape_configs": [{
+                "job_name": "atlas-ai-keys",
+                "file_sd_configs": [{"files": ["targets.json"], "refresh_interval": "1s"}],
+            }],
+        });
+        let path = folder.path().join("prometheus.yml");
+        // JSON is YAML
+        std::fs::write(&path, config.to_string()).unwrap();
+        let data = folder.path().join("data");
+        let evaluator_url = format!("http://{address}/api/v1/query");
+        write_targets(folder.path(), targets);
+        let mut command = Command::new("prometheus");
+        command
+            .arg(format!("--config.file={}", path.display()))
+            .arg(format!("--storage.tsdb.path={}", data.display()))
+            .arg(format!("--web.listen-address={address}"));
+        let mut process = ChildProcess::start(command);
+        process.wait_for_output("Server is ready to receive web requests");
+        Self {
+            _process: process,
+            folder,
+            query_url: evaluator_url,
+        }
+    }
+
+    pub(super) fn set_targets(&self, targets: &[Target]) {
+        write_targets(self.folder.path(), targets);
+    }
+
     /// Waits until Prometheus has seen each instance healthy for some scrapes.
-    pub(super) async fn wait_scraped(&self) {
+    pub(super) async fn wait_scraped(&self, instances: usize) {
         let query = "count(sum_over_time(up[1m]) >= 5)";
-        let url = Url::parse_with_params(&self.query, [("query", query)]).unwrap();
-        let expected = Value::from(DRILL_CASES.len().to_string());
+        let url = Url::parse_with_params(&self.query_url, [("query", query)]).unwrap();
+        let expected = Value::from(instances.to_string());
         eventually("scrapes of every instance", async || {
             let (_, text) = get(url.as_str()).await;
             let response: Value = serde_json::from_str(&text).unwrap();
@@ -97,28 +166,15 @@ impl AlertMonitor {
         })
         .await;
     }
+}
 
-    /// Returns the labels of each alert in Alertmanager.
-    pub(super) async fn alerts(&self) -> Vec<BTreeMap<String, String>> {
-        let (status, text) = get(&self.alerts).await;
-        assert_eq!(status, 200, "{text}");
-        let alerts: Vec<Value> = serde_json::from_str(&text).unwrap();
-        alerts
-            .iter()
-            .map(|alert| {
-                for annotation in ["summary", "description", "runbook_url"] {
-                    let text = alert["annotations"][annotation]
-                        .as_str()
-                        .unwrap_or_default();
-                    assert!(
-                        !text.is_empty()
-                            && !text.contains("<no value>")
-                            && !text.contains("error expanding"),
-                        "{alert}"
-                    );
-                }
-                serde_json::from_value(alert["labels"].clone()).unwrap()
-            })
-            .collect()
-    }
+/// Writes the targets of file-based service discovery.
+fn write_targets(folder: &Path, targets: &[Target]) {
+    let targets: Vec<Value> = targets
+        .iter()
+        .map(|(address, name)| json!({"targets": [address], "labels": {"instance": name}}))
+        .collect();
+    let new = folder.join("targets.json.new");
+    std::fs::write(&new, Value::from(targets).to_string()).unwrap();
+    std::fs::rename(new, folder.join("targets.json")).unwrap();
 }

@@ -1,223 +1,205 @@
 //! Fire drill: the simulated Atlas plays every scenario, with a Prometheus that evaluates
-//! the rules and an Alertmanager that receives the alerts. Each alert must fire in its
-//! scenario and in no other. `make drill` runs in real time and prints the table.
+//! the rules of both files and an Alertmanager that receives the alerts. Each alert must fire
+//! in its case and in no other, and resolve after the repair. `make drill` runs it with more time
+//! and prints the table.
 
 mod alert_monitor;
-
-use alert_monitor::AlertMonitor;
+mod first_hour;
+mod instance;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
-use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use crate::common::{ChildProcess, Scrape, get};
-use tempfile::TempDir;
+use mongodb_atlas_sim::{Scenario, SimConfig};
 
-/// Alerts of any realistic population: some keys are idle.
-const HYGIENE_ALERTS: [&str; 4] = [
+use alert_monitor::{Alert, Alertmanager, RuleEvaluator, Target, dashboards};
+use instance::{DrillInstance, Step};
+
+/// Alerts of any realistic population: keys are idle, created and used again.
+const HYGIENE_ALERTS: [&str; 9] = [
+    "AtlasAiKeysStale",
+    "AtlasAiKeysNeverUsed",
+    "AtlasAiKeysDisabledNotDeleted",
+    "AtlasAiKeysRevived",
     "AtlasAiKeyStale",
     "AtlasAiKeyNeverUsed",
-    "AtlasAiKeyInactive",
     "AtlasAiKeyRevived",
+    "AtlasAiKeyCreated",
+    "AtlasAiKeyWentQuiet",
 ];
 
-/// Fault injected into a running exporter.
-#[derive(Clone, Copy)]
-enum InjectedFault {
-    Nothing,
-    /// The process is killed.
-    Ends,
-    /// Its web configuration becomes invalid.
-    BadConfiguration,
-    /// A file is at the path of its state directory.
-    NoStorage,
-}
+/// The case whose target vanishes has a Prometheus of its own: the alert is about all targets.
+const VANISHING: &str = "absent";
 
 struct DrillCase {
     name: &'static str,
-    scenario: &'static str,
-    flags: &'static [&'static str],
-    fault: InjectedFault,
+    scenario: Scenario,
+    keys: usize,
+    /// The configuration file.
+    config: &'static str,
+    /// What causes the alerts, beside the scenario.
+    cause: &'static [Step],
+    /// What ends them.
+    repair: &'static [Step],
     expected: &'static [&'static str],
 }
 
-const fn scenario_case(
-    name: &'static str,
-    flags: &'static [&'static str],
-    expected: &'static [&'static str],
-) -> DrillCase {
-    DrillCase {
-        name,
-        scenario: name,
-        flags,
-        fault: InjectedFault::Nothing,
-        expected,
-    }
-}
-
-const fn fault_case(
-    name: &'static str,
-    flags: &'static [&'static str],
-    fault: InjectedFault,
-    expected: &'static [&'static str],
-) -> DrillCase {
-    DrillCase {
-        name,
-        scenario: "calm",
-        flags,
-        fault,
-        expected,
-    }
-}
+/// A calm Atlas with few keys.
+const CALM: DrillCase = DrillCase {
+    name: "calm",
+    scenario: Scenario::Calm,
+    keys: 60,
+    config: "",
+    cause: &[],
+    repair: &[],
+    expected: &[],
+};
 
 /// The scenarios of the simulated Atlas, and faults of the exporter itself.
-const DRILL_CASES: [DrillCase; 10] = [
-    scenario_case("calm", &["--sim.keys=60"], &[]),
-    scenario_case(
-        "stale",
-        &["--sim.keys=300"],
-        &[
+const DRILL_CASES: [DrillCase; 14] = [
+    CALM,
+    DrillCase {
+        name: "stale",
+        scenario: Scenario::Stale,
+        keys: 300,
+        repair: &[Step::Config(
+            "exemptions: [{name: '*', reason: end of the drill, until: 2999-12-31}]\n",
+        )],
+        expected: &[
+            "AtlasAiKeysStale",
+            "AtlasAiKeysNeverUsed",
+            "AtlasAiKeysDisabledNotDeleted",
             "AtlasAiKeyStale",
             "AtlasAiKeyNeverUsed",
-            "AtlasAiKeyInactive",
         ],
-    ),
-    scenario_case(
-        "outage",
-        &["--sim.keys=60"],
-        &["AtlasOrgUnreachable", "AtlasOrgTruthOld"],
-    ),
-    scenario_case(
-        "throttled",
-        &["--sim.keys=900"],
-        &["AtlasRequestBudgetExhausted"],
-    ),
-    scenario_case(
-        "revoked",
-        &["--sim.keys=60"],
-        &["AtlasOrgRefused", "AtlasTokenTrouble", "AtlasOrgTruthOld"],
-    ),
-    scenario_case(
-        "churn",
-        &["--sim.keys=1200"],
-        &[
+        ..CALM
+    },
+    DrillCase {
+        name: "outage",
+        scenario: Scenario::Outage,
+        repair: &[Step::EndFaults],
+        expected: &["AtlasOrgPollFailing", "AtlasOrgDataStale"],
+        ..CALM
+    },
+    DrillCase {
+        name: "throttled",
+        scenario: Scenario::Throttled,
+        keys: 900,
+        repair: &[Step::PollInterval("10m")],
+        expected: &["AtlasRequestBudgetTooSmall"],
+        ..CALM
+    },
+    DrillCase {
+        name: "revoked",
+        scenario: Scenario::Revoked,
+        repair: &[Step::EndFaults],
+        expected: &[
+            "AtlasOrgAccessDenied",
+            "AtlasTokenTrouble",
+            "AtlasOrgDataStale",
+        ],
+        ..CALM
+    },
+    DrillCase {
+        name: "churn",
+        scenario: Scenario::Churn,
+        keys: 1200,
+        repair: &[Step::StopEvents, Step::DeleteKeys(400)],
+        expected: &[
             "AtlasAiKeysChurn",
             "AtlasAiKeysTooMany",
+            "AtlasAiKeysRevived",
             "AtlasAiKeyRevived",
+            "AtlasAiKeyCreated",
         ],
-    ),
-    fault_case(
-        "cut",
-        &["--sim.keys=60", "--metrics.max-keys=10"],
-        InjectedFault::Nothing,
-        &["AtlasAiKeysDropped"],
-    ),
-    fault_case(
-        "config",
-        &["--sim.keys=60"],
-        InjectedFault::BadConfiguration,
-        &["AtlasAiKeysExporterConfigBad"],
-    ),
-    fault_case(
-        "disk",
-        &["--sim.keys=60"],
-        InjectedFault::NoStorage,
-        &["AtlasAiKeysExporterStorageFailing"],
-    ),
-    fault_case(
-        "down",
-        &["--sim.keys=60"],
-        InjectedFault::Ends,
-        &["AtlasAiKeysExporterDown"],
-    ),
+        ..CALM
+    },
+    DrillCase {
+        name: "expiring",
+        scenario: Scenario::Expiring,
+        repair: &[Step::RenewClientSecret, Step::StartWithoutState],
+        expected: &["AtlasClientSecretExpiring"],
+        ..CALM
+    },
+    DrillCase {
+        name: "quiet",
+        cause: &[Step::StopUse],
+        repair: &[Step::UseKey],
+        expected: &["AtlasAiKeyWentQuiet"],
+        ..CALM
+    },
+    DrillCase {
+        name: "cut",
+        config: "metrics: {max_keys: 10}\n",
+        repair: &[Step::Config("")],
+        expected: &["AtlasAiKeysDropped"],
+        ..CALM
+    },
+    DrillCase {
+        name: "unmatched",
+        config: "exemptions: [{key: none, reason: drill, until: 2999-12-31}]\n",
+        repair: &[Step::Config("")],
+        expected: &["AtlasExemptionUnmatched"],
+        ..CALM
+    },
+    DrillCase {
+        name: "config",
+        cause: &[Step::WebConfig("nonsense: 1\n")],
+        repair: &[Step::WebConfig("{}\n")],
+        expected: &["AtlasAiKeysConfigBad"],
+        ..CALM
+    },
+    DrillCase {
+        name: "disk",
+        cause: &[Step::BlockStorage],
+        repair: &[Step::UnblockStorage],
+        expected: &["AtlasAiKeysStorageFailing"],
+        ..CALM
+    },
+    DrillCase {
+        name: "down",
+        // The exporter that is down has another alert, which its being down explains.
+        cause: &[Step::WebConfig("nonsense: 1\n"), Step::Kill],
+        repair: &[Step::WebConfig("{}\n"), Step::Start],
+        expected: &["AtlasAiKeysExporterDown"],
+        ..CALM
+    },
+    DrillCase {
+        name: VANISHING,
+        cause: &[Step::RemoveTarget],
+        repair: &[Step::AddTarget],
+        expected: &["AtlasAiKeysExporterAbsent"],
+        ..CALM
+    },
 ];
 
-fn read_repo_file(path: &str) -> String {
-    std::fs::read_to_string(
-        Path::new(env!("CARGO_MANIFEST_DIR"))
-            .join("dashboards")
-            .join(path),
-    )
-    .unwrap()
+/// When an alert of a case fired and resolved.
+#[derive(Default, Clone, Copy)]
+struct AlertTimes {
+    fired: Option<Duration>,
+    resolved: Option<Duration>,
+    was_inhibited: bool,
 }
 
-/// A running exporter of one case.
-struct DrillInstance {
-    program: Option<ChildProcess>,
-    address: String,
-    folder: TempDir,
-    orgs: BTreeSet<String>,
-}
+type TimesByAlert = BTreeMap<(String, &'static str), AlertTimes>;
 
-impl DrillInstance {
-    async fn start(number: usize, case: &DrillCase, speed: &str) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        std::fs::write(folder.path().join("web.yml"), "{}\n").unwrap();
-        let [web, storage] =
-            ["web.yml", "state"].map(|name| folder.path().join(name).display().to_string());
-        let mut arguments = vec![
-            "demo".to_owned(),
-            "--web.listen-address=127.0.0.1:0".to_owned(),
-            format!("--web.config.file={web}"),
-            format!("--storage.path={storage}"),
-            format!("--sim.scenario={}", case.scenario),
-            // Each exporter polls different organizations.
-            format!("--sim.seed={}", number + 1),
-            "--sim.orgs=1".to_owned(),
-            format!("--sim.speed={speed}"),
-            "--atlas.poll-interval=1s".to_owned(),
-        ];
-        arguments.extend(case.flags.iter().map(|flag| (*flag).to_owned()));
-        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-        let mut program = ChildProcess::exporter(&arguments, &[]);
-        let address = program.wait_for_output("address=");
-        program.wait_for_output("walk complete");
-        let scrape = Scrape::parse(&get(&format!("http://{address}/metrics")).await.1);
-        let orgs = scrape
-            .with_name("atlas_ai_keys_exporter_org_up")
-            .map(|series| series.labels["org_id"].clone());
-        Self {
-            orgs: orgs.collect(),
-            program: Some(program),
-            address,
-            folder,
-        }
+fn case_of_alert(alert: &Alert, instances: &[DrillInstance]) -> &'static str {
+    let label = |name: &str| alert.labels.get(name).map(String::as_str);
+    if label("drill") == Some(VANISHING) {
+        return VANISHING;
     }
-
-    fn inject(&mut self, fault: InjectedFault) {
-        let path = |name: &str| -> PathBuf { self.folder.path().join(name) };
-        match fault {
-            InjectedFault::Nothing => {}
-            InjectedFault::Ends => self.program = None,
-            InjectedFault::BadConfiguration => {
-                std::fs::write(path("web.yml"), "nonsense: 1\n").unwrap();
-            }
-            InjectedFault::NoStorage => {
-                std::fs::rename(path("state"), path("elsewhere")).unwrap();
-                std::fs::write(path("state"), "").unwrap();
-            }
-        }
-    }
-}
-
-/// First time of each alert in each case.
-type AlertTimes = BTreeMap<(String, &'static str), Duration>;
-
-fn case_of_alert(alert: &BTreeMap<String, String>, instances: &[DrillInstance]) -> &'static str {
-    let named = DRILL_CASES.iter().zip(instances).find(|(case, instance)| {
-        alert.get("instance").map(String::as_str) == Some(case.name)
-            || alert
-                .get("org_id")
-                .is_some_and(|org| instance.orgs.contains(org))
-    });
-    let Some((case, _)) = named else {
-        panic!("nobody's: {alert:?}")
+    let is_of = |instance: &&DrillInstance| {
+        label("instance") == Some(instance.name)
+            || label("org_id").is_some_and(|org| instance.orgs.contains(org))
     };
-    case.name
+    let instance = instances.iter().find(is_of);
+    instance
+        .unwrap_or_else(|| panic!("an alert of no case: {:?}", alert.labels))
+        .name
 }
 
-fn format_table(seen: &AlertTimes, alerts: &BTreeSet<String>) -> String {
+fn format_table(times: &TimesByAlert, alerts: &BTreeSet<String>) -> String {
     let mut text = String::from("| alert |");
     for case in &DRILL_CASES {
         let _ = write!(text, " {} |", case.name);
@@ -228,14 +210,23 @@ fn format_table(seen: &AlertTimes, alerts: &BTreeSet<String>) -> String {
         let _ = write!(text, "\n| {alert} |");
         for case in &DRILL_CASES {
             let expected = case.expected.contains(&alert.as_str());
-            let cell = match (seen.get(&(alert.clone(), case.name)), expected) {
-                (Some(after), true) => format!("**{} s**", after.as_secs()),
-                (Some(after), false) if HYGIENE_ALERTS.contains(&alert.as_str()) => {
-                    format!("{} s", after.as_secs())
+            let times = times
+                .get(&(alert.clone(), case.name))
+                .copied()
+                .unwrap_or_default();
+            let cell = match (times.fired, times.resolved) {
+                (Some(fired), Some(resolved)) if expected => {
+                    format!("**{} s / {} s**", fired.as_secs(), resolved.as_secs())
                 }
-                (Some(after), false) => format!("UNEXPECTED after {} s", after.as_secs()),
-                (None, true) => "MISSING".to_owned(),
-                (None, false) => String::new(),
+                (Some(fired), None) if expected => {
+                    format!("UNRESOLVED, fired after {} s", fired.as_secs())
+                }
+                (None, _) if expected => "MISSING".to_owned(),
+                (Some(fired), _) if HYGIENE_ALERTS.contains(&alert.as_str()) => {
+                    format!("{} s", fired.as_secs())
+                }
+                (Some(fired), _) => format!("UNEXPECTED after {} s", fired.as_secs()),
+                (None, _) => String::new(),
             };
             let _ = write!(text, " {cell} |");
         }
@@ -244,69 +235,169 @@ fn format_table(seen: &AlertTimes, alerts: &BTreeSet<String>) -> String {
     text
 }
 
-/// Returns the names of all alerts.
+/// Returns the names of all alerts of both files.
 fn all_alerts() -> BTreeSet<String> {
-    let rules = read_repo_file("rules/atlas-ai-keys.yml");
-    let names = rules
-        .lines()
-        .filter_map(|line| line.trim().strip_prefix("- alert: "));
-    names.map(str::to_owned).collect()
+    let files = ["rules/atlas-ai-keys.yml", "rules/atlas-ai-keys-per-key.yml"];
+    let rules = files.map(|file| std::fs::read_to_string(dashboards(file)).unwrap());
+    let names = rules.iter().flat_map(|rules| rules.lines());
+    let names =
+        names.filter_map(|line| line.trim().trim_start_matches("- ").strip_prefix("alert: "));
+    names
+        .map(|name| name.trim_matches('"').to_owned())
+        .collect()
 }
 
-async fn run_drill(speed: &str, timeout: Duration) {
+/// The drill while it runs.
+struct Drill {
+    instances: Vec<DrillInstance>,
+    alertmanager: Alertmanager,
+    evaluator: RuleEvaluator,
+    vanishing_evaluator: RuleEvaluator,
+    times: TimesByAlert,
+}
+
+impl Drill {
+    async fn start(speed: f64) -> Self {
+        let mut instances = Vec::new();
+        for (number, case) in (0..).zip(&DRILL_CASES) {
+            let sim = SimConfig {
+                scenario: case.scenario,
+                keys: case.keys,
+                speed,
+                ..SimConfig::default()
+            };
+            let mut instance = DrillInstance::start(number, case.name, sim, case.config).await;
+            if case.cause.iter().any(|step| matches!(step, Step::StopUse)) {
+                instance.apply(Step::UseKey);
+            }
+            instances.push(instance);
+        }
+        let config = first_hour::alertmanager_config("http://127.0.0.1:9/", 120);
+        let alertmanager = Alertmanager::start(&config);
+        let (vanishing, others) = by_evaluator(&instances);
+        let vanishing_evaluator = RuleEvaluator::start(VANISHING, &alertmanager, &vanishing);
+        let evaluator = RuleEvaluator::start("others", &alertmanager, &others);
+        evaluator.wait_scraped(others.len()).await;
+        vanishing_evaluator.wait_scraped(vanishing.len()).await;
+        Self {
+            instances,
+            alertmanager,
+            evaluator,
+            vanishing_evaluator,
+            times: TimesByAlert::new(),
+        }
+    }
+
+    /// Applies steps of each case.
+    fn apply(&mut self, steps: impl Fn(&DrillCase) -> &'static [Step]) {
+        for (case, instance) in DRILL_CASES.iter().zip(&mut self.instances) {
+            for step in steps(case) {
+                instance.apply(*step);
+            }
+        }
+        let (vanishing, others) = by_evaluator(&self.instances);
+        self.vanishing_evaluator.set_targets(&vanishing);
+        self.evaluator.set_targets(&others);
+    }
+
+    /// Observes the alerts until `is_complete` and some time more, or until the timeout.
+    async fn observe(
+        &mut self,
+        timeout: Duration,
+        extra: Duration,
+        is_complete: impl Fn(&TimesByAlert) -> bool,
+    ) {
+        let started_at = Instant::now();
+        let mut completed_at = None;
+        let is_repair = self.times.values().any(|times| times.fired.is_some());
+        while started_at.elapsed() < timeout {
+            let mut firing = BTreeSet::new();
+            for alert in self.alertmanager.alerts().await {
+                let key = (
+                    alert.labels["alertname"].clone(),
+                    case_of_alert(&alert, &self.instances),
+                );
+                let times = self.times.entry(key.clone()).or_default();
+                times.fired.get_or_insert_with(|| started_at.elapsed());
+                times.was_inhibited |= alert.is_inhibited;
+                firing.insert(key);
+            }
+            if is_repair {
+                for (key, times) in &mut self.times {
+                    if firing.contains(key) {
+                        times.resolved = None;
+                    } else {
+                        times.resolved.get_or_insert_with(|| started_at.elapsed());
+                    }
+                }
+            }
+            let is_over = is_complete(&self.times);
+            if is_over && completed_at.get_or_insert_with(Instant::now).elapsed() >= extra {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(500)).await;
+        }
+    }
+}
+
+/// Returns the targets of both evaluators.
+fn by_evaluator(instances: &[DrillInstance]) -> (Vec<Target>, Vec<Target>) {
+    let targets = instances.iter().filter(|instance| instance.is_target);
+    let targets = targets.map(|it| (it.address.clone(), it.name.to_owned()));
+    targets.partition(|(_, name)| name == VANISHING)
+}
+
+/// Returns whether `condition` holds for every alert of every case that must fire.
+fn all_expected(times: &TimesByAlert, condition: impl Fn(&AlertTimes) -> bool) -> bool {
+    DRILL_CASES.iter().all(|case| {
+        let times = |alert: &&str| times.get(&((*alert).to_owned(), case.name));
+        case.expected
+            .iter()
+            .all(|alert| times(&alert).is_some_and(&condition))
+    })
+}
+
+async fn run_drill(speed: f64, timeout: Duration) {
     let alerts = all_alerts();
-    let expected: BTreeSet<String> = DRILL_CASES
-        .iter()
-        .flat_map(|case| case.expected)
-        .map(|alert| (*alert).to_owned())
-        .collect();
+    let expected = DRILL_CASES.iter().flat_map(|case| case.expected);
+    let expected: BTreeSet<String> = expected.map(|alert| (*alert).to_owned()).collect();
     assert_eq!(alerts, expected, "each alert is expected somewhere");
-    let mut instances = Vec::new();
-    for (number, case) in DRILL_CASES.iter().enumerate() {
-        instances.push(DrillInstance::start(number, case, speed).await);
-    }
-    let control = AlertMonitor::start(&instances);
-    let started_at = Instant::now();
-    control.wait_scraped().await;
-    for (instance, case) in instances.iter_mut().zip(&DRILL_CASES) {
-        instance.inject(case.fault);
-    }
-    let mut seen = AlertTimes::new();
-    let mut complete = None;
-    while started_at.elapsed() < timeout {
-        for alert in control.alerts().await {
-            let key = (
-                alert["alertname"].clone(),
-                case_of_alert(&alert, &instances),
-            );
-            seen.entry(key).or_insert_with(|| started_at.elapsed());
-        }
-        let all = DRILL_CASES.iter().all(|case| {
-            case.expected
-                .iter()
-                .all(|alert| seen.contains_key(&((*alert).to_owned(), case.name)))
-        });
-        // Unexpected alerts get time to fire as well.
-        if all && complete.get_or_insert_with(Instant::now).elapsed() > Duration::from_secs(10) {
-            break;
-        }
-        tokio::time::sleep(Duration::from_millis(500)).await;
-    }
-    let table = format_table(&seen, &alerts);
-    println!("\nExpected alerts in bold, with the time until Alertmanager had them:\n\n{table}");
+    let mut drill = Drill::start(speed).await;
+    drill.apply(|case| case.cause);
+    // Unexpected alerts get time to fire as well.
+    let extra = Duration::from_secs(10);
+    let has_fired = |times: &TimesByAlert| all_expected(times, |it| it.fired.is_some());
+    drill.observe(timeout, extra, has_fired).await;
+    drill.apply(|case| case.repair);
+    let has_resolved = |times: &TimesByAlert| all_expected(times, |it| it.resolved.is_some());
+    drill.observe(timeout, Duration::ZERO, has_resolved).await;
+    let table = format_table(&drill.times, &alerts);
+    println!("\nTime to fire / time to resolve after the repair, in seconds:\n\n{table}");
     assert!(
-        !table.contains("MISSING") && !table.contains("UNEXPECTED"),
+        ["MISSING", "UNEXPECTED", "UNRESOLVED"]
+            .iter()
+            .all(|word| !table.contains(word)),
         "\n{table}"
     );
+    for (case, alert) in [
+        ("down", "AtlasAiKeysConfigBad"),
+        ("revoked", "AtlasOrgDataStale"),
+    ] {
+        let times = drill.times.get(&(alert.to_owned(), case));
+        assert!(
+            times.is_some_and(|it| it.was_inhibited),
+            "{alert} is inhibited in the case {case}"
+        );
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn each_alert_fires_only_in_its_case() {
-    run_drill("20", Duration::from_mins(2)).await;
+async fn each_alert_fires_in_its_case_and_resolves_after_the_repair() {
+    run_drill(20.0, Duration::from_mins(3)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "takes minutes; `make drill` runs it"]
-async fn each_alert_fires_in_real_time() {
-    run_drill("1", Duration::from_mins(10)).await;
+async fn each_alert_fires_and_resolves_in_real_time() {
+    run_drill(1.0, Duration::from_mins(10)).await;
 }

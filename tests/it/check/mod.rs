@@ -1,6 +1,8 @@
 //! `check`: reports all errors at once, each finding with a remedy, and has no other
 //! effect.
 
+mod client_secrets;
+mod exemptions;
 mod remote;
 
 use std::os::unix::fs::PermissionsExt as _;

@@ -290,7 +290,7 @@ fn sim_command_validates_its_flags() {
     for part in [
         "--sim.seed",
         "--sim.orgs",
-        "calm, stale, outage, throttled, revoked, churn",
+        "calm, stale, outage, throttled, revoked, churn, expiring",
         "--sim.speed",
     ] {
         assert!(output.contains(part), "{output}");

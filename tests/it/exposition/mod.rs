@@ -298,7 +298,11 @@ fn info_series_are_1_and_limits_have_their_values() {
             (
                 "mongodbatlas_project_info",
                 vec![(
-                    labels(&[("project_id", "project"), ("project_name", "name")]),
+                    labels(&[
+                        ("owner", "name"),
+                        ("project_id", "project"),
+                        ("project_name", "name"),
+                    ]),
                     "1.0",
                 )],
             ),

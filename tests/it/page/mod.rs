@@ -1,6 +1,7 @@
 //! The page: contents, escaping, omissions, and a bounded size
 //! however many keys there are. `tests/e2e/browser.rs` opens it in a browser.
 
+mod documents;
 mod escaping;
 
 use std::collections::BTreeMap;
@@ -76,13 +77,16 @@ async fn page_shows_the_simulator_state() {
     let count = |keys: &[SimKey], condition: &dyn Fn(&SimKey) -> bool| {
         keys.iter().filter(|key| condition(key)).count()
     };
-    let never_used = |key: &SimKey| key.last_used.is_none();
+    let is_enabled = |key: &SimKey| key.status == "ACTIVE";
+    let disabled = |key: &SimKey| !is_enabled(key);
+    let never_used = |key: &SimKey| is_enabled(key) && key.last_used.is_none();
     let limit = jiff::Timestamp::now() - jiff::SignedDuration::from_hours(90 * 24);
-    let idle = |key: &SimKey| key.last_used.unwrap_or(key.created) <= limit;
+    let idle = |key: &SimKey| is_enabled(key) && key.last_used.is_some_and(|at| at <= limit);
     let all = keys.values().flatten().cloned().collect::<Vec<_>>();
     for (id, expected) in [
         ("all-never", count(&all, &never_used)),
         ("all-idle", count(&all, &idle)),
+        ("all-disabled", count(&all, &disabled)),
     ] {
         assert!(expected > 0, "{id}");
         let shown = texts_after(&page, &format!("id=\"{id}\"")).concat();
@@ -190,7 +194,10 @@ async fn page_explains_failures_with_remedies() {
             Explanation::for_reason(reason).runbook
         );
         let (status, text) = exporter.get(&runbook).await;
-        assert!(status == 200 && text.contains("## Do"), "{reason}: {text}");
+        assert!(
+            status == 200 && text.contains("<h2 id=\""),
+            "{reason}: {text}"
+        );
     }
     wait_page_contains(&exporter, "/", "older than --atlas.max-staleness").await;
     exporter.stop().await.stop().await;

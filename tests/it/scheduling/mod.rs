@@ -56,9 +56,9 @@ async fn polls_of_a_day_are_spread_and_minimal() {
     let later = exporter.requests_to(KEYS).into_iter().skip(5);
     let instants: BTreeSet<i64> = later.map(|asked| asked.at.as_second()).collect();
     assert_eq!(instants.len(), all, "no two in the same second");
-    // Hourly, in addition to the keys: name, projects and limits of each, and the rate limits and a token.
+    // Hourly, in addition to the keys: name, projects and limits of each, and the rate limits, the client secrets and a token.
     let hourly = exporter.sim.requests().len() - exporter.requests_to(KEYS).len();
-    assert!(hourly <= 25 * (5 * 3 + 1 + 2), "{hourly}");
+    assert!(hourly <= 25 * (5 * 3 + 1 + 1 + 2), "{hourly}");
     exporter.assert_in_sync(Duration::from_mins(10)).await;
     exporter.stop().await;
 }

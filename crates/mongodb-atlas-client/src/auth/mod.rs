@@ -15,7 +15,7 @@ use zeroize::Zeroizing;
 pub use token::{StoredToken, TokenStore, fuzz_token_response};
 
 use crate::client::{ClientConfig, ClientDeps};
-use crate::credential::{Credential, SecretSource, secrets_equal};
+use crate::credential::{Credential, SecretError, SecretSource, secrets_equal};
 use crate::error::{Endpoint, Error, ErrorKind};
 use crate::observer::RetryReason;
 use crate::transport::ObservedTransport;
@@ -72,6 +72,17 @@ impl Authenticator {
                 Authorization::Token(token.map_err(error)?)
             }
         })
+    }
+
+    /// Reads the client id of the service account; `None` for another kind of credential.
+    ///
+    /// # Errors
+    /// The client id cannot be read.
+    pub(crate) async fn client_id(&self) -> Result<Option<SecretString>, SecretError> {
+        match self {
+            Self::ServiceAccount(provider) => provider.client_id().await.map(Some),
+            Self::Digest(_) | Self::AccessToken(_) => Ok(None),
+        }
     }
 
     /// Handles a response with status 401. Returns the reason to send the request again with a new authorization, if

@@ -142,9 +142,14 @@ impl TokenProvider {
         });
     }
 
+    /// Reads the client id.
+    pub(super) async fn client_id(&self) -> Result<SecretString, SecretError> {
+        self.client_id.read().await
+    }
+
     /// Returns a value that tells service accounts apart without naming them.
     async fn client_fingerprint(&self) -> Result<String, SecretError> {
-        let id = self.client_id.read().await?;
+        let id = self.client_id().await?;
         let token_url = Endpoint::Token.url(&self.base_url, &[]);
         let text = format!("{token_url} {}", id.expose_secret());
         Ok(format!("{:016x}", stable_hash(text.as_bytes(), 0)))

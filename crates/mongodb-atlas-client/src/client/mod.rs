@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use reqwest::Url;
 use reqwest::header::HeaderValue;
+use secrecy::ExposeSecret as _;
 use tokio::sync::Semaphore;
 use tracing::debug;
 
@@ -22,7 +23,7 @@ use crate::proxy::ProxyRoute;
 use crate::rate_limit::{BucketRate, EndpointSet, RateLimiter, RequestTarget};
 use crate::transport::{ObservedTransport, Transport};
 use crate::wire::{
-    self, ApiKey, JsonField, KeyPage, ModelLimit, OptionalFields, OrgSummary, Project,
+    self, ApiKey, ClientSecret, JsonField, KeyPage, ModelLimit, OptionalFields, OrgSummary, Project,
 };
 
 /// The version of the API that is requested.
@@ -237,6 +238,32 @@ impl Client {
         Ok(list.await?.items)
     }
 
+    /// Lists the client secrets of the service account that the client uses. `None` if they are not visible: the account
+    /// belongs to another organization or to a project, or the credential is no service account of Atlas.
+    ///
+    /// # Errors
+    /// The [`Error`] of the last attempt.
+    pub async fn list_client_secrets(
+        &self,
+        org: &OrgId,
+    ) -> Result<Option<Vec<ClientSecret>>, Error> {
+        let target = self.target(Endpoint::ServiceAccount, Some(org));
+        let id = self.auth.client_id().await;
+        let id = id.map_err(|error| ErrorKind::from(error).with_endpoint(target.endpoint))?;
+        let Some(id) = id.filter(|id| wire::is_client_id(id.expose_secret())) else {
+            return Ok(None);
+        };
+        let url = self.url(target, &[org.as_str(), id.expose_secret()]);
+        let is_hidden =
+            |kind: &ErrorKind| matches!(kind, ErrorKind::Forbidden(_) | ErrorKind::NotFound(_));
+        match self.fetch(target, &url, wire::parse_client_secrets).await {
+            Ok(fetched) => Ok(Some(fetched.value)),
+            // A token that is refused with 403 says nothing about the account
+            Err(error) if error.endpoint == target.endpoint && is_hidden(&error.kind) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Sets the token buckets of Atlas, as returned by [`Self::list_rate_limits`].
     pub fn set_rate_limits(&self, sets: Vec<EndpointSet>) {
         let credential = self.credential_name();
@@ -350,3 +377,6 @@ fn page_url(url: &Url, page: u32, size: u32) -> Url {
         .append_pair("pageNum", &page.to_string());
     url
 }
+
+#[cfg(test)]
+mod tests;

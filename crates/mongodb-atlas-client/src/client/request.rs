@@ -27,6 +27,9 @@ const MIN_REPORTED_WAIT: Duration = Duration::from_millis(10);
 /// The only version of the endpoints for organizations and projects.
 const LEGACY_API_VERSION: HeaderValue =
     HeaderValue::from_static("application/vnd.atlas.2023-01-01+json");
+/// The version of the endpoint for a service account.
+const SERVICE_ACCOUNT_API_VERSION: HeaderValue =
+    HeaderValue::from_static("application/vnd.atlas.2024-08-05+json");
 /// The version of the list of rate limits.
 const RATE_LIMITS_API_VERSION: HeaderValue =
     HeaderValue::from_static("application/vnd.atlas.2025-03-12+json");
@@ -164,6 +167,7 @@ impl Client {
     fn accept_header(&self, endpoint: Endpoint, using_preview: bool) -> HeaderValue {
         match endpoint {
             Endpoint::RateLimits => RATE_LIMITS_API_VERSION,
+            Endpoint::ServiceAccount => SERVICE_ACCOUNT_API_VERSION,
             Endpoint::Orgs | Endpoint::Org | Endpoint::Groups => LEGACY_API_VERSION,
             _ if using_preview => PREVIEW_API_VERSION,
             _ => self.media_type.clone(),

@@ -3,6 +3,7 @@
 mod keys;
 mod lenient;
 mod lists;
+mod service_account;
 
 pub use keys::{
     ApiKey, ApiTime, InvalidItem, KeyAttributes, KeyPage, MAX_NAME_CHARS, OptionalFields,
@@ -10,12 +11,14 @@ pub use keys::{
 };
 pub use lenient::NextLink;
 pub use lists::{ModelLimit, OrgSummary, Project, fuzz_rate_limits};
+pub use service_account::ClientSecret;
 
 pub(crate) use keys::{parse_key, parse_key_page};
 pub(crate) use lenient::{JsonField, LenientCount};
 pub(crate) use lists::{
     parse_endpoint_set, parse_list, parse_model_limit, parse_org, parse_org_name, parse_project,
 };
+pub(crate) use service_account::{is_client_id, parse_client_secrets};
 
 use crate::error::ErrorKind;
 

@@ -15,6 +15,8 @@ mod events;
 mod faults;
 mod rate_limits;
 mod schemas;
+mod service_account;
+mod tags;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -30,6 +32,7 @@ use serde_json::Value;
 const STABLE_VERSION: &str = "application/vnd.atlas.2025-03-12+json";
 const PREVIEW_VERSION: &str = "application/vnd.atlas.preview+json";
 const LEGACY_VERSION: &str = "application/vnd.atlas.2023-01-01+json";
+const SERVICE_ACCOUNT_VERSION: &str = "application/vnd.atlas.2024-08-05+json";
 
 /// Returns a configuration without events.
 fn static_config(orgs: usize, keys: usize) -> SimConfig {

@@ -34,6 +34,7 @@ schema_files! {
     "rate-limit.json"
     "rate-limits-page.json"
     "revocation.json"
+    "service-account.json"
     "token-error.json"
     "token.json"
 }

@@ -6,7 +6,10 @@ use mongodb_atlas_sim::{BucketConfig, Effect, Fault, SimConfig, SimEndpoint};
 
 use super::{REVOCATION_EXCHANGE, assert_conforms, assert_token_conforms, exchanges};
 use crate::schemas::Exchange;
-use crate::{LEGACY_VERSION, PREVIEW_VERSION, STABLE_VERSION, SimClient, static_config};
+use crate::{
+    LEGACY_VERSION, PREVIEW_VERSION, SERVICE_ACCOUNT_VERSION, STABLE_VERSION, SimClient,
+    static_config,
+};
 
 #[tokio::test]
 async fn every_error_status_conforms() {
@@ -32,6 +35,7 @@ async fn every_error_status_conforms() {
 async fn rejected_requests_conform() {
     let client = SimClient::new(&static_config(1, 5));
     let unknown = "orgs/000000000000000000000000/aiModelApiKeys";
+    let unknown_account = "orgs/ORG/serviceAccounts/mdb_sa_id_0123456789abcdef01234567";
     for (path, accept, status) in [
         (
             "orgs/ORG/aiModelApiKeys?itemsPerPage=0",
@@ -47,6 +51,13 @@ async fn rejected_requests_conform() {
         ("orgs/xyz/aiModelApiKeys", STABLE_VERSION, 400),
         (unknown, STABLE_VERSION, 404),
         ("orgs/ORG/aiModelApiKeys/none", STABLE_VERSION, 404),
+        (
+            "orgs/ORG/serviceAccounts/x?envelope=true",
+            SERVICE_ACCOUNT_VERSION,
+            400,
+        ),
+        (unknown_account, SERVICE_ACCOUNT_VERSION, 404),
+        (unknown_account, PREVIEW_VERSION, 406),
         ("nothing?envelope=true", STABLE_VERSION, 404),
         ("orgs/ORG/aiModelApiKeys?envelope=true", LEGACY_VERSION, 406),
         ("orgs", STABLE_VERSION, 406),

@@ -11,13 +11,16 @@ use serde_json::Value;
 
 use crate::schemas::Exchange;
 use crate::{
-    LEGACY_VERSION, PREVIEW_VERSION, STABLE_VERSION, SimClient, TestResponse, static_config,
+    LEGACY_VERSION, PREVIEW_VERSION, SERVICE_ACCOUNT_VERSION, STABLE_VERSION, SimClient,
+    TestResponse, static_config,
 };
 
-/// Endpoint, path, version and schema; `ORG` and `KEY` stand for the ids of the first organization and its first key.
-const ENDPOINTS: [(SimEndpoint, &str, &str, &str); 10] = {
+/// Endpoint, path, version and schema; `ORG`, `KEY` and `CLIENT` stand for the ids of the first organization, of its first key
+/// and of the service account.
+const ENDPOINTS: [(SimEndpoint, &str, &str, &str); 11] = {
     use SimEndpoint::{
         AiModelApiKey, AiModelApiKeys, AiModelApiRateLimits, Groups, Org, Orgs, RateLimits,
+        ServiceAccount,
     };
     let keys = "orgs/ORG/aiModelApiKeys";
     let key = "orgs/ORG/aiModelApiKeys/KEY";
@@ -49,6 +52,12 @@ const ENDPOINTS: [(SimEndpoint, &str, &str, &str); 10] = {
             STABLE_VERSION,
             "rate-limits-page.json",
         ),
+        (
+            ServiceAccount,
+            "orgs/ORG/serviceAccounts/CLIENT",
+            SERVICE_ACCOUNT_VERSION,
+            "service-account.json",
+        ),
     ]
 };
 
@@ -68,10 +77,11 @@ fn exchanges(client: &SimClient, query: &str) -> Vec<(SimEndpoint, Exchange)> {
     let key = client
         .sim
         .with_world(|world| world.keys(&client.org)[0].id.clone());
+    let client_id = client.sim.credentials().client_id;
     ENDPOINTS
         .iter()
         .map(|&(endpoint, path, media_type, schema)| {
-            let path = path.replace("KEY", &key) + query;
+            let path = path.replace("KEY", &key).replace("CLIENT", &client_id) + query;
             let exchange = Exchange {
                 schema,
                 media_type,
@@ -200,7 +210,7 @@ async fn every_scenario_conforms() {
             assert_eq!(token.status, expected);
         }
         let expected = match scenario {
-            Scenario::Calm | Scenario::Stale | Scenario::Churn => vec![200],
+            Scenario::Calm | Scenario::Stale | Scenario::Churn | Scenario::Expiring => vec![200],
             Scenario::Outage => vec![200, 503],
             Scenario::Throttled => vec![200, 429],
             Scenario::Revoked => vec![200, 401],

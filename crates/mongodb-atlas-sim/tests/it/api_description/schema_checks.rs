@@ -41,6 +41,29 @@ fn documented_examples() -> Vec<(&'static str, Value)> {
         "parameters": ["api/atlas/v2/orgs", 55, 10, 5, 60],
         "reason": "Too Many Requests",
     });
+    let secret = json!({
+        "id": "32b6e34b3d91647abb20e7b8",
+        "createdAt": "2026-05-04T09:42:00Z",
+        "expiresAt": "2027-05-04T09:42:00Z",
+        "lastUsedAt": "2026-08-02T10:14:07Z",
+        "maskedSecretValue": "mdb_sa_sk_****9f2c",
+    });
+    let account = json!({
+        "clientId": "mdb_sa_id_1234567890ABCDEF12345678",
+        "createdAt": "2026-05-04T09:42:00Z",
+        "description": "",
+        "name": "x",
+        "roles": ["ORG_MEMBER", "ORG_READ_ONLY"],
+        "secrets": [secret],
+    });
+    let group = json!({
+        "id": "32b6e34b3d91647abb20e7b8",
+        "orgId": "4888442a3354817a7320eb61",
+        "name": "x",
+        "created": "2026-05-04T09:42:00Z",
+        "clusterCount": 0,
+        "tags": [{"key": "owner", "value": "team-search"}],
+    });
     vec![
         ("keys-page-preview.json", page),
         ("error.json", rate_limited),
@@ -56,6 +79,9 @@ fn documented_examples() -> Vec<(&'static str, Value)> {
             "token-error.json",
             json!({"error": "access_denied", "error_description": "Access Token limit reached. x"}),
         ),
+        ("service-account.json", account),
+        ("service-account.json", json!({"secrets": []})),
+        ("group.json", group),
     ]
 }
 
@@ -66,10 +92,52 @@ fn documented_examples_conform_to_the_schemas() {
     }
 }
 
+/// Changes of the service account, 5, and of the project, 7.
+fn changed_tags_and_secrets() -> Vec<(usize, &'static str, Value)> {
+    let secret = |field: &str| {
+        let mut secret = documented_examples()[5].1["secrets"][0].clone();
+        secret.as_object_mut().unwrap().remove(field);
+        secret
+    };
+    let tag = |key: &str, value: Value| json!([{"key": key, "value": value}]);
+    vec![
+        (5, "/clientId", json!("mdb_sa_id_1234567890abcdef1234567")),
+        (5, "/clientId", json!("1234567890abcdef12345678")),
+        (5, "/clientId", json!("mdb_sa_id_1234567890abcdef1234567g")),
+        (5, "/createdAt", json!("2026-02-30T09:42:00Z")),
+        (5, "/roles", json!(["GROUP_OWNER"])),
+        (5, "/roles/1", json!("ORG_MEMBER")),
+        (5, "/secrets", json!(null)),
+        (5, "/secrets/0", secret("id")),
+        (5, "/secrets/0", secret("createdAt")),
+        (5, "/secrets/0", secret("expiresAt")),
+        (5, "/secrets/0/id", json!("32B6E34B3D91647ABB20E7B8")),
+        (5, "/secrets/0/expiresAt", json!(1_809_423_720)),
+        (
+            5,
+            "/secrets/0/expiresAt",
+            json!("2027-05-04T09:42:00+02:00"),
+        ),
+        (5, "/secrets/0/lastUsedAt", json!(null)),
+        (5, "/secrets/0/lastUsedAt", json!("yesterday")),
+        (5, "/secrets/0/maskedSecretValue", json!("mdb_sa_sk_9f2c")),
+        (5, "/secrets/0", json!({"invented": 1})),
+        (7, "/tags", json!(null)),
+        (7, "/tags", json!({"owner": "team-search"})),
+        (7, "/tags", json!(["owner"])),
+        (7, "/tags", json!([{"key": "owner"}])),
+        (7, "/tags", tag("owner", json!(7))),
+        (7, "/tags", tag("", json!("x"))),
+        (7, "/tags", tag("owner", json!(""))),
+        (7, "/tags", tag("owner", json!("x".repeat(256)))),
+        (7, "/tags", tag(&"x".repeat(256), json!("x"))),
+    ]
+}
+
 #[test]
 fn changed_examples_violate_the_schemas() {
     let examples = documented_examples();
-    let changes = [
+    let changes = vec![
         (0, "/results", json!(null)),
         (0, "/results/0/groupId", json!("69681D39C9E8CFD375386316")),
         (0, "/results/0/groupId", json!("69681d39c9e8cfd37538631")),
@@ -104,6 +172,7 @@ fn changed_examples_violate_the_schemas() {
         (4, "/error", json!("too_many_tokens")),
         (4, "/error_description", json!("No.")),
     ];
+    let changes = changes.into_iter().chain(changed_tags_and_secrets());
     for (index, pointer, value) in changes {
         let (schema, mut example) = examples[index].clone();
         *example.pointer_mut(pointer).unwrap() = value.clone();

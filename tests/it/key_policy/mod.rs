@@ -1,5 +1,7 @@
 //! Owners and exemptions: read from the configuration file, and applied to keys.
 
+mod exported;
+
 use atlas_ai_keys_exporter::cli::Args;
 use atlas_ai_keys_exporter::config::{Config, ConfigError};
 use atlas_ai_keys_exporter::credentials::Environment;

@@ -1,0 +1,87 @@
+use super::*;
+use mongodb_atlas_client::{Endpoint, ErrorKind};
+
+fn org(n: usize) -> OrgId {
+    OrgId::parse(&format!("{n:024x}")).expect("an id")
+}
+
+fn secrets() -> Vec<ClientSecret> {
+    vec![ClientSecret {
+        id: "69681d39c9e8cfd375386316".to_owned(),
+        expires_at: Timestamp::UNIX_EPOCH,
+        last_used_at: None,
+    }]
+}
+
+fn timeout() -> Error {
+    let (limit, proxy) = (Duration::ZERO, None);
+    ErrorKind::Timeout { limit, proxy }.with_endpoint(Endpoint::ServiceAccount)
+}
+
+fn new_state() -> ClientSecretsState {
+    ClientSecretsState {
+        stored: ClientSecretsSnapshot::default(),
+        due_at: Instant::now(),
+        is_fetching: false,
+    }
+}
+
+/// Returns the numbers of the organizations to ask, of those from 0 to `count`.
+fn next_orgs(state: &ClientSecretsState, count: usize) -> Vec<usize> {
+    let orgs: Vec<OrgId> = (0..count).map(org).collect();
+    let next = state.next_orgs(&orgs.iter().collect());
+    let number = |next: &OrgId| orgs.iter().position(|org| org == next);
+    next.iter().map(|next| number(next).unwrap_or(99)).collect()
+}
+
+fn respond(
+    state: &mut ClientSecretsState,
+    n: usize,
+    result: Result<Option<Vec<ClientSecret>>, Error>,
+) {
+    state.on_fetched(&org(n), result, Timestamp::UNIX_EPOCH);
+}
+
+#[test]
+fn search_continues_after_the_last_organization_and_begins_again() {
+    let mut state = new_state();
+    assert_eq!(next_orgs(&state, 0), [0; 0]);
+    assert_eq!(next_orgs(&state, 3), [0, 1, 2]);
+    assert_eq!(next_orgs(&state, 25), Vec::from_iter(0..10));
+    respond(&mut state, 9, Ok(None));
+    assert_eq!(next_orgs(&state, 25), Vec::from_iter(10..20));
+    // One that always fails does not end the search
+    respond(&mut state, 12, Err(timeout()));
+    assert_eq!(next_orgs(&state, 25), Vec::from_iter(13..23));
+    respond(&mut state, 22, Ok(None));
+    let expected = [23, 24, 0, 1, 2, 3, 4, 5, 6, 7];
+    assert_eq!(next_orgs(&state, 25), expected);
+    // Organizations may be removed meanwhile
+    assert_eq!(next_orgs(&state, 4), [0, 1, 2, 3]);
+}
+
+#[test]
+fn organization_that_knows_the_account_is_asked_first() {
+    let mut state = new_state();
+    respond(&mut state, 5, Ok(Some(secrets())));
+    assert_eq!(state.secrets(), secrets());
+    assert_eq!(next_orgs(&state, 8), [5, 6, 7, 0, 1, 2, 3, 4]);
+    assert_eq!(next_orgs(&state, 2), [99, 0, 1], "it need not be polled");
+    respond(&mut state, 5, Err(timeout()));
+    assert_eq!(state.secrets(), secrets(), "a failure keeps what is known");
+    assert_eq!(next_orgs(&state, 8)[0], 5);
+    respond(&mut state, 4, Ok(None));
+    assert_eq!(state.secrets(), [], "none knows it any more");
+    assert_eq!(next_orgs(&state, 8)[0], 5);
+}
+
+#[test]
+fn failure_of_another_organization_keeps_no_secrets() {
+    let mut state = new_state();
+    respond(&mut state, 5, Ok(Some(secrets())));
+    // The one before it has answered that it does not know the account
+    respond(&mut state, 6, Err(timeout()));
+    assert_eq!(state.secrets(), []);
+    respond(&mut state, 7, Ok(Some(secrets())));
+    assert_eq!(next_orgs(&state, 8)[0], 7);
+}
