@@ -144,7 +144,7 @@ fn load_from_storage(
     store.set_targets(chosen.clone(), Vec::new());
     for org in chosen {
         if let Some(details) = storage.read(&StateFile::Details(org.clone())) {
-            store.insert_details(&org, Arc::new(details));
+            store.insert_details(&org, &Arc::new(details));
         }
         match storage.read_inventory(&org) {
             Ok(stored) => {

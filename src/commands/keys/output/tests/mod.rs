@@ -161,7 +161,7 @@ fn write(keys: &[ReportedKey], projects: &[TestProject], flags: &[&str]) -> (Str
     let store = InventoryStore::default();
     store.set_policy(Arc::clone(&policy));
     store.set_targets(vec![org.clone()], Vec::new());
-    store.insert_details(&org, Arc::new(details));
+    store.insert_details(&org, &Arc::new(details));
     let inventory = Arc::new(Inventory::from_records(org, now, keys.iter().map(api_key)));
     store.insert(store.classify(inventory), Duration::ZERO);
     let snapshot = store.snapshot(Duration::ZERO);
