@@ -58,9 +58,9 @@ fn cron_job_script(dir: &Path) -> String {
     let here = dir.display().to_string();
     script
         .join("\n")
+        .replace("/tmp/", "/etc/atlas-ai-keys-report/")
         .replace("/etc/atlas-ai-keys-exporter/config", &here)
         .replace("/etc/atlas-ai-keys-report", &here)
-        .replace("/tmp/", &format!("{here}/"))
 }
 
 /// Returns the shell script of the drop-in in docs/reports.md that posts to a webhook.
