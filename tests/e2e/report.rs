@@ -47,7 +47,7 @@ fn read_repo_file(path: &str) -> String {
     std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).unwrap()
 }
 
-/// Returns the script of the CronJob, with `dir` in place of the container's folders.
+/// Returns the script of the `CronJob`, with `dir` in place of the container's folders.
 fn cron_job_script(dir: &Path) -> String {
     let manifest = read_repo_file("packages/kubernetes/report.yaml");
     let (_, script) = manifest.split_once("- |\n").unwrap();
@@ -58,9 +58,9 @@ fn cron_job_script(dir: &Path) -> String {
     let here = dir.display().to_string();
     script
         .join("\n")
+        .replace("/tmp/", "/etc/atlas-ai-keys-report/")
         .replace("/etc/atlas-ai-keys-exporter/config", &here)
         .replace("/etc/atlas-ai-keys-report", &here)
-        .replace("/tmp/", &format!("{here}/"))
 }
 
 /// Returns the shell script of the drop-in in docs/reports.md that posts to a webhook.

@@ -306,7 +306,7 @@ async fn control_characters_are_replaced_in_table_output() {
     sim.with_world(|world| {
         let org = world.org_ids().remove(0);
         let id = world.keys(&org)[0].id.clone();
-        world.rename_key(&org, &id, "evil\u{1b}[2Jname\r\u{7f}");
+        world.rename_key(&org, &id, "evil\u{1b}[2Jname\r\u{7f}\u{2028}\u{202e}txt");
     });
     let output = run_exporter(&["keys"], sim_env(&sim)).await;
     let text = successful_stdout(&output);
@@ -315,5 +315,7 @@ async fn control_characters_are_replaced_in_table_output() {
         text.chars()
             .all(|letter| letter == '\n' || !letter.is_control())
     );
+    // Neither do they end a line, or change the order of the text.
+    assert!(!text.contains(['\u{2028}', '\u{202e}']), "{text:?}");
     sim.stop().await;
 }
