@@ -65,9 +65,9 @@ fuzz: ## looks for bad inputs, FUZZ_SECONDS for each target (needs cargo-fuzz an
 
 prometheus: programs ## Prometheus with all alerts beside `make demo`, on http://127.0.0.1:19090
 	@mkdir -p target/drill
-	@dashboards/drill/shorten > target/drill/rules.yml
-	@cp dashboards/drill/prometheus.yml dashboards/drill/alertmanager.yml target/drill
-	@prometheus-alertmanager --config.file=target/drill/alertmanager.yml --storage.path=target/drill/alertmanager \
+	@jsonnet -S -m target/drill --tla-code-file config=dashboards/drill/parameters.jsonnet dashboards/mixin/render.jsonnet >/dev/null
+	@cp dashboards/drill/prometheus.yml dashboards/alertmanager.example.yml target/drill
+	@prometheus-alertmanager --config.file=target/drill/alertmanager.example.yml --storage.path=target/drill/alertmanager \
 	  --web.listen-address=127.0.0.1:19093 --cluster.listen-address= & trap "kill $$!" EXIT INT TERM; \
 	  prometheus --config.file=target/drill/prometheus.yml --storage.tsdb.path=target/drill/data --web.listen-address=127.0.0.1:19090
 

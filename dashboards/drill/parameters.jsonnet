@@ -1,20 +1,20 @@
 // Parameters of the mixin for a drill: alerts fire and resolve within seconds.
 local alerts = (import '../mixin/config.libsonnet')._config.alerts;
 local short(alert) = {
-  [field]: '3s'
+  [field]: '4s'
   for field in ['for', 'keep_firing_for']
   if std.get(alert, field) != null
 };
 {
   alerts: { [name]: short(alerts[name]) for name in std.objectFields(alerts) if alerts[name] != null },
   dataStale: {
-    warning: { minimum: '10s', intervals: 3 },
-    critical: { minimum: '20s', intervals: 6 },
+    warning: { minimum: '20s', intervals: 3 },
+    critical: { minimum: '30s', intervals: 6 },
   },
   revivedWindow: '20s',
   churnWindow: '20s',
   // Longer than downWindow and the `for` of AtlasAiKeysExporterDown: what an alert inhibits still fires then.
-  gapTolerance: '15s',
+  gapTolerance: '20s',
   infoTolerance: '1m',
   downWindow: '5s',
   perKey: {

@@ -47,12 +47,12 @@ fn search_continues_after_the_last_organization_and_begins_again() {
     let mut state = new_state();
     assert_eq!(next_orgs(&state, 0), [0; 0]);
     assert_eq!(next_orgs(&state, 3), [0, 1, 2]);
-    assert_eq!(next_orgs(&state, 25), Vec::from_iter(0..10));
+    assert_eq!(next_orgs(&state, 25), (0..10).collect::<Vec<_>>());
     respond(&mut state, 9, Ok(None));
-    assert_eq!(next_orgs(&state, 25), Vec::from_iter(10..20));
+    assert_eq!(next_orgs(&state, 25), (10..20).collect::<Vec<_>>());
     // One that always fails does not end the search
     respond(&mut state, 12, Err(timeout()));
-    assert_eq!(next_orgs(&state, 25), Vec::from_iter(13..23));
+    assert_eq!(next_orgs(&state, 25), (13..23).collect::<Vec<_>>());
     respond(&mut state, 22, Ok(None));
     let expected = [23, 24, 0, 1, 2, 3, 4, 5, 6, 7];
     assert_eq!(next_orgs(&state, 25), expected);

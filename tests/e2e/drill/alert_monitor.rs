@@ -108,8 +108,13 @@ pub(super) struct RuleEvaluator {
 }
 
 impl RuleEvaluator {
-    /// Starts a Prometheus whose alerts have the label `drill`.
-    pub(super) fn start(name: &str, alertmanager: &Alertmanager, targets: &[Target]) -> Self {
+    /// Starts a Prometheus with these rule files, whose alerts have the label `drill`.
+    pub(super) fn start(
+        name: &str,
+        rule_files: &[&str],
+        alertmanager: &Alertmanager,
+        targets: &[Target],
+    ) -> Self {
         let folder = tempfile::tempdir().unwrap();
         render_rules(folder.path());
         let address = format!("127.0.0.1:{}", free_port());
@@ -117,10 +122,11 @@ impl RuleEvaluator {
             "global": {
                 "scrape_interval": "1s",
                 "scrape_timeout": "1s",
-                "evaluation_interval": "1s",
+                // Annotations with queries cost the most.
+                "evaluation_interval": "3s",
                 "external_labels": {"drill": name},
             },
-            "rule_files": ["atlas-ai-keys.yml", "atlas-ai-keys-per-key.yml"],
+            "rule_files": rule_files,
             "alerting": {
                 "alertmanagers": [{"static_configs": [{"targets": [alertmanager.address]}]}],
             },
@@ -153,9 +159,9 @@ impl RuleEvaluator {
         write_targets(self.folder.path(), targets);
     }
 
-    /// Waits until Prometheus has seen each instance healthy for some scrapes.
+    /// Waits until Prometheus has seen each instance healthy for longer than any window of the rules.
     pub(super) async fn wait_scraped(&self, instances: usize) {
-        let query = "count(sum_over_time(up[1m]) >= 5)";
+        let query = "count(sum_over_time(up[1m]) >= 25)";
         let url = Url::parse_with_params(&self.query_url, [("query", query)]).unwrap();
         let expected = Value::from(instances.to_string());
         eventually("scrapes of every instance", async || {

@@ -2,6 +2,7 @@
 //! example configuration. An hour of Alertmanager's intervals takes half a minute.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -47,17 +48,18 @@ pub(super) fn alertmanager_config(webhook: &str, scale: u32) -> String {
                 let value: Duration = humantime::parse_duration(value).unwrap();
                 let indent = &line[..line.len() - line.trim_start().len()];
                 let millis = (value / scale).as_millis();
-                config.push_str(&format!("{indent}{name}{millis}ms\n"));
+                let _ = writeln!(config, "{indent}{name}{millis}ms");
             }
-            None => config.push_str(&format!("{line}\n")),
+            None => {
+                let _ = writeln!(config, "{line}");
+            }
         }
     }
     assert!(!receivers.is_empty(), "{example}");
     config.push_str("receivers:\n");
     for receiver in receivers {
-        config.push_str(&format!(
-            "- name: {receiver}\n  webhook_configs: [{{url: '{webhook}'}}]\n"
-        ));
+        let receiver = format!("- name: {receiver}\n  webhook_configs: [{{url: '{webhook}'}}]");
+        let _ = writeln!(config, "{receiver}");
     }
     config
 }
@@ -94,7 +96,7 @@ async fn first_hour_on_the_demo_has_at_most_one_alert_for_each_project_and_cause
     let (webhook, bodies) = start_receiver().await;
     let alertmanager = Alertmanager::start(&alertmanager_config(&webhook, SCALE));
     let targets: Vec<Target> = vec![(address, "demo".to_owned())];
-    let evaluator = RuleEvaluator::start("demo", &alertmanager, &targets);
+    let evaluator = RuleEvaluator::start("demo", &["atlas-ai-keys.yml"], &alertmanager, &targets);
     evaluator.wait_scraped(1).await;
     // An hour, divided by the scale: the time is what is measured here
     tokio::time::sleep(Duration::from_hours(1) / SCALE).await;

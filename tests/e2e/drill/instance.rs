@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::ToSpan as _;
-use mongodb_atlas_sim::{SimConfig, SimHandle};
+use mongodb_atlas_sim::{SimConfig, SimHandle, World};
 use tempfile::TempDir;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
@@ -35,8 +35,8 @@ pub(super) enum Step {
     EndFaults,
     /// Ends the events of the simulated Atlas.
     StopEvents,
-    /// Deletes so many keys.
-    DeleteKeys(usize),
+    /// Deletes all keys but so many.
+    KeepKeys(usize),
     /// Adds a client secret that lasts, in place of the others.
     RenewClientSecret,
     /// Uses one key again and again.
@@ -140,13 +140,13 @@ impl DrillInstance {
                 self.sim.with_credentials(|it| it.next_client_secret = next);
                 self.write("client-secret", secret);
             }
-            Step::StopEvents => self.sim.with_world(|world| world.stop_events()),
-            Step::DeleteKeys(number) => self.sim.with_world(|world| {
+            Step::StopEvents => self.sim.with_world(World::stop_events),
+            Step::KeepKeys(number) => self.sim.with_world(|world| {
                 for org in world.org_ids() {
                     let ids = world
                         .keys(&org)
                         .iter()
-                        .take(number)
+                        .skip(number)
                         .map(|key| key.id.clone());
                     for id in ids.collect::<Vec<_>>() {
                         assert!(world.delete_key(&org, &id));
