@@ -280,11 +280,16 @@ fn kubernetes_manifests_are_valid_and_restricted() {
         "packages/kubernetes/report.yaml",
     ]
     .map(|path| std::fs::read_to_string(repo_root().join(path)).unwrap());
-    let all = format!("{built}
+    let all = format!(
+        "{built}
 ---
-{}", parts.join("
+{}",
+        parts.join(
+            "
 ---
-"));
+"
+        )
+    );
     let (code, objects, error) = validate_manifest(&all);
     assert_eq!(code, Some(0), "{error}");
     let objects: Vec<Value> = serde_json::from_str(&objects).unwrap();
