@@ -13,6 +13,7 @@
     // 'https://exporter.example/-/docs/runbooks/%s' for the exporter's own pages.
     runbookURLPattern: '/usr/share/doc/atlas-ai-keys-exporter/runbooks/%s.md',
     // Address of the exporter's page, as people reach it. If set, alerts have a link to the keys: annotation page_url.
+    // Dashboards link to the page in any case: to http:// and the label `instance`, if this is empty.
     exporterUrl: '',
 
     // Values of the label `threshold` that the rules read: each must be in --metrics.idle-thresholds.
@@ -104,7 +105,8 @@
     manifestName: 'atlas-ai-keys',
     manifestLabels: { 'app.kubernetes.io/name': 'atlas-ai-keys-exporter' },
 
-    // Dashboards; dashboards.libsonnet has the parameters that concern nothing else.
+    // Dashboards; dashboards.libsonnet has the parameters that concern nothing else. Uids are PREFIX-fleet, PREFIX-exporter and
+    // PREFIX-report.
     dashboardTags: ['atlas-ai-keys'],
     dashboardUidPrefix: 'atlas-ai-keys',
   },

@@ -1,20 +1,13 @@
-// The Grafana dashboards of the mixin. The defaults below can be overridden through `_config`; with them,
-// `make dashboards` renders dashboards/*.json.
+// The Grafana dashboards of the mixin, with the parameters that concern nothing else.
 {
   _config+:: {
-    // Label matchers added to every query, for example `cluster="prod"`.
-    exporterSelector: '',
     // Name of the default data source, and a regular expression that limits the choice.
     datasourceName: 'default',
     datasourceFilterRegex: '',
-    dashboardTags: ['atlas-ai-keys'],
-    // Uids are PREFIX-fleet, PREFIX-exporter and PREFIX-report.
-    dashboardUidPrefix: 'atlas-ai-keys',
     dashboardRefresh: '1m',
     // Threshold selected first; the choice is what the exporter exports.
     dashboardThreshold: '90d',
-    // Address of the exporter's page as a browser reaches it; empty: http:// and the `instance` label.
-    exporterUrl: '',
+    // For links to projects.
     atlasUrl: 'https://cloud.mongodb.com',
   },
 
