@@ -232,7 +232,8 @@ fn write_config(dir: &Path, sim: &SimHandle, credentials: &[(&str, [&str; 2])]) 
     let mut text = format!("atlas:\n  base_url: {}\ncredentials:\n", sim.base_url());
     for ((name, fields), org) in credentials.iter().zip(sim.org_ids()) {
         let [id, secret] = fields.map(|field| format!("{field}_file: {field}"));
-        text += &format!("- name: {name}\n  {id}\n  {secret}\n  org_ids: ['{org}']\n");
+        let fields = format!("- name: {name}\n  {id}\n  {secret}\n  org_ids: ['{org}']\n");
+        text.push_str(&fields);
     }
     let temporary = dir.join("temporary");
     std::fs::write(&temporary, text).unwrap();

@@ -153,7 +153,7 @@ pub(super) const DRILL_CASES: [DrillCase; 14] = [
     DrillCase {
         name: "down",
         // The exporter that is down has another alert, which its being down explains.
-        cause: &[Step::WebConfig("nonsense: 1\n"), Step::Kill],
+        cause: &[Step::WebConfig("nonsense: 1\n"), Step::KillAfterBadReload],
         repair: &[Step::WebConfig("{}\n"), Step::Start],
         expected: &["AtlasAiKeysExporterDown"],
         allowed: &["AtlasOrgDataStale"],

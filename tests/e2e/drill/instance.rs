@@ -15,8 +15,8 @@ use crate::common::{ChildProcess, free_port, sim_env};
 /// One change of a running case.
 #[derive(Clone, Copy)]
 pub(super) enum Step {
-    /// Kills the exporter.
-    Kill,
+    /// Kills the exporter after Prometheus has seen that it could not load its web configuration.
+    KillAfterBadReload,
     /// Starts the exporter.
     Start,
     /// Starts the exporter without the state of the previous one.
@@ -115,7 +115,12 @@ impl DrillInstance {
 
     pub(super) fn apply(&mut self, step: Step) {
         match step {
-            Step::Kill => self.exporter = None,
+            Step::KillAfterBadReload => {
+                let mut exporter = self.exporter.take().unwrap();
+                exporter.wait_for_output("web configuration is not used");
+                // Two scrapes
+                std::thread::sleep(Duration::from_secs(2));
+            }
             Step::Start => self.exporter = Some(self.start_exporter()),
             Step::StartWithoutState => {
                 self.exporter = None;
