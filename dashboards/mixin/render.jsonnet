@@ -5,34 +5,31 @@ function(config={})
   local meta = {
     metadata: { name: mixin._config.manifestName, labels: mixin._config.manifestLabels },
   };
-  local yaml(value) = (import 'util.libsonnet').yaml(value) + '\n';
+  local yaml = import 'yaml.libsonnet';
   local source = '# Made from dashboards/mixin by `make rules`: change the parameters there (config.libsonnet), not this file.\n';
-  local groups(alerts, rules) = { groups: rules.groups + alerts.groups };
+  // Evaluated once.
+  local groups(alerts, rules) = std.parseJson(std.toString({ groups: rules.groups + alerts.groups }));
   local default = groups(mixin.prometheusAlerts, mixin.prometheusRules);
-  local defaultText = yaml(default);
-  // A block of YAML, deeper by `by`.
-  local indent(text, by) =
-    by + std.strReplace(std.substr(text, 0, std.length(text) - 1), '\n', '\n' + by) + '\n';
   local optional = groups(mixin.perKeyAlerts, mixin.perKeyRules);
   {
     'atlas-ai-keys.yml': source + |||
       # Recording and alerting rules for atlas-ai-keys-exporter: one alert a project and cause.
-    ||| + defaultText,
+    ||| + yaml.manifest(default, '') + '\n',
 
     'atlas-ai-keys-per-key.yml': source + |||
       # Optional rules for small fleets and security teams: one alert a key. Load them together with atlas-ai-keys.yml,
       # which records the owners of projects. They need --metrics.per-key=all, the default.
-    ||| + yaml(optional),
+    ||| + yaml.manifest(optional, '') + '\n',
 
     'prometheus-rule.yml': source + |||
       # atlas-ai-keys.yml for the Prometheus operator. A Prometheus object loads the PrometheusRule objects that its
       # `ruleSelector` selects. That of kube-prometheus-stack selects by the name of the Helm release, unless the chart's value
       # prometheus.prometheusSpec.ruleSelectorNilUsesHelmValues is false: add the label `release: NAME` below, for example
       # with kubectl label --local -f prometheus-rule.yml release=kube-prometheus-stack -o yaml | kubectl apply -f -
-    ||| + yaml(meta { apiVersion: 'monitoring.coreos.com/v1', kind: 'PrometheusRule' }) + 'spec:\n' + indent(defaultText, '  '),
+    ||| + yaml.manifest(meta { apiVersion: 'monitoring.coreos.com/v1', kind: 'PrometheusRule', spec: default }, '') + '\n',
 
     'configmap.yml': source + |||
       # atlas-ai-keys.yml for a Prometheus in Kubernetes without the operator. Mount the ConfigMap into the Prometheus pod (value
       # server.extraConfigmapMounts of the chart prometheus-community/prometheus), and name the file under `rule_files`.
-    ||| + yaml(meta { apiVersion: 'v1', kind: 'ConfigMap' }) + 'data:\n  atlas-ai-keys.yml: |\n' + indent(defaultText, '    '),
+    ||| + yaml.manifest(meta { apiVersion: 'v1', kind: 'ConfigMap' }, '') + '\ndata:\n  atlas-ai-keys.yml: |\n    ' + yaml.manifest(default, '    ') + '\n',
   }

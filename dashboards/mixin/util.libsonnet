@@ -1,32 +1,5 @@
 // Helpers of the rules.
 {
-  // YAML as std.manifestYamlDoc(value, quote_keys=false) writes it, which takes a minute for the rules in jsonnet 0.18. Keys are
-  // plain words, and strings have no control characters but line breaks.
-  yaml(value)::
-    local isNested(value) = (std.isObject(value) || std.isArray(value)) && std.length(value) > 0;
-    local scalar(value, indent) =
-      if std.isString(value) && std.endsWith(value, '\n') then
-        std.join('\n', ['|'] + [
-          if line == '' then '' else indent + line
-          for line in std.split(std.substr(value, 0, std.length(value) - 1), '\n')
-        ])
-      else if std.isString(value) then '"' + std.strReplace(std.strReplace(value, '\\', '\\\\'), '"', '\\"') + '"'
-      else std.toString(value);
-    local block(value, indent) =
-      local nested = indent + '  ';
-      std.join('\n', if std.isArray(value) then [
-        indent + '- ' + if isNested(item) then std.substr(block(item, nested), std.length(nested), 1000000) else scalar(item, nested)
-        for item in value
-      ] else [
-        indent + key + ':' + (
-          local field = value[key];
-          if !isNested(field) then ' ' + scalar(field, nested)
-          else '\n' + block(field, if std.isArray(field) then indent else nested)
-        )
-        for key in std.objectFields(value)
-      ]);
-    block(value, ''),
-
   // Seconds of a duration such as '90d'.
   seconds(text)::
     local units = { s: 1, m: 60, h: 3600, d: 86400, w: 604800 };
