@@ -232,7 +232,7 @@ fn alerts_are_those_of_the_contract_and_complete() {
         (&optional, PER_KEY_ALERTS, ALERTS),
     ] {
         let has = |name: &&str| text.contains(&format!("alert: \"{name}\"\n"));
-        assert!(own.iter().all(has) && !other.iter().any(|name| has(&name)));
+        assert!(own.iter().all(has) && !other.iter().any(has));
     }
 }
 
