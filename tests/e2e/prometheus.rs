@@ -126,11 +126,10 @@ async fn assert_aggregates_match(prometheus: &Prometheus) {
         ("30d", 30 * 86_400),
         ("90d", 90 * 86_400),
     ] {
-        let rolled_up = prometheus
-            .wait_value(&format!(
-                "sum(mongodbatlas_ai_model_api_keys_idle{{threshold=\"{threshold}\"}})"
-            ))
-            .await;
+        let roll_ups = ["idle", "never_used", "disabled"].map(|class| {
+            format!("sum(mongodbatlas_ai_model_api_keys_{class}{{threshold=\"{threshold}\"}})")
+        });
+        let rolled_up = prometheus.wait_value(&roll_ups.join(" + ")).await;
         let counted = prometheus
             .wait_value(&format!(
                 "count(mongodbatlas_ai_model_api_key_idle_seconds >= {seconds})"

@@ -156,7 +156,7 @@ pub(super) const DRILL_CASES: [DrillCase; 14] = [
         cause: &[Step::WebConfig("nonsense: 1\n"), Step::KillAfterBadReload],
         repair: &[Step::WebConfig("{}\n"), Step::Start],
         expected: &["AtlasAiKeysExporterDown"],
-        allowed: &["AtlasOrgDataStale"],
+        allowed: &["AtlasAiKeysConfigBad", "AtlasOrgDataStale"],
         ..CALM
     },
     DrillCase {

@@ -38,7 +38,8 @@ pub(super) fn write(report: &Report<'_>, out: &mut impl Write) -> io::Result<()>
             }
         }
     }
-    writeln!(out, "{}", report.summary())
+    // A table of one cell, whose words are wrapped as those of the others
+    terminal::write_table(&terminal::new_table(&[&report.summary()]), out)
 }
 
 fn write_rows(
