@@ -1,6 +1,8 @@
 //! The families of the inventory, written from it directly: without a registry, a map, or a copy of a label between
 //! two scrapes.
 
+mod samples;
+
 use super::families::{self, FamilyDef};
 use super::snapshot::ScrapeSnapshot;
 use super::text::{self, FamilyHeader, Labels, SampleValue};
@@ -9,7 +11,11 @@ use crate::inventory::{
     write_label,
 };
 use SampleSource::{Details, ExemptKeys, Info, Inventory as PerInventory, Keys};
-use mongodb_atlas_client::{ModelLimit, OrgId};
+use mongodb_atlas_client::OrgId;
+use samples::{
+    write_class_counts, write_dropped, write_exempt_counts, write_names_truncated, write_org_info,
+    write_project_info, write_rate_limits, write_status_counts,
+};
 
 /// Takes the labels and the value of one sample.
 type Emit<'a> = &'a mut dyn FnMut(Labels<'_>, SampleValue);
@@ -304,104 +310,6 @@ impl InfoLabels {
                 LabelSegment::MaskedSecret => (KeyLabel::MaskedSecret, key.masked_secret()),
             };
             text::write_escaped_label(out, label.as_str(), escaped);
-        }
-    }
-}
-
-fn write_status_counts(inventory: &ClassifiedInventory, _: &ScrapeSnapshot, emit: Emit<'_>) {
-    for count in inventory.status_counts() {
-        let labels = [
-            ("org_id", inventory.org().as_str()),
-            ("project_id", count.project.as_str()),
-            ("status", &count.status),
-        ];
-        emit(&labels, SampleValue::Int(count.keys));
-    }
-}
-
-fn write_class_counts(
-    inventory: &ClassifiedInventory,
-    snapshot: &ScrapeSnapshot,
-    class: KeyClass,
-    emit: Emit<'_>,
-) {
-    let now = snapshot.now_micros;
-    for project in inventory.classes.projects() {
-        for threshold in &*snapshot.options.thresholds {
-            let labels = [
-                ("org_id", inventory.org().as_str()),
-                ("project_id", project.project.as_str()),
-                ("threshold", &threshold.label),
-            ];
-            let keys = project.count(class, threshold.cutoff(now), now);
-            emit(&labels, SampleValue::Int(keys));
-        }
-    }
-}
-
-fn write_exempt_counts(inventory: &ClassifiedInventory, snapshot: &ScrapeSnapshot, emit: Emit<'_>) {
-    for project in inventory.classes.projects() {
-        let labels = [
-            ("org_id", inventory.org().as_str()),
-            ("project_id", project.project.as_str()),
-        ];
-        let keys = project.count_exempt(snapshot.now_micros);
-        emit(&labels, SampleValue::Int(keys));
-    }
-}
-
-fn write_dropped(inventory: &ClassifiedInventory, snapshot: &ScrapeSnapshot, emit: Emit<'_>) {
-    let keys = inventory.invalid_keys() + snapshot.dropped_by_max_keys(inventory);
-    let labels = [("org_id", inventory.org().as_str())];
-    emit(&labels, SampleValue::Int(keys));
-}
-
-fn write_names_truncated(inventory: &ClassifiedInventory, _: &ScrapeSnapshot, emit: Emit<'_>) {
-    let keys = inventory.names_truncated();
-    let labels = [("org_id", inventory.org().as_str())];
-    emit(&labels, SampleValue::Int(keys));
-}
-
-fn write_org_info(org: &OrgId, details: &DetailsWithOwners, emit: Emit<'_>) {
-    if let Some(name) = &details.name {
-        let labels = [("org_id", org.as_str()), ("org_name", name)];
-        emit(&labels, SampleValue::Int(1));
-    }
-}
-
-fn write_project_info(org: &OrgId, details: &DetailsWithOwners, emit: Emit<'_>) {
-    for (project, owner) in details.projects() {
-        let labels = [
-            ("org_id", org.as_str()),
-            ("project_id", project.id.as_str()),
-            ("project_name", &project.name),
-            ("owner", owner.unwrap_or_default()),
-        ];
-        // A missing value is a missing label
-        let labels = if owner.is_some() {
-            &labels[..]
-        } else {
-            &labels[..3]
-        };
-        emit(labels, SampleValue::Int(1));
-    }
-}
-
-fn write_rate_limits(
-    org: &OrgId,
-    details: &DetailsWithOwners,
-    value: fn(&ModelLimit) -> Option<u64>,
-    emit: Emit<'_>,
-) {
-    for limit in &details.limits {
-        let labels = [
-            ("org_id", org.as_str()),
-            ("model_group", &limit.model_group),
-            ("cloud", &limit.cloud),
-            ("geography", &limit.geography),
-        ];
-        if let Some(value) = value(limit) {
-            emit(&labels, SampleValue::Int(value));
         }
     }
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::{ExporterMetrics, add, set, set_timestamp, to_f64};
+use crate::inventory::Inventory;
 use crate::poll::{PollEvent, PollObserver};
 use mongodb_atlas_client::{
     ClientObserver, Endpoint, OrgId, RequestOutcome, RetryReason, TokenOutcome,
@@ -29,13 +30,7 @@ impl PollObserver for ExporterMetrics {
                 let configured = configured.as_secs_f64();
                 set(&self.org_configured_poll_interval, org, configured);
             }
-            PollEvent::InventoryRestored { inventory, up } => {
-                let org = &[inventory.org().as_str()];
-                set(&self.org_inventory_restored, org, 1.0);
-                set(&self.org_up, org, f64::from(up));
-                set_timestamp(&self.org_last_attempt, org, inventory.started_at());
-                set_timestamp(&self.org_last_success, org, inventory.completed_at());
-            }
+            PollEvent::InventoryRestored { inventory, up } => self.set_restored(inventory, up),
             PollEvent::PollStarted { org, started_at } => {
                 set_timestamp(&self.org_last_attempt, &[org.as_str()], started_at);
             }
@@ -76,6 +71,16 @@ impl PollObserver for ExporterMetrics {
             PollEvent::SaveFailed => add(&self.storage_failures, &[], 1.0),
             PollEvent::SaveStateChanged(failed) => self.set_last_write_failed(failed),
         }
+    }
+}
+
+impl ExporterMetrics {
+    fn set_restored(&self, inventory: &Inventory, up: bool) {
+        let org = &[inventory.org().as_str()];
+        set(&self.org_inventory_restored, org, 1.0);
+        set(&self.org_up, org, f64::from(up));
+        set_timestamp(&self.org_last_attempt, org, inventory.started_at());
+        set_timestamp(&self.org_last_success, org, inventory.completed_at());
     }
 }
 
