@@ -77,6 +77,12 @@ pub fn format_count(number: u64) -> String {
     text
 }
 
+/// Returns whether a character controls a terminal or the direction of the text around it, separates lines, or is invisible.
+pub fn is_unprintable(c: char) -> bool {
+    let is_format = |c| matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}');
+    c.is_control() || is_format(c)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -64,7 +64,7 @@ impl Exporter {
 /// Returns whether every organization was discovered and polled, successfully or not.
 fn is_complete(state: &AppState) -> bool {
     let is_polled = |org: &OrgId| match state.status.last_poll_ok(org) {
-        Some(true) => state.store.details(org).is_some(),
+        Some(true) => state.store.details(org).is_some() && state.store.is_classified(org),
         Some(false) => true,
         None => false,
     };

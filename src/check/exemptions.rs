@@ -108,10 +108,10 @@ impl ExemptionMatches {
             self.set_incomplete();
             return;
         };
-        let details = OrgDetails {
+        let details = Arc::new(OrgDetails {
             projects,
             ..OrgDetails::default()
-        };
+        });
         let inventory = report.inventory.inventory;
         let policy = &config.key_policy;
         let classified = ClassifiedInventory::new(inventory, policy, Some(&details));

@@ -105,7 +105,7 @@ pub const CHECK_FLAGS: &[Flag] = flags! {
 
 /// The flags of `keys`.
 pub const KEYS_FLAGS: &[Flag] = flags! {
-    "output" "FORMAT" Some("table"), "ATLAS_AI_KEYS_EXPORTER_KEYS_OUTPUT", false, "Keys", "table, csv, json, markdown, or commands: Atlas CLI commands that delete the keys, to review and run by hand; needs --idle, --never-used or --status, and leaves out keys used in the last 30 days unless --idle is set";
+    "output" "FORMAT" Some("table"), "ATLAS_AI_KEYS_EXPORTER_KEYS_OUTPUT", false, "Keys", "table, csv, json, markdown or commands; commands are those of the Atlas CLI that delete the keys, to review and run by hand: needs --idle, --never-used or --status, and leaves out keys used in the last 30 days unless --idle is set";
     "group-by" "FIELD" None, "ATLAS_AI_KEYS_EXPORTER_KEYS_GROUP_BY", false, "Keys", "Group keys by owner, project or org, and count them";
     "sort" "COLUMN" Some("idle"), "ATLAS_AI_KEYS_EXPORTER_KEYS_SORT", false, "Keys", "Sort by idle (longest first), name, created (newest first), owner or project";
     "limit" "N" None, "ATLAS_AI_KEYS_EXPORTER_KEYS_LIMIT", false, "Keys", "Maximum number of listed keys, in each group with --group-by; 0 lists counts only";

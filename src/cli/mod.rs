@@ -74,7 +74,7 @@ const COMMANDS: &[CommandSpec] = &[
     CommandSpec {
         command: Command::Keys,
         name: "keys",
-        about: "List the keys, longest-idle first, as a table, CSV, JSON or Markdown",
+        about: "List keys, longest idle first: table, CSV, JSON, Markdown, or commands that delete them",
         flags: &[KEYS_FLAGS],
         common_flags: COMMON_FLAGS,
     },

@@ -6,6 +6,7 @@ use comfy_table::{ContentArrangement, Table, presets};
 
 use super::{CommandError, ignore_broken_pipe};
 use crate::credentials::Environment;
+use crate::humanize::is_unprintable;
 
 /// Writes to standard output. A closed pipe is no error.
 pub(super) fn write_stdout(
@@ -48,9 +49,5 @@ pub(super) fn write_table(table: &Table, out: &mut impl Write) -> io::Result<()>
 /// Replaces control characters, line separators and controls of the writing direction. Names come from Atlas: these
 /// characters could otherwise control the terminal, or change the order in which a text is shown.
 pub(super) fn sanitize_for_terminal(text: &str) -> String {
-    let is_control = |letter: char| {
-        letter.is_control()
-            || matches!(letter, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
-    };
-    text.replace(is_control, "\u{fffd}")
+    text.replace(is_unprintable, "\u{fffd}")
 }

@@ -6,9 +6,13 @@ use mongodb_atlas_client::KeyId;
 
 use super::file::{ConfigFile, redact_key};
 use super::resolver::Resolver;
+use crate::humanize::is_unprintable;
 use crate::key_policy::{
     Exemption, Exemptions, KeyPolicy, KeySelector, OwnerRule, OwnerRules, ProjectPattern,
 };
+
+/// Maximum length of an owner and of a reason: that of a tag's value in Atlas.
+const MAX_TEXT_CHARS: usize = 255;
 
 /// Reads both sections. Errors are collected in `resolver`.
 pub(super) fn resolve(resolver: &mut Resolver<'_>) -> KeyPolicy {
@@ -63,10 +67,17 @@ impl PolicyReader<'_, '_> {
 
     fn owner_rule(&mut self, path: &str, entry: &YamlValue) -> Option<OwnerRule> {
         self.check_fields(path, entry, &["projects", "owner"])?;
-        let owner = self.required_text(path, entry, "owner");
+        let owner = self.printable_text(path, entry, "owner");
         let projects_path = format!("{path}.projects");
         let texts = match entry.get("projects") {
-            Some(YamlValue::Sequence(items)) if !items.is_empty() => items.as_slice(),
+            Some(YamlValue::Sequence(items)) if items.is_empty() => {
+                self.error(
+                    &projects_path,
+                    "expected a list of globs on names, or ids, got an empty list",
+                );
+                return None;
+            }
+            Some(YamlValue::Sequence(items)) => items.as_slice(),
             Some(YamlValue::Null) | None => {
                 self.error(
                     &projects_path,
@@ -100,7 +111,7 @@ impl PolicyReader<'_, '_> {
     fn exemption(&mut self, path: &str, entry: &YamlValue) -> Option<Exemption> {
         self.check_fields(path, entry, &["key", "name", "project", "reason", "until"])?;
         let selector = self.selector(path, entry);
-        let reason = self.required_text(path, entry, "reason");
+        let reason = self.printable_text(path, entry, "reason");
         let until = self.required_text(path, entry, "until").and_then(|text| {
             let date = parse_date(text);
             if date.is_none() {
@@ -179,6 +190,28 @@ impl PolicyReader<'_, '_> {
             }
         }
         Some(())
+    }
+
+    /// Returns a text for people, which becomes a label or a cell of a table.
+    fn printable_text<'v>(
+        &mut self,
+        path: &str,
+        entry: &'v YamlValue,
+        name: &str,
+    ) -> Option<&'v str> {
+        let text = self.required_text(path, entry, name)?;
+        if text.contains(is_unprintable) {
+            let expected = "expected a text without control characters";
+            self.error(&format!("{path}.{name}"), expected);
+            return None;
+        }
+        let chars = text.chars().count();
+        if chars > MAX_TEXT_CHARS {
+            let expected = format!("expected at most {MAX_TEXT_CHARS} characters, got {chars}");
+            self.error(&format!("{path}.{name}"), expected);
+            return None;
+        }
+        Some(text)
     }
 
     fn required_text<'v>(

@@ -72,7 +72,7 @@ impl ClassifiedInventory {
     pub fn new(
         inventory: Arc<Inventory>,
         policy: &Arc<KeyPolicy>,
-        details: Option<&OrgDetails>,
+        details: Option<&Arc<OrgDetails>>,
     ) -> Self {
         let classes = Arc::new(KeyClasses::new(&inventory, policy, details));
         Self { inventory, classes }
@@ -98,6 +98,8 @@ impl Deref for ClassifiedInventory {
 #[derive(Debug, Default)]
 pub struct KeyClasses {
     policy: Arc<KeyPolicy>,
+    /// The details whose project names were used.
+    details: Option<Arc<OrgDetails>>,
     projects: Box<[ProjectClasses]>,
     exempt_keys: Box<[ExemptKey]>,
     matched_exemptions: Box<[bool]>,
@@ -202,7 +204,11 @@ impl ProjectClasses {
 }
 
 impl KeyClasses {
-    fn new(inventory: &Inventory, policy: &Arc<KeyPolicy>, details: Option<&OrgDetails>) -> Self {
+    fn new(
+        inventory: &Inventory,
+        policy: &Arc<KeyPolicy>,
+        details: Option<&Arc<OrgDetails>>,
+    ) -> Self {
         let projects = details.into_iter().flat_map(|details| &details.projects);
         let names: HashMap<_, _> = projects
             .map(|project| (&project.id, project.name.as_str()))
@@ -223,6 +229,7 @@ impl KeyClasses {
         }
         Self {
             policy: Arc::clone(policy),
+            details: details.cloned(),
             projects: builder.projects.into_values().collect(),
             exempt_keys: builder.exempt_keys.into(),
             matched_exemptions: builder.matched_exemptions.into(),
@@ -232,6 +239,16 @@ impl KeyClasses {
     /// Returns the policy that the keys were classified with.
     pub fn policy(&self) -> &Arc<KeyPolicy> {
         &self.policy
+    }
+
+    /// Returns whether the keys were classified with this policy, and with the projects of these details.
+    pub fn is_current(&self, policy: &Arc<KeyPolicy>, details: Option<&Arc<OrgDetails>>) -> bool {
+        Arc::ptr_eq(&self.policy, policy)
+            && match (&self.details, details) {
+                (None, None) => true,
+                (Some(used), Some(details)) => used.projects == details.projects,
+                _ => false,
+            }
     }
 
     /// Returns the classes of each project, sorted by project; also of projects that have lost all their keys.

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{ClassifiedInventory, DetailsWithOwners, Inventory, OrgDetails};
+use super::{ClassifiedInventory, DetailsWithOwners, Inventory, KeyClasses, OrgDetails};
 use crate::key_policy::KeyPolicy;
 use mongodb_atlas_client::OrgId;
 
@@ -33,6 +33,12 @@ struct StoreState {
 }
 
 impl StoreState {
+    /// Returns whether keys of `org` are classified by the policy and the project names in force.
+    fn is_current(&self, org: &OrgId, classes: &KeyClasses) -> bool {
+        let details = self.details.get(org).map(|details| details.details());
+        classes.is_current(&self.policy, details)
+    }
+
     /// Replaces or removes the inventory of an organization, and returns the previous one.
     fn replace_inventory(
         &mut self,
@@ -112,17 +118,17 @@ impl InventoryStore {
     }
 
     /// Replaces the inventory of a polled organization. `age` is its age now: zero after a poll. Returns whether its
-    /// keys are classified by the policy in force; if not, [`InventoryStore::reclassify`] is due.
+    /// keys are classified by the policy and the project names in force; if not, [`InventoryStore::reclassify`] is due.
     pub fn insert(&self, inventory: ClassifiedInventory, age: Duration) -> bool {
         let org = inventory.org().clone();
-        let policy = Arc::clone(inventory.classes.policy());
+        let classes = Arc::clone(&inventory.classes);
         let entry = InventoryEntry {
             inserted_at: Instant::now(),
             age_at_insert: age,
             inventory,
         };
         let (replaced, is_current) = self.update(|state| {
-            let is_current = Arc::ptr_eq(&policy, &state.policy);
+            let is_current = state.is_current(&org, &classes);
             (state.replace_inventory(&org, Some(entry)), is_current)
         });
         drop(replaced);
@@ -140,7 +146,7 @@ impl InventoryStore {
             let details = state.details.get(inventory.org()).cloned();
             (Arc::clone(&state.policy), details)
         });
-        let details = details.as_ref().map(|it| &**it.details());
+        let details = details.as_ref().map(|it| it.details());
         ClassifiedInventory::new(inventory, &policy, details)
     }
 
@@ -155,13 +161,25 @@ impl InventoryStore {
             if let Some(details) = self.details(org) {
                 self.replace_details(org, details);
             }
-            self.reclassify(org);
+            self.reclassify_locked(org);
         }
     }
 
-    /// Classifies the keys of `org` again, after its project names or the policy have changed. Belongs on a blocking
-    /// thread.
+    /// Classifies the keys of `org` by the policy and the project names in force. Belongs on a blocking thread.
     pub fn reclassify(&self, org: &OrgId) {
+        let _guard = self.lock_labels();
+        self.reclassify_locked(org);
+    }
+
+    /// Returns whether the keys of `org` are classified by the policy and the project names in force.
+    pub fn is_classified(&self, org: &OrgId) -> bool {
+        self.read(|state| {
+            let entry = state.inventories.get(org);
+            entry.is_some_and(|entry| state.is_current(org, &entry.inventory.classes))
+        })
+    }
+
+    fn reclassify_locked(&self, org: &OrgId) {
         let Some(inventory) = self.get(org) else {
             return;
         };
@@ -185,7 +203,7 @@ impl InventoryStore {
         let _guard = self.lock_labels();
         let previous = self.replace_details(org, Arc::clone(details));
         if previous.is_none_or(|previous| previous.projects != details.projects) {
-            self.reclassify(org);
+            self.reclassify_locked(org);
         }
     }
 
@@ -256,10 +274,10 @@ impl InventoryStore {
     /// the policy in force.
     pub fn unmatched_exemptions(&self) -> Option<usize> {
         self.read(|state| {
-            let mut inventories = state.inventories.values();
+            let mut inventories = state.inventories.iter();
             let is_complete = state.inventories.len() == state.targets.len()
                 && state.pending_discovery.is_empty()
-                && inventories.all(|it| Arc::ptr_eq(it.inventory.classes.policy(), &state.policy));
+                && inventories.all(|(org, it)| state.is_current(org, &it.inventory.classes));
             let unmatched = state.exemption_matches.iter().filter(|orgs| **orgs == 0);
             is_complete.then(|| unmatched.count())
         })
@@ -298,7 +316,10 @@ impl InventoryStore {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::inventory::ApiKey;
+    use crate::key_policy::{Exemption, Exemptions, KeySelector, ProjectPattern};
     use jiff::Timestamp;
+    use mongodb_atlas_client::{Project, ProjectId};
 
     fn org(n: u32) -> OrgId {
         OrgId::parse(&format!("{n:024x}")).expect("an id")
@@ -342,5 +363,46 @@ mod tests {
         store.set_targets(vec![org(2)], vec![]);
         assert!(store.get(&org(1)).is_none() && store.details(&org(1)).is_none());
         assert_eq!(store.not_ready(), [org(2).to_string()]);
+    }
+
+    #[test]
+    fn inventory_classified_before_its_project_names_is_classified_again() {
+        let exemption = Exemption {
+            selector: KeySelector::parse_name(
+                "*",
+                Some(ProjectPattern::parse("dr").expect("a glob")),
+            )
+            .expect("a glob"),
+            reason: "a test".into(),
+            until: "2999-12-31".parse().expect("a date"),
+        };
+        let policy = Arc::new(KeyPolicy {
+            exemptions: Exemptions::new(vec![exemption]).expect("globs"),
+            ..KeyPolicy::default()
+        });
+        let key = ApiKey {
+            project: ProjectId::new("p"),
+            ..ApiKey::default()
+        };
+        let store = InventoryStore::default();
+        store.set_targets(vec![org(1)], vec![]);
+        store.set_policy(policy);
+        let inventory = Inventory::from_records(org(1), Timestamp::UNIX_EPOCH, vec![key]);
+        let early = store.classify(Arc::new(inventory));
+        let details = OrgDetails {
+            projects: vec![Project {
+                id: ProjectId::new("p"),
+                name: "dr".into(),
+                tag: None,
+            }],
+            ..OrgDetails::default()
+        };
+        store.insert_details(&org(1), &Arc::new(details));
+        assert!(!store.insert(early, Duration::ZERO), "outdated");
+        assert!(!store.is_classified(&org(1)));
+        assert_eq!(store.unmatched_exemptions(), None);
+        store.reclassify(&org(1));
+        assert!(store.is_classified(&org(1)));
+        assert_eq!(store.unmatched_exemptions(), Some(0));
     }
 }

@@ -63,8 +63,14 @@ impl std::fmt::Display for ProjectPattern {
     }
 }
 
-/// Parses a glob in which `*` matches any characters: names are texts, not paths.
+/// Parses a glob in which `*` matches any characters: names are texts, not paths. `globset` matches bytes, so that `?` and
+/// `[...]` stand for one ASCII character.
 fn parse_glob(text: &str) -> Result<globset::Glob, String> {
+    let classes = text.split('[').skip(1);
+    let mut classes = classes.map(|rest| rest.split(']').next().unwrap_or_default());
+    if classes.any(|class| !class.is_ascii()) {
+        return Err("expected ASCII characters in [...]; {a,b} has alternatives of any".to_owned());
+    }
     let mut builder = globset::GlobBuilder::new(text);
     builder.literal_separator(false).backslash_escape(true);
     builder.build().map_err(|error| error.kind().to_string())

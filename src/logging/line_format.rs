@@ -10,6 +10,7 @@ use tracing_subscriber::fmt::format::{FormatEvent, FormatFields, Writer};
 use tracing_subscriber::registry::LookupSpan;
 
 use super::LogFormat;
+use crate::humanize::is_unprintable;
 
 /// Formats events with the same keys and values in both formats.
 pub(super) struct LineFormat {
@@ -146,6 +147,7 @@ fn push_quoted(text: &mut String, value: &str) {
             '\n' => text.push_str("\\n"),
             '\r' => text.push_str("\\r"),
             '\t' => text.push_str("\\t"),
+            // All of them are in the Basic Multilingual Plane
             c if is_unprintable(c) => {
                 let _ = write!(text, "\\u{:04x}", u32::from(c));
             }
@@ -153,13 +155,6 @@ fn push_quoted(text: &mut String, value: &str) {
         }
     }
     text.push('"');
-}
-
-/// Returns whether a character is a control character, a separator of lines, or changes the direction of text. All are
-/// in the Basic Multilingual Plane, so that four hexadecimal digits suffice.
-fn is_unprintable(c: char) -> bool {
-    let is_format = |c| matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}');
-    c.is_control() || is_format(c)
 }
 
 #[cfg(test)]

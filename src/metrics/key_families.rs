@@ -146,6 +146,7 @@ impl FamilyWriter {
         match self.source {
             Details(_) => snapshot.visible.details.len(),
             Keys(_) | Info | ExemptKeys if !snapshot.has_key_series() => 0,
+            ExemptKeys if !snapshot.has_exempt_keys() => 0,
             _ => snapshot.visible.inventories.len(),
         }
     }

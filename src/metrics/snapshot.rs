@@ -60,6 +60,13 @@ impl ScrapeSnapshot {
         self.idle_cutoff.is_none() && self.has_key_series()
     }
 
+    /// Returns whether an exemption of any key is in force.
+    pub(super) fn has_exempt_keys(&self) -> bool {
+        let inventories = self.visible.inventories.iter();
+        let mut ends = inventories.flat_map(|inventory| inventory.classes.exempt_keys(0));
+        ends.any(|(_, ends_at)| ends_at > self.now_micros)
+    }
+
     /// Returns whether any key can have per-key series.
     pub(super) fn has_key_series(&self) -> bool {
         self.options.per_key != PerKeyMode::None

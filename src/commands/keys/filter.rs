@@ -7,6 +7,7 @@ use crate::config::KeysOptions;
 use crate::inventory::{
     DISABLED_STATUSES, GroupBy, InventorySnapshot, matches_project, matches_status,
 };
+use crate::key_policy::KeyPolicy;
 
 /// Maximum number of names that an error suggests.
 const MAX_SUGGESTIONS: usize = 5;
@@ -30,7 +31,11 @@ struct KnownProject<'a> {
 type KnownProjects<'a> = BTreeMap<&'a str, KnownProject<'a>>;
 
 /// Finds filter values that match no project of `shown`, no owner and no status.
-pub(super) fn find_unmatched(choice: &KeysOptions, shown: &InventorySnapshot) -> Unmatched {
+pub(super) fn find_unmatched(
+    choice: &KeysOptions,
+    shown: &InventorySnapshot,
+    policy: &KeyPolicy,
+) -> Unmatched {
     let mut unmatched = Unmatched::default();
     let projects = list_projects(shown);
     let FlagValues { values, source } = &choice.projects;
@@ -55,7 +60,8 @@ pub(super) fn find_unmatched(choice: &KeysOptions, shown: &InventorySnapshot) ->
     let shows_unowned = values.iter().any(String::is_empty)
         || (values.is_empty() && choice.group_by == Some(GroupBy::Owner));
     let is_missing = |project: &KnownProject<'_>| project.name.is_empty();
-    if !unmatched.values.is_empty() {
+    // Without the name of its project, an exempt key looks like one that is not.
+    if !unmatched.values.is_empty() || policy.exemptions.depend_on_project_names() {
         unmatched.missing_names = list_missing_names(shown, &projects, is_missing);
     } else if shows_unowned {
         // Without the tags of a project, its owner is unknown unless a rule names the id.

@@ -50,7 +50,7 @@ pub(super) async fn run(args: Args, environment: &Environment) -> Result<(), Com
         shutdown = signals::shutdown_token()?;
         fetch_from_atlas(args, environment, &shutdown).await?
     };
-    let unmatched = filter::find_unmatched(&choice, &source.shown);
+    let unmatched = filter::find_unmatched(&choice, &source.shown, &source.key_policy);
     let mut missing = source.missing.clone();
     missing.extend(unmatched.missing_names);
     let mut other = unmatched.values;

@@ -158,6 +158,7 @@ fn documented_flags_and_metrics_exist() {
                 continue;
             }
             if word.starts_with("mongodbatlas_") || word.starts_with("atlas_ai_keys_exporter_") {
+                let word = word.trim_end_matches('.');
                 let word = word.strip_suffix("_bucket").unwrap_or(word);
                 let known = families.iter().any(|family| {
                     *family == word || word.ends_with('_') && family.starts_with(word)

@@ -85,7 +85,7 @@ fn all_errors_in_owners_and_exemptions_are_listed() {
         ),
         (
             "owners: [{projects: [], owner: a}]\n",
-            "owners[0].projects: expected a list of globs on names, or ids, got a list",
+            "owners[0].projects: expected a list of globs on names, or ids, got an empty list",
         ),
         (
             "owners: [{projects: a, owner: a}]\n",
@@ -94,6 +94,14 @@ fn all_errors_in_owners_and_exemptions_are_listed() {
         (
             "owners: [{projects: ['a['], owner: a}]\n",
             "owners[0].projects[0]: invalid glob \"a[\"",
+        ),
+        (
+            "owners: [{projects: ['b[úu]squeda'], owner: a}]\n",
+            "owners[0].projects[0]: invalid glob \"b[úu]squeda\": expected ASCII characters in [...]",
+        ),
+        (
+            "owners: [{projects: [a], owner: \"a\\nb\"}]\n",
+            "owners[0].owner: expected a text without control characters",
         ),
         (
             "owners: [{projects: [[a]], owner: a}]\n",

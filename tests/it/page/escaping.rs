@@ -111,7 +111,8 @@ async fn page_escapes_every_text_of_atlas() {
     for (place, count) in [
         ("<tr role=\"row\" data-key=\"", 20),
         ("data-label=\"Key\"><bdi class=\"name\">", 20),
-        ("</bdi> <small>", 40),
+        ("</bdi> <small>", 20),
+        ("</bdi></a> <small>", 20),
         (" · ", 40),
         ("data-label=\"Project\"><a href=\"", 20),
         (" <small>by ", 20),
