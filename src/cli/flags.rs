@@ -107,9 +107,9 @@ pub const CHECK_FLAGS: &[Flag] = flags! {
 pub const KEYS_FLAGS: &[Flag] = flags! {
     "output" "FORMAT" Some("table"), "ATLAS_AI_KEYS_EXPORTER_KEYS_OUTPUT", false, "Keys", "table, csv, json, markdown or commands; commands are those of the Atlas CLI that delete the keys, to review and run by hand: needs --idle, --never-used or --status, and leaves out keys used in the last 30 days unless --idle is set";
     "group-by" "FIELD" None, "ATLAS_AI_KEYS_EXPORTER_KEYS_GROUP_BY", false, "Keys", "Group keys by owner, project or org, and count them";
-    "sort" "COLUMN" Some("idle"), "ATLAS_AI_KEYS_EXPORTER_KEYS_SORT", false, "Keys", "Sort by idle (longest first), name, created (newest first), owner or project";
+    "sort" "COLUMN" Some("idle"), "ATLAS_AI_KEYS_EXPORTER_KEYS_SORT", false, "Keys", "Sort by idle, name, created, owner or project; idle lists the longest idle first, created the newest first";
     "limit" "N" None, "ATLAS_AI_KEYS_EXPORTER_KEYS_LIMIT", false, "Keys", "Maximum number of listed keys, in each group with --group-by; 0 lists counts only";
-    "idle" "DURATION" Some("0s"), "ATLAS_AI_KEYS_EXPORTER_KEYS_IDLE", false, "Keys", "Only show keys idle for at least DURATION (never-used keys count from creation)";
+    "idle" "DURATION" Some("0s"), "ATLAS_AI_KEYS_EXPORTER_KEYS_IDLE", false, "Keys", "Only show keys idle for at least DURATION; never-used keys count from creation";
     "never-used" "" Some("false"), "ATLAS_AI_KEYS_EXPORTER_KEYS_NEVER_USED", false, "Keys", "Only show keys that were never used";
     "status" "STATUS" None, "ATLAS_AI_KEYS_EXPORTER_KEYS_STATUS", true, "Keys", "Only show keys with this status, in any case; repeatable";
     "project" "PROJECT" None, "ATLAS_AI_KEYS_EXPORTER_KEYS_PROJECT", true, "Keys", "Only show keys of this project, by exact name or id; repeatable";

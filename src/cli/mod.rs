@@ -74,7 +74,7 @@ const COMMANDS: &[CommandSpec] = &[
     CommandSpec {
         command: Command::Keys,
         name: "keys",
-        about: "List keys, longest idle first: table, CSV, JSON, Markdown, or commands that delete them",
+        about: "List keys, longest idle first: table, CSV, JSON, Markdown, or deletion commands",
         flags: &[KEYS_FLAGS],
         common_flags: COMMON_FLAGS,
     },

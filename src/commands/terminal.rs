@@ -31,6 +31,10 @@ pub(super) fn new_table(header: &[&str]) -> Table {
         .load_style(presets::NOTHING)
         .set_content_arrangement(ContentArrangement::Dynamic)
         .set_header(header.to_vec());
+    // Some terminals do not know their size
+    if table.width() == Some(0) {
+        table.set_content_arrangement(ContentArrangement::Disabled);
+    }
     // No padding left of the first column.
     if let Some(first) = table.column_mut(0) {
         first.set_padding((0, 1));

@@ -237,7 +237,7 @@ async fn run_drill(speed: f64, timeout: Duration) {
     );
     for (case, alert) in [
         ("down", "AtlasAiKeysConfigBad"),
-        ("revoked", "AtlasOrgDataStale"),
+        ("revoked", "AtlasAiKeysDisabledNotDeleted"),
     ] {
         let times = drill.times.get(&(alert.to_owned(), case));
         assert!(

@@ -152,7 +152,8 @@ impl LimitedServer {
             let is_full = now == queued && !now.starts_with("00000000:");
             unchanged = if is_full { unchanged + 1 } else { 0 };
             queued = now;
-            let is_stalled = unchanged >= 15 || self.has_closed(&stream);
+            // Longer than the first probes of a closed window, of which each can let a little more through
+            let is_stalled = unchanged >= 100 || self.has_closed(&stream);
             is_stalled.then_some(()).ok_or(queued.clone())
         })
         .await;

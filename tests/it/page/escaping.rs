@@ -114,7 +114,7 @@ async fn page_escapes_every_text_of_atlas() {
         ("</bdi> <small>", 20),
         ("</bdi></a> <small>", 20),
         (" · ", 40),
-        ("data-label=\"Project\"><a href=\"", 20),
+        ("title=\"Keys of the project in Atlas\"><bdi>", 20),
         (" <small>by ", 20),
         (&format!("<h3 id=\"org-{}\">", orgs[0]), 1),
         (&format!("<h3 id=\"org-{}\">", orgs[1]), 1),

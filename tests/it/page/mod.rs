@@ -281,6 +281,7 @@ async fn page_size_is_bounded() {
 #[tokio::test(flavor = "multi_thread")]
 async fn page_loads_only_own_resources() {
     let exporter = TestExporter::start(static_sim(1, 5), &[]).await;
+    exporter.wait_polled().await;
     let client = reqwest::Client::builder().no_proxy().build().unwrap();
     let mut kinds = Vec::new();
     for path in [
