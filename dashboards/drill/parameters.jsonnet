@@ -16,7 +16,9 @@ local short(alert) = {
   // Longer than downWindow and the `for` of AtlasAiKeysExporterDown: what an alert inhibits still fires then.
   gapTolerance: '20s',
   infoTolerance: '1m',
+  downRatio: 0.5,
   downWindow: '5s',
+  downRecovery: '5s',
   perKey: {
     createdWindow: '20s',
     revivedWindow: '20s',

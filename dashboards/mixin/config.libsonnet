@@ -16,7 +16,7 @@
     // Dashboards link to the page in any case: to http:// and the label `instance`, if this is empty.
     exporterUrl: '',
 
-    // Values of the label `threshold` that the rules read: each must be in --metrics.idle-thresholds.
+    // Idle thresholds that the rules read: each must be in --metrics.idle-thresholds, in any unit ('2w' is the label '14d').
     staleThreshold: '90d',
     neverUsedThreshold: '30d',
     disabledThreshold: '30d',
@@ -47,12 +47,17 @@
     // Series that are missing for less than this (failed scrapes, a restart) count as unchanged.
     gapTolerance: '15m',
     // Names and owners of projects and organizations are remembered for this long.
-    infoTolerance: '1h',
+    // Longer than several of the exporter's hourly refreshes: with the owner, an alert has its route.
+    infoTolerance: '1d',
     // Exporters that are down, and failing token requests, are remembered over a gap of this length.
     stateTolerance: '1d',
-    // Share of failed scrapes, and the time over which they are counted, from which on an exporter is down.
-    downRatio: 0.5,
-    downWindow: '10m',
+    // An exporter is down if less than this share of the scrapes within downWindow succeeded, until none has failed for
+    // downRecovery. The window is long enough for a crash loop that is up half of the time.
+    downRatio: 0.6,
+    downWindow: '30m',
+    downRecovery: '10m',
+    // Exporters of a job that were there for absentAfter are missed for stateTolerance.
+    absentAfter: '1h',
 
     // Optional alerts about single keys (atlas-ai-keys-per-key.yml).
     perKey: {
@@ -84,8 +89,8 @@
       AtlasOrgDataStale: lasting { severity: { warning: 'warning', critical: 'critical' } },
       AtlasRequestBudgetTooSmall: lasting { severity: 'warning', 'for': '1h' },
 
-      // `for` and downWindow: 15 minutes in all.
-      AtlasAiKeysExporterDown: { severity: 'warning', 'for': '10m' },
+      // 12 minutes of downWindow and `for`: 17 minutes in all.
+      AtlasAiKeysExporterDown: { severity: 'warning', 'for': '5m' },
       AtlasAiKeysExporterAbsent: { severity: 'warning', 'for': '15m' },
       AtlasAiKeysConfigBad: lasting { severity: 'warning' },
       AtlasAiKeysStorageFailing: lasting { severity: 'warning' },

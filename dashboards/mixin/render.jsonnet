@@ -1,7 +1,7 @@
 // Renders the rule files of dashboards/rules:
 //   jsonnet -S -m dashboards/rules [--tla-code 'config={tooManyKeys: 200}'] dashboards/mixin/render.jsonnet
 function(config={})
-  local mixin = (import 'mixin.libsonnet') + { _config:: std.mergePatch(super._config, config) };
+  local mixin = (import 'configured.libsonnet')(config);
   local meta = {
     metadata: { name: mixin._config.manifestName, labels: mixin._config.manifestLabels },
   };
@@ -18,7 +18,8 @@ function(config={})
 
     'atlas-ai-keys-per-key.yml': source + |||
       # Optional rules for small fleets and security teams: one alert a key. Load them together with atlas-ai-keys.yml,
-      # which records the owners of projects. They need --metrics.per-key=all, the default.
+      # which records the owners of projects. They need --metrics.per-key=all and `status` in --metrics.key-labels, both
+      # the default: without the status, disabled keys are in the alerts too.
     ||| + yaml.manifest(optional, '') + '\n',
 
     'prometheus-rule.yml': source + |||

@@ -7,6 +7,12 @@
     assert std.objectHas(units, unit) : 'duration without unit s, m, h, d or w: ' + text;
     std.parseInt(std.substr(text, 0, std.length(text) - 1)) * units[unit],
 
+  // The label `threshold` of a duration, as the exporter writes it: in the largest whole unit of d, h, m and s.
+  threshold(text)::
+    local seconds = self.seconds(text);
+    local unit = [unit for unit in [[86400, 'd'], [3600, 'h'], [60, 'm'], [1, 's']] if seconds % unit[0] == 0][0];
+    '%d%s' % [seconds / unit[0], unit[1]],
+
   // '90 days' for '90d'.
   words(text)::
     local number = std.substr(text, 0, std.length(text) - 1);
@@ -78,7 +84,7 @@
         annotations: {
           summary: rule.summary,
           description: std.strReplace(std.rstripChars(rule.description, '\n'), '\n', ' '),
-          runbook_url: config.runbookURLPattern % name,
+          runbook_url: std.strReplace(config.runbookURLPattern, '%s', name),
           [if config.exporterUrl != '' && std.objectHas(rule, 'page') then 'page_url']:
             std.rstripChars(config.exporterUrl, '/') + rule.page,
         },

@@ -9,7 +9,7 @@ local util = import '../util.libsonnet';
 
   // Thresholds that the rules read, and exporters with roll-ups but without one of them. The target of a single organization,
   // ADDRESS/ORG, counts as the exporter.
-  local thresholds = std.set([config.staleThreshold, config.neverUsedThreshold, config.disabledThreshold]),
+  local thresholds = std.set(std.map(util.threshold, [config.staleThreshold, config.neverUsedThreshold, config.disabledThreshold])),
   local rollUps(matchers) = 'label_replace(%s, "instance", "$1", "instance", "([^/]+)/.+")' %
                             series('mongodbatlas_ai_model_api_keys_idle', matchers),
   local withoutThresholds = |||
@@ -37,24 +37,51 @@ local util = import '../util.libsonnet';
       rules:
         util.alert(config, 'AtlasAiKeysExporterDown', {
           expr: |||
-            avg_over_time(%s[%s]) < %s
+            avg_over_time(%(up)s[%(window)s]) < %(ratio)s
+            and on (job, instance)
+            min_over_time(%(up)s[%(recovery)s]) == 0
             and on (job, instance)
             job_instance:atlas_ai_keys_exporter_up:known
-          ||| % [series('up', ['instance!~"%s"' % config.organizationInstances]), config.downWindow, config.downRatio],
-          summary: util.capital(target) + ' is down',
+          ||| % {
+            up: series('up', ['instance!~"%s"' % config.organizationInstances]),
+            window: config.downWindow,
+            ratio: config.downRatio,
+            recovery: config.downRecovery,
+          },
+          summary: util.capital(target) + ' is down{{ if gt $value 0.0 }} or restarts again and again{{ end }}',
           description: |||
             Prometheus cannot scrape the %s: {{ $value | humanizePercentage }} of the scrapes of the last %s succeeded. Nothing is
             known of the keys that it watches, and no other alert about them fires. Look at its log
             (`journalctl -u atlas-ai-keys-exporter`, `kubectl logs`).
           ||| % [target, util.words(config.downWindow)],
         }) +
+        // 0 if no exporter is left, else how many of a job vanished: numbers, so that a new name of a pod changes nothing.
         util.alert(config, 'AtlasAiKeysExporterAbsent', {
-          expr: 'absent(job_instance:atlas_ai_keys_exporter_up:known%s)\n' % util.selector([config.exporterSelector]),
-          summary: 'Prometheus has no target that is an atlas-ai-keys-exporter',
+          local known = 'job_instance:atlas_ai_keys_exporter_up:known' + util.selector([config.exporterSelector]),
+          expr: |||
+            absent(%(known)s) * 0
+            or
+            (
+              max_over_time(job:atlas_ai_keys_exporter_up:count_lasting[%(state)s])
+              - on (job)
+              (
+                job:atlas_ai_keys_exporter_up:count
+                or on (job)
+                max_over_time(job:atlas_ai_keys_exporter_up:count_lasting[%(state)s]) * 0
+              )
+              > 0
+              and on ()
+              %(known)s
+            )
+          ||| % { known: known, state: config.stateTolerance },
+          summary: '{{ if eq $value 0.0 }}Prometheus has no target that is an atlas-ai-keys-exporter{{ else }}' +
+                   util.count('exporter') + ' of job {{ $labels.job }} vanished from the targets of Prometheus{{ end }}',
           description: |||
-            No atlas-ai-keys-exporter is among the targets of Prometheus, so no alert about AI model API keys can fire. The exporter's target has
-            vanished from service discovery, or was never scraped successfully. Look at the page /targets of Prometheus.
-          |||,
+            {{ if eq $value 0.0 }}No atlas-ai-keys-exporter is among the targets of Prometheus, so no alert about AI model API keys can fire. The
+            exporter's target has vanished from service discovery, or was never scraped successfully.{{ else }}Job {{ $labels.job }} has %(number)s fewer
+            among the targets of Prometheus than it had within the last %(state)s: no alert fires about keys that no other exporter watches. The
+            alert ends %(state)s after the target vanished, even if it is still missing.{{ end }} Look at the page /targets of Prometheus.
+          ||| % { number: util.count('atlas-ai-keys-exporter'), state: util.words(config.stateTolerance) },
         }) +
         util.alert(config, 'AtlasAiKeysConfigBad', {
           expr: |||

@@ -25,7 +25,7 @@ local util = import '../util.libsonnet';
     [series('mongodbatlas_ai_model_api_key_used', ofProject), value, disabled],
 
   local class(name, metric, threshold, rule) = util.alert(config, name, rule {
-    expr: util.withProject('project_threshold:%s:max{threshold="%s"} > 0' % [metric, threshold]),
+    expr: util.withProject('project_threshold:%s:max{threshold="%s"} > 0' % [metric, util.threshold(threshold)]),
     labels: util.projectLabels { threshold: '' },
     page: '/?org={{ $labels.org_id | urlquery }}&q={{ $labels.project_id | urlquery }}',
   }),

@@ -81,10 +81,8 @@ function(config) {
       ['status', 'Status', { 'custom.width': 100 }],
       ['Value #B', 'Created', panels.date(110)],
       ['Value #C', 'Last used', panels.date(110) { noValue: 'never used' }],
-      ['Value #A', 'Idle', panels.days(110) {
-        'custom.cellOptions': { type: 'color-text' },
-        thresholds: panels.steps('green', [[30, 'yellow'], [90, 'orange']]),
-      }],
+      // No colours: what is idle for too long is the threshold's to say.
+      ['Value #A', 'Idle', panels.days(110)],
       ['project_id', 'Project id', panels.hidden],
       ['org_id', 'Organization id', panels.hidden],
     ],

@@ -100,6 +100,16 @@ local util = import '../util.libsonnet';
               series('up', ['instance!~"%s"' % config.organizationInstances]),
             ],
           },
+          // Exporters of a job, and how many there were throughout absentAfter: one more during a rolling update does not count.
+          {
+            record: 'job:atlas_ai_keys_exporter_up:count',
+            expr: 'count by (job) (job_instance:atlas_ai_keys_exporter_up:known%s)\n' %
+                  util.selector(['instance!~"%s"' % config.organizationInstances]),
+          },
+          {
+            record: 'job:atlas_ai_keys_exporter_up:count_lasting',
+            expr: 'min_over_time(job:atlas_ai_keys_exporter_up:count[%s])\n' % config.absentAfter,
+          },
           // 1 from a failed token request of the credential until one succeeds, else 0.
           {
             record: 'credential:atlas_ai_keys_exporter_token_requests:failing',
@@ -121,17 +131,20 @@ local util = import '../util.libsonnet';
               window: config.tokenWindow,
             },
           },
-          // End of the client secret that is in use, else of the one that ends last.
+          // End of the client secret that is in use, else of the one that ends last. Exporters of one job may have service
+          // accounts of their own: the secret is chosen for each of them.
           {
             record: 'credential:atlas_ai_keys_exporter_client_secret_expiry_timestamp_seconds:in_use',
             expr: |||
               min by (job, credential) (
-                %(expiry)s
-                and on (job, credential, secret_id)
-                %(used)s > time() - %(within)d
+                min by (job, instance, credential) (
+                  %(expiry)s
+                  and on (job, instance, credential, secret_id)
+                  %(used)s > time() - %(within)d
+                )
+                or on (job, instance, credential)
+                max by (job, instance, credential) (%(expiry)s)
               )
-              or on (job, credential)
-              max by (job, credential) (%(expiry)s)
             ||| % {
               expiry: last('atlas_ai_keys_exporter_client_secret_expiry_timestamp_seconds'),
               used: last('atlas_ai_keys_exporter_client_secret_last_used_timestamp_seconds'),
