@@ -87,6 +87,9 @@ fn format_table(times: &TimesByAlert) -> String {
     text
 }
 
+/// How long Prometheus scrapes before a cause; longer than any window of the rules.
+const HISTORY: Duration = Duration::from_secs(28);
+
 /// The rules of projects and causes, and those of single keys.
 const RULE_FILES: [&str; 2] = ["atlas-ai-keys.yml", "atlas-ai-keys-per-key.yml"];
 
@@ -133,8 +136,6 @@ impl Drill {
         let vanishing_evaluator =
             RuleEvaluator::start(VANISHING, &RULE_FILES, &alertmanager, &vanishing);
         let evaluator = RuleEvaluator::start("others", &RULE_FILES, &alertmanager, &others);
-        evaluator.wait_scraped(others.len()).await;
-        vanishing_evaluator.wait_scraped(vanishing.len()).await;
         Self {
             instances,
             alertmanager,
@@ -142,6 +143,12 @@ impl Drill {
             vanishing_evaluator,
             times: TimesByAlert::new(),
         }
+    }
+
+    async fn wait_scraped(&self) {
+        let (vanishing, others) = by_evaluator(&self.instances);
+        self.evaluator.wait_scraped(others.len()).await;
+        self.vanishing_evaluator.wait_scraped(vanishing.len()).await;
     }
 
     /// Applies steps of each case.
@@ -161,11 +168,11 @@ impl Drill {
         &mut self,
         timeout: Duration,
         extra: Duration,
+        is_repair: bool,
         is_complete: impl Fn(&TimesByAlert) -> bool,
     ) {
         let started_at = Instant::now();
         let mut completed_at = None;
-        let is_repair = self.times.values().any(|times| times.fired.is_some());
         while started_at.elapsed() < timeout {
             let mut firing = BTreeSet::new();
             for alert in self.alertmanager.alerts().await {
@@ -219,14 +226,21 @@ async fn run_drill(speed: f64, timeout: Duration) {
     let expected: BTreeSet<String> = expected.map(|alert| (*alert).to_owned()).collect();
     assert_eq!(alerts, expected, "each alert is expected somewhere");
     let mut drill = Drill::start(speed).await;
+    // Scenarios begin by themselves. Some rules compare with the time before the cause.
+    drill
+        .observe(HISTORY, Duration::ZERO, false, |_| false)
+        .await;
+    drill.wait_scraped().await;
     drill.apply(|case| case.cause);
     // Unexpected alerts get time to fire as well.
     let extra = Duration::from_secs(10);
     let has_fired = |times: &TimesByAlert| all_expected(times, |it| it.fired.is_some());
-    drill.observe(timeout, extra, has_fired).await;
+    drill.observe(timeout, extra, false, has_fired).await;
     drill.apply(|case| case.repair);
     let has_resolved = |times: &TimesByAlert| all_expected(times, |it| it.resolved.is_some());
-    drill.observe(timeout, Duration::ZERO, has_resolved).await;
+    drill
+        .observe(timeout, Duration::ZERO, true, has_resolved)
+        .await;
     let table = format_table(&drill.times);
     println!("\nTime to fire / time to resolve after the repair, in seconds:\n\n{table}");
     assert!(
