@@ -87,7 +87,7 @@ fn mixin_with_a_selector_applies_it_to_every_metric() {
 fn mixin_with_other_parameters_renders_valid_rules() {
     let rendered = render(
         "{
-            runbookURLPattern: 'https://runbooks.invalid/%s', exporterUrl: 'https://keys.invalid/',
+            runbookURLPattern: 'https://runbooks.invalid/a%20b/%s', exporterUrl: 'https://keys.invalid/',
             staleThreshold: '60d', neverUsedThreshold: '2w', disabledThreshold: '24h', tooManyKeys: 7, churnKeys: 8,
             dataStale: { warning: { minimum: '12h' } }, clientSecretDays: { warning: 60 }, perKeyAlerts: true,
             alerts: {
@@ -99,12 +99,12 @@ fn mixin_with_other_parameters_renders_valid_rules() {
     check_rules(&rendered);
     let text = std::fs::read_to_string(rendered.path().join("atlas-ai-keys.yml")).unwrap();
     for expected in [
-        "runbook_url: \"https://runbooks.invalid/AtlasAiKeysStale\"",
+        "runbook_url: \"https://runbooks.invalid/a%20b/AtlasAiKeysStale\"",
         "page_url: \"https://keys.invalid/?org={{ $labels.org_id | urlquery }}&q={{ $labels.project_id | urlquery }}\"",
         "keys_idle:max{threshold=\"60d\"}",
-        "never_used:max{threshold=\"2w\"}",
-        "disabled:max{threshold=\"24h\"}",
-        "threshold=~\"24h|2w|60d\"",
+        "never_used:max{threshold=\"14d\"}",
+        "disabled:max{threshold=\"1d\"}",
+        "threshold=~\"14d|1d|60d\"",
         ">= 5184000",
         "severity: \"ticket\"",
         "severity: \"page\"",
@@ -116,19 +116,32 @@ fn mixin_with_other_parameters_renders_valid_rules() {
         assert!(text.contains(expected), "{expected}");
     }
     assert!(!text.contains("AtlasAiKeysTooMany") && !text.contains("/usr/share/doc"));
-    // Thresholds are durations with a unit.
-    let wrong = [
-        "-S",
-        "-m",
-        "/nonexistent",
-        "--tla-code",
-        "config={staleThreshold: '90'}",
-    ];
-    let (code, _, error) = run("jsonnet", &[&wrong[..], &["mixin/render.jsonnet"]].concat());
-    assert!(
-        code == Some(1) && error.contains("duration without unit"),
-        "{error}"
-    );
+}
+
+#[test]
+fn mixin_rejects_wrong_parameters() {
+    for (config, expected) in [
+        ("{staleThreshold: '90'}", "duration without unit"),
+        (
+            "{tooManykeys: 7, dataStale: {warning: {min: '1h'}}}",
+            "unknown parameters: dataStale.warning.min, tooManykeys",
+        ),
+        (
+            "{alerts: {AtlasAiKeysOld: null, AtlasAiKeysStale: {sevrity: 'info'}}}",
+            "unknown parameters: alerts.AtlasAiKeysOld, alerts.AtlasAiKeysStale.sevrity",
+        ),
+    ] {
+        let config = format!("config={config}");
+        for file in ["mixin/render.jsonnet", "mixin/render-dashboards.jsonnet"] {
+            let is_of_rules = expected.starts_with("duration");
+            if is_of_rules && file.ends_with("dashboards.jsonnet") {
+                continue;
+            }
+            let arguments = ["-S", "-m", "/nonexistent", "--tla-code", &config, file];
+            let (code, _, error) = run("jsonnet", &arguments);
+            assert!(code == Some(1) && error.contains(expected), "{error}");
+        }
+    }
 }
 
 #[test]

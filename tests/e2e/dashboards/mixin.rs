@@ -107,3 +107,18 @@ fn mixin_parameters_change_every_query_and_link() {
     }
     assert_queries_parse(&parsed);
 }
+
+#[test]
+fn idle_times_have_no_fixed_colours() {
+    let dashboard: Value = serde_json::from_str(&dashboard_json("fleet")).unwrap();
+    let overrides = as_list(&dashboard["panels"])
+        .iter()
+        .flat_map(|panel| as_list(&panel["fieldConfig"]["overrides"]))
+        .filter(|it| it["matcher"]["options"] == "Idle");
+    let mut columns = 0;
+    for column in overrides {
+        columns += usize::from(column.to_string().contains("suffix:days"));
+        assert!(!column.to_string().contains("thresholds"), "{column}");
+    }
+    assert_eq!(columns, 1);
+}
