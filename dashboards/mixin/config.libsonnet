@@ -53,7 +53,7 @@
     stateTolerance: '1d',
     // An exporter is down if less than this share of the scrapes within downWindow succeeded, until none has failed for
     // downRecovery. The window is long enough for a crash loop that is up half of the time.
-    downRatio: 0.6,
+    downRatio: 0.65,
     downWindow: '30m',
     downRecovery: '10m',
     // Exporters of a job that were there for absentAfter are missed for stateTolerance.
@@ -89,7 +89,7 @@
       AtlasOrgDataStale: lasting { severity: { warning: 'warning', critical: 'critical' } },
       AtlasRequestBudgetTooSmall: lasting { severity: 'warning', 'for': '1h' },
 
-      // 12 minutes of downWindow and `for`: 17 minutes in all.
+      // 11 minutes of downWindow and `for`: 16 minutes in all.
       AtlasAiKeysExporterDown: { severity: 'warning', 'for': '5m' },
       AtlasAiKeysExporterAbsent: { severity: 'warning', 'for': '15m' },
       AtlasAiKeysConfigBad: lasting { severity: 'warning' },

@@ -43,7 +43,7 @@ local util = import '../util.libsonnet';
           summary: util.count('AI model API key') + ' of project ' + util.projectName + ' unused for more than ' + age,
           description: |||
             %s: %s, enabled and used before, unused for more than %s.%s An unused key grants access to anyone who finds it.
-            List the keys with `atlas-ai-keys-exporter keys --project {{ $labels.project_id }} --status ACTIVE --idle %s`, ask the owner, and delete
+            List the keys (all flags: see the runbook) with `atlas-ai-keys-exporter keys --project {{ $labels.project_id }} --status ACTIVE --idle %s`, ask the owner, and delete
             those that are not needed.
           ||| % [
             util.capital(util.project),
@@ -57,7 +57,7 @@ local util = import '../util.libsonnet';
           local age = util.words(config.neverUsedThreshold),
           summary: util.count('AI model API key') + ' of project ' + util.projectName + ' created more than ' + age + ' ago and never used',
           description: |||
-            %s: %s, enabled, created more than %s ago and never used.%s List the keys with
+            %s: %s, enabled, created more than %s ago and never used.%s List the keys (all flags: see the runbook) with
             `atlas-ai-keys-exporter keys --project {{ $labels.project_id }} --status ACTIVE --never-used --idle %s`, ask the owner, and delete those
             that are not needed.
           ||| % [
@@ -72,7 +72,7 @@ local util = import '../util.libsonnet';
           local age = util.words(config.disabledThreshold),
           summary: util.count('disabled AI model API key') + ' of project ' + util.projectName + ' not deleted',
           description: |||
-            %s: %s, unused for more than %s, not deleted.%s A disabled key can be enabled again. List the keys with
+            %s: %s, unused for more than %s, not deleted.%s A disabled key can be enabled again. List the keys (all flags: see the runbook) with
             `atlas-ai-keys-exporter keys --project {{ $labels.project_id }} --status INACTIVE --status DISABLED --status REVOKED --status SUSPENDED --status EXPIRED --idle %s`, and
             delete those that are not needed.
           ||| % [

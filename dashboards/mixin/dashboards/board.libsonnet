@@ -71,7 +71,8 @@ function(config) {
     ), many { regex: named('project_id', 'project_name') }),
     threshold: query('threshold', 'Threshold', 'label_values(%s, threshold)' % queries.process('mongodbatlas_ai_model_api_keys_idle'), {
       sort: 3,
-      current: { selected: true, text: config.dashboardThreshold, value: config.dashboardThreshold },
+      local threshold = (import '../util.libsonnet').threshold(config.dashboardThreshold),
+      current: { selected: true, text: threshold, value: threshold },
     }),
     exporter: if config.exporterUrl == '' then
       query('exporter', 'Page', 'query_result(label_replace(group by (instance) (%s), "address", "http://$1", "instance", "(.*)"))' % process(['job=~"$job"', 'instance=~"$instance"']), {

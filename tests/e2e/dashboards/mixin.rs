@@ -71,7 +71,7 @@ fn mixin_parameters_change_every_query_and_link() {
     let rendered = render(
         "{exporterSelector: 'cluster=\"prod\"', dashboardTags: ['a', 'b'], dashboardUidPrefix: 'my-keys', \
           datasourceName: 'Mimir', datasourceFilterRegex: '/Mimir/', dashboardRefresh: '5m', \
-          dashboardThreshold: '30d', exporterUrl: 'https://keys.example/x', atlasUrl: 'https://cloud.mongodbgov.com'}",
+          dashboardThreshold: '720h', exporterUrl: 'https://keys.example/x', atlasUrl: 'https://cloud.mongodbgov.com'}",
         dir.path(),
     );
     let named: Vec<(&str, String)> = DASHBOARDS.map(|name| (name, rendered[name].clone())).into();
