@@ -15,7 +15,7 @@ function(config) {
     })],
     [3, class('Idle for $threshold', 'Enabled keys that were used before, and not within the threshold. Ask their owners, then delete the keys in Atlas.', 'idle', 'AtlasAiKeysStale', 'orange')],
     [3, class('Never used for $threshold', 'Enabled keys that were created before the threshold and never used. Ask their owners, then delete the keys in Atlas.', 'never_used', 'AtlasAiKeysNeverUsed', 'orange')],
-    [3, class('Disabled for $threshold', 'Keys that are disabled and not deleted, idle for the threshold. A disabled key can be enabled again: delete it when nobody needs it.', 'disabled', 'AtlasAiKeysDisabledNotDeleted', 'yellow')],
+    [3, class('Disabled for $threshold', 'Keys that are disabled and not deleted, idle for the threshold. A disabled key can be enabled again: delete it when it is not needed.', 'disabled', 'AtlasAiKeysDisabledNotDeleted', 'yellow')],
     [2, number('Exempt', 'Keys with an exemption in force. Exempt keys are not counted as idle, never used or disabled.', 'sum(%s)' % queries.exempt, {
       thresholds: panels.steps('blue'),
     })],

@@ -1,4 +1,4 @@
-//! A simulated Atlas and an exporter that polls it, and the steps that break and mend them.
+//! A simulated Atlas and an exporter that polls it, and the steps that break and repair them.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
