@@ -21,7 +21,7 @@ impl Explanation {
         let (summary, remedy, runbook) = match reason {
             FailureReason::Unauthorized => (
                 "Atlas refuses the credential, or it cannot be read",
-                "check that it is whole, not expired and not deleted; a new one is taken up by itself when its file changes",
+                "check that it is whole, not expired and not deleted; a new one is loaded when its file changes",
                 "AtlasOrgAccessDenied",
             ),
             FailureReason::Forbidden => (

@@ -17,7 +17,7 @@ pub(super) const HYGIENE_ALERTS: [&str; 9] = [
     "AtlasAiKeyWentQuiet",
 ];
 
-/// The case whose target vanishes has a Prometheus of its own: the alert is about all targets.
+/// The case whose target vanishes has a separate Prometheus: the alert is about all targets.
 pub(super) const VANISHING: &str = "absent";
 
 pub(super) struct DrillCase {

@@ -176,7 +176,7 @@ impl Drill {
         while started_at.elapsed() < timeout {
             let mut firing = BTreeSet::new();
             for alert in self.alertmanager.alerts().await {
-                // Without a label of its own, as long as Prometheus has not scraped for the first time
+                // Without further labels, as long as Prometheus has not scraped for the first time
                 let is_start = alert.labels["alertname"] == "AtlasAiKeysExporterAbsent"
                     && alert.labels["drill"] != VANISHING;
                 if is_start {
