@@ -1,4 +1,4 @@
-//! Reload by request and by signal.
+//! Tests of reloads by HTTP request and by signal.
 
 use std::time::Duration;
 
@@ -59,7 +59,7 @@ async fn sighup_reloads_including_logging() {
     let sim = crate::common::start_sim(static_sim(1, 10)).await;
     let files = ConfigFiles::new(&sim);
     let (mut program, address) = start_binary(&files, &[]);
-    // No file has changed: nothing else can cause a reload.
+    // No file has changed, so only the signal can cause a reload.
     program.signal(Signal::HUP);
     let line = program.wait_for_output("configuration reloaded");
     assert!(program.output().contains("why=SIGHUP"), "{line}");
@@ -149,7 +149,8 @@ async fn concurrent_reload_requests_are_coalesced() {
             let request = client.request(method, &url).header(name, value);
             let response = request.send().await.unwrap();
             assert_eq!(response.status(), 403, "{name}: {value}");
-            assert!(response.text().await.unwrap().contains("another site"));
+            let text = response.text().await.unwrap();
+            assert!(text.contains("cross-site"), "{text}");
         }
         assert_eq!(reloads(&program.output()), reloaded);
     }
