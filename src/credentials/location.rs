@@ -300,7 +300,7 @@ mod tests {
             (SecretLocation::File("/dev/zero".into()), "a device"),
             (
                 SecretLocation::File("/nonexistent".into()),
-                "file not found; check",
+                "file not found",
             ),
         ] {
             let error = source.read_off_thread().await.expect_err(cause).to_string();

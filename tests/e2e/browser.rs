@@ -333,8 +333,8 @@ async fn page_is_accessible_in_both_color_schemes() {
     let axe = axe_script();
     let exporter = start_exporter().await;
     for (size, dark, name) in [
-        ((1280, 1000), false, "page-light"),
-        ((1280, 1000), true, "page-dark"),
+        ((1280, 1300), false, "page-light"),
+        ((1280, 1300), true, "page-dark"),
         ((390, 844), false, "page-phone-light"),
         ((390, 844), true, "page-phone-dark"),
     ] {
