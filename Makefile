@@ -11,7 +11,7 @@ help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: ## the exporter watching a simulated Atlas, on http://127.0.0.1:10064
-	$(CARGO) run --release --locked -- demo
+	$(CARGO) run --locked -- demo
 
 # programs that stand behind one of the same name that does not work
 test: export PATH := $(CURDIR)/target/programs:$(PATH)
