@@ -159,7 +159,7 @@ impl OneShotResult {
             };
             let (inventory, now) = (stored.inventory, app.clock.now());
             let age = elapsed(inventory.completed_at(), now);
-            info!(%org, keys = inventory.len(), read_at = %inventory.completed_at(), "using stored inventory");
+            info!(%org, keys = inventory.len(), age = %whole_seconds(age), "using stored inventory");
             app.metrics.on_event(PollEvent::InventoryRestored {
                 inventory: &inventory,
                 up: false,

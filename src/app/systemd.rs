@@ -91,8 +91,8 @@ fn ping_watchdog(interval: Duration, liveness: &LivenessMonitor, last_ping: &mut
     let stalled = liveness.stalled(interval * 2);
     if !stalled.is_empty() {
         error!(
-            silent = stalled.join(", "),
-            "stuck: the service manager will start the exporter anew"
+            tasks = stalled.join(", "),
+            "task stalled; withholding watchdog ping"
         );
         return;
     }

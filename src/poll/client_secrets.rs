@@ -157,7 +157,7 @@ impl Scheduler {
         let client_secrets = &mut state.client_secrets;
         client_secrets.is_fetching = false;
         if let Err(error) = &result {
-            debug!(credential, reason = %error.kind.reason(), "client secrets unreadable");
+            debug!(credential, reason = %error.kind.reason(), "client secrets unavailable");
         }
         // The credential may have been replaced by one of another kind meanwhile
         if let Some(org) = last_org

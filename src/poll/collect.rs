@@ -152,11 +152,11 @@ impl Collector<'_> {
         if first.consistent {
             return Ok(first);
         }
-        debug!(%org, pages = first.pages, "the keys do not add up, most likely because some were created or deleted on the way; once more");
+        debug!(%org, pages = first.pages, "inconsistent pages; repeating the walk");
         self.earlier_keys = first.keys;
         let second = self.walk_once().await?;
         if !second.consistent {
-            warn!(%org, pages = self.pages, "the keys do not add up in a second walk either; showing what it says, repeats merged");
+            warn!(%org, pages = self.pages, "pages still inconsistent; using the second walk");
         }
         Ok(second)
     }
@@ -178,7 +178,7 @@ impl Collector<'_> {
             return Ok(walk);
         }
         let is_few = missing.len() <= MAX_SINGLE_LOOKUPS.min(walk.pages as usize);
-        debug!(org = %self.org, keys = missing.len(), one_by_one = is_few, "keys are missing; a second look");
+        debug!(org = %self.org, keys = missing.len(), individually = is_few, "keys missing; rechecking");
         if is_few && let Some(existing) = self.fetch_keys(missing).await {
             for key in existing {
                 walk.keys.insert(&key);
@@ -206,7 +206,7 @@ impl Collector<'_> {
             match response {
                 Ok(key) => existing.extend(key),
                 Err(error) => {
-                    debug!(%org, %error, "Atlas does not say whether a key is there; walking once more");
+                    debug!(%org, %error, "key recheck failed; repeating the walk");
                     return None;
                 }
             }
@@ -233,10 +233,10 @@ fn find_missing(
 
 fn log_invalid_items(org: &OrgId, walk: &KeyWalk) {
     for LocatedItem { page, item } in &walk.invalid_items {
-        warn!(%org, page, index = item.index, what = item.reason, "a key cannot be read wholly");
+        warn!(%org, page, index = item.index, error = item.reason, "invalid key in response");
     }
     let more = walk.invalid_item_count - walk.invalid_items.len() as u64;
     if more > 0 {
-        warn!(%org, more, "more keys cannot be read wholly");
+        warn!(%org, keys = more, "more invalid keys in response");
     }
 }

@@ -172,12 +172,12 @@ impl Scheduler {
             page = error.page,
             %reason,
             error = %error.error.kind,
-            remedy = Explanation::for_error(&error.error.kind).remedy,
+            hint = Explanation::for_error(&error.error.kind).remedy,
             retry_in = (!self.one_shot).then(|| tracing::field::display(whole_seconds(wait))),
             "poll failed"
         );
         if state.backoff.is_permanent() && !was_permanent {
-            warn!(%org, %reason, "the refusal lasts; trying again at a slower pace until it is over or the credential changes");
+            warn!(%org, %reason, "repeated authorization failures; reducing poll rate");
         }
         self.observer.on_event(PollEvent::PollFailed {
             org,
@@ -229,7 +229,7 @@ impl Scheduler {
                     operation = %error.endpoint,
                     reason = %error.kind.reason(),
                     error = %error.kind,
-                    remedy = Explanation::for_error(&error.kind).remedy,
+                    hint = Explanation::for_error(&error.kind).remedy,
                     retry_in = (!self.one_shot).then(|| tracing::field::display(whole_seconds(wait))),
                     "organization discovery failed"
                 );
@@ -247,9 +247,9 @@ impl Scheduler {
                 let reason = error.kind.reason();
                 // Once, and not at each refresh
                 if state.has_fetched_limits() {
-                    debug!(credential, %reason, "rate limits unreadable");
+                    debug!(credential, %reason, "rate limits unavailable");
                 } else {
-                    info!(credential, %reason, "rate limits unreadable; learning them from responses");
+                    info!(credential, %reason, "rate limits unavailable; learning them from responses");
                 }
             }
             state.set_limits(result.ok(), self.clock.now());
@@ -268,8 +268,8 @@ fn log_poll(inventory: &Inventory, pages: u32, duration: Duration, is_routine: b
                 keys = inventory.len(),
                 pages,
                 dropped = inventory.invalid_keys(),
-                took = %whole_millis(duration),
-                "walk complete"
+                duration = %whole_millis(duration),
+                "poll succeeded"
             )
         };
     }

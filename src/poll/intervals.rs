@@ -87,13 +87,13 @@ impl Scheduler {
             let intervals = slowed.map(|state| state.schedule.interval());
             warn!(
                 organizations = intervals.clone().count(),
-                asked = %configured,
-                longest_in_force = %exact(intervals.max().unwrap_or_default()),
-                "Atlas' request budget does not allow the interval that was asked for; walking less often"
+                configured = %configured,
+                effective = %exact(intervals.max().unwrap_or_default()),
+                "rate limit too low; using longer poll interval"
             );
         }
         if !self.over_budget.is_empty() && over_budget.is_empty() {
-            info!(interval = %configured, "Atlas' request budget allows the interval that was asked for");
+            info!(interval = %configured, "rate limit allows the configured poll interval");
         }
     }
 }

@@ -144,7 +144,7 @@ impl Scheduler {
         }
         state.change_counts.extend(change_counts);
         let age = elapsed(inventory.completed_at(), now);
-        info!(%org, keys = inventory.len(), age = %whole_seconds(age), "showing what an earlier start has read");
+        info!(%org, keys = inventory.len(), age = %whole_seconds(age), "using stored inventory");
         self.observer.on_event(PollEvent::InventoryRestored {
             inventory: &inventory,
             up,
@@ -189,14 +189,14 @@ impl Scheduler {
         match result {
             Ok(()) => {
                 if self.save_failures.record_success(file) {
-                    info!("what is read is kept for the next start again");
+                    info!("saving state recovered");
                 }
             }
             Err(error) => {
                 self.observer.on_event(PollEvent::SaveFailed);
                 // Once, and not at each poll
                 if self.save_failures.record_failure(file) {
-                    warn!(%error, "what is read is not kept for the next start");
+                    warn!(%error, "failed to save state");
                 }
             }
         }

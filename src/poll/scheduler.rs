@@ -170,10 +170,10 @@ impl Scheduler {
         // Once, and not at each list
         if omitted > 0 && self.omitted_orgs == 0 {
             warn!(
-                watched = clients.len(),
-                left_out = omitted,
+                polled = clients.len(),
+                skipped = omitted,
                 flag = "--atlas.max-orgs",
-                "too many organizations; leaving some out"
+                "too many organizations; skipping some"
             );
         }
         self.omitted_orgs = omitted;
@@ -209,7 +209,7 @@ impl Scheduler {
         self.orgs.remove(&org);
         self.observer.on_event(PollEvent::OrgRemoved(&org));
         self.save_failures.remove_org(&org);
-        warn!(%org, "organization no longer watched");
+        warn!(%org, "organization no longer polled");
         if policy == StateFilePolicy::Remove
             && let Some(storage) = &self.plan.storage
         {
@@ -223,7 +223,7 @@ impl Scheduler {
         let Some(state) = self.targets.credential_mut(credential) else {
             return;
         };
-        info!(credential, "a file of the credential has changed");
+        info!(credential, "credential file changed");
         let client = Arc::clone(&state.target.client);
         client.on_credential_changed().await;
         state.on_credential_changed();

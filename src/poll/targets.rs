@@ -276,7 +276,7 @@ impl CredentialState {
             warn!(
                 credential,
                 organizations = list.items.len(),
-                "organization list is shorter than its totalCount; keeping known organizations"
+                "incomplete organization list; keeping known organizations"
             );
         }
         self.is_list_incomplete = list.is_incomplete;
@@ -286,26 +286,28 @@ impl CredentialState {
             }
         }
         for org in list.items {
-            let change = if org.is_deleted {
-                self.discovered.remove(&org.id).map(|_| "deleted")
-            } else {
-                let name = org.name;
-                let discovered = DiscoveredOrg { name, last_seen_at };
-                let known = self.discovered.insert(org.id.clone(), discovered);
-                known.is_none().then_some("found")
-            };
-            if let Some(what) = change {
-                info!(credential, org = %org.id, what, "organization");
+            if org.is_deleted {
+                if self.discovered.remove(&org.id).is_some() {
+                    info!(credential, org = %org.id, "organization deleted");
+                }
+                continue;
+            }
+            let name = org.name;
+            let discovered = DiscoveredOrg { name, last_seen_at };
+            let known = self.discovered.insert(org.id.clone(), discovered);
+            if known.is_none() {
+                info!(credential, org = %org.id, "organization discovered");
             }
         }
         // Lists are one interval apart, so 1.5 intervals means missing from two consecutive lists
         let max_missing = interval * 3 / 2;
         self.discovered.retain(|org, known| {
-            let is_kept = last_seen_at.saturating_duration_since(known.last_seen_at) < max_missing;
-            if !is_kept {
-                info!(credential, %org, what = "gone", "organization");
+            let is_listed =
+                last_seen_at.saturating_duration_since(known.last_seen_at) < max_missing;
+            if !is_listed {
+                info!(credential, %org, "organization no longer listed");
             }
-            is_kept
+            is_listed
         });
     }
 

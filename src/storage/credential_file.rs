@@ -142,7 +142,7 @@ impl TokenFile {
         let result = bounded_file::run_blocking(&self.path, move || access(&file)).await;
         result
             .inspect_err(|error| {
-                warn!(credential = &*self.credential, path = %self.path.display(), %error, "token file not accessible");
+                warn!(credential = &*self.credential, path = %self.path.display(), %error, "token file inaccessible");
             })
             .ok()
     }
@@ -153,8 +153,7 @@ impl TokenFile {
                 return atomic_file::read_json(input);
             }
             Err(LoadError::Unreadable(
-                "expected a file of the exporter's user alone; a new access token is requested"
-                    .to_owned(),
+                "expected a file that only the exporter's user can access".to_owned(),
             ))
         };
         let record: TokenRecord =
@@ -174,13 +173,13 @@ impl TokenFile {
             token: token.token,
         };
         if let Err(error) = atomic_file::save_json(&self.path, &record) {
-            warn!(%error, "the access token cannot be kept; the next start makes a new one");
+            warn!(%error, "failed to save access token");
         }
     }
 
     fn remove(&self) {
         if let Err(error) = atomic_file::remove_if_exists(&self.path) {
-            warn!(%error, "the access token that was kept cannot be removed");
+            warn!(%error, "failed to remove stored access token");
         }
     }
 }

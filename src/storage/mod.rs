@@ -209,7 +209,7 @@ impl Storage {
     pub fn remove_org(&self, org: &OrgId) {
         for file in [StateFile::Inventory, StateFile::Details, StateFile::Backoff] {
             if let Err(error) = atomic_file::remove_if_exists(&self.path(&file(org.clone()))) {
-                warn!(%error, "what was kept of an organization cannot be removed");
+                warn!(%error, "failed to remove state of organization");
             }
         }
     }

@@ -82,7 +82,7 @@ fn key_names(sim: &SimHandle) -> BTreeMap<String, String> {
 fn start_exporter(sim: &SimHandle) -> (ChildProcess, String) {
     let mut program = ChildProcess::exporter(&["--web.listen-address=127.0.0.1:0"], &sim_env(sim));
     let address = program.wait_for_output("address=");
-    program.wait_for_output("walk complete");
+    program.wait_for_output("poll succeeded");
     (program, address)
 }
 

@@ -69,9 +69,9 @@ async fn run_on_failing_disk(mount: &str, repair: &str) {
     program.signal(Signal::TERM);
     let (code, output, _) = program.wait_exit();
     assert_eq!(code, Some(0), "{output}");
-    let warning = "what is read is not kept for the next start";
+    let warning = "failed to save state";
     assert_eq!(output.matches(warning).count(), 1, "logged once:\n{output}");
-    let recovered = "what is read is kept for the next start again";
+    let recovered = "saving state recovered";
     assert_eq!(output.matches(recovered).count(), 1, "{output}");
     sim.stop().await;
 }

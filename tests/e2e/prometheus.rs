@@ -147,7 +147,7 @@ async fn promtool_reports_no_problems() {
         ChildProcess::exporter(&["--web.listen-address=127.0.0.1:0"], &sim_env(&sim));
     let address = exporter.wait_for_output("address=");
     for _ in 0..3 {
-        exporter.wait_for_output("walk complete");
+        exporter.wait_for_output("poll succeeded");
     }
     let text = eventually("series of every kind", async || {
         let (_, text) = get(&format!("http://{address}/metrics")).await;

@@ -35,7 +35,7 @@ async fn memory_for_1200_keys_is_below_16_mib() {
         get(&format!("http://{address}/metrics")).await;
     }
     eventually("nine polls", async || {
-        let polls = exporter.output().matches("walk complete").count();
+        let polls = exporter.output().matches("poll succeeded").count();
         (polls >= 9).then_some(()).ok_or(polls)
     })
     .await;

@@ -140,7 +140,7 @@ async fn record_log(flags: &[&str]) -> (String, BTreeSet<Expected>, String) {
     ]
     .concat();
     let mut program = ChildProcess::exporter(&arguments, &sim_env(&sim));
-    program.wait_for_output("walk complete");
+    program.wait_for_output("poll succeeded");
     let changes = make_changes(&sim, &org);
     let log = eventually("a line for each change", async || {
         let output = program.output();

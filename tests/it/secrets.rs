@@ -63,7 +63,7 @@ async fn collect_all_output(
     let cmdline =
         std::fs::read_to_string(format!("/proc/{}/cmdline", program.pid())).unwrap_or_default();
     let mut all = cmdline;
-    program.wait_for_output("walk complete");
+    program.wait_for_output("poll succeeded");
     // Refusals come last: after three of them polls are rare.
     for effect in [
         Effect::Secret,
@@ -146,7 +146,7 @@ async fn assert_no_leak(kinds: &[&str], format: &str) {
         all.contains("client_secret_expiry_timestamp_seconds{"),
         is_service_account
     );
-    assert!(all.contains("walk complete") && all.contains("mongodbatlas_ai_model_api_key_info"));
+    assert!(all.contains("poll succeeded") && all.contains("mongodbatlas_ai_model_api_key_info"));
     sim.stop().await;
 }
 
@@ -170,7 +170,7 @@ async fn access_tokens_do_not_leak() {
 async fn core_dumps_are_disabled() {
     let sim = crate::common::start_sim(static_sim(1, 5)).await;
     let mut program = ChildProcess::exporter(&["--web.listen-address=127.0.0.1:0"], &sim_env(&sim));
-    program.wait_for_output("walk complete");
+    program.wait_for_output("poll succeeded");
     let limits = std::fs::read_to_string(format!("/proc/{}/limits", program.pid())).unwrap();
     let core = limits
         .lines()

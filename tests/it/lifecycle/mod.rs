@@ -57,7 +57,7 @@ async fn signals_end_the_process_while_atlas_hangs() {
         let mut program =
             ChildProcess::exporter(&["--web.listen-address=127.0.0.1:0"], &sim_env(&sim));
         if hangs == SimEndpoint::Revoke {
-            program.wait_for_output("walk complete");
+            program.wait_for_output("poll succeeded");
         } else {
             // The request for keys follows the one for a token.
             eventually("a token", async || {
@@ -201,7 +201,7 @@ async fn shutdown_drains_active_scrapes_and_aborts_stalled_ones() {
     let sim = crate::common::start_sim(static_sim(1, 20_000)).await;
     let mut program = ChildProcess::exporter(&["--web.listen-address=127.0.0.1:0"], &sim_env(&sim));
     let address = program.wait_for_output("address=");
-    program.wait_for_output("walk complete");
+    program.wait_for_output("poll succeeded");
     // One client reads slowly, another not at all.
     let request = format!("GET /metrics HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
     let connect = || {

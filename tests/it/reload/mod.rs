@@ -205,7 +205,7 @@ fn start_binary(files: &ConfigFiles, flags: &[&str]) -> (ChildProcess, String) {
     line.extend(flags);
     let mut program = ChildProcess::exporter(&line, &[]);
     let address = program.wait_for_output("address=");
-    program.wait_for_output("walk complete");
+    program.wait_for_output("poll succeeded");
     (program, address)
 }
 
