@@ -109,7 +109,7 @@ pub fn finish() {
 /// Changes the level and the format.
 pub fn reload(level: LogLevel, format: LogFormat) {
     for (own, handle) in RELOAD_HANDLES.get().into_iter().flatten() {
-        // The only error is that the subscriber is gone; it lives as long as the process.
+        // The only error is a dropped subscriber, but the subscriber lives as long as the process.
         let _ = handle.reload(level_filter(level, format == *own));
     }
 }

@@ -34,7 +34,7 @@ pub(crate) struct OrgStatus {
     pub(crate) poll_in_progress: bool,
     /// The failure of the last poll.
     pub(crate) failure: Option<PollFailure>,
-    /// When the next poll is due.
+    /// Time of the next poll.
     pub(crate) next_poll_at: Option<Timestamp>,
     /// The effective poll interval.
     pub(crate) poll_interval: Duration,

@@ -55,7 +55,7 @@ pub(super) enum FileRole {
     Credential(Arc<str>),
 }
 
-/// Why a reload has failed.
+/// The error of a failed reload.
 pub(super) enum ReloadError {
     /// The previous configuration remains active.
     Config(String),

@@ -57,7 +57,9 @@ pub enum StartError {
     #[error("registering the exporter's own metrics failed: {0}")]
     Metrics(#[from] prometheus::Error),
     /// The state directory cannot be created.
-    #[error(transparent)]
+    #[error(
+        "{0}\n    help: check that the exporter can write to --storage.path, and that its disk has free space"
+    )]
     Storage(#[from] StorageError),
     /// The file system of the state directory hangs.
     #[error("opening the state directory (--storage.path) failed: {0}")]
@@ -67,12 +69,12 @@ pub enum StartError {
 /// Loads the configuration.
 pub type ConfigLoader = Arc<dyn Fn() -> Result<Config, ConfigError> + Send + Sync>;
 
-/// The dependencies of the exporter, which a test can replace.
+/// The dependencies of the exporter, which tests can replace.
 #[derive(Clone)]
 pub struct Dependencies {
     /// The clock.
     pub clock: Clock,
-    /// Creates connections to Atlas.
+    /// Creates the transports to Atlas.
     pub transport_factory: TransportFactory,
     /// Loads the configuration at a reload.
     pub load_config: ConfigLoader,
@@ -229,7 +231,7 @@ impl Exporter {
     /// Polls and serves until `shutdown`, then completes running scrapes and revokes the access tokens. The shutdown takes
     /// at most [`SHUTDOWN_TIMEOUT`], even if Atlas or a file system hangs.
     pub async fn run(self, shutdown: CancellationToken) {
-        let heartbeat = self.liveness.register("the scheduler");
+        let heartbeat = self.liveness.register("scheduler");
         let scheduler = self.scheduler;
         // Boxed because it is the largest part of this future.
         let polling = Box::pin(scheduler.run(self.scheduler_rx, heartbeat, shutdown.clone()));

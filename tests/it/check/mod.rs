@@ -179,7 +179,7 @@ async fn reports_all_errors_with_explanations() {
         Severity::Error
     );
     assert_eq!(
-        says(Component::Storage, "/dev/null/state", "cannot make"),
+        says(Component::Storage, "/dev/null/state", "cannot create"),
         Severity::Error
     );
     assert_eq!(grade(Component::Listener, &address), Severity::Warning);

@@ -277,7 +277,7 @@ async fn empty_page_with_next_link_continues_the_walk() {
     assert!(
         walk.unwrap_err()
             .to_string()
-            .contains("still names a next one")
+            .contains("but there is a next page")
     );
     assert!(requests < 10, "{requests}");
 }
