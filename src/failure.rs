@@ -4,12 +4,12 @@
 use crate::credentials::Credential;
 use mongodb_atlas_client::{Endpoint, Error, ErrorKind, FailureReason};
 
-/// What a reason means, and what to do about it.
+/// The meaning of a failure reason, and the remedy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Explanation {
-    /// What happened.
+    /// The failure.
     pub summary: &'static str,
-    /// What to do.
+    /// The action that fixes the failure.
     pub remedy: &'static str,
     /// Name of the runbook.
     pub runbook: &'static str,
@@ -104,12 +104,12 @@ impl Explanation {
     }
 }
 
-/// What a single error means, and what to do about it.
+/// The meaning of a single error, and the remedy.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Diagnosis {
-    /// What happened.
+    /// The failure.
     pub summary: String,
-    /// What to do.
+    /// The action that fixes the failure.
     pub remedy: &'static str,
 }
 

@@ -92,7 +92,7 @@ fn failed_discoveries(state: &AppState) -> impl Iterator<Item = String> {
 pub struct PollProgress {
     /// Organizations that are known.
     pub orgs: usize,
-    /// Organizations whose poll is complete, successfully or not.
+    /// Organizations with a completed poll, successful or not.
     pub completed: usize,
     /// Requested pages of keys.
     pub pages: f64,

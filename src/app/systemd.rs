@@ -36,7 +36,7 @@ impl ServiceNotifier {
         }
     }
 
-    /// Returns a monitor whose heartbeats are frequent enough for the watchdog.
+    /// Returns a monitor with heartbeats that are frequent enough for the watchdog.
     pub(super) fn liveness_monitor(self) -> LivenessMonitor {
         LivenessMonitor::new(self.ping_interval)
     }

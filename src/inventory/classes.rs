@@ -22,7 +22,7 @@ pub const DISABLED_STATUSES: [&str; 6] = [
     DELETED_STATUS,
 ];
 const DELETED_STATUS: &str = "DELETED";
-/// The idle time of a key whose age is unknown: it counts in every threshold of its class.
+/// The idle time of a key of unknown age, which counts in every threshold of its class.
 const UNKNOWN_AGE: i64 = i64::MIN;
 
 /// The class of a key without regard to exemptions.

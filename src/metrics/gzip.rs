@@ -297,24 +297,24 @@ mod tests {
             String::new(),
             "abc".repeat(9000),
         ];
-        let mut member = GZIP_HEADER.to_vec();
+        let mut stream = GZIP_HEADER.to_vec();
         let mut checksum = Checksum::default();
         for (n, text) in texts.iter().enumerate() {
             if n % 2 == 0 {
-                member.extend_from_slice(&stored_block(text.as_bytes()));
+                stream.extend_from_slice(&stored_block(text.as_bytes()));
                 checksum.update(text.as_bytes());
             } else {
                 let mut segment = DeflateSegment::new();
                 segment.write(text.as_bytes());
-                member.extend_from_slice(&segment.finish(&mut checksum));
+                stream.extend_from_slice(&segment.finish(&mut checksum));
             }
         }
         let metrics = crate::metrics::ExporterMetrics::new()
             .expect("sound")
             .gather();
-        member.extend_from_slice(&Compressor::finish(Format::Text, &metrics, checksum));
+        stream.extend_from_slice(&Compressor::finish(Format::Text, &metrics, checksum));
         let mut text = String::new();
-        let mut reader = flate2::bufread::GzDecoder::new(&*member);
+        let mut reader = flate2::bufread::GzDecoder::new(&*stream);
         reader.read_to_string(&mut text).expect("one stream");
         assert!(text.starts_with(&texts.concat()) && text.contains("build_info"));
         assert!(reader.into_inner().is_empty(), "no data after the stream");

@@ -15,7 +15,7 @@ use mongodb_atlas_client::{BucketKey, OrgId};
 
 /// Maximum number of concurrent polls per credential.
 const MAX_CONCURRENT_POLLS: usize = 16;
-/// Maximum number of organizations per credential whose names and model rate limits are fetched concurrently.
+/// Maximum number of organizations per credential with concurrent requests for names and model rate limits.
 const MAX_CONCURRENT_DETAILS: usize = 2;
 
 /// Returns whether a task is due. If not, the scheduler wakes up when the task is due.

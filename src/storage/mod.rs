@@ -176,7 +176,7 @@ impl Storage {
         atomic_file::load_or_quarantine(&path, MAX_FILE_BYTES, |input| read_inventory(input, org))
     }
 
-    /// Replaces the stored inventory of an organization, and removes its back-off.
+    /// Replaces the stored inventory of an organization, and removes its backoff.
     ///
     /// # Errors
     /// [`StorageError`] when the disk is full or read-only; the previous file is unchanged.

@@ -63,7 +63,11 @@ async fn routine_polls_are_logged_at_debug_and_changes_at_info() {
     exporter.advance(Duration::from_hours(1)).await;
     polls.assert_polled(11);
     let first = logs.lines("INFO", "poll succeeded");
-    assert_eq!(first.len(), 2, "the first of each: {first:?}");
+    assert_eq!(
+        first.len(),
+        2,
+        "the first poll of each organization: {first:?}"
+    );
     let routine = logs.count("DEBUG", "poll succeeded");
     assert!((22..=26).contains(&routine), "{routine}");
     let org = sim.org_ids().remove(0);
@@ -114,7 +118,7 @@ async fn blocked_stderr_does_not_stop_the_exporter() {
         Err(scrape.text)
     })
     .await;
-    // Polls continue, at one log line each and more.
+    // Polls continue, with at least one log line each.
     let requests = sim.requests().len();
     eventually("more polls", async || {
         let more = sim.requests().len() - requests;

@@ -59,14 +59,14 @@ async fn sighup_reloads_including_logging() {
     let sim = crate::common::start_sim(static_sim(1, 10)).await;
     let files = ConfigFiles::new(&sim);
     let (mut program, address) = start_binary(&files, &[]);
-    // No file has changed: nothing else can cause a reload.
+    // No file has changed, so only the signal can cause a reload.
     program.signal(Signal::HUP);
     let line = program.wait_for_output("configuration reloaded");
     assert!(program.output().contains("trigger=SIGHUP"), "{line}");
     let orgs = files.orgs.clone();
     files.write_config(&orgs, "log:\n  level: debug\n  format: json\n");
     program.signal(Signal::HUP);
-    program.wait_for_output("\"msg\":\"configuration reloaded\",\"why\":\"SIGHUP\"");
+    program.wait_for_output("\"msg\":\"configuration reloaded\",\"trigger\":\"SIGHUP\"");
     std::fs::write(files.path("config.yml"), "x: 1\n").unwrap();
     program.signal(Signal::HUP);
     program.wait_for_output("configuration reload failed");
