@@ -53,7 +53,7 @@ fn assert_not_exported(scrape: &Scrape) {
 }
 
 /// Returns the organizations that the service account was requested from, in order.
-fn requested_orgs(exporter: &SimHarness) -> Vec<String> {
+fn tried_orgs(exporter: &SimHarness) -> Vec<String> {
     let requests = exporter.requests_to(ACCOUNT).into_iter();
     requests.filter_map(|request| request.org).collect()
 }
@@ -136,24 +136,20 @@ async fn organization_of_the_account_is_searched_and_then_used_exclusively() {
     let exporter = SimHarness::start(&sim, &[]).await;
     exporter.wait_polled(25).await;
     exporter.advance(Duration::from_mins(50)).await;
-    assert_eq!(requested_orgs(&exporter), orgs[..10], "ten per hour");
+    assert_eq!(tried_orgs(&exporter), orgs[..10], "ten per hour");
     assert_not_exported(&exporter.scrape());
     exporter.advance(HOUR * 10).await;
-    let mut found = requested_orgs(&exporter);
+    let mut found = tried_orgs(&exporter);
     let later = found.split_off(18);
-    assert_eq!(
-        found,
-        orgs[..18],
-        "the search continues after the last organization"
-    );
+    assert_eq!(found, orgs[..18], "the search continues");
     assert!((9..=10).contains(&later.len()), "{later:?}");
     assert!(later.iter().all(|org| *org == orgs[17]), "{later:?}");
     assert_exported(&exporter.scrape(), &sim);
     // From here on, the client id belongs to another account.
     sim.with_service_account(|account| account.org = Some(orgs[19].clone()));
-    let before = requested_orgs(&exporter).len();
+    let before = tried_orgs(&exporter).len();
     exporter.advance(HOUR).await;
-    assert_eq!(requested_orgs(&exporter)[before..], orgs[17..20]);
+    assert_eq!(tried_orgs(&exporter)[before..], orgs[17..20]);
     assert_exported(&exporter.scrape(), &sim);
     exporter.stop().await;
 }
@@ -210,24 +206,20 @@ async fn client_secrets_survive_a_restart_during_an_outage() {
         sim.add_fault(error_fault(endpoint, None, 503));
     }
     let exporter = start_with_storage(&sim, dir.path()).await;
-    let sent = requested_orgs(&exporter).len();
+    let sent = tried_orgs(&exporter).len();
     for name in [EXPIRY, LAST_USED] {
         let restored = values_by_secret(&exporter.scrape(), name);
         assert_eq!(restored, values_by_secret(&before, name), "{name}");
     }
     exporter.advance(Duration::from_mins(25)).await;
-    assert_eq!(
-        requested_orgs(&exporter).len(),
-        sent,
-        "less than an hour later"
-    );
+    assert_eq!(tried_orgs(&exporter).len(), sent, "less than an hour later");
     exporter.advance(HOUR * 3).await;
     let during = values_by_secret(&exporter.scrape(), EXPIRY);
     assert_eq!(during, values_by_secret(&before, EXPIRY));
     sim.clear_faults();
     exporter.advance(HOUR * 2).await;
     assert_exported(&exporter.scrape(), &sim);
-    let orgs = requested_orgs(&exporter).split_off(sent);
+    let orgs = tried_orgs(&exporter).split_off(sent);
     assert!(
         orgs.len() > 1 && orgs.iter().all(|org| *org == home),
         "{orgs:?}"
@@ -295,10 +287,7 @@ async fn client_secrets_of_a_removed_or_replaced_credential_are_removed() {
     exporter.advance(HOUR * 3).await;
     assert_not_exported(&exporter.scrape());
     let sent = exporter.requests_to(ACCOUNT).len() - sent;
-    assert!(
-        (3..=4).contains(&sent),
-        "only the second credential: {sent}"
-    );
+    assert!((3..=4).contains(&sent), "second credential");
     write(&both);
     exporter.advance(Duration::from_mins(1)).await;
     assert_eq!(exported(&exporter), ["first", "first"]);
@@ -326,11 +315,7 @@ async fn changed_credential_file_requests_client_secrets_immediately() {
     let used = values_by_secret(&exporter.scrape(), LAST_USED);
     let token_at = exporter.requests_to(SimEndpoint::Token).last().unwrap().at;
     let used: Vec<i64> = used.into_values().collect();
-    assert_eq!(
-        used,
-        [token_at.as_second()],
-        "a token was issued with the new secret"
-    );
+    assert_eq!(used, [token_at.as_second()], "new token");
     // An account that belongs to no organization.
     std::fs::write(
         dir.path().join("client_id"),
