@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
 
 use super::Exporter;
-use crate::humanize::elapsed;
+use crate::humanize::{elapsed, whole_seconds};
 use crate::inventory::InventorySnapshot;
 use crate::metrics::{Exposition, Format};
 use crate::poll::{PollEvent, PollObserver as _};
