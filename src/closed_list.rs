@@ -73,7 +73,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn unknown_names_are_answered_with_the_list() {
+    fn unknown_name_returns_the_expected_names() {
         let parse = |names: &[&'static str]| parse_name("x", names, |name| name).unwrap_err();
         assert_eq!(parse(&["a"]), "one of a");
         assert_eq!(parse(&["a", "b"]), "a or b");
