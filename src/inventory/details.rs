@@ -24,7 +24,6 @@ pub struct OrgDetails {
     /// Its model rate limits.
     pub limits: Vec<ModelLimit>,
     /// Time of the last refresh.
-    #[serde(rename = "asked_at")]
     pub fetched_at: Option<Timestamp>,
 }
 
