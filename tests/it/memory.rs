@@ -1,4 +1,4 @@
-//! Hostile responses of Atlas: memory of the exporter's binary, and the latency of other requests meanwhile.
+//! Hostile responses of Atlas: memory of the exporter's binary, and latency of other requests at the same time.
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io::Write as _;
@@ -16,13 +16,13 @@ use flate2::write::GzEncoder;
 
 /// Limit of a decompressed response.
 const BODY_BYTES: usize = 32 << 20;
-/// Maximum memory for one response in addition to the inventories, which are empty here.
+/// Maximum memory for one response in addition to the inventories, which are empty in this test.
 const MAX_KIB: u64 = 256 << 10;
 
 /// Fields of the lists with text values.
 const TEXT_FIELDS: [&str; 5] = ["apiKeyId", "name", "id", "modelGroupName", "access_token"];
 
-/// Compresses as many of `part` as fit into `size`, between `start` and `end`: some 30 kB for 32 MiB.
+/// Compresses as many copies of `part` as fit into `size`, between `start` and `end`: about 30 kB for 32 MiB.
 fn fill_body(size: usize, start: &str, part: &str, end: &str) -> Bytes {
     assert!(start.len() + end.len() <= size);
     let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
@@ -42,7 +42,7 @@ fn fill_body(size: usize, start: &str, part: &str, end: &str) -> Bytes {
 /// Number of bodies tested at every endpoint; the others alternate, to save time.
 const SHAPES_FOR_ALL_ENDPOINTS: usize = 4;
 
-/// Returns bodies that hold as much as a response may, each in a different way.
+/// Returns bodies of the maximum size of a response, each with different content.
 fn hostile_bodies(size: usize) -> Vec<(&'static str, Bytes)> {
     let filled = |start: &str, part: &str, end: &str| fill_body(size, start, part, end);
     let list = |part, last| filled(r#"{"results":["#, part, &format!("{last}]}}"));
@@ -116,9 +116,9 @@ type RequestCounts = Arc<Mutex<BTreeMap<(String, &'static str), u32>>>;
 struct ResponseScript {
     /// Bodies for the keys.
     shapes: Arc<Vec<(&'static str, Bytes)>>,
-    /// Bodies for the other endpoints: smaller ones, several at a time, to save time.
+    /// Bodies for the other endpoints: smaller, and several at the same time, to save time.
     small_shapes: Arc<Vec<(&'static str, Bytes)>>,
-    asked: RequestCounts,
+    counts: RequestCounts,
 }
 
 /// Endpoints requested with an access token.
@@ -153,7 +153,7 @@ fn applies_to(shape: usize, endpoint: &str) -> bool {
         || place.is_none_or(|place| (place + shape).is_multiple_of(3))
 }
 
-/// The access token selects the body for all endpoints, after its key was seen and has disappeared: so the single key,
+/// The access token selects the body for all endpoints, after its key was listed and then removed: therefore the single key,
 /// names and limits are requested as well.
 async fn serve_hostile_body(
     State(script): State<ResponseScript>,
@@ -167,8 +167,8 @@ async fn serve_hostile_body(
         .unwrap_or("0")
         .to_owned();
     let count = {
-        let mut asked = script.asked.lock().unwrap();
-        let count = asked.entry((token.clone(), endpoint)).or_default();
+        let mut counts = script.counts.lock().unwrap();
+        let count = counts.entry((token.clone(), endpoint)).or_default();
         *count += 1;
         *count
     };
@@ -264,9 +264,9 @@ async fn hostile_bodies_are_bounded_in_memory_and_time() {
     let script = ResponseScript {
         shapes: Arc::new(shapes),
         small_shapes: Arc::new(small_shapes),
-        asked: RequestCounts::default(),
+        counts: RequestCounts::default(),
     };
-    let asked = Arc::clone(&script.asked);
+    let counts = Arc::clone(&script.counts);
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let base = format!("http://{}", listener.local_addr().unwrap());
     let router = Router::new()
@@ -275,7 +275,7 @@ async fn hostile_bodies_are_bounded_in_memory_and_time() {
     let server = tokio::spawn(async move { axum::serve(listener, router).await });
     let folder = tempfile::tempdir().unwrap();
 
-    // The control: its Atlas does not respond.
+    // The control exporter: its Atlas does not respond.
     let nowhere = format!("http://127.0.0.1:{}", crate::common::free_port());
     let mut control = start_exporter(folder.path(), count, &nowhere);
     let control_address = control.wait_for_output("address=");
@@ -284,17 +284,17 @@ async fn hostile_bodies_are_bounded_in_memory_and_time() {
 
     let (mut quiet, mut busy) = (Vec::new(), Vec::new());
     let started_at = Instant::now();
-    // Requests that are still to come.
+    // Expected requests.
     let outstanding = || -> u32 {
-        let asked = asked.lock().unwrap();
+        let counts = counts.lock().unwrap();
         let missing = all_responses(count).map(|(endpoint, shape)| {
-            let requests = asked.get(&(shape.to_string(), endpoint)).copied();
+            let requests = counts.get(&(shape.to_string(), endpoint)).copied();
             let expected = if endpoint == "keys" { 5_u32 } else { 1 };
             expected.saturating_sub(requests.unwrap_or(0))
         });
         missing.sum()
     };
-    // Each response has a separate timeout: how long all of them take depends on the machine.
+    // Each response has a separate timeout, because the total time depends on the machine.
     loop {
         let before = outstanding();
         if before == 0 {
@@ -316,7 +316,7 @@ async fn hostile_bodies_are_bounded_in_memory_and_time() {
     let max = process_status(attacked.pid(), "VmHWM");
     let alone = process_status(control.pid(), "VmHWM");
     println!(
-        "{max} KiB, {alone} KiB where nobody answers; {:?} and {:?} of {} in {:?}",
+        "{max} KiB, {alone} KiB without responses; {:?} and {:?} of {} in {:?}",
         percentile_95(busy.clone()),
         percentile_95(quiet.clone()),
         busy.len(),

@@ -15,7 +15,7 @@ async fn count_walk_requests(fault: Option<Effect>) -> usize {
         sim.add_fault(Fault::new(SimEndpoint::AiModelApiKeys, effect));
     }
     let exporter = SimHarness::start(&sim, &[]).await;
-    // Without scrapes, each of which has 100,000 keys.
+    // Without scrapes, because each would contain 100,000 keys.
     for _ in 0..600 {
         if exporter.readiness().0 == 200 {
             break;
@@ -54,7 +54,7 @@ async fn walk_without_links_takes_one_extra_request() {
     assert_eq!(
         count_walk_requests(Some(Effect::NoLinks)).await,
         201,
-        "a full page may not be the last"
+        "a full page may not be the last page"
     );
 }
 
@@ -78,7 +78,7 @@ async fn names_are_requested_hourly_or_with_every_tenth_poll() {
     }
 }
 
-/// Client secrets are requested once an hour, whatever the poll interval and the number of organizations.
+/// Client secrets are requested once an hour, for any poll interval and number of organizations.
 #[tokio::test(start_paused = true)]
 async fn client_secrets_are_requested_once_an_hour() {
     for (orgs, interval) in [(1, "1m"), (5, "5m"), (1, "6h")] {

@@ -117,7 +117,7 @@ impl DrillInstance {
         match step {
             Step::KillAfterBadReload => {
                 let mut exporter = self.exporter.take().unwrap();
-                exporter.wait_for_output("web configuration is not used");
+                exporter.wait_for_output("web configuration reload failed");
                 // Two scrapes
                 std::thread::sleep(Duration::from_secs(2));
             }

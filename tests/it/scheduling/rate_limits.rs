@@ -22,7 +22,7 @@ fn small_bucket_sim(orgs: usize, keys: usize, scope: BucketScope) -> Arc<SimHand
     })
 }
 
-/// Hides the rate limits, except that requests are rejected.
+/// Hides the rate limits: the headers are missing, but requests are still rejected.
 fn hide_rate_limits(sim: &SimHandle) {
     sim.add_fault(error_fault(SimEndpoint::RateLimits, None, 403));
     hide_rate_limit_details(sim);
@@ -35,7 +35,7 @@ fn hide_rate_limit_details(sim: &SimHandle) {
     }
 }
 
-/// Requests for keys, grouped by organization as long as no other organization comes between.
+/// Requests for keys; consecutive requests of the same organization form a group.
 fn walks_in_order(exporter: &SimHarness) -> Vec<(String, Vec<u32>)> {
     let mut walks: Vec<(String, Vec<u32>)> = Vec::new();
     for request in exporter.requests_to(KEYS) {
@@ -136,7 +136,7 @@ async fn rate_limits_survive_a_restart() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn reported_rate_limits_replace_an_assumed_common_bucket() {
+async fn reported_rate_limits_replace_an_assumed_shared_bucket() {
     let logs = LogCapture::start();
     let sim = small_bucket_sim(8, 160, BucketScope::User);
     hide_rate_limits(&sim);
@@ -144,8 +144,8 @@ async fn reported_rate_limits_replace_an_assumed_common_bucket() {
     let exporter = SimHarness::start(&sim, &flags).await;
     let scrape = exporter.wait_polled(8).await;
     assert_eq!(scrape.values(POLL_INTERVAL), [60.0; 8]);
-    assert!(logs.count("INFO", "organizations are refused together") > 0);
-    // The rate limits are requested again an hour after they were refused.
+    assert!(logs.count("INFO", "organizations rate limited together") > 0);
+    // The rate limits are requested again one hour after the rejection.
     sim.clear_faults();
     hide_rate_limit_details(&sim);
     exporter.advance(Duration::from_mins(65)).await;

@@ -107,7 +107,7 @@ impl TokenProvider {
         match &state.active {
             Some(active) if now < active.expires_at => {
                 if let Err(error) = result {
-                    debug!(credential = &*self.credential_name, %error, "the token could not be renewed yet and is used on");
+                    debug!(credential = &*self.credential_name, %error, "access token renewal failed; using current token");
                 }
                 Ok(active.token.clone())
             }
@@ -131,7 +131,7 @@ impl TokenProvider {
         {
             return;
         }
-        info!(credential = &*self.credential_name, left = %humantime::format_duration(Duration::from_secs(left.as_secs())), "using the access token of an earlier start");
+        info!(credential = &*self.credential_name, expires_in = %humantime::format_duration(Duration::from_secs(left.as_secs())), "using stored access token");
         let observer = &self.deps.observer;
         observer.token_expiry_changed(&self.credential_name, stored.expires_at);
         let expires_at = Instant::now() + left;
@@ -184,7 +184,7 @@ impl TokenProvider {
             }
             Err(error) => {
                 let wait = BACKOFF.delay(failures).max(retry_after.unwrap_or_default());
-                warn!(credential = &*self.credential_name, %error, reason = %error.kind.reason(), pause = %humantime::format_duration(wait), "no access token");
+                warn!(credential = &*self.credential_name, %error, reason = %error.kind.reason(), retry_in = %humantime::format_duration(wait), "access token request failed");
                 state.last_failure = Some(FailedAttempt {
                     retry_at: now + wait,
                     failures,
@@ -233,7 +233,7 @@ impl TokenProvider {
                 store.save(stored).await;
             }
         }
-        info!(credential = name, life = %humantime::format_duration(lifetime), "new access token");
+        info!(credential = name, expires_in = %humantime::format_duration(lifetime), "access token issued");
         Ok(response)
     }
 
@@ -335,10 +335,7 @@ impl TokenProvider {
             Ok(response) => format!("HTTP {}", response.status.as_u16()),
             Err(error) => error.to_string(),
         };
-        warn!(
-            credential,
-            error, "access token not revoked; it ends by itself"
-        );
+        warn!(credential, error, "access token revocation failed");
     }
 }
 

@@ -267,7 +267,7 @@ impl Client {
     /// Sets the token buckets of Atlas, as returned by [`Self::list_rate_limits`].
     pub fn set_rate_limits(&self, sets: Vec<EndpointSet>) {
         let credential = self.credential_name();
-        debug!(credential = &**credential, ?sets, "rate limits learnt");
+        debug!(credential = &**credential, ?sets, "rate limits received");
         self.deps.rate_limiter.set_endpoint_sets(credential, sets);
     }
 
@@ -355,7 +355,7 @@ impl Client {
             }
             if is_repeated || next == NextPage::None {
                 if let Some(total) = pagination.unmet_total() {
-                    debug!(%endpoint, results = items.len(), total, "list is shorter than its totalCount");
+                    debug!(%endpoint, results = items.len(), total, "list shorter than its totalCount");
                 }
                 return Ok(ListResult {
                     items,

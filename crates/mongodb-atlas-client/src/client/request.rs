@@ -89,7 +89,7 @@ impl Client {
                         if rejected_for > max_wait {
                             return Ok(fetched);
                         }
-                        debug!(%endpoint, status, "waiting for another try");
+                        debug!(%endpoint, status, "request rejected; retrying");
                         observer.request_retried(endpoint, reason);
                         continue;
                     }
@@ -101,7 +101,7 @@ impl Client {
                 }
             };
             may_retry = false;
-            debug!(%endpoint, reason = reason.as_str(), "one more try");
+            debug!(%endpoint, reason = reason.as_str(), "request failed; retrying");
             tokio::time::sleep(RETRY.jittered(RETRY.delay(1))).await;
             observer.request_retried(endpoint, reason);
         }
@@ -178,8 +178,9 @@ impl Client {
         if !self.using_preview.swap(true, Ordering::Relaxed) {
             warn!(
                 credential = &**self.credential_name(),
-                refused = self.media_type.to_str().unwrap_or_default(),
-                "Atlas does not have this version of the API (HTTP 406); asking for the preview from now on, see --atlas.api-version"
+                media_type = self.media_type.to_str().unwrap_or_default(),
+                hint = "set --atlas.api-version to a supported version",
+                "API version not supported; using preview"
             );
         }
     }

@@ -322,7 +322,7 @@ impl State {
             info!(
                 credential = &**credential,
                 operation = key.set_id,
-                "organizations are refused together; taking their request budget for a common one for an hour"
+                "organizations rate limited together; assuming a shared bucket"
             );
             self.assumed_shared
                 .insert(shared, now + SHARED_ASSUMPTION_TTL);
