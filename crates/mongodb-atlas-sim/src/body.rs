@@ -29,9 +29,9 @@ pub(crate) fn build_response(mut response: SimResponse, effects: &[Effect]) -> R
             Effect::Replace { old, new } => {
                 bytes = String::from_utf8_lossy(&bytes)
                     .replace(old.as_str(), new)
-                    .into_bytes();
+                    .into();
             }
-            Effect::Body { text } => bytes = text.clone().into_bytes(),
+            Effect::Body { text } => bytes = text.clone().into(),
             Effect::InvalidJson => return response.with_body("{\"results\": [{\"apiKeyId\": "),
             Effect::CutBody => return truncated_response(response, &bytes),
             Effect::Drip {
@@ -39,7 +39,7 @@ pub(crate) fn build_response(mut response: SimResponse, effects: &[Effect]) -> R
                 every_ms,
             } => {
                 let interval = Duration::from_millis(*every_ms);
-                return response.with_body(slow_body(bytes.into(), *chunk_size, interval));
+                return response.with_body(slow_body(bytes, *chunk_size, interval));
             }
             Effect::EndlessBody => return response.with_body(endless_body()),
             Effect::Gzip => return gzip_response(response, gzip(&bytes)),

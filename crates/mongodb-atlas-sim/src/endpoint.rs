@@ -40,7 +40,7 @@ pub(crate) struct PathIds {
 }
 
 /// A version of the API, as named in `Accept`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum ApiVersion {
     Preview,
     Date(&'static str),

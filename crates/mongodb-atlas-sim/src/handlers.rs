@@ -15,7 +15,7 @@ use crate::keys::{MODEL_HOST, key_json, list_keys};
 use crate::model::SimOrg;
 use crate::pages::{PageRequest, build_page};
 use crate::request::SimRequest;
-use crate::response::{RATE_LIMIT, RATE_LIMIT_REMAINING, SimResponse};
+use crate::response::{RATE_LIMIT, RATE_LIMIT_REMAINING, SimBody, SimResponse};
 use crate::state::{LoggedRequest, SimState, Simulator};
 use crate::tags::apply_tag_faults;
 use crate::{control, oauth};
@@ -91,11 +91,10 @@ fn respond(state: &mut SimState, request: &SimRequest) -> Option<Response<Body>>
     {
         response = SimResponse::error(response.status, "RATE_LIMITED", "Slow down.", &json!([]));
     }
-    let is_set = |parameter| request.query(parameter).as_deref() == Some("true");
-    response.pretty = is_set("pretty");
+    response.pretty = request.is_set("pretty");
     // A list is its own envelope; the description says nothing about any other response.
-    if is_set("envelope")
-        && let Value::Object(fields) = &mut response.body
+    if request.is_set("envelope")
+        && let SimBody::Json(Value::Object(fields)) = &mut response.body
         && fields.contains_key("results")
     {
         fields.insert("status".to_owned(), json!(response.status.as_u16()));
@@ -167,10 +166,10 @@ fn dispatch(state: &mut SimState, request: &SimRequest) -> Result<SimResponse, S
     };
     let body = match endpoint {
         SimEndpoint::AiModelApiKeys => list_keys(state, request, version)?,
-        SimEndpoint::AiModelApiKey => get_key(state, request, version)?,
-        SimEndpoint::ServiceAccount => get_service_account(state, request)?,
-        SimEndpoint::Org => request.find_org(&state.world)?.to_json(),
-        _ => list(state, request)?,
+        SimEndpoint::AiModelApiKey => SimBody::Json(get_key(state, request, version)?),
+        SimEndpoint::ServiceAccount => SimBody::Json(get_service_account(state, request)?),
+        SimEndpoint::Org => SimBody::Json(request.find_org(&state.world)?.to_json()),
+        _ => SimBody::Json(list(state, request)?),
     };
     let mut response = SimResponse::new(StatusCode::OK, &version.media_type(), body);
     response.set_rate_limit(taken.config.capacity, remaining);

@@ -30,7 +30,7 @@
 //! | `model`, `world`, `population`, `events`, `random` | organizations, projects and keys; initial data and changes |
 //! | `tags`, `service_account` | tags of projects; the service account and its secrets |
 //! | `credentials`, `digest`, `buckets` | tokens, nonces, token buckets |
-//! | `endpoint`, `request`, `response`, `handlers`, `pages`, `keys`, `oauth` | API endpoints |
+//! | `endpoint`, `request`, `response`, `handlers`, `pages`, `page_cache`, `keys`, `oauth` | API endpoints |
 //! | `faults`, `body` | fault injection, malformed bodies |
 //! | `control` | control endpoint below `/sim` |
 
@@ -53,6 +53,7 @@ mod handlers;
 mod keys;
 mod model;
 mod oauth;
+mod page_cache;
 mod pages;
 mod population;
 mod random;

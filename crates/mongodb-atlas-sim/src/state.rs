@@ -11,6 +11,7 @@ use crate::digest::Nonces;
 use crate::endpoint::SimEndpoint;
 use crate::faults::Faults;
 use crate::model::serialize_timestamp;
+use crate::page_cache::PageCache;
 use crate::service_account::SimServiceAccount;
 use crate::world::World;
 
@@ -31,6 +32,7 @@ pub(crate) struct SimState {
     pub(crate) buckets: Buckets,
     pub(crate) faults: Faults,
     pub(crate) requests: Vec<LoggedRequest>,
+    pub(crate) page_cache: PageCache,
     pub(crate) page_hook: Option<PageHook>,
     page_hook_calls: u64,
 }
@@ -82,6 +84,7 @@ impl Simulator {
             buckets: Buckets::new(org_bucket, config.bucket_scope),
             faults,
             requests: Vec::new(),
+            page_cache: PageCache::default(),
             page_hook: None,
             page_hook_calls: 0,
         };

@@ -13,6 +13,7 @@ mod authentication;
 mod endpoints;
 mod events;
 mod faults;
+mod page_cache;
 mod rate_limits;
 mod schemas;
 mod service_account;
