@@ -13,7 +13,7 @@ use futures_util::stream;
 use crate::faults::Effect;
 use crate::response::SimResponse;
 
-/// Decompressed size of the gzip bomb: three times the limit of the exporter, 32 MiB.
+/// Decompressed size of the gzip bomb: three times the limit of the exporter (32 MiB).
 const GZIP_BOMB_BYTES: usize = 96 << 20;
 
 /// Serializes a response with the given faults.
@@ -33,7 +33,7 @@ pub(crate) fn build_response(mut response: SimResponse, effects: &[Effect]) -> R
             }
             Effect::Body { text } => bytes = text.clone().into(),
             Effect::InvalidJson => return response.with_body("{\"results\": [{\"apiKeyId\": "),
-            Effect::CutBody => return truncated_response(response, &bytes),
+            Effect::TruncatedBody => return truncated_response(response, &bytes),
             Effect::Drip {
                 bytes: chunk_size,
                 every_ms,
@@ -88,7 +88,7 @@ fn gzip(bytes: &[u8]) -> Bytes {
     Bytes::from(encoder.finish().unwrap_or_default())
 }
 
-/// An empty page with blanks behind it, so that only its size is wrong.
+/// A valid empty page followed by blanks, so that only its size is hostile.
 fn gzip_bomb() -> Bytes {
     static BOMB: OnceLock<Bytes> = OnceLock::new();
     BOMB.get_or_init(|| {

@@ -116,7 +116,7 @@ impl SimEndpoint {
         }
     }
 
-    /// Returns the endpoint set, whose endpoints share a token bucket.
+    /// Returns the endpoint set; the endpoints of a set share a token bucket.
     pub(crate) fn rate_limit_set(self) -> &'static str {
         match self {
             Self::Orgs => "orgs",

@@ -131,12 +131,12 @@ fn apply_key_faults(key: &mut Value, index: usize, effects: &[Effect]) {
                 let secret = derive_secret(id.unwrap_or_default());
                 set_field(key, "secret", &secret);
             }
-            Effect::MissingMembers { members } if index % 2 == 1 => {
+            Effect::MissingFields { fields: missing } if index % 2 == 1 => {
                 if let Some(fields) = key.as_object_mut() {
-                    fields.retain(|name, _| !members.contains(name));
+                    fields.retain(|name, _| !missing.contains(name));
                 }
             }
-            Effect::BrokenDates if index % 3 == 2 => {
+            Effect::InvalidTimestamps if index % 3 == 2 => {
                 set_field(key, "createdAt", "the day before yesterday");
                 set_field(key, "lastUsedAt", "2026-13-45T99:99:99Z");
             }

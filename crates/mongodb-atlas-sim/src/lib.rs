@@ -3,9 +3,9 @@
 //! [`SimHandle::start`] serves the AI model API key endpoints, and those for organizations, projects with their tags
 //! and the secrets of the service account, over HTTP, with OAuth and Digest authentication, rate limits and
 //! pagination. Keys are created, used, renamed and deleted as time passes, and [`Fault`]s make responses fail on
-//! demand. The simulator is written from the API documentation and shares no code with any client, so a client's
-//! misreading of the API is not repeated here. Tests hold every response to the JSON schemas in `schemas/`, which
-//! follow the published API description.
+//! demand. The simulator is written from the API documentation and shares no code with any client, so an error in a
+//! client's reading of the documentation is not repeated here. Tests validate all responses against the JSON schemas in
+//! `schemas/`, which follow the published API description.
 //!
 //! ```
 //! use mongodb_atlas_sim::{Effect, Fault, SimConfig, SimEndpoint, SimHandle};

@@ -8,7 +8,7 @@ use crate::faults::Effect;
 use crate::request::SimRequest;
 use crate::response::SimResponse;
 
-/// The page of a list that a request asks for.
+/// The requested page of a list.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct PageRequest {
     pub(crate) number: u32,

@@ -15,13 +15,13 @@ use crate::page_cache::PageCache;
 use crate::service_account::SimServiceAccount;
 use crate::world::World;
 
-/// A simulator: a clock, and the state behind one lock, which is never held across an `.await`.
+/// A simulator: a clock, and the state behind one lock that is never held across an `.await`.
 pub(crate) struct Simulator {
     clock: Box<dyn Fn() -> Timestamp + Send + Sync>,
     state: Mutex<SimState>,
 }
 
-/// Everything that requests read and change.
+/// All state that requests read and change.
 pub(crate) struct SimState {
     /// Time at which the state was locked.
     pub(crate) now: Timestamp,
@@ -109,7 +109,7 @@ impl Simulator {
 }
 
 impl SimState {
-    /// Runs the hook of a test before a page of keys is built.
+    /// Runs the hook, if a test has set one, before a page of keys is built.
     pub(crate) fn run_page_hook(&mut self, page: u32) {
         self.page_hook_calls += 1;
         if let Some(hook) = &mut self.page_hook {

@@ -53,7 +53,7 @@ impl World {
         self.now = self.now.max(now);
     }
 
-    /// Stops all events.
+    /// Disables all events.
     pub fn stop_events(&mut self) {
         self.events = None;
     }
@@ -136,7 +136,7 @@ impl World {
         self.revision
     }
 
-    /// Returns an organization that the credentials may access.
+    /// Returns an organization, if the credentials can access it.
     pub(crate) fn org(&self, id: &str) -> Option<&SimOrg> {
         self.orgs.iter().find(|org| org.id == id && org.visible)
     }
@@ -151,7 +151,7 @@ impl World {
         id
     }
 
-    /// Sets whether the credentials may access an organization.
+    /// Sets whether the credentials can access an organization.
     pub fn set_org_visible(&mut self, id: &str, visible: bool) {
         if let Some(org) = self.org_mut(id) {
             org.visible = visible;
@@ -236,7 +236,7 @@ impl World {
         project.map(update).is_some()
     }
 
-    /// Appends a key that a test has made.
+    /// Appends a key that the caller built.
     pub fn insert_key(&mut self, org: &str, key: SimKey) {
         if let Some(owner) = self.org_mut(org) {
             owner.keys.push(key);

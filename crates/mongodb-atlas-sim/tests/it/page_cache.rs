@@ -49,13 +49,15 @@ async fn cached_pages_equal_freshly_serialized_pages() {
     let (org, id) = client.sim.with_world(|world| {
         let org = world.org_ids().remove(0);
         let id = world.keys(&org)[3].id.clone();
-        world.rename_key(&org, &id, "quotes \" backslash \\ control \u{1} umlaut ä emoji 🔑");
+        world.rename_key(
+            &org,
+            &id,
+            "quotes \" backslash \\ control \u{1} umlaut ä emoji 🔑",
+        );
         (org, id)
     });
     assert!(
-        client
-            .sim
-            .with_world(|world| world.mark_used(&org, &id)),
+        client.sim.with_world(|world| world.mark_used(&org, &id)),
         "one key with and some without last use"
     );
     let first = all_bodies(&client).await;
@@ -125,9 +127,15 @@ async fn page_hook_changes_the_page_that_is_built() {
 async fn key_in_a_page_equals_the_response_for_the_key() {
     let client = SimClient::new(&static_config(1, 20));
     for version in [STABLE_VERSION, PREVIEW_VERSION] {
-        let page = client.get_as(version, "orgs/ORG/aiModelApiKeys").await.json();
+        let page = client
+            .get_as(version, "orgs/ORG/aiModelApiKeys")
+            .await
+            .json();
         for key in page["results"].as_array().unwrap() {
-            let path = format!("orgs/ORG/aiModelApiKeys/{}", key["apiKeyId"].as_str().unwrap());
+            let path = format!(
+                "orgs/ORG/aiModelApiKeys/{}",
+                key["apiKeyId"].as_str().unwrap()
+            );
             assert_eq!(client.get_as(version, &path).await.json(), *key);
         }
     }
