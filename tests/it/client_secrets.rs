@@ -1,4 +1,4 @@
-//! The expiry of the exporter's own client secrets: requested organizations, frequency, and results.
+//! The expiry of the exporter's own client secrets: requested organizations, number of requests, exported series.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -32,8 +32,8 @@ fn values_by_secret(scrape: &Scrape, name: &str) -> BTreeMap<String, i64> {
     series.collect()
 }
 
-/// Asserts that the series are exactly those of the secrets of the simulated service account. The last use is as old as the
-/// response.
+/// Asserts that the secrets of the simulated service account have series, and no others. The last use is not compared,
+/// because it is as old as the response.
 fn assert_exported(scrape: &Scrape, sim: &SimHandle) {
     let secrets = sim.with_service_account(|account| account.secrets.clone());
     assert!(!secrets.is_empty());
@@ -52,8 +52,8 @@ fn assert_not_exported(scrape: &Scrape) {
     assert_eq!(values_by_secret(scrape, LAST_USED), BTreeMap::new());
 }
 
-/// Returns the organizations that the service account was requested from, in order.
-fn tried_orgs(exporter: &SimHarness) -> Vec<String> {
+/// Returns the organizations of the requests for the service account, in order.
+fn requested_orgs(exporter: &SimHarness) -> Vec<String> {
     let requests = exporter.requests_to(ACCOUNT).into_iter();
     requests.filter_map(|request| request.org).collect()
 }
@@ -78,8 +78,8 @@ async fn hidden_account_has_no_series_and_no_warning() {
         let exporter = SimHarness::start(&sim, &[]).await;
         exporter.wait_polled(1).await;
         exporter.advance(HOUR * 10).await;
-        let sent = exporter.requests_to(ACCOUNT).len();
-        assert!((10..=11).contains(&sent), "HTTP {status}: {sent}");
+        let requests = exporter.requests_to(ACCOUNT).len();
+        assert!((10..=11).contains(&requests), "HTTP {status}: {requests}");
         let scrape = exporter.scrape();
         assert_not_exported(&scrape);
         assert_eq!(scrape.values(UP), [1.0], "HTTP {status}");
@@ -94,7 +94,7 @@ async fn hidden_account_has_no_series_and_no_warning() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn client_secrets_survive_failed_requests_but_not_rejections() {
+async fn client_secrets_stay_after_errors_and_are_removed_after_403_or_404() {
     let sim = in_process_sim(&static_sim(1, 10));
     let exporter = SimHarness::start(&sim, &[]).await;
     wait_exported(&exporter).await;
@@ -108,10 +108,10 @@ async fn client_secrets_survive_failed_requests_but_not_rejections() {
         Effect::Delay { seconds: 100.0 },
     ] {
         sim.add_fault(Fault::new(ACCOUNT, effect.clone()));
-        let sent = exporter.app.metrics.request_count(Endpoint::ServiceAccount);
+        let before_count = exporter.app.metrics.request_count(Endpoint::ServiceAccount);
         exporter.advance(HOUR + Duration::from_mins(5)).await;
         let count = exporter.app.metrics.request_count(Endpoint::ServiceAccount);
-        assert!(count > sent, "{effect:?}");
+        assert!(count > before_count, "{effect:?}");
         let now = values_by_secret(&exporter.scrape(), EXPIRY);
         assert_eq!(now, before, "{effect:?}");
         sim.clear_faults();
@@ -128,7 +128,7 @@ async fn client_secrets_survive_failed_requests_but_not_rejections() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn organization_of_the_account_is_searched_and_then_used_exclusively() {
+async fn organization_of_the_account_is_found_and_then_requested_alone() {
     let sim = in_process_sim(&static_sim(25, 250));
     let mut orgs = sim.org_ids();
     orgs.sort();
@@ -136,20 +136,20 @@ async fn organization_of_the_account_is_searched_and_then_used_exclusively() {
     let exporter = SimHarness::start(&sim, &[]).await;
     exporter.wait_polled(25).await;
     exporter.advance(Duration::from_mins(50)).await;
-    assert_eq!(tried_orgs(&exporter), orgs[..10], "ten per hour");
+    assert_eq!(requested_orgs(&exporter), orgs[..10], "ten per hour");
     assert_not_exported(&exporter.scrape());
     exporter.advance(HOUR * 10).await;
-    let mut found = tried_orgs(&exporter);
+    let mut found = requested_orgs(&exporter);
     let later = found.split_off(18);
-    assert_eq!(found, orgs[..18], "the search continues");
+    assert_eq!(found, orgs[..18], "continued after the last organization");
     assert!((9..=10).contains(&later.len()), "{later:?}");
     assert!(later.iter().all(|org| *org == orgs[17]), "{later:?}");
     assert_exported(&exporter.scrape(), &sim);
-    // From here on, the client id belongs to another account.
+    // Now the account belongs to another organization.
     sim.with_service_account(|account| account.org = Some(orgs[19].clone()));
-    let before = tried_orgs(&exporter).len();
+    let before = requested_orgs(&exporter).len();
     exporter.advance(HOUR).await;
-    assert_eq!(tried_orgs(&exporter)[before..], orgs[17..20]);
+    assert_eq!(requested_orgs(&exporter)[before..], orgs[17..20]);
     assert_exported(&exporter.scrape(), &sim);
     exporter.stop().await;
 }
@@ -206,20 +206,24 @@ async fn client_secrets_survive_a_restart_during_an_outage() {
         sim.add_fault(error_fault(endpoint, None, 503));
     }
     let exporter = start_with_storage(&sim, dir.path()).await;
-    let sent = tried_orgs(&exporter).len();
+    let request_count = requested_orgs(&exporter).len();
     for name in [EXPIRY, LAST_USED] {
         let restored = values_by_secret(&exporter.scrape(), name);
         assert_eq!(restored, values_by_secret(&before, name), "{name}");
     }
     exporter.advance(Duration::from_mins(25)).await;
-    assert_eq!(tried_orgs(&exporter).len(), sent, "less than an hour later");
+    assert_eq!(
+        requested_orgs(&exporter).len(),
+        request_count,
+        "an hour has not passed"
+    );
     exporter.advance(HOUR * 3).await;
     let during = values_by_secret(&exporter.scrape(), EXPIRY);
     assert_eq!(during, values_by_secret(&before, EXPIRY));
     sim.clear_faults();
     exporter.advance(HOUR * 2).await;
     assert_exported(&exporter.scrape(), &sim);
-    let orgs = tried_orgs(&exporter).split_off(sent);
+    let orgs = requested_orgs(&exporter).split_off(request_count);
     assert!(
         orgs.len() > 1 && orgs.iter().all(|org| *org == home),
         "{orgs:?}"
@@ -277,17 +281,20 @@ async fn client_secrets_of_a_removed_or_replaced_credential_are_removed() {
     assert_eq!(
         exported(&exporter),
         ["first", "first"],
-        "requested from its organization"
+        "only in the organization of the account"
     );
-    // From here on, the credential is an API key.
+    // The first credential becomes an API key.
     write(&[("first", API_KEY), ("second", SERVICE_ACCOUNT)]);
     exporter.advance(Duration::from_secs(10)).await;
     assert_not_exported(&exporter.scrape());
-    let sent = exporter.requests_to(ACCOUNT).len();
+    let before = exporter.requests_to(ACCOUNT).len();
     exporter.advance(HOUR * 3).await;
     assert_not_exported(&exporter.scrape());
-    let sent = exporter.requests_to(ACCOUNT).len() - sent;
-    assert!((3..=4).contains(&sent), "second credential");
+    let requests = exporter.requests_to(ACCOUNT).len() - before;
+    assert!(
+        (3..=4).contains(&requests),
+        "only the second credential: {requests}"
+    );
     write(&both);
     exporter.advance(Duration::from_mins(1)).await;
     assert_eq!(exported(&exporter), ["first", "first"]);
@@ -315,8 +322,12 @@ async fn changed_credential_file_requests_client_secrets_immediately() {
     let used = values_by_secret(&exporter.scrape(), LAST_USED);
     let token_at = exporter.requests_to(SimEndpoint::Token).last().unwrap().at;
     let used: Vec<i64> = used.into_values().collect();
-    assert_eq!(used, [token_at.as_second()], "new token");
-    // An account that belongs to no organization.
+    assert_eq!(
+        used,
+        [token_at.as_second()],
+        "a token was issued for the secret"
+    );
+    // The account exists in no organization.
     std::fs::write(
         dir.path().join("client_id"),
         "mdb_sa_id_000000000000000000000000",
@@ -383,7 +394,10 @@ async fn client_secret_values_are_not_stored_or_logged() {
     let logged = logs.lines("", "");
     assert!(!logged.is_empty());
     for text in stored.iter().chain(&logged).chain([&page, &scrape.text]) {
-        assert!(!text.contains("mdb_sa_sk_"), "a masked or a full secret");
+        assert!(
+            !text.contains("mdb_sa_sk_"),
+            "a masked or full secret leaked"
+        );
         for value in &values {
             assert!(!text.contains(value), "a client secret");
         }

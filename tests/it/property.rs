@@ -57,7 +57,7 @@ fn any_effect() -> impl Strategy<Value = Effect> {
         Just(status(503)),
         Just(status(404)),
         Just(Effect::InvalidJson),
-        Just(Effect::CutBody),
+        Just(Effect::TruncatedBody),
         Just(Effect::RepeatKeys),
         Just(Effect::NoLinks),
         Just(Effect::NoNextLink),

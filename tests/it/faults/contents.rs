@@ -32,16 +32,16 @@ async fn invalid_character_is_replaced_without_failing_the_page() {
         ("raw \u{1} control", "raw   control"),
         ("😀", "😀"),
     ];
-    let checks = cases.map(|(json, shown)| async move {
+    let asked = cases.map(|(json, shown)| async move {
         let names =
             key_names_after_replace("\"name\":\"", &format!("\"name\":\"{json}\",\"other\":\""))
                 .await;
         assert!(names.iter().all(|name| name == shown), "{names:?}");
     });
-    join_all(checks).await;
-    // In any other field, known or not, and in a field name.
+    join_all(asked).await;
+    // In any other field, known or not, and in the name of one.
     let half = "\\ud83d";
-    let checks = [
+    let asked = [
         "createdBy",
         "status",
         "groupId",
@@ -53,7 +53,7 @@ async fn invalid_character_is_replaced_without_failing_the_page() {
         let (old, new) = (format!("\"{field}\":\""), format!("\"{field}\":\"{half}"));
         async move { key_names_after_replace(&old, &new).await }
     });
-    join_all(checks).await;
+    join_all(asked).await;
     key_names_after_replace("\"name\"", "\"\\udc00\":\"\\udc00\",\"name\"").await;
 }
 
@@ -132,7 +132,7 @@ async fn response_texts_are_bounded_in_length() {
     exporter.stop().await.stop().await;
 }
 
-/// JSON variants of null and of numbers, in each response that contains them.
+/// JSON variants of null and of numbers, in the responses that have one.
 #[tokio::test(flavor = "multi_thread")]
 async fn null_results_and_numeric_variants_are_accepted() {
     let sim = crate::common::start_sim(static_sim(1, 0)).await;
@@ -173,8 +173,8 @@ async fn null_results_and_numeric_variants_are_accepted() {
 #[tokio::test(flavor = "multi_thread")]
 async fn keys_without_id_are_counted_and_skipped() {
     let sim = crate::common::start_sim(static_sim(1, 25)).await;
-    sim.add_fault(keys_fault(Effect::MissingMembers {
-        members: vec!["apiKeyId".into()],
+    sim.add_fault(keys_fault(Effect::MissingFields {
+        fields: vec!["apiKeyId".into()],
     }));
     let variables = crate::common::sim_env(&sim);
     let exporter = TestExporter::start_with(sim, variables, FLAGS).await;
@@ -189,61 +189,61 @@ async fn keys_without_id_are_counted_and_skipped() {
 #[tokio::test(flavor = "multi_thread")]
 async fn invalid_date_omits_only_its_series() {
     let sim = crate::common::start_sim(static_sim(1, 25)).await;
-    sim.add_fault(keys_fault(Effect::BrokenDates));
+    sim.add_fault(keys_fault(Effect::InvalidTimestamps));
     let variables = crate::common::sim_env(&sim);
     let exporter = TestExporter::start_with(sim, variables, FLAGS).await;
     let scrape = exporter.wait_polled().await;
     // Every third key of pages with 10, 10 and 5.
-    let invalid = 3 + 3 + 1;
+    let broken = 3 + 3 + 1;
     assert_eq!(
         scrape.sum("atlas_ai_keys_exporter_keys_dropped"),
-        f64::from(invalid)
+        f64::from(broken)
     );
     assert_eq!(
         exposed_keys(&scrape).len(),
         25,
-        "the keys are exported with name and status"
+        "the keys are known by name and status"
     );
     assert_eq!(
         scrape.sum("mongodbatlas_ai_model_api_keys"),
         25.0,
-        "the dropped keys are counted"
+        "and counted"
     );
     for family in ["created_timestamp_seconds", "used", "idle_seconds"] {
         let count = scrape
             .with_name(&format!("mongodbatlas_ai_model_api_key_{family}"))
             .count();
-        assert_eq!(count, 18, "{family}: no invented value");
+        assert_eq!(count, 18, "{family}: no value is made up");
     }
     exporter.stop().await.stop().await;
 }
 
-/// The first five invalid keys are logged individually, the others are counted.
+/// The first five invalid keys are logged one by one, and the others are counted.
 #[tokio::test(flavor = "multi_thread")]
 async fn invalid_keys_are_logged_up_to_a_limit() {
     // Every second key is invalid.
     for (keys, logged, more) in [(10, 5, None), (12, 5, Some(1)), (25, 5, Some(7))] {
         let sim = crate::common::start_sim(static_sim(1, keys)).await;
-        sim.add_fault(keys_fault(Effect::MissingMembers {
-            members: vec!["apiKeyId".into()],
+        sim.add_fault(keys_fault(Effect::MissingFields {
+            fields: vec!["apiKeyId".into()],
         }));
         let flags = ["--web.listen-address=127.0.0.1:0", "--atlas.page-size=10"];
         let mut program = ChildProcess::exporter(&flags, &sim_env(&sim));
-        program.wait_for_output("msg=\"poll succeeded\"");
+        program.wait_for_output("msg=\"walk complete\"");
         program.signal(Signal::TERM);
         let (code, output, _) = program.wait_exit();
         assert_eq!(code, Some(0), "{output}");
-        let message = "msg=\"invalid key in response\"";
+        let message = "msg=\"a key cannot be read wholly\"";
         assert_eq!(output.matches(message).count(), logged, "{keys}: {output}");
         let first = output.lines().find(|line| line.contains(message)).unwrap();
         assert!(
-            first.contains("page=1 index=1 error=\"it has no apiKeyId\""),
+            first.contains("page=1 index=1 what=\"apiKeyId is missing or not a string\""),
             "{first}"
         );
         let rest = output
             .lines()
-            .find(|line| line.contains("more invalid keys in response"));
-        let expected = more.map(|more| format!(" keys={more}"));
+            .find(|line| line.contains("more keys cannot be read"));
+        let expected = more.map(|more| format!(" more={more}"));
         match (rest, expected) {
             (None, None) => {}
             (Some(line), Some(expected)) => assert!(line.ends_with(&expected), "{line}"),
@@ -253,7 +253,7 @@ async fn invalid_keys_are_logged_up_to_a_limit() {
     }
 }
 
-/// An error is classified by its status, for any size of the body.
+/// An error is classified by its status, however large its body is.
 #[tokio::test(flavor = "multi_thread")]
 async fn error_body_read_is_bounded() {
     let sim = crate::common::start_sim(static_sim(1, 25)).await;

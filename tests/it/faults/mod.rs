@@ -22,10 +22,10 @@ fn replace_effect(old: &str, new: &str) -> Effect {
     }
 }
 
-/// Request timeout for tests that do not test the timeout: enough for a loaded machine.
+/// Request timeout where it does not matter: more than a loaded machine needs.
 const TIMEOUT: &str = "2m";
 
-/// Request timeout for tests of the timeout: long enough for a response without delay.
+/// Request timeout of tests of the timeout: long enough for a response that is not delayed.
 const SHORT_TIMEOUT: &str = "2s";
 
 const FLAGS: &[&str] = &[
@@ -109,7 +109,7 @@ async fn assert_data_retained(effect: Effect, reason: &str) {
     exporter.stop().await;
 }
 
-/// The same assertions over HTTP and in real time, with one failed poll.
+/// The same over HTTP and in real time, with one failed poll.
 async fn assert_data_retained_over_http(timeout: &str, effect: Effect, reason: &str) {
     let name = format!("{effect:?}");
     let flags: Vec<&str> = FLAGS
@@ -162,15 +162,15 @@ async fn error_statuses_retain_the_last_inventory() {
         (429, ErrorBodyFormat::Html, None, "rate_limited"),
         (400, ErrorBodyFormat::Json, None, "invalid_response"),
         (406, ErrorBodyFormat::Json, None, "invalid_response"),
-        // A truncated body is a connection error, for any status.
-        (503, ErrorBodyFormat::Cut, None, "connection"),
+        // A truncated body is a connection error, whatever its status.
+        (503, ErrorBodyFormat::Truncated, None, "connection"),
     ] {
         assert_data_retained(status_effect(code, body, retry_after), reason).await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn invalid_bodies_and_failed_connections_retain_the_last_inventory() {
+async fn broken_bodies_and_connections_retain_the_last_inventory() {
     let content_type = |value: &str| Effect::ContentType {
         value: value.into(),
     };
@@ -181,11 +181,11 @@ async fn invalid_bodies_and_failed_connections_retain_the_last_inventory() {
         bytes: 1,
         every_ms: 50,
     };
-    let cut_error = status_effect(503, ErrorBodyFormat::Cut, None);
+    let cut_error = status_effect(503, ErrorBodyFormat::Truncated, None);
     let cases = [
         (SHORT_TIMEOUT, Effect::Delay { seconds: 300.0 }, "timeout"),
         (SHORT_TIMEOUT, drip, "timeout"),
-        (TIMEOUT, Effect::CutBody, "connection"),
+        (TIMEOUT, Effect::TruncatedBody, "connection"),
         (TIMEOUT, cut_error, "connection"),
         (TIMEOUT, Effect::Reset, "connection"),
         (TIMEOUT, content_type("text/html"), "invalid_response"),
@@ -201,7 +201,7 @@ async fn invalid_bodies_and_failed_connections_retain_the_last_inventory() {
     join_all(polls).await;
 }
 
-/// The number of bytes ends the request, not the time that 32 MiB take.
+/// However long 32 MiB take on this machine: the number of bytes ends the request.
 #[tokio::test(flavor = "multi_thread")]
 async fn endless_body_retains_the_last_inventory() {
     assert_data_retained_over_http(TIMEOUT, Effect::EndlessBody, "invalid_response").await;
@@ -212,7 +212,7 @@ async fn assert_unaffected(effect: Effect) {
     assert_only_page_count_differs(effect, 3.0).await;
 }
 
-/// Starts an exporter with 25 keys and a fault in the list of keys.
+/// Starts an exporter of 25 keys, whose list has a fault.
 async fn start_with_keys_fault(effect: Effect) -> TestExporter {
     let sim = crate::common::start_sim(static_sim(1, 25)).await;
     sim.add_fault(keys_fault(effect));
@@ -220,7 +220,7 @@ async fn start_with_keys_fault(effect: Effect) -> TestExporter {
     TestExporter::start_with(sim, variables, FLAGS).await
 }
 
-/// Starts the same exporter with another number of pages per walk.
+/// The same with another number of pages per walk.
 async fn assert_only_page_count_differs(effect: Effect, pages: f64) {
     let name = format!("{effect:?}");
     let exporter = start_with_keys_fault(effect).await;
@@ -289,8 +289,8 @@ async fn harmless_response_variations_are_accepted() {
             bytes: 4000,
             every_ms: 1,
         }),
-        assert_unaffected(Effect::MissingMembers {
-            members: vec!["cloud".into(), "createdBy".into(), "endpoint".into()],
+        assert_unaffected(Effect::MissingFields {
+            fields: vec!["cloud".into(), "createdBy".into(), "endpoint".into()],
         }),
     ])
     .await;

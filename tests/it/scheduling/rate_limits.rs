@@ -22,7 +22,7 @@ fn small_bucket_sim(orgs: usize, keys: usize, scope: BucketScope) -> Arc<SimHand
     })
 }
 
-/// Hides the rate limits: the headers are missing, but requests are still rejected.
+/// Hides the rate limits, except that requests are rejected.
 fn hide_rate_limits(sim: &SimHandle) {
     sim.add_fault(error_fault(SimEndpoint::RateLimits, None, 403));
     hide_rate_limit_details(sim);
@@ -31,11 +31,11 @@ fn hide_rate_limits(sim: &SimHandle) {
 fn hide_rate_limit_details(sim: &SimHandle) {
     for endpoint in [KEYS, SimEndpoint::AiModelApiRateLimits] {
         sim.add_fault(Fault::new(endpoint, Effect::NoRateLimitHeaders));
-        sim.add_fault(Fault::new(endpoint, Effect::BareRefusals));
+        sim.add_fault(Fault::new(endpoint, Effect::BareRejections));
     }
 }
 
-/// Requests for keys; consecutive requests of the same organization form a group.
+/// Requests for keys, grouped by organization as long as no other organization comes between.
 fn walks_in_order(exporter: &SimHarness) -> Vec<(String, Vec<u32>)> {
     let mut walks: Vec<(String, Vec<u32>)> = Vec::new();
     for request in exporter.requests_to(KEYS) {
@@ -136,7 +136,7 @@ async fn rate_limits_survive_a_restart() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn reported_rate_limits_replace_an_assumed_shared_bucket() {
+async fn reported_rate_limits_replace_an_assumed_common_bucket() {
     let logs = LogCapture::start();
     let sim = small_bucket_sim(8, 160, BucketScope::User);
     hide_rate_limits(&sim);
@@ -145,7 +145,7 @@ async fn reported_rate_limits_replace_an_assumed_shared_bucket() {
     let scrape = exporter.wait_polled(8).await;
     assert_eq!(scrape.values(POLL_INTERVAL), [60.0; 8]);
     assert!(logs.count("INFO", "organizations rate limited together") > 0);
-    // The rate limits are requested again one hour after the rejection.
+    // The rate limits are requested again an hour after they were refused.
     sim.clear_faults();
     hide_rate_limit_details(&sim);
     exporter.advance(Duration::from_mins(65)).await;
