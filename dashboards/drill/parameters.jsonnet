@@ -1,4 +1,4 @@
-// Parameters of the mixin for a drill: alerts fire and resolve within seconds.
+// Parameters of the mixin for the drill: alerts fire and resolve within seconds.
 local alerts = (import '../mixin/config.libsonnet')._config.alerts;
 local short(alert) = {
   [field]: '4s'
@@ -13,7 +13,7 @@ local short(alert) = {
   },
   revivedWindow: '20s',
   churnWindow: '20s',
-  // Longer than downWindow and the `for` of AtlasAiKeysExporterDown: what an alert inhibits still fires then.
+  // Longer than downWindow plus the `for` of AtlasAiKeysExporterDown, so that the alerts that it inhibits still fire.
   gapTolerance: '20s',
   infoTolerance: '1m',
   downRatio: 0.5,
