@@ -141,8 +141,8 @@ fn metrics_reference_is_current() {
 }
 
 /// The text between these lines of a document is generated.
-const FLAGS_BEGIN: &str = "<!-- made from the flags by `make docs` -->\n";
-const FLAGS_END: &str = "<!-- end of what is made -->\n";
+const FLAGS_BEGIN: &str = "<!-- generated from the flags by `make docs` -->\n";
+const FLAGS_END: &str = "<!-- end of the generated part -->\n";
 
 fn write_flag_table(text: &mut String, title: &str, flags: &[&Flag], in_file: bool) {
     write!(
