@@ -97,7 +97,7 @@ fn test_sources(folder: &str, module: &str) -> Vec<String> {
 fn failure_modes_rows_name_running_tests() {
     let text = read_repo_file("docs/failure-modes.md");
     let rows = text.lines().filter(|line| {
-        line.starts_with("| ") && !line.starts_with("| what fails") && !line.starts_with("| ---")
+        line.starts_with("| ") && !line.starts_with("| failure |") && !line.starts_with("| ---")
     });
     let mut count = 0;
     for row in rows {
