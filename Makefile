@@ -11,7 +11,7 @@ help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: ## run the exporter with a simulated Atlas on http://127.0.0.1:10064
-	$(CARGO) run --release --locked -- demo
+	$(CARGO) run --locked -- demo
 
 # tests/install-programs links working programs here if PATH has a non-working one of the same name first.
 test: export PATH := $(CURDIR)/target/programs:$(PATH)
