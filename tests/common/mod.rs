@@ -2,6 +2,7 @@
 //! exporter's binary as a child process, and a parser of the text format that is independent
 //! of the encoder.
 
+pub mod documents;
 pub mod http2;
 pub mod log_capture;
 pub mod pki;

@@ -19,6 +19,7 @@ mod alerts;
 mod browser;
 mod curl;
 mod dashboards;
+mod documents;
 mod drill;
 mod exposition_formats;
 mod full_disk;

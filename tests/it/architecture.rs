@@ -39,7 +39,7 @@ fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// Returns the files below `dir` whose names end in one of `extensions`, in a stable order.
+/// Returns the files below `dir` with one of `extensions`, in a stable order.
 fn files(dir: &Path, extensions: &[&str]) -> Vec<PathBuf> {
     let mut found = Vec::new();
     let entries = fs::read_dir(dir).unwrap_or_else(|error| panic!("{}: {error}", dir.display()));
@@ -282,7 +282,10 @@ fn text_files(dir: &Path) -> Vec<(String, String)> {
     for entry in entries {
         let entry = entry.unwrap();
         let path = entry.path();
-        if UNCHECKED_NAMES.iter().any(|name| entry.file_name() == *name) {
+        if UNCHECKED_NAMES
+            .iter()
+            .any(|name| entry.file_name() == *name)
+        {
             continue;
         }
         if path.is_dir() {
@@ -313,8 +316,7 @@ fn find_words<'a>(text: &str, words: &[&'a str], allowed: &[&str]) -> Vec<(usize
     let mut found = Vec::new();
     for (index, line) in lower.lines().enumerate() {
         let next_line = next_lines.next().unwrap_or_default();
-        let next_line =
-            next_line.trim_start_matches(|letter: char| " \t/#!*|".contains(letter));
+        let next_line = next_line.trim_start_matches(|letter: char| " \t/#!*|".contains(letter));
         let mut joined = format!("{} {next_line}", line.trim_end());
         for phrase in allowed {
             joined = joined.replace(phrase, &" ".repeat(phrase.len()));
@@ -349,7 +351,10 @@ fn retired_phrases_are_found_across_lines() {
     let words = ["one phrase", "word"];
     let find = |text| find_words(text, &words, &["a word processor"]);
     assert_eq!(find("// This is one\n// phrase.\n"), [(1, "one phrase")]);
-    assert_eq!(find("One phrase\nand a WORD\n"), [(1, "one phrase"), (2, "word")]);
+    assert_eq!(
+        find("One phrase\nand a WORD\n"),
+        [(1, "one phrase"), (2, "word")]
+    );
     assert_eq!(find("a word processor has a\nword"), [(2, "word")]);
     assert_eq!(find("a word processor, one\n\nphrase"), []);
 }

@@ -1,5 +1,6 @@
-//! Names in the documents exist.
+//! Names in the documents exist, and their examples are valid.
 
+mod examples;
 mod references;
 
 use std::path::Path;

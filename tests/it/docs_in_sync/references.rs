@@ -172,12 +172,12 @@ fn write_flag_table(text: &mut String, title: &str, flags: &[&Flag], in_file: bo
         )
         .unwrap();
         if in_file {
-            let member = match flag.name {
+            let key = match flag.name {
                 "config.file" => "-".to_owned(),
                 "atlas.org-id" => "`org_ids` of a credential".to_owned(),
                 name => format!("`{}`", yaml_key(name)),
             };
-            write!(text, " {member} |").unwrap();
+            write!(text, " {key} |").unwrap();
         }
         writeln!(text, " {} |", flag.help.replace('|', "\\|")).unwrap();
     }
