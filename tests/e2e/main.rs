@@ -24,6 +24,7 @@ mod drill;
 mod exposition_formats;
 mod full_disk;
 mod key_policy;
+mod kubernetes;
 mod packages;
 mod prometheus;
 mod report;
