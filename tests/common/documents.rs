@@ -27,6 +27,16 @@ const LANGUAGES_NOT_RUN: &[(&str, &str)] = &[
 /// Blocks with the marker `no-run`: document, part of the block, reason.
 const BLOCKS_NOT_RUN: &[(&str, &str, &str)] = &[
     (
+        "docs/install.md",
+        "terraform output",
+        "Debian has no package of Terraform",
+    ),
+    (
+        "docs/install.md",
+        "terraform apply",
+        "Debian has no package of Terraform",
+    ),
+    (
         "docs/audit-log.md",
         "journal:",
         "Debian has no package of Promtail; `audit_log` parses the block",
@@ -54,6 +64,7 @@ const YAML_FORMATS: &[(&str, Runner)] = &[
     ("rate_limit", Runner::WebConfig),
     ("scrape_configs", Runner::PrometheusConfig),
     ("rule_files", Runner::PrometheusConfig),
+    ("apiVersion", Runner::Manifest),
 ];
 
 /// How a code block is tested.
@@ -71,6 +82,8 @@ pub enum Runner {
     Shell,
     /// systemd-analyze verifies the drop-in of a service.
     DropIn,
+    /// The block parses as YAML; `kubernetes` builds the kustomizations.
+    Manifest,
     /// The block parses as JSON.
     Json,
     /// The block is not run.

@@ -54,7 +54,12 @@ const SUBSTITUTES: &[(&str, &str)] = &[
     // The image needs a registry: the file that is built must exist.
     (
         "docker",
-        r#"while [ "$1" != -f ]; do shift; done; [ -e "$2" ]"#,
+        r#"[ "$1" != build ] || { while [ "$1" != -f ]; do shift; done; [ -e "$2" ]; }"#,
+    ),
+    // The command runs as this user instead of the user of the service.
+    (
+        "systemd-run",
+        r#"while [ "${1#-}" != "$1" ]; do shift; done; exec "$@""#,
     ),
     // `packages` installs the package.
     ("dpkg", ":"),
@@ -103,7 +108,10 @@ impl Sandbox {
             "ATLAS_AI_KEYS_EXPORTER_CONFIG_FILE=/etc/atlas-ai-keys-exporter/config.yml\n";
         let variable = variable.replace("/etc", &at("etc").display().to_string());
         write(&at("etc/default/atlas-ai-keys-exporter"), &variable);
-        std::fs::create_dir_all(at("tmp")).unwrap();
+        // Folders of the system and of node_exporter's package.
+        for folder in ["tmp", "var/lib/prometheus/node-exporter"] {
+            std::fs::create_dir_all(at(folder)).unwrap();
+        }
         let state = at("var/lib/atlas-ai-keys-exporter");
         let flags = [
             format!("--storage.path={}", state.display()),

@@ -123,7 +123,11 @@ async fn documented_web_configuration_files_are_valid() {
 }
 
 #[test]
-fn documented_json_parses() {
+fn documented_manifests_and_json_parse() {
+    for block in code_blocks_of(Runner::Manifest) {
+        let parsed = exporter_toolkit::yaml::parse(&block.text);
+        assert!(parsed.is_ok(), "{}:{}", block.path, block.line);
+    }
     for block in code_blocks().iter().filter(|it| it.language == "json") {
         let parsed: Result<serde_json::Value, _> = serde_json::from_str(&block.text);
         assert!(parsed.is_ok(), "{}:{}: {parsed:?}", block.path, block.line);
