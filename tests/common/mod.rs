@@ -1,6 +1,7 @@
 //! Test harness: a simulated Atlas and an exporter in this process, the exporter's binary as a child process, and a parser
 //! of the text format that is independent of the encoder.
 
+pub mod documents;
 pub mod http2;
 pub mod log_capture;
 pub mod pki;

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::process::Command;
 
+use crate::common::documents::parse_code_blocks;
 use crate::common::{ChildProcess, eventually, run_command, sim_env, start_sim, static_sim};
 use atlas_ai_keys_exporter::poll::Change;
 use exporter_toolkit::yaml;
@@ -237,11 +238,11 @@ async fn key_names_are_omitted_from_the_log_without_the_name_label() {
 }
 
 /// Returns the code blocks of a language.
-fn code_blocks(language: &str) -> Vec<&'static str> {
-    let start = format!("\n```{language}\n");
-    let blocks = DOCUMENT.split(&start).skip(1);
+fn code_blocks(language: &str) -> Vec<String> {
+    let blocks = parse_code_blocks("docs/audit-log.md", DOCUMENT).into_iter();
     blocks
-        .map(|block| block.split_once("\n```").unwrap().0)
+        .filter(|block| block.language == language)
+        .map(|block| block.text)
         .collect()
 }
 
@@ -264,7 +265,7 @@ async fn documented_journal_commands_find_the_changes() {
         assert_eq!((code, error.as_str()), (Some(0), ""), "{command}");
         output
     };
-    let [all, deleted, counts] = commands[..] else {
+    let [all, deleted, counts] = &commands[..] else {
         panic!("{commands:?}")
     };
     let all = run(all).await;
@@ -308,8 +309,8 @@ fn documented_loki_examples_use_documented_fields() {
     let group = &rules.get("groups").unwrap().as_sequence().unwrap()[0];
     let rule = &group.get("rules").unwrap().as_sequence().unwrap()[0];
     let alert = rule.get("expr").unwrap().as_str().unwrap();
-    let query = code_blocks("logql")[0];
-    for query in [alert, query] {
+    let query = code_blocks("logql").remove(0);
+    for query in [alert, &query] {
         assert!(query.contains(&format!(
             "{{job={job:?}}} |= `msg=\"key changed\"` | logfmt"
         )));

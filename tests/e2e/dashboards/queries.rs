@@ -1,9 +1,10 @@
 //! The queries of dashboards, rules and documents return data and use existing names.
 
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use super::{DASHBOARDS, expressions, load_dashboard, query_text, read_repo_file, repo_root};
+use super::{DASHBOARDS, expressions, load_dashboard, query_text, read_repo_file};
+use crate::common::documents::{Runner, code_blocks_of};
 use crate::common::prometheus::Prometheus;
 use crate::common::{Scrape, TestExporter, error_fault};
 use atlas_ai_keys_exporter::metrics::families;
@@ -135,35 +136,9 @@ fn metric_and_label_names_are_extracted() {
 fn other_expressions() -> Vec<(String, String)> {
     let rules = crate::alerts::rule_expressions().into_iter();
     let mut all: Vec<_> = rules.map(|query| ("rule".to_owned(), query)).collect();
-    for document in [
-        "README.md",
-        "docs/configuration.md",
-        "docs/web.md",
-        "docs/failure-modes.md",
-        "docs/metrics.md",
-    ] {
-        for query in read_repo_file(document).split("```promql\n").skip(1) {
-            let query = query.split("```").next().unwrap().replace('\n', " ");
-            all.push((document.to_owned(), query));
-        }
-    }
-    for entry in std::fs::read_dir(repo_root().join("dashboards/runbooks")).unwrap() {
-        let path: PathBuf = entry.unwrap().path();
-        let text = std::fs::read_to_string(&path).unwrap();
-        let queries = text
-            .split("```promql\n")
-            .nth(1)
-            .unwrap()
-            .split("```")
-            .next()
-            .unwrap();
-        let lines = queries.lines().filter(|line| !line.starts_with('#'));
-        all.extend(lines.map(|line| {
-            (
-                path.file_name().unwrap().to_string_lossy().into_owned(),
-                line.to_owned(),
-            )
-        }));
+    for block in code_blocks_of(Runner::PromQl) {
+        let queries = block.queries().into_iter();
+        all.extend(queries.map(|query| (block.path.clone(), query)));
     }
     all
 }
@@ -218,7 +193,8 @@ async fn dashboard_queries_return_data_and_use_existing_names() {
         }
     }
     let others = other_expressions();
-    for source in ["rule", "README.md", "docs/metrics.md", "AtlasAiKeyStale.md"] {
+    let runbook = "dashboards/runbooks/AtlasAiKeyStale.md";
+    for source in ["rule", "README.md", "docs/metrics.md", runbook] {
         assert!(others.iter().any(|(what, _)| what == source), "{source}");
     }
     for (what, expression) in others {

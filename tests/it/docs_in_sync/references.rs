@@ -153,8 +153,8 @@ fn metrics_reference_is_current() {
 }
 
 /// The text between these lines of a document is generated.
-const FLAGS_BEGIN: &str = "<!-- made from the flags by `make docs` -->\n";
-const FLAGS_END: &str = "<!-- end of what is made -->\n";
+const FLAGS_BEGIN: &str = "<!-- generated from the flags by `make docs` -->\n";
+const FLAGS_END: &str = "<!-- end of the generated part -->\n";
 
 fn write_flag_table(text: &mut String, title: &str, flags: &[&Flag], in_file: bool) {
     write!(
@@ -184,12 +184,12 @@ fn write_flag_table(text: &mut String, title: &str, flags: &[&Flag], in_file: bo
         )
         .unwrap();
         if in_file {
-            let member = match flag.name {
+            let key = match flag.name {
                 "config.file" => "-".to_owned(),
                 "atlas.org-id" => "`org_ids` of a credential".to_owned(),
                 name => format!("`{}`", yaml_key(name)),
             };
-            write!(text, " {member} |").unwrap();
+            write!(text, " {key} |").unwrap();
         }
         writeln!(text, " {} |", flag.help.replace('|', "\\|")).unwrap();
     }
