@@ -25,6 +25,7 @@ mod full_disk;
 mod key_policy;
 mod packages;
 mod prometheus;
+mod release_files;
 mod report;
 mod resident_memory;
 mod systemd;
