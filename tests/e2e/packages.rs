@@ -25,6 +25,7 @@ fn build_package(version: &str, folder: &Path) {
         .envs([
             ("DPKG_DEB_COMPRESSOR_TYPE", "gzip"),
             ("DPKG_DEB_COMPRESSOR_LEVEL", "1"),
+            ("DEBEMAIL", "maintainer@debian.org"),
         ]);
     let (code, output, error) = run_command(&mut command, &[]);
     assert_eq!(code, Some(0), "{output}{error}");
@@ -59,10 +60,7 @@ async fn debian_package_installs_upgrades_and_purges() {
     let file = |path: &str| systemd.exec(&["test", "-e", path]).0 == Some(0);
     // Installed: the service is not started, because nothing is configured yet.
     let output = systemd.exec_ok(&["dpkg", "-i", "/run/given/0.1.0-1.deb"]);
-    assert!(
-        output.contains("set MONGODB_ATLAS_ORG_ID in"),
-        "{output}"
-    );
+    assert!(output.contains("set MONGODB_ATLAS_ORG_ID in"), "{output}");
     assert_eq!(systemd.property("ActiveState"), "inactive");
     assert_eq!(systemd.property("UnitFileState"), "disabled");
     systemd.exec_ok(&[
