@@ -120,7 +120,7 @@ impl DrillInstance {
         match step {
             Step::KillAfterBadReload => {
                 let mut exporter = self.exporter.take().unwrap();
-                exporter.wait_for_output("web configuration is not used");
+                exporter.wait_for_output("web configuration reload failed");
                 // Prometheus needs two scrapes to see the failed reload.
                 std::thread::sleep(Duration::from_secs(2));
             }
