@@ -117,8 +117,8 @@ impl SimHarness {
         let settings = self.app.options.get();
         let own = self.app.gather_metrics(&settings);
         let mut exposition = self.app.exposition(&settings, Format::Text, own);
-        let chunks = std::iter::from_fn(|| exposition.next_chunk());
-        Scrape::parse(&String::from_utf8(chunks.flatten().collect()).unwrap())
+        let chunks: Vec<_> = std::iter::from_fn(|| exposition.next_chunk()).collect();
+        Scrape::parse(&String::from_utf8(chunks.concat()).unwrap())
     }
 
     /// Returns status and text of `/-/ready`.
