@@ -32,7 +32,7 @@ pub(crate) struct OrgStatus {
     pub(crate) polled: bool,
     /// Whether a poll is in progress.
     pub(crate) poll_in_progress: bool,
-    /// The failure of the last poll.
+    /// The failure of the last poll; `None` if it succeeded.
     pub(crate) failure: Option<PollFailure>,
     /// Time of the next poll.
     pub(crate) next_poll_at: Option<Timestamp>,
@@ -40,11 +40,12 @@ pub(crate) struct OrgStatus {
     pub(crate) poll_interval: Duration,
 }
 
-/// A failed poll.
+/// The failure of the last poll.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct PollFailure {
     pub(crate) reason: FailureReason,
-    pub(crate) at: Timestamp,
+    /// When the first poll since the last success failed.
+    pub(crate) since: Timestamp,
 }
 
 /// Maximum number of names in one list of the summary; the others are counted.
@@ -178,7 +179,8 @@ impl PollObserver for OrgStatuses {
                 let reason = error.error.kind.reason();
                 self.update(org, |status| {
                     status.up = Some(false);
-                    status.failure = Some(PollFailure { reason, at });
+                    let since = status.failure.map_or(at, |failure| failure.since);
+                    status.failure = Some(PollFailure { reason, since });
                     status.poll_in_progress = false;
                 });
             }
@@ -196,6 +198,34 @@ mod tests {
 
     fn error(kind: ErrorKind) -> Error {
         kind.with_endpoint(Endpoint::AiModelApiKeys)
+    }
+
+    #[test]
+    fn failure_starts_with_the_first_failed_poll_since_the_last_success() {
+        let statuses = OrgStatuses::default();
+        let org = OrgId::parse(&format!("{:024x}", 1)).expect("an id");
+        statuses.on_event(PollEvent::OrgAdded(&org));
+        let fail = |second| {
+            let forbidden = ErrorKind::Forbidden(ErrorCode::default());
+            statuses.on_event(PollEvent::PollFailed {
+                org: &org,
+                error: &WalkError {
+                    page: 1,
+                    error: error(forbidden),
+                },
+                failed_at: Timestamp::from_second(second).expect("a time"),
+                duration: Duration::ZERO,
+            });
+            let failure = statuses.get(&org).failure.expect("a failure");
+            failure.since.as_second()
+        };
+        assert_eq!([10, 20, 30].map(fail), [10, 10, 10]);
+        statuses.on_event(PollEvent::PollSucceeded {
+            inventory: &Inventory::from_records(org.clone(), Timestamp::UNIX_EPOCH, []),
+            pages: 1,
+            duration: Duration::ZERO,
+        });
+        assert_eq!([40, 50].map(fail), [40, 40]);
     }
 
     #[test]

@@ -1,13 +1,13 @@
-//! The authority that a request was sent to, and requests that a browser sends on behalf of another site. A browser sends
-//! saved passwords, and reaches loopback addresses, whichever site's page makes it do so.
+//! Finds the authority of a request, and detects requests that a browser sends for the page of another site. Such requests
+//! can contain saved passwords, and can reach loopback addresses.
 
 use axum::http::uri::Authority;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Uri, header};
 
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
-/// Returns whether a page of another origin has made the browser send this request. Every browser says so in `Sec-Fetch-Site`,
-/// old ones in `Origin`; a client that is no browser sends neither. A page on another port is another origin.
+/// Returns whether a page of another origin caused the request. Browsers report this in `Sec-Fetch-Site`, old browsers in
+/// `Origin`; other clients send neither. A page on another port has another origin.
 pub(super) fn is_cross_site(uri: &Uri, headers: &HeaderMap) -> bool {
     if headers.contains_key(&SEC_FETCH_SITE) {
         let is_own = |site: &HeaderValue| site == "same-origin" || site == "none";
@@ -17,22 +17,22 @@ pub(super) fn is_cross_site(uri: &Uri, headers: &HeaderMap) -> bool {
     !origins.all(|origin| is_own_origin(origin, uri, headers))
 }
 
-/// Returns the authority that a request was sent to.
+/// Returns the authority of a request: host and port of the exporter.
 pub(super) fn request_authority(uri: &Uri, headers: &HeaderMap) -> Option<Authority> {
     match uri.authority() {
-        // HTTP/2 requests have it in the URI.
+        // An HTTP/2 request contains the authority in its URI.
         Some(authority) => Some(authority.clone()),
         None => headers.get(header::HOST)?.to_str().ok()?.parse().ok(),
     }
 }
 
-/// Returns whether the origin is that by which the exporter was reached. Their schemes may differ where a proxy ends TLS.
+/// Returns whether the origin is the authority of the request. The schemes may differ if a proxy terminates TLS.
 fn is_own_origin(origin: &HeaderValue, uri: &Uri, headers: &HeaderMap) -> bool {
     let origin = origin.to_str().ok().and_then(|origin| {
         let (_, authority) = origin.split_once("://")?;
         authority.parse::<Authority>().ok()
     });
-    // The comparison ignores case; both omit a default port.
+    // The comparison ignores case, and neither contains a default port.
     origin.is_some() && origin == request_authority(uri, headers)
 }
 
@@ -67,7 +67,7 @@ mod tests {
                 &[("sec-fetch-site", "none"), ("sec-fetch-site", "cross-site")],
                 true,
             ),
-            // A proxy has changed Host; the browser is right.
+            // A proxy may change Host, so Sec-Fetch-Site has precedence.
             (
                 &[
                     ("sec-fetch-site", "same-origin"),
@@ -107,9 +107,6 @@ mod tests {
             assert_eq!(check(http2, fields), is_cross, "HTTP/2 {fields:?}");
         }
         let no_host = [("origin", "http://exporter:10064")];
-        assert!(
-            check("/-/reload", &no_host),
-            "without a Host to compare with"
-        );
+        assert!(check("/-/reload", &no_host), "without a Host header");
     }
 }

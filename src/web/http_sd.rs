@@ -1,5 +1,5 @@
-//! Prometheus' HTTP service discovery: one target per organization, so that Prometheus can shard the scrapes of many
-//! organizations with `hashmod`, and one for the series of the process.
+//! HTTP service discovery of Prometheus: one target per organization, so that Prometheus can shard the scrapes of many
+//! organizations with `hashmod`, and one target for the series of the process.
 //! See <https://prometheus.io/docs/prometheus/latest/http_sd/>.
 
 use std::collections::BTreeMap;
@@ -15,14 +15,14 @@ use super::authority::request_authority;
 use super::scope::EXPORTER_SCOPE;
 use super::state::AppState;
 
-/// A target group in the format of Prometheus.
+/// A target group in the format of Prometheus' HTTP service discovery.
 #[derive(Serialize)]
 struct TargetGroup {
     targets: [String; 1],
     labels: BTreeMap<&'static str, String>,
 }
 
-/// Lists the exporter and one target per organization, at the address that the request was sent to.
+/// Returns one target for the exporter and one per organization, with the address of the request.
 pub(super) async fn targets(
     State(app): State<Arc<AppState>>,
     uri: Uri,
@@ -31,8 +31,7 @@ pub(super) async fn targets(
     let is_plain =
         |authority: &Authority| !authority.host().is_empty() && !authority.as_str().contains('@');
     let Some(address) = request_authority(&uri, &headers).filter(is_plain) else {
-        let text =
-            "The Host header must say how the exporter is reached, such as exporter:10064.\n";
+        let text = "400 Bad Request: expected the exporter's address in the Host header, such as exporter:10064.\n";
         return (StatusCode::BAD_REQUEST, text).into_response();
     };
     let scheme = if app.web_config.get().uses_tls() {
@@ -45,7 +44,7 @@ pub(super) async fn targets(
         let labels = [
             ("__scheme__", scheme.to_owned()),
             ("__metrics_path__", options.config.telemetry_path.clone()),
-            // Without it, all targets would have the same labels.
+            // Without this label, all targets would have the same labels.
             ("instance", instance),
             parameter,
         ];
@@ -67,7 +66,7 @@ pub(super) async fn targets(
         group
     });
     let groups: Vec<TargetGroup> = std::iter::once(exporter).chain(orgs).collect();
-    // Strings always serialize.
+    // The serialization of strings does not fail.
     let text = serde_json::to_string(&groups).unwrap_or_else(|_| "[]".to_owned());
     ([(header::CONTENT_TYPE, "application/json")], text).into_response()
 }

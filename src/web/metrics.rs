@@ -1,4 +1,4 @@
-//! Scrapes: content negotiation, admission, and a streamed body.
+//! Handles scrapes: content negotiation, the limit of concurrent scrapes, and a streamed body.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -21,15 +21,15 @@ use crate::metrics::{
 use exporter_toolkit::request_limiter::{RequestLimiter, RequestPermit};
 use exporter_toolkit::server::ResponseHandle;
 
-/// How long a scrape waits for a permit of `--web.max-requests`.
+/// The time that a scrape waits for a permit of `--web.max-requests`.
 const WAIT_TIMEOUT: Duration = Duration::from_secs(2);
-/// Scrapes of one client that wait for a permit at once.
+/// The maximum number of waiting scrapes of one client.
 const MAX_WAITING_PER_CLIENT: usize = 64;
 
 /// The state that concurrent scrapes share.
 pub struct ScrapeState {
     limiter: Arc<RequestLimiter>,
-    /// Chunks that are compressed at once: one per processor.
+    /// Limits the chunks that are compressed concurrently to one per processor.
     compression_permits: Arc<Semaphore>,
     /// The latest compressed body of each format.
     bodies: Mutex<HashMap<Format, (BodyKey, Arc<SharedBody>)>>,
@@ -46,11 +46,11 @@ impl Default for ScrapeState {
     }
 }
 
-/// Identifies a compressed body: scrapes of the same second share one, as long as inventories and options are the same.
+/// Identifies a compressed body. Scrapes within the same second share a body if inventories and options are the same.
 struct BodyKey {
     second: i64,
     generation: u64,
-    /// Owned, so that no later options can have the same address.
+    /// The options, compared by address. Holding them prevents the reuse of their address.
     options: Arc<HandlerOptions>,
 }
 
@@ -88,7 +88,7 @@ impl ScrapeState {
         let reader = body.subscribe();
         let previous = bodies.insert(format, (key, body));
         drop(bodies);
-        // A body can be large; it is freed outside the lock.
+        // A body can be large, so free it outside the lock.
         drop(previous);
         reader
     }
@@ -111,7 +111,7 @@ pub(super) async fn handle(
     let gzip = accepts_gzip(&header_list(request_headers, header::ACCEPT_ENCODING));
     let headers = response_headers(format, gzip);
     if method == Method::HEAD {
-        // The length is unknown, as that of GET: a Content-Length of 0 would be wrong (RFC 9110 §8.6).
+        // The length is unknown, as for GET. A Content-Length of 0 would be incorrect (RFC 9110 §8.6).
         let body = Body::from_stream(stream::empty::<Result<Bytes, Infallible>>());
         return (headers, body).into_response();
     }
@@ -120,10 +120,10 @@ pub(super) async fn handle(
         .limiter
         .acquire(options.config.max_requests, response);
     let Some(permit) = permit.await else {
-        let text = "Too many scrapes at once; see --web.max-requests.\n";
+        let text = "503 Service Unavailable: too many concurrent scrapes (--web.max-requests).\n";
         return (StatusCode::SERVICE_UNAVAILABLE, text).into_response();
     };
-    // Gathered before the inventories are read, see there.
+    // Gather these metrics before the inventories are read, so that a scrape never reports a successful poll with older keys.
     let metrics = app.gather_metrics(options);
     let metrics = match &scope {
         ScrapeScope::All => metrics,
@@ -139,7 +139,7 @@ pub(super) async fn handle(
     let reader = if scope == ScrapeScope::All {
         app.scrapes.subscribe(app, options, format)
     } else {
-        // No other client requests the same series.
+        // Other clients rarely request the same series, so the body is not shared.
         let snapshot = app.scrape_snapshot(options, &scope, app.clock.now());
         SharedBody::new_private(Box::new(Compressor::new(format, snapshot))).subscribe()
     };
@@ -148,7 +148,7 @@ pub(super) async fn handle(
     (headers, body).into_response()
 }
 
-/// Joins the values of a header that is a list.
+/// Joins the values of a list header with commas.
 fn header_list(headers: &HeaderMap, name: HeaderName) -> String {
     let values = headers.get_all(name).into_iter();
     let values: Vec<&str> = values.filter_map(|value| value.to_str().ok()).collect();
@@ -175,15 +175,15 @@ fn plain_body(exposition: Exposition, permit: RequestPermit) -> Body {
                 let chunk = Ok::<_, Infallible>(Bytes::from(chunk));
                 return Some((chunk, (exposition, permit)));
             }
-            // Keys without series: other tasks may need the thread.
+            // Many keys without series take time; let other tasks run.
             tokio::task::yield_now().await;
         }
     });
     Body::from_stream(chunks)
 }
 
-/// Streams a compressed body, followed by the exporter's own metrics of this scrape. The scrape holds its permit until
-/// the last chunk that it has requested is complete, even if its client disconnects before.
+/// Streams a compressed body, followed by the exporter's own metrics of this scrape. The scrape holds its permit until its
+/// last requested chunk is complete, even if the client disconnects earlier.
 fn compressed_body(
     format: Format,
     metrics: MetricSnapshot,

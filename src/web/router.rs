@@ -1,4 +1,4 @@
-//! The routes, health and readiness, and the responses to unknown paths and methods.
+//! The routes, health, readiness and reload, and the responses to unknown paths and methods.
 
 use std::sync::Arc;
 
@@ -10,11 +10,11 @@ use axum::{Extension, Router, middleware};
 
 use super::authority::is_cross_site;
 use super::state::{AppState, SharedHandlerOptions};
-use super::{http_sd, metrics, ui};
+use super::{http_sd, metrics, not_found, ui};
 use exporter_toolkit::server::ResponseHandle;
 use exporter_toolkit::web_config::authenticate;
 
-/// Returns the router of every path, with authentication.
+/// Returns the router of all paths, with authentication.
 pub fn router(app: Arc<AppState>) -> Router {
     let access = Arc::clone(&app.web_config);
     let settings = Arc::clone(&app.options);
@@ -35,14 +35,14 @@ pub fn router(app: Arc<AppState>) -> Router {
         .layer(middleware::map_response(set_nosniff))
 }
 
-/// Returns the router of the probe listener: health and readiness, without authentication and for any Host header, since
-/// Kubernetes probes an address.
+/// Returns the router of the probe listener: health and readiness, without authentication. All Host headers are accepted,
+/// because Kubernetes sends the address of the pod.
 pub fn probe_router(app: Arc<AppState>) -> Router {
     Router::new()
         .route("/-/healthy", get(healthy))
         .route("/-/ready", get(ready_count))
         .fallback(async || {
-            let text = "There is nothing here but /-/healthy and /-/ready.\n";
+            let text = "404 Not Found. Available endpoints: /-/healthy, /-/ready.\n";
             (StatusCode::NOT_FOUND, text)
         })
         .method_not_allowed_fallback(method_not_allowed)
@@ -50,24 +50,20 @@ pub fn probe_router(app: Arc<AppState>) -> Router {
         .layer(middleware::map_response(set_nosniff))
 }
 
-/// Responds with 200 while the process can serve.
+/// Responds with 200 while the process can serve requests.
 async fn healthy() -> &'static str {
     "Healthy.\n"
 }
 
-/// Responds with 200 once every organization has an inventory; before that, with the names of the missing ones.
+/// Responds with 200 if every organization has an inventory, else with 503 and the names of those without.
 async fn ready(State(app): State<Arc<AppState>>) -> Response {
-    readiness(&app, |missing| {
-        format!("no complete walk yet of {}", missing.join(", "))
-    })
+    readiness(&app, |missing| missing.join(", "))
 }
 
-/// Responds as [`ready`], with the number of the missing ones: the probe listener has no authentication, so the response
-/// names neither organizations nor credentials.
+/// Responds as [`ready`], with the number of missing inventories instead of names: the probe listener has no authentication,
+/// so the response contains no names of organizations or credentials.
 async fn ready_count(State(app): State<Arc<AppState>>) -> Response {
-    readiness(&app, |missing| {
-        format!("{} inventories are missing", missing.len())
-    })
+    readiness(&app, |missing| missing.len().to_string())
 }
 
 fn readiness(app: &AppState, describe: impl FnOnce(&[String]) -> String) -> Response {
@@ -75,11 +71,11 @@ fn readiness(app: &AppState, describe: impl FnOnce(&[String]) -> String) -> Resp
     if missing.is_empty() {
         return "Ready.\n".into_response();
     }
-    let text = format!("Not ready: {}.\n", describe(&missing));
+    let text = format!("Not ready. Missing inventories: {}.\n", describe(&missing));
     (StatusCode::SERVICE_UNAVAILABLE, text).into_response()
 }
 
-/// Rejects requests whose host `--web.allowed-hosts` does not allow.
+/// Rejects requests with a host that `--web.allowed-hosts` does not allow.
 async fn check_host(
     State(settings): State<Arc<SharedHandlerOptions>>,
     request: Request,
@@ -89,11 +85,11 @@ async fn check_host(
     if allowed.allows(request.version(), request.uri(), request.headers()) {
         return next.run(request).await;
     }
-    let text = "421 Misdirected Request: the Host header names none of --web.allowed-hosts.\n";
+    let text = "421 Misdirected Request: the Host header is not in --web.allowed-hosts.\n";
     (StatusCode::MISDIRECTED_REQUEST, text).into_response()
 }
 
-/// Forbids browsers to guess the type of a response.
+/// Prevents browsers from guessing the type of a response.
 async fn set_nosniff(mut response: Response) -> Response {
     response.headers_mut().insert(
         header::X_CONTENT_TYPE_OPTIONS,
@@ -102,7 +98,8 @@ async fn set_nosniff(mut response: Response) -> Response {
     response
 }
 
-/// Serves the metrics. Their path can change at a reload, and the routes of a router cannot, so they are the fallback.
+/// Serves the metrics, or responds with 404. A fallback, because a reload can change the path of the metrics, but not the
+/// routes of a router.
 async fn metrics_or_404(
     State(app): State<Arc<AppState>>,
     method: Method,
@@ -112,8 +109,7 @@ async fn metrics_or_404(
 ) -> Response {
     let options = app.options.get();
     if uri.path() != options.config.telemetry_path {
-        let text = "There is nothing here; / has the links.\n";
-        return (StatusCode::NOT_FOUND, text).into_response();
+        return not_found().into_response();
     }
     match method {
         Method::GET | Method::HEAD => {
@@ -127,19 +123,19 @@ async fn metrics_or_404(
     }
 }
 
-/// axum sets the Allow header.
+/// Responds to an unsupported method. axum sets the Allow header.
 async fn method_not_allowed() -> (StatusCode, &'static str) {
-    let text = "This path has no such method; the Allow header lists those it has.\n";
-    (StatusCode::METHOD_NOT_ALLOWED, text)
+    (StatusCode::METHOD_NOT_ALLOWED, "405 Method Not Allowed.\n")
 }
 
+/// Reloads the configuration. Rejects requests of other sites, which a browser can send without the user's intention.
 async fn reload(State(app): State<Arc<AppState>>, uri: Uri, headers: HeaderMap) -> Response {
     if !app.options.get().config.enable_lifecycle {
-        let text = "Reloading over HTTP is switched off; --web.enable-lifecycle switches it on.\n";
+        let text = "403 Forbidden: the lifecycle API is not enabled (--web.enable-lifecycle).\n";
         return (StatusCode::FORBIDDEN, text).into_response();
     }
     if is_cross_site(&uri, &headers) {
-        let text = "Reloading is refused: the request was sent by the page of another site.\n";
+        let text = "403 Forbidden: cross-site requests are rejected.\n";
         return (StatusCode::FORBIDDEN, text).into_response();
     }
     match app.reloader.reload().await {

@@ -1,31 +1,31 @@
-//! The series that a scrape selects: those of some organizations (`?org=ID`), or those of the process (`?scope=exporter`).
+//! Selects the series of a scrape: those of some organizations (`?org=ID`), or those of the process (`?scope=exporter`).
 
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 
 use mongodb_atlas_client::OrgId;
 
-/// The series that a scrape selects. Those of all organizations and those of the process are all series, none of them
-/// twice: Prometheus scrapes them as separate targets.
+/// The series that a scrape selects. Prometheus can scrape each organization and the process as separate targets, which
+/// together have every series exactly once.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum ScrapeScope {
     /// All series.
     All,
-    /// Series of these organizations, sorted and without duplicates.
+    /// The series of these organizations, sorted and without duplicates.
     Orgs(Vec<OrgId>),
-    /// Series of the process, which belong to no organization.
+    /// The series of the process, which belong to no organization.
     Exporter,
 }
 
 /// The value of `scope` that selects the series of the process.
 pub(super) const EXPORTER_SCOPE: &str = "exporter";
 
-/// Why a query selects no series.
+/// The error of an invalid query.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(super) enum ScopeError {
-    #[error("unknown organization id in org; see /sd for the organizations")]
+    #[error("unknown organization id. See /sd for all organizations")]
     UnknownOrg,
-    #[error("invalid scope: expected {EXPORTER_SCOPE}")]
+    #[error("invalid value of scope: expected {EXPORTER_SCOPE}")]
     UnknownScope,
     #[error("duplicate parameter scope")]
     DuplicateScope,
@@ -39,7 +39,7 @@ impl IntoResponse for ScopeError {
             Self::UnknownOrg => StatusCode::NOT_FOUND,
             Self::UnknownScope | Self::DuplicateScope | Self::Conflict => StatusCode::BAD_REQUEST,
         };
-        (status, format!("{self}\n")).into_response()
+        (status, format!("{status}: {self}.\n")).into_response()
     }
 }
 
@@ -47,7 +47,7 @@ impl ScrapeScope {
     /// Parses the query of a request. Other parameters are ignored.
     ///
     /// # Errors
-    /// [`ScopeError`] when an id is not that of a target, or `scope` is unknown, repeated, or combined with `org`.
+    /// [`ScopeError`] if an id is unknown, or if `scope` is invalid, repeated, or combined with `org`.
     pub(super) fn from_query(query: Option<&str>, targets: &[OrgId]) -> Result<Self, ScopeError> {
         let (mut org_values, mut scope) = (Vec::new(), None);
         for (name, value) in url::form_urlencoded::parse(query.unwrap_or_default().as_bytes()) {
@@ -112,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn scope_parameter_is_exporter_given_once_and_without_org() {
+    fn scope_parameter_must_be_exporter_once_without_org() {
         let id = OrgId::parse(&format!("{:024x}", 1)).expect("an id");
         let parse = |query: &str| ScrapeScope::from_query(Some(query), std::slice::from_ref(&id));
         for good in ["scope=exporter", "x&scope=%65xporter&y=scope"] {

@@ -18,7 +18,7 @@ use crate::status::OrgStatuses;
 use exporter_toolkit::web_config::SharedWebConfig;
 use mongodb_atlas_client::Clock;
 
-/// Everything that handlers use.
+/// The state that all handlers share.
 pub struct AppState {
     /// The exporter's own metrics.
     pub metrics: Arc<ExporterMetrics>,
@@ -32,7 +32,7 @@ pub struct AppState {
     pub web_config: Arc<SharedWebConfig>,
     /// The state that concurrent scrapes share.
     pub scrapes: ScrapeState,
-    /// The limit of concurrent renderings of the page.
+    /// Limits concurrent renderings of the page.
     pub renders: RenderLimiter,
     /// Reloads the configuration.
     pub reloader: Arc<dyn Reload>,
@@ -41,7 +41,7 @@ pub struct AppState {
 }
 
 impl AppState {
-    /// Begins a scrape of all organizations, with the exporter's own metrics as they were gathered before.
+    /// Starts a scrape of all organizations, with the exporter's own metrics gathered before.
     pub fn exposition(
         &self,
         options: &HandlerOptions,
@@ -54,7 +54,7 @@ impl AppState {
 
     /// Gathers the exporter's own metrics for a scrape.
     pub fn gather_metrics(&self, options: &HandlerOptions) -> MetricSnapshot {
-        // A shard sees only some of the keys
+        // A shard sees only some of the keys, so the number is unknown.
         let unmatched =
             (options.config.shard == Shard::ALL).then(|| self.store.unmatched_exemptions());
         self.metrics.set_exemptions_unmatched(unmatched.flatten());
@@ -85,7 +85,7 @@ impl AppState {
 pub struct HandlerOptions {
     /// The active configuration.
     pub config: Config,
-    /// Whether a scrape has requested gzip: from then on, each new inventory is compressed in advance.
+    /// Whether a scrape has requested gzip. If so, each new inventory is compressed in advance.
     pub gzip_requested: AtomicBool,
 }
 
@@ -99,12 +99,12 @@ impl HandlerOptions {
     }
 }
 
-/// The effective options, replaced as a whole at a reload.
+/// The effective options. A reload replaces all of them at once.
 #[derive(Debug)]
 pub struct SharedHandlerOptions(watch::Sender<Arc<HandlerOptions>>);
 
 impl SharedHandlerOptions {
-    /// Shares the initial options.
+    /// Creates shared options with initial values.
     pub fn new(options: HandlerOptions) -> Self {
         Self(watch::Sender::new(Arc::new(options)))
     }
@@ -125,6 +125,6 @@ pub trait Reload: Send + Sync {
     /// Reads the configuration again and applies it.
     ///
     /// # Errors
-    /// Every error of the configuration; then the previous one stays in effect.
+    /// Returns all errors of the configuration. The previous configuration remains active.
     fn reload(&self) -> BoxFuture<'_, Result<(), String>>;
 }

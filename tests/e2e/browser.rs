@@ -1,4 +1,4 @@
-//! The page in a browser: Debian's Chromium, driven through chromedriver.
+//! Tests of the page in a browser: Debian's Chromium, controlled by chromedriver.
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
@@ -23,7 +23,7 @@ impl Browser {
         let mut program = ChildProcess::start(command);
         program.wait_for_output("started successfully");
         let size = format!("--window-size={width},{height}");
-        // No sandbox: tests also run as root, and open only the page.
+        // Without the sandbox, because tests also run as root; they open only the page.
         let mut arguments = vec![
             "--headless=new",
             "--no-sandbox",
@@ -67,7 +67,7 @@ impl Browser {
         self.texts(selector).await.join("\n")
     }
 
-    /// Returns the texts of all matching elements at one moment: the page may replace them.
+    /// Returns the texts of all matching elements. Retries if the page replaces them in the meantime.
     async fn texts(&self, selector: &str) -> Vec<String> {
         eventually(&format!("{selector} stays"), async || {
             let elements = self.client.find_all(Locator::Css(selector)).await.unwrap();
@@ -113,7 +113,7 @@ impl Browser {
         entries.as_array().unwrap().clone()
     }
 
-    /// Emulates this size: that of a phone is below the minimum of a window.
+    /// Emulates this size, because the size of a phone is below the minimum of a window.
     async fn assert_size(&self, (width, height): (u32, u32)) {
         let size = json!({"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 500});
         let body = json!({"cmd": "Emulation.setDeviceMetricsOverride", "params": size});
@@ -131,7 +131,7 @@ impl Browser {
     async fn assert_no_errors_and_no_external_requests(&self, base: &str) {
         let console = self.log("browser").await;
         assert!(console.is_empty(), "{console:?}");
-        let mut asked = 0;
+        let mut requests = 0;
         for entry in self.log("performance").await {
             let message: Value = serde_json::from_str(entry["message"].as_str().unwrap()).unwrap();
             if message["message"]["method"] == "Network.requestWillBeSent" {
@@ -142,10 +142,10 @@ impl Browser {
                     url.starts_with(base) || url.starts_with("data:") || url.starts_with("about:"),
                     "{url}"
                 );
-                asked += 1;
+                requests += 1;
             }
         }
-        assert!(asked > 0, "the log of requests is there");
+        assert!(requests > 0, "the log contains no requests");
     }
 
     async fn close(self) {
@@ -181,17 +181,17 @@ async fn page_loads_filters_and_sorts() {
     });
     assert_eq!(browser.text("#all-never").await, never.to_string());
     assert_eq!(browser.texts("article").await.len(), 3);
-    // The longest-idle first; never-used keys are marked.
+    // The longest-idle keys are first, and never-used keys are marked.
     let first = browser.texts("tbody tr:first-child td").await;
     assert!(first.contains(&"never used".to_owned()), "{first:?}");
-    // Filtering while typing.
+    // The page filters while the user types.
     let (name, id) = exporter.sim.with_world(|world| {
         let key = &world.keys(&world.org_ids()[1])[5];
         (key.name.clone(), key.id.clone())
     });
     let field = browser.client.find(Locator::Css("#q")).await.unwrap();
     field.send_keys(&id[..12]).await.unwrap();
-    browser.wait_text("#key-count", "1 key with").await;
+    browser.wait_text("#key-count", "1 key matching").await;
     let found = browser.texts("tbody th").await;
     assert!(
         found.len() == 1
@@ -202,13 +202,13 @@ async fn page_loads_filters_and_sorts() {
     let url = browser.client.current_url().await.unwrap();
     assert!(
         url.query().unwrap().contains("q="),
-        "it can be sent to somebody: {url}"
+        "the URL contains the filter: {url}"
     );
     field.clear().await.unwrap();
     field.send_keys("no such key").await.unwrap();
-    browser.wait_text("#key-count", "0 keys with").await;
+    browser.wait_text("#key-count", "0 keys matching").await;
     assert!(browser.texts("tbody tr").await.is_empty());
-    // Sorting by keyboard only.
+    // The page can be sorted with the keyboard.
     browser.navigate(&exporter.base_url).await;
     browser
         .run_script("document.getElementById('by-name').focus()")
@@ -219,7 +219,7 @@ async fn page_loads_filters_and_sorts() {
     assert_eq!(
         browser.run_script("return document.activeElement.id").await,
         "by-name",
-        "the focus stays"
+        "the focus remains"
     );
     let names = browser.texts("tbody th bdi").await;
     let mut sorted = names.clone();
@@ -273,7 +273,7 @@ async fn hostile_names_are_shown_as_text() {
     }
     let field = browser.client.find(Locator::Css("#q")).await.unwrap();
     field.send_keys("\"><img").await.unwrap();
-    browser.wait_text("#key-count", "1 key with").await;
+    browser.wait_text("#key-count", "1 key matching").await;
     assert_eq!(
         browser.client.title().await.unwrap(),
         "Atlas AI keys exporter"
@@ -294,7 +294,7 @@ async fn page_works_without_javascript() {
     browser.navigate(&exporter.base_url).await;
     let field = browser.client.find(Locator::Css("#q")).await.unwrap();
     field.send_keys("prod").await.unwrap();
-    // No filtering while typing, only when the form is submitted.
+    // Without the script, the page filters only when the form is submitted.
     tokio::time::sleep(Duration::from_millis(600)).await;
     assert_eq!(browser.text("#key-count").await, "1,200 keys");
     let button = browser
@@ -303,14 +303,14 @@ async fn page_works_without_javascript() {
         .await
         .unwrap();
     button.click().await.unwrap();
-    browser.wait_text("#key-count", "with “prod”").await;
+    browser.wait_text("#key-count", "matching “prod”").await;
     assert!(!browser.texts("tbody th").await.is_empty());
     let by_name = browser.client.find(Locator::Css("#by-name")).await.unwrap();
     by_name.click().await.unwrap();
     browser.wait_text("th[aria-sort=ascending]", "Key").await;
     assert!(
-        browser.text("#key-count").await.contains("with “prod”"),
-        "the filter stays"
+        browser.text("#key-count").await.contains("matching “prod”"),
+        "the filter remains"
     );
     browser.close().await;
     exporter.stop().await.stop().await;
@@ -348,7 +348,7 @@ async fn page_is_accessible_in_both_color_schemes() {
             dark
         );
         let wide = browser.run_script("return document.documentElement.scrollWidth > document.documentElement.clientWidth").await;
-        assert_eq!(wide, false, "nothing hangs out at the side: {name}");
+        assert_eq!(wide, false, "no horizontal scrolling: {name}");
         browser.run_script(&axe).await;
         let report = browser.client.execute_async(
             "const done = arguments[arguments.length - 1]; axe.run(document, {resultTypes: ['violations', 'incomplete']}).then(done, (error) => done({error: String(error)}));",
@@ -363,15 +363,15 @@ async fn page_is_accessible_in_both_color_schemes() {
             .collect();
         assert!(found.is_empty(), "{name}: {}", found.join("\n"));
         let passed = report["passes"].as_array().map_or(0, Vec::len);
-        assert!(passed > 10, "{passed} rules were looked at");
-        if let Some(folder) = std::env::var_os("SCREENSHOTS") {
+        assert!(passed > 10, "{passed} rules were checked");
+        if let Some(directory) = std::env::var_os("SCREENSHOTS") {
             if size.0 < 500 {
                 browser
                     .run_script("document.getElementById('keys').scrollIntoView()")
                     .await;
             }
             let picture = browser.client.screenshot().await.unwrap();
-            std::fs::write(Path::new(&folder).join(format!("{name}.png")), picture).unwrap();
+            std::fs::write(Path::new(&directory).join(format!("{name}.png")), picture).unwrap();
         }
         browser
             .assert_no_errors_and_no_external_requests(&exporter.base_url)

@@ -1,5 +1,4 @@
-//! Both command lines in Atlas' documentation work against the simulated Atlas, with
-//! curl and only the host changed.
+//! Tests that both curl commands of Atlas' documentation work with the simulated Atlas: only the host differs.
 use std::process::Command;
 
 use crate::common::{ChildProcess, run_command, static_sim};
@@ -7,7 +6,7 @@ use serde_json::Value;
 
 const ACCEPT: &str = "Accept: application/vnd.atlas.preview+json";
 
-/// Runs curl; returns the status line of the last response and the body.
+/// Runs curl, and returns the status line of the last response and the body.
 fn run_curl(arguments: &[&str]) -> (String, String) {
     let mut command = Command::new("curl");
     command
@@ -15,8 +14,8 @@ fn run_curl(arguments: &[&str]) -> (String, String) {
         .args(arguments);
     let (code, output, error) = run_command(&mut command, b"");
     assert_eq!(code, Some(0), "{error}");
-    let (heads, body) = output.rsplit_once("\r\n\r\n").unwrap();
-    let status = heads
+    let (headers, body) = output.rsplit_once("\r\n\r\n").unwrap();
+    let status = headers
         .lines()
         .rfind(|line| line.starts_with("HTTP/"))
         .unwrap();

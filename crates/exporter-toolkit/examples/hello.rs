@@ -1,4 +1,4 @@
-//! Complete exporter with TLS and basic authentication: `cargo run --example hello -- web.yml`.
+//! A complete exporter with TLS and basic authentication: `cargo run --example hello -- web.yml`.
 //!
 //! ```yaml
 //! tls_server_config:

@@ -1,13 +1,13 @@
-//! Address to listen on.
+//! The address to listen on.
 
 use std::fmt;
 
-/// Address to listen on.
+/// The address to listen on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ListenAddress {
-    /// A host name or address; empty for every address, IPv4 and IPv6.
+    /// The host name or IP address; empty for all IPv4 and IPv6 addresses.
     pub host: String,
-    /// The port; 0 for one that the system chooses.
+    /// The port; with 0 the system chooses one.
     pub port: u16,
 }
 

@@ -1,13 +1,10 @@
-//! Bounded file reads that cannot hang the process.
+//! Reads files with limits of size and time, so that no file can hang the process.
 //!
-//! Every file an operator names (credentials, configuration, web configuration, certificates) and every state file is
-//! opened here. A path can lead to a named pipe without a writer, to `/dev/zero`, or to a file system that does not
-//! respond, so files are opened without blocking, must be regular files, and are read up to a fixed size.
+//! This module opens every file that an operator configures (credentials, configuration, web configuration, certificates)
+//! and every state file. A path can lead to a named pipe without a writer, to `/dev/zero`, or to a file system that does not
+//! respond. Therefore files are opened without blocking, must be regular files, and are read up to a fixed size.
 //! [`run_blocking`] moves the work off the async threads and limits its time.
-#![allow(
-    clippy::disallowed_methods,
-    reason = "this is the module that opens files"
-)]
+#![allow(clippy::disallowed_methods, reason = "only this module opens files")]
 
 use std::collections::HashMap;
 use std::fmt;
@@ -23,20 +20,20 @@ use zeroize::Zeroizing;
 
 use crate::sync::Mutex;
 
-/// Time limit of [`run_blocking`].
+/// The timeout of [`run_blocking`].
 pub const READ_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// What a path may lead to, and how much of it is read.
+/// The limits of a read: the maximum size of the file, and whether symbolic links are followed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ReadOptions {
     /// Maximum size of the file.
     pub max_bytes: u64,
-    /// Whether a symbolic link at the end of the path is followed.
+    /// Whether the last component of the path may be a symbolic link.
     pub follow_links: bool,
 }
 
 impl ReadOptions {
-    /// Accepts a regular file of at most `max_bytes`, also behind symbolic links.
+    /// Accepts a regular file of at most `max_bytes`, and follows symbolic links.
     pub const fn regular(max_bytes: u64) -> Self {
         Self {
             max_bytes,
@@ -44,7 +41,7 @@ impl ReadOptions {
         }
     }
 
-    /// Rejects a symbolic link at the end of the path.
+    /// Rejects a symbolic link as the last component of the path.
     #[must_use]
     pub const fn without_links(self) -> Self {
         Self {
@@ -54,7 +51,7 @@ impl ReadOptions {
     }
 }
 
-/// Reason why a file cannot be read. Holds nothing of its content.
+/// The reason why a file cannot be read. Contains nothing of its content.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum FileError {
     /// The path does not exist.
@@ -63,20 +60,20 @@ pub enum FileError {
     /// An error of the operating system.
     #[error("{0}")]
     Io(String),
-    /// The path leads to something other than a regular file.
+    /// The path does not lead to a regular file.
     #[error("expected a regular file, got {0}")]
     NotRegular(&'static str),
     /// The file is larger than the caller accepts.
-    #[error("larger than {max_bytes} bytes")]
+    #[error("file is larger than {max_bytes} bytes")]
     TooLarge {
-        /// The limit.
+        /// The maximum size.
         max_bytes: u64,
     },
     /// The file system did not respond in time.
-    #[error("no data within {} seconds", .0.as_secs())]
+    #[error("timeout: no data within {} seconds", .0.as_secs())]
     TimedOut(Duration),
-    /// The file is not UTF-8.
-    #[error("expected UTF-8 text")]
+    /// The file is not UTF-8 text.
+    #[error("invalid encoding: expected UTF-8 text")]
     NotUtf8,
     /// A bug in this program.
     #[error("internal error: the task panicked")]
@@ -84,15 +81,9 @@ pub enum FileError {
 }
 
 impl FileError {
-    /// Returns the error as a sentence, with what to check where that helps.
+    /// Returns the message that follows the name of the file: `cannot be read: CAUSE`.
     pub fn explain(&self) -> String {
-        let check = match self {
-            Self::NotFound | Self::Io(_) => {
-                "; check that it exists and that the exporter's user may read it"
-            }
-            _ => "",
-        };
-        format!("cannot be read: {self}{check}")
+        format!("cannot be read: {self}")
     }
 }
 
@@ -105,15 +96,15 @@ impl From<io::Error> for FileError {
     }
 }
 
-/// Permission bits of a file. Displays as `chmod` takes them, such as `0640`.
+/// The permission bits of a file. Displays them in the format of `chmod`, such as `0640`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FileMode(u32);
 
 impl FileMode {
-    /// Returns the mode of the file that `path` leads to, without opening it.
+    /// Returns the mode of the file at `path`, without opening it.
     ///
     /// # Errors
-    /// [`FileError`] when the file cannot be looked up.
+    /// [`FileError`] when the metadata of the file cannot be read.
     pub fn from_path(path: &Path) -> Result<Self, FileError> {
         metadata(path).map(|metadata| Self::from(&metadata))
     }
@@ -142,7 +133,7 @@ impl From<&Metadata> for FileMode {
         Self(metadata.permissions().mode() & 0o7777)
     }
 
-    /// Without permission bits, the system's own access rights apply.
+    // On systems without permission bits, the system's own access rights apply.
     #[cfg(not(unix))]
     fn from(_: &Metadata) -> Self {
         Self(0o600)
@@ -155,19 +146,19 @@ impl fmt::Display for FileMode {
     }
 }
 
-/// Returns the metadata of the file that `path` leads to, without opening it.
+/// Returns the metadata of the file at `path`, without opening it.
 ///
 /// # Errors
-/// [`FileError`] when the file cannot be looked up.
+/// [`FileError`] when the metadata cannot be read.
 pub fn metadata(path: &Path) -> Result<Metadata, FileError> {
     Ok(std::fs::metadata(path)?)
 }
 
-/// Opens a regular file without blocking. The checks are made on the opened file, whatever the path leads to later.
+/// Opens a regular file without blocking. Checks the opened file, because the path may lead to another file later.
 ///
 /// # Errors
-/// [`FileError`] when the file cannot be opened, is not regular or is too large. A link that `options` rejects is
-/// [`FileError::NotRegular`].
+/// [`FileError`] when the file cannot be opened, is not a regular file, or is too large. A symbolic link that `options`
+/// rejects is [`FileError::NotRegular`].
 pub fn open(path: &Path, options: ReadOptions) -> Result<File, FileError> {
     let file = open_nonblocking(path, options)?;
     let max_bytes = options.max_bytes;
@@ -177,7 +168,7 @@ pub fn open(path: &Path, options: ReadOptions) -> Result<File, FileError> {
     Ok(file)
 }
 
-/// Reads a whole file. The buffer is allocated once, so that a secret leaves no copies behind, and is wiped on drop.
+/// Reads a whole file. Allocates the buffer once, so that no copy of a secret remains in memory, and wipes it on drop.
 ///
 /// # Errors
 /// As [`open`].
@@ -186,7 +177,7 @@ pub fn read(path: &Path, options: ReadOptions) -> Result<Zeroizing<Vec<u8>>, Fil
     let max_bytes = options.max_bytes;
     let limit = max_bytes.saturating_add(1);
     let length = file.metadata()?.len();
-    // Files in /proc report no length.
+    // Files in /proc have a length of 0.
     let capacity = length.saturating_add(1).max(MIN_BUFFER_BYTES).min(limit);
     let mut content = Zeroizing::new(Vec::with_capacity(usize::try_from(capacity).unwrap_or(0)));
     file.take(limit).read_to_end(&mut content)?;
@@ -211,10 +202,10 @@ pub fn read_text(path: &Path, options: ReadOptions) -> Result<Zeroizing<String>,
     }
 }
 
-/// Buffer size for a file that reports no length.
+/// The minimum size of the buffer, for files with a length of 0 in /proc.
 const MIN_BUFFER_BYTES: u64 = 16 << 10;
 
-/// Description of a pipe in an error: process substitution creates one, and its content is gone after the first read.
+/// The description of a pipe in an error. Process substitution in a shell creates one; its content can be read only once.
 const PIPE_DESCRIPTION: &str = "a pipe, which can be read only once";
 
 #[cfg(unix)]
@@ -223,7 +214,7 @@ fn open_nonblocking(path: &Path, options: ReadOptions) -> Result<File, FileError
 
     use rustix::fs::OFlags;
 
-    // NOCTTY: a terminal must not become the controlling terminal of a daemon.
+    // With NOCTTY, a terminal does not become the controlling terminal of the process.
     let mut flags = OFlags::NONBLOCK | OFlags::NOCTTY;
     if !options.follow_links {
         flags |= OFlags::NOFOLLOW;
@@ -263,18 +254,18 @@ fn open_nonblocking(path: &Path, options: ReadOptions) -> Result<File, FileError
     }
     let file = File::open(path)?;
     if !file.metadata()?.is_file() {
-        return Err(FileError::NotRegular("something else"));
+        return Err(FileError::NotRegular("another file type"));
     }
     Ok(file)
 }
 
-/// Runs `work`, which accesses `path`, on a thread that may block, and waits at most [`READ_TIMEOUT`].
+/// Runs `work`, which accesses `path`, on a blocking thread, and waits at most [`READ_TIMEOUT`].
 ///
-/// Only one piece of work per path runs at a time, and work that times out is abandoned, not stopped: a file system
-/// that does not respond uses a few threads per path, however often the path is retried.
+/// Only one task per path runs at a time. A task that times out is abandoned and not stopped, so a file system that does not
+/// respond occupies only a few threads per path, however often the path is retried.
 ///
 /// # Errors
-/// [`FileError::TimedOut`] when the file system does not respond in time; `work` itself may still be running.
+/// [`FileError::TimedOut`] when the file system does not respond in time; `work` may still be running.
 pub async fn run_blocking<T: Send + 'static>(
     path: &Path,
     work: impl FnOnce() -> T + Send + 'static,
@@ -282,8 +273,8 @@ pub async fn run_blocking<T: Send + 'static>(
     run_blocking_within(path, 1, READ_TIMEOUT, work).await
 }
 
-/// As [`run_blocking`], with up to `concurrency` pieces of work for `path` at a time, and a timeout that includes the
-/// wait for the others.
+/// Runs `work` as [`run_blocking`] does, with up to `concurrency` tasks for `path` at a time, and a timeout that includes
+/// the wait for other tasks.
 ///
 /// # Errors
 /// As [`run_blocking`].
@@ -304,7 +295,7 @@ pub async fn run_blocking_within<T: Send + 'static>(
     let task = tokio::task::spawn_blocking({
         let permits = Arc::clone(&permits);
         move || {
-            // Dropped when the work has ended or panicked.
+            // Dropped when the work has finished or panicked.
             let _held = (held, permits);
             work()
         }
@@ -315,23 +306,23 @@ pub async fn run_blocking_within<T: Send + 'static>(
     if let Some(permit) = permit.upgrade()
         && let Ok(abandoned) = Arc::clone(&permits.abandoned).try_acquire_owned()
     {
-        // Frees the running permit for the next piece of work.
+        // Frees the running permit for the next task.
         *permit.lock() = abandoned;
     }
     Err(FileError::TimedOut(timeout))
 }
 
-/// Maximum number of abandoned pieces of work for one path that do not count as running. The path may lead elsewhere by
-/// now, to a file system that responds: without a free permit it would never be read again.
+/// The maximum number of abandoned tasks for one path that do not count as running. The path may lead to another file system
+/// by now, which responds: without a free permit it would never be read again.
 const MAX_ABANDONED: usize = 3;
 
-/// Limits the work on one path.
+/// The permits of the tasks for one path.
 struct PathPermits {
     running: Arc<Semaphore>,
     abandoned: Arc<Semaphore>,
 }
 
-/// Returns the permits of `path`. They exist while one is held or awaited.
+/// Returns the permits of `path`. The entry exists while a permit is held or awaited.
 fn path_permits(path: &Path, concurrency: usize) -> Arc<PathPermits> {
     static PERMITS: Mutex<Option<HashMap<PathBuf, Weak<PathPermits>>>> = Mutex::new(None);
 

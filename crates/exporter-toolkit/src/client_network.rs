@@ -1,15 +1,15 @@
-//! Addresses that count as one client.
+//! Groups addresses that count as one client.
 
 use std::net::{IpAddr, Ipv6Addr};
 
-/// Addresses that count as one client: an IPv4 address, or an IPv6 network of 64 bits, in which one host can have any
-/// address. Requests without a peer address count as one client together.
+/// The addresses that count as one client: an IPv4 address, or an IPv6 /64 network, because one host can use all addresses
+/// of its network. All requests without a peer address count as one client.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub(crate) struct ClientNetwork(Option<IpAddr>);
 
 impl From<IpAddr> for ClientNetwork {
     fn from(address: IpAddr) -> Self {
-        // A listener for both families sees IPv4 addresses inside IPv6 ones.
+        // A listener for both families reports IPv4 addresses as IPv4-mapped IPv6 addresses.
         Self(Some(match address.to_canonical() {
             IpAddr::V6(address) => {
                 Ipv6Addr::from_bits(address.to_bits() & (u128::MAX << 64)).into()

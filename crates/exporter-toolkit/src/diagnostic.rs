@@ -1,17 +1,17 @@
-//! Errors and warnings found in a configuration.
+//! Errors and warnings of a configuration.
 
 use std::fmt;
 
-/// Error or warning about one value of a configuration.
+/// An error or a warning about one value of a configuration.
 ///
-/// Displays as one line: `path: message; help`.
+/// Displays as one line, `path: message; help`, or as two lines with `{:#}`: `path: message` and `    help: help`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Diagnostic {
-    /// Position of the value, such as `tls_server_config.cert_file`; empty when the message names it.
+    /// The position of the value, such as `tls_server_config.cert_file`; empty when the message contains it.
     pub path: String,
-    /// What is wrong. Holds no secret.
+    /// The error: what failed, and the cause. Contains no secret.
     pub message: String,
-    /// What is expected instead.
+    /// The remedy.
     pub help: Option<String>,
 }
 
@@ -25,7 +25,7 @@ impl Diagnostic {
         }
     }
 
-    /// Adds what is expected instead.
+    /// Adds the remedy.
     #[must_use]
     pub fn with_help(self, help: impl Into<String>) -> Self {
         Self {
@@ -41,8 +41,9 @@ impl fmt::Display for Diagnostic {
             write!(f, "{}: ", self.path)?;
         }
         f.write_str(&self.message)?;
+        let separator = if f.alternate() { "\n    help: " } else { "; " };
         match &self.help {
-            Some(help) => write!(f, "; {help}"),
+            Some(help) => write!(f, "{separator}{help}"),
             None => Ok(()),
         }
     }

@@ -1,4 +1,4 @@
-//! Host of a request: its syntax, and which hosts are allowed.
+//! Validates the host of a request, and checks whether the host is allowed.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -64,8 +64,8 @@ impl Host {
     }
 }
 
-/// Returns the hosts of a request: that of its target and that of its `Host` header, where it has them. Returns `None` when
-/// a host is malformed or missing (RFC 9112 §3.2, RFC 9113 §8.3.1).
+/// Returns the hosts of a request: that of its target and that of its `Host` header, if present. Returns `None` when a host
+/// is malformed or missing (RFC 9112 §3.2, RFC 9113 §8.3.1).
 fn parse_hosts(version: Version, uri: &Uri, headers: &HeaderMap) -> Option<[Option<Host>; 2]> {
     let mut values = headers.get_all(header::HOST).into_iter();
     let header = values.next();
@@ -84,18 +84,18 @@ fn parse_hosts(version: Version, uri: &Uri, headers: &HeaderMap) -> Option<[Opti
     (!differ || version < Version::HTTP_2).then_some([from_target, from_header])
 }
 
-/// Returns whether a request has a valid host, as its HTTP version requires.
+/// Returns whether the host of a request is valid for its HTTP version.
 pub(crate) fn is_valid(version: Version, uri: &Uri, headers: &HeaderMap) -> bool {
     parse_hosts(version, uri, headers).is_some()
 }
 
-/// Hosts that requests may name. Protects against DNS rebinding: a foreign web page whose name was made to resolve to
-/// this machine still sends its own name as `Host`.
+/// The hosts that requests may contain. Protects against DNS rebinding: a web page of another site can make its own name
+/// resolve to this machine, but the browser still sends that name as `Host`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct AllowedHosts(Vec<Host>);
 
 impl AllowedHosts {
-    /// Returns whether every host is allowed, as by default.
+    /// Returns whether every host is allowed, which is the default.
     pub fn allows_any(&self) -> bool {
         self.0.is_empty()
     }
@@ -103,9 +103,9 @@ impl AllowedHosts {
     /// Parses a comma-separated list of names and addresses; an empty list allows every host.
     ///
     /// # Errors
-    /// A description of the expected value.
+    /// Returns a description of the expected value.
     pub fn parse(list: &str) -> Result<Self, &'static str> {
-        const EXPECTED: &str = "host names and IP addresses without ports, with commas between, such as exporter.example,10.1.2.3,[::1]; localhost stands for every loopback name and address";
+        const EXPECTED: &str = "comma-separated host names and IP addresses without ports (for example exporter.example,10.1.2.3,[::1]), or localhost for all loopback names and addresses";
         if list.trim().is_empty() {
             return Ok(Self::default());
         }
@@ -113,14 +113,14 @@ impl AllowedHosts {
             Ok(address) => Some(Host::Address(IpAddr::V6(address).to_canonical())),
             Err(_) => Host::parse(text).filter(|host| *host != Host::Name(String::new())),
         };
-        // A wildcard is not supported and would match only itself.
+        // Wildcards are not supported: `*` would match only the character itself.
         let hosts = list
             .split(',')
             .map(|part| parse(part.trim()).filter(|_| !part.contains('*')));
         hosts.collect::<Option<Vec<_>>>().map(Self).ok_or(EXPECTED)
     }
 
-    /// Returns an allowed value for `Host`; `None` when every host is allowed.
+    /// Returns an allowed value of `Host`; `None` when every host is allowed.
     pub fn example(&self) -> Option<String> {
         self.0.first().map(|host| match host {
             Host::Name(name) => name.clone(),
@@ -129,7 +129,7 @@ impl AllowedHosts {
         })
     }
 
-    /// Returns whether every host of a request is allowed, and the request has one.
+    /// Returns whether a request has a host, and all its hosts are allowed.
     pub fn allows(&self, version: Version, uri: &Uri, headers: &HeaderMap) -> bool {
         if self.allows_any() {
             return true;

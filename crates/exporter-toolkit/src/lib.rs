@@ -1,6 +1,6 @@
-//! What Prometheus' exporter-toolkit is for exporters in Go: a web server with TLS, client certificates, basic
-//! authentication, headers and a rate limit, configured by one file in the same format (`--web.config.file`), and limits
-//! on connections that a hostile network cannot exhaust.
+//! A web server library for Prometheus exporters, as Prometheus' exporter-toolkit is for exporters in Go: TLS, client
+//! certificates, basic authentication, headers and a rate limit, configured by one file in the same format
+//! (`--web.config.file`), and a connection limit that clients cannot exhaust.
 //!
 //! ```
 //! use std::sync::Arc;
@@ -41,11 +41,11 @@
 //! | [`web_config`] | the web configuration file: TLS, client certificates, basic authentication, headers, rate limit |
 //! | [`server`] | listeners, connections and their limits |
 //! | [`request_limiter`] | limits concurrent requests, fairly among clients |
-//! | [`host`] | the `Host` header: validation, and the hosts that are allowed |
+//! | [`host`] | validates the `Host` header, and checks whether the host is allowed |
 //! | [`address`] | listen addresses |
 //! | [`liveness`] | reports stalled loops to a watchdog |
 //! | [`diagnostic`] | errors and warnings of a configuration |
-//! | [`yaml`], [`bounded_file`] | YAML files, and files read within bounds of size and time |
+//! | [`yaml`], [`bounded_file`] | parses YAML files; reads files with limits of size and time |
 
 #![cfg_attr(not(test), warn(clippy::disallowed_methods))]
 

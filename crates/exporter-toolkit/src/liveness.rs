@@ -1,5 +1,5 @@
-//! Detects stalled loops. Each loop registers a [`Heartbeat`] and ticks it; the [`LivenessMonitor`] names the stalled ones
-//! for a service manager's watchdog.
+//! Detects stalled loops. Each loop registers a [`Heartbeat`] and ticks it; the [`LivenessMonitor`] returns the names of
+//! stalled loops, for the watchdog of a service manager.
 
 use std::fmt::Display;
 use std::sync::Arc;
@@ -9,18 +9,18 @@ use tokio::time::Instant;
 
 use crate::sync::Mutex;
 
-/// Tick interval where no watchdog is configured: a loop need not run more often than its work requires.
+/// The tick interval without a watchdog: a loop does not have to run more often than its work requires.
 const DEFAULT_INTERVAL: Duration = Duration::from_hours(1);
 
 /// All registered loops.
 #[derive(Debug)]
 pub struct LivenessMonitor {
     interval: Duration,
-    /// Name and last tick of each loop.
+    /// The name and the last tick of each loop.
     heartbeats: Mutex<Vec<(String, Arc<Mutex<Instant>>)>>,
 }
 
-/// Heartbeat of one loop. Dropping it ends the supervision of the loop.
+/// The heartbeat of one loop. Dropping it unregisters the loop.
 #[derive(Debug)]
 pub struct Heartbeat {
     interval: Duration,
@@ -35,7 +35,7 @@ impl Default for LivenessMonitor {
 }
 
 impl LivenessMonitor {
-    /// Creates a monitor whose loops tick at least once per `interval`; hourly where no watchdog is configured.
+    /// Creates a monitor. Each loop ticks at least once per `interval`; without a watchdog, once per hour.
     pub fn new(interval: Option<Duration>) -> Self {
         Self {
             interval: interval.unwrap_or(DEFAULT_INTERVAL),
@@ -43,7 +43,7 @@ impl LivenessMonitor {
         }
     }
 
-    /// Registers a loop that starts now; `name` is its name in the log.
+    /// Registers a loop that starts now. `name` identifies the loop in the log.
     pub fn register(&self, name: impl Display) -> Heartbeat {
         let last_tick = Arc::new(Mutex::new(Instant::now()));
         let mut heartbeats = self.heartbeats.lock();
@@ -57,7 +57,7 @@ impl LivenessMonitor {
     /// Returns the names of the loops whose last tick is older than `timeout`.
     pub fn stalled(&self, timeout: Duration) -> Vec<String> {
         let mut heartbeats = self.heartbeats.lock();
-        // A loop that has ended has dropped its heartbeat.
+        // A finished loop has dropped its heartbeat.
         heartbeats.retain(|(_, last_tick)| Arc::strong_count(last_tick) > 1);
         let stalled = heartbeats
             .iter()
@@ -72,7 +72,7 @@ impl Heartbeat {
         *self.last_tick.lock() = Instant::now();
     }
 
-    /// Returns when the next tick is due at the latest.
+    /// Returns the latest time of the next tick.
     pub fn next_deadline(&self) -> Instant {
         Instant::now() + self.interval
     }

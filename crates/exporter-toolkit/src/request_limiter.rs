@@ -11,19 +11,19 @@ use crate::client_network::ClientNetwork;
 use crate::server::{ResponseHandle, STALLED_AFTER};
 use crate::sync::Mutex;
 
-/// [`STALLED_AFTER`] for a client that has more requests admitted than the client that waits.
+/// Replaces [`STALLED_AFTER`] for a client with more admitted requests than the waiting client.
 const STALLED_AFTER_UNDER_CONTENTION: Duration = Duration::from_millis(100);
-/// Maximum number of waiting requests of all clients together; beyond it each client may have one.
+/// The maximum number of waiting requests of all clients. Above this number, each client may have one.
 const MAX_WAITING: usize = 256;
 
-/// Admits a number of concurrent requests; the others wait for a while.
+/// Limits the number of concurrent requests. Excess requests wait until a timeout.
 ///
-/// The next request admitted is the newest one of the client with the fewest admitted requests: under a flood the oldest
-/// requests are about to time out anyway, and first in, first out would lose all of them. A response that the client does
-/// not read loses its permit as soon as another request needs it: its connection is closed.
+/// The next admitted request is the newest one of the client with the fewest admitted requests. During overload the oldest
+/// requests are close to their timeout, so that a first-in, first-out queue would lose all of them. A response that the
+/// client does not read loses its permit when another request needs it, and its connection is closed.
 #[derive(Debug)]
 pub struct RequestLimiter {
-    /// Maximum number of waiting requests of one client; one more replaces the oldest of them.
+    /// The maximum number of waiting requests of one client. An excess request replaces the oldest one.
     max_waiting_per_client: usize,
     wait_timeout: Duration,
     requests: Mutex<Requests>,
@@ -34,7 +34,7 @@ struct Requests {
     next_id: u64,
     max_admitted: usize,
     admitted: usize,
-    /// In order of arrival.
+    /// The requests in order of arrival.
     by_id: BTreeMap<u64, LimitedRequest>,
 }
 
@@ -46,7 +46,7 @@ struct LimitedRequest {
     changed: Arc<Notify>,
 }
 
-/// Permit of one request. Counts the request as waiting, then as admitted, until it is dropped.
+/// The permit of one request. The request counts as waiting, then as admitted, until the permit is dropped.
 #[derive(Debug)]
 pub struct RequestPermit {
     limiter: Arc<RequestLimiter>,
@@ -54,7 +54,7 @@ pub struct RequestPermit {
 }
 
 impl RequestLimiter {
-    /// Creates a limiter whose requests wait for at most `wait_timeout`.
+    /// Creates a limiter. A request waits for at most `wait_timeout`.
     pub fn new(max_waiting_per_client: usize, wait_timeout: Duration) -> Arc<Self> {
         Arc::new(Self {
             max_waiting_per_client,
@@ -63,8 +63,9 @@ impl RequestLimiter {
         })
     }
 
-    /// Waits until at most `max` requests are admitted, this one included. Returns `None` after the timeout, or when too
-    /// many requests of the same client are waiting. `response` is the [`ResponseHandle`] extension of the request.
+    /// Waits until the request is admitted: at most `max` requests are admitted at a time. Returns `None` after the timeout,
+    /// or when too many requests of the same client are waiting. `response` is the [`ResponseHandle`] extension of the
+    /// request.
     pub async fn acquire(
         self: &Arc<Self>,
         max: usize,
@@ -98,7 +99,7 @@ impl RequestLimiter {
         let client = response.as_ref().map(ResponseHandle::client);
         let client = client.unwrap_or_default();
         let mut requests = self.requests.lock();
-        // The limit can change with a reload.
+        // A reload can change the limit.
         requests.max_admitted = max;
         requests.make_room(client, self.max_waiting_per_client);
         let id = requests.next_id;
@@ -118,7 +119,7 @@ impl RequestLimiter {
 }
 
 impl Requests {
-    /// Rejects the oldest waiting request of `client` when the client has as many as it may have.
+    /// Rejects the oldest waiting request of `client` when the client has reached its limit.
     fn make_room(&mut self, client: ClientNetwork, max_waiting_per_client: usize) {
         let waiting = self.by_id.len() - self.admitted;
         let max_waiting = if waiting < MAX_WAITING {
@@ -137,7 +138,7 @@ impl Requests {
         }
     }
 
-    /// Admits waiting requests while permits are free. Returns when to check again whether a response has stalled.
+    /// Admits waiting requests while permits are free. Returns the time until the next check for stalled responses.
     fn admit(&mut self) -> Duration {
         while self.admitted < self.by_id.len() {
             let mut admitted_per_client = HashMap::<ClientNetwork, usize>::new();
@@ -156,7 +157,7 @@ impl Requests {
                 break;
             };
             if self.admitted >= self.max_admitted {
-                // Time until a response has stalled, and its request.
+                // The time until a response counts as stalled, and its request.
                 let remaining = |(id, request): (&u64, &LimitedRequest)| {
                     let response = request.response.as_ref().filter(|_| request.admitted)?;
                     let unread_for = response.unread_for()?;
@@ -194,7 +195,7 @@ impl Requests {
 impl Drop for RequestPermit {
     fn drop(&mut self) {
         let mut requests = self.limiter.requests.lock();
-        // The request is gone already when another one has taken its permit.
+        // The request was removed already if another request has received its permit.
         if let Some(request) = requests.by_id.remove(&self.id)
             && request.admitted
         {

@@ -2,7 +2,7 @@
 
 use std::sync::{MutexGuard, PoisonError};
 
-/// A mutex that ignores poisoning: all its values are valid after each statement, so a panic elsewhere does not matter.
+/// A mutex that ignores poisoning. Every value is valid after each statement, so a panic cannot leave it inconsistent.
 #[derive(Debug, Default)]
 pub(crate) struct Mutex<T>(std::sync::Mutex<T>);
 

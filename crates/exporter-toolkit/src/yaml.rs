@@ -1,7 +1,7 @@
-//! YAML as a tree of strings, so that a value in a file goes through the same checks as one on the command line.
+//! Parses YAML into a tree of strings, so that values of a file and of the command line pass the same checks.
 //!
-//! A scalar is the exact text of the file: an id of digits only is not a number, and `no` is not a boolean, as in Go's
-//! YAML for a field of type string. Scalars are wiped when the tree is dropped, since a file may hold secrets.
+//! A scalar is the exact text of the file: an id that consists of digits is not a number, and `no` is not a boolean, as in
+//! Go's YAML for a field of type string. Scalars are wiped when the tree is dropped, because a file may contain secrets.
 
 mod tree_builder;
 
@@ -16,9 +16,9 @@ use tree_builder::TreeBuilder;
 /// A YAML value.
 #[derive(Clone)]
 pub enum YamlValue {
-    /// `null`, `~`, or no value.
+    /// The value `null` or `~`, or no value.
     Null,
-    /// A scalar, as the file writes it.
+    /// A scalar: the exact text of the file.
     Scalar(Zeroizing<String>),
     /// A sequence.
     Sequence(Vec<YamlValue>),
@@ -26,23 +26,23 @@ pub enum YamlValue {
     Mapping(Vec<(String, YamlValue)>),
 }
 
-/// Maximum size of a file.
+/// The maximum size of a file.
 const MAX_BYTES: u64 = 4 << 20;
 
-/// Reads a file of one document. Errors hold neither the file's name nor any of its content.
+/// Reads a file with one document. Errors contain neither the name of the file nor its content.
 ///
 /// # Errors
-/// When the file cannot be read, is not valid YAML, has a duplicate key, or is larger than 4 MiB.
+/// Fails when the file cannot be read, is larger than 4 MiB, is invalid YAML, or has a duplicate key.
 pub fn load_file(path: &Path) -> Result<YamlValue, String> {
     let text = bounded_file::read_text(path, ReadOptions::regular(MAX_BYTES))
         .map_err(|error| error.explain())?;
     parse(&text)
 }
 
-/// Parses a text of one document.
+/// Parses a text with one document.
 ///
 /// # Errors
-/// As [`load_file`].
+/// Fails as [`load_file`].
 pub fn parse(text: &str) -> Result<YamlValue, String> {
     TreeBuilder::new(text).read_document()
 }
@@ -65,13 +65,13 @@ impl YamlValue {
     pub fn type_name(&self) -> &'static str {
         match self {
             Self::Null => "nothing",
-            Self::Scalar(_) => "a text",
+            Self::Scalar(_) => "a string",
             Self::Sequence(_) => "a list",
-            Self::Mapping(_) => "members",
+            Self::Mapping(_) => "a mapping",
         }
     }
 
-    /// Returns the field of a mapping.
+    /// Returns a field of a mapping.
     pub fn get(&self, name: &str) -> Option<&Self> {
         let mut fields = self.as_mapping()?.iter();
         let field = fields.find(|(field, _)| field == name);

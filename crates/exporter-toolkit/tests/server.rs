@@ -1,4 +1,4 @@
-//! Starts real servers on port 0, and talks to them over TCP and TLS.
+//! Starts servers on port 0, and sends requests over TCP and TLS.
 
 #![allow(clippy::expect_used, reason = "a test fails with a panic")]
 
@@ -74,11 +74,11 @@ fn metrics() -> Router {
     Router::new().route("/metrics", get("up 1\n"))
 }
 
-/// Sends a request, and returns the response up to the end of the connection.
+/// Sends a request, and returns the data received until the connection is closed.
 async fn exchange(mut stream: impl AsyncRead + AsyncWrite + Unpin, request: &str) -> String {
     stream.write_all(request.as_bytes()).await.expect("sent");
     let mut response = Vec::new();
-    // A server may close a TLS connection without notice.
+    // A server may close a TLS connection without `close_notify`.
     let _ = stream.read_to_end(&mut response).await;
     String::from_utf8_lossy(&response).into_owned()
 }
@@ -135,7 +135,7 @@ async fn web_configuration_adds_tls_and_basic_authentication() {
     let config = Arc::new(SharedWebConfig::new(config).with_realm("test"));
     let router = metrics().layer(from_fn_with_state(Arc::clone(&config), authenticate));
     let server = TestServer::start(router, Some(config), ServerLimits::default()).await;
-    // base64 of ada:secret and of ada:guess
+    // The values are the base64 of ada:guess and ada:secret.
     for (authorization, status) in [
         ("", "401 Unauthorized"),
         ("Authorization: Basic YWRhOmd1ZXNz\r\n", "401 Unauthorized"),
@@ -161,7 +161,7 @@ async fn web_configuration_adds_tls_and_basic_authentication() {
     server.stop().await;
 }
 
-/// In simulated time: the timeout is that of production, and the test waits for none.
+// Paused time: the test uses the production timeouts without waiting for them.
 #[tokio::test(start_paused = true)]
 async fn slow_and_oversized_headers_end_the_connection() {
     let server = TestServer::start(metrics(), None, ServerLimits::default()).await;

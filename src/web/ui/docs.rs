@@ -1,23 +1,22 @@
-//! The documentation and the runbooks of this version, served by the exporter itself, so that they are at hand when an
-//! alert fires.
+//! Serves the documentation and the runbooks of this version, so that they are available when an alert fires.
 
 use askama::Template;
 use axum::extract::Path;
-use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 
 use super::page_headers;
+use crate::web::not_found;
 
 /// A document, rendered by the build script.
 struct Document {
-    /// The name in its path.
+    /// The name in the path.
     name: &'static str,
     title: &'static str,
-    /// Its content, without a page around it.
+    /// The content, without the surrounding page.
     html: &'static str,
 }
 
-// `DOCS`: every file of `docs`. `RUNBOOKS`: every file of `dashboards/runbooks`, one for each alert.
+// Defines `DOCS`, all files of `docs`, and `RUNBOOKS`, all files of `dashboards/runbooks`, one for each alert.
 include!(concat!(env!("OUT_DIR"), "/documents.rs"));
 
 #[derive(Template)]
@@ -43,6 +42,6 @@ fn find(documents: &'static [Document], name: &str, home: &'static str) -> Respo
     let page = document.map(|document| DocumentTemplate { document, home }.render());
     match page {
         Some(Ok(page)) => (page_headers("text/html; charset=utf-8"), page).into_response(),
-        _ => (StatusCode::NOT_FOUND, "There is no such document.\n").into_response(),
+        _ => not_found().into_response(),
     }
 }

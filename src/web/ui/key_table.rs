@@ -1,4 +1,4 @@
-//! The table of keys. Searches every key, so it is called on a blocking thread.
+//! The table of keys. Reads every key, so callers use a blocking thread.
 
 use jiff::Timestamp;
 use url::Url;
@@ -8,28 +8,28 @@ use crate::humanize::{elapsed, format_duration};
 use crate::inventory::{InventorySnapshot, KeyQuery, KeyRow, KeySelection};
 use crate::metrics::KeySeriesOptions;
 
-/// Keys on one page.
+/// The number of keys on one page.
 pub(super) const PAGE_SIZE: usize = 50;
 
-/// A time, as text.
+/// A time as text.
 pub(super) struct TimeAgo {
-    /// The time that has passed since.
+    /// The elapsed time.
     pub(super) ago: String,
-    /// RFC 3339, in UTC.
+    /// The time in RFC 3339 format, in UTC.
     pub(super) at: String,
 }
 
-/// One page of the keys that match.
+/// One page of the matching keys.
 pub(super) struct KeyPage {
     pub(super) rows: Vec<KeyRow>,
-    /// Number of keys that match.
+    /// The number of matching keys.
     pub(super) total: usize,
-    /// Index of the page, from 0.
+    /// The index of the page, from 0.
     pub(super) page: usize,
     pub(super) pages: usize,
 }
 
-/// Returns the page that is requested, with links to Atlas at `base_url`. Only exported labels are searched and listed.
+/// Returns the requested page, with links to Atlas at `base_url`. Searches and returns only exported labels.
 pub(super) fn find_keys(
     snapshot: &InventorySnapshot,
     options: &KeySeriesOptions,
@@ -61,7 +61,7 @@ pub(super) fn find_keys(
     }
 }
 
-/// Formats a time and its distance from `now`.
+/// Formats a time, and the time elapsed since then.
 pub(super) fn time_ago(at: Timestamp, now: Timestamp) -> TimeAgo {
     TimeAgo {
         ago: format_duration(elapsed(at, now)),
@@ -143,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn most_idle_keys_come_first_and_unknown_ones_last() {
+    fn keys_are_sorted_by_idle_time_with_unknown_ones_last() {
         let first = find(&PageQuery::default(), &[KeyLabel::Name]);
         assert_eq!((first.total, first.pages, first.rows.len()), (120, 3, 50));
         assert!(first.rows[0].was_used == Some(false) && first.rows[0].idle_seconds.is_some());
@@ -187,7 +187,7 @@ mod tests {
         assert_eq!(total("ключ", &[]), 0, "names are hidden");
         assert_eq!(total("ID0119", &[]), 1);
         assert_eq!(total("Project2", &[]), 40);
-        assert_eq!(total("nothing of it", &[KeyLabel::Name]), 0);
+        assert_eq!(total("no such key", &[KeyLabel::Name]), 0);
     }
 
     #[test]

@@ -1,11 +1,12 @@
-//! The status page, rendered on the server and complete without its script.
+//! The status page. The server renders the whole page; its script is optional.
 //!
 //! | module | purpose |
 //! | --- | --- |
 //! | `query` | the query parameters of the page |
-//! | `orgs`, `key_table` | the organizations; the table of keys |
+//! | `orgs` | the organizations |
+//! | `key_table` | the table of keys |
 //! | `docs` | the documentation and the runbooks of this version |
-//! | `page.html`, `page.css`, `page.js`, `icon.svg` | what the browser loads |
+//! | `page.html`, `page.css`, `page.js`, `icon.svg` | the files that the browser loads |
 
 mod docs;
 mod key_table;
@@ -25,6 +26,7 @@ use jiff::Timestamp;
 
 pub(super) use docs::{document, runbook};
 
+use super::not_found;
 use super::state::AppState;
 use crate::humanize::{elapsed, format_count, format_duration};
 use crate::inventory::{InventorySnapshot, KeyRow, SortColumn};
@@ -34,17 +36,17 @@ use key_table::{KeyPage, find_keys};
 use orgs::{ListedOrg, Notice, OrgHealth, OrgPresenter, OrgView};
 use query::{ANY_OWNER, PageQuery};
 
-/// Pages that are rendered at once: each one looks at every key.
+/// The maximum number of concurrent renderings. Each one reads every key.
 const MAX_RENDERS: usize = 2;
-/// How long a request waits for its page to be rendered.
+/// The time that a request waits for its rendering to start.
 const RENDER_WAIT_TIMEOUT: Duration = Duration::from_secs(10);
-/// Requests of one client that wait at once.
+/// The maximum number of waiting requests of one client.
 const MAX_WAITING_PER_CLIENT: usize = 16;
 
-/// Allows no script and no style but the page's own files, nothing from other sites, and no frame around it.
+/// The content security policy: allows only the page's own scripts and styles, nothing from other sites, and no frames.
 const CSP: &str = "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
 
-/// Limits how many pages are rendered at once.
+/// Limits concurrent renderings of the page.
 #[derive(Debug)]
 pub struct RenderLimiter(Arc<RequestLimiter>);
 
@@ -61,7 +63,7 @@ impl Default for RenderLimiter {
 struct ColumnHeader {
     column: SortColumn,
     link: String,
-    /// `ascending`, `descending` or `none`.
+    /// The value of `aria-sort`: `ascending`, `descending` or `none`.
     sorted: &'static str,
 }
 
@@ -102,11 +104,11 @@ struct IndexTemplate {
     idle_label: String,
     disabled: String,
     exempt: String,
-    /// Credentials whose organizations cannot be listed.
+    /// The credentials with failed organization discovery.
     discovery_errors: Vec<(String, Notice)>,
     org_page: OrgPage,
     query: PageQuery,
-    /// A link to the keys of all organizations.
+    /// The link to the keys of all organizations.
     all_orgs: String,
     /// The choices of the owner filter; empty if no project has an owner.
     owners: Vec<OwnerOption>,
@@ -133,7 +135,7 @@ pub(super) async fn index(
     let query = PageQuery::from_uri(&uri);
     let response = response.map(|Extension(response)| response);
     let Some(permit) = app.renders.0.acquire(MAX_RENDERS, response).await else {
-        let text = "Too many readers at once; try again.\n";
+        let text = "503 Service Unavailable: too many concurrent requests for the page.\n";
         return (StatusCode::SERVICE_UNAVAILABLE, text).into_response();
     };
     let now = app.clock.now();
@@ -145,7 +147,7 @@ pub(super) async fn index(
     if let Ok(Ok(page)) = rendered.await {
         return (page_headers("text/html; charset=utf-8"), page).into_response();
     }
-    let text = "The page cannot be made; the exporter's log says why.\n";
+    let text = "500 Internal Server Error: rendering the page failed. See the exporter's log.\n";
     (StatusCode::INTERNAL_SERVER_ERROR, text).into_response()
 }
 
@@ -166,12 +168,12 @@ pub(super) async fn asset(Path(name): Path<String>) -> Response {
         "page.css" => ("text/css; charset=utf-8", include_str!("page.css")),
         "page.js" => ("text/javascript; charset=utf-8", include_str!("page.js")),
         "icon.svg" => ("image/svg+xml", include_str!("icon.svg")),
-        _ => return (StatusCode::NOT_FOUND, "There is no such file.\n").into_response(),
+        _ => return not_found().into_response(),
     };
     (page_headers(content_type), text).into_response()
 }
 
-/// Lists every organization; those that need attention come first.
+/// Returns all organizations. Those that need attention are first.
 fn list_orgs(app: &AppState, now: Timestamp) -> Vec<ListedOrg> {
     let targets = app.store.targets();
     let orgs = targets.iter().map(|org| {
@@ -195,7 +197,7 @@ fn list_orgs(app: &AppState, now: Timestamp) -> Vec<ListedOrg> {
 struct OrgPage {
     orgs: Vec<OrgView>,
     pager: Pager,
-    /// The position of the page, if there is more than one.
+    /// The range of organizations on this page, if there is more than one page.
     range: Option<String>,
 }
 
@@ -267,8 +269,8 @@ fn build_page(app: &AppState, query: PageQuery, now: Timestamp) -> IndexTemplate
     }
 }
 
-/// Returns the choices of the owner filter: any owner, each owner, and none. An absent parameter and one that no project
-/// has are choices as well, so that the form keeps them.
+/// Returns the choices of the owner filter: any owner, no owner, and each owner. The selected owner is always a choice, even
+/// if no project has this owner, so that the form retains the selection.
 fn owner_options(snapshot: &InventorySnapshot, selected: Option<&str>) -> Vec<OwnerOption> {
     let projects = snapshot.details.iter().flat_map(|(_, it)| it.projects());
     let mut owners: BTreeSet<&str> = projects.filter_map(|(_, owner)| owner).collect();
@@ -287,7 +289,7 @@ fn owner_options(snapshot: &InventorySnapshot, selected: Option<&str>) -> Vec<Ow
     options
 }
 
-/// Returns the column headers of the table, each with a link that sorts by it.
+/// Returns the column headers of the table. Each one has a link that sorts by its column.
 fn column_headers(query: &PageQuery) -> Vec<ColumnHeader> {
     SortColumn::ALL
         .map(|column| ColumnHeader {

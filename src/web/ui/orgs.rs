@@ -1,4 +1,4 @@
-//! Organizations as the page presents them.
+//! The organizations on the page.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -13,21 +13,21 @@ use crate::metrics::{IdleThreshold, RateLimit};
 use crate::status::OrgStatus;
 use mongodb_atlas_client::{FailureReason, OrgId};
 
-/// Organizations on one page.
+/// The number of organizations on one page.
 pub(super) const PAGE_SIZE: usize = 20;
-/// Dimensions of the chart, in SVG units.
+/// The dimensions of the chart, in SVG units.
 const LABEL_WIDTH: u64 = 118;
 const BAR_WIDTH: u64 = 170;
 const ROW_HEIGHT: u64 = 24;
 
 crate::closed_list::closed_list! {
-    /// The health of an organization. Those that need attention come first.
+    /// The health of an organization. States that need attention are first.
     pub(super) enum OrgHealth {
         /// The last poll failed.
         Failing = "Failing",
         /// No poll has succeeded for longer than two intervals.
         Stale = "Stale",
-        /// No poll has ended yet.
+        /// No poll has finished yet.
         Waiting = "Waiting",
         /// A stored inventory is exported.
         Restored = "Restored",
@@ -62,15 +62,13 @@ impl OrgHealth {
     fn explain(self, status: &OrgStatus) -> Option<Notice> {
         let text = match (self, status.failure) {
             (Self::Failing, Some(failure)) => return Some(Notice::new(failure.reason)),
-            (Self::Failing, None) => "The exporter's log says why.",
+            (Self::Failing, None) => "See the exporter's log for the reason.",
             (Self::Stale, _) => {
-                "The walks are late. The exporter's log says what they wait for; most often it is the request budget."
+                "Polls are late. The most frequent reason is the rate limit; see the exporter's log."
             }
-            (Self::Waiting, _) => {
-                "No walk of this organization was complete yet, so nothing is known of its keys."
-            }
+            (Self::Waiting, _) => "No poll of this organization has finished yet.",
             (Self::Restored, _) => {
-                "This is what was known before the exporter was restarted; the first walk since then brings it up to date."
+                "The data was restored after a restart of the exporter. The next successful poll replaces it."
             }
             (Self::Fresh, _) => return None,
         };
@@ -98,20 +96,20 @@ impl Notice {
     }
 }
 
-/// One bar of the chart. Positions are in its units.
+/// One bar of the chart. Positions are in SVG units.
 pub(super) struct IdleBar {
     pub(super) label: String,
     pub(super) keys: String,
     pub(super) class: &'static str,
     pub(super) width: u64,
     pub(super) y: u64,
-    /// Baseline of its texts.
+    /// The baseline of the texts.
     pub(super) text_y: u64,
-    /// Position of its number.
+    /// The position of the number.
     pub(super) number_x: u64,
 }
 
-/// Numbers of keys by idle time.
+/// The number of keys by idle time.
 pub(super) struct IdleChart {
     pub(super) bars: Vec<IdleBar>,
     pub(super) height: u64,
@@ -125,17 +123,18 @@ pub(super) struct ListedOrg {
     pub(super) org: OrgId,
     pub(super) status: OrgStatus,
     pub(super) rate_limit: RateLimit,
-    /// When its inventory was completed, exported or not.
+    /// When the inventory was completed, even if it is not exported.
     pub(super) completed_at: Option<Timestamp>,
 }
 
-/// An organization as it is presented.
+/// An organization as the page shows it.
 pub(super) struct OrgView {
     pub(super) id: String,
     pub(super) name: Option<String>,
     pub(super) health: OrgHealth,
     pub(super) notice: Option<Notice>,
-    pub(super) failed_at: Option<TimeAgo>,
+    /// When the first poll of the current series of failures failed.
+    pub(super) failing_since: Option<TimeAgo>,
     /// When the last successful poll was completed.
     pub(super) data_age: Option<TimeAgo>,
     /// Whether the inventory is too old to be exported.
@@ -150,7 +149,7 @@ pub(super) struct OrgView {
     pub(super) chart: Option<IdleChart>,
 }
 
-/// Numbers of keys of all organizations.
+/// The number of keys of all organizations, by class.
 #[derive(Default)]
 pub(super) struct Totals {
     pub(super) keys: u64,
@@ -160,7 +159,7 @@ pub(super) struct Totals {
     pub(super) exempt: u64,
 }
 
-/// Presents organizations as of one moment.
+/// Presents organizations at one point in time.
 pub(super) struct OrgPresenter<'a> {
     pub(super) snapshot: &'a InventorySnapshot,
     pub(super) thresholds: &'a [IdleThreshold],
@@ -201,13 +200,13 @@ impl OrgPresenter<'_> {
             name: details.and_then(|details| details.name.clone()),
             health: listed.health,
             notice: listed.health.explain(status),
-            failed_at: status.failure.map(|failure| time_ago(failure.at, self.now)),
+            failing_since: status.failure.map(|it| time_ago(it.since, self.now)),
             data_age: completed_at.map(|at| time_ago(at, self.now)),
             hidden_as_stale: completed_at.is_some() && inventory.is_none(),
             next_poll: self.format_next_poll(status),
             rate_limit: (capacity > 0).then(|| {
                 let (remaining, capacity) = (format_count(remaining), format_count(capacity));
-                format!("{remaining} of {capacity} requests left")
+                format!("{remaining} of {capacity} requests remaining")
             }),
             keys: inventory.map(|inventory| format_count(inventory.len() as u64)),
             never_used: format_count(inventory.map_or(0, |it| self.count(it, KeyClass::NeverUsed))),
@@ -220,12 +219,12 @@ impl OrgPresenter<'_> {
 
     fn format_next_poll(&self, status: &OrgStatus) -> String {
         match status.next_poll_at {
-            _ if status.poll_in_progress => "under way".to_owned(),
+            _ if status.poll_in_progress => "in progress".to_owned(),
             Some(at) if at > self.now => {
                 format!("in {}", format_duration(elapsed(self.now, at)))
             }
-            Some(_) => "as soon as the request budget allows".to_owned(),
-            None => "not planned yet".to_owned(),
+            Some(_) => "waiting for the rate limit".to_owned(),
+            None => "not scheduled yet".to_owned(),
         }
     }
 
@@ -233,7 +232,7 @@ impl OrgPresenter<'_> {
         threshold.cutoff(self.now.as_microsecond())
     }
 
-    /// Counts the keys of a class, however long they have been idle.
+    /// Counts the keys of a class, with any idle time.
     fn count(&self, inventory: &ClassifiedInventory, class: KeyClass) -> u64 {
         let now = self.now.as_microsecond();
         inventory.classes.count(class, i64::MAX, now)
@@ -248,7 +247,7 @@ impl OrgPresenter<'_> {
     fn idle_chart(&self, inventory: &ClassifiedInventory) -> IdleChart {
         let known = inventory.classes.count_idle_since(i64::MAX);
         let mut rows = Vec::new();
-        // Keys idle for at least the previous threshold.
+        // The number of keys that are idle for at least the previous threshold.
         let mut idle = known;
         let mut previous: Option<&IdleThreshold> = None;
         for threshold in self.thresholds {
@@ -260,11 +259,11 @@ impl OrgPresenter<'_> {
             rows.push((label, idle.saturating_sub(longer), "young"));
             (idle, previous) = (longer, Some(threshold));
         }
-        let label = previous.map_or("any".to_owned(), |it| format!("{} and more", it.label));
+        let label = previous.map_or("any".to_owned(), |it| format!("{} or more", it.label));
         rows.push((label, idle, "old"));
         let unknown = (inventory.len() as u64).saturating_sub(known);
         if unknown > 0 {
-            rows.push(("not known".to_owned(), unknown, "young"));
+            rows.push(("unknown".to_owned(), unknown, "young"));
         }
         let max = rows.iter().map(|(_, keys, _)| *keys).max();
         let max = u128::from(max.unwrap_or(0).max(1));
@@ -293,7 +292,7 @@ impl OrgPresenter<'_> {
     }
 }
 
-/// Returns the number of keys by status, of all projects.
+/// Returns the number of keys of all projects, by status.
 fn status_counts(inventory: &Inventory) -> BTreeMap<String, String> {
     let mut totals = BTreeMap::<&str, u64>::new();
     for count in inventory.status_counts() {

@@ -1,4 +1,4 @@
-// Filters and sorts in place. Without this script the same links and the same form load the page.
+// Filters and sorts without loading the whole page. Without this script, the same links and form load the page.
 "use strict";
 (() => {
   const form = document.getElementById("filter");

@@ -1,13 +1,13 @@
-//! The query parameters of the page: which keys, in which order, and which page of them.
+//! The query parameters of the page: filter, sort order and page number.
 
 use axum::http::Uri;
 
 use crate::inventory::SortColumn;
 use mongodb_atlas_client::OrgId;
 
-/// The value of the owner filter that selects every key. No owner has a name with white space at its start.
+/// The value of the owner filter that selects every key. The name of an owner never starts with white space.
 pub(super) const ANY_OWNER: &str = " any";
-/// Maximum length of a filter, in characters; the rest is ignored.
+/// The maximum length of a filter, in characters. The rest is ignored.
 const MAX_FILTER_LEN: usize = 100;
 
 impl SortColumn {
@@ -27,17 +27,17 @@ impl SortColumn {
 /// The query of the page. Invalid parameters are ignored.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(super) struct PageQuery {
-    /// A text that the name, id or project of a key contains.
+    /// The text to find in name, id, project and owner of a key.
     pub(super) filter: String,
     pub(super) org: Option<OrgId>,
-    /// The owner; the empty one selects keys without an owner.
+    /// The owner; an empty text selects keys without an owner.
     pub(super) owner: Option<String>,
     pub(super) column: SortColumn,
     /// Whether the default order of the column is reversed.
     pub(super) reversed: bool,
-    /// Page of the keys, from 0.
+    /// The page of the keys, from 0.
     pub(super) page: usize,
-    /// Page of the organizations, from 0.
+    /// The page of the organizations, from 0.
     pub(super) orgs: usize,
 }
 
@@ -61,7 +61,7 @@ impl PageQuery {
         query
     }
 
-    /// Returns whether the greatest value comes first.
+    /// Returns whether the largest value is first.
     pub(super) fn descending(&self) -> bool {
         self.column.descending_by_default() != self.reversed
     }
@@ -73,7 +73,7 @@ impl PageQuery {
         query
     }
 
-    /// Returns the query sorted by a column; in reverse order if it is sorted by that column already.
+    /// Returns the query sorted by a column, or in reverse order if it is already sorted by this column.
     pub(super) fn sorted_by(&self, column: SortColumn) -> Self {
         self.with(|query| {
             query.reversed = column == self.column && !self.reversed;

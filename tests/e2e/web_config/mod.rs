@@ -1,6 +1,5 @@
-//! Web configuration behaves as in Prometheus' own exporters: promtool and this
-//! program accept and reject the same files; Prometheus scrapes with TLS, passwords and
-//! client certificates, and discovers organizations; curl cannot bypass authentication; systemd passes
+//! Tests of the web configuration with other programs: promtool accepts and rejects the same files; Prometheus scrapes with
+//! TLS, passwords and client certificates, and discovers organizations; curl cannot bypass authentication; systemd passes
 //! sockets.
 
 mod promtool;
@@ -85,7 +84,7 @@ async fn prometheus_scrapes_with_tls_basic_auth_and_client_certificates() {
         ),
         ("no-password", job("https", "", None, &with_passwords), 0.0),
         (
-            "in-the-clear",
+            "plain-text",
             job("http", "", Some("secret"), &with_passwords),
             0.0,
         ),
@@ -95,7 +94,7 @@ async fn prometheus_scrapes_with_tls_basic_auth_and_client_certificates() {
             1.0,
         ),
         (
-            "strange-certificate",
+            "untrusted-certificate",
             job("https", &own("stranger"), None, &with_certificates),
             0.0,
         ),
@@ -130,7 +129,7 @@ async fn prometheus_scrapes_with_tls_basic_auth_and_client_certificates() {
     }
 }
 
-/// Returns the job of docs/web.md that discovers targets, with another address, for `Prometheus::start`.
+/// Returns the job with `http_sd_configs` of docs/web.md with another address, for `Prometheus::start`.
 fn documented_job(base_url: &str) -> String {
     let document = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/web.md"));
     let document = document.unwrap();
@@ -173,7 +172,7 @@ async fn prometheus_discovers_the_exporter_and_each_organization() {
         assert_eq!(
             prometheus.wait_value(&each).await,
             1.0,
-            "each target has its own organization alone"
+            "each target has only its own organization"
         );
     }
     let orgs: BTreeSet<String> = prometheus
@@ -190,7 +189,7 @@ async fn prometheus_discovers_the_exporter_and_each_organization() {
     exporter.stop().await.stop().await;
 }
 
-/// Runs curl; returns exit code, status and body.
+/// Runs curl, and returns exit code, status and body.
 fn run_curl(pki: &TestPki, arguments: &[&str]) -> (Option<i32>, String, String) {
     let mut command = Command::new("curl");
     command
@@ -223,15 +222,15 @@ async fn curl_cannot_bypass_authentication() {
         missing.is_empty().then_some(()).ok_or(missing.join(", "))
     })
     .await;
-    let tried = tokio::task::spawn_blocking(move || {
+    let requests = tokio::task::spawn_blocking(move || {
         let url = |path: &str| format!("https://{address}{path}");
-        let (metrics, clear) = (url("/metrics"), format!("http://{address}/metrics"));
+        let (metrics, plain) = (url("/metrics"), format!("http://{address}/metrics"));
         let huge = format!("X-Huge: {}", "x".repeat(100_000));
         for (what, arguments, status) in [
             ("no password", vec![metrics.as_str()], "401"),
             ("a wrong password", vec!["-u", "ada:guess", &metrics], "401"),
             (
-                "a password in the address",
+                "the correct password",
                 vec!["-u", "ada:secret", &metrics],
                 "200",
             ),
@@ -245,14 +244,14 @@ async fn curl_cannot_bypass_authentication() {
                 vec!["--http1.1", "-u", "ada:secret", &metrics],
                 "200",
             ),
-            ("in the clear", vec!["-u", "ada:secret", &clear], "000"),
+            ("in plain text", vec!["-u", "ada:secret", &plain], "000"),
             (
                 "with old TLS",
                 vec!["--tls-max", "1.2", "-u", "ada:secret", &metrics],
                 "000",
             ),
             (
-                "a header that is too large",
+                "an oversized header",
                 vec!["--http1.1", "-H", &huge, &metrics],
                 "431",
             ),
@@ -267,7 +266,7 @@ async fn curl_cannot_bypass_authentication() {
                 "405",
             ),
             (
-                "a way up",
+                "a path with ..",
                 vec![
                     "-u",
                     "ada:secret",
@@ -277,7 +276,7 @@ async fn curl_cannot_bypass_authentication() {
                 "404",
             ),
             (
-                "a way up in the assets",
+                "an asset path with ..",
                 vec![
                     "-u",
                     "ada:secret",
@@ -287,12 +286,12 @@ async fn curl_cannot_bypass_authentication() {
                 "404",
             ),
             (
-                "a reload that is not allowed",
+                "a disabled reload",
                 vec!["-u", "ada:secret", "-X", "POST", &url("/-/reload")],
                 "403",
             ),
             (
-                "an organization that is not watched",
+                "an unknown organization",
                 vec![
                     "-u",
                     "ada:secret",
@@ -301,7 +300,7 @@ async fn curl_cannot_bypass_authentication() {
                 "404",
             ),
             (
-                "something else than an organization",
+                "an invalid organization id",
                 vec!["-u", "ada:secret", &url("/metrics?org=%27%3B--")],
                 "404",
             ),
@@ -319,12 +318,12 @@ async fn curl_cannot_bypass_authentication() {
             }
         }
     });
-    tried.await.unwrap();
+    requests.await.unwrap();
     exporter.stop().await.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn systemd_socket_activation_works() {
+async fn systemd_sockets_are_served_and_unused_ones_are_reported() {
     let sim = crate::common::start_sim(static_sim(1, 10)).await;
     let ports = [free_port(), free_port()];
     let mut command = Command::new("systemd-socket-activate");
@@ -339,7 +338,7 @@ async fn systemd_socket_activation_works() {
         .arg("--web.systemd-socket");
     let mut program = ChildProcess::start(command);
     program.wait_for_output("Listening on");
-    // The first connection starts the exporter, and waits for it.
+    // The first connection starts the exporter, and waits until it accepts.
     for port in ports {
         let (status, text) =
             crate::common::get(&format!("http://127.0.0.1:{port}/-/healthy")).await;

@@ -69,8 +69,8 @@ fn owners_and_exemptions_are_read_from_the_config_file() {
 #[test]
 fn all_errors_in_owners_and_exemptions_are_listed() {
     let cases = [
-        ("owners: nobody\n", "owners: expected a list, got a text"),
-        ("owners: [x]\n", "owners[0]: expected fields, got a text"),
+        ("owners: nobody\n", "owners: expected a list, got a string"),
+        ("owners: [x]\n", "owners[0]: expected fields, got a string"),
         (
             "owners: [{projects: [a], owner: ''}]\n",
             "owners[0].owner: expected a text, got an empty text",
@@ -89,7 +89,7 @@ fn all_errors_in_owners_and_exemptions_are_listed() {
         ),
         (
             "owners: [{projects: a, owner: a}]\n",
-            "owners[0].projects: expected a list of globs on names, or ids, got a text",
+            "owners[0].projects: expected a list of globs on names, or ids, got a string",
         ),
         (
             "owners: [{projects: ['a['], owner: a}]\n",
@@ -113,7 +113,7 @@ fn all_errors_in_owners_and_exemptions_are_listed() {
         ),
         (
             "exemptions: {}\n",
-            "exemptions: expected a list, got members",
+            "exemptions: expected a list, got a mapping",
         ),
         (
             "exemptions: [{key: a, until: 2027-06-30}]\n",

@@ -1,4 +1,4 @@
-//! Attacks: connections that use resources of other connections.
+//! Connections that try to exhaust the resources of the exporter.
 
 use std::io;
 use std::net::Ipv4Addr;
@@ -18,10 +18,10 @@ pub(super) trait AttackStream: AsyncRead + AsyncWrite + Unpin + Send {}
 
 impl<S: AsyncRead + AsyncWrite + Unpin + Send> AttackStream for S {}
 
-/// Behavior of each connection of an attacker; returns when the connection is closed or useless.
+/// The behavior of each connection of an attacker. Returns when the connection is closed or no longer useful.
 pub(super) type AttackFn = fn(Box<dyn AttackStream>) -> BoxFuture<'static, io::Result<()>>;
 
-/// Keeps connections open until dropped.
+/// Open connections of an attacker, closed on drop.
 pub(super) struct Attack(JoinSet<()>);
 
 impl Attack {
@@ -45,7 +45,7 @@ impl Attack {
                             .fetch_add(usize::from(std::mem::take(&mut first)), Ordering::Relaxed);
                         let _ = attack.await;
                     }
-                    // Evicted clients reconnect, but not all at the same time.
+                    // Evicted clients reconnect after different delays.
                     tokio::time::sleep(Duration::from_millis(2000 + 20 * number as u64)).await;
                 }
             });
@@ -74,7 +74,7 @@ async fn connect(
 ) -> io::Result<Box<dyn AttackStream>> {
     let socket = TcpSocket::new_v4()?;
     socket.bind((from, 0).into())?;
-    // A small receive buffer soon blocks a response.
+    // A small receive buffer blocks a response early.
     socket.set_recv_buffer_size(4096)?;
     let stream: TcpStream = socket.connect(address.parse().unwrap()).await?;
     Ok(match tls {
@@ -93,7 +93,7 @@ pub(super) fn open_http2_without_window(
     Box::pin(async move {
         let request = crate::common::http2::zero_window_request("/metrics", "localhost");
         stream.write_all(&request).await?;
-        // Everything sent without a window, until the end.
+        // Reads the data that the server sends without a window, until the connection is closed.
         tokio::io::copy(&mut stream, &mut tokio::io::sink()).await?;
         Ok(())
     })
@@ -106,7 +106,7 @@ pub(super) fn stall_reading(
     Box::pin(async move {
         let request = "GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n".repeat(4);
         stream.write_all(request.as_bytes()).await?;
-        // Only a read detects that the connection was closed.
+        // Without a read, the client cannot detect a closed connection, so wait.
         tokio::time::sleep(Duration::from_secs(20)).await;
         Ok(())
     })
@@ -123,7 +123,7 @@ async fn repeat_request(mut stream: Box<dyn AttackStream>, request: &str) -> io:
 }
 
 pub(super) fn guess_passwords(stream: Box<dyn AttackStream>) -> BoxFuture<'static, io::Result<()>> {
-    // prometheus:wrong.
+    // The value is the base64 of prometheus:wrong.
     let request =
         "GET /metrics HTTP/1.1\r\nHost: x\r\nAuthorization: Basic cHJvbWV0aGV1czp3cm9uZw==\r\n\r\n";
     Box::pin(repeat_request(stream, request))

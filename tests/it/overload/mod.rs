@@ -1,5 +1,5 @@
-//! Scrapes succeed under attack: more than 1,024 connections of each kind that an attacker can open, and aborted
-//! scrapes. Each time a second exporter, which is not attacked, is scraped alternately as the control.
+//! Tests that scrapes succeed under attack: more than 1,024 connections of each kind of attack, and aborted scrapes. A
+//! second exporter without an attack is scraped alternately as the control.
 
 mod attacks;
 
@@ -22,21 +22,21 @@ use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio_rustls::TlsConnector;
 
-/// Scrapes of the attacked exporter per scrape of the control.
+/// The number of scrapes of the attacked exporter per scrape of the control.
 const CONTROL_INTERVAL: usize = 4;
 
-/// More than the limit of 1,024, so that evicted connections fill every free place.
+/// The number of connections: more than the limit of 1,024, so that evicted clients fill every free place.
 const CONNECTIONS: usize = 1100;
 
 const SCRAPES: usize = 100;
 
-/// Number of attempts; one of them must be fast enough.
+/// The maximum number of attempts, of which one must be fast enough.
 const ROUNDS: usize = 3;
 
-/// Minimum duration of control scrapes for a comparison: shorter times are not reliable on a machine with other load.
+/// The minimum duration of a control scrape in the comparison, because shorter durations vary with other load.
 const MIN_CONTROL: Duration = Duration::from_millis(20);
 
-/// Only one attack runs at a time, because the tests compare times.
+/// Serializes the attacks, because they compare durations.
 static SERIAL_LOCK: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 
 /// Two exporters with the same configuration that poll the same simulated Atlas.
@@ -60,7 +60,7 @@ impl ComparedExporters {
         let mut programs = [(); 2].map(|()| ChildProcess::exporter(&arguments, &sim_env(&sim)));
         let addresses = programs.each_mut().map(|program| {
             let address = program.wait_for_output("address=");
-            program.wait_for_output("poll succeeded");
+            program.wait_for_output("walk complete");
             address
         });
         let [attacked, control] = programs;
@@ -73,8 +73,8 @@ impl ComparedExporters {
         }
     }
 
-    /// Compares until one attempt has at most one slow or failed scrape in a hundred: other load on the machine
-    /// slows single attempts, a defect of the exporter slows all of them.
+    /// Compares until one attempt has at most one slow or failed scrape in a hundred. Other load on the machine slows single
+    /// attempts, a fault of the exporter slows all of them.
     async fn compare(&self, what: &str, scrapes: usize, clients: &[Client]) {
         let mut results = Vec::new();
         for _ in 0..ROUNDS {
@@ -86,7 +86,7 @@ impl ComparedExporters {
         panic!("{what}: {}", results.join("; "));
     }
 
-    /// Scrapes both exporters alternately and compares. Clients with and without connection reuse must succeed.
+    /// Scrapes both exporters alternately, and compares durations. Uses clients with and without connection reuse.
     async fn compare_once(
         &self,
         what: &str,
@@ -111,7 +111,7 @@ impl ComparedExporters {
         }
         let [attacked, control] = times;
         let limit = 10 * control.iter().copied().max().unwrap().max(MIN_CONTROL);
-        // During the first scrape of each client, a thousand connections are opened: only its success counts.
+        // During the first scrape of each client a thousand connections are opened, so its duration is ignored.
         let settled = attacked.iter().skip(clients.len());
         let slow = settled.filter(|time| **time > limit).count();
         let median = |times: &[Duration]| {
@@ -143,7 +143,7 @@ impl ComparedExporters {
 
 async fn scrape(client: &Client, url: &str) -> Result<(), String> {
     let request = client.get(url).timeout(crate::common::wait_timeout());
-    // Only relevant for encrypted connections.
+    // Exporters without users ignore the password.
     let request = request.basic_auth("prometheus", Some("secret"));
     let text = |error: reqwest::Error| format!("{error:?}");
     let response = request.send().await.map_err(text)?;
@@ -155,7 +155,7 @@ async fn scrape(client: &Client, url: &str) -> Result<(), String> {
     Err(format!("{status}: {} bytes", body.len()))
 }
 
-/// Returns a client with and a client without connection reuse.
+/// Returns a client with connection reuse, and one without.
 fn clients(builder: impl Fn() -> reqwest::ClientBuilder) -> [Client; 2] {
     [
         builder().build().unwrap(),
@@ -170,12 +170,12 @@ fn basic_auth_config() -> String {
     )
 }
 
-/// The address of the attackers, which is also the address of the scraper.
+/// The address of an attacker that shares the scraper's address.
 const SAME_ADDRESS: Ipv4Addr = Ipv4Addr::LOCALHOST;
 
 const OTHER_ADDRESS: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
 
-/// Runs each attack in turn against the same pair.
+/// Runs the attacks one after another against the same pair of exporters.
 async fn assert_scrapes_succeed_during(
     pair: ComparedExporters,
     from: Ipv4Addr,
@@ -183,7 +183,7 @@ async fn assert_scrapes_succeed_during(
     attacks: &[(&str, Option<TlsConnector>, AttackFn)],
 ) {
     for client in clients {
-        // A verified password needs no bcrypt hash; guesses wait in the bcrypt queue.
+        // A verified password is cached, so the scrapes do not wait in the bcrypt queue.
         let url = format!("{}://{}/metrics", pair.scheme, pair.addresses[0]);
         scrape(client, &url).await.unwrap();
     }
@@ -245,7 +245,7 @@ async fn authenticated_scrapes_succeed_under_attack_in_plain_text() {
 #[tokio::test(flavor = "multi_thread")]
 async fn scrapes_succeed_beside_stalled_readers() {
     let _turn = SERIAL_LOCK.lock().await;
-    // More than the socket buffers hold.
+    // The response is larger than the socket buffers.
     let pair = ComparedExporters::start(crate::common::unlimited_sim(1, 1000), "http", &[]).await;
     crate::common::install_crypto_provider();
     let clients = clients(|| Client::builder().no_proxy());
@@ -298,7 +298,7 @@ async fn aborted_gzip_scrapes_leak_nothing() {
             loop {
                 let mut stream = TcpStream::connect(&address).await.unwrap();
                 stream.write_all(request.as_bytes()).await.unwrap();
-                // The status line.
+                // Read the status line.
                 stream.read_exact(&mut [0; 17]).await.unwrap();
                 aborted.fetch_add(1, Ordering::Relaxed);
             }
@@ -323,7 +323,7 @@ async fn aborted_gzip_scrapes_leak_nothing() {
     .await;
     let threads = most_threads.load(Ordering::Relaxed);
     println!("{aborted:?} aborted, {threads} threads");
-    // The threads of the runtime, and a few per processor.
+    // The runtime has a fixed number of threads, and a few per processor.
     let processors = std::thread::available_parallelism().unwrap().get();
     assert!(threads < 12 + 4 * processors, "{threads} threads");
     aborting.shutdown().await;

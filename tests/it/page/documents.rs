@@ -1,4 +1,4 @@
-//! The documents and runbooks that the exporter serves.
+//! Tests of the documents and runbooks that the exporter serves.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,12 +15,12 @@ fn attributes(page: &str, name: &str) -> Vec<String> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn documents_are_pages_whose_links_lead_somewhere() {
+async fn documents_are_served_with_valid_links() {
     let exporter = TestExporter::start(static_sim(1, 5), &[]).await;
     let base = Url::parse(&exporter.base_url).unwrap();
-    let names = |folder: &str| {
-        let folder = format!("{}/{folder}", env!("CARGO_MANIFEST_DIR"));
-        let files = std::fs::read_dir(folder).unwrap();
+    let names = |directory: &str| {
+        let directory = format!("{}/{directory}", env!("CARGO_MANIFEST_DIR"));
+        let files = std::fs::read_dir(directory).unwrap();
         let names = files.map(|file| file.unwrap().file_name().into_string().unwrap());
         let names = names.filter_map(|name| name.strip_suffix(".md").map(str::to_owned));
         names.collect::<BTreeSet<_>>()

@@ -1,4 +1,4 @@
-//! Every text on the page that is not the exporter's own is escaped.
+//! Tests that the page escapes every text from Atlas, configuration and query.
 
 use std::fmt::Write as _;
 
@@ -6,7 +6,7 @@ use super::{row_ids, wait_page_contains};
 use crate::common::{TestExporter, static_sim};
 use mongodb_atlas_sim::{Effect, Fault, SimEndpoint};
 
-/// Escapes a text as in HTML.
+/// Escapes a text for HTML.
 fn escape(text: &str) -> String {
     let mut escaped = String::new();
     for letter in text.chars() {
@@ -42,22 +42,22 @@ async fn page_escapes_names() {
     for name in names {
         let shown = format!("{mark}{}</bdi>", escape(name));
         assert_eq!(page.matches(&shown).count(), 1, "{name}: {page}");
-        // A name without special characters is not changed.
+        // Escaping does not change a name without special characters.
         let occurrences = usize::from(escape(name) == name);
         assert_eq!(page.matches(name).count(), occurrences, "{name}: {page}");
     }
-    assert_eq!(page.matches("<script").count(), 1, "the page's own");
+    assert_eq!(page.matches("<script").count(), 1, "the page's own script");
     assert!(!page.contains(">49<"), "{page}");
-    // The filter is shown as text as well: in its field, beside the number of keys, and in links.
+    // The filter is escaped as well: in its input field, in the number of keys, and in links.
     for name in names {
         let encode = |text| url::form_urlencoded::byte_serialize(text).collect::<String>();
         let query = format!("q={}", encode(name.as_bytes()));
         let (status, page) = exporter.get(&format!("/?{query}")).await;
         assert_eq!(status, 200);
-        assert_eq!(row_ids(&page).len(), 1, "{name} is found: {page}");
+        assert_eq!(row_ids(&page).len(), 1, "{name}: {page}");
         for part in [
             format!(" value=\"{}\" ", escape(name)),
-            format!(" with “{}”", escape(name)),
+            format!(" matching “{}”", escape(name)),
             format!("href=\"?{query}&#38;sort=name\""),
         ] {
             assert_eq!(page.matches(&part).count(), 1, "{part}: {page}");

@@ -1,5 +1,5 @@
-//! The page: contents, escaping, omissions, and a bounded size
-//! however many keys there are. `tests/e2e/browser.rs` opens it in a browser.
+//! Tests of the page: content, escaping, omitted data, and its maximum size. `tests/e2e/browser.rs` opens the page in a
+//! browser.
 
 mod documents;
 mod escaping;
@@ -11,7 +11,7 @@ use atlas_ai_keys_exporter::failure::Explanation;
 use mongodb_atlas_client::FailureReason;
 use mongodb_atlas_sim::{Effect, ErrorBodyFormat, Fault, SimEndpoint, SimKey};
 
-/// Returns the texts of all elements `<TAG …>TEXT</TAG>` whose start tag contains `mark`.
+/// Returns the texts of all elements `<TAG …>TEXT</TAG>` with `mark` in the start tag.
 fn texts_after(page: &str, mark: &str) -> Vec<String> {
     page.match_indices(mark)
         .filter_map(|(at, _)| page[at..].split_once('>')?.1.split_once('<'))
@@ -34,7 +34,7 @@ fn org_figures(page: &str) -> BTreeMap<String, BTreeMap<String, String>> {
         let figures = figures.split("<dt>").skip(1).map(|figure| {
             let (title, rest) = figure.split_once("</dt>").unwrap();
             let value = rest.split("</dd>").next().unwrap();
-            // Without the tags around the text.
+            // Remove the tags around the text.
             let mut texts = value.split(['<', '>']).skip(2).step_by(2);
             let text = texts.find(|text| !text.is_empty()).unwrap_or_default();
             (title.to_owned(), text.replace(',', ""))
@@ -105,7 +105,10 @@ async fn page_shows_the_simulator_state() {
             assert!(expected > 0, "{org}: {title}");
             assert_eq!(shown[title], expected.to_string(), "{org}: {title}");
         }
-        assert!(shown["Rate limit"].contains("requests left"), "{shown:?}");
+        assert!(
+            shown["Rate limit"].contains("requests remaining"),
+            "{shown:?}"
+        );
         assert!(shown["Next poll"].starts_with("in "), "{shown:?}");
     }
     // The chart counts every key once.
@@ -188,6 +191,15 @@ async fn page_explains_failures_with_remedies() {
         page.contains("Organization Read Only") && page.contains("IP access list"),
         "{page}"
     );
+    for link in [
+        "\">Metrics (docs)</a>",
+        "\">Configuration (docs)</a>",
+        "\">TLS and auth (docs)</a>",
+        "\">Failure modes (docs)</a>",
+        "Failing</strong> for <time datetime=\"",
+    ] {
+        assert!(page.contains(link), "{link}: {page}");
+    }
     for reason in FailureReason::ALL {
         let runbook = format!(
             "/-/docs/runbooks/{}",
@@ -227,7 +239,7 @@ async fn page_reports_discovery_failures() {
     let flag = format!("--config.file={}", config.display());
     let flags = [flag.as_str(), "--atlas.poll-interval=1s"];
     let exporter = TestExporter::start_with(sim, variables, &flags).await;
-    let words = "of the credential &#60;i title=&#39; cannot be listed";
+    let words = "Organization discovery failed for credential &#60;i title=&#39;.";
     let page = wait_page_contains(&exporter, "/", words).await;
     assert!(
         page.contains("Organization Read Only") && page.contains("No organization is watched yet")
@@ -235,7 +247,7 @@ async fn page_reports_discovery_failures() {
     assert!(!page.contains("<i "), "{page}");
     exporter.sim.clear_faults();
     wait_page_contains(&exporter, "/", "<strong class=\"ok\">Fresh</strong>").await;
-    assert!(!exporter.get("/").await.1.contains("cannot be listed"));
+    assert!(!exporter.get("/").await.1.contains("discovery failed"));
     exporter.stop().await.stop().await;
 }
 
@@ -250,7 +262,7 @@ async fn page_renders_before_the_first_poll() {
     let exporter = TestExporter::start_with(sim, variables, &[]).await;
     let page = wait_page_contains(&exporter, "/", "<strong class=\"warn\">Waiting</strong>").await;
     assert!(
-        page.contains("none yet") && page.contains("Next poll</dt><dd>under way"),
+        page.contains("Data age</dt><dd>no data") && page.contains("Next poll</dt><dd>in progress"),
         "{page}"
     );
     assert_eq!(row_ids(&page).len(), 0);
@@ -320,7 +332,7 @@ async fn page_loads_only_own_resources() {
             ] {
                 assert!(text.contains(loaded), "{text}");
             }
-            // Links to Atlas are followed by people only.
+            // The browser loads nothing from links to Atlas.
             let atlas = format!("<a href=\"{}/v2/", exporter.sim.base_url());
             assert!(text.contains(&atlas), "{text}");
             let text = text.replace(&atlas, "");

@@ -1,4 +1,4 @@
-//! A reload of the web configuration never removes protection.
+//! Tests that a reload of the web configuration never removes a protection.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -100,14 +100,14 @@ async fn reload_never_removes_protection() {
             .app
             .web_config
             .set(WebConfig::load(&path).config.unwrap());
-        let in_force = running.exporter.app.web_config.get();
+        let active = running.exporter.app.web_config.get();
         running.write(after);
         let result = running.exporter.reloader.reload("test").await;
-        let is_kept = Arc::ptr_eq(&in_force, &running.exporter.app.web_config.get());
+        let is_unchanged = Arc::ptr_eq(&active, &running.exporter.app.web_config.get());
         let scrape = running.exporter.scrape();
         if lost.is_empty() {
             assert!(
-                result.is_ok() && !is_kept,
+                result.is_ok() && !is_unchanged,
                 "{before}\n->\n{after}\n{result:?}"
             );
             assert_eq!(scrape.get(RELOADED, &[]), Some(1.0));
@@ -115,14 +115,14 @@ async fn reload_never_removes_protection() {
         }
         let error = result.expect_err(after);
         assert!(error.contains(lost) && error.contains("restart"), "{error}");
-        assert!(is_kept, "{before}\n->\n{after}");
+        assert!(is_unchanged, "{before}\n->\n{after}");
         assert_eq!(scrape.get(RELOADED, &[]), Some(0.0));
     }
     running.exporter.stop().await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn invalid_certificate_retains_the_active_web_config() {
+async fn invalid_certificate_does_not_replace_the_active_web_config() {
     let text = format!(
         "{TLS_CONFIG}  client_auth_type: RequireAndVerifyClientCert\n  client_ca_file: ca.pem\n"
     );
@@ -133,32 +133,32 @@ async fn invalid_certificate_retains_the_active_web_config() {
     for (name, content, cause) in [
         ("server.pem", "garbage".to_owned(), "no certificate"),
         ("server.pem", String::new(), "no certificate"),
-        ("server.pem", pki.read("client.pem"), "with its key"),
+        ("server.pem", pki.read("client.pem"), "with this key"),
         ("server.pem", pki.read("server.key"), "no certificate"),
         ("server.key", "garbage".to_owned(), "no private key"),
-        ("server.key", pki.read("client.key"), "with its key"),
+        ("server.key", pki.read("client.key"), "with this key"),
         ("server.key", pki.read("server.pem"), "no private key"),
         ("ca.pem", "garbage".to_owned(), "no certificate"),
     ] {
-        let (before, original) = (current(), pki.read(name));
+        let (before, good) = (current(), pki.read(name));
         pki.write(name, &content);
         let error = running.exporter.reloader.reload("test").await;
         let error = error.expect_err(name);
-        // A key that does not match is an error of the certificate.
-        let is_named = error.contains(name) || cause == "with its key";
+        // The error about a key of another certificate contains only the certificate's name.
+        let is_named = error.contains(name) || cause == "with this key";
         assert!(is_named && error.contains(cause), "{error}");
         assert!(Arc::ptr_eq(&before, &current()), "{name}: {cause}");
         assert_eq!(reloaded(), Some(0.0), "{name}: {cause}");
-        pki.write(name, &original);
+        pki.write(name, &good);
         running.exporter.advance(Duration::from_secs(10)).await;
         assert_eq!(reloaded(), Some(1.0), "{name} is valid again");
-        // The watched file has the same effect without a request.
+        // A change of the watched file has the same effect as a request.
         let before = current();
         pki.write(name, &content);
         running.exporter.advance(Duration::from_secs(10)).await;
         assert!(Arc::ptr_eq(&before, &current()), "{name}: {cause}");
         assert_eq!(reloaded(), Some(0.0), "{name}: {cause}");
-        pki.write(name, &original);
+        pki.write(name, &good);
         running.exporter.advance(Duration::from_secs(10)).await;
         assert_eq!(reloaded(), Some(1.0), "{name} is valid again");
     }
@@ -183,7 +183,7 @@ async fn truncated_web_config_never_removes_protection() {
     ] {
         for length in 0..text.len() {
             running.write(&text[..length]);
-            // At startup, a truncated file is not a file without protection.
+            // At startup, a truncated file is never loaded without protection.
             let path = running.pki.path("web.yml");
             if let Ok(config) = WebConfig::load(&path).config {
                 let config = format!("{config:?}");
@@ -207,9 +207,9 @@ async fn truncated_web_config_never_removes_protection() {
 async fn config_reload_cannot_drop_the_web_config() {
     let sim = in_process_sim(&static_sim(1, 1));
     let (files, pki) = (ConfigFiles::new(&sim), TestPki::new());
-    let folder = pki.path("");
+    let directory = pki.path("");
     let web = |file: &str| {
-        let path = folder.join(file);
+        let path = directory.join(file);
         format!("web:\n  config_file: {}\n", path.display())
     };
     pki.write("web.yml", &format!("{TLS_CONFIG}{}", basic_auth_config()));
@@ -224,7 +224,7 @@ async fn config_reload_cannot_drop_the_web_config() {
         (String::new(), "web.config.file"),
         (web("open.yml"), "tls_server_config, basic_auth_users"),
         (web("users.yml"), "tls_server_config"),
-        (web("gone.yml"), "file not found"),
+        (web("missing.yml"), "file not found"),
     ] {
         files.write_config(&orgs, &more);
         let error = running
@@ -239,16 +239,17 @@ async fn config_reload_cannot_drop_the_web_config() {
         assert!(running.has_tls(), "{lost}");
         assert_eq!(running.exporter.scrape().get(RELOADED, &[]), Some(0.0));
         // The files of the active configuration are still watched.
-        let in_force = running.exporter.app.web_config.get();
+        let active = running.exporter.app.web_config.get();
         running.pki.renew();
         running.exporter.advance(Duration::from_secs(10)).await;
         let now = running.exporter.app.web_config.get();
-        assert!(!Arc::ptr_eq(&in_force, &now) && has_tls(&now), "{lost}");
+        assert!(!Arc::ptr_eq(&active, &now) && has_tls(&now), "{lost}");
     }
-    // A rejected file is applied after it is fixed, without another change of the configuration file.
-    running
-        .pki
-        .write("gone.yml", &format!("{TLS_CONFIG}{}", basic_auth_config()));
+    // A rejected file is applied when it is fixed, without another change of the configuration file.
+    running.pki.write(
+        "missing.yml",
+        &format!("{TLS_CONFIG}{}", basic_auth_config()),
+    );
     running.exporter.advance(Duration::from_secs(10)).await;
     assert_eq!(running.exporter.scrape().get(RELOADED, &[]), Some(1.0));
     files.write_config(&orgs, &web("other.yml"));
@@ -324,7 +325,7 @@ async fn fifo_in_place_of_web_file_does_not_block() {
             text.contains("expected a regular file, got a pipe"),
             "{name}: {text}"
         );
-        // The configuration file is still read.
+        // The configuration file is still reloaded.
         let path = format!("/m{n}");
         files.write_config(
             &files.orgs.clone(),
@@ -344,7 +345,7 @@ async fn fifo_in_place_of_web_file_does_not_block() {
     program.wait_for_output("stopp");
     let (code, output, _) = program.wait_exit();
     assert_eq!(code, Some(0), "{output}");
-    // At startup it is an error.
+    // At startup, the pipe is an error.
     let (code, output, _) = ChildProcess::exporter(
         &[
             &files.config_flag(),

@@ -1,4 +1,4 @@
-//! Arbitrary writes in place of the web configuration never remove protection.
+//! Tests that arbitrary writes to the web configuration never remove a protection.
 
 use std::time::Duration;
 
@@ -12,15 +12,15 @@ use proptest::test_runner::TestCaseError;
 enum FileWrite {
     Whole(usize),
     /// A prefix of a configuration, in percent.
-    Cut(usize, usize),
+    Truncated(usize, usize),
     Text(&'static str),
     Fifo,
     Directory,
-    Gone,
+    Removed,
     Unreadable,
     Endless,
     CertificateFifo,
-    CertificateBack,
+    CertificateRestored,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -51,7 +51,7 @@ fn web_configurations() -> Vec<String> {
 fn any_write() -> impl Strategy<Value = (FileWrite, ReloadTrigger)> {
     let write = prop_oneof![
         3 => (0..6_usize).prop_map(FileWrite::Whole),
-        5 => (0..6_usize, 0..100_usize).prop_map(|(which, part)| FileWrite::Cut(which, part)),
+        5 => (0..6_usize, 0..100_usize).prop_map(|(which, part)| FileWrite::Truncated(which, part)),
         3 => prop::sample::select(vec![
             "",
             "{}",
@@ -68,11 +68,11 @@ fn any_write() -> impl Strategy<Value = (FileWrite, ReloadTrigger)> {
         .prop_map(FileWrite::Text),
         1 => Just(FileWrite::Fifo),
         1 => Just(FileWrite::Directory),
-        1 => Just(FileWrite::Gone),
+        1 => Just(FileWrite::Removed),
         1 => Just(FileWrite::Unreadable),
         1 => Just(FileWrite::Endless),
         1 => Just(FileWrite::CertificateFifo),
-        1 => Just(FileWrite::CertificateBack),
+        1 => Just(FileWrite::CertificateRestored),
     ];
     let trigger = prop::sample::select(vec![
         ReloadTrigger::Reload,
@@ -86,7 +86,7 @@ fn apply_write(running: &WebConfigExporter, write: &FileWrite, certificate: &str
     let path = running.pki.path("web.yml");
     match write {
         FileWrite::Whole(which) => running.write(&web_configurations()[*which]),
-        FileWrite::Cut(which, part) => {
+        FileWrite::Truncated(which, part) => {
             let text = &web_configurations()[*which];
             running.write(&text[..text.len() * part / 100]);
         }
@@ -100,12 +100,12 @@ fn apply_write(running: &WebConfigExporter, write: &FileWrite, certificate: &str
             let _ = std::fs::remove_file(&path);
             std::fs::create_dir(path).unwrap();
         }
-        FileWrite::Gone => {
+        FileWrite::Removed => {
             running.clear_dir();
             let _ = std::fs::remove_file(path);
         }
         FileWrite::Unreadable => {
-            // Unreadable for root as well: a dangling link.
+            // Root cannot read a dangling link either.
             running.clear_dir();
             let _ = std::fs::remove_file(&path);
             std::os::unix::fs::symlink("/nowhere/at/all", path).unwrap();
@@ -116,7 +116,7 @@ fn apply_write(running: &WebConfigExporter, write: &FileWrite, certificate: &str
             std::os::unix::fs::symlink("/dev/zero", path).unwrap();
         }
         FileWrite::CertificateFifo => running.make_fifo("server.pem"),
-        FileWrite::CertificateBack => drop(running.pki.write("server.pem", certificate)),
+        FileWrite::CertificateRestored => drop(running.pki.write("server.pem", certificate)),
     }
 }
 
@@ -136,11 +136,11 @@ async fn check_writes(
         if !matches!(trigger, ReloadTrigger::Reload) {
             running.exporter.advance(Duration::from_secs(6)).await;
         }
-        // Every active configuration has users, and no reload removes them.
+        // Every configuration has users, and no reload removes them.
         prop_assert_eq!(running.status().await, 401, "{:?}", write);
         prop_assert!(!had_tls || running.has_tls(), "{:?}", write);
     }
-    // Recovery: no previous write prevents a valid configuration.
+    // A valid configuration is applied after all previous writes.
     running.pki.write("server.pem", &certificate);
     running.write(&web_configurations()[4]);
     prop_assert_eq!(running.exporter.reloader.reload("test").await, Ok(()));

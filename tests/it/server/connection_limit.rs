@@ -1,4 +1,4 @@
-//! What happens at the limit of open connections, and of open files.
+//! Tests of the limits of open connections and of open files.
 
 use super::{request_health, start_server};
 #[cfg(target_os = "linux")]
@@ -10,7 +10,7 @@ use exporter_toolkit::server::ServerLimits;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-/// Waits until the server closes a connection on which it owes no response.
+/// Waits until the server closes a connection without a pending response.
 async fn assert_closed(stream: &mut TcpStream, what: &str) {
     let read = tokio::time::timeout(wait_timeout(), stream.read(&mut [0])).await;
     // A reset is acceptable.
@@ -18,7 +18,7 @@ async fn assert_closed(stream: &mut TcpStream, what: &str) {
     assert_eq!(length.unwrap_or(0), 0, "{what}");
 }
 
-/// Returns whether the server has not closed a connection on which it owes no response.
+/// Returns whether a connection without a pending response is open.
 fn is_open(stream: &TcpStream) -> bool {
     let read = stream.try_read(&mut [0]);
     read.is_err_and(|error| error.kind() == std::io::ErrorKind::WouldBlock)
@@ -126,7 +126,7 @@ async fn scrapes_succeed_with_ten_thousand_idle_connections() {
     let mut most = before;
     for number in 0..CONNECTIONS {
         let mut stream = TcpStream::connect(&address).await.unwrap();
-        // Some send nothing, some half a request, some were served.
+        // A third of the clients sends nothing, a third half a request, and a third a complete request.
         let half: &[u8] = match number % 3 {
             0 => b"",
             1 => b"GET /metrics HTTP/1.1\r\nHost: x\r\nX-Half",
@@ -142,7 +142,7 @@ async fn scrapes_succeed_with_ten_thousand_idle_connections() {
             most = most.max(resident());
         }
     }
-    // An evicted connection is closed by its own task, soon after.
+    // The task of an evicted connection closes it a moment later.
     eventually("no more connections than the limit", async || {
         let open = open_files(&program);
         if open < 1200 { Ok(()) } else { Err(open) }

@@ -1,4 +1,4 @@
-//! Host headers and allowed hosts.
+//! Tests of the Host header and of allowed hosts.
 
 use super::{send_raw, unreachable_atlas_env};
 use crate::common::{ChildProcess, TestExporter, sim_env, static_sim};
@@ -128,9 +128,9 @@ async fn demo_allows_only_loopback_hosts() {
         let url = program.wait_for_output("metrics          ");
         let address = url.replace("http://", "").replace("/metrics", "");
         let header_line = format!("Host: {host}");
-        let asked = tokio::task::spawn_blocking(move || {
+        let status = tokio::task::spawn_blocking(move || {
             status_of(&address, "GET /metrics HTTP/1.1", &[&header_line])
         });
-        assert_eq!(asked.await.unwrap(), expected, "{host}");
+        assert_eq!(status.await.unwrap(), expected, "{host}");
     }
 }

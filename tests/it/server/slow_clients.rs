@@ -1,4 +1,4 @@
-//! Slow, stalled and idle clients.
+//! Tests of slow, stalled and idle clients.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,7 +17,7 @@ use tokio::net::TcpStream;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-/// The watchdog monitors every listener: one with a stalled loop is reported.
+/// The watchdog monitors every listener, and reports a stalled loop.
 #[tokio::test(start_paused = true)]
 async fn stalled_listener_is_detected() {
     let interval = Duration::from_secs(1);
@@ -26,10 +26,7 @@ async fn stalled_listener_is_detected() {
     let mut names = Vec::new();
     for _ in 0..2 {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        names.push(format!(
-            "the listener on {}",
-            listener.local_addr().unwrap()
-        ));
+        names.push(format!("listener on {}", listener.local_addr().unwrap()));
         listeners.push(listener);
     }
     let server = Server {
@@ -50,7 +47,7 @@ async fn stalled_listener_is_detected() {
         let stalled = liveness.stalled(2 * interval);
         assert!(stalled.is_empty(), "second {second}: {stalled:?}");
     }
-    // The clock moves on while no task runs, as if the loops stood still.
+    // The clock advances while no task runs, as if the loops had stalled.
     assert!(tokio::time::advance(3 * interval).now_or_never().is_none());
     assert_eq!(liveness.stalled(2 * interval), names);
     tokio::time::sleep(interval).await;
@@ -59,7 +56,7 @@ async fn stalled_listener_is_detected() {
     serving.await.unwrap();
 }
 
-/// Returns how long it takes until the server closes the connection, in simulated time.
+/// Returns the simulated time until the server closes the connection.
 async fn time_to_close(mut stream: TcpStream, request: &[u8]) -> Duration {
     stream.write_all(request).await.unwrap();
     let started_at = Instant::now();
@@ -69,7 +66,7 @@ async fn time_to_close(mut stream: TcpStream, request: &[u8]) -> Duration {
     started_at.elapsed()
 }
 
-/// Timeouts are checked once a second.
+/// Asserts that a timeout was effective. The server checks timeouts once per second.
 fn assert_closed_after(timeout: Duration, took: Duration, what: &str) {
     let is_in_time = timeout <= took && took <= timeout + Duration::from_secs(5);
     assert!(is_in_time, "{what}: {took:?}");
@@ -80,7 +77,7 @@ async fn slow_clients_are_disconnected() {
     let exporter = SimHarness::start(&in_process_sim(&static_sim(1, 10)), &[]).await;
     let (address, shutdown, serving) = start_server(&exporter.app, ServerLimits::default()).await;
     let connect = async || TcpStream::connect(&address).await.unwrap();
-    // A header sent byte by byte without an end.
+    // A client sends an endless header, byte by byte.
     let started_at = Instant::now();
     let mut dribbling = connect().await;
     for byte in b"GET / HTTP/1.1\r\nHost: ".iter().chain(&[b'x'; 1000]) {
@@ -91,14 +88,13 @@ async fn slow_clients_are_disconnected() {
     }
     let header_timeout = Duration::from_secs(10);
     assert_closed_after(header_timeout, started_at.elapsed(), "half a header");
-    // A client that sends nothing, and one that is idle after a response.
+    // One client sends nothing, and one is idle after a response.
     let request = b"GET /-/healthy HTTP/1.1\r\nHost: x\r\n\r\n";
     let idle_timeout = Duration::from_mins(5);
-    let (silent, answered) = (connect().await, connect().await);
-    let (silent, answered) =
-        tokio::join!(time_to_close(silent, b""), time_to_close(answered, request));
+    let (silent, idle) = (connect().await, connect().await);
+    let (silent, idle) = tokio::join!(time_to_close(silent, b""), time_to_close(idle, request));
     assert_closed_after(idle_timeout, silent, "silent");
-    assert_closed_after(idle_timeout, answered, "answered");
+    assert_closed_after(idle_timeout, idle, "idle");
     shutdown.cancel();
     serving.await.unwrap();
     exporter.stop().await;
@@ -114,7 +110,7 @@ async fn tls_handshake_times_out() {
     for (begin, timeout) in [
         (&b""[..], Duration::from_secs(10)),
         (b"\x16\x03\x01\x02\x00", Duration::from_secs(10)),
-        // Rejected at once.
+        // Plain HTTP is rejected immediately.
         (b"GET / HTTP/1.1\r\n", Duration::ZERO),
     ] {
         let stream = TcpStream::connect(&address).await.unwrap();
@@ -159,21 +155,21 @@ async fn stalled_http2_reader_is_disconnected() {
         if response.status() == 200 {
             return Ok(response.text().await.unwrap());
         }
-        assert_eq!(response.status(), 503, "the stalled one has the only place");
+        assert_eq!(response.status(), 503, "the stalled scrape has the permit");
         Err(response.status())
     })
     .await;
     assert!(
         text.contains("process_threads"),
-        "somebody else's scrape is whole"
+        "the other scrape is complete"
     );
-    assert!(stalled.text().await.is_err(), "it was cut off");
+    assert!(stalled.text().await.is_err(), "the response is truncated");
     shutdown.cancel();
     serving.await.unwrap();
     exporter.stop().await.stop().await;
 }
 
-/// Over HTTP/2 the client grants a window for each response. A client that grants none gets headers only.
+/// An HTTP/2 client grants a window for each response. Without a window, the server can send only headers.
 #[tokio::test(flavor = "multi_thread")]
 async fn http2_client_without_window_is_disconnected() {
     let (pki, exporter) = start_tls_exporter(1000).await;
@@ -190,7 +186,7 @@ async fn http2_client_without_window_is_disconnected() {
         let request = crate::common::http2::zero_window_request(path, "localhost");
         stream.write_all(&request).await.unwrap();
         let mut received = Vec::new();
-        // With an error, because the connection is not closed cleanly.
+        // The result is an error, because the server closes the connection without a shutdown.
         let ends = stream.read_to_end(&mut received);
         let _ = tokio::time::timeout(wait_timeout(), ends)
             .await
@@ -199,7 +195,7 @@ async fn http2_client_without_window_is_disconnected() {
     }
     let client = pki.client().build().unwrap();
     let response = client.get(format!("https://{address}/metrics")).send();
-    assert_eq!(response.await.unwrap().status(), 200, "its place is free");
+    assert_eq!(response.await.unwrap().status(), 200, "the permit is free");
     shutdown.cancel();
     serving.await.unwrap();
     exporter.stop().await.stop().await;

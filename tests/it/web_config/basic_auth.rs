@@ -1,4 +1,4 @@
-//! Basic authentication while passwords are guessed.
+//! Tests of basic authentication, also while other clients guess passwords.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
@@ -40,9 +40,9 @@ async fn basic_auth_rejects_requests_without_valid_credentials() {
             .unwrap()
             .to_owned();
         assert!(challenge.starts_with("Basic realm="), "{challenge}");
-        assert_eq!(response.text().await.unwrap(), "", "a body would cost");
+        assert_eq!(response.text().await.unwrap(), "", "no body");
     }
-    let ask = async |user: &str, password: &str| {
+    let request_status = async |user: &str, password: &str| {
         let request = client
             .get(https_url(&exporter, "/metrics"))
             .basic_auth(user, Some(password));
@@ -56,10 +56,11 @@ async fn basic_auth_rejects_requests_without_valid_credentials() {
         ("ADA", "secret"),
         ("ada", "secret "),
     ] {
-        assert_eq!(ask(user, password).await, 401, "{user:?} {password:?}");
+        let status = request_status(user, password).await;
+        assert_eq!(status, 401, "{user:?} {password:?}");
     }
     for (user, password) in [("ada", "secret"), ("bob", "other"), ("ada", "secret")] {
-        assert_eq!(ask(user, password).await, 200, "{user}");
+        assert_eq!(request_status(user, password).await, 200, "{user}");
     }
     for bad in ["Basic", "Basic !!!", "Bearer x", "Basic YWRh", "basic /w=="] {
         let request = client
@@ -71,7 +72,7 @@ async fn basic_auth_rejects_requests_without_valid_credentials() {
     assert_eq!(
         status(&plain, &format!("{}/metrics", exporter.base_url)).await,
         None,
-        "in the clear"
+        "in plain text"
     );
     exporter.stop().await.stop().await;
 }
@@ -80,7 +81,7 @@ async fn basic_auth_rejects_requests_without_valid_credentials() {
 async fn scrapes_succeed_during_password_guessing() {
     let (exporter, pki) = (start_exporter().await, TestPki::new());
     exporter.wait_polled().await;
-    // A failed check of any name costs as much as the hash of bob, and takes longer than many scrapes.
+    // Every failed check costs as much as the hash of bob, and takes longer than many scrapes.
     let users = format!(
         "basic_auth_users:\n  ada: {}\n  bob: {}\n",
         bcrypt_hash("secret"),
@@ -89,19 +90,20 @@ async fn scrapes_succeed_during_password_guessing() {
     exporter.set_web_config(&pki, &users);
     let client = Client::builder().no_proxy().build().unwrap();
     let url = format!("{}/metrics", exporter.base_url);
-    let ask = |password: String| {
+    let request_status = |password: String| {
         let request = client.get(&url).basic_auth("ada", Some(password));
         async { request.send().await.unwrap().status().as_u16() }
     };
-    assert_eq!(ask("secret".to_owned()).await, 200);
-    let mut guesses: JoinSet<_> = (0..200).map(|n| ask(format!("guess {n}"))).collect();
+    assert_eq!(request_status("secret".to_owned()).await, 200);
+    let guesses = (0..200).map(|n| request_status(format!("guess {n}")));
+    let mut guesses: JoinSet<_> = guesses.collect();
     let mut statuses = Vec::new();
-    // An address may have 16 waiting guesses: one more is rejected.
+    // One address can have 16 waiting checks; excess requests are rejected.
     while !statuses.contains(&503) {
         statuses.push(guesses.join_next().await.unwrap().unwrap());
     }
     for _ in 0..20 {
-        assert_eq!(ask("secret".to_owned()).await, 200);
+        assert_eq!(request_status("secret".to_owned()).await, 200);
     }
     while let Some(status) = guesses.try_join_next() {
         statuses.push(status.unwrap());
@@ -168,14 +170,14 @@ async fn scraper_succeeds_during_guessing_and_reloads() {
     let scraper = client(1);
     for round in 0..24 {
         if round % 3 == 0 {
-            // Other warnings and headers, the same hash.
+            // The file changes, but the hash does not.
             let more = format!("{users}# {round}\nhttp_server_config: {{http2: false}}\n");
             exporter.set_web_config(&pki, &more);
         }
         let request = scraper.get(&url).basic_auth("ada", Some("secret")).send();
         assert_eq!(request.await.unwrap().status(), 200, "scrape {round}");
     }
-    // A user that is not cached succeeds as well, from an address without failed attempts.
+    // A user without a cached password succeeds as well, from an address without failed checks.
     let other = format!("{users}  bob: {}\n", bcrypt_hash("other"));
     exporter.set_web_config(&pki, &other);
     let request = client(200)
@@ -225,7 +227,7 @@ async fn scrapers_authenticate_when_bcrypt_queue_is_full() {
                     if response.status() == 401 {
                         checked_tx.take();
                     } else {
-                        // The other guessers keep the queue full, and the cores are for the verifications.
+                        // The other clients keep the queue full; leave processor time for bcrypt.
                         tokio::time::sleep(Duration::from_millis(20)).await;
                     }
                 }
@@ -233,11 +235,11 @@ async fn scrapers_authenticate_when_bcrypt_queue_is_full() {
         })
         .collect();
     drop(checked_tx);
-    // Every guesser was verified once.
+    // Wait until a password of every guessing client was checked.
     let all_checked = tokio::time::timeout(crate::common::wait_timeout(), checked_rx.recv()).await;
     assert_eq!(all_checked, Ok(None::<()>));
     for host in 1..=4 {
-        // No cached verification applies: the hash changes each time.
+        // The hash changes each time, so no cached password is valid.
         put_users();
         for host in [host, 1] {
             let scraper = client_from(Ipv4Addr::new(127, 0, 0, host));
@@ -255,12 +257,12 @@ async fn scrapers_authenticate_when_bcrypt_queue_is_full() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn unauthenticated_requests_do_not_consume_rate_limit() {
+async fn unauthenticated_requests_do_not_use_the_scrapers_rate_limit() {
     let (exporter, pki) = (start_exporter().await, TestPki::new());
     let users = format!("basic_auth_users:\n  ada: {}\n", bcrypt_hash("secret"));
     let rate = "rate_limit:\n  interval: 1h\n  burst: 5\n";
     let url = format!("{}/-/healthy", exporter.base_url);
-    let ask = async |client: &Client, password: Option<&str>| {
+    let request_status = async |client: &Client, password: Option<&str>| {
         let mut request = client.get(&url);
         if let Some(password) = password {
             request = request.basic_auth("ada", Some(password));
@@ -278,23 +280,25 @@ async fn unauthenticated_requests_do_not_consume_rate_limit() {
         (&elsewhere, Some("")),
     ] {
         exporter.set_web_config(&pki, &users);
-        assert_eq!(ask(&scraper, Some("secret")).await, 200);
+        assert_eq!(request_status(&scraper, Some("secret")).await, 200);
         exporter.set_web_config(&pki, &format!("{users}{rate}"));
         let mut codes = Vec::new();
         for _ in 0..12 {
-            codes.push(ask(client, password).await);
+            codes.push(request_status(client, password).await);
         }
         assert!(
             codes.starts_with(&[401]) && codes.ends_with(&[429; 7]),
             "{password:?}: {codes:?}"
         );
-        // A password from another address is not verified, so the response reveals nothing about it.
+        // Passwords from another address are not checked, so the status reveals nothing about them.
         for password in ["secret", "guess"] {
-            assert_eq!(ask(&elsewhere, Some(password)).await, 429, "{password}");
+            let status = request_status(&elsewhere, Some(password)).await;
+            assert_eq!(status, 429, "{password}");
         }
         // The limit applies to the scraper as well.
         for code in [200, 200, 200, 200, 200, 429, 429] {
-            assert_eq!(ask(&scraper, Some("secret")).await, code, "{password:?}");
+            let status = request_status(&scraper, Some("secret")).await;
+            assert_eq!(status, code, "{password:?}");
         }
     }
     // The scraper succeeds with a new password as well.
@@ -302,17 +306,17 @@ async fn unauthenticated_requests_do_not_consume_rate_limit() {
     let other = format!("basic_auth_users:\n  ada: {}\n", bcrypt_hash("other"));
     exporter.set_web_config(&pki, &format!("{other}{rate}"));
     for _ in 0..12 {
-        ask(&elsewhere, None).await;
+        request_status(&elsewhere, None).await;
     }
-    assert_eq!(ask(&scraper, Some("other")).await, 200);
-    // Guesses from the scraper's address are bounded, also when its bucket is empty.
+    assert_eq!(request_status(&scraper, Some("other")).await, 200);
+    // Guesses from the scraper's address are limited as well.
     exporter.set_web_config(&pki, &format!("{other}{rate}"));
     let mut codes = Vec::new();
     for _ in 0..12 {
-        codes.push(ask(&scraper, Some("guess")).await);
+        codes.push(request_status(&scraper, Some("guess")).await);
     }
     assert_eq!(codes.iter().filter(|code| **code == 401).count(), 5);
-    assert_eq!(ask(&scraper, Some("other")).await, 429);
+    assert_eq!(request_status(&scraper, Some("other")).await, 429);
     // Without users, credentials have no effect.
     exporter.set_web_config(&pki, &format!("{TLS_CONFIG}{rate}"));
     let secure = pki.client().build().unwrap();

@@ -1,5 +1,4 @@
-//! Authentication and encryption by `--web.config.file`: TLS, client certificates and passwords, and their
-//! reload while connections are open.
+//! Tests of `--web.config.file`: TLS, client certificates and passwords, and reloads while connections are open.
 
 mod basic_auth;
 mod tls_clients;
@@ -59,14 +58,14 @@ async fn web_config_reload_applies_changes_and_keeps_connections() {
     .await;
     assert!(
         scrape(&old).await.is_some(),
-        "the open connection is used on"
+        "the open connection remains usable"
     );
     let fresh = {
         let other = TestPki::new();
         other.client().build().unwrap()
     };
-    assert!(scrape(&fresh).await.is_none(), "another CA than either");
-    // The current configuration is retained until a valid one follows.
+    assert!(scrape(&fresh).await.is_none(), "a client with another CA");
+    // An invalid file does not replace the active configuration.
     pki.write("web.yml", "tls_server_config: [");
     until(&new, 0.0).await;
     pki.write("web.yml", TLS_CONFIG);
@@ -93,7 +92,7 @@ async fn rate_limit_rejects_excess_and_headers_are_added() {
         assert_eq!(headers["strict-transport-security"], "max-age=60");
         assert_eq!(
             headers["x-frame-options"], "sameorigin",
-            "the file goes before the page's own"
+            "the configured header replaces the page's header"
         );
         assert_eq!(headers.get_all("content-security-policy").iter().count(), 1);
         assert_eq!(headers["content-security-policy"], "default-src 'self'");

@@ -1,4 +1,4 @@
-//! TLS, HTTP/2 and client certificates.
+//! Tests of TLS, HTTP/2 and client certificates.
 
 use std::sync::Arc;
 
@@ -21,7 +21,7 @@ use tokio_rustls::client::TlsStream;
 async fn client_auth_types_behave_as_configured() {
     let (exporter, pki) = (start_exporter().await, TestPki::new());
     let all_clients = ["", "client", "stranger", "expired", "self"];
-    for (asked, ca, let_in) in [
+    for (auth_type, ca, accepted) in [
         ("NoClientCert", "", &all_clients[..]),
         ("RequestClientCert", "", &all_clients),
         ("RequestClientCert", "ca.pem", &all_clients),
@@ -39,7 +39,7 @@ async fn client_auth_types_behave_as_configured() {
         ("RequireAndVerifyClientCert", "ca.pem", &["client"]),
         ("RequireAndVerifyClientCert", "self.pem", &["self"]),
     ] {
-        let mut text = format!("{TLS_CONFIG}  client_auth_type: {asked}\n");
+        let mut text = format!("{TLS_CONFIG}  client_auth_type: {auth_type}\n");
         if !ca.is_empty() {
             text = format!("{text}  client_ca_file: {ca}\n");
         }
@@ -57,8 +57,9 @@ async fn client_auth_types_behave_as_configured() {
                     .build()
                     .unwrap();
                 let code = status(&client, &https_url(&exporter, "/-/healthy")).await;
-                let right = let_in.contains(&name).then_some(200);
-                assert_eq!(code, right, "{asked} with {ca:?}, {name:?}, {version:?}");
+                let expected = accepted.contains(&name).then_some(200);
+                let case = format!("{auth_type} with {ca:?}, {name:?}, {version:?}");
+                assert_eq!(code, expected, "{case}");
             }
         }
     }
@@ -125,7 +126,7 @@ async fn tls_versions_ciphers_and_curves_are_restricted() {
         ),
     ] {
         exporter.set_web_config(&pki, &format!("{TLS_CONFIG}{more}"));
-        for (version, right) in [(twelve, of_12), (thirteen, of_13)] {
+        for (version, expected) in [(twelve, of_12), (thirteen, of_13)] {
             let client = pki
                 .client()
                 .tls_version_min(version)
@@ -135,7 +136,7 @@ async fn tls_versions_ciphers_and_curves_are_restricted() {
                 &https_url(&exporter, "/-/healthy"),
             )
             .await;
-            assert_eq!(code.is_some(), right, "{more:?} {version:?}");
+            assert_eq!(code.is_some(), expected, "{more:?} {version:?}");
         }
     }
     exporter.stop().await.stop().await;
@@ -172,22 +173,22 @@ async fn http2_is_negotiated_when_enabled() {
         let keys = join_all(responses).await;
         assert_eq!(keys, vec![10; 20]);
     }
-    // An oversized header is rejected as well, and the connection continues.
+    // An oversized header is rejected, and the connection remains open.
     exporter.set_web_config(&pki, TLS_CONFIG);
     let client = pki.client().build().unwrap();
     let huge = client
         .get(https_url(&exporter, "/-/healthy"))
         .header("x-huge", "x".repeat(20_000));
-    let refused = huge.send().await.map(|response| response.status().as_u16());
+    let rejected = huge.send().await.map(|response| response.status().as_u16());
     assert!(
-        refused.is_err() || matches!(refused, Ok(431)),
-        "{refused:?}"
+        rejected.is_err() || matches!(rejected, Ok(431)),
+        "{rejected:?}"
     );
     assert_eq!(
         status(&client, &https_url(&exporter, "/-/healthy")).await,
         Some(200)
     );
-    // The address is in the pseudo-header of HTTP/2.
+    // HTTP/2 sends the address in the pseudo-header `:authority`.
     let client = pki.client().build().unwrap();
     exporter.set_web_config(&pki, TLS_CONFIG);
     let targets = client
@@ -210,7 +211,7 @@ async fn http2_is_negotiated_when_enabled() {
 const CLIENT_AUTH_CONFIG: &str =
     "  client_auth_type: RequireAndVerifyClientCert\n  client_ca_file: ca.pem\n";
 
-/// Returns the TLS configuration of clients in tests of sessions and of open connections.
+/// Returns the TLS configuration of a client, for tests of sessions and of open connections.
 fn tls_client(
     pki: &TestPki,
     who: Option<&str>,
@@ -253,7 +254,7 @@ async fn connect(exporter: &TestExporter, config: &Arc<ClientConfig>) -> TlsStre
 async fn tls_sessions_are_not_resumed_with_client_auth() {
     let (exporter, pki) = (start_exporter().await, TestPki::new());
     for (more, who, second) in [
-        // The control: without client authentication, a session is resumed.
+        // Without client authentication, a session is resumed (control).
         ("", None, HandshakeKind::Resumed),
         (CLIENT_AUTH_CONFIG, Some("client"), HandshakeKind::Full),
         (
@@ -273,7 +274,7 @@ async fn tls_sessions_are_not_resumed_with_client_auth() {
             let mut kinds = Vec::new();
             for _ in 0..2 {
                 let mut stream = connect(&exporter, &config).await;
-                // Tickets are sent with the first response.
+                // The server sends tickets with the first response.
                 assert!(request_health(&mut stream).await.is_some());
                 kinds.extend(stream.get_ref().1.handshake_kind());
             }
@@ -294,7 +295,7 @@ async fn reload_closes_connections_of_untrusted_clients() {
     let any = format!("{TLS_CONFIG}  client_auth_type: RequireAnyClientCert\n");
     let both = pki.read("ca.pem") + &pki.read("self.pem");
     pki.write("both.pem", &both);
-    for (before, after, gone, stays) in [
+    for (before, after, untrusted, trusted) in [
         // A CA is removed.
         (
             with_ca("both.pem"),
@@ -318,10 +319,10 @@ async fn reload_closes_connections_of_untrusted_clients() {
             Some("self"),
             "client",
         ),
-        // Certificates are verified from now on.
+        // The reload enables the verification of certificates.
         (any.clone(), with_ca("ca.pem"), Some("expired"), "client"),
         (any, with_ca("ca.pem"), Some("stranger"), "client"),
-        // Certificates are required from now on.
+        // The reload requires certificates.
         (
             TLS_CONFIG.to_owned(),
             format!("{TLS_CONFIG}{CLIENT_AUTH_CONFIG}"),
@@ -331,9 +332,9 @@ async fn reload_closes_connections_of_untrusted_clients() {
     ] {
         exporter.set_web_config(&pki, &before);
         let version = &rustls::version::TLS13;
-        let mut ending = connect(&exporter, &tls_client(&pki, gone, version)).await;
+        let mut ending = connect(&exporter, &tls_client(&pki, untrusted, version)).await;
         assert!(request_health(&mut ending).await.is_some(), "{before}");
-        let staying = (!stays.is_empty()).then(|| tls_client(&pki, Some(stays), version));
+        let staying = (!trusted.is_empty()).then(|| tls_client(&pki, Some(trusted), version));
         let mut staying = match staying {
             Some(config) => Some(connect(&exporter, &config).await),
             None => None,
@@ -344,15 +345,15 @@ async fn reload_closes_connections_of_untrusted_clients() {
         exporter.set_web_config(&pki, &after);
         let ended = async { while request_health(&mut ending).await.is_some() {} };
         let ended = tokio::time::timeout(crate::common::wait_timeout(), ended).await;
-        assert!(ended.is_ok(), "{gone:?} is still served with\n{after}");
+        assert!(ended.is_ok(), "{untrusted:?} is still served with\n{after}");
         if let Some(staying) = &mut staying {
             assert!(
                 request_health(staying).await.is_some(),
-                "{stays} is cut off by\n{after}"
+                "the connection of {trusted} was closed by\n{after}"
             );
         }
     }
-    // In plain text, before TLS was enabled.
+    // The connection was opened in plain text, before TLS was enabled.
     exporter.app.web_config.set(WebConfig::default());
     let address = exporter.base_url.strip_prefix("http://").unwrap();
     let mut plain = TcpStream::connect(address).await.unwrap();

@@ -72,7 +72,7 @@ async fn hanging_work_uses_few_threads_per_path() {
         let result = run_blocking_within(path, 1, timeout, hang).await;
         assert_eq!(result, Err(FileError::TimedOut(timeout)), "{attempt}");
     }
-    // A loaded machine may start the last of them late.
+    // A loaded machine may start the last task late.
     assert!(started.load(Ordering::Relaxed) <= 1 + MAX_ABANDONED);
     let other = run_blocking(Path::new("/another"), || 7).await;
     assert_eq!(other, Ok(7));
@@ -122,7 +122,7 @@ fn text_must_be_utf_8() {
 }
 
 #[test]
-fn file_modes_tell_access_by_others() {
+fn file_mode_reports_access_of_other_users() {
     use std::os::unix::fs::PermissionsExt as _;
 
     let directory = tempfile::tempdir().expect("a directory");

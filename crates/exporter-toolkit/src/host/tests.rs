@@ -73,7 +73,7 @@ fn requests_need_exactly_one_host() {
         (Version::HTTP_2, &absolute, &[], true),
         (Version::HTTP_2, &absolute, &[&b"a:1"[..]], true),
         (Version::HTTP_2, &absolute, &[b"b"], false),
-        // RFC 9112 §3.2.2: the host of the target counts.
+        // The host of the target has precedence (RFC 9112 §3.2.2).
         (Version::HTTP_11, &absolute, &[b"b"], true),
         (Version::HTTP_11, &path, &[b"a", b"a"], false),
         (Version::HTTP_10, &path, &[b"a", b"b"], false),
@@ -90,7 +90,7 @@ fn allowed_host_lists_are_parsed_strictly() {
     for everything in ["", " "] {
         assert_eq!(AllowedHosts::parse(everything), Ok(AllowedHosts::default()));
     }
-    for wrong in [
+    for invalid in [
         ",",
         "a,",
         "a,,b",
@@ -104,7 +104,7 @@ fn allowed_host_lists_are_parsed_strictly() {
         ".",
         "10.0.0.0/8",
     ] {
-        assert!(AllowedHosts::parse(wrong).is_err(), "{wrong}");
+        assert!(AllowedHosts::parse(invalid).is_err(), "{invalid}");
     }
     let allowed = AllowedHosts::parse("[2001:DB8::1]").expect("an address");
     assert_eq!(allowed.example().as_deref(), Some("[2001:db8::1]"));

@@ -12,7 +12,7 @@ fn limiter() -> Arc<RequestLimiter> {
     RequestLimiter::new(8, WAIT)
 }
 
-/// Creates a request on a new connection from the n-th address; the body is that of its response.
+/// Creates a request on a new connection from the n-th address. The closure returns the body of its response.
 fn request(address: u8) -> (ResponseHandle, impl FnOnce() -> Body) {
     let address = IpAddr::from([10, 0, 0, address]);
     let connection = ConnectionState::new(address.into(), Arc::new(AtomicUsize::new(1)));
@@ -58,7 +58,7 @@ async fn stalled_response_loses_its_permit() {
     assert!(permit.is_some() && started_at.elapsed() <= STALLED_AFTER);
     let evicted = handles.iter().map(ResponseHandle::is_evicted);
     assert_eq!(evicted.collect::<Vec<_>>(), [true, false, false]);
-    // A permit that was taken away is not released twice.
+    // The permit of an evicted request is not released twice.
     drop((permits, permit));
     let requests = limiter.requests.lock();
     assert!(requests.by_id.is_empty() && requests.admitted == 0);
@@ -100,7 +100,7 @@ async fn requests_being_handled_keep_their_permits() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn client_with_fewest_permits_is_next_newest_request_first() {
+async fn newest_request_of_client_with_fewest_permits_is_admitted_first() {
     let limiter = limiter();
     let requests: Vec<_> = [(); 4].map(|()| request(1)).into();
     let mut permits = Vec::new();
@@ -115,7 +115,7 @@ async fn client_with_fewest_permits_is_next_newest_request_first() {
             let (handle, _respond) = request(address);
             let permit = limiter.acquire(4, Some(handle)).await;
             order.lock().push(number);
-            // Held until all have been admitted.
+            // Held until all requests are admitted.
             permit
         }));
         tokio::task::yield_now().await;
@@ -124,7 +124,7 @@ async fn client_with_fewest_permits_is_next_newest_request_first() {
         permits.pop();
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
-    // Two of the client that had none, until both have as many.
+    // Two requests of the client without permits are first, until both clients have the same number.
     assert_eq!(*order.lock(), [2, 1, 3, 0]);
     for task in tasks {
         task.await.expect("no panic");
@@ -155,7 +155,7 @@ async fn single_client_cannot_fill_the_queue() {
     expected[12..].fill(true);
     assert_eq!(
         waited, expected,
-        "eight of the first client, one of the other"
+        "eight requests of the first client, one of the other"
     );
 }
 

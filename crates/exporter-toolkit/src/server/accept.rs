@@ -17,9 +17,9 @@ use super::limits::ServerLimits;
 use crate::liveness::{Heartbeat, LivenessMonitor};
 use crate::web_config::SharedWebConfig;
 
-/// Time for responses in flight at shutdown.
+/// The time for responses in flight at shutdown.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(3);
-/// Pause after a failed accept, as when the process has no file descriptor left.
+/// The delay after a failed accept, for example without a free file descriptor.
 const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(50);
 
 /// Listeners that share a router, limits and a web configuration.
@@ -32,9 +32,9 @@ pub struct Server {
     pub router: Router,
     /// Timeouts and the connection limit.
     pub limits: ServerLimits,
-    /// TLS of the connections; without it, or where it has no TLS section, they are in plain text.
+    /// The web configuration; without one, or without its TLS section, connections are in plain text.
     pub web_config: Option<Arc<SharedWebConfig>>,
-    /// Name of the listeners in the log, such as `web`.
+    /// The name of the listeners in the log, such as `web`.
     pub name: &'static str,
 }
 
@@ -62,9 +62,9 @@ pub async fn serve(
                 Ok(address) => {
                     let tls = context.web_config.get().uses_tls();
                     info!(listener = server.name, tls, %address, "listening");
-                    format!("the listener on {address}")
+                    format!("listener on {address}")
                 }
-                Err(_) => "a listener".to_owned(),
+                Err(_) => "listener".to_owned(),
             };
             accept_tasks.spawn(accept_loop(
                 listener,
@@ -80,7 +80,7 @@ pub async fn serve(
     connections.close();
     let drained = tokio::time::timeout(DRAIN_TIMEOUT, connections.wait()).await;
     if drained.is_err() {
-        warn!("a client has not taken its answer in time; closing its connection");
+        warn!("drain timeout; closing the remaining connections");
         abort.cancel();
         connections.wait().await;
     }
@@ -103,7 +103,7 @@ async fn accept_loop(
         match accepted {
             Ok((stream, address)) => {
                 let Some(guard) = tracker.try_admit(address.ip()) else {
-                    debug!("connection refused: every open one has a response in progress");
+                    debug!("connection rejected; no open connection can be evicted");
                     continue;
                 };
                 connections.spawn(connection::serve(stream, guard, Arc::clone(&context)));
@@ -118,7 +118,7 @@ async fn accept_loop(
     }
 }
 
-/// Returns whether the error concerns only the connection that was to be accepted.
+/// Returns whether the error concerns only the connection to accept, and not the listener.
 fn is_connection_error(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
     matches!(

@@ -28,35 +28,35 @@ use super::limits::ServerLimits;
 use crate::host;
 use crate::web_config::SharedWebConfig;
 
-/// Send buffer of a socket; Linux doubles it. By default it grows to several megabytes, which a client that reads
-/// nothing would fill on each of its connections, and it would take that much longer to detect that it does not read.
+/// The size of a socket's send buffer; Linux doubles it. The default grows to several megabytes on each connection, which
+/// delays the detection of a client that reads nothing.
 const SOCKET_SEND_BUFFER: usize = 256 << 10;
-/// Buffer of an HTTP/1 connection for a response that the client does not read. hyper reads no larger request header
-/// either; [`HeaderLimitIo`] allows less.
+/// The size of an HTTP/1 connection's buffer for a response that the client does not read. hyper also limits the request
+/// header to this size; the limit of [`HeaderLimitIo`] is lower.
 const HTTP1_BUFFER: usize = 128 << 10;
-/// Buffer of an HTTP/2 stream for such a response.
+/// The size of an HTTP/2 stream's buffer for a response that the client does not read.
 const HTTP2_BUFFER: usize = 64 << 10;
-/// Maximum size of all headers of an HTTP/2 request.
+/// The maximum size of all headers of an HTTP/2 request.
 const HTTP2_MAX_HEADER_LIST: u32 = 16 << 10;
-/// Maximum number of concurrent requests on one HTTP/2 connection.
+/// The maximum number of concurrent requests on one HTTP/2 connection.
 const HTTP2_MAX_STREAMS: u32 = 32;
-/// Interval of pings on an HTTP/2 connection without incoming data.
+/// The interval of pings on an HTTP/2 connection without incoming data.
 const HTTP2_PING_INTERVAL: Duration = Duration::from_secs(30);
 
-/// Grace period after shutdown in which an accepted connection may send its first request: its client could not know,
-/// and no other process will respond to it.
+/// The grace period after shutdown in which an accepted connection may send its first request: no other process will respond
+/// to it.
 const LATE_REQUEST_GRACE: Duration = Duration::from_millis(500);
 
-/// Reason why [`SharedWebConfig::client_rejected`] closes a connection.
-const CLIENT_REJECTED: &str = "the client of the connection is no longer admitted";
+/// The reason when [`SharedWebConfig::client_rejected`] closes a connection.
+const CLIENT_REJECTED: &str = "client rejected by the web configuration";
 
-/// Settings that all connections of a server share.
+/// The settings that all connections of a server share.
 pub(super) struct ConnectionContext {
     pub(super) router: Router,
     pub(super) limits: ServerLimits,
-    /// Cancelled when responses in flight may end and no other request is accepted.
+    /// Cancelled at shutdown: responses in flight are completed, and new requests are not accepted.
     pub(super) drain: CancellationToken,
-    /// Cancelled when connections must close at once.
+    /// Cancelled when connections must close immediately.
     pub(super) abort: CancellationToken,
     pub(super) web_config: Arc<SharedWebConfig>,
 }
@@ -67,14 +67,14 @@ pub(super) async fn serve(
     connection: ConnectionGuard,
     context: Arc<ConnectionContext>,
 ) {
-    // A response is written in large chunks, and its end must not wait for an acknowledgement.
+    // Without a delay, because the last chunk of a response must not wait for an acknowledgement.
     let _ = stream.set_nodelay(true);
     let _ = SockRef::from(&stream).set_send_buffer_size(SOCKET_SEND_BUFFER);
     let state = &connection.state;
     let result = tokio::select! {
         result = serve_stream(stream, state, &context) => result,
         reason = state.wait_expired(&context.limits) => Err(reason.to_owned()),
-        () = context.abort.cancelled() => Err("the exporter stops".to_owned()),
+        () = context.abort.cancelled() => Err("drain timeout".to_owned()),
     };
     if let Err(reason) = result {
         debug!(reason, "connection closed");
@@ -104,7 +104,7 @@ async fn serve_stream(
     };
     let stream = handshake
         .map_err(|_| "TLS handshake timeout".to_owned())?
-        .map_err(|error| format!("TLS handshake: {error}"))?;
+        .map_err(|error| format!("TLS handshake failed: {error}"))?;
     let session = stream.get_ref().1;
     let certificates = session.peer_certificates().unwrap_or_default().to_vec();
     let is_http2 = session.alpn_protocol() == Some(b"h2");
@@ -156,7 +156,7 @@ fn http_builder(limits: &ServerLimits) -> auto::Builder<TokioExecutor> {
     builder
         .http1()
         .timer(TokioTimer::new())
-        // The state of the connection has this timeout.
+        // `ConnectionState` checks this timeout.
         .header_read_timeout(None)
         .max_buf_size(HTTP1_BUFFER);
     builder
@@ -170,7 +170,7 @@ fn http_builder(limits: &ServerLimits) -> auto::Builder<TokioExecutor> {
     builder
 }
 
-/// Passes a request to the routes, and tracks its response.
+/// Passes a request to the router, and tracks its response.
 async fn handle(
     state: Arc<ConnectionState>,
     context: Arc<ConnectionContext>,
@@ -186,9 +186,9 @@ async fn handle(
     Ok(response.map(|body| guard.track(body)))
 }
 
-/// Returns the response to a request whose host is missing, duplicate or malformed.
+/// Returns the response to a request with a missing, duplicate or malformed host.
 fn bad_host_response() -> Response<Body> {
-    let text = "400 Bad Request: expected one valid Host header.\n";
+    let text = "400 Bad Request: expected exactly one valid Host header.\n";
     let headers = [(header::X_CONTENT_TYPE_OPTIONS, "nosniff")];
     (StatusCode::BAD_REQUEST, headers, text).into_response()
 }

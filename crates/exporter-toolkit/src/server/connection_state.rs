@@ -1,4 +1,4 @@
-//! Activity of one connection, and its timeouts.
+//! Tracks the activity of one connection, and checks its timeouts.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -12,46 +12,46 @@ use super::response::{InFlightResponse, Phase, ResponseGuard, ResponseHandle, ST
 use crate::client_network::ClientNetwork;
 use crate::sync::Mutex;
 
-/// Maximum size of an HTTP/1 request header.
+/// The maximum size of an HTTP/1 request header.
 const MAX_HEADER_BYTES: usize = 32 << 10;
-/// Interval at which the timeouts of a connection are checked.
+/// The interval between two checks of a connection's timeouts.
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
-/// State of one connection, shared by its task, its stream, its responses and the tracker that may evict it.
+/// The state of one connection. Its task, its stream, its responses and the connection tracker share it.
 #[derive(Debug)]
 pub(crate) struct ConnectionState {
     pub(super) client: ClientNetwork,
-    /// Number of open connections of the same client.
+    /// The number of open connections of the same client.
     client_connections: Arc<AtomicUsize>,
     accepted_at: Instant,
-    /// Whether a request has passed authentication, which makes the connection one of the last to be evicted.
+    /// Whether a request has passed authentication. Such connections are evicted last.
     pub(super) authorized: AtomicBool,
     pub(super) activity: Mutex<Activity>,
     /// Cancelled at the first complete request.
     pub(super) first_request: CancellationToken,
-    /// Cancelled when the connection has to close.
+    /// Cancelled when the connection must close.
     pub(super) evicted: CancellationToken,
 }
 
 #[derive(Debug)]
 pub(super) struct Activity {
-    /// Time of the first byte of an incomplete request header.
+    /// The time of the first byte of an incomplete request header.
     header_started_at: Option<Instant>,
-    /// Size of that header so far.
+    /// The number of bytes of that header received so far.
     header_bytes: usize,
-    /// Time at which the last response ended.
+    /// The time at which the last response ended.
     pub(super) idle_since: Instant,
     pub(super) responses: Vec<Arc<InFlightResponse>>,
 }
 
-/// Properties that decide which connection is evicted.
+/// The properties that determine which connection is evicted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct EvictionRank {
     /// Whether a request has passed authentication.
     pub(super) authorized: bool,
-    /// Number of open connections of the same client.
+    /// The number of open connections of the same client.
     pub(super) client_connections: usize,
-    /// Time of the last progress.
+    /// The time of the last progress.
     pub(super) since: Instant,
 }
 
@@ -86,8 +86,8 @@ impl ConnectionState {
         activity.header_bytes <= MAX_HEADER_BYTES
     }
 
-    /// Returns the connection's rank for eviction; `None` while an authorized client reads a response as it is produced.
-    /// Responses to unauthorized clients do not protect a connection: a client could renew that with each request.
+    /// Returns the connection's rank for eviction; `None` while an authorized client reads a response. A response to an
+    /// unauthorized client does not protect its connection, because the client could send another request each time.
     pub(super) fn eviction_rank(&self) -> Option<EvictionRank> {
         let authorized = self.authorized.load(Ordering::Relaxed);
         let mut since = self.accepted_at;
@@ -109,7 +109,7 @@ impl ConnectionState {
         })
     }
 
-    /// Begins the response to a complete request. The response is in flight until the guard is dropped.
+    /// Starts the response to a complete request. The response is in flight until the guard is dropped.
     pub(crate) fn begin_response(self: &Arc<Self>) -> ResponseGuard {
         self.first_request.cancel();
         let mut activity = self.activity.lock();
@@ -145,7 +145,7 @@ impl ConnectionState {
         (is_idle && idle_for > limits.idle_timeout).then_some("idle timeout")
     }
 
-    /// Waits until the connection has to close, and returns the reason.
+    /// Waits until the connection must close, and returns the reason.
     pub(super) async fn wait_expired(&self, limits: &ServerLimits) -> &'static str {
         let interval = CHECK_INTERVAL
             .min(limits.write_stall_timeout / 4)

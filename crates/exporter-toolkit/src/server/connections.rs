@@ -10,16 +10,16 @@ use super::connection_state::ConnectionState;
 use crate::client_network::ClientNetwork;
 use crate::sync::Mutex;
 
-/// Share of the open connections that is reserved for those without an authorized request: a new connection has to get
-/// as far as its first request. Beyond it, they are evicted before all others.
+/// The reciprocal of the share of open connections that is reserved for connections without an authorized request, so that a
+/// new connection can send its first request. Above this share, such connections are evicted before all others.
 const UNAUTHORIZED_SHARE: usize = 4;
 
-/// Open connections of all listeners of a server.
+/// Tracks the open connections of all listeners of a server.
 ///
-/// At `max`, a new connection evicts another one: first those without an authorized request, oldest first, whatever they
-/// are doing; then those without progress (idle, waiting, or with a response that the client does not read), longest
-/// first. In both groups, a connection of the client with the most connections is evicted. Connections of authorized
-/// clients that read their response are never evicted.
+/// When `max` is reached, a new connection evicts another one: first a connection without an authorized request, oldest
+/// first; then a connection without progress (idle, waiting, or with a response that the client does not read), longest
+/// first. In both groups, the client with the most connections loses one. Connections of authorized clients that read their
+/// response are never evicted.
 pub(super) struct ConnectionTracker {
     max: usize,
     connections: Mutex<Connections>,
@@ -29,7 +29,7 @@ pub(super) struct ConnectionTracker {
 struct Connections {
     next_id: u64,
     open: HashMap<u64, Arc<ConnectionState>>,
-    /// Number of open connections of each client.
+    /// The number of open connections of each client.
     clients: HashMap<ClientNetwork, Arc<AtomicUsize>>,
 }
 
@@ -68,7 +68,7 @@ impl ConnectionTracker {
         })
     }
 
-    /// Evicts a connection, as when the system has no file descriptor left.
+    /// Evicts a connection, for example to free a file descriptor.
     pub(super) fn evict(&self) {
         self.connections.lock().evict();
     }

@@ -9,18 +9,18 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::connection_state::ConnectionState;
 
-/// Response to a request header over the limit.
+/// The response to a request header above the limit.
 const RESPONSE_431: &[u8] = b"HTTP/1.1 431 Request Header Fields Too Large\r\nconnection: close\r\n\
-    content-type: text/plain; charset=utf-8\r\nx-content-type-options: nosniff\r\ncontent-length: 49\r\n\r\n\
-    The head of a request may have 32 KiB, not more.\n";
+    content-type: text/plain; charset=utf-8\r\nx-content-type-options: nosniff\r\ncontent-length: 58\r\n\r\n\
+    431 Request Header Fields Too Large: the limit is 32 KiB.\n";
 
-/// Stream that rejects a request header over the limit with status 431. hyper's own limit would apply to the buffer for
+/// A stream that rejects a request header above the limit with status 431. hyper's own limit would apply to the buffer for
 /// responses as well.
 pub(super) struct HeaderLimitIo<S> {
     stream: S,
-    /// `None` for HTTP/2, where hyper has a limit for headers alone.
+    /// The state of an HTTP/1 connection; `None` for HTTP/2, because hyper has a separate limit for its headers.
     http1: Option<Arc<ConnectionState>>,
-    /// Rest of the 431 response.
+    /// The unsent rest of the 431 response.
     rejection: Option<&'static [u8]>,
 }
 

@@ -1,26 +1,26 @@
-//! Timeouts of connections, and how many may be open.
+//! The timeouts of connections, and the connection limit.
 
 use std::time::Duration;
 
-/// Maximum number of open connections, where the system allows so many files.
+/// The maximum number of open connections, if the system allows as many open files.
 const MAX_CONNECTIONS: usize = 1024;
-/// Minimum number of open connections.
+/// The minimum of the connection limit.
 const MIN_CONNECTIONS: usize = 16;
-/// Open files reserved for everything but connections: outgoing connections, state, logs.
+/// The number of open files reserved for other purposes: outgoing connections, state files, logs.
 const RESERVED_FILES: u64 = 128;
 
-/// Timeouts of connections, and how many may be open.
+/// The timeouts of connections, and the connection limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ServerLimits {
-    /// Time for a TLS handshake, or for a request header from its first byte to its last.
+    /// The timeout of a TLS handshake, and of a request header from its first to its last byte.
     pub header_timeout: Duration,
-    /// Time after which a response is aborted of which the client reads nothing.
+    /// The time without a read by the client after which a response is aborted.
     pub write_stall_timeout: Duration,
-    /// Time for a whole response, from the request to the last byte read.
+    /// The timeout of a whole response, from the request to the last byte read.
     pub response_timeout: Duration,
-    /// Time without a request, as between two scrapes over one connection.
+    /// The timeout of a connection without a request, for example between two scrapes.
     pub idle_timeout: Duration,
-    /// Maximum number of open connections, on all listeners of a [`Server`](super::Server) together.
+    /// The maximum number of open connections, on all listeners of a [`Server`](super::Server) together.
     pub max_connections: usize,
 }
 
@@ -37,7 +37,7 @@ impl Default for ServerLimits {
 }
 
 impl ServerLimits {
-    /// Returns the default limits, with no more connections than this process may have open files.
+    /// Returns the default limits, with a connection limit below the process's limit of open files.
     pub fn from_rlimit() -> Self {
         let mut limits = Self::default();
         #[cfg(unix)]
@@ -48,7 +48,7 @@ impl ServerLimits {
         limits
     }
 
-    /// Returns limits for health probes: fewer connections, which stay open for a shorter time.
+    /// Returns the limits for health probes: fewer connections and a shorter idle timeout.
     #[must_use]
     pub fn for_probes(self) -> Self {
         Self {

@@ -1,15 +1,15 @@
-//! HTTP server with connection limits: HTTP/1.1, and HTTP/2 over TLS.
+//! An HTTP server with a connection limit and timeouts: HTTP/1.1, and HTTP/2 over TLS.
 //!
 //! | module | purpose |
 //! | --- | --- |
-//! | `sockets` | binds listeners, or takes those of systemd's socket activation |
+//! | `sockets` | binds listeners, or takes the sockets that systemd passes |
 //! | `accept` | accepts connections until shutdown, then drains them |
 //! | `connection` | serves one connection: TLS and HTTP |
-//! | `connections` | limits open connections, evicting idle ones |
-//! | `connection_state` | activity of one connection, and its timeouts |
+//! | `connections` | limits the number of open connections, and evicts idle ones |
+//! | `connection_state` | tracks the activity of one connection, and checks its timeouts |
 //! | `response` | tracks how the client reads a response |
 //! | `header_limit` | limits the size of HTTP/1 request headers |
-//! | `limits` | timeouts and the connection limit |
+//! | `limits` | the timeouts of connections, and the connection limit |
 
 mod accept;
 mod connection;

@@ -14,8 +14,8 @@ use super::connection_state::ConnectionState;
 use crate::client_network::ClientNetwork;
 use crate::sync::Mutex;
 
-/// Time after which a response is stalled of which the client reads nothing: it no longer protects its connection from
-/// eviction, nor its request from losing its permit.
+/// The time without a read by the client after which a response counts as stalled: it no longer protects its connection from
+/// eviction, or its request from losing its permit.
 pub(crate) const STALLED_AFTER: Duration = Duration::from_millis(250);
 
 #[derive(Debug)]
@@ -26,11 +26,11 @@ pub(super) struct InFlightResponse {
 
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Phase {
-    /// The request waits, or is being handled.
+    /// The request is waiting or being handled.
     Handling,
-    /// The client has read everything so far; the next chunk of the body is being produced.
+    /// The client has read all chunks so far; the next chunk of the body is being produced.
     Producing,
-    /// A chunk of the response has been waiting for the client since then.
+    /// A chunk of the response has been waiting for the client since this time.
     Unread(Instant),
 }
 
@@ -58,7 +58,7 @@ impl InFlightResponse {
     }
 }
 
-/// Response in flight, and its connection: an extension of each request, for its handler.
+/// A response in flight and its connection. The handler of a request gets it as an extension of the request.
 #[derive(Debug, Clone)]
 pub struct ResponseHandle {
     pub(super) connection: Arc<ConnectionState>,
@@ -71,7 +71,7 @@ impl ResponseHandle {
         self.connection.client
     }
 
-    /// Returns how long a chunk of the response has been waiting for the client; `None` while the client waits.
+    /// Returns how long a chunk of the response has been waiting for the client; `None` if no chunk is waiting.
     pub(crate) fn unread_for(&self) -> Option<Duration> {
         self.response.unread_for()
     }
@@ -92,7 +92,7 @@ impl ResponseHandle {
     }
 }
 
-/// Keeps a response in flight until it is dropped.
+/// Marks a response as in flight until the guard is dropped.
 pub(crate) struct ResponseGuard(pub(super) ResponseHandle);
 
 impl ResponseGuard {
@@ -102,7 +102,7 @@ impl ResponseGuard {
 
     /// Tracks how the client reads `body`.
     pub(crate) fn track(self, body: Body) -> Body {
-        // The body is never polled while the client leaves no room for what precedes it.
+        // The body is not polled while the client does not read the headers before it.
         self.0.response.set_phase(Phase::Unread(Instant::now()));
         Body::new(TrackedBody { body, guard: self })
     }
@@ -120,7 +120,7 @@ impl Drop for ResponseGuard {
     }
 }
 
-/// A body that records when it is polled: the client has then read everything before.
+/// A body that records each poll: the client has read all previous chunks by then.
 struct TrackedBody {
     body: Body,
     guard: ResponseGuard,

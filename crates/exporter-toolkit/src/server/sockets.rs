@@ -1,4 +1,4 @@
-//! Binds listeners, or takes those of systemd's socket activation.
+//! Binds listeners, or takes the sockets that systemd passes (socket activation).
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -9,34 +9,32 @@ use tokio::net::TcpListener;
 
 use crate::address::ListenAddress;
 
-/// Maximum number of connections that wait to be accepted, as far as the system allows so many: one more is dropped, and
-/// its client retries after a second.
+/// The maximum number of connections that wait to be accepted, within the system's limit. The system drops excess
+/// connections, and their clients retry after a second.
 const BACKLOG: i32 = 4096;
 
-/// Error of a listener.
+/// The error when a listener cannot be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum BindError {
-    /// The address is in use, or not one of this machine.
-    #[error(
-        "cannot listen on {address}: {source}; choose another with {flag}, or end what uses it"
-    )]
+    /// The address is in use, or is not an address of this machine.
+    #[error("cannot listen on {address} ({flag}): {source}")]
     Address {
         /// The address.
         address: String,
         /// The flag that sets the address.
         flag: &'static str,
-        /// Error of the operating system.
+        /// The error of the operating system.
         source: io::Error,
     },
     /// systemd has not passed the expected sockets.
-    #[error("--web.systemd-socket: {0}; a .socket unit of the service hands over TCP sockets")]
+    #[error("--web.systemd-socket: {0}")]
     Systemd(String),
 }
 
-/// Binds a listener; `flag` is the flag that sets the address.
+/// Binds a listener. `flag` is the flag that sets the address, for the error message.
 ///
 /// # Errors
-/// [`BindError`] when the address is in use or not one of this machine.
+/// [`BindError`] when the address is in use, or is not an address of this machine.
 pub async fn bind(address: &ListenAddress, flag: &'static str) -> Result<TcpListener, BindError> {
     let bound = if address.host.is_empty() {
         let any = |ip: IpAddr| SocketAddr::from((ip, address.port));
@@ -69,7 +67,7 @@ async fn bind_host(address: &ListenAddress) -> io::Result<TcpListener> {
     Err(last_error)
 }
 
-/// Binds a socket; with `dual_stack`, one for IPv6 accepts IPv4 as well, whatever the system's default is.
+/// Binds a socket. With `dual_stack`, an IPv6 socket also accepts IPv4 connections, independent of the system's default.
 fn bind_socket(address: SocketAddr, dual_stack: bool) -> io::Result<TcpListener> {
     let domain = Domain::for_address(address);
     let socket = Socket::new(domain, Type::STREAM, Some(Protocol::TCP))?;
@@ -89,20 +87,20 @@ pub fn has_systemd_sockets() -> bool {
     std::env::var_os("LISTEN_FDS").is_some()
 }
 
-/// Takes the sockets that systemd passes by its `LISTEN_FDS` protocol.
+/// Takes the sockets that systemd passes with the `LISTEN_FDS` protocol.
 ///
 /// # Errors
-/// [`BindError`] when there is none, or one is not a TCP socket.
+/// [`BindError`] when systemd passes no socket, or a socket that is not a TCP socket.
 pub fn systemd_listeners() -> Result<Vec<TcpListener>, BindError> {
     let mut sockets = ListenFd::from_env();
     if sockets.len() == 0 {
-        let text = "systemd has handed no socket over to this process (LISTEN_FDS is not set)";
+        let text = "systemd has passed no socket (LISTEN_FDS is not set)";
         return Err(BindError::Systemd(text.to_owned()));
     }
     let mut listeners = Vec::new();
     for index in 0..sockets.len() {
         let invalid = |error: io::Error| {
-            BindError::Systemd(format!("socket {} is no TCP socket: {error}", index + 1))
+            BindError::Systemd(format!("socket {} is not a TCP socket: {error}", index + 1))
         };
         let Some(listener) = sockets.take_tcp_listener(index).map_err(invalid)? else {
             continue;

@@ -1,5 +1,5 @@
-//! Basic authentication (RFC 7617) with bcrypt hashes, as the exporter-toolkit has it. bcrypt runs off the async threads,
-//! and correct passwords are cached, so that a scrape does not pay for bcrypt.
+//! Basic authentication (RFC 7617) with bcrypt hashes, as in the exporter-toolkit. bcrypt runs outside the async threads, and
+//! correct passwords are cached, so that scrapes do not run bcrypt.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -16,49 +16,49 @@ use super::bcrypt_queue::BcryptQueue;
 use crate::client_network::ClientNetwork;
 use crate::sync::Mutex;
 
-/// How long a login waits for bcrypt.
+/// The timeout of a password check.
 const VERIFY_TIMEOUT: Duration = Duration::from_secs(20);
-/// Minimum cost of bcrypt.
+/// The minimum cost of bcrypt.
 const MIN_COST: u32 = 4;
-/// Cost from which on a login takes a second or more.
+/// The minimum cost of a slow hash: a password check takes a second or more.
 const SLOW_COST: u32 = 15;
+
+/// The help of an error about a bcrypt hash.
+pub(super) const CREATE_HASH: &str = "create the hash with `htpasswd -nBC 10 \"\"`";
 
 /// The bcrypt hash of a password.
 #[derive(Clone)]
 pub(super) struct BcryptHash {
     cost: u32,
-    /// In the format of the bcrypt crate.
+    /// The hash in the format of the bcrypt crate.
     text: Arc<str>,
 }
 
 impl BcryptHash {
-    /// Parses a hash as leniently as Go's implementation does. The error repeats nothing of it.
-    pub(super) fn parse(text: &str) -> Result<Self, String> {
-        let invalid = |reason: &str| {
-            format!(
-                "it is no bcrypt hash ({reason}); it must be one such as `htpasswd -nBC 10 \"\"` prints: $2y$, the cost, and 53 characters"
-            )
-        };
+    /// Parses a hash as leniently as Go's implementation. The error contains nothing of the hash.
+    pub(super) fn parse(text: &str) -> Result<Self, &'static str> {
         let rest = ["$2a$", "$2b$", "$2x$", "$2y$", "$2$"]
             .iter()
             .find_map(|version| text.strip_prefix(version))
-            .ok_or_else(|| invalid("it does not begin with $2a$, $2b$ or $2y$"))?;
+            .ok_or("invalid bcrypt hash: expected the prefix $2a$, $2b$ or $2y$")?;
         let (cost, hash) = rest
             .split_once('$')
-            .ok_or_else(|| invalid("there is no cost"))?;
+            .ok_or("invalid bcrypt hash: missing cost")?;
         let is_two_digits = cost.len() == 2 && cost.bytes().all(|b| b.is_ascii_digit());
         let cost = cost
             .parse()
             .ok()
             .filter(|cost| is_two_digits && (MIN_COST..=31).contains(cost))
-            .ok_or_else(|| invalid("the cost is not from 04 to 31"))?;
+            .ok_or("invalid bcrypt hash: expected a cost between 04 and 31")?;
         if hash.len() != 53 {
-            return Err(invalid("its length is another"));
+            return Err("invalid bcrypt hash: expected 53 characters after the cost");
         }
-        // bcrypt's own parser rejects bits to spare in the last character, which some implementations set.
+        // bcrypt's own parser rejects unused bits in the last character, which some implementations set.
         let is_base64 = |byte: u8| byte.is_ascii_alphanumeric() || b"./".contains(&byte);
         if !hash.bytes().all(is_base64) {
-            return Err(invalid("it has characters that are none of its alphabet"));
+            return Err(
+                "invalid bcrypt hash: expected only letters, digits, . and / after the cost",
+            );
         }
         Ok(Self {
             cost,
@@ -70,19 +70,19 @@ impl BcryptHash {
     pub(super) fn warning(&self) -> Option<String> {
         (self.cost >= SLOW_COST).then(|| {
             format!(
-                "a cost of {} makes each login take seconds, or for ever; 10 to 12 is usual",
+                "slow bcrypt cost {}: each password check takes a second or more (10 to 12 is usual)",
                 self.cost
             )
         })
     }
 }
 
-/// Reason why a request is rejected.
+/// The reason why a request is rejected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum AuthError {
-    /// The user name or the password is wrong or missing.
+    /// The user name or the password is invalid or missing.
     Unauthorized,
-    /// Too many other passwords are being checked.
+    /// Too many password checks are waiting, or the check has timed out.
     Busy,
 }
 
@@ -101,29 +101,28 @@ impl BasicAuthUsers {
         found.map(|(_, hash)| hash)
     }
 
-    /// Returns the cost of every failed check, whatever the user name: the highest cost of all users. Slow costs are
-    /// excluded, so that one such user does not make each guess of any name that slow.
+    /// Returns the cost of every failed check, for all user names: the highest cost of all users. Slow costs are excluded, so
+    /// that one user with a slow hash does not make every failed check slow.
     fn failure_cost(&self) -> u32 {
         let costs = self.hashes.iter().map(|(_, hash)| hash.cost);
         let usual = costs.clone().filter(|cost| *cost < SLOW_COST).max();
         usual.or(costs.min()).unwrap_or(MIN_COST)
     }
 
-    /// Returns the costs of the decoy hashes that are computed when a check fails, so that timing does not reveal valid
-    /// user names: a failed check takes as long as one hash of [`Self::failure_cost`]. A cost of `n` takes `2^n` steps,
-    /// so the difference to a hash of cost `n` are hashes of the costs from `n` on.
+    /// Returns the costs of the decoy hashes that are computed when a check fails, so that timing does not reveal valid user
+    /// names: every failed check takes as long as one hash of [`Self::failure_cost`]. A cost of `n` takes `2^n` steps, so a
+    /// hash of cost `n` and one decoy of each cost from `n` to below `m` take as long as one hash of cost `m`.
     fn decoy_costs(&self, hash: Option<&BcryptHash>) -> Range<u32> {
         let cost = self.failure_cost();
         hash.map_or(cost..cost + 1, |hash| hash.cost..cost)
     }
 }
 
-/// Checks passwords, and caches correct ones. Outlives every configuration: a cache entry is valid while the hash of the
-/// user is the same.
+/// Checks passwords, and caches correct ones. The cache outlives reloads: an entry is valid while the user's hash is the same.
 #[derive(Debug)]
 pub(super) struct Authenticator {
     queue: Arc<BcryptQueue>,
-    /// Random, of this process. Where the system has no random numbers, nothing is cached.
+    /// The random key of this process; `None` if the system has no random numbers, then passwords are not cached.
     key: Option<hmac::Key>,
     /// The last correct password of each user, as a keyed hash of it and of the user's bcrypt hash.
     verified: Mutex<HashMap<String, [u8; 32]>>,
@@ -140,7 +139,7 @@ impl Default for Authenticator {
 }
 
 impl Authenticator {
-    /// Checks whether the password is that of the user. `client` gets a fair share of the checks.
+    /// Checks whether the password is correct. Each `client` gets a fair share of the checks.
     pub(super) async fn check(
         &self,
         users: &BasicAuthUsers,
@@ -169,7 +168,7 @@ impl Authenticator {
         Ok(())
     }
 
-    /// Runs bcrypt off the async threads once `client` is next. Returns `None` when the queue is full.
+    /// Runs bcrypt outside the async threads when `client` is next. Returns `None` when the queue is full.
     async fn verify(
         &self,
         credentials: &BasicCredentials,
@@ -181,19 +180,19 @@ impl Authenticator {
         let password = credentials.password.clone();
         let hash = hash.map(|hash| Arc::clone(&hash.text));
         let run = move || {
-            // Held until bcrypt has ended, even after the request has timed out.
+            // Held until bcrypt has finished, even after the request has timed out.
             let _permit = permit;
             verify_password(password.as_bytes(), hash.as_deref(), decoy_costs)
         };
         tokio::task::spawn_blocking(run).await.ok()
     }
 
-    /// Returns whether a password of this client was correct before, which tells nothing about its next one.
+    /// Returns whether this client has sent a correct password before. Its next password may be incorrect.
     pub(super) fn is_verified(&self, client: ClientNetwork) -> bool {
         self.queue.is_verified(client)
     }
 
-    /// Removes the cached passwords of users that do not exist any more.
+    /// Removes the cached passwords of removed users.
     pub(super) fn retain_users(&self, users: Option<&BasicAuthUsers>) {
         self.verified
             .lock()
@@ -214,7 +213,7 @@ impl Authenticator {
     }
 }
 
-/// Runs bcrypt, which takes milliseconds to hours, depending on the costs. `hash` is `None` where the user does not exist.
+/// Runs bcrypt, which takes milliseconds to hours, depending on the costs. `hash` is `None` if the user does not exist.
 fn verify_password(password: &[u8], hash: Option<&str>, decoy_costs: Range<u32>) -> bool {
     if hash.is_some_and(|hash| bcrypt::verify(password, hash).unwrap_or(false)) {
         return true;
@@ -226,7 +225,7 @@ fn verify_password(password: &[u8], hash: Option<&str>, decoy_costs: Range<u32>)
     false
 }
 
-/// User name and password of a request. Wiped on drop.
+/// The user name and the password of a request. Wiped on drop.
 pub(super) struct BasicCredentials {
     user: Zeroizing<String>,
     password: Zeroizing<String>,

@@ -1,6 +1,5 @@
-//! Orders password checks. bcrypt is expensive on purpose, so few checks run concurrently, and a client that guesses
-//! passwords must not starve others: clients with a correct password before are next, then the client with the fewest
-//! checks.
+//! Orders password checks. bcrypt is expensive by design, so few checks run concurrently, and a client that guesses passwords
+//! must not starve others: clients that have sent a correct password before are first, then the client with the fewest checks.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -11,16 +10,16 @@ use tokio::sync::oneshot;
 use crate::client_network::ClientNetwork;
 use crate::sync::Mutex;
 
-/// Maximum number of waiting checks of one client.
+/// The maximum number of waiting checks of one client.
 const MAX_WAITING_PER_CLIENT: usize = 16;
-/// Maximum number of waiting checks of all clients.
+/// The maximum number of waiting checks of all clients.
 const MAX_WAITING: usize = 256;
-/// Maximum number of clients whose checks are counted.
+/// The maximum number of clients with counted checks.
 const MAX_CLIENTS: usize = 4096;
-/// Maximum number of clients that are known for a correct password.
+/// The maximum number of verified clients, which have sent a correct password.
 const MAX_VERIFIED: usize = 256;
-/// Number of checks without a correct password after which a verified client loses its priority: a guesser may share its
-/// address, and must not starve all others.
+/// The number of checks without a correct password after which a verified client loses its priority: a client that guesses
+/// passwords may share its address, and must not starve others.
 const MAX_PRIORITY_CHECKS: u64 = 32;
 
 /// Grants permits to run bcrypt, fairly among clients.
@@ -33,23 +32,23 @@ pub(super) struct BcryptQueue {
 struct QueueState {
     free_permits: usize,
     clients: HashMap<ClientNetwork, ClientState>,
-    /// Clients that have sent a correct password, with the ticket of the last time. Outlives the hash that it matched.
+    /// The verified clients, with the ticket of the last correct password. Reloads do not remove entries.
     verified: HashMap<ClientNetwork, u64>,
     next_ticket: u64,
 }
 
-/// Order of checks, lowest first.
+/// The order of checks, lowest first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct CheckRank {
-    /// Whether the client has never sent a correct password, or has had too many checks since.
+    /// Whether the client has never sent a correct password, or has exceeded [`MAX_PRIORITY_CHECKS`].
     is_unverified: bool,
-    /// Number of checks of the same client before this one.
+    /// The number of checks of the same client before this one.
     checks: u64,
 }
 
 #[derive(Debug, Default)]
 struct ClientState {
-    /// Number of permits since its last correct password.
+    /// The number of permits since the client's last correct password.
     permits: u64,
     waiting: VecDeque<WaitingCheck>,
 }
@@ -60,7 +59,7 @@ struct WaitingCheck {
     sender: oneshot::Sender<BcryptPermit>,
 }
 
-/// Permit to run bcrypt once. When it is dropped, the next client gets it.
+/// The permit to run bcrypt once. When it is dropped, the next client receives it.
 #[derive(Debug)]
 pub(super) struct BcryptPermit(Arc<BcryptQueue>);
 
@@ -68,7 +67,7 @@ impl Drop for BcryptPermit {
     fn drop(&mut self) {
         let next = self.0.state.lock().pop_next();
         if let Some(next) = next {
-            // Fails when the request has been cancelled: the permit is dropped again, for the next one.
+            // Fails if the request was cancelled: the permit is dropped and passed to the next check.
             let _ = next.sender.send(Self(Arc::clone(&self.0)));
         }
     }
@@ -76,7 +75,7 @@ impl Drop for BcryptPermit {
 
 impl BcryptQueue {
     pub(super) fn new() -> Arc<Self> {
-        // Half of the cores stay free to serve requests.
+        // Half of the cores remain free to serve requests.
         let cores = thread::available_parallelism().map_or(1, usize::from);
         Self::with_permits((cores / 2).max(1))
     }
@@ -90,8 +89,8 @@ impl BcryptQueue {
         })
     }
 
-    /// Waits until `client` is next. Returns `None` when it has too many checks waiting, or when the queue is full and no
-    /// waiting check has a lower priority.
+    /// Waits until `client` is next. Returns `None` when the client has too many waiting checks, or when the queue is full and
+    /// no waiting check has a lower priority.
     pub(super) async fn acquire(self: &Arc<Self>, client: ClientNetwork) -> Option<BcryptPermit> {
         let receiver = {
             let mut state = self.state.lock();
@@ -105,7 +104,7 @@ impl BcryptQueue {
         receiver.await.ok()
     }
 
-    /// Records that a check has found a correct password of `client`, and resets its count of checks.
+    /// Records a correct password of `client`, and resets its number of checks.
     pub(super) fn on_success(&self, client: ClientNetwork) {
         let mut state = self.state.lock();
         if let Some(client) = state.clients.get_mut(&client) {
@@ -114,12 +113,13 @@ impl BcryptQueue {
         state.record_verified(client);
     }
 
-    /// Records that a cached password of `client` was correct. Its checks still count: a guesser may share its address.
+    /// Records a correct cached password of `client`. Its number of checks is not reset, because a client that guesses
+    /// passwords may share its address.
     pub(super) fn on_cached_success(&self, client: ClientNetwork) {
         self.state.lock().record_verified(client);
     }
 
-    /// Returns whether a password of this client was correct before.
+    /// Returns whether this client has sent a correct password before.
     pub(super) fn is_verified(&self, client: ClientNetwork) -> bool {
         self.state.lock().verified.contains_key(&client)
     }
@@ -179,8 +179,8 @@ impl QueueState {
         Some(receiver)
     }
 
-    /// Removes the last waiting check, unless `new` ranks after it. Among equals, a random one is removed, so that no
-    /// client holds all places by being first, and a scraper that retries gets through.
+    /// Removes the last waiting check, unless `new` ranks after it. Among equal ranks, removes a random one, so that no client
+    /// occupies all places because it was first, and a scraper that retries is admitted.
     fn displace_last(&mut self, new: CheckRank) -> Option<()> {
         let last = self.clients.iter().filter_map(|(client, state)| {
             let waiting_before = state.waiting.len().checked_sub(1)?;
@@ -194,7 +194,7 @@ impl QueueState {
         Some(())
     }
 
-    /// Removes the waiting check that is next, or adds a free permit when none waits.
+    /// Removes the next waiting check, or adds a free permit when no check is waiting.
     fn pop_next(&mut self) -> Option<WaitingCheck> {
         let first = self.clients.iter().filter_map(|(client, state)| {
             let ticket = state.waiting.front()?.ticket;

@@ -1,4 +1,4 @@
-//! Client certificates: who must present one, and which are accepted.
+//! Client certificates: whether clients must present one, and which are accepted.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 use x509_parser::time::ASN1Time;
 
-/// Value of `client_auth_type`.
+/// The value of `client_auth_type`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum ClientAuthType {
     NoCert,
@@ -29,7 +29,7 @@ pub(super) enum ClientAuthType {
 }
 
 impl ClientAuthType {
-    /// Names in the exporter-toolkit, and a former one.
+    /// The names in the exporter-toolkit, including a former name.
     pub(super) const NAMES: [(&str, Self); 6] = [
         ("NoClientCert", Self::NoCert),
         ("RequestClientCert", Self::Request),
@@ -52,18 +52,18 @@ impl ClientAuthType {
 #[derive(Debug)]
 pub(super) struct ClientVerifier {
     pub(super) auth_type: ClientAuthType,
-    /// Verifies the chain; `None` where any certificate is accepted.
+    /// Verifies the chain; `None` if every certificate is accepted.
     pub(super) chain_verifier: Option<Arc<dyn ClientCertVerifier>>,
-    /// Certificates that client certificates are verified against.
+    /// The CA certificates for client certificates.
     pub(super) authorities: Vec<CertificateDer<'static>>,
-    /// Whether the chain is verified, and the configuration names them; otherwise they are those that the system trusts.
+    /// Whether the chain is verified with CA certificates of the configuration, and not with those of the system.
     pub(super) has_own_authority: bool,
-    /// Names of which a certificate must have one; any where this is empty.
+    /// The allowed names: a certificate must have one of them. If empty, all names are allowed.
     pub(super) allowed_sans: Vec<String>,
     pub(super) algorithms: WebPkiSupportedAlgorithms,
 }
 
-/// Returns a verifier of chains that end in one of `authorities`.
+/// Returns a verifier of certificate chains that end in one of `authorities`.
 pub(super) fn new_chain_verifier(
     authorities: &[CertificateDer<'static>],
     provider: &Arc<CryptoProvider>,
@@ -72,7 +72,7 @@ pub(super) fn new_chain_verifier(
     for certificate in authorities {
         roots
             .add(certificate.clone())
-            .map_err(|error| format!("a certificate of it cannot be used: {error}"))?;
+            .map_err(|error| format!("invalid CA certificate: {error}"))?;
     }
     WebPkiClientVerifier::builder_with_provider(roots.into(), Arc::clone(provider))
         .allow_unauthenticated()
@@ -81,7 +81,7 @@ pub(super) fn new_chain_verifier(
 }
 
 impl ClientVerifier {
-    /// Returns whether a client with these certificates, its own first, may open a connection now.
+    /// Returns whether a client with these certificates (its own first) may open a connection now.
     pub(super) fn admits(&self, certificates: &[CertificateDer<'static>], now: UnixTime) -> bool {
         match certificates.split_first() {
             Some((own, intermediates)) => self.verify_client_cert(own, intermediates, now).is_ok(),
@@ -89,8 +89,8 @@ impl ClientVerifier {
         }
     }
 
-    /// Returns whether the certificate is itself a trusted one, and valid now. So a client may be identified by a
-    /// self-signed certificate.
+    /// Returns whether the certificate itself is one of `authorities` and currently valid. This allows self-signed client
+    /// certificates.
     fn is_pinned(&self, certificate: &CertificateDer<'_>, now: UnixTime) -> bool {
         let mut trusted = self.authorities.iter();
         let now = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);

@@ -1,4 +1,4 @@
-//! Authenticates each request before it reaches the routes. The order is the exporter-toolkit's: rate limit, configured
+//! Authenticates each request before it reaches the router, in the order of the exporter-toolkit: rate limit, configured
 //! headers, password.
 
 use std::sync::Arc;
@@ -16,10 +16,10 @@ use super::{SharedWebConfig, WebConfig};
 use crate::client_network::ClientNetwork;
 use crate::server::ResponseHandle;
 
-/// Minimum interval between two log messages about failed authentication.
+/// The minimum interval between two log messages about failed authentication.
 const LOG_INTERVAL: Duration = Duration::from_mins(1);
 
-/// Passes a request on to the routes if the web configuration admits it. For [`axum::middleware::from_fn_with_state`].
+/// Passes a request to the router if the web configuration allows it. For [`axum::middleware::from_fn_with_state`].
 pub async fn authenticate(
     State(shared): State<Arc<SharedWebConfig>>,
     mut request: Request,
@@ -32,7 +32,7 @@ pub async fn authenticate(
     let client = handle.as_ref().map(ResponseHandle::client);
     let client = client.unwrap_or_default();
     if !is_within_rate(&shared, &config, client, credentials.is_some()) {
-        let text = "Too many requests; rate_limit of the web configuration bounds them.\n";
+        let text = "429 Too Many Requests: rate_limit of the web configuration is exceeded.\n";
         let response = (StatusCode::TOO_MANY_REQUESTS, text).into_response();
         return apply_headers(&config, response);
     }
@@ -42,12 +42,12 @@ pub async fn authenticate(
             next.run(request).await
         }
         Err(AuthError::Busy) => {
-            let text = "Too many logins at once; try again.\n";
+            let text = "503 Service Unavailable: too many concurrent password checks.\n";
             (StatusCode::SERVICE_UNAVAILABLE, text).into_response()
         }
         Err(AuthError::Unauthorized) => {
             log_rejected(&shared);
-            // Without a body, which a client could leave unread.
+            // Without a body, because a client might not read it.
             let headers = [(header::WWW_AUTHENTICATE, shared.challenge.clone())];
             (StatusCode::UNAUTHORIZED, headers).into_response()
         }
@@ -55,7 +55,7 @@ pub async fn authenticate(
     apply_headers(&config, response)
 }
 
-/// Takes a token of `rate_limit`, where it is set.
+/// Takes a token of `rate_limit`. Returns whether the request is within the limit.
 fn is_within_rate(
     shared: &SharedWebConfig,
     config: &WebConfig,
@@ -88,14 +88,14 @@ async fn authorize(
             .authenticator
             .check(users, credentials, client)
             .await?;
-        // The check can take seconds. A reload in between may have removed the user.
+        // The check can take seconds, and a reload may have removed the user in the meantime.
         if Arc::ptr_eq(&config, &shared.get()) {
             return Ok(());
         }
     }
 }
 
-/// Adds the configured headers, which replace those of the routes.
+/// Adds the configured headers, which replace headers of the same name.
 fn apply_headers(config: &WebConfig, mut response: Response) -> Response {
     for (name, value) in &config.headers {
         response.headers_mut().insert(name, value.clone());
@@ -103,13 +103,13 @@ fn apply_headers(config: &WebConfig, mut response: Response) -> Response {
     response
 }
 
-/// Logs that authentication has failed, but not each time, which would let any client fill the disk.
+/// Logs a failed authentication, at most once per minute, so that clients cannot fill the disk with log messages.
 fn log_rejected(shared: &SharedWebConfig) {
     let mut logged_at = shared.rejection_logged_at.lock();
     if logged_at.is_none_or(|at| at.elapsed() >= LOG_INTERVAL) {
         *logged_at = Some(Instant::now());
         drop(logged_at);
-        warn!("authentication failed; logged at most once a minute");
+        warn!("authentication failed (logged at most once per minute)");
     }
 }
 

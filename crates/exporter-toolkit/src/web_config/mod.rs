@@ -1,4 +1,4 @@
-//! Web configuration (`--web.config.file`) in the format of Prometheus' exporter-toolkit: TLS, client certificates, basic
+//! The web configuration (`--web.config.file`) in the format of Prometheus' exporter-toolkit: TLS, client certificates, basic
 //! authentication, headers, rate limit.
 //!
 //! | module | purpose |
@@ -7,11 +7,11 @@
 //! | `reader` | reads fields, and collects errors and warnings |
 //! | `tls` | certificates, versions, cipher suites, curves |
 //! | `client_auth` | client certificates |
-//! | `basic_auth` | passwords |
-//! | `bcrypt_queue` | order of password checks |
-//! | `rate_limit` | requests per second |
+//! | `basic_auth` | user names and passwords |
+//! | `bcrypt_queue` | orders password checks |
+//! | `rate_limit` | limits requests per second |
 //! | `middleware` | authenticates each request |
-//! | `shared` | the configuration in force, replaced at a reload |
+//! | `shared` | the active configuration, which a reload replaces |
 
 mod basic_auth;
 mod bcrypt_queue;
@@ -41,14 +41,14 @@ pub(crate) use tls::TlsSettings;
 
 /// All errors of a web configuration.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("the web configuration {} is wrong in {} place{}:\n{}", file.display(), errors.len(), if errors.len() == 1 { "" } else { "s" }, errors.iter().map(|error| format!("  - {error}")).collect::<Vec<_>>().join("\n"))]
+#[error("invalid web configuration {} ({} error{}):\n{}", file.display(), errors.len(), if errors.len() == 1 { "" } else { "s" }, errors.iter().map(|error| format!("  - {error:#}")).collect::<Vec<_>>().join("\n"))]
 pub struct WebConfigError {
     file: PathBuf,
-    /// The errors. They hold no secret.
+    /// The errors. They contain no secret.
     pub errors: Vec<Diagnostic>,
 }
 
-/// A web configuration. The default serves everything to every client in plain text.
+/// A web configuration. The default has neither TLS nor authentication.
 #[derive(Default)]
 pub struct WebConfig {
     /// Whether the configuration comes from a file.
@@ -57,48 +57,48 @@ pub struct WebConfig {
     users: Option<BasicAuthUsers>,
     headers: HeaderMap,
     rate: Option<RateLimit>,
-    /// Values that are valid, but may not be intended.
+    /// Warnings about valid values that are probably not intended.
     pub warnings: Vec<Diagnostic>,
 }
 
-/// Identifies the content of a web configuration and of all files that it names.
+/// The digest of the content of a web configuration and of all files that it refers to.
 pub type ContentDigest = [u8; 32];
 
-/// Result of loading a web configuration, and the files that it depends on.
+/// The result of loading a web configuration, and the files that it depends on.
 pub struct WebConfigLoad {
-    /// The file and those that it names: when one of them changes, the configuration has to be loaded again.
+    /// The file and the files that it refers to. When one of them changes, the configuration must be reloaded.
     pub files: Vec<PathBuf>,
     /// The configuration.
     pub config: Result<WebConfig, WebConfigError>,
-    /// Content of all files: two loads with the same digest have read the same content.
+    /// The digest of all files: two loads with the same digest have read the same content.
     pub content_digest: ContentDigest,
-    /// Whether a file could not be read for a reason that may disappear without a change of the file.
+    /// Whether a read error may disappear without a change of the files, so that a retry is useful.
     pub is_transient: bool,
 }
 
-/// Interval between two reads that must have the same content. It detects a writer that truncates a file and then fills
-/// it.
+/// The interval between two reads that must have the same content. Detects a writer that truncates a file and then writes its
+/// content.
 const REREAD_INTERVAL: Duration = Duration::from_millis(200);
-/// Maximum number of reads of a file that changes each time.
+/// The maximum number of reads of a file that keeps changing.
 const MAX_READS: usize = 5;
 
-/// The certificates that a client has presented over TLS, its own first; `None` for a connection in plain text.
+/// The certificates that a client has presented over TLS (its own first); `None` for a connection in plain text.
 pub(crate) type PeerCertificates<'a> = Option<&'a [CertificateDer<'static>]>;
 
 impl WebConfig {
-    /// Loads a web configuration and all files that it names. Blocks on the file system.
+    /// Loads a web configuration and all files that it refers to. Blocks on the file system.
     pub fn load(path: &Path) -> WebConfigLoad {
         parse::load(path)
     }
 
-    /// Loads a web configuration off the async threads, until two consecutive reads have the same content. A panic, a
-    /// file system that does not respond and a file that keeps changing are errors: none of them means "no protection".
+    /// Loads a web configuration outside the async threads, until two consecutive reads have the same content. A panic, a file
+    /// system that does not respond, and a file that keeps changing are errors, and never a configuration without protection.
     pub async fn load_stable(path: &Path) -> WebConfigLoad {
         load_until_stable(path, Self::load).await
     }
 
-    /// Returns the names of the fields whose protection `new` lacks. A file that was truncated while it was written looks
-    /// like one from which they were removed, so a reload must not drop any of them.
+    /// Returns the names of the protecting fields that `new` lacks. A file that is truncated while it is written looks like a
+    /// file without these fields, so a reload must not remove any of them.
     pub fn weakened_by(&self, new: &Self) -> Vec<&'static str> {
         let protections = self.protections().into_iter().zip(new.protections());
         let lost = protections.filter(|((_, before), (_, after))| *before && !*after);
@@ -111,7 +111,7 @@ impl WebConfig {
         lost
     }
 
-    /// Returns the fields that can protect, and whether they do.
+    /// Returns the fields that can protect, and whether each of them is effective.
     fn protections(&self) -> [(&'static str, bool); 9] {
         let tls = self.tls.as_ref();
         let verifier = tls.and_then(|tls| tls.client_verifier.as_deref());
@@ -144,7 +144,7 @@ impl WebConfig {
         self.tls.clone()
     }
 
-    /// Returns whether a client that opened a connection with these certificates could open it now.
+    /// Returns whether a client with these certificates could open a connection now.
     fn admits(&self, certificates: PeerCertificates<'_>, now: UnixTime) -> bool {
         match (&self.tls, certificates) {
             (None, _) => true,
@@ -199,7 +199,7 @@ async fn load_until_stable(
         files = loaded.files;
         tokio::time::sleep(REREAD_INTERVAL).await;
     }
-    let message = "the files keep changing while they are read";
+    let message = "cannot be read: the files change between two reads";
     failed(files, message.to_owned())
 }
 

@@ -1,12 +1,11 @@
-//! Parses the web configuration strictly: an unknown field is an error, and so is a value that this implementation does
-//! not support. The format is that of
+//! Parses the web configuration strictly: unknown fields and unsupported values are errors. The format:
 //! <https://github.com/prometheus/exporter-toolkit/blob/master/docs/web-configuration.md>.
 
 use std::path::Path;
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 
-use super::basic_auth::{BasicAuthUsers, BcryptHash};
+use super::basic_auth::{BasicAuthUsers, BcryptHash, CREATE_HASH};
 use super::rate_limit::{RateLimit, parse_go_duration};
 use super::reader::{ConfigReader, Field};
 use super::{WebConfig, WebConfigLoad, tls};
@@ -17,7 +16,7 @@ const HTTP: &str = "http_server_config";
 const USERS: &str = "basic_auth_users";
 const RATE: &str = "rate_limit";
 
-/// Headers that may be added to responses, with their values where these are a closed list.
+/// The headers that can be added to responses, each with its allowed values; all values if the list is empty.
 const ALLOWED_HEADERS: [(&str, &[&str]); 5] = [
     ("Content-Security-Policy", &[]),
     ("Strict-Transport-Security", &[]),
@@ -26,10 +25,10 @@ const ALLOWED_HEADERS: [(&str, &[&str]); 5] = [
     ("X-XSS-Protection", &[]),
 ];
 
-/// Maximum size of the file itself.
+/// The maximum size of the web configuration file.
 const MAX_BYTES: u64 = 4 << 20;
 
-/// Path in errors about the file as a whole.
+/// The path in errors about the whole file.
 const FILE: &str = "the file";
 
 pub(super) fn load(path: &Path) -> WebConfigLoad {
@@ -37,7 +36,8 @@ pub(super) fn load(path: &Path) -> WebConfigLoad {
     let root = reader
         .read_file(path.to_owned(), MAX_BYTES)
         .and_then(|bytes| {
-            let text = std::str::from_utf8(&bytes).map_err(|_| "expected UTF-8".to_owned())?;
+            let text = std::str::from_utf8(&bytes)
+                .map_err(|_| "invalid encoding: expected UTF-8 text".to_owned())?;
             yaml::parse(text)
         });
     let config = match root {
@@ -71,7 +71,7 @@ fn parse_root(reader: &mut ConfigReader<'_>, value: &YamlValue) -> WebConfig {
         reject_unprotected(reader);
     }
     if tls.is_none() && users.is_some() {
-        let text = format!("{USERS} without {TLS}: passwords cross the network in the clear");
+        let text = format!("{USERS} without {TLS}: passwords are sent in plain text");
         reader.warn("", text);
     }
     WebConfig {
@@ -84,10 +84,10 @@ fn parse_root(reader: &mut ConfigReader<'_>, value: &YamlValue) -> WebConfig {
     }
 }
 
-/// Rejects a file without any protection: a truncated or empty one must not be taken for one without protection on purpose.
+/// Rejects a file without any protection, because a truncated or empty file must not disable protection. Only `{}` does.
 fn reject_unprotected(reader: &mut ConfigReader<'_>) {
     let message = format!("expected {TLS} or {USERS}, got neither");
-    let help = "a file that is {} and nothing else lets everybody in";
+    let help = "to serve without TLS and passwords, write {} and nothing else";
     reader.reject(FILE, message, help);
 }
 
@@ -106,7 +106,7 @@ fn parse_http_server(reader: &mut ConfigReader<'_>, section: &Field<'_>) -> (boo
             reader.reject_value(&field, text, allowed.join(" or "));
             continue;
         }
-        // HeaderValue accepts any byte from 0x80 on as well.
+        // HeaderValue also accepts all bytes from 0x80.
         let is_visible = text.bytes().all(|byte| matches!(byte, b'\t' | b' '..=b'~'));
         match (HeaderName::try_from(name), HeaderValue::from_str(text)) {
             (Ok(name), Ok(value)) if is_visible => {
@@ -119,7 +119,7 @@ fn parse_http_server(reader: &mut ConfigReader<'_>, section: &Field<'_>) -> (boo
 }
 
 fn parse_users(reader: &mut ConfigReader<'_>, section: &Field<'_>) -> Option<BasicAuthUsers> {
-    const EXPECTED: &str = "have members: a name and the bcrypt hash of a password each";
+    const EXPECTED: &str = "a mapping of user names to bcrypt hashes";
     let users = reader.convert(USERS, section.value, EXPECTED, YamlValue::as_mapping)?;
     let mut hashes = Vec::new();
     for (name, _) in users {
@@ -127,8 +127,7 @@ fn parse_users(reader: &mut ConfigReader<'_>, section: &Field<'_>) -> Option<Bas
         let text = reader.string(&field).unwrap_or_default();
         if name.contains(|letter: char| letter == ':' || letter.is_control()) {
             // RFC 7617: the first colon ends the name.
-            let text =
-                "invalid user name: nobody can log in with a colon or a control character in it";
+            let text = "invalid user name: expected no colon and no control character";
             reader.add_error(&field.path, text);
         }
         match BcryptHash::parse(text) {
@@ -138,7 +137,7 @@ fn parse_users(reader: &mut ConfigReader<'_>, section: &Field<'_>) -> Option<Bas
                 }
                 hashes.push((name.clone(), hash));
             }
-            Err(message) => reader.add_error(&field.path, message),
+            Err(message) => reader.reject(&field.path, message, CREATE_HASH),
         }
     }
     (!hashes.is_empty()).then(|| BasicAuthUsers::new(hashes))
@@ -149,19 +148,18 @@ fn parse_rate_limit(reader: &mut ConfigReader<'_>, section: &Field<'_>) -> Optio
     let (interval, burst) = (section.get("interval"), section.get("burst"));
     let Some(text) = reader.string(&interval) else {
         if burst.value.is_some() {
-            let text = "expected an interval beside burst, got none";
-            reader.add_error(&interval.path, text);
+            reader.add_error(&interval.path, "missing: burst requires an interval");
         }
         return None;
     };
     let Some(period) = parse_go_duration(text) else {
-        let expected = "a duration such as 100ms, 1s or 1m30s, or 0";
+        let expected = "a duration (for example 100ms, 1s or 1m30s) or 0";
         reader.reject_value(&interval, text, expected);
         return None;
     };
     if period.is_zero() {
         if text.bytes().any(|byte| matches!(byte, b'1'..=b'9')) {
-            reader.add_error(&interval.path, "expected at least 1ns, or 0 for no limit");
+            reader.reject_value(&interval, text, "at least 1ns, or 0 for no limit");
         }
         return None;
     }
@@ -169,7 +167,6 @@ fn parse_rate_limit(reader: &mut ConfigReader<'_>, section: &Field<'_>) -> Optio
     if let Ok(burst @ 1..) = text.parse() {
         return Some(RateLimit::new(period, burst));
     }
-    let expected = "a whole number from 1, or nothing would ever be answered";
-    reader.reject_value(&burst, text, expected);
+    reader.reject_value(&burst, text, "an integer of at least 1");
     None
 }

@@ -1,5 +1,5 @@
-//! Rate limit of requests: a token bucket for all clients together, as the exporter-toolkit has it, and a second one for
-//! logins of clients that have logged in before.
+//! The rate limit of requests: one token bucket for all clients, as in the exporter-toolkit, and a second one for verified
+//! clients, which have sent a correct password before.
 
 use std::time::Duration;
 
@@ -7,14 +7,14 @@ use tokio::time::Instant;
 
 use crate::sync::Mutex;
 
-/// The two buckets of `rate_limit`, with the same parameters. Unknown clients must not use up the scraper's tokens.
+/// The two buckets of `rate_limit`, with the same parameters. Other clients must not use the scraper's tokens.
 ///
-/// The bucket depends on the client's address and never on the password of the request: if correct passwords were
-/// admitted while wrong ones find the bucket empty, the status would tell them apart without limit.
+/// The bucket depends on the client's address, and never on the password of the request. Otherwise the status of a request
+/// above the limit would reveal whether its password is correct.
 pub(super) struct RateLimit {
-    /// For requests with a login, of clients with a correct password before.
+    /// The bucket for requests with a password from verified clients.
     pub(super) verified_clients: TokenBucket,
-    /// For all other requests.
+    /// The bucket for all other requests.
     pub(super) other_clients: TokenBucket,
 }
 
@@ -30,9 +30,9 @@ impl RateLimit {
 /// A bucket of `burst` tokens that gains one per `interval` (GCRA).
 pub(super) struct TokenBucket {
     interval: Duration,
-    /// How far `full_at` may be in the future.
+    /// The maximum time from now to `full_at`.
     tolerance: Duration,
-    /// When the bucket will be full again.
+    /// The time when the bucket will be full.
     full_at: Mutex<Instant>,
 }
 
@@ -45,7 +45,7 @@ impl TokenBucket {
         }
     }
 
-    /// Takes a token. Returns whether there was one.
+    /// Takes a token. Returns whether one was available.
     pub(super) fn try_take(&self) -> bool {
         let mut full_at = self.full_at.lock();
         let now = Instant::now();

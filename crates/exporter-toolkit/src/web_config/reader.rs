@@ -1,4 +1,4 @@
-//! Reads fields of the web configuration, and collects errors and warnings.
+//! Reads the fields of the web configuration, and collects errors and warnings.
 
 use std::fmt::Display;
 use std::path::{Path, PathBuf};
@@ -11,10 +11,10 @@ use crate::bounded_file::{self, FileError, ReadOptions};
 use crate::diagnostic::Diagnostic;
 use crate::yaml::{self, YamlValue};
 
-/// Maximum size of a certificate or key file.
+/// The maximum size of a certificate or key file.
 const MAX_BYTES: u64 = 1 << 20;
 
-/// Reads fields, and collects errors and warnings. None of them repeats a text that may be a secret.
+/// Reads fields, and collects errors and warnings, which contain no text that may be a secret.
 pub(super) struct ConfigReader<'a> {
     path: &'a Path,
     files: Vec<PathBuf>,
@@ -39,7 +39,7 @@ impl Field<'_> {
         }
     }
 
-    /// Returns whether the field has a value other than an empty one.
+    /// Returns whether the field has a value that is not empty.
     pub(super) fn is_set(&self) -> bool {
         self.value
             .is_some_and(|value| !matches!(value, YamlValue::Null) && value.as_str() != Some(""))
@@ -58,7 +58,7 @@ impl<'a> ConfigReader<'a> {
         }
     }
 
-    /// Ends the read with the configuration, unless there are errors.
+    /// Finishes the load: returns the configuration, or the errors if there are any.
     pub(super) fn finish(self, config: WebConfig) -> WebConfigLoad {
         let config = if self.errors.is_empty() {
             Ok(WebConfig {
@@ -80,7 +80,7 @@ impl<'a> ConfigReader<'a> {
         }
     }
 
-    /// Reads a file, and adds its path and content to what the configuration depends on.
+    /// Reads a file, and adds it to the files and the digest of the configuration.
     pub(super) fn read_file(
         &mut self,
         path: PathBuf,
@@ -99,15 +99,15 @@ impl<'a> ConfigReader<'a> {
             self.digest.update(part);
         }
         self.files.push(path);
-        result.map_err(|error| format!("cannot be read: {error}"))
+        result.map_err(|error| error.explain())
     }
 
-    /// Rejects every field without a value. A file that was truncated while it was written ends with one, and "no value"
-    /// must not mean "no protection" then.
+    /// Rejects every field without a value. A file that is truncated while it is written can end with such a field, which must
+    /// not disable protection.
     pub(super) fn reject_nulls(&mut self, value: &YamlValue, path: &str) {
         match value {
             YamlValue::Null => {
-                let help = "an empty one is written as {}, [] or ''";
+                let help = "write an empty value as {}, [] or ''";
                 self.reject(path, "expected a value, got nothing", help);
             }
             YamlValue::Scalar(_) => {}
@@ -139,17 +139,17 @@ impl<'a> ConfigReader<'a> {
             .push(Diagnostic::new(path, message).with_help(help));
     }
 
-    /// Adds the error that the field's value must be another one.
+    /// Adds an error about an invalid value.
     pub(super) fn reject_value(&mut self, field: &Field<'_>, text: &str, expected: impl Display) {
-        let message = format!("{:?} will not do", truncate(text));
-        self.reject(&field.path, message, format!("it must be {expected}"));
+        let message = format!("invalid value {:?}: expected {expected}", truncate(text));
+        self.add_error(&field.path, message);
     }
 
     pub(super) fn warn(&mut self, path: &str, message: impl Into<String>) {
         self.warnings.push(Diagnostic::new(path, message));
     }
 
-    /// Returns the value as another type; `None` where it is not set. Adds an error where it has another type.
+    /// Converts the value; returns `None` if it is not set. Adds an error if it has another type than `expected`.
     pub(super) fn convert<'n, T>(
         &mut self,
         path: &str,
@@ -160,57 +160,46 @@ impl<'a> ConfigReader<'a> {
         let value = value.filter(|value| !matches!(value, YamlValue::Null))?;
         let converted = convert(value);
         if converted.is_none() {
-            let message = format!("it is {}, and must {expected}", value.type_name());
+            let message = format!("expected {expected}, got {}", value.type_name());
             self.add_error(path, message);
         }
         converted
     }
 
-    /// Returns the fields of a mapping whose names are all `known`; empty where it is not set.
+    /// Returns the fields of a mapping; empty if it is not set. Adds an error for each field that is not `known`.
     pub(super) fn mapping<'n>(
         &mut self,
         field: &Field<'n>,
         known: &[&str],
     ) -> &'n [(String, YamlValue)] {
-        let fields = self.convert(
-            &field.path,
-            field.value,
-            "have members",
-            YamlValue::as_mapping,
-        );
+        let fields = self.convert(&field.path, field.value, "a mapping", YamlValue::as_mapping);
         let fields = fields.unwrap_or_default();
         for (name, _) in fields {
             if !known.contains(&name.as_str()) {
-                let help = format!("it must be one of {}", known.join(", "));
-                let path = join_path(&field.path, name);
-                self.reject(&path, "there is no such member", help);
+                let message = format!("unknown field: expected one of {}", known.join(", "));
+                self.add_error(&join_path(&field.path, name), message);
             }
         }
         fields
     }
 
-    /// Returns the string of a field; `None` where it is not set or empty.
+    /// Returns the string of a field; `None` if it is not set or empty.
     pub(super) fn string<'n>(&mut self, field: &Field<'n>) -> Option<&'n str> {
-        self.convert(&field.path, field.value, "be a text", YamlValue::as_str)
+        self.convert(&field.path, field.value, "a string", YamlValue::as_str)
             .filter(|text| !text.is_empty())
     }
 
-    /// Returns the strings of a list; `None` where it is not set.
+    /// Returns the strings of a list; `None` if it is not set.
     pub(super) fn strings<'n>(&mut self, field: &Field<'n>) -> Option<Vec<&'n str>> {
-        let items = self.convert(
-            &field.path,
-            field.value,
-            "be a list",
-            YamlValue::as_sequence,
-        )?;
+        let items = self.convert(&field.path, field.value, "a list", YamlValue::as_sequence)?;
         let strings = items.iter().enumerate().filter_map(|(index, item)| {
             let path = format!("{}[{index}]", field.path);
-            self.convert(&path, Some(item), "be a text", YamlValue::as_str)
+            self.convert(&path, Some(item), "a string", YamlValue::as_str)
         });
         Some(strings.collect())
     }
 
-    /// Returns what the string of a field stands for; `default` where it is not set or an error is added.
+    /// Returns the choice with the name in a field; `default` if the field is not set or has an invalid value.
     pub(super) fn choice<T: Copy>(
         &mut self,
         field: &Field<'_>,
@@ -238,14 +227,14 @@ impl<'a> ConfigReader<'a> {
         })
     }
 
-    /// Returns the PEM of the field `name`, or of the file that the field `name_file` names.
+    /// Returns the PEM of the field `name`, or of the file in the field `name_file`.
     pub(super) fn pem_source(&mut self, section: &Field<'_>, name: &str) -> Option<PemSource> {
         let inline = section.get(name);
         let file = section.get(&format!("{name}_file"));
         match (self.string(&inline), self.string(&file)) {
             (Some(_), Some(_)) => {
-                let message = format!("{} is given as well", inline.path);
-                self.reject(&file.path, message, "it must be one of them");
+                let message = format!("conflicts with {}: expected only one", inline.path);
+                self.add_error(&file.path, message);
                 None
             }
             (Some(text), None) => Some(PemSource {
@@ -269,7 +258,7 @@ impl<'a> ConfigReader<'a> {
     }
 }
 
-/// The bytes of certificates or a key, and the field or file that they come from. Wiped on drop.
+/// The bytes of certificates or of a key, and their field or file. Wiped on drop.
 pub(super) struct PemSource {
     pub(super) path: String,
     pub(super) bytes: Zeroizing<Vec<u8>>,

@@ -1,4 +1,4 @@
-//! The web configuration in force, replaced at a reload.
+//! The active web configuration, which a reload replaces.
 
 use std::fmt;
 use std::sync::Arc;
@@ -13,14 +13,14 @@ use super::basic_auth::Authenticator;
 use super::{PeerCertificates, WebConfig};
 use crate::sync::Mutex;
 
-/// Interval at which the certificate of an open connection's client is verified again: it may have expired.
+/// The interval between two verifications of the client certificate of an open connection, which may have expired.
 const VERIFY_INTERVAL: Duration = Duration::from_mins(1);
 
-/// The web configuration in force, and what outlives it: cached passwords and the clients that have logged in.
+/// The active web configuration, and the state that outlives a reload: cached passwords and verified clients.
 pub struct SharedWebConfig {
     current: watch::Sender<Arc<WebConfig>>,
     pub(super) authenticator: Authenticator,
-    /// Value of `WWW-Authenticate`.
+    /// The value of `WWW-Authenticate`.
     pub(super) challenge: HeaderValue,
     pub(super) rejection_logged_at: Mutex<Option<Instant>>,
     now: fn() -> UnixTime,
@@ -50,7 +50,7 @@ impl SharedWebConfig {
         }
     }
 
-    /// Sets the realm that clients without a password are asked to log in to.
+    /// Sets the realm of basic authentication.
     #[must_use]
     pub fn with_realm(mut self, realm: &str) -> Self {
         let challenge = format!("Basic realm={realm:?}, charset=\"UTF-8\"");
@@ -60,19 +60,19 @@ impl SharedWebConfig {
         self
     }
 
-    /// Returns the configuration in force.
+    /// Returns the active configuration.
     pub fn get(&self) -> Arc<WebConfig> {
         Arc::clone(&self.current.borrow())
     }
 
-    /// Replaces the configuration, for new connections and for the next request of each open one.
+    /// Replaces the configuration. Applies to new connections, and to the next request of each open connection.
     pub fn set(&self, config: WebConfig) {
         self.authenticator.retain_users(config.users.as_ref());
         self.current.send_replace(Arc::new(config));
     }
 
-    /// Waits until the client of an open connection could not open it any more: a reload has removed the authority that
-    /// issued its certificate, requires more than the client has presented, or the certificate has expired.
+    /// Waits until the client of an open connection is no longer allowed: a reload has removed the CA of its certificate or
+    /// requires a certificate that the client has not presented, or the certificate has expired.
     pub(crate) async fn client_rejected(&self, certificates: PeerCertificates<'_>) {
         let mut changes = self.current.subscribe();
         let expires = certificates.is_some_and(|certificates| !certificates.is_empty());
@@ -83,7 +83,7 @@ impl SharedWebConfig {
             }
             drop(config);
             tokio::select! {
-                // `self` holds the sender, so this does not fail.
+                // Does not fail, because `self` owns the sender.
                 _ = changes.changed() => {}
                 () = tokio::time::sleep(VERIFY_INTERVAL), if expires => {}
             }

@@ -19,13 +19,13 @@ async fn panics_and_changing_files_are_errors() {
     let count = Arc::new(AtomicUsize::new(0));
     let counted = Arc::clone(&count);
     let loads: [(&str, Load); 4] = [
-        ("panic", Box::new(|| panic!("a defect in loading"))),
+        ("panic", Box::new(|| panic!("a bug"))),
         ("exit", Box::new(|| std::panic::panic_any(7))),
         (
             "second read panics",
             Box::new(move || {
                 let count = counted.fetch_add(1, Ordering::SeqCst);
-                assert!(count.is_multiple_of(2), "a defect");
+                assert!(count.is_multiple_of(2), "a bug");
                 loaded(0)
             }),
         ),
@@ -47,8 +47,8 @@ async fn panics_and_changing_files_are_errors() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn consecutive_reads_must_agree() {
-    // Another path than in the other test: work on one path is serialized within the process, and each test has its own clock.
+async fn load_requires_two_equal_consecutive_reads() {
+    // The path differs from the other test: tasks for one path are serialized, and each test has its own clock.
     let contents = Arc::new(Mutex::new(vec![3, 3, 2, 1]));
     let remaining = Arc::clone(&contents);
     let load = move |_: &Path| loaded(contents.lock().expect("held").pop().unwrap_or(9));

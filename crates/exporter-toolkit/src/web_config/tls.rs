@@ -1,5 +1,5 @@
-//! Parses `tls_server_config`: certificates, versions, cipher suites and curves, by their names in Go. What rustls does
-//! not support is rejected by name.
+//! Parses `tls_server_config`: certificates, versions, cipher suites and curves, with their names in Go. Values that rustls
+//! does not support are errors.
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use rustls::{ProtocolVersion, ServerConfig, SupportedProtocolVersion};
 use super::client_auth::{ClientAuthType, ClientVerifier, new_chain_verifier};
 use super::reader::{ConfigReader, Field, PemSource, truncate};
 
-/// TLS settings of a listener.
+/// The TLS settings of a listener.
 #[derive(Debug, Clone)]
 pub(crate) struct TlsSettings {
     pub(crate) config: Arc<ServerConfig>,
@@ -21,7 +21,7 @@ pub(crate) struct TlsSettings {
     pub(super) client_verifier: Option<Arc<ClientVerifier>>,
 }
 
-/// Options of TLS where it is enabled.
+/// The fields that do not enable TLS.
 const OPTION_KEYS: [&str; 6] = [
     "client_allowed_sans",
     "min_version",
@@ -31,7 +31,7 @@ const OPTION_KEYS: [&str; 6] = [
     "curve_preferences",
 ];
 
-/// Fields without which TLS is disabled, as in the exporter-toolkit.
+/// The fields that enable TLS: without all of them, TLS is disabled, as in the exporter-toolkit.
 const ENABLING_KEYS: [&str; 7] = [
     "cert",
     "cert_file",
@@ -42,7 +42,7 @@ const ENABLING_KEYS: [&str; 7] = [
     "client_ca_file",
 ];
 
-/// Parses the section; `http2` is whether HTTP/2 is offered.
+/// Parses the section. `http2` enables HTTP/2.
 pub(super) fn parse_tls_server(
     reader: &mut ConfigReader<'_>,
     section: &Field<'_>,
@@ -56,7 +56,7 @@ pub(super) fn parse_tls_server(
     if !ENABLING_KEYS.iter().any(|key| section.get(key).is_set()) {
         if !fields.is_empty() {
             let path = &section.path;
-            let text = format!("{path} names no certificate: everything is served in the clear");
+            let text = format!("{path} without a certificate: TLS is disabled");
             reader.warn("", text);
         }
         return None;
@@ -71,7 +71,7 @@ pub(super) fn parse_tls_server(
     let Ok(builder) =
         ServerConfig::builder_with_provider(provider).with_protocol_versions(&versions)
     else {
-        let text = "none of them fits the versions that are allowed, so that nobody could connect";
+        let text = "no cipher suite for the allowed TLS versions: clients could not connect";
         reader.add_error(&section.get("cipher_suites").path, text);
         return None;
     };
@@ -82,9 +82,9 @@ pub(super) fn parse_tls_server(
     let mut config = builder
         .with_single_cert(chain, key)
         .map_err(|error| {
-            // rustls' message repeats nothing of the key.
-            let message = format!("it cannot be used with its key: {error}");
-            let help = "the key must be the certificate's, ECDSA (P-256, P-384), Ed25519, or RSA from 2048 bits";
+            // rustls' message contains nothing of the key.
+            let message = format!("certificate cannot be used with this key: {error}");
+            let help = "use the private key of this certificate (ECDSA P-256 or P-384, Ed25519, or RSA with at least 2048 bits)";
             reader.reject(&certificate.path, message, help);
         })
         .ok()?;
@@ -94,7 +94,7 @@ pub(super) fn parse_tls_server(
     }
     config.alpn_protocols.push(b"http/1.1".to_vec());
     if client_verifier.is_some() {
-        // A resumed session is not verified again, although the certificate may have expired since.
+        // A resumed session is not verified again, although the certificate may have expired in the meantime.
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.send_tls13_tickets = 0;
     }
@@ -105,7 +105,7 @@ pub(super) fn parse_tls_server(
     })
 }
 
-/// Returns the PEM of a certificate or a key, which must be set.
+/// Returns the PEM of a certificate or a key. Adds an error if it is not set.
 fn require_pem(
     reader: &mut ConfigReader<'_>,
     section: &Field<'_>,
@@ -114,8 +114,8 @@ fn require_pem(
     let source = reader.pem_source(section, name);
     let file = format!("{name}_file");
     if !section.get(name).is_set() && !section.get(&file).is_set() {
-        let help = format!("{file} or {name} must be there for TLS");
-        reader.reject(&section.get(name).path, "it is missing", help);
+        let message = format!("missing one of {name} or {file}");
+        reader.add_error(&section.path, message);
     }
     source
 }
@@ -127,8 +127,8 @@ fn parse_chain(
     let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&source.bytes).collect();
     let certificates = certificates.ok().filter(|chain| !chain.is_empty());
     if certificates.is_none() {
-        let help = "it must be PEM with BEGIN CERTIFICATE";
-        reader.reject(&source.path, "it holds no certificate", help);
+        let message = "no certificate found: expected PEM with BEGIN CERTIFICATE";
+        reader.add_error(&source.path, message);
     }
     certificates
 }
@@ -139,14 +139,14 @@ fn parse_private_key(
 ) -> Option<PrivateKeyDer<'static>> {
     let key = PrivateKeyDer::from_pem_slice(&source.bytes).ok();
     if key.is_none() {
-        let help = "it must be PEM with BEGIN PRIVATE KEY, BEGIN EC PRIVATE KEY or BEGIN RSA PRIVATE KEY, \
-                    and without a passphrase";
-        reader.reject(&source.path, "it holds no private key", help);
+        let message = "no private key found: expected PEM with BEGIN PRIVATE KEY, BEGIN EC PRIVATE KEY or \
+                       BEGIN RSA PRIVATE KEY, without a passphrase";
+        reader.add_error(&source.path, message);
     }
     key
 }
 
-/// Parses the fields about client certificates; `None` where clients are not asked for one, or an error is added.
+/// Parses the fields about client certificates. Returns `None` if no certificate is requested, or after an error.
 fn parse_client_auth(
     reader: &mut ConfigReader<'_>,
     section: &Field<'_>,
@@ -161,16 +161,19 @@ fn parse_client_auth(
     let sans = section.get("client_allowed_sans");
     let allowed_sans = reader.strings(&sans);
     if allowed_sans.is_some() && !auth_type.is_required() {
-        reader.add_error(&sans.path, "client_auth_type must be RequireAnyClientCert or RequireAndVerifyClientCert with it, or clients without a certificate would be let in");
+        let message =
+            "requires client_auth_type RequireAnyClientCert or RequireAndVerifyClientCert";
+        let help = "other types accept clients without a certificate";
+        reader.reject(&sans.path, message, help);
     }
     if allowed_sans.as_ref().is_some_and(Vec::is_empty) {
-        reader.add_error(&sans.path, "it is empty, and must name somebody");
+        reader.add_error(&sans.path, "expected at least one name, got an empty list");
     }
     let source = reader.pem_source(section, "client_ca");
     if auth_type == ClientAuthType::NoCert {
         if source.is_some() {
-            let message = "it asks for no certificate, and there is a client CA";
-            let help = "it must be RequireAndVerifyClientCert to check with it";
+            let message = "client_ca is set, but no client certificate is requested";
+            let help = "set client_auth_type to RequireAndVerifyClientCert";
             reader.reject(&field.path, message, help);
         }
         return None;
@@ -179,7 +182,7 @@ fn parse_client_auth(
     let (authorities, path) = match source {
         Some(source) => (parse_chain(reader, &source)?, source.path),
         None if auth_type.verifies() => {
-            let message = "there is no client_ca, so every certificate authority that this system trusts can let clients in";
+            let message = "client_ca is not set: client certificates of every CA that this system trusts are accepted";
             reader.warn(&field.path, message);
             let certificates = rustls_native_certs::load_native_certs().certs;
             (certificates, "the system's trusted certificates".to_owned())
@@ -213,7 +216,7 @@ fn parse_versions(
     let max_field = section.get("max_version");
     let max = reader.choice(&max_field, &known, &TLS13);
     if (min, max) == (&TLS13, &TLS12) {
-        let text = "it is below min_version, so that nobody could connect";
+        let text = "lower than min_version: clients could not connect";
         reader.add_error(&max_field.path, text);
     }
     let mut versions = vec![min, max];
@@ -229,7 +232,7 @@ fn parse_provider(reader: &mut ConfigReader<'_>, section: &Field<'_>) -> CryptoP
         format!("{:?}", suite.suite()).replace("TLS13_", "TLS_")
     });
     if !suites.is_empty() {
-        // As in Go, the list is for TLS 1.2: the suites of TLS 1.3 cannot be disabled.
+        // As in Go, the list applies to TLS 1.2; the suites of TLS 1.3 cannot be disabled.
         for suite in all {
             let is_tls13 = suite.version().version == ProtocolVersion::TLSv1_3;
             if is_tls13 && !suites.contains(suite) {
@@ -249,7 +252,7 @@ fn parse_provider(reader: &mut ConfigReader<'_>, section: &Field<'_>) -> CryptoP
     provider
 }
 
-/// Returns the items that a list names by their names in Go, in the order of the list.
+/// Returns the supported items of a list of Go names, in the order of the list. Adds an error for each other name.
 fn select<T: Copy>(
     reader: &mut ConfigReader<'_>,
     field: &Field<'_>,
@@ -262,9 +265,12 @@ fn select<T: Copy>(
             selected.push(*item);
         } else {
             let names: Vec<String> = supported.iter().map(&go_name).collect();
-            let message = format!("{:?} cannot be had here", truncate(name));
-            let help = format!("it must be one of {}", names.join(", "));
-            reader.reject(&field.path, message, help);
+            let message = format!(
+                "unsupported value {:?}: expected one of {}",
+                truncate(name),
+                names.join(", ")
+            );
+            reader.add_error(&field.path, message);
         }
     }
     selected

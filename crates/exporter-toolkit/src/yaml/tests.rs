@@ -25,7 +25,7 @@ fn parse_and_render(yaml: &str) -> Result<String, String> {
     parse(yaml).map(|value| render(&value))
 }
 
-/// Scalars that other parsers would convert.
+/// Scalars that other parsers convert to other types.
 const SCALARS: [&str; 31] = [
     "012345678901234567890123",
     "123456789012345678901234",
@@ -179,8 +179,8 @@ fn invalid_yaml_is_rejected_with_its_position_and_without_its_text() {
         ("a: !!set {hunter2}", "unsupported tag"),
         ("a: *hunter2", "unknown anchor"),
         ("a: &hunter2 [*hunter2]", "within its own anchor"),
-        ("? [hunter2]\n: 1", "a text as a key"),
-        ("x: &x {hunter2: 1}\n*x : 1", "a text as a key"),
+        ("? [hunter2]\n: 1", "a string as a key"),
+        ("x: &x {hunter2: 1}\n*x : 1", "a string as a key"),
         ("a:\n\t- hunter2", "tab"),
         (&"[".repeat(1000), "nested too deeply"),
         (&"- ".repeat(1000), "nested too deeply"),

@@ -7,18 +7,18 @@ use zeroize::Zeroizing;
 
 use super::YamlValue;
 
-/// Maximum size of a tree, with what aliases repeat.
+/// The maximum size of a tree, including expanded aliases.
 const MAX_TREE_SIZE: usize = 16 << 20;
-/// Size of a value, a key or the end of a collection beside its text.
+/// The size of a value, a key or the end of a collection, without its text.
 const VALUE_SIZE: usize = 64;
 
-/// Reads one document. Recursive: the parser bounds the depth.
+/// Reads one document. Recursive; the parser limits the depth.
 pub(super) struct TreeBuilder<'a> {
     parser: Parser<'a, StrInput<'a>>,
-    /// Position of the last event.
+    /// The position of the last event.
     position: Marker,
     anchors: HashMap<usize, YamlValue>,
-    /// Size of all values so far.
+    /// The size of all values so far.
     size: usize,
 }
 
@@ -26,7 +26,7 @@ impl<'a> TreeBuilder<'a> {
     pub(super) fn new(text: &'a str) -> Self {
         let options = granit_parser::options! {
             emit_comments: false,
-            // As Go's YAML.
+            // Go's YAML does the same.
             block_scalar_eof_without_line_feed: true,
         };
         Self {
@@ -37,7 +37,7 @@ impl<'a> TreeBuilder<'a> {
         }
     }
 
-    /// Reads the text to its end.
+    /// Reads the whole text.
     pub(super) fn read_document(mut self) -> Result<YamlValue, String> {
         let mut root = None;
         loop {
@@ -76,12 +76,12 @@ impl<'a> TreeBuilder<'a> {
     fn add_size(&mut self, size: usize) -> Result<(), String> {
         self.size += size;
         if self.size > MAX_TREE_SIZE {
-            return Err(self.error("too many values, with those that aliases repeat"));
+            return Err(self.error("too many values, including expanded aliases"));
         }
         Ok(())
     }
 
-    /// Reads the value that begins with `event`.
+    /// Reads the value that starts with `event`.
     fn read_value(&mut self, event: Event<'a>) -> Result<YamlValue, String> {
         let (value, anchor) = match event {
             Event::Scalar(text, style, anchor, tag) => {
@@ -141,7 +141,7 @@ impl<'a> TreeBuilder<'a> {
                 fields.push((name, value));
             }
         }
-        // Explicit fields win, then those of the first mapping.
+        // Explicit fields have precedence, then those of the first mapping.
         let mappings = match merged {
             None => Vec::new(),
             Some(YamlValue::Sequence(items)) => items,
@@ -157,7 +157,7 @@ impl<'a> TreeBuilder<'a> {
         Ok(YamlValue::Mapping(fields))
     }
 
-    /// Reads a key, which is a string, whatever it looks like.
+    /// Reads a key. Every key is a string.
     fn read_key(&mut self, event: Event<'a>) -> Result<String, String> {
         match event {
             Event::Scalar(text, style, anchor, tag) => {
@@ -176,18 +176,18 @@ impl<'a> TreeBuilder<'a> {
             }
             _ => {}
         }
-        Err(self.error("expected a text as a key"))
+        Err(self.error("expected a string as a key"))
     }
 
-    /// Repeats the value of an anchor.
+    /// Returns a copy of the value of an anchor.
     fn expand_alias(&mut self, anchor: usize) -> Result<YamlValue, String> {
         let value = self.anchors.get(&anchor).cloned();
-        let value = value.ok_or_else(|| self.error("an alias within its own anchor"))?;
+        let value = value.ok_or_else(|| self.error("alias within its own anchor"))?;
         self.add_size(tree_size(&value))?;
         Ok(value)
     }
 
-    /// Stores a value for aliases; an `anchor` of 0 is none.
+    /// Stores the value of an anchor for its aliases; an `anchor` of 0 means that there is none.
     fn store_anchor(&mut self, anchor: usize, value: &YamlValue) -> Result<(), String> {
         if anchor != 0 {
             self.add_size(tree_size(value))?;
@@ -221,7 +221,7 @@ impl<'a> TreeBuilder<'a> {
     }
 }
 
-/// Returns whether the tag is `!` alone, which makes any scalar a string.
+/// Returns whether the tag is `!`, which makes every scalar a string.
 fn is_non_specific(tag: &Tag) -> bool {
     tag.parts() == ("", "!")
 }
@@ -241,12 +241,12 @@ fn tree_size(value: &YamlValue) -> usize {
     VALUE_SIZE + content
 }
 
-/// Describes an error without the parser's own message, which could repeat a part of the file.
+/// Describes an error without the parser's message, which may contain a part of the file.
 fn describe(error: &ScanError) -> String {
     let cause = match error.kind() {
         ErrorKind::TabNotAllowed
         | ErrorKind::TabInBlockIndentation
-        | ErrorKind::TabInIndentation => ": tab in the indentation",
+        | ErrorKind::TabInIndentation => ": tab in indentation",
         ErrorKind::UnknownAnchor => ": unknown anchor",
         ErrorKind::RecursionLimitExceeded => ": nested too deeply",
         _ => "",

@@ -42,7 +42,7 @@ fn health_follows_the_last_poll_and_its_age() {
     let failed = OrgStatus {
         failure: Some(PollFailure {
             reason: FailureReason::Forbidden,
-            at: Timestamp::UNIX_EPOCH,
+            since: Timestamp::UNIX_EPOCH,
         }),
         ..OrgStatus::default()
     };
@@ -50,7 +50,7 @@ fn health_follows_the_last_poll_and_its_age() {
     assert_eq!(notice.runbook, Some("AtlasOrgAccessDenied"));
 }
 
-/// Returns a snapshot of one organization whose keys were last used that many seconds before `now`.
+/// Returns a snapshot of one organization. Each key was last used the given number of seconds before `now`.
 fn snapshot(now: i64, idle: &[Option<i64>]) -> InventorySnapshot {
     let records = (0..).zip(idle).map(|(n, idle)| ApiKey {
         id: KeyId::new(format!("key{n}")),
@@ -81,11 +81,11 @@ fn chart_counts_each_key_in_one_bar() {
             &[
                 ("under 1m", "2", "young"),
                 ("1m to 1h", "2", "young"),
-                ("1h and more", "2", "old"),
-                ("not known", "1", "young"),
+                ("1h or more", "2", "old"),
+                ("unknown", "1", "young"),
             ][..],
         ),
-        (&[], &[("any", "6", "old"), ("not known", "1", "young")]),
+        (&[], &[("any", "6", "old"), ("unknown", "1", "young")]),
     ] {
         let presenter = OrgPresenter {
             snapshot: &snapshot,
@@ -102,7 +102,7 @@ fn chart_counts_each_key_in_one_bar() {
         assert_eq!(chart.height, rows * ROW_HEIGHT);
         let widest = chart.bars.iter().map(|bar| bar.width).max();
         assert_eq!(widest, Some(BAR_WIDTH));
-        // With the key of unknown age, as in the roll-up
+        // The roll-up includes the key of unknown age as well.
         let idle = if thresholds.is_empty() { 0 } else { 3 };
         let totals = presenter.totals();
         assert_eq!((totals.keys, totals.never_used, totals.idle), (7, 0, idle));

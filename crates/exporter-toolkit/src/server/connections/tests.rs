@@ -9,7 +9,7 @@ use crate::server::response::STALLED_AFTER;
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// Polls a body for its next frame. Returns whether there was one.
+/// Polls a body for its next frame. Returns whether a frame was ready.
 fn poll(body: &mut Body) -> bool {
     let frame = std::future::poll_fn(|context| std::pin::Pin::new(&mut *body).poll_frame(context));
     frame.now_or_never().is_some()
@@ -22,13 +22,13 @@ impl TestTracker {
         Self(ConnectionTracker::new(max))
     }
 
-    /// Admits a connection from the n-th address, a second after the one before.
+    /// Admits a connection from the n-th address, a second after the previous one.
     async fn admit(&self, address: u8) -> Option<ConnectionGuard> {
         tokio::time::advance(SECOND).await;
         self.0.try_admit(IpAddr::from([10, 0, 0, address]))
     }
 
-    /// Admits such a connection, and completes an authorized request on it.
+    /// Admits a connection, and completes an authorized request on it.
     async fn admit_authorized(&self, address: u8) -> ConnectionGuard {
         let connection = self.admit(address).await.expect("admitted");
         connection.state.begin_response().handle().mark_authorized();
@@ -61,7 +61,7 @@ async fn unauthorized_connections_are_evicted_first() {
 #[tokio::test(start_paused = true)]
 async fn responses_without_progress_do_not_prevent_eviction() {
     type Response = Box<dyn std::any::Any>;
-    // Each begins a response without progress.
+    // Each closure starts a response without progress.
     let waiting =
         |connection: &ConnectionGuard| -> Response { Box::new(connection.state.begin_response()) };
     let never_polled = |connection: &ConnectionGuard| -> Response {
@@ -117,7 +117,7 @@ async fn client_with_most_connections_loses_one() {
     for _ in 0..5 {
         others.push(tracker.admit(2).await.expect("admitted"));
     }
-    // The oldest connection is that of the other client.
+    // The oldest connection belongs to the other client.
     for _ in 0..20 {
         others.push(tracker.admit(2).await.expect("admitted"));
         assert!(!is_evicted(&alone));

@@ -66,13 +66,13 @@ fn bcrypt_hashes_are_parsed() {
     ] {
         let error = BcryptHash::parse(bad).err().expect(bad);
         assert!(
-            error.contains("htpasswd") && (bad.is_empty() || !error.contains(bad)),
+            error.starts_with("invalid bcrypt hash: ") && (bad.is_empty() || !error.contains(bad)),
             "{error}"
         );
     }
 }
 
-/// Returns a hash of this cost; no password matches it.
+/// Returns a hash with this cost that no password matches.
 fn hash_with_cost(cost: u32) -> BcryptHash {
     let text = format!("$2y${cost:02}$QOauhQNbBCuQDKes6eFzPeMqBSjb7Mr5DUmpZ/VcEd00UAV/LDeSi");
     BcryptHash::parse(&text).expect("a hash")
@@ -111,14 +111,14 @@ fn authorization_headers_are_parsed() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn correct_passwords_are_cached_and_wrong_ones_are_not() {
+async fn only_correct_passwords_are_cached() {
     let users = users(&[("ada", 4), ("bob", 4)]);
     let authenticator = Authenticator::default();
     let check = async |text| check(&authenticator, &users, text).await;
     assert_eq!(check("ada:password of ada").await, Ok(()));
     assert_eq!(authenticator.verified.lock().len(), 1);
     assert_eq!(check("ada:password of ada").await, Ok(()));
-    for wrong in [
+    for incorrect in [
         "ada:password of bob",
         "ada:",
         "bob:password of ada",
@@ -126,14 +126,18 @@ async fn correct_passwords_are_cached_and_wrong_ones_are_not() {
         ":",
         "ada:\0",
     ] {
-        assert_eq!(check(wrong).await, Err(AuthError::Unauthorized), "{wrong}");
+        assert_eq!(
+            check(incorrect).await,
+            Err(AuthError::Unauthorized),
+            "{incorrect}"
+        );
     }
     assert_eq!(authenticator.verified.lock().len(), 1);
     // While no permit is free, only the cached password is accepted.
     let _permits = block(&authenticator);
     assert_eq!(check("ada:password of ada").await, Ok(()));
     assert_eq!(check("bob:password of bob").await, Err(AuthError::Busy));
-    // An unknown user is checked like any other.
+    // The password of an unknown user is checked as well.
     assert_eq!(check("eve:password of eve").await, Err(AuthError::Busy));
 }
 
@@ -146,7 +150,7 @@ async fn reload_keeps_cached_passwords_of_unchanged_hashes() {
         assert_eq!(check(&authenticator, &before, &text).await, Ok(()));
     }
     let mut after = BasicAuthUsers::new(before.hashes.clone());
-    // bob has another hash of the same password, and cyd is removed.
+    // The user bob gets another hash of the same password, and cyd is removed.
     after.hashes[1].1 = hash("password of bob", 4);
     after.hashes.truncate(2);
     authenticator.retain_users(Some(&after));
@@ -165,7 +169,7 @@ async fn reload_keeps_cached_passwords_of_unchanged_hashes() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn login_waits_for_bcrypt_for_20_seconds() {
+async fn password_check_times_out_after_20_seconds() {
     let users = users(&[("ada", 4)]);
     for (released_after, expected) in [(19, Ok(())), (21, Err(AuthError::Busy))] {
         let authenticator = Authenticator::default();
@@ -200,7 +204,7 @@ fn failed_checks_cost_the_same_for_every_name() {
             assert_eq!(work(&reloaded, name), expected, "{name}");
         }
     }
-    // One user with a slow hash does not make every guess slow.
+    // One user with a slow hash does not make every failed check slow.
     for (other, cost) in [(14, 14), (15, 4), (31, 4)] {
         let hashes = [("ada", 4), ("bob", other)]
             .map(|(name, cost)| (name.to_owned(), hash_with_cost(cost)));

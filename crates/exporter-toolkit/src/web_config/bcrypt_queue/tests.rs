@@ -24,7 +24,7 @@ async fn client_without_checks_precedes_guessing_clients() {
             waiting.push(wait);
         }
     }
-    // Every guesser gets one permit.
+    // Every guessing client gets one permit.
     for wait in &mut waiting[1..120] {
         drop(held.take());
         held = wait.await;
@@ -77,7 +77,7 @@ async fn waiting_checks_are_bounded_per_client_and_in_total() {
     assert_eq!(queue.state.lock().free_permits, 1);
 }
 
-/// Guessers in 10.0.0.0/8, each with `checks` checks behind it, that hold the only permit and fill the queue.
+/// Fills the queue with guessing clients in 10.0.0.0/8, which have had `checks` checks each and hold the only permit.
 fn fill(
     queue: &Arc<BcryptQueue>,
     checks: usize,
@@ -108,19 +108,19 @@ async fn new_client_displaces_a_guessing_client_in_a_full_queue() {
             let new_client = network(&format!("127.0.0.{n}"));
             let mut wait = Box::pin(queue.acquire(new_client));
             assert!(wait.as_mut().now_or_never().is_none(), "{checks} {n}");
-            // A guesser does not displace it.
+            // A guessing client does not displace the new client.
             let guesser = network(&format!("10.0.0.{n}"));
             waiting.extend(queue.state.lock().enqueue(guesser));
             drop(held.take());
             held = wait.now_or_never().flatten();
-            assert!(held.is_some(), "{checks} {n}: it must be next");
+            assert!(held.is_some(), "{checks} {n}: expected to be next");
             waiting.extend(queue.state.lock().enqueue(guesser));
         }
     }
 }
 
 #[tokio::test]
-async fn retrying_client_gets_through_a_flood_of_new_addresses() {
+async fn retrying_client_is_admitted_during_a_flood_of_new_addresses() {
     let queue = BcryptQueue::with_permits(1);
     let (mut held, mut waiting) = fill(&queue, 0);
     let scraper = network("127.0.0.1");
@@ -167,7 +167,7 @@ async fn verified_client_has_priority_until_it_guesses() {
         }
         assert!(queue.is_verified(scraper) && !queue.is_verified(network("10.0.0.1")));
         let (mut held, mut waiting) = fill(&queue, 0);
-        // Failed checks: the hash has changed, and the scraper has the old password for a while.
+        // Failed checks: the hash has changed, and the scraper still has the old password.
         for check in 0..32 {
             let wait = queue.state.lock().enqueue(scraper);
             drop(held.take());
@@ -189,7 +189,7 @@ fn client(n: u32) -> ClientNetwork {
 }
 
 #[test]
-fn last_256_verified_clients_are_remembered() {
+fn last_256_verified_clients_are_retained() {
     let queue = BcryptQueue::with_permits(1);
     for n in 0..256 {
         queue.on_success(client(n));
@@ -197,8 +197,8 @@ fn last_256_verified_clients_are_remembered() {
     assert!((0..256).all(|n| queue.is_verified(client(n))));
     queue.on_cached_success(client(0));
     queue.on_success(client(256));
-    let forgotten = (0..=256).filter(|n| !queue.is_verified(client(*n)));
-    assert_eq!(forgotten.collect::<Vec<_>>(), [1]);
+    let removed = (0..=256).filter(|n| !queue.is_verified(client(*n)));
+    assert_eq!(removed.collect::<Vec<_>>(), [1]);
 }
 
 #[test]
@@ -211,5 +211,9 @@ fn checks_of_4096_clients_are_counted() {
     assert!((0..4096).all(|n| checks(n) == 1));
     let _held = queue.acquire(client(0)).now_or_never();
     let _waiting = [client(1), client(4096)].map(|n| queue.state.lock().enqueue(n));
-    assert_eq!([1, 2].map(checks), [1, 0], "only clients that wait stay");
+    assert_eq!(
+        [1, 2].map(checks),
+        [1, 0],
+        "only waiting clients are retained"
+    );
 }

@@ -7,7 +7,7 @@ struct SimulatedClock {
     started_at: Instant,
 }
 
-/// Returns a time that advances with tokio's clock.
+/// Returns the current time of a clock that advances with tokio's clock.
 fn simulated_now() -> UnixTime {
     static CLOCK: OnceLock<SimulatedClock> = OnceLock::new();
     let clock = CLOCK.get_or_init(|| SimulatedClock {
