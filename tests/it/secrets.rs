@@ -1,5 +1,5 @@
-//! No output of the exporter contains a secret: neither logs at trace level, errors, pages and metrics nor the command
-//! line, even if responses of Atlas contain secrets.
+//! No output of the program contains a secret: not at trace level, not with secrets in responses of Atlas, not in errors,
+//! pages or metrics, and not in the command line.
 use crate::common::{ChildProcess, Scrape, eventually, get, sim_env, static_sim};
 use mongodb_atlas_sim::{Effect, Fault, SimEndpoint, SimHandle};
 use rustix::process::Signal;
@@ -24,7 +24,7 @@ async fn count_requests(address: &str) -> f64 {
     requests.map(|series| series.value).sum()
 }
 
-/// Waits until two more requests for keys are completed, so that all messages of the first one are logged.
+/// Waits until two more requests for keys are completed. All events of the first request are logged by then.
 async fn wait_for_requests(address: &str, what: &str) {
     let before = count_requests(address).await;
     eventually(what, async || {
@@ -63,11 +63,11 @@ async fn collect_all_output(
     let cmdline =
         std::fs::read_to_string(format!("/proc/{}/cmdline", program.pid())).unwrap_or_default();
     let mut all = cmdline;
-    program.wait_for_output("walk complete");
-    // Authorization failures come last, because three of them reduce the poll rate.
+    program.wait_for_output("poll succeeded");
+    // Authorization failures are last, because they reduce the poll rate.
     for effect in [
         Effect::Secret,
-        Effect::TruncatedBody,
+        Effect::CutBody,
         Effect::InvalidJson,
         Effect::Delay { seconds: 2.0 },
         Effect::error_status(500),
@@ -84,7 +84,7 @@ async fn collect_all_output(
         sim.clear_faults();
         if effect == Effect::Secret {
             sim.revoke_all_tokens();
-            wait_for_requests(&address, "a new token").await;
+            wait_for_requests(&address, "another token").await;
         }
     }
     program.signal(Signal::TERM);
@@ -92,7 +92,7 @@ async fn collect_all_output(
     assert_eq!(code, Some(0), "{output}");
     assert!(
         output.contains("poll failed"),
-        "some polls failed:\n{output}"
+        "no poll failed:\n{output}"
     );
     all + &output
 }
@@ -108,7 +108,7 @@ async fn assert_no_leak(kinds: &[&str], format: &str) {
             .any(|part| name.ends_with(part))
     });
     let all = collect_all_output(&sim, variables, format).await;
-    // This HTML word contains the prefix of a key.
+    // This attribute of HTML contains the prefix of a key.
     let all = all.replace("initial-scale", "");
     let account = sim.credentials();
     for secret in [
@@ -118,7 +118,7 @@ async fn assert_no_leak(kinds: &[&str], format: &str) {
     ] {
         assert!(
             !all.contains(secret.as_str()),
-            "a secret leaked ({kinds:?})"
+            "output contains a secret ({kinds:?})"
         );
     }
     for part in [
@@ -139,14 +139,14 @@ async fn assert_no_leak(kinds: &[&str], format: &str) {
                 .take(120)
                 .collect::<String>()
         });
-        assert_eq!(place, None, "{part:?} leaked ({kinds:?})");
+        assert_eq!(place, None, "output contains {part:?} ({kinds:?})");
     }
     let is_service_account = kinds.contains(&"CLIENT_ID");
     assert_eq!(
         all.contains("client_secret_expiry_timestamp_seconds{"),
         is_service_account
     );
-    assert!(all.contains("walk complete") && all.contains("mongodbatlas_ai_model_api_key_info"));
+    assert!(all.contains("poll succeeded") && all.contains("mongodbatlas_ai_model_api_key_info"));
     sim.stop().await;
 }
 
@@ -170,7 +170,7 @@ async fn access_tokens_do_not_leak() {
 async fn core_dumps_are_disabled() {
     let sim = crate::common::start_sim(static_sim(1, 5)).await;
     let mut program = ChildProcess::exporter(&["--web.listen-address=127.0.0.1:0"], &sim_env(&sim));
-    program.wait_for_output("walk complete");
+    program.wait_for_output("poll succeeded");
     let limits = std::fs::read_to_string(format!("/proc/{}/limits", program.pid())).unwrap();
     let core = limits
         .lines()
