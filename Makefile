@@ -5,7 +5,7 @@ CARGO ?= cargo
 FUZZ_SECONDS ?= 60
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint mutants coverage deny docs deb rpm release bench memory fuzz prometheus drill rules dashboards preview programs
+.PHONY: help demo test lint mutants coverage deny docs deb rpm image release bench memory fuzz prometheus drill rules dashboards preview programs
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -40,17 +40,19 @@ docs: ## generate docs/metrics.md and the flags in docs/configuration.md from th
 	WRITE_DOCS=1 $(CARGO) test --locked --test it docs_in_sync
 
 deb: ## build the Debian package in target/debian
-	$(CARGO) build --release --locked
+	RUSTFLAGS="$$(packages/remap)" $(CARGO) build --release --locked
 	packages/deb target/release/atlas-ai-keys-exporter target/debian
 
 rpm: ## build the RPM package in target/generate-rpm
-	packages/tools cargo-generate-rpm
-	$(CARGO) build --release --locked
-	packages/prepare
-	$(CARGO) generate-rpm
+	RUSTFLAGS="$$(packages/remap)" $(CARGO) build --release --locked
+	packages/rpm target/release/atlas-ai-keys-exporter target/generate-rpm
 	@! command -v rpm >/dev/null || rpm -qlp target/generate-rpm/*.rpm
 
-release: ## build static binary, packages, bill of materials and checksums in target/release-files
+image: ## build the container image in target/image, without a container engine (needs buildah)
+	packages/static
+	packages/image "$$(packages/static --where)" target/image
+
+release: ## build and check all release files in target/release-files (needs skopeo)
 	packages/release
 
 bench: ## run the benchmarks of scrapes and walks

@@ -239,7 +239,7 @@ fn disable_core_dumps() {
     if let Err(error) = setrlimit(Resource::Core, none)
         .and_then(|()| set_dumpable_behavior(DumpableBehavior::NotDumpable))
     {
-        warn!(%error, "core dumps cannot be switched off; a crash could write secrets to disk");
+        warn!(%error, "failed to disable core dumps");
     }
 }
 

@@ -27,6 +27,7 @@ mod key_policy;
 mod kubernetes;
 mod packages;
 mod prometheus;
+mod release_files;
 mod report;
 mod resident_memory;
 mod systemd;

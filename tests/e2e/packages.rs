@@ -23,6 +23,7 @@ fn build_package(version: &str, folder: &Path) {
         .envs([
             ("DPKG_DEB_COMPRESSOR_TYPE", "gzip"),
             ("DPKG_DEB_COMPRESSOR_LEVEL", "1"),
+            ("DEBEMAIL", "maintainer@debian.org"),
         ]);
     let (code, output, error) = run_command(&mut command, &[]);
     assert_eq!(code, Some(0), "{output}{error}");
@@ -50,14 +51,14 @@ async fn debian_package_installs_upgrades_and_purges() {
     let debian = repo_root().join("target/debian-root");
     assert!(
         debian.exists(),
-        "`make programs` makes a Debian in {}",
+        "{} does not exist: `make programs` creates it",
         debian.display()
     );
     let systemd = SystemdContainer::boot_root(&debian, given);
     let file = |path: &str| systemd.exec(&["test", "-e", path]).0 == Some(0);
     // Installed: the service is not started, because nothing is configured yet.
-    let said = systemd.exec_ok(&["dpkg", "-i", "/run/given/0.1.0-1.deb"]);
-    assert!(said.contains("atlas-ai-keys-exporter check"), "{said}");
+    let output = systemd.exec_ok(&["dpkg", "-i", "/run/given/0.1.0-1.deb"]);
+    assert!(output.contains("set MONGODB_ATLAS_ORG_ID in"), "{output}");
     assert_eq!(systemd.property("ActiveState"), "inactive");
     assert_eq!(systemd.property("UnitFileState"), "disabled");
     systemd.exec_ok(&[
@@ -93,7 +94,7 @@ async fn debian_package_installs_upgrades_and_purges() {
         conffiles,
         "/etc/atlas-ai-keys-exporter/config.yml\n/etc/default/atlas-ai-keys-exporter\n"
     );
-    // Configured, checked and started.
+    // Configured and started.
     let address = format!("127.0.0.1:{}", free_port());
     let environment = "/etc/default/atlas-ai-keys-exporter";
     let expected = format!(
@@ -118,7 +119,7 @@ async fn debian_package_installs_upgrades_and_purges() {
         scrape(&address).await.sum("mongodbatlas_ai_model_api_keys"),
         120.0
     );
-    // The report reads the exporter's state as its user, beside it.
+    // The report reads the state of the exporter as the same user, while the exporter runs.
     systemd.systemctl(&["start", "atlas-ai-keys-report.service"]);
     let report = systemd.exec_ok(&[
         "journalctl",

@@ -1,4 +1,4 @@
-//! Number of requests: for a walk of 100,000 keys, for names, and for client secrets.
+//! Number of requests for a walk of 100,000 keys, for names, and for client secrets.
 use std::time::Duration;
 
 use crate::common::sim_harness::{SimHarness, in_process_sim};
@@ -15,7 +15,7 @@ async fn count_walk_requests(fault: Option<Effect>) -> usize {
         sim.add_fault(Fault::new(SimEndpoint::AiModelApiKeys, effect));
     }
     let exporter = SimHarness::start(&sim, &[]).await;
-    // Without scrapes, each of which has 100,000 keys.
+    // Scraping 100,000 keys would be slow.
     for _ in 0..600 {
         if exporter.readiness().0 == 200 {
             break;
@@ -54,11 +54,11 @@ async fn walk_without_links_takes_one_extra_request() {
     assert_eq!(
         count_walk_requests(Some(Effect::NoLinks)).await,
         201,
-        "a full page may not be the last"
+        "a full page may not be the last one"
     );
 }
 
-/// Names are requested once an hour, and not more often than every tenth poll.
+/// Names are requested once per hour, but at most with every tenth poll.
 #[tokio::test(start_paused = true)]
 async fn names_are_requested_hourly_or_with_every_tenth_poll() {
     for (interval, requests) in [
@@ -72,15 +72,15 @@ async fn names_are_requested_hourly_or_with_every_tenth_poll() {
         exporter.wait_polled(1).await;
         exporter.advance(Duration::from_hours(24)).await;
         let groups = exporter.requests_to(SimEndpoint::Groups).len();
-        // 24 hours, and the requests at the start.
+        // The requests of 24 hours, and those at the start.
         assert!(requests.contains(&groups), "{interval}: {groups}");
         exporter.stop().await;
     }
 }
 
-/// Client secrets are requested once an hour, whatever the poll interval and the number of organizations.
+/// Client secrets are requested once per hour, independent of the poll interval and the number of organizations.
 #[tokio::test(start_paused = true)]
-async fn client_secrets_are_requested_once_an_hour() {
+async fn client_secrets_are_requested_once_per_hour() {
     for (orgs, interval) in [(1, "1m"), (5, "5m"), (1, "6h")] {
         let sim = in_process_sim(&static_sim(orgs, 10 * orgs));
         let home = sim.org_ids().into_iter().min();

@@ -1,5 +1,5 @@
-//! No output of the program contains a secret: not at trace level, not with secrets in Atlas'
-//! responses, not in errors, pages or metrics, not in its command line.
+//! No output of the exporter contains a secret: neither logs at trace level, errors, pages and metrics nor the command
+//! line, even if responses of Atlas contain secrets.
 use crate::common::{ChildProcess, Scrape, eventually, get, sim_env, static_sim};
 use mongodb_atlas_sim::{Effect, Fault, SimEndpoint, SimHandle};
 use rustix::process::Signal;
@@ -15,7 +15,7 @@ fn credential_values(sim: &SimHandle) -> Vec<(String, String)> {
     .to_vec()
 }
 
-/// Returns the number of requests for keys that have ended.
+/// Returns the number of completed requests for keys.
 async fn count_requests(address: &str) -> f64 {
     let scrape = Scrape::parse(&get(&format!("http://{address}/metrics")).await.1);
     let requests = scrape
@@ -24,7 +24,7 @@ async fn count_requests(address: &str) -> f64 {
     requests.map(|series| series.value).sum()
 }
 
-/// Waits for the end of two more requests for keys: of the first one, all is logged by then.
+/// Waits until two more requests for keys are completed, so that all messages of the first one are logged.
 async fn wait_for_requests(address: &str, what: &str) {
     let before = count_requests(address).await;
     eventually(what, async || {
@@ -64,10 +64,10 @@ async fn collect_all_output(
         std::fs::read_to_string(format!("/proc/{}/cmdline", program.pid())).unwrap_or_default();
     let mut all = cmdline;
     program.wait_for_output("walk complete");
-    // Refusals come last: after three of them polls are rare.
+    // Authorization failures come last, because three of them reduce the poll rate.
     for effect in [
         Effect::Secret,
-        Effect::CutBody,
+        Effect::TruncatedBody,
         Effect::InvalidJson,
         Effect::Delay { seconds: 2.0 },
         Effect::error_status(500),
@@ -84,7 +84,7 @@ async fn collect_all_output(
         sim.clear_faults();
         if effect == Effect::Secret {
             sim.revoke_all_tokens();
-            wait_for_requests(&address, "another token").await;
+            wait_for_requests(&address, "a new token").await;
         }
     }
     program.signal(Signal::TERM);
@@ -92,7 +92,7 @@ async fn collect_all_output(
     assert_eq!(code, Some(0), "{output}");
     assert!(
         output.contains("poll failed"),
-        "there were bad times:\n{output}"
+        "some polls failed:\n{output}"
     );
     all + &output
 }
@@ -108,7 +108,7 @@ async fn assert_no_leak(kinds: &[&str], format: &str) {
             .any(|part| name.ends_with(part))
     });
     let all = collect_all_output(&sim, variables, format).await;
-    // A word of HTML that contains the prefix of a key.
+    // This HTML word contains the prefix of a key.
     let all = all.replace("initial-scale", "");
     let account = sim.credentials();
     for secret in [
@@ -118,7 +118,7 @@ async fn assert_no_leak(kinds: &[&str], format: &str) {
     ] {
         assert!(
             !all.contains(secret.as_str()),
-            "a secret came out ({kinds:?})"
+            "a secret leaked ({kinds:?})"
         );
     }
     for part in [
@@ -139,7 +139,7 @@ async fn assert_no_leak(kinds: &[&str], format: &str) {
                 .take(120)
                 .collect::<String>()
         });
-        assert_eq!(place, None, "{part:?} came out ({kinds:?})");
+        assert_eq!(place, None, "{part:?} leaked ({kinds:?})");
     }
     let is_service_account = kinds.contains(&"CLIENT_ID");
     assert_eq!(

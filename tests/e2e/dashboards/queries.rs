@@ -10,7 +10,7 @@ use crate::common::{Scrape, TestExporter, error_fault};
 use atlas_ai_keys_exporter::metrics::families;
 use mongodb_atlas_sim::{SimConfig, SimEndpoint};
 
-/// Words of `PromQL` that are not names.
+/// Keywords of `PromQL` that are no names.
 const PROMQL_KEYWORDS: &[&str] = &[
     "sum",
     "max",
@@ -82,7 +82,7 @@ fn metric_and_label_names(expression: &str) -> (BTreeSet<String>, BTreeSet<Strin
             current.push(c);
             continue;
         }
-        // The next character decides the meaning of a word.
+        // The next character determines the meaning of a word.
         let next = if c == ' ' {
             std::iter::once(c)
                 .chain(chars.clone())
@@ -143,14 +143,14 @@ fn other_expressions() -> Vec<(String, String)> {
     all
 }
 
-/// Starts a simulated Atlas with events, its exporter and a Prometheus that scraped before and after
-/// changes, and after one organization began to fail.
+/// Starts a simulated Atlas with events, an exporter, and a Prometheus. Waits until Prometheus has scraped changes of keys and failed
+/// polls of one organization.
 async fn start_exporter_and_prometheus(dir: &Path) -> (TestExporter, Prometheus) {
     let world = SimConfig {
         orgs: 3,
         keys: 1200,
         speed: 3000.0,
-        // Refreshed while Prometheus scrapes.
+        // Tokens are renewed while Prometheus scrapes.
         token_lifetime_seconds: 20,
         ..SimConfig::default()
     };
@@ -199,7 +199,7 @@ async fn dashboard_queries_return_data_and_use_existing_names() {
     }
     for (what, expression) in others {
         let expression = expression.replace("humanizeDuration", "");
-        // No template; `$1` is a group of `label_replace`.
+        // The expression must have no template variable. `$1` is a group of `label_replace`.
         let without_groups = expression.replace("\"$1\"", "");
         assert!(!without_groups.contains('$'), "{what}: {expression}");
         prometheus.query(&expression).await;
@@ -209,7 +209,7 @@ async fn dashboard_queries_return_data_and_use_existing_names() {
 }
 
 fn assert_names_exist(scrape: &Scrape) {
-    let of_prometheus = ["up", "scrape_duration_seconds", "scrape_samples_scraped"];
+    let prometheus_metrics = ["up", "scrape_duration_seconds", "scrape_samples_scraped"];
     let recorded = crate::alerts::recorded_names();
     let series = scrape.series();
     let exposed: BTreeSet<&str> = series.iter().map(|series| series.name.as_str()).collect();
@@ -218,7 +218,7 @@ fn assert_names_exist(scrape: &Scrape) {
         .flat_map(|series| series.labels.keys())
         .map(String::as_str)
         .collect();
-    // Of the scrape, and what `label_replace` marks projects with.
+    // Prometheus adds `job` and `instance`, and the dashboards' `label_replace` adds `selected`.
     known.extend(["job", "instance", "selected"]);
     let mut used = BTreeSet::new();
     let panels = DASHBOARDS
@@ -228,12 +228,12 @@ fn assert_names_exist(scrape: &Scrape) {
         let (metrics, labels) = metric_and_label_names(&expression);
         for metric in metrics {
             let exists = exposed.contains(metric.as_str())
-                || of_prometheus.contains(&metric.as_str())
+                || prometheus_metrics.contains(&metric.as_str())
                 || recorded.contains(&metric);
-            // Counters of events that have not happened yet: the catalogue has their names.
+            // The catalogue also has the names of counters without an event yet.
             let exists = exists || families::ALL.iter().any(|family| family.name == metric);
-            assert!(exists, "{what}: there is no {metric}: {expression}");
-            // The reference has a query for every family, used or not.
+            assert!(exists, "{what}: unknown metric {metric}: {expression}");
+            // The reference has a query for every metric, used or not.
             if what != "docs/metrics.md" {
                 used.insert(metric);
             }
@@ -241,16 +241,16 @@ fn assert_names_exist(scrape: &Scrape) {
         for label in labels {
             assert!(
                 known.contains(label.as_str()),
-                "{what}: there is no label {label}: {expression}"
+                "{what}: unknown label {label}: {expression}"
             );
         }
     }
     let read_me = read_repo_file("dashboards/README.md");
-    let of_your_own = read_me.split("for queries of your own").nth(1).unwrap();
+    let documented = read_me.split("for queries of your own").nth(1).unwrap();
     for family in families::ALL {
         let is_used =
             used.contains(family.name) || used.contains(&format!("{}_bucket", family.name));
-        let is_documented = of_your_own.contains(&format!("| `{}` |", family.name));
+        let is_documented = documented.contains(&format!("| `{}` |", family.name));
         assert!(
             is_used != is_documented,
             "{}: used {is_used}, documented as unused {is_documented}",

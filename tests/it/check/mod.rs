@@ -179,7 +179,7 @@ async fn reports_all_errors_with_explanations() {
         Severity::Error
     );
     assert_eq!(
-        says(Component::Storage, "/dev/null/state", "cannot make"),
+        says(Component::Storage, "/dev/null/state", "cannot create"),
         Severity::Error
     );
     assert_eq!(grade(Component::Listener, &address), Severity::Warning);
@@ -196,7 +196,10 @@ async fn reports_all_errors_with_explanations() {
     let organization = |org: &str, words: &str| says(Component::Organization, org, words);
     assert_eq!(organization(&orgs[0], "can be read"), Severity::Ok);
     assert_eq!(organization(&orgs[1], "IP access list"), Severity::Error);
-    assert_eq!(organization(nobodys, "wrong organization"), Severity::Error);
+    assert_eq!(
+        organization(nobodys, "organization not found"),
+        Severity::Error
+    );
     assert_eq!(organization(&orgs[3], "no access token"), Severity::Skipped);
     let of_third: Vec<Severity> = findings
         .iter()
@@ -268,7 +271,7 @@ async fn running_probe_only_queries_health() {
     assert_eq!(code, Some(1), "nobody runs: {text}");
     let flags = [listen.as_str(), &probe, "--web.config.file", &web];
     let mut program = crate::common::ChildProcess::exporter(&flags, &sim_env(&sim));
-    program.wait_for_output("walk complete");
+    program.wait_for_output("poll succeeded");
     // The exporter itself continues with names and limits, but needs one token only.
     let tokens = || {
         let asked = sim.requests().into_iter();

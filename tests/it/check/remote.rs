@@ -40,7 +40,7 @@ async fn missing_endpoints_do_not_invalidate_the_organization() {
             "{findings:#?}"
         );
         assert!(
-            !format!("{findings:?}").contains("wrong organization"),
+            !format!("{findings:?}").contains("organization not found"),
             "{findings:#?}"
         );
         sim.clear_faults();
@@ -69,7 +69,7 @@ async fn missing_endpoints_do_not_invalidate_the_organization() {
         assert_eq!(about(&findings, words).0, Severity::Warning);
     }
     assert!(
-        !format!("{findings:?}").contains("wrong organization"),
+        !format!("{findings:?}").contains("organization not found"),
         "{findings:#?}"
     );
     sim.stop().await;

@@ -173,8 +173,8 @@ async fn null_results_and_numeric_variants_are_accepted() {
 #[tokio::test(flavor = "multi_thread")]
 async fn keys_without_id_are_counted_and_skipped() {
     let sim = crate::common::start_sim(static_sim(1, 25)).await;
-    sim.add_fault(keys_fault(Effect::MissingMembers {
-        members: vec!["apiKeyId".into()],
+    sim.add_fault(keys_fault(Effect::MissingFields {
+        fields: vec!["apiKeyId".into()],
     }));
     let variables = crate::common::sim_env(&sim);
     let exporter = TestExporter::start_with(sim, variables, FLAGS).await;
@@ -189,7 +189,7 @@ async fn keys_without_id_are_counted_and_skipped() {
 #[tokio::test(flavor = "multi_thread")]
 async fn invalid_date_omits_only_its_series() {
     let sim = crate::common::start_sim(static_sim(1, 25)).await;
-    sim.add_fault(keys_fault(Effect::BrokenDates));
+    sim.add_fault(keys_fault(Effect::InvalidTimestamps));
     let variables = crate::common::sim_env(&sim);
     let exporter = TestExporter::start_with(sim, variables, FLAGS).await;
     let scrape = exporter.wait_polled().await;
@@ -224,8 +224,8 @@ async fn invalid_keys_are_logged_up_to_a_limit() {
     // Every second key is invalid.
     for (keys, logged, more) in [(10, 5, None), (12, 5, Some(1)), (25, 5, Some(7))] {
         let sim = crate::common::start_sim(static_sim(1, keys)).await;
-        sim.add_fault(keys_fault(Effect::MissingMembers {
-            members: vec!["apiKeyId".into()],
+        sim.add_fault(keys_fault(Effect::MissingFields {
+            fields: vec!["apiKeyId".into()],
         }));
         let flags = ["--web.listen-address=127.0.0.1:0", "--atlas.page-size=10"];
         let mut program = ChildProcess::exporter(&flags, &sim_env(&sim));
@@ -237,7 +237,7 @@ async fn invalid_keys_are_logged_up_to_a_limit() {
         assert_eq!(output.matches(message).count(), logged, "{keys}: {output}");
         let first = output.lines().find(|line| line.contains(message)).unwrap();
         assert!(
-            first.contains("page=1 index=1 what=\"it has no apiKeyId\""),
+            first.contains("page=1 index=1 what=\"apiKeyId is missing or not a string\""),
             "{first}"
         );
         let rest = output

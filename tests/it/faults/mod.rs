@@ -163,7 +163,7 @@ async fn error_statuses_retain_the_last_inventory() {
         (400, ErrorBodyFormat::Json, None, "invalid_response"),
         (406, ErrorBodyFormat::Json, None, "invalid_response"),
         // A truncated body is a connection error, whatever its status.
-        (503, ErrorBodyFormat::Cut, None, "connection"),
+        (503, ErrorBodyFormat::Truncated, None, "connection"),
     ] {
         assert_data_retained(status_effect(code, body, retry_after), reason).await;
     }
@@ -181,11 +181,11 @@ async fn broken_bodies_and_connections_retain_the_last_inventory() {
         bytes: 1,
         every_ms: 50,
     };
-    let cut_error = status_effect(503, ErrorBodyFormat::Cut, None);
+    let cut_error = status_effect(503, ErrorBodyFormat::Truncated, None);
     let cases = [
         (SHORT_TIMEOUT, Effect::Delay { seconds: 300.0 }, "timeout"),
         (SHORT_TIMEOUT, drip, "timeout"),
-        (TIMEOUT, Effect::CutBody, "connection"),
+        (TIMEOUT, Effect::TruncatedBody, "connection"),
         (TIMEOUT, cut_error, "connection"),
         (TIMEOUT, Effect::Reset, "connection"),
         (TIMEOUT, content_type("text/html"), "invalid_response"),
@@ -289,8 +289,8 @@ async fn harmless_response_variations_are_accepted() {
             bytes: 4000,
             every_ms: 1,
         }),
-        assert_unaffected(Effect::MissingMembers {
-            members: vec!["cloud".into(), "createdBy".into(), "endpoint".into()],
+        assert_unaffected(Effect::MissingFields {
+            fields: vec!["cloud".into(), "createdBy".into(), "endpoint".into()],
         }),
     ])
     .await;

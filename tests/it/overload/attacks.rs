@@ -1,4 +1,4 @@
-//! Connections that take resources from others.
+//! Attacks: connections that use resources of other connections.
 
 use std::io;
 use std::net::Ipv4Addr;
@@ -45,7 +45,7 @@ impl Attack {
                             .fetch_add(usize::from(std::mem::take(&mut first)), Ordering::Relaxed);
                         let _ = attack.await;
                     }
-                    // Evicted clients reconnect, though not all at once.
+                    // Evicted clients reconnect, but not all at the same time.
                     tokio::time::sleep(Duration::from_millis(2000 + 20 * number as u64)).await;
                 }
             });

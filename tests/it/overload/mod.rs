@@ -30,13 +30,13 @@ const CONNECTIONS: usize = 1100;
 
 const SCRAPES: usize = 100;
 
-/// Attempts, of which one must be fast enough.
+/// Number of attempts; one of them must be fast enough.
 const ROUNDS: usize = 3;
 
-/// Faster control scrapes say little on a machine with other load.
+/// Minimum duration of control scrapes for a comparison: shorter times are not reliable on a machine with other load.
 const MIN_CONTROL: Duration = Duration::from_millis(20);
 
-/// One attack at a time, because they compare times.
+/// Only one attack runs at a time, because the tests compare times.
 static SERIAL_LOCK: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 
 /// Two exporters with the same configuration that poll the same simulated Atlas.
@@ -60,7 +60,7 @@ impl ComparedExporters {
         let mut programs = [(); 2].map(|()| ChildProcess::exporter(&arguments, &sim_env(&sim)));
         let addresses = programs.each_mut().map(|program| {
             let address = program.wait_for_output("address=");
-            program.wait_for_output("walk complete");
+            program.wait_for_output("poll succeeded");
             address
         });
         let [attacked, control] = programs;
@@ -73,8 +73,8 @@ impl ComparedExporters {
         }
     }
 
-    /// Compares until one attempt has no more than one slow or failed scrape in a hundred: other load on the machine
-    /// slows one attempt, a fault of the exporter all of them.
+    /// Compares until one attempt has at most one slow or failed scrape in a hundred: other load on the machine
+    /// slows single attempts, a defect of the exporter slows all of them.
     async fn compare(&self, what: &str, scrapes: usize, clients: &[Client]) {
         let mut results = Vec::new();
         for _ in 0..ROUNDS {
@@ -86,7 +86,7 @@ impl ComparedExporters {
         panic!("{what}: {}", results.join("; "));
     }
 
-    /// Scrapes both alternately and compares. Clients with and without connection reuse must succeed alike.
+    /// Scrapes both exporters alternately and compares. Clients with and without connection reuse must succeed.
     async fn compare_once(
         &self,
         what: &str,
@@ -111,7 +111,7 @@ impl ComparedExporters {
         }
         let [attacked, control] = times;
         let limit = 10 * control.iter().copied().max().unwrap().max(MIN_CONTROL);
-        // The first scrape of each client meets a thousand connections being opened: only its success counts.
+        // During the first scrape of each client, a thousand connections are opened: only its success counts.
         let settled = attacked.iter().skip(clients.len());
         let slow = settled.filter(|time| **time > limit).count();
         let median = |times: &[Duration]| {
@@ -155,7 +155,7 @@ async fn scrape(client: &Client, url: &str) -> Result<(), String> {
     Err(format!("{status}: {} bytes", body.len()))
 }
 
-/// Returns a client with connection reuse, and one without.
+/// Returns a client with and a client without connection reuse.
 fn clients(builder: impl Fn() -> reqwest::ClientBuilder) -> [Client; 2] {
     [
         builder().build().unwrap(),
@@ -170,7 +170,7 @@ fn basic_auth_config() -> String {
     )
 }
 
-/// Address of the scraper as well.
+/// The address of the attackers, which is also the address of the scraper.
 const SAME_ADDRESS: Ipv4Addr = Ipv4Addr::LOCALHOST;
 
 const OTHER_ADDRESS: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
@@ -183,7 +183,7 @@ async fn assert_scrapes_succeed_during(
     attacks: &[(&str, Option<TlsConnector>, AttackFn)],
 ) {
     for client in clients {
-        // A password verified before needs no bcrypt, for which guessers queue.
+        // A verified password needs no bcrypt hash; guesses wait in the bcrypt queue.
         let url = format!("{}://{}/metrics", pair.scheme, pair.addresses[0]);
         scrape(client, &url).await.unwrap();
     }

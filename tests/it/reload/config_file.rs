@@ -27,11 +27,11 @@ fn world_readable_config_with_secret_is_rejected() {
     let (_, output) = run(0o640);
     assert!(
         output.contains("cannot listen on"),
-        "the configuration is good: {output}"
+        "the configuration is valid: {output}"
     );
 }
 
-/// Runs the binary with an unusable address, so that it exits in any case.
+/// Runs the binary with an invalid address, so that it always exits.
 fn run_with_config(file: &Path) -> (Option<i32>, String) {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let listen = format!("--web.listen-address={}", taken.local_addr().unwrap());

@@ -122,7 +122,7 @@ async fn reload_never_removes_protection() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn invalid_certificate_keeps_the_web_config_in_force() {
+async fn invalid_certificate_retains_the_active_web_config() {
     let text = format!(
         "{TLS_CONFIG}  client_auth_type: RequireAndVerifyClientCert\n  client_ca_file: ca.pem\n"
     );
@@ -140,7 +140,7 @@ async fn invalid_certificate_keeps_the_web_config_in_force() {
         ("server.key", pki.read("server.pem"), "no private key"),
         ("ca.pem", "garbage".to_owned(), "no certificate"),
     ] {
-        let (before, good) = (current(), pki.read(name));
+        let (before, original) = (current(), pki.read(name));
         pki.write(name, &content);
         let error = running.exporter.reloader.reload("test").await;
         let error = error.expect_err(name);
@@ -149,7 +149,7 @@ async fn invalid_certificate_keeps_the_web_config_in_force() {
         assert!(is_named && error.contains(cause), "{error}");
         assert!(Arc::ptr_eq(&before, &current()), "{name}: {cause}");
         assert_eq!(reloaded(), Some(0.0), "{name}: {cause}");
-        pki.write(name, &good);
+        pki.write(name, &original);
         running.exporter.advance(Duration::from_secs(10)).await;
         assert_eq!(reloaded(), Some(1.0), "{name} is valid again");
         // The watched file has the same effect without a request.
@@ -158,7 +158,7 @@ async fn invalid_certificate_keeps_the_web_config_in_force() {
         running.exporter.advance(Duration::from_secs(10)).await;
         assert!(Arc::ptr_eq(&before, &current()), "{name}: {cause}");
         assert_eq!(reloaded(), Some(0.0), "{name}: {cause}");
-        pki.write(name, &good);
+        pki.write(name, &original);
         running.exporter.advance(Duration::from_secs(10)).await;
         assert_eq!(reloaded(), Some(1.0), "{name} is valid again");
     }
@@ -238,14 +238,14 @@ async fn config_reload_cannot_drop_the_web_config() {
         assert_eq!(running.status().await, 401, "{lost}");
         assert!(running.has_tls(), "{lost}");
         assert_eq!(running.exporter.scrape().get(RELOADED, &[]), Some(0.0));
-        // The files of the current configuration are watched all the same.
+        // The files of the active configuration are still watched.
         let in_force = running.exporter.app.web_config.get();
         running.pki.renew();
         running.exporter.advance(Duration::from_secs(10)).await;
         let now = running.exporter.app.web_config.get();
         assert!(!Arc::ptr_eq(&in_force, &now) && has_tls(&now), "{lost}");
     }
-    // A rejected file is applied once it is fixed, without another change of the configuration file.
+    // A rejected file is applied after it is fixed, without another change of the configuration file.
     running
         .pki
         .write("gone.yml", &format!("{TLS_CONFIG}{}", basic_auth_config()));
@@ -324,7 +324,7 @@ async fn fifo_in_place_of_web_file_does_not_block() {
             text.contains("expected a regular file, got a pipe"),
             "{name}: {text}"
         );
-        // The configuration file itself is read all the same.
+        // The configuration file is still read.
         let path = format!("/m{n}");
         files.write_config(
             &files.orgs.clone(),

@@ -136,11 +136,11 @@ async fn check_writes(
         if !matches!(trigger, ReloadTrigger::Reload) {
             running.exporter.advance(Duration::from_secs(6)).await;
         }
-        // Every configuration that was in effect has users, and no reload removes them.
+        // Every active configuration has users, and no reload removes them.
         prop_assert_eq!(running.status().await, 401, "{:?}", write);
         prop_assert!(!had_tls || running.has_tls(), "{:?}", write);
     }
-    // Recovery: no previous write is in the way.
+    // Recovery: no previous write prevents a valid configuration.
     running.pki.write("server.pem", &certificate);
     running.write(&web_configurations()[4]);
     prop_assert_eq!(running.exporter.reloader.reload("test").await, Ok(()));

@@ -183,7 +183,7 @@ async fn probe_address_serves_only_probes_without_auth() {
     let mut program = ChildProcess::exporter(&flags, &sim_env(&sim));
     let line = program.wait_for_output("listener=probes");
     let address = line.split_once("address=").unwrap().1.to_owned();
-    program.wait_for_output("walk complete");
+    program.wait_for_output("poll succeeded");
     eventually("the exporter is ready", async || {
         let (status, text) = get(&format!("http://{address}/-/ready")).await;
         if status == 200 { Ok(()) } else { Err(text) }
