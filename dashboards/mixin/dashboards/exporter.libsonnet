@@ -179,7 +179,7 @@ function(config) {
     [
       ['instance', 'Instance'],
       ['version', 'Version', { 'custom.width': 70 }],
-      ['revision', 'Revision', { 'custom.width': 115 }],
+      ['revision', 'Revision', { 'custom.width': 125 }],
       ['Value #B', 'Config loaded', { unit: 'dateTimeAsIso', 'custom.width': 160 }],
       ['Value #C', 'Storage failures', panels.count(120)],
     ],
