@@ -206,24 +206,20 @@ async fn client_secrets_survive_a_restart_during_an_outage() {
         sim.add_fault(error_fault(endpoint, None, 503));
     }
     let exporter = start_with_storage(&sim, dir.path()).await;
-    let request_count = requested_orgs(&exporter).len();
+    let requests = requested_orgs(&exporter).len();
     for name in [EXPIRY, LAST_USED] {
         let restored = values_by_secret(&exporter.scrape(), name);
         assert_eq!(restored, values_by_secret(&before, name), "{name}");
     }
     exporter.advance(Duration::from_mins(25)).await;
-    assert_eq!(
-        requested_orgs(&exporter).len(),
-        request_count,
-        "an hour has not passed"
-    );
+    assert_eq!(requested_orgs(&exporter).len(), requests, "within an hour");
     exporter.advance(HOUR * 3).await;
     let during = values_by_secret(&exporter.scrape(), EXPIRY);
     assert_eq!(during, values_by_secret(&before, EXPIRY));
     sim.clear_faults();
     exporter.advance(HOUR * 2).await;
     assert_exported(&exporter.scrape(), &sim);
-    let orgs = requested_orgs(&exporter).split_off(request_count);
+    let orgs = requested_orgs(&exporter).split_off(requests);
     assert!(
         orgs.len() > 1 && orgs.iter().all(|org| *org == home),
         "{orgs:?}"
@@ -291,10 +287,7 @@ async fn client_secrets_of_a_removed_or_replaced_credential_are_removed() {
     exporter.advance(HOUR * 3).await;
     assert_not_exported(&exporter.scrape());
     let requests = exporter.requests_to(ACCOUNT).len() - before;
-    assert!(
-        (3..=4).contains(&requests),
-        "only the second credential: {requests}"
-    );
+    assert!((3..=4).contains(&requests), "only the second: {requests}");
     write(&both);
     exporter.advance(Duration::from_mins(1)).await;
     assert_eq!(exported(&exporter), ["first", "first"]);
@@ -322,11 +315,7 @@ async fn changed_credential_file_requests_client_secrets_immediately() {
     let used = values_by_secret(&exporter.scrape(), LAST_USED);
     let token_at = exporter.requests_to(SimEndpoint::Token).last().unwrap().at;
     let used: Vec<i64> = used.into_values().collect();
-    assert_eq!(
-        used,
-        [token_at.as_second()],
-        "a token was issued for the secret"
-    );
+    assert_eq!(used, [token_at.as_second()], "time of the last token");
     // The account exists in no organization.
     std::fs::write(
         dir.path().join("client_id"),
@@ -394,10 +383,7 @@ async fn client_secret_values_are_not_stored_or_logged() {
     let logged = logs.lines("", "");
     assert!(!logged.is_empty());
     for text in stored.iter().chain(&logged).chain([&page, &scrape.text]) {
-        assert!(
-            !text.contains("mdb_sa_sk_"),
-            "a masked or full secret leaked"
-        );
+        assert!(!text.contains("mdb_sa_sk_"), "a secret leaked");
         for value in &values {
             assert!(!text.contains(value), "a client secret");
         }
