@@ -262,8 +262,8 @@ fn shards_overlay_splits_organizations_between_pods() {
     );
 }
 
-/// Each dashboard is a `ConfigMap` of its own: together they are larger than the annotation in which
-/// `kubectl apply` stores what was applied.
+/// Each dashboard has a separate `ConfigMap`, because together they exceed the size of the annotation in which
+/// `kubectl apply` stores the applied object.
 #[test]
 fn dashboards_are_config_maps_for_the_sidecar() {
     const MAX_ANNOTATION_BYTES: usize = 256 * 1024;
