@@ -261,7 +261,7 @@ fn start_exporter(folder: &Path, shapes: usize, base: &str) -> ChildProcess {
 /// All bodies at all endpoints, for all credentials concurrently. The total memory stays within the limit of one response.
 #[tokio::test(flavor = "multi_thread")]
 async fn hostile_bodies_are_bounded_in_memory_and_time() {
-    let make = || (hostile_bodies(BODY_BYTES), hostile_bodies(BODY_BYTES / 4));
+    let make = || (hostile_bodies(BODY_BYTES), hostile_bodies(BODY_BYTES / 16));
     let (shapes, small_shapes) = tokio::task::spawn_blocking(make).await.unwrap();
     let count = shapes.len();
     let script = ResponseScript {

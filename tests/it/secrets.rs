@@ -90,10 +90,7 @@ async fn collect_all_output(
     program.signal(Signal::TERM);
     let (code, output, _) = program.wait_exit();
     assert_eq!(code, Some(0), "{output}");
-    assert!(
-        output.contains("poll failed"),
-        "no poll failed:\n{output}"
-    );
+    assert!(output.contains("poll failed"), "no poll failed:\n{output}");
     all + &output
 }
 

@@ -101,7 +101,7 @@ fn count_short_lived(log: &[LoggedChange], less_than: SignedDuration) -> u64 {
 }
 
 #[tokio::test(start_paused = true)]
-async fn change_counts_match_the_sim_over_a_month() {
+async fn change_counts_match_the_sim_over_ten_days() {
     let sim = in_process_sim(&SimConfig {
         org_bucket: BucketConfig::new(5000, 5000),
         ..SimConfig {
@@ -127,7 +127,7 @@ async fn change_counts_match_the_sim_over_a_month() {
             }
         }
     });
-    exporter.advance(Duration::from_hours(30 * 24)).await;
+    exporter.advance(Duration::from_hours(10 * 24)).await;
     sim.set_page_hook(|_, _, _| {});
     sim.with_world(World::stop_events);
     exporter.advance(Duration::from_hours(1)).await;
@@ -143,7 +143,7 @@ async fn change_counts_match_the_sim_over_a_month() {
         ("first_used", ChangeKind::FirstUsed),
     ] {
         let (counted, actual) = (counts[change], happened(kind));
-        assert!(actual > 100, "{change}: only {actual} changes in a month");
+        assert!(actual > 30, "{change}: only {actual} changes in ten days");
         assert!(
             (actual - unseen..=actual).contains(&counted),
             "{change}: {counted} counted, {actual} happened, {unseen} of short life"
@@ -236,7 +236,7 @@ async fn stale_inventory_is_served_indefinitely_without_a_limit() {
         let first = world.keys(&org)[0].id.clone();
         assert!(world.rename_key(&org, &first, "renamed during the outage"));
     });
-    let days = 30;
+    let days = 10;
     exporter.advance(Duration::from_hours(days * 24)).await;
     let scrape = exporter.scrape();
     assert_eq!(exposed_keys(&scrape), polled);

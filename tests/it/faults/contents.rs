@@ -229,7 +229,7 @@ async fn invalid_keys_are_logged_up_to_a_limit() {
         }));
         let flags = ["--web.listen-address=127.0.0.1:0", "--atlas.page-size=10"];
         let mut program = ChildProcess::exporter(&flags, &sim_env(&sim));
-        program.wait_for_output("msg=\"walk complete\"");
+        program.wait_for_output("msg=\"poll succeeded\"");
         program.signal(Signal::TERM);
         let (code, output, _) = program.wait_exit();
         assert_eq!(code, Some(0), "{output}");

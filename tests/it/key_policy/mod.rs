@@ -89,7 +89,7 @@ fn all_errors_in_owners_and_exemptions_are_listed() {
         ),
         (
             "owners: [{projects: a, owner: a}]\n",
-            "owners[0].projects: expected a list of globs on names, or ids, got a string",
+            "owners[0].projects: expected a list of project globs or ids, got a string",
         ),
         (
             "owners: [{projects: ['a['], owner: a}]\n",
