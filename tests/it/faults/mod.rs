@@ -169,7 +169,7 @@ async fn error_statuses_retain_the_last_inventory() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn broken_bodies_and_connections_retain_the_last_inventory() {
+async fn invalid_bodies_and_failed_connections_retain_the_last_inventory() {
     let content_type = |value: &str| Effect::ContentType {
         value: value.into(),
     };
