@@ -164,7 +164,7 @@ impl<'a> Resolver<'a> {
         }
     }
 
-    /// Parses the value of a flag into a type whose `FromStr` error is the expected value.
+    /// Parses the value of a flag into a type; its `FromStr` error names the expected value.
     pub(super) fn get_parsed<T: FromStr<Err = String>>(&mut self, name: &str) -> Option<T> {
         self.get(name, str::parse)
     }

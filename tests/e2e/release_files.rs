@@ -20,7 +20,7 @@ const SOURCES: [&str; 9] = [
     "systemd",
 ];
 
-/// A copy of the sources in a folder of its own, without a git repository.
+/// A copy of the sources in a separate folder, without a git repository.
 struct SourceCopy {
     dir: tempfile::TempDir,
 }

@@ -32,16 +32,16 @@ async fn invalid_character_is_replaced_without_failing_the_page() {
         ("raw \u{1} control", "raw   control"),
         ("😀", "😀"),
     ];
-    let asked = cases.map(|(json, shown)| async move {
+    let polls = cases.map(|(json, shown)| async move {
         let names =
             key_names_after_replace("\"name\":\"", &format!("\"name\":\"{json}\",\"other\":\""))
                 .await;
         assert!(names.iter().all(|name| name == shown), "{names:?}");
     });
-    join_all(asked).await;
+    join_all(polls).await;
     // In any other field, known or not, and in the name of one.
     let half = "\\ud83d";
-    let asked = [
+    let polls = [
         "createdBy",
         "status",
         "groupId",
@@ -53,7 +53,7 @@ async fn invalid_character_is_replaced_without_failing_the_page() {
         let (old, new) = (format!("\"{field}\":\""), format!("\"{field}\":\"{half}"));
         async move { key_names_after_replace(&old, &new).await }
     });
-    join_all(asked).await;
+    join_all(polls).await;
     key_names_after_replace("\"name\"", "\"\\udc00\":\"\\udc00\",\"name\"").await;
 }
 

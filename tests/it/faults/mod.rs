@@ -211,7 +211,7 @@ async fn assert_unaffected(effect: Effect) {
     assert_only_page_count_differs(effect, 3.0).await;
 }
 
-/// Starts an exporter of 25 keys, whose list has a fault.
+/// Starts an exporter of 25 keys with a fault in their list.
 async fn start_with_keys_fault(effect: Effect) -> TestExporter {
     let sim = crate::common::start_sim(static_sim(1, 25)).await;
     sim.add_fault(keys_fault(effect));

@@ -127,17 +127,17 @@ fn conflicting_listen_flags_are_rejected() {
     for (flags, part) in [
         (
             vec!["--web.systemd-socket", "--web.listen-address=:1"],
-            "left out together with --web.systemd-socket",
+            "conflict with --web.systemd-socket",
         ),
         (
             vec!["--web.listen-address=:1", "--web.probe-address=:1"],
-            "an address of its own",
+            "an address that differs from --web.listen-address",
         ),
         (
             vec!["--web.probe-address=nowhere"],
             "HOST:PORT, [IPV6]:PORT or :PORT",
         ),
-        (vec!["--web.telemetry-path=/sd"], "not one that is taken"),
+        (vec!["--web.telemetry-path=/sd"], "(/, /sd and /-/… are reserved)"),
     ] {
         let (code, output, _) =
             ChildProcess::exporter(&flags, &unreachable_atlas_env()).wait_exit();
