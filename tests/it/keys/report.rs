@@ -109,7 +109,7 @@ async fn owners_and_exemptions_apply_to_atlas_and_to_storage() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn unreadable_tags_are_no_missing_owners() {
+async fn unreadable_tags_are_not_reported_as_missing_owners() {
     let sim = crate::common::start_sim(static_sim(1, 30)).await;
     sim.add_fault(error_fault(SimEndpoint::Groups, None, 403));
     for flags in [&["--owner="][..], &["--group-by=owner"], &["--owner=x"]] {
