@@ -103,7 +103,7 @@ pub(super) fn check_credentials(config: &Config) -> Vec<Finding> {
 
 fn check_credential(config: &CredentialConfig) -> Vec<Finding> {
     let topic = Topic::new(Component::Credential, &config.name);
-    let hint = "store only the value there, readable by the user of the exporter";
+    let hint = "check that the location exists, contains only the value, and is readable for the user of the exporter";
     let errors = config.credential.validate();
     let mut findings: Vec<_> = errors
         .iter()

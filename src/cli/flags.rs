@@ -88,7 +88,7 @@ pub const SIM_FLAGS: &[Flag] = flags! {
 /// The flags that only `sim` has.
 #[cfg(feature = "sim")]
 pub const SIM_LISTEN_FLAGS: &[Flag] = flags! {
-    "sim.listen-address" "ADDRESS" Some("127.0.0.1:10065"), "ATLAS_AI_KEYS_EXPORTER_SIM_LISTEN_ADDRESS", false, "Simulated Atlas", "Listen address of the simulated Atlas";
+    "sim.listen-address" "ADDRESS" Some("127.0.0.1:10065"), "ATLAS_AI_KEYS_EXPORTER_SIM_LISTEN_ADDRESS", false, "Simulated Atlas", "Address of the simulated Atlas";
 };
 
 /// The flags of `once`.
@@ -99,7 +99,7 @@ pub const ONCE_FLAGS: &[Flag] = flags! {
 /// The flags of `check`.
 pub const CHECK_FLAGS: &[Flag] = flags! {
     "offline" "" Some("false"), "ATLAS_AI_KEYS_EXPORTER_CHECK_OFFLINE", false, "Check", "Skip all checks that contact Atlas";
-    "health" "" Some("false"), "ATLAS_AI_KEYS_EXPORTER_CHECK_HEALTH", false, "Check", "Only query /-/healthy of the running exporter (for container health checks)";
+    "health" "" Some("false"), "ATLAS_AI_KEYS_EXPORTER_CHECK_HEALTH", false, "Check", "Only query /-/healthy of the running exporter; for container health checks";
     "output" "FORMAT" Some("table"), "ATLAS_AI_KEYS_EXPORTER_CHECK_OUTPUT", false, "Check", "Format: table or json";
 };
 
@@ -114,6 +114,6 @@ pub const KEYS_FLAGS: &[Flag] = flags! {
     "status" "STATUS" None, "ATLAS_AI_KEYS_EXPORTER_KEYS_STATUS", true, "Keys", "Only show keys with this status (repeatable); case-insensitive";
     "project" "PROJECT" None, "ATLAS_AI_KEYS_EXPORTER_KEYS_PROJECT", true, "Keys", "Only show keys of this project, by exact name or id (repeatable)";
     "owner" "NAME" None, "ATLAS_AI_KEYS_EXPORTER_KEYS_OWNER", true, "Keys", "Only show keys with this project owner, by exact name (repeatable); --owner '' selects projects without an owner";
-    "include-exempt" "" Some("false"), "ATLAS_AI_KEYS_EXPORTER_KEYS_INCLUDE_EXEMPT", false, "Keys", "Also show exempt keys; --output commands never deletes them";
+    "include-exempt" "" Some("false"), "ATLAS_AI_KEYS_EXPORTER_KEYS_INCLUDE_EXEMPT", false, "Keys", "Also show exempt keys; --output commands never writes a command for them";
     "from-storage" "" Some("false"), "ATLAS_AI_KEYS_EXPORTER_KEYS_FROM_STORAGE", false, "Keys", "Read stored inventories from --storage.path instead of Atlas; needs no credential";
 };

@@ -19,7 +19,7 @@ pub(super) fn write_stdout(
         .map_err(CommandError::stdout())
 }
 
-/// Returns whether tables on standard output are coloured.
+/// Returns whether tables on standard output are colored.
 pub(super) fn is_coloured(environment: &Environment) -> bool {
     io::stdout().is_terminal() && environment.get("NO_COLOR").is_none()
 }

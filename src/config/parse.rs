@@ -75,16 +75,18 @@ pub(super) fn parse_duration(
     let duration = humantime::parse_duration(text).ok();
     let duration = duration.filter(|duration| range.contains(duration));
     duration.ok_or_else(|| {
-        let limits = if range.start().is_zero() {
-            format!("up to {}", format_limit(*range.end()))
+        let (min, max) = (*range.start(), *range.end());
+        let limits = if min.is_zero() {
+            format!("up to {}", format_limit(max))
         } else {
-            format!(
-                "from {} to {}",
-                exact(*range.start()),
-                format_limit(*range.end())
-            )
+            format!("from {} to {}", exact(min), format_limit(max))
         };
-        format!("a duration {limits}, such as 90s, 5m or 30d")
+        let examples = if max < MAX_AGE {
+            "30s or 5m"
+        } else {
+            "12h or 30d"
+        };
+        format!("a duration {limits}, such as {examples}")
     })
 }
 
@@ -119,7 +121,7 @@ pub(super) fn parse_thresholds(text: &str) -> Result<Vec<IdleThreshold>, &'stati
 pub(super) fn parse_key_labels(text: &str) -> Result<Vec<KeyLabel>, String> {
     let expected = || {
         let names = KeyLabel::ALL.map(KeyLabel::as_str).join(", ");
-        format!("a comma-separated list without duplicates of {names}")
+        format!("a comma-separated list of {names} without duplicates")
     };
     let mut labels = Vec::new();
     let names = text.split(',').map(str::trim);

@@ -79,7 +79,7 @@ async fn filters_select_matching_keys() {
     let error = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(2));
     for part in [
-        "--idle: invalid value \"soon\": expected a duration up to 100 years, such as 90s, 5m or 30d",
+        "--idle: invalid value \"soon\": expected a duration up to 100 years, such as 12h or 30d",
         "--output: invalid value \"xml\"",
         "--never-used: invalid value \"perhaps\"",
     ] {

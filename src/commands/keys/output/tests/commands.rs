@@ -53,7 +53,7 @@ fn plain_ids_are_words_and_not_flags() {
 }
 
 #[test]
-fn commands_name_the_reason_of_each_key_without_one() {
+fn commands_give_the_reason_for_each_key_without_command() {
     let key = |id: &str, status: &'static str, is_exempt: bool| ReportedKey {
         id: id.to_owned(),
         name: "search (prod) -x".to_owned(),
