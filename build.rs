@@ -1,5 +1,5 @@
-//! Tells the binary what it was built from: the revision of the source and the compiler. Renders the documents and the
-//! runbooks that it serves.
+//! Embeds the source revision and the compiler version in the binary. Renders the documents and runbooks that the exporter
+//! serves.
 
 use std::collections::BTreeMap;
 use std::error::Error;
@@ -33,8 +33,8 @@ fn read_documents(folder: &Path) -> Result<BTreeMap<String, String>, Box<dyn Err
     Ok(documents)
 }
 
-/// Where a link leads on the exporter: documents are at `-/docs/NAME`, runbooks at `-/docs/runbooks/NAME`. `None` for files
-/// that it does not serve.
+/// Returns the target of a link on the exporter: documents are at `-/docs/NAME`, runbooks at `-/docs/runbooks/NAME`. Returns
+/// `None` for files that the exporter does not serve.
 fn served_link(link: &str, folder: &Path, root: &Path) -> Option<String> {
     if link.starts_with("https://") || link.starts_with('#') {
         return Some(link.to_owned());
@@ -57,7 +57,7 @@ fn served_link(link: &str, folder: &Path, root: &Path) -> Option<String> {
     }
 }
 
-/// Returns the id of a heading, as GitHub makes it.
+/// Returns the id of a heading, as on GitHub.
 fn slug(heading: &str) -> String {
     let kept = heading.chars().filter_map(|char| match char {
         ' ' => Some('-'),
@@ -68,7 +68,7 @@ fn slug(heading: &str) -> String {
     kept.collect()
 }
 
-/// Renders Markdown. HTML in it is text, images are left out, and so are links to files that the exporter does not serve.
+/// Renders Markdown. HTML is rendered as text; images, and links to files that the exporter does not serve, are omitted.
 fn render(text: &str, folder: &Path, root: &Path) -> String {
     let mut events: Vec<Event<'_>> = Vec::new();
     let mut heading = None;
@@ -116,7 +116,7 @@ fn render(text: &str, folder: &Path, root: &Path) -> String {
     page
 }
 
-/// Writes name, title and HTML of each document and each runbook, as two constants.
+/// Writes name, title and HTML of each document and each runbook into two constants.
 fn embed_documents() -> Result<(), Box<dyn Error>> {
     let root = PathBuf::from(env::var("CARGO_MANIFEST_DIR")?).canonicalize()?;
     let mut code = String::new();
@@ -157,7 +157,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         .unwrap_or("unknown");
     println!("cargo::rustc-env=BUILD_REVISION={revision}");
     println!("cargo::rustc-env=BUILD_RUSTVERSION={version}");
-    // cargo always tells it
+    // Cargo always sets TARGET.
     let target = env::var("TARGET").unwrap_or_default();
     println!("cargo::rustc-env=BUILD_TARGET={target}");
     Ok(())

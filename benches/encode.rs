@@ -1,6 +1,5 @@
-//! Cost of encoding one scrape: directly from the inventory, in each format, compared with the
-//! `prometheus` crate, with `prometheus-client`, and with a copy of the finished
-//! bytes, which is the lower bound. Elements are series per second.
+//! Cost of encoding one scrape from the inventory in each format, compared with the `prometheus` crate, with
+//! `prometheus-client`, and with a copy of the encoded bytes, which is the lower bound. Elements are series.
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used)]
 
 use std::hint::black_box;
@@ -25,7 +24,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 
 const ORG: &str = "32b6e34b3d91647abb20e7b8";
-/// Families with one value per key, which both peers have as well.
+/// Families with one value per key, which are compared with both crates.
 const NUMERIC_FAMILIES: [&str; 5] = ["created", "last_used", "last_used_age", "idle", "used"];
 
 fn records(keys: usize) -> Vec<ApiKey> {
@@ -113,7 +112,7 @@ struct Labels {
     api_key_id: String,
 }
 
-/// The same gauges with `prometheus-client`, set in advance: encoding only.
+/// The same gauges with `prometheus-client`, set in advance, so that only encoding is measured.
 fn prometheus_client_registry(records: &[ApiKey]) -> prometheus_client::registry::Registry {
     let mut registry = prometheus_client::registry::Registry::default();
     for name in NUMERIC_FAMILIES {
@@ -147,7 +146,7 @@ fn bench_formats(group: &mut BenchmarkGroup<'_, WallTime>, keys: usize, snapshot
             },
         );
     }
-    group.bench_with_input(BenchmarkId::new("Text, packed", keys), &(), |b, ()| {
+    group.bench_with_input(BenchmarkId::new("Text, gzip", keys), &(), |b, ()| {
         b.iter(|| {
             let mut compressor = Compressor::new(Format::Text, snapshot.clone());
             let mut chunks = Vec::new();
@@ -179,7 +178,7 @@ fn bench_encode(criterion: &mut Criterion) {
         group.throughput(Throughput::Elements(6 * keys as u64));
         bench_formats(&mut group, keys, &build_snapshot(records.clone()));
         if !peers {
-            // The peers would take minutes and gigabytes here without a new result.
+            // The two crates would need minutes and gigabytes here.
             continue;
         }
         group.throughput(Throughput::Elements((NUMERIC_FAMILIES.len() * keys) as u64));

@@ -1,4 +1,4 @@
-//! Resident memory of an idle exporter with 100,000 and with a million keys.
+//! Resident memory of an idle exporter without keys, with 100,000 and with a million keys.
 #![allow(
     missing_docs,
     clippy::expect_used,
@@ -15,16 +15,14 @@ use common::{BenchProcess, ContentCoding, as_millis_f64, fetch, start_sim, time_
 
 fn main() {
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
-    println!(
-        "| keys | what | resident | at most | beyond no keys, a key |\n| --- | --- | --- | --- | --- |"
-    );
+    println!("| keys | state | resident | peak | per key |\n| --- | --- | --- | --- | --- |");
     let mut nothing = 0.0;
     for keys in [0, 100_000, 1_000_000] {
         let sim = runtime.block_on(start_sim(keys));
         let flags: &[&str] = if keys == 0 {
             &[]
         } else {
-            // Several polls, so that an old and a new inventory have existed at the same time.
+            // After several polls, an old and a new inventory have existed at the same time.
             &["--atlas.poll-interval=15s"]
         };
         let exporter = BenchProcess::start_exporter(&sim, flags);
@@ -48,26 +46,26 @@ fn main() {
             let cpu = exporter.cpu_time().saturating_sub(before).as_secs_f64() / 60.0 * 100.0;
             nothing = exporter.resident_mib();
             row(
-                &format!("a minute of nothing: {cpu:.2} % of a processor"),
+                &format!("idle for a minute: {cpu:.2} % of a processor"),
                 0.0,
             );
             continue;
         }
-        row("walked", nothing);
+        row("polled", nothing);
         let plain = time_scrape(&exporter.address, ContentCoding::Identity);
-        let (body, packed) = fetch(&exporter.address, ContentCoding::Gzip);
-        let packed_bytes = body.len() / keys;
+        let (body, compressed) = fetch(&exporter.address, ContentCoding::Gzip);
+        let compressed_bytes = body.len() / keys;
         drop(body);
-        // At least one more poll.
+        // Wait for at least one more poll.
         std::thread::sleep(Duration::from_secs(20 + keys as u64 / 25_000));
         for _ in 0..5 {
             time_scrape(&exporter.address, ContentCoding::Gzip);
         }
         row(
             &format!(
-                "swapped and scraped: {:.0} ms plain, {:.0} ms packed for the first time, {packed_bytes} packed bytes a key",
+                "polled again and scraped: {:.0} ms plain, {:.0} ms for the first compressed scrape, {compressed_bytes} compressed bytes per key",
                 as_millis_f64(plain),
-                as_millis_f64(packed)
+                as_millis_f64(compressed)
             ),
             nothing,
         );

@@ -1,5 +1,5 @@
-//! A walk of 200 pages at several latencies: number of requests, and elapsed time compared with
-//! a client that fetches the same pages with equal concurrency and discards the responses.
+//! A walk of 200 pages at several latencies: number of requests, and elapsed time compared with a client that fetches the
+//! same pages with equal concurrency and discards the responses.
 #![allow(
     missing_docs,
     clippy::expect_used,
@@ -20,7 +20,7 @@ const PAGES: u32 = 200;
 /// Concurrent requests of a walk.
 const CONCURRENCY: usize = 4;
 
-/// Fetches the same pages only: the cost of the simulator and the network.
+/// Times a client that only fetches the same pages: the cost of the simulator and the network.
 async fn time_bare_fetch(sim: &SimHandle) -> Duration {
     let client = reqwest::Client::new();
     let base = sim.base_url();
@@ -50,7 +50,7 @@ async fn time_bare_fetch(sim: &SimHandle) -> Duration {
         }
     };
     let started_at = Instant::now();
-    // The first page has the total.
+    // A walk requests the first page alone, because it contains the total.
     page(1).await;
     let bytes: Vec<usize> = stream::iter(2..=PAGES)
         .map(page)
@@ -61,7 +61,7 @@ async fn time_bare_fetch(sim: &SimHandle) -> Duration {
     started_at.elapsed()
 }
 
-/// Returns the duration of the last walk, once there was one.
+/// Waits for the first successful poll, and returns its duration.
 fn wait_polled(exporter: &BenchProcess) -> Duration {
     loop {
         let (body, _) = fetch(&exporter.address, ContentCoding::Identity);
@@ -80,12 +80,12 @@ fn wait_polled(exporter: &BenchProcess) -> Duration {
 fn main() {
     rustls::crypto::ring::default_provider()
         .install_default()
-        .expect("the first");
+        .expect("no other provider is installed");
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
     let sim = runtime.block_on(start_sim(KEYS));
-    println!("{KEYS} keys, {PAGES} pages, {CONCURRENCY} at once\n");
+    println!("{KEYS} keys, {PAGES} pages, {CONCURRENCY} concurrent requests\n");
     println!(
-        "| latency | requests | walk | bare client | ratio | pages in flight x latency |\n| --- | --- | --- | --- | --- | --- |"
+        "| latency | requests | walk | bare client | ratio | pages in flight x latency | ratio |\n| --- | --- | --- | --- | --- | --- | --- |"
     );
     for milliseconds in [0_u32, 20, 100] {
         sim.clear_faults();
@@ -100,7 +100,7 @@ fn main() {
         let count = |sim: &SimHandle| {
             sim.requests()
                 .iter()
-                .filter(|asked| asked.endpoint == SimEndpoint::AiModelApiKeys)
+                .filter(|request| request.endpoint == SimEndpoint::AiModelApiKeys)
                 .count()
         };
         let mut walks = Vec::new();
@@ -114,15 +114,16 @@ fn main() {
             requests = count(&sim) - before;
         }
         let (walk, bare) = (common::median(walks), common::median(bares));
-        // The first page alone, the others concurrently.
-        let turns = 1 + (PAGES - 1).div_ceil(u32::try_from(CONCURRENCY).unwrap());
-        let best = Duration::from_millis(u64::from(milliseconds * turns));
+        // The first page is requested alone, the others concurrently.
+        let batches = 1 + (PAGES - 1).div_ceil(u32::try_from(CONCURRENCY).unwrap());
+        let best = Duration::from_millis(u64::from(milliseconds * batches));
         println!(
-            "| {milliseconds} ms | {requests} | {:.2} s | {:.2} s | {:.2} | {:.2} s |",
+            "| {milliseconds} ms | {requests} | {:.2} s | {:.2} s | {:.2} | {:.2} s | {:.2} |",
             walk.as_secs_f64(),
             bare.as_secs_f64(),
             walk.as_secs_f64() / bare.as_secs_f64(),
             best.as_secs_f64(),
+            walk.as_secs_f64() / best.as_secs_f64(),
         );
     }
 }

@@ -1,6 +1,5 @@
-//! A whole scrape, from the request to the last byte: the exporter compared with `client_golang` with
-//! the same series, alternating in one run; also memory and
-//! processor time of both.
+//! A whole scrape, from the request to the last byte: elapsed time, processor time and memory of the exporter compared with
+//! `client_golang` with the same series, alternating in one run.
 #![allow(
     missing_docs,
     clippy::expect_used,
@@ -34,7 +33,7 @@ fn measure_alternating(
         for (place, process) in processes.into_iter().enumerate() {
             let before = process.cpu_time();
             let wall = time_scrape(&process.address, coding);
-            // The first scrape of each is not counted.
+            // The first scrape of each is not measured.
             if round > 0 {
                 walls[place].push(wall);
                 cpus[place] += process.cpu_time().saturating_sub(before);
@@ -58,11 +57,11 @@ fn main() {
     exporter.wait_for_keys(KEYS);
     let Some(peer) = BenchProcess::start_client_golang(KEYS) else {
         println!(
-            "no Go or no client_golang here: apt-get install golang-go golang-github-prometheus-client-golang-dev"
+            "Go or client_golang not found; help: apt-get install golang-go golang-github-prometheus-client-golang-dev"
         );
         return;
     };
-    println!("{KEYS} keys, {FAMILIES} families each, whole requests, in turn\n");
+    println!("{KEYS} keys, {FAMILIES} families each, whole requests, alternating\n");
     println!("| | exporter | client_golang | ratio |\n| --- | --- | --- | --- |");
     let row = |what: &str, ours: f64, theirs: f64, unit: &str| {
         println!(
@@ -87,7 +86,7 @@ fn main() {
         let series = (KEYS * FAMILIES) as f64;
         let each = |wall: Duration| wall.as_nanos() as f64 / series;
         row(
-            &format!("{coding:?}, a series"),
+            &format!("{coding:?}, per series"),
             each(ours.wall),
             each(theirs.wall),
             "ns",
@@ -104,7 +103,7 @@ fn main() {
         }
     }
     row(
-        "resident after 100 scrapes more",
+        "resident after 100 more scrapes",
         exporter.resident_mib(),
         peer.resident_mib(),
         "MiB",

@@ -1,5 +1,5 @@
-//! Scrapes while polls swap inventories of 100,000 keys: two exporters at the same time, one that
-//! polls continuously and one that does not, scraped alternately; and forty concurrent scrapers.
+//! Scrapes while polls replace inventories of 100,000 keys: two exporters at the same time, one that polls continuously and
+//! one that does not, scraped alternately; and forty concurrent scrapers.
 #![allow(
     missing_docs,
     clippy::expect_used,
@@ -26,7 +26,7 @@ const SCRAPERS: usize = 40;
 
 /// Returns the number of walks started so far by all clients of this simulator.
 fn count_walks(sim: &SimHandle) -> usize {
-    let first = |asked: &&LoggedRequest| asked.page == Some(1) && asked.status == 200;
+    let first = |request: &&LoggedRequest| request.page == Some(1) && request.status == 200;
     sim.requests().iter().filter(first).count()
 }
 
@@ -71,7 +71,7 @@ fn main() {
         std::thread::sleep(Duration::from_millis(50));
     }
     let swaps = count_walks(&sim) - before;
-    println!("{KEYS} keys, {SCRAPES} scrapes of each in turn, {swaps} swaps meanwhile\n");
+    println!("{KEYS} keys, {SCRAPES} alternating scrapes of each, {swaps} swaps\n");
     println!("| | without | while swapping | ratio |\n| --- | --- | --- | --- |");
     for percent in [50, 99] {
         let [without, with] =
@@ -82,7 +82,7 @@ fn main() {
         );
     }
 
-    // Without scrapes, a health request is delayed only by the poll, the swap and the deallocation.
+    // Without scrapes, only the poll, the swap and the deallocation delay a health request.
     let before = count_walks(&sim);
     let mut times = [Vec::new(), Vec::new()];
     for _ in 0..PROBES {
@@ -92,7 +92,7 @@ fn main() {
         std::thread::sleep(Duration::from_millis(5));
     }
     println!(
-        "\n{PROBES} probes of each in turn, {} swaps meanwhile\n",
+        "\n{PROBES} alternating probes of each, {} swaps\n",
         count_walks(&sim) - before
     );
     println!("| | without | while swapping |\n| --- | --- | --- |");
@@ -103,8 +103,8 @@ fn main() {
     }
     drop(busy);
 
-    println!("\n{SCRAPERS} scrapers at once, 10 s\n");
-    println!("| | scrapes/s | median | resident, most |\n| --- | --- | --- | --- |");
+    println!("\n{SCRAPERS} concurrent scrapers, 10 s\n");
+    println!("| | scrapes/s | median | peak resident |\n| --- | --- | --- | --- |");
     for coding in [ContentCoding::Identity, ContentCoding::Gzip] {
         let (each, median) = run_scrapers(&quiet, coding);
         println!(

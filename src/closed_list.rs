@@ -1,4 +1,4 @@
-//! Closed lists: enums whose values have names, and errors that list these names.
+//! Closed lists: enums with named values, and errors that list the names.
 
 /// Longest list of names that an error joins with "or".
 const MAX_ALTERNATIVES: usize = 4;
@@ -24,7 +24,7 @@ pub(crate) fn parse_name<T: Copy>(
     })
 }
 
-/// Defines an enum whose values have names: `ALL`, `as_str`, `Display` and `FromStr`.
+/// Defines an enum with named values: `ALL`, `as_str`, `Display` and `FromStr`.
 macro_rules! closed_list {
     (
         $(#[$meta:meta])*
@@ -73,7 +73,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn unknown_names_are_answered_with_the_list() {
+    fn unknown_name_returns_the_expected_names() {
         let parse = |names: &[&'static str]| parse_name("x", names, |name| name).unwrap_err();
         assert_eq!(parse(&["a"]), "one of a");
         assert_eq!(parse(&["a", "b"]), "a or b");

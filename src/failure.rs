@@ -1,15 +1,15 @@
 //! Explanations of failed requests to Atlas: what each reason means, what to do, and which runbook applies. The log,
-//! `check`, the page and the documentation use these alone.
+//! `check`, the page and the documentation all use these texts.
 
 use crate::credentials::Credential;
 use mongodb_atlas_client::{Endpoint, Error, ErrorKind, FailureReason};
 
-/// What a reason means, and what to do about it.
+/// The meaning of a failure reason, and the remedy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Explanation {
-    /// What happened.
+    /// The failure.
     pub summary: &'static str,
-    /// What to do.
+    /// The action that fixes the failure.
     pub remedy: &'static str,
     /// Name of the runbook.
     pub runbook: &'static str,
@@ -20,53 +20,53 @@ impl Explanation {
     pub fn for_reason(reason: FailureReason) -> Self {
         let (summary, remedy, runbook) = match reason {
             FailureReason::Unauthorized => (
-                "Atlas refuses the credential, or it cannot be read",
-                "check that it is whole, not expired and not deleted; a new one is loaded when its file changes",
+                "Atlas rejected the credential, or the credential cannot be read",
+                "check that the secret is complete, not expired and not deleted; a changed file is loaded automatically",
                 "AtlasOrgAccessDenied",
             ),
             FailureReason::Forbidden => (
-                "Atlas forbids it to this credential",
-                "give it the role Organization Read Only, and let this machine's address into the credential's IP access list",
+                "the credential lacks permission",
+                "give the credential the role Organization Read Only, and add the exporter's IP address to the credential's IP access list",
                 "AtlasOrgAccessDenied",
             ),
             FailureReason::NotFound => (
-                "Atlas does not know the organization",
-                "check its id, and that the credential belongs to it",
+                "organization not found for this credential",
+                "check the organization id, and that the credential belongs to the organization",
                 "AtlasOrgAccessDenied",
             ),
             FailureReason::RateLimited => (
-                "Atlas asks to slow down",
-                "raise --atlas.poll-interval, or find out who else spends this organization's requests",
+                "Atlas rate limit exceeded",
+                "increase --atlas.poll-interval, or find other programs that use the rate limit of the organization",
                 "AtlasRequestBudgetTooSmall",
             ),
             FailureReason::ServerError => (
-                "Atlas is out of order",
-                "nothing is to be done here; MongoDB's status page lists outages",
+                "Atlas returned a server error",
+                "no action needed: polls are retried automatically; MongoDB's status page lists outages",
                 "AtlasOrgPollFailing",
             ),
             FailureReason::Timeout => (
-                "Atlas has not answered in time",
-                "check the network between here and Atlas, or raise --atlas.timeout",
+                "Atlas did not respond in time",
+                "check the network between the exporter and Atlas, or increase --atlas.timeout",
                 "AtlasOrgPollFailing",
             ),
             FailureReason::Connection => (
-                "there is no connection to Atlas",
-                "check name resolution, the proxy and the firewall",
+                "connection to Atlas failed",
+                "check DNS, proxy and firewall",
                 "AtlasOrgPollFailing",
             ),
             FailureReason::Tls => (
-                "Atlas' certificate is not trusted here",
-                "check the system's certificates, the clock, and what stands between here and Atlas",
+                "TLS certificate of Atlas not trusted",
+                "check the system's CA certificates, the clock, and proxies that intercept TLS",
                 "AtlasOrgPollFailing",
             ),
             FailureReason::InvalidResponse => (
-                "the answer is not what Atlas' API promises",
-                "something between here and Atlas may have answered; the exporter's log says more",
+                "unexpected response from Atlas",
+                "check for a proxy or login page; the exporter's log has the details",
                 "AtlasOrgPollFailing",
             ),
             FailureReason::Incomplete => (
-                "the pages of keys do not come to an end",
-                "the exporter's log says which page did not end",
+                "the list of keys is incomplete",
+                "see the exporter's log for the page and the cause",
                 "AtlasOrgPollFailing",
             ),
         };
@@ -82,12 +82,12 @@ impl Explanation {
         let by_reason = Self::for_reason(kind.reason());
         match kind {
             ErrorKind::TokenLimit => Self {
-                summary: "the service account has 100 live access tokens, and gets no more",
-                remedy: "wait for an hour, and look for what starts again and again; --storage.path keeps the token over restarts",
+                summary: "the service account has 100 valid access tokens, the maximum",
+                remedy: "wait for an hour, and find the program that restarts repeatedly; with --storage.path the token is stored across restarts",
                 runbook: "AtlasTokenTrouble",
             },
             ErrorKind::Credential(_) => Self {
-                remedy: "put the secret where it is looked for, readable for the exporter's user",
+                remedy: "make the secret readable for the exporter's user at its configured location",
                 ..by_reason
             },
             _ => by_reason,
@@ -104,12 +104,12 @@ impl Explanation {
     }
 }
 
-/// What a single error means, and what to do about it.
+/// The meaning of a single error, and the remedy.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Diagnosis {
-    /// What happened.
+    /// The failure.
     pub summary: String,
-    /// What to do.
+    /// The action that fixes the failure.
     pub remedy: &'static str,
 }
 
@@ -123,23 +123,21 @@ pub fn diagnose(error: &Error, credential: &Credential) -> Diagnosis {
             if code.contains("ACCESS_LIST") || code.contains("WHITELIST") =>
         {
             (
-                format!("this machine's address is not on the IP access list (HTTP 403{code})"),
-                "put the address that Atlas sees, behind any proxy or NAT, on the API access list of the credential in Atlas",
+                format!("this machine's IP address is not on the IP access list (HTTP 403{code})"),
+                "add the IP address that Atlas sees, behind any proxy or NAT, to the credential's API access list in Atlas",
             )
         }
         ErrorKind::Forbidden(code) => (
-            format!("the credential lacks the role (HTTP 403{code})"),
-            "give it the role Organization Read Only at this organization; if it has it, look at the IP access list",
+            format!("the credential lacks the role Organization Read Only (HTTP 403{code})"),
+            "give the credential the role in this organization; if it has the role, check the IP access list",
         ),
         ErrorKind::NotFound(code) if error.endpoint == Endpoint::Orgs => (
-            format!("the organizations cannot be listed (HTTP 404{code})"),
-            "check --atlas.base-url, or name the organizations with --atlas.org-id",
+            format!("organization list not found (HTTP 404{code})"),
+            "check --atlas.base-url, or set the organizations with --atlas.org-id",
         ),
         ErrorKind::NotFound(code) => (
-            format!(
-                "wrong organization: Atlas knows none of this id for this credential (HTTP 404{code})"
-            ),
-            "check the id under Organization Settings, and that the credential was made at this organization",
+            format!("organization not found for this credential (HTTP 404{code})"),
+            "check the id under Organization Settings, and that the credential belongs to this organization",
         ),
         kind => {
             let explanation = Explanation::for_error(kind);
@@ -153,24 +151,24 @@ pub fn diagnose(error: &Error, credential: &Credential) -> Diagnosis {
     Diagnosis { summary, remedy }
 }
 
-/// Explains a 401: the secret is wrong, has expired or was deleted. Atlas does not report which.
+/// Explains a 401: the secret is invalid, has expired or was deleted. Atlas does not report which.
 fn diagnose_unauthorized(endpoint: Endpoint, code: &str, credential: &Credential) -> Diagnosis {
     let (summary, remedy) = match credential {
         Credential::ServiceAccount { .. } => (
             if endpoint == Endpoint::Token {
-                "Atlas refuses the client id and secret: wrong, expired or deleted"
+                "Atlas rejected the client id and secret: invalid, expired or deleted"
             } else {
-                "Atlas refuses a token that it has just made: the service account may not be of this organization"
+                "Atlas rejected a new access token: the service account may belong to another organization"
             },
-            "make a new secret for the service account in Atlas and put it in the old one's place; secrets live for a year at most",
+            "create a new secret for the service account in Atlas and replace the old one; secrets are valid for a year at most",
         ),
         Credential::ApiKey { .. } => (
-            "Atlas refuses the API key: wrong or deleted",
-            "check both halves of the key in Atlas, or make a service account instead",
+            "Atlas rejected the API key: invalid or deleted",
+            "check the public and the private key in Atlas, or create a service account instead",
         ),
         Credential::AccessToken { .. } => (
-            "Atlas refuses the access token: wrong, or older than an hour",
-            "make a new token; for a daemon, use a service account, which makes its own",
+            "Atlas rejected the access token: invalid, or older than an hour",
+            "create a new token; for a long-running exporter, use a service account, which requests tokens automatically",
         ),
     };
     Diagnosis {
@@ -196,12 +194,12 @@ mod tests {
     fn explanations_are_two_sentences() {
         assert_eq!(
             Explanation::for_reason(FailureReason::Connection).to_sentences(),
-            "There is no connection to Atlas. Check name resolution, the proxy and the firewall."
+            "Connection to Atlas failed. Check DNS, proxy and firewall."
         );
     }
 
     #[test]
-    fn errors_that_are_special_cases_have_explanations_of_their_own() {
+    fn special_case_errors_have_their_own_explanations() {
         let by_reason = Explanation::for_reason(FailureReason::Forbidden);
         let code = ErrorCode::default();
         assert_eq!(
@@ -210,7 +208,10 @@ mod tests {
         );
         let token_limit = Explanation::for_error(&ErrorKind::TokenLimit);
         assert_eq!(token_limit.runbook, "AtlasTokenTrouble");
-        assert_ne!(token_limit.remedy, by_reason.remedy, "no role is missing");
+        assert_ne!(
+            token_limit.remedy, by_reason.remedy,
+            "a missing role is not the cause"
+        );
         let secret = SecretError::Empty {
             place: "X".to_owned(),
         };
@@ -250,7 +251,7 @@ mod tests {
         let keys = Endpoint::AiModelApiKeys;
         for (credential, endpoint, text) in [
             (&account, Endpoint::Token, "client id and secret"),
-            (&account, keys, "of this organization"),
+            (&account, keys, "another organization"),
             (&token, keys, "older than an hour"),
             (&key, keys, "API key"),
         ] {

@@ -1,6 +1,5 @@
 //! Durations and counts as text.
 
-use std::fmt::{Debug, Display};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -36,35 +35,41 @@ pub fn format_duration(duration: Duration) -> String {
     parts.join(" ")
 }
 
-/// Formats a duration as the command line takes it, in all its units: `3days 2h 5ms`.
-pub fn exact(duration: Duration) -> impl Display + Debug {
-    humantime::format_duration(duration)
+/// Formats a duration in the format of the command line, with all units: `93d 2h 5ms`.
+pub fn exact(duration: Duration) -> String {
+    let days = duration.as_secs() / DAY;
+    let rest = duration.saturating_sub(Duration::from_secs(days * DAY));
+    match days {
+        0 => humantime::format_duration(rest).to_string(),
+        _ if rest.is_zero() => format!("{days}d"),
+        _ => format!("{days}d {}", humantime::format_duration(rest)),
+    }
 }
 
-/// Formats a duration as [`exact`], without fractions of a millisecond.
-pub fn whole_millis(duration: Duration) -> impl Display + Debug {
+/// Formats a duration as [`exact`] does, without fractions of a millisecond.
+pub fn whole_millis(duration: Duration) -> String {
     exact(Duration::from_millis(
         u64::try_from(duration.as_millis()).unwrap_or(u64::MAX),
     ))
 }
 
-/// Formats a duration as [`exact`], without fractions of a second.
-pub fn whole_seconds(duration: Duration) -> impl Display + Debug {
+/// Formats a duration as [`exact`] does, without fractions of a second.
+pub fn whole_seconds(duration: Duration) -> String {
     exact(Duration::from_secs(duration.as_secs()))
 }
 
-/// Formats a duration as [`exact`], in its two largest units: `3days 2h`.
+/// Formats a duration as [`exact`] does, in its two largest units: `93d 2h`.
 pub fn format_duration_short(duration: Duration) -> String {
-    let text = whole_seconds(duration).to_string();
+    let text = whole_seconds(duration);
     text.split(' ').take(2).collect::<Vec<_>>().join(" ")
 }
 
-/// Returns the time from one moment to a later one, and zero if it is earlier.
+/// Returns the time between two timestamps; zero if `to` is before `from`.
 pub fn elapsed(from: Timestamp, to: Timestamp) -> Duration {
     Duration::try_from(to.duration_since(from)).unwrap_or_default()
 }
 
-/// Formats a number with a comma at every thousand.
+/// Formats a number with thousands separators: `1,234,567`.
 pub fn format_count(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::with_capacity(digits.len() + digits.len() / 3);
@@ -77,7 +82,7 @@ pub fn format_count(number: u64) -> String {
     text
 }
 
-/// Returns whether a character controls a terminal or the direction of the text around it, separates lines, or is invisible.
+/// Returns whether a character controls a terminal or the direction of text, separates lines, or is invisible.
 pub fn is_unprintable(c: char) -> bool {
     let is_format = |c| matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}');
     c.is_control() || is_format(c)
@@ -91,10 +96,23 @@ mod tests {
     fn short_durations_have_two_units() {
         for (seconds, text) in [
             (0, "0s"),
-            (3 * DAY + 2 * HOUR + 60, "3days 2h"),
-            (100 * DAY, "3months 8days"),
+            (3 * DAY + 2 * HOUR + 60, "3d 2h"),
+            (100 * DAY, "100d"),
         ] {
             assert_eq!(format_duration_short(Duration::from_secs(seconds)), text);
+        }
+    }
+
+    #[test]
+    fn exact_durations_have_days_as_the_largest_unit() {
+        for (duration, text) in [
+            (Duration::ZERO, "0s"),
+            (Duration::from_millis(1500), "1s 500ms"),
+            (Duration::from_secs(7 * DAY), "7d"),
+            (Duration::from_secs(400 * DAY + HOUR), "400d 1h"),
+        ] {
+            assert_eq!(exact(duration), text);
+            assert_eq!(humantime::parse_duration(text), Ok(duration), "{text}");
         }
     }
 

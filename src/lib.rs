@@ -11,7 +11,7 @@
 //! complete poll becomes an *inventory*: an immutable value that replaces the previous one in the *store* as a whole. A
 //! scrape takes a *snapshot* of the store; it never waits for Atlas or for another scrape.
 //!
-//! A module imports only from modules below it; a test checks the order.
+//! A module imports only from modules below it in this table; a test checks the order.
 //!
 //! | module | purpose |
 //! | --- | --- |
@@ -25,11 +25,11 @@
 //! | [`poll`] | scheduler, walks and change detection |
 //! | [`storage`] | state kept across restarts |
 //! | [`inventory`] | keys of an organization, the store, the key query |
-//! | [`key_policy`] | owners of projects, and keys that may be idle |
+//! | [`key_policy`] | owners of projects, and exemptions of keys |
 //! | [`failure`], [`humanize`] | explanations of failures; durations and counts as text |
 //! | [`cli`] | the table of flags |
-//! | [`credentials`] | locations of secrets, and how they are read |
-//! | [`shard`], [`logging`], `closed_list` | shares of the organizations; logs; enums with names |
+//! | [`credentials`] | locations of secrets, and how secrets are read |
+//! | [`shard`], [`logging`], `closed_list` | subsets of the organizations; logs; enums with names |
 //!
 //! The Atlas API is in the crate `mongodb-atlas-client`, the HTTP server in `exporter-toolkit`, the simulated Atlas in
 //! `mongodb-atlas-sim`.
@@ -37,7 +37,9 @@
 #![cfg_attr(not(test), warn(clippy::disallowed_methods))]
 
 #[cfg(not(unix))]
-compile_error!("the exporter needs signals, file modes and resource limits of Unix");
+compile_error!(
+    "unsupported platform: the exporter needs Unix signals, file modes and resource limits"
+);
 
 pub mod app;
 pub mod check;

@@ -44,7 +44,7 @@ crate::closed_list::closed_list! {
     }
 }
 
-/// The crates whose events are written.
+/// The crates that write events to the log.
 const TARGETS: [&str; 4] = [
     env!("CARGO_CRATE_NAME"),
     "exporter_toolkit",
@@ -64,7 +64,7 @@ static RELOAD_HANDLES: OnceLock<Vec<(LogFormat, ReloadHandle)>> = OnceLock::new(
 type ReloadHandle = reload::Handle<Targets, Registry>;
 
 fn level_filter(level: LogLevel, is_on: bool) -> Targets {
-    // The names are those of `LevelFilter`.
+    // `LevelFilter` has the same names.
     let level = level.as_str().parse().ok();
     let level = level.filter(|_| is_on).unwrap_or(LevelFilter::OFF);
     Targets::new().with_targets(TARGETS.map(|target| (target, level)))
@@ -100,7 +100,7 @@ pub fn init(level: LogLevel, format: LogFormat) {
     }
 }
 
-/// Writes the buffered lines, for a second at most, and stops logging.
+/// Writes the buffered lines, for at most one second, and stops logging.
 pub fn finish() {
     let guard = WRITER_GUARD.lock();
     drop(guard.unwrap_or_else(PoisonError::into_inner).take());
@@ -109,7 +109,7 @@ pub fn finish() {
 /// Changes the level and the format.
 pub fn reload(level: LogLevel, format: LogFormat) {
     for (own, handle) in RELOAD_HANDLES.get().into_iter().flatten() {
-        // The only error is that the subscriber is gone; it lives as long as the process.
+        // The only error is a dropped subscriber, but the subscriber lives as long as the process.
         let _ = handle.reload(level_filter(level, format == *own));
     }
 }

@@ -11,7 +11,7 @@ fn main() -> ExitCode {
     match commands::run(std::env::args_os(), &Environment::Process) {
         Ok(()) => ExitCode::SUCCESS,
         Err(CommandError::Usage(error)) => {
-            // Help goes to standard output, errors to standard error; a closed pipe is ignored.
+            // clap prints help to standard output and errors to standard error. A closed pipe is not an error.
             let _ = error.print();
             ExitCode::from(CommandError::Usage(error).exit_code())
         }

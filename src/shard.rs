@@ -1,4 +1,4 @@
-//! Shards: the organizations of one instance, where several instances share a configuration.
+//! Shards: subsets of the organizations, for several instances with the same configuration.
 
 use std::fmt;
 
@@ -6,8 +6,8 @@ use mongodb_atlas_client::OrgId;
 
 /// The `index`-th of `count` shards.
 ///
-/// Each organization belongs to the shard with the highest hash (rendezvous hashing), so that every organization is in
-/// exactly one shard, and a new shard takes an equal part of each other one and moves nothing between them.
+/// Each organization belongs to the shard with the highest hash (rendezvous hashing). Every organization is therefore in
+/// exactly one shard, and a new shard takes an equal part of every other shard without moves between these.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Shard {
     index: u32,
@@ -15,7 +15,7 @@ pub struct Shard {
 }
 
 impl Shard {
-    /// All organizations.
+    /// The only shard, with all organizations.
     pub const ALL: Self = Self { index: 1, count: 1 };
     /// Maximum number of shards.
     pub const MAX_COUNT: u32 = 10_000;

@@ -17,14 +17,14 @@ pub struct OrgStatuses(Mutex<StatusState>);
 #[derive(Debug, Default)]
 struct StatusState {
     orgs: BTreeMap<OrgId, OrgStatus>,
-    /// Credentials whose organizations cannot be listed.
+    /// Credentials with a failed organization discovery, and the reason.
     discovery_errors: BTreeMap<String, FailureReason>,
 }
 
 /// The state of one organization.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct OrgStatus {
-    /// Whether the last poll succeeded; `None` before the first one has ended.
+    /// Whether the last poll succeeded; `None` before the end of the first poll.
     pub(crate) up: Option<bool>,
     /// Whether the exported inventory was stored by an earlier process.
     pub(crate) restored: bool,
@@ -34,7 +34,7 @@ pub(crate) struct OrgStatus {
     pub(crate) poll_in_progress: bool,
     /// The failure of the last poll; `None` if it succeeded.
     pub(crate) failure: Option<PollFailure>,
-    /// When the next poll is due.
+    /// Time of the next poll.
     pub(crate) next_poll_at: Option<Timestamp>,
     /// The effective poll interval.
     pub(crate) poll_interval: Duration,
@@ -66,7 +66,7 @@ impl OrgStatuses {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Returns the credentials whose organizations cannot be listed, and why.
+    /// Returns the credentials with a failed organization discovery, and the reason.
     pub fn discovery_errors(&self) -> BTreeMap<String, FailureReason> {
         self.lock().discovery_errors.clone()
     }
@@ -83,7 +83,7 @@ impl OrgStatuses {
         ended.then_some(status.up == Some(true))
     }
 
-    /// Returns one line: which organizations are fresh, which are stale and why, and which have no data.
+    /// Returns a summary in one line: organizations that are fresh, stale (with the reason) or without data.
     pub fn summary(&self) -> String {
         let (mut fresh, mut stale, mut without_data) = (Vec::new(), Vec::new(), Vec::new());
         for (org, status) in &self.lock().orgs {
@@ -91,10 +91,10 @@ impl OrgStatuses {
             if status.up == Some(true) {
                 fresh.push(org.to_string());
             } else if status.restored || status.polled {
-                let reason = reason.unwrap_or("from before the restart");
+                let reason = reason.unwrap_or("restored");
                 stale.push(format!("{org} ({reason})"));
             } else {
-                let reason = reason.unwrap_or("not walked yet");
+                let reason = reason.unwrap_or("not polled yet");
                 without_data.push(format!("{org} ({reason})"));
             }
         }
@@ -106,12 +106,12 @@ impl OrgStatuses {
         let parts = [
             summarize("fresh", &fresh),
             summarize("stale", &stale),
-            summarize("nothing to show", &without_data),
-            summarize("organizations not listed", &unlisted),
+            summarize("no data", &without_data),
+            summarize("discovery failed", &unlisted),
         ];
         let parts: Vec<String> = parts.into_iter().flatten().collect();
         if parts.is_empty() {
-            return "no organization is watched yet".to_owned();
+            return "no organization yet".to_owned();
         }
         parts.join("; ")
     }
@@ -231,7 +231,7 @@ mod tests {
     #[test]
     fn status_summary_names_a_few_organizations_and_counts_the_rest() {
         let statuses = OrgStatuses::default();
-        assert_eq!(statuses.summary(), "no organization is watched yet");
+        assert_eq!(statuses.summary(), "no organization yet");
         let org = |n: u32| OrgId::parse(&format!("{n:024x}")).expect("an id");
         for n in 0..9 {
             statuses.on_event(PollEvent::OrgAdded(&org(n)));
@@ -277,9 +277,9 @@ mod tests {
             statuses.summary(),
             format!(
                 "fresh 5: {a}, {b}, {c}, {d} and 1 more; \
-                 stale 2: {five} (timeout), {seven} (from before the restart); \
-                 nothing to show 2: {six} (forbidden), {eight} (not walked yet); \
-                 organizations not listed 1: credential research (unauthorized)"
+                 stale 2: {five} (timeout), {seven} (restored); \
+                 no data 2: {six} (forbidden), {eight} (not polled yet); \
+                 discovery failed 1: credential research (unauthorized)"
             )
         );
     }

@@ -1,5 +1,4 @@
-//! Shared by the whole-process benchmarks: child processes, a minimal client, and process
-//! figures from the kernel.
+//! Shared code of the whole-process benchmarks: child processes, a minimal client, and process statistics from the kernel.
 #![allow(
     dead_code,
     clippy::unwrap_used,
@@ -41,7 +40,7 @@ pub struct BenchProcess {
 }
 
 impl BenchProcess {
-    /// Starts the exporter of this build, polling `sim`.
+    /// Starts the exporter of this build, which polls `sim`.
     pub fn start_exporter(sim: &SimHandle, flags: &[&str]) -> Self {
         let account = sim.credentials();
         let mut command = Command::new(env!("CARGO_BIN_EXE_atlas-ai-keys-exporter"));
@@ -65,7 +64,7 @@ impl BenchProcess {
                     .map(|(_, address)| address.to_owned())
             })
             .unwrap();
-        // Drain the remaining output, or the child would block on a full pipe.
+        // Read the remaining output: the child would block on a full pipe.
         std::thread::spawn(move || lines.map_while(Result::ok).for_each(drop));
         Self { child, address }
     }
@@ -117,12 +116,9 @@ impl BenchProcess {
         }
     }
 
-    fn proc_status(&self, member: &str) -> u64 {
+    fn proc_status(&self, field: &str) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
-        let line = status
-            .lines()
-            .find(|line| line.starts_with(member))
-            .unwrap();
+        let line = status.lines().find(|line| line.starts_with(field)).unwrap();
         line.split_whitespace().nth(1).unwrap().parse().unwrap()
     }
 
@@ -185,8 +181,7 @@ pub fn time_scrape(address: &str, coding: ContentCoding) -> Duration {
     scrape(address, coding, |_| {})
 }
 
-/// Times a cheap request, which shows how long the serving threads were
-/// busy with other work.
+/// Times a cheap request, which shows how long the serving threads are busy with other work.
 pub fn time_health_request(address: &str) -> Duration {
     request(address, "/-/healthy", ContentCoding::Identity, |_| {})
 }

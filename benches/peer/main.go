@@ -1,9 +1,9 @@
-// The peer that the exporter is compared with: client_golang's own way of exposing the same
-// series, a custom collector behind promhttp. Built from Debian's packages:
+// The peer of the comparison: a custom collector of client_golang with the same series, behind promhttp. Built from
+// Debian's packages:
 //
 //	GO111MODULE=off GOPATH=/usr/share/gocode go build -o peer main.go
 //
-// It listens on a free port of the loopback interface and prints the address.
+// The program listens on a free port of the loopback interface and prints the address.
 package main
 
 import (

@@ -1,4 +1,4 @@
-// Parameters of the mixin for a drill: alerts fire and resolve within seconds.
+// Parameters of the mixin for the drill: alerts fire and resolve within seconds.
 local alerts = (import '../mixin/config.libsonnet')._config.alerts;
 local short(alert) = {
   [field]: '4s'
@@ -11,17 +11,20 @@ local short(alert) = {
     warning: { minimum: '20s', intervals: 3 },
     critical: { minimum: '30s', intervals: 6 },
   },
-  revivedWindow: '20s',
-  churnWindow: '20s',
-  // Longer than downWindow and the `for` of AtlasAiKeysExporterDown: what an alert inhibits still fires then.
-  gapTolerance: '20s',
+  revivedWindow: '12s',
+  churnWindow: '12s',
+  // The churn scenario changes six keys within churnWindow at normal speed, and the largest other case less than one at speed 20.
+  churnKeys: 5,
+  // Longer than downWindow plus the `for` of AtlasAiKeysExporterDown, so that the alerts that it inhibits still fire.
+  gapTolerance: '15s',
   infoTolerance: '1m',
   downRatio: 0.5,
   downWindow: '5s',
   downRecovery: '5s',
   perKey: {
-    createdWindow: '20s',
-    revivedWindow: '20s',
-    quiet: { period: '5s', history: '15s', step: '1s', interval: '1s' },
+    createdWindow: '12s',
+    revivedWindow: '12s',
+    // Each step of the history is evaluated for every key: longer steps save most of the processor time of the drill.
+    quiet: { period: '8s', history: '6s', step: '3s', interval: '3s' },
   },
 }

@@ -1,9 +1,8 @@
-// The mixin with other parameters. A parameter or an alert that does not exist is an error: without it, a typing error would
-// leave the default in force.
+// The mixin with other parameters. An unknown parameter or alert is an error: otherwise a typo would leave the default active.
 local mixin = import 'mixin.libsonnet';
 local alertFields = { severity: '', 'for': '', keep_firing_for: '' };
 
-// Paths of the parameters that are not among the defaults.
+// Paths of the given parameters that have no default.
 local unknown(given, default, path) = std.flattenArrays([
   if !std.objectHas(default, name) then [path + name]
   else if path == 'alerts.' then (
@@ -15,6 +14,6 @@ local unknown(given, default, path) = std.flattenArrays([
 ]);
 
 function(config)
-  local wrong = unknown(config, mixin._config, '');
-  assert wrong == [] : 'unknown parameters: ' + std.join(', ', wrong);
+  local unknownParameters = unknown(config, mixin._config, '');
+  assert unknownParameters == [] : 'unknown parameters: ' + std.join(', ', unknownParameters);
   mixin { _config:: std.mergePatch(super._config, config) }

@@ -1,13 +1,13 @@
-// The Grafana dashboards of the mixin, with the parameters that concern nothing else.
+// The Grafana dashboards of the mixin, and the parameters that only the dashboards use.
 {
   _config+:: {
-    // Name of the default data source, and a regular expression that limits the choice.
+    // Name of the data source selected first, and a regular expression that filters the data sources.
     datasourceName: 'default',
     datasourceFilterRegex: '',
     dashboardRefresh: '1m',
-    // Threshold selected first; the choice is what the exporter exports.
+    // Threshold selected first. The exporter's --metrics.idle-thresholds are the choices.
     dashboardThreshold: '90d',
-    // For links to projects.
+    // Address of Atlas, for links to projects.
     atlasUrl: 'https://cloud.mongodb.com',
   },
 

@@ -19,12 +19,15 @@
     local names = { s: 'second', m: 'minute', h: 'hour', d: 'day', w: 'week' };
     number + ' ' + names[text[std.length(text) - 1]] + (if number == '1' then '' else 's'),
 
-  // '{a, b}' of the matchers that are not empty, or nothing.
+  // 'last hour' for '1h', 'last 30 minutes' for '30m'.
+  last(text):: 'last ' + (if std.startsWith(self.words(text), '1 ') then std.substr(self.words(text), 2, 10) else self.words(text)),
+
+  // '{a, b}' of the matchers that are not empty, or an empty text.
   selector(matchers)::
     local given = std.filter(function(matcher) matcher != '', matchers);
     if given == [] then '' else '{' + std.join(', ', given) + '}',
 
-  // Statuses that are not enabled, in any case.
+  // Statuses of disabled keys, in upper or lower case.
   disabledStatuses:: '(?i)(inactive|disabled|revoked|suspended|expired|deleted)',
 
   // Adds the project's name and owner to series with `org_id` and `project_id`.
@@ -45,8 +48,7 @@
   // An expression of several lines, within parentheses.
   indent(expr):: std.strReplace(std.rstripChars(expr, '\n'), '\n', '\n  '),
 
-  // Names in annotations. The labels that the joins bring are taken off the alerts again (empty labels), so that a rename
-  // begins no new alert.
+  // Names for annotations. Empty labels remove the names that the joins added: otherwise a rename starts a new alert.
   projectLabels:: { project_name: '' },
   orgLabels:: { org_name: '' },
   keyLabels:: { name: '', project_name: '' },
@@ -57,19 +59,19 @@
   key:: 'AI model API key ' + self.keyName + ' (id {{ $labels.api_key_id }}) in ' + self.project,
   org:: 'organization ' + self.orgName + ' (id {{ $labels.org_id }})',
 
-  // With a capital letter, for the start of a sentence.
+  // Text with a capital first letter, for the start of a sentence.
   capital(text):: std.asciiUpper(text[0]) + std.substr(text, 1, std.length(text)),
 
-  // 'N NOUN(s)' of the alert's value.
+  // The alert's value with a noun: '1 key', '2 keys'.
   count(noun):: '{{ $value }} ' + noun + '{{ if ne $value 1.0 }}s{{ end }}',
 
-  // A sentence that is left out if the query has no result. The query is a Go format string: %[1]q is the first of `labels`.
-  // `item` prints one sample as $item; the samples are separated by commas.
+  // A sentence with the results of a query, or nothing if the query has no result. The query is a Go format string: %[1]q is
+  // the first of `labels`. `item` formats one result, $item; commas separate the results.
   list(query, labels, before, item, after='.')::
     '{{ with query (printf `' + query + '`' + std.join('', [' $labels.' + label for label in labels]) + ') }}' +
     before + '{{ range $index, $item := . }}{{ if $index }}, {{ end }}' + item + '{{ end }}' + after + '{{ end }}',
 
-  // An alert of the configuration, or nothing if its entry there is null.
+  // An alert with the parameters of the configuration; no alert if its entry there is null.
   alert(config, name, rule, severity='')::
     if !std.objectHas(config.alerts, name) || config.alerts[name] == null then [] else
       local parameters = config.alerts[name];

@@ -1,4 +1,4 @@
-// Prints YAML. std.manifestYamlDoc takes half a minute for these rules in jsonnet 0.18, and sorts `alert` behind `annotations`.
+// Prints YAML. In jsonnet 0.18, std.manifestYamlDoc takes half a minute for these rules and sorts `alert` behind `annotations`.
 local order = ['name', 'interval', 'alert', 'record', 'expr', 'for', 'keep_firing_for', 'labels', 'annotations', 'rules'];
 local keys(value) =
   local all = std.objectFields(value);
@@ -7,7 +7,8 @@ local quote(value) =
   local list = std.toString([value]);
   std.substr(list, 1, std.length(list) - 2);
 {
-  // An object, an array or a scalar whose further lines begin with `indent`. Text that ends with a line break is a block.
+  // Prints an object, an array or a scalar, with `indent` before every line but the first. A text that ends with a line break
+  // becomes a block.
   manifest(value, indent)::
     local deeper = indent + '  ';
     local field(value) =

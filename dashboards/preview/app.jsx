@@ -1,4 +1,4 @@
-// Draws a dashboard of this repository with Grafana's own components, from what a Prometheus answers. For development only:
+// Draws a dashboard of this repository with Grafana's components and the data of a Prometheus. For development only:
 // page.html?dashboard=fleet&mode=light&prometheus=http://127.0.0.1:9090&minutes=5
 import React, { useEffect, useState } from "react";
 import { createRoot } from "react-dom/client";
@@ -26,16 +26,16 @@ import exporter from "../exporter.json";
 import fleet from "../fleet.json";
 import report from "../report.json";
 
-const asked = new URLSearchParams(location.search);
-const board = { fleet, exporter, report }[asked.get("dashboard") ?? "fleet"];
-const prometheus = asked.get("prometheus") ?? "http://127.0.0.1:9090";
-const minutes = Number(asked.get("minutes") ?? 5);
-const theme = createTheme({ colors: { mode: asked.get("mode") ?? "light" } });
+const parameters = new URLSearchParams(location.search);
+const board = { fleet, exporter, report }[parameters.get("dashboard") ?? "fleet"];
+const prometheus = parameters.get("prometheus") ?? "http://127.0.0.1:9090";
+const minutes = Number(parameters.get("minutes") ?? 5);
+const theme = createTheme({ colors: { mode: parameters.get("mode") ?? "light" } });
 const [ROW, GAP, WIDTH] = [30, 8, 1600];
-// one moment for all, by which answers are joined
+// All queries use the same time, so that their results can be joined.
 const now = Date.now() / 1000;
 
-/** The properties that a field can have: the dashboard's overrides name them. */
+/** A property of a field, which overrides of the dashboards can set. */
 const property = (path, custom) => ({
   id: custom ? `custom.${path}` : path,
   path,
@@ -58,8 +58,8 @@ standardTransformersRegistry.setInit(() =>
     .map((transformation) => ({ id: transformation.id, name: transformation.name, transformation: async () => transformation, editor: () => null })),
 );
 
-// Every value of each variable is selected, but for the threshold: its default. The demo is so fast that a minute has the
-// changes of an hour, and a bar those of 20 seconds.
+// All values of each variable are selected; the threshold has its default. The demo is so fast that one minute shows the changes of an
+// hour, and one bar the changes of 20 seconds.
 const threshold = board.templating.list.find((variable) => variable.name === "threshold")?.current.value;
 const interpolate = (text) =>
   text
@@ -70,16 +70,16 @@ const interpolate = (text) =>
     .replace(/\[1h\]/g, "[1m]")
     .replace(/:1h\]/g, ":1m]");
 
-const ask = async (path, parameters) => {
-  const answer = await fetch(`${prometheus}/api/v1/${path}?${new URLSearchParams(parameters)}`);
-  const { data, error } = await answer.json();
+const fetchResult = async (path, query) => {
+  const response = await fetch(`${prometheus}/api/v1/${path}?${new URLSearchParams(query)}`);
+  const { data, error } = await response.json();
   if (error) {
     throw new Error(error);
   }
   return data.result;
 };
 
-/** What a series is called. */
+/** Returns the name of a series. */
 const legend = (target, labels) => {
   if (target.legendFormat !== "__auto") {
     return target.legendFormat.replace(/\{\{(\w+)\}\}/g, (_, label) => labels[label] ?? "");
@@ -88,11 +88,11 @@ const legend = (target, labels) => {
   return names.length ? `{${names.join(", ")}}` : "Value";
 };
 
-/** The frames that Grafana's Prometheus data source makes of an answer. */
+/** Returns the frames that Grafana's Prometheus data source creates from a response. */
 const frames = async (target, many, isBars) => {
   const query = interpolate(target.expr);
   if (target.format === "table") {
-    const rows = await ask("query", { query, time: now });
+    const rows = await fetchResult("query", { query, time: now });
     const labels = [...new Set(rows.flatMap((row) => Object.keys(row.metric)))].sort();
     const name = many ? `Value #${target.refId}` : "Value";
     return [toDataFrame({
@@ -106,7 +106,7 @@ const frames = async (target, many, isBars) => {
   }
   const step = isBars ? 20 : Math.max(1, Math.round((minutes * 60) / 300));
   const range = { query, start: now - minutes * 60, end: now, step };
-  const series = target.instant ? await ask("query", { query, time: now }) : await ask("query_range", range);
+  const series = target.instant ? await fetchResult("query", { query, time: now }) : await fetchResult("query_range", range);
   return series.map(({ metric, value, values = [value] }) => toDataFrame({
     refId: target.refId,
     fields: [
@@ -166,7 +166,7 @@ const Bars = ({ panel, data, width, height }) => {
   });
 };
 
-/** What Grafana shows in a panel without data. */
+/** Grafana's text for a panel without data. */
 const Empty = ({ panel, height }) => (
   <p style={{ textAlign: "center", paddingTop: height / 2 - 20, color: theme.colors.text.secondary, fontSize: theme.typography.size.lg }}>
     {panel.fieldConfig.defaults.noValue ?? "No data"}

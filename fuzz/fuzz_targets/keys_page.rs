@@ -1,4 +1,4 @@
-//! Any bytes as a page of keys, and within one.
+//! Parses bytes as a page of keys, and as a part of one.
 #![no_main]
 
 libfuzzer_sys::fuzz_target!(|data: &[u8]| {

@@ -1,4 +1,4 @@
-//! Any bytes as a page of rate limits and as the body of a 429.
+//! Parses bytes as a page of rate limits and as the body of a 429.
 #![no_main]
 
 libfuzzer_sys::fuzz_target!(|data: &[u8]| {

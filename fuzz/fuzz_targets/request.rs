@@ -1,4 +1,4 @@
-//! Any bytes as a request.
+//! Sends bytes as a request.
 #![no_main]
 
 libfuzzer_sys::fuzz_target!(|data: &[u8]| {

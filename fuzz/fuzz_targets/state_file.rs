@@ -1,4 +1,4 @@
-//! Any bytes as each of the state files.
+//! Loads bytes as each of the state files.
 #![no_main]
 
 libfuzzer_sys::fuzz_target!(|data: &[u8]| {

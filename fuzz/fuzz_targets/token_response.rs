@@ -1,4 +1,4 @@
-//! Any bytes as a token response.
+//! Parses bytes as a token response.
 #![no_main]
 
 libfuzzer_sys::fuzz_target!(|data: &[u8]| atlas_ai_keys_exporter_fuzz::token_response(data));

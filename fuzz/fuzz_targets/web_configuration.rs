@@ -1,4 +1,4 @@
-//! Any bytes as a configuration file and as a web configuration.
+//! Loads bytes as a web configuration file.
 #![no_main]
 
 libfuzzer_sys::fuzz_target!(|data: &[u8]| {

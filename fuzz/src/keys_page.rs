@@ -5,8 +5,8 @@ use mongodb_atlas_client::{MAX_NAME_CHARS, fuzz_key_page};
 /// Maximum number of results requested per page.
 const PAGE_SIZE: usize = 500;
 
-/// Bytes as a page of keys: it is parsed or rejected, and parsed data is bounded. Then as a part of one key on an
-/// otherwise valid page: the other keys survive. Returns whether it is a page of keys.
+/// Parses bytes as a page of keys, which is parsed or rejected, and parsed data is bounded. Then parses them as a part of
+/// one key on an otherwise valid page, which leaves the other keys valid. Returns whether they are a page of keys.
 pub fn keys_page(data: &[u8]) -> bool {
     let page = fuzz_key_page(data.to_vec(), PAGE_SIZE);
     if let Ok(page) = &page {
@@ -43,14 +43,14 @@ pub fn keys_page(data: &[u8]) -> bool {
     }
     string.push(b'"');
     assert_round_trip(&string);
-    // Any value that serde_json, which the exporter uses for the syntax only, accepts.
+    // All values that serde_json accepts. The exporter uses serde_json only for the syntax.
     if serde_json::from_slice::<serde::de::IgnoredAny>(data).is_ok() {
         assert_round_trip(data);
     }
     page.is_ok_and(|page| !page.keys.is_empty())
 }
 
-/// Asserts that the keys before and after one that has `value` in every field are parsed.
+/// Asserts that the keys before and after a key with `value` in each field are parsed.
 fn assert_round_trip(value: &[u8]) {
     let mut body = br#"{"totalCount":3,"results":[{"apiKeyId":"first"},{"#.to_vec();
     for field in [

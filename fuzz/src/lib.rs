@@ -1,14 +1,14 @@
-//! Code and invariants of the fuzz targets. `tests/it/fuzz_corpus.rs`
-//! runs the same code with the stored corpus.
+//! Code and invariants of the fuzz targets. `tests/it/fuzz_corpus.rs` runs the same code with the stored corpus.
 //!
-//! `cargo +nightly fuzz run configuration`, and likewise `request` or `keys_page`, searches for more inputs.
+//! `cargo +nightly fuzz run configuration` searches for new inputs of the target `configuration`; other targets, such as
+//! `request` and `keys_page`, have the same form.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
     clippy::missing_panics_doc,
     clippy::must_use_candidate,
-    reason = "a panic is what is looked for"
+    reason = "a panic is the result that a fuzzer searches for"
 )]
 
 mod keys_page;
@@ -43,7 +43,7 @@ use tokio::runtime::Runtime;
 
 pub use keys_page::keys_page;
 
-/// Writes these bytes to a file of this process, which only its owner can read: it may hold a secret.
+/// Writes these bytes to a file of this process that only its owner can read, because it may contain a secret.
 fn write_temp_file(name: &str, data: &[u8]) -> PathBuf {
     let path = std::env::temp_dir().join(format!("{name}-{}.yml", std::process::id()));
     std::fs::write(&path, data).expect("a folder for temporary files");
@@ -52,8 +52,8 @@ fn write_temp_file(name: &str, data: &[u8]) -> PathBuf {
     path
 }
 
-/// Bytes as a configuration and as a web configuration: each is accepted or rejected with an error, and the
-/// errors of a configuration contain no line that could be a secret. Returns whether one of them was accepted.
+/// Loads bytes as a configuration file and as a web configuration file. Each is accepted or rejected with an error, and the
+/// errors of a configuration file contain no line that could be a secret. Returns whether one of them was accepted.
 pub fn configuration(data: &[u8]) -> bool {
     let path = write_temp_file("fuzz-configuration", data);
     let flag = format!("--config.file={}", path.display());
@@ -74,15 +74,15 @@ pub fn configuration(data: &[u8]) -> bool {
     config.is_ok() || loaded.config.is_ok()
 }
 
-/// A web configuration with protection, which a reload must not remove.
+/// A web configuration with a password, which a reload must not remove.
 const PROTECTED_CONFIG: &str = "basic_auth_users:\n  ada: $2y$04$QOauhQNbBCuQDKes6eFzPeMqBSjb7Mr5DUmpZ/VcEd00UAV/LDeSi\nrate_limit: {interval: 1s, burst: 20}\n";
 
-/// Bytes as a web configuration at startup and at a reload: at startup it protects the listener or is `{}`, and a
-/// configuration that a reload accepts has the protections of the current one. Returns whether it was accepted.
+/// Loads bytes as a web configuration file at startup and at a reload. A file accepted at startup protects the listener or
+/// is `{}`, and a file accepted at a reload has the protections of the current one. Returns whether it was accepted.
 pub fn web_configuration(data: &[u8]) -> bool {
     static IN_FORCE: LazyLock<WebConfig> = LazyLock::new(|| {
         let path = write_temp_file("fuzz-web-in-force", PROTECTED_CONFIG.as_bytes());
-        WebConfig::load(&path).config.expect("a good file")
+        WebConfig::load(&path).config.expect("a valid file")
     });
     let loaded = WebConfig::load(&write_temp_file("fuzz-web", data));
     let Ok(access) = loaded.config else {
@@ -109,7 +109,7 @@ struct NoopReload;
 
 impl Reload for NoopReload {
     fn reload(&self) -> BoxFuture<'_, Result<(), String>> {
-        Box::pin(async { Err("nobody".to_owned()) })
+        Box::pin(async { Err("reload is not available".to_owned()) })
     }
 }
 
@@ -161,7 +161,7 @@ fn build_router(access: WebConfig) -> Router {
     let statuses = OrgStatuses::default();
     statuses.on_event(PollEvent::OrgAdded(&org));
     web::router(Arc::new(AppState {
-        metrics: Arc::new(ExporterMetrics::new().expect("the catalogue is sound")),
+        metrics: Arc::new(ExporterMetrics::new().expect("the catalogue is valid")),
         store: Arc::new(store),
         status: Arc::new(statuses),
         options: Arc::new(SharedHandlerOptions::new(handler_options())),
@@ -181,7 +181,7 @@ static PROTECTED_ROUTER: LazyLock<Router> = LazyLock::new(|| {
         "fuzz-access",
         format!("basic_auth_users:\n  ada: {hash}\n").as_bytes(),
     );
-    build_router(WebConfig::load(&path).config.expect("a good file"))
+    build_router(WebConfig::load(&path).config.expect("a valid file"))
 });
 
 static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| {
@@ -189,8 +189,8 @@ static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| {
     builder.enable_time().build().expect("a runtime")
 });
 
-/// Parses lines as a request: method and path in the first line, a header in each other. Returns `None` if an HTTP
-/// server would not have passed it to the router.
+/// Parses lines as a request: method and path in the first line, and one header per following line. Returns `None` if an
+/// HTTP server would reject the request before the router.
 fn parse_request(data: &[u8]) -> Option<Request<Body>> {
     let mut lines = data.split(|byte| *byte == b'\n');
     let first = lines.next()?;
@@ -211,8 +211,8 @@ fn parse_request(data: &[u8]) -> Option<Request<Body>> {
     Some(request)
 }
 
-/// Bytes as a request: the response is never a server error, and a page has no script
-/// and no image but the exporter's. Returns whether the response is a success.
+/// Sends bytes as a request. The response is never a server error, and a page has only the exporter's scripts and images.
+/// Returns whether the response is a success.
 pub fn request(data: &[u8]) -> bool {
     let mut succeeded = false;
     for (router, closed) in [(&*OPEN_ROUTER, false), (&*PROTECTED_ROUTER, true)] {
@@ -229,7 +229,7 @@ pub fn request(data: &[u8]) -> bool {
             let (parts, body) = response.unwrap_or_else(|never| match never {}).into_parts();
             let body = axum::body::to_bytes(body, 16 << 20)
                 .await
-                .expect("a whole answer");
+                .expect("a complete response");
             (parts, body)
         });
         let status = parts.status.as_u16();
@@ -252,17 +252,18 @@ pub fn request(data: &[u8]) -> bool {
     succeeded
 }
 
-/// Bytes as a token response: an accepted token is a valid header value.
+/// Parses bytes as a token response. An accepted token is a valid header value.
 pub fn token_response(data: &[u8]) {
     mongodb_atlas_client::fuzz_token_response(data);
 }
 
-/// Bytes as a `WWW-Authenticate` header: the response has `qop=auth`, or there is none.
+/// Parses bytes as a `WWW-Authenticate` header. A response to it has `qop=auth` or no `qop`.
 pub fn www_authenticate(data: &[u8]) {
     mongodb_atlas_client::fuzz_www_authenticate(data);
 }
 
-/// Bytes as a page of rate limits and as the body of a 429: no numbers suspend the polls of an organization for more than a day.
+/// Parses bytes as a page of rate limits and as the body of a 429. No numbers suspend the polls of an organization for more
+/// than a day.
 /// Returns whether there is a rate limit.
 pub fn rate_limit_body(data: &[u8]) -> bool {
     const DAY: Duration = Duration::from_hours(24);
@@ -270,7 +271,7 @@ pub fn rate_limit_body(data: &[u8]) -> bool {
     assert!(rejection.retry_after.is_none_or(|wait| wait <= DAY));
     let mut sets = mongodb_atlas_client::fuzz_rate_limits(data);
     sets.extend(rejection.params.map(|params| EndpointSet {
-        id: "refusal".to_owned(),
+        id: "rejection".to_owned(),
         endpoints: vec![Endpoint::Orgs],
         scope: Scope::Credential,
         params,
@@ -292,8 +293,8 @@ pub fn rate_limit_body(data: &[u8]) -> bool {
     has_limit
 }
 
-/// Bytes as each kind of state file: it is loaded or rejected, and loaded data can be stored and loaded again.
-/// Bytes as the lines of an inventory file with a valid checksum, so that more than the checksum is tested.
+/// Loads bytes as each kind of state file. A file is loaded or rejected, and loaded data can be stored and loaded again.
+/// Bytes are also loaded as the lines of an inventory file with a valid checksum, so that more than the checksum is tested.
 /// Returns whether an inventory was loaded.
 pub fn state_file(data: &[u8]) -> bool {
     let org = OrgId::parse("0000000000000000000000aa").expect("an id");
@@ -303,7 +304,7 @@ pub fn state_file(data: &[u8]) -> bool {
         // A new file each time: a quarantined file may be at the path of another kind.
         let path = dir.join(name);
         std::fs::write(&path, data).expect("a folder for temporary files");
-        // As the exporter creates them.
+        // The mode is that of files that the exporter creates.
         let mode = std::os::unix::fs::PermissionsExt::from_mode(0o600);
         std::fs::set_permissions(path, mode).expect("a file of our own");
     };
@@ -319,7 +320,7 @@ pub fn state_file(data: &[u8]) -> bool {
         if let Ok(stored) = storage.read_inventory(&org) {
             loaded = true;
             storage.save_inventory(&stored).expect("stored");
-            let again = storage.read_inventory(&org).expect("what was stored");
+            let again = storage.read_inventory(&org).expect("the stored inventory");
             assert_eq!(again.inventory.len(), stored.inventory.len());
             assert_eq!(
                 again.inventory.invalid_keys(),

@@ -1,4 +1,4 @@
-//! The active configuration, and the outcome of reloads.
+//! The active configuration, and the result of reloads.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -29,7 +29,7 @@ pub(super) struct ActiveConfig {
     pub(super) config_ok: bool,
     /// Whether the last web configuration was valid.
     pub(super) web_config_ok: bool,
-    /// Whether a file was unreadable for a reason that can pass without a change of the file.
+    /// Whether a file was unreadable because of a transient error, which can end without a change of the file.
     pub(super) is_retry_due: bool,
     pub(super) last_reload: Option<CompletedReload>,
     /// The error that was logged last, until a reload succeeds.
@@ -55,7 +55,7 @@ pub(super) enum FileRole {
     Credential(Arc<str>),
 }
 
-/// Why a reload has failed.
+/// The error of a failed reload.
 pub(super) enum ReloadError {
     /// The previous configuration remains active.
     Config(String),
@@ -91,22 +91,22 @@ impl ActiveConfig {
     }
 
     /// Logs an error, unless it was the last one that was logged.
-    pub(super) fn log_error(&mut self, error: &ReloadError, why: &str) {
-        let mistakes = error.message();
-        if self.last_error.as_deref() == Some(mistakes) {
+    pub(super) fn log_error(&mut self, error: &ReloadError, trigger: &str) {
+        let errors = error.message();
+        if self.last_error.as_deref() == Some(errors) {
             return;
         }
         match error {
             ReloadError::Config(_) => error!(
-                why,
-                mistakes, "the new configuration is not used, the one before still is"
+                trigger,
+                errors, "configuration reload failed; keeping the active configuration"
             ),
             ReloadError::WebConfig(_) => error!(
-                mistakes,
-                "the new web configuration is not used, the one before still is"
+                trigger,
+                errors, "web configuration reload failed; keeping the active one"
             ),
         }
-        self.last_error = Some(mistakes.to_owned());
+        self.last_error = Some(errors.to_owned());
     }
 }
 

@@ -28,8 +28,8 @@ pub(super) struct ClientFactory {
 }
 
 impl ClientFactory {
-    /// Creates the clients and the plan of `config`. A client whose configuration is unchanged is reused, with its token, its
-    /// nonce and its connections.
+    /// Creates the clients and the plan of `config`. A client with an unchanged configuration is reused, with its token,
+    /// nonce and connections.
     pub(super) fn build_plan(
         &self,
         config: &Config,
@@ -87,7 +87,7 @@ impl ClientFactory {
                 created_by: series.labels.contains(&KeyLabel::CreatedBy),
                 masked_secret: series.labels.contains(&KeyLabel::MaskedSecret),
             },
-            // Where names are not exported, they are not wanted in the log either.
+            // Names that are not exported must not be in the log either.
             log_key_names: series.labels.contains(&KeyLabel::Name),
             clock: self.dependencies.clock.clone(),
             prepare_inventory: self.prepare_inventory(),
@@ -95,8 +95,8 @@ impl ClientFactory {
         }
     }
 
-    /// Classifies the keys of an inventory and compresses it when it is built: otherwise the first scrape after a poll
-    /// would take longer.
+    /// Classifies the keys of an inventory and compresses it when it is built, so that the first scrape after a poll is not
+    /// slower than others.
     fn prepare_inventory(&self) -> PrepareInventory {
         let (options, store) = (Arc::clone(&self.handler_options), Arc::clone(&self.store));
         Arc::new(move |inventory| {

@@ -1,7 +1,7 @@
 //! Detects changes of the configuration, the web configuration and the files of credentials.
 //!
-//! Polling the metadata of every file detects each way in which files are replaced, such as the symbolic links of
-//! Kubernetes, on every file system.
+//! Polling the metadata of every file detects every kind of replacement, such as the symbolic links of Kubernetes, on
+//! every file system.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::MetadataExt as _;
@@ -16,11 +16,11 @@ use exporter_toolkit::bounded_file::{self, READ_TIMEOUT, run_blocking};
 
 /// Interval between two polls of the metadata.
 const POLL_INTERVAL: Duration = Duration::from_secs(2);
-/// Number of polls after which a file is read although it is different in each.
+/// Number of polls after which a file is read even though it differs in each poll.
 const MAX_UNSETTLED_POLLS: u32 = 15;
 
-/// Metadata that differs between two states of a file. The time of the last change of content or mode cannot be set back, so
-/// the content need not be read.
+/// Metadata that differs between two states of a file. The time of the last change of content or mode (ctime) cannot be
+/// set back, so the content need not be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum FileFingerprint {
     Missing,
@@ -50,14 +50,14 @@ impl FileFingerprint {
     }
 }
 
-/// Reloads changed files, without end.
+/// Reloads changed files. Never ends.
 pub(super) async fn watch(reloader: &Reloader) {
     let mut watched = WatchedFiles::default();
     let mut separately = false;
     loop {
         let files = reloader.active.lock().await.watched_files();
         if files.is_empty() {
-            // Only a reload can add files.
+            // Only a reload adds files.
             reloader.reload_done.notified().await;
             continue;
         }
@@ -76,8 +76,8 @@ pub(super) async fn watch(reloader: &Reloader) {
     }
 }
 
-/// Returns the metadata of each file whose file system responds. After a timeout, the files are looked up `separately`, so that
-/// a hanging file system delays only its files.
+/// Returns the metadata of each file on a file system that responds. After a timeout, the files are read `separately`, so
+/// that a hanging file system delays only its own files.
 async fn stat_files(
     files: &BTreeSet<(PathBuf, FileRole)>,
     separately: &mut bool,
@@ -111,19 +111,20 @@ async fn stat_files(
 #[derive(Default)]
 struct WatchedFiles {
     files: BTreeMap<(PathBuf, FileRole), FileState>,
-    /// For each role, the number of polls in a row in which a file differed from the previous poll.
+    /// For each role, the number of consecutive polls in which a file differed from the previous poll.
     unsettled_polls: BTreeMap<FileRole, u32>,
 }
 
 struct FileState {
-    /// The metadata when the file was last read, if known.
+    /// The metadata at the last read of the file, if known.
     last_read: Option<FileFingerprint>,
     last_seen: Option<FileFingerprint>,
 }
 
 impl WatchedFiles {
-    /// Returns the roles whose files must be read again. Configurations are read when two polls in a row agree on all their
-    /// files, so that no file is read while it is written; the files of credentials are read at each change.
+    /// Returns the roles of the files that must be read again. Configurations are read when two consecutive polls return
+    /// the same metadata for all their files, so that no file is read while it is written. The files of credentials are
+    /// read at each change.
     fn detect_changes(
         &mut self,
         files: BTreeSet<(PathBuf, FileRole)>,
@@ -136,8 +137,8 @@ impl WatchedFiles {
             let (path, role) = &file;
             let fingerprint = fingerprints.get(path).copied();
             let mut state = known.remove(&file).unwrap_or_else(|| FileState {
-                // The file may have changed since the web configuration was read. The others are read when they are
-                // needed, or were read at the start.
+                // The file may have changed since the web configuration was read. Other files were read at the start, or are
+                // read when they are needed.
                 last_read: fingerprint.filter(|_| *role != FileRole::WebConfig),
                 last_seen: None,
             });
@@ -225,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn configurations_are_read_once_two_polls_agree() {
+    fn configurations_are_read_when_two_polls_agree() {
         let mut watched = WatchedFiles::default();
         let mut poll = |a, b, c, d| poll(&mut watched, [a, b, c, d].map(Some));
         for (lengths, changed) in [
@@ -233,7 +234,7 @@ mod tests {
             // A change between the first read and the first poll.
             ((9, 9, 9, 9), &["access"]),
             ((9, 9, 9, 9), &[]),
-            // A slow writer: truncated, then longer and longer.
+            // A slow writer truncates the file and then appends to it.
             ((9, 1, 9, 9), &[]),
             ((9, 2, 9, 9), &[]),
             ((9, 3, 9, 9), &[]),
@@ -242,11 +243,11 @@ mod tests {
             // Written and reverted.
             ((9, 0, 9, 9), &[]),
             ((9, 3, 9, 9), &[]),
-            // Two files of one role, one after the other.
+            // Two files of one role change one after the other.
             ((9, 4, 9, 9), &[]),
             ((9, 4, 5, 9), &[]),
             ((9, 4, 5, 9), &["access"]),
-            // A missing file is a state as well; credentials are read at once.
+            // A missing file is a change as well; credentials are read immediately.
             ((0, 4, 5, 0), &["credential"]),
             ((0, 4, 5, 0), &["configuration"]),
             ((8, 4, 5, 8), &["credential"]),

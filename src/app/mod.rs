@@ -3,7 +3,7 @@
 //! | module | purpose |
 //! | --- | --- |
 //! | `reload` | applies the configuration, at the start and at each reload |
-//! | `active_config` | the active configuration, and the outcome of reloads |
+//! | `active_config` | the active configuration, and the result of reloads |
 //! | `client_factory` | creates clients and polling plans from a configuration |
 //! | `file_watcher` | detects changes of files |
 //! | `systemd` | notifications for systemd |
@@ -41,7 +41,7 @@ pub use one_shot::{OneShotResult, PollProgress};
 pub use reload::Reloader;
 use systemd::ServiceNotifier;
 
-/// Why the exporter cannot start.
+/// The error of a start that failed.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// A listen address cannot be bound.
@@ -51,28 +51,30 @@ pub enum StartError {
     #[error(transparent)]
     WebConfig(#[from] WebConfigError),
     /// The HTTP client cannot be created.
-    #[error("the client for Atlas cannot be set up: {0}")]
+    #[error("creating the Atlas client failed: {0}")]
     Client(String),
     /// The metrics cannot be registered.
-    #[error("the exporter's own metrics cannot be registered: {0}")]
+    #[error("registering the exporter's own metrics failed: {0}")]
     Metrics(#[from] prometheus::Error),
     /// The state directory cannot be created.
-    #[error(transparent)]
+    #[error(
+        "{0}\n    help: check that the exporter can write to --storage.path, and that its disk has free space"
+    )]
     Storage(#[from] StorageError),
     /// The file system of the state directory hangs.
-    #[error("the directory of --storage.path cannot be opened: {0}")]
+    #[error("opening the state directory (--storage.path) failed: {0}")]
     StorageUnavailable(FileError),
 }
 
 /// Loads the configuration.
 pub type ConfigLoader = Arc<dyn Fn() -> Result<Config, ConfigError> + Send + Sync>;
 
-/// The dependencies of the exporter, which a test can replace.
+/// The dependencies of the exporter, which tests can replace.
 #[derive(Clone)]
 pub struct Dependencies {
     /// The clock.
     pub clock: Clock,
-    /// Creates connections to Atlas.
+    /// Creates the transports to Atlas.
     pub transport_factory: TransportFactory,
     /// Loads the configuration at a reload.
     pub load_config: ConfigLoader,
@@ -129,7 +131,8 @@ impl Listeners {
     async fn bind(config: &Config) -> Result<Self, BindError> {
         if !config.systemd_socket && server::has_systemd_sockets() {
             warn!(
-                "systemd hands sockets over that nobody serves: switch --web.systemd-socket on, or stop the .socket unit"
+                hint = "set --web.systemd-socket, or disable the .socket unit",
+                "ignoring sockets passed by systemd"
             );
         }
         let mut main = Vec::new();
@@ -220,17 +223,17 @@ impl Exporter {
         Arc::clone(&self.state)
     }
 
-    /// Returns what applies a changed configuration.
+    /// Returns the reloader, which applies a changed configuration.
     pub fn reloader(&self) -> Arc<Reloader> {
         Arc::clone(&self.reloader)
     }
 
     /// Polls and serves until `shutdown`, then completes running scrapes and revokes the access tokens. The shutdown takes
-    /// five seconds at most, also when Atlas or a file system hangs.
+    /// at most [`SHUTDOWN_TIMEOUT`], even if Atlas or a file system hangs.
     pub async fn run(self, shutdown: CancellationToken) {
-        let heartbeat = self.liveness.register("the scheduler");
+        let heartbeat = self.liveness.register("scheduler");
         let scheduler = self.scheduler;
-        // Boxed, as the largest part of this future
+        // Boxed because it is the largest part of this future.
         let polling = Box::pin(scheduler.run(self.scheduler_rx, heartbeat, shutdown.clone()));
         let notifying = self.notifier.run(
             Arc::clone(&self.state),
@@ -262,7 +265,7 @@ impl Exporter {
         };
         tokio::select! {
             _ = async { tokio::join!(polling, serving, watching, notifying) } => info!("stopped"),
-            () = deadline => warn!("stopped; something hangs, most likely a file system, and was not waited for"),
+            () = deadline => warn!(timeout = ?SHUTDOWN_TIMEOUT, "shutdown timed out"),
         }
     }
 }

@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
 
 use super::Exporter;
-use crate::humanize::elapsed;
+use crate::humanize::{elapsed, whole_seconds};
 use crate::inventory::InventorySnapshot;
 use crate::metrics::{Exposition, Format};
 use crate::poll::{PollEvent, PollObserver as _};
@@ -18,19 +18,19 @@ use crate::web::AppState;
 use exporter_toolkit::bounded_file;
 use mongodb_atlas_client::{Endpoint, OrgId};
 
-/// Interval in which completion is checked.
+/// Interval of the checks for completion.
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
 /// The result of polling every organization once.
 pub struct OneShotResult {
     state: Arc<AppState>,
-    /// Organizations that could not be read, and credentials whose organizations could not be discovered.
+    /// Organizations with a failed poll, and credentials with a failed organization discovery.
     pub failed_targets: Vec<String>,
 }
 
 impl Exporter {
     /// Polls every organization once, with its names and limits, and revokes the access tokens. A failed poll is not
-    /// retried; a poll that waits for the rate limit is. Calls `on_progress` until all polls are complete.
+    /// retried, but a rate limited poll is. Calls `on_progress` until all polls are complete.
     pub async fn run_once(
         self,
         shutdown: CancellationToken,
@@ -42,7 +42,7 @@ impl Exporter {
         scheduler.one_shot = true;
         let polling = scheduler.run(
             self.scheduler_rx,
-            self.liveness.register("the scheduler"),
+            self.liveness.register("scheduler"),
             stop.clone(),
         );
         let watching = async {
@@ -92,7 +92,7 @@ fn failed_discoveries(state: &AppState) -> impl Iterator<Item = String> {
 pub struct PollProgress {
     /// Organizations that are known.
     pub orgs: usize,
-    /// Organizations whose poll is complete, successfully or not.
+    /// Organizations with a completed poll, successful or not.
     pub completed: usize,
     /// Requested pages of keys.
     pub pages: f64,
@@ -118,12 +118,12 @@ impl OneShotResult {
         self.state.store.snapshot(Duration::ZERO)
     }
 
-    /// Returns whether there is no organization: none was configured, and none was discovered.
+    /// Returns whether no organization was configured or discovered.
     pub fn is_empty(&self) -> bool {
         self.failed_targets.is_empty() && self.state.store.targets().is_empty()
     }
 
-    /// Returns the organizations without any data, fetched or stored. An exposition lacks all their keys.
+    /// Returns the organizations without fetched or stored data. An exposition lacks all their keys.
     pub fn orgs_without_data(&self) -> Vec<String> {
         let max_staleness = self.state.options.get().config.max_staleness;
         let snapshot = self.state.store.snapshot(max_staleness);
@@ -135,8 +135,8 @@ impl OneShotResult {
         missing.chain(failed_discoveries(&self.state)).collect()
     }
 
-    /// Adds stored inventories from `dir` for organizations that could not be read. Does not change the directory, which an
-    /// exporter may be using.
+    /// Adds stored inventories from `dir` for organizations with a failed poll. Does not change the directory, because an
+    /// exporter may be using it.
     pub async fn add_stored_inventories(&self, dir: &Path) {
         let app = &self.state;
         for org in app.store.targets().iter() {
@@ -159,12 +159,12 @@ impl OneShotResult {
             };
             let (inventory, now) = (stored.inventory, app.clock.now());
             let age = elapsed(inventory.completed_at(), now);
-            info!(%org, keys = inventory.len(), read_at = %inventory.completed_at(), "using stored inventory");
+            info!(%org, keys = inventory.len(), age = %whole_seconds(age), "using stored inventory");
             app.metrics.on_event(PollEvent::InventoryRestored {
                 inventory: &inventory,
                 up: false,
             });
-            // The last attempt is the poll that has just failed.
+            // The last attempt is the failed poll.
             app.metrics.on_event(PollEvent::PollStarted {
                 org,
                 started_at: now,
@@ -176,12 +176,12 @@ impl OneShotResult {
                 }
                 store.insert(store.classify(inventory), age);
             };
-            // A panic has been logged
+            // A panic has been logged.
             let _ = tokio::task::spawn_blocking(insert).await;
         }
     }
 
-    /// Returns the exposition in the text format, without `process_*`: the process that collects it exports these itself.
+    /// Returns the exposition in the text format, without `process_*`: the process that collects the text exports its own.
     pub fn exposition(&self) -> Exposition {
         let settings = self.state.options.get();
         let own = self

@@ -1,4 +1,4 @@
-//! Applies the configuration: at the start, on request, and when a file has changed.
+//! Applies the configuration: at the start, on request, and after a file change.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -24,7 +24,7 @@ use crate::logging;
 use crate::poll::{PollPlan, SchedulerCommand};
 use crate::web::{HandlerOptions, Reload, SharedHandlerOptions};
 
-/// Minimum time between the starts of two reloads. Requests in between share the next reload.
+/// Minimum time between the starts of two reloads. Requests during this time share the next reload.
 const MIN_RELOAD_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Applies configurations, and passes their plans to the scheduler.
@@ -93,18 +93,18 @@ impl Reloader {
     /// Handles the change of a credential's file.
     pub(super) async fn on_credential_changed(&self, name: Arc<str>) {
         let command = SchedulerCommand::CredentialChanged(name);
-        // The error is that the scheduler has stopped, as everything else then does.
+        // The only error is that the scheduler has stopped, during a shutdown.
         let _ = self.scheduler_tx.send(command).await;
     }
 
-    /// Loads the configuration and applies it. An invalid one changes nothing, nor does one that removes a protection of the
-    /// active web configuration.
+    /// Loads the configuration and applies it. A configuration is rejected if it is invalid, or if it removes a protection
+    /// of the active web configuration.
     ///
     /// Only one reload runs at a time, and at most one starts each second; requests in the meantime share it.
     ///
     /// # Errors
-    /// All errors, one a line.
-    pub async fn reload(&self, why: &str) -> Result<(), String> {
+    /// Every error, one per line.
+    pub async fn reload(&self, trigger: &str) -> Result<(), String> {
         let requested_at = self.reloads_started.load(Ordering::SeqCst);
         let mut active = self.active.lock().await;
         if let Some(last) = &active.last_reload {
@@ -114,7 +114,7 @@ impl Reloader {
             tokio::time::sleep_until(last.started_at + MIN_RELOAD_INTERVAL).await;
         }
         active.last_error = None;
-        self.reload_all(&mut active, why).await
+        self.reload_all(&mut active, trigger).await
     }
 
     /// Loads the files that have `changed` and applies them, as [`Self::reload`] does. A repeated error is logged once.
@@ -128,7 +128,7 @@ impl Reloader {
         // The last configuration may have been rejected because of its web configuration.
         if changed.contains(&FileRole::Configuration) || !active.config_ok {
             // `reload_all` logs its errors.
-            let _ = self.reload_all(&mut active, "the file has changed").await;
+            let _ = self.reload_all(&mut active, "file change").await;
             if active.config_ok {
                 return;
             }
@@ -152,14 +152,14 @@ impl Reloader {
             }
             Err(message) => {
                 active.web_config_ok = false;
-                active.log_error(&ReloadError::WebConfig(message), "");
+                active.log_error(&ReloadError::WebConfig(message), "file change");
             }
         }
         self.record_reload(&active);
     }
 
-    /// Rejects a web configuration that lacks a protection of the active one. A truncated file looks like one from which a
-    /// protection was removed on purpose; a restart tells them apart.
+    /// Rejects a web configuration that lacks a protection of the active one. A truncated file cannot be distinguished
+    /// from a file without the protection; only a restart removes a protection.
     fn accept_web_config(
         &self,
         loaded: WebConfigLoad,
@@ -170,7 +170,7 @@ impl Reloader {
             return Ok((config, loaded.content_digest));
         }
         Err(format!(
-            "the new web configuration lacks {}: a reload never removes a protection; restart the exporter to apply it",
+            "the new web configuration lacks {}: a reload never removes a protection; restart the exporter to apply the change",
             lost.join(", ")
         ))
     }
@@ -193,7 +193,7 @@ impl Reloader {
         factory.telemetry.metrics.config_reloaded(succeeded, now);
     }
 
-    async fn reload_all(&self, active: &mut ActiveConfig, why: &str) -> Result<(), String> {
+    async fn reload_all(&self, active: &mut ActiveConfig, trigger: &str) -> Result<(), String> {
         let sequence = self.reloads_started.fetch_add(1, Ordering::SeqCst) + 1;
         let started_at = Instant::now();
         let result = {
@@ -203,11 +203,11 @@ impl Reloader {
         active.config_ok = !matches!(result, Err(ReloadError::Config(_)));
         if active.config_ok {
             active.web_config_ok = result.is_ok();
-            info!(why, "configuration reloaded");
+            info!(trigger, "configuration reloaded");
         }
         match &result {
             Ok(()) => active.last_error = None,
-            Err(error) => active.log_error(error, why),
+            Err(error) => active.log_error(error, trigger),
         }
         self.record_reload(active);
         let result = result.map_err(|error| error.message().to_owned());
@@ -228,19 +228,19 @@ impl Reloader {
         if let Err(message) = &web_config
             && config.web_config_file != active.config.web_config_file
         {
-            // A configuration that names another web configuration is not applied without it.
+            // A configuration with another web configuration file is not applied without that file.
             return Err(ReloadError::Config(message.clone()));
         }
         let storage = open_storage(&config).await.map_err(ReloadError::config)?;
         let permit = self.scheduler_tx.reserve().await;
         let permit = permit.map_err(|_| ReloadError::config("the exporter is stopping"))?;
-        // From here on nothing waits: a reload is applied whole or not at all, also when the request for it is cancelled.
+        // No `.await` from here on: a reload is applied completely or not at all, even if its request is cancelled.
         let (clients, plan) = self
             .client_factory
             .build_plan(&config, storage, Some(active))
             .map_err(ReloadError::config)?;
         if !config.has_same_listeners(&active.config) {
-            warn!("an address to listen on has changed, and is only read at the start");
+            warn!("listen address changed; restart required");
         }
         logging::reload(config.log_level, config.log_format);
         let options = HandlerOptions::new(config.clone());
@@ -256,7 +256,7 @@ impl Reloader {
         permit.send(SchedulerCommand::ApplyPlan(plan));
         let accepted = web_config.map_err(ReloadError::WebConfig)?;
         self.apply_web_config(active, accepted);
-        // So that the first scrape after the reload has it. A panic has been logged.
+        // The first scrape after the reload must use the new policy. A panic has been logged.
         let _ = reclassified.await;
         Ok(())
     }
@@ -269,20 +269,20 @@ impl Reloader {
         let file = file.or(active.config.web_config_file.as_ref()).cloned();
         let loaded = run_blocking(&file.unwrap_or_default(), move || load()).await;
         let config = loaded.map_err(|error| {
-            ReloadError::Config(format!("the configuration cannot be read: {error}"))
+            ReloadError::Config(format!("reading the configuration failed: {error}"))
         })?;
         active.is_retry_due = false;
         let config = config.map_err(ReloadError::config)?;
         if !active.config.allowed_hosts.allows_any() && config.allowed_hosts.allows_any() {
             return Err(ReloadError::config(
-                "the new configuration lacks web.allowed_hosts: a reload never removes a protection; restart the exporter to apply it",
+                "the new configuration lacks web.allowed_hosts: a reload never removes a protection; restart the exporter to apply the change",
             ));
         }
         Ok(config)
     }
 }
 
-/// Notifies systemd that a reload has started, and on drop that it has ended: also when it is cancelled.
+/// Notifies systemd that a reload has started, and on drop that it has ended, even if it was cancelled.
 struct ReloadNotification(ServiceNotifier);
 
 impl ReloadNotification {

@@ -12,7 +12,7 @@ use tracing::error;
 
 use crate::web::AppState;
 
-/// Interval in which the status is compared with the last one that was sent.
+/// Interval between two comparisons of the status with the last one that was sent.
 const STATUS_INTERVAL: Duration = Duration::from_secs(1);
 /// Heartbeats per watchdog timeout; a task that misses two is stalled.
 const TICKS_PER_WATCHDOG: u32 = 4;
@@ -36,7 +36,7 @@ impl ServiceNotifier {
         }
     }
 
-    /// Returns a monitor whose heartbeats are frequent enough for the watchdog.
+    /// Returns a monitor with heartbeats that are frequent enough for the watchdog.
     pub(super) fn liveness_monitor(self) -> LivenessMonitor {
         LivenessMonitor::new(self.ping_interval)
     }
@@ -86,13 +86,13 @@ impl ServiceNotifier {
     }
 }
 
-/// Pings the watchdog if the last ping is an interval ago, unless a task is stalled.
+/// Pings the watchdog if the last ping is one interval ago, unless a task is stalled.
 fn ping_watchdog(interval: Duration, liveness: &LivenessMonitor, last_ping: &mut Option<Instant>) {
     let stalled = liveness.stalled(interval * 2);
     if !stalled.is_empty() {
         error!(
-            silent = stalled.join(", "),
-            "stuck: the service manager will start the exporter anew"
+            tasks = stalled.join(", "),
+            "task stalled; withholding watchdog ping"
         );
         return;
     }
@@ -103,7 +103,7 @@ fn ping_watchdog(interval: Duration, liveness: &LivenessMonitor, last_ping: &mut
     }
 }
 
-/// Sends notifications. Errors are ignored: systemd notices a missing notification itself.
+/// Sends notifications. Errors are ignored: systemd detects a missing notification.
 fn send(states: &[NotifyState<'_>]) {
     let _ = sd_notify::notify(states);
 }

@@ -1,4 +1,4 @@
-//! How long the client secret of a service account lasts.
+//! Expiry of the client secret of a service account.
 
 use std::time::Duration;
 
@@ -9,12 +9,12 @@ use super::findings::{Finding, Topic};
 use crate::humanize::{elapsed, format_duration};
 
 const DAY: Duration = Duration::from_hours(24);
-/// Time to the expiry below which a secret is an error.
+/// Remaining lifetime below which a secret is an error.
 const ERROR_BELOW: Duration = Duration::from_hours(7 * 24);
-/// Time to the expiry below which a secret is a warning.
+/// Remaining lifetime below which a secret is a warning.
 const WARNING_BELOW: Duration = Duration::from_hours(30 * 24);
 
-/// Reports the expiry of the secret in use; `None` stands for secrets that are not visible to the credential.
+/// Reports the expiry of the secret in use. `secrets` is `None` if the credential cannot list the secrets.
 pub(super) fn expiry_finding(
     topic: &Topic,
     secrets: Option<&[ClientSecret]>,
@@ -22,19 +22,19 @@ pub(super) fn expiry_finding(
 ) -> Finding {
     let Some(secret) = secrets.and_then(|secrets| secret_in_use(secrets, now)) else {
         return topic.ok(
-            "expiry is not visible with this credential; to see it, watch the organization that the service account \
-             belongs to, and give the service account the role Organization Read Only there",
+            "expiry is not visible with this credential (only in the organization of the service account, with the role \
+             Organization Read Only)",
         );
     };
     let (id, expires_at) = (&secret.id, secret.expires_at);
     let date = expires_at.strftime("%Y-%m-%d");
-    let help = "create a new client secret for the service account in Atlas and replace the old one; both can be valid \
+    let hint = "create a new client secret for the service account in Atlas and replace the old one; both can be valid \
                 until then";
     if expires_at <= now {
         let ago = whole_days(elapsed(expires_at, now));
         return topic.error(
             format!("client secret {id} expired {ago} ago ({date})"),
-            help,
+            hint,
         );
     }
     let left = elapsed(now, expires_at);
@@ -43,16 +43,16 @@ pub(super) fn expiry_finding(
         whole_days(left)
     );
     if left < ERROR_BELOW {
-        topic.error(message, help)
+        topic.error(message, hint)
     } else if left < WARNING_BELOW {
-        topic.warning(message, help)
+        topic.warning(message, hint)
     } else {
         topic.ok(message)
     }
 }
 
-/// Returns the secret that was used last, if that was within the last day, else the one that expires last: during a
-/// rotation there are two.
+/// Returns the secret with the latest use within the last day, or otherwise the secret with the latest expiry. During a
+/// rotation there are two secrets.
 fn secret_in_use(secrets: &[ClientSecret], now: Timestamp) -> Option<&ClientSecret> {
     let used_at = |secret: &&ClientSecret| {
         let used_at = secret.last_used_at;
@@ -63,7 +63,7 @@ fn secret_in_use(secrets: &[ClientSecret], now: Timestamp) -> Option<&ClientSecr
         .max_by_key(|secret| (used_at(secret), secret.expires_at))
 }
 
-/// Formats a duration in whole days, or exactly if it is shorter than one.
+/// Formats a duration in whole days; a duration of less than one day in hours, minutes and seconds.
 fn whole_days(duration: Duration) -> String {
     let days = duration.as_secs() / DAY.as_secs();
     format_duration(if days > 0 {
@@ -85,7 +85,7 @@ mod tests {
         Timestamp::from_second(start.as_second() + hours * HOUR).expect("a time")
     }
 
-    /// Returns a secret that expires, and was last used, so many hours from now.
+    /// Returns a secret; expiry and last use are in hours from now.
     fn secret(id: &str, expires_in: i64, used: Option<i64>) -> ClientSecret {
         ClientSecret {
             id: id.to_owned(),
@@ -100,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn client_secret_that_expires_soon_is_a_warning_and_then_an_error() {
+    fn client_secret_that_expires_soon_is_a_warning_then_an_error() {
         for (hours, severity, text) in [
             (
                 -25,
@@ -145,12 +145,12 @@ mod tests {
         ] {
             let finding = finding(Some(&[secret("a", hours, None)]));
             assert_eq!((finding.severity, &*finding.message), (severity, text));
-            assert_eq!(finding.help.is_some(), severity != Severity::Ok, "{text}");
+            assert_eq!(finding.hint.is_some(), severity != Severity::Ok, "{text}");
         }
     }
 
     #[test]
-    fn client_secret_in_use_is_the_one_that_counts() {
+    fn expiry_finding_uses_the_client_secret_in_use() {
         let (short, long) = (24 * 2, 24 * 300);
         for (secrets, expected) in [
             (
@@ -174,12 +174,12 @@ mod tests {
                 [secret("a", long, Some(-30)), secret("b", short, Some(-25))],
                 "a",
             ),
-            // A clock that is behind
+            // The local clock is behind.
             (
                 [secret("a", short, Some(1)), secret("b", long, Some(-1))],
                 "a",
             ),
-            // A last use of the same day, without a time
+            // Both were last used at the same time.
             (
                 [secret("a", short, Some(-1)), secret("b", long, Some(-1))],
                 "b",
@@ -191,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn invisible_client_secret_is_no_problem() {
+    fn invisible_client_secret_is_ok() {
         for secrets in [None, Some([].as_slice())] {
             let finding = finding(secrets);
             assert_eq!(finding.severity, Severity::Ok);

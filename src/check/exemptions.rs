@@ -1,4 +1,4 @@
-//! Exemptions that have ended, end soon, or match no key.
+//! Exemptions that ended, end soon, or match no key.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -11,29 +11,29 @@ use crate::key_policy::{Exemption, KeySelector};
 use crate::poll::{self, PollOptions};
 use mongodb_atlas_client::{Client, Clock, OptionalFields, OrgId, Project};
 
-/// How long before its end an exemption is reported.
+/// Time before the end of an exemption in which the exemption is reported.
 const NOTICE_PERIOD: SignedDuration = SignedDuration::from_hours(14 * 24);
 
-/// Reports the exemptions that have ended or end soon.
+/// Reports exemptions that ended or end soon.
 pub(super) fn check_ends(config: &Config, now: Timestamp) -> Vec<Finding> {
     let exemptions = config.key_policy.exemptions.as_slice();
     let findings = exemptions.iter().filter_map(|exemption| {
         let ends_at = exemption.ends_at();
         let until = exemption.until;
-        let (message, help) = if ends_at <= now {
+        let (message, hint) = if ends_at <= now {
             (
-                format!("exemption ended: it was valid until {until}"),
-                "remove the exemption, or change its `until`",
+                format!("exemption ended: valid until {until}"),
+                "remove the exemption, or change `until`",
             )
         } else if ends_at.duration_since(now) <= NOTICE_PERIOD {
             (
-                format!("exemption ends soon: it is valid until {until}"),
-                "delete the key, or change the exemption's `until`; alerts on the key start when the exemption ends",
+                format!("exemption ends soon: valid until {until}"),
+                "delete the key, or change `until` of the exemption; alerts for the key start when the exemption ends",
             )
         } else {
             return None;
         };
-        Some(topic(exemption).warning(message, help))
+        Some(topic(exemption).warning(message, hint))
     });
     findings.collect()
 }
@@ -57,13 +57,13 @@ fn topic(exemption: &Exemption) -> Topic {
     Topic::new(Component::Configuration, subject)
 }
 
-/// The exemptions that match a key.
+/// Records which exemptions match a key.
 pub(super) struct ExemptionMatches {
     state: Mutex<MatchState>,
 }
 
 struct MatchState {
-    /// For each exemption, whether it matches a key that was read.
+    /// For each exemption, whether a key matched.
     matched: Vec<bool>,
     /// Whether the keys of all organizations were read.
     is_complete: bool,
@@ -80,8 +80,8 @@ impl ExemptionMatches {
         }
     }
 
-    /// Reads every key of `org`, if there are exemptions, and records which of these match. `projects` is `None` if they
-    /// could not be read.
+    /// Reads every key of `org` if there are exemptions, and records which exemptions match. `projects` is `None` if the
+    /// projects could not be read.
     pub(super) async fn add_org(
         &self,
         config: &Config,
@@ -122,7 +122,7 @@ impl ExemptionMatches {
         }
     }
 
-    /// Records that the keys of an organization are not known.
+    /// Records that the keys of an organization are unknown.
     pub(super) fn set_incomplete(&self) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         state.is_complete = false;
@@ -140,9 +140,7 @@ impl ExemptionMatches {
         }
         if !state.is_complete || config.shard != crate::shard::Shard::ALL {
             let topic = Topic::new(Component::Configuration, "exemptions");
-            return vec![topic.skipped(
-                "skipped: whether each exemption matches a key: not all keys could be read",
-            )];
+            return vec![topic.skipped("skipped: not all keys could be read")];
         }
         let unmatched = exemptions.iter().zip(state.matched).filter(|(_, it)| !it);
         let findings = unmatched.map(|(exemption, _)| {

@@ -9,11 +9,11 @@ closed_list! {
     #[derive(Serialize)]
     #[serde(rename_all = "snake_case")]
     pub enum Severity {
-        /// No problem was found.
+        /// No error was found.
         Ok = "ok",
         /// The check did not run.
         Skipped = "skipped",
-        /// The exporter works, perhaps not as intended.
+        /// The exporter works, but perhaps not as intended.
         Warning = "warning",
         /// The exporter does not work.
         Error = "error",
@@ -44,12 +44,12 @@ closed_list! {
         /// The clock, compared with that of Atlas.
         Clock = "clock",
         /// Requests of a poll, compared with the rate limit.
-        Budget = "request budget",
+        RateLimit = "rate limit",
     }
 }
 
 impl Component {
-    /// Returns whether an error here is an invalid command line or configuration.
+    /// Returns whether an error in this component is an invalid command line or configuration.
     pub fn is_configuration(self) -> bool {
         matches!(
             self,
@@ -61,23 +61,19 @@ impl Component {
 /// A result of a check.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Finding {
-    /// Severity.
-    #[serde(rename = "grade")]
+    /// Severity of the finding.
     pub severity: Severity,
     /// The part of the exporter that was checked.
-    #[serde(rename = "area")]
     pub component: Component,
     /// The file, credential or organization that was checked.
     pub subject: String,
-    /// What was found. Contains no secret.
-    #[serde(rename = "finding")]
+    /// Result of the check. Contains no secret.
     pub message: String,
-    /// How to fix it; always set for warnings and errors.
-    #[serde(rename = "action")]
-    pub help: Option<String>,
+    /// Remedy; always set for warnings and errors.
+    pub hint: Option<String>,
 }
 
-/// What a check is about. Creates its findings.
+/// Component and subject of a check. Creates the findings of the check.
 #[derive(Debug, Clone)]
 pub(super) struct Topic {
     component: Component,
@@ -96,13 +92,13 @@ impl Topic {
         }
     }
 
-    fn finding(&self, severity: Severity, message: impl ToString, help: Option<String>) -> Finding {
+    fn finding(&self, severity: Severity, message: impl ToString, hint: Option<String>) -> Finding {
         Finding {
             severity,
             component: self.component,
             subject: self.subject.clone(),
             message: message.to_string(),
-            help,
+            hint,
         }
     }
 
@@ -114,11 +110,11 @@ impl Topic {
         self.finding(Severity::Skipped, message, None)
     }
 
-    pub(super) fn warning(&self, message: impl ToString, help: impl Into<String>) -> Finding {
-        self.finding(Severity::Warning, message, Some(help.into()))
+    pub(super) fn warning(&self, message: impl ToString, hint: impl Into<String>) -> Finding {
+        self.finding(Severity::Warning, message, Some(hint.into()))
     }
 
-    pub(super) fn error(&self, message: impl ToString, help: impl Into<String>) -> Finding {
-        self.finding(Severity::Error, message, Some(help.into()))
+    pub(super) fn error(&self, message: impl ToString, hint: impl Into<String>) -> Finding {
+        self.finding(Severity::Error, message, Some(hint.into()))
     }
 }

@@ -11,14 +11,15 @@ use super::findings::{Component, Finding, Topic};
 use crate::cli::Args;
 use crate::config::Config;
 use crate::credentials::Environment;
+use crate::humanize::exact;
 
-/// Timeout of the whole probe, from the lookup of the host to the response header.
+/// Timeout of the whole probe, from name resolution to the response header.
 const TIMEOUT: Duration = Duration::from_secs(4);
 
-/// Requests `/-/healthy` of the exporter with this configuration: on `--web.probe-address`, or else on the first listen
+/// Queries `/-/healthy` of the exporter with this configuration, on `--web.probe-address` or otherwise on the first listen
 /// address.
 pub async fn probe_running_exporter(args: &Args, environment: &Environment) -> Vec<Finding> {
-    // Other errors do not matter here: the exporter runs, or it does not.
+    // Other errors in the configuration are ignored: the health of the running exporter is independent of them.
     let (config, errors) = Config::load_lenient(args, environment);
     let Some(config) = config else {
         return super::local::check_configuration(None, &errors);
@@ -29,27 +30,27 @@ pub async fn probe_running_exporter(args: &Args, environment: &Environment) -> V
         .or(config.listen_addresses.first());
     let Some(address) = address else {
         let topic = Topic::new(Component::Listener, "systemd's sockets");
-        let help = "set --web.probe-address to an address for health alone";
-        return vec![topic.error("no address to query", help)];
+        let hint = "set --web.probe-address";
+        return vec![topic.error("no address to query", hint)];
     };
     let fetch = fetch_health(address, config.allowed_hosts.example());
     let result = tokio::time::timeout(TIMEOUT, fetch)
         .await
-        .unwrap_or_else(|_| Err("no response in time".to_owned()));
+        .unwrap_or_else(|_| Err(format!("no response within {}", exact(TIMEOUT))));
     let topic = Topic::new(Component::Listener, address);
     let is_protected = config.probe_address.is_none() && config.web_config_file.is_some();
-    let help = if is_protected {
-        "set --web.probe-address: the health of a listener with TLS or passwords cannot be queried"
+    let hint = if is_protected {
+        "set --web.probe-address; a listener with TLS or authentication cannot be queried"
     } else {
-        "read the log of the exporter, and check that it runs with this configuration"
+        "check that the exporter runs with this configuration, and read the log of the exporter"
     };
     vec![match result {
         Ok(()) => topic.ok("exporter is running and healthy"),
-        Err(error) => topic.error(error, help),
+        Err(error) => topic.error(error, hint),
     }]
 }
 
-/// Requests health from each address of the host, until one is healthy.
+/// Queries each address of the host until one responds that the exporter is healthy.
 async fn fetch_health(address: &ListenAddress, allowed_host: Option<String>) -> Result<(), String> {
     let host = match address.host.as_str() {
         "" => "localhost",
@@ -59,7 +60,7 @@ async fn fetch_health(address: &ListenAddress, allowed_host: Option<String>) -> 
     let addresses = tokio::net::lookup_host((host, address.port))
         .await
         .map_err(|error| error.to_string())?;
-    let mut result = Err("the host name has no address".to_owned());
+    let mut result = Err("host name resolves to no address".to_owned());
     for address in addresses.map(to_loopback) {
         let host = allowed_host.clone().unwrap_or_else(|| address.to_string());
         result = fetch_from(&client, address, &host).await;
@@ -70,9 +71,9 @@ async fn fetch_health(address: &ListenAddress, allowed_host: Option<String>) -> 
     result
 }
 
-/// Creates a client for plain HTTP: without proxy, redirects and certificates.
+/// Creates a client for plain HTTP, without proxy, redirects and certificates.
 fn http_client() -> reqwest::Result<reqwest::Client> {
-    // The error is that one is installed already.
+    // The only possible error is that a provider is already installed.
     let _ = rustls::crypto::ring::default_provider().install_default();
     reqwest::Client::builder()
         .no_proxy()
@@ -107,7 +108,7 @@ fn root_cause(error: &reqwest::Error) -> String {
     cause.to_string()
 }
 
-/// Replaces an unspecified address, on which a listener accepts every destination, by the loopback address.
+/// Replaces an unspecified address by the loopback address. A listener on an unspecified address accepts all destinations.
 fn to_loopback(address: SocketAddr) -> SocketAddr {
     let ip = match address.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),

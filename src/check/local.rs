@@ -1,4 +1,4 @@
-//! Checks that send no request: the configuration, its files, the listen addresses.
+//! Checks that send no request: configuration, files and listen addresses.
 
 use std::path::Path;
 
@@ -8,7 +8,7 @@ use exporter_toolkit::web_config::WebConfig;
 use mongodb_atlas_client::ProxyRoute;
 
 use super::findings::{Component, Finding, Topic};
-use crate::config::{Config, CredentialConfig, Diagnostic};
+use crate::config::{self, Config, CredentialConfig, Diagnostic};
 use crate::credentials::SecretLocation;
 use crate::humanize::exact;
 use crate::storage::Storage;
@@ -26,65 +26,73 @@ pub(super) fn check_configuration(config: Option<&Config>, errors: &[Diagnostic]
         let orgs: usize = credentials.iter().map(|it| it.org_ids.len()).sum();
         let is_discovering = credentials.iter().any(|it| it.discover_orgs);
         let discovered = if is_discovering {
-            ", and those that can be seen"
+            " and all visible ones"
         } else {
             ""
         };
         let interval = exact(config.poll_interval);
         let count = credentials.len();
         return vec![topic.ok(format!(
-            "credentials: {count}; organizations named: {orgs}{discovered}; walked each {interval}"
+            "credentials: {count}; organizations: {orgs}{discovered}; poll interval: {interval}"
         ))];
     }
-    let help = "put it right where it is said to come from; until then the exporter does not start";
+    let hint = "fix the value at the location above; the exporter will not start";
     errors
         .iter()
-        .map(|error| topic.error(error, help))
+        .map(|error| error_finding(&topic, error, hint))
         .collect()
 }
 
-/// Reports the proxy in use, or why one that is set is not used.
+/// Returns the finding for an error. The remedy of the error takes precedence over `hint`.
+fn error_finding(topic: &Topic, error: &Diagnostic, hint: &str) -> Finding {
+    let hint = error.help.as_deref().unwrap_or(hint);
+    topic.error(config::describe(error), hint)
+}
+
+/// Reports the proxy in use, or why a proxy from the environment is not used.
 pub(super) fn check_proxy(config: &Config) -> Option<Finding> {
     let host = config.base_url.host_str().unwrap_or_default();
     let topic = |variable| Topic::new(Component::Configuration, variable);
     match &config.route {
         ProxyRoute::Direct => None,
         ProxyRoute::Proxy(proxy) => {
-            let message = format!("requests to {host} go through the proxy {proxy}");
+            let message = format!("requests to {host} use the proxy {proxy}");
             Some(topic(proxy.variable()).ok(message))
         }
         ProxyRoute::Bypassed { variable, reason } => {
-            let message = format!("not used, requests to {host} go out directly: {reason}");
+            let message = format!("proxy not used for requests to {host}: {reason}");
             Some(topic(*variable).ok(message))
         }
     }
 }
 
-/// Checks the web configuration and the certificates that it names.
+/// Checks the web configuration file and the certificates in it.
 pub(super) async fn check_web_config(file: Option<&Path>) -> Vec<Finding> {
     let Some(file) = file else {
-        let message = "/metrics is served in the clear to whoever reaches it; --web.config.file adds TLS and passwords";
+        let message = "/metrics has no TLS and no authentication (see --web.config.file)";
         return vec![Topic::new(Component::WebConfiguration, "none").ok(message)];
     };
     let topic = Topic::new(Component::WebConfiguration, file.display());
-    let help = "change the file if that is not what was meant";
+    let hint = "change the web configuration file if this is not intended";
     match WebConfig::load_stable(file).await.config {
-        Ok(config) if config.warnings.is_empty() => vec![topic.ok("it can be used as it is")],
+        Ok(config) if config.warnings.is_empty() => vec![topic.ok("file is valid")],
         Ok(config) => {
             let warnings = config.warnings.iter();
             warnings
-                .map(|warning| topic.warning(warning, help))
+                .map(|warning| topic.warning(warning, hint))
                 .collect()
         }
         Err(error) => {
-            let help = "put it right in the file; until then the exporter does not start";
+            let hint = "fix the value at the location above; the exporter will not start";
             let errors = error.errors.iter();
-            errors.map(|error| topic.error(error, help)).collect()
+            errors
+                .map(|error| error_finding(&topic, error, hint))
+                .collect()
         }
     }
 }
 
-/// Checks that the fields of each credential are readable, and by the exporter only.
+/// Checks that the fields of each credential are readable, and that no file with a secret is world-readable.
 pub(super) fn check_credentials(config: &Config) -> Vec<Finding> {
     config
         .credentials
@@ -95,30 +103,29 @@ pub(super) fn check_credentials(config: &Config) -> Vec<Finding> {
 
 fn check_credential(config: &CredentialConfig) -> Vec<Finding> {
     let topic = Topic::new(Component::Credential, &config.name);
-    let help =
-        "give the exporter's user the right to read it, and see that it holds the value alone";
+    let hint = "check that the location exists, contains only the value, and is readable for the user of the exporter";
     let errors = config.credential.validate();
     let mut findings: Vec<_> = errors
         .iter()
-        .map(|error| topic.error(error, help))
+        .map(|error| topic.error(error, hint))
         .collect();
     let secret = config.credential.secret();
     if let Some((path, mode)) = secret.world_readable_file() {
         let path = path.display();
         findings.push(topic.warning(
-            format!("{path} can be read by every user of this machine (mode {mode})"),
-            format!("chmod 600 {path}, and chown it to the exporter's user"),
+            format!("{path} is world-readable (mode {mode})"),
+            format!("run chmod 600 {path}, and change the owner to the user of the exporter"),
         ));
     }
     if let SecretLocation::EnvVar { name, .. } = secret {
         findings.push(topic.warning(
-            format!("{name} holds the secret itself: the environment of a process is seen by whoever can look into it, and is inherited"),
-            format!("put the secret into a file, and name it in {name}_FILE; or use systemd's LoadCredential="),
+            format!("secret in environment variable {name}: other processes can read or inherit the environment"),
+            format!("store the secret in a file and set {name}_FILE, or use LoadCredential= of systemd"),
         ));
     }
     if findings.is_empty() {
         let kind = config.credential.kind();
-        let message = format!("a {kind}; every part can be read, and not by everybody");
+        let message = format!("{kind}: all fields are readable, and no file is world-readable");
         findings.push(topic.ok(message));
     }
     findings
@@ -128,8 +135,8 @@ fn check_credential(config: &CredentialConfig) -> Vec<Finding> {
 pub(super) async fn check_storage(dir: Option<&Path>) -> Finding {
     let Some(dir) = dir else {
         return Topic::new(Component::Storage, "none").warning(
-            "nothing survives a restart: until Atlas answers, there are no keys on /metrics, and change counters begin at 0",
-            "give --storage.path a directory; under systemd StateDirectory= is enough",
+            "no state directory: after a restart, metrics are empty until the first poll and change counters restart at 0",
+            "set --storage.path, or StateDirectory= in the systemd unit",
         );
     };
     let topic = Topic::new(Component::Storage, dir.display());
@@ -141,22 +148,23 @@ pub(super) async fn check_storage(dir: Option<&Path>) -> Finding {
     let probed = probe.await.map_err(|error| error.to_string());
     match probed.and_then(|result| result.map_err(|error| error.to_string())) {
         Ok(true) => topic.warning(
-            "it can be written to by every user of this machine, who can replace the stored inventories",
-            format!("chmod 700 {}", dir.display()),
+            "directory is world-writable: every user can replace the stored inventories",
+            format!("run chmod 700 {}", dir.display()),
         ),
-        Ok(false) => topic.ok("it can be written to"),
+        Ok(false) => topic.ok("directory is writable"),
         Err(error) => {
-            let help = "give the exporter's user a directory of its own, with room left";
-            topic.error(error, help)
+            let hint =
+                "use a directory that belongs to the user of the exporter and has free space";
+            topic.error(error, hint)
         }
     }
 }
 
-/// Checks the listen addresses. The running exporter may be the one that uses them.
+/// Checks that the listen addresses are free. The running exporter may use them.
 pub(super) async fn check_listeners(config: &Config) -> Vec<Finding> {
     if config.systemd_socket {
         let topic = Topic::new(Component::Listener, "systemd's sockets");
-        return vec![topic.skipped("the .socket unit has the addresses")];
+        return vec![topic.skipped("skipped: the .socket unit contains the addresses")];
     }
     let mut findings = Vec::new();
     for address in &config.listen_addresses {
@@ -171,10 +179,10 @@ pub(super) async fn check_listeners(config: &Config) -> Vec<Finding> {
 async fn check_listener(address: &ListenAddress, flag: &'static str) -> Finding {
     let topic = Topic::new(Component::Listener, address);
     match exporter_toolkit::server::bind(address, flag).await {
-        Ok(_) => topic.ok("it is free"),
+        Ok(_) => topic.ok("port is free"),
         Err(error) => topic.warning(
             error,
-            "nothing, if it is the running exporter that listens there; else choose another address",
+            "no action needed if the running exporter uses this address; otherwise choose another address",
         ),
     }
 }

@@ -4,9 +4,9 @@
 //! | --- | --- |
 //! | `findings` | findings and their severity |
 //! | `local` | checks that send no request: configuration, files, addresses |
-//! | `exemptions` | exemptions that have ended, end soon, or match no key |
+//! | `exemptions` | exemptions that ended, end soon, or match no key |
 //! | `remote` | checks that contact Atlas: tokens, access to each organization, the clock |
-//! | `client_secret` | how long the client secret of a service account lasts |
+//! | `client_secret` | expiry of the client secret of a service account |
 //! | `rate_limit` | requests of a poll, compared with the rate limit |
 //! | `health` | health of the running exporter |
 
@@ -24,20 +24,19 @@ pub use findings::{Component, Finding, Severity};
 pub use health::probe_running_exporter;
 
 use crate::cli::Args;
-use crate::config::{Config, Diagnostic};
+use crate::config::{self, Config, Diagnostic};
 use crate::credentials::Environment;
 use findings::Topic;
 
-/// What a check needs beside the configuration.
+/// Dependencies of the checks.
 pub struct CheckContext {
     /// The clock.
     pub clock: Clock,
-    /// Creates connections to Atlas; none to skip the checks that contact it.
+    /// Creates connections to Atlas; `None` skips all checks that contact Atlas.
     pub transport_factory: Option<TransportFactory>,
 }
 
-/// Checks the configuration of these arguments and this environment. An error in one place does not keep the rest from
-/// being checked.
+/// Checks the configuration from these arguments and this environment. Continues after an error, and returns all findings.
 pub async fn run(args: &Args, environment: &Environment, context: &CheckContext) -> Vec<Finding> {
     let (config, errors) = Config::load_lenient(args, environment);
     let mut findings = local::check_configuration(config.as_ref(), &errors);
@@ -52,8 +51,8 @@ pub async fn run(args: &Args, environment: &Environment, context: &CheckContext)
     findings.extend(local::check_listeners(&config).await);
     let topic = Topic::new(Component::Organization, "all");
     match &context.transport_factory {
-        None => findings.push(topic.skipped("nothing was asked of Atlas, as --offline says")),
-        // The default in place of an invalid address would receive the credential.
+        None => findings.push(topic.skipped("skipped: --offline is set")),
+        // With an invalid base URL, the default base URL would receive the credential.
         Some(_) if errors.iter().any(concerns_atlas_address) => {
             findings.push(topic.skipped("skipped: the base URL or the proxy is invalid"));
         }
@@ -64,9 +63,9 @@ pub async fn run(args: &Args, environment: &Environment, context: &CheckContext)
     findings
 }
 
-/// Returns whether an error is about the address of Atlas or the proxy.
+/// Returns whether an error concerns the base URL of Atlas or the proxy.
 fn concerns_atlas_address(error: &Diagnostic) -> bool {
-    let error = error.to_string().to_ascii_lowercase();
+    let error = config::describe(error).to_ascii_lowercase();
     ["base-url", "base_url", "proxy"]
         .iter()
         .any(|name| error.contains(name))

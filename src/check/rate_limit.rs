@@ -11,9 +11,9 @@ use crate::humanize::exact;
 /// The load that one organization puts on its bucket.
 pub(super) struct OrgLoad {
     pub(super) org: OrgId,
-    /// Requests of a poll.
+    /// Number of requests of a poll.
     pub(super) pages: u64,
-    /// Requests a second that its bucket sustains.
+    /// Requests per second that the bucket sustains.
     pub(super) rate: BucketRate,
 }
 
@@ -45,30 +45,30 @@ impl RequestDemand {
             [first, others @ ..] => format!("{first} and {} more", others.len()),
             [] => String::new(),
         };
-        let topic = Topic::new(Component::Budget, subject);
+        let topic = Topic::new(Component::RateLimit, subject);
         let cost = format!(
-            "organizations: {}; requests: {} each {}",
+            "organizations: {}; requests per interval of {}: {}",
             self.orgs.len(),
-            self.pages,
-            exact(interval)
+            exact(interval),
+            self.pages
         );
         let Some(refill_rate) = self.refill_rate else {
             return topic.ok(format!(
-                "{cost}; Atlas does not say how many it allows, which is learnt from its answers"
+                "{cost}; rate limit unknown until the first responses"
             ));
         };
         #[allow(clippy::cast_precision_loss, reason = "pages are few")]
         let needed = self.pages as f64;
         let allowed = refill_rate * interval.as_secs_f64();
         if needed <= allowed {
-            return topic.ok(format!("{cost} of {allowed:.0} that Atlas allows"));
+            return topic.ok(format!("{cost}; rate limit allows {allowed:.0}"));
         }
         let sustainable = Duration::try_from_secs_f64((needed / refill_rate).ceil());
         let sustainable = exact(sustainable.unwrap_or(Duration::MAX));
         topic.warning(
-            format!("{cost}, and Atlas allows {allowed:.0}: walks come each {sustainable} instead"),
+            format!("{cost}; rate limit allows {allowed:.0}; effective poll interval: {sustainable}"),
             format!(
-                "raise --atlas.poll-interval to {sustainable} or more, leave --atlas.page-size at 500, or ask MongoDB for a larger rate limit"
+                "raise --atlas.poll-interval to at least {sustainable}, set --atlas.page-size to 500, or request a higher rate limit from MongoDB"
             ),
         )
     }

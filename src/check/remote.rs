@@ -1,6 +1,6 @@
 //! Checks that contact Atlas: tokens, access to each organization, the clock.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -22,11 +22,11 @@ use crate::failure::{self, Diagnosis};
 use crate::humanize::exact;
 use crate::poll::MAX_ACCOUNT_ORGS;
 
-/// Maximum wait before a rate limited request is retried; the command is interactive.
+/// Maximum wait before a rate limited request is retried; short, because the command is interactive.
 const RETRY_TIMEOUT: Duration = Duration::from_secs(5);
 /// Message of a check that needs an access token.
-const NO_TOKEN: &str = "not asked: there is no access token to ask with";
-/// Maximum difference of the clocks that does not make ages visibly wrong.
+const NO_TOKEN: &str = "skipped: no access token";
+/// Maximum clock difference with a negligible effect on ages.
 const MAX_CLOCK_SKEW_SECS: u64 = 30;
 
 /// Checks all credentials and their organizations concurrently.
@@ -45,7 +45,7 @@ pub(super) async fn check_all(
         let topic = Topic::new(Component::Token, &credential.name);
         if !credential.credential.validate().is_empty() {
             exemptions.set_incomplete();
-            let message = "not asked: the credential cannot be read";
+            let message = "skipped: the credential cannot be read";
             return (vec![topic.skipped(message)], Vec::new());
         }
         match create_client(
@@ -67,8 +67,8 @@ pub(super) async fn check_all(
             }
             Err(error) => {
                 exemptions.set_incomplete();
-                let help = "check the system's certificates (ca-certificates)";
-                (vec![topic.error(error, help)], Vec::new())
+                let hint = "check the CA certificates of the system (package ca-certificates)";
+                (vec![topic.error(error, hint)], Vec::new())
             }
         }
     });
@@ -178,8 +178,7 @@ impl CredentialChecker<'_> {
         failure::diagnose(error, &self.credential.credential)
     }
 
-    /// Returns the organizations that are visible to the credential, if they are to be discovered. The error is that there
-    /// is no token.
+    /// Returns the organizations visible to the credential, if discovery is enabled. Fails if there is no access token.
     async fn discover_orgs(&self, findings: &mut Vec<Finding>) -> Result<Vec<OrgId>, Error> {
         if !self.credential.discover_orgs {
             return Ok(Vec::new());
@@ -191,7 +190,7 @@ impl CredentialChecker<'_> {
             Err(error) if error.endpoint == Endpoint::Token => return Err(error),
             Err(error) => {
                 let cause = self.diagnose(&error);
-                let message = format!("cannot be listed: {}", cause.summary);
+                let message = format!("organization discovery failed: {}", cause.summary);
                 self.exemptions.set_incomplete();
                 findings.push(topic.error(message, cause.remedy));
                 return Ok(Vec::new());
@@ -202,7 +201,7 @@ impl CredentialChecker<'_> {
             .map(|org| org.id)
             .filter(|org| self.config.shard.contains(org))
             .collect();
-        let message = format!("organizations that it can see: {}", orgs.len());
+        let message = format!("visible organizations: {}", orgs.len());
         findings.push(if orgs.len() > self.config.max_orgs {
             orgs.sort();
             orgs.truncate(self.config.max_orgs);
@@ -212,16 +211,16 @@ impl CredentialChecker<'_> {
                 "raise --atlas.max-orgs, or split the organizations with --atlas.shard",
             )
         } else if orgs.is_empty() && self.credential.org_ids.is_empty() {
-            let help =
-                "invite the credential into an organization, or name one with --atlas.org-id";
-            topic.warning(message, help)
+            let hint = "add the credential to an organization, or set --atlas.org-id";
+            topic.warning(message, hint)
         } else {
             topic.ok(message)
         });
         Ok(orgs)
     }
 
-    /// Checks that the keys of an organization, its names and its limits are readable. Returns the requests of a poll as well.
+    /// Checks that keys, names and limits of an organization are readable. Returns the findings, and the number of requests of
+    /// a poll.
     async fn check_org(&self, org: &OrgId) -> Result<(Vec<Finding>, u64), Error> {
         let size = self.config.page_size;
         let page = self
@@ -233,13 +232,13 @@ impl CredentialChecker<'_> {
         let name = match self.client.get_org_name(org).await {
             Ok(name) => name.map(|name| format!("{name:?}: ")).unwrap_or_default(),
             Err(error) => {
-                findings.push(self.details_unreadable(org, "name", &error));
+                findings.push(self.details_unreadable(org, "organization name", &error));
                 String::new()
             }
         };
         let projects = self.client.list_projects(org, None).await;
         if let Err(error) = &projects {
-            findings.push(self.details_unreadable(org, "projects' names", error));
+            findings.push(self.details_unreadable(org, "project names", error));
         }
         let clock = &self.observer.clock;
         let exemptions = self.exemptions;
@@ -247,15 +246,15 @@ impl CredentialChecker<'_> {
             .add_org(self.config, &self.client, clock, org, projects.ok())
             .await;
         if let Err(error) = self.client.list_model_limits(org).await {
-            findings.push(self.details_unreadable(org, "limits for the models", &error));
+            findings.push(self.details_unreadable(org, "model rate limits", &error));
         }
-        let message = format!("{name}its keys can be read; there are some {keys}");
+        let message = format!("{name}keys are readable (approximately {keys})");
         findings.insert(0, org_topic(org).ok(message));
-        // A full last page is followed by an empty one.
+        // If the last page is full, an empty page follows.
         Ok((findings, keys / u64::from(size.max(1)) + 1))
     }
 
-    /// Returns whether the credential gets access tokens.
+    /// Reports whether the credential gets access tokens.
     fn token_finding(&self, error: Option<Error>) -> Option<Finding> {
         if self.credential.credential.kind() != CredentialKind::ServiceAccount {
             return None;
@@ -266,14 +265,12 @@ impl CredentialChecker<'_> {
             return Some(topic.error(cause.summary, cause.remedy));
         }
         let observations = self.observer.lock();
-        let expires_at = observations.token_expiries.get(&*self.credential.name)?;
-        Some(topic.ok(format!(
-            "it makes access tokens; this one, good until {expires_at:.0}, is given back"
-        )))
+        let has_token = observations.has_token.contains(&*self.credential.name);
+        has_token.then(|| topic.ok("issues access tokens (test token revoked)"))
     }
 
-    /// Returns how long the client secret lasts. A service account belongs to one organization, and the others do not know
-    /// it.
+    /// Reports the expiry of the client secret. Only the organization of a service account knows the account, so several
+    /// organizations are queried.
     async fn client_secret_finding(&self, orgs: &[OrgId]) -> Option<Finding> {
         if self.credential.credential.kind() != CredentialKind::ServiceAccount {
             return None;
@@ -301,11 +298,11 @@ impl CredentialChecker<'_> {
         Some(expiry_finding(&topic, visible.as_deref(), now))
     }
 
-    /// Reports unreadable rate limits. Many credentials may not read them, and nothing depends on it: this alone is no
-    /// reason for a warning.
+    /// Reports unreadable rate limits. Many credentials cannot read them, and polls do not need them, so HTTP 401, 403 and 404
+    /// are not a warning.
     fn rate_limits_unreadable(&self, org: &OrgId, error: &Error) -> Finding {
         let topic = org_topic(org);
-        let learned = "they are learnt from responses";
+        let learned = "learned from responses instead";
         let status = match error.kind {
             ErrorKind::NotFound(_) => "HTTP 404",
             ErrorKind::Forbidden(_) => "HTTP 403",
@@ -313,30 +310,30 @@ impl CredentialChecker<'_> {
             _ => {
                 let cause = self.diagnose(error);
                 let summary = cause.summary;
-                let message = format!("rate limits cannot be read, {learned}: {summary}");
+                let message = format!("rate limits cannot be read ({learned}): {summary}");
                 return topic.warning(message, cause.remedy);
             }
         };
         topic.ok(format!("rate limits cannot be read ({status}); {learned}"))
     }
 
-    /// Reports unreadable details of an organization, on which the series of the keys do not depend.
+    /// Reports unreadable details of an organization. The per-key series do not depend on these details.
     fn details_unreadable(&self, org: &OrgId, details: &str, error: &Error) -> Finding {
         let no_role = |status: String| Diagnosis {
             summary: format!("the credential lacks the role ({status})"),
-            remedy: "give it the role Organization Read Only at this organization",
+            remedy: "assign the role Organization Read Only in this organization to the credential",
         };
-        // The organization exists and the credential is valid: its keys were readable.
+        // The keys were readable, so the organization exists and the credential is valid.
         let cause = match &error.kind {
             ErrorKind::NotFound(_) => Diagnosis {
-                summary: "Atlas has no such endpoint for this organization (HTTP 404)".to_owned(),
-                remedy: "nothing to do for the keys; their series have no such labels",
+                summary: "endpoint not found (HTTP 404)".to_owned(),
+                remedy: "no action needed; only the related labels and series are missing",
             },
             ErrorKind::Forbidden(code) => no_role(format!("HTTP 403{code}")),
             ErrorKind::Unauthorized(_) => no_role("HTTP 401".to_owned()),
             _ => self.diagnose(error),
         };
-        let message = format!("its {details} cannot be read: {}", cause.summary);
+        let message = format!("{details} cannot be read: {}", cause.summary);
         org_topic(org).warning(message, cause.remedy)
     }
 }
@@ -353,9 +350,9 @@ struct CheckObserver {
 
 #[derive(Default)]
 struct Observations {
-    /// Expiry of the last token of each credential.
-    token_expiries: BTreeMap<String, Timestamp>,
-    /// Seconds by which the local clock is ahead of that of Atlas.
+    /// Names of the credentials that got an access token.
+    has_token: BTreeSet<String>,
+    /// Seconds by which the local clock is ahead of the clock of Atlas.
     clock_skew_secs: Option<i64>,
 }
 
@@ -368,17 +365,17 @@ impl CheckObserver {
 
     fn clock_finding(&self) -> Option<Finding> {
         let skew = self.lock().clock_skew_secs?;
-        let topic = Topic::new(Component::Clock, "this machine's");
+        let topic = Topic::new(Component::Clock, "local clock");
         let seconds = skew.unsigned_abs();
         if seconds <= MAX_CLOCK_SKEW_SECS {
-            let message = format!("it agrees with Atlas' within {} s", seconds.max(1));
+            let message = format!("clock is in sync with Atlas (within {}s)", seconds.max(1));
             return Some(topic.ok(message));
         }
         let direction = if skew > 0 { "ahead of" } else { "behind" };
         let skew = exact(Duration::from_secs(seconds));
         Some(topic.warning(
-            format!("it is {skew} {direction} Atlas': every age is wrong by as much"),
-            "let the machine keep its time: chrony or systemd-timesyncd",
+            format!("clock is {skew} {direction} Atlas; all ages are off by that amount"),
+            "synchronize the clock, for example with chrony or systemd-timesyncd",
         ))
     }
 }
@@ -392,7 +389,7 @@ impl ClientObserver for CheckObserver {
         }
     }
 
-    fn token_expiry_changed(&self, credential: &str, at: Timestamp) {
-        self.lock().token_expiries.insert(credential.to_owned(), at);
+    fn token_expiry_changed(&self, credential: &str, _: Timestamp) {
+        self.lock().has_token.insert(credential.to_owned());
     }
 }

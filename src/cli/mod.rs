@@ -1,21 +1,23 @@
-//! The command line as text: one table of flags, from which the parser, `--help`, the manual page and the completions are
-//! made. [`crate::config`] parses the values and reports all errors at once; clap would stop at the first.
+//! The command line as text. The parser, `--help`, the manual page and the completions are generated from one table of
+//! flags. [`crate::config`] parses the values and reports all errors at once; clap would stop at the first error.
 
 mod flags;
+mod help;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::fmt::{self, Write as _};
+use std::fmt;
 use std::path::PathBuf;
 
-use clap::builder::{StyledStr, Styles};
+use clap::builder::StyledStr;
 use clap::{Arg, ArgAction, ArgMatches};
 use clap_complete::Shell;
 
-use crate::credentials::{Environment, FIELDS};
+use crate::credentials::Environment;
 pub use flags::{CHECK_FLAGS, FLAGS, Flag, KEYS_FLAGS, ONCE_FLAGS};
 #[cfg(feature = "sim")]
 pub use flags::{SIM_FLAGS, SIM_LISTEN_FLAGS};
+use help::{EXIT_STATUS, credential_help, short_help_end};
 
 /// A command of the program.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,26 +42,40 @@ pub enum Command {
     Sim,
 }
 
-/// A command with flags: its name, the text in `--help`, the flags that only this command has, and the names of those
-/// flags of every command that its `-h` lists.
+/// A command with flags.
 struct CommandSpec {
     command: Command,
     name: &'static str,
+    /// Description in `--help`.
     about: &'static str,
+    /// The flags that only this command has.
     flags: &'static [&'static [Flag]],
+    /// Names of the shared flags that `-h` lists.
     common_flags: &'static [&'static str],
+    /// Defaults of shared flags, by name, that differ from those of [`FLAGS`].
+    defaults: &'static [(&'static str, &'static str)],
 }
 
-/// The flags of every command that most people need, with a command that contacts Atlas.
+/// Shared flags in `-h` of a command that contacts Atlas.
 const COMMON_FLAGS: &[&str] = &["atlas.org-id", "config.file", "storage.path", "log.level"];
 
-/// The same without a command.
+/// Shared flags in `-h` without a command.
 const COMMON_SERVE_FLAGS: &[&str] = &[
     "atlas.org-id",
     "config.file",
     "storage.path",
     "web.listen-address",
     "log.level",
+];
+
+/// Defaults of `demo`.
+#[cfg(feature = "sim")]
+pub(crate) const DEMO_DEFAULTS: &[(&str, &str)] = &[
+    ("web.listen-address", "127.0.0.1:10064"),
+    // DNS rebinding: no other web page can read the demo through a name that resolves to this address.
+    ("web.allowed-hosts", "localhost"),
+    // The simulated Atlas has a generous rate limit, and the demo should show changes.
+    ("atlas.poll-interval", "15s"),
 ];
 
 /// The commands with flags, in the order of `--help`.
@@ -70,6 +86,7 @@ const COMMANDS: &[CommandSpec] = &[
         about: "Validate configuration, credentials, API access and rate limits",
         flags: &[CHECK_FLAGS],
         common_flags: COMMON_FLAGS,
+        defaults: &[],
     },
     CommandSpec {
         command: Command::Keys,
@@ -77,6 +94,7 @@ const COMMANDS: &[CommandSpec] = &[
         about: "List keys, longest idle first: table, CSV, JSON, Markdown, or deletion commands",
         flags: &[KEYS_FLAGS],
         common_flags: COMMON_FLAGS,
+        defaults: &[],
     },
     CommandSpec {
         command: Command::Once,
@@ -84,6 +102,7 @@ const COMMANDS: &[CommandSpec] = &[
         about: "Poll once and write the metrics, for cron and node_exporter's textfile collector",
         flags: &[ONCE_FLAGS],
         common_flags: COMMON_FLAGS,
+        defaults: &[],
     },
     #[cfg(feature = "sim")]
     CommandSpec {
@@ -92,6 +111,7 @@ const COMMANDS: &[CommandSpec] = &[
         about: "Run a simulated Atlas and an exporter that polls it, on 127.0.0.1:10064",
         flags: &[SIM_FLAGS],
         common_flags: &["web.listen-address", "log.level"],
+        defaults: DEMO_DEFAULTS,
     },
     #[cfg(feature = "sim")]
     CommandSpec {
@@ -100,11 +120,12 @@ const COMMANDS: &[CommandSpec] = &[
         about: "Run the simulated Atlas alone",
         flags: &[SIM_FLAGS, SIM_LISTEN_FLAGS],
         common_flags: &["log.level"],
+        defaults: &[],
     },
 ];
 
 impl Command {
-    /// Returns the command's flags beside [`FLAGS`].
+    /// Returns the flags of the command, without those of [`FLAGS`].
     pub fn flags(self) -> impl Iterator<Item = &'static Flag> {
         let spec = COMMANDS.iter().find(|spec| spec.command == self);
         spec.into_iter().flat_map(CommandSpec::flags)
@@ -116,13 +137,25 @@ impl CommandSpec {
         self.flags.iter().copied().flatten()
     }
 
-    /// Whether the command authenticates to Atlas with the user's credential.
+    /// Returns the shared flags, with the defaults of this command.
+    fn shared_flags(&self) -> impl Iterator<Item = Flag> {
+        FLAGS.iter().map(|flag| {
+            let mut defaults = self.defaults.iter();
+            let default = defaults.find(|(name, _)| *name == flag.name);
+            Flag {
+                default: default.map(|(_, default)| *default).or(flag.default),
+                ..*flag
+            }
+        })
+    }
+
+    /// Returns whether the command authenticates to Atlas with the credential of the user.
     fn needs_credential(&self) -> bool {
         matches!(self.command, Command::Check | Command::Keys | Command::Once)
     }
 }
 
-/// The source of a value.
+/// Source of a value.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ValueSource {
     /// The flag of that name.
@@ -151,12 +184,12 @@ impl fmt::Display for ValueSource {
     }
 }
 
-/// The values of a flag as text, and their source.
+/// Values of a flag as text, and their source.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FlagValues {
     /// One value; any number for a repeatable flag.
     pub values: Vec<String>,
-    /// The source of all values.
+    /// Source of all values.
     pub source: ValueSource,
 }
 
@@ -170,7 +203,7 @@ impl FlagValues {
     }
 }
 
-/// The command and its values, as text.
+/// The command and the values of its flags, as text.
 #[derive(Debug, Clone)]
 pub struct Args {
     /// The command.
@@ -182,7 +215,7 @@ impl Args {
     /// Parses the command line.
     ///
     /// # Errors
-    /// clap's error for unknown flags and commands, `--help` and `--version`; it contains the output and the exit code.
+    /// The error of clap for unknown flags and commands, `--help` and `--version`, with the output and the exit code.
     pub fn parse(
         arguments: impl IntoIterator<Item = impl Into<OsString> + Clone>,
     ) -> Result<Self, clap::Error> {
@@ -207,7 +240,7 @@ impl Args {
         Ok(Self { command, values })
     }
 
-    /// Returns the values of a flag on the command line, or else in the environment.
+    /// Returns the values of a flag from the command line, or otherwise from the environment.
     pub fn lookup(&self, flag: &Flag, environment: &Environment) -> Option<FlagValues> {
         if let Some(values) = self.values.get(flag.name) {
             return Some(FlagValues {
@@ -266,79 +299,29 @@ fn clap_arg(flag: &Flag) -> Arg {
         })
 }
 
-/// Returns the flag behind an argument, if only one command has it.
+/// Returns the flag of an argument, unless it is a shared flag.
 pub(crate) fn command_flag(arg: &Arg) -> Option<&'static Flag> {
     let mut flags = COMMANDS.iter().flat_map(CommandSpec::flags);
-    // Two commands have a flag `output`, each below its own heading.
+    // Several commands have a flag `output`, each under a different heading.
     flags.find(|flag| {
         flag.name == arg.get_id().as_str() && Some(flag.help_heading) == arg.get_help_heading()
     })
 }
 
-/// Summary of how to set a credential.
-const CREDENTIAL_HINT: &str = concat!(
-    "  MONGODB_ATLAS_CLIENT_ID, MONGODB_ATLAS_CLIENT_SECRET            Service account\n",
-    "  MONGODB_ATLAS_CLIENT_ID_FILE, MONGODB_ATLAS_CLIENT_SECRET_FILE  The same, from files\n",
-);
-
-/// Returns the end of `-h`: some flags of every command, how to set a credential, and where to read on.
-fn short_help_end(common_flags: &[&str], needs_credential: bool) -> StyledStr {
-    let header = Styles::styled();
-    let header = header.get_header();
-    let mut help = format!("{header}Common flags:{header:#}\n");
-    let flags = FLAGS
-        .iter()
-        .filter(|flag| common_flags.contains(&flag.name));
-    for flag in flags {
-        let usage = format!("--{} <{}>", flag.name, flag.value_name);
-        let _ = writeln!(help, "      {usage:<31} {}", flag.summary());
-    }
-    help.push('\n');
-    if needs_credential {
-        let _ = writeln!(
-            help,
-            "{header}Credentials, never from flags:{header:#}\n{CREDENTIAL_HINT}"
-        );
-    }
-    help.push_str("All flags, environment variables and kinds of credentials: --help.");
-    StyledStr::from(help)
-}
-
-/// The end of `--help`.
-const EXIT_STATUS: &str =
-    "Exit status: 0 success, 1 failure, 2 invalid command line or configuration.";
-
-/// Returns how to set a credential, with all names.
-fn credential_help() -> String {
-    let mut help = String::from(
-        "Credentials (a service account, a programmatic API key or an access token; never from flags):\n",
-    );
-    for field in &FIELDS {
-        let _ = writeln!(help, "  {:<31} {}", field.env, field.description);
-    }
-    let files = FIELDS.each_ref().map(|field| field.file_name);
-    let _ = write!(
-        help,
-        "Each variable with _FILE appended names a file that contains the value. Files in $CREDENTIALS_DIRECTORY\n\
-         (systemd) take precedence:\n  {}\nSeveral credentials: see --config.file.\n\n{EXIT_STATUS}",
-        files.join(", ")
-    );
-    help
-}
-
-/// Returns clap's definition of the command line. `-h` shows what most people need, `--help` all flags.
+/// Returns the clap definition of the command line. `-h` lists common flags, `--help` lists all flags.
 pub fn clap_command() -> clap::Command {
-    let shared = || {
-        let flags = FLAGS.iter().map(clap_arg);
-        flags.map(|flag| flag.hide_short_help(true))
-    };
+    let shared_arg = |flag: &Flag| clap_arg(flag).hide_short_help(true);
     let subcommands = COMMANDS.iter().map(|spec| {
         let needs_credential = spec.needs_credential();
         let command = clap::Command::new(spec.name)
             .about(spec.about)
             .args(spec.flags().map(clap_arg))
-            .args(shared())
-            .after_help(short_help_end(spec.common_flags, needs_credential));
+            .args(spec.shared_flags().map(|flag| shared_arg(&flag)))
+            .after_help(short_help_end(
+                spec.shared_flags(),
+                spec.common_flags,
+                needs_credential,
+            ));
         if !needs_credential {
             return command.after_long_help(EXIT_STATUS);
         }
@@ -346,7 +329,11 @@ pub fn clap_command() -> clap::Command {
     });
     clap::Command::new("atlas-ai-keys-exporter")
         .about("Prometheus exporter for MongoDB Atlas AI model API keys")
-        .after_help(short_help_end(COMMON_SERVE_FLAGS, true))
+        .after_help(short_help_end(
+            FLAGS.iter().copied(),
+            COMMON_SERVE_FLAGS,
+            true,
+        ))
         .after_long_help(credential_help())
         .version(concat!(
             env!("CARGO_PKG_VERSION"),
@@ -356,7 +343,7 @@ pub fn clap_command() -> clap::Command {
             env!("BUILD_TARGET"),
             ")"
         ))
-        .args(shared())
+        .args(FLAGS.iter().map(shared_arg))
         .subcommands(subcommands)
         .subcommand(clap::Command::new("man").about("Write the manual page"))
         .subcommand(

@@ -15,7 +15,7 @@ fn flags_take_precedence_over_environment_variables() {
         ("ATLAS_AI_KEYS_EXPORTER_ATLAS_TIMEOUT", "7s"),
         ("MONGODB_ATLAS_ORG_ID", "a, b,"),
     ]);
-    let args = Args::parse(["x", "--atlas.page-size", "3"]).expect("good");
+    let args = Args::parse(["x", "--atlas.page-size", "3"]).expect("valid");
     let given = |name| {
         let found = args.lookup(flag(name), &environment);
         found.map(|found| (found.values, found.source))
@@ -39,21 +39,21 @@ fn flags_are_accepted_before_and_after_the_command() {
         ["x", "--log.level", "debug", "check"],
         ["x", "check", "--log.level", "debug"],
     ] {
-        let args = Args::parse(line).expect("good");
+        let args = Args::parse(line).expect("valid");
         assert_eq!(args.command, Command::Check);
         let given = args.lookup(flag("log.level"), &Environment::from_vars([("", "")]));
         assert_eq!(given.map(|given| given.values), Some(vec!["debug".into()]));
     }
     assert!(
         Args::parse(["x", "--sim.seed", "1"]).is_err(),
-        "a simulated Atlas is for demo and sim"
+        "only demo and sim have flags of the simulated Atlas"
     );
 }
 
 #[test]
 fn boolean_flags_need_no_value() {
     let value = |line: &[&str]| {
-        let args = Args::parse(line.iter().copied()).expect("good");
+        let args = Args::parse(line.iter().copied()).expect("valid");
         let given = args.lookup(
             flag("atlas.discover-orgs"),
             &Environment::from_vars([("", "")]),
@@ -63,7 +63,7 @@ fn boolean_flags_need_no_value() {
     assert_eq!(
         value(&["x", "--atlas.discover-orgs", "check"]),
         (Command::Check, Some(vec!["true".into()])),
-        "what follows is no value"
+        "the next argument is not the value"
     );
     assert_eq!(
         value(&["x", "--atlas.discover-orgs=false"]),

@@ -49,11 +49,11 @@ fn count_findings(findings: &[Finding], severity: Severity) -> usize {
     same.count()
 }
 
-/// Prints every finding, with its help below.
+/// Prints each finding, with its hint on the next line.
 fn print_table(findings: &[Finding], colored: bool, out: &mut impl Write) -> io::Result<()> {
-    let mut table = terminal::new_table(&["RESULT", "ABOUT", "WHICH", "FINDING"]);
+    let mut table = terminal::new_table(&["SEVERITY", "COMPONENT", "SUBJECT", "MESSAGE"]);
     for finding in findings {
-        let mut result = Cell::new(finding.severity.as_str());
+        let mut severity = Cell::new(finding.severity.as_str());
         let color = match finding.severity {
             Severity::Ok => Some(Color::Green),
             Severity::Skipped => None,
@@ -61,15 +61,15 @@ fn print_table(findings: &[Finding], colored: bool, out: &mut impl Write) -> io:
             Severity::Error => Some(Color::Red),
         };
         if let Some(color) = color.filter(|_| colored) {
-            result = result.fg(color);
+            severity = severity.fg(color);
         }
         let mut text = sanitize_lines(&finding.message);
-        if let Some(help) = &finding.help {
-            text.push_str("\n-> ");
-            text.push_str(&sanitize_lines(help));
+        if let Some(hint) = &finding.hint {
+            text.push_str("\nhint: ");
+            text.push_str(&sanitize_lines(hint));
         }
         table.add_row([
-            result,
+            severity,
             Cell::new(finding.component.as_str()),
             Cell::new(sanitize_for_terminal(&finding.subject)),
             Cell::new(text),
@@ -84,7 +84,7 @@ fn print_table(findings: &[Finding], colored: bool, out: &mut impl Write) -> io:
     )
 }
 
-/// Replaces control characters but line breaks.
+/// Replaces control characters, except line breaks.
 fn sanitize_lines(text: &str) -> String {
     let lines: Vec<_> = text.lines().map(sanitize_for_terminal).collect();
     lines.join("\n")

@@ -24,10 +24,10 @@ pub(super) fn print_completions(shell: Shell) -> Result<(), CommandError> {
     write_stdout(|out| out.write_all(&script))
 }
 
-/// The manual page without what is generated.
+/// Manual page with placeholders for the generated parts.
 const MAN_TEMPLATE: &str = include_str!("man.roff");
 
-/// Renders one page for the program and all its commands.
+/// Renders one manual page for the program and all its commands.
 fn render_man_page() -> String {
     let about = cli::clap_command().get_about().map(ToString::to_string);
     let credential_files = FIELDS.each_ref().map(|field| field.file_name).join(", ");
@@ -124,7 +124,7 @@ fn with_full_stop(text: &str) -> String {
     escape_roff(&format!("{}.", text.trim_end_matches('.')))
 }
 
-/// Escapes a text so that nothing in it is a request or an escape of roff.
+/// Escapes a text so that it contains no roff request and no roff escape.
 fn escape_roff(text: &str) -> String {
     let escaped = text
         .replace('\\', r"\e")

@@ -4,7 +4,7 @@
 //! | --- | --- |
 //! | `once`, `keys`, `one_shot` | commands that poll once |
 //! | `check` | validates the configuration |
-//! | `sim` | `demo` and `sim`: the simulated Atlas, with and without an exporter |
+//! | `sim` | `demo` and `sim`: the simulated Atlas, with an exporter or without one |
 //! | `generate` | manual page and completions |
 //! | `signals`, `terminal` | signals, standard output |
 
@@ -34,13 +34,13 @@ use crate::credentials::Environment;
 use crate::humanize::exact;
 use crate::logging;
 
-/// Why a command failed.
+/// Error of a command.
 #[derive(Debug, thiserror::Error)]
 pub enum CommandError {
-    /// clap's error: an unknown flag, or `--help`.
+    /// Error of clap: an unknown flag, or the output of `--help`.
     #[error(transparent)]
     Usage(#[from] clap::Error),
-    /// The configuration is invalid.
+    /// The command line or the configuration is invalid.
     #[error(transparent)]
     Config(#[from] ConfigError),
     /// The exporter cannot start.
@@ -51,10 +51,10 @@ pub enum CommandError {
     Incomplete {
         /// Organizations and names that are missing.
         missing: Vec<String>,
-        /// Other errors, such as filter values that match nothing but may match the missing data.
+        /// Other errors, such as filter values that match no data but may match the missing data.
         other: Vec<String>,
     },
-    /// Some data could not be read, and nothing was written: missing data would look like deleted keys.
+    /// Some data could not be read, and nothing was written, because missing data would look like deleted keys.
     #[error("could not read all organizations; no data for: {}; {target}", missing.join(", "))]
     NotWritten {
         /// Organizations and names that are missing.
@@ -74,8 +74,8 @@ pub enum CommandError {
     /// A filter matches nothing.
     #[error("invalid filter:{}", format_list(.0))]
     Filter(Vec<String>),
-    /// `check` found errors, and printed them.
-    #[error("errors found: {errors}")]
+    /// `check` found and printed errors.
+    #[error("check failed: {errors} error{}", if *errors == 1 { "" } else { "s" })]
     ChecksFailed {
         /// Number of errors.
         errors: usize,
@@ -83,7 +83,7 @@ pub enum CommandError {
         is_invalid_config: bool,
     },
     /// A signal stopped the command.
-    #[error("interrupted before the end")]
+    #[error("interrupted")]
     Interrupted,
     /// An operation of the system failed.
     #[error("{context}: {source}")]
@@ -96,7 +96,7 @@ pub enum CommandError {
 }
 
 impl CommandError {
-    /// Returns the exit code: 1 when the work failed, 2 when the command line or the configuration is invalid.
+    /// Returns the exit code: 1 if the command failed, 2 if the command line or the configuration is invalid.
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Usage(error) => u8::try_from(error.exit_code()).unwrap_or(2),
@@ -122,7 +122,7 @@ impl CommandError {
 }
 
 fn refused_message(keys: usize) -> String {
-    format!("no command for {keys} keys: the comments in the output have the reasons")
+    format!("no command for {keys} keys: see the reasons in the comments of the output")
 }
 
 fn format_list(lines: &[String]) -> String {
@@ -131,7 +131,7 @@ fn format_list(lines: &[String]) -> String {
         .fold(String::new(), |text, line| format!("{text}\n  - {line}"))
 }
 
-/// Ignores that the reader closed the pipe, as in `keys | head`.
+/// Ignores the error of a pipe that the reader closed, as in `keys | head`.
 fn ignore_broken_pipe(error: io::Error) -> io::Result<()> {
     if error.kind() == io::ErrorKind::BrokenPipe {
         return Ok(());
@@ -171,13 +171,13 @@ pub fn run(
             Command::Sim => sim::run_sim(&args, environment).await,
         }
     });
-    // A thread may be blocked by a hanging file system or busy with an expensive password hash.
+    // A blocked file system or an expensive password hash can keep a thread busy.
     runtime.shutdown_timeout(RUNTIME_SHUTDOWN_TIMEOUT);
     logging::finish();
     result
 }
 
-/// Without a command: polls Atlas and serves the metrics.
+/// Polls Atlas and serves the metrics. Runs without a command.
 async fn serve(args: Args, environment: &Environment) -> Result<(), CommandError> {
     let load = config_loader(args, environment.clone());
     let config = load()?;
@@ -192,7 +192,7 @@ async fn serve(args: Args, environment: &Environment) -> Result<(), CommandError
         interval = %exact(config.poll_interval),
         "starting"
     );
-    // A signal must stop the process even while a file system hangs.
+    // A signal must stop the process even if a file system does not respond.
     let start = Exporter::start(config, Dependencies::production(load));
     let Some(started) = shutdown.run_until_cancelled(start).await else {
         return Ok(());
@@ -211,7 +211,7 @@ fn config_loader(args: Args, environment: Environment) -> ConfigLoader {
     Arc::new(move || Config::load(&args, &environment))
 }
 
-/// Raises the limit of open files, of which each connection needs one.
+/// Raises the limit of open files. Each connection needs one file descriptor.
 fn raise_nofile_limit() {
     let limit = getrlimit(Resource::Nofile);
     let target = limit.maximum.unwrap_or(NOFILE_TARGET).min(NOFILE_TARGET);
@@ -225,10 +225,10 @@ fn raise_nofile_limit() {
     }
 }
 
-/// Open files that suffice for all connections and everything else.
+/// Maximum number of open files, sufficient for all connections and files.
 const NOFILE_TARGET: u64 = 4096;
 
-/// Disables core dumps, and access by other processes of the same user: the memory contains secrets.
+/// Disables core dumps and access by other processes of the same user, because the memory contains secrets.
 #[cfg(target_os = "linux")]
 fn disable_core_dumps() {
     use rustix::process::{DumpableBehavior, set_dumpable_behavior};
@@ -239,10 +239,10 @@ fn disable_core_dumps() {
     if let Err(error) = setrlimit(Resource::Core, none)
         .and_then(|()| set_dumpable_behavior(DumpableBehavior::NotDumpable))
     {
-        warn!(%error, "core dumps cannot be switched off; a crash could write secrets to disk");
+        warn!(%error, "failed to disable core dumps");
     }
 }
 
-/// Other systems have their own settings.
+/// Does nothing: only Linux has these settings.
 #[cfg(not(target_os = "linux"))]
 fn disable_core_dumps() {}

@@ -1,12 +1,9 @@
-//! `once`: polls every organization once and writes the metrics to standard output or into a file: for cron, and for
-//! `node_exporter`'s textfile collector.
+//! `once`: polls every organization once, and writes the metrics to standard output or to a file, for cron and for the
+//! textfile collector of `node_exporter`.
 //!
-//! A series that is missing from the file counts as deleted. So nothing is written while an organization has no data at
-//! all: the file of the previous run remains, and its age shows.
-#![allow(
-    clippy::disallowed_methods,
-    reason = "no thread serves in this command"
-)]
+//! A series that is missing from the file would look like a deleted key. Therefore nothing is written if an organization has
+//! no data: the file of the previous run remains, and its age is visible.
+#![allow(clippy::disallowed_methods, reason = "this command serves no requests")]
 
 use std::fs::{File, Metadata, Permissions};
 use std::io::{self, Write};
@@ -29,11 +26,11 @@ use crate::credentials::Environment;
 pub(super) async fn run(args: Args, environment: &Environment) -> Result<(), CommandError> {
     let output = config::parse_once_output(&args, environment)?;
     let shutdown = signals::shutdown_token()?;
-    let (config, round) = poll_once(args, environment, &shutdown, |_| {}).await?;
+    let (config, result) = poll_once(args, environment, &shutdown, |_| {}).await?;
     if let Some(dir) = &config.storage_path {
-        round.add_stored_inventories(dir).await;
+        result.add_stored_inventories(dir).await;
     }
-    let missing = round.orgs_without_data();
+    let missing = result.orgs_without_data();
     if !missing.is_empty() {
         let target = match &output {
             None => "nothing was written".to_owned(),
@@ -41,13 +38,13 @@ pub(super) async fn run(args: Args, environment: &Environment) -> Result<(), Com
         };
         return Err(CommandError::NotWritten { missing, target });
     }
-    let failed = round.failed_targets.clone();
+    let failed = result.failed_targets.clone();
     let stop = shutdown.clone();
     write_unless_stopped(&shutdown, move || match output {
         None => {
-            write_exposition(&round, io::stdout().lock(), &stop).map_err(CommandError::stdout())
+            write_exposition(&result, io::stdout().lock(), &stop).map_err(CommandError::stdout())
         }
-        Some(path) => write_file(&round, &path, &stop).map_err(CommandError::io(format!(
+        Some(path) => write_file(&result, &path, &stop).map_err(CommandError::io(format!(
             "cannot write {} (--output)",
             path.display()
         ))),
@@ -61,38 +58,38 @@ pub(super) async fn run(args: Args, environment: &Environment) -> Result<(), Com
 }
 
 fn write_exposition(
-    round: &OneShotResult,
+    result: &OneShotResult,
     mut to: impl Write,
     stop: &CancellationToken,
 ) -> io::Result<()> {
-    let mut exposition = round.exposition();
-    while let Some(piece) = exposition.next_chunk() {
+    let mut exposition = result.exposition();
+    while let Some(chunk) = exposition.next_chunk() {
         if stop.is_cancelled() {
             return Err(io::ErrorKind::Interrupted.into());
         }
-        to.write_all(&piece)?;
+        to.write_all(&chunk)?;
     }
     to.flush()
 }
 
-/// Replaces a regular file atomically. Writes to anything else, such as a pipe or a device.
-fn write_file(round: &OneShotResult, path: &Path, stop: &CancellationToken) -> io::Result<()> {
+/// Replaces a regular file atomically. Writes to special files, such as a pipe or a device, in place.
+fn write_file(result: &OneShotResult, path: &Path, stop: &CancellationToken) -> io::Result<()> {
     match path.metadata() {
         Ok(existing) if existing.is_file() => {
-            write_file_atomically(round, &follow_links(path)?, Some(&existing), stop)
+            write_file_atomically(result, &follow_links(path)?, Some(&existing), stop)
         }
-        Ok(existing) => write_exposition(round, open_special(path, &existing)?, stop),
+        Ok(existing) => write_exposition(result, open_special(path, &existing)?, stop),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            write_file_atomically(round, &follow_links(path)?, None, stop)
+            write_file_atomically(result, &follow_links(path)?, None, stop)
         }
         Err(error) => Err(error),
     }
 }
 
-/// Replaces `path` by a new file: a collector reads the previous or the new one. Mode and owner are those of the `existing`
-/// file; without one, the file is world-readable.
+/// Replaces `path` by a new file; a collector reads either the previous or the new file. Mode and owner are those of the
+/// `existing` file; a new file is world-readable.
 fn write_file_atomically(
-    round: &OneShotResult,
+    result: &OneShotResult,
     path: &Path,
     existing: Option<&Metadata>,
     stop: &CancellationToken,
@@ -102,7 +99,7 @@ fn write_file_atomically(
         _ => Path::new("."),
     };
     let mut file = NamedTempFile::new_in(directory)?;
-    write_exposition(round, io::BufWriter::new(&mut file), stop)?;
+    write_exposition(result, io::BufWriter::new(&mut file), stop)?;
     set_owner_and_mode(file.as_file(), existing)?;
     file.as_file().sync_all()?;
     file.persist(path)?;
@@ -112,16 +109,16 @@ fn write_file_atomically(
 fn set_owner_and_mode(file: &File, existing: Option<&Metadata>) -> io::Result<()> {
     let mode = existing.map_or(0o644, |existing| existing.mode() & 0o777);
     if let Some(existing) = existing {
-        // Only root can change the owner; another user owns the new file.
+        // Only root can change the owner. Otherwise the current user owns the new file.
         let _ = fchown(file, Some(existing.uid()), Some(existing.gid()));
     }
     file.set_permissions(Permissions::from_mode(mode))
 }
 
-/// Maximum number of symbolic links in a row, as on Linux.
+/// Maximum number of consecutive symbolic links, the same as on Linux.
 const MAX_LINKS: u32 = 40;
 
-/// Resolves symbolic links at the end of `path`, also dangling ones: the link itself is not replaced.
+/// Resolves symbolic links at the end of `path`, including dangling links, so that the link itself is not replaced.
 fn follow_links(path: &Path) -> io::Result<PathBuf> {
     let mut path = path.to_owned();
     for _ in 0..MAX_LINKS {
@@ -136,7 +133,7 @@ fn follow_links(path: &Path) -> io::Result<PathBuf> {
     Err(io::Error::other("too many levels of symbolic links"))
 }
 
-/// Opens a pipe or a character device; fails if a pipe has no reader.
+/// Opens a pipe or a character device. Fails if a pipe has no reader.
 fn open_special(path: &Path, existing: &Metadata) -> io::Result<File> {
     let kind = existing.file_type();
     if kind.is_dir() {

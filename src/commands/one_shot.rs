@@ -1,4 +1,4 @@
-//! Parts that `once` and `keys` share: one poll of every organization, and output that a signal can interrupt.
+//! Shared parts of `once` and `keys`: one poll of every organization, and output that a signal can interrupt.
 
 use tokio_util::sync::CancellationToken;
 
@@ -23,18 +23,18 @@ pub(super) async fn poll_once(
         Dependencies::production(load),
     )
     .await?;
-    let round = exporter.run_once(shutdown.clone(), progress).await;
+    let result = exporter.run_once(shutdown.clone(), progress).await;
     if shutdown.is_cancelled() {
         return Err(CommandError::Interrupted);
     }
-    // One of several shards can be empty. Without shards, no organization means that the credential has lost its access.
-    if round.is_empty() && config.shard == Shard::ALL {
+    // One of several shards can be empty. Without shards, an empty result means that the credential lost its access.
+    if result.is_empty() && config.shard == Shard::ALL {
         return Err(CommandError::NoOrganizations);
     }
-    Ok((config, round))
+    Ok((config, result))
 }
 
-/// Runs `write` on a thread that may block: a signal must stop the process even if a pipe is not read.
+/// Runs `write` on a blocking thread, so that a signal stops the process even if no process reads the pipe.
 pub(super) async fn write_unless_stopped<T: Send + 'static>(
     shutdown: &CancellationToken,
     write: impl FnOnce() -> Result<T, CommandError> + Send + 'static,
@@ -42,5 +42,5 @@ pub(super) async fn write_unless_stopped<T: Send + 'static>(
     let writing = tokio::task::spawn_blocking(write);
     let written = shutdown.run_until_cancelled(writing).await;
     let written = written.ok_or(CommandError::Interrupted)?;
-    written.map_err(|error| CommandError::io("cannot write")(error.into()))?
+    written.map_err(|error| CommandError::io("cannot write the output")(error.into()))?
 }

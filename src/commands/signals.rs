@@ -13,7 +13,7 @@ fn listen(kind: SignalKind) -> Result<Signal, CommandError> {
     signal(kind).map_err(CommandError::io("cannot listen for signals"))
 }
 
-/// Returns a token that is cancelled by SIGTERM or SIGINT.
+/// Returns a token that SIGTERM and SIGINT cancel.
 pub(super) fn shutdown_token() -> Result<CancellationToken, CommandError> {
     let mut term = listen(SignalKind::terminate())?;
     let mut int = listen(SignalKind::interrupt())?;

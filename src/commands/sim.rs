@@ -1,4 +1,4 @@
-//! `demo` and `sim`: the simulated Atlas, with an exporter in the same process or alone.
+//! `demo` and `sim`: the simulated Atlas, with an exporter in the same process or without one.
 
 use std::io::{self, Write as _};
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use tokio::net::TcpListener;
 
 use super::{CommandError, config_loader, signals};
 use crate::app::{ConfigLoader, Dependencies, Exporter, StartError};
-use crate::cli::{Args, FLAGS};
+use crate::cli::{Args, DEMO_DEFAULTS, FLAGS};
 use crate::config::{self, ConfigError, Diagnostic};
 use crate::credentials::Environment;
 use crate::key_policy::{Exemption, Exemptions, KeyPolicy, KeySelector};
@@ -38,14 +38,14 @@ pub(super) async fn run_demo(args: Args, environment: &Environment) -> Result<()
         .map_or_else(String::new, |address| format!("http://{address}"));
     let keys: u64 = sim.with_world(|world| world.count_by_status().values().sum());
     let text = format!(
-        "A simulated Atlas with {orgs} organizations and {keys} keys ({scenario}), watched by the exporter:\n\n\
+        "Simulated Atlas with {orgs} organizations and {keys} keys (scenario: {scenario}), polled by the exporter:\n\n\
          \x20 metrics          {base}{path}\n\
          \x20 page             {base}/\n\
          \x20 readiness        {base}/-/ready\n\
          \x20 simulated Atlas  {}\n\n\
-         Prometheus and all alerts beside it, on http://127.0.0.1:19090/alerts, from the source tree:\n\n\
+         To run Prometheus with all alerts on http://127.0.0.1:19090/alerts, in the source tree:\n\n\
          \x20 make prometheus\n\n\
-         Ctrl-C ends it.\n",
+         Press Ctrl-C to stop.\n",
         sim.base_url()
     );
     write_banner(&text)?;
@@ -54,7 +54,7 @@ pub(super) async fn run_demo(args: Args, environment: &Environment) -> Result<()
     Ok(())
 }
 
-/// Adds exemptions of some simulated keys, of which one ends soon. A configuration file replaces them.
+/// Adds exemptions for some simulated keys; one of the exemptions ends soon. A configuration file replaces them.
 fn with_demo_exemptions(load: ConfigLoader) -> ConfigLoader {
     let exemption = |name: &str, reason: &str, days: i32| {
         let today = TimeZone::UTC.to_datetime(Clock::system().now()).date();
@@ -86,20 +86,14 @@ fn with_demo_exemptions(load: ConfigLoader) -> ConfigLoader {
     })
 }
 
-/// Creates the exporter's environment: the simulated Atlas and its service account, above the variables of the process,
-/// above the defaults of the demo.
+/// Creates the environment of the exporter. The address and the service account of the simulated Atlas take precedence
+/// over the variables of the process, and these over the defaults of `demo`.
 fn sim_environment(sim: &SimHandle, environment: &Environment) -> Environment {
     let credentials = sim.credentials();
-    let defaults = [
-        (
-            "ATLAS_AI_KEYS_EXPORTER_WEB_LISTEN_ADDRESS",
-            "127.0.0.1:10064",
-        ),
-        // DNS rebinding: no other web page can read the demo by a name that resolves to this address.
-        ("ATLAS_AI_KEYS_EXPORTER_WEB_ALLOWED_HOSTS", "localhost"),
-        // The simulated Atlas has requests to spare, and the demo should show changes.
-        ("ATLAS_AI_KEYS_EXPORTER_ATLAS_POLL_INTERVAL", "15s"),
-    ];
+    let defaults = DEMO_DEFAULTS.iter().filter_map(|(name, value)| {
+        let flag = FLAGS.iter().find(|flag| flag.name == *name)?;
+        Some((flag.env, (*value).to_owned()))
+    });
     let overrides = [
         ("MONGODB_ATLAS_BASE_URL", sim.base_url()),
         ("MONGODB_ATLAS_ORG_ID", sim.org_ids().join(",")),
@@ -109,8 +103,7 @@ fn sim_environment(sim: &SimHandle, environment: &Environment) -> Environment {
     let inherited = FLAGS
         .iter()
         .filter_map(|flag| Some((flag.env, environment.get(flag.env)?)));
-    let defaults = defaults.map(|(name, value)| (name, value.to_owned()));
-    Environment::from_vars(defaults.into_iter().chain(inherited).chain(overrides))
+    Environment::from_vars(defaults.chain(inherited).chain(overrides))
 }
 
 /// Runs the simulated Atlas alone.
@@ -118,7 +111,7 @@ pub(super) async fn run_sim(args: &Args, environment: &Environment) -> Result<()
     let (config, listen) = config::parse_sim_config(args, environment)?;
     let shutdown = signals::shutdown_token()?;
     let Some(address) = listen.first() else {
-        let error = Diagnostic::new("", "--sim.listen-address is missing");
+        let error = Diagnostic::new("--sim.listen-address", "missing value");
         return Err(ConfigError(vec![error]).into());
     };
     let listener = exporter_toolkit::server::bind(address, "--sim.listen-address")
@@ -137,7 +130,7 @@ fn start_sim(listener: TcpListener, config: &SimConfig) -> Result<SimHandle, Com
         .map_err(CommandError::io("cannot start the simulated Atlas"))
 }
 
-/// Writes to standard output, which must be open: the command goes on to serve.
+/// Writes to standard output. An error ends the command, because nothing else reports the addresses.
 fn write_banner(text: &str) -> Result<(), CommandError> {
     let mut out = io::stdout().lock();
     out.write_all(text.as_bytes())

@@ -1,4 +1,4 @@
-//! Output on standard output and tables on a terminal.
+//! Writes to standard output, and formats tables for a terminal.
 
 use std::io::{self, IsTerminal as _, StdoutLock, Write};
 
@@ -8,7 +8,7 @@ use super::{CommandError, ignore_broken_pipe};
 use crate::credentials::Environment;
 use crate::humanize::is_unprintable;
 
-/// Writes to standard output. A closed pipe is no error.
+/// Writes to standard output. A closed pipe is not an error.
 pub(super) fn write_stdout(
     write: impl FnOnce(&mut StdoutLock<'_>) -> io::Result<()>,
 ) -> Result<(), CommandError> {
@@ -19,23 +19,23 @@ pub(super) fn write_stdout(
         .map_err(CommandError::stdout())
 }
 
-/// Returns whether tables on standard output are coloured.
+/// Returns whether tables on standard output are colored.
 pub(super) fn is_coloured(environment: &Environment) -> bool {
     io::stdout().is_terminal() && environment.get("NO_COLOR").is_none()
 }
 
-/// Creates a table without frames, at most as wide as the terminal.
+/// Creates a table without borders, at most as wide as the terminal.
 pub(super) fn new_table(header: &[&str]) -> Table {
     let mut table = Table::new();
     table
         .load_style(presets::NOTHING)
         .set_content_arrangement(ContentArrangement::Dynamic)
         .set_header(header.to_vec());
-    // Some terminals do not know their size
+    // Some terminals report a width of zero.
     if table.width() == Some(0) {
         table.set_content_arrangement(ContentArrangement::Disabled);
     }
-    // No padding left of the first column.
+    // The first column starts at the left edge.
     if let Some(first) = table.column_mut(0) {
         first.set_padding((0, 1));
     }
@@ -50,8 +50,8 @@ pub(super) fn write_table(table: &Table, out: &mut impl Write) -> io::Result<()>
     Ok(())
 }
 
-/// Replaces control characters, line separators and controls of the writing direction. Names come from Atlas: these
-/// characters could otherwise control the terminal, or change the order in which a text is shown.
+/// Replaces control characters, line separators and controls of the text direction. Names from Atlas could otherwise control
+/// the terminal, or change the order of a text.
 pub(super) fn sanitize_for_terminal(text: &str) -> String {
     text.replace(is_unprintable, "\u{fffd}")
 }

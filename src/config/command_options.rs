@@ -7,6 +7,7 @@ use std::time::Duration;
 use mongodb_atlas_client::OrgId;
 use reqwest::Url;
 
+use super::credentials::EXPECTED_ORG_ID;
 use super::parse::{parse_base_url, parse_key_labels, parse_thresholds};
 use super::resolver::{ConfigError, Resolver};
 use super::{MAX_AGE, key_policy};
@@ -41,27 +42,27 @@ crate::closed_list::closed_list! {
 pub struct KeysOptions {
     /// Format of the output.
     pub output: OutputFormat,
-    /// What the keys are grouped by, if they are.
+    /// Field by which keys are grouped, if any.
     pub group_by: Option<GroupBy>,
-    /// The column that keys are sorted by.
+    /// Column by which keys are sorted.
     pub sort: SortColumn,
-    /// Maximum number of listed keys; in each group if they are grouped.
+    /// Maximum number of listed keys; per group if keys are grouped.
     pub limit: Option<usize>,
     /// Minimum idle time.
     pub idle: Duration,
-    /// Idle time from which on a used key counts as idle: the minimum, or the smallest threshold of the roll-ups.
+    /// Minimum idle time of a used key that counts as idle: `idle`, or the smallest threshold of the roll-ups.
     pub idle_threshold: IdleThreshold,
     /// Whether only keys that were never used are shown.
     pub never_used: bool,
-    /// Statuses, in any case; empty for all.
+    /// Statuses, case-insensitive; empty for all.
     pub statuses: FlagValues,
     /// Projects, by name or id; empty for all.
     pub projects: FlagValues,
     /// Owners; empty for all. The empty owner selects keys without one.
     pub owners: FlagValues,
-    /// Whether keys with an exemption in force are shown.
+    /// Whether exempt keys are shown.
     pub include_exempt: bool,
-    /// Whether the creator of a key, which is personal data, is shown.
+    /// Whether the creator of a key is shown; the name is personal data.
     pub created_by: bool,
     /// Base URL of Atlas, ending in a slash.
     pub base_url: Url,
@@ -76,11 +77,11 @@ pub struct StorageSource {
     pub dir: PathBuf,
     /// Organizations; empty for all.
     pub orgs: Vec<OrgId>,
-    /// Owners of projects, and keys that may be idle.
+    /// Owners of projects, and exemptions of keys.
     pub key_policy: Arc<KeyPolicy>,
 }
 
-/// The columns that `keys` sorts by.
+/// The columns by which `keys` can sort.
 const SORT_COLUMNS: [SortColumn; 5] = [
     SortColumn::Idle,
     SortColumn::Name,
@@ -88,8 +89,8 @@ const SORT_COLUMNS: [SortColumn; 5] = [
     SortColumn::Owner,
     SortColumn::Project,
 ];
-/// Minimum idle time of keys that `--output commands` offers for deletion, unless `--idle` is set: a key that was used
-/// recently is in use.
+/// Minimum idle time of the keys in `--output commands`, unless `--idle` is set. Keys that were used recently are still in
+/// use.
 const MIN_IDLE_OF_COMMANDS: Duration = Duration::from_hours(30 * 24);
 
 /// Parses the options of `keys`. The configuration is not needed when the keys come from storage.
@@ -129,7 +130,7 @@ fn resolve_keys_options(resolver: &mut Resolver<'_>) -> Option<KeysOptions> {
     };
     let FlagValues { values, source } = &options.projects;
     for value in values.iter().filter(|value| value.trim().is_empty()) {
-        resolver.reject(source, value, "the name or the id of a project");
+        resolver.reject(source, value, "the name or id of a project");
     }
     if options.output == OutputFormat::Commands {
         restrict_commands(resolver, &mut options);
@@ -146,7 +147,7 @@ fn resolve_keys_options(resolver: &mut Resolver<'_>) -> Option<KeysOptions> {
 /// Maximum of `--limit`.
 const MAX_LIMIT: usize = 100_000_000;
 
-/// Restricts `--output commands` to keys that a filter has selected as unused.
+/// Restricts `--output commands` to keys that a filter selects as unused.
 fn restrict_commands(resolver: &mut Resolver<'_>, options: &mut KeysOptions) {
     let source = resolver.lookup("output").source.to_string();
     let mut reject = |message: &str, help: &str| {
@@ -156,14 +157,14 @@ fn restrict_commands(resolver: &mut Resolver<'_>, options: &mut KeysOptions) {
     if options.group_by.is_some() {
         reject(
             "commands cannot be grouped",
-            "remove --group-by, or set another --output",
+            "remove --group-by, or change --output",
         );
     }
     let is_selective =
         options.never_used || !options.idle.is_zero() || !options.statuses.values.is_empty();
     if !is_selective {
         reject(
-            "no filter: expected --idle, --never-used or --status",
+            "missing filter: expected --idle, --never-used or --status",
             "select the keys to delete, for example with --idle 90d",
         );
     }
@@ -173,7 +174,7 @@ fn restrict_commands(resolver: &mut Resolver<'_>, options: &mut KeysOptions) {
     }
 }
 
-/// Parses the output path of `once`; none for standard output.
+/// Parses the output path of `once`; `None` for standard output.
 ///
 /// # Errors
 /// [`ConfigError`] when the path is empty.
@@ -186,13 +187,13 @@ pub fn parse_once_output(
         let path = path.filter(|path| !STDOUT_NAMES.iter().any(|name| path == Path::new(name)));
         if path.as_deref() == Some(Path::new("")) {
             let source = resolver.lookup("output").source;
-            resolver.reject(&source, "", "the path of a file, or - for standard output");
+            resolver.reject(&source, "", "a file path, or - for standard output");
         }
         Some(path)
     })
 }
 
-/// Names of standard output, which is written to in place: a file behind it may be appended to.
+/// Names of standard output. `once` appends to standard output and never replaces the file behind it.
 const STDOUT_NAMES: [&str; 2] = ["-", "/dev/stdout"];
 
 fn resolve_storage_source(resolver: &mut Resolver<'_>) -> Option<StorageSource> {
@@ -201,18 +202,18 @@ fn resolve_storage_source(resolver: &mut Resolver<'_>) -> Option<StorageSource> 
     for value in values {
         match OrgId::parse(&value) {
             Ok(org) => orgs.push(org),
-            Err(error) => resolver.reject(&source, &value, &error.to_string()),
+            Err(_) => resolver.reject(&source, &value, EXPECTED_ORG_ID),
         }
     }
     let dir = resolver.storage_path();
     if dir.is_none() {
         resolver.diagnostics.push(
-            Diagnostic::new("--from-storage", "there is no directory to read").with_help(
-                "give the exporter's own with --storage.path, such as /var/lib/atlas-ai-keys-exporter",
+            Diagnostic::new("--from-storage", "no state directory").with_help(
+                "set --storage.path to the state directory of the exporter, such as /var/lib/atlas-ai-keys-exporter",
             ),
         );
     }
-    // A misspelled section would leave out its exemptions.
+    // The exemptions in a misspelled section would have no effect.
     resolver.check_unknown_keys();
     let key_policy = Arc::new(key_policy::resolve(resolver));
     Some(StorageSource {
@@ -253,7 +254,7 @@ pub fn parse_check_options(
     })
 }
 
-/// Parses the options of the simulated Atlas, and the addresses on which `sim` listens.
+/// Parses the options of the simulated Atlas, and the listen addresses of `sim`.
 ///
 /// # Errors
 /// [`ConfigError`] with all errors.
@@ -287,7 +288,7 @@ fn resolve_sim_config(resolver: &mut Resolver<'_>) -> Option<mongodb_atlas_sim::
             let speed = text.parse::<f64>().ok();
             speed
                 .filter(|speed| (0.0..=1e6).contains(speed))
-                .ok_or("a number from 0 (nothing happens) to 1000000")
+                .ok_or("a number from 0 (no activity) to 1000000")
         })?,
         ..SimConfig::default()
     })

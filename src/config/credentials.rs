@@ -1,4 +1,4 @@
-//! Credentials, each with its organizations: one from flags and environment, or those of the configuration file.
+//! Credentials and their organizations: one credential from the environment, or those of the configuration file.
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use super::file::{ConfigFile, redact_key};
 use super::parse::parse_bool;
 use super::resolver::Resolver;
 use crate::cli::{FlagValues, ValueSource};
-use crate::credentials::{self, Credential, Environment, FIELDS, SecretLocation};
+use crate::credentials::{self, Credential, CredentialError, Environment, FIELDS, SecretLocation};
 use exporter_toolkit::diagnostic::Diagnostic;
 
 /// A credential and the organizations that are polled with it.
@@ -20,20 +20,20 @@ pub struct CredentialConfig {
     pub name: Arc<str>,
     /// Credential for Atlas.
     pub credential: Credential,
-    /// Organizations that are listed.
+    /// Organizations in the configuration.
     pub org_ids: Vec<OrgId>,
-    /// Whether all other organizations visible to the credential are polled as well.
+    /// Whether all other organizations visible to the credential are polled too.
     pub discover_orgs: bool,
 }
 
-/// Name of a credential without one.
+/// Name of a credential that has none in the configuration.
 const DEFAULT_NAME: &str = "default";
-/// Keys of an entry beside the fields of the credential.
+/// Keys of an entry that are not fields of the credential.
 const OTHER_KEYS: [&str; 3] = ["name", ORG_IDS, DISCOVER_ORGS];
 const ORG_IDS: &str = "org_ids";
 const DISCOVER_ORGS: &str = "discover_orgs";
-const EXPECTED_ORG_ID: &str =
-    "an organization id, 24 hexadecimal digits in lower case such as 32b6e34b3d91647abb20e7b8";
+pub(super) const EXPECTED_ORG_ID: &str =
+    "an organization id of 24 lower-case hexadecimal digits, such as 32b6e34b3d91647abb20e7b8";
 
 /// Resolves all credentials. Errors are collected in `resolver`.
 pub(super) fn resolve(resolver: &mut Resolver<'_>) -> Vec<CredentialConfig> {
@@ -50,11 +50,15 @@ pub(super) fn resolve(resolver: &mut Resolver<'_>) -> Vec<CredentialConfig> {
     for credential in &mut credentials {
         credential.discover_orgs |= discover_all;
         if credential.org_ids.is_empty() && !credential.discover_orgs {
-            resolver.errors([format!(
-                "no organization to watch with credential {}: give --atlas.org-id, or MONGODB_ATLAS_ORG_ID with commas between several, \
-                 or org_ids in the configuration file (Atlas shows the id under Organization Settings); or --atlas.discover-orgs",
+            let message = format!(
+                "no organization to watch with credential {}",
                 credential.name
-            )]);
+            );
+            let error = Diagnostic::new("", message).with_help(
+                "set --atlas.org-id, MONGODB_ATLAS_ORG_ID (comma-separated) or org_ids in the configuration file \
+                 (Atlas shows the id under Organization Settings); or set --atlas.discover-orgs",
+            );
+            resolver.diagnostics.push(error);
         }
     }
     credentials
@@ -64,8 +68,9 @@ fn from_env(resolver: &mut Resolver<'_>) -> Option<CredentialConfig> {
     match credentials::from_env(resolver.environment) {
         Ok(credential) => Some(validated(resolver, DEFAULT_NAME, credential)),
         Err(errors) => {
-            resolver.errors(errors);
-            // The organizations are checked all the same.
+            let errors = errors.into_iter().map(|error| to_diagnostic("", &error));
+            resolver.diagnostics.extend(errors);
+            // Errors in the organizations are reported too.
             let org_ids = resolver.lookup("atlas.org-id");
             parse_org_ids(resolver, &org_ids, &mut Vec::new());
             None
@@ -73,9 +78,16 @@ fn from_env(resolver: &mut Resolver<'_>) -> Option<CredentialConfig> {
     }
 }
 
+/// Returns the error of a credential at `path`.
+fn to_diagnostic(path: &str, error: &CredentialError) -> Diagnostic {
+    Diagnostic::new(path, error.to_string()).with_help(error.help())
+}
+
 /// Creates the configuration of a credential without organizations. Reports each field that cannot be read.
 fn validated(resolver: &mut Resolver<'_>, name: &str, credential: Credential) -> CredentialConfig {
-    resolver.errors(credential.validate());
+    let errors = credential.validate().into_iter();
+    let errors = errors.map(|error| Diagnostic::new("", error.to_string()));
+    resolver.diagnostics.extend(errors);
     CredentialConfig {
         name: name.into(),
         credential,
@@ -84,7 +96,7 @@ fn validated(resolver: &mut Resolver<'_>, name: &str, credential: Credential) ->
     }
 }
 
-/// Adds the organizations of flags and environment.
+/// Adds the organizations from flags and environment.
 fn add_orgs(resolver: &mut Resolver<'_>, credentials: &mut [CredentialConfig]) {
     let org_ids = resolver.lookup("atlas.org-id");
     if org_ids.values.is_empty() {
@@ -97,14 +109,19 @@ fn add_orgs(resolver: &mut Resolver<'_>, credentials: &mut [CredentialConfig]) {
             let added = parse_org_ids(resolver, &org_ids, &mut seen);
             credential.org_ids.extend(added);
         }
-        _ => resolver.error(
-            &org_ids.source,
-            "there are several credentials, and it does not say which of them watches these organizations; put them under org_ids of one in the configuration file",
+        _ => resolver.diagnostics.push(
+            Diagnostic::new(
+                org_ids.source.to_string(),
+                "ambiguous credential: the configuration file has several credentials",
+            )
+            .with_help(
+                "move the organizations to org_ids of a credential in the configuration file",
+            ),
         ),
     }
 }
 
-/// Parses organization ids, of which none may be in `seen` already, or twice.
+/// Parses organization ids, and adds them to `seen`. Reports an id that is in `seen` already.
 fn parse_org_ids(
     resolver: &mut Resolver<'_>,
     ids: &FlagValues,
@@ -114,7 +131,7 @@ fn parse_org_ids(
     for value in &ids.values {
         match OrgId::parse(value) {
             Ok(org) if seen.contains(&org) => {
-                resolver.reject(&ids.source, value, "given once: it is there twice");
+                resolver.reject_duplicate(&ids.source, "organization id", value);
             }
             Ok(org) => {
                 seen.push(org.clone());
@@ -134,7 +151,7 @@ fn from_file(
     let source = file.source("credentials");
     let YamlValue::Sequence(values) = list else {
         let type_name = list.type_name();
-        resolver.error(&source, format!("it is {type_name}, and must be a list"));
+        resolver.error(&source, format!("expected a list, got {type_name}"));
         return Vec::new();
     };
     if values.is_empty() {
@@ -153,13 +170,12 @@ fn from_file(
             _ if values.len() == 1 => DEFAULT_NAME,
             _ => {
                 let source = file.source(&entry.path);
-                resolver.error(&source, "it needs a name, since there are several");
+                resolver.error(&source, "missing name: required with several credentials");
                 continue;
             }
         };
         if credentials.iter().any(|other| *other.name == *name) {
-            let expected = "a name of its own: it is there twice";
-            resolver.reject(&entry.source("name"), name, expected);
+            resolver.reject_duplicate(&entry.source("name"), "credential name", name);
             continue;
         }
         entry.check_keys(resolver);
@@ -177,7 +193,7 @@ fn from_file(
     credentials
 }
 
-/// An entry in the list of credentials.
+/// An entry of the list of credentials.
 struct CredentialEntry<'a> {
     file: &'a ConfigFile,
     /// Path in the file, such as `credentials[0]`.
@@ -191,12 +207,12 @@ impl CredentialEntry<'_> {
             .source(format!("{}.{}", self.path, redact_key(key)))
     }
 
-    /// Reports unknown keys and values of the wrong type. A value of the wrong type would count as missing, and a secret
-    /// from another source would replace it.
+    /// Reports unknown keys, and values with an invalid type. Such a value would count as missing, and a secret from another
+    /// source would replace it.
     fn check_keys(&self, resolver: &mut Resolver<'_>) {
         let YamlValue::Mapping(entries) = self.value else {
             let type_name = self.value.type_name();
-            let message = format!("it is {type_name}, and must have members");
+            let message = format!("expected fields, got {type_name}");
             return resolver.error(&self.file.source(&self.path), message);
         };
         let fields = FIELDS.map(|field| field.config_key);
@@ -204,7 +220,7 @@ impl CredentialEntry<'_> {
             let field = key.strip_suffix("_file").unwrap_or(key);
             if !OTHER_KEYS.contains(&key.as_str()) && !fields.contains(&field) {
                 let message = format!(
-                    "there is no such member; it must be one of {}, {}, each of the latter also with _file behind it",
+                    "unknown field: expected one of {}, {} (credential fields also with _file appended)",
                     OTHER_KEYS.join(", "),
                     fields.join(", ")
                 );
@@ -234,7 +250,7 @@ impl CredentialEntry<'_> {
             let type_name = value.type_name();
             resolver.error(
                 &source,
-                format!("it is {type_name}, and must be a list of ids"),
+                format!("expected a list of organization ids, got {type_name}"),
             );
             return Vec::new();
         };
@@ -252,8 +268,8 @@ impl CredentialEntry<'_> {
         })
     }
 
-    /// Returns the credential of the entry. Each field is in the file itself, in a file that the entry names, or
-    /// otherwise where [`credentials::from_env`] finds it.
+    /// Returns the credential of the entry. Each field is in the configuration file, in a separate file, or otherwise where
+    /// [`credentials::from_env`] finds it.
     fn credential(
         &self,
         environment: &Environment,
@@ -268,23 +284,28 @@ impl CredentialEntry<'_> {
                 key,
             });
             let path = self.value.get(&format!("{key}_file"));
-            let error = match (&inline, path.and_then(YamlValue::as_str)) {
-                (Some(_), Some(_)) => {
-                    format!("it is given here and in {key}_file; give one of them")
-                }
+            let (message, help) = match (&inline, path.and_then(YamlValue::as_str)) {
+                (Some(_), Some(_)) => (
+                    format!("conflict with {key}_file"),
+                    format!("remove {key} or {key}_file"),
+                ),
                 (None, Some(path)) => {
                     return Some(SecretLocation::File(self.file.dir().join(path)));
                 }
                 (Some(location), None)
                     if field.is_secret && location.world_readable_file().is_some() =>
                 {
-                    format!(
-                        "a secret stands in a file that everybody may read; run chmod o-r on it, or put the secret into a file of its own and name that as {key}_file"
+                    (
+                        "secret in a world-readable file".to_owned(),
+                        format!(
+                            "run chmod o-r on the file, or move the secret to another file and set {key}_file"
+                        ),
                     )
                 }
                 (_, None) => return inline,
             };
-            errors.push(Diagnostic::new(self.source(key).to_string(), error));
+            let source = self.source(key).to_string();
+            errors.push(Diagnostic::new(source, message).with_help(help));
             None
         });
         if !errors.is_empty() {
@@ -292,9 +313,9 @@ impl CredentialEntry<'_> {
         }
         credentials::from_file_and_env(environment, locations).map_err(|errors| {
             let path = self.file.source(&self.path).to_string();
-            let errors = errors.into_iter();
             errors
-                .map(|error| Diagnostic::new(path.as_str(), error.to_string()))
+                .iter()
+                .map(|error| to_diagnostic(&path, error))
                 .collect()
         })
     }

@@ -1,4 +1,4 @@
-//! The configuration file. Each flag is a key of the same name: `--atlas.poll-interval` is the key `poll_interval` of
+//! The configuration file. Each flag has a key of the same name: `--atlas.poll-interval` has the key `poll_interval` in
 //! the section `atlas`. Only `credentials`, `owners` and `exemptions` have no flag.
 
 use std::path::{Path, PathBuf};
@@ -16,7 +16,7 @@ pub(super) struct ConfigFile {
 
 /// Key of the list of credentials.
 const CREDENTIALS_KEY: &str = "credentials";
-/// Sections without flags, which are checked where they are read.
+/// Sections without flags. The modules that read these sections check their keys.
 const LIST_SECTIONS: [&str; 3] = [CREDENTIALS_KEY, "exemptions", "owners"];
 
 impl ConfigFile {
@@ -25,14 +25,14 @@ impl ConfigFile {
         let root = yaml::load_file(&path).map_err(|error| format!("{shown}: {error}"))?;
         match &root {
             YamlValue::Mapping(_) => Ok(Self { path, root }),
-            // A file that was truncated while it was written is empty.
+            // A truncated file can be empty.
             YamlValue::Null => Err(format!(
-                "{shown} is empty: expected fields, or {{}} for none"
+                "{shown}: file is empty: expected fields, or {{}} for none"
             )),
             other => Err(format!(
-                "{shown} is {}, and must have members: {}",
-                other.type_name(),
-                sections().join(", ")
+                "{shown}: expected fields ({}), got {}",
+                sections().join(", "),
+                other.type_name()
             )),
         }
     }
@@ -53,12 +53,12 @@ impl ConfigFile {
         self.section(CREDENTIALS_KEY)
     }
 
-    /// Returns a section as the file has it.
+    /// Returns a section.
     pub(super) fn section(&self, name: &str) -> Option<&YamlValue> {
         self.root.get(name)
     }
 
-    /// Returns the values of a flag in the file.
+    /// Returns the values of a flag from the file.
     pub(super) fn get(&self, flag: &Flag) -> Option<FlagValues> {
         let (section, key) = yaml_path(flag)?;
         let values = match self.root.get(&section)?.get(&key)? {
@@ -72,7 +72,7 @@ impl ConfigFile {
                 if flag.repeatable {
                     texts
                 } else {
-                    // A list of durations; the flag takes it with commas.
+                    // The flag expects a comma-separated list.
                     vec![texts.join(",")]
                 }
             }
@@ -82,7 +82,7 @@ impl ConfigFile {
         Some(FlagValues { values, source })
     }
 
-    /// Reports each key that is unknown or has the wrong type.
+    /// Reports each unknown key, and each value with an invalid type.
     pub(super) fn unknown_keys(&self) -> Vec<Diagnostic> {
         let YamlValue::Mapping(entries) = &self.root else {
             return Vec::new();
@@ -118,17 +118,14 @@ impl ConfigFile {
                 })
                 .collect(),
             YamlValue::Null => {
-                error("expected fields, got nothing; a file that was cut ends so".to_owned())
+                error("expected fields, got nothing (is the file truncated?)".to_owned())
             }
-            other => error(format!(
-                "it is {}, and must have members",
-                other.type_name()
-            )),
+            other => error(format!("expected fields, got {}", other.type_name())),
         }
     }
 }
 
-/// Returns the error in a key of a section.
+/// Returns the error of a key in a section.
 fn check_key(key: &str, value: &YamlValue, known: &[(String, &Flag)]) -> Option<String> {
     let Some((_, flag)) = known.iter().find(|(name, _)| name == key) else {
         let names: Vec<_> = known.iter().map(|(name, _)| name.as_str()).collect();
@@ -147,18 +144,15 @@ fn check_key(key: &str, value: &YamlValue, known: &[(String, &Flag)]) -> Option<
     } else {
         ""
     };
-    let error = || format!("it is {}, and must be a text{list}", value.type_name());
+    let error = || format!("expected a text{list}, got {}", value.type_name());
     (!is_valid).then(error)
 }
 
 fn unknown_key(known: &[impl std::borrow::Borrow<str>]) -> String {
-    format!(
-        "there is no such member; it must be one of {}",
-        known.join(", ")
-    )
+    format!("unknown field: expected one of {}", known.join(", "))
 }
 
-/// Returns the section and the key of a flag; none for the path of the file itself.
+/// Returns the section and the key of a flag; `None` for `--config.file`.
 fn yaml_path(flag: &Flag) -> Option<(String, String)> {
     if flag.name == "config.file" {
         return None;
@@ -176,7 +170,7 @@ fn sections() -> Vec<String> {
     sections
 }
 
-/// Returns an unknown key as it may be shown in an error: without the space after a colon, a secret is part of the key.
+/// Shortens an unknown key for an error. Without the space after the colon, a secret would be a part of the key.
 pub(super) fn redact_key(key: &str) -> String {
     const MAX_CHARS: usize = 30;
     let name = key.split([':', '=']).next().unwrap_or_default();

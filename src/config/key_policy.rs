@@ -11,10 +11,10 @@ use crate::key_policy::{
     Exemption, Exemptions, KeyPolicy, KeySelector, OwnerRule, OwnerRules, ProjectPattern,
 };
 
-/// Maximum length of an owner and of a reason: that of a tag's value in Atlas.
+/// Maximum length of an owner and of a reason; the same as for the value of a tag in Atlas.
 const MAX_TEXT_CHARS: usize = 255;
 
-/// Reads both sections. Errors are collected in `resolver`.
+/// Reads both sections. Collects errors in `resolver`.
 pub(super) fn resolve(resolver: &mut Resolver<'_>) -> KeyPolicy {
     let Some(file) = resolver.file.clone() else {
         return KeyPolicy::default();
@@ -45,7 +45,7 @@ impl PolicyReader<'_, '_> {
         self.resolver.error(&self.file.source(path), message);
     }
 
-    /// Parses each entry of a section, which `parse` receives with its path. Invalid entries are left out.
+    /// Parses each entry of a section; `parse` receives the entry and its path. Skips invalid entries.
     fn entries<T>(
         &mut self,
         section: &str,
@@ -73,7 +73,7 @@ impl PolicyReader<'_, '_> {
             Some(YamlValue::Sequence(items)) if items.is_empty() => {
                 self.error(
                     &projects_path,
-                    "expected a list of globs on names, or ids, got an empty list",
+                    "expected a list of project globs or ids, got an empty list",
                 );
                 return None;
             }
@@ -81,14 +81,14 @@ impl PolicyReader<'_, '_> {
             Some(YamlValue::Null) | None => {
                 self.error(
                     &projects_path,
-                    "expected globs on names, or ids; got nothing",
+                    "expected a list of project globs or ids, got nothing",
                 );
                 return None;
             }
             Some(other) => {
                 self.error(
                     &projects_path,
-                    expected("a list of globs on names, or ids", other),
+                    expected("a list of project globs or ids", other),
                 );
                 return None;
             }
@@ -96,7 +96,7 @@ impl PolicyReader<'_, '_> {
         let patterns = (0..).zip(texts).map(|(index, item)| {
             let path = format!("{projects_path}[{index}]");
             let Some(text) = item.as_str().filter(|text| !text.is_empty()) else {
-                self.error(&path, expected("a glob on names, or an id", item));
+                self.error(&path, expected("a project glob or id", item));
                 return None;
             };
             self.project_pattern(&path, text)
@@ -174,7 +174,7 @@ impl PolicyReader<'_, '_> {
             .ok()
     }
 
-    /// Reports an entry that is no mapping, and each unknown field of one.
+    /// Reports an entry that is not a mapping, and each unknown field of an entry.
     fn check_fields(&mut self, path: &str, entry: &YamlValue, known: &[&str]) -> Option<()> {
         let Some(fields) = entry.as_mapping() else {
             self.error(path, expected("fields", entry));
@@ -192,7 +192,7 @@ impl PolicyReader<'_, '_> {
         Some(())
     }
 
-    /// Returns a text for people, which becomes a label or a cell of a table.
+    /// Returns a text that is shown as a label or in a table.
     fn printable_text<'v>(
         &mut self,
         path: &str,

@@ -6,7 +6,7 @@
 //! | `resolver` | looks up values in the order of precedence and collects errors |
 //! | `file` | the configuration file |
 //! | `credentials` | credentials, each with its organizations |
-//! | `key_policy` | owners of projects, and keys that may be idle |
+//! | `key_policy` | owners of projects, and exemptions of keys |
 //! | `parse` | parsers of single values |
 //! | `command_options` | options of single commands |
 
@@ -26,7 +26,7 @@ use exporter_toolkit::host::AllowedHosts;
 use mongodb_atlas_client::{ApiVersion, ClientConfig, ProxyRoute};
 use reqwest::Url;
 
-use crate::cli::{Args, FlagValues, ValueSource};
+use crate::cli::{Args, ValueSource};
 use crate::credentials::Environment;
 use crate::key_policy::KeyPolicy;
 use crate::logging::{LogFormat, LogLevel};
@@ -46,11 +46,12 @@ use parse::{
 };
 pub use resolver::ConfigError;
 use resolver::Resolver;
+pub(crate) use resolver::describe;
 
 /// The validated configuration of the exporter.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// Credentials and their organizations: at least one, no name and no organization twice.
+    /// Credentials and their organizations: at least one credential; names and organizations are unique.
     pub credentials: Vec<CredentialConfig>,
     /// Base URL of Atlas, ending in a slash.
     pub base_url: Url,
@@ -68,15 +69,15 @@ pub struct Config {
     pub max_staleness: Duration,
     /// Maximum number of discovered organizations.
     pub max_orgs: usize,
-    /// Tag of projects that has their owner, if any.
+    /// Project tag that names the owner, if any.
     pub owner_tag: Option<String>,
-    /// Share of the organizations that this instance polls.
+    /// Shard of the organizations that this instance polls.
     pub shard: Shard,
     /// Directory for state kept across restarts.
     pub storage_path: Option<PathBuf>,
-    /// Options of the per-key series; at least one threshold.
+    /// Options of the per-key series, with at least one threshold.
     pub key_series: Arc<KeySeriesOptions>,
-    /// Owners of projects, and keys that may be idle.
+    /// Owners of projects, and exemptions of keys.
     pub key_policy: Arc<KeyPolicy>,
     /// Listen addresses; empty with systemd sockets.
     pub listen_addresses: Vec<ListenAddress>,
@@ -116,14 +117,14 @@ impl Config {
         Resolver::new(args, environment).resolve(Self::resolve)
     }
 
-    /// Loads the configuration with defaults in place of invalid values. Returns all errors beside it.
+    /// Loads the configuration, with defaults in place of invalid values. Returns the configuration and all errors.
     pub fn load_lenient(args: &Args, environment: &Environment) -> (Option<Self>, Vec<Diagnostic>) {
         let mut resolver = Resolver::new(args, environment);
         let config = Self::resolve(&mut resolver);
         (config, resolver.diagnostics)
     }
 
-    /// Resolves every value, with defaults in place of invalid ones; the errors are collected in `resolver`.
+    /// Resolves every value, with defaults in place of invalid values. Collects errors in `resolver`.
     fn resolve(resolver: &mut Resolver<'_>) -> Option<Self> {
         resolver.check_unknown_keys();
         let credentials = credentials::resolve(resolver);
@@ -177,14 +178,17 @@ impl Config {
         Some(config)
     }
 
-    /// Checks the listen addresses against each other. With systemd sockets there are none.
+    /// Checks that the listen addresses do not conflict. With systemd sockets there are none.
     fn check_listeners(&mut self, resolver: &mut Resolver<'_>) {
         if self.systemd_socket {
             self.listen_addresses.clear();
-            let FlagValues { values, source } = resolver.lookup("web.listen-address");
+            let source = resolver.lookup("web.listen-address").source;
             if !matches!(source, ValueSource::Default(_)) {
-                let expected = "left out together with --web.systemd-socket, whose .socket unit has the addresses";
-                resolver.reject(&source, &values.join(","), expected);
+                let message = "conflict with --web.systemd-socket";
+                let error = Diagnostic::new(source.to_string(), message).with_help(
+                    "remove the listen address; the .socket unit contains the addresses",
+                );
+                resolver.diagnostics.push(error);
             }
         }
         if let Some(probe) = &self.probe_address
@@ -192,12 +196,12 @@ impl Config {
             && self.listen_addresses.contains(probe)
         {
             let source = resolver.lookup("web.probe-address").source;
-            let expected = "an address of its own: --web.listen-address has it";
+            let expected = "an address that differs from --web.listen-address";
             resolver.reject(&source, &probe.to_string(), expected);
         }
     }
 
-    /// Returns the configuration of a credential's client.
+    /// Returns the configuration of the client for a credential.
     pub fn client_config(&self, credential: &CredentialConfig) -> ClientConfig {
         ClientConfig {
             credential_name: Arc::clone(&credential.name),
@@ -218,7 +222,7 @@ impl Config {
             && self.systemd_socket == other.systemd_socket
     }
 
-    /// Returns the configuration for a process that does not serve and stores nothing.
+    /// Returns the configuration for a process that neither serves nor stores anything.
     #[must_use]
     pub fn for_one_shot(self) -> Self {
         Self {
@@ -232,12 +236,12 @@ impl Config {
     }
 }
 
-/// Returns the log settings, as far as they are valid before everything else is checked.
+/// Returns the log settings if they are valid. Logging starts before everything else is checked.
 pub fn log_settings(args: &Args, environment: &Environment) -> Option<(LogLevel, LogFormat)> {
     Resolver::new(args, environment).log_settings()
 }
 
-/// Returns the host name; a `StatefulSet` gives its pods numbered ones.
+/// Returns the host name. The pods of a `StatefulSet` have numbered host names.
 fn host_name(environment: &Environment) -> String {
     environment.get("HOSTNAME").unwrap_or_else(|| {
         let uname = rustix::system::uname();

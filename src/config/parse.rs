@@ -1,4 +1,4 @@
-//! Parsers of single values. The error of each is the expected value.
+//! Parsers of single values. The error of each parser is the expected value.
 
 use std::fmt::Display;
 use std::net::Ipv6Addr;
@@ -23,10 +23,10 @@ where
     number.ok_or_else(|| format!("a whole number from {} to {}", range.start(), range.end()))
 }
 
-/// Parses a base URL. Removes the path of the API, which is often copied from the documentation.
+/// Parses a base URL. Removes the path of the API, because examples in the documentation of Atlas include that path.
 pub(super) fn parse_base_url(text: &str) -> Result<Url, &'static str> {
-    const EXPECTED: &str = "an https address without user, query or fragment, such as https://cloud.mongodb.com (plain http for loopback hosts only)";
-    const WITHOUT_API_PATH: &str = "the address without the path of an API endpoint, such as https://cloud.mongodb.com: /api/atlas/v2 and what follows are added to it";
+    const EXPECTED: &str = "an https URL without user, query or fragment, such as https://cloud.mongodb.com (plain http for loopback hosts only)";
+    const WITHOUT_API_PATH: &str = "a URL without the path of an API endpoint, such as https://cloud.mongodb.com (the exporter appends /api/atlas/v2)";
     let mut url = Url::parse(text.trim()).map_err(|_| EXPECTED)?;
     let is_loopback = match url.host() {
         Some(url::Host::Domain(name)) => name == "localhost",
@@ -75,14 +75,34 @@ pub(super) fn parse_duration(
     let duration = humantime::parse_duration(text).ok();
     let duration = duration.filter(|duration| range.contains(duration));
     duration.ok_or_else(|| {
-        let (min, max) = (exact(*range.start()), exact(*range.end()));
-        format!("a duration from {min} to {max}, such as 90s, 5m or 1h 30m")
+        let (min, max) = (*range.start(), *range.end());
+        let limits = if min.is_zero() {
+            format!("up to {}", format_limit(max))
+        } else {
+            format!("from {} to {}", exact(min), format_limit(max))
+        };
+        let examples = if max < MAX_AGE {
+            "30s or 5m"
+        } else {
+            "12h or 30d"
+        };
+        format!("a duration {limits}, such as {examples}")
     })
 }
 
+/// Formats the maximum of a duration; in whole years if it is that long.
+fn format_limit(duration: Duration) -> String {
+    match duration.as_secs() / SECONDS_PER_YEAR {
+        0 => exact(duration),
+        years => format!("{years} years"),
+    }
+}
+
+const SECONDS_PER_YEAR: u64 = 366 * 86_400;
+
 pub(super) fn parse_thresholds(text: &str) -> Result<Vec<IdleThreshold>, &'static str> {
     const EXPECTED: &str =
-        "durations of at least 1s with commas between, none twice, such as 7d,30d,90d";
+        "comma-separated durations of at least 1s without duplicates, such as 7d,30d,90d";
     let mut thresholds = Vec::new();
     for part in text.split(',') {
         let duration = humantime::parse_duration(part.trim()).map_err(|_| EXPECTED)?;
@@ -101,7 +121,7 @@ pub(super) fn parse_thresholds(text: &str) -> Result<Vec<IdleThreshold>, &'stati
 pub(super) fn parse_key_labels(text: &str) -> Result<Vec<KeyLabel>, String> {
     let expected = || {
         let names = KeyLabel::ALL.map(KeyLabel::as_str).join(", ");
-        format!("some of {names}, with commas between and none twice")
+        format!("a comma-separated list of {names} without duplicates")
     };
     let mut labels = Vec::new();
     let names = text.split(',').map(str::trim);
@@ -145,11 +165,11 @@ pub(super) fn parse_telemetry_path(text: &str) -> Result<String, &'static str> {
         return Ok(text.to_owned());
     }
     Err(
-        "a path such as /metrics: a slash, then letters, digits, dots, dashes, underscores and slashes, and not one that is taken (/, /sd and /-/…)",
+        "a path such as /metrics: a slash, then letters, digits, dots, dashes, underscores and slashes (/, /sd and /-/… are reserved)",
     )
 }
 
-/// Parses a boolean as YAML does, and `1` and `0`, which are common in environment variables.
+/// Parses a boolean of YAML; also `1` and `0`, which are common in environment variables.
 pub(super) fn parse_bool(text: &str) -> Result<bool, &'static str> {
     match text {
         "1" => Ok(true),
@@ -161,16 +181,16 @@ pub(super) fn parse_bool(text: &str) -> Result<bool, &'static str> {
 /// Parses the key of a tag; `None` if it is empty. Atlas accepts keys of up to 255 characters.
 pub(super) fn parse_owner_tag(text: &str) -> Result<Option<String>, &'static str> {
     if text.chars().count() > 255 || text.contains(char::is_control) {
-        return Err("the key of a tag (at most 255 characters), such as owner; empty for none");
+        return Err("a tag key of at most 255 characters, such as owner (empty = none)");
     }
     Ok((!text.is_empty()).then(|| text.to_owned()))
 }
 
-/// Parses `I/N`, or `auto/N` with the ordinal at the end of `host`, as in the name of a `StatefulSet`'s pod.
+/// Parses `I/N`, or `auto/N` with the ordinal at the end of `host`, which is the name of a pod of a `StatefulSet`.
 pub(super) fn parse_shard(text: &str, host: &str) -> Result<Shard, String> {
     let expected = || {
         format!(
-            "I/N with I from 1 to N and N at most {}, such as 1/3, or auto/N in a StatefulSet's pod",
+            "I/N with I from 1 to N and N at most {}, such as 1/3, or auto/N in a StatefulSet pod",
             Shard::MAX_COUNT
         )
     };
@@ -186,7 +206,7 @@ pub(super) fn parse_shard(text: &str, host: &str) -> Result<Shard, String> {
     });
     shard.ok_or_else(|| {
         format!(
-            "auto/N in a StatefulSet's pod, whose host name ends in a dash and a number below N; this host is {host:?}"
+            "a host name that ends in a dash and a number below N for auto/N (StatefulSet pod), got {host:?}"
         )
     })
 }
@@ -197,7 +217,7 @@ mod tests {
 
     #[test]
     fn base_urls_are_normalized() {
-        for good in [
+        for valid in [
             "https://cloud.mongodb.com",
             "https://cloud.mongodbgov.com/",
             "http://127.0.0.1:10065",
@@ -205,7 +225,7 @@ mod tests {
             "http://[::1]:1",
             "https://proxy.example/atlas",
         ] {
-            let url = parse_base_url(good).expect(good);
+            let url = parse_base_url(valid).expect(valid);
             assert!(url.path().ends_with('/'), "{url}");
         }
         for (text, expected) in [
@@ -332,7 +352,7 @@ mod tests {
         );
         for (bad, part) in [
             ("name,endpoint", "model_endpoint"),
-            ("name,name", "none twice"),
+            ("name,name", "without duplicates"),
         ] {
             let error = parse_key_labels(bad).expect_err(bad);
             assert!(error.contains(part), "{bad}: {error}");

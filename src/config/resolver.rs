@@ -1,4 +1,4 @@
-//! Resolves each value from its sources and collects the errors.
+//! Resolves each value from its sources, and collects the errors.
 
 use std::fmt;
 use std::ops::RangeInclusive;
@@ -18,19 +18,37 @@ use crate::credentials::Environment;
 use crate::logging::{LogFormat, LogLevel};
 use exporter_toolkit::diagnostic::Diagnostic;
 
-/// All errors in a configuration, one a line.
+/// All errors of a command line or a configuration. Displays each error on one line, with its help on the next line.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub struct ConfigError(pub Vec<Diagnostic>);
 
 impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let is_command_line = self.0.iter().all(|error| error.path.starts_with("--"));
+        let subject = if is_command_line {
+            "command line"
+        } else {
+            "configuration"
+        };
         let count = self.0.len();
         let plural = if count == 1 { "" } else { "s" };
-        write!(f, "the configuration is wrong in {count} place{plural}:")?;
-        self.0
-            .iter()
-            .try_for_each(|error| write!(f, "\n  - {error}"))
+        write!(f, "invalid {subject} ({count} error{plural}):")?;
+        for error in &self.0 {
+            write!(f, "\n  - {}", describe(error))?;
+            if let Some(help) = &error.help {
+                write!(f, "\n    help: {help}")?;
+            }
+        }
+        Ok(())
     }
+}
+
+/// Returns location and message of a diagnostic, without its help.
+pub(crate) fn describe(diagnostic: &Diagnostic) -> String {
+    if diagnostic.path.is_empty() {
+        return diagnostic.message.clone();
+    }
+    format!("{}: {}", diagnostic.path, diagnostic.message)
 }
 
 /// Looks up values in the order of precedence: command line, environment, file, default.
@@ -64,7 +82,7 @@ impl<'a> Resolver<'a> {
         resolver
     }
 
-    /// Returns the flag of that name; the command's own flags come first.
+    /// Returns the flag of that name; flags of the command take precedence.
     fn find_flag(&self, name: &str) -> Option<&'static Flag> {
         let mut flags = self.args.command.flags().chain(FLAGS);
         flags.find(|flag| flag.name == name)
@@ -75,7 +93,7 @@ impl<'a> Resolver<'a> {
         values.into_iter().next().map(PathBuf::from)
     }
 
-    /// Returns the state directory: `--storage.path`, or systemd's.
+    /// Returns the state directory: `--storage.path`, or the one from systemd.
     pub(super) fn storage_path(&self) -> Option<PathBuf> {
         self.path("storage.path").or_else(|| {
             let directories = self.environment.get("STATE_DIRECTORY")?;
@@ -83,15 +101,16 @@ impl<'a> Resolver<'a> {
         })
     }
 
-    /// Returns the route to `base`; a direct one if the proxy's variable is invalid.
+    /// Returns the route to `base`; a direct one if the variable of the proxy is invalid.
     pub(super) fn proxy_route(&mut self, base: &Url) -> ProxyRoute {
         ProxyRoute::from_env(|name| self.environment.get(name), base).unwrap_or_else(|error| {
-            self.errors([error]);
+            self.diagnostics
+                .push(Diagnostic::new("", error.to_string()));
             ProxyRoute::Direct
         })
     }
 
-    /// Reports every key of the file that is unknown or has the wrong type.
+    /// Reports every unknown key of the configuration file, and every value with an invalid type.
     pub(super) fn check_unknown_keys(&mut self) {
         if let Some(file) = &self.file {
             self.diagnostics.extend(file.unknown_keys());
@@ -115,21 +134,19 @@ impl<'a> Resolver<'a> {
             .push(Diagnostic::new(source.to_string(), message));
     }
 
-    /// Reports errors that name the source themselves.
-    pub(super) fn errors(&mut self, errors: impl IntoIterator<Item = impl ToString>) {
-        let errors = errors.into_iter().map(|error| error.to_string());
-        self.diagnostics
-            .extend(errors.map(|error| Diagnostic::new("", error)));
-    }
-
+    /// Reports an invalid value.
     pub(super) fn reject(&mut self, source: &ValueSource, value: &str, expected: &str) {
-        let shown: String = without_password(value).chars().take(100).collect();
-        let message = format!("{shown:?} will not do; it must be {expected}");
+        let message = format!("invalid value {}: expected {expected}", quote(value));
         self.error(source, message);
     }
 
-    /// Parses the value of a flag. The error of `parse` is the expected value. The default replaces an invalid value,
-    /// so that everything else is checked as well.
+    /// Reports a value that occurs more than once.
+    pub(super) fn reject_duplicate(&mut self, source: &ValueSource, subject: &str, value: &str) {
+        self.error(source, format!("duplicate {subject} {}", quote(value)));
+    }
+
+    /// Parses the value of a flag. The error of `parse` is the expected value. After an invalid value, the default is used,
+    /// so that all other values are checked too.
     pub(super) fn get<T, E: AsRef<str>>(
         &mut self,
         name: &str,
@@ -147,7 +164,7 @@ impl<'a> Resolver<'a> {
         }
     }
 
-    /// Parses the value of a flag into a type whose `FromStr` error is the expected value.
+    /// Parses the value of a flag into a type; its `FromStr` error names the expected value.
     pub(super) fn get_parsed<T: FromStr<Err = String>>(&mut self, name: &str) -> Option<T> {
         self.get(name, str::parse)
     }
@@ -174,7 +191,7 @@ impl<'a> Resolver<'a> {
     pub(super) fn log_settings(&mut self) -> Option<(LogLevel, LogFormat)> {
         let level = self.get_parsed("log.level");
         let format = self.get_parsed("log.format")?;
-        // The output of these commands is a table: informational events would only disturb it.
+        // These commands print a table, and informational events would disturb it.
         let is_table = matches!(self.args.command, Command::Check | Command::Keys);
         let is_default = matches!(self.lookup("log.level").source, ValueSource::Default(_));
         if is_table && is_default {
@@ -189,7 +206,7 @@ impl<'a> Resolver<'a> {
         for value in values {
             match parse_listen_address(&value) {
                 Ok(address) if address.port != 0 && addresses.contains(&address) => {
-                    self.reject(&source, &value, "given once: it is there twice");
+                    self.reject_duplicate(&source, "address", &value);
                 }
                 Ok(address) => addresses.push(address),
                 Err(expected) => self.reject(&source, &value, expected),
@@ -198,7 +215,7 @@ impl<'a> Resolver<'a> {
         addresses
     }
 
-    /// Returns what `resolve` does, unless there are errors.
+    /// Returns the result of `resolve`, or all errors.
     pub(super) fn resolve<T>(
         mut self,
         resolve: impl FnOnce(&mut Self) -> Option<T>,
@@ -210,7 +227,13 @@ impl<'a> Resolver<'a> {
     }
 }
 
-/// Removes the user and password from a URL, with or without a scheme.
+/// Quotes a value for an error: without password, and truncated if it is long.
+fn quote(value: &str) -> String {
+    let shown: String = without_password(value).chars().take(100).collect();
+    format!("{shown:?}")
+}
+
+/// Removes user and password from a URL, with or without a scheme.
 fn without_password(value: &str) -> String {
     let Some((user, host)) = value.rsplit_once('@') else {
         return value.to_owned();

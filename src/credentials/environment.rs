@@ -1,4 +1,4 @@
-//! The environment variables of the process, or a replacement of them.
+//! The environment variables of the process, or a map that replaces them.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -14,7 +14,7 @@ pub enum Environment {
 }
 
 impl Environment {
-    /// Creates an environment of these variables alone.
+    /// Creates an environment with only these variables.
     pub fn from_vars<K: Into<String>, V: Into<String>>(
         variables: impl IntoIterator<Item = (K, V)>,
     ) -> Self {
@@ -24,7 +24,8 @@ impl Environment {
         Self::Map(Arc::new(variables.collect()))
     }
 
-    /// Returns the value of a variable. An empty one counts as not set: shells and unit files leave such variables.
+    /// Returns the value of a variable. An empty variable counts as not set, because shells and unit files can create empty
+    /// variables.
     pub fn get(&self, name: &str) -> Option<String> {
         let value = match self {
             Self::Process => std::env::var_os(name)?.to_string_lossy().into_owned(),

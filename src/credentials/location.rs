@@ -1,4 +1,4 @@
-//! Locations of secrets, and how they are read.
+//! Locations of secrets, and how secrets are read.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -19,14 +19,14 @@ pub enum SecretLocation {
     File(PathBuf),
     /// An environment variable.
     EnvVar {
-        /// Its name.
+        /// Name of the variable.
         name: String,
-        /// The environment that has it.
+        /// Environment with the variable.
         environment: Environment,
     },
     /// A key of a credential in the configuration file.
     ConfigKey {
-        /// The file.
+        /// The configuration file.
         file: PathBuf,
         /// The name of the credential.
         credential: String,
@@ -35,7 +35,7 @@ pub enum SecretLocation {
     },
 }
 
-/// Maximum size of a secret's file; the secrets of Atlas have under 100 bytes.
+/// Maximum size of a file with a secret; secrets of Atlas are shorter than 100 bytes.
 const MAX_SECRET_BYTES: u64 = 16 << 10;
 
 impl SecretLocation {
@@ -59,7 +59,7 @@ impl SecretLocation {
                 Zeroizing::new(environment.get(name).unwrap_or_default())
             }
         };
-        // Editors, shells and copying from a page add whitespace; no credential of Atlas begins or ends with it.
+        // Editors, shells and the clipboard add whitespace; no credential of Atlas begins or ends with whitespace.
         let value = text.trim_matches(is_blank);
         if value.is_empty() {
             return Err(SecretError::Empty { place });
@@ -78,8 +78,8 @@ impl SecretLocation {
         }
     }
 
-    /// Returns the file if every user can read it, with its mode. Reading by the group is the usual way to pass a secret
-    /// to a service that does not own the file.
+    /// Returns the file and its mode if the file is world-readable. A group-readable file is accepted: this is the usual way
+    /// to pass a secret to a service that does not own the file.
     pub fn world_readable_file(&self) -> Option<(&Path, FileMode)> {
         let path = self.file()?;
         let mode = FileMode::from_path(path).ok()?;
@@ -89,7 +89,7 @@ impl SecretLocation {
     /// Reads the current secret on a thread that may block, with a timeout of a few seconds.
     ///
     /// # Errors
-    /// As [`SecretLocation::read`], and when the file system times out.
+    /// Same as [`SecretLocation::read`], and a timeout of the file system.
     pub async fn read_off_thread(&self) -> Result<SecretString, SecretError> {
         let Some(path) = self.file() else {
             return self.read();
@@ -114,7 +114,7 @@ fn unreadable(place: &str, error: &FileError) -> SecretError {
     }
 }
 
-/// Reads one key of a credential from the configuration file. Nothing of the file stays in memory.
+/// Reads one key of a credential from the configuration file. The content of the file does not stay in memory.
 fn read_config_key(
     file: &Path,
     credential: &str,
@@ -250,9 +250,9 @@ mod tests {
             ("Authorization: Bearer hunter2", "NAME=VALUE"),
             ("Bearer hunter2", "Authorization"),
             ("{\"client_secret\": \"hunter2\"}", "JSON"),
-            ("hunter2\nhunter2", "one line of printable ASCII"),
-            ("hunter2\u{7f}", "one line of printable ASCII"),
-            ("h\u{fc}nter2", "one line of printable ASCII"),
+            ("hunter2\nhunter2", "a single line of printable ASCII"),
+            ("hunter2\u{7f}", "a single line of printable ASCII"),
+            ("h\u{fc}nter2", "a single line of printable ASCII"),
         ] {
             let error = variable(value).read().expect_err(value).to_string();
             assert!(
@@ -261,7 +261,7 @@ mod tests {
             );
             assert!(error.contains("MONGODB_ATLAS_CLIENT_SECRET"), "{error}");
         }
-        for good in [
+        for valid in [
             "mdb_sa_id_69681d39c9e8cfd375386316",
             "6c9a2b52-4f1d-4f5b-9a0e-3c1d2e4f5a6b",
             "eyJhbGciOiJFUzUxMiJ9.eyJhIjoxfQ.c2ln-_",
@@ -270,19 +270,19 @@ mod tests {
             "a:b=c",
             "it's one & two",
         ] {
-            let secret = variable(good).read().expect(good);
-            assert_eq!(secret.expose_secret(), good);
+            let secret = variable(valid).read().expect(valid);
+            assert_eq!(secret.expose_secret(), valid);
         }
     }
 
     #[cfg(unix)]
     #[tokio::test]
-    async fn non_regular_files_are_rejected_at_once() {
+    async fn non_regular_files_are_rejected_without_blocking() {
         let directory = tempfile::tempdir().expect("a directory");
         let path = directory.path().join("secret");
         let status = std::process::Command::new("mkfifo").arg(&path).status();
         assert!(status.expect("mkfifo").success());
-        let member = SecretLocation::ConfigKey {
+        let config_key = SecretLocation::ConfigKey {
             file: path.clone(),
             credential: "default".to_owned(),
             key: "access_token",
@@ -292,7 +292,7 @@ mod tests {
                 SecretLocation::File(path),
                 "a pipe, which can be read only once",
             ),
-            (member, "a pipe, which can be read only once"),
+            (config_key, "a pipe, which can be read only once"),
             (
                 SecretLocation::File(directory.path().to_owned()),
                 "a directory",

@@ -1,12 +1,12 @@
-//! Credentials: where their secrets are, and how they are read.
+//! Locations of the secrets of credentials, and how secrets are read.
 //!
-//! A [`SecretLocation`] is a location, never a value. The secret is read when it is needed and its memory is cleared after
-//! use, so a rotated file takes effect at once.
+//! A [`SecretLocation`] is a location, never a value. A secret is read when it is needed, and its memory is cleared after
+//! use. A rotated file therefore takes effect immediately.
 //!
 //! | module | purpose |
 //! | --- | --- |
 //! | `environment` | environment variables |
-//! | `location` | locations of secrets, and how they are read |
+//! | `location` | locations of secrets, and how secrets are read |
 //! | `validation` | detection of values that are not credentials |
 
 mod environment;
@@ -97,7 +97,7 @@ impl Credential {
         }
     }
 
-    /// Returns the locations of all fields, the public one first.
+    /// Returns the locations of all fields, with the public field first.
     fn locations(&self) -> impl Iterator<Item = &SecretLocation> {
         let identity = match self {
             Self::ServiceAccount { id, .. } => Some(id),
@@ -120,7 +120,7 @@ impl Credential {
     }
 }
 
-/// A field of a credential, and its names.
+/// A field of a credential, with its names.
 #[derive(Debug)]
 pub struct CredentialField {
     /// Key in the configuration file.
@@ -131,9 +131,9 @@ pub struct CredentialField {
     pub env: &'static str,
     /// Kind of credential to which the field belongs.
     kind: CredentialKind,
-    /// Whether the field is a secret; the others are public identifiers.
+    /// Whether the field is a secret; other fields are public identifiers.
     pub is_secret: bool,
-    /// Description: a noun phrase.
+    /// Description, a noun phrase.
     pub description: &'static str,
 }
 
@@ -150,7 +150,7 @@ macro_rules! fields {
     };
 }
 
-/// All fields: those of a service account, of an API key, and the access token.
+/// All fields: two of a service account, two of an API key, and the access token.
 pub const FIELDS: [CredentialField; 5] = fields! {
     "client_id" "client-id" "MONGODB_ATLAS_CLIENT_ID" ServiceAccount, false, "Client id of a service account";
     "client_secret" "client-secret" "MONGODB_ATLAS_CLIENT_SECRET" ServiceAccount, true, "Client secret of the service account";
@@ -160,43 +160,54 @@ pub const FIELDS: [CredentialField; 5] = fields! {
 };
 
 /// The ways to set a credential.
-const SETUP_HINT: &str = "give one of: a service account (MONGODB_ATLAS_CLIENT_ID and MONGODB_ATLAS_CLIENT_SECRET, recommended), \
-a programmatic API key (MONGODB_ATLAS_PUBLIC_API_KEY and MONGODB_ATLAS_PRIVATE_API_KEY), \
-or an access token (MONGODB_ATLAS_ACCESS_TOKEN); each as a variable, as a file named by the same variable with _FILE behind it, \
-or as a file client-id, client-secret, public-api-key, private-api-key, access-token in systemd's $CREDENTIALS_DIRECTORY";
+const SETUP_HELP: &str = "set MONGODB_ATLAS_CLIENT_ID and MONGODB_ATLAS_CLIENT_SECRET (service account, recommended), \
+MONGODB_ATLAS_PUBLIC_API_KEY and MONGODB_ATLAS_PRIVATE_API_KEY (programmatic API key), \
+or MONGODB_ATLAS_ACCESS_TOKEN (access token); append _FILE to a variable to read the value from a file";
 
-/// Why there is no credential.
+/// Error for a missing or incomplete credential.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CredentialError {
     /// No field is set.
-    #[error("no credential: {SETUP_HINT}")]
+    #[error("no credential found")]
     Missing,
-    /// One field of two is set.
-    #[error(
-        "half a credential: {location} gives a {present}, but nothing gives a {absent}; {SETUP_HINT}"
-    )]
+    /// Only one of two fields is set.
+    #[error("incomplete {kind}: {location} is set but no {missing} was found")]
     Incomplete {
+        /// Kind of the credential.
+        kind: CredentialKind,
         /// Location of the field that is set.
         location: SecretLocation,
-        /// Name of that field.
-        present: &'static str,
-        /// Name of the other field.
-        absent: &'static str,
+        /// Name of the missing field.
+        missing: &'static str,
+        /// Environment variable of the missing field.
+        variable: &'static str,
     },
 }
 
-/// Finds the credential in the environment. For each field, the first location wins: systemd's directory, then the
-/// variable ending in `_FILE`, then the variable itself. Of several complete credentials, the one whose secret has the
-/// first location wins, then the service account.
+impl CredentialError {
+    /// Returns the remedy.
+    pub fn help(&self) -> String {
+        match self {
+            Self::Missing => SETUP_HELP.to_owned(),
+            Self::Incomplete { variable, .. } => {
+                format!("set {variable}, or {variable}_FILE to read the value from a file")
+            }
+        }
+    }
+}
+
+/// Finds the credential in the environment. For each field, the first location takes precedence: the directory of systemd,
+/// then the variable with `_FILE`, then the variable without `_FILE`. If several credentials are complete, the location of
+/// the secret decides in the same order; between equal locations, the service account takes precedence.
 ///
 /// # Errors
-/// [`CredentialError`]: one for each incomplete credential, or that there is none.
+/// [`CredentialError::Incomplete`] for each incomplete credential, or [`CredentialError::Missing`].
 pub fn from_env(environment: &Environment) -> Result<Credential, Vec<CredentialError>> {
     from_file_and_env(environment, FIELDS.each_ref().map(|_| None))
 }
 
-/// Finds the credential with the fields from the configuration file, in the order of [`FIELDS`]. Missing fields of the
-/// same credential are taken from the environment, as by [`from_env`].
+/// Finds the credential with the fields from the configuration file, in the order of [`FIELDS`]. Takes missing fields of
+/// the same credential from the environment, as [`from_env`] does.
 ///
 /// # Errors
 /// As [`from_env`].
@@ -215,7 +226,7 @@ pub fn from_file_and_env(
                 precedence: 0,
                 location,
             }),
-            // The environment's fields of other kinds belong to another credential.
+            // Fields of another kind in the environment belong to another credential.
             None if kinds.is_empty() || kinds.contains(&field.kind) => {
                 find_source(environment, field)
             }
@@ -224,43 +235,60 @@ pub fn from_file_and_env(
     }))
 }
 
-/// A location of a field, and its precedence: lower ones win.
+/// A location of a field, with its precedence. The lowest value takes precedence.
 struct Candidate {
     precedence: u8,
     location: SecretLocation,
 }
 
-/// Selects the complete credential whose secret has the lowest precedence.
+/// Selects the complete credential with the lowest precedence value of its secret.
 fn select(found: [Option<Candidate>; 5]) -> Result<Credential, Vec<CredentialError>> {
     let [id, secret, public, private, token] = found;
     let mut complete: Vec<(u8, Credential)> = Vec::new();
     let mut errors = Vec::new();
     let mut add = |identity: Option<Candidate>,
                    secret: Option<Candidate>,
-                   [identity_name, secret_name]: [&'static str; 2],
+                   missing: [(&'static str, &'static str); 2],
+                   kind: CredentialKind,
                    build: fn(SecretLocation, SecretLocation) -> Credential| {
-        let (location, present, absent) = match (identity, secret) {
+        let [missing_identity, missing_secret] = missing;
+        let (location, (missing, variable)) = match (identity, secret) {
             (Some(identity), Some(secret)) => {
                 let credential = build(identity.location, secret.location);
                 return complete.push((secret.precedence, credential));
             }
-            (Some(identity), None) => (identity.location, identity_name, secret_name),
-            (None, Some(secret)) => (secret.location, secret_name, identity_name),
+            (Some(identity), None) => (identity.location, missing_secret),
+            (None, Some(secret)) => (secret.location, missing_identity),
             (None, None) => return,
         };
         errors.push(CredentialError::Incomplete {
+            kind,
             location,
-            present,
-            absent,
+            missing,
+            variable,
         });
     };
-    add(id, secret, ["client id", "client secret"], |id, secret| {
-        Credential::ServiceAccount { id, secret }
-    });
-    let names = ["public API key", "private API key"];
-    add(public, private, names, |public, private| {
-        Credential::ApiKey { public, private }
-    });
+    let [id_field, secret_field, public_field, private_field, _] = &FIELDS;
+    add(
+        id,
+        secret,
+        [
+            ("client id", id_field.env),
+            ("client secret", secret_field.env),
+        ],
+        CredentialKind::ServiceAccount,
+        |id, secret| Credential::ServiceAccount { id, secret },
+    );
+    add(
+        public,
+        private,
+        [
+            ("public API key", public_field.env),
+            ("private API key", private_field.env),
+        ],
+        CredentialKind::ApiKey,
+        |public, private| Credential::ApiKey { public, private },
+    );
     if let Some(Candidate {
         precedence,
         location: token,
@@ -268,7 +296,7 @@ fn select(found: [Option<Candidate>; 5]) -> Result<Credential, Vec<CredentialErr
     {
         complete.push((precedence, Credential::AccessToken { token }));
     }
-    // Of equals, `min_by_key` returns the first in the order above.
+    // `min_by_key` returns the first of several equal values, in the order above.
     match complete
         .into_iter()
         .min_by_key(|(precedence, _)| *precedence)
@@ -328,7 +356,7 @@ mod tests {
             ("MONGODB_ATLAS_ACCESS_TOKEN", "token"),
         ]);
         let Ok(Credential::ServiceAccount { secret, .. }) = from_env(&environment) else {
-            panic!("the service account's secret stands in the earlier place");
+            panic!("the secret of the service account has an earlier location");
         };
         assert_eq!(
             secret.read().expect("readable").expose_secret(),
@@ -339,15 +367,31 @@ mod tests {
     #[test]
     fn incomplete_credentials_differ_from_missing_ones() {
         let none = from_env(&Environment::from_vars([("X", "y")])).expect_err("there is none");
+        assert_eq!(none[0].to_string(), "no credential found");
         assert!(
-            none[0].to_string().starts_with("no credential")
-                && none[0]
-                    .to_string()
-                    .contains("MONGODB_ATLAS_PRIVATE_API_KEY"),
+            none[0].help().contains("MONGODB_ATLAS_PRIVATE_API_KEY"),
             "{none:?}"
         );
-        let half = from_env(&Environment::from_vars([("MONGODB_ATLAS_CLIENT_ID", "id")]))
-            .expect_err("there is half");
-        assert!(half[0].to_string().contains("variable MONGODB_ATLAS_CLIENT_ID gives a client id, but nothing gives a client secret"), "{half:?}");
+        let incomplete = |variable: &str| {
+            let error = from_env(&Environment::from_vars([(variable, "x")]));
+            let error = error.expect_err("incomplete").remove(0);
+            (error.to_string(), error.help())
+        };
+        assert_eq!(
+            incomplete("MONGODB_ATLAS_CLIENT_ID"),
+            (
+                "incomplete service account: environment variable MONGODB_ATLAS_CLIENT_ID is set but no client secret was found".to_owned(),
+                "set MONGODB_ATLAS_CLIENT_SECRET, or MONGODB_ATLAS_CLIENT_SECRET_FILE to read the value from a file".to_owned(),
+            )
+        );
+        let (error, help) = incomplete("MONGODB_ATLAS_PRIVATE_API_KEY");
+        assert!(
+            error.starts_with("incomplete programmatic API key: "),
+            "{error}"
+        );
+        assert!(
+            help.starts_with("set MONGODB_ATLAS_PUBLIC_API_KEY,"),
+            "{help}"
+        );
     }
 }

@@ -2,12 +2,13 @@
 
 use zeroize::Zeroizing;
 
-/// Whether a character is whitespace, or one without width, as files and pages have them at their ends.
+/// Returns whether a character is whitespace or has no width. Such characters occur at the ends of files and of copied
+/// texts.
 pub(super) fn is_blank(letter: char) -> bool {
     letter.is_whitespace() || matches!(letter, '\u{200b}'..='\u{200d}' | '\u{2060}' | '\u{feff}')
 }
 
-/// Returns why a value is not a credential of Atlas, with the likely cause. Detected here, it costs no failed request.
+/// Returns why a value cannot be a credential of Atlas, with the likely cause. The check here avoids a failed request.
 pub(super) fn find_defect(value: &str) -> Option<&'static str> {
     let is_quote = |letter| {
         matches!(
@@ -42,18 +43,18 @@ pub(super) fn find_defect(value: &str) -> Option<&'static str> {
         || value.ends_with([';', ','])
     {
         return Some(
-            "expected the value alone, got an unexpanded variable, a placeholder or a separator behind it",
+            "expected the value alone, got an unexpanded variable, a placeholder or a trailing separator",
         );
     }
     if !value.bytes().all(|byte| (0x20..0x7f).contains(&byte)) {
         return Some(
-            "expected one line of printable ASCII, got line breaks, control characters or letters beyond ASCII",
+            "expected a single line of printable ASCII, got line breaks, control characters or non-ASCII characters",
         );
     }
     None
 }
 
-/// Whether the value follows a name, as in a shell script, a YAML file or a header.
+/// Returns whether the text has a name before the value, as in a shell script, a YAML file or a header.
 fn is_assignment(text: &str) -> bool {
     /// Last words of names of credentials, without separators.
     const NAMES: [&str; 9] = [
@@ -80,7 +81,7 @@ fn is_assignment(text: &str) -> bool {
     };
     let name: Zeroizing<String> =
         Zeroizing::new(name.chars().filter(char::is_ascii_alphanumeric).collect());
-    // The padding of base64 is no value.
+    // The padding of base64 does not count as a value.
     let has_value = !value.trim_matches('=').is_empty();
     has_value && NAMES.iter().any(|known| name.ends_with(known))
 }

@@ -10,8 +10,8 @@ use super::{Inventory, InventoryInfo, ProjectKeys, StatusCount};
 use mongodb_atlas_client::{KeyAttributes, ProjectId};
 
 impl InventoryBuilder {
-    /// Builds the inventory of a poll. A status that `previous_counts` has for a project is counted as 0 if it is
-    /// missing now. Keys that are too large are added to the invalid ones.
+    /// Builds the inventory of a poll. A status of a project in `previous_counts` that is now missing is counted as 0. Keys
+    /// that are too large are counted as invalid.
     pub fn build(self, info: InventoryInfo, previous_counts: &[StatusCount]) -> Inventory {
         let mut arena = String::with_capacity(self.arena.len());
         let mut keys = Vec::with_capacity(self.keys.len());
@@ -194,11 +194,11 @@ mod tests {
 
     #[test]
     fn record_round_trips_through_the_inventory() {
-        let mut odd = record("k\"\n", "p\\", "", ApiTime::Invalid);
-        odd.created = ApiTime::Missing;
-        odd.masked_secret = "al-****odu2".into();
-        odd.attributes.created_by = "Ada".into();
-        let records = vec![odd, record("k", "q", "ACTIVE", ApiTime::Valid(at(7)))];
+        let mut special = record("k\"\n", "p\\", "", ApiTime::Invalid);
+        special.created = ApiTime::Missing;
+        special.masked_secret = "al-****odu2".into();
+        special.attributes.created_by = "Ada".into();
+        let records = vec![special, record("k", "q", "ACTIVE", ApiTime::Valid(at(7)))];
         let inventory = inventory(&records, &[]);
         let out: Vec<_> = inventory.keys().map(|key| key.to_api_key()).collect();
         assert_eq!(out, records);

@@ -1,4 +1,4 @@
-//! Collects keys, page by page: packed from the start, and each once.
+//! Collects keys, page by page, in the compact form of the inventory and without duplicates.
 
 use std::hash::{BuildHasher, Hash, RandomState};
 use std::sync::LazyLock;
@@ -50,7 +50,7 @@ impl InventoryBuilder {
         self.rejected
     }
 
-    /// Returns whether there is a key of that id.
+    /// Returns whether there is a key with that id.
     pub fn contains(&self, id: &str) -> bool {
         self.find(id).is_some()
     }
@@ -139,7 +139,7 @@ impl InventoryBuilder {
     }
 }
 
-/// Returns the index of a value, which is inserted if it is new.
+/// Returns the index of a value, and inserts the value if it is new.
 fn intern<T: Clone + Eq + Hash>(values: &mut IndexSet<T>, value: &T) -> Option<u32> {
     let index = match values.get_index_of(value) {
         Some(index) => index,

@@ -1,8 +1,8 @@
 //! The keys of an inventory by class, as the roll-ups count them.
 //!
-//! Each key is in the first class that fits: exempt, disabled, never used, used. Idle times are sorted by class, so that
-//! a scrape counts with binary searches. An exemption ends between two polls: the keys of a project that are exempt
-//! until the same moment are a group, which counts as exempt until then, and by its other classes afterwards.
+//! Each key is in the first class that applies: exempt, disabled, never used, used. Idle times are sorted by class, so that
+//! a scrape counts with binary searches. An exemption can end between two polls: keys of a project with the same end of
+//! exemption form a group, which counts as exempt until then, and by its other classes afterwards.
 
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Deref;
@@ -22,10 +22,10 @@ pub const DISABLED_STATUSES: [&str; 6] = [
     DELETED_STATUS,
 ];
 const DELETED_STATUS: &str = "DELETED";
-/// The idle time of a key whose age is unknown: it counts in every threshold of its class.
+/// The idle time of a key of unknown age, which counts in every threshold of its class.
 const UNKNOWN_AGE: i64 = i64::MIN;
 
-/// The class of a key that is not exempt.
+/// The class of a key without regard to exemptions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum KeyClass {
     /// Enabled, and used at least once.
@@ -67,8 +67,8 @@ pub struct ClassifiedInventory {
 }
 
 impl ClassifiedInventory {
-    /// Classifies the keys of an inventory. `details` has the names of its projects. Takes about a microsecond for each
-    /// key, so that it belongs on a blocking thread.
+    /// Classifies the keys of an inventory. `details` has the names of its projects. Call this on a blocking thread: it
+    /// takes about one microsecond per key.
     pub fn new(
         inventory: Arc<Inventory>,
         policy: &Arc<KeyPolicy>,
@@ -98,7 +98,7 @@ impl Deref for ClassifiedInventory {
 #[derive(Debug, Default)]
 pub struct KeyClasses {
     policy: Arc<KeyPolicy>,
-    /// The details whose project names were used.
+    /// The details with the project names that were used.
     details: Option<Arc<OrgDetails>>,
     projects: Box<[ProjectClasses]>,
     exempt_keys: Box<[ExemptKey]>,
@@ -114,7 +114,7 @@ pub struct ProjectClasses {
     exempt: Box<[ExemptGroup]>,
 }
 
-/// Keys of one project whose exemptions end at the same moment.
+/// Keys of one project with the same end of exemption.
 #[derive(Debug)]
 struct ExemptGroup {
     /// In microseconds since the Unix epoch.
@@ -133,7 +133,7 @@ struct ExemptKey {
     ends_at: i64,
 }
 
-/// For each class, the moments since which its keys are idle, sorted.
+/// For each class, the times since which its keys are idle, sorted.
 #[derive(Debug, Default)]
 struct IdleTimes([Box<[i64]>; KeyClass::COUNT]);
 
@@ -160,7 +160,7 @@ impl IdleTimes {
     }
 }
 
-/// Idle times that are being collected.
+/// Idle times during classification.
 #[derive(Default)]
 struct IdleTimesBuilder([Vec<i64>; KeyClass::COUNT]);
 
@@ -219,7 +219,7 @@ impl KeyClasses {
             exempt_keys: Vec::new(),
             projects: BTreeMap::new(),
         };
-        // A project that has lost its keys keeps its roll-ups, at 0.
+        // The roll-ups of a project that has lost all its keys remain, at 0.
         for count in inventory.status_counts() {
             builder.projects.entry(&count.project).or_default();
         }
@@ -236,7 +236,7 @@ impl KeyClasses {
         }
     }
 
-    /// Returns the policy that the keys were classified with.
+    /// Returns the policy of the classification.
     pub fn policy(&self) -> &Arc<KeyPolicy> {
         &self.policy
     }
@@ -251,12 +251,12 @@ impl KeyClasses {
             }
     }
 
-    /// Returns the classes of each project, sorted by project; also of projects that have lost all their keys.
+    /// Returns the classes of each project, sorted by project, including projects that have lost all their keys.
     pub fn projects(&self) -> &[ProjectClasses] {
         &self.projects
     }
 
-    /// Returns the exemption that is in force at `now`, in microseconds since the Unix epoch, for the key at an index.
+    /// Returns the exemption of the key at an index that is active at `now`, in microseconds since the Unix epoch.
     pub fn exemption(&self, key: usize, now: i64) -> Option<&Exemption> {
         let index = self.exempt_keys.binary_search_by_key(&key, |it| it.key);
         let exempt = self.exempt_keys.get(index.ok()?)?;
@@ -266,8 +266,8 @@ impl KeyClasses {
             .filter(|_| exempt.ends_at > now)
     }
 
-    /// Returns the keys with an exemption, from the `from`-th on, in the order of the inventory: the index of each, and the
-    /// end of its exemption in microseconds since the Unix epoch.
+    /// Returns the keys with an exemption, starting with the `from`-th, in the order of the inventory: the index of each key
+    /// and the end of its exemption in microseconds since the Unix epoch.
     pub fn exempt_keys(&self, from: usize) -> impl Iterator<Item = (usize, i64)> {
         let exempt_keys = self.exempt_keys.get(from..).unwrap_or_default();
         exempt_keys.iter().map(|it| (it.key, it.ends_at))

@@ -1,4 +1,4 @@
-//! What is known of an organization beside its keys: names, owners and model rate limits.
+//! The data of an organization besides its keys: names, owners and model rate limits.
 
 use std::ops::Deref;
 use std::sync::Arc;
@@ -9,8 +9,8 @@ use serde::{Deserialize, Serialize};
 use crate::key_policy::{KeyPolicy, ProjectRef};
 use mongodb_atlas_client::{ModelLimit, Project};
 
-/// Names and model rate limits of an organization, refreshed less often than its keys. Values that cannot be read keep
-/// their last value; they are empty if they were never read.
+/// Names and model rate limits of an organization, refreshed less often than its keys. If a value cannot be read, the last
+/// value remains. Values are empty if they were never read.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct OrgDetails {
@@ -18,17 +18,16 @@ pub struct OrgDetails {
     pub name: Option<String>,
     /// Its projects, each with its value of the owner tag.
     pub projects: Vec<Project>,
-    /// The tag that the values are of; `None` if no tag was asked for.
+    /// The key of the tag; `None` if no tag was requested.
     #[serde(default)]
     pub owner_tag: Option<String>,
     /// Its model rate limits.
     pub limits: Vec<ModelLimit>,
     /// Time of the last refresh.
-    #[serde(rename = "asked_at")]
     pub fetched_at: Option<Timestamp>,
 }
 
-/// The details of an organization with the owners of its projects, by the policy in force.
+/// The details of an organization with the owners of its projects, according to the active policy.
 #[derive(Debug, Default)]
 pub struct DetailsWithOwners {
     details: Arc<OrgDetails>,
@@ -37,7 +36,7 @@ pub struct DetailsWithOwners {
 }
 
 impl DetailsWithOwners {
-    /// Looks up the owner of each project: a rule of `policy`, else the value of the tag. Belongs on a blocking thread.
+    /// Looks up the owner of each project: a rule of `policy`, else the value of the tag. Call this on a blocking thread.
     pub fn new(details: Arc<OrgDetails>, policy: &KeyPolicy) -> Self {
         let owners = details.projects.iter().map(|project| {
             let (id, name) = (&project.id, project.name.as_str());
@@ -55,7 +54,7 @@ impl DetailsWithOwners {
         &self.details
     }
 
-    /// Returns each project with its owner, if it has one.
+    /// Returns each project with its owner, if any.
     pub fn projects(&self) -> impl Iterator<Item = (&Project, Option<&str>)> {
         let owners = self.owners.iter().map(Option::as_deref);
         self.details.projects.iter().zip(owners)

@@ -1,4 +1,4 @@
-//! Label escaping, which is done once, when an inventory is built.
+//! Label escaping. Labels are escaped once, when an inventory is built.
 
 use std::borrow::Cow;
 
@@ -49,7 +49,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn escaped_value_is_read_back() {
+    fn unescape_reverts_escaping() {
         for value in ["", "plain", "a \"b\" \\ c\nd", "\\n", "\\\\", "🔑\t\0"] {
             let mut text = String::new();
             write_label(&mut text, "n", value);

@@ -1,4 +1,4 @@
-//! One key: the packed entry and the view.
+//! One key: the compact entry and the view.
 
 use std::borrow::Cow;
 
@@ -8,7 +8,7 @@ use super::escape::unescape;
 use mongodb_atlas_client::{ApiKey, ApiTime, KeyAttributes, KeyId, ProjectId};
 
 crate::closed_list::closed_list! {
-    /// A field of a key that can be left out: a label of the info metric.
+    /// An optional field of a key: a label of the info metric.
     #[derive(Hash)]
     pub enum KeyLabel {
         /// Atlas field `name`.
@@ -19,7 +19,7 @@ crate::closed_list::closed_list! {
         Cloud = "cloud",
         /// `geography`.
         Geography = "geography",
-        /// `endpoint`: the label of that name belongs to the target of a scrape.
+        /// `endpoint`, renamed because Prometheus attaches a label `endpoint` to targets.
         ModelEndpoint = "model_endpoint",
         /// `createdBy`: personal data.
         CreatedBy = "created_by",
@@ -29,7 +29,7 @@ crate::closed_list::closed_list! {
 }
 
 impl KeyLabel {
-    /// Returns the value of the label, if it is one that many keys share.
+    /// Returns the value of the label, if the field is one with values that many keys share.
     pub(crate) fn shared_value(self, attributes: &KeyAttributes) -> Option<&str> {
         match self {
             Self::Name | Self::MaskedSecret => None,
@@ -42,7 +42,7 @@ impl KeyLabel {
     }
 }
 
-/// A time in 8 bytes: microseconds since the Unix epoch, or one of two values that are no valid time.
+/// A time in 8 bytes: microseconds since the Unix epoch, or one of two values for a missing and an invalid time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct PackedTime(i64);
 
@@ -73,7 +73,7 @@ impl PackedTime {
     }
 }
 
-/// A packed key. Its texts are adjacent in the arena: id, name and masked secret.
+/// A key in compact form. Its texts are adjacent in the arena: id, name and masked secret.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct KeyEntry {
     pub(super) text_start: u32,
@@ -114,7 +114,7 @@ pub struct KeyView<'a> {
     pub(super) arena: &'a str,
     /// The project.
     pub project: &'a ProjectId,
-    /// The fields that many keys have in common.
+    /// The fields with values that many keys share.
     pub attributes: &'a KeyAttributes,
 }
 

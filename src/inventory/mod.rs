@@ -1,8 +1,8 @@
 //! The keys of one organization, as of one successful poll: an immutable value that is replaced as a whole.
 //!
-//! Everything a scrape needs that changes only with a poll is computed once, when the inventory is built: texts are
-//! escaped and stored in one arena, values that many keys share are interned, and keys are counted by status. Exemptions
-//! can change between two polls, so that the classes of the keys are a value beside the inventory.
+//! Data for scrapes that changes only with a poll is computed once, when the inventory is built: texts are escaped and
+//! stored in one arena, values that many keys share are interned, and keys are counted by status. Exemptions can change
+//! between two polls, so the classes of the keys are stored separately from the inventory.
 //!
 //! | module | purpose |
 //! | --- | --- |
@@ -10,9 +10,9 @@
 //! | `build` | converts a builder into an inventory |
 //! | `classes` | the keys by class, as roll-ups count them |
 //! | `details` | names, owners and model rate limits of an organization |
-//! | `key` | the packed entry and the view of a key, and its fields |
+//! | `key` | the compact entry and the view of a key, and its fields |
 //! | `escape` | label escaping |
-//! | `store` | the current inventories and details, and the snapshot of a scrape |
+//! | `store` | the current inventories and details, and snapshots for scrapes |
 //! | `query` | filters, sorts and lists the keys of a snapshot |
 
 mod build;
@@ -78,7 +78,7 @@ pub struct CachedSegment {
     pub crc32: u32,
 }
 
-/// Which organization an inventory belongs to, and the poll that it was built from.
+/// The organization of an inventory, and the poll that it was built from.
 #[derive(Debug, Clone)]
 pub struct InventoryInfo {
     /// The organization.
@@ -87,7 +87,7 @@ pub struct InventoryInfo {
     pub started_at: Timestamp,
     /// End of the poll.
     pub completed_at: Timestamp,
-    /// Number of keys that lack some or all per-key series, because of an invalid id or time.
+    /// Number of keys that lack some or all per-key series, because of an invalid id or timestamp.
     pub invalid_keys: u64,
 }
 
@@ -124,7 +124,7 @@ impl Drop for Inventory {
 static DEFAULT_ATTRIBUTES: LazyLock<KeyAttributes> = LazyLock::new(KeyAttributes::default);
 
 impl Inventory {
-    /// Builds the inventory of a poll that took no time, without invalid keys and without an inventory before.
+    /// Builds the inventory of a poll with a duration of zero, without invalid keys and without a previous inventory.
     pub fn from_records(
         org: OrgId,
         polled_at: Timestamp,
@@ -168,7 +168,7 @@ impl Inventory {
         self.keys.is_empty()
     }
 
-    /// Returns the number of keys that lack some or all per-key series, because of an invalid id or time.
+    /// Returns the number of keys that lack some or all per-key series, because of an invalid id or timestamp.
     pub fn invalid_keys(&self) -> u64 {
         self.info.invalid_keys
     }
@@ -188,7 +188,7 @@ impl Inventory {
         &self.attributes
     }
 
-    /// Returns the keys of one project, from the index `from` on.
+    /// Returns the keys of one project, starting at the index `from`.
     pub fn project_keys<'a>(
         &'a self,
         project: &'a ProjectKeys,
@@ -227,7 +227,7 @@ impl Inventory {
         &self.status_counts
     }
 
-    /// Returns the segment for `cache_key`, computed by `compute` on the first call. Concurrent callers wait for it.
+    /// Returns the segment for `cache_key`, computed by `compute` on the first call. Concurrent callers wait for the result.
     pub fn segment_or_compute(
         &self,
         cache_key: u64,

@@ -1,5 +1,5 @@
-//! Filters, sorts and lists the keys of a snapshot. Only references are sorted, and a row is built when it is needed, so
-//! that a million keys need no second copy.
+//! Filters, sorts and lists the keys of a snapshot. Only references are sorted, and rows are built on demand, so that a
+//! million keys need no second copy.
 //!
 //! | module | purpose |
 //! | --- | --- |
@@ -29,7 +29,7 @@ crate::closed_list::closed_list! {
     /// The column that keys are sorted by, in the order of the table.
     #[derive(Default)]
     pub enum SortColumn {
-        /// The name, or the id where names are hidden.
+        /// The name, or the id if names are not exported.
         Name = "name",
         /// The name of the project, or its id if the name is unknown.
         Project = "project",
@@ -46,38 +46,38 @@ crate::closed_list::closed_list! {
 }
 
 impl SortColumn {
-    /// Returns whether the greatest value comes first by default.
+    /// Returns whether the greatest value is first by default.
     pub fn descending_by_default(self) -> bool {
         matches!(self, Self::Idle | Self::Created | Self::Used)
     }
 }
 
-/// Which keys are listed, and in which order. The default lists every key, longest idle first.
+/// The selection and order of the listed keys. The default lists every key, longest idle first.
 #[derive(Debug, Clone, Default)]
 pub struct KeyQuery<'a> {
-    /// The organization; any if there is none.
+    /// The organization; `None` selects all.
     pub org: Option<&'a OrgId>,
     /// A text that id, name, status, project or owner contains, ignoring case.
     pub text: &'a str,
-    /// Statuses, ignoring case; any if there is none.
+    /// Statuses, ignoring case; an empty list selects all.
     pub statuses: &'a [String],
-    /// Ids or names of projects; any if there is none.
+    /// Ids or names of projects; an empty list selects all.
     pub projects: &'a [String],
-    /// Owners; any if there is none. The empty owner selects keys without one.
+    /// Owners; an empty list selects all. The empty owner selects keys without an owner.
     pub owners: &'a [String],
-    /// The latest time, in microseconds since the Unix epoch, from which on a key is idle.
+    /// The idle cutoff, in microseconds since the Unix epoch: keys idle since after this time are excluded.
     pub idle_cutoff: Option<i64>,
     /// Whether only keys that were never used are listed.
     pub never_used: bool,
-    /// Whether keys with an exemption in force are left out, and only counted.
+    /// Whether keys with an active exemption are excluded, and only counted.
     pub without_exempt: bool,
-    /// The column that keys are sorted by. Keys without a value come last in either order.
+    /// The sort column. Keys without a value are last in either order.
     pub column: SortColumn,
     /// Whether the default order of the column is reversed.
     pub reversed: bool,
-    /// Fields that are searched and listed, beside ids and times.
+    /// Fields that are searched and listed, in addition to ids and times.
     pub labels: &'a [KeyLabel],
-    /// Base URL of Atlas, for the page of each project.
+    /// Base URL of Atlas, for links to projects.
     pub base_url: Option<&'a Url>,
 }
 
@@ -87,19 +87,19 @@ pub struct KeySelection<'a> {
     query: KeyQuery<'a>,
     names: Vec<DisplayNames<'a>>,
     matches: Vec<KeyRef>,
-    /// Keys that match but for their exemption, unsorted.
+    /// Keys that match but are exempt, unsorted.
     left_out: Vec<KeyRef>,
     listed: Range<usize>,
     now: Timestamp,
 }
 
-/// Names of an organization and its projects, and the owners of these.
+/// Names of an organization and its projects, and the owners of the projects.
 struct DisplayNames<'a> {
     org: &'a str,
     projects: HashMap<&'a ProjectId, ProjectLabels<'a>>,
 }
 
-/// Empty where they are unknown.
+/// Empty if unknown.
 #[derive(Clone, Copy, Default)]
 struct ProjectLabels<'a> {
     name: &'a str,
@@ -116,8 +116,8 @@ struct KeyRef {
 }
 
 impl<'a> KeySelection<'a> {
-    /// Selects the keys that match `query`. Lists those in the range that `page` returns for their number, as of `now`;
-    /// the others are counted, not sorted.
+    /// Selects the keys that match `query`, as of `now`. `page` receives their number and returns the range to list; keys
+    /// outside the range are counted, not sorted.
     pub fn new(
         snapshot: &'a InventorySnapshot,
         query: KeyQuery<'a>,
@@ -163,7 +163,7 @@ impl<'a> KeySelection<'a> {
         self.matches.is_empty()
     }
 
-    /// Returns the number of keys that match but for their exemption.
+    /// Returns the number of keys that match but are exempt.
     pub fn left_out(&self) -> usize {
         self.left_out.len()
     }
@@ -235,7 +235,7 @@ impl<'a> KeySelection<'a> {
                 || query.statuses.iter().any(|it| matches_status(it, status)))
     }
 
-    /// Returns whether the key itself contains a text in lower case.
+    /// Returns whether a field of the key contains a text in lower case.
     fn contains(&self, view: &KeyView<'_>, text: &str) -> bool {
         contains_ignore_case(view.id(), text)
             || (self.shows(KeyLabel::Name) && contains_ignore_case(&unescape(view.name()), text))
@@ -263,7 +263,7 @@ impl<'a> KeySelection<'a> {
 
     fn rank(&self, view: &KeyView<'_>) -> i64 {
         let time = match self.query.column {
-            // The longest idle time is the earliest `idle_since`
+            // The longest idle time is the earliest `idle_since`.
             SortColumn::Idle => view.idle_since().map(|since| -since),
             SortColumn::Created => view.created(),
             SortColumn::Used => view.last_used(),
@@ -340,7 +340,8 @@ impl<'a> DisplayNames<'a> {
     }
 }
 
-/// Returns whether the value of a filter is this project's id or name. Names are exact: two may differ in case only.
+/// Returns whether the value of a filter is this project's id or name. Names are compared exactly: two names may differ only
+/// in case.
 pub fn matches_project(value: &str, id: &str, name: &str) -> bool {
     value.eq_ignore_ascii_case(id) || (value == name && !name.is_empty())
 }

@@ -1,4 +1,4 @@
-//! The current inventories, names and model rate limits, and the snapshot of a scrape.
+//! The current inventories, names and model rate limits, and snapshots for scrapes.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,13 +11,13 @@ use super::{ClassifiedInventory, DetailsWithOwners, Inventory, KeyClasses, OrgDe
 use crate::key_policy::KeyPolicy;
 use mongodb_atlas_client::OrgId;
 
-/// The current inventories: a poll replaces one, a scrape takes a snapshot of all. The lock is held for a few pointer
-/// copies only, never across an `.await`.
+/// The current inventories. A poll replaces one inventory, a scrape takes a snapshot of all. The lock is held only for a few
+/// pointer copies, never across an `.await`.
 #[derive(Debug, Default)]
 pub struct InventoryStore {
     state: RwLock<StoreState>,
     generation: AtomicU64,
-    /// Held while a policy or details are applied: the later one must see what the earlier one has changed.
+    /// Locked while a policy or details are applied: a later change must see the result of an earlier one.
     labels_lock: Mutex<()>,
 }
 
@@ -28,12 +28,12 @@ struct StoreState {
     inventories: BTreeMap<OrgId, InventoryEntry>,
     details: BTreeMap<OrgId, Arc<DetailsWithOwners>>,
     policy: Arc<KeyPolicy>,
-    /// For each exemption of the policy, the number of inventories with a key that it selects.
+    /// For each exemption of the policy, the number of inventories with a matching key.
     exemption_matches: Vec<usize>,
 }
 
 impl StoreState {
-    /// Returns whether keys of `org` are classified by the policy and the project names in force.
+    /// Returns whether keys of `org` are classified with the active policy and the current project names.
     fn is_current(&self, org: &OrgId, classes: &KeyClasses) -> bool {
         let details = self.details.get(org).map(|details| details.details());
         classes.is_current(&self.policy, details)
@@ -62,7 +62,7 @@ impl StoreState {
         previous
     }
 
-    /// Returns the indexes of the exemptions that select a key of an inventory; none for an outdated policy.
+    /// Returns the indexes of the exemptions that match a key of an inventory; none for an outdated policy.
     fn matched_exemptions(&self, entry: Option<&InventoryEntry>) -> Vec<usize> {
         let classes = entry.map(|entry| &entry.inventory.classes);
         let current = classes.filter(|it| Arc::ptr_eq(it.policy(), &self.policy));
@@ -80,7 +80,7 @@ struct InventoryEntry {
     age_at_insert: Duration,
 }
 
-/// What one scrape exports.
+/// The data of one scrape.
 #[derive(Debug, Clone, Default)]
 pub struct InventorySnapshot {
     /// The inventories that are not stale, sorted by organization.
@@ -113,12 +113,12 @@ impl InventoryStore {
             state.pending_discovery = pending_discovery.into();
             removed
         });
-        // Freed without the lock: a large inventory takes time
+        // Freed without the lock, because freeing a large inventory takes time.
         drop(removed);
     }
 
-    /// Replaces the inventory of a polled organization. `age` is its age now: zero after a poll. Returns whether its
-    /// keys are classified by the policy and the project names in force; if not, [`InventoryStore::reclassify`] is due.
+    /// Replaces the inventory of a polled organization. `age` is its current age: zero after a poll. Returns whether its keys
+    /// are classified with the active policy and the current project names; if not, call [`InventoryStore::reclassify`].
     pub fn insert(&self, inventory: ClassifiedInventory, age: Duration) -> bool {
         let org = inventory.org().clone();
         let classes = Arc::clone(&inventory.classes);
@@ -135,12 +135,12 @@ impl InventoryStore {
         is_current
     }
 
-    /// Returns the policy in force.
+    /// Returns the active policy.
     pub fn policy(&self) -> Arc<KeyPolicy> {
         self.read(|state| Arc::clone(&state.policy))
     }
 
-    /// Classifies the keys of an inventory by the policy in force. Belongs on a blocking thread.
+    /// Classifies the keys of an inventory with the active policy. Call this on a blocking thread.
     pub fn classify(&self, inventory: Arc<Inventory>) -> ClassifiedInventory {
         let (policy, details) = self.read(|state| {
             let details = state.details.get(inventory.org()).cloned();
@@ -150,7 +150,7 @@ impl InventoryStore {
         ClassifiedInventory::new(inventory, &policy, details)
     }
 
-    /// Replaces the policy; applies it to all keys and projects. Belongs on a blocking thread.
+    /// Replaces the policy, and applies it to all keys and projects. Call this on a blocking thread.
     pub fn set_policy(&self, policy: Arc<KeyPolicy>) {
         let _guard = self.lock_labels();
         self.update(|state| {
@@ -165,13 +165,13 @@ impl InventoryStore {
         }
     }
 
-    /// Classifies the keys of `org` by the policy and the project names in force. Belongs on a blocking thread.
+    /// Classifies the keys of `org` with the active policy and the current project names. Call this on a blocking thread.
     pub fn reclassify(&self, org: &OrgId) {
         let _guard = self.lock_labels();
         self.reclassify_locked(org);
     }
 
-    /// Returns whether the keys of `org` are classified by the policy and the project names in force.
+    /// Returns whether the keys of `org` are classified with the active policy and the current project names.
     pub fn is_classified(&self, org: &OrgId) -> bool {
         self.read(|state| {
             let entry = state.inventories.get(org);
@@ -186,7 +186,7 @@ impl InventoryStore {
         let classified = self.classify(Arc::clone(&inventory));
         let replaced = self.update(|state| {
             let current = state.inventories.get(org)?;
-            // A poll may have replaced the inventory meanwhile.
+            // A poll may have replaced the inventory during the classification.
             let is_current = Arc::ptr_eq(&current.inventory.inventory, &inventory);
             let entry = InventoryEntry {
                 inventory: classified,
@@ -197,8 +197,8 @@ impl InventoryStore {
         drop(replaced);
     }
 
-    /// Replaces the names, tags and model rate limits of `org`, if it is polled, and applies the policy to its projects.
-    /// Belongs on a blocking thread.
+    /// Replaces the names, tags and model rate limits of `org`, if it is polled, and applies the policy to its projects. Call
+    /// this on a blocking thread.
     pub fn insert_details(&self, org: &OrgId, details: &Arc<OrgDetails>) {
         let _guard = self.lock_labels();
         let previous = self.replace_details(org, Arc::clone(details));
@@ -258,7 +258,7 @@ impl InventoryStore {
         self.read(|state| Arc::clone(&state.pending_discovery))
     }
 
-    /// Describes what readiness waits for: organizations without an inventory, and credentials that have not listed
+    /// Returns the names that readiness waits for: organizations without an inventory, and credentials that have not listed
     /// their organizations yet.
     pub fn not_ready(&self) -> Vec<String> {
         self.read(|state| {
@@ -270,8 +270,8 @@ impl InventoryStore {
         })
     }
 
-    /// Returns the number of exemptions that select no key; `None` until every organization has an inventory, classified by
-    /// the policy in force.
+    /// Returns the number of exemptions that match no key; `None` until every organization has an inventory that is
+    /// classified with the active policy.
     pub fn unmatched_exemptions(&self) -> Option<usize> {
         self.read(|state| {
             let mut inventories = state.inventories.iter();
@@ -283,7 +283,7 @@ impl InventoryStore {
         })
     }
 
-    /// Returns what a scrape exports: inventories that are not older than `max_staleness`; all of them if that is zero.
+    /// Returns the data of a scrape: inventories that are not older than `max_staleness`; all of them if that is zero.
     pub fn snapshot(&self, max_staleness: Duration) -> InventorySnapshot {
         let now = Instant::now();
         let is_fresh = |entry: &&InventoryEntry| {

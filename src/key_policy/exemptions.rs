@@ -10,16 +10,16 @@ use jiff::{Timestamp, ToSpan as _};
 use super::{ProjectPattern, ProjectRef, parse_glob};
 use mongodb_atlas_client::KeyId;
 
-/// Which keys an exemption is for.
+/// Selector of the keys of an exemption.
 #[derive(Debug, Clone)]
 pub enum KeySelector {
     /// The key with this id.
     Id(KeyId),
-    /// Keys whose name matches a glob, in projects that match a pattern; in any project without one.
+    /// Keys with a name that matches a glob, in the selected projects; in all projects without a pattern.
     Name {
-        /// The glob.
+        /// Glob on the name of a key.
         name: Glob,
-        /// The pattern.
+        /// Pattern of the projects.
         project: Option<ProjectPattern>,
     },
 }
@@ -35,14 +35,14 @@ impl KeySelector {
     }
 }
 
-/// Keys that may be idle until a date.
+/// An exemption: keys that may be idle until a date.
 #[derive(Debug, Clone)]
 pub struct Exemption {
-    /// The keys.
+    /// Selector of the keys.
     pub selector: KeySelector,
-    /// The reason.
+    /// Reason for the exemption.
     pub reason: String,
-    /// The last day.
+    /// Last day of the exemption.
     pub until: Date,
 }
 
@@ -55,21 +55,21 @@ impl Exemption {
     }
 }
 
-/// The exemptions of the configuration file, in its order.
+/// Exemptions of the configuration file, in the order of the file.
 #[derive(Debug, Clone, Default)]
 pub struct Exemptions {
     exemptions: Vec<Exemption>,
     by_id: HashMap<String, Vec<usize>>,
-    /// The globs on names, and the exemption of each.
+    /// Globs on names; `name_exemptions` has the index of the exemption of each glob.
     names: GlobSet,
     name_exemptions: Vec<usize>,
 }
 
 impl Exemptions {
-    /// Creates the table that keys are looked up in.
+    /// Creates the lookup table for keys.
     ///
     /// # Errors
-    /// A message when the globs on names are too large together.
+    /// A message when all globs together are too large.
     pub fn new(exemptions: Vec<Exemption>) -> Result<Self, String> {
         let mut by_id: HashMap<String, Vec<usize>> = HashMap::new();
         let mut names = GlobSetBuilder::new();
@@ -103,8 +103,8 @@ impl Exemptions {
         self.exemptions.is_empty()
     }
 
-    /// Returns whether an exemption selects keys by their project, so that it cannot be applied to a project whose name
-    /// is unknown.
+    /// Returns whether an exemption selects keys by project. Such an exemption cannot be applied if the name of a project is
+    /// unknown.
     pub fn depend_on_project_names(&self) -> bool {
         let mut selectors = self.exemptions.iter().map(|it| &it.selector);
         selectors.any(|selector| {
@@ -138,12 +138,12 @@ impl Exemptions {
     }
 }
 
-/// The exemptions that can apply to keys of one project.
+/// Exemptions that can apply to keys of one project.
 pub struct ProjectExemptions<'a> {
     exemptions: &'a Exemptions,
     /// For each glob on names, whether its exemption selects the project.
     name_applies: Vec<bool>,
-    /// Reused from key to key.
+    /// Buffer that is reused for every key.
     matched_names: Vec<usize>,
 }
 

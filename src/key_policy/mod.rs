@@ -1,8 +1,8 @@
-//! What the configuration file says about keys: the owners of projects, and keys that may be idle.
+//! Rules about keys from the configuration file: owners of projects, and exemptions.
 //!
 //! | module | purpose |
 //! | --- | --- |
-//! | `owners` | the owner of a project |
+//! | `owners` | owners of projects |
 //! | `exemptions` | keys that may be idle until a date |
 
 mod exemptions;
@@ -13,16 +13,16 @@ pub use owners::{OwnerRule, OwnerRules};
 
 use mongodb_atlas_client::ProjectId;
 
-/// The rules of the configuration file about keys.
+/// Rules about keys from the configuration file.
 #[derive(Debug, Clone, Default)]
 pub struct KeyPolicy {
-    /// The owners of projects, which take precedence over the projects' tags.
+    /// Owners of projects; they take precedence over the tags of projects.
     pub owners: OwnerRules,
-    /// The keys that may be idle.
+    /// Keys that may be idle until a date.
     pub exemptions: Exemptions,
 }
 
-/// A project, as rules select it.
+/// A project that a rule may select.
 #[derive(Debug, Clone, Copy)]
 pub struct ProjectRef<'a> {
     /// The id.
@@ -31,7 +31,7 @@ pub struct ProjectRef<'a> {
     pub name: &'a str,
 }
 
-/// A glob on the names of projects, or the id of one.
+/// A glob on project names, or a project id.
 #[derive(Debug, Clone)]
 pub struct ProjectPattern {
     text: String,
@@ -50,7 +50,7 @@ impl ProjectPattern {
         })
     }
 
-    /// Returns whether the pattern selects `project`. A project whose name is unknown is selected by its id alone.
+    /// Returns whether the pattern selects `project`. If the name of the project is unknown, only its id is compared.
     pub fn matches(&self, project: ProjectRef<'_>) -> bool {
         project.id.as_str().eq_ignore_ascii_case(&self.text)
             || (!project.name.is_empty() && self.glob.is_match(project.name))
@@ -63,13 +63,15 @@ impl std::fmt::Display for ProjectPattern {
     }
 }
 
-/// Parses a glob in which `*` matches any characters: names are texts, not paths. `globset` matches bytes, so that `?` and
-/// `[...]` stand for one ASCII character.
+/// Parses a glob. `*` matches any characters, because names are not paths. `globset` matches bytes, so `?` and `[...]` match
+/// one ASCII character.
 fn parse_glob(text: &str) -> Result<globset::Glob, String> {
     let classes = text.split('[').skip(1);
     let mut classes = classes.map(|rest| rest.split(']').next().unwrap_or_default());
     if classes.any(|class| !class.is_ascii()) {
-        return Err("expected ASCII characters in [...]; {a,b} has alternatives of any".to_owned());
+        return Err(
+            "expected ASCII characters in [...]; for other characters, use {a,b}".to_owned(),
+        );
     }
     let mut builder = globset::GlobBuilder::new(text);
     builder.literal_separator(false).backslash_escape(true);

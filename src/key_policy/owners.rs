@@ -1,24 +1,24 @@
-//! The owner of a project.
+//! Owners of projects.
 
 use std::sync::Arc;
 
 use super::{ProjectPattern, ProjectRef};
 
-/// The owner of the projects that a pattern selects.
+/// A rule that assigns an owner to projects.
 #[derive(Debug, Clone)]
 pub struct OwnerRule {
-    /// The projects.
+    /// Patterns of the projects.
     pub projects: Vec<ProjectPattern>,
-    /// Their owner.
+    /// Owner of the projects.
     pub owner: Arc<str>,
 }
 
-/// The rules of `owners:`, in the order of the file.
+/// Rules of the section `owners`, in the order of the file.
 #[derive(Debug, Clone, Default)]
 pub struct OwnerRules(Vec<OwnerRule>);
 
 impl OwnerRules {
-    /// Creates rules, of which the first that selects a project counts.
+    /// Creates the rules. The first rule that selects a project takes precedence.
     pub fn new(rules: Vec<OwnerRule>) -> Self {
         Self(rules)
     }
@@ -36,7 +36,7 @@ mod tests {
     use mongodb_atlas_client::ProjectId;
 
     #[test]
-    fn first_rule_that_selects_a_project_counts() {
+    fn first_matching_owner_rule_takes_precedence() {
         let rule = |projects: &[&str], owner: &str| OwnerRule {
             projects: projects
                 .iter()

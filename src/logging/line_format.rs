@@ -44,7 +44,7 @@ where
     }
 }
 
-/// Returns the name of a level, which is the one in `--log.level`.
+/// Returns the name of a level, as in `--log.level`.
 fn level_name(level: Level) -> &'static str {
     match level {
         Level::ERROR => "error",
@@ -86,7 +86,7 @@ impl Line {
         }
     }
 
-    /// Adds a number or a boolean, which are written alike in both formats.
+    /// Adds a number or a boolean, which are identical in both formats.
     fn add_literal(&mut self, field: &Field, value: impl Display) {
         self.start_field(key(field));
         let _ = write!(self.text, "{value}");
@@ -131,13 +131,13 @@ fn key(field: &Field) -> &'static str {
     }
 }
 
-/// Returns whether a value of logfmt needs quotes: else it would end early, be ambiguous, or control a terminal.
+/// Returns whether a logfmt value needs quotes: without quotes it would be truncated, be ambiguous, or control a terminal.
 fn needs_quotes(value: &str) -> bool {
     value.is_empty() || value.contains(|c| c <= ' ' || c == '=' || c == '"' || is_unprintable(c))
 }
 
-/// Appends a string of JSON, which is what parsers of logfmt expect in quotes too. Texts from Atlas can contain
-/// characters that control a terminal or change the direction of the text after them; all are escaped.
+/// Appends a JSON string; logfmt parsers expect the same syntax for quoted values. Texts from Atlas can contain characters
+/// that control a terminal or change the text direction; all of them are escaped.
 fn push_quoted(text: &mut String, value: &str) {
     text.push('"');
     for c in value.chars() {
@@ -147,7 +147,7 @@ fn push_quoted(text: &mut String, value: &str) {
             '\n' => text.push_str("\\n"),
             '\r' => text.push_str("\\r"),
             '\t' => text.push_str("\\t"),
-            // All of them are in the Basic Multilingual Plane
+            // All of these characters are in the Basic Multilingual Plane.
             c if is_unprintable(c) => {
                 let _ = write!(text, "\\u{:04x}", u32::from(c));
             }
@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn values_are_quoted_where_logfmt_needs_it() {
+    fn values_are_quoted_when_logfmt_requires_quotes() {
         for (value, expected) in [
             ("", r#"k="""#),
             ("plain", "k=plain"),

@@ -1,5 +1,5 @@
-//! The exporter's metrics about itself, updated by events of the Atlas clients and the scheduler. Counters start at 0, so
-//! that the first event is an increase and not a new series.
+//! The exporter's own metrics, updated by events of the Atlas clients and the scheduler. Counters start at 0, so that the
+//! first event is an increase and not a new series.
 
 mod observers;
 
@@ -26,8 +26,8 @@ const REQUEST_DURATION_BUCKETS: &[f64] =
 /// The exporter's own metrics: one instance per process, shared by everything that reports events.
 pub struct ExporterMetrics {
     registry: Registry,
-    /// Locked shared while an event changes several series, and exclusively while they are gathered: no scrape sees half
-    /// of an event.
+    /// Locked shared while an event changes several series, and exclusively while they are gathered, so that no scrape
+    /// exports an event partially.
     update_lock: RwLock<()>,
     org_up: GaugeVec,
     org_last_poll_failed: GaugeVec,
@@ -69,13 +69,13 @@ struct ActiveLabels {
 }
 
 impl ActiveLabels {
-    /// Requests that are about no organization are always counted.
+    /// Returns whether `org` has series. Requests without an organization are always counted.
     fn has_org(&self, org: Option<&OrgId>) -> bool {
         org.is_none_or(|org| self.orgs.contains_key(org))
     }
 }
 
-/// The token bucket that the polls of an organization use, as Atlas reported it; 0 where it did not.
+/// The token bucket that the polls of an organization use, as Atlas reported it; 0 if Atlas did not.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct RateLimit {
     pub(crate) capacity: u64,
@@ -105,7 +105,7 @@ fn add(counter: &CounterVec, labels: &[&str], value: f64) {
     counter.with_label_values(labels).inc_by(value);
 }
 
-/// Converts a count; 53 bits, as Prometheus itself has them.
+/// Converts a count. A float of Prometheus has 53 bits as well.
 #[expect(clippy::cast_precision_loss, reason = "53 bits are enough")]
 fn to_f64(count: u64) -> f64 {
     count as f64
@@ -115,7 +115,7 @@ impl ExporterMetrics {
     /// Creates and registers every family.
     ///
     /// # Errors
-    /// When the catalogue has a duplicate or invalid name, which a test rules out.
+    /// When the catalogue has a duplicate or invalid name, which a test excludes.
     pub fn new() -> prometheus::Result<Self> {
         let r = &Registry::new();
         let gauge = |family| register(r, family, GaugeVec::new);
@@ -175,7 +175,7 @@ impl ExporterMetrics {
         set(&self.config_reload_success, &[], 0.0);
         add(&self.storage_failures, &[], 0.0);
         for endpoint in Endpoint::ALL {
-            // Those of tokens are initialized with a credential that needs them.
+            // The series of token endpoints are initialized with a credential that requests tokens.
             if !matches!(endpoint, Endpoint::Token | Endpoint::Revoke) {
                 self.init_endpoint(endpoint);
                 for labels in RetryReason::ALL.map(|it| [endpoint.as_str(), it.as_str()]) {
@@ -191,7 +191,7 @@ impl ExporterMetrics {
         let org = org.as_str();
         set(&self.org_up, &[org], 0.0);
         set(&self.org_inventory_restored, &[org], 0.0);
-        // The endpoint that polls use
+        // Polls use this endpoint.
         let endpoint = Endpoint::AiModelApiKeys.as_str();
         add(&self.api_throttled, &[endpoint, org], 0.0);
         for reason in FailureReason::ALL {
@@ -235,7 +235,7 @@ impl ExporterMetrics {
         }
     }
 
-    /// Sets the state of the last poll: the reason that it failed for, none if it succeeded.
+    /// Sets the state of the last poll: the failure reason, or `None` after a successful poll.
     fn set_last_poll_failure(&self, org: &str, failed: Option<FailureReason>) {
         for reason in FailureReason::ALL {
             let is_failed = f64::from(failed == Some(reason));
@@ -323,7 +323,7 @@ impl ExporterMetrics {
         }
     }
 
-    /// Locked while series with such labels are created or removed.
+    /// Locks the active labels. Hold the lock while series with these labels are created or removed.
     fn lock_active(&self) -> MutexGuard<'_, ActiveLabels> {
         self.active.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -334,7 +334,7 @@ impl ExporterMetrics {
         active.orgs.get(org).copied().unwrap_or_default()
     }
 
-    /// Returns the number of requests to an endpoint so far, whatever their outcome.
+    /// Returns the number of requests to an endpoint so far, successful or not.
     pub fn request_count(&self, endpoint: Endpoint) -> f64 {
         let families = self.api_requests.collect();
         let metrics = families.iter().flat_map(MetricFamily::get_metric);
@@ -347,8 +347,8 @@ impl ExporterMetrics {
             .sum()
     }
 
-    /// Gathers all series. Call this before the inventories of a scrape are read, so that no scrape reports a
-    /// successful poll together with keys from before it.
+    /// Gathers all series. Call this before the inventories of a scrape are read, so that no scrape reports a successful
+    /// poll together with keys of an earlier poll.
     pub fn gather(&self) -> MetricSnapshot {
         let _exclusive = self
             .update_lock

@@ -1,4 +1,4 @@
-//! One scrape, written in chunks of bounded size, so that no scrape builds its whole text in memory or blocks a serving
+//! One scrape, written in chunks of bounded size, so that no scrape holds the complete text in memory or blocks a serving
 //! thread for long.
 
 use super::key_families::{CHUNK_SIZE, FAMILIES, KeyPosition};
@@ -6,10 +6,10 @@ use super::metric_snapshot::MetricSnapshot;
 use super::negotiate::Format;
 use super::snapshot::ScrapeSnapshot;
 
-/// Keys that are looked at for one chunk, in case none of them has a series.
+/// Maximum number of keys that are examined for one chunk, if none of them has a series.
 const MAX_KEYS_PER_CHUNK: usize = 20_000;
 
-/// How far the families of the inventory are written.
+/// The position in the families of the inventory.
 pub(super) struct FamilyCursor {
     family: usize,
     position: KeyPosition,
@@ -17,7 +17,7 @@ pub(super) struct FamilyCursor {
 }
 
 impl FamilyCursor {
-    /// Creates a cursor that begins with the family at that index.
+    /// Creates a cursor that starts with the family at that index.
     pub(super) fn new(family: usize) -> Self {
         Self {
             family,
@@ -26,7 +26,7 @@ impl FamilyCursor {
         }
     }
 
-    /// Appends a chunk. Returns `false` at the end. A chunk can be empty where keys have no series.
+    /// Appends a chunk. Returns `false` at the end. A chunk can be empty if keys have no series.
     pub(super) fn advance(
         &mut self,
         snapshot: &ScrapeSnapshot,
@@ -62,7 +62,7 @@ impl FamilyCursor {
     }
 }
 
-/// A scrape in progress, owned by the response that it is the body of.
+/// A scrape in progress: the body of a response.
 pub struct Exposition {
     format: Format,
     snapshot: ScrapeSnapshot,
@@ -71,7 +71,7 @@ pub struct Exposition {
 }
 
 impl Exposition {
-    /// Begins a scrape of `snapshot`, and of the exporter's own `metrics`, which were gathered before.
+    /// Creates the scrape of `snapshot` and of the exporter's own `metrics`, which were gathered before.
     pub fn new(format: Format, metrics: MetricSnapshot, snapshot: ScrapeSnapshot) -> Self {
         Self {
             format,
@@ -81,8 +81,8 @@ impl Exposition {
         }
     }
 
-    /// Returns the next chunk, `None` at the end. A chunk can be empty: the thread was busy for long enough all the
-    /// same.
+    /// Returns the next chunk, `None` at the end. A chunk can be empty, so that a call that writes no sample does not
+    /// block the thread for long.
     pub fn next_chunk(&mut self) -> Option<Vec<u8>> {
         self.metrics.as_ref()?;
         let mut out = Vec::with_capacity(CHUNK_SIZE + 4096);
@@ -177,7 +177,7 @@ mod tests {
         format!("mongodbatlas_ai_model_api_key_{suffix}")
     }
 
-    /// The value of the series of a key.
+    /// Returns the value of the series of a key.
     fn value<'a>(text: &'a str, name: &str, key: &str) -> Option<&'a str> {
         text.lines()
             .find(|l| l.starts_with(&format!("{name}{{")) && l.contains(key))
@@ -294,7 +294,7 @@ mod tests {
             per_key: PerKeyMode::Idle,
             ..selection()
         };
-        // Keys that were never used are idle since 50, the others since 100; the threshold is a minute.
+        // Keys never used are idle since 50, the others since 100; the threshold is one minute.
         for (now, expected) in [(109, 0), (110, 5), (159, 5), (160, 10)] {
             let text = text(vec![inventory(1, 10)], selection.clone(), at(now));
             for suffix in ["info", "idle_seconds", "used"] {
@@ -316,7 +316,7 @@ mod tests {
         };
         let inventories = || vec![inventory(1, 10), inventory(2, 10)];
         let text = text(inventories(), selection.clone(), at(160));
-        // Five of each are idle since 50. The other ten are all idle since 100 and exceed the maximum.
+        // Five keys of each organization are idle since 50. The other ten are all idle since 100 and exceed the maximum.
         assert_eq!(text.matches(&format!("{}{{", name("info"))).count(), 10);
         let dropped = text
             .lines()

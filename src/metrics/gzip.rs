@@ -1,10 +1,10 @@
-//! The exposition compressed with gzip. Families that change with a poll only are compressed once per inventory, the
+//! The exposition compressed with gzip. Families that change only with a poll are compressed once per inventory, the
 //! others at the scrape.
 //!
-//! The body is *one* gzip member (RFC 1952), since many clients read no more than the first. Within it, sequences of
-//! deflate blocks (RFC 1951) that were compressed separately follow each other: none refers back beyond its own
-//! beginning, each ends at a byte boundary, and only the very last block is marked as final. The checksums of the
-//! segments are combined.
+//! The body is a single gzip stream (RFC 1952), since many clients decompress only the first one. The stream consists of
+//! sequences of deflate blocks (RFC 1951) that were compressed separately: no sequence refers to data before its own
+//! start, each ends at a byte boundary, and only the last block is marked as final. The checksums of the segments are
+//! combined.
 
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::io::Write as _;
@@ -25,22 +25,22 @@ use super::shared_body::ChunkSource;
 use super::snapshot::ScrapeSnapshot;
 use crate::inventory::{CachedSegment, ClassifiedInventory, InventorySnapshot};
 
-/// Compressed bytes are handed on once there are so many.
+/// Minimum size of a compressed chunk.
 const COMPRESSED_CHUNK_SIZE: usize = 64 << 10;
-/// The header of a gzip member: deflate, no name, no time, no system.
+/// The header of a gzip stream: deflate, no name, no time, no operating system.
 const GZIP_HEADER: [u8; 10] = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 0xff];
 /// An empty final block.
 const FINAL_BLOCK: [u8; 2] = [0x03, 0];
-/// Uncompressed chunks that one step of a [`Compressor`] processes at most, should they compress to very little.
+/// Maximum number of uncompressed chunks per step of a [`Compressor`], for chunks that compress to very few bytes.
 const MAX_CHUNKS_PER_STEP: usize = 16;
 
-/// Compresses the families of the inventory step by step: the header of a gzip member and everything but its end,
-/// which [`Compressor::finish`] builds from the checksum. Each step can keep a thread busy for some milliseconds.
+/// Compresses the families of the inventory step by step: the header of the gzip stream and everything except its end,
+/// which [`Compressor::finish`] builds from the checksum. A step can take a few milliseconds.
 pub struct Compressor {
     format: Format,
     snapshot: ScrapeSnapshot,
     header_written: bool,
-    /// Families whose segments the inventories cache.
+    /// The families with segments that the inventories cache.
     cached_families: Range<usize>,
     /// The other families.
     cursor: FamilyCursor,
@@ -67,7 +67,7 @@ impl Compressor {
         }
     }
 
-    /// Compresses in advance what scrapes will need of an inventory and what does not change until the next one.
+    /// Compresses the families of an inventory that do not change until the next one, before a scrape needs them.
     pub fn precompress(inventory: &ClassifiedInventory, options: &Arc<KeySeriesOptions>) {
         let visible = InventorySnapshot {
             inventories: vec![inventory.clone()],
@@ -81,7 +81,7 @@ impl Compressor {
         }
     }
 
-    /// Compresses the exporter's own metrics and the end of the exposition, which follow what has `checksum`.
+    /// Compresses the exporter's own metrics and the end of the exposition. `checksum` is that of the data before them.
     pub fn finish(format: Format, metrics: &MetricSnapshot, mut checksum: Checksum) -> Bytes {
         let mut text = Vec::new();
         metrics.write(&mut text, format);
@@ -157,7 +157,7 @@ impl ChunkSource for Compressor {
     }
 }
 
-/// Checksum and length of bytes before their compression.
+/// Checksum and length of uncompressed bytes.
 #[derive(Debug, Clone, Default)]
 pub struct Checksum {
     crc: Hasher,
@@ -170,17 +170,16 @@ impl Checksum {
         self.len += bytes.len() as u64;
     }
 
-    /// Adds what follows.
+    /// Adds the checksum of the bytes that follow.
     fn append(&mut self, next: &Self) {
         self.crc.combine(&next.crc);
         self.len += next.len;
     }
 }
 
-/// Encoders for the next segments. Each needs a quarter of a megabyte; allocating that at every scrape and poll would
-/// fragment the heap.
+/// Pool of encoders. Each needs about 256 KiB; reusing them avoids heap fragmentation.
 static ENCODER_POOL: Mutex<Vec<Deflater>> = Mutex::new(Vec::new());
-/// Idle encoders in the pool. More are in use at once only where several clients scrape.
+/// Maximum number of idle encoders in the pool. More are in use at the same time only if several clients scrape.
 const MAX_POOLED: usize = 2;
 
 type Deflater = DeflateEncoder<Vec<u8>>;
@@ -210,7 +209,7 @@ impl DeflateSegment {
         self.checksum.update(bytes);
     }
 
-    /// Returns what is compressed so far, if it is enough for a chunk.
+    /// Returns the compressed bytes so far, if they are enough for a chunk.
     fn take_chunk(&mut self) -> Option<Bytes> {
         let compressed = self.encoder.get_mut();
         let next = || Vec::with_capacity(COMPRESSED_CHUNK_SIZE * 5 / 4);
@@ -218,8 +217,8 @@ impl DeflateSegment {
             .then(|| std::mem::replace(compressed, next()).into())
     }
 
-    /// Ends at a byte boundary and without a final block, and adds the checksum of the segment to that of what was
-    /// before it. What the encoder writes when it is reset for the next segment is discarded.
+    /// Ends the segment at a byte boundary and without a final block, and adds the checksum of the segment to `checksum`.
+    /// The bytes that the encoder writes when it is reset for the next segment are discarded.
     fn finish(mut self, checksum: &mut Checksum) -> Vec<u8> {
         let _ = self.encoder.flush();
         let mut bytes = std::mem::take(self.encoder.get_mut());
@@ -236,7 +235,7 @@ impl DeflateSegment {
     }
 }
 
-/// Returns the compressed samples of one of the static families, of one inventory. They are the same in every format.
+/// Returns the compressed samples of one static family and one inventory. They are the same in every format.
 fn cached_segment(snapshot: &ScrapeSnapshot, family: usize, org: usize) -> CachedSegment {
     let inventory = snapshot.visible.inventories.get(org);
     let (Some(inventory), Some(writer)) = (inventory, FAMILIES.get(family)) else {
@@ -262,7 +261,8 @@ fn cached_segment(snapshot: &ScrapeSnapshot, family: usize, org: usize) -> Cache
     })
 }
 
-/// Identifies a family among the segments that an inventory caches. With other labels, the info metric is another one.
+/// Returns the key of a family among the segments that an inventory caches. The key of the info metric depends on its
+/// labels.
 fn cache_key(family: usize, options: &KeySeriesOptions) -> u64 {
     let mut hasher = DefaultHasher::new();
     (family, &options.labels).hash(&mut hasher);
@@ -290,33 +290,33 @@ mod tests {
     use super::*;
 
     #[test]
-    fn separately_compressed_segments_form_one_gzip_member() {
+    fn separately_compressed_segments_form_one_gzip_stream() {
         let texts = [
             "head\n".to_owned(),
             "x".repeat(200_000),
             String::new(),
             "abc".repeat(9000),
         ];
-        let mut member = GZIP_HEADER.to_vec();
+        let mut stream = GZIP_HEADER.to_vec();
         let mut checksum = Checksum::default();
         for (n, text) in texts.iter().enumerate() {
             if n % 2 == 0 {
-                member.extend_from_slice(&stored_block(text.as_bytes()));
+                stream.extend_from_slice(&stored_block(text.as_bytes()));
                 checksum.update(text.as_bytes());
             } else {
                 let mut segment = DeflateSegment::new();
                 segment.write(text.as_bytes());
-                member.extend_from_slice(&segment.finish(&mut checksum));
+                stream.extend_from_slice(&segment.finish(&mut checksum));
             }
         }
         let metrics = crate::metrics::ExporterMetrics::new()
             .expect("sound")
             .gather();
-        member.extend_from_slice(&Compressor::finish(Format::Text, &metrics, checksum));
+        stream.extend_from_slice(&Compressor::finish(Format::Text, &metrics, checksum));
         let mut text = String::new();
-        let mut reader = flate2::bufread::GzDecoder::new(&*member);
-        reader.read_to_string(&mut text).expect("one member");
+        let mut reader = flate2::bufread::GzDecoder::new(&*stream);
+        reader.read_to_string(&mut text).expect("one stream");
         assert!(text.starts_with(&texts.concat()) && text.contains("build_info"));
-        assert!(reader.into_inner().is_empty(), "and nothing behind it");
+        assert!(reader.into_inner().is_empty(), "no data after the stream");
     }
 }

@@ -1,5 +1,5 @@
-//! The families of the inventory, written from it directly: without a registry, a map, or a copy of a label between
-//! two scrapes.
+//! The families of the inventory, written directly from the inventory: without a registry, a map, or copies of labels
+//! between scrapes.
 
 mod samples;
 
@@ -17,13 +17,13 @@ use samples::{
     write_project_info, write_rate_limits, write_status_counts,
 };
 
-/// Takes the labels and the value of one sample.
+/// Receives the labels and the value of one sample.
 type Emit<'a> = &'a mut dyn FnMut(Labels<'_>, SampleValue);
 
-/// Where the samples of a family come from.
+/// The source of the samples of a family.
 #[derive(Clone, Copy)]
 enum SampleSource {
-    /// One sample per key, at the time of the snapshot; none where the value is missing.
+    /// One sample per key, at the time of the snapshot; none if the value is missing.
     Keys(fn(KeyView<'_>, i64) -> Option<SampleValue>),
     /// One sample per key, always 1, with the attributes of the key as labels.
     Info,
@@ -45,7 +45,7 @@ const fn family(family: &'static FamilyDef, source: SampleSource) -> FamilyWrite
     FamilyWriter { family, source }
 }
 
-/// How many of [`FAMILIES`], from the first on, change with a poll only.
+/// The number of [`FAMILIES`], from the first one, that change only with a poll.
 pub(super) const STATIC_FAMILIES: usize = 4;
 
 /// Every family of the inventory, in the order of the exposition.
@@ -113,13 +113,13 @@ pub(super) static FAMILIES: &[FamilyWriter] = &[
     family(&families::PROJECT_INFO, Details(write_project_info)),
 ];
 
-/// The age of `then`; 0 for a timestamp in the future. Milliseconds, since more digits would be noise that does not
-/// compress.
+/// Returns the age of `then`; 0 for a timestamp in the future. The precision is milliseconds: more digits are of no use
+/// and compress badly.
 fn age_value(now: i64, then: i64) -> SampleValue {
     SampleValue::Millis(now.saturating_sub(then).max(0) / 1000)
 }
 
-/// How far one family is written.
+/// The position in one family.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct KeyPosition {
     /// Index of the organization.
@@ -128,8 +128,8 @@ pub(super) struct KeyPosition {
     pub(super) key: usize,
 }
 
-/// A chunk is complete once it is this long. It can be longer by the roll-ups of one organization, or by one family of
-/// the exporter's own metrics.
+/// Minimum size of a complete chunk. A chunk can be longer by the roll-ups of one organization, or by one family of the
+/// exporter's own metrics.
 pub(super) const CHUNK_SIZE: usize = 64 << 10;
 
 impl FamilyWriter {
@@ -151,9 +151,8 @@ impl FamilyWriter {
         }
     }
 
-    /// Appends the samples of the organization at `position`, from its key there on, until the chunk is complete or
-    /// `max_keys` were looked at, with a sample or without. Returns the index of the next key if that was before the last
-    /// one.
+    /// Appends the samples of the organization at `position`, starting with the key at `position`, until the chunk is
+    /// complete or `max_keys` keys were examined. Returns the index of the next key, `None` after the last key.
     pub(super) fn write(
         &self,
         out: &mut Vec<u8>,
@@ -263,11 +262,11 @@ impl FamilyWriter {
     }
 }
 
-/// The labels of the info metric. Those that many keys share are rendered once.
+/// The labels of the info metric. Labels that many keys share are rendered once.
 struct InfoLabels(Vec<LabelSegment>);
 
 enum LabelSegment {
-    /// For each set of attributes, its labels.
+    /// The labels of each set of attributes.
     Shared(Vec<Vec<u8>>),
     Name,
     MaskedSecret,

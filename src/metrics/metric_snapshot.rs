@@ -11,14 +11,14 @@ use mongodb_atlas_client::OrgId;
 pub struct MetricSnapshot(pub(super) Vec<MetricFamily>);
 
 impl MetricSnapshot {
-    /// Removes families whose names begin with `prefix`.
+    /// Removes the families with a name that starts with `prefix`.
     #[must_use]
     pub fn exclude_prefix(mut self, prefix: &str) -> Self {
         self.0.retain(|family| !family.name().starts_with(prefix));
         self
     }
 
-    /// Removes all series but those of `orgs`, which are sorted.
+    /// Removes all series except those of `orgs`, which are sorted.
     #[must_use]
     pub fn retain_orgs(self, orgs: &[OrgId]) -> Self {
         self.retain(|org| orgs.binary_search_by(|it| it.as_str().cmp(org)).is_ok())
@@ -30,8 +30,8 @@ impl MetricSnapshot {
         self.retain(str::is_empty)
     }
 
-    /// Removes the series whose organization is not selected. A series without the label, or with an empty one, which
-    /// Prometheus does not distinguish, has the organization "".
+    /// Removes the series of organizations that are not selected. A series without the label `org_id`, or with an empty
+    /// one (Prometheus does not distinguish them), has the organization "".
     fn retain(mut self, is_selected: impl Fn(&str) -> bool) -> Self {
         let is_retained = |metric: &Metric| {
             let mut labels = metric.get_label().iter();
@@ -45,7 +45,7 @@ impl MetricSnapshot {
         self
     }
 
-    /// Appends every family, and what ends the exposition.
+    /// Appends every family and the end of the exposition.
     pub(super) fn write(&self, out: &mut Vec<u8>, format: Format) {
         for family in &self.0 {
             let metric_type = match family.get_field_type() {

@@ -3,11 +3,11 @@
 //! | module | purpose |
 //! | --- | --- |
 //! | `families` | every family: name, type, labels, help |
-//! | `exporter_metrics`, `metric_snapshot` | the exporter's metrics about itself, updated by events; as one scrape exports them |
-//! | `selection` | which keys have per-key series; the idle roll-up |
-//! | `snapshot` | what one scrape exports |
-//! | `key_families` | the families of the inventory, written from it directly |
-//! | `exposition`, `gzip`, `shared_body` | one scrape in bounded chunks; compressed; shared by concurrent scrapes |
+//! | `exporter_metrics`, `metric_snapshot` | the exporter's own metrics, updated by events; their values in one scrape |
+//! | `selection` | selection of keys with per-key series; idle thresholds |
+//! | `snapshot` | the data of one scrape |
+//! | `key_families` | the families of the inventory, written directly from the inventory |
+//! | `exposition`, `gzip`, `shared_body` | one scrape in bounded chunks; compression; sharing between concurrent scrapes |
 //! | `negotiate` | content negotiation |
 //! | `text` | the two text formats |
 

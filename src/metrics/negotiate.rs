@@ -40,7 +40,7 @@ impl Format {
         let version = parameters.find(|(name, _)| name.eq_ignore_ascii_case("version"));
         let version = version.map(|(_, value)| *value);
         match item.name.to_ascii_lowercase().as_str() {
-            // 0.0.1 is a draft, which no client requests alone.
+            // Version 0.0.1 is a draft that no client requests without 1.0.0.
             "application/openmetrics-text" if version.is_none_or(|it| it == "1.0.0") => {
                 Some(Self::OpenMetrics)
             }
@@ -96,24 +96,24 @@ mod tests {
     use super::*;
 
     #[test]
-    fn negotiates_the_format_prometheus_prefers() {
+    fn negotiation_selects_the_format_prometheus_prefers() {
         for (accept, expected) in [
-            // 2.42
+            // Prometheus 2.42
             (
                 "application/openmetrics-text;version=1.0.0,application/openmetrics-text;version=0.0.1;q=0.75,text/plain;version=0.0.4;q=0.5,*/*;q=0.1",
                 Format::OpenMetrics,
             ),
-            // 2.42 with native histograms, which asks for a format that is not offered
+            // Prometheus 2.42 with native histograms requests a format that is not supported
             (
                 "application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited,application/openmetrics-text;version=1.0.0;q=0.8,application/openmetrics-text;version=0.0.1;q=0.75,text/plain;version=0.0.4;q=0.5,*/*;q=0.1",
                 Format::OpenMetrics,
             ),
-            // 3.x
+            // Prometheus 3.x
             (
                 "application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.6,application/openmetrics-text;version=0.0.1;q=0.5,text/plain;version=1.0.0;escaping=allow-utf-8;q=0.4,text/plain;version=0.0.4;q=0.3,*/*;q=0.2",
                 Format::OpenMetrics,
             ),
-            // 3.x that prefers text
+            // Prometheus 3.x with a preference for text
             (
                 "text/plain;version=1.0.0;escaping=allow-utf-8;q=0.6,text/plain;version=0.0.4;q=0.5,application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.4,*/*;q=0.2",
                 Format::Text,

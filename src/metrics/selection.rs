@@ -1,4 +1,4 @@
-//! Which keys have per-key series, with which labels, and the thresholds of the idle roll-up.
+//! The selection of keys with per-key series, their labels, and the thresholds of the idle roll-up.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -6,11 +6,11 @@ use std::time::Duration;
 use crate::inventory::KeyLabel;
 
 crate::closed_list::closed_list! {
-    /// Which keys have per-key series.
+    /// Selects the keys with per-key series.
     pub enum PerKeyMode {
         /// Every key.
         All = "all",
-        /// Keys that have been idle for the smallest threshold.
+        /// Keys that have been idle for at least the smallest threshold.
         Idle = "idle",
         /// No key; only the roll-ups are exported.
         None = "none",
@@ -20,7 +20,7 @@ crate::closed_list::closed_list! {
 /// The configuration of per-key series and of the idle roll-up.
 #[derive(Debug, Clone)]
 pub struct KeySeriesOptions {
-    /// Which keys have per-key series.
+    /// Selects the keys with per-key series.
     pub per_key: PerKeyMode,
     /// Labels of the info metric, in order.
     pub labels: Arc<[KeyLabel]>,
@@ -33,14 +33,14 @@ pub struct KeySeriesOptions {
 /// An idle threshold.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct IdleThreshold {
-    /// The least time that a key has been idle.
+    /// The minimum idle time.
     pub duration: Duration,
     /// The label value, in the largest whole unit of `PromQL`: `7d`, `36h`, `90m`.
     pub label: String,
 }
 
 impl IdleThreshold {
-    /// Creates a threshold of that duration, in whole seconds.
+    /// Creates a threshold of `duration`, in whole seconds.
     pub fn new(duration: Duration) -> Self {
         let seconds = duration.as_secs();
         let units = [(86_400, "d"), (3600, "h"), (60, "m")];
@@ -54,8 +54,8 @@ impl IdleThreshold {
         }
     }
 
-    /// Returns the idle cutoff at `now`: keys idle since that moment or longer are past the threshold. Both are in
-    /// microseconds since the Unix epoch.
+    /// Returns the idle cutoff at `now`: keys that have been idle since the cutoff or longer are past the threshold. Both
+    /// are in microseconds since the Unix epoch.
     pub fn cutoff(&self, now: i64) -> i64 {
         let duration = i64::try_from(self.duration.as_micros()).unwrap_or(i64::MAX);
         now.saturating_sub(duration)

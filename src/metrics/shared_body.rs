@@ -1,8 +1,8 @@
 //! A compressed response body that is produced while it is read. Scrapes of the same second share one.
 //!
-//! The reader that has come furthest starts the next steps on a blocking thread. A few of them run ahead of it, so that
-//! compressing and sending overlap; a client that stops reading stops the work. When the last reader of an incomplete
-//! body is dropped, the body is aborted and freed.
+//! The reader with the most chunks starts the next steps on a blocking thread. A few steps run ahead of that reader, so
+//! that compression and sending overlap; a client that stops reading stops the compression. When the last reader of an
+//! incomplete body is dropped, the body is aborted and freed.
 
 use std::mem::take;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -12,9 +12,9 @@ use tokio::sync::{Notify, Semaphore};
 
 use super::gzip::Checksum;
 
-/// Steps whose chunks may wait for the reader that has come furthest.
+/// Maximum number of steps ahead of the reader with the most chunks.
 const MAX_STEPS_AHEAD: usize = 8;
-/// Steps that a thread is worth starting for.
+/// Minimum number of steps for which a blocking thread is started.
 const MIN_STEPS_AT_ONCE: usize = 2;
 
 /// Produces the chunks of a body.
@@ -30,7 +30,7 @@ pub trait ChunkSource: Send {
 pub struct SharedBody {
     state: Mutex<BodyState>,
     changed: Notify,
-    /// Whether chunks are retained for other readers after they were read.
+    /// Whether chunks are retained for other readers after the first one has read them.
     retain_chunks: bool,
 }
 
@@ -38,7 +38,7 @@ struct BodyState {
     chunks: Vec<StepChunk>,
     /// Steps that have ended.
     steps: usize,
-    /// The latest step of which a reader has a chunk.
+    /// The latest step with a chunk that was read.
     furthest_step: usize,
     readers: usize,
     progress: Progress,
@@ -68,16 +68,16 @@ pub enum Chunk {
     End(Checksum),
 }
 
-/// The error of a body that will never be complete.
+/// The error of an aborted body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("compressing the response failed")]
 pub struct Aborted;
 
-/// What is available at the position of a reader.
+/// The data at the position of a reader.
 enum ReadOutcome {
-    /// The next chunk, and steps to run ahead.
+    /// The next chunk, and a task that runs ahead.
     Chunk(Chunk, Option<AdvanceTask>),
-    /// There is no chunk yet; the reader has to run the next step.
+    /// No chunk yet; the reader must run the next step.
     Step(AdvanceTask),
     Pending,
     Aborted,
@@ -89,12 +89,12 @@ impl SharedBody {
         Self::new(source, true)
     }
 
-    /// Creates a body with one reader, which retains no chunk that was read.
+    /// Creates a body with a single reader. Chunks are freed after reading.
     pub fn new_private(source: Box<dyn ChunkSource>) -> Arc<Self> {
         Self::new(source, false)
     }
 
-    fn new(source: Box<dyn ChunkSource>, keeps_chunks: bool) -> Arc<Self> {
+    fn new(source: Box<dyn ChunkSource>, retain_chunks: bool) -> Arc<Self> {
         Arc::new(Self {
             state: Mutex::new(BodyState {
                 chunks: Vec::new(),
@@ -104,11 +104,11 @@ impl SharedBody {
                 progress: Progress::Ready(source),
             }),
             changed: Notify::new(),
-            retain_chunks: keeps_chunks,
+            retain_chunks,
         })
     }
 
-    /// Returns a reader from the beginning, or `None` when the body was aborted.
+    /// Returns a reader at the start of the body, or `None` if the body was aborted.
     pub fn subscribe(self: &Arc<Self>) -> Option<BodyReader> {
         let mut state = self.state();
         if matches!(state.progress, Progress::Aborted) {
@@ -170,15 +170,15 @@ impl SharedBody {
     }
 }
 
-/// Reads a [`SharedBody`] from its beginning.
+/// Reads a [`SharedBody`] from its start.
 pub struct BodyReader {
     body: Arc<SharedBody>,
     index: usize,
 }
 
 impl BodyReader {
-    /// Waits for the next part. `permits` limits how many chunks are produced at once. What `held` returns is held until
-    /// a step that was started for this reader has ended, even if the reader is dropped before.
+    /// Waits for the next part. `permits` limits the number of concurrent steps. The value that `held` returns is dropped
+    /// after the step that was started for this reader has ended, even if the reader is dropped earlier.
     ///
     /// # Errors
     /// [`Aborted`] when the source has panicked.
@@ -188,7 +188,7 @@ impl BodyReader {
         held: impl Fn() -> H,
     ) -> Result<Chunk, Aborted> {
         loop {
-            // Registered before the state is read, so that no change in between is missed.
+            // Registered before the state is read, so that no change after that is missed.
             let changed = self.body.changed.notified();
             match self.body.read_at(self.index) {
                 ReadOutcome::Chunk(chunk, ahead) => {
@@ -203,7 +203,7 @@ impl BodyReader {
                 ReadOutcome::Aborted => return Err(Aborted),
                 ReadOutcome::Pending => {}
                 ReadOutcome::Step(steps) => {
-                    // Dropped with this future, the task returns the source.
+                    // If this future is dropped, the task returns the source.
                     let permit = Arc::clone(permits).acquire_owned().await;
                     steps.spawn((permit.map_err(|_| Aborted)?, held()));
                 }
@@ -238,7 +238,7 @@ impl AdvanceTask {
     fn spawn<R: Send + 'static>(mut self, resources: R) {
         tokio::task::spawn_blocking(move || {
             self.run();
-            // Before the readers are notified: the next steps may need the permit among them.
+            // Dropped before the readers are notified: the next step may need the permit.
             drop(resources);
             drop(self);
         });

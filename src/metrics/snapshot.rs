@@ -1,4 +1,4 @@
-//! What one scrape exports: the inventories that are in the store when it begins, all of them at one `now`.
+//! The data of one scrape: the inventories that are in the store at its start, all of them at one `now`.
 
 use std::sync::Arc;
 
@@ -45,7 +45,7 @@ impl ScrapeSnapshot {
         }
     }
 
-    /// Removes other organizations than `orgs`, which are sorted. Keys beyond the maximum number of keys stay dropped.
+    /// Removes all organizations except `orgs`, which are sorted. Keys over the maximum number of keys remain dropped.
     #[must_use]
     pub fn retain_orgs(mut self, orgs: &[OrgId]) -> Self {
         let is_selected = |org: &OrgId| orgs.binary_search(org).is_ok();
@@ -60,7 +60,7 @@ impl ScrapeSnapshot {
         self.idle_cutoff.is_none() && self.has_key_series()
     }
 
-    /// Returns whether an exemption of any key is in force.
+    /// Returns whether any key has an active exemption.
     pub(super) fn has_exempt_keys(&self) -> bool {
         let inventories = self.visible.inventories.iter();
         let mut ends = inventories.flat_map(|inventory| inventory.classes.exempt_keys(0));
@@ -77,7 +77,7 @@ impl ScrapeSnapshot {
             .is_none_or(|cutoff| key.idle_since().is_some_and(|since| since <= cutoff))
     }
 
-    /// Returns how many keys of `inventory` are beyond the maximum number of keys.
+    /// Returns how many keys of `inventory` are over the maximum number of keys.
     pub(super) fn dropped_by_max_keys(&self, inventory: &ClassifiedInventory) -> u64 {
         self.max_keys_cutoff.map_or(0, |cutoff| {
             (inventory.len() as u64).saturating_sub(inventory.classes.count_idle_since(cutoff))
@@ -85,8 +85,8 @@ impl ScrapeSnapshot {
     }
 }
 
-/// Returns the latest moment since which at most `max_keys` keys have been idle. The longest-idle keys are exported,
-/// whichever organization they belong to, so that the same ones are exported from scrape to scrape.
+/// Returns the latest time since which at most `max_keys` keys have been idle. The longest-idle keys of all organizations
+/// are exported, so that successive scrapes export the same keys.
 fn cutoff_for_max_keys(inventories: &[ClassifiedInventory], max_keys: u64, now_micros: i64) -> i64 {
     let fits = |cutoff: i64| {
         let idle = inventories
@@ -118,7 +118,7 @@ mod tests {
     use crate::inventory::{ApiKey, ApiTime, Inventory};
     use mongodb_atlas_client::{KeyId, ProjectId};
 
-    /// Returns an inventory with a key for each time of a last use.
+    /// Returns an inventory with a key for each last use.
     fn inventory(org: u32, used: &[i64]) -> ClassifiedInventory {
         let records = used.iter().map(|second| ApiKey {
             id: KeyId::new(second.to_string()),

@@ -1,7 +1,6 @@
 //! The two text formats: Prometheus' 0.0.4 and `OpenMetrics` 1.0.
 //!
-//! Samples are the same in both. Only family headers, histogram bounds and the end of the exposition differ, so
-//! everything else is written without regard to the format.
+//! Samples are the same in both. Only family headers, histogram bounds and the end of the exposition depend on the format.
 
 use prometheus::proto::Histogram;
 
@@ -64,7 +63,7 @@ impl FamilyHeader<'_> {
         }
     }
 
-    /// The name and type of the family in `OpenMetrics`, where the suffix belongs to the sample alone.
+    /// Returns the name and type of the family in `OpenMetrics`, where the suffix belongs to the sample only.
     fn openmetrics_family(&self) -> (&str, &'static str) {
         let suffix = match self.metric_type {
             MetricType::Counter => "_total",
@@ -78,7 +77,7 @@ impl FamilyHeader<'_> {
     }
 }
 
-/// The unit that a family name ends with.
+/// Returns the unit at the end of a family name.
 fn unit_suffix(name: &str) -> Option<&'static str> {
     let (_, suffix) = name.rsplit_once('_')?;
     ["seconds", "bytes"]
@@ -93,7 +92,7 @@ fn write_line(out: &mut Vec<u8>, parts: &[&str]) {
     out.push(b'\n');
 }
 
-/// Appends a name and labels, with a brace open if there are any.
+/// Appends a name and labels. The brace remains open if there are labels.
 fn write_sample_start(out: &mut Vec<u8>, name: &str, suffix: &str, labels: Labels<'_>) {
     out.extend_from_slice(name.as_bytes());
     out.extend_from_slice(suffix.as_bytes());
@@ -149,7 +148,7 @@ pub(super) fn write_histogram(
     write_sample(out, name, "_count", labels, SampleValue::Int(count));
 }
 
-/// Renders what the samples of all keys of a project begin with.
+/// Renders the prefix that the samples of all keys of a project share.
 pub(super) fn key_prefix(name: &str, org: &OrgId, project: &ProjectId) -> Vec<u8> {
     let mut out = Vec::with_capacity(192);
     let labels = [("org_id", org.as_str()), ("project_id", project.as_str())];
@@ -158,7 +157,7 @@ pub(super) fn key_prefix(name: &str, org: &OrgId, project: &ProjectId) -> Vec<u8
     out
 }
 
-/// Appends a label of a key sample, with the comma in front of it. The value is escaped already.
+/// Appends a label of a key sample, with a leading comma. The value is already escaped.
 pub(super) fn write_escaped_label(out: &mut Vec<u8>, name: &str, escaped: &str) {
     out.push(b',');
     out.extend_from_slice(name.as_bytes());
@@ -175,7 +174,7 @@ pub(super) fn write_key_sample(
     labels: &[u8],
     value: SampleValue,
 ) {
-    // Reserves once instead of at each of the parts.
+    // Reserves once instead of for each part.
     out.reserve(prefix.len() + id.len() + labels.len() + 32);
     out.extend_from_slice(prefix);
     out.extend_from_slice(id.as_bytes());
@@ -186,7 +185,7 @@ pub(super) fn write_key_sample(
     out.push(b'\n');
 }
 
-/// Appends what ends the exposition.
+/// Appends the end of the exposition.
 pub(super) fn write_end(out: &mut Vec<u8>, format: Format) {
     if format == Format::OpenMetrics {
         out.extend_from_slice(b"# EOF\n");
@@ -209,7 +208,7 @@ fn write_fixed_point(out: &mut Vec<u8>, number: i64, unit: u64) {
     if fraction == 0 {
         return;
     }
-    // With a leading 1, the zeros behind the point stay.
+    // The leading 1 preserves the zeros after the decimal point.
     let mut buffer = itoa::Buffer::new();
     let digits = buffer.format(fraction + unit);
     let digits = digits.trim_end_matches('0');

@@ -1,4 +1,4 @@
-//! The audit log: a line for each change of a key. `docs/audit-log.md` documents its fields, on which other programs rely.
+//! The audit log: one line for each change of a key. Other programs rely on its fields, which `docs/audit-log.md` documents.
 
 use tracing::info;
 
@@ -7,7 +7,8 @@ use mongodb_atlas_client::OrgId;
 
 /// Logs a change.
 pub(super) fn log_change(org: &OrgId, change: &KeyChange, name: Option<&str>, owner: Option<&str>) {
-    // In this order: a pattern that begins at the start of the line must not depend on a name, which is free text.
+    // The order of the fields matters: a pattern that starts at the start of the line must not match free text, such as a
+    // name.
     info!(
         %org,
         project = %change.project,

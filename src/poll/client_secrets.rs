@@ -1,4 +1,4 @@
-//! The client secrets of a credential's service account: which organization to ask, and when.
+//! The client secrets of a credential's service account: the organizations to request them from, and when.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -19,13 +19,13 @@ use mongodb_atlas_client::{Client, ClientSecret, Credential, Error, OrgId};
 
 /// The interval between two requests for the client secrets.
 const REFRESH_INTERVAL: Duration = Duration::from_hours(1);
-/// Maximum number of organizations that are asked about a service account in one go.
+/// Maximum number of organizations that a service account is requested from in one refresh.
 pub const MAX_ACCOUNT_ORGS: usize = 10;
 
-/// What is known of a service account's client secrets.
+/// The known client secrets of a service account.
 ///
-/// The account belongs to one organization, and all others answer 403 or 404: organizations are asked in order until one
-/// knows the account, and from then on that one alone.
+/// The account belongs to one organization; requests to others return 403 or 404. Organizations are tried in order until
+/// one returns the account. From then on only that organization is used.
 pub(super) struct ClientSecretsState {
     stored: ClientSecretsSnapshot,
     due_at: Instant,
@@ -44,7 +44,7 @@ impl ClientSecretsState {
         state
     }
 
-    /// Handles a change of the credential, which may be another account now.
+    /// Handles a change of the credential, which may now be another account.
     pub(super) fn on_credential_changed(&mut self, client: &Client) {
         self.due_at = Instant::now().min(self.due_at);
         self.remove_unless_service_account(client);
@@ -60,7 +60,7 @@ impl ClientSecretsState {
         self.stored.clone()
     }
 
-    /// Returns the secrets; none if they are not known.
+    /// Returns the secrets; none if they are unknown.
     pub(super) fn secrets(&self) -> &[ClientSecret] {
         self.stored.secrets.as_deref().unwrap_or_default()
     }
@@ -69,13 +69,13 @@ impl ClientSecretsState {
         OrgId::parse(self.stored.org.as_deref()?).ok()
     }
 
-    /// Returns the organization that knows the account.
+    /// Returns the organization of the account, if known.
     fn home_org(&self) -> Option<OrgId> {
         self.stored.secrets.as_ref().and_then(|_| self.last_org())
     }
 
-    /// Returns the organizations to ask, in order: the one that knows the account, then those after the last one that was
-    /// asked.
+    /// Returns the organizations to try, in order: the organization of the account, then those after the last one that was
+    /// tried.
     fn next_orgs(&self, polled: &BTreeSet<&OrgId>) -> Vec<OrgId> {
         let (home, last) = (self.home_org(), self.last_org());
         let is_later = |org: &&&OrgId| last.as_ref().is_none_or(|last| **org > last);
@@ -90,8 +90,8 @@ impl ClientSecretsState {
             .collect()
     }
 
-    /// Handles the response of `org`, the last one that was asked. `None` means that no organization knows the account; after
-    /// an error what is known stays.
+    /// Handles the response for `org`, the last organization that was tried. `None` means that no organization has the
+    /// account. An error does not remove the known secrets.
     fn on_fetched(
         &mut self,
         org: &OrgId,
@@ -102,7 +102,7 @@ impl ClientSecretsState {
         match result {
             Ok(secrets) => self.stored.secrets = secrets,
             Err(_) if self.home_org().as_ref() == Some(org) => {}
-            // The organization that knew the account is asked first, and no longer knows it
+            // The previous organization of the account was tried first, and no longer has the account.
             Err(_) => self.stored.secrets = None,
         }
         self.stored.org = Some(org.to_string());
@@ -119,7 +119,7 @@ fn is_service_account(client: &Client) -> bool {
 impl Scheduler {
     /// Lists the client secrets of service accounts that have an organization with an inventory: keys take precedence.
     pub(super) fn start_client_secrets(&mut self, now: Instant, wake_at: &mut Instant) {
-        // The end does not wait for them, so that the result would depend on chance
+        // A one-shot run does not wait for client secrets, so its result would depend on timing.
         if self.one_shot {
             return;
         }
@@ -157,9 +157,9 @@ impl Scheduler {
         let client_secrets = &mut state.client_secrets;
         client_secrets.is_fetching = false;
         if let Err(error) = &result {
-            debug!(credential, reason = %error.kind.reason(), "client secrets unreadable");
+            debug!(credential, reason = %error.kind.reason(), "client secrets unavailable");
         }
-        // The credential may have been replaced by one of another kind meanwhile
+        // The credential may have been replaced by another kind of credential during the request.
         if let Some(org) = last_org
             && is_service_account(&state.target.client)
         {

@@ -16,21 +16,21 @@ use mongodb_atlas_client::{ApiKey, Client, Clock, KeyId, OptionalFields, OrgId};
 
 /// Maximum number of concurrent requests of one walk.
 const MAX_CONCURRENT_PAGES: usize = 4;
-/// Maximum number of missing keys that are requested individually; for more, another walk is cheaper.
+/// Maximum number of missing keys that are requested individually. For more keys, another walk is cheaper.
 const MAX_SINGLE_LOOKUPS: usize = 16;
 /// The timeout of a walk, in poll intervals; at least [`MIN_WALK_TIMEOUT`].
 const WALK_TIMEOUT_INTERVALS: u32 = 10;
 /// The minimum timeout of a walk.
 const MIN_WALK_TIMEOUT: Duration = Duration::from_mins(10);
 
-/// Returns the timeout of a walk for a poll interval: Atlas could respond slowly for days, page after page.
+/// Returns the timeout of a walk for a poll interval. Without a timeout, slow responses could extend a walk for days.
 pub fn walk_timeout(interval: Duration) -> Duration {
     interval
         .saturating_mul(WALK_TIMEOUT_INTERVALS)
         .max(MIN_WALK_TIMEOUT)
 }
 
-/// How an organization is polled.
+/// The options of a poll.
 #[derive(Clone)]
 pub struct PollOptions {
     /// Keys per page, 1 to 500.
@@ -49,7 +49,7 @@ pub struct PollOptions {
     pub prepare_inventory: PrepareInventory,
 }
 
-/// Classifies the keys of an inventory, and precomputes what scrapes need of it. Called on a blocking thread.
+/// Classifies the keys of an inventory, and precomputes data for scrapes. Called on a blocking thread.
 pub type PrepareInventory = Arc<dyn Fn(Arc<Inventory>) -> ClassifiedInventory + Send + Sync>;
 
 /// The result of a successful poll.
@@ -69,11 +69,11 @@ pub struct PollReport {
     pub shortfall: Option<Shortfall>,
 }
 
-/// Collects every key of `org`. A key of `previous`, the inventory that is replaced, that is missing now counts as
-/// deleted only after a recheck.
+/// Collects every key of `org`. A missing key of `previous`, the inventory to replace, counts as deleted only after a
+/// recheck.
 ///
 /// # Errors
-/// [`WalkError`] when a page fails; then nothing is known.
+/// [`WalkError`] when a page fails; there is no partial result.
 pub async fn collect(
     client: &Client,
     org: &OrgId,
@@ -128,7 +128,7 @@ struct Collector<'a> {
     options: &'a PollOptions,
     pages: u32,
     requests: u32,
-    /// The keys of an inconsistent walk.
+    /// The keys of an earlier, inconsistent walk.
     earlier_keys: InventoryBuilder,
 }
 
@@ -146,17 +146,17 @@ impl Collector<'_> {
         Ok(walk)
     }
 
-    /// Walks once more if the pages are inconsistent, and takes the result of the second walk.
+    /// Walks again if the pages are inconsistent, and uses the result of the second walk.
     async fn walk_until_consistent(&mut self) -> Result<KeyWalk, WalkError> {
         let (org, first) = (self.org, self.walk_once().await?);
         if first.consistent {
             return Ok(first);
         }
-        debug!(%org, pages = first.pages, "the keys do not add up, most likely because some were created or deleted on the way; once more");
+        debug!(%org, pages = first.pages, "inconsistent pages; repeating the walk");
         self.earlier_keys = first.keys;
         let second = self.walk_once().await?;
         if !second.consistent {
-            warn!(%org, pages = self.pages, "the keys do not add up in a second walk either; showing what it says, repeats merged");
+            warn!(%org, pages = self.pages, "pages still inconsistent; using the second walk");
         }
         Ok(second)
     }
@@ -178,7 +178,7 @@ impl Collector<'_> {
             return Ok(walk);
         }
         let is_few = missing.len() <= MAX_SINGLE_LOOKUPS.min(walk.pages as usize);
-        debug!(org = %self.org, keys = missing.len(), one_by_one = is_few, "keys are missing; a second look");
+        debug!(org = %self.org, keys = missing.len(), individually = is_few, "keys missing; rechecking");
         if is_few && let Some(existing) = self.fetch_keys(missing).await {
             for key in existing {
                 walk.keys.insert(&key);
@@ -186,7 +186,7 @@ impl Collector<'_> {
             return Ok(walk);
         }
         let mut second = self.walk_once().await?;
-        // A key that either walk has seen exists; the version of the later walk is newer
+        // A key in either walk exists; the version of the later walk is newer.
         run_blocking(move || {
             second.keys.merge_missing(&walk.keys);
             second
@@ -194,7 +194,7 @@ impl Collector<'_> {
         .await
     }
 
-    /// Returns those of the missing keys that still exist; `None` when a request fails.
+    /// Returns the missing keys that still exist; `None` if a request fails.
     async fn fetch_keys(&mut self, missing: Vec<KeyId>) -> Option<Vec<ApiKey>> {
         let (client, org, fields) = (self.client, self.org, self.options.optional_fields);
         let mut responses = stream::iter(missing)
@@ -206,7 +206,7 @@ impl Collector<'_> {
             match response {
                 Ok(key) => existing.extend(key),
                 Err(error) => {
-                    debug!(%org, %error, "Atlas does not say whether a key is there; walking once more");
+                    debug!(%org, %error, "key recheck failed; repeating the walk");
                     return None;
                 }
             }
@@ -215,13 +215,13 @@ impl Collector<'_> {
     }
 }
 
-/// Returns the keys of `previous` that are missing in `walk`, without those that are missing in an earlier walk as well.
+/// Returns the keys of `previous` that are missing in `walk`, except keys that are also missing in an earlier walk.
 fn find_missing(
     walk: &KeyWalk,
     previous: &Inventory,
     earlier_keys: &InventoryBuilder,
 ) -> Vec<KeyId> {
-    // An inconsistent walk that did contain the key is no evidence that the key is deleted
+    // An inconsistent walk that did contain the key is no evidence that the key is deleted.
     let is_deleted = |id: &str| !earlier_keys.is_empty() && !earlier_keys.contains(id);
     previous
         .keys()
@@ -233,10 +233,10 @@ fn find_missing(
 
 fn log_invalid_items(org: &OrgId, walk: &KeyWalk) {
     for LocatedItem { page, item } in &walk.invalid_items {
-        warn!(%org, page, index = item.index, what = item.reason, "a key cannot be read wholly");
+        warn!(%org, page, index = item.index, error = item.reason, "invalid key in response");
     }
     let more = walk.invalid_item_count - walk.invalid_items.len() as u64;
     if more > 0 {
-        warn!(%org, more, "more keys cannot be read wholly");
+        warn!(%org, keys = more, "more invalid keys in response");
     }
 }

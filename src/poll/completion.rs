@@ -25,10 +25,10 @@ use crate::inventory::{
 use crate::storage::{StateFile, StoredInventory};
 use mongodb_atlas_client::{EndpointSet, Error, OrgId, OrgList};
 
-/// The time to the next attempt after a failed organization list, unless the interval is shorter.
+/// Time to the next attempt after a failed organization list, unless the interval is shorter.
 const LIST_RETRY_INTERVAL: Duration = Duration::from_mins(1);
 
-/// Inserts an inventory. One that was classified before a reload is classified again.
+/// Inserts an inventory. An inventory that was classified before a reload is classified again.
 pub(super) fn insert_inventory(
     store: &Arc<InventoryStore>,
     inventory: ClassifiedInventory,
@@ -101,7 +101,7 @@ impl Scheduler {
         });
         let is_routine = state.last_poll_succeeded.replace(true) == Some(true);
         log_poll(&inventory, report.pages, report.duration, is_routine);
-        // Once, and not at each poll
+        // Logged once, not at each poll.
         if let Some(Shortfall { read, total }) = shortfall
             && state.shortfall.is_none()
         {
@@ -133,8 +133,8 @@ impl Scheduler {
         let Some(state) = self.orgs.get(org) else {
             return Instant::now();
         };
-        // Counted from the start of the poll: one that waits for the rate limit often takes more than half an interval,
-        // and must not skip the regular time after it
+        // Counted from the start of the poll: a poll that waits for the rate limit often takes more than half an interval,
+        // and must not skip the next regular time.
         let elapsed = duration.min(state.schedule.interval() / 2);
         let now = self.clock.now();
         let wait = state
@@ -162,7 +162,7 @@ impl Scheduler {
         let wait = state
             .backoff
             .on_failure(reason, &state.schedule, regular)
-            // A Retry-After of Atlas applies to every organization that shares the bucket
+            // A Retry-After of Atlas applies to every organization that shares the bucket.
             .max(state.client.next_delay(org));
         state.due_at = Instant::now() + wait;
         state.last_poll_succeeded = Some(false);
@@ -172,12 +172,12 @@ impl Scheduler {
             page = error.page,
             %reason,
             error = %error.error.kind,
-            remedy = Explanation::for_error(&error.error.kind).remedy,
+            hint = Explanation::for_error(&error.error.kind).remedy,
             retry_in = (!self.one_shot).then(|| tracing::field::display(whole_seconds(wait))),
             "poll failed"
         );
         if state.backoff.is_permanent() && !was_permanent {
-            warn!(%org, %reason, "the refusal lasts; trying again at a slower pace until it is over or the credential changes");
+            warn!(%org, %reason, "repeated authorization failures; reducing poll rate");
         }
         self.observer.on_event(PollEvent::PollFailed {
             org,
@@ -229,7 +229,7 @@ impl Scheduler {
                     operation = %error.endpoint,
                     reason = %error.kind.reason(),
                     error = %error.kind,
-                    remedy = Explanation::for_error(&error.kind).remedy,
+                    hint = Explanation::for_error(&error.kind).remedy,
                     retry_in = (!self.one_shot).then(|| tracing::field::display(whole_seconds(wait))),
                     "organization discovery failed"
                 );
@@ -245,11 +245,11 @@ impl Scheduler {
         if let Some(state) = self.targets.credential_mut(credential) {
             if let Err(error) = &result {
                 let reason = error.kind.reason();
-                // Once, and not at each refresh
+                // Logged once, not at each refresh.
                 if state.has_fetched_limits() {
-                    debug!(credential, %reason, "rate limits unreadable");
+                    debug!(credential, %reason, "rate limits unavailable");
                 } else {
-                    info!(credential, %reason, "rate limits unreadable; learning them from responses");
+                    info!(credential, %reason, "rate limits unavailable; learning them from responses");
                 }
             }
             state.set_limits(result.ok(), self.clock.now());
@@ -259,7 +259,7 @@ impl Scheduler {
     }
 }
 
-/// Logs a successful poll: the first one and the first one after a failure as info.
+/// Logs a successful poll, at info for the first poll and the first one after a failure, else at debug.
 fn log_poll(inventory: &Inventory, pages: u32, duration: Duration, is_routine: bool) {
     macro_rules! log {
         ($level:ident) => {
@@ -268,8 +268,8 @@ fn log_poll(inventory: &Inventory, pages: u32, duration: Duration, is_routine: b
                 keys = inventory.len(),
                 pages,
                 dropped = inventory.invalid_keys(),
-                took = %whole_millis(duration),
-                "walk complete"
+                duration = %whole_millis(duration),
+                "poll succeeded"
             )
         };
     }

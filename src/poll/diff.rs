@@ -34,7 +34,7 @@ pub struct KeyChange {
     pub project: ProjectId,
     /// The id of the key.
     pub key: String,
-    /// The name of the key; of a deleted one, its last name.
+    /// The name of the key; for a deleted key, the last name.
     pub name: String,
     /// The change.
     pub change: Change,
@@ -51,8 +51,8 @@ impl KeyChange {
     }
 }
 
-/// A key that was created earlier than this before the last poll is not new: an earlier poll has missed it. Long enough
-/// for the difference of two clocks.
+/// A key that was created more than this time before the last poll is not new: an earlier poll has missed the key. The
+/// tolerance covers the difference between two clocks.
 const CREATED_TOLERANCE: SignedDuration = SignedDuration::from_hours(1);
 
 /// Returns the changes from `previous` to `new`. A key that is used after having been idle for `revived_after` counts as
@@ -185,19 +185,19 @@ mod tests {
         assert_eq!(
             found(vec![stale], vec![used()]),
             one("k", "revived"),
-            "the border counts"
+            "exactly the threshold"
         );
     }
 
     #[test]
     fn invalid_last_use_is_not_reported_as_change() {
-        let mut broken = record("k", 0, None);
-        broken.last_used = ApiTime::Invalid;
+        let mut invalid = record("k", 0, None);
+        invalid.last_used = ApiTime::Invalid;
         assert_eq!(
-            found(vec![broken.clone()], vec![record("k", 0, Some(5))]),
+            found(vec![invalid.clone()], vec![record("k", 0, Some(5))]),
             []
         );
-        assert_eq!(found(vec![record("k", 0, Some(5))], vec![broken]), []);
+        assert_eq!(found(vec![record("k", 0, Some(5))], vec![invalid]), []);
     }
 
     #[test]
@@ -216,7 +216,7 @@ mod tests {
 
     #[test]
     fn last_use_moving_backwards_is_not_reported_as_change() {
-        // A contradiction in the data of Atlas is ignored
+        // A contradiction in the data of Atlas is ignored.
         assert_eq!(
             found(vec![record("k", 0, Some(5))], vec![record("k", 0, None)]),
             []

@@ -15,10 +15,10 @@ use mongodb_atlas_client::{BucketKey, OrgId};
 
 /// Maximum number of concurrent polls per credential.
 const MAX_CONCURRENT_POLLS: usize = 16;
-/// Maximum number of organizations per credential whose names and model rate limits are fetched concurrently.
+/// Maximum number of organizations per credential with concurrent requests for names and model rate limits.
 const MAX_CONCURRENT_DETAILS: usize = 2;
 
-/// Returns whether a task is due; if it is not, the scheduler wakes when it is.
+/// Returns whether a task is due. If not, the scheduler wakes up when the task is due.
 pub(super) fn is_due(due_at: Instant, now: Instant, wake_at: &mut Instant) -> bool {
     if due_at > now {
         *wake_at = due_at.min(*wake_at);
@@ -39,7 +39,7 @@ impl Scheduler {
         wake_at
     }
 
-    /// Reports the next poll of each organization, where that has changed.
+    /// Reports the next poll of each organization, if the time has changed.
     fn report_due_times(&mut self, now: Instant) {
         for (org, state) in &mut self.orgs {
             if state.in_progress || state.reported_due_at == Some(state.due_at) {
@@ -79,8 +79,8 @@ impl Scheduler {
         }
     }
 
-    /// Starts polls, those with the oldest inventory first, so that none starves. Until the rate limits of a credential
-    /// are known there is one poll at a time: concurrent ones could exceed the bucket.
+    /// Starts polls, oldest inventory first, so that no organization starves. Until the rate limits of a credential are
+    /// known, only one poll runs at a time: concurrent polls could exceed the bucket.
     fn start_polls(&mut self, now: Instant, wake_at: &mut Instant) {
         let mut polls: HashMap<Arc<str>, usize> = HashMap::new();
         let mut active_buckets: HashSet<BucketKey> = HashSet::new();
@@ -91,7 +91,7 @@ impl Scheduler {
                 *polls.entry(credential).or_default() += 1;
                 active_buckets.insert(state.rate.key.clone());
             } else if self.one_shot && state.attempted {
-                // Each organization is polled once
+                // Each organization is polled once.
             } else if is_due(state.due_at, now, wake_at) {
                 due.push((state.completed_at, state.due_at, org.clone()));
             }
@@ -108,7 +108,7 @@ impl Scheduler {
             } else {
                 1
             };
-            // With a low rate limit, sequential polls keep the order of age
+            // With a low rate limit, sequential polls preserve the order of age.
             let must_wait = self.over_budget.contains(&state.rate.key)
                 && active_buckets.contains(&state.rate.key);
             if *polls >= max_polls || must_wait {

@@ -53,7 +53,7 @@ pub enum PollEvent<'a> {
         /// The time.
         started_at: Timestamp,
     },
-    /// A poll succeeded, and its inventory is exported.
+    /// A poll succeeded; its inventory is exported.
     PollSucceeded {
         /// The new inventory.
         inventory: &'a Inventory,
@@ -62,7 +62,7 @@ pub enum PollEvent<'a> {
         /// Duration of the poll.
         duration: Duration,
     },
-    /// A poll failed, and the previous inventory remains exported.
+    /// A poll failed; the previous inventory remains exported.
     PollFailed {
         /// The organization.
         org: &'a OrgId,
@@ -82,11 +82,11 @@ pub enum PollEvent<'a> {
         /// Number of keys.
         keys: u64,
     },
-    /// The client secrets of a credential's service account were read, or are no longer known.
+    /// The client secrets of a credential's service account were listed, or are no longer known.
     ClientSecretsChanged {
         /// The credential.
         credential: &'a str,
-        /// All its secrets; none if they are not known.
+        /// All its secrets; none if they are unknown.
         secrets: &'a [ClientSecret],
     },
     /// A state file could not be written.
@@ -95,7 +95,7 @@ pub enum PollEvent<'a> {
     SaveStateChanged(Option<bool>),
 }
 
-/// Receives the events of the scheduler, on its task: an implementation must not block.
+/// Receives the events of the scheduler, on the task of the scheduler: an implementation must not block.
 pub trait PollObserver: Send + Sync {
     /// Handles an event.
     fn on_event(&self, event: PollEvent<'_>);

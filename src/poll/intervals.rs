@@ -12,8 +12,8 @@ use super::scheduler::Scheduler;
 use crate::humanize::exact;
 use mongodb_atlas_client::{BucketKey, BucketRate};
 
-/// Returns the minimum interval for each bucket, with one poll of every organization that shares it. A cost is the bucket
-/// of an organization, its number of requests per poll, and the requests per second that the bucket sustains, if known.
+/// Returns the minimum interval of each bucket: the time for one poll of every organization that shares the bucket. A cost
+/// is the bucket of an organization, its requests per poll, and the requests per second that the bucket sustains, if known.
 fn min_intervals<B: Eq + Hash>(
     costs: impl Iterator<Item = (B, u32, Option<f64>)>,
 ) -> HashMap<B, Duration> {
@@ -41,7 +41,7 @@ struct BucketLoad {
 }
 
 impl BucketLoad {
-    /// Returns a day at most: an invalid rate limit must not stop the polls.
+    /// Returns at most one day: an invalid rate limit must not stop the polls.
     fn min_interval(&self) -> Duration {
         let seconds = (self.requests / self.rate).ceil();
         Duration::from_secs_f64(seconds.clamp(0.0, 86_400.0))
@@ -87,13 +87,13 @@ impl Scheduler {
             let intervals = slowed.map(|state| state.schedule.interval());
             warn!(
                 organizations = intervals.clone().count(),
-                asked = %configured,
-                longest_in_force = %exact(intervals.max().unwrap_or_default()),
-                "Atlas' request budget does not allow the interval that was asked for; walking less often"
+                configured = %configured,
+                effective = %exact(intervals.max().unwrap_or_default()),
+                "rate limit too low; using longer poll interval"
             );
         }
         if !self.over_budget.is_empty() && over_budget.is_empty() {
-            info!(interval = %configured, "Atlas' request budget allows the interval that was asked for");
+            info!(interval = %configured, "rate limit allows the configured poll interval");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Polls: reads every page of an organization on schedule, and publishes its inventory.
+//! Polls organizations on schedule: reads every page of an organization, and publishes its inventory.
 //!
 //! | module | purpose |
 //! | --- | --- |
@@ -7,11 +7,11 @@
 //! | `diff` | the changes between two inventories |
 //! | `event` | the events of the scheduler |
 //! | `targets` | the organizations that are polled, and their credentials |
-//! | `schedule`, `intervals` | regular times and back-off; the intervals that the rate limit allows |
+//! | `schedule`, `intervals` | regular times and backoff; the intervals that the rate limit allows |
 //! | `org_state` | the state of one organization |
 //! | `client_secrets` | the client secrets of a credential's service account |
 //! | `scheduler`, `tasks` | the main loop; the tasks that it spawns |
-//! | `dispatch`, `completion` | starts what is due; handles what has finished |
+//! | `dispatch`, `completion` | starts due tasks; handles finished tasks |
 //! | `persistence` | state that survives a restart |
 
 mod audit_log;

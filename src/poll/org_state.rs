@@ -18,7 +18,7 @@ const DETAILS_INTERVAL: Duration = Duration::from_hours(1);
 /// The minimum number of polls between them, for polls that the rate limit slows down.
 const POLLS_PER_DETAILS: u32 = 10;
 
-/// One organization that is polled.
+/// A polled organization.
 pub(super) struct OrgState {
     pub(super) client: Arc<Client>,
     pub(super) schedule: Schedule,
@@ -33,10 +33,10 @@ pub(super) struct OrgState {
     pub(super) completed_at: Option<Timestamp>,
     /// Number of requests of the last successful poll.
     pub(super) requests_per_poll: u32,
-    /// The rate limit bucket, and the rate that it sustains, as of the last update of the intervals.
+    /// The rate limit bucket and its sustained rate, as of the last update of the intervals.
     pub(super) rate: BucketRate,
     pub(super) change_counts: ChangeCounts,
-    /// Whether a poll is in progress, or its result is being stored.
+    /// Whether a poll is in progress or its result is being stored.
     pub(super) in_progress: bool,
     pub(super) fetching_details: bool,
     /// Keys that the last successful poll missed.
@@ -74,7 +74,7 @@ impl OrgState {
         self.completed_at.is_some()
     }
 
-    /// Restores the due time after an inventory of an earlier process.
+    /// Restores the due time from the inventory of an earlier process.
     pub(super) fn restore_inventory(&mut self, completed_at: Timestamp, now: Timestamp) {
         self.completed_at = Some(completed_at);
         let wait = self.schedule.time_until_next(completed_at);
@@ -88,14 +88,14 @@ impl OrgState {
         self.details_due_at = instant_at(add_saturating(fetched_at, interval), now, interval);
     }
 
-    /// Restores the back-off of an earlier process.
+    /// Restores the backoff of an earlier process.
     pub(super) fn restore_backoff(&mut self, state: BackoffState, now: Timestamp) {
         self.backoff = state.backoff;
         let max = Duration::from_hours(1).max(self.schedule.interval());
         self.due_at = instant_at(state.until, now, max);
     }
 
-    /// Retries at once, if the last attempt failed.
+    /// Retries immediately if the last attempt failed.
     pub(super) fn reset_backoff(&mut self) {
         if !self.backoff.is_healthy() {
             self.backoff.reset();
@@ -103,8 +103,8 @@ impl OrgState {
         }
     }
 
-    /// Returns the back-off for the case that the process is killed during its first poll: a process in a crash loop must
-    /// not poll without any. `None` for later polls.
+    /// Returns the backoff to store before the first poll of the process, so that a process in a crash loop does not poll
+    /// without a backoff. Returns `None` for later polls.
     pub(super) fn crash_backoff(&mut self, now: Timestamp) -> Option<BackoffState> {
         if std::mem::replace(&mut self.attempted, true) {
             return None;
@@ -120,7 +120,7 @@ impl OrgState {
         DETAILS_INTERVAL.max(self.schedule.interval() * POLLS_PER_DETAILS)
     }
 
-    /// Returns whether the last poll succeeded, as far as is known, and the next one is not overdue.
+    /// Returns whether the last known poll succeeded and the next one is not overdue.
     pub(super) fn is_fresh(&self, now: Timestamp) -> bool {
         self.backoff.is_healthy()
             && self.completed_at.is_some_and(|completed_at| {
@@ -129,12 +129,12 @@ impl OrgState {
     }
 }
 
-/// Returns `time` plus `wait`, up to the latest possible time.
+/// Returns `time` plus `wait`, at most the latest possible time.
 pub(super) fn add_saturating(time: Timestamp, wait: Duration) -> Timestamp {
     time.checked_add(wait).unwrap_or(Timestamp::MAX)
 }
 
-/// Returns the instant of `time`, at most `max` from now: the clock may have been set meanwhile.
+/// Returns the instant of `time`, at most `max` from now: the clock may have been set since `time` was stored.
 fn instant_at(time: Timestamp, now: Timestamp, max: Duration) -> Instant {
     Instant::now() + elapsed(now, time).min(max)
 }

@@ -1,4 +1,4 @@
-//! Stores what survives a restart, and restores the state of an earlier process.
+//! Stores the state that survives a restart, and restores the state of an earlier process.
 
 use std::collections::{BTreeMap, HashSet};
 use std::mem::replace;
@@ -39,7 +39,7 @@ impl StoredOrg {
     }
 }
 
-/// Inserts stored details, and classifies the keys of a stored inventory by them.
+/// Inserts stored details, and classifies the keys of a stored inventory with them.
 async fn classify_stored(
     store: &Arc<InventoryStore>,
     org: &OrgId,
@@ -54,12 +54,12 @@ async fn classify_stored(
         }
         inventory.map(|inventory| store.classify(inventory))
     };
-    // A panic has been logged
+    // A panic has been logged.
     tokio::task::spawn_blocking(classify).await.ok().flatten()
 }
 
 impl Scheduler {
-    /// Loads what the credentials could access.
+    /// Loads the stored organizations and rate limits of the credentials.
     pub(super) async fn load_credentials(
         &self,
         names: Vec<Arc<str>>,
@@ -99,7 +99,7 @@ impl Scheduler {
                 }
                 Err(error) => {
                     warn!(%org, %error, "failed to load state");
-                    // The others would time out as well
+                    // Further files would time out as well.
                     if error.is_timeout() {
                         return;
                     }
@@ -118,7 +118,7 @@ impl Scheduler {
         let Some(state) = self.orgs.get_mut(org) else {
             return;
         };
-        // The values of another tag are replaced at once
+        // Values of another tag are replaced immediately.
         if let Some(details) = stored.details
             && details.owner_tag == self.plan.owner_tag
             && let Some(fetched_at) = details.fetched_at
@@ -144,7 +144,7 @@ impl Scheduler {
         }
         state.change_counts.extend(change_counts);
         let age = elapsed(inventory.completed_at(), now);
-        info!(%org, keys = inventory.len(), age = %whole_seconds(age), "showing what an earlier start has read");
+        info!(%org, keys = inventory.len(), age = %whole_seconds(age), "using stored inventory");
         self.observer.on_event(PollEvent::InventoryRestored {
             inventory: &inventory,
             up,
@@ -156,7 +156,7 @@ impl Scheduler {
         let Some(state) = self.targets.credential_mut(credential) else {
             return;
         };
-        // Of two concurrent writes, the older one could be the last
+        // With two concurrent writes, the older one could end last.
         if state.save_state != SaveState::Idle {
             state.save_state = SaveState::Dirty;
             return;
@@ -172,7 +172,7 @@ impl Scheduler {
         }
     }
 
-    /// Starts to write `file`. Returns false without a state directory.
+    /// Starts to write `file`. Returns `false` without a state directory.
     pub(super) fn start_save(
         &mut self,
         file: StateFile,
@@ -189,14 +189,18 @@ impl Scheduler {
         match result {
             Ok(()) => {
                 if self.save_failures.record_success(file) {
-                    info!("what is read is kept for the next start again");
+                    info!("saving state recovered");
                 }
             }
             Err(error) => {
                 self.observer.on_event(PollEvent::SaveFailed);
-                // Once, and not at each poll
+                // Logged once, not at each poll.
                 if self.save_failures.record_failure(file) {
-                    warn!(%error, "what is read is not kept for the next start");
+                    warn!(
+                        %error,
+                        hint = "check permissions and free space of --storage.path",
+                        "failed to save state"
+                    );
                 }
             }
         }
@@ -209,8 +213,8 @@ impl Scheduler {
         self.observer.on_event(PollEvent::SaveStateChanged(failed));
     }
 
-    /// Writes the files of `org` that have failed, after another one was written: they are otherwise written once an
-    /// hour, and would be outdated for as long after the state directory has recovered.
+    /// Writes the files of `org` with a failed write, after the write of another file succeeded. Otherwise these files
+    /// would be outdated for up to an hour after the state directory has recovered.
     fn retry_failed_saves(&mut self, org: &OrgId) {
         let Some(state) = self.orgs.get(org) else {
             return;
@@ -235,7 +239,7 @@ impl Scheduler {
         });
     }
 
-    /// Continues what has waited for `file`.
+    /// Continues the operations that have waited for `file`.
     pub(super) fn on_save_done(&mut self, file: &StateFile) {
         if let StateFile::Inventory(org) = file
             && !self.save_failures.has(file)
@@ -245,7 +249,7 @@ impl Scheduler {
         match file {
             StateFile::Inventory(org) | StateFile::Backoff(org) | StateFile::Details(org) => {
                 let Some(state) = self.orgs.get_mut(org) else {
-                    // The organization was removed meanwhile
+                    // The organization was removed during the write.
                     self.save_failures.remove_org(org);
                     return;
                 };
@@ -255,7 +259,7 @@ impl Scheduler {
             }
             StateFile::Credential(credential) => {
                 let Some(state) = self.targets.credential_mut(credential) else {
-                    // The credential was removed meanwhile
+                    // The credential was removed during the write.
                     self.save_failures.0.remove(file);
                     return;
                 };
@@ -285,7 +289,7 @@ impl SaveFailures {
     pub(super) fn record_success(&mut self, file: &StateFile) -> bool {
         let mut had_failed = self.0.remove(file);
         if let StateFile::Inventory(org) = file {
-            // A successful poll removes the back-off
+            // A successful poll removes the backoff.
             had_failed |= self.0.remove(&StateFile::Backoff(org.clone()));
         }
         had_failed && self.0.is_empty()
@@ -331,11 +335,11 @@ mod tests {
         assert!(!failures.record_success(&credential));
         assert!(
             !failures.record_failure(&StateFile::Inventory(org(2))),
-            "reported already"
+            "already reported"
         );
         assert!(
             !failures.record_success(&StateFile::Inventory(org(1))),
-            "one is left"
+            "one failure remains"
         );
         assert!(failures.record_success(&StateFile::Inventory(org(2))));
         assert!(

@@ -1,4 +1,4 @@
-//! When an organization is due.
+//! The times at which an organization is due.
 
 use std::time::Duration;
 
@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use mongodb_atlas_client::{ExponentialBackoff, FailureReason, OrgId};
 
-/// The regular poll times of one organization: every interval, with an offset that depends only on its id, so that
-/// organizations are spread over the interval, and a restart does not change their times.
+/// The regular poll times of one organization: once per interval, with an offset that depends only on the id. The polls of
+/// all organizations are spread over the interval, and a restart does not change their times.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Schedule {
     interval: Duration,
@@ -31,8 +31,8 @@ impl Schedule {
         self.interval
     }
 
-    /// Returns the time from `now` to the next regular poll: more than half an interval and at most one and a half, so
-    /// that neither an irregular poll nor a clock that was set causes two polls in quick succession.
+    /// Returns the time from `now` to the next regular poll: more than half an interval and at most one and a half
+    /// intervals, so that neither an irregular poll nor a clock change causes two polls in quick succession.
     pub fn time_until_next(&self, now: Timestamp) -> Duration {
         let nanos = self.interval.as_nanos().max(1);
         let since_epoch = u128::try_from(now.as_nanosecond()).unwrap_or(0);
@@ -47,18 +47,18 @@ fn duration_from_nanos(nanos: u128) -> Duration {
     u64::try_from(nanos).map_or(Duration::MAX, Duration::from_nanos)
 }
 
-/// The back-off after consecutive failures.
+/// The backoff after consecutive failures.
 ///
-/// A transient failure is retried with an exponential back-off, and not later than the next regular time. Three
-/// consecutive refusals (401, 403, 404) count as permanent: the back-off then exceeds the interval, until a poll succeeds
-/// or the credential changes.
+/// A transient failure is retried with an exponential backoff, but not later than the next regular time. Three consecutive
+/// rejections (401, 403, 404) count as permanent: the backoff then exceeds the interval, until a poll succeeds or the
+/// credential changes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PollBackoff {
     failures: u32,
     refusals: u32,
 }
 
-/// A back-off, and the time at which it ends. Stored across restarts.
+/// A backoff and its end. Stored across restarts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct BackoffState {
@@ -68,15 +68,15 @@ pub struct BackoffState {
     pub backoff: PollBackoff,
 }
 
-/// The back-off of transient failures.
+/// The backoff of transient failures.
 const BACKOFF: ExponentialBackoff = ExponentialBackoff {
     initial: Duration::from_secs(5),
     max: Duration::from_mins(10),
     jitter: 0.5..1.0,
 };
-/// Number of consecutive refusals that count as permanent.
+/// Number of consecutive rejections that count as permanent.
 const PERMANENT_AFTER: u32 = 3;
-/// The maximum back-off of permanent failures, unless the interval is longer.
+/// The maximum backoff of permanent failures, unless the interval is longer.
 const MAX_REFUSED_INTERVAL: Duration = Duration::from_hours(1);
 
 impl PollBackoff {
@@ -108,7 +108,7 @@ impl PollBackoff {
         BACKOFF.jittered(BACKOFF.delay(self.failures)).min(regular)
     }
 
-    /// Returns whether there were too many consecutive refusals.
+    /// Returns whether there were enough consecutive rejections to count as permanent.
     pub fn is_permanent(&self) -> bool {
         self.refusals >= PERMANENT_AFTER
     }
@@ -118,7 +118,7 @@ impl PollBackoff {
         self.failures == 0
     }
 
-    /// Resets the back-off after a success, or a change of the credential.
+    /// Resets the backoff after a success or a change of the credential.
     pub fn reset(&mut self) {
         *self = Self::default();
     }
@@ -207,14 +207,14 @@ mod tests {
     }
 
     #[test]
-    fn repeated_refusals_are_retried_at_growing_intervals() {
+    fn repeated_rejections_are_retried_at_growing_intervals() {
         for reason in [
             FailureReason::Unauthorized,
             FailureReason::Forbidden,
             FailureReason::NotFound,
         ] {
             let waits = waits(reason, 9);
-            assert!(waits[1] <= INTERVAL, "two may pass: {waits:?}");
+            assert!(waits[1] <= INTERVAL, "after two rejections: {waits:?}");
             assert!(
                 waits[2] >= INTERVAL && waits[2] <= INTERVAL * 2,
                 "{waits:?}"
@@ -231,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn other_failure_resets_consecutive_refusals() {
+    fn other_failure_resets_consecutive_rejections() {
         let schedule = Schedule::new(&orgs(1)[0], INTERVAL);
         let mut backoff = PollBackoff::default();
         for reason in [

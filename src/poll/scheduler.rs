@@ -21,23 +21,23 @@ use exporter_toolkit::bounded_file::READ_TIMEOUT;
 use exporter_toolkit::liveness::Heartbeat;
 use mongodb_atlas_client::{BucketKey, Client, Clock, OrgId};
 
-/// Timeout for the revocation of the access tokens at the end.
+/// Timeout for the revocation of the access tokens at the shutdown.
 const REVOKE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// A command for the running scheduler.
 pub enum SchedulerCommand {
-    /// Replaces the plan.
+    /// Applies a new plan.
     ApplyPlan(PollPlan),
     /// A file of the credential of that name has changed.
     CredentialChanged(Arc<str>),
 }
 
-/// What happens to the state files of an organization that is no longer polled.
+/// Whether the state files of an organization that is no longer polled are removed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum StateFilePolicy {
-    /// Not in the configuration, which may be truncated.
+    /// Retains the files: the organization is missing in the configuration, which may be truncated.
     Keep,
-    /// Not in the list of Atlas.
+    /// Removes the files: the organization is missing in the list of Atlas.
     Remove,
 }
 
@@ -45,7 +45,7 @@ pub(super) enum StateFilePolicy {
 pub struct Scheduler {
     pub(super) targets: Targets,
     pub(super) orgs: BTreeMap<OrgId, OrgState>,
-    /// Clients that are no longer in the plan, until their last task has ended.
+    /// Clients that are no longer in the plan, until the end of their last task.
     closing_clients: Vec<Arc<Client>>,
     /// Buckets that do not sustain the configured interval.
     pub(super) over_budget: HashSet<BucketKey>,
@@ -53,7 +53,7 @@ pub struct Scheduler {
     omitted_orgs: usize,
     /// The plan, without its credentials.
     pub(super) plan: PollPlan,
-    /// Whether each organization is polled once only; log messages then announce no retries.
+    /// Whether each organization is polled only once; log messages then contain no `retry_in`.
     pub one_shot: bool,
     pub(super) save_failures: SaveFailures,
     pub(super) tasks: JoinSet<TaskOutput>,
@@ -63,7 +63,7 @@ pub struct Scheduler {
 }
 
 impl Scheduler {
-    /// Applies `plan`, and restores the state of an earlier process; its inventories are in the store when this returns.
+    /// Applies `plan`, and restores the state of an earlier process. On return, the stored inventories are in the store.
     pub async fn start(
         plan: PollPlan,
         store: Arc<InventoryStore>,
@@ -88,8 +88,8 @@ impl Scheduler {
         scheduler
     }
 
-    /// Runs until `shutdown`; polls in progress are cancelled, and nothing of them is published. Revokes the access tokens
-    /// at the end. Every iteration of the loop is reported to `heartbeat`.
+    /// Runs until `shutdown`. Polls in progress are cancelled and publish nothing. Revokes the access tokens at the end.
+    /// Every iteration of the loop is reported to `heartbeat`.
     pub async fn run(
         mut self,
         mut commands: mpsc::Receiver<SchedulerCommand>,
@@ -102,7 +102,7 @@ impl Scheduler {
             tokio::select! {
                 () = shutdown.cancelled() => break,
                 Some(output) = self.tasks.join_next() => {
-                    // Tasks catch their panics, and none is cancelled before the end
+                    // Tasks catch their panics, and no task is cancelled before the end.
                     if let Ok(output) = output {
                         self.on_task_done(output).await;
                     }
@@ -114,7 +114,7 @@ impl Scheduler {
                             self.refresh_details();
                         }
                         if previous.storage != self.plan.storage {
-                            // Its files are those of another directory
+                            // Its files belong to another directory.
                             self.save_failures = SaveFailures::default();
                         }
                         self.apply_plan().await;
@@ -130,12 +130,12 @@ impl Scheduler {
         let revocations = clients
             .chain(&self.closing_clients)
             .map(|client| client.revoke_token());
-        // A token that is not revoked expires within the hour
+        // A token that is not revoked expires within an hour.
         let revocations = futures_util::future::join_all(revocations);
         let _ = tokio::time::timeout(REVOKE_TIMEOUT, revocations).await;
     }
 
-    /// Fetches the details of all organizations anew.
+    /// Fetches the details of all organizations again.
     fn refresh_details(&mut self) {
         for state in self.orgs.values_mut() {
             state.details_due_at = tokio::time::Instant::now();
@@ -161,19 +161,19 @@ impl Scheduler {
         self.revoke_unused_tokens();
     }
 
-    /// Adds and removes organizations, so that those of the targets are polled.
+    /// Adds and removes organizations, so that exactly the targets are polled.
     pub(super) async fn sync_targets(&mut self, policy: StateFilePolicy) {
         let is_polled = |org: &OrgId| self.orgs.contains_key(org);
         let TargetSelection { clients, omitted } =
             self.targets
                 .select(self.plan.shard, self.plan.max_orgs, is_polled);
-        // Once, and not at each list
+        // Logged once, not at each list.
         if omitted > 0 && self.omitted_orgs == 0 {
             warn!(
-                watched = clients.len(),
-                left_out = omitted,
+                polled = clients.len(),
+                skipped = omitted,
                 flag = "--atlas.max-orgs",
-                "too many organizations; leaving some out"
+                "too many organizations; skipping some"
             );
         }
         self.omitted_orgs = omitted;
@@ -209,11 +209,11 @@ impl Scheduler {
         self.orgs.remove(&org);
         self.observer.on_event(PollEvent::OrgRemoved(&org));
         self.save_failures.remove_org(&org);
-        warn!(%org, "organization no longer watched");
+        warn!(%org, "organization no longer polled");
         if policy == StateFilePolicy::Remove
             && let Some(storage) = &self.plan.storage
         {
-            // A failure is logged, and harmless
+            // A failure is logged, and has no other effect.
             let remove = move |storage: &Storage| storage.remove_org(&org);
             let _ = storage.run_blocking(READ_TIMEOUT, remove).await;
         }
@@ -223,11 +223,11 @@ impl Scheduler {
         let Some(state) = self.targets.credential_mut(credential) else {
             return;
         };
-        info!(credential, "a file of the credential has changed");
+        info!(credential, "credential file changed");
         let client = Arc::clone(&state.target.client);
         client.on_credential_changed().await;
         state.on_credential_changed();
-        // The change may end the failure
+        // The change may end the failure.
         for state in self.orgs.values_mut() {
             if Arc::ptr_eq(&state.client, &client) {
                 state.reset_backoff();

@@ -1,4 +1,4 @@
-//! The organizations that are polled, and the credential of each: those of the configuration, and those that a credential
+//! The organizations that are polled and their credentials: configured organizations, and organizations that a credential
 //! discovers.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -17,7 +17,7 @@ use crate::shard::Shard;
 use crate::storage::{CredentialSnapshot, Storage};
 use mongodb_atlas_client::{Client, EndpointSet, OrgId, OrgList};
 
-/// What is polled, and how. Created from the configuration, again at each reload.
+/// The credentials and organizations to poll, and the options of polls. Created from the configuration at each reload.
 pub struct PollPlan {
     /// The credentials and their organizations; the names of the credentials are unique.
     pub credentials: Vec<CredentialTarget>,
@@ -27,9 +27,9 @@ pub struct PollPlan {
     pub max_orgs: usize,
     /// The poll interval, unless the rate limit requires a longer one.
     pub interval: Duration,
-    /// The tag of projects that has their owner, if any.
+    /// The tag that contains the owner of a project, if any.
     pub owner_tag: Option<String>,
-    /// How an organization is polled.
+    /// The options of a poll.
     pub options: PollOptions,
     /// The state directory, if there is one.
     pub storage: Option<Storage>,
@@ -62,11 +62,11 @@ pub(super) struct TargetSelection {
     pub(super) omitted: usize,
 }
 
-/// A credential, what it has discovered, and when it is used next.
+/// A credential, its discovered organizations, and the time of its next requests.
 pub(super) struct CredentialState {
     pub(super) target: CredentialTarget,
     discovered: BTreeMap<OrgId, DiscoveredOrg>,
-    /// What survives a restart, without the discovered organizations.
+    /// The state that survives a restart, without the discovered organizations.
     stored: CredentialSnapshot,
     pub(super) list_due_at: Instant,
     pub(super) rate_limits_due_at: Instant,
@@ -82,7 +82,7 @@ pub(super) struct CredentialState {
 pub(super) enum SaveState {
     Idle,
     Saving,
-    /// Being stored, and changed meanwhile.
+    /// Being stored, and changed since the write started.
     Dirty,
 }
 
@@ -92,7 +92,7 @@ struct DiscoveredOrg {
 }
 
 impl Targets {
-    /// Replaces the credentials. A credential with a known name keeps its state; that of the others is restored from
+    /// Replaces the credentials. A credential with a known name retains its state; the state of the others is restored from
     /// `stored`. Returns the clients that are no longer used.
     pub(super) fn apply(
         &mut self,
@@ -129,8 +129,9 @@ impl Targets {
         unused
     }
 
-    /// Selects the organizations to poll. One that several credentials can access belongs to the one whose configuration
-    /// names it, else to the first. If there are too many, those that are already polled take precedence over new ones.
+    /// Selects the organizations to poll. An organization that several credentials can access belongs to the credential that
+    /// configures it, else to the first credential. If there are too many, organizations that are already polled take
+    /// precedence over new ones.
     pub(super) fn select(
         &self,
         shard: Shard,
@@ -240,14 +241,14 @@ impl CredentialState {
         self.target.client.credential_name()
     }
 
-    /// Handles a change of the credential, which may have access to other organizations now.
+    /// Handles a change of the credential, which may now have access to other organizations.
     pub(super) fn on_credential_changed(&mut self) {
         self.list_due_at = Instant::now().min(self.list_due_at);
         self.client_secrets
             .on_credential_changed(&self.target.client);
     }
 
-    /// Returns the organizations of the configuration and those that were discovered.
+    /// Returns the configured and the discovered organizations.
     pub(super) fn accessible_orgs(&self) -> impl Iterator<Item = &OrgId> {
         let discovered = self.discovered.keys().filter(|_| self.target.discover);
         self.target.orgs.iter().chain(discovered)
@@ -265,18 +266,18 @@ impl CredentialState {
         }
     }
 
-    /// Handles a list of organizations. An organization that is missing is polled for one more interval, or for as long
-    /// as the list is incomplete; one that is marked as deleted is not.
+    /// Handles a list of organizations. A missing organization is polled for one more interval, and as long as the list is
+    /// incomplete. An organization that is marked as deleted is no longer polled.
     pub(super) fn on_orgs_listed(&mut self, list: OrgList, interval: Duration, now: Timestamp) {
         let (last_seen_at, credential) = (Instant::now(), Arc::clone(self.name()));
         let credential = &*credential;
         self.stored.listed_at = Some(now);
-        // Once, and not at each list
+        // Logged once, not at each list.
         if list.is_incomplete && !self.is_list_incomplete {
             warn!(
                 credential,
                 organizations = list.items.len(),
-                "organization list is shorter than its totalCount; keeping known organizations"
+                "incomplete organization list; keeping known organizations"
             );
         }
         self.is_list_incomplete = list.is_incomplete;
@@ -286,30 +287,32 @@ impl CredentialState {
             }
         }
         for org in list.items {
-            let change = if org.is_deleted {
-                self.discovered.remove(&org.id).map(|_| "deleted")
-            } else {
-                let name = org.name;
-                let discovered = DiscoveredOrg { name, last_seen_at };
-                let known = self.discovered.insert(org.id.clone(), discovered);
-                known.is_none().then_some("found")
-            };
-            if let Some(what) = change {
-                info!(credential, org = %org.id, what, "organization");
+            if org.is_deleted {
+                if self.discovered.remove(&org.id).is_some() {
+                    info!(credential, org = %org.id, "organization deleted");
+                }
+                continue;
+            }
+            let name = org.name;
+            let discovered = DiscoveredOrg { name, last_seen_at };
+            let known = self.discovered.insert(org.id.clone(), discovered);
+            if known.is_none() {
+                info!(credential, org = %org.id, "organization discovered");
             }
         }
-        // Lists are one interval apart, so 1.5 intervals means missing from two consecutive lists
+        // Lists are one interval apart, so 1.5 intervals means missing from two consecutive lists.
         let max_missing = interval * 3 / 2;
         self.discovered.retain(|org, known| {
-            let is_kept = last_seen_at.saturating_duration_since(known.last_seen_at) < max_missing;
-            if !is_kept {
-                info!(credential, %org, what = "gone", "organization");
+            let is_listed =
+                last_seen_at.saturating_duration_since(known.last_seen_at) < max_missing;
+            if !is_listed {
+                info!(credential, %org, "organization no longer listed");
             }
-            is_kept
+            is_listed
         });
     }
 
-    /// Returns whether the rate limits were requested before.
+    /// Returns whether the rate limits were already requested.
     pub(super) fn has_fetched_limits(&self) -> bool {
         self.stored.limits_at.is_some()
     }
@@ -326,7 +329,7 @@ impl CredentialState {
     }
 }
 
-/// Returns the remainder of `interval` since `start`; at most all of it, as the clock may have been set.
+/// Returns the remaining time of `interval` since `start`; at most `interval`, because the clock may have been set.
 pub(super) fn remaining(start: Option<Timestamp>, interval: Duration, now: Timestamp) -> Duration {
     start.map_or(Duration::ZERO, |start| {
         interval.saturating_sub(elapsed(start, now))

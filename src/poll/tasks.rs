@@ -42,7 +42,7 @@ pub(super) enum TaskOutput {
     },
     ClientSecretsFetched {
         credential: Arc<str>,
-        /// The organization that was asked last, and its response.
+        /// The last organization that was tried, and its response.
         last_org: Option<OrgId>,
         result: Result<Option<Vec<ClientSecret>>, Error>,
     },
@@ -61,10 +61,10 @@ pub(super) async fn run_poll(
     if let Some((storage, backoff)) = crash_backoff {
         let file = StateFile::Backoff(org.clone());
         let save = move |storage: &Storage| storage.save(&file, &backoff);
-        // A disk that is full is reported when the result is stored
+        // A full disk is reported when the result is stored.
         let _ = storage.run_blocking(READ_TIMEOUT, save).await;
     }
-    // A bug that affects one organization must not end the polls of it
+    // A panic must not end the polls of the organization.
     let result = AssertUnwindSafe(collect(&client, &org, &options, previous))
         .catch_unwind()
         .await
@@ -88,7 +88,7 @@ pub(super) async fn save(
     TaskOutput::SaveFinished { file, result }
 }
 
-/// Returns the result of `request`, and an error if it panics: a task without a result would never be repeated.
+/// Returns the result of `request`, or an error if it panics: a task without a result would never be repeated.
 async fn catch_panic<T>(
     endpoint: Endpoint,
     request: impl Future<Output = Result<T, Error>>,
@@ -97,8 +97,8 @@ async fn catch_panic<T>(
     result.unwrap_or_else(|_| Err(WalkError::panicked().error.kind.with_endpoint(endpoint)))
 }
 
-/// Fetches names, owner tags and model rate limits, and inserts them into `store`. Those that cannot be read keep their value: keys do not depend on them,
-/// so that a role without access to them disables nothing else.
+/// Fetches names, owner tags and model rate limits, and inserts them into `store`. Values that cannot be read remain
+/// unchanged. Keys do not depend on them, so a role without access to them affects nothing else.
 pub(super) async fn fetch_details(
     client: Arc<Client>,
     org: OrgId,
@@ -137,7 +137,7 @@ pub(super) async fn fetch_details(
     let details = Arc::new(details);
     let (inserted, id) = (Arc::clone(&details), org.clone());
     let insert = move || store.insert_details(&id, &inserted);
-    // A panic has been logged
+    // A panic has been logged.
     let _ = tokio::task::spawn_blocking(insert).await;
     TaskOutput::DetailsFetched { org, details }
 }
@@ -145,7 +145,7 @@ pub(super) async fn fetch_details(
 fn ok_or_log<T>(org: &OrgId, response: Result<T, Error>) -> Option<T> {
     response
         .inspect_err(|error| {
-            debug!(%org, operation = %error.endpoint, reason = %error.kind.reason(), "details unreadable; keeping previous values");
+            debug!(%org, operation = %error.endpoint, reason = %error.kind.reason(), "details unavailable; keeping previous values");
         })
         .ok()
 }
@@ -164,7 +164,7 @@ pub(super) async fn fetch_rate_limits(client: Arc<Client>, org: OrgId) -> TaskOu
     }
 }
 
-/// Lists the client secrets of a service account: asks the organizations in order, up to the one that knows the account.
+/// Lists the client secrets of a service account: tries the organizations in order, up to the organization of the account.
 pub(super) async fn fetch_client_secrets(client: Arc<Client>, orgs: Vec<OrgId>) -> TaskOutput {
     let (mut last_org, mut result) = (None, Ok(None));
     for org in orgs {
@@ -183,7 +183,7 @@ pub(super) async fn fetch_client_secrets(client: Arc<Client>, orgs: Vec<OrgId>) 
 }
 
 pub(super) async fn revoke_token(client: Arc<Client>) -> TaskOutput {
-    // A token that is not revoked expires within the hour
+    // A token that is not revoked expires within an hour.
     let _ = AssertUnwindSafe(client.revoke_token()).catch_unwind().await;
     TaskOutput::TokenRevoked
 }

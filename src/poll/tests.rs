@@ -1,4 +1,4 @@
-//! Tests of the scheduler's reactions to results that arrive late.
+//! Tests of the scheduler with results that arrive late.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -17,7 +17,7 @@ impl PollObserver for IgnoreEvents {
     fn on_event(&self, _: PollEvent<'_>) {}
 }
 
-/// Returns a scheduler that polls nothing.
+/// Returns a scheduler without organizations.
 async fn idle_scheduler() -> Scheduler {
     let plan = PollPlan {
         credentials: Vec::new(),

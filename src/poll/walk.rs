@@ -1,7 +1,7 @@
 //! One pass over all pages of an organization.
 //!
-//! Page 1 is fetched first, since it tells how many pages to expect; then a few pages concurrently. A walk is complete
-//! with the page that [`Pagination`] takes for the last one.
+//! Page 1 is fetched first, because it contains the expected number of pages; then a few pages concurrently. A walk is
+//! complete with the page that [`Pagination`] considers the last one.
 
 use std::future::Future;
 use std::mem::take;
@@ -29,9 +29,9 @@ pub struct LocatedItem {
 /// The result of a complete walk.
 #[derive(Debug, Default)]
 pub struct KeyWalk {
-    /// Every key once; of duplicates, the version of the later page.
+    /// Every key once; for duplicates, the version of the later page.
     pub keys: InventoryBuilder,
-    /// The first few invalid items.
+    /// The first invalid items, at most a few.
     pub invalid_items: Vec<LocatedItem>,
     /// Number of invalid items.
     pub invalid_item_count: u64,
@@ -39,13 +39,13 @@ pub struct KeyWalk {
     pub invalid_keys: u64,
     /// Number of pages.
     pub pages: u32,
-    /// Whether the pages are consistent: no duplicates, the same `totalCount`, and no short page but the last.
+    /// Whether the pages are consistent: no duplicates, the same `totalCount`, and no short page except the last one.
     pub consistent: bool,
     /// Set when there are fewer keys than `totalCount`.
     pub shortfall: Option<Shortfall>,
 }
 
-/// Fewer keys than `totalCount`, by more than its usual deviation.
+/// Fewer keys than `totalCount`, by more than the usual deviation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Shortfall {
     /// Number of keys.
@@ -74,7 +74,8 @@ impl WalkError {
 
     /// Returns the error of a poll that panicked.
     pub(super) fn panicked() -> Self {
-        let reason = "reading it panicked, which is a bug in this exporter; please report it";
+        let reason =
+            "panic while reading the page; this is a bug in the exporter, please report it";
         Self {
             page: 0,
             error: ErrorKind::InvalidResponse(reason.to_owned())
@@ -83,7 +84,7 @@ impl WalkError {
     }
 }
 
-/// Runs `work`, which handles every key of an organization, on a blocking thread: a million keys would stall a thread
+/// Runs `work`, which processes every key of an organization, on a blocking thread: a million keys would stall a thread
 /// that serves scrapes.
 pub(super) async fn run_blocking<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
@@ -98,10 +99,10 @@ const MAX_PAGES: u32 = 20_000;
 const MAX_RESULTS: u64 = 2_000_000;
 /// Maximum size of all responses.
 const MAX_BYTES: u64 = 2 << 30;
-/// Number of keys from which on pages are added on a blocking thread: a large hash table that grows would stall a thread
+/// Minimum number of keys with which pages are added on a blocking thread: growing a large hash table would stall a thread
 /// that serves scrapes.
 const BLOCKING_ADD_MIN_KEYS: usize = 20_000;
-/// Number of invalid items that are logged; the others are counted.
+/// Maximum number of invalid items that are logged; the others are counted.
 const MAX_LOGGED_ITEMS: usize = 5;
 
 /// Fetches every page with `fetch`, which takes a page number; `page_size` is the size that it requests. At most
@@ -124,7 +125,7 @@ where
     let mut next = 1;
     let (mut elapsed, mut previous_at) = (Duration::ZERO, Instant::now());
     while !state.is_complete {
-        // Past the expected last page, fetch sequentially: a page that does not exist would spend rate limit
+        // Past the expected last page, fetch sequentially, to avoid spending rate limit on pages that may not exist.
         while in_flight.is_empty()
             || (in_flight.len() < concurrency
                 && state.walk.pages > 0
@@ -152,8 +153,7 @@ where
         added.map_err(|reason| WalkError::incomplete(page, reason))?;
         if !state.is_complete && elapsed > timeout {
             let (pages, timeout) = (state.walk.pages, exact(timeout));
-            let reason =
-                format!("{pages} pages were read within {timeout}, and there is still a next one");
+            let reason = format!("timeout after {timeout} and {pages} pages");
             return Err(WalkError::incomplete(page, reason));
         }
     }
@@ -167,7 +167,7 @@ struct WalkState {
     results: u64,
     body_bytes: u64,
     has_duplicates: bool,
-    /// Whether the next page was requested because of a count only.
+    /// Whether the next page was requested only because of a count.
     is_speculative: bool,
     page_size: usize,
     is_complete: bool,
@@ -192,10 +192,10 @@ impl WalkState {
         self.results += response.results as u64;
         self.body_bytes += response.body_bytes as u64;
         if self.results > MAX_RESULTS {
-            return Err(format!("more than {MAX_RESULTS} keys were read"));
+            return Err(format!("more than {MAX_RESULTS} keys"));
         }
         if self.body_bytes > MAX_BYTES {
-            return Err(format!("more than {} GiB were read", MAX_BYTES >> 30));
+            return Err(format!("more than {} GiB of responses", MAX_BYTES >> 30));
         }
         self.add_invalid_items(page, response.invalid_items);
         let keys = response.keys.len();
@@ -213,27 +213,25 @@ impl WalkState {
         if keys > 0 && keys == duplicates && next != NextPage::None {
             if next == NextPage::Linked || response.results >= self.page_size {
                 return Err(format!(
-                    "page {page} repeats keys of the pages before it and is not the last one"
+                    "page {page} contains only repeated keys and is not the last page"
                 ));
             }
             if self.is_speculative {
-                // A server without pagination returns the same page again
+                // A server without pagination returns the same page again.
                 self.is_complete = true;
                 return Ok(());
             }
         }
         if self.pagination.is_endless() {
             return Err(format!(
-                "page {page} is empty, as those before it, and still names a next one"
+                "page {page} and the pages before it are empty, but there is a next page"
             ));
         }
         self.has_duplicates |= duplicates > 0;
         self.is_speculative = next == NextPage::Possible;
         self.is_complete = next == NextPage::None;
         if !self.is_complete && self.walk.pages >= MAX_PAGES {
-            return Err(format!(
-                "{MAX_PAGES} pages were read and there is still a next one"
-            ));
+            return Err(format!("more than {MAX_PAGES} pages"));
         }
         Ok(())
     }
@@ -242,7 +240,7 @@ impl WalkState {
         self.walk.invalid_item_count += items.len() as u64;
         let mut previous = None;
         for item in items {
-            // A key with two invalid fields is one key
+            // A key with two invalid fields is counted once.
             self.walk.invalid_keys += u64::from(previous.replace(item.index) != Some(item.index));
             if self.walk.invalid_items.len() < MAX_LOGGED_ITEMS {
                 self.walk.invalid_items.push(LocatedItem { page, item });
@@ -261,10 +259,10 @@ impl WalkState {
             ..take(&mut self.walk)
         };
         match walk.shortfall {
-            // A count deviates, but not from many keys to none: an empty list would look like deleted keys
+            // A count can deviate, but not from many keys to none: an empty list would look like deleted keys.
             Some(Shortfall { read: 0, total }) if total > 1 => Err(WalkError::incomplete(
                 walk.pages,
-                format!("no keys, although totalCount is {total}"),
+                format!("no keys, but totalCount is {total}"),
             )),
             _ => Ok(walk),
         }

@@ -24,7 +24,7 @@ use mongodb_atlas_client::OrgId;
 
 /// A failed operation on the state directory.
 #[derive(Debug, thiserror::Error)]
-#[error("{operation} {}: {cause}; check that --storage.path is a directory the exporter may write to, with room left", path.display())]
+#[error("{operation} {}: {cause}", path.display())]
 pub struct StorageError {
     operation: &'static str,
     path: PathBuf,
@@ -32,7 +32,7 @@ pub struct StorageError {
 }
 
 impl StorageError {
-    /// Converts the error of work in `dir` that timed out or panicked.
+    /// Converts the error of an operation in `dir` that timed out or panicked.
     pub(super) fn from_file_error(dir: &Path, error: &FileError) -> Self {
         let kind = match error {
             FileError::TimedOut(_) => io::ErrorKind::TimedOut,
@@ -58,13 +58,13 @@ fn io_error<'a>(
     }
 }
 
-/// Why a state file cannot be used, without any of its content.
+/// The reason why a state file cannot be used, without any of its content.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum LoadError {
-    /// The file cannot be read now, or not by this process. It is left in place.
+    /// The file cannot be read at the moment, or by this process. The file is left in place.
     #[error("{0}")]
     Unreadable(String),
-    /// The file was not written by this program. It is quarantined.
+    /// The file has invalid content. The file is quarantined.
     #[error("{0}")]
     Invalid(String),
 }
@@ -95,7 +95,7 @@ impl From<FileError> for LoadError {
 pub(super) fn create_directory(dir: &Path) -> Result<(), StorageError> {
     let mut builder = fs::DirBuilder::new();
     builder.recursive(true).mode(0o700);
-    builder.create(dir).map_err(io_error("cannot make", dir))
+    builder.create(dir).map_err(io_error("cannot create", dir))
 }
 
 /// Returns the names of the files in a directory.
@@ -129,7 +129,7 @@ pub(super) fn remove_stale_temp_files(dir: &Path, now: Timestamp, older_than: Du
     };
     for entry in entries.flatten() {
         let is_temp_file = entry.file_name().to_str().is_some_and(is_temp_file_name);
-        // A time in the future comes from a clock that was wrong
+        // A time in the future is the result of an incorrect clock.
         let is_stale = entry
             .metadata()
             .and_then(|metadata| metadata.modified())
@@ -143,13 +143,13 @@ pub(super) fn remove_stale_temp_files(dir: &Path, now: Timestamp, older_than: Du
 }
 
 const TEMP_SUFFIX: &str = ".tmp";
-/// Length of the random part of a temporary file's name. A process id would be the same again after a restart in a
-/// container.
+/// Length of the random part of a temporary file's name. A process id would not be unique: after a restart in a container,
+/// a process has the same id.
 const TEMP_RANDOM_LEN: usize = 16;
 /// Stem of the file that [`probe_writable`] writes.
 const PROBE_STEM: &str = "probe";
 
-/// Returns whether [`write_temp_file`] creates files of that name: other programs may use the directory as well.
+/// Returns whether [`write_temp_file`] creates files with that name: other programs may use the directory as well.
 fn is_temp_file_name(name: &str) -> bool {
     let Some((stem, random)) = name
         .strip_suffix(TEMP_SUFFIX)
@@ -183,7 +183,7 @@ pub(super) fn write_atomically(
     write_temp_file(path, write)
         .and_then(|file| Ok(file.persist(path)?))
         .map_err(io_error("cannot write", path))?;
-    // Until the directory is synced, a crash of the machine could bring the old file back
+    // Until the directory is synced, a crash of the machine could restore the old file.
     let dir = parent(path);
     open_directory(dir)
         .and_then(|dir| dir.sync_all())
@@ -195,7 +195,7 @@ fn parent(path: &Path) -> &Path {
 }
 
 fn open_directory(dir: &Path) -> io::Result<File> {
-    // A pipe in its place must not block
+    // A pipe with that name must not block.
     let flags = OFlags::DIRECTORY | OFlags::NONBLOCK;
     OpenOptions::new()
         .read(true)
@@ -209,14 +209,14 @@ fn write_temp_file(
     write: impl FnOnce(&mut dyn Write) -> io::Result<()>,
 ) -> io::Result<NamedTempFile> {
     let mut options = OpenOptions::new();
-    // Neither an existing file nor the target of a link
+    // `create_new` opens neither an existing file nor the target of a link.
     options.write(true).create_new(true).mode(0o600);
     let stem = path.file_stem().unwrap_or_default().to_string_lossy();
     let file = tempfile::Builder::new()
         .prefix(&format!("{stem}."))
         .suffix(TEMP_SUFFIX)
         .rand_bytes(TEMP_RANDOM_LEN)
-        // `tempfile_in` would add the random name to every error
+        // `tempfile_in` would add the random name to every error.
         .make_in(parent(path), |path| options.open(path))?;
     let mut output = BufWriter::with_capacity(64 << 10, file);
     write(&mut output)?;
@@ -237,8 +237,8 @@ pub(super) fn remove_if_exists(path: &Path) -> Result<(), StorageError> {
     }
 }
 
-/// Parses `path` with `parse`. `None` when the file does not exist, or cannot be used, which is logged. An invalid file
-/// is quarantined.
+/// Parses `path` with `parse`. Returns `None` if the file does not exist, or logs a warning and returns `None` if the file
+/// cannot be used. An invalid file is quarantined.
 pub(super) fn load_or_quarantine<T>(
     path: &Path,
     max_bytes: u64,
@@ -263,7 +263,7 @@ pub(super) fn load_or_quarantine<T>(
     }
 }
 
-/// Renames `path`. A file from an earlier quarantine is replaced, unless that is impossible, such as for a directory.
+/// Renames `path`. A file of an earlier quarantine is replaced, unless that is impossible, for example for a directory.
 fn quarantine(path: &Path) -> Option<PathBuf> {
     [".refused", ".refused-2"].into_iter().find_map(|suffix| {
         let mut quarantined = path.as_os_str().to_owned();
@@ -280,7 +280,7 @@ pub(super) const MAX_JSON_BYTES: u64 = 8 << 20;
 /// Replaces `path` with a JSON value.
 pub(super) fn save_json(path: &Path, value: &impl Serialize) -> Result<(), StorageError> {
     write_atomically(path, |output| {
-        // One buffer that is zeroized: the value may be an access token
+        // The buffer is zeroized: the value may be an access token.
         let mut text = Zeroizing::new(Vec::with_capacity(64 << 10));
         serde_json::to_writer(&mut *text, value)?;
         output.write_all(&text)
@@ -290,11 +290,11 @@ pub(super) fn save_json(path: &Path, value: &impl Serialize) -> Result<(), Stora
 /// Parses a JSON value.
 pub(super) fn read_json<T: DeserializeOwned>(mut input: BoundedReader) -> Result<T, LoadError> {
     let length = input.get_ref().get_ref().metadata()?.len();
-    // Allocated once: a buffer that grows leaves copies of a token in memory
+    // Allocated once: a growing buffer would leave copies of a token in memory.
     let capacity = usize::try_from(length.min(MAX_JSON_BYTES)).unwrap_or(0) + 1;
     let mut text = Zeroizing::new(Vec::with_capacity(capacity));
     input.read_to_end(&mut text)?;
     serde_json::from_slice(&text)
-        // An error text of serde could repeat a part of the content
+        // An error message of serde could contain a part of the content.
         .map_err(|_| LoadError::invalid("truncated, or written by another version"))
 }

@@ -1,4 +1,4 @@
-//! The files of a credential: what it can access, and its access token. The credential itself is never stored.
+//! The files of a credential: its organizations and rate limits, and its access token. The credential itself is never stored.
 
 use std::fs::File;
 use std::os::unix::fs::MetadataExt as _;
@@ -16,7 +16,7 @@ use super::{StateFile, Storage, StorageError};
 use exporter_toolkit::bounded_file::{self, FileMode};
 use mongodb_atlas_client::{ClientSecret, EndpointSet, StoredToken, TokenStore};
 
-/// What a credential can access, as of the last requests.
+/// The organizations, rate limits and client secrets of a credential, as of the last requests.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CredentialSnapshot {
@@ -33,13 +33,13 @@ pub struct CredentialSnapshot {
     pub client_secrets: ClientSecretsSnapshot,
 }
 
-/// What is known of the client secrets of a service account: their ids and times.
+/// The known client secrets of a service account: ids and timestamps.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ClientSecretsSnapshot {
     /// Time of the last request.
     pub fetched_at: Option<Timestamp>,
-    /// The organization that was asked last.
+    /// The organization that was tried last.
     pub org: Option<String>,
     /// The secrets, if the service account belongs to that organization.
     pub secrets: Option<Vec<ClientSecret>>,
@@ -56,13 +56,13 @@ struct CredentialFile {
 }
 
 impl Storage {
-    /// Loads what the credential of that name can access.
+    /// Loads the organizations and rate limits of the credential of that name.
     pub fn load_credential(&self, name: &Arc<str>) -> Option<CredentialSnapshot> {
         let file: CredentialFile = self.load(&StateFile::Credential(Arc::clone(name)))?;
         (file.version == VERSION && *file.credential == **name).then_some(file.account)
     }
 
-    /// Stores what the credential of that name can access.
+    /// Stores the organizations and rate limits of the credential of that name.
     ///
     /// # Errors
     /// As [`Storage::save_inventory`].
@@ -133,7 +133,7 @@ impl TokenStore for TokenFile {
 }
 
 impl TokenFile {
-    /// Runs `access` on a blocking thread; `None` when the file system does not respond in time.
+    /// Runs `access` on a blocking thread. Returns `None` if the file system does not respond in time.
     async fn run_blocking<T: Send + 'static>(
         &self,
         access: impl FnOnce(&Self) -> T + Send + 'static,
@@ -142,7 +142,7 @@ impl TokenFile {
         let result = bounded_file::run_blocking(&self.path, move || access(&file)).await;
         result
             .inspect_err(|error| {
-                warn!(credential = &*self.credential, path = %self.path.display(), %error, "token file not accessible");
+                warn!(credential = &*self.credential, path = %self.path.display(), %error, "token file inaccessible");
             })
             .ok()
     }
@@ -153,8 +153,7 @@ impl TokenFile {
                 return atomic_file::read_json(input);
             }
             Err(LoadError::Unreadable(
-                "expected a file of the exporter's user alone; a new access token is requested"
-                    .to_owned(),
+                "expected a file that only the exporter's user can access".to_owned(),
             ))
         };
         let record: TokenRecord =
@@ -174,13 +173,13 @@ impl TokenFile {
             token: token.token,
         };
         if let Err(error) = atomic_file::save_json(&self.path, &record) {
-            warn!(%error, "the access token cannot be kept; the next start makes a new one");
+            warn!(%error, "failed to save access token");
         }
     }
 
     fn remove(&self) {
         if let Err(error) = atomic_file::remove_if_exists(&self.path) {
-            warn!(%error, "the access token that was kept cannot be removed");
+            warn!(%error, "failed to remove stored access token");
         }
     }
 }

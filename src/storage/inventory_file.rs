@@ -1,5 +1,5 @@
-//! The format of an inventory file: a line that identifies the format, a header line, a line for each key, and a line
-//! with the checksum of all lines before it.
+//! The format of an inventory file: a line that identifies the format, a header line, one line for each key, and a line with
+//! the checksum of all lines before it.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -18,13 +18,13 @@ use mongodb_atlas_client::{KeyId, OrgId, ProjectId};
 const FORMAT: &str = "atlas-ai-keys-exporter inventory";
 const VERSION: u32 = 1;
 
-/// Maximum size of a file: a walk reads no more.
+/// Maximum size of a file, equal to the maximum size of a walk.
 pub(super) const MAX_FILE_BYTES: u64 = 2 << 30;
-/// Maximum size of a line. The header is the longest one, with a status or two for each project.
+/// Maximum size of a line. The longest line is the header, with one or two statuses for each project.
 const MAX_LINE_BYTES: u64 = 16 << 20;
-/// Maximum number of keys: a walk reads no more.
+/// Maximum number of keys, equal to the maximum of a walk.
 const MAX_KEYS: usize = 2_000_000;
-/// Maximum value of a counter; more can be added to it without an overflow.
+/// Maximum value of a counter, so that additions do not overflow.
 const MAX_COUNT: u64 = u64::MAX / 2;
 
 /// Number of key changes, by the value of the `change` label.
@@ -41,7 +41,7 @@ pub struct StoredInventory {
     pub change_counts: ChangeCounts,
 }
 
-/// The fields that every version has.
+/// The fields of every version.
 #[derive(Serialize, Deserialize)]
 struct FormatHeader<'a> {
     format: Cow<'a, str>,
@@ -213,7 +213,7 @@ impl<R: BufRead> ChecksumReader<R> {
             return Err(LoadError::invalid("truncated"));
         }
         self.crc.update(&self.line);
-        serde_json::from_slice(&self.line).map_err(|_| LoadError::invalid("damaged"))
+        serde_json::from_slice(&self.line).map_err(|_| LoadError::invalid("invalid line"))
     }
 }
 
@@ -326,7 +326,7 @@ mod tests {
             invalid_keys: 1,
         };
         let previous_counts = [StatusCount {
-            project: ProjectId::new("gone"),
+            project: ProjectId::new("removed"),
             status: "INACTIVE".into(),
             keys: 0,
         }];
@@ -344,7 +344,7 @@ mod tests {
     }
 
     #[test]
-    fn written_inventory_is_read_back() {
+    fn written_inventory_is_restored() {
         let expected = sample();
         let stored = read_inventory(&*written(), &org()).expect("valid");
         let records = |stored: &StoredInventory| {
@@ -382,7 +382,7 @@ mod tests {
         let text = String::from_utf8(written()).expect("text");
         let refused = |text: &str, org: &OrgId| {
             read_inventory(text.as_bytes(), org)
-                .expect_err("unfit")
+                .expect_err("an invalid file")
                 .to_string()
         };
         let newer = text.replacen("\"version\":1", "\"version\":2", 1);

@@ -1,5 +1,5 @@
-//! State that survives a restart: the last inventory of each organization with its change counters, the back-off of
-//! polls that fail, what a credential can access, and its access token.
+//! State that survives a restart: the last inventory of each organization with its change counters, the backoff of failed
+//! polls, the organizations and rate limits of a credential, and its access token.
 //!
 //! Storage is optional: a failure is logged, and the exporter continues without it. Files are written atomically, and
 //! an invalid one is quarantined. Every method blocks; `Storage::run_blocking` moves the work off the async threads.
@@ -54,17 +54,17 @@ pub enum StateFile {
     Backoff(OrgId),
     /// Names and model rate limits of an organization.
     Details(OrgId),
-    /// What the credential of that name can access.
+    /// The organizations and rate limits of the credential of that name.
     Credential(Arc<str>),
     /// The access token of the credential of that name.
     Token(Arc<str>),
 }
 
-/// Age from which on temporary files are those of a process that was killed.
+/// Minimum age of temporary files that are removed, because the process that created them was killed.
 const STALE_TEMP_AGE: Duration = Duration::from_mins(10);
-/// Time to read the files of one organization: a million keys take a second or two.
+/// Timeout for reading the files of one organization: a million keys take one or two seconds.
 pub(crate) const LOAD_TIMEOUT: Duration = Duration::from_secs(15);
-/// Time to write a file, including the wait for the files before it.
+/// Timeout for writing a file, including the wait for earlier writes.
 pub(crate) const SAVE_TIMEOUT: Duration = Duration::from_secs(30);
 /// Maximum number of concurrent reads and writes.
 const MAX_CONCURRENT: usize = 8;
@@ -98,7 +98,7 @@ impl Storage {
     /// [`StorageError`] when it does not respond in time.
     pub(crate) async fn await_response(&self) -> Result<(), StorageError> {
         self.run_blocking(READ_TIMEOUT, |storage| {
-            // A missing directory is a response as well
+            // An error for a missing directory is a response as well.
             let _ = bounded_file::metadata(&storage.dir.join("."));
         })
         .await
@@ -109,8 +109,8 @@ impl Storage {
         FileMode::from_path(&self.dir).is_ok_and(FileMode::is_world_writable)
     }
 
-    /// Runs `work` on a blocking thread, and waits for it no longer than `timeout`. A file system that does not
-    /// respond blocks a few threads only, regardless of the number of attempts.
+    /// Runs `work` on a blocking thread, and waits for at most `timeout`. A file system that does not respond blocks only a
+    /// few threads, regardless of the number of attempts.
     ///
     /// # Errors
     /// [`StorageError`] when the file system does not respond in time, or `work` panics.
@@ -141,8 +141,8 @@ impl Storage {
         Ok(orgs)
     }
 
-    /// Checks whether `dir` is writable, and changes nothing: a directory that is created for the check is removed, as
-    /// it would belong to the user who runs the check instead of the exporter.
+    /// Checks whether `dir` is writable, and changes nothing: a directory that is created for the check is removed, because
+    /// it would belong to the user who runs the check and not to the exporter.
     ///
     /// # Errors
     /// As [`Storage::open`] and [`Storage::save`].
@@ -154,7 +154,7 @@ impl Storage {
         let probed =
             atomic_file::create_directory(dir).and_then(|()| atomic_file::probe_writable(dir));
         for created in missing {
-            // A directory that could not be created does not exist
+            // A directory that could not be created does not exist.
             let _ = std::fs::remove_dir(created);
         }
         probed
@@ -163,7 +163,7 @@ impl Storage {
     /// Reads the inventory of `org`; an invalid file is left in place.
     ///
     /// # Errors
-    /// The reason why the file cannot be used, without any of its content.
+    /// The reason why the file cannot be used, without the file's content.
     pub fn read_inventory(&self, org: &OrgId) -> Result<StoredInventory, String> {
         let path = self.path(&StateFile::Inventory(org.clone()));
         atomic_file::read_file(&path, MAX_FILE_BYTES, |input| read_inventory(input, org))
@@ -176,7 +176,7 @@ impl Storage {
         atomic_file::load_or_quarantine(&path, MAX_FILE_BYTES, |input| read_inventory(input, org))
     }
 
-    /// Replaces the stored inventory of an organization, and removes its back-off.
+    /// Replaces the stored inventory of an organization, and removes its backoff.
     ///
     /// # Errors
     /// [`StorageError`] when the disk is full or read-only; the previous file is unchanged.
@@ -209,14 +209,14 @@ impl Storage {
     pub fn remove_org(&self, org: &OrgId) {
         for file in [StateFile::Inventory, StateFile::Details, StateFile::Backoff] {
             if let Err(error) = atomic_file::remove_if_exists(&self.path(&file(org.clone()))) {
-                warn!(%error, "what was kept of an organization cannot be removed");
+                warn!(%error, "failed to remove state of organization");
             }
         }
     }
 
     /// Returns the path of `file`.
     pub fn path(&self, file: &StateFile) -> PathBuf {
-        // The name of a credential is free text, and may be no valid file name
+        // The name of a credential is free text, and may not be a valid file name.
         let hashed = |kind, credential: &str| {
             format!("{kind}-{:016x}.json", stable_hash(credential.as_bytes(), 0))
         };

@@ -1,11 +1,11 @@
-//! HTTP/2 frames of a client that leaves no flow-control window for a response: as bytes, so that a thousand connections
-//! are cheap.
+//! HTTP/2 frames of a client without a flow-control window for responses, as bytes, so that a thousand connections are
+//! cheap.
 
 /// Returns the frames that open a connection with a flow-control window of 0 and request `path` on the first stream.
 pub fn zero_window_request(path: &str, authority: &str) -> Vec<u8> {
-    // SETTINGS_INITIAL_WINDOW_SIZE
+    // SETTINGS_INITIAL_WINDOW_SIZE is 0.
     let settings = [0, 4, 0, 0, 0, 0];
-    // GET and https from the static table, then two literals that refer to it for their names.
+    // GET and https are from the static table, followed by two literals with names from that table.
     let mut fields = vec![0x82, 0x87];
     for (name, value) in [(0x04, path), (0x01, authority)] {
         let length = u8::try_from(value.len()).unwrap();
@@ -15,7 +15,7 @@ pub fn zero_window_request(path: &str, authority: &str) -> Vec<u8> {
     }
     let mut bytes = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
     bytes.extend(frame(4, 0, 0, &settings));
-    // END_STREAM and END_HEADERS
+    // The flags are END_STREAM and END_HEADERS.
     bytes.extend(frame(1, 0x5, 1, &fields));
     bytes
 }

@@ -13,7 +13,7 @@ use tracing_subscriber::layer::SubscriberExt as _;
 type SharedLog = Rc<RefCell<Vec<u8>>>;
 
 thread_local! {
-    /// The log of this thread, while it is captured.
+    /// The log of this thread during a capture.
     static CAPTURED: RefCell<Option<SharedLog>> = const { RefCell::new(None) };
 }
 
@@ -38,8 +38,8 @@ impl Write for ThreadLog {
     }
 }
 
-/// Captures the log events of the current thread down to `DEBUG`, until it is dropped. A runtime with paused time runs
-/// all tasks on one thread.
+/// Captures the log events of the current thread at level `DEBUG` and above, until it is dropped. A runtime with paused
+/// time runs all tasks on one thread.
 pub struct LogCapture {
     log: SharedLog,
 }
@@ -48,8 +48,8 @@ impl LogCapture {
     #[must_use]
     pub fn start() -> Self {
         static SUBSCRIBER: Once = Once::new();
-        // One subscriber for all threads: events that another thread was first to log would be missed by one for this
-        // thread only, since whether an event is of interest is cached.
+        // All threads share a subscriber. A subscriber of one thread would miss events that another thread logged first,
+        // because tracing caches whether a subscriber is interested in an event.
         SUBSCRIBER.call_once(|| {
             let layer = tracing_subscriber::fmt::layer()
                 .with_ansi(false)
@@ -67,7 +67,7 @@ impl LogCapture {
         Self { log }
     }
 
-    /// Returns the lines with this level and this text, such as a message or a field.
+    /// Returns the lines with this level that contain `text`, such as a message or a field.
     pub fn lines(&self, level: &str, text: &str) -> Vec<String> {
         let log = String::from_utf8(self.log.borrow().clone()).unwrap();
         let lines = log.lines().filter(|line| {
@@ -77,7 +77,7 @@ impl LogCapture {
         lines.map(str::to_owned).collect()
     }
 
-    /// Returns their number.
+    /// Returns the number of lines with this level that contain `text`.
     pub fn count(&self, level: &str, text: &str) -> usize {
         self.lines(level, text).len()
     }

@@ -1,7 +1,7 @@
-//! Test harness: a simulated Atlas and an exporter in this process, the
-//! exporter's binary as a child process, and a parser of the text format that is independent
-//! of the encoder.
+//! Test harness: a simulated Atlas and an exporter in this process, the exporter's binary as a child process, and a parser
+//! of the text format that is independent of the encoder.
 
+pub mod documents;
 pub mod http2;
 pub mod log_capture;
 pub mod pki;
@@ -57,7 +57,7 @@ pub fn static_sim(orgs: usize, keys: usize) -> SimConfig {
     }
 }
 
-/// Returns the same without effective rate limits.
+/// Returns a configuration without events and without effective rate limits.
 pub fn unlimited_sim(orgs: usize, keys: usize) -> SimConfig {
     SimConfig {
         org_bucket: BucketConfig::new(5000, 5000),
@@ -160,7 +160,7 @@ impl TestExporter {
     /// Waits until every organization was polled successfully.
     pub async fn wait_polled(&self) -> Scrape {
         let orgs = self.sim.org_ids().len();
-        self.wait_until("a complete walk of every organization", |scrape| {
+        self.wait_until("a successful poll of each organization", |scrape| {
             scrape
                 .values("atlas_ai_keys_exporter_org_up")
                 .iter()
@@ -171,17 +171,17 @@ impl TestExporter {
         .await
     }
 
-    /// Waits for names and limits as well, which are polled after the keys.
+    /// Waits until names and limits are polled as well, which follow the keys.
     pub async fn wait_polled_with_names(&self) -> Scrape {
         self.wait_polled().await;
         let orgs = self.sim.org_ids().len();
-        self.wait_until("the names of every organization", |scrape| {
+        self.wait_until("the names of each organization", |scrape| {
             scrape.with_name("mongodbatlas_organization_info").count() == orgs
         })
         .await
     }
 
-    /// Puts a web configuration into effect.
+    /// Replaces the active web configuration.
     pub fn set_web_config(&self, pki: &TestPki, text: &str) {
         let config = WebConfig::load(&pki.write("web.yml", text)).config;
         self.app.web_config.set(config.unwrap());
@@ -195,7 +195,7 @@ impl TestExporter {
     }
 }
 
-/// Installs the crypto provider: reqwest is built without one.
+/// Installs the crypto provider, because reqwest is built without one.
 pub fn install_crypto_provider() {
     static PROVIDER: Once = Once::new();
     PROVIDER.call_once(|| {
@@ -203,8 +203,8 @@ pub fn install_crypto_provider() {
     });
 }
 
-/// Returns a client shared by all tests: loading the system's certificates takes longer than most requests. Connections
-/// are not pooled, because each runtime closes those that it opened.
+/// Returns a client that all tests share, because loading the system's certificates takes longer than most requests.
+/// Connections are not pooled, because each runtime closes the connections that it opened.
 fn shared_client() -> &'static reqwest::Client {
     static CLIENT: OnceLock<reqwest::Client> = OnceLock::new();
     CLIENT.get_or_init(|| {
@@ -254,7 +254,7 @@ pub fn exposed_keys(scrape: &Scrape) -> BTreeMap<String, (String, String, Option
         .collect()
 }
 
-/// Returns the same for keys of the simulated Atlas.
+/// Returns name, status and last use of keys of the simulated Atlas, by key id.
 #[allow(
     clippy::cast_precision_loss,
     reason = "microseconds of this era fit 53 bits"
@@ -275,7 +275,7 @@ pub fn expected_keys<'a>(
         .collect()
 }
 
-/// Returns the same for all keys of all organizations.
+/// Returns name, status and last use of all keys of the simulated Atlas, by key id.
 pub fn expected_sim_keys(sim: &SimHandle) -> BTreeMap<String, (String, String, Option<String>)> {
     sim.with_world(|world| {
         let orgs = world.org_ids();
@@ -283,7 +283,7 @@ pub fn expected_sim_keys(sim: &SimHandle) -> BTreeMap<String, (String, String, O
     })
 }
 
-/// Returns an error status fault for one organization, or for all.
+/// Returns a fault with an error status for one organization or all.
 pub fn error_fault(endpoint: SimEndpoint, org: Option<&str>, status: u16) -> Fault {
     Fault {
         org: org.map(str::to_owned),

@@ -34,10 +34,9 @@ pub fn indent(text: &str) -> String {
     block
 }
 
-/// A directory with `ca.pem` and, each with its key, `server` and `client` (issued by that CA), `stranger`
-/// (issued by another CA), `expired` and `self` (self-signed, as `openssl req -x509` does). For servers at 127.0.0.1 or
-/// `atlas.invalid` there are `atlas` and, each with one fault, `atlas-stranger`, `atlas-expired`, `atlas-misnamed` and
-/// `atlas-self`.
+/// A directory with `ca.pem` and these certificates and keys: `server` and `client` (issued by that CA), `stranger`
+/// (issued by another CA), `expired`, and `self` (self-signed, as by `openssl req -x509`). For servers at 127.0.0.1 or
+/// `atlas.invalid`: `atlas`, and with one fault each `atlas-stranger`, `atlas-expired`, `atlas-misnamed`, `atlas-self`.
 pub struct TestPki {
     dir: TempDir,
 }
@@ -89,7 +88,7 @@ impl TestPki {
         self.issue_atlas(&ca, &other);
     }
 
-    /// Issues the certificates of servers that stand for Atlas.
+    /// Issues the certificates of servers in the role of Atlas.
     fn issue_atlas(&self, ca: &Issuer<'_, KeyPair>, other: &Issuer<'_, KeyPair>) {
         let server = |names: [&str; 2]| {
             let mut params = CertificateParams::new(names.map(str::to_owned)).unwrap();

@@ -1,4 +1,4 @@
-//! Child processes and their figures from the kernel.
+//! Child processes and their statistics from the kernel.
 
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::process::{Child, Command, Output, Stdio};
@@ -16,7 +16,7 @@ pub struct ChildProcess {
 }
 
 impl ChildProcess {
-    /// Starts the exporter's binary with these environment variables only.
+    /// Starts the exporter's binary with only these environment variables.
     pub fn exporter(arguments: &[&str], variables: &[(String, String)]) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_atlas-ai-keys-exporter"));
         command
@@ -88,7 +88,7 @@ impl ChildProcess {
                 && let Some(status) = self.child.try_wait().unwrap()
             {
                 self.join_readers();
-                // What it wrote just before its end can have the line.
+                // The last output before the exit can contain the line.
                 assert!(
                     self.output().contains(mark),
                     "it ended ({status}) before it said {mark:?}:\n{}",
@@ -99,7 +99,7 @@ impl ChildProcess {
         })
     }
 
-    /// Scrapes the exporter at `address` until `condition` holds, and checks its health meanwhile.
+    /// Scrapes the exporter at `address` until `condition` holds, and asserts that it is healthy.
     pub async fn wait_scrape(
         &self,
         address: &str,
@@ -135,7 +135,7 @@ impl ChildProcess {
         (status.code(), self.output(), took)
     }
 
-    /// Waits until everything that the process wrote is read.
+    /// Waits until all output of the process is read.
     fn join_readers(&mut self) {
         for reader in self.readers.drain(..) {
             reader.join().unwrap();
@@ -150,7 +150,7 @@ impl Drop for ChildProcess {
     }
 }
 
-/// Runs the exporter's binary until it exits, with these environment variables only.
+/// Runs the exporter's binary until it exits, with only these environment variables.
 pub async fn run_exporter(arguments: &[&str], variables: Vec<(String, String)>) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_atlas-ai-keys-exporter"));
     command.args(arguments).env_clear().envs(variables);
@@ -176,7 +176,7 @@ pub fn raise_open_files_limit(files: u64) {
     let limit = getrlimit(Resource::Nofile);
     let current = limit.current.map(|current| current.max(files));
     setrlimit(Resource::Nofile, Rlimit { current, ..limit })
-        .expect("the test needs that many open files");
+        .expect("the hard limit of open files is sufficient");
 }
 
 /// Returns a number in /proc/PID/status, such as `VmRSS` in KiB or `Threads`.
@@ -190,7 +190,7 @@ pub fn process_status(pid: u32, field: &str) -> u64 {
     value.trim().trim_end_matches(" kB").parse().unwrap()
 }
 
-/// Returns a port that was free a moment ago, for programs that cannot choose one.
+/// Returns a port that was free when this function checked, for programs that cannot choose a port.
 pub fn free_port() -> u16 {
     std::net::TcpListener::bind("127.0.0.1:0")
         .unwrap()

@@ -27,13 +27,13 @@ impl Prometheus {
         Self::scraping_with_flags(target, &[])
     }
 
-    /// Starts the same with additional flags.
+    /// Starts a Prometheus that scrapes `target` every second, with additional flags.
     pub fn scraping_with_flags(target: &str, flags: &[&str]) -> Self {
         let job = format!("static_configs:\n  - targets: ['{target}']");
         Self::start(&[("atlas-ai-keys", &job)], flags)
     }
 
-    /// Starts a Prometheus with these jobs, each scraped every second.
+    /// Starts a Prometheus with these jobs, which are scraped every second.
     pub fn start(jobs: &[(&str, &str)], flags: &[&str]) -> Self {
         let storage = tempfile::tempdir().unwrap();
         let config = storage.path().join("prometheus.yml");

@@ -1,4 +1,4 @@
-//! A client whose Atlas is a function of the test, for responses that no server sends on purpose.
+//! A client with responses from a function of the test, for responses that the simulator does not send.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -13,7 +13,7 @@ use mongodb_atlas_client::{
 use reqwest::Request;
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 
-/// Initial time of a scripted client; it advances with tokio's.
+/// Initial time of a scripted client, which advances with tokio's time.
 pub const START_TIME: &str = "2026-03-01T12:00:00Z";
 
 /// Returns a response with these headers and this body, as JSON unless a header says otherwise.
@@ -33,14 +33,14 @@ pub fn response(status: u16, headers: &[(&str, &str)], body: &str) -> Response {
 
 type RespondFn = dyn Fn(&Request) -> Response + Send + Sync;
 
-/// Responds with a function, and records the request paths.
+/// Responds with the result of a function, and records the request paths.
 pub struct ScriptedTransport {
     respond: Box<RespondFn>,
     paths: Mutex<Vec<String>>,
 }
 
 impl ScriptedTransport {
-    /// Returns a client with the credential in `variables`, and its transport. Needs a runtime.
+    /// Returns a client with the credential in `variables`, and its transport. Must be called in a runtime.
     pub fn client(
         variables: &[(&str, &str)],
         respond: impl Fn(&Request) -> Response + Send + Sync + 'static,
@@ -70,7 +70,7 @@ impl ScriptedTransport {
         (Client::new(config, context).unwrap(), scripted)
     }
 
-    /// Returns the number of requests whose path has this suffix.
+    /// Returns the number of requests with this path suffix.
     pub fn request_count(&self, end: &str) -> usize {
         let paths = self.paths.lock().unwrap();
         paths.iter().filter(|path| path.ends_with(end)).count()

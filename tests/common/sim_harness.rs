@@ -1,4 +1,4 @@
-//! An exporter and a simulated Atlas in simulated time: a day passes as fast as its work is done.
+//! An exporter and a simulated Atlas in simulated time, in which a day takes only the time of its work.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -26,9 +26,9 @@ use super::{Scrape, expected_keys, exposed_keys, sim_env, static_sim};
 const UP: &str = "atlas_ai_keys_exporter_org_up";
 const LAST_SUCCESS: &str = "atlas_ai_keys_exporter_org_last_success_timestamp_seconds";
 
-/// Returns a configuration whose keys are used every few seconds, and created, renamed and deleted every half hour,
-/// whatever their number. Tests about long stretches of time need it: in a world without events, an exporter that no
-/// longer polls looks like one that does.
+/// Returns a configuration in which keys are used every few seconds, and created, renamed and deleted every half hour,
+/// independent of their number. Tests of long periods need it: without events, an exporter that no longer polls cannot
+/// be distinguished from one that does.
 #[allow(clippy::cast_precision_loss, reason = "a number of keys")]
 pub fn live_sim(orgs: usize, keys: usize) -> SimConfig {
     SimConfig {
@@ -37,7 +37,7 @@ pub fn live_sim(orgs: usize, keys: usize) -> SimConfig {
     }
 }
 
-/// Returns a simulated Atlas whose clock is that of the paused runtime.
+/// Returns a simulated Atlas with the clock of the paused runtime.
 pub fn in_process_sim(config: &SimConfig) -> Arc<SimHandle> {
     let clock = Clock::simulated("2026-03-01T00:00:00Z".parse::<Timestamp>().unwrap());
     Arc::new(sim_at(config, &clock))
@@ -117,8 +117,8 @@ impl SimHarness {
         let settings = self.app.options.get();
         let own = self.app.gather_metrics(&settings);
         let mut exposition = self.app.exposition(&settings, Format::Text, own);
-        let chunks = std::iter::from_fn(|| exposition.next_chunk());
-        Scrape::parse(&String::from_utf8(chunks.flatten().collect()).unwrap())
+        let chunks: Vec<_> = std::iter::from_fn(|| exposition.next_chunk()).collect();
+        Scrape::parse(&String::from_utf8(chunks.concat()).unwrap())
     }
 
     /// Returns status and text of `/-/ready`.
@@ -154,29 +154,29 @@ impl SimHarness {
             }
             self.advance(Duration::from_secs(1)).await;
         }
-        panic!("in vain: {what}");
+        panic!("timeout: {what}");
     }
 
     /// Waits until this many organizations were polled successfully.
     pub async fn wait_polled(&self, orgs: usize) -> Scrape {
-        self.wait_until("complete walks", |scrape| {
+        self.wait_until("successful polls", |scrape| {
             let up = scrape.values(UP);
             up.iter().filter(|up| **up > 0.0).count() == orgs
         })
         .await
     }
 
-    /// Waits until every organization was polled successfully once more.
+    /// Waits until each organization was polled successfully again.
     pub async fn wait_polled_again(&self) -> Scrape {
         let before = self.scrape().values(LAST_SUCCESS);
-        self.wait_until("another complete walk of each", |scrape| {
+        self.wait_until("another successful poll of each organization", |scrape| {
             let now = scrape.values(LAST_SUCCESS);
             now.len() == before.len() && now.iter().zip(&before).all(|(now, before)| now > before)
         })
         .await
     }
 
-    /// Counts the polls from now on: a test that advances the time asserts that something happened meanwhile.
+    /// Counts the polls from this time on, so that a test that advances the time can assert that polls happened.
     #[must_use]
     pub fn count_polls(&self) -> PollCount<'_> {
         PollCount {
@@ -186,8 +186,8 @@ impl SimHarness {
         }
     }
 
-    /// Renames a key of each polled organization, and asserts that all keys are exported as they are in Atlas after
-    /// `time`. Stops the events of the simulator.
+    /// Renames a key of each polled organization, and asserts that the exported keys equal those of Atlas after `time`.
+    /// Disables the events of the simulator.
     pub async fn assert_in_sync(&self, time: Duration) -> Scrape {
         let orgs = values_by_org(&self.scrape(), UP);
         assert!(!orgs.is_empty(), "no organization is polled");
@@ -247,7 +247,7 @@ pub struct PollCount<'a> {
 }
 
 impl PollCount<'_> {
-    /// Returns the number of walks by organization: requests whose first page Atlas has sent.
+    /// Returns the number of walks by organization, which is the number of successful requests for a first page.
     pub fn walks(&self) -> BTreeMap<String, usize> {
         let requests = self.harness.sim.requests();
         let mut walks = BTreeMap::new();
@@ -263,7 +263,7 @@ impl PollCount<'_> {
         walks
     }
 
-    /// Asserts that each polled organization was walked at least this many times, and that a poll has succeeded since.
+    /// Asserts that each polled organization had at least this many walks and a successful poll since then.
     pub fn assert_polled(&self, polls: usize) {
         let (scrape, walks) = (self.harness.scrape(), self.walks());
         let success = values_by_org(&scrape, LAST_SUCCESS);

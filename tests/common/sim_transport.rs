@@ -18,20 +18,25 @@ impl SimTransport {
             .and_then(|body| body.as_bytes())
             .unwrap_or_default()
             .to_vec();
-        let mut asked = axum::http::Request::builder()
+        let mut sim_request = axum::http::Request::builder()
             .method(request.method().clone())
             .uri(request.url().as_str())
             .body(Body::from(bytes))
             .unwrap();
-        *asked.headers_mut() = request.headers().clone();
-        // A server sees the path only.
-        let path = asked.uri().path_and_query().unwrap().as_str().parse();
-        *asked.uri_mut() = path.unwrap();
-        let broken = || ErrorKind::Connection("reset on demand".to_owned());
-        let (parts, body) = self.0.handle(asked).await.ok_or_else(broken)?.into_parts();
+        *sim_request.headers_mut() = request.headers().clone();
+        // A server receives only the path of the URL.
+        let path = sim_request.uri().path_and_query().unwrap().as_str().parse();
+        *sim_request.uri_mut() = path.unwrap();
+        let reset = || ErrorKind::Connection("reset on demand".to_owned());
+        let (parts, body) = self
+            .0
+            .handle(sim_request)
+            .await
+            .ok_or_else(reset)?
+            .into_parts();
         let bytes = axum::body::to_bytes(body, 64 << 20)
             .await
-            .map_err(|_| broken())?;
+            .map_err(|_| reset())?;
         Ok(Response {
             status: parts.status,
             headers: parts.headers,

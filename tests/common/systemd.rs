@@ -1,5 +1,4 @@
-//! A systemd in separate namespaces with the shipped units. It shares the network with the
-//! test and is killed on drop.
+//! A systemd in separate namespaces with the shipped units. Uses the network of the test and is killed on drop.
 
 use std::path::Path;
 use std::process::Command;

@@ -1,13 +1,13 @@
-//! Waiting for an expected event. The other tests have no waiting loops, except for the drill, which measures times.
+//! Waits for expected events. All tests use these functions, except for the drill, which measures times.
 
 use std::fmt::Display;
 use std::time::{Duration, Instant};
 
-/// The pause between two probes.
+/// Interval between two probes.
 const PROBE_INTERVAL: Duration = Duration::from_millis(20);
 
 /// Returns the maximum wait for an expected event: two minutes, long enough for a loaded machine, or
-/// `TEST_WAIT_TIMEOUT_SECS`. It bounds failures only: no passing test is faster with less.
+/// `TEST_WAIT_TIMEOUT_SECS`. Only failing tests wait that long.
 pub fn wait_timeout() -> Duration {
     let seconds = std::env::var("TEST_WAIT_TIMEOUT_SECS").map_or(120, |seconds| {
         let seconds = seconds.parse();
@@ -16,14 +16,14 @@ pub fn wait_timeout() -> Duration {
     Duration::from_secs(seconds)
 }
 
-/// Repeats `probe` until it returns `Ok`. The last `Err` tells in the panic message what there was instead.
+/// Repeats `probe` until it returns `Ok`. The last `Err` is part of the panic message.
 pub async fn eventually<T, E: Display>(what: &str, probe: impl AsyncFnMut() -> Result<T, E>) -> T {
     try_eventually(probe)
         .await
         .unwrap_or_else(|state| panic!("timeout: {what}; last state: {state}"))
 }
 
-/// The same for tests without a runtime.
+/// Like [`eventually`], for tests without a runtime.
 pub fn eventually_blocking<T, E: Display>(what: &str, probe: impl FnMut() -> Result<T, E>) -> T {
     try_eventually_blocking(probe)
         .unwrap_or_else(|state| panic!("timeout: {what}; last state: {state}"))
@@ -41,7 +41,7 @@ pub async fn try_eventually<T, E>(mut probe: impl AsyncFnMut() -> Result<T, E>) 
     }
 }
 
-/// The same for tests without a runtime.
+/// Like [`try_eventually`], for tests without a runtime.
 pub fn try_eventually_blocking<T, E>(mut probe: impl FnMut() -> Result<T, E>) -> Result<T, E> {
     let started_at = Instant::now();
     loop {

@@ -1,4 +1,4 @@
-//! The exposition, read by other parsers: Python's of `OpenMetrics`, promtool's of text,
+//! The exposition, read by other parsers: the Python parser of `OpenMetrics`, promtool,
 //! and Prometheus itself, with hostile names.
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -12,7 +12,7 @@ use axum::routing::get as route;
 use mongodb_atlas_sim::{SimHandle, SimKey};
 use tokio::net::TcpListener;
 
-/// Names with characters that parsers have failed on, and names in many scripts.
+/// Names with characters that parsers have failed on, and names in many writing systems.
 fn hostile_names() -> Vec<String> {
     let mut names: Vec<String> = [
         "",
@@ -82,7 +82,7 @@ fn key_names(sim: &SimHandle) -> BTreeMap<String, String> {
 fn start_exporter(sim: &SimHandle) -> (ChildProcess, String) {
     let mut program = ChildProcess::exporter(&["--web.listen-address=127.0.0.1:0"], &sim_env(sim));
     let address = program.wait_for_output("address=");
-    program.wait_for_output("walk complete");
+    program.wait_for_output("poll succeeded");
     (program, address)
 }
 
@@ -168,7 +168,7 @@ async fn openmetrics_reference_parser_accepts_the_exposition() {
             .find(|sample| sample["name"] == name)
             .unwrap();
         [&found["family"], &found["type"], &found["unit"]]
-            .map(|member| member.as_str().unwrap().to_owned())
+            .map(|name| name.as_str().unwrap().to_owned())
     };
     assert_eq!(
         family("mongodbatlas_ai_model_api_key_info"),
@@ -190,7 +190,7 @@ async fn openmetrics_reference_parser_accepts_the_exposition() {
     sim.stop().await;
 }
 
-/// Lets a Prometheus scrape, and compares the names that it stores.
+/// Starts a Prometheus that scrapes the exporter, and compares the stored names.
 async fn assert_ingested(sim: &SimHandle, target: &str, features: &[&str]) {
     let prometheus = Prometheus::scraping_with_flags(target, features);
     prometheus.wait_samples("up == 1").await;
@@ -216,7 +216,7 @@ async fn assert_ingested(sim: &SimHandle, target: &str, features: &[&str]) {
     assert!(requests >= 1.0);
 }
 
-/// A proxy that requests one format, because a Prometheus of that age cannot be configured to.
+/// A proxy that requests one format, because an old Prometheus has no setting for the format.
 async fn accept_rewriting_proxy(target: String, accept: &'static str) -> String {
     let pass_on = move || {
         let target = target.clone();

@@ -10,7 +10,7 @@ use crate::common::{
 };
 use rustix::process::Signal;
 
-/// Returns a command that runs `mount` and then the exporter in a mount namespace of their own, with `$DIR` set.
+/// Returns a command that runs `mount` and then the exporter in a new mount namespace, with `$DIR` set.
 fn exporter_after(mount: &str, flags: &str, dir: &Path) -> Command {
     let script = format!(
         "set -e\n{mount}\nexec '{}' --web.listen-address=127.0.0.1:0 --atlas.poll-interval=1s {flags}",
@@ -69,9 +69,9 @@ async fn run_on_failing_disk(mount: &str, repair: &str) {
     program.signal(Signal::TERM);
     let (code, output, _) = program.wait_exit();
     assert_eq!(code, Some(0), "{output}");
-    let warning = "what is read is not kept for the next start";
+    let warning = "failed to save state";
     assert_eq!(output.matches(warning).count(), 1, "logged once:\n{output}");
-    let recovered = "what is read is kept for the next start again";
+    let recovered = "saving state recovered";
     assert_eq!(output.matches(recovered).count(), 1, "{output}");
     sim.stop().await;
 }
@@ -151,7 +151,7 @@ async fn hanging_file_system_does_not_stop_the_exporter() {
         at.is_some_and(|at| at > before + 2.0)
     };
     program
-        .wait_scrape(&address, "polls go on with the other credential", later)
+        .wait_scrape(&address, "polls continue with the other credential", later)
         .await;
     swap_symlink(&at("link"), &at("good"));
     program
@@ -168,7 +168,7 @@ async fn hanging_file_system_does_not_stop_the_exporter() {
     program.signal(Signal::TERM);
     let (code, output, elapsed) = program.wait_exit();
     assert_eq!(code, Some(0), "{output}");
-    // Five seconds are promised; the file system itself never responds.
+    // The shutdown takes at most five seconds, although the file system never responds.
     assert!(elapsed < Duration::from_secs(15), "{elapsed:?}: {output}");
     sim.stop().await;
 }

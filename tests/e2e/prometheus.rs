@@ -43,10 +43,10 @@ async fn assert_status_counts(prometheus: &Prometheus, sim: &SimHandle) {
     assert_eq!(counts, expected);
 }
 
-/// Sum of the ages at one scrape: age plus time of last use is the time of the scrape.
+/// Compares the ages of one scrape: age plus time of the last use is the time of the scrape.
 #[allow(
     clippy::cast_precision_loss,
-    reason = "numbers of keys, and microseconds of this era"
+    reason = "numbers of keys, and microseconds since 1970"
 )]
 async fn assert_ages(prometheus: &Prometheus, sim: &SimHandle) {
     let used: Vec<f64> = sim.with_world(|world| {
@@ -141,13 +141,13 @@ async fn assert_aggregates_match(prometheus: &Prometheus) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn promtool_reports_no_problems() {
+async fn promtool_reports_no_errors() {
     let sim = crate::common::start_sim(static_sim(3, 300)).await;
     let mut exporter =
         ChildProcess::exporter(&["--web.listen-address=127.0.0.1:0"], &sim_env(&sim));
     let address = exporter.wait_for_output("address=");
     for _ in 0..3 {
-        exporter.wait_for_output("walk complete");
+        exporter.wait_for_output("poll succeeded");
     }
     let text = eventually("series of every kind", async || {
         let (_, text) = get(&format!("http://{address}/metrics")).await;
@@ -170,10 +170,10 @@ async fn promtool_reports_no_problems() {
     sim.stop().await;
 }
 
-/// Every series in Prometheus but those that it adds to each target.
+/// Selects every series in Prometheus, except the series that Prometheus adds to each target.
 const ALL_SERIES: &str = "{__name__=~\"mongodbatlas_.+|atlas_ai_keys_exporter_.+|process_.+\"";
 
-/// Returns the series of a job without the labels of its targets, and asserts that none is there twice.
+/// Returns the series of a job without the labels of its targets, and asserts that there are no duplicates.
 async fn series_of_job(prometheus: &Prometheus, job: &str) -> BTreeSet<BTreeMap<String, String>> {
     let mut unique = BTreeSet::new();
     let query = format!("{ALL_SERIES}, job=\"{job}\"}}");
@@ -199,7 +199,7 @@ async fn discovered_targets_have_the_series_of_a_plain_scrape_once() {
         .wait_samples("count(up{job=\"discovered\"} == 1) == 4")
         .await;
     prometheus.wait_samples("up{job=\"plain\"} == 1").await;
-    // Series that begin while both jobs scrape are in one of them first.
+    // A series that is created between the scrapes of both jobs is in one of them first.
     let series = eventually("the same series", async || {
         let discovered = series_of_job(&prometheus, "discovered").await;
         let plain = series_of_job(&prometheus, "plain").await;
@@ -234,7 +234,7 @@ async fn target_labels_of_the_operator_collide_with_no_label() {
     let arguments = ["demo", "--web.listen-address=127.0.0.1:0"];
     let mut exporter = ChildProcess::exporter(&arguments, &[]);
     let address = exporter.wait_for_output("address=");
-    // As the operator attaches them for a PodMonitor and a ServiceMonitor: by relabelling from metadata.
+    // Relabelling from metadata, as the operator does for a PodMonitor and a ServiceMonitor.
     let attached = ["container", "endpoint", "namespace", "pod", "service"];
     let rules = attached
         .map(|label| format!("  - {{source_labels: [__meta_{label}], target_label: {label}}}\n"));

@@ -1,4 +1,5 @@
-//! The shipped deliveries of the report: a chat webhook receives it as data, whatever the names of keys are.
+//! Delivery of the report by the shipped `CronJob` and by the documented drop-in: a chat webhook receives the text unchanged, for
+//! all names of keys.
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpListener;
@@ -35,7 +36,7 @@ fn receive_request(listener: TcpListener) -> JoinHandle<(String, String)> {
     })
 }
 
-/// Returns the file of curl that names the webhook, and the request that it will receive.
+/// Returns curl's configuration file with the URL of the webhook, and the request that the webhook receives.
 fn webhook() -> (String, JoinHandle<(String, String)>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
@@ -136,7 +137,7 @@ async fn webhook_receives_the_report_as_data() {
     let posted = run(drop_in_script()).await;
     assert_eq!(posted, (Some(0), String::new(), String::new()));
     assert_posted(request, here);
-    // A partial report is not posted.
+    // An incomplete report is not posted.
     std::fs::remove_file(here.join("message.json")).unwrap();
     let org = sim.org_ids().remove(1);
     sim.add_fault(error_fault(SimEndpoint::AiModelApiKeys, Some(&org), 403));

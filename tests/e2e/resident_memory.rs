@@ -7,17 +7,14 @@ use mongodb_atlas_sim::SimConfig;
 /// Maximum resident memory with 1,200 keys, in KiB.
 const MAX_RESIDENT_KIB: u64 = 16 << 10;
 
-fn memory_kib(pid: u32, member: &str) -> u64 {
+fn memory_kib(pid: u32, field: &str) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    let line = status
-        .lines()
-        .find(|line| line.starts_with(member))
-        .unwrap();
+    let line = status.lines().find(|line| line.starts_with(field)).unwrap();
     line.split_whitespace().nth(1).unwrap().parse().unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "a bound of the release binary, which takes minutes to build; `make memory` runs it"]
+#[ignore = "needs the release binary, which takes minutes to build; run by `make memory`"]
 async fn memory_for_1200_keys_is_below_16_mib() {
     let sim = crate::common::start_sim(SimConfig::default()).await;
     let mut command = Command::new(env!("CARGO_BIN_EXE_atlas-ai-keys-exporter"));
@@ -35,7 +32,7 @@ async fn memory_for_1200_keys_is_below_16_mib() {
         get(&format!("http://{address}/metrics")).await;
     }
     eventually("nine polls", async || {
-        let polls = exporter.output().matches("walk complete").count();
+        let polls = exporter.output().matches("poll succeeded").count();
         (polls >= 9).then_some(()).ok_or(polls)
     })
     .await;

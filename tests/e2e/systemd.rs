@@ -1,5 +1,5 @@
-//! The shipped units on a systemd in namespaces: active only when ready, the status text,
-//! reload, the watchdog, credentials, state and sockets over restarts, shutdown within its limits.
+//! The shipped units on a systemd in namespaces: the unit is active only when the exporter is ready; status text, reload
+//! and watchdog; credentials, state and sockets across restarts; shutdown within its time limit.
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -11,7 +11,7 @@ use crate::common::{
 };
 use mongodb_atlas_sim::{SimEndpoint, SimHandle};
 
-/// Returns the environment of the service without its secrets, and its address.
+/// Returns the environment of the service without secrets, and its listen address.
 fn service_env(sim: &SimHandle) -> (Vec<(String, String)>, String) {
     let address = format!("127.0.0.1:{}", free_port());
     let mut variables = sim_env(sim);
@@ -50,7 +50,7 @@ fn units_verify_and_exposure_is_low() {
         );
         assert_eq!(text.0, Some(0), "{text:?}");
     }
-    // The program is not installed here, and neither is its man page.
+    // Neither the program nor its manual page is installed on this machine.
     let dir = tempfile::tempdir().unwrap();
     for unit in [
         SERVICE,
@@ -122,7 +122,7 @@ async fn service_starts_reloads_and_stops() {
         core.split_whitespace().filter(|word| *word == "0").count() == 2,
         "{core}"
     );
-    // Reload, and the state of the unit meanwhile.
+    // The unit is active again after a reload.
     systemd.systemctl(&["reload", SERVICE]);
     systemd.wait_property("ActiveState", |state| state == "active");
     systemd.wait_journal("configuration reloaded");
@@ -134,7 +134,7 @@ async fn service_starts_reloads_and_stops() {
     ));
     systemd.systemctl(&["restart", SERVICE]);
     let (status, _) = get(&format!("http://{address}/-/ready")).await;
-    assert_eq!(status, 200, "what was kept is shown at once");
+    assert_eq!(status, 200, "restored data is served immediately");
     let status = systemd.wait_property("StatusText", |text| {
         text.contains("fresh 2") && text.contains("forbidden")
     });
@@ -146,11 +146,11 @@ async fn service_starts_reloads_and_stops() {
     assert_eq!(after.sum("mongodbatlas_ai_model_api_keys"), 300.0);
     // Shutdown.
     systemd.systemctl(&["stop", SERVICE]);
-    // As systemd logs it; `systemctl` itself may take longer on a loaded machine.
-    let logged_at = |words: &str| {
+    // The timestamps are from the log of systemd, because `systemctl` can take longer on a loaded machine.
+    let logged_at = |text: &str| {
         let journal = systemd.journal_as("short-unix");
-        let line = journal.lines().rfind(|line| line.contains(words));
-        let line = line.unwrap_or_else(|| panic!("{words}: {journal}"));
+        let line = journal.lines().rfind(|line| line.contains(text));
+        let line = line.unwrap_or_else(|| panic!("{text}: {journal}"));
         let seconds = line.split_whitespace().next().unwrap().parse();
         Duration::from_secs_f64(seconds.unwrap())
     };
@@ -218,7 +218,7 @@ async fn socket_activation_loses_no_connection_on_restart() {
         Arc::new(AtomicBool::new(false)),
         Arc::new(AtomicUsize::new(0)),
     );
-    let askers: Vec<_> = (0..4)
+    let clients: Vec<_> = (0..4)
         .map(|_| {
             let (over, responses, address) =
                 (Arc::clone(&over), Arc::clone(&responses), address.clone());
@@ -246,8 +246,8 @@ async fn socket_activation_loses_no_connection_on_restart() {
         .await;
     }
     over.store(true, Ordering::Relaxed);
-    for asker in askers {
-        asker.await.unwrap();
+    for client in clients {
+        client.await.unwrap();
     }
     sim.stop().await;
 }

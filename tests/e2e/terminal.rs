@@ -66,11 +66,7 @@ async fn tables_fit_the_terminal_and_are_colored() {
         .await
         .unwrap();
     assert!(shown.contains("60 of 60 keys"), "{shown}");
-    assert_eq!(
-        strip_ansi(&shown),
-        shown,
-        "no colours where nobody wants them"
-    );
+    assert_eq!(strip_ansi(&shown), shown, "NO_COLOR disables colors");
     sim.stop().await;
 }
 

@@ -1,5 +1,5 @@
 //! The output of `once` is read by the textfile collector of `node_exporter`, and promtool
-//! reports no problem.
+//! reports no error.
 use std::process::Command;
 
 use crate::common::{

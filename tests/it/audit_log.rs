@@ -1,8 +1,9 @@
-//! The log line of each change of a key, and that `docs/audit-log.md` describes it.
+//! The log line of each change of a key, and its documentation in `docs/audit-log.md`.
 
 use std::collections::BTreeSet;
 use std::process::Command;
 
+use crate::common::documents::parse_code_blocks;
 use crate::common::{ChildProcess, eventually, run_command, sim_env, start_sim, static_sim};
 use atlas_ai_keys_exporter::poll::Change;
 use exporter_toolkit::yaml;
@@ -12,7 +13,7 @@ use serde_json::Value;
 
 const DOCUMENT: &str = include_str!("../../docs/audit-log.md");
 
-/// A name that would look like other fields, steer a terminal and begin a line of its own, if it were written as it is.
+/// A name that without escaping would look like other fields, control a terminal and start another line.
 const HOSTILE_NAME: &str =
     "x\" change=deleted\nts=0 level=error msg=\"key changed\" \u{1b}[31m\u{202e}\\";
 
@@ -69,7 +70,7 @@ fn get<'a>(fields: &'a Fields, key: &str) -> Option<&'a str> {
     value
 }
 
-/// A change of a key that the log should have.
+/// An expected change of a key in the log.
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Expected {
     change: &'static str,
@@ -78,7 +79,7 @@ struct Expected {
     name: String,
 }
 
-/// Makes one change of each kind.
+/// Applies one change of each kind.
 fn make_changes(sim: &SimHandle, org: &str) -> BTreeSet<Expected> {
     let long_ago = sim.now() - SignedDuration::from_hours(91 * 24);
     sim.with_world(|world| {
@@ -140,7 +141,7 @@ async fn record_log(flags: &[&str]) -> (String, BTreeSet<Expected>, String) {
     ]
     .concat();
     let mut program = ChildProcess::exporter(&arguments, &sim_env(&sim));
-    program.wait_for_output("walk complete");
+    program.wait_for_output("poll succeeded");
     let changes = make_changes(&sim, &org);
     let log = eventually("a line for each change", async || {
         let output = program.output();
@@ -172,7 +173,7 @@ async fn every_change_is_logged_with_the_documented_fields() {
     let kinds: Vec<&str> = Change::ALL.iter().map(|change| change.as_str()).collect();
     assert_eq!(documented("change | meaning"), kinds);
     let mut fields = documented("field | value | present");
-    // Is in a line only where the owner of the project is known.
+    // A line has the owner only if the project has one.
     fields.retain(|field| *field != "owner");
     for (format, parse) in [
         ("logfmt", parse_logfmt as fn(&str) -> Fields),
@@ -213,12 +214,16 @@ async fn every_change_is_logged_with_the_documented_fields() {
             });
         }
         assert_eq!(logged, changes, "{log}");
-        assert_eq!(audit_lines.len(), changes.len(), "once each: {log}");
+        assert_eq!(
+            audit_lines.len(),
+            changes.len(),
+            "each change is logged once: {log}"
+        );
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn names_are_left_out_of_the_log_with_their_label() {
+async fn key_names_are_omitted_from_the_log_without_the_name_label() {
     let (_, changes, log) = record_log(&["--metrics.key-labels=status,cloud"]).await;
     let lines = log.lines().map(parse_logfmt);
     let audit = lines.filter(|line| get(line, "msg") == Some("key changed"));
@@ -233,11 +238,11 @@ async fn names_are_left_out_of_the_log_with_their_label() {
 }
 
 /// Returns the code blocks of a language.
-fn code_blocks(language: &str) -> Vec<&'static str> {
-    let start = format!("\n```{language}\n");
-    let blocks = DOCUMENT.split(&start).skip(1);
+fn code_blocks(language: &str) -> Vec<String> {
+    let blocks = parse_code_blocks("docs/audit-log.md", DOCUMENT).into_iter();
     blocks
-        .map(|block| block.split_once("\n```").unwrap().0)
+        .filter(|block| block.language == language)
+        .map(|block| block.text)
         .collect()
 }
 
@@ -260,7 +265,7 @@ async fn documented_journal_commands_find_the_changes() {
         assert_eq!((code, error.as_str()), (Some(0), ""), "{command}");
         output
     };
-    let [all, deleted, counts] = commands[..] else {
+    let [all, deleted, counts] = &commands[..] else {
         panic!("{commands:?}")
     };
     let all = run(all).await;
@@ -274,7 +279,7 @@ async fn documented_journal_commands_find_the_changes() {
     let counts: BTreeSet<&str> = counts.lines().map(str::trim).collect();
     let expected: Vec<String> = Change::ALL.iter().map(|it| format!("1 {it}")).collect();
     assert_eq!(counts, expected.iter().map(String::as_str).collect());
-    // The manual page has the first one in a line.
+    // The manual page has the first command in one line.
     let man = include_str!("../../src/commands/man.roff")
         .replace("\\(aq", "'")
         .replace('\\', "");
@@ -304,8 +309,8 @@ fn documented_loki_examples_use_documented_fields() {
     let group = &rules.get("groups").unwrap().as_sequence().unwrap()[0];
     let rule = &group.get("rules").unwrap().as_sequence().unwrap()[0];
     let alert = rule.get("expr").unwrap().as_str().unwrap();
-    let query = code_blocks("logql")[0];
-    for query in [alert, query] {
+    let query = code_blocks("logql").remove(0);
+    for query in [alert, &query] {
         assert!(query.contains(&format!(
             "{{job={job:?}}} |= `msg=\"key changed\"` | logfmt"
         )));

@@ -1,4 +1,4 @@
-//! The expiry of the exporter's own client secrets: which organization is asked, how often, and what becomes of the answer.
+//! The expiry of the exporter's own client secrets: requested organizations, number of requests, exported series.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -32,8 +32,8 @@ fn values_by_secret(scrape: &Scrape, name: &str) -> BTreeMap<String, i64> {
     series.collect()
 }
 
-/// Asserts that there are series of exactly the secrets of the simulated service account. The last use is as old as the
-/// response.
+/// Asserts that the secrets of the simulated service account have series, and no others. The last use is not compared,
+/// because it is as old as the response.
 fn assert_exported(scrape: &Scrape, sim: &SimHandle) {
     let secrets = sim.with_service_account(|account| account.secrets.clone());
     assert!(!secrets.is_empty());
@@ -52,8 +52,8 @@ fn assert_not_exported(scrape: &Scrape) {
     assert_eq!(values_by_secret(scrape, LAST_USED), BTreeMap::new());
 }
 
-/// Returns the organizations that were asked about the service account, in order.
-fn asked_orgs(exporter: &SimHarness) -> Vec<String> {
+/// Returns the organizations of the requests for the service account, in order.
+fn requested_orgs(exporter: &SimHarness) -> Vec<String> {
     let requests = exporter.requests_to(ACCOUNT).into_iter();
     requests.filter_map(|request| request.org).collect()
 }
@@ -78,8 +78,8 @@ async fn hidden_account_has_no_series_and_no_warning() {
         let exporter = SimHarness::start(&sim, &[]).await;
         exporter.wait_polled(1).await;
         exporter.advance(HOUR * 10).await;
-        let asked = exporter.requests_to(ACCOUNT).len();
-        assert!((10..=11).contains(&asked), "HTTP {status}: {asked}");
+        let requests = exporter.requests_to(ACCOUNT).len();
+        assert!((10..=11).contains(&requests), "HTTP {status}: {requests}");
         let scrape = exporter.scrape();
         assert_not_exported(&scrape);
         assert_eq!(scrape.values(UP), [1.0], "HTTP {status}");
@@ -94,7 +94,7 @@ async fn hidden_account_has_no_series_and_no_warning() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn failed_request_keeps_client_secrets_and_refusal_removes_them() {
+async fn client_secrets_stay_after_errors_and_are_removed_after_403_or_404() {
     let sim = in_process_sim(&static_sim(1, 10));
     let exporter = SimHarness::start(&sim, &[]).await;
     wait_exported(&exporter).await;
@@ -108,10 +108,10 @@ async fn failed_request_keeps_client_secrets_and_refusal_removes_them() {
         Effect::Delay { seconds: 100.0 },
     ] {
         sim.add_fault(Fault::new(ACCOUNT, effect.clone()));
-        let asked = exporter.app.metrics.request_count(Endpoint::ServiceAccount);
+        let before_count = exporter.app.metrics.request_count(Endpoint::ServiceAccount);
         exporter.advance(HOUR + Duration::from_mins(5)).await;
         let count = exporter.app.metrics.request_count(Endpoint::ServiceAccount);
-        assert!(count > asked, "{effect:?}");
+        assert!(count > before_count, "{effect:?}");
         let now = values_by_secret(&exporter.scrape(), EXPIRY);
         assert_eq!(now, before, "{effect:?}");
         sim.clear_faults();
@@ -128,7 +128,7 @@ async fn failed_request_keeps_client_secrets_and_refusal_removes_them() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn organization_of_the_account_is_searched_and_then_asked_alone() {
+async fn organization_of_the_account_is_found_and_then_requested_alone() {
     let sim = in_process_sim(&static_sim(25, 250));
     let mut orgs = sim.org_ids();
     orgs.sort();
@@ -136,20 +136,20 @@ async fn organization_of_the_account_is_searched_and_then_asked_alone() {
     let exporter = SimHarness::start(&sim, &[]).await;
     exporter.wait_polled(25).await;
     exporter.advance(Duration::from_mins(50)).await;
-    assert_eq!(asked_orgs(&exporter), orgs[..10], "ten an hour");
+    assert_eq!(requested_orgs(&exporter), orgs[..10], "ten per hour");
     assert_not_exported(&exporter.scrape());
     exporter.advance(HOUR * 10).await;
-    let mut found = asked_orgs(&exporter);
+    let mut found = requested_orgs(&exporter);
     let later = found.split_off(18);
-    assert_eq!(found, orgs[..18], "continued where it has stopped");
+    assert_eq!(found, orgs[..18], "continued after the last organization");
     assert!((9..=10).contains(&later.len()), "{later:?}");
     assert!(later.iter().all(|org| *org == orgs[17]), "{later:?}");
     assert_exported(&exporter.scrape(), &sim);
-    // The client id is that of another account from now on
+    // Now the account belongs to another organization.
     sim.with_service_account(|account| account.org = Some(orgs[19].clone()));
-    let before = asked_orgs(&exporter).len();
+    let before = requested_orgs(&exporter).len();
     exporter.advance(HOUR).await;
-    assert_eq!(asked_orgs(&exporter)[before..], orgs[17..20]);
+    assert_eq!(requested_orgs(&exporter)[before..], orgs[17..20]);
     assert_exported(&exporter.scrape(), &sim);
     exporter.stop().await;
 }
@@ -171,7 +171,7 @@ async fn rotated_client_secret_has_series_until_it_is_deleted() {
     assert_exported(&scrape, &sim);
     assert_eq!(values_by_secret(&scrape, EXPIRY).len(), 2);
     let used = values_by_secret(&scrape, LAST_USED);
-    assert_eq!(used.len(), 1, "the new one was not used yet");
+    assert_eq!(used.len(), 1, "the new secret was not used yet");
     sim.with_service_account(|account| account.secrets.retain(|secret| secret.id == next_id));
     exporter.advance(HOUR).await;
     let scrape = exporter.scrape();
@@ -206,20 +206,20 @@ async fn client_secrets_survive_a_restart_during_an_outage() {
         sim.add_fault(error_fault(endpoint, None, 503));
     }
     let exporter = start_with_storage(&sim, dir.path()).await;
-    let asked = asked_orgs(&exporter).len();
+    let requests = requested_orgs(&exporter).len();
     for name in [EXPIRY, LAST_USED] {
         let restored = values_by_secret(&exporter.scrape(), name);
         assert_eq!(restored, values_by_secret(&before, name), "{name}");
     }
     exporter.advance(Duration::from_mins(25)).await;
-    assert_eq!(asked_orgs(&exporter).len(), asked, "an hour has not passed");
+    assert_eq!(requested_orgs(&exporter).len(), requests, "within an hour");
     exporter.advance(HOUR * 3).await;
     let during = values_by_secret(&exporter.scrape(), EXPIRY);
     assert_eq!(during, values_by_secret(&before, EXPIRY));
     sim.clear_faults();
     exporter.advance(HOUR * 2).await;
     assert_exported(&exporter.scrape(), &sim);
-    let orgs = asked_orgs(&exporter).split_off(asked);
+    let orgs = requested_orgs(&exporter).split_off(requests);
     assert!(
         orgs.len() > 1 && orgs.iter().all(|org| *org == home),
         "{orgs:?}"
@@ -227,7 +227,7 @@ async fn client_secrets_survive_a_restart_during_an_outage() {
     exporter.stop().await;
 }
 
-/// Writes the configuration file with these credentials, each with its kind of fields.
+/// Writes the configuration file with these credentials, each with the fields of its kind.
 fn write_config(dir: &Path, sim: &SimHandle, credentials: &[(&str, [&str; 2])]) {
     let mut text = format!("atlas:\n  base_url: {}\ncredentials:\n", sim.base_url());
     for ((name, fields), org) in credentials.iter().zip(sim.org_ids()) {
@@ -277,17 +277,17 @@ async fn client_secrets_of_a_removed_or_replaced_credential_are_removed() {
     assert_eq!(
         exported(&exporter),
         ["first", "first"],
-        "of its organization"
+        "only in the organization of the account"
     );
-    // One that is an API key from now on
+    // The first credential becomes an API key.
     write(&[("first", API_KEY), ("second", SERVICE_ACCOUNT)]);
     exporter.advance(Duration::from_secs(10)).await;
     assert_not_exported(&exporter.scrape());
-    let asked = exporter.requests_to(ACCOUNT).len();
+    let before = exporter.requests_to(ACCOUNT).len();
     exporter.advance(HOUR * 3).await;
     assert_not_exported(&exporter.scrape());
-    let asked = exporter.requests_to(ACCOUNT).len() - asked;
-    assert!((3..=4).contains(&asked), "the second one alone: {asked}");
+    let requests = exporter.requests_to(ACCOUNT).len() - before;
+    assert!((3..=4).contains(&requests), "only the second: {requests}");
     write(&both);
     exporter.advance(Duration::from_mins(1)).await;
     assert_eq!(exported(&exporter), ["first", "first"]);
@@ -298,7 +298,7 @@ async fn client_secrets_of_a_removed_or_replaced_credential_are_removed() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn changed_credential_file_requests_client_secrets_at_once() {
+async fn changed_credential_file_requests_client_secrets_immediately() {
     let sim = in_process_sim(&static_sim(1, 10));
     let dir = tempfile::tempdir().unwrap();
     write_config(dir.path(), &sim, &[("main", SERVICE_ACCOUNT)]);
@@ -315,8 +315,8 @@ async fn changed_credential_file_requests_client_secrets_at_once() {
     let used = values_by_secret(&exporter.scrape(), LAST_USED);
     let token_at = exporter.requests_to(SimEndpoint::Token).last().unwrap().at;
     let used: Vec<i64> = used.into_values().collect();
-    assert_eq!(used, [token_at.as_second()], "a token was made with it");
-    // An account that no organization knows
+    assert_eq!(used, [token_at.as_second()], "time of the last token");
+    // The account exists in no organization.
     std::fs::write(
         dir.path().join("client_id"),
         "mdb_sa_id_000000000000000000000000",
@@ -329,7 +329,7 @@ async fn changed_credential_file_requests_client_secrets_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn credential_without_a_service_account_asks_for_no_client_secrets() {
+async fn credential_without_a_service_account_requests_no_client_secrets() {
     let sim = in_process_sim(&static_sim(1, 10));
     let account = sim.credentials();
     let mut variables = sim_env(&sim);
@@ -383,7 +383,7 @@ async fn client_secret_values_are_not_stored_or_logged() {
     let logged = logs.lines("", "");
     assert!(!logged.is_empty());
     for text in stored.iter().chain(&logged).chain([&page, &scrape.text]) {
-        assert!(!text.contains("mdb_sa_sk_"), "a masked or a full secret");
+        assert!(!text.contains("mdb_sa_sk_"), "a secret leaked");
         for value in &values {
             assert!(!text.contains(value), "a client secret");
         }

@@ -1,12 +1,12 @@
-//! The fuzz targets with every input of the corpus. Searching for more
-//! needs cargo-fuzz and a nightly compiler; see `fuzz/src/lib.rs`.
+//! The fuzz targets with all inputs of the corpus. The search for new inputs needs cargo-fuzz and a nightly compiler; see
+//! `fuzz/src/lib.rs`.
 #[allow(unreachable_pub, reason = "also a separate library")]
 #[path = "../../fuzz/src/lib.rs"]
 mod fuzz;
 
 use std::path::Path;
 
-/// Runs `run` with every input, and returns how many it accepts.
+/// Calls `run` with all inputs, and returns the number of accepted ones.
 fn replay(target: &str, run: impl Fn(&[u8]) -> bool) -> usize {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("fuzz/corpus")
@@ -32,7 +32,7 @@ fn replay_both_outcomes(target: &str, run: impl Fn(&[u8]) -> bool) {
     assert!(rejected.get() >= 2, "{target}: {rejected:?} rejected");
 }
 
-/// Returns a target that does not report what it accepts.
+/// Wraps a target that does not report whether an input was accepted.
 fn unreported(run: fn(&[u8])) -> impl Fn(&[u8]) -> bool {
     move |data| {
         run(data);

@@ -47,3 +47,4 @@ mod secrets;
 mod server;
 mod walk;
 mod web_config;
+mod workflows;

@@ -1,4 +1,4 @@
-//! Hostile responses of Atlas: memory of the exporter's binary, and the latency of other requests meanwhile.
+//! Memory of the exporter's process, and latency of other requests, with hostile responses of Atlas.
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io::Write as _;
@@ -22,7 +22,7 @@ const MAX_KIB: u64 = 256 << 10;
 /// Fields of the lists with text values.
 const TEXT_FIELDS: [&str; 5] = ["apiKeyId", "name", "id", "modelGroupName", "access_token"];
 
-/// Compresses as many of `part` as fit into `size`, between `start` and `end`: some 30 kB for 32 MiB.
+/// Compresses as many repetitions of `part` as fit into `size`, between `start` and `end`: about 30 kB for 32 MiB.
 fn fill_body(size: usize, start: &str, part: &str, end: &str) -> Bytes {
     assert!(start.len() + end.len() <= size);
     let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
@@ -39,10 +39,10 @@ fn fill_body(size: usize, start: &str, part: &str, end: &str) -> Bytes {
     encoder.finish().unwrap().into()
 }
 
-/// Number of bodies tested at every endpoint; the others alternate, to save time.
+/// Number of bodies that are tested at all endpoints. To save time, the others are tested at a part of them.
 const SHAPES_FOR_ALL_ENDPOINTS: usize = 4;
 
-/// Returns bodies that hold as much as a response may, each in a different way.
+/// Returns bodies of the maximum size, each with a different structure.
 fn hostile_bodies(size: usize) -> Vec<(&'static str, Bytes)> {
     let filled = |start: &str, part: &str, end: &str| fill_body(size, start, part, end);
     let list = |part, last| filled(r#"{"results":["#, part, &format!("{last}]}}"));
@@ -75,9 +75,12 @@ fn hostile_bodies(size: usize) -> Vec<(&'static str, Bytes)> {
             "an object of many fields",
             filled(r#"{"results":[{"#, r#""a":0,"#, r#""b":0}]}"#),
         ),
-        ("a name without end", long("\"name\":\"", "x")),
+        ("an endless name", long("\"name\":\"", "x")),
         ("a name of escapes", long("\"name\":\"", "\\u00e9")),
-        ("a name of halves", long("\"name\":\"", "\\ud83d")),
+        (
+            "a name of unpaired surrogates",
+            long("\"name\":\"", "\\ud83d"),
+        ),
         (
             "a field's name",
             filled("{\"results\":[{\"", "\\n", "\":0}]}"),
@@ -118,7 +121,7 @@ struct ResponseScript {
     shapes: Arc<Vec<(&'static str, Bytes)>>,
     /// Bodies for the other endpoints: smaller ones, several at a time, to save time.
     small_shapes: Arc<Vec<(&'static str, Bytes)>>,
-    asked: RequestCounts,
+    counts: RequestCounts,
 }
 
 /// Endpoints requested with an access token.
@@ -153,8 +156,8 @@ fn applies_to(shape: usize, endpoint: &str) -> bool {
         || place.is_none_or(|place| (place + shape).is_multiple_of(3))
 }
 
-/// The access token selects the body for all endpoints, after its key was seen and has disappeared: so the single key,
-/// names and limits are requested as well.
+/// The access token selects the body. Its key appears and disappears first, so that the single key, the names and the
+/// limits are requested as well.
 async fn serve_hostile_body(
     State(script): State<ResponseScript>,
     headers: HeaderMap,
@@ -167,8 +170,8 @@ async fn serve_hostile_body(
         .unwrap_or("0")
         .to_owned();
     let count = {
-        let mut asked = script.asked.lock().unwrap();
-        let count = asked.entry((token.clone(), endpoint)).or_default();
+        let mut counts = script.counts.lock().unwrap();
+        let count = counts.entry((token.clone(), endpoint)).or_default();
         *count += 1;
         *count
     };
@@ -176,7 +179,7 @@ async fn serve_hostile_body(
     let mut shape = token.parse::<usize>().unwrap();
     let condition = match (endpoint, count) {
         ("keys", 1) => r#"{"results":[{"apiKeyId":"a"}]}"#,
-        // Each body once.
+        // Each body is sent once.
         ("keys", 2 | 4..) | ("orgs", 2..) => r#"{"results":[]}"#,
         _ if !applies_to(shape, endpoint) => r#"{"results":[]}"#,
         _ => {
@@ -255,18 +258,18 @@ fn start_exporter(folder: &Path, shapes: usize, base: &str) -> ChildProcess {
     ChildProcess::exporter(&flags, &variables)
 }
 
-/// All bodies at all endpoints, for all credentials at the same time: together they stay within the limit of one.
+/// All bodies at all endpoints, for all credentials concurrently. The total memory stays within the limit of one response.
 #[tokio::test(flavor = "multi_thread")]
 async fn hostile_bodies_are_bounded_in_memory_and_time() {
-    let make = || (hostile_bodies(BODY_BYTES), hostile_bodies(BODY_BYTES / 4));
+    let make = || (hostile_bodies(BODY_BYTES), hostile_bodies(BODY_BYTES / 16));
     let (shapes, small_shapes) = tokio::task::spawn_blocking(make).await.unwrap();
     let count = shapes.len();
     let script = ResponseScript {
         shapes: Arc::new(shapes),
         small_shapes: Arc::new(small_shapes),
-        asked: RequestCounts::default(),
+        counts: RequestCounts::default(),
     };
-    let asked = Arc::clone(&script.asked);
+    let counts = Arc::clone(&script.counts);
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let base = format!("http://{}", listener.local_addr().unwrap());
     let router = Router::new()
@@ -275,7 +278,7 @@ async fn hostile_bodies_are_bounded_in_memory_and_time() {
     let server = tokio::spawn(async move { axum::serve(listener, router).await });
     let folder = tempfile::tempdir().unwrap();
 
-    // The control: its Atlas does not respond.
+    // The control polls an address that does not respond.
     let nowhere = format!("http://127.0.0.1:{}", crate::common::free_port());
     let mut control = start_exporter(folder.path(), count, &nowhere);
     let control_address = control.wait_for_output("address=");
@@ -284,24 +287,24 @@ async fn hostile_bodies_are_bounded_in_memory_and_time() {
 
     let (mut quiet, mut busy) = (Vec::new(), Vec::new());
     let started_at = Instant::now();
-    // Requests that are still to come.
+    // The remaining requests.
     let outstanding = || -> u32 {
-        let asked = asked.lock().unwrap();
+        let counts = counts.lock().unwrap();
         let missing = all_responses(count).map(|(endpoint, shape)| {
-            let requests = asked.get(&(shape.to_string(), endpoint)).copied();
+            let requests = counts.get(&(shape.to_string(), endpoint)).copied();
             let expected = if endpoint == "keys" { 5_u32 } else { 1 };
             expected.saturating_sub(requests.unwrap_or(0))
         });
         missing.sum()
     };
-    // Each response has a separate timeout: how long all of them take depends on the machine.
+    // Each response has a separate timeout, because the total time depends on the machine.
     loop {
         let before = outstanding();
         if before == 0 {
             break;
         }
         eventually(&format!("one of {before} requests"), async || {
-            // Alternating, so that other load on the machine affects both.
+            // Alternating requests, so that other load on the machine affects both exporters.
             quiet.push(time_health_request(&control_address).await);
             busy.push(time_health_request(&address).await);
             let max = process_status(attacked.pid(), "VmHWM");
@@ -316,7 +319,7 @@ async fn hostile_bodies_are_bounded_in_memory_and_time() {
     let max = process_status(attacked.pid(), "VmHWM");
     let alone = process_status(control.pid(), "VmHWM");
     println!(
-        "{max} KiB, {alone} KiB where nobody answers; {:?} and {:?} of {} in {:?}",
+        "{max} KiB, {alone} KiB without a server; {:?} and {:?} of {} in {:?}",
         percentile_95(busy.clone()),
         percentile_95(quiet.clone()),
         busy.len(),

@@ -1,5 +1,5 @@
-//! Whatever changes between and during walks, every published key is in a state that the
-//! simulated Atlas had during the walk, and no key is lost that the pages do not lose.
+//! For all changes between and during walks, every published key is in a state that the
+//! simulated Atlas had during the walk, and no key is lost that the pages contain.
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -57,7 +57,7 @@ fn any_effect() -> impl Strategy<Value = Effect> {
         Just(status(503)),
         Just(status(404)),
         Just(Effect::InvalidJson),
-        Just(Effect::CutBody),
+        Just(Effect::TruncatedBody),
         Just(Effect::RepeatKeys),
         Just(Effect::NoLinks),
         Just(Effect::NoNextLink),
@@ -142,7 +142,7 @@ struct History {
 }
 
 impl History {
-    /// Returns the number of keys that deletions can have moved from a page that was not yet read to one that was: one for
+    /// Returns the number of keys that deletions can have moved from an unread page to a page that was already read: one for
     /// each deletion between a page and the next one.
     fn max_shifted(&self) -> usize {
         let deleted = |pair: &[ExposedKeys]| {
@@ -158,7 +158,7 @@ impl History {
     }
 }
 
-/// What has happened in all cases together.
+/// Totals of all cases.
 #[derive(Debug, Default)]
 struct Totals {
     polls: AtomicUsize,
@@ -193,7 +193,7 @@ fn check_published_keys(
     let first = &history.snapshots[0];
     let unchanged = |id: &str, key| held(id).into_iter().all(|version| version == Some(key));
     for id in before.keys().filter(|id| first.contains_key(*id)) {
-        // A known key that existed all the time is never considered deleted.
+        // A known key that existed during the whole poll is never considered deleted.
         let gone = held(id).iter().any(Option::is_none);
         prop_assert!(gone || published.contains_key(id), "{id} was lost");
     }
@@ -204,12 +204,12 @@ fn check_published_keys(
     let max_shifted = history.max_shifted();
     Totals::add(&totals.lost, lost);
     Totals::add(&totals.max_shifted, max_shifted);
-    // Nothing else can hide a key.
+    // Only moved keys can be hidden.
     prop_assert!(
         lost <= max_shifted,
         "{lost} unchanged keys lost, and {max_shifted} can have moved"
     );
-    // No more than fits on the pages, and one per request for a single key.
+    // At most as many keys as the pages contain, and one per request for a single key.
     let singles = (requests - pages) as usize;
     Totals::add(&totals.with_single_requests, usize::from(singles > 0));
     prop_assert!(
@@ -282,8 +282,14 @@ async fn run_history(
         let inventory = report.inventory.inventory;
         let before = previous.as_ref().map(parse_exposition).unwrap_or_default();
         let published = parse_exposition(&inventory);
-        let asked = (report.pages, report.requests);
-        check_published_keys(&published, &before, &history.lock().unwrap(), asked, totals)?;
+        let requests = (report.pages, report.requests);
+        check_published_keys(
+            &published,
+            &before,
+            &history.lock().unwrap(),
+            requests,
+            totals,
+        )?;
         previous = Some(inventory);
     }
     client.revoke_token().await;
@@ -291,7 +297,7 @@ async fn run_history(
     Ok(())
 }
 
-/// Runs histories of up to three polls. Most of the polls must succeed: of a failed one, nothing is checked.
+/// Runs histories of up to three polls. Most polls must succeed, because failed polls are not checked.
 fn run_histories(event: impl Strategy<Value = SimEvent>, name: &'static str) -> Totals {
     let rounds = prop::collection::vec((0_u64..16, event), 0..6);
     let rounds = prop::collection::vec(rounds, 1..4);
@@ -328,7 +334,7 @@ fn published_inventory_matches_some_sim_state() {
         any_sim_event(),
         "published_inventory_matches_some_sim_state",
     );
-    // On average 25 keys can have moved, and 46 polls look for missing ones.
+    // On average 25 keys can have moved, and 46 polls search for missing keys.
     assert!(totals.max_shifted.into_inner() > 5);
     assert!(totals.with_single_requests.into_inner() > 10);
 }

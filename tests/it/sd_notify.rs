@@ -1,4 +1,4 @@
-//! Messages to the service manager (`sd_notify(3)`), on a socket of the test. `tests/e2e/systemd.rs` tests
+//! Messages to the service manager (`sd_notify(3)`) on a socket of the test. `tests/e2e/systemd.rs` tests
 //! them with systemd.
 #![cfg(target_os = "linux")]
 use std::os::unix::net::UnixDatagram;
@@ -11,7 +11,7 @@ use rustix::process::Signal;
 struct NotifySocket(UnixDatagram);
 
 impl NotifySocket {
-    /// Waits for a message for which `condition` holds, and returns it; others may come before.
+    /// Waits for a message that satisfies `condition`, and returns it; other messages may come before.
     fn wait_message(&self, what: &str, condition: impl Fn(&str) -> bool) -> String {
         let mut received = Vec::new();
         eventually_blocking(what, || {

@@ -1,5 +1,5 @@
-//! No output of the program contains a secret: not at trace level, not with secrets in Atlas'
-//! responses, not in errors, pages or metrics, not in its command line.
+//! No output of the program contains a secret: not at trace level, not with secrets in responses of Atlas, not in errors,
+//! pages or metrics, and not in the command line.
 use crate::common::{ChildProcess, Scrape, eventually, get, sim_env, static_sim};
 use mongodb_atlas_sim::{Effect, Fault, SimEndpoint, SimHandle};
 use rustix::process::Signal;
@@ -15,7 +15,7 @@ fn credential_values(sim: &SimHandle) -> Vec<(String, String)> {
     .to_vec()
 }
 
-/// Returns the number of requests for keys that have ended.
+/// Returns the number of completed requests for keys.
 async fn count_requests(address: &str) -> f64 {
     let scrape = Scrape::parse(&get(&format!("http://{address}/metrics")).await.1);
     let requests = scrape
@@ -24,7 +24,7 @@ async fn count_requests(address: &str) -> f64 {
     requests.map(|series| series.value).sum()
 }
 
-/// Waits for the end of two more requests for keys: of the first one, all is logged by then.
+/// Waits until two more requests for keys are completed. All events of the first request are logged by then.
 async fn wait_for_requests(address: &str, what: &str) {
     let before = count_requests(address).await;
     eventually(what, async || {
@@ -63,8 +63,8 @@ async fn collect_all_output(
     let cmdline =
         std::fs::read_to_string(format!("/proc/{}/cmdline", program.pid())).unwrap_or_default();
     let mut all = cmdline;
-    program.wait_for_output("walk complete");
-    // Refusals come last: after three of them polls are rare.
+    program.wait_for_output("poll succeeded");
+    // Authorization failures are last, because they reduce the poll rate.
     for effect in [
         Effect::Secret,
         Effect::CutBody,
@@ -90,10 +90,7 @@ async fn collect_all_output(
     program.signal(Signal::TERM);
     let (code, output, _) = program.wait_exit();
     assert_eq!(code, Some(0), "{output}");
-    assert!(
-        output.contains("poll failed"),
-        "there were bad times:\n{output}"
-    );
+    assert!(output.contains("poll failed"), "no poll failed:\n{output}");
     all + &output
 }
 
@@ -108,7 +105,7 @@ async fn assert_no_leak(kinds: &[&str], format: &str) {
             .any(|part| name.ends_with(part))
     });
     let all = collect_all_output(&sim, variables, format).await;
-    // A word of HTML that contains the prefix of a key.
+    // This attribute of HTML contains the prefix of a key.
     let all = all.replace("initial-scale", "");
     let account = sim.credentials();
     for secret in [
@@ -118,7 +115,7 @@ async fn assert_no_leak(kinds: &[&str], format: &str) {
     ] {
         assert!(
             !all.contains(secret.as_str()),
-            "a secret came out ({kinds:?})"
+            "output contains a secret ({kinds:?})"
         );
     }
     for part in [
@@ -139,14 +136,14 @@ async fn assert_no_leak(kinds: &[&str], format: &str) {
                 .take(120)
                 .collect::<String>()
         });
-        assert_eq!(place, None, "{part:?} came out ({kinds:?})");
+        assert_eq!(place, None, "output contains {part:?} ({kinds:?})");
     }
     let is_service_account = kinds.contains(&"CLIENT_ID");
     assert_eq!(
         all.contains("client_secret_expiry_timestamp_seconds{"),
         is_service_account
     );
-    assert!(all.contains("walk complete") && all.contains("mongodbatlas_ai_model_api_key_info"));
+    assert!(all.contains("poll succeeded") && all.contains("mongodbatlas_ai_model_api_key_info"));
     sim.stop().await;
 }
 
@@ -170,7 +167,7 @@ async fn access_tokens_do_not_leak() {
 async fn core_dumps_are_disabled() {
     let sim = crate::common::start_sim(static_sim(1, 5)).await;
     let mut program = ChildProcess::exporter(&["--web.listen-address=127.0.0.1:0"], &sim_env(&sim));
-    program.wait_for_output("walk complete");
+    program.wait_for_output("poll succeeded");
     let limits = std::fs::read_to_string(format!("/proc/{}/limits", program.pid())).unwrap();
     let core = limits
         .lines()

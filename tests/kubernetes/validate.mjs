@@ -1,6 +1,6 @@
-// Validates Kubernetes objects from standard input (YAML): their values by the schemas of Kubernetes and of the Prometheus
-// operator, their members by TypeScript, which knows those that do not exist. Prints the objects as JSON.
-// Run by tests/e2e/packages; the packages are in target/node/node_modules.
+// Validates the Kubernetes objects on standard input (YAML) and prints them as JSON. The schemas of Kubernetes and of the
+// Prometheus operator check the values; TypeScript rejects unknown fields, which the schemas allow.
+// tests/e2e/kubernetes runs this script with the path of node_modules, target/node/node_modules.
 import { execFileSync } from 'node:child_process';
 import fs from 'node:fs';
 import { createRequire } from 'node:module';
@@ -11,34 +11,34 @@ const modules = path.resolve(process.argv[2]);
 const require = createRequire(path.join(modules, 'x.js'));
 const YAML = require('yaml');
 const objects = YAML.parseAllDocuments(fs.readFileSync(0, 'utf8')).map((document) => document.toJS()).filter(Boolean);
-const work = fs.mkdtempSync(path.join(modules, '..', 'manifests-'));
-const mistakes = [];
+const directory = fs.mkdtempSync(path.join(modules, '..', 'manifests-'));
+const errors = [];
 let lines = '';
 for (const [number, object] of objects.entries()) {
-  const what = `${object.kind} ${object.metadata?.name}`;
-  const place = object.apiVersion === 'v1' ? 'v1' : object.apiVersion;
-  const home = place.startsWith('monitoring.coreos.com/') ? '@kubernetes-models/prometheus-operator' : 'kubernetes-models';
-  const module = await import(pathToFileURL(path.join(modules, home, place, 'index.js')));
+  const title = `${object.kind} ${object.metadata?.name}`;
+  const group = object.apiVersion;
+  const schemas = group.startsWith('monitoring.coreos.com/') ? '@kubernetes-models/prometheus-operator' : 'kubernetes-models';
+  const module = await import(pathToFileURL(path.join(modules, schemas, group, 'index.js')));
   try {
     new module[object.kind](object).validate();
   } catch (error) {
-    mistakes.push(`${what}: ${error.message}`);
+    errors.push(`${title}: ${error.message}`);
   }
-  lines += `import type { I${object.kind} as T${number} } from '${home}/${place}';\n`;
+  lines += `import type { I${object.kind} as T${number} } from '${schemas}/${group}';\n`;
   lines += `export const o${number}: T${number} = ${JSON.stringify(object, null, 1)};\n`;
 }
-const source = path.join(work, 'manifests.ts');
+const source = path.join(directory, 'manifests.ts');
 fs.writeFileSync(source, lines);
 try {
   const compiler = path.join(modules, '.bin', 'tsc');
   const options = ['--noEmit', '--strict', '--skipLibCheck', '--module', 'esnext', '--moduleResolution', 'bundler'];
   execFileSync(compiler, [...options, source], { encoding: 'utf8', stdio: 'pipe' });
 } catch (error) {
-  mistakes.push(error.stdout || error.message);
+  errors.push(error.stdout || error.message);
 }
-fs.rmSync(work, { recursive: true });
-if (mistakes.length > 0) {
-  console.error(mistakes.join('\n'));
+fs.rmSync(directory, { recursive: true });
+if (errors.length > 0) {
+  console.error(errors.join('\n'));
   process.exit(1);
 }
 console.log(JSON.stringify(objects));

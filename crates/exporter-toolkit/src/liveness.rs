@@ -54,7 +54,7 @@ impl LivenessMonitor {
         }
     }
 
-    /// Returns the names of the loops whose last tick is older than `timeout`.
+    /// Returns the names of the loops with a last tick older than `timeout`.
     pub fn stalled(&self, timeout: Duration) -> Vec<String> {
         let mut heartbeats = self.heartbeats.lock();
         // A finished loop has dropped its heartbeat.

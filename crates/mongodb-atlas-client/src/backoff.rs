@@ -1,9 +1,9 @@
-//! Waits between attempts that fail.
+//! Waits between failed attempts.
 
 use std::ops::Range;
 use std::time::Duration;
 
-/// Exponential back-off: each failure in a row doubles the wait, up to a maximum.
+/// Exponential backoff: each consecutive failure doubles the wait, up to a maximum.
 ///
 /// ```
 /// use std::time::Duration;
@@ -21,14 +21,14 @@ use std::time::Duration;
 pub struct ExponentialBackoff {
     /// Wait after the first failure.
     pub initial: Duration,
-    /// Longest wait, before jitter.
+    /// Maximum wait, before jitter.
     pub max: Duration,
-    /// Factors that [`Self::jittered`] chooses from.
+    /// Range of the random factor of [`Self::jittered`].
     pub jitter: Range<f64>,
 }
 
 impl ExponentialBackoff {
-    /// Returns the wait after `failures` failures in a row, without jitter.
+    /// Returns the wait after `failures` consecutive failures, without jitter.
     pub fn delay(&self, failures: u32) -> Duration {
         let doublings = failures.saturating_sub(1).min(u32::BITS - 1);
         self.initial.saturating_mul(1 << doublings).min(self.max)

@@ -1,5 +1,5 @@
-//! Bodies of responses: bounded in memory each and in total, decompressed on blocking threads, and readable as text
-//! whatever they contain.
+//! Bodies of responses. The memory of each and of all together is bounded, they are decompressed on blocking threads, and
+//! any content can be read as text.
 
 use std::io::Read as _;
 use std::mem::take;
@@ -11,18 +11,18 @@ use zeroize::Zeroizing;
 
 use crate::error::ErrorKind;
 
-/// Maximum size of a body, decompressed. A page of 500 keys has some 300 kB, and 2 MB at most.
+/// Maximum size of a body, decompressed. A page of 500 keys has about 300 kB, and at most 2 MB.
 pub(crate) const MAX_BODY_BYTES: usize = 32 << 20;
 /// Maximum size of a compressed body.
 pub(crate) const MAX_COMPRESSED_BYTES: usize = 4 << 20;
-/// Maximum size of a body that is no list: an access token, an error. An error is truncated to it.
+/// Maximum size of a body that is not a list: an access token, an error. Larger errors are truncated.
 pub(crate) const MAX_SHORT_BYTES: usize = 64 << 10;
 
-/// Capacities of a body's buffer. Few, so that it is copied rarely; close together, so that little memory is unused.
+/// Capacities of a body's buffer: few, so that it is rarely copied, but close enough that little memory stays unused.
 const BUFFER_CAPACITIES: [usize; 4] = [64 << 10, 512 << 10, 4 << 20, MAX_BODY_BYTES];
-/// Maximum capacity of a body that may be in memory together with others.
+/// Maximum capacity of a body that shares [`TOTAL_SHARED_BYTES`] with other bodies.
 const MAX_SHARED_BYTES: usize = 4 << 20;
-/// Memory of all those bodies together.
+/// Memory of all bodies that share it.
 const TOTAL_SHARED_BYTES: usize = 48 << 20;
 /// Unit of a reservation.
 const RESERVATION_UNIT: usize = 64 << 10;
@@ -32,10 +32,10 @@ const MIN_BACKGROUND_WIPE_BYTES: usize = 1 << 20;
 /// One permit for each unit of [`TOTAL_SHARED_BYTES`], for all credentials: the number of requests in flight grows with
 /// the number of organizations.
 static SHARED_MEMORY: Semaphore = Semaphore::const_new(TOTAL_SHARED_BYTES / RESERVATION_UNIT);
-/// Held by the one body that may be larger, or that found no shared memory.
+/// Held by the one body that may be larger, or for which no shared memory was free.
 static EXCLUSIVE_MEMORY: Semaphore = Semaphore::const_new(1);
 
-/// The memory that is granted to a body.
+/// The memory that is reserved for a body.
 #[derive(Default)]
 struct Reservation {
     shared: Option<SemaphorePermit<'static>>,
@@ -43,8 +43,8 @@ struct Reservation {
 }
 
 impl Reservation {
-    /// Waits until there is memory for `bytes`. Only the exclusive permit is waited for, and its holder needs no other:
-    /// there is no deadlock.
+    /// Waits until there is memory for `bytes`. This cannot deadlock: tasks wait only for the exclusive permit, and its
+    /// holder needs no other permit.
     async fn extend_to(&mut self, bytes: usize) {
         if self.exclusive.is_some() {
             return;
@@ -85,7 +85,7 @@ impl Body {
             let capacity = BUFFER_CAPACITIES.into_iter().find(sufficient);
             let capacity = capacity.unwrap_or(length);
             self.reservation.extend_to(capacity).await;
-            // A vector that grows by itself would leave copies of secrets behind.
+            // A vector that grows automatically would leave copies of secrets in memory.
             let mut larger = Zeroizing::new(Vec::with_capacity(capacity));
             larger.extend_from_slice(&self.bytes);
             self.bytes = larger;
@@ -103,16 +103,18 @@ impl Body {
             return Ok(self);
         }
         let mut compressed = self;
-        // Most bodies fit into the smallest buffer. To start over with a larger one is cheaper than to copy.
+        // Most bodies fit into the smallest buffer. Starting again with a larger one is cheaper than copying.
         let capacities = BUFFER_CAPACITIES.into_iter();
         let capacities = capacities.filter(|capacity| *capacity < max_bytes);
         for capacity in capacities.chain([max_bytes]) {
             let total = compressed.bytes.len() + capacity;
             compressed.reservation.extend_to(total).await;
             let work = move || (inflate(&compressed.bytes, capacity), compressed);
-            let (inflated, returned) = tokio::task::spawn_blocking(work)
-                .await
-                .map_err(|_| ErrorKind::InvalidResponse("decompressing it panicked".to_owned()))?;
+            let (inflated, returned) = tokio::task::spawn_blocking(work).await.map_err(|_| {
+                ErrorKind::InvalidResponse(
+                    "decompressing the body panicked; please report this bug".to_owned(),
+                )
+            })?;
             compressed = returned;
             let mut bytes = inflated?;
             let is_complete = bytes.len() <= capacity;
@@ -134,12 +136,11 @@ impl Body {
     pub(crate) fn text(&mut self) -> Result<&str, ErrorKind> {
         self.repair()?;
         std::str::from_utf8(&self.bytes)
-            .map_err(|_| ErrorKind::InvalidResponse("it is no text in UTF-8".to_owned()))
+            .map_err(|_| ErrorKind::InvalidResponse("invalid UTF-8".to_owned()))
     }
 
-    /// Makes the body text that is JSON as far as its characters are concerned, since one invalid character must not cost the
-    /// page: byte order marks are removed, a byte that is not UTF-8 becomes U+FFFD, a control character within a string
-    /// becomes a space.
+    /// Removes invalid characters, so that one of them does not invalidate a whole page: removes byte order marks, and
+    /// replaces bytes that are not UTF-8 by U+FFFD and control characters within strings by spaces.
     ///
     /// # Errors
     /// [`ErrorKind::InvalidResponse`] when the repaired text would be too large.
@@ -160,9 +161,9 @@ const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
 /// Returns the error for a body of more than `max_bytes`.
 pub(crate) fn too_large_error(max_bytes: usize) -> ErrorKind {
     ErrorKind::InvalidResponse(if max_bytes < 1 << 20 {
-        format!("it is larger than {} KiB", max_bytes >> 10)
+        format!("body is larger than {} KiB", max_bytes >> 10)
     } else {
-        format!("it is larger than {} MiB", max_bytes >> 20)
+        format!("body is larger than {} MiB", max_bytes >> 20)
     })
 }
 
@@ -192,25 +193,25 @@ impl Drop for Body {
             let (bytes, reservation) = (take(&mut self.bytes), take(&mut self.reservation));
             runtime.spawn_blocking(move || {
                 drop(bytes);
-                // The memory is free for other bodies only now.
+                // Other bodies can use the memory only after it is freed.
                 drop(reservation);
             });
         }
     }
 }
 
-/// Decompresses `max_bytes`, and one more if there are more.
+/// Decompresses up to `max_bytes`, plus one byte if there are more.
 fn inflate(compressed: &[u8], max_bytes: usize) -> Result<Zeroizing<Vec<u8>>, ErrorKind> {
-    // The vector never grows, which would leave copies of secrets behind.
+    // The vector never grows: growing would leave copies of secrets in memory.
     let mut bytes = Zeroizing::new(Vec::with_capacity(max_bytes + 1));
     MultiGzDecoder::new(compressed)
         .take(max_bytes as u64 + 1)
         .read_to_end(&mut bytes)
         .map_err(|error| match error.kind() {
             std::io::ErrorKind::UnexpectedEof => {
-                ErrorKind::Connection("the compressed body ends early".to_owned())
+                ErrorKind::Connection("compressed body is truncated".to_owned())
             }
-            _ => ErrorKind::InvalidResponse("its body is no valid gzip".to_owned()),
+            _ => ErrorKind::InvalidResponse("invalid gzip data in the body".to_owned()),
         })?;
     Ok(bytes)
 }

@@ -1,7 +1,7 @@
-//! The time of day, replaceable in tests by one that stands still or moves with tokio's paused time.
+//! The time of day, which tests replace by a fixed time or by tokio's paused time.
 #![allow(
     clippy::disallowed_methods,
-    reason = "this is the module that reads the system's clock"
+    reason = "this module reads the system's clock"
 )]
 
 use std::fmt;
@@ -12,8 +12,7 @@ use tokio::time::Instant;
 
 /// The source of the time of day. Cheap to clone.
 ///
-/// Intervals are never measured with it: they come from [`tokio::time::Instant`], which no operator and no NTP daemon can
-/// set back.
+/// Intervals are measured with [`tokio::time::Instant`] instead, which operators and NTP daemons cannot set back.
 #[derive(Clone)]
 pub struct Clock(Arc<dyn Fn() -> Timestamp + Send + Sync>);
 
@@ -23,8 +22,8 @@ impl Clock {
         Self::from_fn(Timestamp::now)
     }
 
-    /// Returns a clock that shows `start` now and moves with tokio's time, so that `tokio::time::pause` and `advance` move
-    /// it too. Must be called in a tokio runtime.
+    /// Returns a clock that starts at `start` and follows tokio's time, including `tokio::time::pause` and `advance`. Must
+    /// be called in a tokio runtime.
     pub fn simulated(start: Timestamp) -> Self {
         let origin = Instant::now();
         Self::from_fn(move || {
@@ -33,7 +32,7 @@ impl Clock {
         })
     }
 
-    /// Returns a clock that calls `read` each time: for tests in which the clock jumps.
+    /// Returns a clock that calls `read` each time, for tests in which the clock jumps.
     pub fn from_fn(read: impl Fn() -> Timestamp + Send + Sync + 'static) -> Self {
         Self(Arc::new(read))
     }

@@ -1,4 +1,4 @@
-//! Credentials, and the places where their secrets are read.
+//! Credentials, and the sources of their secrets.
 
 use std::fmt;
 use std::future::Future;
@@ -11,12 +11,12 @@ use secrecy::{ExposeSecret as _, SecretString};
 pub type SecretFuture<'a> =
     Pin<Box<dyn Future<Output = Result<SecretString, SecretError>> + Send + 'a>>;
 
-/// A place where a secret is read: a file, an environment variable. It is read each time the secret is needed, so that a
-/// rotated secret is used at once and none stays in memory.
+/// The source of a secret: a file or an environment variable. The source is read each time the secret is needed, so that a
+/// rotated secret is used immediately and no secret stays in memory.
 ///
-/// `Display` names the place, never the secret; two sources with the same text are the same place.
+/// `Display` names the source, never the secret; two sources with the same text are equal.
 pub trait SecretSource: fmt::Display + fmt::Debug + Send + Sync {
-    /// Reads the secret as it is now. Must not block the thread.
+    /// Reads the current secret. Must not block the thread.
     fn read(&self) -> SecretFuture<'_>;
 }
 
@@ -28,7 +28,7 @@ impl PartialEq for dyn SecretSource {
 
 impl Eq for dyn SecretSource {}
 
-/// The error for a secret that cannot be used. Never contains the secret or a part of it.
+/// The error for an unusable secret. Never contains the secret or a part of it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SecretError {
     /// The source cannot be read.
@@ -40,12 +40,12 @@ pub enum SecretError {
         why: String,
     },
     /// The source is empty.
-    #[error("{place} is empty; put the secret there")]
+    #[error("{place} is empty")]
     Empty {
         /// The source.
         place: String,
     },
-    /// The source has a value that no credential of Atlas has.
+    /// The value cannot be a credential of Atlas.
     #[error("invalid value in {place}: {why}")]
     Unusable {
         /// The source.
@@ -55,7 +55,7 @@ pub enum SecretError {
     },
 }
 
-/// A credential of one of Atlas' three kinds, as the places of its fields.
+/// A credential of one of Atlas' three kinds, as the sources of its secrets.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Credential {
     /// A service account: OAuth 2.0 client credentials.
@@ -84,14 +84,14 @@ pub(crate) fn secrets_equal(a: &SecretString, b: &SecretString) -> bool {
     a.expose_secret() == b.expose_secret()
 }
 
-/// A secret that is known already, such as one from a secret manager's client.
+/// A secret in memory, such as one from a secret manager's client.
 pub struct StaticSecret {
     name: String,
     secret: SecretString,
 }
 
 impl StaticSecret {
-    /// Creates the source. `name` stands for the secret in errors.
+    /// Creates the source. `name` identifies the secret in errors.
     pub fn new(name: impl Into<String>, secret: impl Into<SecretString>) -> Self {
         Self {
             name: name.into(),

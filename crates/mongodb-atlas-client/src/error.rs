@@ -1,4 +1,4 @@
-//! Errors of requests, and the closed list of reasons that they are counted under.
+//! Errors of requests, and the closed list of reasons under which they are counted.
 
 use std::fmt;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use crate::credential::SecretError;
 use crate::names::named_enum;
 
 named_enum! {
-    /// The resource that a request is for: the `endpoint` label.
+    /// The resource that a request is for: the `operation` label of metrics.
     #[derive(Serialize, Deserialize)]
     pub enum Endpoint {
         /// `GET /api/atlas/v2/orgs/{orgId}/aiModelApiKeys`.
@@ -67,7 +67,7 @@ impl Endpoint {
         url
     }
 
-    /// Returns the endpoint with this path, whose variable segments are in braces, as in Atlas' list of rate limits.
+    /// Returns the endpoint with this path, in which variable segments are in braces, as in Atlas' list of rate limits.
     pub(crate) fn from_path_template(path: &str) -> Option<Self> {
         let segments: Vec<&str> = path
             .split('/')
@@ -103,19 +103,19 @@ named_enum! {
         ServerError => "server_error",
         /// The response was not complete within the request timeout.
         Timeout => "timeout",
-        /// The connection could not be established, or broke.
+        /// The connection could not be established, or was lost.
         Connection => "connection",
         /// The server's certificate is not trusted, or there is no common TLS version.
         Tls => "tls",
         /// The response does not conform to the API.
         InvalidResponse => "invalid_response",
-        /// The pages of a list do not end.
+        /// Pagination of a list did not terminate.
         Incomplete => "incomplete",
     }
 }
 
-/// Atlas' `errorCode`, if it is safe to repeat: only capitals, digits and underscores, so that nothing that a response
-/// echoes gets into a log.
+/// Atlas' `errorCode`, if it is safe to log: only capital letters, digits and underscores, so that a response cannot
+/// inject other text into a log.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct ErrorCode(Option<String>);
 
@@ -142,7 +142,7 @@ impl fmt::Display for ErrorCode {
     }
 }
 
-/// A request that failed. Holds nothing of the response's body but Atlas' error code.
+/// A failed request. Contains nothing of the response's body except Atlas' error code.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{endpoint}: {kind}")]
 pub struct Error {
@@ -152,61 +152,63 @@ pub struct Error {
     pub kind: ErrorKind,
 }
 
-/// The cause of a failed request. The text has no remedy: what to do depends on the program that uses the client.
+/// The cause of a failed request. The text has no remedy, because the remedy depends on the program that uses the client.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ErrorKind {
     /// The credential is invalid, revoked or expired.
-    #[error("Atlas refuses the credential (HTTP 401{0})")]
+    #[error("Atlas rejected the credential (HTTP 401{0})")]
     Unauthorized(ErrorCode),
     /// The credential is valid but lacks the permission.
-    #[error("Atlas forbids it (HTTP 403{0})")]
+    #[error("Atlas denied access (HTTP 403{0})")]
     Forbidden(ErrorCode),
-    /// The service account has too many valid tokens.
-    #[error("Atlas makes no more access tokens for this service account (HTTP 403): 100 are live")]
+    /// The service account has reached the limit of valid tokens.
+    #[error(
+        "Atlas issues no more access tokens for this service account (HTTP 403): limit of 100 valid tokens reached"
+    )]
     TokenLimit,
     /// The organization does not exist, or is not visible to the credential.
-    #[error("Atlas does not know it (HTTP 404{0})")]
+    #[error("not found in Atlas (HTTP 404{0})")]
     NotFound(ErrorCode),
     /// The rate limit is exceeded.
-    #[error("Atlas asks to slow down (HTTP 429{code}{})", retry_after_suffix(*retry_after))]
+    #[error("Atlas rate limit exceeded (HTTP 429{code}{})", retry_after_suffix(*retry_after))]
     RateLimited {
         /// Atlas' error code.
         code: ErrorCode,
-        /// The wait that `Retry-After` asked for.
+        /// The wait that `Retry-After` requested.
         retry_after: Option<Duration>,
     },
     /// Atlas, or a gateway before it, is unavailable.
-    #[error("Atlas is out of order (HTTP {status}{code}{})", retry_after_suffix(*retry_after))]
+    #[error("Atlas is unavailable (HTTP {status}{code}{})", retry_after_suffix(*retry_after))]
     ServerError {
         /// The HTTP status.
         status: u16,
         /// Atlas' error code.
         code: ErrorCode,
-        /// The wait that `Retry-After` asked for.
+        /// The wait that `Retry-After` requested.
         retry_after: Option<Duration>,
     },
     /// The response was not complete within the timeout.
-    #[error("no complete response within {}{}", humantime::format_duration(*limit), proxy_suffix(proxy.as_deref()))]
+    #[error("timeout: no complete response within {}{}", humantime::format_duration(*limit), proxy_suffix(proxy.as_deref()))]
     Timeout {
         /// The request timeout.
         limit: Duration,
         /// The proxy that the request went through, if any.
         proxy: Option<String>,
     },
-    /// The connection could not be established, or broke.
-    #[error("the connection failed: {0}")]
+    /// The connection could not be established, or was lost.
+    #[error("connection failed: {0}")]
     Connection(String),
     /// TLS failed.
     #[error("TLS failed: {0}")]
     Tls(String),
     /// The response does not conform to the API.
-    #[error("the answer is not what the API promises: {0}")]
+    #[error("invalid response: {0}")]
     InvalidResponse(String),
-    /// The pages of a list do not end.
-    #[error("the pages do not come to an end: {0}")]
+    /// Pagination of a list did not terminate.
+    #[error("pagination did not terminate: {0}")]
     PaginationIncomplete(String),
     /// The credential cannot be read.
-    #[error("the credential cannot be used: {0}")]
+    #[error("cannot use the credential: {0}")]
     Credential(#[from] SecretError),
 }
 
@@ -216,13 +218,13 @@ fn retry_after_suffix(retry_after: Option<Duration>) -> String {
     })
 }
 
-/// Names the proxy in an error; without its password, as [`crate::Proxy`] displays it.
+/// Returns the proxy for the end of an error message; without its password, as [`crate::Proxy`] displays it.
 pub(crate) fn proxy_suffix(proxy: Option<&str>) -> String {
     proxy.map_or_else(String::new, |proxy| format!(" (via proxy {proxy})"))
 }
 
 impl ErrorKind {
-    /// Returns the reason that the error is counted under.
+    /// Returns the reason under which the error is counted.
     pub fn reason(&self) -> FailureReason {
         match self {
             Self::Unauthorized(_) | Self::Credential(_) => FailureReason::Unauthorized,

@@ -18,20 +18,20 @@ use crate::transport::{Response, Transport};
 /// Creates a transport over HTTP, with TLS if the scheme of the base URL is `https`.
 ///
 /// # Errors
-/// The TLS library's message when it cannot be set up, most likely because there are no system roots.
+/// Returns the message of the TLS library if its setup fails, usually because there are no root certificates on the system.
 pub fn new_http_transport(config: &ClientConfig) -> Result<Arc<dyn Transport>, String> {
     Ok(Arc::new(ReqwestTransport::new(config)?))
 }
 
 /// Maximum number of headers of a response over HTTP/1. Some proxies and gateways send more than hyper's limit of 100.
 const MAX_HEADERS: usize = 1000;
-/// Maximum size of all headers of a response over HTTP/2; hyper's limit is 16 KiB. Over HTTP/1 it is some 400 KiB.
+/// Maximum size of all headers of a response over HTTP/2; hyper's limit is 16 KiB. Over HTTP/1 the limit is about 400 KiB.
 const MAX_HEADER_BYTES: u32 = 256 << 10;
 /// Number of threads that drive connections to Atlas. A single thread could be blocked by one busy connection.
 const CONNECTION_THREADS: usize = 2;
 
-/// Returns the runtime of the connections to Atlas. A server that keeps a connection busy, such as with endless interim
-/// responses, occupies one of its threads and no thread of the caller's runtime.
+/// Returns the runtime of the connections to Atlas. A server that keeps a connection busy, for example with endless
+/// interim responses, then blocks one thread of this runtime and none of the caller's runtime.
 fn connections_runtime() -> Result<&'static Runtime, String> {
     static RUNTIME: OnceLock<Option<Runtime>> = OnceLock::new();
     let build = || {
@@ -42,7 +42,7 @@ fn connections_runtime() -> Result<&'static Runtime, String> {
     RUNTIME
         .get_or_init(build)
         .as_ref()
-        .ok_or_else(|| "cannot start threads for connections to Atlas".to_owned())
+        .ok_or_else(|| "cannot start the threads for connections to Atlas".to_owned())
 }
 
 /// Sends requests with reqwest. Connections are reused.
@@ -56,7 +56,7 @@ struct ReqwestTransport {
 impl ReqwestTransport {
     fn new(config: &ClientConfig) -> Result<Self, String> {
         let proxy = config.route.proxy();
-        // There is one provider in the process. The call fails if it is installed already, which is fine.
+        // The process has one provider. The call fails if it is already installed, which is harmless.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let accept_gzip = (ACCEPT_ENCODING, HeaderValue::from_static("gzip"));
         let mut builder = reqwest::Client::builder()
@@ -102,7 +102,7 @@ impl ReqwestTransport {
                 if !is_error {
                     return Err(too_large_error(max_received));
                 }
-                // An error object is at the beginning of the body, and the status matters more.
+                // The error object is at the beginning of the body, and a truncated body must not hide the status.
                 let room = max_received.saturating_sub(body.len());
                 let start = chunk.get(..room).unwrap_or_default();
                 body.append(start, max_received).await;
@@ -123,12 +123,12 @@ impl ReqwestTransport {
     }
 
     fn classify_error(&self, error: reqwest::Error) -> ErrorKind {
-        // The address is known, and a query does not belong into a log.
+        // The endpoint is in the error already, and a query must not be logged.
         let error = error.without_url();
         let is_tls = error_chain(&error).any(<dyn StdError>::is::<rustls::Error>);
         if error.is_decode() && !is_tls && error_chain(&error).any(is_malformed) {
             let cause = root_cause(&error);
-            return ErrorKind::InvalidResponse(format!("its body cannot be read: {cause}"));
+            return ErrorKind::InvalidResponse(format!("cannot read the body: {cause}"));
         }
         let cause = root_cause(&error) + &proxy_suffix(self.proxy.as_deref());
         if is_tls {
@@ -145,7 +145,7 @@ impl Transport for ReqwestTransport {
         Box::pin(async move {
             let runtime = connections_runtime().map_err(ErrorKind::Connection)?;
             let task = runtime.spawn(async move { this.send_and_read(request).await });
-            // The task ends with the future that waits for it.
+            // Dropping the future that waits for the task aborts the task.
             AbortOnDropHandle::new(task)
                 .await
                 .unwrap_or_else(|error| Err(ErrorKind::Connection(error.to_string())))
@@ -160,7 +160,7 @@ impl Transport for ReqwestTransport {
 /// Returns whether a body is compressed with gzip.
 ///
 /// # Errors
-/// [`ErrorKind::InvalidResponse`] for any other encoding, which was not accepted.
+/// [`ErrorKind::InvalidResponse`] for any other encoding, because the request does not accept it.
 fn is_gzip(headers: &HeaderMap) -> Result<bool, ErrorKind> {
     let mut names = headers
         .get_all(CONTENT_ENCODING)
@@ -202,8 +202,8 @@ fn error_chain(error: ErrorRef<'_>) -> impl Iterator<Item = ErrorRef<'_>> {
     })
 }
 
-/// Returns whether a body does not have the form of HTTP/1. Every other error of a body is one of the connection; over
-/// HTTP/2 most have no type that could be told apart.
+/// Returns whether a body violates HTTP/1. Every other error of a body is a connection error; most errors of HTTP/2 have
+/// no type that could be distinguished.
 fn is_malformed(cause: ErrorRef<'_>) -> bool {
     let kind = cause.downcast_ref().map(io::Error::kind);
     matches!(

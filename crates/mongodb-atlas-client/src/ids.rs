@@ -1,4 +1,4 @@
-//! Identifiers, each of its own type, so that one is not taken for another.
+//! Identifiers, each with a separate type, so that they cannot be confused.
 
 use std::fmt;
 use std::sync::Arc;
@@ -9,10 +9,10 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct OrgId(Arc<str>);
 
-/// The error for a text that is no [`OrgId`].
+/// The error for a text that is not an [`OrgId`].
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "an organization id is 24 hexadecimal digits in lower case, such as 32b6e34b3d91647abb20e7b8"
+    "invalid organization id: expected 24 lower-case hexadecimal digits, such as 32b6e34b3d91647abb20e7b8"
 )]
 pub struct InvalidOrgId;
 
@@ -41,8 +41,8 @@ impl OrgId {
     }
 }
 
-/// Returns the FNV-1a hash with a final mix. The standard library's hashers can change with each release, and what this
-/// hash decides must not.
+/// Returns the FNV-1a hash with a final mix. This hash must be the same in every release, which the standard library's
+/// hashers do not guarantee.
 pub fn stable_hash(bytes: &[u8], salt: u64) -> u64 {
     let mut hash = 0xcbf2_9ce4_8422_2325_u64 ^ salt.wrapping_mul(0x9e37_79b9_7f4a_7c15);
     for byte in bytes {
@@ -77,7 +77,7 @@ macro_rules! opaque_id {
         pub struct $name(Box<str>);
 
         impl $name {
-            /// Creates an id from any text: Atlas documents no form that could be checked.
+            /// Creates an id from any text: Atlas documents no format that could be validated.
             pub fn new(text: impl Into<Box<str>>) -> Self {
                 Self(text.into())
             }
@@ -101,7 +101,7 @@ opaque_id! {
     ProjectId
 }
 opaque_id! {
-    /// An AI model API key's id (Atlas' `apiKeyId`), which is not hexadecimal.
+    /// An AI model API key's id (Atlas' `apiKeyId`), which is not always hexadecimal.
     KeyId
 }
 
@@ -112,14 +112,14 @@ mod tests {
     #[test]
     fn org_id_parse_rejects_invalid_text() {
         assert!(OrgId::parse("32b6e34b3d91647abb20e7b8").is_ok());
-        for wrong in [
+        for invalid in [
             "",
             "32b6e34b3d91647abb20e7b",
             "32B6E34B3D91647ABB20E7B8",
             "32b6e34b3d91647abb20e7b8a",
             "xxb6e34b3d91647abb20e7b8",
         ] {
-            assert_eq!(OrgId::parse(wrong), Err(InvalidOrgId), "{wrong}");
+            assert_eq!(OrgId::parse(invalid), Err(InvalidOrgId), "{invalid}");
         }
     }
 }

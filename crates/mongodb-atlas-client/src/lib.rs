@@ -1,7 +1,7 @@
 //! A client for the part of the MongoDB Atlas Administration API that concerns AI model API keys: organizations, projects,
-//! keys, limits, and the expiry of the client secrets that it is used with.
+//! keys, limits, and the expiry of the service account's client secrets.
 //!
-//! It authenticates with a service account (OAuth 2.0), a programmatic API key (Digest) or an access token, detects the last
+//! The client authenticates with a service account (OAuth 2.0), a programmatic API key (Digest) or an access token, detects the last
 //! page of a list, and waits for Atlas' token buckets before it sends a request. Responses are bounded in size, and invalid
 //! fields do not invalidate a response.
 //!
@@ -54,11 +54,11 @@
 //! | `client` | the requests of one credential, with their retries |
 //! | `credential`, `auth` | secrets; access tokens and Digest |
 //! | `rate_limit`, `backoff` | waits before requests and after failures |
-//! | `transport`, `http`, `proxy` | the way of a request to Atlas and of its response back |
+//! | `transport`, `http`, `proxy` | sending requests and receiving responses |
 //! | `body` | limits on responses |
 //! | `wire` | the parts of responses that are used |
 //! | `pagination` | detection of the last page of a list |
-//! | `error`, `observer`, `names` | errors, events, and the names of both |
+//! | `error`, `observer`, `names` | errors, events, and their names |
 //! | `ids`, `clock` | identifiers; the time of day |
 
 #![cfg_attr(not(test), warn(clippy::disallowed_methods))]

@@ -1,7 +1,7 @@
-//! Enums of closed lists, with a name for each value.
+//! Enums with a name for each value.
 
-/// Declares an enum whose values have names, such as those of a metric label: `ALL`, `as_str` and `Display` follow the
-/// one list.
+/// Declares an enum with named values, such as those of a metric label, and derives `ALL`, `as_str` and `Display` from
+/// the same list.
 macro_rules! named_enum {
     (
         $(#[$attribute:meta])*
@@ -16,7 +16,7 @@ macro_rules! named_enum {
         }
 
         impl $enum {
-            /// Every value, in the order of declaration.
+            /// All values, in the order of declaration.
             pub const ALL: [Self; [$($name),*].len()] = [$(Self::$variant),*];
 
             /// Returns the name of the value, as in metric labels.

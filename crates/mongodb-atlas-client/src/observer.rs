@@ -13,20 +13,20 @@ use crate::names::named_enum;
 pub enum RequestOutcome {
     /// A response with this HTTP status.
     Status(u16),
-    /// No response.
+    /// There was no response.
     Failed(FailureReason),
 }
 
 named_enum! {
-    /// The reason why a request was sent again: the `reason` label of retries.
+    /// The reason why a request was retried: the `reason` label of retries.
     pub enum RetryReason {
         /// The access token was rejected and replaced.
         Unauthorized => "unauthorized",
         /// The server sent a Digest challenge.
         Challenge => "challenge",
-        /// The API version was rejected; the preview is requested instead.
+        /// The API version was rejected, and the preview is requested instead.
         NotAcceptable => "not_acceptable",
-        /// The connection broke.
+        /// The connection failed.
         Connection => "connection",
         /// Atlas returned a server error.
         ServerError => "server_error",
@@ -40,7 +40,7 @@ named_enum! {
     pub enum TokenOutcome {
         /// Atlas issued a token.
         Issued => "issued",
-        /// The credential was rejected, or has too many tokens.
+        /// The credential was rejected, or has reached its limit of valid tokens.
         Refused => "refused",
         /// The rate limit was exceeded.
         RateLimited => "rate_limited",
@@ -49,15 +49,15 @@ named_enum! {
     }
 }
 
-/// Receives the events of a [`Client`](crate::Client). The methods are called from the tasks that make requests, so they
+/// Receives the events of a [`Client`](crate::Client). The methods are called from the tasks that send requests, so they
 /// must not block. By default they ignore the event.
 pub trait ClientObserver: Send + Sync {
-    /// A request has ended after `elapsed`.
+    /// A request ended after `elapsed`.
     fn request_completed(&self, _endpoint: Endpoint, _outcome: RequestOutcome, _elapsed: Duration) {
     }
     /// A response had this `Date` header: the time of the server's clock.
     fn server_date_received(&self, _date: &str) {}
-    /// A request is sent again.
+    /// A request is retried.
     fn request_retried(&self, _endpoint: Endpoint, _reason: RetryReason) {}
     /// A response reported the capacity of a token bucket and the tokens that remain.
     fn rate_limit_updated(
@@ -72,8 +72,8 @@ pub trait ClientObserver: Send + Sync {
     fn request_throttled(&self, _endpoint: Endpoint, _org: Option<&OrgId>, _waited: Duration) {}
     /// An access token was requested.
     fn token_requested(&self, _credential: &str, _outcome: TokenOutcome) {}
-    /// A token is in use that expires at this time.
+    /// A new token, which expires at this time, is in use.
     fn token_expiry_changed(&self, _credential: &str, _expires_at: Timestamp) {}
-    /// Atlas rejected the token in use before it expired, and there is no other yet.
+    /// Atlas rejected the current token before its expiry, and there is no new one yet.
     fn token_rejected(&self, _credential: &str) {}
 }

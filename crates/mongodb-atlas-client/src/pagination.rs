@@ -1,7 +1,7 @@
 //! Detection of the last page of a list.
 //!
 //! Atlas documents `links` and `totalCount` as optional, `totalCount` as an estimate, and may return fewer results on a page
-//! than requested. Neither proves the end alone: a page without a `next` link is the last one when it is not full and no
+//! than requested. Neither alone proves the end: a page without a `next` link is the last one when it is not full and no
 //! more results are expected, or when `totalCount` agrees exactly. Otherwise one more page is requested.
 
 use crate::wire::NextLink;
@@ -11,7 +11,7 @@ use crate::wire::NextLink;
 pub struct PageSummary {
     /// Number of results on the page.
     pub results: usize,
-    /// Number of results that earlier pages had as well.
+    /// Number of results that were also on earlier pages.
     pub duplicates: usize,
     /// The link to the next page.
     pub next_link: NextLink,
@@ -19,7 +19,7 @@ pub struct PageSummary {
     pub total_count: Option<u64>,
 }
 
-/// Whether a page follows.
+/// Whether another page follows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NextPage {
     /// Atlas links to it.
@@ -41,7 +41,7 @@ pub struct Pagination {
     total_count: Option<u64>,
     /// Number of results on the largest page.
     largest_page: u64,
-    /// Number of results on the smallest page that another one followed.
+    /// Number of results on the smallest page before the last one.
     smallest_inner_page: Option<u64>,
     previous_page: Option<u64>,
     /// Whether the last page was full or has a link to the next one.
@@ -53,7 +53,7 @@ pub struct Pagination {
 }
 
 impl Pagination {
-    /// Creates the state before the first page; `page_size` results are requested a page.
+    /// Creates the state before the first page; `page_size` is the number of results requested per page.
     pub fn new(page_size: u32) -> Self {
         Self {
             page_size: page_size.max(1).into(),
@@ -97,7 +97,7 @@ impl Pagination {
     }
 
     fn add_total(&mut self, total: u64) {
-        // A count below the number of results is less reliable than an earlier one that was not.
+        // A count below the number of results is less reliable than an earlier count that was plausible.
         let is_plausible = |total: u64| total >= self.read_count;
         if is_plausible(total) || !self.total_count.is_some_and(is_plausible) {
             self.total_count = Some(total);
@@ -106,7 +106,7 @@ impl Pagination {
         self.highest_total = self.highest_total.max(Some(total));
     }
 
-    /// Returns whether there were so many consecutive empty pages that no more results can be expected.
+    /// Returns whether more consecutive empty pages than the maximum had a link to the next one.
     pub fn is_endless(&self) -> bool {
         self.empty_pages > MAX_EMPTY_PAGES
     }
@@ -116,8 +116,8 @@ impl Pagination {
         self.read_count
     }
 
-    /// Returns the number of pages that `totalCount` promises; 0 if only `totalCount` indicates another page, which is
-    /// then requested alone.
+    /// Returns the number of pages according to `totalCount`; 0 if only `totalCount` indicates another page, which is then
+    /// requested without concurrency.
     pub fn expected_pages(&self) -> u32 {
         if !self.is_continued {
             return 0;
@@ -131,7 +131,7 @@ impl Pagination {
     }
 
     /// Returns whether the pages are consistent: `totalCount` did not change, and each page but the last one had the same
-    /// number of results. If all pages have fewer than requested, that is a limit of Atlas, provided that all results came.
+    /// number of results. Pages that all have fewer results than requested are a limit of Atlas, if all results were received.
     pub fn is_consistent(&self) -> bool {
         let is_even = self
             .smallest_inner_page
@@ -141,7 +141,7 @@ impl Pagination {
         self.lowest_total == self.highest_total && is_even && (!is_capped || is_complete)
     }
 
-    /// Returns `totalCount` if fewer results were read, by more than it changed meanwhile and by more than one percent.
+    /// Returns `totalCount` if fewer results were read, by more than `totalCount` changed in the meantime and by more than one percent.
     pub fn unmet_total(&self) -> Option<u64> {
         let total = self.total_count?;
         let drift = self.highest_total?.saturating_sub(self.lowest_total?);

@@ -1,4 +1,4 @@
-//! The HTTP proxy between this host and Atlas, from the environment variables that curl and Go's `httpproxy` read.
+//! The HTTP proxy for requests to Atlas, from the environment variables that curl and Go's `httpproxy` read.
 //!
 //! reqwest can read them as well, but ignores a value that it cannot parse, and requests would then be sent directly.
 
@@ -23,13 +23,13 @@ const HTTP_VARIABLES: [&str; 2] = ["HTTP_PROXY", "http_proxy"];
 /// Variables with the hosts that are reached directly.
 const NO_PROXY_VARIABLES: [&str; 2] = ["NO_PROXY", "no_proxy"];
 
-/// The way of requests to Atlas.
+/// The route of requests to Atlas.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub enum ProxyRoute {
-    /// Direct; no variable names a proxy.
+    /// Direct, because no variable names a proxy.
     #[default]
     Direct,
-    /// Direct, although a variable names a proxy: the host is excluded.
+    /// Direct, although a variable names a proxy, because the host is excluded.
     Bypassed {
         /// The variable that names the proxy.
         variable: &'static str,
@@ -48,7 +48,7 @@ pub struct Proxy {
     authorization: Option<SecretString>,
 }
 
-/// Why the proxy that a variable names cannot be used. Does not repeat the value, which may contain a password.
+/// The error for a variable with an invalid proxy. Does not repeat the value, which may contain a password.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
     "environment variable {variable}: invalid proxy URL: expected http://HOST:PORT or https://HOST:PORT, got {got}"
@@ -65,8 +65,8 @@ impl ProxyRoute {
     /// Reads the variables for requests to `base`. `environment` returns the value of a variable that is set.
     ///
     /// # Errors
-    /// [`ProxyError`] when the variable in use has an invalid value, even if `base` is excluded: a later change of
-    /// `NO_PROXY` should not reveal it.
+    /// [`ProxyError`] when the variable in use has an invalid value, even if `base` is excluded: the error should not first
+    /// appear after a change of `NO_PROXY`.
     pub fn from_env(
         environment: impl Fn(&str) -> Option<String>,
         base: &Url,
@@ -77,7 +77,7 @@ impl ProxyRoute {
             return Ok(match ignored {
                 Some((variable, _)) if base.scheme() == "https" => Self::Bypassed {
                     variable,
-                    reason: "it is for http URLs only",
+                    reason: "the variable applies to http URLs only",
                 },
                 _ => Self::Direct,
             });
@@ -85,7 +85,7 @@ impl ProxyRoute {
         let error = |got| ProxyError { variable, got };
         let proxy = Proxy::parse(variable, &value).map_err(error)?;
         let reason = if base.scheme() == "http" {
-            // Plain text is for loopback addresses only, and must not pass a proxy.
+            // Plain http is for loopback addresses only, and must not be sent through a proxy.
             Some("plain http is never sent through a proxy")
         } else if is_loopback(base) {
             Some("loopback addresses are reached directly")
@@ -111,7 +111,7 @@ impl ProxyRoute {
 }
 
 impl Proxy {
-    /// Parses a proxy URL. Without a scheme it is `http`. Stricter than [`Url`], which removes line breaks and accepts
+    /// Parses a proxy URL. The default scheme is `http`. Stricter than [`Url`], which removes line breaks and accepts
     /// nearly any character in a host name.
     fn parse(variable: &'static str, value: &str) -> Result<Self, &'static str> {
         let quotes = ['"', '\'', '`'];
@@ -127,11 +127,12 @@ impl Proxy {
             &*scheme,
             "http" | "https" | "socks4" | "socks4a" | "socks5" | "socks5h"
         ) {
-            return Err("another scheme");
+            return Err("an unsupported scheme");
         }
         let end = rest.find(['/', '\\', '?', '#']).unwrap_or(rest.len());
         let (authority, after) = rest.split_at(end);
-        // A password with an unencoded slash or number sign ends the host early: a part of it would become the host.
+        // An unencoded slash or number sign in the password ends the authority early, and a part of the password would
+        // become the host.
         if !matches!(after, "" | "/") {
             return Err(
                 "a path, query or fragment (encode special characters in the password with percent signs)",
@@ -139,7 +140,7 @@ impl Proxy {
         }
         // The password is removed before the URL is parsed, so that the URL has no copy of it.
         let (user, host) = authority.rsplit_once('@').unwrap_or(("", authority));
-        let url = Url::parse(&format!("{scheme}://{host}/")).map_err(|_| "something else")?;
+        let url = Url::parse(&format!("{scheme}://{host}/")).map_err(|_| "an invalid URL")?;
         let name = url.host_str().unwrap_or_default();
         let is_valid = |byte: u8| byte.is_ascii_alphanumeric() || b".-_".contains(&byte);
         let is_name =
@@ -218,7 +219,7 @@ fn first_non_empty(
 /// Returns the `Proxy-Authorization` header for the user and password of a URL.
 fn basic_authorization(user: &str) -> SecretString {
     let (user, password) = user.split_once(':').unwrap_or((user, ""));
-    // Decoding never needs more, so that the vector does not grow, which would leave copies of the password behind.
+    // The capacity is always sufficient: a vector that grows would leave copies of the password in memory.
     let mut pair = Zeroizing::new(Vec::with_capacity(user.len() + 1 + password.len()));
     pair.extend(percent_decode_str(user));
     pair.push(b':');

@@ -1,4 +1,4 @@
-//! The way of a request to Atlas and of its response back: over HTTPS, or in a test through any other [`Transport`].
+//! Sends requests to Atlas and reads the responses: over HTTPS, or in a test through any other [`Transport`].
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -32,7 +32,7 @@ pub trait Transport: Send + Sync {
     }
 }
 
-/// Creates the transport of a client. An error is the TLS library's message.
+/// Creates the transport of a client. The error is the message of the TLS library.
 pub type TransportFactory =
     Arc<dyn Fn(&ClientConfig) -> Result<Arc<dyn Transport>, String> + Send + Sync>;
 
@@ -98,8 +98,8 @@ impl ObservedTransport {
     }
 }
 
-/// Replaces `Retry-After`, in either of its forms (RFC 9110 §10.2.3), by one number of seconds of a day at most, or
-/// removes it if it is invalid. The clock is read while the response is new.
+/// Replaces `Retry-After`, in either of its forms (RFC 9110 §10.2.3), by a number of seconds (at most one day), or removes
+/// an invalid one. `now` is the time at which the response was received.
 fn normalize_retry_after(headers: &mut HeaderMap, now: Timestamp) {
     let date = headers
         .get(DATE)
@@ -115,21 +115,21 @@ fn normalize_retry_after(headers: &mut HeaderMap, now: Timestamp) {
     }
 }
 
-/// Returns the seconds that a `Retry-After` asks to wait.
+/// Returns the number of seconds to wait according to a `Retry-After`.
 fn parse_retry_after(value: &str, date: Option<Timestamp>, now: Timestamp) -> Option<u64> {
     let max = MAX_WAIT.as_secs();
     if !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit()) {
-        // More digits than fit are a long wait.
+        // A number that does not fit requests a long wait.
         return Some(value.parse().unwrap_or(u64::MAX).min(max));
     }
     let until = parse_http_date(value)?;
     let seconds_from = |from: Timestamp| {
         let wait = until.duration_since(from);
-        // A fraction of a second counts as a second: the date has none.
+        // Fractions are rounded up, because the date has whole seconds.
         let wait = wait.as_secs() + i64::from(wait.subsec_nanos() > 0);
         u64::try_from(wait).unwrap_or_default()
     };
-    // The date was computed by the server's clock. If the result is implausible, the `Date` header may be wrong.
+    // The server computed the date with its own clock, so its `Date` header is used unless the result is implausible.
     let by_date = date.map(seconds_from).filter(|wait| *wait <= max);
     Some(by_date.unwrap_or_else(|| seconds_from(now).min(max)))
 }
@@ -172,7 +172,7 @@ impl Response {
             .take(60)
             .collect();
         Err(ErrorKind::InvalidResponse(format!(
-            "it is {seen:?} instead of JSON; does a proxy or a login page answer in Atlas' place?"
+            "unexpected Content-Type {seen:?} (expected JSON); check for a proxy or login page"
         )))
     }
 
@@ -193,12 +193,12 @@ impl Response {
         tokio::task::spawn_blocking(move || parse(body.text()?))
             .await
             .unwrap_or_else(|_| {
-                let why = "reading it panicked, which is a bug in this exporter; please report it";
+                let why = "parsing the body panicked; please report this bug";
                 Err(ErrorKind::InvalidResponse(why.to_owned()))
             })
     }
 
-    /// Returns the error that a status other than 2xx stands for.
+    /// Returns the error for a status other than 2xx.
     fn to_error(&self) -> ErrorKind {
         let code = self
             .error_field("errorCode")
@@ -216,21 +216,21 @@ impl Response {
                 retry_after,
             },
             status @ 300..=399 => ErrorKind::InvalidResponse(format!(
-                "it redirects (HTTP {status}), and redirects are not followed; check --atlas.base-url"
+                "unexpected redirect (HTTP {status}); check the base URL"
             )),
             status => ErrorKind::InvalidResponse(format!("HTTP {status}{code}")),
         }
     }
 
-    /// Returns a field of Atlas' error object. Its free text is not used, so that nothing it echoes gets into a log.
+    /// Returns a field of Atlas' error object. The caller must not log its free text, which may repeat parts of the request.
     fn error_field(&self, name: &str) -> JsonField<'_> {
         let text = std::str::from_utf8(&self.body).unwrap_or_default();
         let fields = parse_json(text).ok().and_then(|body| body.fields([name]));
         fields.map_or_else(JsonField::default, |[field]| field)
     }
 
-    /// Returns the parameters of an error: path, seconds, capacity, refill rate, and refill seconds with
-    /// `RATE_LIMITED_TOKEN_BUCKET`.
+    /// Returns a parameter of an error. `RATE_LIMITED_TOKEN_BUCKET` has path, seconds to wait, capacity, refill rate and
+    /// refill seconds.
     fn error_parameter(&self, index: usize) -> Option<u64> {
         let mut parameters = Vec::new();
         self.error_field("parameters")
@@ -243,7 +243,7 @@ impl Response {
         BucketParams::new(capacity?, rate?, seconds?)
     }
 
-    /// Returns the wait that `Retry-After` or, with a 429, the error body asks for: a day at most.
+    /// Returns the wait requested by `Retry-After` or, with a 429, by the error body: at most one day.
     pub(crate) fn retry_after(&self) -> Option<Duration> {
         let header = self.header_u64(RETRY_AFTER.as_str());
         let parameter = (self.status == StatusCode::TOO_MANY_REQUESTS)
@@ -253,7 +253,7 @@ impl Response {
         Some(Duration::from_secs(seconds).min(MAX_WAIT))
     }
 
-    /// Returns what a response with status 429 or 503 says about the token bucket; `None` for any other status.
+    /// Returns the state of the token bucket according to a response with status 429 or 503; `None` for any other status.
     pub(crate) fn rejection(&self) -> Option<Rejection> {
         let is_empty = self.status == StatusCode::TOO_MANY_REQUESTS;
         (is_empty || self.status == StatusCode::SERVICE_UNAVAILABLE).then(|| Rejection {
@@ -263,14 +263,14 @@ impl Response {
         })
     }
 
-    /// Returns whether the service account has too many tokens.
+    /// Returns whether the service account has reached its limit of valid tokens.
     pub(crate) fn is_token_limit(&self) -> bool {
         self.status == StatusCode::FORBIDDEN
             && self.oauth_error().as_deref() == Some("access_denied")
     }
 
-    /// Returns whether the client id or secret is rejected with status 400 instead of 401, as RFC 6749 §5.2 allows. Any
-    /// other 400 says nothing about the credential.
+    /// Returns whether the client id or secret was rejected with status 400 instead of 401, as RFC 6749 §5.2 allows. No
+    /// other 400 is about the credential.
     pub(crate) fn is_client_rejected(&self) -> bool {
         let codes = ["invalid_client", "invalid_grant", "unauthorized_client"];
         self.status == StatusCode::BAD_REQUEST
@@ -294,7 +294,7 @@ impl Response {
     }
 }
 
-/// For the fuzz target: parses any bytes as the body of a 429.
+/// Parses any bytes as the body of a 429, for the fuzz target.
 #[doc(hidden)]
 pub fn fuzz_rate_limited(body: &[u8]) -> Option<Rejection> {
     let response = Response {

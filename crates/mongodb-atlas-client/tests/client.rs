@@ -151,7 +151,7 @@ async fn unknown_key_is_none() {
 }
 
 #[tokio::test]
-async fn wrong_private_key_costs_one_challenge_and_one_request_per_call() {
+async fn invalid_private_key_costs_one_challenge_and_one_request_per_call() {
     let sim = start_sim().await;
     let credential = Credential::ApiKey {
         public: secret(sim.credentials().public_key),
@@ -174,7 +174,7 @@ async fn replaced_private_key_costs_one_retry_with_a_new_nonce() {
         client.list_orgs().await.unwrap();
         assert_eq!(sim.requests().len(), requests, "one challenge");
     }
-    // The nonce was accepted before, so that its rejection says nothing about the key.
+    // The nonce was accepted before, so its rejection does not prove that the key is invalid.
     sim.with_credentials(|account| account.private_key = "replaced".to_owned());
     let error = client.list_orgs().await.unwrap_err();
     assert!(matches!(error.kind, ErrorKind::Unauthorized(_)), "{error}");
@@ -248,11 +248,14 @@ async fn service_account_lists_its_own_client_secrets() {
         let (used, known) = (secret.last_used_at, known.last_used);
         assert_eq!(used.map(seconds), known.map(seconds));
     }
-    sim.add_fault(Fault::new(SimEndpoint::ServiceAccount, Effect::BrokenDates));
+    sim.add_fault(Fault::new(
+        SimEndpoint::ServiceAccount,
+        Effect::InvalidTimestamps,
+    ));
     assert_eq!(listed().await, secrets[1..]);
     sim.clear_faults();
-    let members = vec!["lastUsedAt".to_owned()];
-    let effect = Effect::MissingMembers { members };
+    let fields = vec!["lastUsedAt".to_owned()];
+    let effect = Effect::MissingFields { fields };
     sim.add_fault(Fault::new(SimEndpoint::ServiceAccount, effect));
     assert_eq!(listed().await[0].last_used_at, None);
     sim.stop().await;

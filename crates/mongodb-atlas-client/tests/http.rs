@@ -1,4 +1,4 @@
-//! Responses on the wire: which ones are complete, which are broken connections, and which are no responses of Atlas.
+//! Responses over HTTP/1: complete ones, truncated ones (a connection error) and malformed ones (an invalid response).
 #![allow(
     clippy::indexing_slicing,
     clippy::unwrap_used,
@@ -63,19 +63,19 @@ fn gzip(text: &str) -> Vec<u8> {
 
 /// Returns a response with `Content-Length: length`.
 fn response(status: &str, encoding: &str, length: usize, body: &[u8]) -> Vec<u8> {
-    let head = format!(
+    let header = format!(
         "HTTP/1.1 {status}\r\nContent-Type: application/json\r\n{encoding}Content-Length: {length}\r\n\r\n"
     );
-    [head.as_bytes(), body].concat()
+    [header.as_bytes(), body].concat()
 }
 
 /// Returns a response in one chunk, followed by `end`.
 fn chunked(encoding: &str, body: &[u8], end: &str) -> Vec<u8> {
-    let head = format!(
+    let header = format!(
         "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n{encoding}Transfer-Encoding: chunked\r\n\r\n{:x}\r\n",
         body.len()
     );
-    [head.as_bytes(), body, b"\r\n", end.as_bytes()].concat()
+    [header.as_bytes(), body, b"\r\n", end.as_bytes()].concat()
 }
 
 const GZIP: &str = "Content-Encoding: gzip\r\n";
@@ -84,12 +84,12 @@ const TEXT: &str = "{\"results\": [], \"totalCount\": 0, \"links\": []}";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn complete_body_is_returned() {
-    let packed = gzip(TEXT);
+    let compressed = gzip(TEXT);
     for bytes in [
         response("200 OK", "", TEXT.len(), TEXT.as_bytes()),
-        response("200 OK", GZIP, packed.len(), &packed),
+        response("200 OK", GZIP, compressed.len(), &compressed),
         chunked("", TEXT.as_bytes(), "0\r\n\r\n"),
-        chunked(GZIP, &packed, "0\r\n\r\n"),
+        chunked(GZIP, &compressed, "0\r\n\r\n"),
     ] {
         let body = fetch(bytes).await.map(|response| response.body.to_vec());
         assert_eq!(body, Ok(TEXT.as_bytes().to_vec()));
@@ -98,8 +98,8 @@ async fn complete_body_is_returned() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn truncated_body_is_a_connection_error() {
-    let packed = gzip(TEXT);
-    let half = packed.len() / 2;
+    let compressed = gzip(TEXT);
+    let half = compressed.len() / 2;
     for (what, bytes) in [
         (
             "closed before Content-Length",
@@ -107,25 +107,25 @@ async fn truncated_body_is_a_connection_error() {
         ),
         (
             "compressed, closed before Content-Length",
-            response("200 OK", GZIP, packed.len(), &packed[..half]),
+            response("200 OK", GZIP, compressed.len(), &compressed[..half]),
         ),
         (
-            "compressed, the data ends early",
-            response("200 OK", GZIP, half, &packed[..half]),
+            "compressed, truncated data",
+            response("200 OK", GZIP, half, &compressed[..half]),
         ),
         (
             "compressed, without its checksum",
             response(
                 "200 OK",
                 GZIP,
-                packed.len() - 8,
-                &packed[..packed.len() - 8],
+                compressed.len() - 8,
+                &compressed[..compressed.len() - 8],
             ),
         ),
         ("without the last chunk", chunked("", TEXT.as_bytes(), "")),
         (
             "compressed, without the last chunk",
-            chunked(GZIP, &packed, ""),
+            chunked(GZIP, &compressed, ""),
         ),
         ("within a chunk", chunked("", TEXT.as_bytes(), "40\r\n{")),
     ] {
@@ -136,9 +136,9 @@ async fn truncated_body_is_a_connection_error() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn malformed_body_is_an_invalid_response() {
-    let mut packed = gzip(TEXT);
-    let crc = packed.len() - 6;
-    packed[crc] ^= 0xff;
+    let mut compressed = gzip(TEXT);
+    let crc = compressed.len() - 6;
+    compressed[crc] ^= 0xff;
     for (what, bytes) in [
         ("no chunk size", chunked("", TEXT.as_bytes(), "no size\r\n")),
         (
@@ -147,7 +147,7 @@ async fn malformed_body_is_an_invalid_response() {
         ),
         (
             "another checksum",
-            response("200 OK", GZIP, packed.len(), &packed),
+            response("200 OK", GZIP, compressed.len(), &compressed),
         ),
         (
             "another encoding",
@@ -169,9 +169,9 @@ async fn malformed_body_is_an_invalid_response() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn error_status_matters_more_than_its_truncated_gzip_body() {
-    let packed = gzip(TEXT);
-    let half = &packed[..packed.len() / 2];
+async fn error_status_is_returned_despite_a_truncated_gzip_body() {
+    let compressed = gzip(TEXT);
+    let half = &compressed[..compressed.len() / 2];
     let response = fetch(response("503 Service Unavailable", GZIP, half.len(), half)).await;
     let response = response.unwrap();
     assert_eq!(response.status.as_u16(), 503);

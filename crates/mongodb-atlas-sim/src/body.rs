@@ -13,7 +13,7 @@ use futures_util::stream;
 use crate::faults::Effect;
 use crate::response::SimResponse;
 
-/// Decompressed size of the gzip bomb: three times the limit of the exporter, 32 MiB.
+/// Decompressed size of the gzip bomb: three times the limit of the exporter (32 MiB).
 const GZIP_BOMB_BYTES: usize = 96 << 20;
 
 /// Serializes a response with the given faults.
@@ -29,17 +29,17 @@ pub(crate) fn build_response(mut response: SimResponse, effects: &[Effect]) -> R
             Effect::Replace { old, new } => {
                 bytes = String::from_utf8_lossy(&bytes)
                     .replace(old.as_str(), new)
-                    .into_bytes();
+                    .into();
             }
-            Effect::Body { text } => bytes = text.clone().into_bytes(),
+            Effect::Body { text } => bytes = text.clone().into(),
             Effect::InvalidJson => return response.with_body("{\"results\": [{\"apiKeyId\": "),
-            Effect::CutBody => return truncated_response(response, &bytes),
+            Effect::TruncatedBody => return truncated_response(response, &bytes),
             Effect::Drip {
                 bytes: chunk_size,
                 every_ms,
             } => {
                 let interval = Duration::from_millis(*every_ms);
-                return response.with_body(slow_body(bytes.into(), *chunk_size, interval));
+                return response.with_body(slow_body(bytes, *chunk_size, interval));
             }
             Effect::EndlessBody => return response.with_body(endless_body()),
             Effect::Gzip => return gzip_response(response, gzip(&bytes)),
@@ -88,7 +88,7 @@ fn gzip(bytes: &[u8]) -> Bytes {
     Bytes::from(encoder.finish().unwrap_or_default())
 }
 
-/// An empty page with blanks behind it, so that only its size is wrong.
+/// A valid empty page followed by blanks, so that only its size is hostile.
 fn gzip_bomb() -> Bytes {
     static BOMB: OnceLock<Bytes> = OnceLock::new();
     BOMB.get_or_init(|| {

@@ -7,7 +7,7 @@ use crate::scenario::Scenario;
 /// Configures a simulated Atlas.
 #[derive(Debug, Clone)]
 pub struct SimConfig {
-    /// Seed of the population and its events: equal seeds give equal data.
+    /// Seed of the population and its events: the same seed gives the same data.
     pub seed: u64,
     /// Number of organizations.
     pub orgs: usize,

@@ -1,14 +1,14 @@
-//! The control endpoint beside the API: changes faults at run time, and returns the state for comparison by a test
-//! in another process.
+//! The control endpoint, which is not part of the API: changes faults at run time, and returns the state, for comparison
+//! by a test in another process.
 //!
 //! | request | effect |
 //! | --- | --- |
 //! | `GET /sim/faults` | lists all faults |
 //! | `POST /sim/faults` | adds the fault in the body |
 //! | `DELETE /sim/faults` | removes all faults |
-//! | `POST /sim/tokens/revoke` | revokes all live access tokens |
+//! | `POST /sim/tokens/revoke` | revokes all valid access tokens |
 //! | `POST /sim/nonces/expire` | expires all Digest nonces |
-//! | `GET /sim/truth` | returns time, number of keys by status, all keys of all organizations |
+//! | `GET /sim/state` | returns time, number of keys by status, all keys of all organizations |
 //! | `GET /sim/log` | returns all changes so far |
 //! | `GET /sim/requests` | returns all requests so far |
 
@@ -47,7 +47,7 @@ pub(crate) fn handle(state: &mut SimState, parts: &Parts, body: &[u8]) -> SimRes
             state.nonces.expire_all();
             json!({})
         }
-        ("GET", "/sim/truth") => {
+        ("GET", "/sim/state") => {
             let orgs = state.world.orgs.iter();
             let orgs: Vec<Value> = orgs
                 .map(|org| json!({"id": org.id, "name": org.name, "keys": org.keys}))

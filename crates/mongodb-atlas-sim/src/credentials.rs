@@ -6,10 +6,10 @@ use jiff::{SignedDuration, Timestamp};
 
 use crate::random::{ALPHANUMERIC, random_hex, random_string};
 
-/// Maximum number of live tokens per service account; further token requests get 403.
+/// Maximum number of valid tokens per service account; further token requests get 403.
 const MAX_LIVE_TOKENS: usize = 100;
 
-/// The accepted credentials, one of each kind. They protect nothing.
+/// The accepted credentials, one of each kind. They are not secret.
 #[derive(Debug, Clone)]
 pub struct SimCredentials {
     /// Client id of the service account.
@@ -63,7 +63,7 @@ impl SimCredentials {
         token == self.access_token || expires_at.is_some_and(|expires_at| *expires_at > now)
     }
 
-    /// Issues an access token. Returns `None` if the limit of live tokens is reached.
+    /// Issues an access token. Returns `None` if the limit of valid tokens is reached.
     pub(crate) fn issue_token(&mut self, now: Timestamp) -> Option<String> {
         if self.live_token_count(now) >= MAX_LIVE_TOKENS {
             return None;
@@ -85,7 +85,7 @@ impl SimCredentials {
     }
 
     pub(crate) fn live_token_count(&self, now: Timestamp) -> usize {
-        let live = self.tokens.values().filter(|expires_at| **expires_at > now);
-        live.count()
+        let valid = self.tokens.values().filter(|expires_at| **expires_at > now);
+        valid.count()
     }
 }

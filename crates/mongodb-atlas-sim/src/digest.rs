@@ -26,7 +26,7 @@ struct Nonce {
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
     Valid,
-    /// The credentials are right, but the nonce has expired.
+    /// The credentials are valid, but the nonce has expired.
     Stale,
     Invalid,
 }
@@ -40,7 +40,7 @@ impl Nonces {
         }
     }
 
-    /// Forgets all nonces; unknown ones are stale.
+    /// Removes all nonces; unknown nonces are stale.
     pub(crate) fn expire_all(&mut self) {
         self.issued.clear();
     }
@@ -92,7 +92,7 @@ impl Nonces {
         if now.as_second() - nonce.issued_at.as_second() >= self.lifetime_seconds {
             return Verdict::Stale;
         }
-        // A repeated count is a replay.
+        // A count that was used before is a replay.
         if nonce.counts_seen.insert(count) {
             Verdict::Valid
         } else {

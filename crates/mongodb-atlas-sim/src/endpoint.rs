@@ -40,7 +40,7 @@ pub(crate) struct PathIds {
 }
 
 /// A version of the API, as named in `Accept`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum ApiVersion {
     Preview,
     Date(&'static str),
@@ -116,7 +116,7 @@ impl SimEndpoint {
         }
     }
 
-    /// Returns the endpoint set, whose endpoints share a token bucket.
+    /// Returns the endpoint set; the endpoints of a set share a token bucket.
     pub(crate) fn rate_limit_set(self) -> &'static str {
         match self {
             Self::Orgs => "orgs",

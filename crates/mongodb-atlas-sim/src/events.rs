@@ -1,4 +1,4 @@
-//! Random events of keys. Each kind has its own mean interval; the seed determines all of them.
+//! Random events of keys. Each kind has a separate mean interval, and the seed determines all events.
 
 use jiff::{SignedDuration, Timestamp};
 
@@ -24,7 +24,7 @@ const MEAN_INTERVALS: &[(KeyEvent, f64)] = &[
     (KeyEvent::FirstUse, 1800.0),
 ];
 
-/// Additional event of the churn scenario: the use of a key that was idle for long.
+/// Additional event of the churn scenario: the use of a key after a long idle time.
 const REVIVAL_EVENT: (KeyEvent, f64) = (KeyEvent::Revive, 600.0);
 
 /// Schedules the next event of each kind.
@@ -72,7 +72,7 @@ impl EventGenerator {
         #[expect(clippy::cast_precision_loss, reason = "a number of keys")]
         let mean = next.mean_interval * 1000.0 / keys.max(1) as f64 / self.speed;
         let interval = -mean * rng.f64().max(1e-9).ln();
-        // At least a microsecond: otherwise time would not advance at a high speed.
+        // The minimum of one microsecond makes time advance at a high speed.
         let interval = SignedDuration::try_from_secs_f64(interval.clamp(1e-6, 1e9))
             .unwrap_or(SignedDuration::MAX);
         next.due_at = due_at.saturating_add(interval).unwrap_or(Timestamp::MAX);

@@ -17,7 +17,7 @@ pub enum ErrorBodyFormat {
     /// No body.
     Empty,
     /// Half of the announced length.
-    Cut,
+    Truncated,
     /// An endless body.
     Endless,
 }
@@ -50,7 +50,7 @@ pub enum Effect {
         every_ms: u64,
     },
     /// Sends half of the body and closes the connection.
-    CutBody,
+    TruncatedBody,
     /// Resets the connection.
     Reset,
     /// Replaces the `Content-Type`.
@@ -60,16 +60,16 @@ pub enum Effect {
     },
     /// Sends a body of invalid JSON.
     InvalidJson,
-    /// Adds the full secret of each key, as in the example of the preview API, or of each secret of the service account.
+    /// Adds the full secret to each key, as in the example of the preview API, or to each secret of the service account.
     Secret,
-    /// Removes fields from every second key, or from every second secret of the service account, the first one included.
-    MissingMembers {
+    /// Removes fields from every second key, or from every second secret of the service account, starting with the first.
+    MissingFields {
         /// Names of the fields, such as `apiKeyId`.
-        members: Vec<String>,
+        fields: Vec<String>,
     },
-    /// Makes the timestamps of every third key invalid, or of every second secret, the first one included.
-    BrokenDates,
-    /// Replaces the tags of each project by values of other types, none of which gives an owner.
+    /// Makes the timestamps of every third key invalid, or of every second secret, starting with the first.
+    InvalidTimestamps,
+    /// Replaces the tags of each project by values of other types, so that no project has an owner.
     WrongTagTypes,
     /// Gives each project the tag `owner` twice, with different values.
     DuplicateOwnerTag,
@@ -85,7 +85,7 @@ pub enum Effect {
     NoLinks,
     /// Omits the link to the next page.
     NoNextLink,
-    /// Caps the page size, whatever the request asks for.
+    /// Limits the page size below the requested one.
     PageCap {
         /// Maximum number of results.
         size: u32,
@@ -109,7 +109,7 @@ pub enum Effect {
     /// Sets both `RateLimit-*` headers of successful responses to 0.
     RateLimitZero,
     /// Omits wait time and bucket parameters from 429 responses.
-    BareRefusals,
+    BareRejections,
     /// Replaces `totalCount`.
     TotalCount {
         /// Value to report.

@@ -90,7 +90,7 @@ impl SimHandle {
         change(&mut self.sim.lock_state().credentials)
     }
 
-    /// Reads or changes the service account, its secrets and the organization that it belongs to.
+    /// Reads or changes the service account, its secrets and its organization.
     pub fn with_service_account<T>(&self, access: impl FnOnce(&mut SimServiceAccount) -> T) -> T {
         access(&mut self.sim.lock_state().service_account)
     }
@@ -117,7 +117,7 @@ impl SimHandle {
         self.sim.lock_state().faults.clear();
     }
 
-    /// Revokes all live access tokens.
+    /// Revokes all valid access tokens.
     pub fn revoke_all_tokens(&self) {
         self.sim.lock_state().credentials.revoke_all_tokens();
     }
@@ -143,7 +143,7 @@ impl SimHandle {
         state.buckets.org_level("aiModelApi", org, now)
     }
 
-    /// Returns the number of live access tokens.
+    /// Returns the number of valid access tokens.
     pub fn live_token_count(&self) -> usize {
         let state = self.sim.lock_state();
         state.credentials.live_token_count(state.now)

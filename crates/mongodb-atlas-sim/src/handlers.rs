@@ -15,7 +15,7 @@ use crate::keys::{MODEL_HOST, key_json, list_keys};
 use crate::model::SimOrg;
 use crate::pages::{PageRequest, build_page};
 use crate::request::SimRequest;
-use crate::response::{RATE_LIMIT, RATE_LIMIT_REMAINING, SimResponse};
+use crate::response::{RATE_LIMIT, RATE_LIMIT_REMAINING, SimBody, SimResponse};
 use crate::state::{LoggedRequest, SimState, Simulator};
 use crate::tags::apply_tag_faults;
 use crate::{control, oauth};
@@ -87,15 +87,15 @@ fn respond(state: &mut SimState, request: &SimRequest) -> Option<Response<Body>>
     } else if request.has_effect(&Effect::RateLimitZero) && response.status.is_success() {
         response.set_rate_limit(0, 0);
     }
-    if request.has_effect(&Effect::BareRefusals) && response.status == StatusCode::TOO_MANY_REQUESTS
+    if request.has_effect(&Effect::BareRejections)
+        && response.status == StatusCode::TOO_MANY_REQUESTS
     {
         response = SimResponse::error(response.status, "RATE_LIMITED", "Slow down.", &json!([]));
     }
-    let is_set = |parameter| request.query(parameter).as_deref() == Some("true");
-    response.pretty = is_set("pretty");
-    // A list is its own envelope; the description says nothing about any other response.
-    if is_set("envelope")
-        && let Value::Object(fields) = &mut response.body
+    response.pretty = request.is_set("pretty");
+    // The envelope of a list is the list itself. The API description has no envelope for other responses.
+    if request.is_set("envelope")
+        && let SimBody::Json(Value::Object(fields)) = &mut response.body
         && fields.contains_key("results")
     {
         fields.insert("status".to_owned(), json!(response.status.as_u16()));
@@ -124,7 +124,12 @@ fn fault_response(
         .then(|| oauth::error_with_status(status))
         .flatten();
     let mut response = oauth_error.unwrap_or_else(|| {
-        SimResponse::error(status, code, "This fault was asked for.", &json!([]))
+        SimResponse::error(
+            status,
+            code,
+            "The simulator was configured to return this error.",
+            &json!([]),
+        )
     });
     if let Some(seconds) = retry_after {
         response.set_header(header::RETRY_AFTER, &seconds.to_string());
@@ -132,11 +137,11 @@ fn fault_response(
     match format {
         ErrorBodyFormat::Json => build_response(response, &[]),
         ErrorBodyFormat::Endless => build_response(response, &[Effect::EndlessBody]),
-        ErrorBodyFormat::Cut => build_response(response, &[Effect::CutBody]),
+        ErrorBodyFormat::Truncated => build_response(response, &[Effect::TruncatedBody]),
         ErrorBodyFormat::Empty => response.with_body(Body::empty()),
         ErrorBodyFormat::Html => {
             response.set_header(header::CONTENT_TYPE, "text/html");
-            response.with_body("<html><body><h1>Something went wrong</h1></body></html>")
+            response.with_body("<html><body><h1>Service unavailable</h1></body></html>")
         }
     }
 }
@@ -150,7 +155,7 @@ fn dispatch(state: &mut SimState, request: &SimRequest) -> Result<SimResponse, S
         return Err(SimResponse::error(
             StatusCode::METHOD_NOT_ALLOWED,
             "METHOD_NOT_ALLOWED",
-            "The method is not allowed here.",
+            "The method is not allowed for this resource.",
             &json!([]),
         ));
     }
@@ -167,10 +172,10 @@ fn dispatch(state: &mut SimState, request: &SimRequest) -> Result<SimResponse, S
     };
     let body = match endpoint {
         SimEndpoint::AiModelApiKeys => list_keys(state, request, version)?,
-        SimEndpoint::AiModelApiKey => get_key(state, request, version)?,
-        SimEndpoint::ServiceAccount => get_service_account(state, request)?,
-        SimEndpoint::Org => request.find_org(&state.world)?.to_json(),
-        _ => list(state, request)?,
+        SimEndpoint::AiModelApiKey => SimBody::Json(get_key(state, request, version)?),
+        SimEndpoint::ServiceAccount => SimBody::Json(get_service_account(state, request)?),
+        SimEndpoint::Org => SimBody::Json(request.find_org(&state.world)?.to_json()),
+        _ => SimBody::Json(list(state, request)?),
     };
     let mut response = SimResponse::new(StatusCode::OK, &version.media_type(), body);
     response.set_rate_limit(taken.config.capacity, remaining);
@@ -214,7 +219,7 @@ fn check_path_ids(request: &SimRequest) -> Result<(), SimResponse> {
         let detail = format!("An invalid organization ID {org} was specified.");
         return Err(SimResponse::bad_request("INVALID_ORG_ID", "orgId", &detail));
     }
-    // Both cases of letters are valid here.
+    // Upper-case digits are valid in client ids.
     if let (SimEndpoint::ServiceAccount, Some(client)) = (request.endpoint, &ids.resource)
         && !client.strip_prefix("mdb_sa_id_").is_some_and(is_hex)
     {
@@ -231,7 +236,7 @@ fn negotiate_version(request: &SimRequest) -> Result<ApiVersion, SimResponse> {
         SimResponse::error(
             StatusCode::NOT_ACCEPTABLE,
             "INVALID_VERSION_DATE",
-            "The version in the Accept header is not one that this endpoint has.",
+            "The version in the Accept header is not supported by this endpoint.",
             &json!([]),
         )
     })
@@ -269,7 +274,7 @@ fn get_service_account(state: &SimState, request: &SimRequest) -> Result<Value, 
     }
 }
 
-/// Returns the requested page of any list but the key list.
+/// Returns the requested page of any list except the key list.
 fn list(state: &SimState, request: &SimRequest) -> Result<Value, SimResponse> {
     let orgs = state.world.orgs.iter().filter(|org| org.visible);
     let results: Vec<Value> = match request.endpoint {

@@ -3,9 +3,9 @@
 //! [`SimHandle::start`] serves the AI model API key endpoints, and those for organizations, projects with their tags
 //! and the secrets of the service account, over HTTP, with OAuth and Digest authentication, rate limits and
 //! pagination. Keys are created, used, renamed and deleted as time passes, and [`Fault`]s make responses fail on
-//! demand. The simulator is written from the API documentation and shares no code with any client, so a client's
-//! misreading of the API is not repeated here. Tests hold every response to the JSON schemas in `schemas/`, which
-//! follow the published API description.
+//! demand. The simulator is written from the API documentation and shares no code with any client, so an error in a
+//! client's reading of the documentation is not repeated here. Tests validate all responses against the JSON schemas in
+//! `schemas/`, which follow the published API description.
 //!
 //! ```
 //! use mongodb_atlas_sim::{Effect, Fault, SimConfig, SimEndpoint, SimHandle};
@@ -30,7 +30,7 @@
 //! | `model`, `world`, `population`, `events`, `random` | organizations, projects and keys; initial data and changes |
 //! | `tags`, `service_account` | tags of projects; the service account and its secrets |
 //! | `credentials`, `digest`, `buckets` | tokens, nonces, token buckets |
-//! | `endpoint`, `request`, `response`, `handlers`, `pages`, `keys`, `oauth` | API endpoints |
+//! | `endpoint`, `request`, `response`, `handlers`, `pages`, `page_cache`, `keys`, `oauth` | API endpoints |
 //! | `faults`, `body` | fault injection, malformed bodies |
 //! | `control` | control endpoint below `/sim` |
 
@@ -53,6 +53,7 @@ mod handlers;
 mod keys;
 mod model;
 mod oauth;
+mod page_cache;
 mod pages;
 mod population;
 mod random;

@@ -34,7 +34,7 @@ pub struct SimKey {
 }
 
 impl SimKey {
-    /// Returns whether the key can be used.
+    /// Returns whether the key is active.
     pub(crate) fn is_active(&self) -> bool {
         self.status == "ACTIVE"
     }
@@ -95,7 +95,7 @@ pub(crate) struct SimOrg {
     pub(crate) id: String,
     pub(crate) name: String,
     pub(crate) projects: Vec<SimProject>,
-    /// Whether the credentials may access it.
+    /// Whether the credentials can access it.
     pub(crate) visible: bool,
     /// `isDeleted` in the list of organizations.
     pub(crate) deleted: bool,

@@ -64,7 +64,7 @@ fn authenticate_client(state: &SimState, request: &SimRequest) -> Result<String,
             oauth_error(
                 StatusCode::UNAUTHORIZED,
                 "invalid_client",
-                "The client credentials are wrong.",
+                "The client credentials are invalid.",
             )
         })
 }
@@ -80,11 +80,17 @@ fn accepted_secret(credentials: &SimCredentials, request: &SimRequest) -> Option
     credentials.accepts_client(&id, &secret).then_some(secret)
 }
 
-/// Returns the error of the OAuth endpoints that has `status`; `None` if they have none.
+/// Returns the error of the OAuth endpoints with `status`; `None` for a status that they do not return.
 pub(crate) fn error_with_status(status: StatusCode) -> Option<SimResponse> {
     let (error, description) = match status {
-        StatusCode::BAD_REQUEST => ("invalid_request", "This fault was asked for."),
-        StatusCode::UNAUTHORIZED => ("invalid_client", "This fault was asked for."),
+        StatusCode::BAD_REQUEST => (
+            "invalid_request",
+            "The simulator was configured to return this error.",
+        ),
+        StatusCode::UNAUTHORIZED => (
+            "invalid_client",
+            "The simulator was configured to return this error.",
+        ),
         StatusCode::FORBIDDEN => ("access_denied", TOKEN_LIMIT_REACHED),
         _ => return None,
     };

@@ -1,5 +1,6 @@
 //! Pagination: page parameters, links and the object around a list.
 
+use axum::body::Bytes;
 use axum::http::header;
 use serde_json::{Value, json};
 
@@ -7,7 +8,7 @@ use crate::faults::Effect;
 use crate::request::SimRequest;
 use crate::response::SimResponse;
 
-/// The page of a list that a request asks for.
+/// The requested page of a list.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct PageRequest {
     pub(crate) number: u32,
@@ -58,19 +59,8 @@ pub(crate) fn build_page(
     total: usize,
     results: &[Value],
 ) -> Value {
-    let host = request.header(header::HOST).unwrap_or("localhost");
-    let (path, size) = (request.path(), page.size);
-    let link = |number: u32, rel: &str| {
-        let href = format!("http://{host}{path}?itemsPerPage={size}&pageNum={number}");
-        json!({"href": href, "rel": rel})
-    };
-    let mut links = vec![link(page.number, "self")];
-    if page.number > 1 {
-        links.push(link(page.number - 1, "previous"));
-    }
-    if has_next && !request.has_effect(&Effect::NoNextLink) {
-        links.push(link(page.number + 1, "next"));
-    }
+    let has_next = has_next && !request.has_effect(&Effect::NoNextLink);
+    let links = page_links(request, page, has_next);
     let mut object = json!({"links": links, "results": results, "totalCount": total});
     if let Some(fields) = object.as_object_mut() {
         for effect in &request.effects {
@@ -85,4 +75,39 @@ pub(crate) fn build_page(
         }
     }
     object
+}
+
+/// Returns the bytes of [`build_page`] without faults, around items that are serialized already.
+pub(crate) fn serialize_page(
+    request: &SimRequest,
+    page: PageRequest,
+    has_next: bool,
+    total: usize,
+    results: &[u8],
+) -> Bytes {
+    let links = json!(page_links(request, page, has_next)).to_string();
+    let mut bytes = Vec::with_capacity(results.len() + links.len() + 64);
+    bytes.extend_from_slice(br#"{"links":"#);
+    bytes.extend_from_slice(links.as_bytes());
+    bytes.extend_from_slice(br#","results":"#);
+    bytes.extend_from_slice(results);
+    bytes.extend_from_slice(format!(r#","totalCount":{total}}}"#).as_bytes());
+    bytes.into()
+}
+
+fn page_links(request: &SimRequest, page: PageRequest, has_next: bool) -> Vec<Value> {
+    let host = request.header(header::HOST).unwrap_or("localhost");
+    let (path, size) = (request.path(), page.size);
+    let link = |number: u32, rel: &str| {
+        let href = format!("http://{host}{path}?itemsPerPage={size}&pageNum={number}");
+        json!({"href": href, "rel": rel})
+    };
+    let mut links = vec![link(page.number, "self")];
+    if page.number > 1 {
+        links.push(link(page.number - 1, "previous"));
+    }
+    if has_next {
+        links.push(link(page.number + 1, "next"));
+    }
+    links
 }

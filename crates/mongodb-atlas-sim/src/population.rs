@@ -10,10 +10,10 @@ use crate::tags::assign_tags;
 
 const DAY_SECONDS: i64 = 86_400;
 
-/// Age of all projects, which are older than their keys.
+/// Age of all projects, so that they are older than their keys.
 const PROJECT_AGE: SignedDuration = SignedDuration::from_secs(501 * DAY_SECONDS);
 
-/// Names with characters that exporters have failed to escape.
+/// Names with characters that exporters often fail to escape.
 const HOSTILE_NAMES: &[&str] = &[
     "say \"cheese\"",
     "C:\\keys\\prod",
@@ -144,7 +144,7 @@ fn random_key(
     key.created = random_time_before(now, age, rng);
     let stale = scenario.stale_percent();
     let percentile = rng.u32(0..100);
-    // Percentages: the scenario's stale keys, then 10 never used, 3 new, 5 inactive, 15 rarely and the rest daily used.
+    // In percent: the stale keys of the scenario, then 10 never used, 3 new, 5 inactive, 15 rarely used; the rest is used daily.
     let (last_used_seconds_ago, activity) = if percentile < stale {
         (Some(rng.i64(age / 4..=age)), 0)
     } else if percentile < stale + 10 {
@@ -166,7 +166,7 @@ fn random_key(
     key
 }
 
-/// Returns a key that was created at `at` and not used yet.
+/// Returns a key that was created at `at` and never used.
 pub(crate) fn new_key(
     rng: &mut fastrand::Rng,
     project: String,

@@ -22,7 +22,7 @@ pub(crate) fn derive_secret(key_id: &str) -> String {
     format!("al-{}", random_string(&mut rng, 43, ALPHANUMERIC))
 }
 
-/// Returns a random stream that `text` determines.
+/// Returns a random generator with a seed derived from `text`.
 pub(crate) fn rng_from_text(text: &str) -> fastrand::Rng {
     let seed = text.bytes().fold(17_u64, |sum, byte| {
         sum.wrapping_mul(31).wrapping_add(u64::from(byte))

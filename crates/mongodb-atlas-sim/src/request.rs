@@ -37,6 +37,20 @@ impl SimRequest {
         self.effects.contains(effect)
     }
 
+    /// Returns whether faults or parameters may change the content or the format of a list.
+    pub(crate) fn changes_list(&self) -> bool {
+        let only_delays = self
+            .effects
+            .iter()
+            .all(|effect| matches!(effect, Effect::Delay { .. }));
+        !only_delays || self.is_set("pretty") || self.is_set("envelope")
+    }
+
+    /// Returns whether a query parameter is `true`.
+    pub(crate) fn is_set(&self, parameter: &str) -> bool {
+        self.query(parameter).as_deref() == Some("true")
+    }
+
     pub(crate) fn path(&self) -> &str {
         self.parts.uri.path()
     }

@@ -1,6 +1,6 @@
 //! Responses in the format of Atlas: error objects and rate-limit headers.
 
-use axum::body::Body;
+use axum::body::{Body, Bytes};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
 use serde_json::{Value, json};
 
@@ -9,17 +9,25 @@ use crate::buckets::TakeResult;
 pub(crate) const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit-limit");
 pub(crate) const RATE_LIMIT_REMAINING: HeaderName = HeaderName::from_static("ratelimit-remaining");
 
-/// A response whose body is not serialized yet.
+/// Body of a [`SimResponse`].
+pub(crate) enum SimBody {
+    /// JSON that is not serialized yet; `null` is an empty body.
+    Json(Value),
+    /// Serialized JSON.
+    Serialized(Bytes),
+}
+
+/// A response before faults are applied to its serialized body.
 pub(crate) struct SimResponse {
     pub(crate) status: StatusCode,
     pub(crate) headers: HeaderMap,
-    pub(crate) body: Value,
+    pub(crate) body: SimBody,
     /// Whether the body is serialized with line breaks.
     pub(crate) pretty: bool,
 }
 
 impl SimResponse {
-    pub(crate) fn new(status: StatusCode, content_type: &str, body: Value) -> Self {
+    pub(crate) fn new(status: StatusCode, content_type: &str, body: SimBody) -> Self {
         let mut response = Self {
             status,
             headers: HeaderMap::new(),
@@ -31,7 +39,7 @@ impl SimResponse {
     }
 
     pub(crate) fn json(status: StatusCode, body: Value) -> Self {
-        Self::new(status, "application/json", body)
+        Self::new(status, "application/json", SimBody::Json(body))
     }
 
     /// Returns a response without a body.
@@ -97,13 +105,14 @@ impl SimResponse {
         self.set_header(RATE_LIMIT_REMAINING, &remaining.to_string());
     }
 
-    pub(crate) fn body_bytes(&self) -> Vec<u8> {
+    pub(crate) fn body_bytes(&self) -> Bytes {
         let bytes = match &self.body {
-            Value::Null => return Vec::new(),
-            body if self.pretty => serde_json::to_vec_pretty(body),
-            body => serde_json::to_vec(body),
+            SimBody::Serialized(bytes) => return bytes.clone(),
+            SimBody::Json(Value::Null) => return Bytes::new(),
+            SimBody::Json(body) if self.pretty => serde_json::to_vec_pretty(body),
+            SimBody::Json(body) => serde_json::to_vec(body),
         };
-        bytes.unwrap_or_default()
+        bytes.unwrap_or_default().into()
     }
 
     /// Replaces the body.

@@ -15,7 +15,7 @@ pub enum Scenario {
     /// No faults.
     #[default]
     Calm,
-    /// Half of the keys are unused for long.
+    /// Half of the keys have not been used for a long time.
     Stale,
     /// Atlas responds for a minute, then with 503.
     Outage,
@@ -54,7 +54,7 @@ impl Scenario {
         }
     }
 
-    /// Returns the faults of the scenario, which begin after one minute, or earlier at a higher speed.
+    /// Returns the faults of the scenario, which become active after one minute, or earlier at a higher speed.
     pub(crate) fn faults(self, speed: f64) -> Vec<Fault> {
         let after_a_minute = |endpoint, status| Fault {
             after_seconds: 60.0 / speed.max(1.0),

@@ -30,7 +30,7 @@ pub(crate) async fn serve(
             accepted = listener.accept() => accepted,
         };
         let Ok((stream, _)) = accepted else {
-            // Most likely out of file descriptors: retry after some were closed.
+            // The usual cause is a lack of file descriptors: retry after some are closed.
             tokio::time::sleep(Duration::from_millis(50)).await;
             continue;
         };
@@ -55,12 +55,12 @@ async fn serve_connection(stream: TcpStream, sim: Arc<Simulator>, shutdown: Canc
         result = &mut connection => result,
     };
     if result.is_err_and(|error| is_reset_fault(&error)) {
-        // Without this the kernel closes the connection with a FIN.
+        // Otherwise the kernel closes the connection with a FIN.
         let _ = connection.into_parts().io.inner().set_zero_linger();
     }
 }
 
-/// Returns whether the service asked for a reset, as opposed to an error of the client or of a truncated body.
+/// Returns whether a fault requested a reset, as opposed to an error of the client or of a truncated body.
 fn is_reset_fault(error: &hyper::Error) -> bool {
     std::error::Error::source(error)
         .and_then(|source| source.downcast_ref::<io::Error>())

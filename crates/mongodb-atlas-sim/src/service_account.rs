@@ -19,7 +19,7 @@ pub struct SimSecret {
     pub id: String,
     /// `createdAt`.
     pub created: Timestamp,
-    /// `expiresAt`. Token requests with the secret are rejected from then on.
+    /// `expiresAt`, from which on token requests with the secret are rejected.
     pub expires: Timestamp,
     /// `lastUsedAt`, the time of the last access token; missing if `None`.
     pub last_used: Option<Timestamp>,
@@ -57,8 +57,8 @@ impl SimSecret {
 /// The service account. Its client id is that of [`SimCredentials`](crate::SimCredentials).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SimServiceAccount {
-    /// Id of the organization that it belongs to, by default the first one. All others answer 404, and with `None` every
-    /// organization does, as for a service account of a project.
+    /// Id of its organization, by default the first one. Requests for the account in another organization get 404; with
+    /// `None` all get 404, as for a service account of a project.
     pub org: Option<String>,
     /// `name`.
     pub name: String,
@@ -68,13 +68,13 @@ pub struct SimServiceAccount {
     pub created: Timestamp,
     /// `roles`.
     pub roles: Vec<String>,
-    /// `secrets`. Token requests are accepted with secrets that are not listed here, too.
+    /// `secrets`. Token requests with secrets that are not listed here are accepted as well.
     pub secrets: Vec<SimSecret>,
 }
 
 impl SimServiceAccount {
-    /// Creates the service account with the secret `value`, and with an older one that was replaced by it, except in the
-    /// scenario in which the secret expires soon.
+    /// Creates the service account with the secret `value` and, except in [`Scenario::Expiring`], an older secret that
+    /// `value` replaces.
     pub(crate) fn new(
         org: Option<String>,
         value: &str,
@@ -148,13 +148,13 @@ fn apply_secret_faults(json: &mut Value, secret: &SimSecret, index: usize, effec
     for effect in effects {
         match effect {
             Effect::Secret => set_field(json, "secret", &secret.value),
-            // The first secret is included, because a service account seldom has more than two.
-            Effect::MissingMembers { members } if index.is_multiple_of(2) => {
+            // The first secret is included, because a service account rarely has more than two.
+            Effect::MissingFields { fields: missing } if index.is_multiple_of(2) => {
                 if let Some(fields) = json.as_object_mut() {
-                    fields.retain(|name, _| !members.contains(name));
+                    fields.retain(|name, _| !missing.contains(name));
                 }
             }
-            Effect::BrokenDates if index.is_multiple_of(2) => {
+            Effect::InvalidTimestamps if index.is_multiple_of(2) => {
                 set_field(json, "createdAt", "the day before yesterday");
                 set_field(json, "expiresAt", "2027-02-30T00:00:00Z");
                 set_field(json, "lastUsedAt", "2026-13-45T99:99:99Z");

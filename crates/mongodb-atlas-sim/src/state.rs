@@ -11,16 +11,17 @@ use crate::digest::Nonces;
 use crate::endpoint::SimEndpoint;
 use crate::faults::Faults;
 use crate::model::serialize_timestamp;
+use crate::page_cache::PageCache;
 use crate::service_account::SimServiceAccount;
 use crate::world::World;
 
-/// A simulator: a clock, and the state behind one lock, which is never held across an `.await`.
+/// A simulator: a clock, and the state behind one lock that is never held across an `.await`.
 pub(crate) struct Simulator {
     clock: Box<dyn Fn() -> Timestamp + Send + Sync>,
     state: Mutex<SimState>,
 }
 
-/// Everything that requests read and change.
+/// All state that requests read and change.
 pub(crate) struct SimState {
     /// Time at which the state was locked.
     pub(crate) now: Timestamp,
@@ -31,6 +32,7 @@ pub(crate) struct SimState {
     pub(crate) buckets: Buckets,
     pub(crate) faults: Faults,
     pub(crate) requests: Vec<LoggedRequest>,
+    pub(crate) page_cache: PageCache,
     pub(crate) page_hook: Option<PageHook>,
     page_hook_calls: u64,
 }
@@ -82,6 +84,7 @@ impl Simulator {
             buckets: Buckets::new(org_bucket, config.bucket_scope),
             faults,
             requests: Vec::new(),
+            page_cache: PageCache::default(),
             page_hook: None,
             page_hook_calls: 0,
         };
@@ -106,7 +109,7 @@ impl Simulator {
 }
 
 impl SimState {
-    /// Runs the hook of a test before a page of keys is built.
+    /// Runs the hook, if a test has set one, before a page of keys is built.
     pub(crate) fn run_page_hook(&mut self, page: u32) {
         self.page_hook_calls += 1;
         if let Some(hook) = &mut self.page_hook {

@@ -22,9 +22,10 @@ const ENVIRONMENTS: &[&str] = &["prod", "staging", "dev"];
 /// Maximum length of a key or a value, in characters.
 const MAX_CHARACTERS: usize = 255;
 
-/// Gives most projects of an organization an owner. The others, at least one, have no field `tags`, no tags, or others only.
+/// Assigns an owner to most projects of an organization. The others (at least one) have no field `tags`, no tags, or only
+/// other tags.
 pub(crate) fn assign_tags(projects: &mut [SimProject], org: &str) {
-    // A separate random stream: the keys and events of a seed do not depend on the tags.
+    // The separate random generator makes the keys and events of a seed independent of the tags.
     let mut rng = rng_from_text(org);
     let owner_count = rng.usize(2..=4);
     let owners = rng.choose_multiple(OWNERS, owner_count);
@@ -70,7 +71,7 @@ pub(crate) fn apply_tag_faults(project: &mut Value, index: usize, effects: &[Eff
                 SimTag::new("env", "prod"),
                 SimTag::new(OWNER, "team-fraud"),
             ]),
-            // Three bytes for each character, so that a limit in bytes differs.
+            // The characters have three bytes each, so that a limit in bytes has another effect.
             Effect::LongTagValues => json!([
                 SimTag::new(OWNER, &"界".repeat(MAX_CHARACTERS)),
                 SimTag::new(&"k".repeat(MAX_CHARACTERS), &"v".repeat(MAX_CHARACTERS)),
@@ -153,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn projects_without_owner_have_no_field_no_tags_or_other_tags() {
+    fn projects_without_owner_have_no_field_or_no_tags_or_other_tags() {
         let projects = tagged_projects(40, "a");
         let unowned: Vec<&SimProject> = projects.iter().filter(|p| owner(p).is_none()).collect();
         let has = |test: fn(Option<usize>) -> bool| {

@@ -17,6 +17,8 @@ const REVIVED_AFTER_SECONDS: i64 = 90 * 86_400;
 /// All organizations and keys at one point in time.
 pub struct World {
     pub(crate) orgs: Vec<SimOrg>,
+    /// Number of possible changes of `orgs` so far: pages serialized at an earlier revision are outdated.
+    revision: u64,
     changes: Vec<LoggedChange>,
     now: Timestamp,
     events: Option<EventGenerator>,
@@ -30,6 +32,7 @@ impl World {
         let revivals = config.scenario == Scenario::Churn;
         Self {
             orgs: population::populate(&mut rng, config, now),
+            revision: 0,
             changes: Vec::new(),
             now,
             events: (speed > 0.0).then(|| EventGenerator::new(speed, revivals, now)),
@@ -50,7 +53,7 @@ impl World {
         self.now = self.now.max(now);
     }
 
-    /// Stops all events.
+    /// Disables all events.
     pub fn stop_events(&mut self) {
         self.events = None;
     }
@@ -129,7 +132,11 @@ impl World {
         &self.changes
     }
 
-    /// Returns an organization that the credentials may access.
+    pub(crate) fn revision(&self) -> u64 {
+        self.revision
+    }
+
+    /// Returns an organization, if the credentials can access it.
     pub(crate) fn org(&self, id: &str) -> Option<&SimOrg> {
         self.orgs.iter().find(|org| org.id == id && org.visible)
     }
@@ -140,10 +147,11 @@ impl World {
         let org = population::random_org(&mut rng, self.orgs.len(), keys, Scenario::Calm, self.now);
         let id = org.id.clone();
         self.orgs.push(org);
+        self.revision += 1;
         id
     }
 
-    /// Sets whether the credentials may access an organization.
+    /// Sets whether the credentials can access an organization.
     pub fn set_org_visible(&mut self, id: &str, visible: bool) {
         if let Some(org) = self.org_mut(id) {
             org.visible = visible;
@@ -228,7 +236,7 @@ impl World {
         project.map(update).is_some()
     }
 
-    /// Appends a key that a test has made.
+    /// Appends a key that the caller built.
     pub fn insert_key(&mut self, org: &str, key: SimKey) {
         if let Some(owner) = self.org_mut(org) {
             owner.keys.push(key);
@@ -236,6 +244,7 @@ impl World {
     }
 
     fn org_mut(&mut self, id: &str) -> Option<&mut SimOrg> {
+        self.revision += 1;
         self.orgs.iter_mut().find(|org| org.id == id)
     }
 

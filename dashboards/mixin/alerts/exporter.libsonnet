@@ -7,8 +7,8 @@ local util = import '../util.libsonnet';
   local target = 'exporter {{ $labels.instance }} (job {{ $labels.job }})',
   local credential = 'credential {{ $labels.credential }} (job {{ $labels.job }})',
 
-  // Thresholds that the rules read, and exporters with roll-ups but without one of them. The target of a single organization,
-  // ADDRESS/ORG, counts as the exporter.
+  // Thresholds that the rules need, and the exporters that have roll-ups but lack one of these thresholds. The target of a
+  // single organization, ADDRESS/ORG, counts as its exporter.
   local thresholds = std.set(std.map(util.threshold, [config.staleThreshold, config.neverUsedThreshold, config.disabledThreshold])),
   local rollUps(matchers) = 'label_replace(%s, "instance", "$1", "instance", "([^/]+)/.+")' %
                             series('mongodbatlas_ai_model_api_keys_idle', matchers),
@@ -25,9 +25,9 @@ local util = import '../util.libsonnet';
     summary: 'Client secret of credential {{ $labels.credential }} {{ if lt $value 0.0 }}has expired{{ else }}expires in ' +
              util.count('day') + '{{ end }}',
     description: |||
-      The Atlas client secret of %s {{ if lt $value 0.0 }}has expired{{ else }}expires in %s{{ end }}. After that Atlas denies access to every
-      organization of the credential. Add a second client secret to the service account in Atlas and write it where the exporter
-      reads the first: the file is read again without a restart.
+      The Atlas client secret of %s {{ if lt $value 0.0 }}has expired{{ else }}expires in %s{{ end }}. After the expiry, Atlas denies access to every
+      organization of the credential. Create a second client secret for the service account in Atlas, and write it to the file
+      that the exporter reads. `atlas-ai-keys-exporter check` confirms the new secret.
     ||| % [credential, util.count('day')],
   }, severity),
 
@@ -48,14 +48,13 @@ local util = import '../util.libsonnet';
             ratio: config.downRatio,
             recovery: config.downRecovery,
           },
-          summary: util.capital(target) + ' is down{{ if gt $value 0.0 }} or restarts again and again{{ end }}',
+          summary: util.capital(target) + ' is down{{ if gt $value 0.0 }} or restarts repeatedly{{ end }}',
           description: |||
-            Prometheus cannot scrape the %s: {{ $value | humanizePercentage }} of the scrapes of the last %s succeeded. Nothing is
-            known of the keys that it watches, and no other alert about them fires. Look at its log
-            (`journalctl -u atlas-ai-keys-exporter`, `kubectl logs`).
-          ||| % [target, util.words(config.downWindow)],
+            Prometheus cannot scrape the %s: {{ $value | humanizePercentage }} of the scrapes within the %s succeeded. No other
+            alert fires about the keys of this exporter. Check the exporter's log: `journalctl -u atlas-ai-keys-exporter` or `kubectl logs`.
+          ||| % [target, util.last(config.downWindow)],
         }) +
-        // 0 if no exporter is left, else how many of a job vanished: numbers, so that a new name of a pod changes nothing.
+        // The value is 0 if no exporter is left, else the number of missing exporters of the job. A replaced pod changes no number.
         util.alert(config, 'AtlasAiKeysExporterAbsent', {
           local known = 'job_instance:atlas_ai_keys_exporter_up:known' + util.selector([config.exporterSelector]),
           expr: |||
@@ -74,14 +73,14 @@ local util = import '../util.libsonnet';
               %(known)s
             )
           ||| % { known: known, state: config.stateTolerance },
-          summary: '{{ if eq $value 0.0 }}Prometheus has no target that is an atlas-ai-keys-exporter{{ else }}' +
-                   util.count('exporter') + ' of job {{ $labels.job }} vanished from the targets of Prometheus{{ end }}',
+          summary: '{{ if eq $value 0.0 }}Prometheus has no atlas-ai-keys-exporter among its targets{{ else }}' +
+                   util.count('exporter') + ' of job {{ $labels.job }} missing from the targets of Prometheus{{ end }}',
           description: |||
-            {{ if eq $value 0.0 }}No atlas-ai-keys-exporter is among the targets of Prometheus, so no alert about AI model API keys can fire. The
-            exporter's target has vanished from service discovery, or was never scraped successfully.{{ else }}Job {{ $labels.job }} has %(number)s fewer
-            among the targets of Prometheus than it had within the last %(state)s: no alert fires about keys that no other exporter watches. The
-            alert ends %(state)s after the target vanished, even if it is still missing.{{ end }} Look at the page /targets of Prometheus.
-          ||| % { number: util.count('atlas-ai-keys-exporter'), state: util.words(config.stateTolerance) },
+            {{ if eq $value 0.0 }}No alert about AI model API keys can fire. The exporter's target has disappeared from service discovery, or was
+            never scraped successfully.{{ else }}Job {{ $labels.job }} has lost %(number)s from the targets of Prometheus within the %(last)s:
+            no alert fires about keys that no other exporter watches. The alert resolves %(state)s after the target disappeared, even if
+            the target is still missing.{{ end }} Check the page /targets of Prometheus.
+          ||| % { number: util.count('atlas-ai-keys-exporter'), last: util.last(config.stateTolerance), state: util.words(config.stateTolerance) },
         }) +
         util.alert(config, 'AtlasAiKeysConfigBad', {
           expr: |||
@@ -94,20 +93,20 @@ local util = import '../util.libsonnet';
             last('atlas_ai_keys_exporter_config_last_reload_successful'),
             util.indent(withoutThresholds),
           ],
-          summary: util.capital(target) + ' {{ if eq $value 0.0 }}has an invalid configuration{{ else }}does not export the thresholds of the rules{{ end }}',
+          summary: util.capital(target) + ' {{ if eq $value 0.0 }}has an invalid configuration{{ else }}lacks an idle threshold that the rules need{{ end }}',
           description: |||
-            {{ if eq $value 0.0 }}The %(target)s could not load its changed configuration and uses the one before; the next start will fail.
-            Find the errors with `atlas-ai-keys-exporter check --offline` and in the log.{{ else }}The rules read the
-            thresholds %(thresholds)s of the roll-ups, and --metrics.idle-thresholds of the %(target)s does not have all of them: alerts
-            about idle keys cannot fire. Add the thresholds, or render the rules with others.{{ end }}
+            {{ if eq $value 0.0 }}The %(target)s could not load the changed configuration. The previous configuration stays active, and the
+            next start will fail. List the errors with `atlas-ai-keys-exporter check --offline`.{{ else }}The rules need the
+            thresholds %(thresholds)s, and --metrics.idle-thresholds of the %(target)s lacks at least one of them: alerts about
+            unused keys cannot fire. Add the missing thresholds, or render the rules with other thresholds.{{ end }}
           ||| % { target: target, thresholds: std.join(' and ', thresholds) },
         }) +
         util.alert(config, 'AtlasAiKeysStorageFailing', {
           expr: 'max by (job, instance) (%s) == 1\n' % last('atlas_ai_keys_exporter_storage_last_write_failed'),
-          summary: util.capital(target) + ' cannot write its state',
+          summary: util.capital(target) + ' cannot write to its state directory',
           description: |||
-            The last write of the %s to its state directory (--storage.path) failed. Metrics are not affected; after a restart they are empty
-            until the first poll. Check free space, file system and permissions of the directory.
+            The last write of the %s to its state directory (--storage.path) failed. Metrics are correct until the next restart,
+            and then empty until the first poll. Check free space, file system and permissions of the directory.
           ||| % target,
         }) +
         util.alert(config, 'AtlasAiKeysDropped', {
@@ -115,8 +114,8 @@ local util = import '../util.libsonnet';
           labels: util.orgLabels,
           summary: util.count('AI model API key') + ' of organization ' + util.orgName + ' without per-key series',
           description: |||
-            %s: %s without per-key series, because of --metrics.max-keys or because Atlas sends an invalid id or date. The roll-ups, and the
-            alerts of projects, count these keys; dashboards and alerts of single keys do not.
+            %s: %s without per-key series. Either there are more keys than --metrics.max-keys, or Atlas returned an invalid id or date, which
+            the exporter's log names. Roll-ups and alerts per project count these keys; dashboards and per-key alerts do not show them.
           ||| % [util.capital(util.org), util.count('AI model API key')],
         }) +
         util.alert(config, 'AtlasTokenTrouble', {
@@ -129,17 +128,17 @@ local util = import '../util.libsonnet';
           description: |||
             Requests of the %s for an access token of credential {{ $labels.credential }} fail, and no valid token remains: polls of every
             organization of the credential fail. The client secret has expired or been replaced, the service account has too many
-            tokens, or the token endpoint is unavailable. `atlas-ai-keys-exporter check` names the cause.
+            tokens, or the token endpoint is unavailable. Find the cause with `atlas-ai-keys-exporter check`.
           ||| % target,
         }) +
         secret('critical') +
         secret('warning') +
         util.alert(config, 'AtlasExemptionUnmatched', {
           expr: 'max by (job, instance) (%s) > 0\n' % last('atlas_ai_keys_exporter_exemptions_unmatched'),
-          summary: util.count('exemption') + ' of ' + target + ' without a key',
+          summary: util.count('exemption') + ' of ' + target + ' without a matching key',
           description: |||
-            The configuration file of the %s has %s that match no key: the key was deleted or renamed, or the exemption has a typing error and
-            the key that it is for is reported as unused. `atlas-ai-keys-exporter check` lists them.
+            The configuration file of the %s has %s without a matching key: the key was deleted or renamed, or the exemption contains a typo and
+            the intended key is reported as unused. List the unmatched exemptions with `atlas-ai-keys-exporter check`.
           ||| % [target, util.count('exemption')],
         }),
     }],

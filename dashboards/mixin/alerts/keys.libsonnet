@@ -1,4 +1,4 @@
-// Alerts about keys: one a project and class. Each key is in one class: exempt (no alert), disabled, never used, used.
+// Alerts about keys: one for each project and class. Each key is in one class: exempt (no alert), disabled, never used or used.
 local util = import '../util.libsonnet';
 {
   local config = $._config,
@@ -42,9 +42,9 @@ local util = import '../util.libsonnet';
           local age = util.words(config.staleThreshold),
           summary: util.count('AI model API key') + ' of project ' + util.projectName + ' unused for more than ' + age,
           description: |||
-            %s: %s, enabled and used before, unused for more than %s.%s An unused key grants access to anyone who finds it.
-            List the keys (all flags: see the runbook) with `atlas-ai-keys-exporter keys --project {{ $labels.project_id }} --status ACTIVE --idle %s`, ask the owner, and delete
-            those that are not needed.
+            %s: %s, enabled and used at least once, unused for more than %s.%s An unused key grants access to anyone who finds it.
+            List the keys with `atlas-ai-keys-exporter keys --project {{ $labels.project_id }} --status ACTIVE --idle %s` (more flags: see the runbook), ask the
+            owner, and delete the keys that are not needed.
           ||| % [
             util.capital(util.project),
             util.count('AI model API key'),
@@ -57,9 +57,9 @@ local util = import '../util.libsonnet';
           local age = util.words(config.neverUsedThreshold),
           summary: util.count('AI model API key') + ' of project ' + util.projectName + ' created more than ' + age + ' ago and never used',
           description: |||
-            %s: %s, enabled, created more than %s ago and never used.%s List the keys (all flags: see the runbook) with
-            `atlas-ai-keys-exporter keys --project {{ $labels.project_id }} --status ACTIVE --never-used --idle %s`, ask the owner, and delete those
-            that are not needed.
+            %s: %s, enabled, created more than %s ago and never used.%s List the keys with
+            `atlas-ai-keys-exporter keys --project {{ $labels.project_id }} --status ACTIVE --never-used --idle %s` (more flags: see the runbook), ask
+            the owner, and delete the keys that are not needed.
           ||| % [
             util.capital(util.project),
             util.count('AI model API key'),
@@ -72,9 +72,9 @@ local util = import '../util.libsonnet';
           local age = util.words(config.disabledThreshold),
           summary: util.count('disabled AI model API key') + ' of project ' + util.projectName + ' not deleted',
           description: |||
-            %s: %s, unused for more than %s, not deleted.%s A disabled key can be enabled again. List the keys (all flags: see the runbook) with
-            `atlas-ai-keys-exporter keys --project {{ $labels.project_id }} --status INACTIVE --status DISABLED --status REVOKED --status SUSPENDED --status EXPIRED --idle %s`, and
-            delete those that are not needed.
+            %s: %s, unused for more than %s, not deleted.%s A disabled key can be enabled again. List the keys with
+            `atlas-ai-keys-exporter keys --project {{ $labels.project_id }} --status INACTIVE --status DISABLED --status REVOKED --status SUSPENDED --status EXPIRED --idle %s`
+            (more flags: see the runbook), and delete the keys that are not needed.
           ||| % [
             util.capital(util.project),
             util.count('disabled AI model API key'),
@@ -89,14 +89,14 @@ local util = import '../util.libsonnet';
           page: orgPage,
           summary: util.count('long-unused AI model API key') + ' of organization ' + util.orgName + ' in use again',
           description: |||
-            %s: %s used again within %s, after being unused for longer than the largest idle threshold.%s Ask the owner whether the use is
-            expected; if not, disable the key and treat it as leaked. The audit log names each key: search the exporter's log for
+            %s: %s used again within the %s, after being unused for longer than the largest idle threshold.%s Ask the owner whether the use is
+            expected. If not, disable the key and treat it as leaked. The audit log names each key: search the exporter's log for
             `change=revived`.
           ||| % [
             util.capital(util.org),
             util.count('AI model API key'),
-            util.words(config.revivedWindow),
-            // Series of the time before the event: with --metrics.per-key=idle the series of a revived key vanish.
+            util.last(config.revivedWindow),
+            // Reads the series from before the event: with --metrics.per-key=idle, the series of a revived key disappear.
             util.list(
               'topk(5, max by (project_id, api_key_id) (%s offset %s) >= %d unless on (api_key_id) %s >= %d)' % [
                 series('mongodbatlas_ai_model_api_key_idle_seconds', ['org_id=%[1]q']),
@@ -107,7 +107,7 @@ local util = import '../util.libsonnet';
               ],
               ['org_id'],
               ' Candidates (revived or deleted): ',
-              '{{ $item.Labels.api_key_id }} of project {{ $item.Labels.project_id }}'
+              '{{ $item.Labels.api_key_id }} in project {{ $item.Labels.project_id }}'
             ),
           ],
         }) +
@@ -118,18 +118,18 @@ local util = import '../util.libsonnet';
           summary: 'Organization ' + util.orgName + ' has {{ $value }} AI model API keys',
           description: |||
             %s has {{ $value }} AI model API keys, more than the limit of %d set in the rules. Check for software that creates keys and does not
-            delete them: `atlas-ai-keys-exporter keys --sort created`.
+            delete them: list the newest keys with `atlas-ai-keys-exporter keys --sort created`.
           ||| % [util.capital(util.org), config.tooManyKeys],
         }) +
         util.alert(config, 'AtlasAiKeysChurn', {
           expr: util.withOrg('round(sum by (org_id) (%s)) > %d' % [changes('change=~"created|deleted"', config.churnWindow), config.churnKeys]),
           labels: util.orgLabels,
           page: orgPage,
-          summary: '{{ $value }} AI model API keys of organization ' + util.orgName + ' created or deleted within ' + util.words(config.churnWindow),
+          summary: '{{ $value }} AI model API keys of organization ' + util.orgName + ' created or deleted within the ' + util.last(config.churnWindow),
           description: |||
-            %s: {{ $value }} AI model API keys created or deleted within %s, more than the limit of %d set in the rules. Check for a runaway job or
+            %s: {{ $value }} AI model API keys created or deleted within the %s, more than the limit of %d set in the rules. Check for a runaway job or
             unauthorized access: search the exporter's log for `change=created` and `change=deleted`.
-          ||| % [util.capital(util.org), util.words(config.churnWindow), config.churnKeys],
+          ||| % [util.capital(util.org), util.last(config.churnWindow), config.churnKeys],
         }),
     }],
   },

@@ -1,5 +1,5 @@
-// Alerts about the polls of organizations. Lasting conditions are asked as states: a counter does not say whether a failure
-// lasts.
+// Alerts about the polls of organizations. Lasting conditions are read from gauges: a counter does not show whether a failure
+// still lasts.
 local util = import '../util.libsonnet';
 {
   local config = $._config,
@@ -7,7 +7,7 @@ local util = import '../util.libsonnet';
   local last(metric, matchers=[]) = 'last_over_time(%s[%s])' % [series(metric, matchers), config.gapTolerance],
   local denied = 'unauthorized|forbidden|not_found',
 
-  // Organizations whose last poll failed for such a reason, and that no other exporter polls successfully.
+  // Organizations with a last poll that failed for one of the reasons, and that no other exporter polls successfully.
   local failed(reasons) = util.withOrg(|||
     max by (org_id) (%s) == 1
     and on (org_id) org:atlas_ai_keys_exporter_org_up:max == 0
@@ -41,8 +41,8 @@ local util = import '../util.libsonnet';
     page: page,
     summary: 'Data of organization ' + util.orgName + ' is ' + util.count('hour') + ' old',
     description: |||
-      %s: no poll has succeeded for %s%s. Every metric of the organization's keys is as old, and a key that has been used or
-      created since then is not seen. `atlas-ai-keys-exporter check` tests credential, access and network.
+      %s: no poll has succeeded for %s%s. All metrics of the organization's keys are stale: keys used, created or deleted since
+      then are not detected. Test credential, access and network with `atlas-ai-keys-exporter check`.
     ||| % [util.capital(util.org), util.count('hour'), reasons],
   }, severity),
 
@@ -56,9 +56,9 @@ local util = import '../util.libsonnet';
           page: page,
           summary: 'Atlas denies access to the AI model API keys of organization ' + util.orgName,
           description: |||
-            %s: Atlas rejects the polls%s. The credential has expired or been revoked, lacks the role Organization Read Only or is not in the
-            IP access list, or the organization's id is wrong. The metrics show the last successful poll.
-            `atlas-ai-keys-exporter check` names the cause.
+            %s: Atlas rejects the polls%s. The credential has expired or been revoked, lacks the role Organization Read Only or lacks the
+            exporter's address in its IP access list, or the organization id does not exist. Metrics show the last successful poll. Find the
+            cause with `atlas-ai-keys-exporter check`.
           ||| % [util.capital(util.org), reasons],
         }) +
         util.alert(config, 'AtlasOrgPollFailing', {
@@ -67,11 +67,11 @@ local util = import '../util.libsonnet';
           page: page,
           summary: 'Polls of organization ' + util.orgName + ' fail',
           description: |||
-            %s: polls fail%s, and Atlas does not deny access. Polling is retried automatically, and the metrics show the last successful poll.
-            Check Atlas' status page, then DNS, proxy and firewall of the exporter with `atlas-ai-keys-exporter check`.
+            %s: polls fail%s. Polls are retried automatically, and metrics show the last successful poll. Check Atlas' status page, then
+            check DNS, proxy and firewall of the exporter with `atlas-ai-keys-exporter check`.
           ||| % [util.capital(util.org), reasons],
         }) +
-        // In this order: the evaluation in which the critical alert begins is the one in which the warning ends.
+        // The order matters: the warning ends in the same evaluation in which the critical alert starts.
         dataStale('critical') +
         dataStale('warning') +
         util.alert(config, 'AtlasRequestBudgetTooSmall', {
@@ -89,9 +89,9 @@ local util = import '../util.libsonnet';
           page: page,
           summary: "Atlas' rate limit is too small for the poll interval of organization " + util.orgName,
           description: |||
-            %s is polled {{ $value | printf "%%.1f" }} times less often than --atlas.poll-interval says: Atlas' rate limit allows too few requests for
-            the number of keys and organizations. Raise --atlas.poll-interval, use one service account for each organization, or
-            find the other program that uses the same rate limit.
+            %s: the effective poll interval is {{ $value | printf "%%.1f" }} times as long as --atlas.poll-interval, because Atlas' rate limit allows too
+            few requests for the number of keys and organizations. Increase --atlas.poll-interval, use one service account for each
+            organization, or find the other program that uses the same rate limit.
           ||| % util.capital(util.org),
         }),
     }],

@@ -1,4 +1,4 @@
-// Optional alerts, one a key.
+// Optional alerts: one for each key.
 local util = import '../util.libsonnet';
 {
   local config = $._config,
@@ -61,9 +61,9 @@ local util = import '../util.libsonnet';
             ||| % { idle: idle, on: on, window: config.perKey.revivedWindow, stale: util.seconds(config.staleThreshold) },
             summary: 'AI model API key ' + util.keyName + ' in use again after ' + util.count('day'),
             description: |||
-              The %s had been unused for %s when it was used less than %s ago. Ask the owner whether the use is expected; if not, disable the key in
+              The %s was used within the %s, after %s without use. Ask the owner whether the use is expected. If not, disable the key in
               Atlas and treat it as leaked.
-            ||| % [util.key, util.count('day'), util.words(config.perKey.revivedWindow)],
+            ||| % [util.key, util.last(config.perKey.revivedWindow), util.count('day')],
           }) +
           key('AtlasAiKeyCreated', {
             expr: |||
@@ -80,15 +80,15 @@ local util = import '../util.libsonnet';
             ],
             summary: 'AI model API key ' + util.keyName + ' created',
             description: |||
-              The %s was created less than %s ago. Check that its creation was requested; `--metrics.key-labels` with `created_by` shows who
-              created it.
+              The %s was created less than %s ago. Check that the creation was requested. To see the creator, add `created_by` to
+              `--metrics.key-labels`.
             ||| % [util.key, util.words(config.perKey.createdWindow)],
           }),
       },
       {
         local quiet = config.perKey.quiet,
         name: 'atlas-ai-keys-per-key-quiet',
-        // The history of every key is read at each evaluation.
+        // Each evaluation reads the history of every key, so that the interval is longer than the default.
         interval: quiet.interval,
         rules:
           key('AtlasAiKeyWentQuiet', {
@@ -112,8 +112,8 @@ local util = import '../util.libsonnet';
             },
             summary: 'AI model API key ' + util.keyName + ' unused for ' + util.count('hour') + ' after regular use',
             description: |||
-              The %s was in regular use for %s (never unused for %s) and has been unused for %s. The service that uses it may be down or use another
-              key.
+              The %s was in regular use for %s (without a pause of %s) and has been unused for %s. The service that uses the key may be down, or
+              may use another key now.
             ||| % [util.key, util.words(quiet.history), util.words(quiet.period), util.count('hour')],
           }),
       },

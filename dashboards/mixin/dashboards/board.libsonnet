@@ -1,4 +1,4 @@
-// What the dashboards have in common: variables, links, and the settings of Grafana.
+// Parts that all dashboards share: variables, links and the settings of Grafana.
 function(config) {
   local queries = (import 'queries.libsonnet')(config),
   local query(name, label, expr, more={}) = {
@@ -8,7 +8,7 @@ function(config) {
     datasource: { type: 'prometheus', uid: '${datasource}' },
     query: { query: expr, refId: name },
     regex: '',
-    // At each change of the time range.
+    // Refreshed at each change of the time range.
     refresh: 2,
     sort: 1,
     hide: 0,
@@ -22,7 +22,7 @@ function(config) {
 
   uid(name): config.dashboardUidPrefix + '-' + name,
 
-  // The dashboard of the keys with another value of one variable: a link of a table.
+  // A table's link to the dashboard of the keys with another value of one variable.
   drillDown(variable, field, keeps=['datasource', 'job', 'instance', 'threshold', 'exporter']): {
     title: 'Keys of ${__value.text}',
     url: '/d/%s?%s&var-%s=${__data.fields.%s}' % [
@@ -38,7 +38,7 @@ function(config) {
     url: config.atlasUrl + '/v2/${__data.fields.project_id}',
     targetBlank: true,
   },
-  // The exporter's page, filtered to the key.
+  // A link to the exporter's page, filtered by the key.
   keyPage: { title: "Key on the exporter's page", url: '${exporter}/?q=${__data.fields.api_key_id}#keys', targetBlank: true },
 
   local process(more) = queries.variable('atlas_ai_keys_exporter_build_info', more),
@@ -58,7 +58,7 @@ function(config) {
       skipUrlSync: false,
     },
     job: query('job', 'Job', 'label_values(%s, job)' % process([]), many),
-    // Service discovery makes an instance of each organization, so that every target is listed.
+    // With service discovery, each organization is an instance: `up` lists every target.
     instance: query('instance', 'Instance', 'label_values(%s, instance)' % queries.variable('up', ['job=~"$job"']), many),
     org: query('org', 'Organization', 'query_result(group by (org_id, org_name) (%s))' % queries.variable(
       'mongodbatlas_organization_info', ['job=~"$job"', 'instance=~"$instance"']

@@ -1,4 +1,4 @@
-// The exporter: the state of each organization, the age of its data, and what polling costs.
+// The dashboard of the exporter: state and data age of each organization, rate limits, and resource use.
 function(config) {
   local panels = import 'panels.libsonnet',
   local queries = (import 'queries.libsonnet')(config),
@@ -7,7 +7,7 @@ function(config) {
   local own(name, more=[]) = queries.process('atlas_ai_keys_exporter_' + name, more),
   local ofOrg(name, more=[]) = queries.org('atlas_ai_keys_exporter_' + name, more),
 
-  // The secret in use decides for each credential: one that was used within a day, else the one that ends last.
+  // Expiry of each credential's secret in use: a secret used within a day, or else the one that expires last.
   local secretExpiry = 'max by (credential, secret_id) (%s)' % own('client_secret_expiry_timestamp_seconds'),
   local secretLastUsed = 'max by (credential, secret_id) (%s)' % own('client_secret_last_used_timestamp_seconds'),
   local usedSecretExpiry = 'min by (credential) (%s and on (credential, secret_id) (%s > time() - 86400)) or on (credential) max by (credential) (%s)' %
@@ -16,7 +16,7 @@ function(config) {
     ofOrg('api_rate_limit_remaining', ['operation="ai_model_api_keys"']),
     ofOrg('api_rate_limit_capacity', ['operation="ai_model_api_keys"']),
   ],
-  // A series named after its organization.
+  // A series with the name of its organization.
   local named(expr) = queries.withOrg('(%s)' % expr),
   local perOrg(title, description, expr, unit, empty='No poll has finished yet.') = panels.timeseries(
     title, description, [panels.range(named(expr), '{{org_name}}')], { unit: unit, noValue: empty }
@@ -27,11 +27,11 @@ function(config) {
     for value in std.objectFields(texts)
   } }],
   local figures = [
-    [4, panels.stat('Organizations failing', 'Organizations whose last poll failed. The table below has the reason.', 'count(max by (org_id) (%s) == 0) or vector(0)' % ofOrg('org_up'), {
+    [4, panels.stat('Organizations failing', 'Number of organizations with a failed last poll. The table below shows the reason.', 'count(max by (org_id) (%s) == 0) or vector(0)' % ofOrg('org_up'), {
       thresholds: panels.steps('green', [[1, 'red']]),
       links: [panels.runbook('AtlasOrgPollFailing'), panels.runbook('AtlasOrgAccessDenied')],
     })],
-    [3, panels.stat('Oldest data', 'Time since the last successful poll of the organization with the oldest data. More than two poll intervals: polls fail, or wait for the rate limit.', 'max(%s)' % queries.dataAge, {
+    [3, panels.stat('Oldest data', 'Time since the last successful poll of the organization with the oldest data. More than two poll intervals: polls fail or wait for the rate limit.', 'max(%s)' % queries.dataAge, {
       unit: 's',
       noValue: 'No poll yet',
       thresholds: panels.steps('green', [[6 * 3600, 'yellow'], [2 * 86400, 'red']]),
@@ -41,25 +41,25 @@ function(config) {
       thresholds: panels.steps('green', [[1, 'yellow'], [10, 'red']]),
       links: [panels.runbook('AtlasOrgPollFailing')],
     })],
-    [4, panels.stat('Rate limit remaining', 'Remaining share of the smallest rate limit for listing keys. Near zero: polls wait, or other clients use the limit.', 'min(%s)' % budgetLeft, {
+    [4, panels.stat('Rate limit remaining', 'Remaining share of the rate limit for listing keys, for the organization with the least. Near zero: polls wait, or other clients use the limit.', 'min(%s)' % budgetLeft, {
       unit: 'percentunit',
       noValue: 'unknown',
       thresholds: panels.steps('red', [[0.1, 'yellow'], [0.3, 'green']]),
       links: [panels.runbook('AtlasRequestBudgetTooSmall')],
     })],
-    [4, panels.stat('Client secret expires in', "Time until the exporter's own client secret expires. Create a new secret in Atlas before that.", 'floor((min(%s) - time()) / 86400)' % usedSecretExpiry, {
+    [4, panels.stat('Client secret expires in', "Time until the exporter's client secret expires. Create a new secret in Atlas before the expiry.", 'floor((min(%s) - time()) / 86400)' % usedSecretExpiry, {
       unit: 'suffix:days',
       decimals: 0,
       noValue: 'unknown',
       thresholds: panels.steps('red', [[7, 'yellow'], [30, 'green']]),
       links: [panels.runbook('AtlasClientSecretExpiring')],
     })],
-    [3, panels.stat('Configuration', 'Result of the last load of the configuration. Invalid: the exporter keeps the previous configuration, and the next start fails; the log lists every error.', 'min(%s)' % own('config_last_reload_successful'), {
+    [3, panels.stat('Configuration', 'Result of the last reload. Invalid: the previous configuration stays active, and the next start will fail; the log lists every error.', 'min(%s)' % own('config_last_reload_successful'), {
       mappings: states({ '0': ['invalid', 'red'], '1': ['loaded', 'green'] }),
       noValue: 'unknown',
       links: [panels.runbook('AtlasAiKeysConfigBad')],
     })],
-    [3, panels.stat('State directory', 'Result of the last write to the state directory. Failing: a restart loses the data since then.', 'max(%s)' % own('storage_last_write_failed'), {
+    [3, panels.stat('State directory', 'Result of the last write to the state directory. Failing: a restart loses the data since the last successful write.', 'max(%s)' % own('storage_last_write_failed'), {
       mappings: states({ '0': ['saved', 'green'], '1': ['failing', 'red'] }),
       noValue: 'none',
       links: [panels.runbook('AtlasAiKeysStorageFailing')],
@@ -68,21 +68,21 @@ function(config) {
 
   local failures = panels.timeseries(
     'Failed polls by reason',
-    'Failed polls. The reasons unauthorized, forbidden and not_found last until the credential or the configuration changes.',
+    'Number of failed polls. The reasons unauthorized, forbidden and not_found last until the credential or the configuration changes.',
     [panels.range('sum by (reason) (max by (org_id, reason) (round(increase(%s[$__interval])))) > 0' % ofOrg('org_poll_failures_total'), '{{reason}}')],
     { noValue: 'No poll failed in the time range.', links: [panels.runbook('AtlasOrgPollFailing')] },
     panels.bars
   ) { interval: '10m' },
   local throttling = panels.timeseries(
     'Time waiting for the rate limit',
-    'Share of the time in which polls wait for the rate limit of an operation. More than half: raise --atlas.poll-interval.',
+    'Share of time that polls wait for the rate limit of an operation. More than half: increase --atlas.poll-interval.',
     [panels.range('max by (operation) (sum by (job, instance, operation) (rate(%s[$__rate_interval])))' % own('api_throttled_seconds_total'), '{{operation}}')],
     { unit: 'percentunit', noValue: 'No request was throttled in the time range.', links: [panels.runbook('AtlasRequestBudgetTooSmall')] },
     { axisSoftMax: 1 }
   ),
   local requests = panels.timeseries(
     'Requests to Atlas',
-    'Requests by status code, and retries. 429 is the rate limit, 5xx an outage of Atlas; a word in place of a code is a network error.',
+    'Requests by status code, and retries. 429: rate limited; 5xx: Atlas is unavailable; a word instead of a code: network error.',
     [
       panels.range('sum by (code) (rate(%s[$__rate_interval])) > 0' % own('api_requests_total'), '{{code}}'),
       panels.range('sum(rate(%s[$__rate_interval])) > 0' % own('api_retries_total'), 'retries'),
@@ -91,7 +91,7 @@ function(config) {
   ),
   local duration = panels.timeseries(
     'Request duration',
-    'Duration of requests to Atlas: median and 95th percentile. Slow responses make long polls.',
+    'Duration of requests to Atlas: median and 95th percentile. Slow responses make polls slow.',
     [
       panels.range('histogram_quantile(%s, sum by (le) (rate(%s[$__rate_interval])))' % [quantile[0], own('api_request_duration_seconds_bucket')], quantile[1])
       for quantile in [['0.5', 'p50'], ['0.95', 'p95']]
@@ -100,7 +100,7 @@ function(config) {
   ),
   local tokens = panels.timeseries(
     'Access token requests',
-    'Requests for access tokens by outcome. More than two issued tokens an hour for a credential: the exporter restarts repeatedly.',
+    'Requests for access tokens by outcome. More than two tokens issued per hour and credential: the exporter restarts repeatedly.',
     [panels.range('sum by (credential, outcome) (round(increase(%s[$__interval]))) > 0' % own('token_requests_total'), '{{credential}}: {{outcome}}')],
     { noValue: 'No access token was requested in the time range.', links: [panels.runbook('AtlasTokenTrouble')] },
     panels.bars
@@ -116,7 +116,7 @@ function(config) {
   ) { fieldConfig+: { overrides: [panels.override('/^samples/', { unit: 'short', 'custom.axisPlacement': 'right' }, 'byRegexp')] } },
   local process = panels.timeseries(
     'Memory and CPU',
-    'Resident memory (left) and CPU cores (right) of the exporter. Memory depends on the number of keys and is constant over time.',
+    'Resident memory (left) and CPU cores (right) of the exporter. Memory depends on the number of keys and does not grow over time.',
     [
       panels.range('max by (instance) (%s)' % queries.process('process_resident_memory_bytes'), '{{instance}}'),
       panels.range('max by (instance) (rate(%s[$__rate_interval]))' % queries.process('process_cpu_seconds_total'), 'cores of {{instance}}'),
@@ -169,7 +169,7 @@ function(config) {
   ),
   local exporters = panels.table(
     'Exporters',
-    'Running exporters, with the time of the last successful load of the configuration and the number of failed writes to the state directory.',
+    'Running exporters, with the time of the last successful reload and the number of failed writes to the state directory.',
     'No exporter is scraped.',
     [
       panels.rows('max by (instance, version, revision) (%s)' % own('build_info')),
@@ -179,7 +179,7 @@ function(config) {
     [
       ['instance', 'Instance'],
       ['version', 'Version', { 'custom.width': 70 }],
-      ['revision', 'Revision', { 'custom.width': 115 }],
+      ['revision', 'Revision', { 'custom.width': 125 }],
       ['Value #B', 'Config loaded', { unit: 'dateTimeAsIso', 'custom.width': 160 }],
       ['Value #C', 'Storage failures', panels.count(120)],
     ],
@@ -187,7 +187,7 @@ function(config) {
   ),
   local credentials = panels.table(
     'Credentials',
-    "Access token and client secrets of the exporter's own service accounts. Create a new secret in Atlas before the one in use expires.",
+    "Access tokens and client secrets of the exporter's service accounts. Create a new secret in Atlas before the one in use expires.",
     'No credential with an expiry (API keys do not expire).',
     [
       panels.rows('1000 * (%s)' % secretExpiry),
@@ -212,19 +212,19 @@ function(config) {
   result: board.dashboard(
     'exporter',
     'Atlas AI keys exporter',
-    'State of the exporter: access to each organization, age of the data, rate limits, and resource use.',
+    'State of the exporter: access to each organization, data age, rate limits and resource use.',
     'now-24h',
     ['datasource', 'job', 'instance', 'org', 'exporter'],
     panels.layout([
       [4, figures],
       [6, [[24, orgs]]],
       [7, [
-        [8, perOrg('Data age', 'Age of the data of each organization. Normally a sawtooth with the height of the poll interval.', queries.dataAge, 's')],
+        [8, perOrg('Data age', 'Time since the last successful poll of each organization. Normally a sawtooth with the height of the poll interval.', queries.dataAge, 's')],
         [8, failures],
-        [8, perOrg('Poll duration', 'Duration of polls. Longer than before: more keys, a slow Atlas, or waiting for the rate limit.', 'max by (org_id) (%s)' % ofOrg('org_poll_duration_seconds'), 's')],
+        [8, perOrg('Poll duration', 'Duration of polls. Longer than before: more keys, slow responses of Atlas, or waiting for the rate limit.', 'max by (org_id) (%s)' % ofOrg('org_poll_duration_seconds'), 's')],
       ]],
       [6, [
-        [6, perOrg('Rate limit remaining by organization', 'Remaining share of the rate limit for listing keys. Near zero: raise --atlas.poll-interval.', budgetLeft, 'percentunit', 'Atlas has not reported a rate limit.')],
+        [6, perOrg('Rate limit remaining by organization', 'Remaining share of the rate limit for listing keys. Near zero: increase --atlas.poll-interval.', budgetLeft, 'percentunit', 'Atlas has not reported a rate limit.')],
         [6, throttling],
         [6, requests],
         [6, duration],

@@ -1,28 +1,28 @@
-// The keys: how many, in which class, and the longest-idle ones by name.
+// The dashboard of the keys: number, class, and the longest-idle keys by name.
 function(config) {
   local panels = import 'panels.libsonnet',
   local queries = (import 'queries.libsonnet')(config),
   local board = (import 'board.libsonnet')(config),
 
   local number(title, description, expr, defaults={}) = panels.stat(title, description, expr + ' or vector(0)', defaults),
-  local class(title, description, name, alert, colour) = number(
-    title, description, 'sum(%s)' % queries.class(name), { thresholds: panels.steps('green', [[1, colour]]), links: [panels.runbook(alert)] }
+  local class(title, description, name, alert, color) = number(
+    title, description, 'sum(%s)' % queries.class(name), { thresholds: panels.steps('green', [[1, color]]), links: [panels.runbook(alert)] }
   ),
   local figures = [
-    [3, number('Keys', 'Number of all keys, in every status. Delete unused keys first: the table below lists the longest-idle ones.', 'sum(%s)' % queries.keys, {
+    [3, number('Keys', 'Number of keys in every status. Delete unused keys first: the table below lists the longest-idle keys.', 'sum(%s)' % queries.keys, {
       thresholds: panels.steps('blue'),
       links: [panels.runbook('AtlasAiKeysTooMany')],
     })],
-    [3, class('Idle for $threshold', 'Enabled keys that were used before, and not within the threshold. Ask their owners, then delete the keys in Atlas.', 'idle', 'AtlasAiKeysStale', 'orange')],
-    [3, class('Never used for $threshold', 'Enabled keys that were created before the threshold and never used. Ask their owners, then delete the keys in Atlas.', 'never_used', 'AtlasAiKeysNeverUsed', 'orange')],
-    [3, class('Disabled for $threshold', 'Keys that are disabled and not deleted, idle for the threshold. A disabled key can be enabled again: delete it when it is not needed.', 'disabled', 'AtlasAiKeysDisabledNotDeleted', 'yellow')],
-    [2, number('Exempt', 'Keys with an exemption in force. Exempt keys are not counted as idle, never used or disabled.', 'sum(%s)' % queries.exempt, {
+    [3, class('Idle for $threshold', 'Enabled keys that were used before, but not within the threshold. Ask the owners, then delete the keys in Atlas.', 'idle', 'AtlasAiKeysStale', 'orange')],
+    [3, class('Never used for $threshold', 'Enabled keys that were never used and are older than the threshold. Ask the owners, then delete the keys in Atlas.', 'never_used', 'AtlasAiKeysNeverUsed', 'orange')],
+    [3, class('Disabled for $threshold', 'Disabled keys that are idle for the threshold and not deleted. A disabled key can be enabled again: delete keys that are not needed.', 'disabled', 'AtlasAiKeysDisabledNotDeleted', 'yellow')],
+    [2, number('Exempt', 'Keys with an active exemption. Exempt keys are not counted as idle, never used or disabled.', 'sum(%s)' % queries.exempt, {
       thresholds: panels.steps('blue'),
     })],
-    [3, number('Exemptions ending', 'Exemptions that end within 14 days. Renew them in the configuration file, or delete their keys.', 'count(%s - time() < 14 * 86400)' % ('(%s)' % queries.exemptions), {
+    [3, number('Exemptions ending', 'Exemptions that end within 14 days. Renew the exemptions in the configuration file, or delete the keys.', 'count(%s - time() < 14 * 86400)' % ('(%s)' % queries.exemptions), {
       thresholds: panels.steps('green', [[1, 'yellow']]),
     })],
-    [4, number('Unmatched exemptions', 'Exemptions of the configuration file that match no key. Correct or remove them.', 'max(%s)' % queries.process('atlas_ai_keys_exporter_exemptions_unmatched'), {
+    [4, number('Unmatched exemptions', 'Exemptions in the configuration file that match no key. Fix or remove these exemptions.', 'max(%s)' % queries.process('atlas_ai_keys_exporter_exemptions_unmatched'), {
       thresholds: panels.steps('green', [[1, 'yellow']]),
       links: [panels.runbook('AtlasExemptionUnmatched')],
     })],
@@ -35,14 +35,14 @@ function(config) {
   ],
   local byStatus = panels.timeseries(
     'Keys by status',
-    'Number of keys over time. A sudden step is a migration, a script, or unauthorized access.',
+    'Number of keys over time. A sudden change indicates a migration, a script, or unauthorized access.',
     [panels.range('label_replace(sum by (status) (%s), "status", "no status", "status", "")' % queries.keys, '{{status}}')],
     { noValue: 'No key has been read yet.' },
     panels.area
   ),
   local byThreshold = panels.bargauge(
     'Unused keys by threshold',
-    'Enabled keys that are unused for at least each threshold of --metrics.idle-thresholds. Longer thresholds are contained in shorter ones.',
+    'Enabled keys that are unused for at least each threshold of --metrics.idle-thresholds. A shorter threshold includes the keys of longer ones.',
     [
       panels.instant('sort_desc(sum by (threshold) (%s))' % queries.class('idle', ''), 'Idle for {{threshold}}'),
       panels.instant('sort_desc(sum by (threshold) (%s))' % queries.class('never_used', ''), 'Never used for {{threshold}}'),
@@ -56,7 +56,7 @@ function(config) {
   },
   local changes = panels.timeseries(
     'Changes',
-    'Changes of keys between two polls. Many created or deleted keys at once are a migration, a runaway job, or unauthorized access.',
+    'Changes of keys between two polls. Many keys created or deleted at once indicate a migration, a runaway job, or unauthorized access.',
     [panels.range('sum by (change) (max by (org_id, change) (round(increase(%s[$__interval])))) > 0' % queries.org('mongodbatlas_ai_model_api_key_changes_total'), '{{change}}')],
     { noValue: 'No key changed in the time range.', links: [panels.runbook('AtlasAiKeysChurn')] },
     panels.bars
@@ -65,7 +65,7 @@ function(config) {
   local mostIdle = queries.mostIdle(50),
   local idleTable = panels.table(
     'Most idle keys',
-    'The 50 longest-idle keys without an exemption. Never-used keys count from their creation. Ask the owner, then delete the key in Atlas.',
+    'The 50 longest-idle keys without an exemption. Idle time of never-used keys starts at the creation. Ask the owner, then delete the key in Atlas.',
     'No keys, or no per-key series (--metrics.per-key none).',
     [
       panels.rows(queries.withOrg(queries.withProject(queries.withKey('floor(%s / 86400)' % mostIdle)))),
@@ -81,7 +81,7 @@ function(config) {
       ['status', 'Status', { 'custom.width': 100 }],
       ['Value #B', 'Created', panels.date(110)],
       ['Value #C', 'Last used', panels.date(110) { noValue: 'never used' }],
-      // No colours: what is idle for too long is the threshold's to say.
+      // No colors: the selected threshold decides when a key is idle for too long.
       ['Value #A', 'Idle', panels.days(110)],
       ['project_id', 'Project id', panels.hidden],
       ['org_id', 'Organization id', panels.hidden],
@@ -89,7 +89,7 @@ function(config) {
     ['-Idle']
   ),
 
-  // Rows of one kind with their numbers of keys.
+  // A table with the number of keys of each owner, project or organization.
   local summary(title, description, sum, name, drillDown, ids=[], names=[]) = panels.table(
     title,
     description,
@@ -124,7 +124,7 @@ function(config) {
   ),
   local exemptions = panels.table(
     'Exempt keys',
-    'The 50 keys whose exemption ends first. The reason of each exemption is on the exporter\'s page.',
+    'The 50 exempt keys with the earliest end date. The exporter\'s page shows the reason of each exemption.',
     'No key is exempt.',
     [
       panels.rows(queries.withProject(queries.withKey('floor((bottomk(50, %s) - time()) / 86400)' % queries.exemptions))),

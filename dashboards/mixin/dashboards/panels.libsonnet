@@ -1,7 +1,7 @@
-// Panels and variables as Grafana 10 to 13 read them.
+// Panel types that Grafana 10 to 13 can load.
 local datasource = { type: 'prometheus', uid: '${datasource}' };
 
-// Steps of a threshold: the first colour, then [value, colour] pairs.
+// Steps of a threshold: the first color, then [value, color] pairs.
 local steps(first, pairs=[]) = {
   mode: 'absolute',
   steps: [{ color: first, value: null }] + [{ value: pair[0], color: pair[1] } for pair in pairs],
@@ -9,10 +9,10 @@ local steps(first, pairs=[]) = {
 
 local target(expr, extra={}) = { datasource: datasource, refId: 'A', expr: expr, legendFormat: '__auto' } + extra;
 
-// Numbers the queries of a panel: A, B, C…
+// Sets the ids of a panel's queries: A, B, C…
 local numbered(targets) = [targets[i] { refId: std.char(65 + i) } for i in std.range(0, std.length(targets) - 1)];
 
-// Counts are whole numbers with separators; other units have as many decimals as Grafana chooses.
+// Counts are whole numbers with separators; for other units Grafana chooses the number of decimals.
 local panel(type, title, description, unit='locale') = {
   type: type,
   title: title,
@@ -25,7 +25,7 @@ local panel(type, title, description, unit='locale') = {
   },
 };
 
-// Sets the properties of one field, by the name that the panel shows.
+// Sets the properties of a field, selected by the displayed name.
 local override(name, properties, matcher='byName') = {
   matcher: { id: matcher, options: name },
   properties: [{ id: id, value: properties[id] } for id in std.objectFields(properties)],
@@ -43,7 +43,7 @@ local link(title, url) = { title: title, url: url, targetBlank: std.startsWith(u
   instant(expr, legend='__auto'): target(expr, { legendFormat: legend, instant: true, range: false }),
   rows(expr): target(expr, { format: 'table', instant: true, range: false }),
 
-  // One number. `defaults` are the field's: unit, thresholds, mappings, noValue, links.
+  // One number. `defaults` are the defaults of the field: unit, thresholds, mappings, noValue, links.
   stat(title, description, expr, defaults={}): panel('stat', title, description, std.get(defaults, 'unit', 'locale')) {
     targets: [target(expr, { instant: true, range: false })],
     fieldConfig+: { defaults+: defaults },
@@ -60,7 +60,7 @@ local link(title, url) = { title: title, url: url, targetBlank: std.startsWith(u
     },
   },
 
-  // Lines, or stacked bars and areas with `custom`.
+  // Lines; with `custom` also stacked bars and areas.
   timeseries(title, description, targets, defaults={}, custom={}): panel('timeseries', title, description, std.get(defaults, 'unit', 'locale')) {
     targets: numbered(targets),
     fieldConfig+: { defaults+: {
@@ -106,9 +106,9 @@ local link(title, url) = { title: title, url: url, targetBlank: std.startsWith(u
     },
   },
 
-  // A table of the queries' results, joined on the labels that they share. `columns` are [field, title, properties] in the
-  // order shown; a field that has none is removed. A hidden column can be read by links: Grafana up to 12.1 hides by
-  // `custom.hidden`, later versions by `custom.hideFrom.viz`.
+  // A table of the queries' results, joined on their common labels. `columns` are [field, title, properties] in display order;
+  // other fields are removed. Links can read hidden columns: Grafana up to 12.1 hides a column by `custom.hidden`, later
+  // versions by `custom.hideFrom.viz`.
   table(title, description, empty, targets, columns, sort=[]): panel('table', title, description) {
     local queries = numbered(targets),
     targets: queries,
@@ -127,7 +127,7 @@ local link(title, url) = { title: title, url: url, targetBlank: std.startsWith(u
     ],
     fieldConfig+: {
       defaults+: {
-        // A panel without rows shows the sentence; an empty cell does not.
+        // The text for a table without rows. Empty cells do not show the text.
         noValue: empty,
         custom: { align: 'auto', cellOptions: { type: 'auto' }, filterable: false, inspect: false },
       },

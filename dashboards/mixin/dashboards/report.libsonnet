@@ -1,22 +1,22 @@
-// A report for managers: keys by owner, the trend of unused keys, and what was deleted.
+// A report for managers: keys by owner, trend of unused keys, created, deleted and exempt keys.
 function(config) {
   local panels = import 'panels.libsonnet',
   local queries = (import 'queries.libsonnet')(config),
   local board = (import 'board.libsonnet')(config),
 
-  local number(title, description, expr, colour='blue', unit='locale') =
-    panels.stat(title, description, expr, { thresholds: panels.steps(colour), unit: unit }),
+  local number(title, description, expr, color='blue', unit='locale') =
+    panels.stat(title, description, expr, { thresholds: panels.steps(color), unit: unit }),
   local figures = [
-    number('Keys', 'Number of all keys, in every status.', 'sum(%s) or vector(0)' % queries.keys),
-    number('Unused for $threshold', 'Keys that are idle, never used or disabled for the threshold, without exempt keys.', '%s or vector(0)' % queries.unused, 'orange'),
+    number('Keys', 'Number of keys in every status.', 'sum(%s) or vector(0)' % queries.keys),
+    number('Unused for $threshold', 'Keys that are idle, never used or disabled for the threshold. Exempt keys are not counted.', '%s or vector(0)' % queries.unused, 'orange'),
     number('Share of unused keys', 'Unused keys as a share of all keys.', '(%s) / (sum(%s) > 0) or vector(0)' % [queries.unused, queries.keys], 'orange', 'percentunit'),
-    number('Exempt', 'Keys that may be idle, by an exemption with a reason and an end.', 'sum(%s) or vector(0)' % queries.exempt),
-    number('Created', 'Keys created in the time range, counted by the hour. Only organizations are filtered, not owners.', queries.changes('created')),
-    number('Deleted', 'Keys deleted in the time range, counted by the hour. Only organizations are filtered, not owners.', queries.changes('deleted'), 'green'),
+    number('Exempt', 'Keys with an active exemption. Each exemption has a reason and an end date.', 'sum(%s) or vector(0)' % queries.exempt),
+    number('Created', 'Keys created in the time range, counted by the hour. The filters Owner and Project have no effect here.', queries.changes('created')),
+    number('Deleted', 'Keys deleted in the time range, counted by the hour. The filters Owner and Project have no effect here.', queries.changes('deleted'), 'green'),
   ],
   local trend = panels.timeseries(
     'Unused keys',
-    'Keys that are idle, never used or disabled for the threshold. The sum falls when unused keys are deleted or used again.',
+    'Keys that are idle, never used or disabled for the threshold. The sum decreases when unused keys are deleted or used again.',
     [
       panels.range('sum(%s)' % queries.class('idle'), 'Idle'),
       panels.range('sum(%s)' % queries.class('never_used'), 'Never used'),
@@ -47,7 +47,7 @@ function(config) {
   ),
   local exemptions = panels.table(
     'Exempt keys',
-    "The 50 keys whose exemption ends first. The reason of each exemption is on the exporter's page.",
+    "The 50 exempt keys with the earliest end date. The exporter's page shows the reason of each exemption.",
     'No key is exempt.',
     [panels.rows(queries.withProject(queries.withKey('1000 * bottomk(50, %s)' % queries.exemptions)))],
     [

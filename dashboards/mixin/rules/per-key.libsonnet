@@ -1,4 +1,4 @@
-// Recording rules of the optional alerts, one series a key.
+// Recording rules of the optional alerts: one series for each key.
 local util = import '../util.libsonnet';
 {
   local config = $._config,
@@ -10,7 +10,7 @@ local util = import '../util.libsonnet';
     groups: [{
       name: 'atlas-ai-keys-per-key.rules',
       rules: [
-        // Exempt keys are in no alert.
+        // Idle time of the keys without an exemption. Exempt keys raise no alert.
         {
           record: 'key:mongodbatlas_ai_model_api_key_idle_seconds:min_not_exempt',
           expr: |||
@@ -24,7 +24,7 @@ local util = import '../util.libsonnet';
             last('mongodbatlas_ai_model_api_key_exempt_until_timestamp_seconds'),
           ],
         },
-        // Enabled keys: 1 if the key was ever used.
+        // Enabled keys: 1 if the key was ever used, else 0.
         {
           record: 'key:mongodbatlas_ai_model_api_key_used:max_enabled',
           expr: |||

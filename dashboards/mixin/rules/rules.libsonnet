@@ -1,12 +1,12 @@
-// Recording rules. Several exporters that watch one organization count once: the maximum counts. A series that is missing for
-// less than gapTolerance, such as after a failed scrape, counts as unchanged.
+// Recording rules. If several exporters watch one organization, the maximum counts, so that nothing is counted twice. A series
+// that is missing for less than gapTolerance, for example after a failed scrape, counts as unchanged.
 local util = import '../util.libsonnet';
 {
   local config = $._config,
   local series(metric, matchers=[]) = metric + util.selector([config.exporterSelector] + matchers),
   local last(metric, matchers=[]) = 'last_over_time(%s[%s])' % [series(metric, matchers), config.gapTolerance],
 
-  // Labels that describe, of the series that was scraped last. Where there is none, the ids alone: `known` has all of them.
+  // Descriptive labels of the most recently scraped series. Ids without such a series have no names: `known` has all ids.
   local info(level, metric, ids, names, known) = [
     {
       record: '%s:%s:timestamp' % [level, metric],
@@ -24,7 +24,7 @@ local util = import '../util.libsonnet';
     },
   ],
 
-  // Keys of a project past each threshold.
+  // Number of a project's keys for each threshold.
   local rollUp(metric) = {
     record: 'project_threshold:%s:max' % metric,
     expr: 'max by (org_id, project_id, threshold) (%s)\n' % last(metric),
@@ -58,7 +58,7 @@ local util = import '../util.libsonnet';
         ] +
         info('org', 'mongodbatlas_organization_info', ['org_id'], ['org_name'], 'org:atlas_ai_keys_exporter_org_up:max') +
         [
-          // Since when an organization that was never polled successfully is watched.
+          // Time at which the first poll of an organization was expected, until a poll succeeds.
           {
             record: 'org:atlas_ai_keys_exporter_org_up:waiting_since',
             expr: |||
@@ -81,7 +81,7 @@ local util = import '../util.libsonnet';
               )
             ||| % last('atlas_ai_keys_exporter_org_last_success_timestamp_seconds'),
           },
-          // Targets that are exporters. One that is down stays in the list until its target vanishes.
+          // Targets that are exporters. An exporter that is down stays in the list until its target disappears.
           {
             record: 'job_instance:atlas_ai_keys_exporter_up:known',
             expr: |||
@@ -100,7 +100,7 @@ local util = import '../util.libsonnet';
               series('up', ['instance!~"%s"' % config.organizationInstances]),
             ],
           },
-          // Exporters of a job, and how many there were throughout absentAfter: one more during a rolling update does not count.
+          // Number of exporters of a job, and the minimum within absentAfter: an additional pod during a rolling update does not count.
           {
             record: 'job:atlas_ai_keys_exporter_up:count',
             expr: 'count by (job) (job_instance:atlas_ai_keys_exporter_up:known%s)\n' %
@@ -110,7 +110,7 @@ local util = import '../util.libsonnet';
             record: 'job:atlas_ai_keys_exporter_up:count_lasting',
             expr: 'min_over_time(job:atlas_ai_keys_exporter_up:count[%s])\n' % config.absentAfter,
           },
-          // 1 from a failed token request of the credential until one succeeds, else 0.
+          // 1 from a failed token request of the credential until a request succeeds, else 0.
           {
             record: 'credential:atlas_ai_keys_exporter_token_requests:failing',
             expr: |||
@@ -131,8 +131,8 @@ local util = import '../util.libsonnet';
               window: config.tokenWindow,
             },
           },
-          // End of the client secret that is in use, else of the one that ends last. Exporters of one job may have service
-          // accounts of their own: the secret is chosen for each of them.
+          // Expiry of the client secret in use, or of the secret that expires last if none is known to be in use. Each exporter of a
+          // job may have another service account, so that the secret is chosen for each exporter.
           {
             record: 'credential:atlas_ai_keys_exporter_client_secret_expiry_timestamp_seconds:in_use',
             expr: |||

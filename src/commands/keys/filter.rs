@@ -1,4 +1,4 @@
-//! Detects filters that match nothing: a typing error must not look like "no such key".
+//! Detects filters that match nothing. A misspelled filter must not look like an empty result.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -21,7 +21,7 @@ pub(super) struct Unmatched {
     pub(super) missing_names: Vec<String>,
 }
 
-/// A project; its name and its owner are empty if they are unknown.
+/// A project. Name and owner are empty if unknown.
 #[derive(Debug, Clone, Copy, Default)]
 struct KnownProject<'a> {
     name: &'a str,
@@ -50,7 +50,7 @@ pub(super) fn find_unmatched(
     let owners: BTreeSet<&str> = projects.values().map(|project| project.owner).collect();
     let FlagValues { values, source } = &choice.owners;
     for value in values {
-        // The empty owner selects keys without one, and there may be none.
+        // The empty owner selects keys without an owner. No such key may exist.
         if !value.is_empty() && !owners.contains(value.as_str()) {
             let names = owners.iter().filter(|owner| !owner.is_empty());
             let message = unknown_value("owner", value, names.map(|owner| [*owner, ""]));
@@ -60,11 +60,11 @@ pub(super) fn find_unmatched(
     let shows_unowned = values.iter().any(String::is_empty)
         || (values.is_empty() && choice.group_by == Some(GroupBy::Owner));
     let is_missing = |project: &KnownProject<'_>| project.name.is_empty();
-    // Without the name of its project, an exempt key looks like one that is not.
+    // An exemption by project cannot be applied to a project without a known name.
     if !unmatched.values.is_empty() || policy.exemptions.depend_on_project_names() {
         unmatched.missing_names = list_missing_names(shown, &projects, is_missing);
     } else if shows_unowned {
-        // Without the tags of a project, its owner is unknown unless a rule names the id.
+        // Without the tags of a project, the owner is unknown unless a rule has the id of the project.
         unmatched.missing_names = list_missing_names(shown, &projects, |project| {
             is_missing(project) && project.owner.is_empty()
         });
@@ -93,7 +93,7 @@ pub(super) fn find_unmatched(
     unmatched
 }
 
-/// Returns every project by its id; also projects without keys.
+/// Returns every project by id, including projects without keys.
 fn list_projects(shown: &InventorySnapshot) -> KnownProjects<'_> {
     let with_keys = shown.inventories.iter().flat_map(|found| found.projects());
     let with_keys = with_keys.map(|project| (project.project.as_str(), KnownProject::default()));
@@ -127,8 +127,7 @@ fn list_missing_names(
         .collect()
 }
 
-/// Returns the error for a value, with the most similar ones of `known`. Each of these has two names, of which one may be
-/// empty.
+/// Returns the error for a value, with the most similar names of `known`. Each entry has two names; one of them can be empty.
 fn unknown_value<'a>(what: &str, value: &str, known: impl Iterator<Item = [&'a str; 2]>) -> String {
     let mut ranked: Vec<(f64, &str)> = known
         .map(|names| {
@@ -141,7 +140,7 @@ fn unknown_value<'a>(what: &str, value: &str, known: impl Iterator<Item = [&'a s
         })
         .collect();
     if ranked.is_empty() {
-        return format!("unknown {what} {value:?}: there are no {what}s");
+        return format!("unknown {what} {value:?}: no {what}s found");
     }
     ranked.sort_by(|(a, _), (b, _)| b.total_cmp(a));
     let count = ranked.len();
@@ -149,10 +148,10 @@ fn unknown_value<'a>(what: &str, value: &str, known: impl Iterator<Item = [&'a s
     names.dedup();
     names.truncate(MAX_SUGGESTIONS);
     let names = quote(&names);
-    format!("unknown {what} {value:?}: nearest of {count} are {names}")
+    format!("unknown {what} {value:?}: closest of {count}: {names}")
 }
 
-/// Returns the similarity from 0, nothing in common, to 1.
+/// Returns the similarity, from 0 (nothing in common) to 1.
 fn similarity(value: &str, name: &str) -> f64 {
     let (value, name) = (value.trim().to_lowercase(), name.to_lowercase());
     if !value.is_empty() && name.contains(&value) {
@@ -161,7 +160,7 @@ fn similarity(value: &str, name: &str) -> f64 {
     strsim::jaro_winkler(&value, &name)
 }
 
-/// Quotes names: they come from Atlas, and could otherwise control the terminal.
+/// Quotes names. Names from Atlas could otherwise control the terminal.
 fn quote(names: &[&str]) -> String {
     let quoted: Vec<String> = names.iter().map(|name| format!("{name:?}")).collect();
     quoted.join(", ")

@@ -30,14 +30,14 @@ use mongodb_atlas_client::{Clock, OrgId};
 use output::Report;
 use progress::ProgressReporter;
 
-/// Maximum age of stored data that commands are written from: keys may have been used since.
+/// Maximum age of stored data for `--output commands`. In older data, keys may have been used in the meantime.
 const MAX_AGE_OF_COMMANDS: Duration = Duration::from_hours(24);
 
-/// What the keys are listed from.
+/// The data from which keys are listed.
 struct KeySource {
     shown: InventorySnapshot,
     key_policy: Arc<KeyPolicy>,
-    /// What could not be read.
+    /// Organizations and names that could not be read.
     missing: Vec<String>,
 }
 
@@ -84,11 +84,11 @@ fn write_keys(source: &KeySource, choice: &KeysOptions, colored: bool) -> io::Re
         written => written?,
     };
     let left_out = report.left_out();
-    // The other formats say so themselves.
+    // The other formats include this number in the summary.
     if left_out > 0 && matches!(choice.output, OutputFormat::Csv | OutputFormat::Json) {
         writeln!(
             io::stderr(),
-            "{left_out} exempt keys left out (--include-exempt shows them)"
+            "exempt keys not listed: {left_out} (use --include-exempt to list them)"
         )?;
     }
     Ok(refused)
@@ -103,15 +103,19 @@ async fn fetch_from_atlas(
     let mut bar = ProgressReporter::new();
     let polled = poll_once(args, environment, shutdown, |progress| bar.update(progress)).await;
     bar.finish();
-    let (config, round) = polled?;
+    let (config, result) = polled?;
     Ok(KeySource {
-        shown: round.snapshot(),
+        shown: result.snapshot(),
         key_policy: config.key_policy,
-        missing: round.failed_targets,
+        missing: result.failed_targets,
     })
 }
 
-/// Reads stored inventories. Does not change the directory.
+/// Remedy for a directory without state files.
+const STATE_DIRECTORY_HELP: &str =
+    "set the state directory of an exporter, such as /var/lib/atlas-ai-keys-exporter";
+
+/// Reads stored inventories, without changes to the state directory.
 fn load_from_storage(
     source: &StorageSource,
     output: OutputFormat,
@@ -123,19 +127,17 @@ fn load_from_storage(
     } = source;
     let storage = Storage::open_read_only(dir);
     let stored_orgs = storage.list_orgs().map_err(|error| {
-        let expected = "it must be the directory that an exporter keeps its state in, such as /var/lib/atlas-ai-keys-exporter";
         let error = Diagnostic::new("--storage.path", error.to_string());
-        ConfigError(vec![error.with_help(expected)])
+        ConfigError(vec![error.with_help(STATE_DIRECTORY_HELP)])
     })?;
     if stored_orgs.is_empty() {
         let message = format!("no stored data in {}", dir.display());
-        let expected = "expected the directory in which an exporter stores its state";
-        let error = Diagnostic::new("--storage.path", message).with_help(expected);
+        let error = Diagnostic::new("--storage.path", message).with_help(STATE_DIRECTORY_HELP);
         return Err(ConfigError(vec![error]).into());
     }
     let mut missing: Vec<String> = Vec::new();
     for org in orgs.iter().filter(|org| !stored_orgs.contains(org)) {
-        missing.push(format!("{org} (nothing is kept of it)"));
+        missing.push(format!("{org} (no stored data)"));
     }
     let is_chosen = |org: &&OrgId| orgs.is_empty() || orgs.contains(org);
     let chosen: Vec<OrgId> = stored_orgs.iter().filter(is_chosen).cloned().collect();

@@ -29,10 +29,10 @@ impl ProgressReporter {
             return;
         }
         let bar = self.bar.get_or_insert_with(|| {
-            // Draws nothing unless standard error is a terminal.
+            // The bar draws only if standard error is a terminal.
             let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
-            let form = "{bar:30} {pos} of {len} organizations, {msg}, {elapsed}";
-            if let Ok(style) = ProgressStyle::with_template(form) {
+            let template = "{bar:30} {pos} of {len} organizations, {msg}, {elapsed}";
+            if let Ok(style) = ProgressStyle::with_template(template) {
                 bar.set_style(style);
             }
             bar

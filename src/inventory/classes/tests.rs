@@ -8,7 +8,7 @@ use mongodb_atlas_client::{KeyId, OrgId};
 
 const DAY: i64 = 86_400_000_000;
 
-/// A key as a test describes it: times in days since the Unix epoch.
+/// The description of a key: times in days since the Unix epoch.
 #[derive(Debug, Clone)]
 struct TestKey {
     project: u8,
@@ -43,7 +43,7 @@ impl TestKey {
         }
     }
 
-    /// The class by the words of the contract.
+    /// Returns the class as the documentation defines it.
     fn class(&self) -> KeyClass {
         match self.status.to_uppercase().as_str() {
             "DELETED" => KeyClass::Deleted,
@@ -68,7 +68,7 @@ fn inventory(keys: &[TestKey]) -> Inventory {
     Inventory::from_records(org, Timestamp::UNIX_EPOCH, records)
 }
 
-/// Exemptions of keys with the name `name-N` until a day of 1970.
+/// Returns exemptions of keys with the name `name-N` until a day of 1970.
 fn policy(exemptions: &[(u8, i16)]) -> Arc<KeyPolicy> {
     let exemptions = exemptions.iter().map(|(name, day)| Exemption {
         selector: KeySelector::parse_name(&format!("*-{name}"), None).expect("a glob"),
@@ -178,14 +178,14 @@ fn exemption_that_ends_last_counts_until_its_last_microsecond() {
     };
     assert_eq!(counts(10 * DAY - 1), (1, 1, vec![(0, 10 * DAY)]));
     assert_eq!(counts(10 * DAY), (0, 2, vec![]));
-    let exemption = classes.exemption(0, 5 * DAY).expect("in force");
+    let exemption = classes.exemption(0, 5 * DAY).expect("an active exemption");
     assert_eq!(exemption.until.to_string(), "1970-01-10");
     assert!(classes.exemption(0, 10 * DAY).is_none() && classes.exemption(1, 0).is_none());
     assert_eq!(classes.matched_exemptions(), [true, true, false]);
 }
 
 #[test]
-fn project_without_keys_keeps_its_roll_ups_at_zero() {
+fn project_without_keys_retains_its_roll_ups_at_zero() {
     let before = inventory(&[key(1)]);
     let info = crate::inventory::InventoryInfo {
         org: before.org().clone(),

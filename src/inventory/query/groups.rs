@@ -6,7 +6,7 @@ use super::{KeyRef, KeyRow, KeySelection};
 use crate::inventory::{KeyClass, KeyView};
 
 crate::closed_list::closed_list! {
-    /// What the keys of a group have in common.
+    /// The common property of the keys of a group.
     pub enum GroupBy {
         /// The owner of the project.
         Owner = "owner",
@@ -18,7 +18,7 @@ crate::closed_list::closed_list! {
 }
 
 impl GroupBy {
-    /// Returns the fields that the keys of a group have in common: names as in [`KeyRow`].
+    /// Returns the common fields of the keys of a group, named as in [`KeyRow`].
     pub fn fields(self) -> &'static [&'static str] {
         match self {
             Self::Owner => &["owner"],
@@ -28,7 +28,7 @@ impl GroupBy {
     }
 }
 
-/// Numbers of keys. Each key is in the first class that fits: exempt, disabled, never used, used.
+/// Numbers of keys. Each key is in the first class that applies: exempt, disabled, never used, used.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct KeyCounts {
     /// Keys that match.
@@ -37,9 +37,9 @@ pub struct KeyCounts {
     pub never_used: u64,
     /// Enabled keys that were used, and are idle since the cutoff or longer.
     pub idle: u64,
-    /// Keys that are not enabled, without those that are deleted.
+    /// Keys that are not enabled, except deleted ones.
     pub disabled: u64,
-    /// Keys with an exemption in force, also those that are left out of `keys`.
+    /// Keys with an active exemption, including those that are excluded from `keys`.
     pub exempt: u64,
 }
 
@@ -81,7 +81,7 @@ pub struct KeyGroup {
 }
 
 impl KeyGroup {
-    /// Returns the value of a field; empty if the keys do not have it in common.
+    /// Returns the value of a field; empty if the field is not common to the keys.
     pub fn field(&self, name: &str) -> &str {
         let mut fields = self.fields.iter();
         let field = fields.find(|(known, _)| *known == name);
@@ -89,19 +89,19 @@ impl KeyGroup {
     }
 }
 
-/// Identifies a group, and sorts it by its name. Groups without a name come last.
+/// Identifies a group, and sorts groups by name. Groups without a name are last.
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
 struct GroupId<'a> {
     is_unnamed: bool,
     folded_name: String,
     name: &'a str,
-    /// Tells groups with the same name apart.
+    /// Distinguishes groups with the same name.
     id: (&'a str, &'a str),
 }
 
 impl KeySelection<'_> {
-    /// Counts the keys that match by class. `idle_cutoff` is the latest time, in microseconds since the Unix epoch,
-    /// since which a used key is idle.
+    /// Counts the matching keys by class. `idle_cutoff`, in microseconds since the Unix epoch: used keys idle since after
+    /// this time do not count as idle.
     pub fn counts(&self, idle_cutoff: i64) -> KeyCounts {
         let mut counts = KeyCounts::default();
         for key in &self.matches {
@@ -111,8 +111,8 @@ impl KeySelection<'_> {
         counts
     }
 
-    /// Groups the keys that match. A group whose keys are all left out is listed without keys. The selection must list
-    /// all keys: others are not sorted.
+    /// Groups the matching keys. If all keys of a group are excluded, the group is listed without keys. The selection must
+    /// list all keys: keys that are not listed are not sorted.
     pub fn groups(&self, by: GroupBy, idle_cutoff: i64) -> Vec<KeyGroup> {
         let mut groups: BTreeMap<GroupId<'_>, KeyGroup> = BTreeMap::new();
         for key in &self.matches {

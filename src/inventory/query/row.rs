@@ -38,11 +38,11 @@ pub struct KeyRow {
     pub last_used_at: Option<Timestamp>,
     /// Seconds since the last use, or the creation of a key that was never used; 0 if that is in the future.
     pub idle_seconds: Option<u64>,
-    /// The last day of the exemption that is in force.
+    /// The last day of the active exemption.
     pub exempt_until: Option<Date>,
-    /// The reason of that exemption.
+    /// The reason of the active exemption.
     pub exempt_reason: String,
-    /// The page in Atlas where the key can be deleted; empty for a project id that cannot be part of a URL.
+    /// The URL of the Atlas page where the key can be deleted; empty for a project id that is not valid in a URL.
     pub url: String,
     /// Whether `lastUsedAt` is present; `None` when it is invalid.
     #[serde(skip)]
@@ -93,7 +93,7 @@ impl KeySelection<'_> {
     }
 }
 
-/// Returns the page in Atlas where the keys of a project can be deleted; `None` for an id that cannot be part of a URL.
+/// Returns the URL of the Atlas page where the keys of a project can be deleted; `None` for an id that is not valid in a URL.
 pub fn project_url(base: &Url, project: &ProjectId) -> Option<Url> {
     let id = project.as_str();
     if matches!(id, "" | "." | "..") {

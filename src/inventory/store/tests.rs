@@ -49,7 +49,7 @@ async fn set_targets_removes_everything_of_other_orgs() {
 }
 
 #[test]
-fn inventory_classified_before_its_project_names_is_classified_again() {
+fn inventory_is_reclassified_when_project_names_arrive() {
     let exemption = Exemption {
         selector: KeySelector::parse_name("*", Some(ProjectPattern::parse("dr").expect("a glob")))
             .expect("a glob"),

@@ -65,7 +65,7 @@ fn remove_org_removes_every_series_of_one_organization() {
         assert_eq!(families_with(&metrics, org.as_str()), expected, "{org}");
     }
     metrics.on_event(PollEvent::OrgRemoved(&org(1)));
-    // A request that was in progress creates no series again.
+    // A request that was in progress during the removal creates no series.
     let (endpoint, removed) = (Endpoint::AiModelApiKeys, org(1));
     metrics.rate_limit_updated(endpoint, Some(&removed), Some(2), Some(1));
     metrics.request_throttled(endpoint, Some(&removed), Duration::from_secs(1));
@@ -83,7 +83,7 @@ fn client_secret(n: u32) -> ClientSecret {
 }
 
 #[test]
-fn client_secrets_of_a_credential_are_replaced_whole() {
+fn client_secrets_of_a_credential_are_replaced_completely() {
     let metrics = ExporterMetrics::new().expect("the catalogue is sound");
     for credential in ["c1", "c2"] {
         metrics.init_credential(credential);
@@ -106,7 +106,7 @@ fn client_secrets_of_a_credential_are_replaced_whole() {
     set("c1", &[client_secret(1), client_secret(2)]);
     assert_eq!((families(1), families(2)), (both.clone(), both.clone()));
     set("c1", &[never_used]);
-    assert_eq!(families(1), Vec::<String>::new(), "a secret that is gone");
+    assert_eq!(families(1), Vec::<String>::new(), "removed secret");
     assert_eq!(families(2), [families::CLIENT_SECRET_EXPIRY.name]);
     set("c1", &[]);
     assert_eq!(families(2), Vec::<String>::new());

@@ -91,7 +91,7 @@ pub(super) fn write_project_info(org: &OrgId, details: &DetailsWithOwners, emit:
             ("project_name", &project.name),
             ("owner", owner.unwrap_or_default()),
         ];
-        // A missing value is a missing label
+        // A project without an owner has no label `owner`.
         let labels = if owner.is_some() {
             &labels[..]
         } else {

@@ -7,12 +7,12 @@ use wait::eventually;
 #[allow(dead_code, unreachable_pub, reason = "made for the other tests")]
 mod wait;
 
-/// Returns whether a condition holds, for `eventually`.
+/// Converts a condition into a result, for `eventually`.
 fn holds(condition: bool) -> Result<(), &'static str> {
     condition.then_some(()).ok_or("not yet")
 }
 
-/// Makes the numbers from 0, counts its steps, and panics at one of them.
+/// Produces the numbers from 0, counts its steps, and panics at one of them.
 struct Numbers {
     steps: Arc<AtomicUsize>,
     panics_at: Option<usize>,
@@ -22,7 +22,7 @@ struct Numbers {
 impl ChunkSource for Numbers {
     fn advance(&mut self, chunks: &mut Vec<Bytes>) -> bool {
         let step = self.steps.fetch_add(1, Ordering::SeqCst);
-        assert_ne!(Some(step), self.panics_at, "the test asks for a panic");
+        assert_ne!(Some(step), self.panics_at, "expected by the test");
         chunks.push(vec![u8::try_from(step).expect("a few")].into());
         step + 1 < self.count
     }
@@ -52,7 +52,7 @@ async fn read_all(mut reader: BodyReader, permits: Arc<Semaphore>) -> Result<Vec
 }
 
 #[tokio::test]
-async fn all_readers_receive_all_chunks_in_order_and_each_is_made_once() {
+async fn readers_receive_all_chunks_in_order_and_each_is_produced_once() {
     let (source, steps) = numbers(None, 5);
     let (body, permits) = (SharedBody::new_shared(source), Arc::new(Semaphore::new(1)));
     let readers = [(); 3].map(|()| body.subscribe().expect("not aborted"));
@@ -60,13 +60,13 @@ async fn all_readers_receive_all_chunks_in_order_and_each_is_made_once() {
     for reader in readers {
         assert_eq!(reader.await.expect("no panic"), Ok(vec![0, 1, 2, 3, 4]));
     }
-    let late = body.subscribe().expect("a complete body stays");
+    let late = body.subscribe().expect("a complete body is retained");
     assert_eq!(read_all(late, permits).await, Ok(vec![0, 1, 2, 3, 4]));
     assert_eq!(steps.load(Ordering::SeqCst), 5);
 }
 
 #[tokio::test]
-async fn few_steps_run_ahead_of_a_reader_that_stops() {
+async fn compression_stops_a_few_steps_ahead_of_a_stopped_reader() {
     let (source, steps) = numbers(None, 100);
     let (body, permits) = (SharedBody::new_shared(source), Arc::new(Semaphore::new(1)));
     let mut reader = body.subscribe().expect("not aborted");
@@ -118,7 +118,10 @@ async fn body_without_readers_is_aborted_and_freed() {
         })
         .await;
         assert!(body.state().chunks.is_empty());
-        assert!(body.subscribe().is_none(), "the next scrape makes another");
+        assert!(
+            body.subscribe().is_none(),
+            "the next scrape creates another body"
+        );
         let steps = steps.load(Ordering::SeqCst);
         assert!(steps <= read + MAX_STEPS_AHEAD, "{steps} steps");
         assert!(read > 0 || steps == 0, "no step without a reader");
@@ -126,7 +129,7 @@ async fn body_without_readers_is_aborted_and_freed() {
 }
 
 #[tokio::test]
-async fn dropped_reader_hands_the_source_to_the_next_reader() {
+async fn dropped_reader_returns_the_source_to_the_next_reader() {
     let (source, steps) = numbers(None, 5);
     let (body, permits) = (SharedBody::new_shared(source), Arc::new(Semaphore::new(0)));
     let mut first = body.subscribe().expect("not aborted");
@@ -154,7 +157,7 @@ async fn panicking_source_aborts_all_readers() {
         for reader in readers {
             assert_eq!(reader.await.expect("no panic here"), Err(Aborted));
         }
-        eventually("the permit is given back", async || {
+        eventually("the permit is returned", async || {
             holds(permits.available_permits() == 1)
         })
         .await;
@@ -186,17 +189,17 @@ async fn resources_are_held_until_the_chunk_is_complete() {
             reader.next_chunk(&permits, held).await.map(|_| ())
         })
     };
-    eventually("a step begins", async || {
+    eventually("a step starts", async || {
         holds(permits.available_permits() == 0)
     })
     .await;
     reading.abort();
     assert!(reading.await.is_err_and(|error| error.is_cancelled()));
-    assert_eq!(Arc::strong_count(&resource), 2, "the step goes on");
-    finish.send(()).expect("the step waits for it");
+    assert_eq!(Arc::strong_count(&resource), 2, "the step continues");
+    finish.send(()).expect("the step is waiting");
     eventually("the step ends", async || {
         holds(Arc::strong_count(&resource) == 1)
     })
     .await;
-    assert!(body.subscribe().is_none(), "and is the last one");
+    assert!(body.subscribe().is_none(), "the body is aborted");
 }

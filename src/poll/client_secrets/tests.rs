@@ -26,7 +26,7 @@ fn new_state() -> ClientSecretsState {
     }
 }
 
-/// Returns the numbers of the organizations to ask, of those from 0 to `count`.
+/// Returns the numbers of the organizations to try, of those from 0 to `count`.
 fn next_orgs(state: &ClientSecretsState, count: usize) -> Vec<usize> {
     let orgs: Vec<OrgId> = (0..count).map(org).collect();
     let next = state.next_orgs(&orgs.iter().collect());
@@ -43,43 +43,47 @@ fn respond(
 }
 
 #[test]
-fn search_continues_after_the_last_organization_and_begins_again() {
+fn search_continues_after_the_last_organization_and_wraps_around() {
     let mut state = new_state();
     assert_eq!(next_orgs(&state, 0), [0; 0]);
     assert_eq!(next_orgs(&state, 3), [0, 1, 2]);
     assert_eq!(next_orgs(&state, 25), (0..10).collect::<Vec<_>>());
     respond(&mut state, 9, Ok(None));
     assert_eq!(next_orgs(&state, 25), (10..20).collect::<Vec<_>>());
-    // One that always fails does not end the search
+    // An organization that always fails does not end the search.
     respond(&mut state, 12, Err(timeout()));
     assert_eq!(next_orgs(&state, 25), (13..23).collect::<Vec<_>>());
     respond(&mut state, 22, Ok(None));
     let expected = [23, 24, 0, 1, 2, 3, 4, 5, 6, 7];
     assert_eq!(next_orgs(&state, 25), expected);
-    // Organizations may be removed meanwhile
+    // Organizations may be removed during the search.
     assert_eq!(next_orgs(&state, 4), [0, 1, 2, 3]);
 }
 
 #[test]
-fn organization_that_knows_the_account_is_asked_first() {
+fn organization_of_the_account_is_tried_first() {
     let mut state = new_state();
     respond(&mut state, 5, Ok(Some(secrets())));
     assert_eq!(state.secrets(), secrets());
     assert_eq!(next_orgs(&state, 8), [5, 6, 7, 0, 1, 2, 3, 4]);
-    assert_eq!(next_orgs(&state, 2), [99, 0, 1], "it need not be polled");
+    assert_eq!(next_orgs(&state, 2), [99, 0, 1], "even if it is not polled");
     respond(&mut state, 5, Err(timeout()));
-    assert_eq!(state.secrets(), secrets(), "a failure keeps what is known");
+    assert_eq!(
+        state.secrets(),
+        secrets(),
+        "a failure removes no known secrets"
+    );
     assert_eq!(next_orgs(&state, 8)[0], 5);
     respond(&mut state, 4, Ok(None));
-    assert_eq!(state.secrets(), [], "none knows it any more");
+    assert_eq!(state.secrets(), [], "no organization has the account");
     assert_eq!(next_orgs(&state, 8)[0], 5);
 }
 
 #[test]
-fn failure_of_another_organization_keeps_no_secrets() {
+fn failure_of_another_organization_removes_secrets() {
     let mut state = new_state();
     respond(&mut state, 5, Ok(Some(secrets())));
-    // The one before it has answered that it does not know the account
+    // The organization before it has responded that the account is unknown.
     respond(&mut state, 6, Err(timeout()));
     assert_eq!(state.secrets(), []);
     respond(&mut state, 7, Ok(Some(secrets())));

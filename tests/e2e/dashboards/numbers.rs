@@ -1,5 +1,5 @@
-//! The numbers that panels show are those of the exposition: several exporters that watch the same
-//! organizations count once, owners are filtered, and every change is counted once.
+//! Panels show the numbers of the exposition: several exporters of the same organizations count once, the owner filter works, and
+//! every change is counted once.
 
 use std::process::Command;
 
@@ -18,11 +18,11 @@ fn expression_of(name: &str) -> String {
     let (_, panel) = all_panels()
         .into_iter()
         .find(|(what, _)| what == name)
-        .unwrap_or_else(|| panic!("no panel {name}"));
+        .unwrap_or_else(|| panic!("missing panel {name}"));
     str_field(&as_list(&panel["targets"])[0], "expr").to_owned()
 }
 
-/// Returns the sum of a family over projects, at the default threshold of the dashboards.
+/// Returns the sum of a metric over all projects, at the default threshold of the dashboards.
 fn sum_at_threshold(scrape: &Scrape, family: &str) -> f64 {
     let series = scrape.series();
     let series = series.iter().filter(|series| series.name == family);
@@ -75,7 +75,7 @@ async fn exporters_of_one_organization_count_once() {
         prometheus.wait_value(&query).await,
         unused.iter().sum::<f64>()
     );
-    // Each key once, with its names.
+    // Each key has one row, with its names.
     let idle = prometheus
         .query(&query_text(&expression_of("fleet: Most idle keys")))
         .await;
@@ -118,8 +118,7 @@ async fn assert_owners_are_filtered(prometheus: &Prometheus) {
     }
 }
 
-/// Two exporters watch the same organization; one of them restarts under another address, as a pod
-/// does, and continues its counter.
+/// Two exporters watch the same organization. One of them restarts with another address, like a pod, and continues its counter.
 #[test]
 fn deleted_keys_count_once_over_restarts_and_replicas() {
     let expression = expression_of("report: Deleted").replace("$__range", "6h");
@@ -137,10 +136,10 @@ fn deleted_keys_count_once_over_restarts_and_replicas() {
         "tests": [{
             "interval": "1m",
             "input_series": [
-                // 3 in the first hour, 2 after the restart in the third hour.
+                // Three deletions in the first hour, and two after the restart in the third hour.
                 family("a:1", "0x30 3x100 _x500"),
                 family("a:2", "_x140 3x60 5x400"),
-                // A replica that was started later.
+                // A replica that starts later.
                 family("b:1", "0x190 2x400"),
             ],
             "promql_expr_test": [

@@ -1,5 +1,5 @@
-//! Panels have a place, a description, a unit and a text for the case without data; tables hide
-//! columns in all versions of Grafana; links, variables and words are those that exist.
+//! Panels have a position, a description, a unit and a text for the case without data. Tables hide columns in all versions of
+//! Grafana. Links and variables exist, and titles use the words of the page.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,7 +9,7 @@ use super::{
 };
 use serde_json::Value;
 
-/// Asserts that panels are on the grid, apart, and at most a long screen high.
+/// Asserts that panels are on the grid and do not overlap, and that the dashboard is not too high.
 fn assert_layout(name: &str, dashboard: &Value) {
     let mut taken = BTreeMap::new();
     let mut lowest = 0;
@@ -19,17 +19,17 @@ fn assert_layout(name: &str, dashboard: &Value) {
             ["x", "y", "w", "h"].map(|side| panel["gridPos"][side].as_u64().unwrap());
         assert!(
             w > 0 && h > 0 && x + w <= 24,
-            "{name}: {title} is on the grid"
+            "{name}: {title} is not on the grid"
         );
         for place in (x..x + w).flat_map(|x| (y..y + h).map(move |y| (x, y))) {
             if let Some(other) = taken.insert(place, title) {
-                panic!("{name}: {title} lies over {other}");
+                panic!("{name}: {title} overlaps {other}");
             }
         }
         lowest = lowest.max(y + h);
     }
-    // A row has 38 pixels.
-    assert!(lowest <= 34, "{name}: {lowest} rows are no screen");
+    // One row has 38 pixels.
+    assert!(lowest <= 34, "{name}: {lowest} rows do not fit on a screen");
     assert_eq!(
         taken.len() as u64,
         lowest * 24,
@@ -44,27 +44,27 @@ fn panels_do_not_overlap_and_have_descriptions() {
         let dashboard = load_dashboard(name);
         assert!(
             uids.insert(str_field(&dashboard, "uid").to_owned()),
-            "{name}: a unique uid"
+            "{name}: duplicate uid"
         );
         assert!(
             dashboard.get("id").is_none_or(Value::is_null),
-            "{name}: no absolute id"
+            "{name}: the dashboard has an id"
         );
         let mut ids = BTreeSet::new();
         for panel in as_list(&dashboard["panels"]) {
             let title = str_field(panel, "title");
             assert!(
                 ids.insert(panel["id"].as_u64().unwrap()),
-                "{name}: {title}: its number"
+                "{name}: {title}: duplicate id"
             );
             let description = str_field(panel, "description");
             assert!(
                 description.len() > 30 && description.ends_with('.'),
-                "{name}: {title}: meaning and what to do"
+                "{name}: {title}: invalid description {description:?}"
             );
             assert!(
                 !as_list(&panel["fieldConfig"]["defaults"]["thresholds"]["steps"]).is_empty(),
-                "{name}: {title}: thresholds"
+                "{name}: {title}: no thresholds"
             );
             assert_eq!(
                 str_field(&panel["datasource"], "uid"),
@@ -72,7 +72,7 @@ fn panels_do_not_overlap_and_have_descriptions() {
                 "{name}: {title}"
             );
             let targets = as_list(&panel["targets"]);
-            assert!(!targets.is_empty(), "{name}: {title}: queries");
+            assert!(!targets.is_empty(), "{name}: {title}: no queries");
             assert!(
                 targets
                     .iter()
@@ -84,14 +84,13 @@ fn panels_do_not_overlap_and_have_descriptions() {
         for other in DASHBOARDS.iter().filter(|other| **other != name) {
             assert!(
                 links.contains(&format!("/d/{}", str_field(&load_dashboard(other), "uid"))),
-                "{name} leads to {other}"
+                "{name}: no link to {other}"
             );
         }
     }
 }
 
-/// Every panel has data at all times, or a sentence in its place: none says "No data" when all is
-/// well.
+/// Every panel always has data, or shows a sentence instead. Without problems, no panel shows "No data".
 #[test]
 fn empty_panels_show_a_zero_or_a_sentence() {
     for (what, panel) in all_panels() {
@@ -100,7 +99,7 @@ fn empty_panels_show_a_zero_or_a_sentence() {
             .all(|target| str_field(target, "expr").ends_with(" or vector(0)"));
         let text = str_field(&panel["fieldConfig"]["defaults"], "noValue");
         assert_ne!(zero, !text.is_empty(), "{what}: {text:?}");
-        // A number has room for a word, a larger panel for a sentence.
+        // A panel with one number has room for a word, a larger panel for a sentence.
         assert_eq!(
             !zero && panel["type"] != "stat",
             text.ends_with(['.', ')']),
@@ -109,7 +108,7 @@ fn empty_panels_show_a_zero_or_a_sentence() {
     }
 }
 
-/// 1,200 keys, not 1.20 K: counts have the unit that Grafana writes with separators.
+/// Counts have the unit that Grafana displays with separators: 1,200 keys, not 1.20 K.
 #[test]
 fn counts_are_whole_numbers() {
     let mut counts = 0;
@@ -129,7 +128,7 @@ fn counts_are_whole_numbers() {
     assert!(counts > 20, "{counts} panels of counts");
 }
 
-/// Returns the column titles and the properties that overrides give them.
+/// Returns the column titles, each with the properties of its overrides.
 fn column_overrides(panel: &Value) -> BTreeMap<String, BTreeMap<String, Value>> {
     as_list(&panel["fieldConfig"]["overrides"])
         .iter()
@@ -150,8 +149,8 @@ fn column_overrides(panel: &Value) -> BTreeMap<String, BTreeMap<String, Value>> 
         .collect()
 }
 
-/// Grafana up to 12.1 knows `custom.hidden` alone, later versions `custom.hideFrom.viz`. Fields that
-/// no link reads are removed by a transformation, which every version knows.
+/// Grafana up to 12.1 supports `custom.hidden`, later versions `custom.hideFrom.viz`. A transformation, which every version
+/// supports, removes fields that no link reads.
 #[test]
 fn table_columns_are_hidden_in_grafana_10_to_13() {
     let mut hidden = 0;
@@ -164,7 +163,7 @@ fn table_columns_are_hidden_in_grafana_10_to_13() {
         assert_eq!(ids, ["merge", "organize"], "{what}");
         let organize = &transformations[1]["options"];
         assert_eq!(organize["excludeByName"]["Time"], true, "{what}");
-        // An option of Grafana 12, which older versions ignore.
+        // Older versions ignore this option of Grafana 12.
         assert!(organize["includeByName"].is_null(), "{what}");
         let shown = organize["renameByName"].as_object().unwrap();
         let links = panel["fieldConfig"]["overrides"].to_string();
@@ -181,7 +180,7 @@ fn table_columns_are_hidden_in_grafana_10_to_13() {
             );
             assert!(
                 title == ".*" || shown.values().any(|it| *it == *title),
-                "{what}: no column {title}"
+                "{what}: unknown column {title}"
             );
             hidden += usize::from(is_hidden);
         }
@@ -194,7 +193,7 @@ fn table_columns_are_hidden_in_grafana_10_to_13() {
 }
 
 #[test]
-fn links_lead_to_atlas_to_the_page_and_to_runbooks() {
+fn links_open_atlas_the_page_and_runbooks() {
     let idle = all_panels()
         .into_iter()
         .find(|(what, _)| what == "fleet: Most idle keys")
@@ -231,7 +230,7 @@ fn links_lead_to_atlas_to_the_page_and_to_runbooks() {
     }
 }
 
-/// Returns the names after each `$` or `${` of a text.
+/// Returns the name after each `$` or `${` in a text.
 fn variable_names(text: &str) -> BTreeSet<String> {
     text.split('$')
         .skip(1)
@@ -267,14 +266,14 @@ fn dashboards_use_the_variables_that_they_define() {
             }
             assert!(
                 !expression.contains("threshold=\"3") && !expression.contains("threshold=\"9"),
-                "{name}: {what}: thresholds are those of the exporter: {expression}"
+                "{name}: {what}: fixed threshold: {expression}"
             );
         }
     }
 }
 
 #[test]
-fn words_are_those_of_the_page() {
+fn titles_use_the_words_of_the_page() {
     let titles: BTreeSet<String> = all_panels()
         .iter()
         .flat_map(|(_, panel)| {
@@ -302,11 +301,11 @@ fn words_are_those_of_the_page() {
     ] {
         assert!(
             page.contains(&format!(">{word}<")) || page.contains(&format!("\"{word}\"")),
-            "the page has {word}"
+            "{word} is not on the page"
         );
         assert!(titles.contains(word), "{word}: {titles:?}");
     }
-    // Legends of percentiles, and no word that was retired.
+    // Percentiles have standard legends, and no retired word is used.
     let legends: Vec<String> = all_panels()
         .iter()
         .flat_map(|(_, panel)| as_list(&panel["targets"]).to_vec())

@@ -1,15 +1,16 @@
 //! The queries of dashboards, rules and documents return data and use existing names.
 
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use super::{DASHBOARDS, expressions, load_dashboard, query_text, read_repo_file, repo_root};
+use super::{DASHBOARDS, expressions, load_dashboard, query_text, read_repo_file};
+use crate::common::documents::{Runner, code_blocks_of};
 use crate::common::prometheus::Prometheus;
 use crate::common::{Scrape, TestExporter, error_fault};
 use atlas_ai_keys_exporter::metrics::families;
 use mongodb_atlas_sim::{SimConfig, SimEndpoint};
 
-/// Words of `PromQL` that are not names.
+/// Keywords of `PromQL` that are no names.
 const PROMQL_KEYWORDS: &[&str] = &[
     "sum",
     "max",
@@ -81,7 +82,7 @@ fn metric_and_label_names(expression: &str) -> (BTreeSet<String>, BTreeSet<Strin
             current.push(c);
             continue;
         }
-        // The next character decides the meaning of a word.
+        // The next character determines the meaning of a word.
         let next = if c == ' ' {
             std::iter::once(c)
                 .chain(chars.clone())
@@ -135,47 +136,21 @@ fn metric_and_label_names_are_extracted() {
 fn other_expressions() -> Vec<(String, String)> {
     let rules = crate::alerts::rule_expressions().into_iter();
     let mut all: Vec<_> = rules.map(|query| ("rule".to_owned(), query)).collect();
-    for document in [
-        "README.md",
-        "docs/configuration.md",
-        "docs/web.md",
-        "docs/failure-modes.md",
-        "docs/metrics.md",
-    ] {
-        for query in read_repo_file(document).split("```promql\n").skip(1) {
-            let query = query.split("```").next().unwrap().replace('\n', " ");
-            all.push((document.to_owned(), query));
-        }
-    }
-    for entry in std::fs::read_dir(repo_root().join("dashboards/runbooks")).unwrap() {
-        let path: PathBuf = entry.unwrap().path();
-        let text = std::fs::read_to_string(&path).unwrap();
-        let queries = text
-            .split("```promql\n")
-            .nth(1)
-            .unwrap()
-            .split("```")
-            .next()
-            .unwrap();
-        let lines = queries.lines().filter(|line| !line.starts_with('#'));
-        all.extend(lines.map(|line| {
-            (
-                path.file_name().unwrap().to_string_lossy().into_owned(),
-                line.to_owned(),
-            )
-        }));
+    for block in code_blocks_of(Runner::PromQl) {
+        let queries = block.queries().into_iter();
+        all.extend(queries.map(|query| (block.path.clone(), query)));
     }
     all
 }
 
-/// Starts a simulated Atlas with events, its exporter and a Prometheus that scraped before and after
-/// changes, and after one organization began to fail.
+/// Starts a simulated Atlas with events, an exporter, and a Prometheus. Waits until Prometheus has scraped changes of keys and failed
+/// polls of one organization.
 async fn start_exporter_and_prometheus(dir: &Path) -> (TestExporter, Prometheus) {
     let world = SimConfig {
         orgs: 3,
         keys: 1200,
         speed: 3000.0,
-        // Refreshed while Prometheus scrapes.
+        // Tokens are renewed while Prometheus scrapes.
         token_lifetime_seconds: 20,
         ..SimConfig::default()
     };
@@ -218,12 +193,13 @@ async fn dashboard_queries_return_data_and_use_existing_names() {
         }
     }
     let others = other_expressions();
-    for source in ["rule", "README.md", "docs/metrics.md", "AtlasAiKeyStale.md"] {
+    let runbook = "dashboards/runbooks/AtlasAiKeyStale.md";
+    for source in ["rule", "README.md", "docs/metrics.md", runbook] {
         assert!(others.iter().any(|(what, _)| what == source), "{source}");
     }
     for (what, expression) in others {
         let expression = expression.replace("humanizeDuration", "");
-        // No template; `$1` is a group of `label_replace`.
+        // The expression must have no template variable. `$1` is a group of `label_replace`.
         let without_groups = expression.replace("\"$1\"", "");
         assert!(!without_groups.contains('$'), "{what}: {expression}");
         prometheus.query(&expression).await;
@@ -233,7 +209,7 @@ async fn dashboard_queries_return_data_and_use_existing_names() {
 }
 
 fn assert_names_exist(scrape: &Scrape) {
-    let of_prometheus = ["up", "scrape_duration_seconds", "scrape_samples_scraped"];
+    let prometheus_metrics = ["up", "scrape_duration_seconds", "scrape_samples_scraped"];
     let recorded = crate::alerts::recorded_names();
     let series = scrape.series();
     let exposed: BTreeSet<&str> = series.iter().map(|series| series.name.as_str()).collect();
@@ -242,7 +218,7 @@ fn assert_names_exist(scrape: &Scrape) {
         .flat_map(|series| series.labels.keys())
         .map(String::as_str)
         .collect();
-    // Of the scrape, and what `label_replace` marks projects with.
+    // Prometheus adds `job` and `instance`, and the dashboards' `label_replace` adds `selected`.
     known.extend(["job", "instance", "selected"]);
     let mut used = BTreeSet::new();
     let panels = DASHBOARDS
@@ -252,12 +228,12 @@ fn assert_names_exist(scrape: &Scrape) {
         let (metrics, labels) = metric_and_label_names(&expression);
         for metric in metrics {
             let exists = exposed.contains(metric.as_str())
-                || of_prometheus.contains(&metric.as_str())
+                || prometheus_metrics.contains(&metric.as_str())
                 || recorded.contains(&metric);
-            // Counters of events that have not happened yet: the catalogue has their names.
+            // The catalogue also has the names of counters without an event yet.
             let exists = exists || families::ALL.iter().any(|family| family.name == metric);
-            assert!(exists, "{what}: there is no {metric}: {expression}");
-            // The reference has a query for every family, used or not.
+            assert!(exists, "{what}: unknown metric {metric}: {expression}");
+            // The reference has a query for every metric, used or not.
             if what != "docs/metrics.md" {
                 used.insert(metric);
             }
@@ -265,16 +241,16 @@ fn assert_names_exist(scrape: &Scrape) {
         for label in labels {
             assert!(
                 known.contains(label.as_str()),
-                "{what}: there is no label {label}: {expression}"
+                "{what}: unknown label {label}: {expression}"
             );
         }
     }
     let read_me = read_repo_file("dashboards/README.md");
-    let of_your_own = read_me.split("for queries of your own").nth(1).unwrap();
+    let documented = read_me.split("for queries of your own").nth(1).unwrap();
     for family in families::ALL {
         let is_used =
             used.contains(family.name) || used.contains(&format!("{}_bucket", family.name));
-        let is_documented = of_your_own.contains(&format!("| `{}` |", family.name));
+        let is_documented = documented.contains(&format!("| `{}` |", family.name));
         assert!(
             is_used != is_documented,
             "{}: used {is_used}, documented as unused {is_documented}",

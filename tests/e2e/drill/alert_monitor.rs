@@ -1,8 +1,9 @@
-//! Prometheus and Alertmanager, with the rules of the mixin and shorter times.
+//! Prometheus and Alertmanager, with the rules of the mixin and shortened times.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::LazyLock;
 
 use reqwest::Url;
 use serde_json::{Value, json};
@@ -17,12 +18,13 @@ pub(super) fn dashboards(path: &str) -> PathBuf {
         .join(path)
 }
 
-/// Renders the rules of the mixin into `folder`, with the times of the drill.
-pub(super) fn render_rules(folder: &Path) {
+/// The rule files with the times of the drill, rendered once for all tests: `(name, content)`.
+static RULE_FILES: LazyLock<Vec<(String, String)>> = LazyLock::new(|| {
+    let folder = tempfile::tempdir().unwrap();
     let mut jsonnet = Command::new("jsonnet");
     jsonnet
         .args(["-S", "-m"])
-        .arg(folder)
+        .arg(folder.path())
         .arg("--tla-code-file")
         .arg(format!(
             "config={}",
@@ -31,7 +33,13 @@ pub(super) fn render_rules(folder: &Path) {
         .arg(dashboards("mixin/render.jsonnet"));
     let (code, _, error) = run_command(&mut jsonnet, b"");
     assert_eq!(code, Some(0), "{error}");
-}
+    let entries = std::fs::read_dir(folder.path()).unwrap();
+    let read = |entry: std::fs::DirEntry| {
+        let content = std::fs::read_to_string(entry.path()).unwrap();
+        (entry.file_name().into_string().unwrap(), content)
+    };
+    entries.map(|entry| read(entry.unwrap())).collect()
+});
 
 /// Address and `instance` label of a target.
 pub(super) type Target = (String, String);
@@ -75,7 +83,7 @@ impl Alertmanager {
         }
     }
 
-    /// Returns the alerts that have not resolved.
+    /// Returns the alerts that have not resolved. Panics if an annotation is missing or not expanded.
     pub(super) async fn alerts(&self) -> Vec<Alert> {
         let (status, text) = get(&format!("http://{}/api/v2/alerts", self.address)).await;
         assert_eq!(status, 200, "{text}");
@@ -108,7 +116,7 @@ pub(super) struct RuleEvaluator {
 }
 
 impl RuleEvaluator {
-    /// Starts a Prometheus with these rule files, whose alerts have the label `drill`.
+    /// Starts a Prometheus with these rule files. Its alerts have the label `drill` with the value `name`.
     pub(super) fn start(
         name: &str,
         rule_files: &[&str],
@@ -116,13 +124,15 @@ impl RuleEvaluator {
         targets: &[Target],
     ) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        render_rules(folder.path());
+        for (file, content) in RULE_FILES.iter() {
+            std::fs::write(folder.path().join(file), content).unwrap();
+        }
         let address = format!("127.0.0.1:{}", free_port());
         let config = json!({
             "global": {
                 "scrape_interval": "1s",
                 "scrape_timeout": "1s",
-                // Annotations with queries cost the most.
+                // Annotations with queries take the most processor time.
                 "evaluation_interval": "3s",
                 "external_labels": {"drill": name},
             },
@@ -136,7 +146,7 @@ impl RuleEvaluator {
             }],
         });
         let path = folder.path().join("prometheus.yml");
-        // JSON is YAML
+        // JSON is valid YAML.
         std::fs::write(&path, config.to_string()).unwrap();
         let data = folder.path().join("data");
         let evaluator_url = format!("http://{address}/api/v1/query");
@@ -159,10 +169,10 @@ impl RuleEvaluator {
         write_targets(self.folder.path(), targets);
     }
 
-    /// Waits until Prometheus has seen each instance healthy for longer than any window of the rules.
-    pub(super) async fn wait_scraped(&self, instances: usize) {
-        let query = "count(sum_over_time(up[1m]) >= 25)";
-        let url = Url::parse_with_params(&self.query_url, [("query", query)]).unwrap();
+    /// Waits until Prometheus has scraped each instance at least `scrapes` times.
+    pub(super) async fn wait_scraped(&self, instances: usize, scrapes: u64) {
+        let query = format!("count(sum_over_time(up[1m]) >= {scrapes})");
+        let url = Url::parse_with_params(&self.query_url, [("query", &*query)]).unwrap();
         let expected = Value::from(instances.to_string());
         eventually("scrapes of every instance", async || {
             let (_, text) = get(url.as_str()).await;
@@ -174,7 +184,7 @@ impl RuleEvaluator {
     }
 }
 
-/// Writes the targets of file-based service discovery.
+/// Replaces the targets of file-based service discovery.
 fn write_targets(folder: &Path, targets: &[Target]) {
     let targets: Vec<Value> = targets
         .iter()

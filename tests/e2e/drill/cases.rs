@@ -1,10 +1,10 @@
-//! The cases of the drill: what happens, which alerts it raises, and what ends them.
+//! The cases of the drill: the cause, the alerts that the cause raises, and the repair.
 
 use mongodb_atlas_sim::Scenario;
 
 use super::instance::Step;
 
-/// Alerts of any realistic population: keys are idle, created and used again.
+/// Alerts that any realistic population raises: keys are idle, created and used again.
 pub(super) const HYGIENE_ALERTS: [&str; 9] = [
     "AtlasAiKeysStale",
     "AtlasAiKeysNeverUsed",
@@ -17,21 +17,21 @@ pub(super) const HYGIENE_ALERTS: [&str; 9] = [
     "AtlasAiKeyWentQuiet",
 ];
 
-/// The case whose target vanishes has a separate Prometheus: the alert is about all targets.
-pub(super) const VANISHING: &str = "absent";
+/// The case in which the target disappears. It has a separate Prometheus, because its alert is about all targets.
+pub(super) const ABSENT: &str = "absent";
 
 pub(super) struct DrillCase {
     pub(super) name: &'static str,
     pub(super) scenario: Scenario,
     pub(super) keys: usize,
-    /// The configuration file.
+    /// Content of the configuration file, without the poll interval.
     pub(super) config: &'static str,
-    /// What causes the alerts, beside the scenario.
+    /// Steps that cause the alerts, in addition to the scenario.
     pub(super) cause: &'static [Step],
-    /// What ends them.
+    /// Steps that repair the cause.
     pub(super) repair: &'static [Step],
     pub(super) expected: &'static [&'static str],
-    /// Alerts that may follow, depending on how long the cause lasts.
+    /// Alerts that may follow if the cause lasts long enough.
     pub(super) allowed: &'static [&'static str],
 }
 
@@ -69,7 +69,7 @@ pub(super) const DRILL_CASES: [DrillCase; 14] = [
     DrillCase {
         name: "outage",
         scenario: Scenario::Outage,
-        // A new process: requests wait for the Retry-After of the last response
+        // A new process, because requests wait for the Retry-After of the last response.
         repair: &[Step::EndFaults, Step::StartWithoutState],
         expected: &["AtlasOrgPollFailing", "AtlasOrgDataStale"],
         ..CALM
@@ -152,7 +152,7 @@ pub(super) const DRILL_CASES: [DrillCase; 14] = [
     },
     DrillCase {
         name: "down",
-        // The exporter that is down has another alert, which its being down explains.
+        // The alert about the invalid configuration fires first, so that AtlasAiKeysExporterDown inhibits it.
         cause: &[Step::WebConfig("nonsense: 1\n"), Step::KillAfterBadReload],
         repair: &[Step::WebConfig("{}\n"), Step::Start],
         expected: &["AtlasAiKeysExporterDown"],
@@ -160,7 +160,7 @@ pub(super) const DRILL_CASES: [DrillCase; 14] = [
         ..CALM
     },
     DrillCase {
-        name: VANISHING,
+        name: ABSENT,
         cause: &[Step::RemoveTarget],
         repair: &[Step::AddTarget],
         expected: &["AtlasAiKeysExporterAbsent"],

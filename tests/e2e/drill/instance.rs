@@ -19,37 +19,37 @@ pub(super) enum Step {
     KillAfterBadReload,
     /// Starts the exporter.
     Start,
-    /// Starts the exporter without the state of the previous one.
+    /// Starts a new exporter without the stored state.
     StartWithoutState,
     /// Writes the configuration file, without the poll interval.
     Config(&'static str),
     /// Writes the configuration file, with this poll interval.
     PollInterval(&'static str),
-    /// Writes the web configuration.
+    /// Writes the web configuration file.
     WebConfig(&'static str),
-    /// Puts a file in the place of the state directory.
+    /// Replaces the state directory by a file.
     BlockStorage,
-    /// Puts the state directory back.
+    /// Restores the state directory.
     UnblockStorage,
-    /// Ends the faults of the scenario, and replaces the client secret: refused credentials are retried at once.
+    /// Ends the faults of the scenario, and replaces the client secret: a changed secret is retried immediately.
     EndFaults,
     /// Ends the events of the simulated Atlas.
     StopEvents,
-    /// Deletes all keys but so many.
+    /// Deletes all keys except for the given number.
     KeepKeys(usize),
-    /// Adds a client secret that lasts, in place of the others.
+    /// Extends the expiry of the client secrets.
     RenewClientSecret,
-    /// Uses one key again and again.
+    /// Uses one key repeatedly, until `StopUse`.
     UseKey,
-    /// No longer uses it.
+    /// Stops using the key.
     StopUse,
     /// Removes the exporter from the targets of Prometheus.
     RemoveTarget,
-    /// Adds it again.
+    /// Adds the exporter to the targets of Prometheus again.
     AddTarget,
 }
 
-/// The running parts of a case.
+/// The simulated Atlas and the exporter of a case.
 pub(super) struct DrillInstance {
     pub(super) name: &'static str,
     pub(super) address: String,
@@ -58,6 +58,8 @@ pub(super) struct DrillInstance {
     sim: Arc<SimHandle>,
     exporter: Option<ChildProcess>,
     folder: TempDir,
+    /// The key that `UseKey` uses.
+    pub(super) used_key: Option<String>,
     usage: Option<DropGuard>,
 }
 
@@ -69,7 +71,7 @@ impl DrillInstance {
         config: &'static str,
     ) -> Self {
         let sim = SimConfig {
-            // Each exporter polls different organizations.
+            // Another seed creates other organizations.
             seed: number + 1,
             orgs: 1,
             ..sim
@@ -83,6 +85,7 @@ impl DrillInstance {
             sim: Arc::new(sim),
             exporter: None,
             folder: tempfile::tempdir().unwrap(),
+            used_key: None,
             usage: None,
         };
         let secret = instance.sim.credentials().client_secret;
@@ -117,8 +120,8 @@ impl DrillInstance {
         match step {
             Step::KillAfterBadReload => {
                 let mut exporter = self.exporter.take().unwrap();
-                exporter.wait_for_output("web configuration is not used");
-                // Two scrapes
+                exporter.wait_for_output("web configuration reload failed");
+                // Prometheus needs two scrapes to see the failed reload.
                 std::thread::sleep(Duration::from_secs(2));
             }
             Step::Start => self.exporter = Some(self.start_exporter()),
@@ -167,7 +170,7 @@ impl DrillInstance {
                         .for_each(|secret| secret.expires = end);
                 });
             }
-            Step::UseKey => self.usage = Some(self.spawn_usage()),
+            Step::UseKey => self.start_usage(),
             Step::StopUse => self.usage = None,
             Step::RemoveTarget => self.is_target = false,
             Step::AddTarget => self.is_target = true,
@@ -192,23 +195,26 @@ impl DrillInstance {
         exporter
     }
 
-    /// Uses the first key a few times each second.
-    fn spawn_usage(&self) -> DropGuard {
+    /// Uses the first key a few times each second. Other events end, so that the key is not deleted.
+    fn start_usage(&mut self) {
         let (sim, stop) = (Arc::clone(&self.sim), CancellationToken::new());
         let stopped = stop.clone();
+        let (org, key) = sim.with_world(|world| {
+            world.stop_events();
+            let org = world.org_ids().remove(0);
+            let key = world.keys(&org)[0].id.clone();
+            (org, key)
+        });
+        self.used_key = Some(key.clone());
         tokio::spawn(async move {
             let use_key = async {
                 loop {
-                    sim.with_world(|world| {
-                        let org = world.org_ids().remove(0);
-                        let id = world.keys(&org)[0].id.clone();
-                        assert!(world.mark_used(&org, &id));
-                    });
+                    assert!(sim.with_world(|world| world.mark_used(&org, &key)));
                     tokio::time::sleep(Duration::from_millis(300)).await;
                 }
             };
             stopped.run_until_cancelled(use_key).await;
         });
-        stop.drop_guard()
+        self.usage = Some(stop.drop_guard());
     }
 }

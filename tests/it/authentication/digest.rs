@@ -32,7 +32,7 @@ async fn digest_reuses_one_challenge() {
 
 #[tokio::test(start_paused = true)]
 async fn stale_nonce_costs_one_extra_request() {
-    // Nonces expire on demand only.
+    // Nonces expire only on demand.
     let sim = in_process_sim(&SimConfig {
         nonce_lifetime_seconds: 86_400,
         ..unlimited_sim(2, 60)
@@ -56,10 +56,10 @@ async fn stale_nonce_costs_one_extra_request() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn wrong_private_key_is_unauthorized() {
+async fn invalid_private_key_is_unauthorized() {
     let sim = in_process_sim(&static_sim(1, 5));
     let org = sim.org_ids()[0].clone();
-    let variables = with_var(digest_env(&sim), "MONGODB_ATLAS_PRIVATE_API_KEY", "wrong");
+    let variables = with_var(digest_env(&sim), "MONGODB_ATLAS_PRIVATE_API_KEY", "invalid");
     let exporter = SimHarness::start_with(&sim, variables, FAST_POLL_FLAGS).await;
     let scrape = exporter
         .wait_until("five failures", |scrape| {
@@ -68,7 +68,7 @@ async fn wrong_private_key_is_unauthorized() {
         .await;
     let failures = scrape.poll_failures(&org, "unauthorized");
     let requests = exporter.requests_to(KEYS).len();
-    // The first request of all gets the challenge; each other one is answered at once.
+    // The first request gets the challenge; each later poll sends one request.
     assert!(
         [failures, failures + 1.0].contains(&f64::from(u32::try_from(requests).unwrap())),
         "{requests} requests, {failures} failures"

@@ -85,7 +85,7 @@ async fn token_is_refreshed_before_expiry() {
     assert!(gaps.len() >= 10, "{times:?}");
     assert!(
         gaps.iter().all(|gap| (27..=28).contains(gap)),
-        "a tenth of the lifetime ahead: {gaps:?}"
+        "renewed at nine tenths of the lifetime: {gaps:?}"
     );
     let polls = exporter.requests_to(SimEndpoint::AiModelApiKeys).len();
     assert!(polls >= 290, "{polls}");
@@ -98,7 +98,7 @@ async fn token_is_refreshed_before_expiry() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn live_token_is_used_while_its_renewal_fails() {
+async fn valid_token_is_used_while_its_renewal_fails() {
     let sim = in_process_sim(&static_sim(1, 5));
     let started_at = sim.now();
     let exporter = SimHarness::start(&sim, &["--atlas.poll-interval=10s"]).await;
@@ -112,7 +112,7 @@ async fn live_token_is_used_while_its_renewal_fails() {
     let polls = exporter.requests_to(SimEndpoint::AiModelApiKeys).len();
     assert!(polls >= 350, "{polls}");
     let times = token_request_times(&exporter, started_at);
-    // From minute 55 on, after 1, 2, 4 to 60 s, each at the next poll.
+    // Starting at minute 55, with a backoff of 1, 2, 4 to 60 s, each at the next poll.
     assert!((3300..=3311).contains(&times[1]), "{times:?}");
     assert!((8..=11).contains(&times.len()), "{times:?}");
     exporter.advance(Duration::from_mins(5)).await;
@@ -150,7 +150,7 @@ async fn stored_token_is_reported_and_renewed_ahead_after_a_restart() {
     let times = token_request_times(&exporter, started_at);
     assert!(
         times.len() == 2 && (3300..=3361).contains(&times[1]),
-        "one at the first start, one before the end of the stored token: {times:?}"
+        "one at the first start, one before the expiry of the stored token: {times:?}"
     );
     assert_eq!(exporter.count_responses(401), 0);
     let requests = exporter.requests_to(SimEndpoint::AiModelApiKeys);
@@ -171,7 +171,7 @@ async fn immediately_expiring_tokens_are_not_requested_every_second() {
         let exporter = SimHarness::start(&sim, &["--atlas.poll-interval=1s"]).await;
         exporter.advance(Duration::from_mins(10)).await;
         let tokens = exporter.requests_to(SimEndpoint::Token).len();
-        // One every 10 s, and one per minute after a 401.
+        // At most one every 10 s, and one per minute after a 401.
         assert!((10..=71).contains(&tokens), "{tokens} of {token_seconds} s");
         let polls = exporter.requests_to(SimEndpoint::AiModelApiKeys).len();
         assert!(polls >= 10, "{polls} with {tokens} tokens");
@@ -229,38 +229,38 @@ async fn permanent_401_does_not_request_a_token_per_poll() {
     exporter.advance(Duration::from_hours(2)).await;
     let tokens = exporter.requests_to(SimEndpoint::Token).len();
     let rejected = exporter.count_responses(401);
-    // Each poll that comes a minute later or more replaces the token, and fails again.
+    // Each poll at least a minute later replaces the token, and fails again.
     assert!(rejected >= 8, "{rejected}");
     assert!(tokens <= 2 + rejected / 2, "{tokens} of {rejected}");
     exporter.stop().await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn wrong_client_secret_is_unauthorized_and_backs_off() {
+async fn invalid_client_secret_is_unauthorized_and_backs_off() {
     let sim = in_process_sim(&static_sim(3, 30));
     let started_at = sim.now();
     let orgs = sim.org_ids();
     let variables = with_var(
         sim_env(&sim),
         "MONGODB_ATLAS_CLIENT_SECRET",
-        "mdb_sa_sk_wrong",
+        "mdb_sa_sk_invalid",
     );
     let exporter = SimHarness::start_with(&sim, variables, FAST_POLL_FLAGS).await;
     let scrape = exporter
-        .wait_until("a failure of each", |scrape| {
+        .wait_until("a failure of each organization", |scrape| {
             orgs.iter()
                 .all(|org| scrape.poll_failures(org, "unauthorized") >= 1.0)
         })
         .await;
-    let refused = scrape.get(
+    let rejected = scrape.get(
         "atlas_ai_keys_exporter_token_requests_total",
         &[("outcome", "refused")],
     );
-    assert!(refused >= Some(1.0));
+    assert!(rejected >= Some(1.0));
     exporter.advance(Duration::from_hours(1)).await;
     let times = token_request_times(&exporter, started_at);
     assert!(times.len() >= 6, "{times:?}");
-    // Three organizations share one row of attempts, 1, 2, 4 to 60 s apart or more.
+    // Three organizations share one series of attempts, with a backoff of 1, 2, 4 to 60 s or more.
     for (gap, minimum) in times.windows(2).zip([1, 2, 4, 8, 16, 32, 60]) {
         assert!(gap[1] - gap[0] >= minimum, "{times:?}");
     }
@@ -273,14 +273,14 @@ async fn wrong_client_secret_is_unauthorized_and_backs_off() {
         requests
             .iter()
             .all(|request| request.endpoint == SimEndpoint::Token),
-        "nothing else is requested without a token"
+        "no other request is sent without a token"
     );
     exporter.stop().await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn client_secret_is_form_urlencoded() {
-    // RFC 6749 §2.3.1: form-urlencoded before Basic, so that a colon or a percent sign survives.
+    // RFC 6749 §2.3.1 requires form encoding before Basic, which preserves colons and percent signs.
     let secret = "a:b%2Bc d+e&f=g";
     let sim = in_process_sim(&static_sim(1, 5));
     sim.with_credentials(|account| account.client_secret = secret.to_owned());

@@ -79,7 +79,7 @@ async fn token_400_is_unauthorized_only_for_credential_errors() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn token_retry_after_is_honored_for_every_status() {
+async fn token_retry_after_is_respected_for_every_status() {
     let date = ("date", "Sun, 01 Mar 2026 12:00:00 GMT");
     for status in [400, 401, 403, 429, 500, 503] {
         for retry_after in [

@@ -1,4 +1,4 @@
-//! The times at which a change begins to count.
+//! The boundary times of counted changes.
 
 use std::time::Duration;
 
@@ -37,8 +37,8 @@ fn changes(before: &[ApiKey], after: &[ApiKey]) -> Vec<Change> {
     changes.into_iter().map(|change| change.change).collect()
 }
 
-/// A key that was created up to an hour before the last poll began is new: the clocks may differ by as much. An older one
-/// was missed by that poll.
+/// A key that was created up to an hour before the start of the last poll is new: the clocks may differ by up to an hour. An
+/// older key was missed by that poll.
 #[test]
 fn key_created_more_than_an_hour_before_the_last_poll_is_not_new() {
     for (before_poll, is_new) in [

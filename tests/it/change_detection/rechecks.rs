@@ -1,4 +1,4 @@
-//! Keys that are missing in a poll: single requests and further walks, and what counts as deleted.
+//! Keys that are missing in a poll: individual requests, further walks, and deleted keys.
 
 use crate::common::sim_harness::{SimHarness, in_process_sim};
 use crate::common::{expected_sim_keys, exposed_keys, static_sim};
@@ -22,7 +22,7 @@ async fn missing_key_is_rechecked_before_it_counts_as_deleted() {
     let org = sim.org_ids()[0].clone();
     let exporter = SimHarness::start(&sim, &["--atlas.page-size=20"]).await;
     exporter.wait_polled(1).await;
-    // Pages lose a key without a sign of it: no total, and one page less.
+    // Pages lose a key and remain consistent: no total, and one page less.
     sim.add_fault(Fault::new(KEYS, Effect::NoTotalCount));
     sim.set_page_hook({
         let org = org.clone();
@@ -39,7 +39,7 @@ async fn missing_key_is_rechecked_before_it_counts_as_deleted() {
     assert_eq!(
         exposed_keys(&scrape).len(),
         100,
-        "the key that moved to page 2 is still there, and the deleted one was seen on page 1"
+        "the key that moved to page 2 still exists, and the deleted key was on page 1"
     );
     assert_eq!(exporter.requests_to(SimEndpoint::AiModelApiKey).len(), 1);
     let scrape = exporter.wait_polled_again().await;
@@ -66,7 +66,7 @@ async fn many_missing_keys_trigger_a_rescan() {
     assert_eq!(
         exporter.requests_to(KEYS).len() - pages,
         6,
-        "twice three pages"
+        "two walks of three pages"
     );
     assert_eq!(exporter.requests_to(SimEndpoint::AiModelApiKey).len(), 0);
     assert_eq!(change_counters(&scrape)["deleted"], 50);
@@ -95,7 +95,7 @@ async fn unavailable_key_endpoint_triggers_a_rescan() {
     exporter.stop().await;
 }
 
-/// A page shift hides a key from the second walk, which looks for the keys that the first one has missed.
+/// A page shift hides a key from the second walk, which searches for keys that the first walk has missed.
 #[tokio::test(start_paused = true)]
 async fn page_shift_during_a_rescan_hides_no_key() {
     let sim = in_process_sim(&static_sim(1, 100));
@@ -103,7 +103,7 @@ async fn page_shift_during_a_rescan_hides_no_key() {
     let exporter = SimHarness::start(&sim, &["--atlas.page-size=20"]).await;
     exporter.wait_polled(1).await;
     let pages = exporter.requests_to(KEYS).len();
-    // Without a total, the walks show no sign of the shift.
+    // Without a total, the walks remain consistent despite the shift.
     sim.add_fault(Fault::new(KEYS, Effect::NoTotalCount));
     sim.with_world(|world| delete_keys(world, &org, 50));
     sim.set_page_hook({
@@ -121,7 +121,7 @@ async fn page_shift_during_a_rescan_hides_no_key() {
     assert_eq!(
         exposed_keys(&scrape).len(),
         50,
-        "one moved, one was just deleted"
+        "one key moved, one key was deleted during the walk"
     );
     assert_eq!(change_counters(&scrape)["deleted"], 50);
     let scrape = exporter.wait_polled_again().await;
@@ -132,14 +132,14 @@ async fn page_shift_during_a_rescan_hides_no_key() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn key_missed_by_two_walks_is_deleted_without_a_single_request() {
+async fn key_missed_by_two_walks_is_deleted_without_an_individual_request() {
     let sim = in_process_sim(&static_sim(1, 100));
     let org = sim.org_ids()[0].clone();
     let exporter = SimHarness::start(&sim, &["--atlas.page-size=20"]).await;
     exporter.wait_polled(1).await;
     let pages = exporter.requests_to(KEYS).len();
     sim.with_world(|world| delete_keys(world, &org, 1));
-    // Another total on one page: the first walk is inconsistent.
+    // A different total on one page makes the first walk inconsistent.
     let total = Fault::new(KEYS, Effect::TotalCount { value: 98 });
     sim.add_fault(total.for_page(2).times(1));
     let scrape = exporter.wait_polled_again().await;
@@ -152,7 +152,7 @@ async fn key_missed_by_two_walks_is_deleted_without_a_single_request() {
 
 /// A missing key costs one request, up to 16 keys, and never more than another walk.
 #[tokio::test(start_paused = true)]
-async fn missing_keys_are_requested_singly_if_that_is_cheaper() {
+async fn missing_keys_are_requested_individually_if_cheaper() {
     for (page_size, missing, walked, single) in [
         (5, 16, 17, 16),
         (5, 17, 2 * 17, 0),

@@ -1,4 +1,4 @@
-//! The expiry of the client secret.
+//! `check`: expiry of the client secret.
 
 use super::{run_check, single_finding};
 use crate::common::{error_fault, sim_env, start_sim, static_sim};
@@ -13,7 +13,7 @@ async fn check_secret(sim: &SimHandle) -> Finding {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn client_secret_in_use_expires_in_days() {
+async fn check_reports_expiry_of_the_client_secret_in_use() {
     let sim = start_sim(static_sim(3, 30)).await;
     // The second secret, which expires in 20 days, was last used 40 days ago.
     for (hours, severity, text) in [
@@ -34,14 +34,14 @@ async fn client_secret_in_use_expires_in_days() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn client_secret_of_another_organization_is_found() {
+async fn check_finds_client_secret_of_another_organization() {
     let sim = start_sim(static_sim(12, 60)).await;
     let mut orgs = sim.org_ids();
     orgs.sort();
     sim.with_service_account(|account| account.org = Some(orgs[9].clone()));
     let finding = check_secret(&sim).await;
     assert!(finding.message.contains("expires in"), "{finding:?}");
-    // No more than ten are asked.
+    // At most ten organizations are queried.
     sim.with_service_account(|account| account.org = Some(orgs[10].clone()));
     let finding = check_secret(&sim).await;
     assert!(finding.message.contains("not visible"), "{finding:?}");

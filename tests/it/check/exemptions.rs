@@ -1,4 +1,4 @@
-//! `check`: exemptions that have ended, end soon, or match no key.
+//! `check`: exemptions that ended, end soon, or match no key.
 
 use atlas_ai_keys_exporter::check::{Component, Finding, Severity};
 use jiff::tz::TimeZone;
@@ -9,7 +9,7 @@ use mongodb_atlas_sim::SimEndpoint;
 use super::run_check;
 use crate::common::{error_fault, sim_env, static_sim};
 
-/// Returns subject and message of each finding about exemptions that is not ok.
+/// Returns severity, subject and message of each finding about exemptions.
 fn about_exemptions(findings: &[Finding]) -> Vec<(Severity, String)> {
     let of_exemptions = findings.iter().filter(|finding| {
         finding.component == Component::Configuration && finding.subject.starts_with("exemption")
@@ -20,13 +20,13 @@ fn about_exemptions(findings: &[Finding]) -> Vec<(Severity, String)> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn exemptions_that_ended_end_soon_or_match_nothing_are_reported() {
+async fn exemptions_that_ended_end_soon_or_match_no_key_are_reported() {
     let sim = crate::common::start_sim(static_sim(2, 200)).await;
     let keys: Vec<_> = sim.with_world(|world| {
         let orgs = world.org_ids().into_iter();
         orgs.map(|org| world.keys(&org)[0].id.clone()).collect()
     });
-    // One moment, so that no day begins meanwhile
+    // One timestamp, so that the day cannot change during the test.
     let now = Timestamp::now();
     let today = TimeZone::UTC.to_datetime(now).date();
     let day = |days: i32| today.saturating_add(days.days()).to_string();
@@ -38,7 +38,7 @@ async fn exemptions_that_ended_end_soon_or_match_nothing_are_reported() {
          - {{key: {}, reason: a, until: {}}}\n\
          - {{name: 'no such *', project: 'search-*', reason: a, until: {}}}\n\
          - {{name: '*', reason: a, until: {}}}\n\
-         - {{key: gone, reason: a, until: {}}}\n",
+         - {{key: missing, reason: a, until: {}}}\n",
         keys[0],
         day(-1),
         keys[1],
@@ -58,24 +58,24 @@ async fn exemptions_that_ended_end_soon_or_match_nothing_are_reported() {
     };
     let ends = [
         format!(
-            "exemption of key \"{}\": exemption ended: it was valid until {}",
+            "exemption of key \"{}\": exemption ended: valid until {}",
             keys[0],
             day(-1)
         ),
         format!(
-            "exemption of key \"{}\": exemption ends soon: it is valid until {}",
+            "exemption of key \"{}\": exemption ends soon: valid until {}",
             keys[1],
             day(0)
         ),
         format!(
-            "exemption of key \"gone\": exemption ends soon: it is valid until {}",
+            "exemption of key \"missing\": exemption ends soon: valid until {}",
             day(13)
         ),
     ];
     let unmatched = [
         "exemption of keys \"no such *\" in projects \"search-*\": exemption matches no key"
             .to_owned(),
-        "exemption of key \"gone\": exemption matches no key".to_owned(),
+        "exemption of key \"missing\": exemption matches no key".to_owned(),
     ];
     let warnings = |texts: &[String]| -> Vec<_> {
         texts
@@ -85,8 +85,7 @@ async fn exemptions_that_ended_end_soon_or_match_nothing_are_reported() {
     };
     let skipped = (
         Severity::Skipped,
-        "exemptions: skipped: whether each exemption matches a key: not all keys could be read"
-            .to_owned(),
+        "exemptions: skipped: not all keys could be read".to_owned(),
     );
     assert_eq!(
         check(&[]).await,

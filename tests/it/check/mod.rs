@@ -1,5 +1,4 @@
-//! `check`: reports all errors at once, each finding with a remedy, and has no other
-//! effect.
+//! `check`: reports all errors at once, each with a hint, and has no other effect.
 
 mod client_secrets;
 mod exemptions;
@@ -24,11 +23,11 @@ async fn run_check(flags: &[&str], variables: Vec<(String, String)>, clock: Cloc
     let line = ["x", "check"].into_iter().chain(flags.iter().copied());
     let args = Args::parse(line).unwrap();
     let connect: TransportFactory = Arc::new(atlas::new_http_transport);
-    let means = CheckContext {
+    let context = CheckContext {
         clock,
         transport_factory: Some(connect),
     };
-    check::run(&args, &Environment::from_vars(variables), &means).await
+    check::run(&args, &Environment::from_vars(variables), &context).await
 }
 
 fn secret_file(dir: &Path, name: &str, text: &str) -> String {
@@ -38,20 +37,23 @@ fn secret_file(dir: &Path, name: &str, text: &str) -> String {
     path.display().to_string()
 }
 
-/// Returns the only finding of `area` and `subject`.
-fn single_finding<'a>(findings: &'a [Finding], area: Component, subject: &str) -> &'a Finding {
+/// Returns the only finding about `component` and `subject`.
+fn single_finding<'a>(findings: &'a [Finding], component: Component, subject: &str) -> &'a Finding {
     let mut same = findings
         .iter()
-        .filter(|finding| finding.component == area && finding.subject == subject);
+        .filter(|finding| finding.component == component && finding.subject == subject);
     let found = same
         .next()
-        .unwrap_or_else(|| panic!("nothing about {subject}: {findings:#?}"));
-    assert_eq!(same.next(), None, "twice");
+        .unwrap_or_else(|| panic!("no finding about {subject}: {findings:#?}"));
+    assert_eq!(same.next(), None, "more than one finding");
     found
 }
 
+/// Fields of a finding in JSON, sorted.
+const FINDING_FIELDS: [&str; 5] = ["component", "hint", "message", "severity", "subject"];
+
 #[tokio::test(flavor = "multi_thread")]
-async fn healthy_setup_reports_ok_and_revokes_its_token() {
+async fn check_of_a_healthy_setup_is_ok_and_revokes_the_token() {
     let sim = crate::common::start_sim(static_sim(3, 1200)).await;
     let dir = tempfile::tempdir().unwrap();
     let state = dir.path().join("state/of/it").display().to_string();
@@ -78,13 +80,19 @@ async fn healthy_setup_reports_ok_and_revokes_its_token() {
         "{report:#}"
     );
     let findings = report["findings"].as_array().unwrap();
-    let about = |area: &str| {
+    let count = |component: &str| {
         findings
             .iter()
-            .filter(|finding| finding["area"] == area)
+            .filter(|finding| finding["component"] == component)
             .count()
     };
-    for (area, number) in [
+    for finding in findings {
+        let fields = finding.as_object().unwrap().keys();
+        let mut fields: Vec<&str> = fields.map(String::as_str).collect();
+        fields.sort_unstable();
+        assert_eq!(fields, FINDING_FIELDS, "{finding}");
+    }
+    for (component, number) in [
         ("configuration", 1),
         ("web_configuration", 1),
         ("credential", 1),
@@ -93,21 +101,21 @@ async fn healthy_setup_reports_ok_and_revokes_its_token() {
         ("token", 1),
         ("organization", 3),
         ("clock", 1),
-        ("budget", 3),
+        ("rate_limit", 3),
     ] {
-        assert_eq!(about(area), number, "{area}: {report:#}");
+        assert_eq!(count(component), number, "{component}: {report:#}");
     }
     assert!(!String::from_utf8_lossy(&output.stdout).contains(&secret.1));
-    assert_eq!(sim.live_token_count(), 0, "the token was given back");
+    assert_eq!(sim.live_token_count(), 0, "the test token is revoked");
     assert!(
         !dir.path().join("state").exists(),
-        "what was tried out is gone"
+        "the test files are removed"
     );
     sim.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn reports_all_errors_with_explanations() {
+async fn check_reports_all_errors_with_hints() {
     let sim = crate::common::start_sim(static_sim(4, 40)).await;
     let orgs = sim.org_ids();
     sim.add_fault(error_fault(
@@ -121,15 +129,15 @@ async fn reports_all_errors_with_explanations() {
     let wrong = secret_file(dir.path(), "wrong", "mdb_sa_sk_expired");
     let open = secret_file(dir.path(), "open", &account.client_secret);
     std::fs::set_permissions(&open, std::fs::Permissions::from_mode(0o644)).unwrap();
-    // Readable by the group.
+    // A group-readable file is accepted.
     std::fs::set_permissions(&wrong, std::fs::Permissions::from_mode(0o640)).unwrap();
-    let nobodys = "0123456789abcdef01234567";
+    let unknown_org = "0123456789abcdef01234567";
     let id = &account.client_id;
     let config = format!(
         "credentials:\n\
-         - {{name: good, client_id: {id}, client_secret_file: {open}, org_ids: ['{}', '{}', '{}', '{nobodys}']}}\n\
+         - {{name: good, client_id: {id}, client_secret_file: {open}, org_ids: ['{}', '{}', '{}', '{unknown_org}']}}\n\
          - {{name: expired, client_id: {id}, client_secret_file: {wrong}, org_ids: ['{}']}}\n\
-         - {{name: gone, client_id: {id}, client_secret_file: /nowhere, org_ids: ['0000000000000000000000aa']}}\n\
+         - {{name: missing, client_id: {id}, client_secret_file: /nowhere, org_ids: ['0000000000000000000000aa']}}\n\
          atlas: {{base_url: {}, page_size: 501}}\nnonsense: 1\n\
          storage: {{path: /dev/null/state}}\n",
         orgs[0],
@@ -151,9 +159,10 @@ async fn reports_all_errors_with_explanations() {
         &address,
     ];
     let findings = run_check(&flags, vec![], Clock::system()).await;
-    let grade = |area, subject: &str| single_finding(&findings, area, subject).severity;
-    let says = |area, subject: &str, words: &str| {
-        let finding = single_finding(&findings, area, subject);
+    let severity =
+        |component, subject: &str| single_finding(&findings, component, subject).severity;
+    let says = |component, subject: &str, words: &str| {
+        let finding = single_finding(&findings, component, subject);
         assert!(finding.message.contains(words), "{finding:#?}");
         finding.severity
     };
@@ -168,22 +177,22 @@ async fn reports_all_errors_with_explanations() {
     };
     of_configuration("page_size");
     of_configuration("nonsense");
-    assert_eq!(grade(Component::WebConfiguration, &web), Severity::Error);
+    assert_eq!(severity(Component::WebConfiguration, &web), Severity::Error);
     assert_eq!(
         says(Component::Credential, "good", "mode 0644"),
         Severity::Warning
     );
-    assert_eq!(grade(Component::Credential, "expired"), Severity::Ok);
+    assert_eq!(severity(Component::Credential, "expired"), Severity::Ok);
     assert_eq!(
-        says(Component::Credential, "gone", "/nowhere"),
+        says(Component::Credential, "missing", "/nowhere"),
         Severity::Error
     );
     assert_eq!(
-        says(Component::Storage, "/dev/null/state", "cannot make"),
+        says(Component::Storage, "/dev/null/state", "cannot create"),
         Severity::Error
     );
-    assert_eq!(grade(Component::Listener, &address), Severity::Warning);
-    assert_eq!(grade(Component::Token, "good"), Severity::Ok);
+    assert_eq!(severity(Component::Listener, &address), Severity::Warning);
+    assert_eq!(severity(Component::Token, "good"), Severity::Ok);
     assert_eq!(
         says(
             Component::Token,
@@ -192,11 +201,14 @@ async fn reports_all_errors_with_explanations() {
         ),
         Severity::Error
     );
-    assert_eq!(grade(Component::Token, "gone"), Severity::Skipped);
+    assert_eq!(severity(Component::Token, "missing"), Severity::Skipped);
     let organization = |org: &str, words: &str| says(Component::Organization, org, words);
-    assert_eq!(organization(&orgs[0], "can be read"), Severity::Ok);
+    assert_eq!(organization(&orgs[0], "keys are readable"), Severity::Ok);
     assert_eq!(organization(&orgs[1], "IP access list"), Severity::Error);
-    assert_eq!(organization(nobodys, "wrong organization"), Severity::Error);
+    assert_eq!(
+        organization(nobodys, "organization not found"),
+        Severity::Error
+    );
     assert_eq!(organization(&orgs[3], "no access token"), Severity::Skipped);
     let of_third: Vec<Severity> = findings
         .iter()
@@ -208,11 +220,11 @@ async fn reports_all_errors_with_explanations() {
     assert_eq!(
         of_third,
         [Severity::Ok, Severity::Warning],
-        "names are no keys"
+        "unreadable names are a warning only"
     );
     for finding in &findings {
         let wants = matches!(finding.severity, Severity::Warning | Severity::Error);
-        assert_eq!(finding.help.is_some(), wants, "{finding:#?}");
+        assert_eq!(finding.hint.is_some(), wants, "{finding:#?}");
         let text = format!("{finding:?}");
         assert!(!text.contains("mdb_sa_sk_"), "{text}");
     }
@@ -223,7 +235,7 @@ async fn reports_all_errors_with_explanations() {
 #[tokio::test(flavor = "multi_thread")]
 async fn exit_code_distinguishes_configuration_from_remote_errors() {
     let sim = crate::common::start_sim(static_sim(1, 10)).await;
-    let condition = sim_env(&sim);
+    let variables = sim_env(&sim);
     let org = sim.org_ids().remove(0);
     sim.add_fault(error_fault(SimEndpoint::AiModelApiKeys, Some(&org), 403));
     let run = async |flags: &[&str], variables: Vec<(String, String)>| {
@@ -231,17 +243,17 @@ async fn exit_code_distinguishes_configuration_from_remote_errors() {
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
         (output.status.code(), text)
     };
-    let (code, text) = run(&[], condition.clone()).await;
+    let (code, text) = run(&[], variables.clone()).await;
     assert_eq!(code, Some(1), "{text}");
-    assert!(text.contains("-> put the address"), "{text}");
-    let (code, text) = run(&["--atlas.timeout=never"], condition.clone()).await;
+    assert!(text.contains("hint: "), "{text}");
+    let (code, text) = run(&["--atlas.timeout=never"], variables.clone()).await;
     assert_eq!(code, Some(2), "{text}");
-    let (code, text) = run(&["--output=xml"], condition.clone()).await;
+    let (code, text) = run(&["--output=xml"], variables.clone()).await;
     assert_eq!(code, Some(2), "{text}");
-    let asked = sim.requests().len();
-    let (code, text) = run(&["--offline"], condition).await;
+    let requests = sim.requests().len();
+    let (code, text) = run(&["--offline"], variables).await;
     assert_eq!(code, Some(0), "{text}");
-    assert_eq!(sim.requests().len(), asked, "the network is left alone");
+    assert_eq!(sim.requests().len(), requests, "no request to Atlas");
     let (code, text) = run(&["--offline"], vec![]).await;
     assert_eq!(code, Some(2), "{text}");
     assert!(text.contains("MONGODB_ATLAS_CLIENT_ID"), "{text}");
@@ -249,50 +261,50 @@ async fn exit_code_distinguishes_configuration_from_remote_errors() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn running_probe_only_queries_health() {
+async fn health_check_only_queries_the_health_endpoint() {
     let sim = crate::common::start_sim(static_sim(1, 10)).await;
     let dir = tempfile::tempdir().unwrap();
-    // The hash of some password.
+    // Hash of an arbitrary password.
     let hash = "$2y$10$QOauhQNbBCuQDKes6eFzPeMqBSjb7Mr5DUmpZ/VcEd00UAV/LDeSi";
     let users = format!("basic_auth_users: {{me: {hash}}}\n");
     let web = secret_file(dir.path(), "web.yml", &users);
     let listen = format!("--web.listen-address=127.0.0.1:{}", free_port());
     let probe = format!("--web.probe-address=127.0.0.1:{}", free_port());
-    let asks = async |flags: &[&str]| {
+    let check_health = async |flags: &[&str]| {
         let flags = [&["check", "--health"], flags].concat();
         let output = run_exporter(&flags, sim_env(&sim)).await;
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
         (output.status.code(), text)
     };
-    let (code, text) = asks(&[&listen]).await;
-    assert_eq!(code, Some(1), "nobody runs: {text}");
+    let (code, text) = check_health(&[&listen]).await;
+    assert_eq!(code, Some(1), "no exporter is running: {text}");
     let flags = [listen.as_str(), &probe, "--web.config.file", &web];
     let mut program = crate::common::ChildProcess::exporter(&flags, &sim_env(&sim));
-    program.wait_for_output("walk complete");
+    program.wait_for_output("poll succeeded");
     // The exporter itself continues with names and limits, but needs one token only.
     let tokens = || {
-        let asked = sim.requests().into_iter();
-        asked
-            .filter(|asked| asked.endpoint == SimEndpoint::Token)
+        let requests = sim.requests().into_iter();
+        requests
+            .filter(|request| request.endpoint == SimEndpoint::Token)
             .count()
     };
     assert_eq!(tokens(), 1);
-    let (code, text) = asks(&[&listen, &probe]).await;
+    let (code, text) = check_health(&[&listen, &probe]).await;
     assert_eq!(code, Some(0), "{text}");
     assert!(text.contains("healthy"), "{text}");
-    let (code, text) = asks(&[&listen, "--web.config.file", &web]).await;
+    let (code, text) = check_health(&[&listen, "--web.config.file", &web]).await;
     assert_eq!(code, Some(1), "{text}");
     assert!(
         text.contains("401") && text.contains("--web.probe-address"),
         "{text}"
     );
-    assert_eq!(tokens(), 1, "Atlas is left alone");
+    assert_eq!(tokens(), 1, "no request to Atlas");
     drop(program);
     sim.stop().await;
 }
 
 #[test]
-fn container_image_queries_health() {
+fn container_health_check_uses_the_health_flag() {
     let dockerfile = include_str!("../../../packages/Dockerfile");
     let health_check = dockerfile
         .lines()

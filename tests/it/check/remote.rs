@@ -1,4 +1,4 @@
-//! Checks that contact Atlas.
+//! `check`: checks that contact Atlas.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use mongodb_atlas_client::Clock;
 use mongodb_atlas_sim::{BucketConfig, SimConfig, SimEndpoint};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn missing_endpoints_do_not_invalidate_the_organization() {
+async fn missing_endpoints_are_not_an_error_of_the_organization() {
     let sim = crate::common::start_sim(static_sim(1, 10)).await;
     let org = sim.org_ids().remove(0);
     let about = |findings: &[Finding], words: &str| {
@@ -27,10 +27,10 @@ async fn missing_endpoints_do_not_invalidate_the_organization() {
     for status in [404, 403, 401] {
         sim.add_fault(error_fault(SimEndpoint::RateLimits, None, status));
         let findings = run_check(&[], sim_env(&sim), Clock::system()).await;
-        let (grade, text) = about(&findings, "rate limits");
-        assert_eq!(grade, Severity::Ok, "{text}");
+        let (severity, text) = about(&findings, "rate limits");
+        assert_eq!(severity, Severity::Ok, "{text}");
         assert!(
-            text.contains("learnt") && text.contains(&status.to_string()),
+            text.contains("learned") && text.contains(&status.to_string()),
             "{text}"
         );
         assert!(
@@ -40,15 +40,15 @@ async fn missing_endpoints_do_not_invalidate_the_organization() {
             "{findings:#?}"
         );
         assert!(
-            !format!("{findings:?}").contains("wrong organization"),
+            !format!("{findings:?}").contains("organization not found"),
             "{findings:#?}"
         );
         sim.clear_faults();
     }
     sim.add_fault(error_fault(SimEndpoint::Groups, Some(&org), 401));
     let findings = run_check(&[], sim_env(&sim), Clock::system()).await;
-    let (grade, text) = about(&findings, "projects' names");
-    assert_eq!(grade, Severity::Warning);
+    let (severity, text) = about(&findings, "project names");
+    assert_eq!(severity, Severity::Warning);
     assert!(text.contains("lacks the role (HTTP 401"), "{text}");
     sim.clear_faults();
     sim.add_fault(error_fault(SimEndpoint::RateLimits, None, 500));
@@ -62,32 +62,32 @@ async fn missing_endpoints_do_not_invalidate_the_organization() {
     let findings = run_check(&[], sim_env(&sim), Clock::system()).await;
     assert_eq!(about(&findings, "rate limits").0, Severity::Warning);
     for words in [
-        "its name cannot",
-        "projects' names",
-        "limits for the models",
+        "organization name cannot",
+        "project names",
+        "model rate limits",
     ] {
         assert_eq!(about(&findings, words).0, Severity::Warning);
     }
     assert!(
-        !format!("{findings:?}").contains("wrong organization"),
+        !format!("{findings:?}").contains("organization not found"),
         "{findings:#?}"
     );
     sim.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn reports_effective_proxy_without_password() {
+async fn check_reports_the_proxy_without_password() {
     let proxy = "http://me:secret-word@127.0.0.1:3128 ";
     for (variables, subject, words) in [
         (
             vec![("HTTPS_PROXY", proxy)],
             "HTTPS_PROXY",
-            "go through the proxy http://127.0.0.1:3128",
+            "use the proxy http://127.0.0.1:3128",
         ),
         (
             vec![("all_proxy", proxy)],
             "all_proxy",
-            "go through the proxy http://127.0.0.1:3128",
+            "use the proxy http://127.0.0.1:3128",
         ),
         (
             vec![("HTTPS_PROXY", proxy), ("NO_PROXY", "*.mongodb.com")],
@@ -106,11 +106,11 @@ async fn reports_effective_proxy_without_password() {
         ];
         all.extend(variables);
         let args = Args::parse(["x", "check"]).unwrap();
-        let means = CheckContext {
+        let context = CheckContext {
             clock: Clock::system(),
             transport_factory: None,
         };
-        let findings = check::run(&args, &Environment::from_vars(all), &means).await;
+        let findings = check::run(&args, &Environment::from_vars(all), &context).await;
         let finding = single_finding(&findings, Component::Configuration, subject);
         assert_eq!(finding.severity, Severity::Ok);
         assert!(finding.message.contains(words), "{finding:#?}");
@@ -148,11 +148,11 @@ async fn discovered_organizations_are_checked() {
         Clock::system(),
     )
     .await;
-    let asked = findings.iter().chain(&others);
-    let asked = asked
-        .filter(|finding| finding.component == Component::Budget)
+    let both_shards = findings.iter().chain(&others);
+    let count = both_shards
+        .filter(|finding| finding.component == Component::RateLimit)
         .count();
-    assert_eq!(asked, 3, "each in one share");
+    assert_eq!(count, 3, "each organization is in one shard");
     for (_, value) in variables
         .iter_mut()
         .filter(|(name, _)| name.ends_with("CLIENT_SECRET"))
@@ -171,15 +171,15 @@ async fn discovered_organizations_are_checked() {
 #[tokio::test(flavor = "multi_thread")]
 async fn clock_skew_is_reported() {
     let sim = crate::common::start_sim(static_sim(1, 10)).await;
-    for (seconds, grade, words) in [
-        (-3600, Severity::Warning, "behind Atlas'"),
-        (86_400, Severity::Warning, "ahead of Atlas'"),
-        (2, Severity::Ok, "agrees with Atlas'"),
+    for (seconds, severity, words) in [
+        (-3600, Severity::Warning, "behind Atlas"),
+        (86_400, Severity::Warning, "ahead of Atlas"),
+        (2, Severity::Ok, "in sync with Atlas"),
     ] {
         let clock = Clock::from_fn(move || Timestamp::now() + SignedDuration::from_secs(seconds));
         let findings = run_check(&[], sim_env(&sim), clock).await;
-        let finding = single_finding(&findings, Component::Clock, "this machine's");
-        assert_eq!(finding.severity, grade, "{finding:#?}");
+        let finding = single_finding(&findings, Component::Clock, "local clock");
+        assert_eq!(finding.severity, severity, "{finding:#?}");
         assert!(finding.message.contains(words), "{finding:#?}");
     }
     sim.stop().await;
@@ -195,12 +195,12 @@ async fn insufficient_rate_limit_suggests_a_longer_interval() {
     let org = sim.org_ids().remove(0);
     let flags = ["--atlas.page-size=10", "--atlas.poll-interval=1m"];
     let findings = run_check(&flags, sim_env(&sim), Clock::system()).await;
-    let finding = single_finding(&findings, Component::Budget, &org);
+    let finding = single_finding(&findings, Component::RateLimit, &org);
     assert_eq!(finding.severity, Severity::Warning, "{finding:#?}");
-    assert!(finding.message.contains("each 1m"), "{finding:#?}");
+    assert!(finding.message.contains("interval of 1m"), "{finding:#?}");
     assert!(
         finding
-            .help
+            .hint
             .as_ref()
             .unwrap()
             .contains("--atlas.poll-interval to"),
@@ -209,17 +209,17 @@ async fn insufficient_rate_limit_suggests_a_longer_interval() {
     sim.stop().await;
 }
 
-/// Runs a check against a listener that accepts connections and never responds. Returns the findings, and how long it
-/// took in simulated time: it advances whenever nothing but a timeout can happen.
+/// Runs a check against a listener that accepts connections and never responds. Returns the findings, and the duration in
+/// simulated time.
 async fn run_against_silent_listener<F: Future<Output = Vec<Finding>>>(
     check: impl FnOnce(String) -> F,
 ) -> (Vec<Finding>, Duration) {
-    // The kernel accepts connections, and the test takes none of them.
+    // The kernel accepts connections, and the test never reads from them.
     let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let check = check(silent.local_addr().unwrap().to_string());
     let started_at = tokio::time::Instant::now();
     let findings = tokio::time::timeout(Duration::from_hours(1), check).await;
-    (findings.expect("the check ends"), started_at.elapsed())
+    (findings.expect("the check completes"), started_at.elapsed())
 }
 
 #[tokio::test(start_paused = true)]
@@ -261,14 +261,14 @@ async fn checks_time_out() {
         assert_eq!(finding.severity, Severity::Error, "{finding:#?}");
         let words = "no complete response within 20s";
         assert!(finding.message.contains(words), "{finding:#?}");
-        // Few of the requests depend on each other.
+        // Most requests are concurrent.
         let bounds = Duration::from_secs(20)..Duration::from_secs(90);
         assert!(bounds.contains(&took), "{took:?}: {findings:#?}");
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn running_probe_times_out() {
+async fn health_check_times_out() {
     let (findings, took) = run_against_silent_listener(async |address| {
         let flag = format!("--web.listen-address={address}");
         let args = Args::parse(["x", "check", "--health", &flag]).unwrap();
@@ -280,8 +280,11 @@ async fn running_probe_times_out() {
     };
     assert_eq!(finding.component, Component::Listener, "{finding:#?}");
     assert_eq!(finding.severity, Severity::Error, "{finding:#?}");
-    assert!(finding.message.contains("in time"), "{finding:#?}");
-    // Shorter than the timeouts of container health checks.
+    assert!(
+        finding.message.contains("no response within 4s"),
+        "{finding:#?}"
+    );
+    // Container health checks have a timeout of 5 seconds or more.
     assert!(took < Duration::from_secs(5), "{took:?}");
 }
 
@@ -330,6 +333,6 @@ async fn invalid_base_url_sends_no_request() {
     assert_eq!(output.status.code(), Some(2));
     assert!(
         proxy.accept().is_err(),
-        "the default in its place was asked"
+        "no request to the default base URL"
     );
 }

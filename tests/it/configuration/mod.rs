@@ -1,4 +1,4 @@
-//! Invalid configuration: all errors at once, each with the value, its source and the expected value.
+//! Invalid configuration: all errors at once, each with its source, the value and the expected value.
 
 mod truncated;
 
@@ -48,19 +48,19 @@ fn all_configuration_errors_are_listed() {
     );
     assert_eq!(code, Some(2), "{output}");
     for part in [
-        "--atlas.org-id: \"nonsense\" will not do; it must be an organization id, 24 hexadecimal digits",
-        "--atlas.base-url: \"http://cloud.mongodb.com\" will not do; it must be an https address",
-        "--atlas.api-version: \"latest\" will not do; it must be preview or a date",
-        "environment variable ATLAS_AI_KEYS_EXPORTER_ATLAS_POLL_INTERVAL: \"0s\" will not do; it must be a duration from 1s",
-        "--atlas.timeout: \"-1s\"",
-        "--atlas.page-size: \"501\" will not do; it must be a whole number from 1 to 500",
-        "--metrics.idle-thresholds: \"7d,soon\"",
-        "--web.listen-address: \"nowhere\"",
-        "--web.telemetry-path: \"/\"",
-        "--log.level: \"loud\" will not do; it must be one of error, warn, info, debug, trace",
-        "--log.format: \"xml\" will not do; it must be logfmt or json",
-        "no credential: give one of: a service account",
-        "wrong in 12 places",
+        "--atlas.org-id: invalid value \"nonsense\": expected an organization id of 24 lower-case hexadecimal digits",
+        "--atlas.base-url: invalid value \"http://cloud.mongodb.com\": expected an https URL",
+        "--atlas.api-version: invalid value \"latest\": expected preview or a date",
+        "environment variable ATLAS_AI_KEYS_EXPORTER_ATLAS_POLL_INTERVAL: invalid value \"0s\": expected a duration from 1s to 7d, such as 30s or 5m",
+        "--atlas.timeout: invalid value \"-1s\": expected a duration from 100ms to 10m, such as 30s or 5m",
+        "--atlas.page-size: invalid value \"501\": expected a whole number from 1 to 500",
+        "--metrics.idle-thresholds: invalid value \"7d,soon\"",
+        "--web.listen-address: invalid value \"nowhere\"",
+        "--web.telemetry-path: invalid value \"/\"",
+        "--log.level: invalid value \"loud\": expected one of error, warn, info, debug, trace",
+        "--log.format: invalid value \"xml\": expected logfmt or json",
+        "  - no credential found\n    help: set MONGODB_ATLAS_CLIENT_ID and MONGODB_ATLAS_CLIENT_SECRET",
+        "invalid configuration (12 errors):",
     ] {
         assert!(output.contains(part), "{part}\n{output}");
     }
@@ -71,7 +71,7 @@ fn missing_credential_lists_setup_options() {
     let (code, output) = expect_failure(&[], &VALID_ENV[..1]);
     assert_eq!(code, Some(2));
     for part in [
-        "MONGODB_ATLAS_CLIENT_ID and MONGODB_ATLAS_CLIENT_SECRET, recommended",
+        "MONGODB_ATLAS_CLIENT_ID and MONGODB_ATLAS_CLIENT_SECRET (service account, recommended)",
         "MONGODB_ATLAS_PUBLIC_API_KEY and MONGODB_ATLAS_PRIVATE_API_KEY",
         "MONGODB_ATLAS_ACCESS_TOKEN",
     ] {
@@ -100,7 +100,7 @@ fn unreadable_credential_is_named_but_not_shown() {
     );
     assert!(
         output.contains(
-            "invalid value in environment variable MONGODB_ATLAS_ACCESS_TOKEN: expected one line of printable ASCII"
+            "invalid value in environment variable MONGODB_ATLAS_ACCESS_TOKEN: expected a single line of printable ASCII"
         ),
         "{output}"
     );
@@ -145,7 +145,7 @@ fn quoted_or_prefixed_secrets_are_rejected() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn white_space_around_secrets_is_ignored() {
+async fn whitespace_around_secrets_is_ignored() {
     let sim = in_process_sim(&static_sim(1, 5));
     let account = sim.credentials();
     let dir = tempfile::tempdir().unwrap();
@@ -163,7 +163,7 @@ async fn white_space_around_secrets_is_ignored() {
     exporter.stop().await;
 }
 
-/// Writes a file that only its owner can read.
+/// Writes a file that only the owner can read.
 fn write_private(path: &Path, text: &str) {
     std::fs::write(path, text).unwrap();
     let mode = std::os::unix::fs::PermissionsExt::from_mode(0o600);
@@ -247,15 +247,16 @@ fn organization_ids_are_required_and_unique() {
     let (code, output) = expect_failure(&[], &VALID_ENV[1..]);
     assert_eq!(code, Some(2));
     assert!(
-        output.contains("no organization to watch with credential default: give --atlas.org-id"),
+        output.contains(
+            "no organization to watch with credential default\n    help: set --atlas.org-id"
+        ),
         "{output}"
     );
     let twice = "32b6e34b3d91647abb20e7b8,32b6e34b3d91647abb20e7b8";
     let (code, output) = expect_failure(&[], &[("MONGODB_ATLAS_ORG_ID", twice), VALID_ENV[1]]);
     assert_eq!(code, Some(2));
     assert!(
-        output.contains("environment variable MONGODB_ATLAS_ORG_ID: \"32b6e34b3d91647abb20e7b8\"")
-            && output.contains("twice"),
+        output.contains("environment variable MONGODB_ATLAS_ORG_ID: duplicate organization id \"32b6e34b3d91647abb20e7b8\""),
         "{output}"
     );
 }
@@ -275,7 +276,7 @@ fn unknown_flags_and_commands_are_rejected() {
 }
 
 #[test]
-fn sim_command_validates_its_flags() {
+fn sim_command_rejects_invalid_flags() {
     let (code, output) = expect_failure(
         &[
             "sim",
@@ -288,7 +289,7 @@ fn sim_command_validates_its_flags() {
     );
     assert_eq!(code, Some(2));
     for part in [
-        "--sim.seed",
+        "invalid command line (4 errors):\n  - --sim.seed: invalid value \"x\"",
         "--sim.orgs",
         "calm, stale, outage, throttled, revoked, churn, expiring",
         "--sim.speed",

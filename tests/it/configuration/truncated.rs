@@ -1,13 +1,13 @@
-//! Truncated configuration files, at the start and at a reload.
+//! Truncated configuration files at startup and at a reload.
 
 use super::{VALID_ENV, expect_failure, write_private};
 use crate::common::sim_harness::{SimHarness, in_process_sim};
 use crate::common::{expected_sim_keys, exposed_keys, static_sim};
 
-/// A secret in the place of a name.
+/// A secret in place of a key.
 const MISPLACED_SECRET: &str = "mdb_sa_sk_do-not-show";
 
-/// Configuration files that were truncated, or are otherwise incomplete, each with words of its error.
+/// Returns truncated and otherwise incomplete configuration files, each with a part of the expected error.
 fn truncated_files() -> Vec<(String, &'static str)> {
     let secret = MISPLACED_SECRET;
     vec![
@@ -18,7 +18,7 @@ fn truncated_files() -> Vec<(String, &'static str)> {
             "credentials: []\n".to_owned(),
             "expected at least one credential",
         ),
-        ("credentials:\n".to_owned(), "must be a list"),
+        ("credentials:\n".to_owned(), "expected a list"),
         (
             "credentials: [{client_id: x, client_secret_file: [x]}]\n".to_owned(),
             "expected a text, got a list",
@@ -29,14 +29,17 @@ fn truncated_files() -> Vec<(String, &'static str)> {
         ),
         (
             format!("credentials: [{{\"client_secret:{secret}\": \"\"}}]\n"),
-            "there is no such member",
+            "unknown field: expected one of",
         ),
         (
             format!("credentials: [{{client_id: x, client_secret:{secret}: }}]\n"),
-            "there is no such member",
+            "unknown field: expected one of",
         ),
-        (format!("{secret}: x\n"), "there is no such member"),
-        (format!("web: {{{secret}: x}}\n"), "there is no such member"),
+        (format!("{secret}: x\n"), "unknown field: expected one of"),
+        (
+            format!("web: {{{secret}: x}}\n"),
+            "unknown field: expected one of",
+        ),
     ]
 }
 
@@ -55,7 +58,7 @@ fn truncated_configuration_file_is_rejected_without_secrets() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn reload_of_a_truncated_configuration_file_changes_nothing() {
+async fn reload_of_truncated_configuration_file_changes_nothing() {
     const RELOADED: &str = "atlas_ai_keys_exporter_config_last_reload_successful";
     let sim = in_process_sim(&static_sim(1, 20));
     let dir = tempfile::tempdir().unwrap();

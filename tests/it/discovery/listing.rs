@@ -53,9 +53,9 @@ async fn discovery_failure_retains_known_organizations() {
     exporter.stop().await;
 }
 
-/// Lists with capped pages or invalid links are read to the end, like the keys.
+/// Lists with capped pages or invalid links are read completely, like the keys.
 #[tokio::test(start_paused = true)]
-async fn list_pagination_ignores_wrong_totals() {
+async fn list_pagination_ignores_incorrect_totals() {
     for (effects, requests) in [
         (vec![], 1),
         (vec![Effect::PageCap { size: 3 }, Effect::NoLinks], 3),
@@ -73,8 +73,8 @@ async fn list_pagination_ignores_wrong_totals() {
             expected_sim_keys(&sim),
             "{effects:?}"
         );
-        let asked = exporter.requests_to(SimEndpoint::Orgs).len();
-        assert_eq!(asked, requests, "{effects:?}");
+        let sent = exporter.requests_to(SimEndpoint::Orgs).len();
+        assert_eq!(sent, requests, "{effects:?}");
         exporter.stop().await;
     }
 }
@@ -97,7 +97,7 @@ async fn incomplete_list_removes_no_organization() {
         assert_eq!(watched, if total.is_empty() { 1 } else { 3 });
         sim.clear_faults();
     }
-    assert_eq!(logs.count("WARN", "shorter than its totalCount"), 1);
+    assert_eq!(logs.count("WARN", "incomplete organization list"), 1);
     exporter.stop().await;
 }
 
@@ -114,7 +114,7 @@ async fn failed_listing_is_retried_once_a_minute() {
     );
     exporter.advance(Duration::from_hours(1)).await;
     polls.assert_polled(11);
-    // A request that fails with 500 is repeated at once.
+    // A request that fails with 500 is retried immediately.
     let requests = exporter.requests_to(SimEndpoint::Orgs).len() - before;
     assert!((2 * 55..=2 * 60).contains(&requests), "{requests}");
     exporter.stop().await;
@@ -127,7 +127,7 @@ async fn failed_listing_is_retried_before_a_long_interval_ends() {
     let flags = ["--atlas.discover-orgs", "--atlas.poll-interval=1h"];
     let exporter = SimHarness::start_with(&sim, env_without_orgs(&sim), &flags).await;
     exporter.advance(Duration::from_secs(30)).await;
-    assert_eq!(exporter.count_responses(500), 2, "one listing has failed");
+    assert_eq!(exporter.count_responses(500), 2, "one failed list request");
     assert!(org_ids_in(&exporter.scrape(), UP).is_empty());
     exporter.advance(Duration::from_secs(90)).await;
     let scrape = exporter.scrape();

@@ -59,7 +59,7 @@ async fn multi_page_organization_lists_are_read_completely() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn missing_organization_is_removed_after_two_listings_and_deleted_at_once() {
+async fn missing_organization_is_removed_after_two_lists_and_deleted_one_immediately() {
     let sim = in_process_sim(&static_sim(3, 30));
     let orgs = sim.org_ids();
     let exporter = start_discovery(&sim).await;
@@ -71,7 +71,11 @@ async fn missing_organization_is_removed_after_two_listings_and_deleted_at_once(
     exporter.advance(INTERVAL + Duration::from_secs(5)).await;
     let scrape = exporter.scrape();
     let both = BTreeSet::from([orgs[0].clone(), orgs[2].clone()]);
-    assert_eq!(org_ids_in(&scrape, UP), both, "deleted is deleted");
+    assert_eq!(
+        org_ids_in(&scrape, UP),
+        both,
+        "the deleted organization is removed immediately"
+    );
     exporter.advance(INTERVAL).await;
     let scrape = exporter.scrape();
     let left = BTreeSet::from([orgs[2].clone()]);
@@ -79,10 +83,10 @@ async fn missing_organization_is_removed_after_two_listings_and_deleted_at_once(
     for org in [&orgs[0], &orgs[1]] {
         assert!(
             !scrape.text.contains(org.as_str()),
-            "no series of it is left"
+            "no series of the organization remain"
         );
     }
-    // When it returns, it is polled again.
+    // An organization that returns is polled again.
     sim.with_world(|world| world.set_org_visible(&orgs[0], true));
     exporter.advance(INTERVAL + Duration::from_secs(5)).await;
     assert_eq!(org_ids_in(&exporter.wait_polled(2).await, UP), both);
@@ -137,7 +141,7 @@ async fn organization_names_are_refreshed_hourly() {
         assert!(projects.contains(&series.labels["project_id"]));
     }
     let limits = scrape.with_name("mongodbatlas_ai_model_rate_limit_requests_per_minute");
-    assert_eq!(limits.count(), 4, "two groups of models each");
+    assert_eq!(limits.count(), 4, "two groups of models per organization");
     let tokens = "mongodbatlas_ai_model_rate_limit_tokens_per_minute";
     let labels: &[(&str, &str)] = &[
         ("org_id", &sim.org_ids()[0]),
@@ -161,8 +165,8 @@ async fn organization_names_are_refreshed_hourly() {
         SimEndpoint::Groups,
         SimEndpoint::AiModelApiRateLimits,
     ] {
-        let asked = exporter.requests_to(endpoint).len();
-        assert!((20..=22).contains(&asked), "{endpoint:?}: {asked}");
+        let sent = exporter.requests_to(endpoint).len();
+        assert!((20..=22).contains(&sent), "{endpoint:?}: {sent}");
     }
     exporter.assert_in_sync(INTERVAL * 2).await;
     exporter.stop().await;
@@ -185,10 +189,10 @@ async fn forbidden_names_and_limits_do_not_fail_polls() {
         let polls = exporter.count_polls();
         exporter.advance(Duration::from_hours(3)).await;
         polls.assert_polled(35);
-        let asked = exporter.requests_to(SimEndpoint::Groups).len();
+        let sent = exporter.requests_to(SimEndpoint::Groups).len();
         assert!(
-            (2..=2 * 4 * 2).contains(&asked),
-            "not allowed is not asked for all the time: {asked}"
+            (2..=2 * 4 * 2).contains(&sent),
+            "forbidden requests are repeated rarely: {sent}"
         );
         let scrape = exporter.assert_in_sync(INTERVAL * 2).await;
         assert_eq!(scrape.sum(UP), 2.0, "{code}");
@@ -236,7 +240,7 @@ async fn known_names_are_retained_when_unavailable() {
     exporter.stop().await;
 }
 
-/// Discovered organizations beyond the limit are ignored; configured or already polled ones never are.
+/// Discovered organizations over the limit are ignored, but never configured or already polled ones.
 #[tokio::test(start_paused = true)]
 async fn discovery_stops_at_the_organization_limit() {
     let logs = LogCapture::start();
@@ -247,13 +251,13 @@ async fn discovery_stops_at_the_organization_limit() {
     let flags = ["--atlas.discover-orgs", "--atlas.max-orgs=3"];
     let exporter = SimHarness::start_with(&sim, variables, &flags).await;
     let before = org_ids_in(&exporter.wait_polled(4).await, UP);
-    assert!(before.contains(&all[4]), "the one that is named");
+    assert!(before.contains(&all[4]), "the configured organization");
     assert_eq!(
         exporter.readiness().0,
         200,
-        "nobody waits for those left out"
+        "readiness does not wait for ignored organizations"
     );
-    // New organizations replace no other, whatever their position in the list.
+    // New organizations do not replace others, for any position in the list.
     let polls = exporter.count_polls();
     for _ in 0..5 {
         sim.with_world(|world| world.add_org(1));
@@ -263,12 +267,12 @@ async fn discovery_stops_at_the_organization_limit() {
     polls.assert_polled(4);
     assert!(exporter.requests_to(SimEndpoint::Orgs).len() >= 5);
     assert_eq!(logs.count("WARN", "too many organizations"), 1);
-    // A free place is used.
-    let gone = before.iter().find(|org| **org != all[4]).unwrap();
-    sim.with_world(|world| world.mark_org_deleted(gone));
+    // A free place is used by an ignored organization.
+    let deleted = before.iter().find(|org| **org != all[4]).unwrap();
+    sim.with_world(|world| world.mark_org_deleted(deleted));
     exporter.advance(INTERVAL * 2).await;
     let after = org_ids_in(&exporter.scrape(), UP);
-    assert!(after.len() == 4 && !after.contains(gone), "{after:?}");
+    assert!(after.len() == 4 && !after.contains(deleted), "{after:?}");
     exporter.assert_in_sync(INTERVAL * 2).await;
     exporter.stop().await;
 }

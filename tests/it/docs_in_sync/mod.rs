@@ -1,5 +1,6 @@
-//! Names in the documents exist.
+//! Names in the documents exist, and their examples are valid.
 
+mod examples;
 mod references;
 
 use std::path::Path;
@@ -97,7 +98,7 @@ fn test_sources(folder: &str, module: &str) -> Vec<String> {
 fn failure_modes_rows_name_running_tests() {
     let text = read_repo_file("docs/failure-modes.md");
     let rows = text.lines().filter(|line| {
-        line.starts_with("| ") && !line.starts_with("| what fails") && !line.starts_with("| ---")
+        line.starts_with("| ") && !line.starts_with("| failure |") && !line.starts_with("| ---")
     });
     let mut count = 0;
     for row in rows {
@@ -158,8 +159,8 @@ fn documented_flags_and_metrics_exist() {
             if word.contains(':') {
                 continue;
             }
-            // A name of another program.
-            if word == "mongodbatlas_exporter" {
+            // Another exporter, and resources of Terraform.
+            if word == "mongodbatlas_exporter" || word.starts_with("mongodbatlas_service_account") {
                 continue;
             }
             if word.starts_with("mongodbatlas_") || word.starts_with("atlas_ai_keys_exporter_") {
@@ -204,6 +205,33 @@ fn document_links_resolve() {
         }
     }
     assert!(count > 10, "{count} links");
+}
+
+/// The pages of the manual have the same order: title, purpose, and related pages at the end.
+#[test]
+fn pages_begin_with_their_purpose_and_end_with_links() {
+    let pages = documents();
+    let pages = pages.iter().filter(|path| path.starts_with("docs/"));
+    let mut count = 0;
+    for page in pages {
+        let text = read_repo_file(page);
+        let mut paragraphs = text.split("\n\n");
+        let title = paragraphs.next().unwrap();
+        assert!(
+            title.starts_with("# ") && !title.contains('\n'),
+            "{page}: {title}"
+        );
+        let purpose = paragraphs.next().unwrap();
+        let is_prose = purpose.starts_with(|first: char| first.is_ascii_uppercase());
+        assert!(is_prose, "{page}: expected a purpose, got {purpose}");
+        // The reference of metrics is generated and links to runbooks at its end.
+        if page != "docs/metrics.md" {
+            let last_heading = text.lines().rfind(|line| line.starts_with("## "));
+            assert_eq!(last_heading, Some("## See also"), "{page}");
+        }
+        count += 1;
+    }
+    assert!(count > 7, "{count} pages");
 }
 
 /// Two screens: purpose, two commands, and links.

@@ -30,31 +30,39 @@ fn join_names(names: &[&str]) -> String {
 
 const METRICS_INTRO: &str = "# Metrics
 
-What each family means, where its values come from, when it has no series, and how many there are. `make docs` writes names,
-texts, types and labels from the catalogue (`src/metrics/families.rs`). Every value of Atlas is polled: it is as old as
-`time() - atlas_ai_keys_exporter_org_last_success_timestamp_seconds`, and stays when Atlas fails. Ages are computed at the
-scrape. A missing value is a missing series: there is no NaN and no sentinel.
+This page describes every metric family of the exporter: meaning, type, labels, source, when it has no series, how many
+series it has, and a first query. `make docs` writes names, help texts, types and labels from the catalogue
+(`src/metrics/families.rs`).
 
-Series in all: some 6 a key (0 with `--metrics.per-key none`), 41 an organization, 6 a project, 180 for the exporter
-itself. No label is named `endpoint`, `instance`, `job`, `namespace`, `pod`, `service` or `container`: Prometheus and its
-operator attach those to targets. Single keys carry `org_id`, `project_id` and `api_key_id`; what is to be read is on the info metric
-(`--metrics.key-labels`), and is joined where it is needed:
+## How to read the metrics
+
+- Values from Atlas are polled. Their age is `time() - atlas_ai_keys_exporter_org_last_success_timestamp_seconds`. After a
+  failed poll, the values of the last successful poll remain.
+- Ages and idle times are computed at the scrape.
+- A missing value is a missing series. There is no NaN and no sentinel value.
+- The number of series is about 6 per key (0 with `--metrics.per-key none`), 41 per organization, 6 per project, and 180 for
+  the exporter.
+- No label is named `endpoint`, `instance`, `job`, `namespace`, `pod`, `service` or `container`: Prometheus and its operator
+  attach these labels to targets.
+- Per-key series have the labels `org_id`, `project_id` and `api_key_id`. The info metric has the descriptive labels
+  (`--metrics.key-labels`). Join it where you need them:
 
 ```promql
 topk(10, mongodbatlas_ai_model_api_key_idle_seconds
   * on (org_id, project_id, api_key_id) group_left (name) mongodbatlas_ai_model_api_key_info)
 ```
 
-## Not visible
+## Data that Atlas does not report
 
-Atlas does not report the following, so that there is no metric for it:
+There is no metric for the following:
 
-- Keys that were created at Voyage AI. Only those of Atlas projects are listed.
-- Use and cost: numbers of requests and tokens, money. The only trace of use is the time of the last one, so that a key that is
-  used once a day and one that is used without a pause look alike.
-- Who or what used a key, and with which model.
+- Keys that were created at Voyage AI. Atlas lists only the keys of Atlas projects.
+- Usage and cost: numbers of requests and tokens, and money. Atlas reports only the time of the last use. A key that is used
+  once a day and a key that is used continuously cannot be distinguished.
+- Which client used a key, and with which model.
 - Limits of single projects. The rate limits below are those of the organization.
-- What happens between two polls: a key that was created and deleted, a name or a status that was changed and changed back.
+- Changes between two polls that cancel each other: a key that was created and deleted, or a name or status that was changed
+  and changed back.
 ";
 
 /// Returns the section that explains the values of the label `reason` of failed polls.
@@ -62,10 +70,10 @@ fn failure_reasons() -> String {
     let mut text = "
 ### Failure reasons
 
-The label `reason` of `atlas_ai_keys_exporter_org_poll_failures_total` and `atlas_ai_keys_exporter_org_last_poll_failed`. The
-log, `check` and the page say the same.
+The values of the label `reason` of `atlas_ai_keys_exporter_org_poll_failures_total` and
+`atlas_ai_keys_exporter_org_last_poll_failed`. The log, `check` and the page use the same texts.
 
-| reason | what it means | what to do | runbook |
+| reason | meaning | what to do | runbook |
 | --- | --- | --- | --- |
 "
     .to_owned();
@@ -81,8 +89,7 @@ log, `check` and the page say the same.
     text
 }
 
-/// Returns the part of a family's section that is written by hand: its source, when it has no series, their number, and a
-/// query.
+/// Returns the manually written part of a family's section: source, when it has no series, number of series, and a query.
 fn hand_written_part<'a>(document: &'a str, name: &str) -> &'a str {
     let section = document.split_once(&format!("\n### `{name}`\n"));
     let section = section.map_or("", |(_, rest)| {
@@ -90,9 +97,14 @@ fn hand_written_part<'a>(document: &'a str, name: &str) -> &'a str {
         let end = rest.find("\n### ").unwrap_or(end).min(end);
         rest.get(..end).unwrap()
     });
-    let start = section.find("\n- from ").unwrap_or(section.len());
+    let start = section.find("\n- Source: ").unwrap_or(section.len());
     let part = section.get(start..).unwrap();
-    for line in ["\n- from ", "\n- absent ", "\n- series: ", "\n```promql\n"] {
+    for line in [
+        "\n- Source: ",
+        "\n- Absent: ",
+        "\n- Series: ",
+        "\n```promql\n",
+    ] {
         let text = part.split_once(line).map(|(_, text)| text);
         let is_there = text.is_some_and(|text| !text.starts_with(char::is_whitespace));
         assert!(is_there, "docs/metrics.md lacks {line:?} for {name}");
@@ -108,16 +120,13 @@ fn metrics_reference_is_current() {
         .iter()
         .copied()
         .partition(|family| family.name.starts_with("atlas_ai_keys_exporter_"));
-    for (title, families) in [
-        ("What Atlas says", of_atlas),
-        ("The exporter itself", of_exporter),
-    ] {
+    for (title, families) in [("Data from Atlas", of_atlas), ("Exporter", of_exporter)] {
         write!(text, "\n## {title}\n").unwrap();
         for family in families {
             let labels = if family.labels.is_empty() {
-                "no labels".to_owned()
+                "none".to_owned()
             } else {
-                format!("labels {}", join_names(family.labels))
+                join_names(family.labels)
             };
             let FamilyDef {
                 name,
@@ -128,21 +137,21 @@ fn metrics_reference_is_current() {
             let rest = hand_written_part(&document, name);
             write!(
                 text,
-                "\n### `{name}`\n\n{help}\n\n- {metric_type}, {labels}{rest}"
+                "\n### `{name}`\n\n{help}\n\n- Type: {metric_type}\n- Labels: {labels}{rest}"
             )
             .unwrap();
         }
     }
     text.push_str(&failure_reasons());
     text.push_str(
-        "\n### `process_*`\n\nProcessor time, memory, open files and start of the process, as every Prometheus client has them.\n",
+        "\n### `process_*`\n\nProcessor time, memory, open files and start time of the process, as in every Prometheus client library.\n",
     );
     assert_current("docs/metrics.md", &text);
 }
 
 /// The text between these lines of a document is generated.
-const FLAGS_BEGIN: &str = "<!-- made from the flags by `make docs` -->\n";
-const FLAGS_END: &str = "<!-- end of what is made -->\n";
+const FLAGS_BEGIN: &str = "<!-- generated from the flags by `make docs` -->\n";
+const FLAGS_END: &str = "<!-- end of the generated part -->\n";
 
 fn write_flag_table(text: &mut String, title: &str, flags: &[&Flag], in_file: bool) {
     write!(
@@ -172,12 +181,12 @@ fn write_flag_table(text: &mut String, title: &str, flags: &[&Flag], in_file: bo
         )
         .unwrap();
         if in_file {
-            let member = match flag.name {
+            let key = match flag.name {
                 "config.file" => "-".to_owned(),
                 "atlas.org-id" => "`org_ids` of a credential".to_owned(),
                 name => format!("`{}`", yaml_key(name)),
             };
-            write!(text, " {member} |").unwrap();
+            write!(text, " {key} |").unwrap();
         }
         writeln!(text, " {} |", flag.help.replace('|', "\\|")).unwrap();
     }

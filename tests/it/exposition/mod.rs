@@ -1,5 +1,5 @@
-//! All formats of a scrape contain the same series, whatever is in a label; compressed or not; for stalled
-//! readers as well.
+//! All formats of a scrape contain the same series, for every label value, compressed or not, and for stalled
+//! readers.
 
 mod orgs;
 mod scrapes;
@@ -23,7 +23,7 @@ use jiff::Timestamp;
 use mongodb_atlas_client::{KeyId, ModelLimit, OrgId, Project, ProjectId};
 use proptest::prelude::*;
 
-/// Name, labels and value of every series; values as text, so that they can be in a set.
+/// Name, labels and value of every series. Values are texts, so that a set can contain them.
 type SeriesSet = BTreeSet<(String, BTreeMap<String, String>, String)>;
 
 fn series_from_text(text: &str) -> SeriesSet {
@@ -79,7 +79,7 @@ fn time_independent_series(series: SeriesSet) -> SeriesSet {
         .collect()
 }
 
-/// Any text, with a bias to characters that have a meaning in a format.
+/// Any text, often with characters that are special in a format.
 fn any_text() -> impl Strategy<Value = String> {
     let special = prop::sample::select(vec![
         "\"",
@@ -224,19 +224,19 @@ proptest! {
             .filter(|(name, ..)| name == info)
             .map(|(_, labels, _)| labels.clone())
             .collect();
-        prop_assert_eq!(shown, expected_info_labels(&records), "what went in comes out");
+        prop_assert_eq!(shown, expected_info_labels(&records), "the exported labels are equal to the keys");
         let open = String::from_utf8(encode_identity(Format::OpenMetrics, &own, &snapshot)).unwrap();
         prop_assert!(open.ends_with("# EOF\n"));
         prop_assert_eq!(time_independent_series(series_from_text(&open)), series.clone());
         for format in Format::ALL {
             let unpacked = encode_gzip(format, &own, &snapshot);
             let unpacked = series_from_text(std::str::from_utf8(&unpacked).unwrap());
-            prop_assert_eq!(time_independent_series(unpacked), series.clone(), "{:?} packed", format);
+            prop_assert_eq!(time_independent_series(unpacked), series.clone(), "{:?} compressed", format);
         }
     }
 }
 
-/// Returns the value of each series of a family, with the labels beside `org_id`.
+/// Returns the value of each series of a family, with its labels except `org_id`.
 fn values_by_labels(series: &SeriesSet, family: &str) -> Vec<(BTreeMap<String, String>, String)> {
     let of_family = series.iter().filter(|(name, ..)| name == family);
     let values = of_family.map(|(_, labels, value)| {

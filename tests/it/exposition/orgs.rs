@@ -63,7 +63,7 @@ async fn scrape(
 /// Name and labels of a series.
 type SeriesId = (String, BTreeMap<String, String>);
 
-/// Name and labels of a series, and its value if that changes with a poll only.
+/// Name and labels of a series, and its value if the value changes only with a poll.
 type ComparedSeries = (String, BTreeMap<String, String>, Option<String>);
 
 /// Returns the series of a scrape that belong to one of `orgs`.
@@ -84,7 +84,7 @@ fn series_of(scrape: &Scrape, orgs: &[&str]) -> BTreeSet<ComparedSeries> {
 #[tokio::test(start_paused = true)]
 async fn org_parameter_selects_organizations_in_every_encoding() {
     let sim = in_process_sim(&static_sim(3, 60));
-    // Ten keys have no series, whichever organizations are selected.
+    // Ten keys have no series, for any selection of organizations.
     let exporter = SimHarness::start(&sim, &["--metrics.max-keys=50"]).await;
     exporter.wait_polled(3).await;
     exporter.advance(Duration::from_mins(20)).await;
@@ -138,7 +138,7 @@ async fn org_parameter_selects_organizations_in_every_encoding() {
     exporter.stop().await;
 }
 
-/// Starts an exporter that discovers its organizations: those requests belong to none of them.
+/// Starts an exporter with organization discovery: the requests of the discovery belong to no organization.
 async fn start_discovery(sim: &Arc<SimHandle>, flags: &[&str]) -> SimHarness {
     let mut variables = sim_env(sim);
     variables.retain(|(name, _)| name != "MONGODB_ATLAS_ORG_ID");
@@ -146,7 +146,7 @@ async fn start_discovery(sim: &Arc<SimHandle>, flags: &[&str]) -> SimHarness {
     SimHarness::start_with(sim, variables, &flags).await
 }
 
-/// Returns names and labels of all series, and asserts that none is there twice.
+/// Returns names and labels of all series, and asserts that there are no duplicates.
 fn unique_series(series: impl IntoIterator<Item = Series>) -> BTreeSet<SeriesId> {
     let mut unique = BTreeSet::new();
     for series in series {
@@ -310,12 +310,12 @@ async fn stale_organization_keeps_only_its_own_series_in_every_encoding() {
     let success = "atlas_ai_keys_exporter_org_last_success_timestamp_seconds";
     let label = [("org_id", failing.as_str())];
     let succeeded_at = exporter.scrape().get(success, &label).unwrap();
-    // A minute before and after the limit.
+    // One minute before and after the limit.
     for (age, expected) in [
         (Duration::from_mins(59), keys[0]),
         (Duration::from_mins(61), 0),
     ] {
-        #[allow(clippy::cast_precision_loss, reason = "seconds of this era")]
+        #[allow(clippy::cast_precision_loss, reason = "seconds since 1970")]
         let now = sim.now().as_second() as f64;
         let past = Duration::from_secs_f64(now - succeeded_at);
         exporter.advance(age.saturating_sub(past)).await;

@@ -21,7 +21,7 @@ async fn request_metrics(
     accept: &str,
     encoding: &str,
 ) -> reqwest::Response {
-    // Built without decoding: the raw response is compared.
+    // Built without decompression: the raw response is compared.
     let client = reqwest::Client::builder()
         .no_proxy()
         .no_gzip()
@@ -96,11 +96,11 @@ async fn gzip_responses_show_a_new_poll_immediately() {
     exporter.stop().await.stop().await;
 }
 
-/// The server's end of a connection.
+/// The server side of a connection.
 #[derive(Default)]
 struct ServerSocket {
     established: bool,
-    /// The bytes that are not acknowledged, and those that are not read, in hexadecimal.
+    /// Unacknowledged bytes and unread bytes, in hexadecimal.
     queues: String,
 }
 
@@ -135,7 +135,7 @@ impl LimitedServer {
         }
     }
 
-    /// Requests the metrics, reads nothing of the response, and waits until the server cannot send any more of it.
+    /// Requests the metrics, reads nothing of the response, and waits until the server cannot send more.
     async fn stall(&self) -> TcpStream {
         let address = self.address;
         let connect = move || {
@@ -152,7 +152,7 @@ impl LimitedServer {
             let is_full = now == queued && !now.starts_with("00000000:");
             unchanged = if is_full { unchanged + 1 } else { 0 };
             queued = now;
-            // Longer than the first probes of a closed window, of which each can let a little more through
+            // Longer than the first probes of a closed window: each probe can let a few more bytes pass.
             let is_stalled = unchanged >= 100 || self.has_closed(&stream);
             is_stalled.then_some(()).ok_or(queued.clone())
         })
@@ -160,7 +160,7 @@ impl LimitedServer {
         stream
     }
 
-    /// Returns the server's end of a connection, as the kernel reports it. The client learns of its end only by reading.
+    /// Returns the server side of a connection, as the kernel reports it. A client notices a closed connection only by reading.
     fn socket(&self, stream: &TcpStream) -> Option<ServerSocket> {
         let ports = [self.address, stream.local_addr().unwrap()].map(|it| it.port());
         let ports = ports.map(|port| format!("{port:04X}"));
@@ -205,7 +205,7 @@ async fn stalled_scrapes_release_their_permits() {
     )
     .await;
     exporter.wait_polled().await;
-    // Connections are not closed because nothing is read, but for other scrapes only.
+    // Connections are not closed because of stalled reads, but only for other scrapes.
     let server = LimitedServer::start(&exporter, Duration::from_hours(1)).await;
     let mut stalled = vec![server.stall().await, server.stall().await];
     for encoding in ["identity", "gzip", "identity", "gzip"] {
@@ -221,7 +221,7 @@ async fn stalled_scrapes_release_their_permits() {
         server.wait_closed(first).await;
         assert!(
             !server.has_closed(second),
-            "the longest unread one is closed"
+            "the longest-stalled connection is closed"
         );
         let healthy = format!("http://{}/-/healthy", server.address);
         assert_eq!(crate::common::get(&healthy).await.0, 200);
@@ -319,13 +319,10 @@ async fn max_keys_retains_the_most_idle_keys_across_polls() {
     let least = idle.iter().copied().fold(f64::MAX, f64::min);
     assert!(
         least > 86_400.0,
-        "those in daily use are cut first: {least}"
+        "keys in daily use are dropped first: {least}"
     );
     let later = exporter.wait_polled_again().await;
-    let kept = ids(&first).intersection(&ids(&later)).count();
-    assert!(
-        kept >= 97,
-        "{kept} of 100 stay while keys are used and come and go"
-    );
+    let retained = ids(&first).intersection(&ids(&later)).count();
+    assert!(retained >= 97, "{retained} of 100 keys are retained");
     exporter.stop().await;
 }

@@ -32,16 +32,16 @@ async fn invalid_character_is_replaced_without_failing_the_page() {
         ("raw \u{1} control", "raw   control"),
         ("😀", "😀"),
     ];
-    let asked = cases.map(|(json, shown)| async move {
+    let polls = cases.map(|(json, shown)| async move {
         let names =
             key_names_after_replace("\"name\":\"", &format!("\"name\":\"{json}\",\"other\":\""))
                 .await;
         assert!(names.iter().all(|name| name == shown), "{names:?}");
     });
-    join_all(asked).await;
+    join_all(polls).await;
     // In any other field, known or not, and in the name of one.
     let half = "\\ud83d";
-    let asked = [
+    let polls = [
         "createdBy",
         "status",
         "groupId",
@@ -53,7 +53,7 @@ async fn invalid_character_is_replaced_without_failing_the_page() {
         let (old, new) = (format!("\"{field}\":\""), format!("\"{field}\":\"{half}"));
         async move { key_names_after_replace(&old, &new).await }
     });
-    join_all(asked).await;
+    join_all(polls).await;
     key_names_after_replace("\"name\"", "\"\\udc00\":\"\\udc00\",\"name\"").await;
 }
 
@@ -173,8 +173,8 @@ async fn null_results_and_numeric_variants_are_accepted() {
 #[tokio::test(flavor = "multi_thread")]
 async fn keys_without_id_are_counted_and_skipped() {
     let sim = crate::common::start_sim(static_sim(1, 25)).await;
-    sim.add_fault(keys_fault(Effect::MissingMembers {
-        members: vec!["apiKeyId".into()],
+    sim.add_fault(keys_fault(Effect::MissingFields {
+        fields: vec!["apiKeyId".into()],
     }));
     let variables = crate::common::sim_env(&sim);
     let exporter = TestExporter::start_with(sim, variables, FLAGS).await;
@@ -189,7 +189,7 @@ async fn keys_without_id_are_counted_and_skipped() {
 #[tokio::test(flavor = "multi_thread")]
 async fn invalid_date_omits_only_its_series() {
     let sim = crate::common::start_sim(static_sim(1, 25)).await;
-    sim.add_fault(keys_fault(Effect::BrokenDates));
+    sim.add_fault(keys_fault(Effect::InvalidTimestamps));
     let variables = crate::common::sim_env(&sim);
     let exporter = TestExporter::start_with(sim, variables, FLAGS).await;
     let scrape = exporter.wait_polled().await;
@@ -224,12 +224,12 @@ async fn invalid_keys_are_logged_up_to_a_limit() {
     // Every second key is invalid.
     for (keys, logged, more) in [(10, 5, None), (12, 5, Some(1)), (25, 5, Some(7))] {
         let sim = crate::common::start_sim(static_sim(1, keys)).await;
-        sim.add_fault(keys_fault(Effect::MissingMembers {
-            members: vec!["apiKeyId".into()],
+        sim.add_fault(keys_fault(Effect::MissingFields {
+            fields: vec!["apiKeyId".into()],
         }));
         let flags = ["--web.listen-address=127.0.0.1:0", "--atlas.page-size=10"];
         let mut program = ChildProcess::exporter(&flags, &sim_env(&sim));
-        program.wait_for_output("msg=\"walk complete\"");
+        program.wait_for_output("msg=\"poll succeeded\"");
         program.signal(Signal::TERM);
         let (code, output, _) = program.wait_exit();
         assert_eq!(code, Some(0), "{output}");
@@ -237,7 +237,7 @@ async fn invalid_keys_are_logged_up_to_a_limit() {
         assert_eq!(output.matches(message).count(), logged, "{keys}: {output}");
         let first = output.lines().find(|line| line.contains(message)).unwrap();
         assert!(
-            first.contains("page=1 index=1 what=\"it has no apiKeyId\""),
+            first.contains("page=1 index=1 what=\"apiKeyId is missing or not a string\""),
             "{first}"
         );
         let rest = output

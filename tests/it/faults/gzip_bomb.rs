@@ -1,13 +1,13 @@
-//! A small response that decompresses to far more than a response may have.
+//! A small response that decompresses to far more than the maximum size of a response.
 
 use super::{FLAGS, SUCCESS, UP, assert_retained, keys_fault};
 use crate::common::{ChildProcess, get, process_status, sim_env, static_sim};
 use mongodb_atlas_sim::Effect;
 
-/// Maximum growth of the process. A response may have 32 MiB, and the bomb has 96.
+/// Maximum growth of the process. The limit of a response is 32 MiB, and the gzip bomb has 96 MiB.
 const MAX_GROWTH_KIB: u64 = 64 << 10;
 
-/// The bomb is an empty page with blanks behind it: without a limit it would be a valid response, of an organization that
+/// The gzip bomb is an empty page followed by spaces: without a limit it would be a valid response of an organization that
 /// has lost all its keys.
 #[tokio::test(flavor = "multi_thread")]
 async fn gzip_bomb_is_rejected_in_bounded_memory() {

@@ -83,7 +83,7 @@ async fn last_poll_failed_follows_the_reason_of_each_poll() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn last_poll_failed_starts_at_0_after_a_restart_and_ends_with_its_organization() {
+async fn last_poll_failed_starts_at_0_after_a_restart_and_is_removed_with_the_organization() {
     let (sim, dir) = (
         in_process_sim(&static_sim(2, 20)),
         tempfile::tempdir().unwrap(),
@@ -102,7 +102,7 @@ async fn last_poll_failed_starts_at_0_after_a_restart_and_ends_with_its_organiza
     assert_eq!(restored, 2.0);
     assert_eq!(failed_reason(&scrape, &orgs[0]), None, "not polled yet");
     exporter.wait_until("a failed poll", is_failed).await;
-    // An organization that is gone fails no more.
+    // A removed organization no longer fails.
     sim.with_world(|world| world.mark_org_deleted(&orgs[0]));
     exporter.advance(Duration::from_mins(6)).await;
     let scrape = exporter.scrape();

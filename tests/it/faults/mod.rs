@@ -142,18 +142,17 @@ async fn assert_data_retained_over_http(timeout: &str, effect: Effect, reason: &
 
 #[tokio::test(start_paused = true)]
 async fn error_statuses_retain_the_last_inventory() {
-    for body in [
-        ErrorBodyFormat::Json,
-        ErrorBodyFormat::Html,
-        ErrorBodyFormat::Empty,
+    for (code, reason) in [
+        (401, "unauthorized"),
+        (403, "forbidden"),
+        (404, "not_found"),
+        (500, "server_error"),
+        (503, "server_error"),
     ] {
-        for (code, reason) in [
-            (401, "unauthorized"),
-            (403, "forbidden"),
-            (404, "not_found"),
-            (500, "server_error"),
-            (503, "server_error"),
-        ] {
+        assert_data_retained(status_effect(code, ErrorBodyFormat::Json, None), reason).await;
+    }
+    for body in [ErrorBodyFormat::Html, ErrorBodyFormat::Empty] {
+        for (code, reason) in [(401, "unauthorized"), (503, "server_error")] {
             assert_data_retained(status_effect(code, body, None), reason).await;
         }
     }
@@ -163,14 +162,14 @@ async fn error_statuses_retain_the_last_inventory() {
         (400, ErrorBodyFormat::Json, None, "invalid_response"),
         (406, ErrorBodyFormat::Json, None, "invalid_response"),
         // A truncated body is a connection error, whatever its status.
-        (503, ErrorBodyFormat::Cut, None, "connection"),
+        (503, ErrorBodyFormat::Truncated, None, "connection"),
     ] {
         assert_data_retained(status_effect(code, body, retry_after), reason).await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn broken_bodies_and_connections_retain_the_last_inventory() {
+async fn invalid_bodies_and_failed_connections_retain_the_last_inventory() {
     let content_type = |value: &str| Effect::ContentType {
         value: value.into(),
     };
@@ -181,11 +180,11 @@ async fn broken_bodies_and_connections_retain_the_last_inventory() {
         bytes: 1,
         every_ms: 50,
     };
-    let cut_error = status_effect(503, ErrorBodyFormat::Cut, None);
+    let cut_error = status_effect(503, ErrorBodyFormat::Truncated, None);
     let cases = [
         (SHORT_TIMEOUT, Effect::Delay { seconds: 300.0 }, "timeout"),
         (SHORT_TIMEOUT, drip, "timeout"),
-        (TIMEOUT, Effect::CutBody, "connection"),
+        (TIMEOUT, Effect::TruncatedBody, "connection"),
         (TIMEOUT, cut_error, "connection"),
         (TIMEOUT, Effect::Reset, "connection"),
         (TIMEOUT, content_type("text/html"), "invalid_response"),
@@ -212,7 +211,7 @@ async fn assert_unaffected(effect: Effect) {
     assert_only_page_count_differs(effect, 3.0).await;
 }
 
-/// Starts an exporter of 25 keys, whose list has a fault.
+/// Starts an exporter of 25 keys with a fault in their list.
 async fn start_with_keys_fault(effect: Effect) -> TestExporter {
     let sim = crate::common::start_sim(static_sim(1, 25)).await;
     sim.add_fault(keys_fault(effect));
@@ -289,8 +288,8 @@ async fn harmless_response_variations_are_accepted() {
             bytes: 4000,
             every_ms: 1,
         }),
-        assert_unaffected(Effect::MissingMembers {
-            members: vec!["cloud".into(), "createdBy".into(), "endpoint".into()],
+        assert_unaffected(Effect::MissingFields {
+            fields: vec!["cloud".into(), "createdBy".into(), "endpoint".into()],
         }),
     ])
     .await;

@@ -10,7 +10,7 @@ use futures_util::future::join_all;
 use mongodb_atlas_sim::Effect;
 use rustix::process::Signal;
 
-/// If the total exceeds the keys read, one more page is requested; it is empty.
+/// If the total exceeds the keys read, one more page is requested, which is empty.
 #[tokio::test(flavor = "multi_thread")]
 async fn overstated_total_costs_one_extra_request() {
     let totals = [99, i64::MAX].map(|value| Effect::TotalCount { value });
@@ -32,7 +32,7 @@ async fn repeated_keys_trigger_a_rescan_and_are_merged() {
     assert_eq!(
         exposed_keys(&scrape),
         expected_sim_keys(&exporter.sim),
-        "repeats are merged"
+        "duplicates are merged"
     );
     assert_eq!(
         scrape.sum("atlas_ai_keys_exporter_org_poll_pages"),
@@ -45,7 +45,7 @@ async fn repeated_keys_trigger_a_rescan_and_are_merged() {
 #[tokio::test(flavor = "multi_thread")]
 async fn skipped_keys_trigger_a_rescan() {
     let sim = crate::common::start_sim(static_sim(1, 25)).await;
-    // One key is missing from page 2 of the first walk only.
+    // One key is missing on page 2 of the first walk only.
     sim.add_fault(keys_fault(Effect::SkipKeys).for_page(2).times(1));
     let variables = crate::common::sim_env(&sim);
     let exporter = TestExporter::start_with(sim, variables, FLAGS).await;
@@ -54,7 +54,7 @@ async fn skipped_keys_trigger_a_rescan() {
     assert_eq!(
         scrape.sum("atlas_ai_keys_exporter_org_poll_pages"),
         7.0,
-        "two walks of three pages, and a page for the key that totalCount promised"
+        "two walks of three pages, and one page for the key missing from totalCount"
     );
     exporter.stop().await.stop().await;
 }
@@ -71,7 +71,7 @@ async fn short_page_with_next_link_continues_the_walk() {
     exporter.stop().await.stop().await;
 }
 
-/// `totalCount` is an estimate: one that no poll reaches is logged, but not by each poll.
+/// `totalCount` is an estimate: a total that no poll reaches is logged once, not by each poll.
 #[tokio::test(flavor = "multi_thread")]
 async fn unmet_total_is_logged_once() {
     let sim = crate::common::start_sim(static_sim(1, 25)).await;

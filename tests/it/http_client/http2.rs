@@ -22,7 +22,7 @@ use super::token_env;
 use crate::common::pki::TestPki;
 use crate::common::run_exporter;
 
-/// How a response ends too early.
+/// How a truncated response ends.
 #[derive(Debug, Clone, Copy)]
 enum BodyEnd {
     /// The stream is reset.
@@ -50,7 +50,7 @@ async fn serve_truncated_body(stream: TcpStream, acceptor: TlsAcceptor, end: Bod
     });
     let connection =
         http2::Builder::new(TokioExecutor::new()).serve_connection(TokioIo::new(stream), service);
-    // The connection is dropped at the end, without a goodbye.
+    // The connection is dropped without a GOAWAY frame.
     let _ = tokio::time::timeout(Duration::from_millis(500), connection).await;
 }
 
@@ -78,7 +78,7 @@ async fn truncated_http2_body_is_a_connection_error() {
         let error = String::from_utf8(output.stderr).unwrap();
         assert_eq!(output.status.code(), Some(1), "{end:?}: {error}");
         assert!(error.contains("reason=connection"), "{end:?}: {error}");
-        assert!(!error.contains("cannot be read"), "{end:?}: {error}");
+        assert!(!error.contains("cannot read the body"), "{end:?}: {error}");
         assert!(connections.load(Ordering::Relaxed) > 0);
         server.abort();
     }

@@ -1,4 +1,4 @@
-//! Requests to Atlas on the wire, and the classification of connection errors.
+//! HTTP requests to Atlas, and the classification of connection errors.
 
 mod http2;
 mod proxy;
@@ -65,14 +65,14 @@ fn serve_response(response: impl Into<Vec<u8>>) -> (u16, ReceivedRequests) {
     (port, received)
 }
 
-/// Starts an exporter whose Atlas is at `base`; the simulator is not used.
+/// Starts an exporter that sends its requests to `base` instead of the simulator.
 async fn start_exporter(base: String) -> TestExporter {
     let sim = crate::common::start_sim(static_sim(1, 1)).await;
     TestExporter::start_with(sim, token_env(base), &["--atlas.poll-interval=1s"]).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn requests_carry_user_agent_and_accept_version() {
+async fn requests_have_user_agent_and_accept_version() {
     let response = b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
     let (port, requests) = serve_response(response);
     let exporter = start_exporter(format!("http://127.0.0.1:{port}/below/a/path")).await;
@@ -139,7 +139,7 @@ async fn redirects_are_not_followed() {
     let variables = crate::common::sim_env(&sim);
     let exporter = TestExporter::start_with(sim, variables, &["--atlas.poll-interval=1s"]).await;
     exporter
-        .wait_until("both redirects to be refused", |scrape| {
+        .wait_until("both redirects to be rejected", |scrape| {
             scrape.poll_failures(&org, "invalid_response") >= 2.0
         })
         .await;
@@ -196,7 +196,7 @@ async fn response_header_count_is_limited() {
     }
 }
 
-/// Responds to each request with interim responses without end, `count` at a time. Returns the port.
+/// Responds to each request with endless interim responses, `count` per write. Returns the port.
 fn serve_endless_interim_responses(count: usize) -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
@@ -204,7 +204,7 @@ fn serve_endless_interim_responses(count: usize) -> u16 {
         while let Ok((mut stream, _)) = listener.accept() {
             let interim = "HTTP/1.1 100 Continue\r\n\r\n".repeat(count);
             thread::spawn(move || {
-                // A response before its request would be a failed connection instead.
+                // A response before its request would be a connection error instead.
                 let _ = stream.read(&mut [0; 1024]);
                 while stream.write_all(interim.as_bytes()).is_ok() {}
             });

@@ -20,12 +20,12 @@ fn proxy_env(proxy: &str) -> Vec<(String, String)> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn requests_use_the_proxy_and_errors_omit_its_password() {
-    let refuses = "HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n";
-    let (refusing, requests) = serve_response(refuses);
+    let rejection = "HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n";
+    let (rejecting, requests) = serve_response(rejection);
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
     let silent = (silent.local_addr().unwrap().port(), silent);
     for (port, words) in [
-        (refusing, "connection failed"),
+        (rejecting, "connection failed"),
         (crate::common::free_port(), "connection failed"),
         (silent.0, "no complete response within"),
     ] {
@@ -69,7 +69,7 @@ fn invalid_proxy_url_fails_every_command() {
         for variable in ["HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"] {
             let mut variables = token_env("https://atlas.invalid".to_owned());
             variables.push((variable.to_owned(), value.to_owned()));
-            // Bounded: without the error it would serve.
+            // The exit is expected: without the error the exporter would serve.
             let (code, text, _) = ChildProcess::exporter(command, &variables).wait_exit();
             assert_eq!(code, Some(2), "{text}");
             assert!(
@@ -91,7 +91,7 @@ async fn loopback_bypasses_the_proxy() {
     sim.stop().await;
 }
 
-/// `me:secret-word`, as a header has it.
+/// `me:secret-word` as the value of the header.
 const PROXY_AUTHORIZATION: &str = "Basic bWU6c2VjcmV0LXdvcmQ=";
 
 /// Returns the environment of an exporter that reaches `https://atlas.invalid` through this proxy.
@@ -109,7 +109,7 @@ fn tunnel_env(
     variables
 }
 
-/// Asserts that a proxy received what it needs, and nothing of what is for Atlas.
+/// Asserts that a proxy received only the requests for tunnels, and no plain text of a request to Atlas.
 fn assert_proxy_sees_no_request(proxy: &ConnectProxy, sim: &SimHandle) {
     let record = proxy.record();
     for request in &record.requests {
@@ -177,11 +177,11 @@ async fn polls_through_a_proxy_with_and_without_password() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn wrong_proxy_password_is_a_clear_connection_error() {
+async fn invalid_proxy_password_is_a_connection_error_that_names_the_proxy() {
     let (sim, pki) = (start_sim(static_sim(1, 5)).await, TestPki::new());
     let frontend = TlsFrontend::start(&sim, &pki, "atlas").await;
     let proxy = ConnectProxy::start(frontend.port(), Some(PROXY_AUTHORIZATION)).await;
-    for user in ["", "me:wrong-word@"] {
+    for user in ["", "me:invalid-word@"] {
         let output = run_exporter(&["once"], tunnel_env(&sim, &pki, &proxy, user)).await;
         let error = String::from_utf8(output.stderr).unwrap();
         assert_eq!(output.status.code(), Some(1), "{error}");
@@ -191,7 +191,7 @@ async fn wrong_proxy_password_is_a_clear_connection_error() {
         ] {
             assert!(error.contains(&words), "{words}: {error}");
         }
-        assert!(!error.contains("wrong-word"), "{error}");
+        assert!(!error.contains("invalid-word"), "{error}");
     }
     assert!(proxy.record().requests.len() >= 2);
     assert_proxy_sees_no_request(&proxy, &sim);

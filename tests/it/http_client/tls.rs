@@ -18,7 +18,7 @@ const FLAGS: &[&str] = &[
 
 const FAILURES: &str = "atlas_ai_keys_exporter_org_poll_failures_total";
 
-/// Returns the environment of an exporter whose Atlas is at `base_url`, without variables for certificates.
+/// Returns the environment of an exporter that polls `base_url`, without variables for certificates.
 pub(super) fn env_with_base_url(sim: &SimHandle, base_url: &str) -> Vec<(String, String)> {
     let mut variables = sim_env(sim);
     variables.retain(|(name, _)| name != "MONGODB_ATLAS_BASE_URL");
@@ -26,7 +26,7 @@ pub(super) fn env_with_base_url(sim: &SimHandle, base_url: &str) -> Vec<(String,
     variables
 }
 
-/// Returns the environment of an exporter that trusts the authority of `pki` only.
+/// Returns the environment of an exporter that trusts only the CA of `pki`.
 fn trusting_env(sim: &SimHandle, pki: &TestPki, frontend: &TlsFrontend) -> Vec<(String, String)> {
     let base_url = format!("https://127.0.0.1:{}", frontend.port());
     let mut variables = env_with_base_url(sim, &base_url);
@@ -42,7 +42,7 @@ fn with_access_token(sim: &SimHandle, variables: &mut Vec<(String, String)>) {
     variables.push(("MONGODB_ATLAS_ACCESS_TOKEN".to_owned(), token));
 }
 
-/// Polls a server with this certificate until polls have failed twice.
+/// Polls a server with this certificate until two polls have failed.
 async fn assert_no_request_is_sent(certificate: &str, use_token: bool) {
     let (sim, pki) = (start_sim(static_sim(1, 5)).await, TestPki::new());
     let org = sim.org_ids()[0].clone();
@@ -61,7 +61,7 @@ async fn assert_no_request_is_sent(certificate: &str, use_token: bool) {
     assert_eq!(scrape.poll_failures(&org, "tls"), failures, "{certificate}");
     assert_eq!(scrape.sum("atlas_ai_keys_exporter_org_up"), 0.0);
     let record = frontend.record();
-    // A failed request for a token stands for the polls until it is retried.
+    // Polls share a failed token request until it is retried.
     let handshakes = if use_token { 2 } else { 1 };
     assert!(record.failed_handshakes >= handshakes, "{certificate}");
     assert_eq!(
@@ -178,7 +178,7 @@ async fn unreachable_or_untrusted_server_retains_the_last_inventory() {
     frontend.set_plain_text();
     wait_failure("plain text", "tls").await;
     let plain = frontend.record().plain;
-    assert!(!plain.is_empty(), "the greeting of TLS");
+    assert!(!plain.is_empty(), "a TLS ClientHello");
     for part in ["GET ", "POST ", "Bearer", "Basic", "simtok", "HTTP/1.1"] {
         assert!(!contains(&plain, part), "{part}");
     }

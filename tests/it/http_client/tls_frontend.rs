@@ -16,7 +16,7 @@ use tokio::task::JoinHandle;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
-/// Copies until the end of `from`, and passes everything to `record` first.
+/// Copies until the end of `from`, and passes all bytes to `record` first.
 async fn copy_recorded(
     mut from: impl AsyncRead + Unpin,
     mut to: impl AsyncWrite + Unpin,
@@ -60,15 +60,15 @@ struct FrontendState {
     record: FrontendRecord,
 }
 
-/// What a frontend received.
+/// The data that a frontend received.
 #[derive(Clone, Default)]
 pub(super) struct FrontendRecord {
     pub(super) connections: usize,
     /// Number of handshakes that failed.
     pub(super) failed_handshakes: usize,
-    /// Everything that was received after a handshake.
+    /// All bytes received after a handshake.
     pub(super) decrypted: Vec<u8>,
-    /// Everything that was received without TLS.
+    /// All bytes received without TLS.
     pub(super) plain: Vec<u8>,
 }
 
@@ -108,12 +108,12 @@ impl TlsFrontend {
         self.shared.lock().record.clone()
     }
 
-    /// Presents another certificate from now on, and closes all connections.
+    /// Replaces the certificate, and closes all connections.
     pub(super) fn set_certificate(&self, pki: &TestPki, certificate: &str) {
         self.set_acceptor(Some(acceptor(pki, certificate)));
     }
 
-    /// Responds in plain text from now on, and closes all connections.
+    /// Disables TLS, and closes all connections.
     pub(super) fn set_plain_text(&self) {
         self.set_acceptor(None);
     }
@@ -194,29 +194,29 @@ impl FrontendShared {
         self.lock().record.plain.extend(&first[..length]);
         let response = b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n";
         stream.write_all(response).await?;
-        // The client closes; what it sends until then is recorded too.
+        // All bytes are recorded until the client closes the connection.
         let record = |bytes: &[u8]| self.lock().record.plain.extend(bytes);
         copy_recorded(stream, tokio::io::sink(), record).await
     }
 }
 
-/// An HTTP proxy that connects every tunnel to one port of this host.
+/// An HTTP proxy that connects all tunnels to one port of this host.
 pub(super) struct ConnectProxy {
     port: u16,
     record: Arc<Mutex<ProxyRecord>>,
 }
 
-/// What a proxy received.
+/// The data that a proxy received.
 #[derive(Clone, Default)]
 pub(super) struct ProxyRecord {
-    /// The requests, with all their headers.
+    /// The requests with all headers.
     pub(super) requests: Vec<String>,
-    /// Everything that clients sent through tunnels.
+    /// All bytes that clients sent through tunnels.
     pub(super) tunneled: Vec<u8>,
 }
 
 impl ConnectProxy {
-    /// Starts a proxy. With `authorization`, requests must have that `Proxy-Authorization`.
+    /// Starts a proxy. With `authorization`, requests must have this `Proxy-Authorization`.
     pub(super) async fn start(target: u16, authorization: Option<&'static str>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
@@ -246,20 +246,21 @@ async fn tunnel(
     authorization: Option<&str>,
     record: &Mutex<ProxyRecord>,
 ) -> io::Result<()> {
-    let mut head = Vec::new();
-    while !head.ends_with(b"\r\n\r\n") {
-        head.push(client.read_u8().await?);
+    let mut header = Vec::new();
+    while !header.ends_with(b"\r\n\r\n") {
+        header.push(client.read_u8().await?);
     }
-    let head = String::from_utf8_lossy(&head).into_owned();
-    record.lock().unwrap().requests.push(head.clone());
+    let header = String::from_utf8_lossy(&header).into_owned();
+    record.lock().unwrap().requests.push(header.clone());
     let is_authorized = authorization.is_none_or(|expected| {
         let expected = format!("proxy-authorization: {expected}");
-        head.lines()
+        header
+            .lines()
             .any(|line| line.eq_ignore_ascii_case(&expected))
     });
     if !is_authorized {
-        let refusal = "HTTP/1.1 407 Proxy Authentication Required\r\nProxy-Authenticate: Basic realm=\"proxy\"\r\nContent-Length: 0\r\n\r\n";
-        return client.write_all(refusal.as_bytes()).await;
+        let rejection = "HTTP/1.1 407 Proxy Authentication Required\r\nProxy-Authenticate: Basic realm=\"proxy\"\r\nContent-Length: 0\r\n\r\n";
+        return client.write_all(rejection.as_bytes()).await;
     }
     let upstream = TcpStream::connect(("127.0.0.1", target)).await?;
     client

@@ -1,4 +1,4 @@
-//! Owners and exemptions on `/metrics`, the page and in `check`.
+//! Owners and exemptions on `/metrics`, on the page and in the audit log.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -75,7 +75,7 @@ async fn wait_details(harness: &SimHarness) -> Scrape {
         .await
 }
 
-/// The number of keys in the roll-ups of all classes with the smallest threshold, and of exempt keys.
+/// Returns the number of keys by class, with the smallest threshold: idle, never used, disabled, exempt.
 fn counts(scrape: &Scrape) -> [f64; 4] {
     let count = |family: &str| {
         let family = format!("mongodbatlas_ai_model_api_{family}");
@@ -92,7 +92,7 @@ fn counts(scrape: &Scrape) -> [f64; 4] {
     .map(count)
 }
 
-/// The counts that are expected of `keys`, without those that are `exempt`.
+/// Returns the expected number of `keys` by class.
 fn expected_counts(keys: &[SimKey], exempt: impl Fn(&SimKey) -> bool) -> [f64; 4] {
     let mut counts = [0.0; 4];
     for key in keys {
@@ -133,12 +133,12 @@ async fn owner_rules_take_precedence_over_tags_and_are_reloaded() {
     }
     config.write("{}");
     harness.reloader.reload("test").await.unwrap();
-    assert_eq!(owners(&harness.scrape()), by_tag, "the tags are back");
+    assert_eq!(owners(&harness.scrape()), by_tag, "the tags apply again");
     harness.stop().await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn another_owner_tag_is_read_after_a_reload_and_a_restart() {
+async fn changed_owner_tag_applies_after_a_reload_and_a_restart() {
     let sim = in_process_sim(&static_sim(1, 1200));
     let dir = tempfile::tempdir().unwrap();
     let config = ConfigFile::new("atlas:\n  owner_tag: env\n");
@@ -149,7 +149,7 @@ async fn another_owner_tag_is_read_after_a_reload_and_a_restart() {
     assert!(by_env.values().any(Option::is_some), "{by_env:?}");
     config.write("{}");
     harness.reloader.reload("test").await.unwrap();
-    // At once, and not with the next hourly refresh
+    // The reload reads the tags without the delay of the hourly refresh.
     harness.advance(Duration::from_secs(30)).await;
     let by_owner = owners(&harness.scrape());
     assert_ne!(by_owner, by_env);
@@ -158,7 +158,11 @@ async fn another_owner_tag_is_read_after_a_reload_and_a_restart() {
     config.write("atlas:\n  owner_tag: env\n");
     let harness = SimHarness::start(&sim, &flags).await;
     harness.advance(Duration::from_secs(30)).await;
-    assert_eq!(owners(&harness.scrape()), by_env, "at once after a restart");
+    assert_eq!(
+        owners(&harness.scrape()),
+        by_env,
+        "immediately after the restart"
+    );
     harness.stop().await;
 
     config.write("atlas:\n  owner_tag: ''\n");
@@ -173,7 +177,7 @@ async fn another_owner_tag_is_read_after_a_reload_and_a_restart() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn exempt_keys_are_counted_apart_until_the_second_at_which_the_exemption_ends() {
+async fn exempt_keys_are_counted_separately_until_the_exemption_ends() {
     let sim = in_process_sim(&static_sim(2, 200));
     let keys = all_keys(&sim);
     let by_id = keys[0].clone();
@@ -215,7 +219,7 @@ async fn exempt_keys_are_counted_apart_until_the_second_at_which_the_exemption_e
         let mut expected: Vec<_> = keys
             .iter()
             .filter(|key| is_exempt(key))
-            // 00:00 UTC of 2026-03-03, and of 2026-03-02
+            // The values are 00:00 UTC of 2026-03-03 and of 2026-03-02.
             .map(|key| {
                 let end = if of_name(key) {
                     1_772_496_000.0
@@ -228,11 +232,11 @@ async fn exempt_keys_are_counted_apart_until_the_second_at_which_the_exemption_e
         expected.sort_by(|a, b| a.0.cmp(&b.0));
         assert_eq!(shown, expected, "{at}");
     }
-    assert_eq!(requests(), requests_before, "without a poll");
+    assert_eq!(requests(), requests_before, "no poll is needed");
     harness.stop().await;
 }
 
-/// Escapes a text, so that a glob matches it alone.
+/// Escapes a text so that a glob matches only this text.
 fn globset_escape(text: &str) -> String {
     let mut escaped = String::new();
     for char in text.chars() {
@@ -301,7 +305,7 @@ async fn exemptions_apply_after_a_reload_a_rename_and_a_restart_during_an_outage
 }
 
 #[tokio::test(start_paused = true)]
-async fn unmatched_exemptions_are_unknown_to_a_shard() {
+async fn unmatched_exemptions_are_not_exported_by_a_shard() {
     let sim = in_process_sim(&static_sim(3, 60));
     let config = ConfigFile::new("exemptions:\n- {key: none, reason: a, until: 2030-01-01}\n");
     let harness = SimHarness::start(&sim, &[&config.flag(), "--atlas.shard=1/2"]).await;

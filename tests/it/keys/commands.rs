@@ -1,4 +1,4 @@
-//! `--output commands`: what a shell runs, and what it never runs.
+//! `keys --output commands`: commands that a shell runs.
 
 use std::collections::BTreeSet;
 use std::os::unix::fs::PermissionsExt as _;
@@ -14,7 +14,7 @@ use jiff::{SignedDuration, Timestamp};
 use mongodb_atlas_client::{KeyId, OrgId, ProjectId};
 use mongodb_atlas_sim::{SimEndpoint, SimHandle, SimKey};
 
-/// Inserts a copy of the first key with another id and name, last used 100 days ago. Returns the project.
+/// Inserts a changed copy of the first key, last used 100 days ago. Returns the project of the copy.
 fn insert_key(sim: &SimHandle, change: impl FnOnce(&mut SimKey)) -> String {
     sim.with_world(|world| {
         let org = world.org_ids().remove(0);
@@ -63,7 +63,7 @@ fn run_script(script: &str, dir: &Path) -> Vec<Vec<String>> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn ids_and_names_never_run_in_a_shell() {
+async fn commands_never_run_ids_and_names_in_a_shell() {
     let sim = crate::common::start_sim(static_sim(1, 3)).await;
     let hostile = [
         "$(touch canary)",
@@ -158,7 +158,7 @@ fn deleted_ids(script: &str) -> BTreeSet<String> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn commands_leave_out_keys_in_use_and_exempt_keys() {
+async fn commands_exclude_keys_in_use_and_exempt_keys() {
     let sim = crate::common::start_sim(static_sim(2, 400)).await;
     for (flags, words) in [
         (&[][..], "expected --idle, --never-used or --status"),
@@ -188,7 +188,7 @@ async fn commands_leave_out_keys_in_use_and_exempt_keys() {
         let flags = [&["keys", "--output=commands", &flag], flags].concat();
         successful_stdout(&run_exporter(&flags, sim_env(&sim)).await)
     };
-    // Without --idle, only keys that are idle for 30 days.
+    // Without --idle, commands include only keys idle for 30 days.
     let script = run(&["--status=active"]).await;
     let is_old = |key: &SimKey| key.status == "ACTIVE" && idle_since(key) <= days(30);
     let old = expected_ids(&sim, is_old);
@@ -209,7 +209,7 @@ async fn commands_leave_out_keys_in_use_and_exempt_keys() {
         deleted_ids(&run(&["--idle=30d", "--limit=3"]).await).len(),
         3
     );
-    // An exempt key has no command, whatever the flags.
+    // An exempt key never has a command.
     let exempt = old.first().unwrap();
     let policy = format!("exemptions:\n- {{key: {exempt}, reason: drill, until: 9999-06-30}}\n");
     std::fs::write(&file, policy).unwrap();
@@ -245,7 +245,7 @@ async fn commands_leave_out_keys_in_use_and_exempt_keys() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn commands_need_recent_data() {
+async fn commands_require_recent_data() {
     let dir = tempfile::tempdir().unwrap();
     let storage = Storage::open(dir.path()).unwrap();
     let now = Timestamp::now();

@@ -1,4 +1,4 @@
-//! Filters of `keys`.
+//! `keys`: filters.
 
 use std::collections::BTreeSet;
 
@@ -33,8 +33,8 @@ async fn filters_select_matching_keys() {
         expected_ids(&sim, |key| key.last_used.unwrap_or(key.created) <= limit)
     );
     let one = &rows[0];
-    let by = async |member: &str| {
-        let flag = format!("--project={}", one[member].as_str().unwrap());
+    let by = async |field: &str| {
+        let flag = format!("--project={}", one[field].as_str().unwrap());
         run_keys_json(&[&flag], &variables).await
     };
     let project = one["project_id"].as_str().unwrap();
@@ -63,7 +63,7 @@ async fn filters_select_matching_keys() {
             .lines()
             .take(1)
             .collect::<Vec<_>>(),
-        "the same head without and with keys"
+        "the header is the same without keys"
     );
     assert_eq!(
         none.trim_end(),
@@ -79,9 +79,9 @@ async fn filters_select_matching_keys() {
     let error = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(2));
     for part in [
-        "--idle: \"soon\"",
-        "--output: \"xml\"",
-        "--never-used: \"perhaps\"",
+        "--idle: invalid value \"soon\": expected a duration up to 100 years, such as 12h or 30d",
+        "--output: invalid value \"xml\"",
+        "--never-used: invalid value \"perhaps\"",
     ] {
         assert!(error.contains(part), "{error}");
     }
@@ -110,12 +110,15 @@ async fn filter_with_unknown_value_is_an_error() {
             vec!["unknown project", &quoted],
         ),
         (vec![flag("project", &glob)], vec!["unknown project", &glob]),
-        (vec![flag("project", "")], vec!["--project: \"\""]),
+        (
+            vec![flag("project", "")],
+            vec!["--project: invalid value \"\""],
+        ),
         (
             vec![flag("project", "\u{1b}[2J")],
             vec!["unknown project \"\\u{1b}[2J\""],
         ),
-        // A valid value does not hide an invalid one.
+        // A valid value does not hide an invalid value.
         (
             vec![flag("project", name), flag("project", &typo)],
             vec![&typo],
@@ -155,7 +158,7 @@ async fn filter_with_unknown_value_is_an_error() {
             }
         }
     }
-    // From the environment, where commas separate values.
+    // In the environment variable, commas separate values.
     let mut named = variables.clone();
     named.push((
         "ATLAS_AI_KEYS_EXPORTER_KEYS_PROJECT".to_owned(),
@@ -178,7 +181,7 @@ async fn status_and_id_filters_ignore_case() {
     let flag = |name: &str, value: &str| format!("--{name}={value}");
     let rows = run_keys_json(&[], &variables).await;
     let id = rows[0]["project_id"].as_str().unwrap();
-    // A status that occurs is valid.
+    // A status of an existing key is valid.
     let key = sim.with_world(|world| {
         let org = world.org_ids().remove(0);
         let key = world.keys(&org)[0].id.clone();
@@ -226,7 +229,7 @@ async fn filter_on_unreadable_values_is_an_error() {
         .unwrap();
     let project = of_second["project_name"].as_str().unwrap();
     let id = of_second["project_id"].as_str().unwrap();
-    // The organization that may have the project could not be read.
+    // The organization that may contain the project cannot be read.
     sim.add_fault(error_fault(
         SimEndpoint::AiModelApiKeys,
         Some(&orgs[1]),
@@ -240,7 +243,7 @@ async fn filter_on_unreadable_values_is_an_error() {
         "{error}"
     );
     sim.clear_faults();
-    // The names of the projects could not be read: ids still match.
+    // The names of the projects cannot be read. Ids still match.
     sim.add_fault(error_fault(SimEndpoint::Groups, None, 403));
     let output = run_exporter(&["keys", "--project", project], sim_env(&sim)).await;
     let error = String::from_utf8_lossy(&output.stderr).into_owned();

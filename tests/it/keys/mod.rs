@@ -1,5 +1,5 @@
-//! `keys`: every key once, longest idle first, as a table, CSV or JSON; from Atlas, or from the state files of an
-//! exporter, without a request.
+//! `keys`: lists every key once, longest idle first, as a table, CSV, JSON or Markdown; from Atlas, or without a request
+//! from the state files of an exporter.
 
 mod commands;
 mod filters;
@@ -34,11 +34,11 @@ fn row_ids(rows: &[Value]) -> BTreeSet<String> {
         .map(|row| row["api_key_id"].as_str().unwrap().to_owned())
         .collect();
     let set: BTreeSet<String> = ids.iter().cloned().collect();
-    assert_eq!(set.len(), ids.len(), "a key twice");
+    assert_eq!(set.len(), ids.len(), "duplicate key");
     set
 }
 
-/// Returns whether a field is a text that is not empty.
+/// Returns whether a field is a non-empty text.
 fn has_text(row: &Value, field: &str) -> bool {
     row[field].as_str().is_some_and(|text| !text.is_empty())
 }
@@ -85,7 +85,7 @@ async fn keys_are_listed_once_sorted_by_idle_time() {
             used.map(Timestamp::as_microsecond)
         );
         assert_eq!(row["last_used_at"].is_null(), used.is_none());
-        assert_eq!(row["created_by"], "", "personal data is asked for");
+        assert_eq!(row["created_by"], "", "personal data is opt-in");
         for field in ["org_name", "project_name", "status"] {
             assert!(has_text(row, field), "{field}: {row}");
         }
@@ -112,7 +112,7 @@ async fn keys_are_listed_once_sorted_by_idle_time() {
     let text = successful_stdout(&output);
     assert!(text.starts_with("IDLE"), "{text}");
     assert!(text.contains("600 of 600 keys, as of 20"), "{text}");
-    assert!(!text.contains('\u{1b}'), "colours are for terminals");
+    assert!(!text.contains('\u{1b}'), "only terminals get colors");
     assert_eq!(sim.live_token_count(), 0);
     sim.stop().await;
 }
@@ -226,7 +226,7 @@ fn file_fingerprints(dir: &Path) -> BTreeMap<String, (u64, std::time::SystemTime
         .collect()
 }
 
-/// Waits until the stopped exporter has written its state: its last writes can end after it.
+/// Waits until the state of a stopped exporter is saved. Its last writes can complete after it stopped.
 fn wait_saved(dir: &Path, orgs: usize) {
     eventually_blocking("the state is saved", || {
         let files = file_fingerprints(dir);
@@ -246,9 +246,9 @@ async fn from_storage_sends_no_request_and_changes_no_file() {
     let sim = exporter.stop().await;
     wait_saved(dir.path(), 3);
     let expected = expected_ids(&sim, |_| true);
-    let asked = sim.requests().len();
+    let requests = sim.requests().len();
     let before = file_fingerprints(dir.path());
-    // No credential, no organization: only the directory.
+    // Only the directory is needed: no credential, no organization.
     let flags = ["--from-storage", "--storage.path", &path];
     let rows = run_keys_json(&flags, &[]).await;
     assert_eq!(row_ids(&rows), expected);
@@ -259,7 +259,7 @@ async fn from_storage_sends_no_request_and_changes_no_file() {
     let some = run_keys_json(&[&flags[..], &["--atlas.org-id", &orgs[0]]].concat(), &[]).await;
     assert!(!some.is_empty() && some.iter().all(|row| row["org_id"] == orgs[0].as_str()));
     assert_eq!(file_fingerprints(dir.path()), before);
-    // A damaged file is reported, and left for the exporter to quarantine.
+    // A damaged file is reported and not changed; only the exporter quarantines files.
     let damaged = dir.path().join(format!("{}.inventory", orgs[1]));
     let text = std::fs::read(&damaged).unwrap();
     std::fs::write(&damaged, &text[..text.len() / 2]).unwrap();
@@ -296,7 +296,7 @@ async fn from_storage_sends_no_request_and_changes_no_file() {
         assert_eq!(output.status.code(), Some(2), "{error}");
         assert!(error.contains(words), "{error}");
     }
-    assert_eq!(sim.requests().len(), asked);
+    assert_eq!(sim.requests().len(), requests);
     sim.stop().await;
 }
 
@@ -315,7 +315,7 @@ async fn control_characters_are_replaced_in_table_output() {
         text.chars()
             .all(|letter| letter == '\n' || !letter.is_control())
     );
-    // Neither do they end a line, or change the order of the text.
+    // Line separators and direction controls are replaced too.
     assert!(!text.contains(['\u{2028}', '\u{202e}']), "{text:?}");
     sim.stop().await;
 }

@@ -1,4 +1,4 @@
-//! Owners, exemptions, groups and order of the report; the same from Atlas and from storage.
+//! `keys`: owners, exemptions, groups and order, from Atlas and from storage.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -8,7 +8,7 @@ use crate::common::{TestExporter, error_fault, run_exporter, sim_env, static_sim
 use mongodb_atlas_sim::{SimEndpoint, SimHandle};
 use serde_json::Value;
 
-/// Writes a configuration file with an owner of one project, and an exemption of one key. Returns both.
+/// Writes a configuration file with an owner of one project and an exemption of one key. Returns project and key.
 fn write_policy(rows: &[Value], dir: &tempfile::TempDir) -> (String, String) {
     let text = |field: &str| rows[0][field].as_str().unwrap().to_owned();
     let (project, key) = (text("project_name"), text("api_key_id"));
@@ -20,7 +20,7 @@ fn write_policy(rows: &[Value], dir: &tempfile::TempDir) -> (String, String) {
     (project, key)
 }
 
-/// A state directory of an exporter, and the simulated Atlas that it has polled.
+/// Returns the simulated Atlas and the state directory of an exporter that polled it.
 async fn stored_state(orgs: usize, keys: usize) -> (SimHandle, tempfile::TempDir, PathBuf) {
     let dir = tempfile::tempdir().unwrap();
     let state = dir.path().join("state");
@@ -47,22 +47,22 @@ async fn owners_and_exemptions_apply_to_atlas_and_to_storage() {
             let flags = [&["keys"], source, flags].concat();
             run_exporter(&flags, variables.clone()).await
         };
-        // Exempt keys are left out, and the output says so.
+        // Exempt keys are not listed, and the output reports their number.
         let output = run(&["--output=json"]).await;
         let rows: Vec<Value> = serde_json::from_slice(&output.stdout).unwrap();
         let error = String::from_utf8_lossy(&output.stderr).into_owned();
         assert_eq!(output.status.code(), Some(0), "{error}");
         assert_eq!(
             error,
-            "1 exempt keys left out (--include-exempt shows them)\n"
+            "exempt keys not listed: 1 (use --include-exempt to list them)\n"
         );
         assert_eq!(rows.len(), 199);
         assert!(!row_ids(&rows).contains(&key));
         let output = run(&[]).await;
         let text = successful_stdout(&output);
         assert!(text.contains("199 of 200 keys, as of "), "{text}");
-        assert!(text.contains("1 exempt and left out"), "{text}");
-        // They are shown with reason and end on demand.
+        assert!(text.contains("1 exempt (not listed)"), "{text}");
+        // With --include-exempt, exempt keys are listed with reason and end.
         let output = run(&["--output=json", "--include-exempt"]).await;
         let rows: Vec<Value> = serde_json::from_str(&successful_stdout(&output)).unwrap();
         assert_eq!(row_ids(&rows), expected_ids(&sim, |_| true));
@@ -82,7 +82,7 @@ async fn owners_and_exemptions_apply_to_atlas_and_to_storage() {
             let id = row["project_id"].as_str().unwrap();
             assert_eq!(row["url"], format!("{}/v2/{id}", sim.base_url()));
         }
-        // By owner, and without one.
+        // Filters select keys with an owner, and keys without an owner.
         let of = async |owner: &str| {
             let owner = format!("--owner={owner}");
             let output = run(&["--output=json", "--include-exempt", &owner]).await;
@@ -95,11 +95,11 @@ async fn owners_and_exemptions_apply_to_atlas_and_to_storage() {
         let output = run(&["--owner=team-serch", "--owner="]).await;
         let error = String::from_utf8_lossy(&output.stderr).into_owned();
         assert_eq!(output.status.code(), Some(2), "{error}");
-        let expected = "--owner: unknown owner \"team-serch\": nearest of 1 are \"team-search\"";
+        let expected = "--owner: unknown owner \"team-serch\": closest of 1: \"team-search\"";
         assert!(error.contains(expected), "{error}");
         assert!(output.stdout.is_empty());
     }
-    // An invalid policy is an error without a request as well: its exemptions would be missing.
+    // An invalid policy is an error with --from-storage too, because exemptions would be missing.
     std::fs::write(dir.path().join("config.yml"), "exemption: []\n").unwrap();
     let output = run_exporter(&[&["keys"], &stored[..]].concat(), vec![]).await;
     let error = String::from_utf8_lossy(&output.stderr).into_owned();
@@ -109,7 +109,7 @@ async fn owners_and_exemptions_apply_to_atlas_and_to_storage() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn unreadable_tags_are_no_missing_owners() {
+async fn unreadable_tags_are_not_reported_as_missing_owners() {
     let sim = crate::common::start_sim(static_sim(1, 30)).await;
     sim.add_fault(error_fault(SimEndpoint::Groups, None, 403));
     for flags in [&["--owner="][..], &["--group-by=owner"], &["--owner=x"]] {
@@ -190,13 +190,13 @@ async fn invalid_options_are_listed_at_once() {
     let error = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(2), "{error}");
     for part in [
-        "--output: \"xml\"",
-        "--group-by: \"team\"",
+        "--output: invalid value \"xml\"",
+        "--group-by: invalid value \"team\"",
         "owner, project or org",
-        "--sort: \"used\"",
+        "--sort: invalid value \"used\"",
         "idle, name, created, owner, project",
-        "--limit: \"-1\"",
-        "--include-exempt: \"perhaps\"",
+        "--limit: invalid value \"-1\"",
+        "--include-exempt: invalid value \"perhaps\"",
     ] {
         assert!(error.contains(part), "{part}: {error}");
     }

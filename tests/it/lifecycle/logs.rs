@@ -12,8 +12,8 @@ const POLL_INTERVAL: &str = "atlas_ai_keys_exporter_org_poll_interval_seconds";
 
 #[tokio::test(start_paused = true)]
 async fn extended_poll_interval_is_logged_once() {
-    const EXTENDED: &str = "walking less often";
-    const NORMAL: &str = "budget allows the interval";
+    const EXTENDED: &str = "rate limit too low";
+    const NORMAL: &str = "rate limit allows the configured poll interval";
     let logs = LogCapture::start();
     let sim = in_process_sim(&live_sim(2, 100));
     let flags = ["--atlas.page-size=3", "--atlas.poll-interval=1m"];
@@ -39,7 +39,7 @@ async fn extended_poll_interval_is_logged_once() {
     polls.assert_polled(25);
     let warnings = logs.lines("WARN", EXTENDED);
     assert_eq!(warnings.len(), 1, "{warnings:?}");
-    assert!(warnings[0].contains("asked=1m"), "{warnings:?}");
+    assert!(warnings[0].contains("configured=1m"), "{warnings:?}");
     assert_eq!(logs.count("INFO", NORMAL), 0);
     sim.clear_faults();
     exporter.advance(Duration::from_mins(65)).await;
@@ -62,9 +62,13 @@ async fn routine_polls_are_logged_at_debug_and_changes_at_info() {
     let polls = exporter.count_polls();
     exporter.advance(Duration::from_hours(1)).await;
     polls.assert_polled(11);
-    let first = logs.lines("INFO", "walk complete");
-    assert_eq!(first.len(), 2, "the first of each: {first:?}");
-    let routine = logs.count("DEBUG", "walk complete");
+    let first = logs.lines("INFO", "poll succeeded");
+    assert_eq!(
+        first.len(),
+        2,
+        "the first poll of each organization: {first:?}"
+    );
+    let routine = logs.count("DEBUG", "poll succeeded");
     assert!((22..=26).contains(&routine), "{routine}");
     let org = sim.org_ids().remove(0);
     sim.add_fault(error_fault(SimEndpoint::AiModelApiKeys, Some(&org), 500));
@@ -79,10 +83,10 @@ async fn routine_polls_are_logged_at_debug_and_changes_at_info() {
     let polls = exporter.count_polls();
     exporter.advance(Duration::from_hours(1)).await;
     polls.assert_polled(11);
-    let changes = logs.lines("INFO", "walk complete");
+    let changes = logs.lines("INFO", "poll succeeded");
     assert_eq!(changes.len(), 3, "{changes:?}");
     assert!(changes[2].contains(&org), "{changes:?}");
-    assert!(logs.count("DEBUG", "walk complete") >= routine + 22);
+    assert!(logs.count("DEBUG", "poll succeeded") >= routine + 22);
     exporter.stop().await;
 }
 
@@ -114,7 +118,7 @@ async fn blocked_stderr_does_not_stop_the_exporter() {
         Err(scrape.text)
     })
     .await;
-    // Polls continue, at one log line each and more.
+    // Polls continue, with at least one log line each.
     let requests = sim.requests().len();
     eventually("more polls", async || {
         let more = sim.requests().len() - requests;

@@ -21,7 +21,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 
 const UP: &str = "atlas_ai_keys_exporter_org_up";
 
-/// Maximum duration of the shutdown of a process on a loaded machine. Five seconds are promised, and measured in
+/// Maximum duration of the shutdown of a process on a loaded machine. The promised five seconds are measured in
 /// simulated time.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(20);
 
@@ -57,7 +57,7 @@ async fn signals_end_the_process_while_atlas_hangs() {
         let mut program =
             ChildProcess::exporter(&["--web.listen-address=127.0.0.1:0"], &sim_env(&sim));
         if hangs == SimEndpoint::Revoke {
-            program.wait_for_output("walk complete");
+            program.wait_for_output("poll succeeded");
         } else {
             // The request for keys follows the one for a token.
             eventually("a token", async || {
@@ -146,7 +146,7 @@ async fn fifos_in_place_of_files_do_not_block() {
     for entry in std::fs::read_dir(&state).unwrap() {
         crate::common::make_fifo(&entry.unwrap().path());
     }
-    // Until now the service accounts had a token.
+    // So far the service accounts had valid tokens.
     sim.revoke_all_tokens();
     let condition = [("org_id", orgs[9].as_str())];
     let one = |scrape: &Scrape| scrape.sum(UP) == 1.0 && scrape.get(UP, &condition) == Some(1.0);
@@ -158,9 +158,9 @@ async fn fifos_in_place_of_files_do_not_block() {
         one(scrape) && scrape.get(SUCCESS, &condition) > before.map(|at| at + 2.0)
     };
     program
-        .wait_scrape(&address, "polls go on with the good credential", later)
+        .wait_scrape(&address, "polls continue with the valid credential", later)
         .await;
-    // The configuration file itself; then one organization less and one more, whose state is loaded.
+    // The configuration file; then one organization is removed and one with stored state is added.
     crate::common::make_fifo(&config_file);
     program.signal(Signal::HUP);
     program.wait_for_output("a pipe, which can be read only once");
@@ -201,8 +201,8 @@ async fn shutdown_drains_active_scrapes_and_aborts_stalled_ones() {
     let sim = crate::common::start_sim(static_sim(1, 20_000)).await;
     let mut program = ChildProcess::exporter(&["--web.listen-address=127.0.0.1:0"], &sim_env(&sim));
     let address = program.wait_for_output("address=");
-    program.wait_for_output("walk complete");
-    // One client reads slowly, another not at all.
+    program.wait_for_output("poll succeeded");
+    // One client reads slowly, another client does not read.
     let request = format!("GET /metrics HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
     let connect = || {
         let mut stream = std::net::TcpStream::connect(&address).unwrap();
@@ -233,10 +233,10 @@ async fn shutdown_drains_active_scrapes_and_aborts_stalled_ones() {
     let text = String::from_utf8(reader.join().unwrap()).unwrap();
     assert!(
         text.trim_end().ends_with("\r\n0"),
-        "the last chunk came: {:?}",
+        "the last chunk was sent: {:?}",
         &text[text.len().saturating_sub(80)..]
     );
-    assert!(text.contains("process_threads"), "the whole scrape came");
+    assert!(text.contains("process_threads"), "the scrape is complete");
     drop(stalled);
     sim.stop().await;
 }
@@ -252,7 +252,7 @@ async fn exporter_serves_before_the_first_poll_and_is_ready_after() {
     assert_eq!(
         exporter.scrape().values(UP),
         [0.0, 0.0],
-        "not up before the first walk"
+        "not up before the first poll"
     );
     assert_eq!(exporter.get("/-/healthy").await.0, 200);
     exporter.advance(Duration::from_secs(10)).await;
@@ -335,7 +335,7 @@ async fn clock_jumps_cause_no_negative_ages() {
         match hours {
             1.. => assert!(idle.iter().chain(&used).all(|age| *age > 90_000_000.0)),
             0 => assert!(idle.iter().chain(&used).all(|age| *age >= 0.0)),
-            // Times to come have the age 0.
+            // Times in the future have the age 0.
             _ => assert!(
                 idle.iter().chain(&used).any(|age| *age == 0.0)
                     && idle.iter().chain(&used).all(|age| *age >= 0.0)

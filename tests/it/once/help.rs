@@ -1,4 +1,4 @@
-//! Help, man page and shell completions.
+//! Help, manual page and shell completions.
 
 use std::fs;
 use std::path::Path;
@@ -51,7 +51,7 @@ async fn man_page_and_completions_list_every_flag() {
         );
         assert!(man.contains(&format!("{}_FILE", part.env)), "{}", part.env);
     }
-    // A cited page must exist where the package is installed: those of systemd do.
+    // A cited page must exist on systems with the package. Pages of systemd exist there.
     let cited = man.match_indices(['1', '5']).filter_map(|(at, _)| {
         let name = man[..at].strip_suffix("fR(")?.rsplit("fB").next()?;
         man[at + 1..]
@@ -66,7 +66,7 @@ async fn man_page_and_completions_list_every_flag() {
         "systemd.socket(5)",
     ];
     assert_eq!(cited, of_systemd);
-    // A line that begins with a dot is a request: each is one of these.
+    // A line that starts with a dot is a roff request. Each request is known.
     for line in man.lines().filter(|line| line.starts_with(['.', '\''])) {
         let request = line.split(' ').next().unwrap();
         let known = [
@@ -94,8 +94,8 @@ async fn man_page_and_completions_list_every_flag() {
             );
         }
     }
-    let wrong = run_exporter(&["completions", "cmd"], Vec::new()).await;
-    assert_eq!(wrong.status.code(), Some(2));
+    let invalid = run_exporter(&["completions", "cmd"], Vec::new()).await;
+    assert_eq!(invalid.status.code(), Some(2));
     let version = run_exporter(&["--version"], Vec::new()).await;
     let version = String::from_utf8(version.stdout).unwrap();
     assert!(
@@ -112,7 +112,7 @@ async fn man_page_and_completions_list_every_flag() {
 async fn man_page_lists_every_variable_and_existing_files() {
     let man = run_exporter(&["man"], Vec::new()).await;
     let man = String::from_utf8(man.stdout).unwrap().replace('\\', "");
-    // Every variable that the program reads is documented.
+    // The manual page documents every variable that the program reads.
     let mut count = 0;
     for source in rust_sources(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src")) {
         let text = fs::read_to_string(&source).unwrap();
@@ -142,7 +142,7 @@ async fn man_page_lists_every_variable_and_existing_files() {
     for field in &FIELDS {
         names.extend([field.env.to_owned(), format!("{}_FILE", field.env)]);
     }
-    // Libraries read the rest.
+    // Libraries read these variables.
     let others = [
         "HTTPS_PROXY",
         "ALL_PROXY",
@@ -166,7 +166,7 @@ async fn man_page_lists_every_variable_and_existing_files() {
         let status = section(&man, "EXIT STATUS");
         assert!(status.contains(&format!("\n.TP\nfB{code}fR\n")), "{status}");
     }
-    // Every file is packaged, or the service's.
+    // Every file is in the package, or belongs to the service.
     let packaged = [
         include_str!("../../../Cargo.toml"),
         include_str!("../../../systemd/atlas-ai-keys-exporter.service"),
@@ -190,7 +190,7 @@ fn section<'a>(man: &'a str, name: &str) -> &'a str {
         .map_or(rest, |(section, _)| section)
 }
 
-/// Returns all source files below a directory.
+/// Returns all source files in a directory and its subdirectories.
 fn rust_sources(folder: &Path) -> Vec<std::path::PathBuf> {
     let entries = fs::read_dir(folder)
         .unwrap()
@@ -213,12 +213,12 @@ async fn help_output(arguments: &[&str]) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// Lines and columns of a terminal window that `-h` fits.
+/// Maximum size of the output of `-h`, so that it fits in a terminal window.
 const SHORT_HELP_LINES: usize = 32;
 const SHORT_HELP_COLUMNS: usize = 100;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn short_help_fits_a_screen_and_lists_what_most_people_need() {
+async fn short_help_fits_a_terminal_and_lists_common_flags() {
     let common = &["atlas.org-id", "config.file", "storage.path", "log.level"];
     for (command, own, common) in [
         (
@@ -265,6 +265,15 @@ async fn short_help_fits_a_screen_and_lists_what_most_people_need() {
             assert_eq!(listed.count(), 1, "{command:?}: {name}: {short}");
         }
         assert!(short.contains("--help"), "{command:?}: {short}");
+        if command == Some("demo") {
+            let line = short
+                .lines()
+                .find(|line| line.contains("--web.listen-address"));
+            assert!(
+                line.unwrap().ends_with("[default: 127.0.0.1:10064]"),
+                "{short}"
+            );
+        }
         // The simulated Atlas has a separate credential.
         let needs_credential = matches!(command, None | Some("check" | "keys" | "once"));
         for name in [

@@ -1,4 +1,4 @@
-//! `once`: one poll for cron and the textfile collector; `man`, `completions` and help.
+//! `once`: one poll, for cron and the textfile collector. Also tests help, manual page and completions.
 
 mod help;
 mod output_file;
@@ -42,9 +42,9 @@ async fn once_writes_metrics_and_exits() {
     assert_eq!(scrape.values("mongodbatlas_organization_info"), [1.0; 3]);
     assert!(
         !scrape.text.contains("process_"),
-        "the collector has its own"
+        "process metrics are not written"
     );
-    assert_eq!(sim.live_token_count(), 0, "the token is given back");
+    assert_eq!(sim.live_token_count(), 0, "the token is revoked");
     sim.stop().await;
 }
 
@@ -112,7 +112,7 @@ async fn once_writes_nothing_without_data_for_every_organization() {
         }
         assert_eq!(fs::read_to_string(&path).unwrap(), before, "{fault:?}");
     }
-    // A credential that lost its access gets an empty list, which is not an error of Atlas.
+    // A credential without access gets an empty list, which is not an error.
     for org in sim.org_ids() {
         sim.with_world(|world| world.set_org_visible(&org, false));
     }
@@ -137,7 +137,7 @@ async fn once_writes_stored_data_when_a_poll_fails() {
     let sim = exporter.stop().await;
     let org = sim.org_ids().remove(0);
     sim.add_fault(error_fault(SimEndpoint::AiModelApiKeys, Some(&org), 403));
-    // A copy: the stopped exporter may still complete a write to its own directory on a busy disk.
+    // The test uses a copy, because the stopped exporter can still complete a write to the state directory.
     let copy = tempfile::tempdir().unwrap();
     let mut state = Vec::new();
     for entry in fs::read_dir(storage.path()).unwrap() {
@@ -218,7 +218,7 @@ async fn one_shot_commands_log_no_retry() {
                 assert!(!error.contains(promise), "{command}: {promise}: {error}");
             }
         }
-        // The exporter itself does retry, and logs when.
+        // The exporter without a command retries, and logs the delay.
         let address = "--web.listen-address=127.0.0.1:0";
         let mut program = ChildProcess::exporter(&[address], &variables);
         assert!(
@@ -257,21 +257,21 @@ async fn once_polls_each_organization_exactly_once() {
     };
     let exporter = Exporter::start(config, dependencies).await.unwrap();
     let started_at = tokio::time::Instant::now();
-    let round = exporter.run_once(CancellationToken::new(), |_| {}).await;
+    let result = exporter.run_once(CancellationToken::new(), |_| {}).await;
     assert!(
         started_at.elapsed() >= std::time::Duration::from_mins(10),
         "{:?}",
         started_at.elapsed()
     );
-    assert_eq!(round.failed_targets, orgs);
-    assert_eq!(round.orgs_without_data(), orgs);
-    // Neither the error nor the timeout is retried. A request that times out is not logged.
+    assert_eq!(result.failed_targets, orgs);
+    assert_eq!(result.orgs_without_data(), orgs);
+    // Neither the error nor the timeout is retried. The simulated Atlas does not record a request that times out.
     assert!(
         started_at.elapsed() < std::time::Duration::from_mins(11),
         "{:?}",
         started_at.elapsed()
     );
-    let asked = sim.requests().into_iter().filter(|it| it.endpoint == keys);
-    let asked: Vec<_> = asked.map(|it| it.org).collect();
-    assert_eq!(asked, [Some(orgs[0].clone())]);
+    let requests = sim.requests().into_iter().filter(|it| it.endpoint == keys);
+    let requested: Vec<_> = requests.map(|it| it.org).collect();
+    assert_eq!(requested, [Some(orgs[0].clone())]);
 }

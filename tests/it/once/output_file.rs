@@ -1,4 +1,4 @@
-//! The output file of `once`.
+//! `once`: output file.
 
 use std::fs;
 use std::path::Path;
@@ -46,7 +46,7 @@ async fn special_output_files_are_written_in_place() {
     make_pipe(&at("pipe"));
     symlink("pipe", at("link to pipe")).unwrap();
     for name in ["pipe", "link to pipe"] {
-        // While this is open, the reader neither waits to open the pipe nor sees its end.
+        // While both ends are open, the reader neither blocks at open nor reads an end of file.
         let mut options = fs::File::options();
         let both_ends = options.read(true).write(true).open(at("pipe")).unwrap();
         let mut pipe = fs::File::open(at("pipe")).unwrap();
@@ -110,7 +110,7 @@ async fn special_output_files_are_written_in_place() {
     assert_eq!(
         fs::read_dir(at("target")).unwrap().count(),
         2,
-        "nothing else is left"
+        "no other file remains"
     );
     for name in ["-", "/dev/stdout"] {
         let output = once(Path::new(name)).await;
@@ -118,7 +118,10 @@ async fn special_output_files_are_written_in_place() {
         assert_eq!(exposed_keys(&parse_stdout(&output)), world, "{name}");
     }
     let output = run_exporter(&["once", "--output="], sim_env(&sim)).await;
-    assert!(output.status.code() == Some(2) && stderr_text(&output).contains("--output: \"\""));
+    assert!(
+        output.status.code() == Some(2)
+            && stderr_text(&output).contains("--output: invalid value \"\"")
+    );
     sim.stop().await;
 }
 
@@ -135,11 +138,11 @@ async fn failed_write_leaves_the_output_file_unchanged() {
         assert_eq!(
             fs::read_dir(dir.path()).unwrap().count(),
             1,
-            "{what}: a file is left behind"
+            "{what}: another file remains"
         );
     };
     let binary = env!("CARGO_BIN_EXE_atlas-ai-keys-exporter");
-    // No file may exceed 4 KiB, as on a full disk.
+    // Files cannot exceed 4 KiB, which simulates a full disk.
     let mut command = Command::new("sh");
     command
         .args([
@@ -161,26 +164,26 @@ async fn failed_write_leaves_the_output_file_unchanged() {
         "{output:?}"
     );
     unchanged("full");
-    // Stopped while Atlas does not respond.
+    // The command is stopped while Atlas does not respond.
     let slow = Effect::Delay { seconds: 60.0 };
     sim.add_fault(Fault::new(SimEndpoint::AiModelApiKeys, slow));
-    let asked = sim.requests().len();
+    let requests = sim.requests().len();
     let program = ChildProcess::exporter(&["once", &flag], &sim_env(&sim));
-    // The token, which is requested before the keys.
+    // The first request is for the token.
     eventually("a request", async || {
-        let has_asked = sim.requests().len() > asked;
-        has_asked.then_some(()).ok_or_else(|| program.output())
+        let has_request = sim.requests().len() > requests;
+        has_request.then_some(()).ok_or_else(|| program.output())
     })
     .await;
     program.signal(rustix::process::Signal::TERM);
-    let (code, said, _) = tokio::task::spawn_blocking(|| program.wait_exit())
+    let (code, output, _) = tokio::task::spawn_blocking(|| program.wait_exit())
         .await
         .unwrap();
-    assert_eq!(code, Some(1), "{said}");
-    assert!(said.contains("interrupted"), "{said}");
+    assert_eq!(code, Some(1), "{output}");
+    assert!(output.contains("interrupted"), "{output}");
     unchanged("stopped");
     sim.clear_faults();
-    // Two at the same time: each writes the whole file.
+    // Two concurrent commands each write a complete file.
     let line = ["once", &flag];
     let both = [(); 2].map(|()| run_exporter(&line, sim_env(&sim)));
     for output in futures_util::future::join_all(both).await {
@@ -225,7 +228,7 @@ async fn unwritable_output_exits_with_an_error() {
         );
     }
     sim.stop().await;
-    // The reader reads one byte only: a signal ends the program all the same.
+    // The reader reads only one byte. A signal still stops the program.
     let sim = crate::common::start_sim(static_sim(1, 2000)).await;
     for arguments in [&["once"][..], &["keys", "--output=json"]] {
         let mut command = Command::new(binary);
@@ -254,7 +257,7 @@ async fn output_file_is_replaced_atomically() {
     let sim = start_sim_with_orgs(1).await;
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("keys.prom");
-    std::fs::write(&path, "what was before\n").unwrap();
+    std::fs::write(&path, "before\n").unwrap();
     let flag = format!("--output={}", path.display());
     let output = run_exporter(&["once", &flag], sim_env(&sim)).await;
     assert_eq!(output.status.code(), Some(0), "{output:?}");
@@ -264,17 +267,13 @@ async fn output_file_is_replaced_atomically() {
     assert_eq!(
         std::fs::read_dir(dir.path()).unwrap().count(),
         1,
-        "nothing else is left"
+        "no other file remains"
     );
     #[cfg(unix)]
     {
         use std::os::unix::fs::PermissionsExt as _;
         let mode = std::fs::metadata(&path).unwrap().permissions().mode();
-        assert_eq!(
-            mode & 0o777,
-            0o644,
-            "a collector of another user may read it"
-        );
+        assert_eq!(mode & 0o777, 0o644, "other users can read the file");
     }
     let flag = format!(
         "--output={}",

@@ -60,7 +60,7 @@ impl ComparedExporters {
         let mut programs = [(); 2].map(|()| ChildProcess::exporter(&arguments, &sim_env(&sim)));
         let addresses = programs.each_mut().map(|program| {
             let address = program.wait_for_output("address=");
-            program.wait_for_output("walk complete");
+            program.wait_for_output("poll succeeded");
             address
         });
         let [attacked, control] = programs;

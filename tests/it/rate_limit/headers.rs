@@ -69,7 +69,7 @@ async fn retry_after_accepts_seconds_and_dates() {
     }
     assert_eq!(
         START_TIME, "2026-03-01T12:00:00Z",
-        "what the dates are relative to"
+        "the dates are relative to the start time"
     );
 }
 

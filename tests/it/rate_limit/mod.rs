@@ -1,4 +1,4 @@
-//! Rate limits: no quota is wasted, and no data is lost after a 429. In simulated time.
+//! Rate limits in simulated time: the available rate is used, and no data is lost after a 429.
 
 mod headers;
 
@@ -22,7 +22,7 @@ const FAILURES: &str = "atlas_ai_keys_exporter_org_poll_failures_total";
 /// Flags with which the smallest bucket is too small for more than 40 keys.
 const SMALL_PAGE_FLAGS: &[&str] = &["--atlas.page-size=10", "--atlas.poll-interval=1m"];
 
-/// Requests a minute that the smallest bucket sustains, without the fifth that is left to other clients.
+/// Requests per minute that the smallest bucket sustains, without the fifth that is reserved for other clients.
 const SUPPLY_PER_MINUTE: usize = 4;
 
 fn status_effect(status: u16, retry_after: Option<u32>) -> Effect {
@@ -38,7 +38,7 @@ fn request_gaps(exporter: &SimHarness) -> Vec<i64> {
     let at: Vec<Timestamp> = exporter
         .requests_to(KEYS)
         .iter()
-        .map(|asked| asked.at)
+        .map(|request| request.at)
         .collect();
     at.windows(2)
         .map(|pair| pair[1].duration_since(pair[0]).as_secs())
@@ -56,13 +56,13 @@ fn requests_since(exporter: &SimHarness, from: Timestamp) -> BTreeMap<String, us
     requests
 }
 
-/// Asserts that a saturated bucket is used: from nine tenths of its supply to all of it, and what it held before.
+/// Asserts that a saturated bucket is used: at least nine tenths of its supply, at most the supply and one full bucket.
 fn assert_saturated(requests: usize, supply: usize, what: &str) {
     let range = supply * 9 / 10..=supply + 10;
     assert!(range.contains(&requests), "{what}: {requests} of {supply}");
 }
 
-/// Renames a key of each organization, so that old inventories are wrong.
+/// Renames a key of each organization, so that old inventories are outdated.
 fn rename_keys(sim: &SimHandle) {
     sim.with_world(|world| {
         for org in world.org_ids() {
@@ -80,14 +80,14 @@ fn small_bucket_sim(orgs: usize, keys: usize, scope: BucketScope) -> SimConfig {
     }
 }
 
-/// Hides the rate limits, except that requests are rejected.
+/// Hides the rate limits. Requests over the limit are still rejected.
 fn hide_rate_limits(sim: &SimHandle) {
     sim.add_fault(Fault::new(
         SimEndpoint::RateLimits,
         status_effect(403, None),
     ));
     sim.add_fault(Fault::new(KEYS, Effect::NoRateLimitHeaders));
-    sim.add_fault(Fault::new(KEYS, Effect::BareRefusals));
+    sim.add_fault(Fault::new(KEYS, Effect::BareRejections));
     sim.add_fault(Fault::new(
         SimEndpoint::AiModelApiRateLimits,
         status_effect(404, None),
@@ -104,30 +104,30 @@ async fn repeated_429s_back_off_without_failing_the_poll() {
         let exporter = SimHarness::start(&sim, &[]).await;
         let scrape = exporter.wait_polled(1).await;
         assert_eq!(scrape.sum(FAILURES), 0.0);
-        let pauses = request_gaps(&exporter);
+        let waits = request_gaps(&exporter);
         let least: &[i64] = if code == 429 {
             &[10, 20, 40, 80]
         } else {
             &[10]
         };
-        assert_eq!(pauses.len(), least.len(), "{pauses:?}");
-        for (pause, least) in pauses.iter().zip(least) {
-            assert!((*least..=least * 5 / 4 + 1).contains(pause), "{pauses:?}");
+        assert_eq!(waits.len(), least.len(), "{waits:?}");
+        for (wait, least) in waits.iter().zip(least) {
+            assert!((*least..=least * 5 / 4 + 1).contains(wait), "{waits:?}");
         }
         let throttled = scrape.sum("atlas_ai_keys_exporter_api_throttled_seconds_total");
-        let waited: i64 = pauses.iter().sum();
+        let waited: i64 = waits.iter().sum();
         #[allow(clippy::cast_precision_loss, reason = "seconds")]
         let difference = (throttled - waited as f64).abs();
         assert!(
             difference < 5.0,
-            "the waiting is visible: {throttled} of {waited}"
+            "the waits are exported: {throttled} of {waited}"
         );
         exporter.stop().await;
     }
 }
 
-/// Rejects one request with `Retry-After: 20`, while six organizations are due each 30 s. Returns the seconds from the
-/// rejection to the next request, and to that of another organization.
+/// Rejects one request with `Retry-After: 20`, while six organizations are polled every 30 s. Returns the seconds from the
+/// rejection to the next request, and to the next request of another organization.
 async fn waits_after_rejection(status: u16, scope: BucketScope) -> (i64, i64) {
     let sim = in_process_sim(&SimConfig {
         bucket_scope: scope,
@@ -146,7 +146,7 @@ async fn waits_after_rejection(status: u16, scope: BucketScope) -> (i64, i64) {
         |request: Option<&LoggedRequest>| request.unwrap().at.duration_since(rejected.at).as_secs();
     let next = seconds_to(later().next());
     let next_other = seconds_to(later().find(|request| request.org != rejected.org));
-    // No poll has failed, and all go on.
+    // No poll failed, and all organizations are still polled.
     assert_eq!(exporter.scrape().sum(FAILURES), 0.0);
     let since = rejected.at + Duration::from_secs(30);
     let later = requests_since(&exporter, since);
@@ -162,7 +162,7 @@ async fn retry_after_is_the_minimum_wait() {
         let (next, next_other) = waits_after_rejection(status, BucketScope::User).await;
         assert!((20..=26).contains(&next), "{status}: {next}");
         assert!((20..=26).contains(&next_other), "{status}: {next_other}");
-        // Organizations with a bucket of their own are polled meanwhile.
+        // Organizations with a separate bucket are polled in the meantime.
         let (next, next_other) = waits_after_rejection(status, BucketScope::Organization).await;
         assert!(next == next_other && next < 20, "{status}: {next}");
     }
@@ -180,28 +180,28 @@ async fn outage_fails_the_poll_instead_of_waiting() {
             scrape.poll_failures(&org, "server_error") > 0.0
         })
         .await;
-    let last_good = exporter
+    let last_success = exporter
         .requests_to(KEYS)
         .iter()
-        .rfind(|asked| asked.status == 200)
+        .rfind(|request| request.status == 200)
         .unwrap()
         .at;
-    let first_bad = exporter
+    let first_error = exporter
         .requests_to(KEYS)
         .iter()
-        .find(|asked| asked.status == 503)
+        .find(|request| request.status == 503)
         .unwrap()
         .at;
     let failed_at = sim.now();
-    assert!(failed_at.duration_since(first_bad).as_secs() < 60);
-    assert!(failed_at.duration_since(last_good).as_secs() < 600);
+    assert!(failed_at.duration_since(first_error).as_secs() < 60);
+    assert!(failed_at.duration_since(last_success).as_secs() < 600);
     exporter.stop().await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn known_bucket_is_never_exceeded() {
     for scope in [BucketScope::Organization, BucketScope::User] {
-        // Three organizations with three to six pages, five requests per minute: too little.
+        // Three organizations with three to six pages each: five requests per minute are not sufficient.
         let sim = in_process_sim(&small_bucket_sim(3, 120, scope));
         let exporter = SimHarness::start(&sim, SMALL_PAGE_FLAGS).await;
         exporter.wait_polled(3).await;
@@ -222,7 +222,7 @@ async fn known_bucket_is_never_exceeded() {
                 .values("atlas_ai_keys_exporter_org_poll_interval_seconds")
                 .iter()
                 .any(|interval| *interval > 60.0),
-            "and the interval in force says so"
+            "and the effective poll interval is longer"
         );
         let requests = requests_since(&exporter, started_at);
         let minutes = 8 * 60;
@@ -252,7 +252,7 @@ async fn part_of_the_bucket_is_reserved_for_other_clients() {
         exporter.advance(Duration::from_secs(1)).await;
         lowest = lowest.min(sim.available_tokens(&org));
     }
-    assert_eq!(lowest, 2, "two of ten are left, and no more");
+    assert_eq!(lowest, 2, "exactly two of ten are left");
     let requests = requests_since(&exporter, started_at)[&org];
     assert_saturated(requests, SUPPLY_PER_MINUTE * 120, "two hours");
     assert_eq!(exporter.count_responses(429), 0);
@@ -260,7 +260,7 @@ async fn part_of_the_bucket_is_reserved_for_other_clients() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn polls_without_rate_limit_headers() {
+async fn polls_succeed_without_rate_limit_headers() {
     for scope in [BucketScope::Organization, BucketScope::User] {
         let sim = in_process_sim(&small_bucket_sim(8, 160, scope));
         hide_rate_limits(&sim);
@@ -278,7 +278,7 @@ async fn polls_without_rate_limit_headers() {
 async fn rate_limit_body_updates_bucket_parameters() {
     let sim = in_process_sim(&small_bucket_sim(1, 200, BucketScope::Organization));
     let org = sim.org_ids()[0].clone();
-    // The headers do not say that the hourly model limits use the same bucket, either.
+    // Without headers the client does not learn from the hourly model limits, which use the same bucket, either.
     for endpoint in [SimEndpoint::RateLimits, SimEndpoint::AiModelApiRateLimits] {
         sim.add_fault(Fault::new(endpoint, status_effect(404, None)));
     }
@@ -287,30 +287,27 @@ async fn rate_limit_body_updates_bucket_parameters() {
     exporter.wait_polled(1).await;
     let started_at = sim.now();
     let learning = exporter.count_responses(429);
-    assert!(
-        (1..=4).contains(&learning),
-        "{learning} pages under way at once"
-    );
+    assert!((1..=4).contains(&learning), "{learning} concurrent pages");
     exporter.advance(Duration::from_hours(3)).await;
     rename_keys(&sim);
     exporter.advance(Duration::from_hours(3)).await;
     assert_eq!(
         exporter.count_responses(429),
         learning,
-        "once learnt, none any more"
+        "no request is rejected after the bucket is known"
     );
     let requests = requests_since(&exporter, started_at)[&org];
     assert_saturated(requests, SUPPLY_PER_MINUTE * 360, "six hours");
     assert_eq!(
         exposed_keys(&exporter.scrape()),
         expected_sim_keys(&sim),
-        "renamed keys are read"
+        "renamed keys are exported"
     );
     exporter.stop().await;
 }
 
-/// Polls for four hours while another client takes three of the five tokens a minute. Returns the exporter, and the
-/// numbers of accepted and of rejected requests for keys.
+/// Polls for four hours while another client takes three of the five tokens per minute. Returns the exporter, and the
+/// numbers of accepted and rejected requests for keys.
 async fn poll_beside_another_client(hide_headers: bool) -> (SimHarness, usize, usize) {
     let sim = in_process_sim(&small_bucket_sim(1, 60, BucketScope::Organization));
     let org = sim.org_ids()[0].clone();
@@ -339,7 +336,7 @@ async fn consumption_by_other_clients_is_detected() {
     let scrape = exporter.scrape();
     assert_eq!(scrape.sum(FAILURES), 0.0);
     assert_eq!(exposed_keys(&scrape), expected_sim_keys(&exporter.sim));
-    // Two a minute are left.
+    // Two tokens per minute are left.
     assert_saturated(accepted, 2 * 240, "beside another client");
     exporter.stop().await;
     let (unaware, _, unaware_rejected) = poll_beside_another_client(true).await;

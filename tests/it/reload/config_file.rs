@@ -19,7 +19,7 @@ fn world_readable_config_with_secret_is_rejected() {
     assert_eq!(code, Some(2));
     assert!(
         output.contains("credentials[0].client_secret in")
-            && output.contains("everybody may read")
+            && output.contains("secret in a world-readable file")
             && output.contains("chmod o-r"),
         "{output}"
     );
@@ -27,11 +27,11 @@ fn world_readable_config_with_secret_is_rejected() {
     let (_, output) = run(0o640);
     assert!(
         output.contains("cannot listen on"),
-        "the configuration is good: {output}"
+        "the configuration is valid: {output}"
     );
 }
 
-/// Runs the binary with an unusable address, so that it exits in any case.
+/// Runs the binary with an invalid address, so that it always exits.
 fn run_with_config(file: &Path) -> (Option<i32>, String) {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let listen = format!("--web.listen-address={}", taken.local_addr().unwrap());
@@ -79,20 +79,20 @@ web: 7
     assert_eq!(code, Some(2), "{output}");
     for part in [
         "credentials[0].org_ids in",
-        "\"nonsense\" will not do; it must be an organization id",
+        "invalid value \"nonsense\": expected an organization id",
         "credentials[1].name in",
         "credentials[2].org_ids in",
-        "it is there twice",
+        "duplicate organization id \"32b6e34b3d91647abb20e7b8\"",
         "credentials[3].org_ids in",
-        "must be a list of ids",
-        "half a credential: public_api_key of credential three in",
+        "expected a list of organization ids, got a text",
+        "incomplete programmatic API key: public_api_key of credential three in",
         "credentials[4].client_id in",
-        "give one of them",
+        "conflict with client_id_file\n    help: remove client_id or client_id_file",
         "credentials[4].colour in",
         "credentials[5] in",
-        "it needs a name",
+        "missing name: required with several credentials",
         "atlas.poll_interval in",
-        "\"soon\" will not do; it must be a duration",
+        "invalid value \"soon\": expected a duration",
         "atlas.colour in",
         "metrics.idle_thresholds in",
         "colour in",

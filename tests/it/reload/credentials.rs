@@ -64,7 +64,7 @@ async fn rotated_secret_and_token_are_used_within_seconds() {
     assert_eq!(
         scrape.sum("atlas_ai_keys_exporter_org_up"),
         1.0,
-        "the slower pace ends with the change"
+        "the reduced poll rate ends with the change"
     );
     exporter.stop().await;
 }
@@ -99,7 +99,7 @@ async fn kubernetes_symlink_swap_triggers_reload() {
     assert_eq!(
         count_token_requests(&exporter),
         before + 1,
-        "a token made with the new one"
+        "a token issued with the new secret"
     );
     assert_eq!(exporter.scrape().sum(FAILURES), 0.0);
     exporter.assert_in_sync(Duration::from_mins(10)).await;
@@ -123,7 +123,7 @@ fn config_with_credentials(files: &ConfigFiles, credentials: &[(&str, &str)]) ->
 
 #[tokio::test(start_paused = true)]
 async fn credential_removed_by_reload_is_revoked_and_leaves_no_series() {
-    // With and without a poll that is in progress at the reload.
+    // With and without a poll in progress at the reload.
     for delay in [0.0, 15.0] {
         let sim = in_process_sim(&live_sim(2, 40));
         let files = ConfigFiles::new(&sim);
@@ -160,7 +160,7 @@ async fn credential_removed_by_reload_is_revoked_and_leaves_no_series() {
         assert_eq!(
             sim.live_token_count(),
             live,
-            "a poll in progress keeps its token"
+            "a poll in progress retains its token"
         );
         let polls = exporter.count_polls();
         exporter.advance(Duration::from_mins(30)).await;
@@ -180,12 +180,16 @@ async fn credential_removed_by_reload_is_revoked_and_leaves_no_series() {
         exporter.advance(Duration::from_mins(2)).await;
         assert_eq!(exporter.scrape().values(UP), [1.0, 1.0]);
         exporter.stop().await;
-        assert_eq!(sim.live_token_count(), 0, "all are revoked at the end");
+        assert_eq!(
+            sim.live_token_count(),
+            0,
+            "all tokens are revoked at the shutdown"
+        );
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn changed_credential_lists_organizations_at_once() {
+async fn changed_credential_lists_organizations_immediately() {
     let sim = in_process_sim(&static_sim(2, 20));
     let files = ConfigFiles::new(&sim);
     let config = config_with_credentials(&files, &[("main", "")]);

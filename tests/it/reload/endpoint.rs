@@ -26,11 +26,11 @@ async fn reload_endpoint_works_when_enabled() {
     let (code, text) = send_request(&address, reqwest::Method::POST).await;
     assert_eq!(code, 400);
     for part in [
-        "wrong in 3 places",
+        "invalid configuration (3 errors):",
         "atlas.page_size in",
-        "\"0\" will not do",
+        "invalid value \"0\"",
         "atlas.nonsense in",
-        "no credential",
+        "no credential found",
     ] {
         assert!(text.contains(part), "{part} in\n{text}");
     }
@@ -62,14 +62,14 @@ async fn sighup_reloads_including_logging() {
     // No file has changed, so only the signal can cause a reload.
     program.signal(Signal::HUP);
     let line = program.wait_for_output("configuration reloaded");
-    assert!(program.output().contains("why=SIGHUP"), "{line}");
+    assert!(program.output().contains("trigger=SIGHUP"), "{line}");
     let orgs = files.orgs.clone();
     files.write_config(&orgs, "log:\n  level: debug\n  format: json\n");
     program.signal(Signal::HUP);
-    program.wait_for_output("\"msg\":\"configuration reloaded\",\"why\":\"SIGHUP\"");
+    program.wait_for_output("\"msg\":\"configuration reloaded\",\"trigger\":\"SIGHUP\"");
     std::fs::write(files.path("config.yml"), "x: 1\n").unwrap();
     program.signal(Signal::HUP);
-    program.wait_for_output("the new configuration is not used");
+    program.wait_for_output("configuration reload failed");
     let scrape = Scrape::parse(&get(&format!("http://{address}/metrics")).await.1);
     assert_eq!(scrape.get(RELOADED, &[]), Some(0.0));
     program.signal(Signal::TERM);
@@ -93,7 +93,7 @@ async fn static_token_file_is_read_per_request() {
     let (program, address) = start_binary(&files, &["--log.level=debug"]);
     sim.with_credentials(|account| account.access_token = "simtok.next".into());
     files.write("token", "simtok.next");
-    let count_polls = |output: &str| output.matches("walk complete").count();
+    let count_polls = |output: &str| output.matches("poll succeeded").count();
     let before = count_polls(&program.output());
     eventually("three polls", async || {
         let output = program.output();

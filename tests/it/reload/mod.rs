@@ -91,7 +91,7 @@ async fn config_change_is_applied_and_unchanged_parts_are_retained() {
     exporter.wait_polled(2).await;
     exporter.advance(Duration::from_mins(30)).await;
     let before = exporter.scrape();
-    let asked = sim.requests().len();
+    let sent = sim.requests().len();
     files.write_config(
         &files.orgs[1..],
         "metrics:\n  idle_thresholds: [1d, 2d]\nweb:\n  telemetry_path: /m\n",
@@ -102,14 +102,14 @@ async fn config_change_is_applied_and_unchanged_parts_are_retained() {
     let up = |scrape: &Scrape, org: &str| {
         scrape.get("atlas_ai_keys_exporter_org_up", &[("org_id", org)])
     };
-    assert_eq!(up(&after, &files.orgs[0]), None, "no longer watched");
+    assert_eq!(up(&after, &files.orgs[0]), None, "no longer polled");
     assert!(!after.text.contains(&files.orgs[0]));
     assert_eq!(
         up(&after, &files.orgs[1]),
         Some(1.0),
-        "its inventory was kept"
+        "the inventory was retained"
     );
-    assert_eq!(up(&after, &files.orgs[2]), Some(1.0), "watched at once");
+    assert_eq!(up(&after, &files.orgs[2]), Some(1.0), "polled immediately");
     let thresholds: BTreeSet<String> = after
         .with_name("mongodbatlas_ai_model_api_keys_idle")
         .map(|series| series.labels["threshold"].clone())
@@ -118,10 +118,10 @@ async fn config_change_is_applied_and_unchanged_parts_are_retained() {
     let success = "atlas_ai_keys_exporter_org_last_success_timestamp_seconds";
     let label: &[(&str, &str)] = &[("org_id", &files.orgs[1])];
     assert_eq!(after.get(success, label), before.get(success, label));
-    assert_eq!(count_token_requests(&exporter), 1, "the token was kept");
+    assert_eq!(count_token_requests(&exporter), 1, "the token was retained");
     assert!(
-        sim.requests().len() - asked <= 4,
-        "only the new one was asked about"
+        sim.requests().len() - sent <= 4,
+        "only the new organization was requested"
     );
     exporter.assert_in_sync(Duration::from_mins(10)).await;
     exporter.stop().await;
@@ -134,16 +134,16 @@ async fn invalid_config_is_ignored_and_reported() {
     let exporter = files.start_exporter(&sim).await;
     let before = exporter.wait_polled(1).await;
     let success = "atlas_ai_keys_exporter_config_last_reload_success_timestamp_seconds";
-    for bad in [
+    for invalid in [
         "nonsense: 1\n",
         "atlas:\n  page_size: 0\n",
         "web: [\n",
         "log:\n  level: loud\n",
     ] {
-        files.write("config.yml", bad);
+        files.write("config.yml", invalid);
         exporter.advance(Duration::from_secs(5)).await;
         let scrape = exporter.scrape();
-        assert_eq!(scrape.get(RELOADED, &[]), Some(0.0), "{bad}");
+        assert_eq!(scrape.get(RELOADED, &[]), Some(0.0), "{invalid}");
         assert_eq!(scrape.get(success, &[]), before.get(success, &[]));
         assert_eq!(exposed_keys(&scrape), expected_sim_keys(&sim));
     }
@@ -152,7 +152,7 @@ async fn invalid_config_is_ignored_and_reported() {
     assert_eq!(
         exporter.scrape().get(RELOADED, &[]),
         Some(0.0),
-        "a file that is gone"
+        "a missing file"
     );
     let errors = exporter.reloader.reload("test").await.unwrap_err();
     assert!(errors.contains("config.yml: cannot be read"), "{errors}");
@@ -175,24 +175,24 @@ async fn rate_limit_state_survives_reload() {
     files.write_config(&files.orgs.clone(), &more(20));
     let exporter = files.start_exporter(&sim).await;
     exporter.wait_polled(1).await;
-    // Responses do not report the state of the bucket either.
+    // Responses do not report the state of the bucket.
     sim.add_fault(Fault::new(
         SimEndpoint::AiModelApiKeys,
         Effect::NoRateLimitHeaders,
     ));
     let polls = exporter.count_polls();
     for n in 1..60 {
-        // Another client each time, and the same bucket.
+        // Each reload creates another client with the same bucket.
         files.write_config(&files.orgs.clone(), &more(20 + n));
         exporter.advance(Duration::from_secs(30)).await;
     }
-    // A poll takes 6 requests, at 4 a minute.
+    // A poll takes 6 requests, at 4 per minute.
     polls.assert_polled(12);
     assert_eq!(exporter.count_responses(429), 0);
     assert_eq!(exporter.scrape().sum(FAILURES), 0.0);
     assert!(
         sim.live_token_count() <= 2,
-        "clients that are gone give their token back"
+        "removed clients revoke their tokens"
     );
     exporter.assert_in_sync(Duration::from_mins(4)).await;
     exporter.stop().await;
@@ -205,7 +205,7 @@ fn start_binary(files: &ConfigFiles, flags: &[&str]) -> (ChildProcess, String) {
     line.extend(flags);
     let mut program = ChildProcess::exporter(&line, &[]);
     let address = program.wait_for_output("address=");
-    program.wait_for_output("walk complete");
+    program.wait_for_output("poll succeeded");
     (program, address)
 }
 
@@ -253,12 +253,12 @@ async fn outage_state_survives_reload() {
     exporter.advance(Duration::from_secs(5)).await;
     let scrape = exporter.scrape();
     assert_eq!(scrape.get(RELOADED, &[]), Some(1.0));
-    assert!(scrape.sum(FAILURES) >= failures, "counters are kept");
+    assert!(scrape.sum(FAILURES) >= failures, "counters are retained");
     assert_eq!(scrape.sum("atlas_ai_keys_exporter_org_up"), 0.0);
     assert_eq!(
         exposed_keys(&scrape),
         expected_sim_keys(&sim),
-        "and the inventory"
+        "the inventory is retained"
     );
     sim.clear_faults();
     exporter.wait_polled(1).await;
@@ -266,7 +266,7 @@ async fn outage_state_survives_reload() {
     exporter.stop().await;
 }
 
-/// An exporter in simulated time with a web configuration, which is not written atomically.
+/// An exporter in simulated time with a web configuration that is not written atomically.
 struct WebConfigExporter {
     exporter: SimHarness,
     pki: TestPki,
@@ -280,13 +280,13 @@ impl WebConfigExporter {
         Self { exporter, pki }
     }
 
-    /// Overwrites the content of the file in place, whatever it was before.
+    /// Overwrites the content of the file in place, and replaces obstacles.
     fn write(&self, text: &str) {
         let path = self.clear_dir();
         std::fs::write(path, text).unwrap();
     }
 
-    /// Removes whatever is not a regular file.
+    /// Removes everything except a regular file.
     fn clear_dir(&self) -> PathBuf {
         let path = self.pki.path("web.yml");
         if path.is_dir() {
@@ -364,7 +364,7 @@ async fn reload_replaces_configured_interval_and_state_directory() {
     write("1m", Some("a"));
     let exporter = files.start_exporter(&sim).await;
     exporter.wait_polled(2).await;
-    // No file can be written into a directory that is a file.
+    // No file can be written if the path of the directory is a file.
     std::fs::remove_dir_all(files.path("a")).unwrap();
     std::fs::write(files.path("a"), "").unwrap();
     let scrape = exporter

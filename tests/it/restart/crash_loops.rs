@@ -1,4 +1,4 @@
-//! Processes that are killed and started again and again.
+//! Processes that are killed and restarted repeatedly.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -19,7 +19,7 @@ fn count_requests(sim: &SimHandle) -> BTreeMap<String, usize> {
     counts
 }
 
-/// Runs an exporter for an hour, killed and started again `starts` times. Returns the number of requests by endpoint.
+/// Runs an exporter for an hour, killed and restarted `starts` times. Returns the number of requests by endpoint.
 async fn run_for_an_hour(starts: u32) -> BTreeMap<String, usize> {
     let (sim, dir) = (
         in_process_sim(&static_sim(4, 40)),
@@ -52,12 +52,12 @@ async fn crash_loop_sends_no_extra_requests() {
             "{endpoint}: {requests}, not {allowed}"
         );
     }
-    // The organizations are polled all the same.
+    // The organizations are still polled.
     let polls = restarted["AiModelApiKeys"];
     assert!(polls >= 4 * 11, "{polls} polls in an hour");
 }
 
-/// Polls once, then runs an exporter through an hour of an outage, killed and started again `starts` times. Returns the
+/// Polls once, then runs an exporter during an outage of an hour, killed and restarted `starts` times. Returns the
 /// number of failed requests.
 async fn run_through_outage(status: u16, starts: u32) -> usize {
     let (sim, dir) = (
@@ -84,8 +84,8 @@ async fn crash_loop_during_outage_backs_off() {
     for status in [403, 429, 503] {
         let continuous = run_through_outage(status, 1).await;
         let restarted = run_through_outage(status, 120).await;
-        // The polls are as frequent; the pauses between the requests of one poll begin anew with each process. Jitter
-        // makes a difference of a few.
+        // The number of polls is the same; delays between the requests of one poll restart with each process. Jitter
+        // changes the number by a few.
         assert!(
             continuous > 5 && (continuous / 2..=5 * continuous).contains(&restarted),
             "{status}: {continuous} requests in an hour, and {restarted} with 120 starts"

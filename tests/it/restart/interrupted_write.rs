@@ -31,8 +31,8 @@ fn numbered_inventory(number: u64) -> Inventory {
     Inventory::from_records(OrgId::parse(ORG).unwrap(), at, records)
 }
 
-/// Not a test: the process that [`interrupted_write_leaves_old_or_new_state`]
-/// starts and kills. It writes versions until it is killed.
+/// Not a test: the child process of [`interrupted_write_leaves_old_or_new_state`],
+/// which writes versions until it is killed.
 #[test]
 #[ignore = "started by interrupted_write_leaves_old_or_new_state"]
 fn state_writer_child() {
@@ -76,13 +76,13 @@ fn interrupted_write_leaves_old_or_new_state() {
         let mut written = std::io::BufReader::new(child.stdout.take().unwrap()).bytes();
         assert!(
             written.any(|byte| byte.unwrap() == SAVED_MARKER),
-            "it has written one version"
+            "the child has written one version"
         );
         std::thread::sleep(Duration::from_micros(fastrand::u64(0..5_000)));
         child.kill().unwrap();
         child.wait().unwrap();
         let Some(stored) = storage.load_inventory(&org) else {
-            assert_eq!(last, None, "what was there is lost");
+            assert_eq!(last, None, "the previous state is lost");
             continue;
         };
         let number = stored.change_counts["version"];

@@ -74,7 +74,11 @@ async fn stored_inventory_is_served_with_its_own_timestamp() {
     assert_eq!(after.values(RESTORED), [1.0, 1.0, 1.0]);
     assert_eq!(after.values(SUCCESS), before.values(SUCCESS));
     assert_eq!(exposed_keys(&after), exposed_keys(&before));
-    assert_eq!(exporter.readiness().0, 200, "there is something to show");
+    assert_eq!(
+        exporter.readiness().0,
+        200,
+        "ready with the stored inventory"
+    );
     let changes = "mongodbatlas_ai_model_api_key_changes_total";
     assert_eq!(after.sum(changes), 1.0);
     assert_eq!(after.sum(changes), before.sum(changes));
@@ -100,7 +104,7 @@ async fn stored_inventory_is_served_with_its_own_timestamp() {
     assert_eq!(
         later.values(SUCCESS),
         before.values(SUCCESS),
-        "its age is visible"
+        "the age of the data is exported"
     );
     sim.clear_faults();
     let healed = exporter.wait_polled(3).await;
@@ -108,7 +112,7 @@ async fn stored_inventory_is_served_with_its_own_timestamp() {
     assert_eq!(
         healed.sum(changes),
         1.0,
-        "what was kept is compared with, and counted on"
+        "changes are counted since the stored inventory"
     );
     assert_eq!(exposed_keys(&healed), expected_sim_keys(&sim));
     exporter.stop().await;
@@ -158,7 +162,7 @@ async fn revoked_token_is_not_loaded() {
     assert_eq!(tokens(), 1);
     exporter.stop().await;
     assert_eq!((tokens(), sim.live_token_count()), (0, 0));
-    // A token that Atlas has revoked meanwhile costs one more request, and no failed poll.
+    // A token that Atlas revoked during the restart costs one more request, and no failed poll.
     let exporter = start_exporter(&sim, &dir, &[]).await;
     exporter.wait_polled_again().await;
     exporter.kill().await;
@@ -180,7 +184,7 @@ fn count_token_requests(sim: &SimHandle) -> usize {
     let requests = sim.requests();
     requests
         .iter()
-        .filter(|asked| asked.endpoint == SimEndpoint::Token)
+        .filter(|request| request.endpoint == SimEndpoint::Token)
         .count()
 }
 

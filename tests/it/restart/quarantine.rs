@@ -1,4 +1,4 @@
-//! State files that are moved aside, with a warning, and those of an organization that is removed.
+//! Quarantined state files, and state files of removed organizations.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -29,7 +29,7 @@ fn state_files(dir: &Path) -> Vec<PathBuf> {
 }
 
 /// Runs the exporter until its state is stored, kills it, and changes each state file with `damage`. Then runs it again: it
-/// must move each file aside with a warning, and poll. Returns the files and the directory.
+/// must quarantine each file with a warning, and poll. Returns the files and the directory.
 async fn restart_with_damaged_files(damage: impl Fn(usize, &Path)) -> (Vec<PathBuf>, TempDir) {
     let sim = crate::common::start_sim(static_sim(1, 20)).await;
     let dir = tempfile::tempdir().unwrap();
@@ -40,7 +40,7 @@ async fn restart_with_damaged_files(damage: impl Fn(usize, &Path)) -> (Vec<PathB
     // Inventory, names, credential and token.
     let mut files = eventually("four state files", async || {
         let mut files = state_files(dir.path());
-        // A back-off is stored while a poll is in progress.
+        // A backoff is stored while a poll is in progress.
         files.retain(|path| path.extension() != Some("deferred".as_ref()));
         if files.len() == 4 {
             Ok(files)
@@ -124,7 +124,7 @@ async fn obstacles_at_state_file_paths_are_quarantined_with_a_warning() {
     assert_eq!(std::fs::read(&outside).unwrap(), b"precious");
 }
 
-/// Returns the names of the state files that begin with this id.
+/// Returns the names of the state files that start with this id.
 fn files_of(dir: &Path, org: &str) -> BTreeSet<String> {
     let names = state_files(dir).into_iter();
     let names = names.map(|path| path.file_name().unwrap().to_str().unwrap().to_owned());
@@ -157,12 +157,16 @@ async fn removed_organization_leaves_no_state() {
     assert_eq!(files_of(dir.path(), &orgs[0]), [].into());
     assert_eq!(files_of(dir.path(), &orgs[1]), names(&orgs[1]).into());
     let exporter = SimHarness::start_with(&sim, variables, &flags).await;
-    assert_eq!(exporter.scrape().values(RESTORED), [1.0], "the other one");
+    assert_eq!(
+        exporter.scrape().values(RESTORED),
+        [1.0],
+        "the other organization"
+    );
     exporter.stop().await;
 }
 
 #[test]
-fn remove_org_removes_what_it_can_and_nothing_else() {
+fn remove_org_continues_after_an_error_and_removes_no_other_files() {
     let dir = tempfile::tempdir().unwrap();
     let storage = Storage::open(dir.path()).unwrap();
     let orgs = [1, 2].map(|number| OrgId::parse(&format!("{number:024x}")).unwrap());
@@ -183,7 +187,7 @@ fn remove_org_removes_what_it_can_and_nothing_else() {
     }
     let token = StateFile::Token("default".into());
     storage.save(&token, &"token").unwrap();
-    // A directory in the place of a file cannot be removed.
+    // A directory with the name of a state file cannot be removed.
     let obstacle = storage.path(&StateFile::Details(orgs[0].clone()));
     std::fs::remove_file(&obstacle).unwrap();
     std::fs::create_dir(&obstacle).unwrap();

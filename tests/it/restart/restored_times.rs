@@ -1,4 +1,4 @@
-//! Restored state that is old, or from a clock that was wrong.
+//! Restored state that is old, or was stored with an incorrect clock.
 
 use std::time::Duration;
 
@@ -30,7 +30,7 @@ async fn overdue_inventory_is_restored_as_down() {
         exporter.kill().await;
         let polled = expected_sim_keys(&sim);
         tokio::time::sleep(age).await;
-        // Atlas hangs: nothing is known but the age.
+        // Atlas does not respond: only the age is known.
         for endpoint in [KEYS, SimEndpoint::Token] {
             sim.add_fault(Fault::new(endpoint, Effect::Delay { seconds: 3000.0 }));
         }
@@ -44,7 +44,7 @@ async fn overdue_inventory_is_restored_as_down() {
     }
 }
 
-/// The age at the start counts.
+/// The age at the start of the exporter counts.
 #[tokio::test(start_paused = true)]
 async fn restored_inventory_is_withdrawn_at_max_staleness() {
     let (sim, dir) = (
@@ -66,7 +66,7 @@ async fn restored_inventory_is_withdrawn_at_max_staleness() {
     assert_eq!(
         scrape.values(RESTORED).len(),
         1,
-        "the organization's own series stay"
+        "the exporter's series of the organization remain"
     );
     assert!(exporter.count_responses(503) > 2);
     sim.clear_faults();
@@ -74,7 +74,7 @@ async fn restored_inventory_is_withdrawn_at_max_staleness() {
     exporter.stop().await;
 }
 
-/// What a poll costs is known from the start: 14 requests of 4 a minute.
+/// The cost of a poll is known from the start: 14 requests at 4 per minute.
 #[tokio::test(start_paused = true)]
 async fn restored_request_count_extends_the_interval() {
     let config = SimConfig {
@@ -135,7 +135,7 @@ async fn state_from_the_future_delays_no_poll() {
         let before = sim.requests().len();
         let exporter = start_exporter(&sim, &dir, &[]).await;
         assert_eq!(exporter.scrape().values(RESTORED), [1.0]);
-        // One and a half intervals; an hour for a back-off.
+        // One and a half intervals, or one hour for a backoff.
         let max = if backing_off {
             Duration::from_hours(1)
         } else {

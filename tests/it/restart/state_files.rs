@@ -47,7 +47,7 @@ async fn state_files_are_private_and_contain_only_exported_data() {
     }
     assert_eq!(
         files, 6,
-        "two of each organization, the credential's and its token's"
+        "two files per organization, one of the credential and one of its token"
     );
 }
 
@@ -68,26 +68,26 @@ async fn corrupt_state_files_are_quarantined() {
         String::from_utf8(whole.clone())
             .unwrap()
             .replacen("\"version\":1", "\"version\":7", 1);
-    for unfit in [
+    for invalid in [
         &whole[..whole.len() / 2],
         b"",
         b"something else\n",
         &[0xff; 100],
         newer.as_bytes(),
     ] {
-        std::fs::write(&file, unfit).unwrap();
+        std::fs::write(&file, invalid).unwrap();
         let exporter = start_exporter(&sim, &dir, &[]).await;
-        let aside = dir.path().join(format!("{org}.inventory.refused"));
-        assert_eq!(std::fs::read(&aside).unwrap(), unfit);
+        let quarantined = dir.path().join(format!("{org}.inventory.refused"));
+        assert_eq!(std::fs::read(&quarantined).unwrap(), invalid);
         assert_eq!(exporter.readiness().0, 503);
         let scrape = exporter.wait_polled(1).await;
         assert_eq!(exposed_keys(&scrape), expected_sim_keys(&sim));
         assert_eq!(scrape.values(RESTORED), [0.0]);
         exporter.advance(Duration::from_secs(1)).await;
         exporter.kill().await;
-        assert!(file.exists(), "and the next walk is kept again");
+        assert!(file.exists(), "the next poll is stored again");
     }
-    // Whatever else is in the directory, valid or not.
+    // Every other file in the directory, valid or not.
     for entry in std::fs::read_dir(dir.path()).unwrap() {
         std::fs::write(entry.unwrap().path(), "{").unwrap();
     }
@@ -96,7 +96,7 @@ async fn corrupt_state_files_are_quarantined() {
     exporter.stop().await;
 }
 
-/// Replaces a file by something else.
+/// Replaces a file with an obstacle.
 pub(super) fn place_obstacle(path: &Path, obstacle: &str, outside: &Path) {
     let content = std::fs::read(path).unwrap_or_default();
     let _ = std::fs::remove_file(path);
@@ -141,7 +141,7 @@ async fn obstacles_at_state_file_paths_are_quarantined_and_not_followed() {
         .map(|entry| entry.unwrap().path())
         .collect();
     assert_eq!(files.len(), 4, "{files:?}");
-    // The inventory is obstructed last, and so is its remaining copy.
+    // The inventory is obstructed last, so its copy remains.
     files.sort_by_key(|path| path.extension().is_none_or(|end| end != "inventory"));
     files.push(dir.path().join(format!("{org}.deferred")));
     for obstacle in [
@@ -218,7 +218,7 @@ fn only_own_temporary_files_are_removed() {
     let exists = |name: &str| dir.path().join(name).exists();
     assert!(
         own.iter().all(|name| !exists(name)),
-        "left by a process that was killed"
+        "file of a killed process"
     );
     assert!(others.iter().all(|name| exists(name)) && exists(&young));
 }
@@ -299,7 +299,7 @@ async fn write_failures_are_counted_until_writes_succeed() {
     assert_eq!(exporter.scrape().sum(failures), 0.0);
     assert_eq!(exporter.scrape().values(last_failed), [0.0]);
     std::fs::remove_dir_all(dir.path()).unwrap();
-    std::fs::write(dir.path(), "no directory any more").unwrap();
+    std::fs::write(dir.path(), "a file, not a directory").unwrap();
     exporter.advance(Duration::from_mins(30)).await;
     let scrape = exporter.scrape();
     assert!(scrape.sum(failures) >= 5.0, "{}", scrape.sum(failures));
@@ -312,7 +312,11 @@ async fn write_failures_are_counted_until_writes_succeed() {
     assert_eq!(exporter.scrape().values(last_failed), [0.0]);
     let polls = exporter.requests_to(KEYS).len();
     exporter.advance(Duration::from_mins(11)).await;
-    assert_eq!(exporter.scrape().sum(failures), before, "well again");
+    assert_eq!(
+        exporter.scrape().sum(failures),
+        before,
+        "no further failures"
+    );
     assert!(exporter.requests_to(KEYS).len() >= polls + 2);
     let inventory = dir.path().join(format!("{}.inventory", sim.org_ids()[0]));
     assert!(inventory.is_file());
@@ -331,7 +335,7 @@ async fn last_write_failed_is_1_until_every_failed_file_is_written() {
     assert_eq!(scrape.values(last_failed), [0.0; 0], "no state directory");
     without_storage.stop().await;
 
-    // A directory that is not empty is no file, and cannot be replaced by one.
+    // A non-empty directory cannot be replaced by a file.
     let orgs = sim.org_ids();
     let obstruct = |name: &str| {
         let path = dir.path().join(format!("{}.{name}", orgs[0]));
@@ -350,13 +354,17 @@ async fn last_write_failed_is_1_until_every_failed_file_is_written() {
     let failed = |scrape: &Scrape| scrape.values(last_failed) == [1.0];
     let written = |scrape: &Scrape| scrape.values(last_failed) == [0.0];
     exporter.wait_until("a failed write", failed).await;
-    // Names are polled once an hour. The inventory of the other organization is written all the while.
+    // Names are polled once an hour. Meanwhile the inventory of the other organization is written at each poll.
     exporter.advance(Duration::from_mins(65)).await;
     assert_eq!(exporter.scrape().values(last_failed), [1.0]);
     std::fs::remove_dir_all(&obstacles[0]).unwrap();
     exporter.advance(Duration::from_mins(11)).await;
     assert!(obstacles[0].is_file());
-    assert_eq!(exporter.scrape().values(last_failed), [1.0], "one is left");
+    assert_eq!(
+        exporter.scrape().values(last_failed),
+        [1.0],
+        "one failed file remains"
+    );
     // Written with the next inventory, although names are polled once an hour.
     std::fs::remove_dir_all(&obstacles[1]).unwrap();
     exporter.advance(Duration::from_mins(6)).await;

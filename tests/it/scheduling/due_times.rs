@@ -45,7 +45,7 @@ fn orgs_with_equal_times() -> [OrgId; 2] {
 }
 
 #[tokio::test(start_paused = true)]
-async fn organizations_with_equal_times_are_polled_one_after_the_other() {
+async fn organizations_with_equal_poll_times_are_polled_sequentially() {
     let orgs = orgs_with_equal_times();
     let variables = [("MONGODB_ATLAS_ACCESS_TOKEN", "a-token")];
     let (client, transport) = ScriptedTransport::client(&variables, |request| {

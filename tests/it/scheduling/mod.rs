@@ -1,4 +1,4 @@
-//! Poll schedule: in turn, at fixed times, and less often after persistent failures.
+//! Poll schedule: sequential polls, at fixed times, and less often after persistent failures.
 //! In simulated time.
 
 mod due_times;
@@ -19,15 +19,15 @@ const KEYS: SimEndpoint = SimEndpoint::AiModelApiKeys;
 /// Returns the poll times of each organization.
 fn walk_times(exporter: &SimHarness) -> BTreeMap<String, Vec<Timestamp>> {
     let mut walks: BTreeMap<String, Vec<Timestamp>> = BTreeMap::new();
-    for asked in exporter
+    for request in exporter
         .requests_to(KEYS)
         .iter()
-        .filter(|asked| asked.status == 200)
+        .filter(|request| request.status == 200)
     {
         walks
-            .entry(asked.org.clone().unwrap())
+            .entry(request.org.clone().unwrap())
             .or_default()
-            .push(asked.at);
+            .push(request.at);
     }
     walks
 }
@@ -54,9 +54,9 @@ async fn polls_of_a_day_are_spread_and_minimal() {
         }
     }
     let later = exporter.requests_to(KEYS).into_iter().skip(5);
-    let instants: BTreeSet<i64> = later.map(|asked| asked.at.as_second()).collect();
+    let instants: BTreeSet<i64> = later.map(|request| request.at.as_second()).collect();
     assert_eq!(instants.len(), all, "no two in the same second");
-    // Hourly, in addition to the keys: name, projects and limits of each, and the rate limits, the client secrets and a token.
+    // Hourly requests in addition to the keys: name, projects and limits of each organization, rate limits, client secrets, token.
     let hourly = exporter.sim.requests().len() - exporter.requests_to(KEYS).len();
     assert!(hourly <= 25 * (5 * 3 + 1 + 1 + 2), "{hourly}");
     exporter.assert_in_sync(Duration::from_mins(10)).await;
@@ -71,7 +71,7 @@ async fn five_hundred_organizations_share_the_smallest_bucket() {
         ..static_sim(500, 2000)
     });
     let exporter = SimHarness::start(&sim, &[]).await;
-    // 500 at 4 a minute are 125 minutes, and as many for the model limits.
+    // 500 polls at 4 per minute take 125 minutes, and the model limits take the same time.
     for _ in 0..250 {
         if walk_times(&exporter).len() == 500 {
             break;
@@ -95,7 +95,7 @@ async fn five_hundred_organizations_share_the_smallest_bucket() {
     polls.assert_polled(5);
     assert_eq!(exporter.count_responses(429), 0);
     let walks = walk_times(&exporter);
-    assert_eq!(walks.len(), 500, "none starves");
+    assert_eq!(walks.len(), 500, "no organization starves");
     for (org, times) in &walks {
         for pair in times.windows(2) {
             let pause = seconds_between(pair[0], pair[1]);
@@ -133,9 +133,9 @@ async fn oldest_inventory_is_polled_first() {
     let order: Vec<String> = exporter
         .requests_to(KEYS)
         .into_iter()
-        .map(|asked| asked.org.unwrap())
+        .map(|request| request.org.unwrap())
         .collect();
-    // Within any two poll intervals, each organization is polled; 4 a minute are 720 polls.
+    // Each organization is polled within two poll intervals; 4 per minute are 720 polls.
     assert!(order.len() > 680, "{}", order.len());
     for stretch in order.windows(80) {
         let seen: BTreeSet<&String> = stretch.iter().collect();
@@ -156,26 +156,26 @@ async fn persistent_authorization_failure_reduces_the_poll_rate() {
         let exporter = SimHarness::start(&sim, &[]).await;
         exporter.wait_polled(3).await;
         sim.add_fault(Fault::new(KEYS, Effect::error_status(code)).for_org(&orgs[1]));
-        exporter.advance(Duration::from_hours(24)).await;
+        exporter.advance(Duration::from_hours(8)).await;
         let scrape = exporter.scrape();
         let failures = scrape.poll_failures(&orgs[1], reason);
         assert!(
-            (20.0..60.0).contains(&failures),
-            "{reason}: {failures} in a day"
+            (8.0..24.0).contains(&failures),
+            "{reason}: {failures} in eight hours"
         );
         assert_eq!(
             scrape.sum("atlas_ai_keys_exporter_org_poll_failures_total"),
             failures,
-            "the others are undisturbed"
+            "other organizations are not affected"
         );
         assert_eq!(
             exposed_keys(&scrape),
             expected_sim_keys(&sim),
-            "and what was known stays"
+            "the last inventory is retained"
         );
         for org in [&orgs[0], &orgs[2]] {
             let times = &walk_times(&exporter)[org];
-            assert!(times.len() >= 288, "{}", times.len());
+            assert!(times.len() >= 96, "{}", times.len());
         }
         sim.clear_faults();
         let healed = exporter.wait_polled(3).await;
@@ -187,7 +187,7 @@ async fn persistent_authorization_failure_reduces_the_poll_rate() {
 
 #[tokio::test(start_paused = true)]
 async fn exhausted_credential_does_not_block_others() {
-    // Two credentials access the same Atlas here and differ in their name.
+    // Two credentials with different names access the same simulated Atlas.
     let sim = in_process_sim(&static_sim(40, 400));
     let orgs = sim.org_ids();
     let account = sim.credentials();
@@ -237,7 +237,7 @@ async fn exhausted_credential_does_not_block_others() {
     exporter.stop().await;
 }
 
-/// Observations of a week, scraped every five minutes.
+/// Observations of three days, scraped every five minutes.
 #[derive(Default)]
 struct ObservedState {
     oldest: f64,
@@ -263,8 +263,8 @@ impl ObservedState {
 }
 
 #[tokio::test(start_paused = true)]
-#[allow(clippy::cast_precision_loss, reason = "seconds of this era")]
-async fn outages_within_a_week_waste_no_quota() {
+#[allow(clippy::cast_precision_loss, reason = "seconds since 1970")]
+async fn outages_within_three_days_waste_no_quota() {
     let sim = in_process_sim(&SimConfig {
         org_bucket: BucketConfig::new(60, 30),
         ..static_sim(4, 60)
@@ -277,25 +277,25 @@ async fn outages_within_a_week_waste_no_quota() {
         ..Fault::new(KEYS, effect)
     };
     for fault in [
-        outage(20.0, 3.0, Effect::error_status(503)),
-        outage(50.0, 1.0, Effect::Reset),
-        outage(70.0, 12.0, Effect::error_status(403)).for_org(&orgs[2]),
-        outage(100.0, 2.0, Effect::InvalidJson),
-        outage(130.0, 6.0, Effect::error_status(500)),
+        outage(6.0, 3.0, Effect::error_status(503)),
+        outage(16.0, 1.0, Effect::Reset),
+        outage(24.0, 12.0, Effect::error_status(403)).for_org(&orgs[2]),
+        outage(44.0, 2.0, Effect::InvalidJson),
+        outage(54.0, 6.0, Effect::error_status(500)),
     ] {
         sim.add_fault(fault);
     }
     let exporter = SimHarness::start(&sim, &[]).await;
     exporter.wait_polled(4).await;
     let mut seen = ObservedState::default();
-    for _ in 0..7 * 24 * 12 {
+    for _ in 0..3 * 24 * 12 {
         exporter.advance(Duration::from_mins(5)).await;
         let now = sim.now().as_second() as f64;
         seen.record(&exporter.scrape(), now);
     }
     assert_eq!(exporter.count_responses(429), 0);
     let requests = exporter.requests_to(KEYS).len();
-    let regular = 4 * 7 * 288;
+    let regular = 4 * 3 * 288;
     assert!(
         (regular * 9 / 10..regular * 13 / 10).contains(&requests),
         "{requests} requests, {regular} walks of one page"
@@ -307,10 +307,10 @@ async fn outages_within_a_week_waste_no_quota() {
     );
     assert!(
         (11.0 * hour..14.0 * hour).contains(&seen.oldest),
-        "the longest outage of one was twelve hours: {}",
+        "the longest outage of one organization was twelve hours: {}",
         seen.oldest
     );
-    // Scrapes at which one of the four was not up: 4 × (3 + 1 + 2 + 6) hours, and 12 of one.
+    // Hours in which an organization was not up: 4 × (3 + 1 + 2 + 6), and 12 of one organization.
     let hours = f64::from(seen.down) / 12.0;
     assert!((50.0..66.0).contains(&hours), "{hours} hours down");
     let scrape = exporter.assert_in_sync(Duration::from_mins(10)).await;

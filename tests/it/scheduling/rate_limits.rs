@@ -31,7 +31,7 @@ fn hide_rate_limits(sim: &SimHandle) {
 fn hide_rate_limit_details(sim: &SimHandle) {
     for endpoint in [KEYS, SimEndpoint::AiModelApiRateLimits] {
         sim.add_fault(Fault::new(endpoint, Effect::NoRateLimitHeaders));
-        sim.add_fault(Fault::new(endpoint, Effect::BareRefusals));
+        sim.add_fault(Fault::new(endpoint, Effect::BareRejections));
     }
 }
 
@@ -144,7 +144,7 @@ async fn reported_rate_limits_replace_an_assumed_common_bucket() {
     let exporter = SimHarness::start(&sim, &flags).await;
     let scrape = exporter.wait_polled(8).await;
     assert_eq!(scrape.values(POLL_INTERVAL), [60.0; 8]);
-    assert!(logs.count("INFO", "organizations are refused together") > 0);
+    assert!(logs.count("INFO", "organizations rate limited together") > 0);
     // The rate limits are requested again an hour after they were refused.
     sim.clear_faults();
     hide_rate_limit_details(&sim);

@@ -92,7 +92,7 @@ async fn idle_connections_are_closed_when_no_file_can_be_opened() {
     ];
     let mut program = ChildProcess::exporter(&flags, &sim_env(&sim));
     let address = program.wait_for_output("address=");
-    program.wait_for_output("walk complete");
+    program.wait_for_output("poll succeeded");
     limit_open_files(&program, open_files(&program) + 8);
     let mut connections = Vec::new();
     for number in 0..40 {
@@ -119,7 +119,7 @@ async fn scrapes_succeed_with_ten_thousand_idle_connections() {
     let sim = start_sim(static_sim(1, 100)).await;
     let mut program = ChildProcess::exporter(&["--web.listen-address=127.0.0.1:0"], &sim_env(&sim));
     let address = program.wait_for_output("address=");
-    program.wait_for_output("walk complete");
+    program.wait_for_output("poll succeeded");
     let resident = || process_status(program.pid(), "VmRSS") << 10;
     let before = resident();
     let mut idle = Vec::new();

@@ -61,7 +61,7 @@ async fn allowed_hosts_apply_to_all_paths_but_probes() {
     let address = program.wait_for_output("address=");
     let line = program.wait_for_output("listener=probes");
     let probes = line.split_once("address=").unwrap().1.to_owned();
-    program.wait_for_output("walk complete");
+    program.wait_for_output("poll succeeded");
     tokio::task::spawn_blocking(move || {
         let paths = [
             "/",

@@ -127,17 +127,17 @@ fn conflicting_listen_flags_are_rejected() {
     for (flags, part) in [
         (
             vec!["--web.systemd-socket", "--web.listen-address=:1"],
-            "left out together with --web.systemd-socket",
+            "conflict with --web.systemd-socket",
         ),
         (
             vec!["--web.listen-address=:1", "--web.probe-address=:1"],
-            "an address of its own",
+            "an address that differs from --web.listen-address",
         ),
         (
             vec!["--web.probe-address=nowhere"],
             "HOST:PORT, [IPV6]:PORT or :PORT",
         ),
-        (vec!["--web.telemetry-path=/sd"], "not one that is taken"),
+        (vec!["--web.telemetry-path=/sd"], "(/, /sd and /-/… are reserved)"),
     ] {
         let (code, output, _) =
             ChildProcess::exporter(&flags, &unreachable_atlas_env()).wait_exit();
@@ -180,7 +180,7 @@ async fn probe_address_serves_only_probes_without_auth() {
     let mut program = ChildProcess::exporter(&flags, &sim_env(&sim));
     let line = program.wait_for_output("listener=probes");
     let address = line.split_once("address=").unwrap().1.to_owned();
-    program.wait_for_output("walk complete");
+    program.wait_for_output("poll succeeded");
     eventually("the exporter is ready", async || {
         let (status, text) = get(&format!("http://{address}/-/ready")).await;
         if status == 200 { Ok(()) } else { Err(text) }

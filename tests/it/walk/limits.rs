@@ -13,13 +13,13 @@ use jiff::Timestamp;
 use mongodb_atlas_client::{ApiKey, InvalidItem, KeyPage, NextLink, OrgId};
 use mongodb_atlas_sim::{BucketConfig, Effect, Fault, SimConfig, SimEndpoint};
 
-/// Walks endless pages, each full and different from the others.
-async fn walk_endless_pages(size: u32, bytes: usize, answers_in: Duration) -> (WalkError, u32) {
-    let asked = AtomicU32::new(0);
+/// Walks pages that never end, each full and different from the others.
+async fn walk_endless_pages(size: u32, bytes: usize, response_delay: Duration) -> (WalkError, u32) {
+    let sent = AtomicU32::new(0);
     let fetch = |number: u32| {
-        asked.fetch_add(1, Ordering::Relaxed);
+        sent.fetch_add(1, Ordering::Relaxed);
         async move {
-            tokio::time::sleep(answers_in).await;
+            tokio::time::sleep(response_delay).await;
             let ids = number * size..(number + 1) * size;
             Ok(KeyPage {
                 body_bytes: bytes,
@@ -28,7 +28,7 @@ async fn walk_endless_pages(size: u32, bytes: usize, answers_in: Duration) -> (W
         }
     };
     let error = poll::walk_pages(fetch, size, 4, TIMEOUT).await.unwrap_err();
-    (error, asked.into_inner())
+    (error, sent.into_inner())
 }
 
 #[tokio::test]
@@ -41,11 +41,11 @@ async fn endless_pages_stop_at_key_and_byte_limits() {
         // 20,000 pages.
         (1, 100, 20_000),
     ] {
-        let (error, asked) = walk_endless_pages(size, bytes, Duration::ZERO).await;
+        let (error, sent) = walk_endless_pages(size, bytes, Duration::ZERO).await;
         assert_eq!(error.error.kind.reason().as_str(), "incomplete");
-        assert_eq!((error.page, asked), (pages, pages), "{bytes} bytes");
+        assert_eq!((error.page, sent), (pages, pages), "{bytes} bytes");
     }
-    // 2,000,000 keys, most of them malformed to save time.
+    // 2,000,000 keys, most of them invalid to save time.
     let fetch = |number: u32| async move {
         let one = keys_page([number], NextLink::Present, None);
         Ok(KeyPage {
@@ -64,10 +64,10 @@ async fn endless_pages_stop_at_key_and_byte_limits() {
 #[tokio::test(start_paused = true)]
 async fn slow_walk_times_out() {
     let minute = Duration::from_mins(1);
-    let (error, asked) = walk_endless_pages(2, 100, minute).await;
+    let (error, sent) = walk_endless_pages(2, 100, minute).await;
     assert_eq!(error.error.kind.reason().as_str(), "incomplete");
-    assert_eq!(asked, 61, "within the hour that it may take");
-    assert!(error.to_string().contains("within 1h"), "{error}");
+    assert_eq!(sent, 61, "within the timeout of an hour");
+    assert!(error.to_string().contains("timeout after 1h"), "{error}");
     // Waiting for the rate limit is not a slow response.
     let fetch = |number: u32| async move {
         tokio::time::sleep(minute).await;
@@ -87,7 +87,7 @@ async fn slow_walk_times_out() {
     );
 }
 
-/// Texts of more than 64 KiB, as they are or with escapes, cannot be stored. Such a key is left out, and counted.
+/// Texts of more than 64 KiB, with or without escapes, cannot be stored. The key is omitted and counted.
 #[tokio::test]
 async fn oversized_keys_are_counted_as_invalid() {
     let named = |id, name: String| ApiKey {
@@ -132,7 +132,7 @@ fn walk_timeout_is_ten_intervals_and_at_least_ten_minutes() {
     assert_eq!(poll::walk_timeout(Duration::MAX), Duration::MAX);
 }
 
-/// Each page takes 9 seconds, and one follows the other: 400 pages take an hour.
+/// Each page takes 9 seconds, and pages are sequential: 400 pages take an hour.
 #[tokio::test(start_paused = true)]
 async fn slow_poll_fails_after_ten_intervals() {
     for (interval, up) in [("5m", 0.0), ("10m", 1.0)] {
@@ -160,7 +160,7 @@ async fn slow_poll_fails_after_ten_intervals() {
     }
 }
 
-/// The rate limit extends the interval of one minute to 25, and the timeout of ten minutes with it. 100 pages take 15
+/// The rate limit extends the interval from one minute to 25, and with it the timeout of ten minutes. 100 pages take 15
 /// minutes, not counting the waits for the rate limit.
 #[tokio::test(start_paused = true)]
 async fn walk_timeout_follows_the_extended_interval() {

@@ -1,4 +1,4 @@
-//! Walks of the client itself: number of requests, result, and termination.
+//! Walks of the client: number of requests, result, and termination.
 
 mod limits;
 
@@ -113,34 +113,34 @@ fn keys_page(ids: impl IntoIterator<Item = u32>, next: NextLink, total: Option<u
     }
 }
 
-/// Longer than any walk here takes.
+/// Longer than any walk in these tests.
 const TIMEOUT: Duration = Duration::from_hours(1);
 
 async fn walk_pages(
     pages: Vec<Result<KeyPage, Error>>,
     size: u32,
 ) -> (Result<KeyWalk, WalkError>, u32) {
-    let asked = AtomicU32::new(0);
+    let sent = AtomicU32::new(0);
     let fetch = |number: u32| {
-        asked.fetch_add(1, Ordering::Relaxed);
+        sent.fetch_add(1, Ordering::Relaxed);
         let last = keys_page([], NextLink::Absent, None);
         let response = pages.get(number as usize - 1).cloned().unwrap_or(Ok(last));
         async move { response }
     };
     let result = poll::walk_pages(fetch, size, 4, TIMEOUT).await;
-    (result, asked.into_inner())
+    (result, sent.into_inner())
 }
 
 #[tokio::test]
 async fn failed_page_discards_the_walk() {
-    let refused = ErrorKind::Timeout {
+    let failure = ErrorKind::Timeout {
         limit: std::time::Duration::from_secs(1),
         proxy: None,
     }
     .with_endpoint(Endpoint::AiModelApiKeys);
     let pages = vec![
         Ok(keys_page([1, 2], NextLink::Present, Some(6))),
-        Err(refused.clone()),
+        Err(failure.clone()),
         Ok(keys_page([5, 6], NextLink::Absent, Some(6))),
     ];
     let (result, _) = walk_pages(pages, 2).await;
@@ -148,7 +148,7 @@ async fn failed_page_discards_the_walk() {
         result.unwrap_err(),
         WalkError {
             page: 2,
-            error: refused
+            error: failure
         }
     );
 }
@@ -156,13 +156,13 @@ async fn failed_page_discards_the_walk() {
 #[tokio::test]
 async fn endlessly_repeating_pages_are_incomplete() {
     let same = || Ok(keys_page([1, 2], NextLink::Present, None));
-    let (result, asked) = walk_pages(vec![same(), same(), same(), same()], 2).await;
+    let (result, sent) = walk_pages(vec![same(), same(), same(), same()], 2).await;
     let error = result.unwrap_err();
     assert_eq!(
         (error.page, error.error.kind.reason().as_str()),
         (2, "incomplete")
     );
-    assert_eq!(asked, 2, "and it is told at once");
+    assert_eq!(sent, 2, "detected immediately");
 }
 
 #[tokio::test]
@@ -191,7 +191,7 @@ async fn later_page_wins_for_duplicate_keys() {
 }
 
 #[tokio::test]
-async fn changing_total_is_inconsistent_and_constant_wrong_total_is_not() {
+async fn changing_total_is_inconsistent_and_constant_incorrect_total_is_not() {
     let walk_with = async |first, second| {
         let pages = vec![
             Ok(keys_page([1, 2], NextLink::Present, first)),
@@ -237,7 +237,7 @@ async fn unmet_total_is_reported_and_the_walk_completes() {
         (vec![vec![1, 2], vec![3]], 3, false),
         (vec![vec![1, 2], vec![3]], 4, false),
         (vec![vec![1]], 42, true),
-        // The same page again, whatever its number.
+        // The same page for every page number.
         (vec![vec![1], vec![1], vec![1], vec![1]], 42, true),
     ] {
         let name = format!("{pages:?} of {total}");
@@ -245,13 +245,13 @@ async fn unmet_total_is_reported_and_the_walk_completes() {
         let responses = pages
             .into_iter()
             .map(|ids| Ok(keys_page(ids, NextLink::Unknown, Some(total))));
-        let (result, asked) = walk_pages(responses.collect(), 2).await;
+        let (result, sent) = walk_pages(responses.collect(), 2).await;
         let walk = result.expect(&name);
         assert_eq!(walk.keys.len(), all.len(), "{name}");
         assert!(walk.consistent, "{name}");
         assert_eq!(walk.shortfall.is_some(), shortfall, "{name}");
         // Three more pages are in flight after a full one.
-        assert!(asked <= 5, "{name}: {asked} requests");
+        assert!(sent <= 5, "{name}: {sent} requests");
     }
 }
 
@@ -277,7 +277,7 @@ async fn empty_page_with_next_link_continues_the_walk() {
     assert!(
         walk.unwrap_err()
             .to_string()
-            .contains("still names a next one")
+            .contains("but there is a next page")
     );
     assert!(requests < 10, "{requests}");
 }
@@ -292,9 +292,9 @@ async fn page_of_invalid_keys_continues_the_walk() {
         };
         let linked = Ok(keys_page(0..10, next, None));
         let last = Ok(keys_page(20..25, NextLink::Absent, None));
-        let (walk, asked) = walk_pages(vec![linked, Ok(invalid), last], 10).await;
+        let (walk, sent) = walk_pages(vec![linked, Ok(invalid), last], 10).await;
         assert_eq!(walk.unwrap().keys.len(), 15, "{next:?}");
-        assert!(asked <= requests, "{next:?}: {asked}");
+        assert!(sent <= requests, "{next:?}: {sent}");
     }
 }
 
@@ -306,7 +306,7 @@ async fn empty_pages_with_a_positive_total_fail() {
             let error = walk.unwrap_err().to_string();
             assert!(error.contains(&format!("totalCount is {total}")), "{error}");
         }
-        // A key can have been deleted just now.
+        // A key may have been deleted during the walk.
         for total in [0, 1] {
             let (walk, _) = walk_pages(vec![Ok(keys_page([], next, Some(total)))], 10).await;
             assert_eq!(walk.unwrap().keys.len(), 0, "{total}");

@@ -1,4 +1,4 @@
-//! Programmatic API keys: HTTP Digest. One challenge costs one request; its nonce is then used with a rising count for as
+//! Programmatic API keys: HTTP Digest. A challenge costs one request; its nonce is then used with an increasing count as
 //! long as the server accepts it.
 
 use std::sync::Arc;
@@ -14,9 +14,9 @@ use super::sensitive_header;
 use crate::credential::SecretSource;
 use crate::error::ErrorKind;
 
-/// Maximum length of a `WWW-Authenticate` header; Atlas' own has some 150 bytes.
+/// Maximum length of a `WWW-Authenticate` header; Atlas' own has about 150 bytes.
 const MAX_CHALLENGE_BYTES: usize = 16 << 10;
-/// Maximum number of offsets in a header at which a challenge is looked for.
+/// Maximum number of offsets in a header at which a challenge is searched.
 const MAX_CHALLENGE_OFFSETS: usize = 16;
 
 /// A programmatic API key, and the current challenge.
@@ -29,7 +29,7 @@ pub(crate) struct DigestAuth {
     challenge: Mutex<Option<DigestClient>>,
 }
 
-/// One request, which holds the challenge until its response is there.
+/// One request, which holds the challenge until its response is received.
 pub(crate) struct DigestAttempt<'a> {
     challenge: MutexGuard<'a, Option<DigestClient>>,
     header: Option<HeaderValue>,
@@ -47,7 +47,7 @@ impl DigestAuth {
         }
     }
 
-    /// Waits for the previous request, and answers the current challenge.
+    /// Waits for the previous request, and responds to the current challenge.
     pub(super) async fn begin(
         &self,
         method: &Method,
@@ -71,14 +71,14 @@ impl DigestAuth {
             password: private_key.expose_secret(),
             uri: &uri,
             method: method.as_str(),
-            // Without a body the crate chooses `auth`, as curl does. Its `auth-int` is computed wrongly: it takes the body
-            // where RFC 7616 asks for the body's hash.
+            // Without a body the crate chooses `auth`, as curl does. Its `auth-int` is
+            // incorrect: it uses the body, where RFC 7616 requires the body's hash.
             body: None,
         });
         let response = response.map_err(|cause| {
-            // The next request asks for another challenge. The server may be repaired by then, or the nonce used up.
+            // The next request gets another challenge: the server may be fixed by then, or the nonce may be used up.
             *challenge = None;
-            ErrorKind::InvalidResponse(format!("cannot answer the Digest challenge: {cause}"))
+            ErrorKind::InvalidResponse(format!("unsupported Digest challenge: {cause}"))
         })?;
         let header = Some(sensitive_header(&response)?);
         Ok(DigestAttempt { challenge, header })
@@ -104,14 +104,14 @@ impl DigestAttempt<'_> {
     }
 }
 
-/// Returns the first Digest challenge in a `WWW-Authenticate` header that can be answered. A header can have several
-/// schemes and several Digest challenges, in the server's order of preference.
+/// Returns the first supported Digest challenge in a `WWW-Authenticate` header. A header can have several schemes and
+/// several Digest challenges, in the server's order of preference.
 pub(crate) fn parse_digest_challenge(header: &str) -> Option<DigestClient> {
     if header.len() > MAX_CHALLENGE_BYTES {
         return None;
     }
-    // The parser stops at the first scheme whose value is no list of parameters, such as `Negotiate` with its token. A
-    // Digest challenge behind it is found by its name.
+    // The parser stops at the first scheme without a list of parameters, such as `Negotiate` with its token. A Digest
+    // challenge after it is found by its name.
     let by_name = header.match_indices(['d', 'D']).filter(|(at, _)| {
         let before = header.get(..*at).unwrap_or_default().trim_end();
         let name = header.get(*at..at + 7);

@@ -1,5 +1,5 @@
-//! The three ways to authenticate. A request gets an [`Authorization`] and is sent with it; after a response with status
-//! 401, the [`Authenticator`] decides whether to send the request again.
+//! The three ways to authenticate. Each request is sent with an [`Authorization`]; after a response with status 401, the
+//! [`Authenticator`] decides whether to retry the request.
 
 mod digest;
 mod oauth;
@@ -29,7 +29,7 @@ pub(crate) enum Authenticator {
 
 /// The authorization of one request.
 pub(crate) enum Authorization<'a> {
-    /// A Digest response. Holds the nonce until the server has seen the request.
+    /// A Digest response. Holds the nonce until the server has received the request.
     Digest(digest::DigestAttempt<'a>),
     /// A token, of the service account or as configured.
     Token(SecretString),
@@ -51,7 +51,7 @@ impl Authenticator {
     /// Returns the authorization of the next request to `url`.
     ///
     /// # Errors
-    /// The credential cannot be read, or there is no token.
+    /// Returns an error if the credential cannot be read, or no token can be obtained.
     pub(crate) async fn authorize(
         &self,
         transport: &ObservedTransport,
@@ -77,7 +77,7 @@ impl Authenticator {
     /// Reads the client id of the service account; `None` for another kind of credential.
     ///
     /// # Errors
-    /// The client id cannot be read.
+    /// Returns an error if the client id cannot be read.
     pub(crate) async fn client_id(&self) -> Result<Option<SecretString>, SecretError> {
         match self {
             Self::ServiceAccount(provider) => provider.client_id().await.map(Some),
@@ -85,7 +85,7 @@ impl Authenticator {
         }
     }
 
-    /// Handles a response with status 401. Returns the reason to send the request again with a new authorization, if
+    /// Handles a response with status 401. Returns the reason to retry the request with a new authorization, if
     /// there is one.
     pub(crate) async fn on_unauthorized(
         &self,
@@ -110,7 +110,7 @@ impl Authenticator {
         is_renewed.then_some(RetryReason::Unauthorized)
     }
 
-    /// Handles a change of the credential's files. Only a service account keeps anything of them between requests.
+    /// Handles a change of the credential's files. Only a service account has state that depends on them.
     pub(crate) async fn on_credential_changed(&self) {
         if let Self::ServiceAccount(provider) = self {
             provider.on_credential_changed().await;
@@ -126,7 +126,7 @@ impl Authenticator {
 }
 
 impl Authorization<'_> {
-    /// Returns the `Authorization` header. A first request with Digest has none: its response has the challenge.
+    /// Returns the `Authorization` header. The first request with Digest has none, because its response has the challenge.
     pub(crate) fn header(&self) -> Result<Option<HeaderValue>, ErrorKind> {
         match self {
             Self::Token(token) => bearer_header(token).map(Some),
@@ -135,7 +135,7 @@ impl Authorization<'_> {
     }
 }
 
-/// For the fuzz target: parses any bytes as a `WWW-Authenticate` header.
+/// Parses any bytes as a `WWW-Authenticate` header, for the fuzz target.
 #[doc(hidden)]
 pub fn fuzz_www_authenticate(header: &[u8]) {
     let value = HeaderValue::from_bytes(header).ok();
@@ -158,8 +158,11 @@ pub fn fuzz_www_authenticate(header: &[u8]) {
 
 /// Returns a header value that `Debug` output does not show.
 fn sensitive_header(value: &str) -> Result<HeaderValue, ErrorKind> {
-    let mut value = HeaderValue::from_str(value)
-        .map_err(|_| ErrorKind::InvalidResponse("a credential that fits no header".to_owned()))?;
+    let mut value = HeaderValue::from_str(value).map_err(|_| {
+        ErrorKind::InvalidResponse(
+            "the credential has characters that are not allowed in a header".to_owned(),
+        )
+    })?;
     value.set_sensitive(true);
     Ok(value)
 }

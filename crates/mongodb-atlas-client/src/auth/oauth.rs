@@ -1,6 +1,6 @@
-//! Service accounts: OAuth 2.0 client credentials. All requests share one token. It is requested by one task while the
-//! others wait, renewed before it expires, replaced once after a 401, and revoked at a clean shutdown: Atlas allows 100
-//! valid tokens, and few new ones a minute.
+//! Service accounts: OAuth 2.0 client credentials. All requests share one token. One task
+//! requests it while the others wait. The token is renewed before it expires, replaced once after a 401, and revoked at a
+//! clean shutdown, because Atlas allows 100 valid tokens, and few new ones per minute.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,11 +28,11 @@ use crate::transport::{ObservedTransport, Response};
 
 /// Time before its expiry at which a token is renewed, or a tenth of its lifetime if that is shorter.
 const REFRESH_MARGIN: Duration = Duration::from_mins(5);
-/// Minimum time between two tokens, however short their lifetime is: Atlas allows few new ones a minute.
+/// Minimum time between two tokens, even with a short lifetime: Atlas allows few new ones per minute.
 const MIN_RENEW_INTERVAL: Duration = Duration::from_secs(10);
 /// Minimum time between two tokens that replace a rejected one.
 const MIN_RENEW_AFTER_401_INTERVAL: Duration = Duration::from_mins(1);
-/// Wait after failed requests for a token. One task makes them, so there is no jitter.
+/// Backoff of failed token requests. Jitter is not needed, because one task sends them.
 const BACKOFF: ExponentialBackoff = ExponentialBackoff {
     initial: Duration::from_secs(1),
     max: Duration::from_mins(1),
@@ -53,7 +53,7 @@ struct ActiveToken {
     expires_at: Instant,
 }
 
-/// The last request for a token, which failed. Until `retry_at`, all that need a token get `error`.
+/// The last token request, which failed. Until `retry_at`, all callers get `error`.
 struct FailedAttempt {
     retry_at: Instant,
     failures: u32,
@@ -87,7 +87,7 @@ impl TokenProvider {
         }
     }
 
-    /// Returns the token in use, requested or renewed if necessary.
+    /// Returns the current token, which is requested or renewed if necessary.
     pub(super) async fn current_token(
         &self,
         transport: &ObservedTransport,
@@ -107,7 +107,7 @@ impl TokenProvider {
         match &state.active {
             Some(active) if now < active.expires_at => {
                 if let Err(error) = result {
-                    debug!(credential = &*self.credential_name, %error, "the token could not be renewed yet and is used on");
+                    debug!(credential = &*self.credential_name, %error, "token renewal failed; using current token");
                 }
                 Ok(active.token.clone())
             }
@@ -131,7 +131,7 @@ impl TokenProvider {
         {
             return;
         }
-        info!(credential = &*self.credential_name, left = %humantime::format_duration(Duration::from_secs(left.as_secs())), "using the access token of an earlier start");
+        info!(credential = &*self.credential_name, expires_in = %humantime::format_duration(Duration::from_secs(left.as_secs())), "loaded stored access token");
         let observer = &self.deps.observer;
         observer.token_expiry_changed(&self.credential_name, stored.expires_at);
         let expires_at = Instant::now() + left;
@@ -147,7 +147,7 @@ impl TokenProvider {
         self.client_id.read().await
     }
 
-    /// Returns a value that tells service accounts apart without naming them.
+    /// Returns a value that distinguishes service accounts without revealing their client id.
     async fn client_fingerprint(&self) -> Result<String, SecretError> {
         let id = self.client_id().await?;
         let token_url = Endpoint::Token.url(&self.base_url, &[]);
@@ -155,7 +155,7 @@ impl TokenProvider {
         Ok(format!("{:016x}", stable_hash(text.as_bytes(), 0)))
     }
 
-    /// Requests a new token, unless the last request failed just before.
+    /// Requests a new token, unless the backoff of the last failed request has not ended.
     async fn renew(
         &self,
         transport: &ObservedTransport,
@@ -172,7 +172,7 @@ impl TokenProvider {
             Ok(response) => {
                 let (token, lifetime) = (response.access_token.clone(), response.lifetime());
                 let margin = REFRESH_MARGIN.min(lifetime / 10);
-                // A token that expires earlier stays in use. The 401 that follows replaces it, which is limited as well.
+                // A token that expires earlier stays in use until a 401 replaces it, which is limited as well.
                 let renew_in = lifetime.saturating_sub(margin).max(MIN_RENEW_INTERVAL);
                 state.last_failure = None;
                 state.active = Some(ActiveToken {
@@ -184,7 +184,7 @@ impl TokenProvider {
             }
             Err(error) => {
                 let wait = BACKOFF.delay(failures).max(retry_after.unwrap_or_default());
-                warn!(credential = &*self.credential_name, %error, reason = %error.kind.reason(), pause = %humantime::format_duration(wait), "no access token");
+                warn!(credential = &*self.credential_name, %error, reason = %error.kind.reason(), retry_in = %humantime::format_duration(wait), "access token request failed");
                 state.last_failure = Some(FailedAttempt {
                     retry_at: now + wait,
                     failures,
@@ -195,8 +195,8 @@ impl TokenProvider {
         }
     }
 
-    /// Requests a token, reports the outcome, and stores the token. `retry_after` is set to the wait that the response asks
-    /// for, whatever its status.
+    /// Requests a token, reports the outcome, and stores the token. `retry_after` is set to the wait that a response
+    /// of any status requests.
     async fn issue(
         &self,
         transport: &ObservedTransport,
@@ -233,7 +233,7 @@ impl TokenProvider {
                 store.save(stored).await;
             }
         }
-        info!(credential = name, life = %humantime::format_duration(lifetime), "new access token");
+        info!(credential = name, expires_in = %humantime::format_duration(lifetime), "access token issued");
         Ok(response)
     }
 
@@ -284,12 +284,12 @@ impl TokenProvider {
         sensitive_header(&Zeroizing::new(format!("Basic {}", &*encoded)))
     }
 
-    /// Drops the token in use, if it is the rejected one. Returns whether another one may be used.
+    /// Drops the current token, if it is the rejected one. Returns whether the request may be retried with another one.
     pub(super) async fn on_unauthorized(&self, rejected: &SecretString) -> bool {
         let mut state = self.state.lock().await;
         let active = state.active.as_ref();
         if !active.is_some_and(|active| secrets_equal(&active.token, rejected)) {
-            // Another request was rejected before, and the token is dropped or replaced already.
+            // Another request was rejected earlier, so the token is already dropped or replaced.
             return true;
         }
         let now = Instant::now();
@@ -304,7 +304,7 @@ impl TokenProvider {
     }
 
     /// Handles a change of the client id or secret: the next request renews the token. The current one stays in use
-    /// should that fail.
+    /// if the renewal fails.
     pub(super) async fn on_credential_changed(&self) {
         let mut state = self.state.lock().await;
         state.last_failure = None;
@@ -329,16 +329,13 @@ impl TokenProvider {
         let credential = &*self.credential_name;
         let error = match result {
             Ok(response) if response.status.is_success() => {
-                info!(credential, "access token revoked");
+                info!(credential, "released access token");
                 return;
             }
             Ok(response) => format!("HTTP {}", response.status.as_u16()),
             Err(error) => error.to_string(),
         };
-        warn!(
-            credential,
-            error, "access token not revoked; it ends by itself"
-        );
+        warn!(credential, error, "failed to revoke access token");
     }
 }
 

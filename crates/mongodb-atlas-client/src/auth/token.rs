@@ -10,15 +10,16 @@ use serde::Deserialize;
 use crate::error::ErrorKind;
 use crate::wire::LenientCount;
 
-/// Lifetime of a token whose response has none.
+/// Lifetime of a token if the response has none.
 const DEFAULT_LIFETIME_SECS: u64 = 3600;
-/// Maximum lifetime of a token, whatever the response says.
+/// Maximum lifetime of a token; a longer one in a response is reduced to it.
 pub(super) const MAX_LIFETIME: Duration = Duration::from_hours(24);
-/// Maximum length of a token; Atlas' own have some 1,000 bytes.
+/// Maximum length of a token; Atlas' own have about 1,000 bytes.
 const MAX_TOKEN_BYTES: usize = 16 << 10;
+
 /// An access token that outlives the process.
 pub struct StoredToken {
-    /// The owner: not the client id, but a hash of it.
+    /// Identifies the service account: a hash of its client id.
     pub client_fingerprint: String,
     /// The token.
     pub token: SecretString,
@@ -52,17 +53,16 @@ impl TokenResponse {
 }
 
 pub(super) fn parse_token_response(body: &[u8]) -> Result<TokenResponse, ErrorKind> {
-    let invalid =
-        |what: &str| ErrorKind::InvalidResponse(format!("invalid token response: {what}"));
+    let invalid = |cause: &str| ErrorKind::InvalidResponse(cause.to_owned());
     let response: TokenResponse = serde_json::from_slice(body)
-        // serde's message could repeat a part of the response.
+        // The message of serde could repeat a part of the response.
         .map_err(|_| invalid("expected a JSON object with access_token and expires_in"))?;
     let is_bearer = response
         .token_type
         .as_ref()
         .is_none_or(|token_type| token_type.eq_ignore_ascii_case("Bearer"));
     if !is_bearer {
-        return Err(invalid("expected token_type Bearer, got another one"));
+        return Err(invalid("expected token_type Bearer, got another value"));
     }
     let token = response.access_token.expose_secret();
     if token.is_empty() {
@@ -72,12 +72,14 @@ pub(super) fn parse_token_response(body: &[u8]) -> Result<TokenResponse, ErrorKi
         return Err(invalid("access_token is longer than 16 KiB"));
     }
     if !token.bytes().all(|byte| byte.is_ascii_graphic()) {
-        return Err(invalid("access_token has characters that fit no header"));
+        return Err(invalid(
+            "access_token has characters that are not allowed in a header",
+        ));
     }
     Ok(response)
 }
 
-/// For the fuzz target: parses any bytes as a token response.
+/// Parses any bytes as a token response, for the fuzz target.
 #[doc(hidden)]
 pub fn fuzz_token_response(body: &[u8]) {
     if let Ok(response) = parse_token_response(body) {

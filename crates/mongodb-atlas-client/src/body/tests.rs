@@ -67,7 +67,7 @@ async fn gunzip_enforces_the_size_limit() {
     assert!(empty.is_empty());
 }
 
-/// No other test of this process takes the exclusive permit, so that the permits are as expected.
+/// No other test of this process acquires the exclusive permit, so the number of permits is predictable.
 #[tokio::test]
 async fn large_bodies_are_serialized_and_small_ones_are_concurrent() {
     async fn filled(bytes: usize) -> Body {
@@ -83,7 +83,7 @@ async fn large_bodies_are_serialized_and_small_ones_are_concurrent() {
     assert!(!second.is_finished());
     drop(large);
     drop(second.await.expect("granted once the first is dropped"));
-    // A body that finds no shared memory waits for the exclusive permit.
+    // A body for which no shared memory is free waits for the exclusive permit.
     let mut others = Vec::new();
     while SHARED_MEMORY.available_permits() >= MAX_SHARED_BYTES / RESERVATION_UNIT {
         others.push(filled(MAX_SHARED_BYTES).await);

@@ -63,7 +63,7 @@ pub struct ClientConfig {
     pub api_version: ApiVersion,
     /// The timeout of one request, from the connection to the last byte.
     pub request_timeout: Duration,
-    /// The maximum time that a rate-limited request waits for another attempt, before it fails.
+    /// The maximum time for which a rate-limited request is retried before it fails.
     pub max_retry_wait: Duration,
 }
 
@@ -91,6 +91,7 @@ const MAX_LIST_PAGES: u32 = 200;
 /// The preview of the API.
 const PREVIEW_API_VERSION: HeaderValue =
     HeaderValue::from_static("application/vnd.atlas.preview+json");
+
 /// A complete list.
 #[derive(Debug)]
 pub struct ListResult<T> {
@@ -118,10 +119,10 @@ impl Client {
     /// Creates a client, without sending a request.
     ///
     /// # Errors
-    /// A message when the base URL or the version is invalid.
+    /// Returns a message if the base URL or the version is invalid.
     pub fn new(config: ClientConfig, deps: ClientDeps) -> Result<Self, String> {
         if config.base_url.cannot_be_a_base() {
-            return Err("the base URL has no path".to_owned());
+            return Err("invalid base URL: expected http or https".to_owned());
         }
         Ok(Self {
             media_type: config.api_version.media_type()?,
@@ -144,10 +145,10 @@ impl Client {
         &self.config.credential_name
     }
 
-    /// Lists the keys of `org` on page `page` (from 1), with `size` keys a page (1 to 500).
+    /// Lists the keys of `org` on page `page` (from 1), with `size` keys per page (1 to 500).
     ///
     /// # Errors
-    /// The [`Error`] of the last attempt.
+    /// Returns the [`Error`] of the last attempt.
     pub async fn list_keys_page(
         &self,
         org: &OrgId,
@@ -165,10 +166,10 @@ impl Client {
         })
     }
 
-    /// Returns one key of `org`; `None` if Atlas does not know it (any more).
+    /// Returns one key of `org`; `None` if it does not exist (any more).
     ///
     /// # Errors
-    /// The [`Error`] of the last attempt.
+    /// Returns the [`Error`] of the last attempt.
     pub async fn get_key(
         &self,
         org: &OrgId,
@@ -188,7 +189,7 @@ impl Client {
     /// Lists the organizations that are visible to the credential.
     ///
     /// # Errors
-    /// The [`Error`] of the last attempt; there is no partial list.
+    /// Returns the [`Error`] of the last attempt. A partial list is never returned.
     pub async fn list_orgs(&self) -> Result<OrgList, Error> {
         self.list_all(Endpoint::Orgs, None, wire::parse_org).await
     }
@@ -196,7 +197,7 @@ impl Client {
     /// Returns the name of `org`; `None` if Atlas does not report one.
     ///
     /// # Errors
-    /// The [`Error`] of the last attempt.
+    /// Returns the [`Error`] of the last attempt.
     pub async fn get_org_name(&self, org: &OrgId) -> Result<Option<String>, Error> {
         let target = self.target(Endpoint::Org, Some(org));
         let url = self.url(target, &[org.as_str()]);
@@ -204,10 +205,10 @@ impl Client {
         Ok(fetched.value)
     }
 
-    /// Lists the projects of `org`, each with the value of the tag whose key is `tag`.
+    /// Lists the projects of `org`, each with the value of the tag with the key `tag`.
     ///
     /// # Errors
-    /// The [`Error`] of the last attempt; there is no partial list.
+    /// Returns the [`Error`] of the last attempt. A partial list is never returned.
     pub async fn list_projects(
         &self,
         org: &OrgId,
@@ -222,7 +223,7 @@ impl Client {
     /// Lists the limits of `org` for groups of models.
     ///
     /// # Errors
-    /// The [`Error`] of the last attempt; there is no partial list.
+    /// Returns the [`Error`] of the last attempt. A partial list is never returned.
     pub async fn list_model_limits(&self, org: &OrgId) -> Result<Vec<ModelLimit>, Error> {
         let endpoint = Endpoint::AiModelApiRateLimits;
         let list = self.list_all(endpoint, Some(org), wire::parse_model_limit);
@@ -232,7 +233,7 @@ impl Client {
     /// Lists the token buckets of Atlas. `org` is one of the credential's organizations.
     ///
     /// # Errors
-    /// The [`Error`] of the last attempt; there is no partial list.
+    /// Returns the [`Error`] of the last attempt. A partial list is never returned.
     pub async fn list_rate_limits(&self, org: &OrgId) -> Result<Vec<EndpointSet>, Error> {
         let list = self.list_all(Endpoint::RateLimits, Some(org), wire::parse_endpoint_set);
         Ok(list.await?.items)
@@ -242,7 +243,7 @@ impl Client {
     /// belongs to another organization or to a project, or the credential is no service account of Atlas.
     ///
     /// # Errors
-    /// The [`Error`] of the last attempt.
+    /// Returns the [`Error`] of the last attempt.
     pub async fn list_client_secrets(
         &self,
         org: &OrgId,
@@ -258,7 +259,7 @@ impl Client {
             |kind: &ErrorKind| matches!(kind, ErrorKind::Forbidden(_) | ErrorKind::NotFound(_));
         match self.fetch(target, &url, wire::parse_client_secrets).await {
             Ok(fetched) => Ok(Some(fetched.value)),
-            // A token that is refused with 403 says nothing about the account
+            // A token request that is rejected with 403 is no evidence that the account is not visible.
             Err(error) if error.endpoint == target.endpoint && is_hidden(&error.kind) => Ok(None),
             Err(error) => Err(error),
         }
@@ -267,11 +268,11 @@ impl Client {
     /// Sets the token buckets of Atlas, as returned by [`Self::list_rate_limits`].
     pub fn set_rate_limits(&self, sets: Vec<EndpointSet>) {
         let credential = self.credential_name();
-        debug!(credential = &**credential, ?sets, "rate limits learnt");
+        debug!(credential = &**credential, ?sets, "rate limits loaded");
         self.deps.rate_limiter.set_endpoint_sets(credential, sets);
     }
 
-    /// Returns the time that a list of the keys of `org` would wait for its first page.
+    /// Returns the time that a request for the first page of keys of `org` would wait.
     pub fn next_delay(&self, org: &OrgId) -> Duration {
         let target = self.target(Endpoint::AiModelApiKeys, Some(org));
         self.deps.rate_limiter.next_delay(target)
@@ -283,8 +284,8 @@ impl Client {
         self.deps.rate_limiter.sustained_rate(target)
     }
 
-    /// Handles a change of the credential's files: failures of the old credential no longer count, and the next request
-    /// gets a new token.
+    /// Handles a change of the credential's files: discards failures of the old credential, so that the next request gets
+    /// a new token.
     pub async fn on_credential_changed(&self) {
         self.auth.on_credential_changed().await;
     }
@@ -306,7 +307,7 @@ impl Client {
         target.endpoint.url(&self.config.base_url, ids)
     }
 
-    /// Fetches every page of a list. `parse` returns `None` for results that are invalid.
+    /// Fetches all pages of a list. `parse` returns `None` for invalid results.
     async fn list_all<T: PartialEq + Send + 'static>(
         &self,
         endpoint: Endpoint,
@@ -315,7 +316,7 @@ impl Client {
     ) -> Result<ListResult<T>, Error> {
         let mut target = self.target(endpoint, org);
         let mut base = self.url(target, org.map(OrgId::as_str).as_slice());
-        // The limits do not belong to the organization, although it is a parameter.
+        // The bucket of this endpoint does not belong to the organization, although the organization is a parameter.
         if endpoint == Endpoint::RateLimits
             && let Some(org) = target.org.take()
         {
@@ -342,12 +343,12 @@ impl Client {
             });
             if pagination.is_endless() {
                 return incomplete(format!(
-                    "page {number} is empty, as those before it, and still names a next one"
+                    "page {number} is empty like the pages before it, but links to a next page"
                 ));
             }
             let is_full = page.results >= LIST_PAGE_SIZE as usize;
             if is_repeated && (next == NextPage::Linked || is_full) {
-                return incomplete(format!("page {number} repeats the page before it"));
+                return incomplete(format!("page {number} repeats the previous page"));
             }
             if !is_repeated {
                 previous = items.len();
@@ -355,7 +356,7 @@ impl Client {
             }
             if is_repeated || next == NextPage::None {
                 if let Some(total) = pagination.unmet_total() {
-                    debug!(%endpoint, results = items.len(), total, "list is shorter than its totalCount");
+                    debug!(%endpoint, results = items.len(), total, "list is shorter than totalCount");
                 }
                 return Ok(ListResult {
                     items,
@@ -363,9 +364,7 @@ impl Client {
                 });
             }
         }
-        incomplete(format!(
-            "{MAX_LIST_PAGES} pages were read and there is still a next one"
-        ))
+        incomplete(format!("more than {MAX_LIST_PAGES} pages"))
     }
 }
 

@@ -14,7 +14,7 @@ use crate::observer::RetryReason;
 use crate::rate_limit::{Rejection, RequestPermit, RequestTarget};
 use crate::transport::Response;
 
-/// Wait before a request is sent again.
+/// Backoff before a failed request is retried.
 const RETRY: ExponentialBackoff = ExponentialBackoff {
     initial: Duration::from_millis(500),
     max: Duration::from_millis(500),
@@ -22,7 +22,7 @@ const RETRY: ExponentialBackoff = ExponentialBackoff {
 };
 /// Maximum time that a request waits while Atlas is unavailable (503): enough for a restart, too short to hide an outage.
 const MAX_503_WAIT: Duration = Duration::from_secs(30);
-/// Minimum wait for the rate limit that is reported. Less is the time that it takes to become first in the queue.
+/// Minimum wait for the rate limit that is reported. A shorter one is only the time in the queue.
 const MIN_REPORTED_WAIT: Duration = Duration::from_millis(10);
 /// The only version of the endpoints for organizations and projects.
 const LEGACY_API_VERSION: HeaderValue =
@@ -34,7 +34,7 @@ const SERVICE_ACCOUNT_API_VERSION: HeaderValue =
 const RATE_LIMITS_API_VERSION: HeaderValue =
     HeaderValue::from_static("application/vnd.atlas.2025-03-12+json");
 
-/// A response, or what was parsed of it.
+/// A response, or the value that was parsed from it.
 pub(super) struct Fetched<T> {
     pub(super) value: T,
     /// Time that the request waited for the rate limit.
@@ -57,7 +57,8 @@ impl Client {
         })
     }
 
-    /// Requests `url` within the rate limit, and returns the response of any status. Retries where that can help.
+    /// Requests `url` within the rate limit, and returns the response of any status. Retries if
+    /// a retry can succeed.
     async fn get(&self, target: RequestTarget<'_>, url: &Url) -> Result<Fetched<Response>, Error> {
         let endpoint = target.endpoint;
         let observer = &self.deps.observer;
@@ -71,7 +72,7 @@ impl Client {
             let result = self.send_authenticated(endpoint, url).await;
             drop(slot);
             let reason = match result {
-                // The server may just have closed a connection that was idle.
+                // The server may have closed an idle connection at the same moment.
                 Err(error) if may_retry && matches!(error.kind, ErrorKind::Connection(_)) => {
                     RetryReason::Connection
                 }
@@ -89,7 +90,7 @@ impl Client {
                         if rejected_for > max_wait {
                             return Ok(fetched);
                         }
-                        debug!(%endpoint, status, "waiting for another try");
+                        debug!(%endpoint, status, "retrying rejected request");
                         observer.request_retried(endpoint, reason);
                         continue;
                     }
@@ -101,7 +102,7 @@ impl Client {
                 }
             };
             may_retry = false;
-            debug!(%endpoint, reason = reason.as_str(), "one more try");
+            debug!(%endpoint, reason = reason.as_str(), "retrying failed request");
             tokio::time::sleep(RETRY.jittered(RETRY.delay(1))).await;
             observer.request_retried(endpoint, reason);
         }
@@ -129,7 +130,7 @@ impl Client {
 
     async fn send_authenticated(&self, endpoint: Endpoint, url: &Url) -> Result<Response, Error> {
         let error = |kind: ErrorKind| kind.with_endpoint(endpoint);
-        // A challenge, a stale nonce, a renewed token, an older version: each at most once.
+        // One attempt each for a challenge, a stale nonce, a renewed token and an older version.
         for _ in 0..4 {
             let authorization = self
                 .auth
@@ -178,8 +179,9 @@ impl Client {
         if !self.using_preview.swap(true, Ordering::Relaxed) {
             warn!(
                 credential = &**self.credential_name(),
-                refused = self.media_type.to_str().unwrap_or_default(),
-                "Atlas does not have this version of the API (HTTP 406); asking for the preview from now on, see --atlas.api-version"
+                media_type = self.media_type.to_str().unwrap_or_default(),
+                hint = "set --atlas.api-version to a supported version",
+                "API version not supported; using preview"
             );
         }
     }
@@ -193,7 +195,7 @@ impl Client {
         let capacity = response.header_u64("ratelimit-limit");
         let remaining = response.header_u64("ratelimit-remaining");
         permit.on_response(capacity, remaining);
-        // Servers that do not fill in the headers send a limit of 0.
+        // A server that does not support the headers may send a limit of 0.
         if capacity == Some(0) || (capacity.is_none() && remaining.is_none()) {
             return;
         }

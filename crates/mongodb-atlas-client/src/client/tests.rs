@@ -1,4 +1,4 @@
-//! Requests of one client, with responses of the test.
+//! Requests of one client, with responses that the test defines.
 
 use std::sync::Mutex;
 
@@ -84,7 +84,7 @@ fn org() -> OrgId {
     OrgId::parse("32b6e34b3d91647abb20e7b8").expect("an id")
 }
 
-/// Returns the result of one request for client secrets, and the requests that it takes.
+/// Returns the result of one call for client secrets, and the requests that it sends.
 async fn list_client_secrets(
     credential: Credential,
     transport: ScriptedTransport,
@@ -116,7 +116,7 @@ async fn client_secrets_of_another_organization_are_hidden() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn credential_that_is_no_service_account_sends_no_request() {
+async fn other_credential_sends_no_request_for_client_secrets() {
     let api_key = Credential::ApiKey {
         public: secret(CLIENT_ID),
         private: secret("b"),
@@ -145,7 +145,7 @@ async fn failed_request_for_client_secrets_is_an_error() {
         let error = error.expect_err(body);
         assert_eq!(error.endpoint, Endpoint::ServiceAccount, "HTTP {status}");
     }
-    // The token is refused, and not the request for the account
+    // The token request is rejected, not the request for the account.
     let transport = ScriptedTransport {
         token_status: Some(403),
         ..ScriptedTransport::default()
@@ -154,7 +154,7 @@ async fn failed_request_for_client_secrets_is_an_error() {
     assert_eq!(error.expect_err("no token").endpoint, Endpoint::Token);
 }
 
-/// A client id whose file is replaced.
+/// A client id in a file that is replaced.
 #[derive(Debug, Default)]
 struct RotatedId(Mutex<Option<&'static str>>);
 
@@ -199,7 +199,7 @@ async fn client_secrets_are_requested_with_the_current_client_id() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn projects_have_the_requested_tag_only() {
+async fn projects_have_only_the_requested_tag() {
     let transport = Arc::new(ScriptedTransport {
         status: 200,
         body: r#"{"results":[{"id":"p","name":"n","tags":[{"key":"team","value":"a"},{"key":"owner","value":"b"}]}]}"#,

@@ -1,6 +1,7 @@
 use super::*;
 
-/// Returns the number of requests for a list with so many results on its pages, and whether the pages are consistent.
+/// Returns the number of requests for a list with these numbers of results on its pages, and whether the pages are
+/// consistent.
 fn read(page_size: u32, pages: &[usize], last: NextLink, total: Option<u64>) -> (usize, bool) {
     let mut pagination = Pagination::new(page_size);
     for requests in 1..100 {
@@ -30,7 +31,7 @@ fn links_and_total_count_end_the_list() {
         (&[10], Some(10), 1),
         (&[10, 10], Some(20), 2),
         (&[10, 3], None, 2),
-        // A full page alone proves nothing, nor does a different total.
+        // Neither a full page nor a different total alone proves the end.
         (&[10, 10], None, 3),
         (&[10, 10], Some(7), 3),
         (&[10, 3], Some(7), 2),

@@ -15,7 +15,7 @@ fn route(variables: &[(&str, &str)], base: &Url) -> Result<ProxyRoute, ProxyErro
 }
 
 fn shown(variables: &[(&str, &str)]) -> Option<String> {
-    let route = route(variables, &base()).expect("proxy variables that can be used");
+    let route = route(variables, &base()).expect("valid proxy variables");
     route
         .proxy()
         .map(|proxy| format!("{} {proxy}", proxy.variable()))
@@ -47,7 +47,7 @@ fn proxy_url_is_trimmed_and_displayed_without_password() {
 }
 
 #[test]
-fn invalid_proxy_url_error_names_the_variable_only() {
+fn invalid_proxy_url_error_names_only_the_variable() {
     for value in [
         "\"http://secret-word\"",
         "'http://secret-word:1'",
@@ -87,7 +87,7 @@ fn invalid_proxy_url_error_names_the_variable_only() {
             assert!(!text.contains("secret-word"), "{text}");
         }
     }
-    // Wrong as well where it is not needed, but a SOCKS proxy may be there for other programs.
+    // An invalid value is an error even if no proxy is used, but a SOCKS proxy may be set for other programs.
     let loopback = Url::parse("http://127.0.0.1:1/").expect("a URL");
     assert!(route(&[("HTTPS_PROXY", "::::")], &loopback).is_err());
     assert!(route(&[("ALL_PROXY", "socks5://x:1")], &loopback).is_ok());
@@ -95,7 +95,7 @@ fn invalid_proxy_url_error_names_the_variable_only() {
 }
 
 #[test]
-fn first_https_variable_wins() {
+fn first_https_variable_takes_precedence() {
     let all =
         HTTPS_VARIABLES.map(|variable| (variable, variable.to_ascii_lowercase().replace('_', "-")));
     for (skipped, (variable, host)) in all.iter().enumerate() {
@@ -174,7 +174,7 @@ fn no_proxy_matches_as_in_go() {
         ("[2001:db8::1]:443", "https://[2001:db8::1]/", true),
         ("[2001:db8::1]:80", "https://[2001:db8::1]/", false),
         ("::ffff:10.1.2.3", "https://10.1.2.3/", true),
-        // Loopback never goes through a proxy, whatever the list says.
+        // Loopback addresses are excluded with any list.
         ("", "https://localhost/", true),
         ("", "https://127.1.2.3/", true),
         ("", "https://[::1]/", true),

@@ -26,7 +26,7 @@ use crate::ids::OrgId;
 /// The requests that share a bucket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Scope {
-    /// All requests about the same organization.
+    /// All requests for the same organization.
     Organization,
     /// All requests with the same credential.
     Credential,
@@ -52,7 +52,7 @@ pub struct EndpointSet {
 /// Identifies a bucket.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct BucketKey {
-    /// The id of an endpoint set, or the name of an endpoint if its set is not known.
+    /// The id of an endpoint set, or the name of an endpoint if its set is unknown.
     set_id: String,
     credential: Option<Arc<str>>,
     org: Option<OrgId>,
@@ -63,22 +63,22 @@ pub struct BucketKey {
 pub struct BucketRate {
     /// The bucket.
     pub key: BucketKey,
-    /// Requests a second; `None` if it is not known.
+    /// Requests per second; `None` if unknown.
     pub per_second: Option<f64>,
 }
 
-/// The properties of a request that decide which bucket it uses.
+/// The properties of a request that determine its bucket.
 #[derive(Debug, Clone, Copy)]
 pub struct RequestTarget<'a> {
     /// The name of the credential.
     pub credential: &'a Arc<str>,
     /// The endpoint.
     pub endpoint: Endpoint,
-    /// The organization, if the request is about one.
+    /// The organization, if the request is for one.
     pub org: Option<&'a OrgId>,
 }
 
-/// Limits the rate of requests. One for the process, since clients share buckets.
+/// Limits the rate of requests. A process has one rate limiter, because clients share buckets.
 #[derive(Default)]
 pub struct RateLimiter {
     state: Mutex<State>,
@@ -88,9 +88,9 @@ pub struct RateLimiter {
 struct State {
     queues: HashMap<BucketKey, Arc<BucketQueue>>,
     endpoint_sets: HashMap<Arc<str>, Vec<EndpointSet>>,
-    /// Buckets of a credential that are assumed to be shared by its organizations, until then.
+    /// Buckets of a credential that are assumed to be shared by its organizations, each with the end of the assumption.
     assumed_shared: HashMap<BucketKey, Instant>,
-    /// The last 429 of an organization whose bucket should have had tokens, by credential and set.
+    /// The last unexpected 429 (the bucket should have had tokens) and its organization, by credential and set.
     unexpected_429s: HashMap<BucketKey, Unexpected429>,
 }
 
@@ -99,19 +99,19 @@ struct Unexpected429 {
     at: Instant,
 }
 
-/// One bucket, and the queue before it.
+/// One bucket, and the queue of the requests that wait for its tokens.
 struct BucketQueue {
     key: BucketKey,
     /// The endpoint that the bucket was created for.
     endpoint: Endpoint,
     bucket: Mutex<TokenBucket>,
-    /// Lets requests pass in the order of their arrival.
+    /// Sends requests in the order of their arrival.
     fifo: tokio::sync::Mutex<()>,
     /// Whether another queue has replaced this one.
     replaced: AtomicBool,
 }
 
-/// The permission to send one request. Its result must be reported.
+/// The permission to send one request. The result of the request must be reported.
 pub(crate) struct RequestPermit {
     queue: Arc<BucketQueue>,
     sequence: u64,
@@ -121,9 +121,9 @@ pub(crate) struct RequestPermit {
 
 /// Time for which organizations are assumed to share a bucket.
 const SHARED_ASSUMPTION_TTL: Duration = Duration::from_hours(1);
-/// Maximum time between unexpected 429s of two organizations that have one cause.
+/// Maximum time between unexpected 429s of two organizations that are assumed to have the same cause.
 const CORRELATION_WINDOW: Duration = Duration::from_mins(1);
-/// Maximum number of endpoint sets of one credential; there are fewer endpoints.
+/// Maximum number of endpoint sets of one credential. The client has fewer endpoints.
 const MAX_SETS: usize = 64;
 /// Maximum length of an endpoint set's id, which is a part of each bucket's key.
 const MAX_SET_ID_BYTES: usize = 256;
@@ -155,7 +155,7 @@ impl RateLimiter {
         }
     }
 
-    /// Returns the wait of a request that is sent now, without the requests before it.
+    /// Returns the wait of a request that is sent now, without the time in the queue.
     pub fn next_delay(&self, target: RequestTarget<'_>) -> Duration {
         let now = Instant::now();
         self.queue(target).lock_bucket().time_until_ready(now)
@@ -251,7 +251,7 @@ impl State {
         if let Some(queue) = self.queues.get(&key) {
             return Arc::clone(queue);
         }
-        // A bucket of the IP address is known if it is known for any credential.
+        // The parameters of a bucket of the IP address are the same for all credentials.
         let own_sets = key.credential.iter();
         let params = own_sets
             .filter_map(|credential| self.endpoint_sets.get(credential))
@@ -274,7 +274,7 @@ impl State {
         queue
     }
 
-    /// Replaces the queues of `credential` whose requests belong to another bucket now.
+    /// Replaces the queues of `credential` that belong to another bucket now.
     fn remap(&mut self, credential: &Arc<str>, now: Instant) {
         let is_own = |queue: &&Arc<BucketQueue>| queue.key.credential.as_ref() == Some(credential);
         let queues: Vec<_> = self.queues.values().filter(is_own).cloned().collect();
@@ -322,7 +322,8 @@ impl State {
             info!(
                 credential = &**credential,
                 operation = key.set_id,
-                "organizations are refused together; taking their request budget for a common one for an hour"
+                expires_in = "1h",
+                "organizations rate limited together; assuming a shared bucket"
             );
             self.assumed_shared
                 .insert(shared, now + SHARED_ASSUMPTION_TTL);

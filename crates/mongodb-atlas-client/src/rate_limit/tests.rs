@@ -13,7 +13,7 @@ fn set(scope: Scope) -> EndpointSet {
     }
 }
 
-/// A limiter with one credential.
+/// A rate limiter with one credential.
 struct Fixture {
     limiter: RateLimiter,
     credential: Arc<str>,
@@ -148,7 +148,7 @@ async fn dropped_permit_is_not_in_flight() {
     let in_flight = fixture.acquire(KEYS, &org(1)).await;
     let permit = fixture.acquire(KEYS, &org(1)).await;
     permit.on_response(Some(10), Some(7));
-    // Of seven tokens one may be taken by the request in flight, and two are reserved.
+    // The request in flight may take one of seven tokens, and two are reserved.
     for n in 0..5 {
         let waited = fixture.request(KEYS, &org(1)).await;
         assert_eq!(waited.is_zero(), n < 4, "request {n}");

@@ -1,7 +1,7 @@
-//! The state of one of Atlas' token buckets as far as it is known, and the wait before the next request so that the bucket
-//! is never empty. Time is an argument.
+//! The known state of one of Atlas' token buckets, and the wait before the next request that prevents an empty bucket.
+//! Time is an argument.
 //!
-//! Everything is rounded to the safe side. A refill is counted only when a full interval has passed since Atlas last
+//! All estimates are conservative. A refill is counted only when a full interval has passed since Atlas last
 //! reported the level, and Atlas is assumed not to have counted the requests in flight yet.
 
 use std::time::Duration;
@@ -25,8 +25,8 @@ pub struct BucketParams {
 }
 
 impl BucketParams {
-    /// Returns the parameters if they are plausible: an empty bucket is full again within a day. Without that limit one
-    /// absurd response could stop requests for years.
+    /// Returns the parameters if they are plausible: an empty bucket is full again within a day. Without this limit one
+    /// invalid response could stop requests for years.
     pub fn new(capacity: u64, refill_tokens: u64, refill_seconds: u64) -> Option<Self> {
         let params = Self {
             capacity,
@@ -45,8 +45,8 @@ impl BucketParams {
             && refills.is_ok_and(|n| self.refill_interval.saturating_mul(n) <= MAX_WAIT)
     }
 
-    /// Returns the parameters that are assumed of a bucket with only the capacity known. Atlas' own buckets get a third to
-    /// a half of their capacity back each minute.
+    /// Returns assumed parameters for a bucket of which only the capacity is known. Atlas refills a third to a half of the
+    /// capacity of its buckets each minute, so the assumption is conservative.
     fn assumed(capacity: u64) -> Self {
         Self {
             capacity,
@@ -55,9 +55,9 @@ impl BucketParams {
         }
     }
 
-    /// Returns the number of tokens that are left to other clients of the account.
+    /// Returns the number of tokens that are reserved for other clients.
     fn reserved_tokens(self) -> u64 {
-        // In this order no product overflows.
+        // This order prevents an overflow of the products.
         self.capacity / 100 * RESERVED_PERCENT + self.capacity % 100 * RESERVED_PERCENT / 100
     }
 
@@ -74,13 +74,13 @@ impl BucketParams {
     }
 }
 
-/// Maximum wait, whatever a response asks for.
+/// Maximum wait, even if a response requests a longer one.
 pub(crate) const MAX_WAIT: Duration = Duration::from_hours(24);
 /// Minimum time between two refills.
 const MIN_REFILL_INTERVAL: Duration = Duration::from_secs(1);
-/// Time between two refills of a bucket with only the capacity known.
+/// Time between two refills of a bucket of which only the capacity is known.
 const DEFAULT_REFILL_INTERVAL: Duration = Duration::from_mins(1);
-/// Percentage of a bucket that is left to other clients of the account.
+/// Percentage of a bucket that is reserved for other clients.
 const RESERVED_PERCENT: u64 = 20;
 /// Wait after rejections without a `Retry-After`.
 const BACKOFF: ExponentialBackoff = ExponentialBackoff {
@@ -92,7 +92,7 @@ const BACKOFF: ExponentialBackoff = ExponentialBackoff {
 /// A response that rejects a request (status 429 or 503).
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Rejection {
-    /// The wait that Atlas asks for.
+    /// The wait that Atlas requests.
     pub retry_after: Option<Duration>,
     /// Whether the bucket is empty (429).
     pub is_empty: bool,
@@ -100,23 +100,23 @@ pub struct Rejection {
     pub params: Option<BucketParams>,
 }
 
-/// One bucket. Its queue lets requests pass one at a time.
+/// One bucket. Its queue sends requests one at a time.
 #[derive(Debug, Default)]
 pub(super) struct TokenBucket {
-    /// The parameters; unless `is_refill_known`, the refill is assumed.
+    /// The parameters. The refill is an assumption unless `is_refill_known` is set.
     params: Option<BucketParams>,
     is_refill_known: bool,
     level: Option<BucketLevel>,
     /// The sequence number of the last request.
     last_seq: u64,
     in_flight: u64,
-    /// The last request whose response reported a level.
+    /// The last request with a response that reported a level.
     last_level_seq: u64,
     blocked_until: Option<Instant>,
-    /// When the state changed last: [`MAX_WAIT`] counts from then.
+    /// The time of the last change of the state, from which [`MAX_WAIT`] is counted.
     updated_at: Option<Instant>,
     consecutive_rejections: u32,
-    /// The last request before the last rejection: a rejection of an earlier one does not count again.
+    /// The last request before the last rejection. A rejection of an earlier request is not counted again.
     last_rejected_seq: u64,
 }
 
@@ -127,7 +127,7 @@ struct BucketLevel {
 }
 
 impl TokenBucket {
-    /// Returns the wait until a request may be sent; zero for now.
+    /// Returns the wait until a request may be sent; zero if one may be sent now.
     pub(super) fn time_until_ready(&self, now: Instant) -> Duration {
         let blocked = self
             .blocked_until
@@ -154,7 +154,7 @@ impl TokenBucket {
         due.saturating_duration_since(now)
     }
 
-    /// Returns the number of tokens that are certainly available; `None` if nothing is known.
+    /// Returns the number of tokens that are certainly available; `None` if the bucket is unknown.
     pub(super) fn available_tokens(&self, now: Instant) -> Option<u64> {
         let (level, params) = (self.level?, self.params?);
         let refilled = params
@@ -168,8 +168,8 @@ impl TokenBucket {
         self.params.filter(|_| self.is_refill_known)
     }
 
-    /// Returns the number of requests a second that the bucket sustains, without the share of other clients; `None` if
-    /// the refill is not known.
+    /// Returns the number of requests per second that the bucket sustains, without the share of other clients; `None` if
+    /// the refill is unknown.
     pub(super) fn sustained_rate(&self) -> Option<f64> {
         let params = self.params()?;
         #[expect(clippy::cast_precision_loss, reason = "a number of requests")]
@@ -183,8 +183,8 @@ impl TokenBucket {
         if let (Some(params), Some(tokens)) = (self.params, self.available_tokens(now))
             && let Some(level) = &mut self.level
         {
-            // Atlas may already have refilled while the bucket was nearly full. Then the next refill that is expected
-            // here has been lost, so the interval starts again.
+            // Atlas may already have refilled while the bucket was nearly full, and the next refill expected here may be
+            // lost. The interval therefore starts again.
             let is_nearly_full = tokens.saturating_add(params.refill_tokens) > params.capacity;
             let passed = params.refill_time(params.refills(level.at, now));
             let last_refill = saturating_add(level.at, passed);
@@ -202,7 +202,7 @@ impl TokenBucket {
     }
 
     /// Records the response to request `seq`, with the values of `RateLimit-Limit` and `RateLimit-Remaining`. A limit of 0,
-    /// or none remaining without a limit, is sent by servers that do not fill in the headers, and is ignored.
+    /// or 0 remaining without a limit, comes from a server that does not support the headers, and is ignored.
     pub(super) fn on_response(
         &mut self,
         seq: u64,
@@ -217,7 +217,7 @@ impl TokenBucket {
         let Some(capacity) = limit.or(known).filter(|limit| *limit > 0) else {
             return;
         };
-        // A refill that was plausible before may not be so with another capacity.
+        // The known refill may be implausible with another capacity.
         let params = self
             .params()
             .map(|params| BucketParams { capacity, ..params });
@@ -231,7 +231,7 @@ impl TokenBucket {
         let tokens = reported.min(capacity).saturating_sub(self.in_flight);
         let is_latest = remaining.is_some() && seq > self.last_level_seq;
         let available = self.available_tokens(now).unwrap_or(u64::MAX);
-        // A response that was overtaken may only lower the level.
+        // A response that arrives after that of a later request may only lower the level.
         if is_latest || tokens < available {
             self.level = Some(BucketLevel { tokens, at: now });
             self.last_level_seq = self.last_level_seq.max(seq);
@@ -242,7 +242,7 @@ impl TokenBucket {
     pub(super) fn on_rejected(&mut self, seq: u64, now: Instant, rejection: Rejection) -> Duration {
         self.abandon();
         self.updated_at = Some(now);
-        // Concurrent requests that are rejected together count once.
+        // Concurrent requests that are rejected together are counted once.
         if seq > self.last_rejected_seq {
             self.consecutive_rejections = self.consecutive_rejections.saturating_add(1);
             self.last_rejected_seq = self.last_seq;
@@ -259,7 +259,7 @@ impl TokenBucket {
         if rejection.is_empty
             && let Some(params) = self.params
         {
-            // The wait that Atlas asks for ends with the next refill.
+            // The wait that Atlas requests ends with the next refill.
             let at = until.checked_sub(params.refill_interval).unwrap_or(now);
             self.level = Some(BucketLevel { tokens: 0, at });
             self.last_level_seq = self.last_seq;
@@ -292,7 +292,7 @@ impl TokenBucket {
         self.set_params(params, now);
     }
 
-    /// Merges the state of `other`, which turned out to be the same bucket: the worse of both counts.
+    /// Merges the state of `other`, which is now known to be the same bucket. The worse value of both is used.
     pub(super) fn merge(&mut self, other: &Self, now: Instant) {
         self.updated_at = Some(now);
         if let Some(params) = other.params().filter(|_| !self.is_refill_known) {
@@ -311,7 +311,7 @@ impl TokenBucket {
     }
 }
 
-/// Returns `at` plus `duration`, or `at` if the clock does not reach that far.
+/// Returns `at` plus `duration`, or `at` if the sum is out of range.
 fn saturating_add(at: Instant, duration: Duration) -> Instant {
     at.checked_add(duration).unwrap_or(at)
 }

@@ -26,7 +26,7 @@ fn invalid_error_field_is_ignored() {
 #[test]
 fn retry_after_accepts_both_forms_up_to_a_day() {
     let now: Timestamp = "2026-03-01T12:00:00.5Z".parse().expect("a time");
-    // The server's clock is an hour ahead of ours.
+    // The server's clock is an hour ahead of the client's.
     let date = Some("Sun, 01 Mar 2026 13:00:00 GMT");
     for (value, date, expected) in [
         ("120", None, Some(120)),
@@ -39,7 +39,7 @@ fn retry_after_accepts_both_forms_up_to_a_day() {
         ("1.5", None, None),
         ("soon", None, None),
         ("2026-03-01T13:00:30Z", date, None),
-        // The three forms of a date, relative to the response's own.
+        // The three forms of a date, relative to the date of the response.
         ("Sun, 01 Mar 2026 13:00:30 GMT", date, Some(30)),
         ("Sunday, 01-Mar-26 13:00:30 GMT", date, Some(30)),
         ("Sun Mar  1 13:00:30 2026", date, Some(30)),
@@ -47,7 +47,7 @@ fn retry_after_accepts_both_forms_up_to_a_day() {
         ("Sun, 01 Mar 2026 12:59:00 GMT", date, Some(0)),
         ("Thu, 01 Jan 1970 00:00:00 GMT", date, Some(0)),
         ("Fri, 31 Dec 9999 23:59:59 GMT", date, Some(86_400)),
-        // Without a date that makes sense the clock counts.
+        // Without a plausible date the client's clock is used.
         ("Sun, 01 Mar 2026 12:00:30 GMT", None, Some(30)),
         ("Sun, 01 Mar 2026 12:00:30 GMT", Some("yesterday"), Some(30)),
         (
@@ -75,7 +75,7 @@ fn retry_after_accepts_both_forms_up_to_a_day() {
 }
 
 #[test]
-fn longest_retry_after_wins() {
+fn longest_of_several_retry_after_is_used() {
     let mut headers = HeaderMap::new();
     for value in ["10", "nonsense", "30", "20"] {
         headers.append(RETRY_AFTER, HeaderValue::from_static(value));

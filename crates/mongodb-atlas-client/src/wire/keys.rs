@@ -1,5 +1,5 @@
-//! API keys, one or a page of them. Each field is optional: a missing, null or invalid field does not invalidate the key,
-//! nor the page. Fields that are not named here, `secret` above all, are skipped and never decoded.
+//! API keys, one or a page of them. Each field is optional: a missing, null or invalid field invalidates neither the key
+//! nor the page. All fields that are not named here, in particular `secret`, are skipped and never decoded.
 
 use std::time::Duration;
 
@@ -11,25 +11,25 @@ use crate::body::Body;
 use crate::error::ErrorKind;
 use crate::ids::{KeyId, ProjectId};
 
-/// Maximum length of a key's name, in characters: Atlas accepts no longer one. The rest is truncated.
+/// Maximum length of a key's name, in characters, which is Atlas' own limit. Longer names are truncated.
 pub const MAX_NAME_CHARS: usize = 250;
 
-/// A time that may be missing or invalid.
+/// A timestamp that may be missing or invalid.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum ApiTime {
-    /// Null, or not present.
+    /// The value is null or missing.
     #[default]
     Missing,
-    /// A valid time.
+    /// A valid timestamp.
     Valid(Timestamp),
-    /// A value that is no time.
+    /// The value is not a timestamp.
     Invalid,
 }
 
-/// An API key. Texts that Atlas leaves out are empty.
+/// An API key. Missing texts are empty.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct ApiKey {
-    /// `apiKeyId`, never empty in a response.
+    /// `apiKeyId`, which is never empty in a parsed response.
     pub id: KeyId,
     /// `groupId`.
     pub project: ProjectId,
@@ -71,7 +71,7 @@ pub struct OptionalFields {
     pub masked_secret: bool,
 }
 
-/// A key, or a field of one, that cannot be used.
+/// An invalid key, or an invalid field of a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct InvalidItem {
     /// Index among the page's results, from 0.
@@ -85,9 +85,9 @@ pub struct InvalidItem {
 pub struct KeyPage {
     /// The keys that have an id.
     pub keys: Vec<ApiKey>,
-    /// The keys and fields that cannot be used.
+    /// The invalid keys and fields.
     pub invalid_items: Vec<InvalidItem>,
-    /// Number of results, usable or not.
+    /// Number of results, valid or not.
     pub results: usize,
     /// Whether there is a next page.
     pub next_link: NextLink,
@@ -102,8 +102,8 @@ pub struct KeyPage {
 /// Parses a page of at most `max_results` keys.
 ///
 /// # Errors
-/// [`ErrorKind::InvalidResponse`] when the body is no JSON object with `results`, or has more of them. The error has the
-/// position, and nothing of the body.
+/// [`ErrorKind::InvalidResponse`] when the body is not a JSON object with `results`, or has more than `max_results`. The
+/// error contains the position of the error in the body, but nothing of the body.
 pub(crate) fn parse_key_page(
     body: &str,
     max_results: usize,
@@ -126,7 +126,7 @@ pub(crate) fn parse_key_page(
     })
 }
 
-/// For the fuzz target: parses any bytes as a page of keys.
+/// Parses any bytes as a page of keys, for the fuzz target.
 ///
 /// # Errors
 /// [`ErrorKind::InvalidResponse`], as for the body of a response.
@@ -142,13 +142,13 @@ pub fn fuzz_key_page(body: Vec<u8>, max_results: usize) -> Result<KeyPage, Error
 /// Parses one key.
 ///
 /// # Errors
-/// [`ErrorKind::InvalidResponse`] when the body is no JSON object with an `apiKeyId`.
+/// [`ErrorKind::InvalidResponse`] when the body is not a JSON object with an `apiKeyId`.
 pub(crate) fn parse_key(body: &str, optional: OptionalFields) -> Result<ApiKey, ErrorKind> {
     read_key(parse_json(body)?, optional, &mut |_| {})
-        .map_err(|_| ErrorKind::InvalidResponse("it is no key with an apiKeyId".to_owned()))
+        .map_err(|_| ErrorKind::InvalidResponse("expected a key with apiKeyId".to_owned()))
 }
 
-/// The fields that are read. There is no `secret` among them, and there must be none.
+/// The decoded fields. `secret` must never be one of them.
 const FIELDS: [&str; 11] = [
     "apiKeyId",
     "groupId",
@@ -166,13 +166,13 @@ const FIELDS: [&str; 11] = [
 /// Reads a key, and reports invalid fields.
 ///
 /// # Errors
-/// The reason why the key has no id.
+/// Returns the reason why the key has no valid id.
 fn read_key(
     result: JsonField<'_>,
     optional: OptionalFields,
     report: &mut impl FnMut(&'static str),
 ) -> Result<ApiKey, &'static str> {
-    let fields = result.fields(FIELDS).ok_or("it is no object")?;
+    let fields = result.fields(FIELDS).ok_or("expected an object")?;
     let [id, project, name, status, cloud, geography, endpoint, ..] = fields;
     let [.., created_by, masked_secret, created, last_used] = fields;
     let id = read_id(id)?;
@@ -184,7 +184,7 @@ fn read_key(
             (String::new(), false)
         }
     };
-    let (name, name_truncated) = text(name, MAX_NAME_CHARS, "its name is no text");
+    let (name, name_truncated) = text(name, MAX_NAME_CHARS, "name is not a string");
     let mut short = |field, reason| text(field, MAX_TEXT_CHARS, reason).0;
     let enabled = |field, is_enabled| {
         if is_enabled {
@@ -196,17 +196,17 @@ fn read_key(
     let created_by = enabled(created_by, optional.created_by);
     let masked_secret = enabled(masked_secret, optional.masked_secret);
     let attributes = KeyAttributes {
-        status: short(status, "its status is no text"),
-        cloud: short(cloud, "its cloud is no text"),
-        geography: short(geography, "its geography is no text"),
-        endpoint: short(endpoint, "its endpoint is no text"),
-        created_by: short(created_by, "its createdBy is no text"),
+        status: short(status, "status is not a string"),
+        cloud: short(cloud, "cloud is not a string"),
+        geography: short(geography, "geography is not a string"),
+        endpoint: short(endpoint, "endpoint is not a string"),
+        created_by: short(created_by, "createdBy is not a string"),
     };
-    let masked_secret = short(masked_secret, "its maskedSecret is no text");
-    let (project, is_truncated) = text(project, MAX_ID_CHARS, "its groupId is no text");
+    let masked_secret = short(masked_secret, "maskedSecret is not a string");
+    let (project, is_truncated) = text(project, MAX_ID_CHARS, "groupId is not a string");
     let project = if is_truncated {
-        // A truncated id would be another one.
-        report("its groupId is too long");
+        // A truncated id could be the id of another project.
+        report("groupId is too long");
         String::new()
     } else {
         project
@@ -229,19 +229,23 @@ fn read_key(
 
 fn invalid_times(created: ApiTime, last_used: ApiTime) -> Option<&'static str> {
     match (created, last_used) {
-        (ApiTime::Invalid, ApiTime::Invalid) => Some("its createdAt and lastUsedAt are no times"),
-        (ApiTime::Invalid, _) => Some("its createdAt is no time"),
-        (_, ApiTime::Invalid) => Some("its lastUsedAt is no time"),
+        (ApiTime::Invalid, ApiTime::Invalid) => {
+            Some("createdAt and lastUsedAt are invalid timestamps")
+        }
+        (ApiTime::Invalid, _) => Some("createdAt is an invalid timestamp"),
+        (_, ApiTime::Invalid) => Some("lastUsedAt is an invalid timestamp"),
         _ => None,
     }
 }
 
 fn read_id(field: JsonField<'_>) -> Result<KeyId, &'static str> {
     match field.lenient_string(MAX_ID_CHARS) {
-        LenientString::Valid { truncated, .. } if truncated => Err("its apiKeyId is too long"),
-        LenientString::Valid { text, .. } if text.is_empty() => Err("its apiKeyId is empty"),
+        LenientString::Valid { truncated, .. } if truncated => Err("apiKeyId is too long"),
+        LenientString::Valid { text, .. } if text.is_empty() => Err("apiKeyId is empty"),
         LenientString::Valid { text, .. } => Ok(KeyId::new(text)),
-        LenientString::Missing | LenientString::Invalid => Err("it has no apiKeyId"),
+        LenientString::Missing | LenientString::Invalid => {
+            Err("apiKeyId is missing or not a string")
+        }
     }
 }
 

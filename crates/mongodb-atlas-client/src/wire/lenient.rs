@@ -1,7 +1,7 @@
-//! Fields with a value of any type: an invalid value is skipped, and does not invalidate the response that it is in.
+//! Fields with a value of any type: an invalid value is skipped, and does not invalidate the response that contains it.
 //!
-//! Values are kept as the text of the response, and only the part that is used is decoded. A number out of range, half of
-//! a surrogate pair, deep nesting or a string of megabytes invalidates that field only, and takes no memory.
+//! Values are references to the text of the response, and only the used part is decoded. A number out of range, half of a
+//! surrogate pair, deep nesting or a string of several megabytes invalidates only that field, and needs no memory.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -14,7 +14,7 @@ use serde_json::value::RawValue;
 use super::keys::ApiTime;
 use crate::error::ErrorKind;
 
-/// Maximum number of links of a page that are read. Atlas sends three at most.
+/// Maximum number of links of a page that are read. Atlas sends at most three.
 const MAX_LINKS: usize = 100;
 /// Maximum length of a text that is read as a timestamp, a number or a field's name.
 const MAX_SHORT_CHARS: usize = 64;
@@ -22,14 +22,14 @@ const MAX_SHORT_CHARS: usize = 64;
 /// The value of a text field.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) enum LenientString {
-    /// Null, or not present.
+    /// The value is null or missing.
     #[default]
     Missing,
     /// A string.
     Valid {
         /// The first characters, up to the limit.
         text: String,
-        /// Whether there are more.
+        /// Whether the text has more characters.
         truncated: bool,
     },
     /// A value of another type.
@@ -41,7 +41,7 @@ pub(super) enum LenientString {
 pub(crate) struct JsonField<'a>(Option<&'a str>);
 
 impl<'a> JsonField<'a> {
-    /// Returns the value in `json`, which is one valid JSON value.
+    /// Returns the value in `json`, which must be one valid JSON value.
     #[cfg(test)]
     pub(super) fn new(json: &'a str) -> Self {
         Self(Some(json))
@@ -74,7 +74,7 @@ impl<'a> JsonField<'a> {
         }
     }
 
-    /// Returns a count, also if it is written as `3600.0` or `"3600"`.
+    /// Returns a count, which may be written as `3600`, `3600.0` or `"3600"`.
     pub(crate) fn as_u64(self) -> Option<u64> {
         let json = self.0?;
         if unquote(json).is_some() {
@@ -97,14 +97,14 @@ impl<'a> JsonField<'a> {
         self.0 == Some("true")
     }
 
-    /// Returns the fields of an object with these names; `None` if the value is no object. Of duplicate fields the last
-    /// one counts, as in most JSON parsers.
+    /// Returns the fields of an object with these names; `None` if the value is not an object. The last of duplicate fields
+    /// is used, as in most JSON parsers.
     pub(crate) fn fields<const N: usize>(self, names: [&str; N]) -> Option<[JsonField<'a>; N]> {
         let mut deserializer = serde_json::Deserializer::from_str(self.0?);
         deserializer.deserialize_map(FieldsVisitor(names)).ok()
     }
 
-    /// Calls `visit` with each element of an array. Returns `false` if the value is no array.
+    /// Calls `visit` with each element of an array. Returns `false` if the value is not an array.
     pub(crate) fn for_each_element(self, visit: impl FnMut(JsonField<'a>)) -> bool {
         let Some(json) = self.0 else {
             return false;
@@ -125,7 +125,7 @@ fn unquote(json: &str) -> Option<&str> {
     json.strip_prefix('"')?.strip_suffix('"')
 }
 
-/// Decodes at most `max_chars` characters of a JSON string, and returns whether there are more. Half of a surrogate pair
+/// Decodes at most `max_chars` characters of a JSON string, and returns whether the string has more. Half of a surrogate pair
 /// becomes U+FFFD.
 fn decode_string(inner: &str, max_chars: usize) -> (String, bool) {
     // Most strings are short and have no escapes.
@@ -144,7 +144,7 @@ fn decode_string(inner: &str, max_chars: usize) -> (String, bool) {
     (text, !chars.as_str().is_empty())
 }
 
-/// Decodes the escape whose backslash has been read.
+/// Decodes an escape sequence after its backslash.
 fn decode_escape(chars: &mut Chars<'_>) -> char {
     match chars.next() {
         Some('b') => '\u{8}',
@@ -195,7 +195,7 @@ fn parse_count(text: &str) -> Option<u64> {
     })
 }
 
-/// Decodes the name of a field, or the beginning of one that is too long to be of interest.
+/// Decodes the name of a field. A name that is longer than any known name is truncated.
 fn decode_field_name(key: &RawValue) -> Cow<'_, str> {
     let inner = unquote(key.get()).unwrap_or_default();
     if inner.len() > MAX_SHORT_CHARS || inner.contains('\\') {
@@ -291,20 +291,20 @@ pub(crate) struct ListPage<T> {
 /// Parses a page of a list. `parse` is called with the index of each result and the result.
 ///
 /// # Errors
-/// [`ErrorKind::InvalidResponse`] when the body is no JSON object with `results`, or has more results than `max_results`.
-/// The error has nothing of the body.
+/// [`ErrorKind::InvalidResponse`] when the body is not a JSON object with `results`, or has more than `max_results`. The
+/// error contains nothing of the body.
 pub(super) fn parse_page<T>(
     body: &str,
     max_results: usize,
     mut parse: impl FnMut(usize, JsonField<'_>) -> Option<T>,
 ) -> Result<ListPage<T>, ErrorKind> {
-    let no_page = "it is no page with results";
+    let not_a_page = "expected an object with results";
     let mut deserializer = serde_json::Deserializer::from_str(body);
     let visitor = FieldsVisitor(["results", "links", "totalCount"]);
     let [list, links, total_count] = deserializer
         .deserialize_map(visitor)
         .and_then(|fields| deserializer.end().map(|()| fields))
-        .map_err(|error| super::invalid_json(&error, no_page))?;
+        .map_err(|error| super::invalid_json(&error, not_a_page))?;
     let (mut items, mut results) = (Vec::new(), 0);
     let is_array = list.for_each_element(|result| {
         // A small compressed body can hold millions of results.
@@ -314,7 +314,7 @@ pub(super) fn parse_page<T>(
         results += 1;
     });
     if !is_array && list.0 != Some("null") {
-        return Err(ErrorKind::InvalidResponse(no_page.to_owned()));
+        return Err(ErrorKind::InvalidResponse(not_a_page.to_owned()));
     }
     if results > max_results {
         return Err(ErrorKind::InvalidResponse(format!(
@@ -329,8 +329,8 @@ pub(super) fn parse_page<T>(
     })
 }
 
-/// A count in a response that is otherwise parsed by serde's rules: `3600`, `3600.0` and `"3600"` are the same, and a value
-/// of another type is `None`.
+/// A count in a response that serde parses otherwise: `3600`, `3600.0` and `"3600"` are equal, and a value of another type
+/// is `None`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct LenientCount(pub(crate) Option<u64>);
 

@@ -20,7 +20,7 @@ pub struct OrgSummary {
     pub is_deleted: bool,
 }
 
-/// A project of an organization. Atlas' API calls it group.
+/// A project of an organization, which is called group in Atlas' API.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Project {
     /// `id`.
@@ -51,7 +51,7 @@ pub struct ModelLimit {
 /// Parses a page of any list with `parse`, which returns `None` for invalid results.
 ///
 /// # Errors
-/// [`ErrorKind::InvalidResponse`] when the body is no JSON object with `results`, or has more of them than `max_results`.
+/// [`ErrorKind::InvalidResponse`] when the body is not a JSON object with `results`, or has more than `max_results`.
 pub(crate) fn parse_list<T>(
     body: &str,
     max_results: usize,
@@ -78,7 +78,7 @@ pub(crate) fn parse_org(value: JsonField<'_>) -> Option<OrgSummary> {
     })
 }
 
-/// Parses a project, and of its tags the value of the one whose key is `tag`.
+/// Parses a project, and the value of its tag with the key `tag`.
 pub(crate) fn parse_project(value: JsonField<'_>, tag: Option<&str>) -> Option<Project> {
     let [id, name, tags] = value.fields(["id", "name", "tags"])?;
     Some(Project {
@@ -88,8 +88,8 @@ pub(crate) fn parse_project(value: JsonField<'_>, tag: Option<&str>) -> Option<P
     })
 }
 
-/// Returns the value of the first tag whose key is `wanted`; `None` if it is blank or no text. Tags can hold anything, so
-/// no other value is decoded.
+/// Returns the value of the first tag with the key `wanted`; `None` if the value is blank or not a string. Tags can contain
+/// any data, so no other value is decoded.
 fn parse_tag_value(tags: JsonField<'_>, wanted: &str) -> Option<String> {
     let max_chars = wanted.chars().count();
     let mut first = None;
@@ -142,7 +142,7 @@ pub(crate) fn parse_endpoint_set(value: JsonField<'_>) -> Option<EndpointSet> {
     {
         "ORGANIZATION" | "ORG" | "PROJECT" | "GROUP" => Scope::Organization,
         "IP" | "IP_ADDRESS" => Scope::ClientIp,
-        // A user's bucket, or an unknown scope, for which this is the safe side.
+        // The bucket of a user, or an unknown scope, for which this is the conservative choice.
         _ => Scope::Credential,
     };
     let mut endpoints: Vec<Endpoint> = Vec::new();
@@ -166,7 +166,7 @@ fn parse_endpoint(value: JsonField<'_>) -> Option<Endpoint> {
         .flatten()
 }
 
-/// For the fuzz target: parses any bytes as a page of rate limits.
+/// Parses any bytes as a page of rate limits, for the fuzz target.
 #[doc(hidden)]
 pub fn fuzz_rate_limits(body: &[u8]) -> Vec<EndpointSet> {
     let mut body = Body::from(body.to_vec());

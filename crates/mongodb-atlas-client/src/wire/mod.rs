@@ -1,4 +1,4 @@
-//! The parts of the API's responses that are used.
+//! The used parts of the API's responses.
 
 mod keys;
 mod lenient;
@@ -30,12 +30,12 @@ const MAX_ID_CHARS: usize = 100;
 /// Returns the error for an invalid body, without any of its content.
 fn invalid_json(error: &serde_json::Error, otherwise: &str) -> ErrorKind {
     let kind = match error.classify() {
-        serde_json::error::Category::Eof => "it ends too early",
-        serde_json::error::Category::Syntax => "it is no JSON",
+        serde_json::error::Category::Eof => "truncated JSON",
+        serde_json::error::Category::Syntax => "invalid JSON",
         _ => otherwise,
     };
     ErrorKind::InvalidResponse(format!(
-        "{kind} (line {}, column {})",
+        "{kind} at line {}, column {}",
         error.line(),
         error.column()
     ))
@@ -47,6 +47,6 @@ fn invalid_json(error: &serde_json::Error, otherwise: &str) -> ErrorKind {
 /// [`ErrorKind::InvalidResponse`] when the body is not JSON.
 pub(crate) fn parse_json(body: &str) -> Result<JsonField<'_>, ErrorKind> {
     let value: &serde_json::value::RawValue =
-        serde_json::from_str(body).map_err(|error| invalid_json(&error, "it is no JSON"))?;
+        serde_json::from_str(body).map_err(|error| invalid_json(&error, "invalid JSON"))?;
     Ok(JsonField::from(value))
 }

@@ -1,5 +1,4 @@
-//! The client secrets of a service account. Of each only its id and its times are decoded: never `secret`, nor
-//! `maskedSecretValue`.
+//! The client secrets of a service account. Only their ids and times are decoded, never `secret` or `maskedSecretValue`.
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -9,7 +8,7 @@ use super::lenient::JsonField;
 use super::{MAX_ID_CHARS, parse_json};
 use crate::error::ErrorKind;
 
-/// Maximum number of secrets of a service account that are used. Atlas allows two valid ones.
+/// Maximum number of secrets of a service account that are parsed. Atlas allows two valid ones.
 const MAX_CLIENT_SECRETS: usize = 20;
 
 /// A client secret of a service account, without the secret itself.
@@ -23,7 +22,7 @@ pub struct ClientSecret {
     pub last_used_at: Option<Timestamp>,
 }
 
-/// Returns whether `text` has the form of a service account's client id.
+/// Returns whether `text` has the format of a service account's client id.
 pub(crate) fn is_client_id(text: &str) -> bool {
     text.strip_prefix("mdb_sa_id_").is_some_and(is_hex_id)
 }
@@ -32,10 +31,10 @@ fn is_hex_id(text: &str) -> bool {
     text.len() == 24 && text.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
-/// Parses the secrets of a service account. Those without a valid id or expiry are skipped.
+/// Parses the secrets of a service account. Secrets without a valid id or expiry are skipped.
 ///
 /// # Errors
-/// [`ErrorKind::InvalidResponse`] when the body is no JSON object with an array `secrets`.
+/// [`ErrorKind::InvalidResponse`] when the body is not a JSON object with an array `secrets`.
 pub(crate) fn parse_client_secrets(body: &str) -> Result<Vec<ClientSecret>, ErrorKind> {
     let mut secrets = Vec::new();
     let is_array = parse_json(body)?.fields(["secrets"]).is_some_and(|[list]| {

@@ -13,7 +13,7 @@ async fn requests_without_credentials_are_unauthorized() {
     let path = format!("/api/atlas/v2/orgs/{}/aiModelApiKeys", client.org);
     for authorization in [
         None,
-        Some("Bearer wrong"),
+        Some("Bearer invalid"),
         Some("Basic eDp5"),
         Some("Digest nonsense"),
         Some(""),
@@ -48,7 +48,7 @@ async fn tokens_are_issued_counted_and_revoked() {
     let credentials = client.sim.credentials();
     let (id, secret) = (&credentials.client_id, &credentials.client_secret);
     let grant = "grant_type=client_credentials";
-    let response = client.post_form("token", id, "wrong", grant).await;
+    let response = client.post_form("token", id, "invalid", grant).await;
     assert_eq!(response.status, 401);
     let password_grant = "grant_type=password";
     let response = client.post_form("token", id, secret, password_grant).await;
@@ -74,7 +74,7 @@ async fn tokens_are_issued_counted_and_revoked() {
 }
 
 #[tokio::test]
-async fn live_tokens_are_limited_to_one_hundred() {
+async fn valid_tokens_are_limited_to_one_hundred() {
     let client = SimClient::new(&static_config(1, 5));
     for number in 0..100 {
         // Forty per minute stay below the limit of token requests.

@@ -1,4 +1,4 @@
-//! Endpoints respond as the API documentation says.
+//! Endpoints respond as the API documentation describes.
 
 use jiff::Timestamp;
 use serde_json::{Value, json};
@@ -126,7 +126,7 @@ async fn versions_are_negotiated_per_endpoint() {
 }
 
 #[tokio::test]
-async fn envelope_and_pretty_only_change_the_formatting() {
+async fn envelope_and_pretty_change_only_the_formatting() {
     let client = SimClient::new(&static_config(1, 5));
     let plain = client.get_keys("").await.json();
     let mut envelope = client.get_keys("?envelope=true").await.json();

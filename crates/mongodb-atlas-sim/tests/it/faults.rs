@@ -56,7 +56,7 @@ async fn control_endpoint_adds_and_removes_faults() {
     assert!(body["error"].as_str().unwrap().contains("storm"), "{body}");
     let requests = client.send_control(Method::GET, "requests", None).await;
     assert_eq!(requests.json()[0]["endpoint"], "ai_model_api_keys");
-    let state = client.send_control(Method::GET, "truth", None).await.json();
+    let state = client.send_control(Method::GET, "state", None).await.json();
     assert_eq!(state["orgs"][0]["keys"].as_array().unwrap().len(), 5);
 }
 
@@ -106,7 +106,7 @@ async fn connections_are_served_truncated_reset_and_closed() {
     assert!(response.contains("\"totalCount\":5"), "{response}");
     assert!(response.contains(&format!("{}/api/atlas/v2", sim.base_url())));
 
-    sim.add_fault(Fault::new(SimEndpoint::AiModelApiKeys, Effect::CutBody).times(1));
+    sim.add_fault(Fault::new(SimEndpoint::AiModelApiKeys, Effect::TruncatedBody).times(1));
     let truncated = read_keys_over_socket(&sim).await.unwrap();
     assert!(!truncated.contains("totalCount"), "{truncated}");
 

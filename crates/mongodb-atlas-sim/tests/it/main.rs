@@ -13,6 +13,7 @@ mod authentication;
 mod endpoints;
 mod events;
 mod faults;
+mod page_cache;
 mod rate_limits;
 mod schemas;
 mod service_account;
@@ -134,7 +135,7 @@ impl SimClient {
             .await
     }
 
-    /// Requests an access token with the right credentials.
+    /// Requests an access token with the valid credentials.
     async fn request_token(&self) -> TestResponse {
         let credentials = self.sim.credentials();
         let (id, secret) = (&credentials.client_id, &credentials.client_secret);

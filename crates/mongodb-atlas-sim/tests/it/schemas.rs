@@ -1,4 +1,4 @@
-//! JSON schemas of Atlas' published API description, and the checks of a response that a schema cannot express.
+//! JSON schemas of Atlas' published API description, and checks of a response that a schema cannot express.
 
 use std::collections::BTreeMap;
 use std::io::Read as _;
@@ -61,7 +61,7 @@ static VALIDATORS: LazyLock<BTreeMap<&str, Validator>> = LazyLock::new(|| {
         .collect()
 });
 
-/// Returns how `instance` deviates from a schema.
+/// Returns the deviations of `instance` from a schema.
 pub(crate) fn violations(schema: &str, instance: &Value) -> Vec<String> {
     VALIDATORS[schema]
         .iter_errors(instance)
@@ -105,7 +105,7 @@ impl Exchange {
         }
     }
 
-    /// Returns how a response deviates from the API description.
+    /// Returns the deviations of a response from the API description.
     pub(crate) fn deviations(&self, response: &TestResponse) -> Vec<String> {
         let mut found = Vec::new();
         let status = response.status.as_u16();
@@ -135,7 +135,7 @@ impl Exchange {
         found
     }
 
-    /// Checks members of a page that depend on the request.
+    /// Checks the fields of a page that depend on the request.
     fn page_deviations(&self, page: &Value) -> Vec<String> {
         let mut found = Vec::new();
         let (number, size) = (

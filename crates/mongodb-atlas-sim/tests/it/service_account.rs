@@ -1,4 +1,4 @@
-//! The service account, its secrets, and who may read them.
+//! The service account, its secrets, and access to them.
 
 use axum::body::Body;
 use axum::http::{Method, Request, header};
@@ -72,7 +72,7 @@ async fn issued_token_updates_last_use_of_its_secret() {
     client.clock.set_minutes(7);
     let grant = "grant_type=client_credentials";
     let id = &credentials.client_id;
-    let rejected = client.post_form("token", id, "wrong", grant).await;
+    let rejected = client.post_form("token", id, "invalid", grant).await;
     assert_eq!(rejected.status, 401);
     assert_eq!(get_secrets(&client).await[0].get("lastUsedAt"), None);
     client.request_token().await;
@@ -175,7 +175,7 @@ async fn malformed_client_ids_return_400() {
 }
 
 #[tokio::test]
-async fn digest_credentials_may_read_the_account() {
+async fn digest_credentials_can_read_the_account() {
     let client = SimClient::new(&static_config(1, 5));
     let credentials = client.sim.credentials();
     let (org, id) = (&client.org, &credentials.client_id);
@@ -202,7 +202,7 @@ async fn digest_credentials_may_read_the_account() {
 }
 
 #[tokio::test]
-async fn account_has_a_bucket_of_its_own() {
+async fn account_endpoint_has_a_separate_bucket() {
     let client = SimClient::new(&SimConfig {
         org_bucket: BucketConfig::SMALLEST,
         ..static_config(1, 5)
@@ -216,7 +216,7 @@ async fn account_has_a_bucket_of_its_own() {
 }
 
 #[tokio::test]
-async fn secrets_are_those_that_a_test_sets() {
+async fn secrets_set_by_a_test_are_returned() {
     let client = SimClient::new(&static_config(1, 5));
     change_account(&client, |account| {
         account.secrets = ["a", "b", "c"]
@@ -236,7 +236,7 @@ async fn secrets_are_those_that_a_test_sets() {
 }
 
 #[tokio::test]
-async fn faults_concern_the_content_of_secrets() {
+async fn faults_change_the_content_of_secrets() {
     let client = SimClient::new(&static_config(1, 5));
     client.request_token().await;
     let fault = |effect| Fault::new(SimEndpoint::ServiceAccount, effect).times(1);
@@ -248,17 +248,17 @@ async fn faults_concern_the_content_of_secrets() {
     let secrets = get_secrets(&client).await;
     assert_eq!(secrets[0]["secret"], client_secret);
 
-    let members = vec!["lastUsedAt".to_owned()];
+    let fields = vec!["lastUsedAt".to_owned()];
     client
         .sim
-        .add_fault(fault(Effect::MissingMembers { members }));
+        .add_fault(fault(Effect::MissingFields { fields }));
     let secrets = get_secrets(&client).await;
     let used = |secret: &Value| secret.get("lastUsedAt").is_some();
     assert_eq!((used(&secrets[0]), used(&secrets[1])), (false, true));
 
-    let broken = json!({"endpoint": "service_account", "effect": {"kind": "broken_dates"}});
+    let invalid = json!({"endpoint": "service_account", "effect": {"kind": "invalid_timestamps"}});
     client
-        .send_control(Method::POST, "faults", Some(broken))
+        .send_control(Method::POST, "faults", Some(invalid))
         .await;
     let secrets = get_secrets(&client).await;
     for field in ["createdAt", "expiresAt", "lastUsedAt"] {

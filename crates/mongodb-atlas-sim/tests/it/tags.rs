@@ -42,7 +42,7 @@ async fn default_population_has_projects_with_and_without_owner() {
 #[test]
 fn population_of_a_seed_is_independent_of_tags() {
     let client = SimClient::new(&static_config(3, 1200));
-    // The ids that this seed gave before projects had tags.
+    // The ids of this seed before projects had tags.
     let found: Vec<String> = client.sim.with_world(|world| {
         let last_key = |org: String| [world.keys(&org).last().unwrap().id.clone(), org];
         world.org_ids().into_iter().flat_map(last_key).collect()
@@ -61,7 +61,7 @@ fn population_of_a_seed_is_independent_of_tags() {
 }
 
 #[tokio::test]
-async fn tags_and_names_are_those_that_a_test_sets() {
+async fn tags_and_names_set_by_a_test_are_returned() {
     let client = SimClient::new(&static_config(1, 5));
     let project = client
         .sim
@@ -92,7 +92,7 @@ async fn tags_and_names_are_those_that_a_test_sets() {
 }
 
 #[tokio::test]
-async fn faults_concern_the_tags_of_each_project() {
+async fn faults_change_the_tags_of_each_project() {
     let client = SimClient::new(&static_config(1, 800));
     let with_fault = async |effect| {
         client.sim.clear_faults();

@@ -1,4 +1,4 @@
-//! The columns of tables for people.
+//! Columns of tables and Markdown.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ const fn column(title: &'static str, text: fn(&KeyRow) -> String) -> Column {
     Column { title, text }
 }
 
-/// Returns the columns of the table of keys. The first two are the idle time and the last use.
+/// Returns the columns of the table of keys. The first two columns are the idle time and the last use.
 pub(super) fn key_columns(report: &Report<'_>) -> Vec<Column> {
     let mut columns = vec![
         column("Idle", idle_text),
@@ -51,7 +51,7 @@ const PROJECT_COLUMN: Column = column("Project", |row| {
     name_or_id(&row.project_name, &row.project_id).to_owned()
 });
 
-/// Returns whether a column has the name of the project.
+/// Returns whether a column is the project.
 pub(super) fn is_project(column: &Column) -> bool {
     column.title == PROJECT_COLUMN.title
 }
@@ -75,7 +75,7 @@ fn last_used_text(row: &KeyRow) -> String {
     }
 }
 
-/// Returns the titles of the table of groups.
+/// Returns the column titles of the table of groups.
 pub(super) fn group_titles(report: &Report<'_>) -> [String; 6] {
     let group = match report.options.group_by {
         Some(GroupBy::Project) => "Project",
@@ -88,7 +88,7 @@ pub(super) fn group_titles(report: &Report<'_>) -> [String; 6] {
     [group.to_owned(), keys, never_used, idle, disabled, exempt]
 }
 
-/// Returns the texts of the table of groups: one row for each group, and the total.
+/// Returns the rows of the table of groups: one row per group, and the total.
 pub(super) fn group_rows(report: &Report<'_>, groups: &[KeyGroup]) -> Vec<[String; 6]> {
     let row = |name: &str, counts: KeyCounts| {
         let [keys, never_used, idle, disabled, exempt] =
@@ -102,7 +102,7 @@ pub(super) fn group_rows(report: &Report<'_>, groups: &[KeyGroup]) -> Vec<[Strin
     groups.chain([row("Total", total)]).collect()
 }
 
-/// Returns the name of a group for people.
+/// Returns the display name of a group.
 pub(super) fn group_name(group: &KeyGroup) -> &str {
     let fields = ["project_name", "project_id", "org_name", "org_id", "owner"];
     let mut texts = fields.into_iter().map(|name| group.field(name));

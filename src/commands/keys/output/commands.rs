@@ -1,7 +1,8 @@
-//! Commands of the Atlas CLI that delete keys, for a person to review and run.
+//! Commands of the Atlas CLI that delete keys, to review and run manually.
 //!
-//! Ids and names are free text from the network: an id stands in a command only if it is a plain word, and a name only in a
-//! comment, without any character that a shell interprets. Interactive shells such as zsh may not support comments.
+//! Ids and names are arbitrary texts from the network. A command contains an id only if the id is a plain word. Names occur
+//! only in comments, without characters that a shell interprets, because interactive shells such as zsh may not support
+//! comments.
 
 use std::io::{self, Write};
 use std::time::Duration;
@@ -13,11 +14,11 @@ const NOTICE: &str = "# Review each line before running this file with sh. Delet
 which the exporter's credential should not have; the exporter never writes to Atlas.";
 const SECONDS_PER_DAY: u64 = 86_400;
 
-/// Why a key has no command.
+/// The reason why a key has no command.
 enum Obstacle {
-    /// It must not be deleted, or needs not be.
+    /// The key must not be deleted, or is already deleted.
     Excluded(String),
-    /// It may be deleted, but the command cannot be written.
+    /// The key may be deleted, but no safe command can be written.
     Refused(&'static str),
 }
 
@@ -63,7 +64,7 @@ fn find_obstacle(report: &Report<'_>, row: &KeyRow) -> Option<Obstacle> {
     }
     if !is_plain_id(&row.project_id) || !is_plain_id(&row.api_key_id) {
         return Some(Obstacle::Refused(
-            "an id is no word of letters, digits, _ and -",
+            "unsafe id (expected letters, digits, _ and -)",
         ));
     }
     if row.project_name.is_empty() && report.policy.exemptions.depend_on_project_names() {
@@ -95,8 +96,8 @@ fn describe(row: &KeyRow) -> String {
     format!("{} ({never_used}{idle}{owner})", as_comment(&row.name))
 }
 
-/// Replaces every character that could end the comment, or that a shell without comments would interpret; also hyphens
-/// at the beginning of a word, which would be flags.
+/// Replaces every character that could end the comment, or that a shell without comments would interpret. Also replaces
+/// hyphens at the start of a word, because these would be flags.
 fn as_comment(text: &str) -> String {
     let mut comment = String::with_capacity(text.len());
     let mut begins_word = true;

@@ -25,7 +25,7 @@ const COLUMNS: [&str; 15] = [
     "url",
 ];
 
-/// Writes a header, and a record for each key; for each group if there are groups.
+/// Writes a header, and one record per key, or per group if keys are grouped.
 pub(super) fn write(report: &Report<'_>, out: &mut impl Write) -> io::Result<()> {
     let mut writer = Writer::from_writer(out);
     write_records(report, &mut writer).map_err(io_error)?;
@@ -77,7 +77,7 @@ fn record(row: KeyRow) -> [String; 15] {
     .map(as_text)
 }
 
-/// Marks a text that a spreadsheet would run as a formula as text. Numbers of ours never begin with a sign.
+/// Prefixes a text that a spreadsheet would run as a formula. Numbers in the output never start with a sign.
 fn as_text(text: String) -> String {
     let is_formula = text.starts_with([
         '=', '+', '-', '@', '\t', '\r', '\n', '\u{ff1d}', '\u{ff0b}', '\u{ff0d}', '\u{ff20}',
@@ -85,7 +85,7 @@ fn as_text(text: String) -> String {
     if is_formula { format!("'{text}") } else { text }
 }
 
-/// The conversion of the crate hides the kind of the error.
+/// Converts an error. The conversion of the `csv` crate hides the kind of an I/O error.
 fn io_error(error: ::csv::Error) -> io::Error {
     match error.into_kind() {
         ErrorKind::Io(error) => error,

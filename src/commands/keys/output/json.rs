@@ -1,4 +1,4 @@
-//! JSON for programs.
+//! JSON.
 
 use std::io::{self, Write};
 
@@ -8,7 +8,7 @@ use serde::ser::{SerializeMap as _, Serializer};
 use super::{KeyRow, Report};
 use crate::inventory::{KeyCounts, KeyGroup};
 
-/// Writes an array of keys, or of groups, one a line.
+/// Writes an array of keys or of groups, one per line.
 pub(super) fn write(report: &Report<'_>, out: &mut impl Write) -> io::Result<()> {
     match &report.groups {
         None => write_array(report.keys.rows(), out),
@@ -32,7 +32,7 @@ fn write_array(
     writeln!(out, "{}", if is_empty { "[]" } else { "\n]" })
 }
 
-/// A group: what its keys have in common, their number by class, and `rows` with the listed keys.
+/// A group: the common fields of the keys, the number of keys by class, and `rows` with the listed keys.
 struct GroupObject<'a> {
     report: &'a Report<'a>,
     group: &'a KeyGroup,

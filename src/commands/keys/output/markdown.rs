@@ -6,7 +6,7 @@ use super::columns::{self, is_project};
 use super::{KeyRow, Report, is_plain_id};
 use crate::commands::terminal::sanitize_for_terminal;
 
-/// Writes the keys, by group if there are groups, and a summary.
+/// Writes the keys, by group if keys are grouped, and a summary.
 pub(super) fn write(report: &Report<'_>, out: &mut impl Write) -> io::Result<()> {
     match &report.groups {
         None => {
@@ -64,7 +64,7 @@ fn write_row(cells: &[String], out: &mut impl Write) -> io::Result<()> {
     writeln!(out, "| {} |", cells.join(" | "))
 }
 
-/// Escapes a text so that Markdown shows it as it is: no markup, no HTML, no link, and no end of the cell.
+/// Escapes a text so that Markdown shows it literally, without markup, HTML or links, within one cell.
 fn escape_markdown(text: &str) -> String {
     let text = sanitize_for_terminal(text);
     let mut escaped = String::with_capacity(text.len());
@@ -73,7 +73,7 @@ fn escape_markdown(text: &str) -> String {
         let after = text.get(at + letter.len_utf8()..).unwrap_or_default();
         let is_markup = match letter {
             '-' | ',' | '/' => false,
-            // Both begin a link without any markup.
+            // `://` and `www.` start a link without markup.
             ':' => after.starts_with('/'),
             '.' => before.to_ascii_lowercase().ends_with("www"),
             _ => letter.is_ascii_punctuation(),
@@ -83,7 +83,7 @@ fn escape_markdown(text: &str) -> String {
         }
         escaped.push(letter);
         if letter == '@' {
-            // Mail addresses and mentions are recognized after escapes are resolved.
+            // Markdown recognizes mail addresses and mentions after it resolves escapes.
             escaped.push('\u{2060}');
         }
     }

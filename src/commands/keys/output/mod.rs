@@ -1,8 +1,8 @@
-//! How keys are written: for people, for spreadsheets, for programs, and as commands.
+//! Output formats of `keys`.
 //!
 //! | module | purpose |
 //! | --- | --- |
-//! | `columns` | the columns for people |
+//! | `columns` | columns of tables and Markdown |
 //! | `table` | tables for a terminal |
 //! | `markdown` | tables of GitHub Flavored Markdown |
 //! | `csv` | CSV for spreadsheets |
@@ -25,7 +25,7 @@ use crate::config::{KeysOptions, OutputFormat};
 use crate::inventory::{InventorySnapshot, KeyGroup, KeyLabel, KeyQuery, KeyRow, KeySelection};
 use crate::key_policy::KeyPolicy;
 
-/// The keys that are written, and how.
+/// The selected keys, and the options of the output.
 pub(super) struct Report<'a> {
     options: &'a KeysOptions,
     policy: &'a KeyPolicy,
@@ -63,7 +63,7 @@ impl<'a> Report<'a> {
             base_url: Some(&options.base_url),
             ..KeyQuery::default()
         };
-        // Groups need every key sorted, and are limited one by one.
+        // Groups need all keys, and the limit applies to each group.
         let limit = options.limit.filter(|_| options.group_by.is_none());
         let limit = limit.unwrap_or(usize::MAX);
         let keys = KeySelection::new(shown, query, now, |len| 0..len.min(limit));
@@ -78,7 +78,7 @@ impl<'a> Report<'a> {
         }
     }
 
-    /// Returns the number of keys that are left out because of an exemption.
+    /// Returns the number of keys that are excluded because of an exemption.
     pub(super) fn left_out(&self) -> usize {
         self.keys.left_out()
     }
@@ -99,13 +99,13 @@ impl<'a> Report<'a> {
         Ok(refused)
     }
 
-    /// Returns the keys of a group that are listed.
+    /// Returns the listed keys of a group.
     fn group_rows(&self, group: &KeyGroup) -> impl Iterator<Item = KeyRow> {
         let limit = self.options.limit.unwrap_or(usize::MAX);
         self.keys.group_rows(group).take(limit)
     }
 
-    /// Returns the title of a group with the number of its keys, and of those that are listed.
+    /// Returns the title of a group, with the number of all keys and of listed keys.
     fn group_title(&self, group: &KeyGroup) -> String {
         let keys = group.counts.keys;
         let limit = self.options.limit.map_or(u64::MAX, |limit| limit as u64);
@@ -117,7 +117,7 @@ impl<'a> Report<'a> {
         format!("{}: {keys} keys{listed}", columns::group_name(group))
     }
 
-    /// Returns one line with the number of keys, their age and their classes.
+    /// Returns one line with the number of keys, the time of the data and the number of keys by class.
     fn summary(&self) -> String {
         let inventories = &self.keys.snapshot().inventories;
         let total: usize = inventories.iter().map(|it| it.len()).sum();
@@ -139,13 +139,13 @@ impl<'a> Report<'a> {
             counts.exempt
         );
         if self.left_out() > 0 {
-            text.push_str(" and left out");
+            text.push_str(" (not listed)");
         }
         text
     }
 }
 
-/// Returns whether an id is a plain word in a shell, in a URL and in Markdown. One that begins with a hyphen would be a
+/// Returns whether an id is a plain word in a shell, in a URL and in Markdown. An id that starts with a hyphen would be a
 /// flag.
 fn is_plain_id(id: &str) -> bool {
     let is_plain = |letter: char| letter.is_ascii_alphanumeric() || matches!(letter, '_' | '-');

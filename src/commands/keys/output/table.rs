@@ -8,13 +8,13 @@ use super::columns::{self, Column};
 use super::{KeyRow, Report};
 use crate::commands::terminal::{self, sanitize_for_terminal};
 
-/// Idle time from which on a key is shown in yellow; from three times as long, in red.
+/// Minimum idle time of a key that is shown in yellow; after three times this time, a key is shown in red.
 const IDLE_WARNING_SECS: u64 = 30 * 86_400;
-/// Maximum number of rows of a table. Its columns are as wide as all its rows need: a table of a million rows would take
+/// Maximum number of rows of a table. The width of the columns depends on all rows, so a table of a million rows would need
 /// gigabytes of memory.
 const ROWS_PER_TABLE: usize = 10_000;
 
-/// Writes the keys, by group if there are groups, and a summary.
+/// Writes the keys, by group if keys are grouped, and a summary.
 pub(super) fn write(report: &Report<'_>, out: &mut impl Write) -> io::Result<()> {
     match &report.groups {
         None => write_rows(report, report.keys.rows(), out)?,
@@ -38,7 +38,7 @@ pub(super) fn write(report: &Report<'_>, out: &mut impl Write) -> io::Result<()>
             }
         }
     }
-    // A table of one cell, whose words are wrapped as those of the others
+    // A table with one cell wraps the summary at the same width as the other tables.
     terminal::write_table(&terminal::new_table(&[&report.summary()]), out)
 }
 

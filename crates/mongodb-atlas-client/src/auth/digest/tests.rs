@@ -15,7 +15,7 @@ fn api_key() -> DigestAuth {
     )
 }
 
-/// Returns the response to these `WWW-Authenticate` headers; `None` if no attempt can succeed.
+/// Returns the Digest response to these `WWW-Authenticate` headers; `None` if no attempt can succeed.
 async fn respond(key: &DigestAuth, challenges: &[String]) -> Option<Result<String, ErrorKind>> {
     let mut headers = HeaderMap::new();
     for challenge in challenges {
@@ -190,9 +190,9 @@ fn parser_returns_the_first_valid_challenge() {
     assert!(client.qop() & Qop::Auth && client.stale());
 }
 
-/// Returns whether an attempt is repeated that was rejected after the nonce had been used `uses` times, its own use
-/// included; 0 for a request before the first challenge.
-async fn is_repeated(uses: u32, challenge: Option<&str>) -> bool {
+/// Returns whether an attempt is retried that was rejected after `uses` uses of the nonce, including this one; 0 for a
+/// request before the first challenge.
+async fn is_retried(uses: u32, challenge: Option<&str>) -> bool {
     let key = api_key();
     let url = Url::parse("https://x/dir").expect("a URL");
     let begin = || async { key.begin(&Method::GET, &url).await.expect("an attempt") };
@@ -217,7 +217,7 @@ async fn is_repeated(uses: u32, challenge: Option<&str>) -> bool {
 }
 
 #[tokio::test]
-async fn rejected_attempt_is_repeated_unless_the_key_is_invalid() {
+async fn rejected_attempt_is_retried_unless_the_key_is_invalid() {
     for (uses, stale, expected) in [
         (0, false, true),
         (0, true, true),
@@ -229,19 +229,19 @@ async fn rejected_attempt_is_repeated_unless_the_key_is_invalid() {
     ] {
         let challenge =
             format!("Digest realm=\"r\", nonce=\"another\", qop=\"auth\", stale={stale}");
-        let repeated = is_repeated(uses, Some(&challenge)).await;
-        assert_eq!(repeated, expected, "{uses} uses, stale={stale}");
-        assert!(!is_repeated(uses, None).await, "{uses} uses, no challenge");
-        assert!(!is_repeated(uses, Some("Basic realm=\"r\"")).await);
+        let retried = is_retried(uses, Some(&challenge)).await;
+        assert_eq!(retried, expected, "{uses} uses, stale={stale}");
+        assert!(!is_retried(uses, None).await, "{uses} uses, no challenge");
+        assert!(!is_retried(uses, Some("Basic realm=\"r\"")).await);
     }
 }
 
 #[test]
-fn challenge_is_found_behind_a_comma_and_up_to_the_maximum_length() {
+fn challenge_is_found_after_a_comma_and_up_to_the_maximum_length() {
     let challenge = format!("Digest realm=\"r\", {NONCE}, qop=\"auth\"");
     for (header, is_found) in [
         (format!("Negotiate dG9rZW4=, {challenge}"), true),
-        // A word within the value of another scheme is no scheme.
+        // A word within the value of another scheme is not a scheme.
         (format!("Negotiate dG9rZW4= {challenge}"), false),
         (format!("Negotiate d,dG9rZW4= {challenge}"), false),
     ] {

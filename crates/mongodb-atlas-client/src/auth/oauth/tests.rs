@@ -35,13 +35,13 @@ enum TokenEvent {
 /// A response of the token endpoint.
 #[derive(Clone, Copy)]
 enum TokenReply {
-    /// Issues a token that is valid for so many seconds.
+    /// Issues a token with this lifetime in seconds.
     Issued(u64),
     /// Fails with a status and a `Retry-After`.
     Failed(u16, Option<u64>),
 }
 
-/// Atlas' token endpoint, the store and the observer of one provider: records what happens and when.
+/// Token endpoint, store and observer of one provider. Records all events with their times.
 struct TokenRecorder {
     started_at: Instant,
     reply: SyncMutex<TokenReply>,
@@ -193,14 +193,14 @@ impl TokenFixture {
         *lock(&self.recorder.reply) = reply;
     }
 
-    /// Returns the token that a request would be sent with.
+    /// Returns the token with which a request would be sent.
     async fn token(&self) -> Result<String, Error> {
         let token = self.provider.current_token(&self.transport).await?;
         Ok(token.expose_secret().to_owned())
     }
 
-    /// Uses the token each second until `end`, in seconds since the start. Returns the tokens in use, each with the
-    /// second of its first use; `None` for none.
+    /// Uses the token each second until `end`, in seconds since the start. Returns each change of the current token with
+    /// its second; `None` if there is no token.
     async fn use_until(&self, end: u64) -> Vec<(u64, Option<String>)> {
         let mut used: Vec<(u64, Option<String>)> = Vec::new();
         let start = self.recorder.started_at.elapsed().as_secs();
@@ -222,7 +222,7 @@ impl TokenFixture {
 
 #[expect(
     clippy::unnecessary_wraps,
-    reason = "compared with the token in use, if any"
+    reason = "compared with the current token, if any"
 )]
 fn token(name: &str) -> Option<String> {
     Some(name.to_owned())
@@ -234,7 +234,7 @@ async fn failed_requests_back_off_from_one_second_to_a_minute() {
     assert_eq!(fixture.use_until(243).await, [(0, None)]);
     let times = fixture.recorder.request_times();
     assert_eq!(times, [0, 1, 3, 7, 15, 31, 63, 123, 183, 243]);
-    // A success ends the row: the next failure is the first.
+    // A success resets the backoff.
     fixture.set_reply(TokenReply::Issued(HOUR));
     assert_eq!(
         fixture.use_until(303).await,
@@ -263,7 +263,7 @@ async fn retry_after_extends_the_backoff_and_never_shortens_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn live_token_is_used_while_its_renewal_fails() {
+async fn valid_token_is_used_while_its_renewal_fails() {
     let fixture = TokenFixture::new(TokenReply::Issued(HOUR));
     fixture.use_until(0).await;
     fixture.set_reply(TokenReply::Failed(503, None));
@@ -291,7 +291,7 @@ async fn token_is_renewed_ahead_of_its_expiry() {
         (3000, 2700),
         (100, 90),
         (30, 27),
-        // A shorter lifetime costs a 401 now and then, but no more than a request each 10 s.
+        // A shorter lifetime causes 401s, but at most one token request every 10 s.
         (5, 10),
         (0, 10),
         (7 * 24 * HOUR, 24 * HOUR - 300),
@@ -329,7 +329,7 @@ async fn rejected_token_is_replaced_at_most_once_a_minute() {
     assert_eq!(fixture.token().await.ok(), token("issued-2"));
     assert!(
         fixture.on_unauthorized("issued-1").await,
-        "another request with the old token is sent again"
+        "another request with the old token is retried"
     );
     for _ in 0..59 {
         assert!(!fixture.on_unauthorized("issued-2").await);

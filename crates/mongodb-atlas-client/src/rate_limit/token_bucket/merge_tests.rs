@@ -1,4 +1,4 @@
-//! Two buckets that turn out to be one, and requests that end without a level.
+//! Merging two buckets, and requests that end without a level.
 
 use super::*;
 
@@ -17,7 +17,7 @@ fn bucket_with(tokens: u64, now: Instant) -> TokenBucket {
     bucket
 }
 
-/// Returns a bucket of which nothing is known but rejections: how often, and for how long.
+/// Returns an unknown bucket with consecutive rejections and their wait.
 fn rejected_bucket(rejections: u32, retry_after: Duration, now: Instant) -> TokenBucket {
     let mut bucket = TokenBucket::default();
     for _ in 0..rejections {
@@ -64,13 +64,13 @@ fn merged_bucket_compares_levels_of_the_same_time() {
 }
 
 #[test]
-fn merged_bucket_takes_over_what_only_the_other_knows() {
+fn merged_bucket_gets_parameters_known_only_to_the_other() {
     let now = Instant::now();
     let mut bucket = TokenBucket::default();
     bucket.merge(&bucket_with(3, now), now);
     assert_eq!(bucket.params(), Some(smallest()));
     assert_eq!(bucket.available_tokens(now), Some(3));
-    // Only the capacity of the other is known.
+    // Only the capacity of the other bucket is known.
     let mut other = TokenBucket::default();
     let seq = other.take(now);
     other.on_response(seq, now, Some(500), Some(100));
@@ -79,7 +79,7 @@ fn merged_bucket_takes_over_what_only_the_other_knows() {
     assert_eq!(bucket.params(), None, "the refill is still assumed");
     assert_eq!(bucket.available_tokens(now), Some(100));
     assert_eq!(bucket.available_tokens(now + 60 * SECOND), Some(150));
-    // Nothing is known of the other.
+    // The other bucket is unknown.
     let mut bucket = bucket_with(3, now);
     bucket.merge(&TokenBucket::default(), now);
     assert_eq!(bucket.params(), Some(smallest()));
@@ -103,7 +103,7 @@ fn merged_bucket_prefers_known_parameters_to_assumed_ones() {
     bucket.merge(&assumed(), now);
     assert_eq!(bucket.params(), Some(smallest()));
     assert_eq!(bucket.available_tokens(now), Some(3));
-    // Both are known: its own stay.
+    // Both are known, so the parameters do not change.
     let mut other = TokenBucket::default();
     let larger = BucketParams::new(500, 250, 60).expect("a plausible bucket");
     other.set_params(larger, now);
@@ -130,7 +130,7 @@ fn merged_bucket_waits_for_the_later_block() {
 }
 
 #[test]
-fn merged_bucket_continues_the_longer_row_of_rejections() {
+fn merged_bucket_continues_the_longer_series_of_rejections() {
     let now = Instant::now();
     for (own, other) in [(1, 4), (4, 1), (0, 4), (4, 0)] {
         let mut bucket = rejected_bucket(own, Duration::ZERO, now);

@@ -93,7 +93,7 @@ fn in_flight_requests_lower_the_level() {
     assert_eq!(
         bucket.available_tokens(now),
         Some(6),
-        "an overtaken response does not raise the level"
+        "an earlier request does not raise the level"
     );
     bucket.on_response(third, now, Some(10), Some(7));
     assert_eq!(bucket.available_tokens(now), Some(7));
@@ -154,7 +154,7 @@ fn unknown_refill_assumes_ten_percent_per_minute() {
     assert_eq!(
         bucket.time_until_ready(now),
         60 * SECOND,
-        "ten percent a minute is assumed"
+        "ten percent per minute is assumed"
     );
     assert_eq!(bucket.available_tokens(now + 60 * SECOND), Some(150));
 }
@@ -208,7 +208,7 @@ fn implausible_rejection_parameters_are_ignored() {
         "{:?}",
         bucket.time_until_ready(now)
     );
-    // A limit that is implausible with the known refill drops the refill.
+    // A limit that is implausible with the known refill discards the refill.
     let (mut bucket, now) = (TokenBucket::default(), Instant::now());
     bucket.set_params(params(), now);
     let seq = bucket.take(now);
@@ -238,7 +238,7 @@ enum Event {
     Pass(u64),
 }
 
-/// Returns any seq, small ones and the limits more often.
+/// Generates any sequence number; small ones and the limits are more frequent.
 fn number() -> impl proptest::strategy::Strategy<Value = u64> {
     use proptest::prelude::*;
     prop_oneof![
@@ -325,7 +325,7 @@ proptest::proptest! {
     }
 }
 
-/// Atlas' own bucket, with full refills at times that the client does not know.
+/// Atlas' own bucket, with refills at times that are unknown to the client.
 struct ServerBucket {
     tokens: u64,
     refills: u64,

@@ -1,6 +1,6 @@
 use super::*;
 
-/// The documentation's example of the preview, with a secret added.
+/// The example of the preview in the documentation, with an added secret.
 const EXAMPLE: &str = r#"{"links":[{"href":"https://cloud.mongodb.com/api/atlas","rel":"self"}],
  "results":[{"apiKeyId":"a86r5kwrfsk5r5ku5tgvhmpj","createdAt":"2026-01-15T16:47:49.855000+00:00","createdBy":"John Doe",
   "groupId":"69681d39c9e8cfd375386316","lastUsedAt":"2026-01-15T16:47:49.855000+00:00","maskedSecret":"al-****odu2",
@@ -21,7 +21,7 @@ fn documented_example_is_parsed_without_its_secret() {
     );
     assert!(
         !format!("{page:?}").contains("al-"),
-        "neither the secret nor its masked form is read"
+        "neither the secret nor its masked form is decoded"
     );
 }
 
@@ -39,7 +39,7 @@ fn personal_fields_are_parsed_only_when_enabled() {
     assert_eq!(key.masked_secret, "al-****odu2");
     assert!(
         !format!("{key:?}").contains("al-jZ"),
-        "the secret is never read"
+        "the secret is never decoded"
     );
 }
 

@@ -88,7 +88,7 @@ fn counts_accept_integers_floats_and_strings() {
 }
 
 #[test]
-fn last_duplicate_field_wins() {
+fn last_duplicate_field_is_used() {
     let object = JsonField::new(r#"{"a":1,"b":{"a":7},"a":2,"\u0061":3,"c":[1e999]}"#);
     let [a, c] = object.fields(["a", "c"]).expect("an object");
     assert_eq!(a.as_u64(), Some(3));

@@ -2,7 +2,7 @@ use super::super::lenient::NextLink;
 use super::*;
 use serde_json::json;
 
-/// What `read` makes of a result.
+/// Returns the result of `read` for a JSON value.
 fn read<T>(read: impl Fn(JsonField<'_>) -> Option<T>, result: &serde_json::Value) -> Option<T> {
     read(JsonField::new(&result.to_string()))
 }
@@ -50,7 +50,7 @@ fn free_text_is_truncated() {
     );
 }
 
-/// Reads the tag `owner` of a project whose `tags` are the JSON text `tags`.
+/// Reads the tag `owner` of a project with `tags` as JSON text.
 fn owner(tags: &str) -> Option<String> {
     let project = format!(r#"{{"id":"p","name":"n","tags":{tags}}}"#);
     let parsed = parse_project(JsonField::new(&project), Some("owner"));
@@ -75,11 +75,11 @@ fn project_without_a_usable_tag_has_none() {
         r#"[{"key":["owner"],"value":"a"}]"#,
         r#"[{"key":"owner","value":""}]"#,
         r#"[{"key":"owner","value":" \t\n\u00a0"}]"#,
-        // A key is compared exactly
+        // Keys are compared exactly.
         r#"[{"key":"Owner","value":"a"}]"#,
         r#"[{"key":"owner ","value":"a"}]"#,
         r#"[{"key":"owne","value":"a"},{"key":"owners","value":"a"},{"key":"","value":"a"}]"#,
-        // The first one counts, also if it has no value
+        // The first one is used, even without a value.
         r#"[{"key":"owner","value":""},{"key":"owner","value":"a"}]"#,
         r#"[{"key":"owner","value":7},{"key":"owner","value":"a"}]"#,
     ] {
@@ -102,12 +102,12 @@ fn project_has_the_value_of_the_first_tag_with_the_key() {
             "a",
         ),
         (r#"[{"key":"o\u0077ner","value":"t\u00e4m"}]"#, "täm"),
-        // Of duplicate fields the last one counts
+        // The last of duplicate fields is used.
         (
             r#"[{"key":"x","key":"owner","value":"a","value":"b"}]"#,
             "b",
         ),
-        // Spaces and control characters are part of the value, as in names
+        // Spaces and control characters are part of the value, as in names.
         (r#"[{"key":"owner","value":" a\u0007\nb "}]"#, " a\u{7}\nb "),
         (r#"[{"key":"owner","value":"\ud83d"}]"#, "\u{fffd}"),
         (r#"[{"key":"owner","value":"\u0000"}]"#, "\0"),

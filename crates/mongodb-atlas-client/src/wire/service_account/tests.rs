@@ -109,7 +109,7 @@ fn body_without_a_list_of_secrets_is_rejected_without_echoing_it() {
 #[test]
 fn client_id_has_a_prefix_and_24_hexadecimal_digits() {
     assert!(is_client_id("mdb_sa_id_69681d39C9E8cfd375386316"));
-    for wrong in [
+    for invalid in [
         "",
         "69681d39c9e8cfd375386316",
         "mdb_sa_id_",
@@ -119,6 +119,6 @@ fn client_id_has_a_prefix_and_24_hexadecimal_digits() {
         "mdb_sa_id_69681d39c9e8cfd3753/../x",
         "xmdb_sa_id_69681d39c9e8cfd375386316",
     ] {
-        assert!(!is_client_id(wrong), "{wrong}");
+        assert!(!is_client_id(invalid), "{invalid}");
     }
 }

@@ -1,4 +1,4 @@
-//! Error responses conform.
+//! Error responses conform to the API description.
 
 use axum::body::Body;
 use axum::http::{Method, Request, header};
@@ -75,7 +75,10 @@ async fn rejected_requests_conform() {
         media_type: STABLE_VERSION,
         path: "orgs/ORG/aiModelApiKeys".to_owned(),
     };
-    for (method, token, status) in [(Method::GET, "wrong", 401), (Method::POST, "wrong", 405)] {
+    for (method, token, status) in [
+        (Method::GET, "invalid", 401),
+        (Method::POST, "invalid", 405),
+    ] {
         let path = format!("/api/atlas/v2/orgs/{}/aiModelApiKeys", client.org);
         let request = Request::builder()
             .method(method)
@@ -96,7 +99,7 @@ async fn exhausted_buckets_conform() {
             ..static_config(1, 5)
         });
         if bare {
-            let fault = Fault::new(SimEndpoint::AiModelApiKeys, Effect::BareRefusals);
+            let fault = Fault::new(SimEndpoint::AiModelApiKeys, Effect::BareRejections);
             client.sim.add_fault(fault);
         }
         let (_, exchange) = exchanges(&client, "?envelope=true").swap_remove(0);
@@ -120,10 +123,10 @@ async fn rejected_token_requests_conform() {
     let credentials = client.sim.credentials();
     let (id, secret) = (&credentials.client_id, &credentials.client_secret);
     let grant = "grant_type=client_credentials";
-    let response = client.post_form("token", id, "wrong", grant).await;
+    let response = client.post_form("token", id, "invalid", grant).await;
     assert_eq!(response.status, 401);
     assert_token_conforms(&response);
-    let response = client.post_form("revoke", id, "wrong", "token=x").await;
+    let response = client.post_form("revoke", id, "invalid", "token=x").await;
     assert_eq!(response.status, 401);
     assert_eq!(REVOCATION_EXCHANGE.deviations(&response), [""; 0]);
     let response = client

@@ -1,11 +1,11 @@
-//! Responses with faults conform if they are meant to.
+//! Responses with faults conform to the API description or deviate from it, depending on the fault.
 
 use mongodb_atlas_sim::{Effect, ErrorBodyFormat, Fault, SimEndpoint};
 
 use super::{exchanges, send_and_check};
 use crate::{SimClient, static_config};
 
-/// Returns whether responses of `endpoint` with `effect` conform. Add an effect of each new kind to [`effects`], too.
+/// Returns whether responses of `endpoint` with `effect` should conform. Add an effect of each new kind to [`effects`], too.
 fn conforms(effect: &Effect, endpoint: SimEndpoint) -> bool {
     let is_list = !matches!(
         endpoint,
@@ -15,17 +15,17 @@ fn conforms(effect: &Effect, endpoint: SimEndpoint) -> bool {
     match effect {
         Effect::Status { body, .. } => *body == ErrorBodyFormat::Json,
         Effect::TotalCount { value } => !is_list || (0..=i64::from(i32::MAX)).contains(value),
-        // The members of a key are optional, three of a secret are not.
-        Effect::MissingMembers { members } => {
-            !is_account || !members.iter().any(|member| member == "createdAt")
+        // All fields of a key are optional, but three fields of a secret are required.
+        Effect::MissingFields { fields } => {
+            !is_account || !fields.iter().any(|field| field == "createdAt")
         }
-        Effect::BrokenDates => endpoint != SimEndpoint::AiModelApiKeys && !is_account,
+        Effect::InvalidTimestamps => endpoint != SimEndpoint::AiModelApiKeys && !is_account,
         Effect::WrongTagTypes => endpoint != SimEndpoint::Groups,
-        // It replaces the name of a member that all lists have.
+        // The replaced text is the name of a field that all lists have.
         Effect::Replace { .. } => !is_list,
-        // A valid page: only its size is hostile.
+        // The page is valid, and only its size is hostile.
         Effect::GzipBomb => is_list,
-        // Optional members and headers, compression, and content that is consistent in itself.
+        // The following change optional fields and headers, compression, or content within the description.
         Effect::Delay { .. }
         | Effect::Drip { .. }
         | Effect::Secret
@@ -40,9 +40,9 @@ fn conforms(effect: &Effect, endpoint: SimEndpoint) -> bool {
         | Effect::NoTotalCount
         | Effect::NoRateLimitHeaders
         | Effect::RateLimitZero
-        | Effect::BareRefusals
+        | Effect::BareRejections
         | Effect::Gzip => true,
-        Effect::CutBody
+        Effect::TruncatedBody
         | Effect::Reset
         | Effect::ContentType { .. }
         | Effect::InvalidJson
@@ -58,7 +58,7 @@ fn effects() -> Vec<Effect> {
         body,
         retry_after: Some(7),
     };
-    let members = [
+    let fields = [
         "apiKeyId",
         "name",
         "createdAt",
@@ -70,27 +70,27 @@ fn effects() -> Vec<Effect> {
         status(ErrorBodyFormat::Json),
         status(ErrorBodyFormat::Html),
         status(ErrorBodyFormat::Empty),
-        status(ErrorBodyFormat::Cut),
+        status(ErrorBodyFormat::Truncated),
         status(ErrorBodyFormat::Endless),
         Effect::Delay { seconds: 9.0 },
         Effect::Drip {
             bytes: 100,
             every_ms: 5,
         },
-        Effect::CutBody,
+        Effect::TruncatedBody,
         Effect::Reset,
         Effect::ContentType {
             value: "text/html".to_owned(),
         },
         Effect::InvalidJson,
         Effect::Secret,
-        Effect::MissingMembers {
-            members: members.map(str::to_owned).to_vec(),
+        Effect::MissingFields {
+            fields: fields.map(str::to_owned).to_vec(),
         },
-        Effect::MissingMembers {
-            members: vec!["lastUsedAt".to_owned()],
+        Effect::MissingFields {
+            fields: vec!["lastUsedAt".to_owned()],
         },
-        Effect::BrokenDates,
+        Effect::InvalidTimestamps,
         Effect::WrongTagTypes,
         Effect::DuplicateOwnerTag,
         Effect::LongTagValues,
@@ -110,7 +110,7 @@ fn effects() -> Vec<Effect> {
         Effect::NoTotalCount,
         Effect::NoRateLimitHeaders,
         Effect::RateLimitZero,
-        Effect::BareRefusals,
+        Effect::BareRejections,
         Effect::TotalCount { value: 3 },
         Effect::TotalCount { value: -1 },
         Effect::TotalCount { value: i64::MAX },
@@ -124,7 +124,7 @@ fn effects() -> Vec<Effect> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn faults_conform_or_deviate_as_meant() {
+async fn faults_conform_or_deviate_as_expected() {
     let client = SimClient::new(&static_config(2, 250));
     client.request_token().await;
     for effect in effects() {

@@ -1,4 +1,4 @@
-//! The simulator conforms to Atlas' published API description, as far as the schemas in `schemas/` give it.
+//! The simulator conforms to Atlas' published API description, as far as the schemas in `schemas/` cover it.
 
 mod errors;
 mod faults;
@@ -92,7 +92,7 @@ fn exchanges(client: &SimClient, query: &str) -> Vec<(SimEndpoint, Exchange)> {
         .collect()
 }
 
-/// Sends a request, and returns how the response deviates from the description.
+/// Sends a request, and returns the deviations of the response from the description.
 async fn send_and_check(client: &SimClient, exchange: &Exchange) -> (u16, Vec<String>) {
     let request = client.request(exchange.media_type, &exchange.path);
     match client.try_send(request).await {

@@ -1,4 +1,4 @@
-//! The schemas accept the examples of Atlas' documentation and nothing that deviates from it.
+//! The schemas accept the examples of Atlas' documentation, and reject deviations from them.
 
 use std::collections::BTreeSet;
 

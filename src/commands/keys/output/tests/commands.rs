@@ -41,7 +41,7 @@ proptest! {
 }
 
 #[test]
-fn plain_ids_are_words_that_are_no_flags() {
+fn plain_ids_are_words_and_not_flags() {
     for id in ["a86r5kwrfsk5r5ku5tgvhmpj", "A_b-1", "_", "0"] {
         assert!(is_plain_id(id), "{id}");
     }
@@ -53,7 +53,7 @@ fn plain_ids_are_words_that_are_no_flags() {
 }
 
 #[test]
-fn commands_name_the_reason_of_each_key_without_one() {
+fn commands_give_the_reason_for_each_key_without_command() {
     let key = |id: &str, status: &'static str, is_exempt: bool| ReportedKey {
         id: id.to_owned(),
         name: "search (prod) -x".to_owned(),
@@ -66,7 +66,7 @@ fn commands_name_the_reason_of_each_key_without_one() {
     let keys = [
         key("good", "ACTIVE", false),
         key("-x", "ACTIVE", false),
-        key("gone", "DELETED", false),
+        key("removed", "DELETED", false),
         key("drill", "ACTIVE", true),
     ];
     let projects = [("p".to_owned(), "team; x".to_owned())];
@@ -90,12 +90,12 @@ fn commands_name_the_reason_of_each_key_without_one() {
     assert_eq!(
         lines,
         [
-            &*format!("# already deleted: key gone in project p0: {comment}"),
+            &*format!("# already deleted: key removed in project p0: {comment}"),
             &*format!(
                 "# exempt until 2030-01-01, drill\u{fffd}\u{fffd}\u{fffd}touch x\u{fffd}: key drill in project p0: {comment}"
             ),
             &*format!(
-                "# refused, an id is no word of letters, digits, _ and -: key \u{fffd}x in project p0: {comment}"
+                "# refused, unsafe id (expected letters, digits, _ and -): key \u{fffd}x in project p0: {comment}"
             ),
             &*format!(
                 "atlas api aiModelApiKeys deleteGroupModelKey --groupId p0 --apiKeyId good # {comment}"

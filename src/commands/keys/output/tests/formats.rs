@@ -1,4 +1,4 @@
-//! CSV and Markdown, read by other parsers.
+//! Checks CSV and Markdown with independent parsers.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -8,7 +8,7 @@ use pulldown_cmark::{Event, Options, Parser, Tag, TagEnd};
 use super::{DAY, ReportedKey, any_keys, any_projects, write};
 use crate::commands::terminal::sanitize_for_terminal;
 
-/// Parses CSV by RFC 4180, character by character.
+/// Parses CSV (RFC 4180).
 fn parse_csv(text: &str) -> Vec<Vec<String>> {
     let (mut records, mut record, mut cell) = (Vec::new(), Vec::new(), String::new());
     let mut letters = text.chars().peekable();
@@ -33,15 +33,15 @@ fn parse_csv(text: &str) -> Vec<Vec<String>> {
     records
 }
 
-/// What a Markdown parser finds in a document.
+/// Content of a document that a Markdown parser finds.
 #[derive(Default)]
 struct ParsedMarkdown {
-    /// The texts of the cells, in rows without the header.
+    /// Texts of the cells, by row, without the header.
     rows: Vec<Vec<String>>,
     columns: usize,
     links: Vec<String>,
     headings: usize,
-    /// Anything but text, tables, links and headings.
+    /// Everything else than text, tables, links and headings.
     others: Vec<String>,
 }
 
@@ -81,7 +81,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(200))]
 
     #[test]
-    fn csv_has_one_record_a_key_and_no_formula(keys in any_keys(), projects in any_projects()) {
+    fn csv_has_one_record_per_key_and_no_formula(keys in any_keys(), projects in any_projects()) {
         let (text, _) = write(&keys, &projects, &["--output=csv", "--include-exempt"]);
         let records = parse_csv(&text);
         prop_assert_eq!(records.len(), keys.len() + 1);
@@ -109,7 +109,7 @@ proptest! {
     }
 
     #[test]
-    fn markdown_has_one_row_a_key_and_no_markup(keys in any_keys(), projects in any_projects()) {
+    fn markdown_has_one_row_per_key_and_no_markup(keys in any_keys(), projects in any_projects()) {
         let (text, _) = write(&keys, &projects, &["--output=markdown", "--include-exempt"]);
         let sanitized = |text: &str| {
             let text = sanitize_for_terminal(text).replace('@', "@\u{2060}");
@@ -129,7 +129,7 @@ proptest! {
         let url = "https://cloud.mongodb.com/v2/p";
         prop_assert_eq!(parsed.links.len(), keys.len());
         prop_assert!(parsed.links.iter().all(|link| link.starts_with(url)));
-        // Addresses that become links without markup.
+        // Some texts become links without markup.
         let text = text.replace(url, "").replace("\\:", "").to_lowercase();
         prop_assert!(!text.contains("://") && !text.contains("www."), "{}", text);
         prop_assert_eq!(text.matches('@').count(), text.matches("@\u{2060}").count());

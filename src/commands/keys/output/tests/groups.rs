@@ -8,7 +8,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(200))]
 
     #[test]
-    fn groups_have_each_key_once(keys in any_keys(), projects in any_projects()) {
+    fn groups_contain_each_key_once(keys in any_keys(), projects in any_projects()) {
         for by in ["owner", "project", "org"] {
             for exempt in ["true", "false"] {
                 let flags = ["--output=json", "--group-by", by, "--idle=30d", &format!("--include-exempt={exempt}")];
@@ -47,7 +47,7 @@ proptest! {
 }
 
 #[test]
-fn limit_is_that_of_each_group() {
+fn limit_applies_to_each_group() {
     let key = |index: usize, project: usize| ReportedKey {
         id: format!("k{index}"),
         name: format!("name{index}"),
@@ -79,7 +79,7 @@ fn limit_is_that_of_each_group() {
     assert_eq!(lines[3].join(" "), "Total 8 0 4 0 1");
     assert!(text.contains("\nTeam a: 4 keys, 2 listed\n"), "{text}");
     assert_eq!(text.matches("name").count(), 4, "{text}");
-    let summary = "8 of 9 keys, as of 2027-01-15T08:00:00Z: 0 never used, 4 idle for 5d or longer, 0 disabled, 1 exempt and left out";
+    let summary = "8 of 9 keys, as of 2027-01-15T08:00:00Z: 0 never used, 4 idle for 5d or longer, 0 disabled, 1 exempt (not listed)";
     assert_eq!(text.lines().last(), Some(summary));
     let counts = table(&["--group-by=org", "--limit=0"]);
     assert_eq!(counts.lines().count(), 5, "{counts}");

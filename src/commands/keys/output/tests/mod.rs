@@ -1,4 +1,4 @@
-//! Reports on arbitrary keys.
+//! Tests of reports on arbitrary keys.
 
 mod commands;
 mod formats;
@@ -31,10 +31,10 @@ struct ReportedKey {
     is_exempt: bool,
 }
 
-/// A project's name and owner; the owner may be empty.
+/// Name and owner of a project. The owner can be empty.
 type TestProject = (String, String);
 
-/// Texts that mean something to a shell, a spreadsheet, Markdown or a terminal.
+/// Texts with a special meaning in a shell, a spreadsheet, Markdown or a terminal.
 const SPECIAL: &[&str] = &[
     "$(touch x)",
     "`touch x`",
@@ -71,11 +71,11 @@ const SPECIAL: &[&str] = &[
 ];
 
 fn any_text() -> impl Strategy<Value = String> {
-    let piece = prop_oneof![
+    let part = prop_oneof![
         3 => prop::sample::select(SPECIAL).prop_map(str::to_owned),
         1 => "\\PC{0,4}",
     ];
-    prop::collection::vec(piece, 0..6).prop_map(|pieces| pieces.concat())
+    prop::collection::vec(part, 0..6).prop_map(|parts| parts.concat())
 }
 
 fn any_keys() -> impl Strategy<Value = Vec<ReportedKey>> {
@@ -129,7 +129,7 @@ fn policy(keys: &[ReportedKey]) -> KeyPolicy {
     let exemptions = exempt.map(|key| Exemption {
         selector: KeySelector::Id(KeyId::new(&*key.id)),
         reason: "drill\n$(touch x)".into(),
-        until: "2030-01-01".parse().expect("a date"),
+        until: "2030-01-01".parse().expect("valid date"),
     });
     KeyPolicy {
         exemptions: Exemptions::new(exemptions.collect()).expect("no globs"),
@@ -137,7 +137,7 @@ fn policy(keys: &[ReportedKey]) -> KeyPolicy {
     }
 }
 
-/// Writes the report on `keys`, of which the first projects have these names and owners.
+/// Writes the report on `keys`. `projects` has the names and owners of the projects.
 fn write(keys: &[ReportedKey], projects: &[TestProject], flags: &[&str]) -> (String, usize) {
     let args = Args::parse([&["x", "keys"], flags].concat()).expect("flags");
     let environment = Environment::from_vars(Vec::<(String, String)>::new());

@@ -1,4 +1,4 @@
-//! The token of an earlier process, and its revocation.
+//! The stored token of an earlier process, and revocation.
 
 use super::*;
 
@@ -7,7 +7,7 @@ async fn stored_token_is_used_and_renewed_once_ahead_of_its_expiry() {
     for (left, renewed_at) in [
         (HOUR, 3300),
         (302, 2),
-        // The clock may have been wrong when the token was stored.
+        // The stored expiry can be too late, if the clock was ahead when the token was stored.
         (48 * HOUR, 24 * HOUR - 300),
     ] {
         let fixture = TokenFixture::new(TokenReply::Issued(HOUR));

@@ -1,0 +1,248 @@
+//! Release files: the Debian package and the container image of one binary are the same bytes in any folder, lintian
+//! finds no error in the package, and the image has the files and the settings of the Dockerfile.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::common::run_command;
+use serde_json::{Value, json};
+
+/// Entries of the repository from which packages and images are built.
+const SOURCES: [&str; 9] = [
+    "CHANGELOG.md",
+    "Cargo.toml",
+    "LICENSE",
+    "README.md",
+    "SECURITY.md",
+    "dashboards",
+    "docs",
+    "packages",
+    "systemd",
+];
+
+/// A copy of the sources in a separate folder, without a git repository.
+struct SourceCopy {
+    dir: tempfile::TempDir,
+}
+
+impl SourceCopy {
+    /// Copies the sources. `mode` is an argument of `chmod`, which makes the copies differ in modes.
+    fn new(mode: &str) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+        for folder in ["source", "out", "tmp"] {
+            std::fs::create_dir(dir.path().join(folder)).unwrap();
+        }
+        let mut copy = Command::new("cp");
+        copy.arg("-r")
+            .args(SOURCES.map(|name| root.join(name)))
+            .arg(dir.path().join("source"));
+        assert_success(&mut copy);
+        let mut change = Command::new("chmod");
+        assert_success(change.args(["-R", mode]).arg(dir.path().join("source")));
+        Self { dir }
+    }
+
+    /// Returns a command that runs a script of the copy with the given binary and an empty output folder.
+    fn command(&self, script: &str, binary: &Path) -> Command {
+        let mut command = Command::new(self.dir.path().join("source/packages").join(script));
+        command
+            .arg(binary)
+            .arg(self.out())
+            .env("SOURCE_DATE_EPOCH", "1700000000")
+            .env("TMPDIR", self.dir.path().join("tmp"))
+            .env_remove("BUILD_REVISION")
+            .env_remove("DEBEMAIL")
+            .env_remove("DEBFULLNAME")
+            .env_remove("SOURCE_URL");
+        command
+    }
+
+    fn out(&self) -> PathBuf {
+        self.dir.path().join("out")
+    }
+
+    /// Returns the path of the only file in the output folder.
+    fn output_file(&self) -> PathBuf {
+        let mut files = std::fs::read_dir(self.out()).unwrap();
+        let file = files.next().unwrap().unwrap().path();
+        assert!(files.next().is_none());
+        file
+    }
+}
+
+/// Runs a command that must succeed, and returns its output.
+fn assert_success(command: &mut Command) -> String {
+    let (code, output, error) = run_command(command, &[]);
+    assert_eq!(code, Some(0), "{command:?}: {output}{error}");
+    output
+}
+
+/// Asserts that two files have the same name and the same bytes.
+fn assert_same_file(one: &Path, other: &Path) {
+    assert_eq!(one.file_name(), other.file_name());
+    let equal = std::fs::read(one).unwrap() == std::fs::read(other).unwrap();
+    assert!(equal, "{} differs from {}", one.display(), other.display());
+}
+
+fn deb_command(copy: &SourceCopy) -> Command {
+    let binary = Path::new(env!("CARGO_BIN_EXE_atlas-ai-keys-exporter"));
+    let mut command = copy.command("deb", binary);
+    // Strong compression of a debug build takes half a minute.
+    command
+        .env("DPKG_DEB_COMPRESSOR_TYPE", "gzip")
+        .env("DPKG_DEB_COMPRESSOR_LEVEL", "1");
+    command
+}
+
+#[test]
+fn debian_package_is_reproducible_and_passes_lintian() {
+    let copies = [SourceCopy::new("u+rwX"), SourceCopy::new("go-rwx")];
+    // A package without a maintainer is not built.
+    let (code, _, error) = run_command(&mut deb_command(&copies[0]), &[]);
+    assert_eq!(code, Some(1), "{error}");
+    assert!(
+        error.contains("no maintainer: DEBEMAIL is not set"),
+        "{error}"
+    );
+    assert!(
+        error.contains("help: set DEBFULLNAME and DEBEMAIL"),
+        "{error}"
+    );
+    for copy in &copies {
+        let mut command = deb_command(copy);
+        command
+            .env("DEBFULLNAME", "Ada Lovelace")
+            .env("DEBEMAIL", "ada@debian.org");
+        assert_success(&mut command);
+    }
+    let package = copies[0].output_file();
+    assert_same_file(&package, &copies[1].output_file());
+    let mut fields = Command::new("dpkg-deb");
+    let control = assert_success(fields.arg("--field").arg(&package));
+    assert!(
+        control.contains("\nMaintainer: Ada Lovelace <ada@debian.org>\n"),
+        "{control}"
+    );
+    assert!(!control.contains("Homepage"), "{control}");
+    let mut lintian = Command::new("lintian");
+    let found = assert_success(lintian.args(["--fail-on", "error"]).arg(&package));
+    assert!(!found.contains("E: "), "{found}");
+    // Lintian does find errors: an address of this machine is one.
+    let mut wrong = deb_command(&copies[0]);
+    wrong
+        .env("DEBEMAIL", "root@localhost")
+        .env("SOURCE_URL", "https://example.org/exporter");
+    assert_success(&mut wrong);
+    let mut fields = Command::new("dpkg-deb");
+    let homepage = assert_success(fields.arg("--field").arg(&package).arg("Homepage"));
+    assert_eq!(homepage.trim(), "https://example.org/exporter");
+    let mut lintian = Command::new("lintian");
+    lintian
+        .args(["--fail-on", "error", "--tags", "bogus-mail-host"])
+        .arg(&package);
+    let (code, found, error) = run_command(&mut lintian, &[]);
+    assert_eq!(code, Some(2), "{found}{error}");
+}
+
+/// An OCI archive, unpacked.
+struct Image {
+    dir: tempfile::TempDir,
+}
+
+impl Image {
+    fn unpack(archive: &Path) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let mut tar = Command::new("tar");
+        assert_success(tar.arg("-xf").arg(archive).arg("-C").arg(dir.path()));
+        Self { dir }
+    }
+
+    /// Returns the path of the blob that a descriptor names.
+    fn blob(&self, descriptor: &Value) -> PathBuf {
+        let digest = descriptor["digest"].as_str().unwrap().replace(':', "/");
+        self.dir.path().join("blobs").join(digest)
+    }
+
+    fn json(path: &Path) -> Value {
+        serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
+    }
+
+    fn manifest(&self) -> Value {
+        let index = Self::json(&self.dir.path().join("index.json"));
+        Self::json(&self.blob(&index["manifests"][0]))
+    }
+
+    fn config(&self) -> Value {
+        Self::json(&self.blob(&self.manifest()["config"]))
+    }
+
+    /// Returns mode, owner and path of each file in the layers.
+    fn files(&self) -> Vec<String> {
+        let mut files = Vec::new();
+        for layer in self.manifest()["layers"].as_array().unwrap() {
+            let mut tar = Command::new("tar");
+            tar.args(["--numeric-owner", "-tvzf"]).arg(self.blob(layer));
+            for line in assert_success(&mut tar).lines() {
+                let columns: Vec<&str> = line.split_whitespace().collect();
+                files.push(format!("{} {} /{}", columns[0], columns[1], columns[5]));
+            }
+        }
+        files
+    }
+}
+
+#[test]
+fn image_is_reproducible_and_matches_dockerfile() {
+    let copies = [SourceCopy::new("u+rwX"), SourceCopy::new("go-rwx")];
+    // The contents of the binary do not matter here: `make release` runs the image.
+    for copy in &copies {
+        let binary = copy.dir.path().join("binary");
+        std::fs::write(&binary, "binary").unwrap();
+        let mut command = copy.command("image", &binary);
+        assert_success(command.env("BUILD_REVISION", "0123456789ab"));
+    }
+    let archive = copies[0].output_file();
+    assert_same_file(&archive, &copies[1].output_file());
+    let image = Image::unpack(&archive);
+    assert_eq!(
+        image.files(),
+        [
+            "-rwxr-xr-x 0/0 /atlas-ai-keys-exporter",
+            "drwxr-xr-x 0/0 /etc/",
+            "drwxr-xr-x 0/0 /etc/ssl/",
+            "drwxr-xr-x 0/0 /etc/ssl/certs/",
+            "-rw-r--r-- 0/0 /etc/ssl/certs/ca-certificates.crt",
+            "drwxr-xr-x 65532/65532 /state/",
+        ]
+    );
+    let config = image.config();
+    assert_eq!(config["created"], "2023-11-14T22:13:20Z");
+    let config = &config["config"];
+    assert_eq!(config["User"], "65532:65532");
+    assert_eq!(config["Entrypoint"], json!(["/atlas-ai-keys-exporter"]));
+    assert_eq!(config["Volumes"], json!({"/state": {}}));
+    assert_eq!(
+        config["ExposedPorts"],
+        json!({"10064/tcp": {}, "10066/tcp": {}})
+    );
+    let label = |name: &str| &config["Labels"][format!("org.opencontainers.image.{name}")];
+    assert_eq!(label("title"), env!("CARGO_PKG_NAME"));
+    assert_eq!(label("licenses"), env!("CARGO_PKG_LICENSE"));
+    assert_eq!(label("version"), env!("CARGO_PKG_VERSION"));
+    assert_eq!(label("revision"), "0123456789ab");
+    assert_eq!(label("created"), "2023-11-14T22:13:20Z");
+    assert_eq!(label("source"), &Value::Null);
+    // A container engine builds the same files: the first stage of the Dockerfile runs the same scripts.
+    let dockerfile = include_str!("../../packages/Dockerfile");
+    let (build, last) = dockerfile.split_once("\nFROM scratch\n").unwrap();
+    assert!(build.contains(
+        "RUN packages/static && packages/image-root \"$(packages/static --where)\" /image\n"
+    ));
+    let copied: Vec<&str> = last
+        .lines()
+        .filter(|line| line.starts_with("COPY "))
+        .map(|line| line.split(' ').next_back().unwrap())
+        .collect();
+    assert_eq!(copied, ["/etc", "/atlas-ai-keys-exporter", "/state"]);
+}
