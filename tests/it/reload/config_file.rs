@@ -84,7 +84,7 @@ web: 7
         "credentials[2].org_ids in",
         "duplicate organization id \"32b6e34b3d91647abb20e7b8\"",
         "credentials[3].org_ids in",
-        "expected a list of organization ids, got a text",
+        "expected a list of organization ids, got a string",
         "incomplete programmatic API key: public_api_key of credential three in",
         "credentials[4].client_id in",
         "conflict with client_id_file\n    help: remove client_id or client_id_file",
