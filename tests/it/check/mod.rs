@@ -188,7 +188,7 @@ async fn reports_all_errors_with_explanations() {
         says(
             Component::Token,
             "expired",
-            "wrong, expired or deleted (HTTP 401"
+            "invalid, expired or deleted (HTTP 401"
         ),
         Severity::Error
     );
@@ -236,7 +236,7 @@ async fn exit_code_distinguishes_configuration_from_remote_errors() {
     };
     let (code, text) = run(&[], condition.clone()).await;
     assert_eq!(code, Some(1), "{text}");
-    assert!(text.contains("-> put the address"), "{text}");
+    assert!(text.contains("-> add the IP address"), "{text}");
     let (code, text) = run(&["--atlas.timeout=never"], condition.clone()).await;
     assert_eq!(code, Some(2), "{text}");
     let (code, text) = run(&["--output=xml"], condition.clone()).await;
