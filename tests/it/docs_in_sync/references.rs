@@ -120,10 +120,7 @@ fn metrics_reference_is_current() {
         .iter()
         .copied()
         .partition(|family| family.name.starts_with("atlas_ai_keys_exporter_"));
-    for (title, families) in [
-        ("Data from Atlas", of_atlas),
-        ("Exporter", of_exporter),
-    ] {
+    for (title, families) in [("Data from Atlas", of_atlas), ("Exporter", of_exporter)] {
         write!(text, "\n## {title}\n").unwrap();
         for family in families {
             let labels = if family.labels.is_empty() {
