@@ -67,7 +67,7 @@ async fn collect_all_output(
     // Authorization failures are last, because they reduce the poll rate.
     for effect in [
         Effect::Secret,
-        Effect::CutBody,
+        Effect::TruncatedBody,
         Effect::InvalidJson,
         Effect::Delay { seconds: 2.0 },
         Effect::error_status(500),

@@ -197,7 +197,7 @@ async fn check_reports_all_errors_with_hints() {
         says(
             Component::Token,
             "expired",
-            "wrong, expired or deleted (HTTP 401"
+            "invalid, expired or deleted (HTTP 401"
         ),
         Severity::Error
     );
@@ -206,7 +206,7 @@ async fn check_reports_all_errors_with_hints() {
     assert_eq!(organization(&orgs[0], "keys are readable"), Severity::Ok);
     assert_eq!(organization(&orgs[1], "IP access list"), Severity::Error);
     assert_eq!(
-        organization(nobodys, "organization not found"),
+        organization(unknown_org, "organization not found"),
         Severity::Error
     );
     assert_eq!(organization(&orgs[3], "no access token"), Severity::Skipped);

@@ -137,7 +137,10 @@ fn conflicting_listen_flags_are_rejected() {
             vec!["--web.probe-address=nowhere"],
             "HOST:PORT, [IPV6]:PORT or :PORT",
         ),
-        (vec!["--web.telemetry-path=/sd"], "(/, /sd and /-/… are reserved)"),
+        (
+            vec!["--web.telemetry-path=/sd"],
+            "(/, /sd and /-/… are reserved)",
+        ),
     ] {
         let (code, output, _) =
             ChildProcess::exporter(&flags, &unreachable_atlas_env()).wait_exit();
