@@ -171,13 +171,13 @@ pub enum CredentialError {
     #[error("no credential found")]
     Missing,
     /// Only one of two fields is set.
-    #[error("incomplete {kind}: {location} is set but no {missing} was found")]
+    #[error("incomplete {kind}: {location} is set but no {} was found", missing.replace('_', " "))]
     Incomplete {
         /// Kind of the credential.
         kind: CredentialKind,
         /// Location of the field that is set.
         location: SecretLocation,
-        /// Name of the missing field.
+        /// Key of the missing field in the configuration file.
         missing: &'static str,
         /// Environment variable of the missing field.
         variable: &'static str,
@@ -248,47 +248,32 @@ fn select(found: [Option<Candidate>; 5]) -> Result<Credential, Vec<CredentialErr
     let mut errors = Vec::new();
     let mut add = |identity: Option<Candidate>,
                    secret: Option<Candidate>,
-                   missing: [(&'static str, &'static str); 2],
-                   kind: CredentialKind,
+                   [identity_field, secret_field]: [&CredentialField; 2],
                    build: fn(SecretLocation, SecretLocation) -> Credential| {
-        let [missing_identity, missing_secret] = missing;
-        let (location, (missing, variable)) = match (identity, secret) {
+        let (location, missing) = match (identity, secret) {
             (Some(identity), Some(secret)) => {
                 let credential = build(identity.location, secret.location);
                 return complete.push((secret.precedence, credential));
             }
-            (Some(identity), None) => (identity.location, missing_secret),
-            (None, Some(secret)) => (secret.location, missing_identity),
+            (Some(identity), None) => (identity.location, secret_field),
+            (None, Some(secret)) => (secret.location, identity_field),
             (None, None) => return,
         };
         errors.push(CredentialError::Incomplete {
-            kind,
+            kind: missing.kind,
             location,
-            missing,
-            variable,
+            missing: missing.config_key,
+            variable: missing.env,
         });
     };
     let [id_field, secret_field, public_field, private_field, _] = &FIELDS;
-    add(
-        id,
-        secret,
-        [
-            ("client id", id_field.env),
-            ("client secret", secret_field.env),
-        ],
-        CredentialKind::ServiceAccount,
-        |id, secret| Credential::ServiceAccount { id, secret },
-    );
-    add(
-        public,
-        private,
-        [
-            ("public API key", public_field.env),
-            ("private API key", private_field.env),
-        ],
-        CredentialKind::ApiKey,
-        |public, private| Credential::ApiKey { public, private },
-    );
+    add(id, secret, [id_field, secret_field], |id, secret| {
+        Credential::ServiceAccount { id, secret }
+    });
+    let fields = [public_field, private_field];
+    add(public, private, fields, |public, private| {
+        Credential::ApiKey { public, private }
+    });
     if let Some(Candidate {
         precedence,
         location: token,
