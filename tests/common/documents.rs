@@ -192,9 +192,9 @@ pub fn code_blocks() -> Vec<CodeBlock> {
     let mut paths: Vec<String> = FILES.iter().map(|path| (*path).to_owned()).collect();
     for folder in FOLDERS {
         for entry in std::fs::read_dir(root.join(folder)).unwrap() {
-            let name = entry.unwrap().file_name().into_string().unwrap();
-            if name.ends_with(".md") {
-                paths.push(format!("{folder}/{name}"));
+            let path = Path::new(folder).join(entry.unwrap().file_name());
+            if path.extension().is_some_and(|extension| extension == "md") {
+                paths.push(path.display().to_string());
             }
         }
     }
