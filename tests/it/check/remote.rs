@@ -94,11 +94,7 @@ async fn check_reports_the_proxy_without_password() {
             "HTTPS_PROXY",
             "NO_PROXY excludes",
         ),
-        (
-            vec![("HTTP_PROXY", proxy)],
-            "HTTP_PROXY",
-            "for http URLs only",
-        ),
+        (vec![("HTTP_PROXY", proxy)], "HTTP_PROXY", "http URLs only"),
     ] {
         let mut all = vec![
             ("MONGODB_ATLAS_ORG_ID", "32b6e34b3d91647abb20e7b8"),

@@ -233,17 +233,17 @@ async fn invalid_keys_are_logged_up_to_a_limit() {
         program.signal(Signal::TERM);
         let (code, output, _) = program.wait_exit();
         assert_eq!(code, Some(0), "{output}");
-        let message = "msg=\"a key cannot be read wholly\"";
+        let message = "msg=\"invalid key in response\"";
         assert_eq!(output.matches(message).count(), logged, "{keys}: {output}");
         let first = output.lines().find(|line| line.contains(message)).unwrap();
         assert!(
-            first.contains("page=1 index=1 what=\"apiKeyId is missing or not a string\""),
+            first.contains("page=1 index=1 error=\"apiKeyId is missing or not a string\""),
             "{first}"
         );
         let rest = output
             .lines()
-            .find(|line| line.contains("more keys cannot be read"));
-        let expected = more.map(|more| format!(" more={more}"));
+            .find(|line| line.contains("more invalid keys in response"));
+        let expected = more.map(|more| format!(" keys={more}"));
         match (rest, expected) {
             (None, None) => {}
             (Some(line), Some(expected)) => assert!(line.ends_with(&expected), "{line}"),

@@ -288,7 +288,7 @@ async fn from_storage_sends_no_request_and_changes_no_file() {
                 &path,
                 "--atlas.org-id=x",
             ],
-            "24 lower-case hexadecimal",
+            "organization id of 24 lower-case hexadecimal",
         ),
     ] {
         let output = run_exporter(&flags, vec![]).await;

@@ -280,7 +280,7 @@ async fn world_writable_state_directory_logs_a_warning() {
         let output = crate::common::run_exporter(&check, sim_env(&sim)).await;
         let text = String::from_utf8(output.stdout).unwrap();
         assert_eq!(output.status.code(), Some(0), "{text}");
-        let found = text.contains("written to by every user of this machine");
+        let found = text.contains("directory is world-writable");
         assert_eq!(found, warned, "{mode:?}: {text}");
     }
     sim.stop().await;
