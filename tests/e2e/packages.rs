@@ -206,7 +206,7 @@ fn provisioning_path_is_where_the_packages_put_dashboards() {
         "{deb}"
     );
     assert!(
-        deb.contains("put 644 $share/dashboards dashboards/*.json"),
+        deb.contains("install_files 644 $share/dashboards dashboards/*.json"),
         "{deb}"
     );
 }

@@ -358,7 +358,7 @@ async fn systemd_sockets_are_served_and_unused_ones_are_reported() {
     let mut program = ChildProcess::start(command);
     program.wait_for_output("Listening on");
     let connection = std::net::TcpStream::connect(("127.0.0.1", port)).unwrap();
-    program.wait_for_output("switch --web.systemd-socket on");
+    program.wait_for_output("ignoring sockets passed by systemd");
     drop(connection);
     sim.stop().await;
 }
