@@ -31,7 +31,7 @@ fn join_names(names: &[&str]) -> String {
 const METRICS_INTRO: &str = "# Metrics
 
 This page describes every metric family of the exporter: meaning, type, labels, source, when it has no series, how many
-series it has, and a first query. `make docs` writes names, help texts, types and labels from the catalogue
+series it has, and a first query. `make docs` writes names, help texts, types and labels from the list of families
 (`src/metrics/families.rs`).
 
 ## How to read the metrics
@@ -40,8 +40,8 @@ series it has, and a first query. `make docs` writes names, help texts, types an
   failed poll, the values of the last successful poll remain.
 - Ages and idle times are computed at the scrape.
 - A missing value is a missing series. There is no NaN and no sentinel value.
-- The number of series is about 6 per key (0 with `--metrics.per-key none`), 41 per organization, 6 per project, and 180 for
-  the exporter.
+- The number of series is about 6 per key (0 with `--metrics.per-key none`), 50 per organization, 13 per project, and 200 for
+  the exporter (with three idle thresholds and one service account).
 - No label is named `endpoint`, `instance`, `job`, `namespace`, `pod`, `service` or `container`: Prometheus and its operator
   attach these labels to targets.
 - Per-key series have the labels `org_id`, `project_id` and `api_key_id`. The info metric has the descriptive labels
@@ -144,7 +144,7 @@ fn metrics_reference_is_current() {
     }
     text.push_str(&failure_reasons());
     text.push_str(
-        "\n### `process_*`\n\nProcessor time, memory, open files and start time of the process, as in every Prometheus client library.\n",
+        "\n### `process_*`\n\nCPU time, memory, open files and start time of the process, as in every Prometheus client library.\n",
     );
     assert_current("docs/metrics.md", &text);
 }
