@@ -161,7 +161,7 @@ fn build_router(access: WebConfig) -> Router {
     let statuses = OrgStatuses::default();
     statuses.on_event(PollEvent::OrgAdded(&org));
     web::router(Arc::new(AppState {
-        metrics: Arc::new(ExporterMetrics::new().expect("the catalogue is valid")),
+        metrics: Arc::new(ExporterMetrics::new().expect("the list of families is valid")),
         store: Arc::new(store),
         status: Arc::new(statuses),
         options: Arc::new(SharedHandlerOptions::new(handler_options())),

@@ -162,7 +162,7 @@ pub enum ValueSource {
     Flag(&'static str),
     /// The environment variable of that name.
     EnvVar(&'static str),
-    /// A key of the configuration file.
+    /// A field of the configuration file.
     File {
         /// The file.
         path: PathBuf,

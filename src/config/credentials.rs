@@ -207,7 +207,7 @@ impl CredentialEntry<'_> {
             .source(format!("{}.{}", self.path, redact_key(key)))
     }
 
-    /// Reports unknown keys, and values with an invalid type. Such a value would count as missing, and a secret from another
+    /// Reports unknown fields, and values with an invalid type. Such a value would count as missing, and a secret from another
     /// source would replace it.
     fn check_keys(&self, resolver: &mut Resolver<'_>) {
         let YamlValue::Mapping(entries) = self.value else {

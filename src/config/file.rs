@@ -82,7 +82,7 @@ impl ConfigFile {
         Some(FlagValues { values, source })
     }
 
-    /// Reports each unknown key, and each value with an invalid type.
+    /// Reports each unknown field, and each value with an invalid type.
     pub(super) fn unknown_keys(&self) -> Vec<Diagnostic> {
         let YamlValue::Mapping(entries) = &self.root else {
             return Vec::new();
@@ -170,7 +170,7 @@ fn sections() -> Vec<String> {
     sections
 }
 
-/// Shortens an unknown key for an error. Without the space after the colon, a secret would be a part of the key.
+/// Shortens the name of an unknown field for an error. Without a space after the colon, the name contains the secret.
 pub(super) fn redact_key(key: &str) -> String {
     const MAX_CHARS: usize = 30;
     let name = key.split([':', '=']).next().unwrap_or_default();

@@ -110,7 +110,7 @@ impl<'a> Resolver<'a> {
         })
     }
 
-    /// Reports every unknown key of the configuration file, and every value with an invalid type.
+    /// Reports every unknown field of the configuration file, and every value with an invalid type.
     pub(super) fn check_unknown_keys(&mut self) {
         if let Some(file) = &self.file {
             self.diagnostics.extend(file.unknown_keys());

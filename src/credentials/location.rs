@@ -114,7 +114,7 @@ fn unreadable(place: &str, error: &FileError) -> SecretError {
     }
 }
 
-/// Reads one key of a credential from the configuration file. The content of the file does not stay in memory.
+/// Reads one field of a credential from the configuration file. The content of the file does not stay in memory.
 fn read_config_key(
     file: &Path,
     credential: &str,

@@ -177,7 +177,7 @@ pub enum CredentialError {
         kind: CredentialKind,
         /// Location of the field that is set.
         location: SecretLocation,
-        /// Key of the missing field in the configuration file.
+        /// Name of the missing field in the configuration file.
         missing: &'static str,
         /// Environment variable of the missing field.
         variable: &'static str,

@@ -82,7 +82,7 @@ pub(crate) struct RateLimit {
     pub(crate) remaining: u64,
 }
 
-/// Creates a family of the catalogue and registers it.
+/// Creates a family of the list in `families` and registers it.
 fn register<T: Collector + Clone + 'static>(
     registry: &Registry,
     family: &FamilyDef,
@@ -115,7 +115,7 @@ impl ExporterMetrics {
     /// Creates and registers every family.
     ///
     /// # Errors
-    /// When the catalogue has a duplicate or invalid name, which a test excludes.
+    /// When the list of families has a duplicate or invalid name, which a test excludes.
     pub fn new() -> prometheus::Result<Self> {
         let r = &Registry::new();
         let gauge = |family| register(r, family, GaugeVec::new);

@@ -1,4 +1,4 @@
-//! The catalogue of metric families. A help text is a noun phrase with the unit and, in parentheses, the source;
+//! The list of metric families. A help text is a noun phrase with the unit and, in parentheses, the source;
 //! docs/metrics.md adds when a family has no series, their number and a useful query.
 
 crate::closed_list::closed_list! {

@@ -1,4 +1,4 @@
-//! The exposition: the catalogue of metric families, the exporter's own metrics, and both as a response body.
+//! The exposition: the list of metric families, the exporter's own metrics, and both as a response body.
 //!
 //! | module | purpose |
 //! | --- | --- |

@@ -280,7 +280,7 @@ pub(super) const MAX_JSON_BYTES: u64 = 8 << 20;
 /// Replaces `path` with a JSON value.
 pub(super) fn save_json(path: &Path, value: &impl Serialize) -> Result<(), StorageError> {
     write_atomically(path, |output| {
-        // The buffer is zeroized: the value may be an access token.
+        // The buffer is cleared after use: the value may be an access token.
         let mut text = Zeroizing::new(Vec::with_capacity(64 << 10));
         serde_json::to_writer(&mut *text, value)?;
         output.write_all(&text)

@@ -1,4 +1,4 @@
-//! Tests with other programs, which `make test` installs: one module per promise.
+//! Tests with other programs, which `make test` installs: one module per documented behavior.
 
 #![allow(
     clippy::expect_used,

@@ -1,4 +1,4 @@
-//! The main promise, end to end: the exporter's binary polls the simulated Atlas, a Prometheus
+//! The main purpose, end to end: the exporter's binary polls the simulated Atlas, a Prometheus
 //! scrapes it, and the query results match the simulator's state.
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;

@@ -1,4 +1,4 @@
-//! Tests that need nothing but Rust: one module per promise.
+//! Tests that need nothing but Rust: one module per documented behavior.
 
 #![allow(
     clippy::expect_used,

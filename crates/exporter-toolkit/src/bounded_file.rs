@@ -168,7 +168,7 @@ pub fn open(path: &Path, options: ReadOptions) -> Result<File, FileError> {
     Ok(file)
 }
 
-/// Reads a whole file. Allocates the buffer once, so that no copy of a secret remains in memory, and wipes it on drop.
+/// Reads a whole file. Allocates the buffer once, so that no copy of a secret remains in memory, and clears it on drop.
 ///
 /// # Errors
 /// As [`open`].

@@ -1,7 +1,7 @@
 //! Parses YAML into a tree of strings, so that values of a file and of the command line pass the same checks.
 //!
 //! A scalar is the exact text of the file: an id that consists of digits is not a number, and `no` is not a boolean, as in
-//! Go's YAML for a field of type string. Scalars are wiped when the tree is dropped, because a file may contain secrets.
+//! Go's YAML for a field of type string. Scalars are cleared when the tree is dropped, because a file may contain secrets.
 
 mod tree_builder;
 

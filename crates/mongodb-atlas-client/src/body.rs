@@ -26,7 +26,7 @@ const MAX_SHARED_BYTES: usize = 4 << 20;
 const TOTAL_SHARED_BYTES: usize = 48 << 20;
 /// Unit of a reservation.
 const RESERVATION_UNIT: usize = 64 << 10;
-/// Minimum size of a body that is wiped on a blocking thread.
+/// Minimum size of a body that is cleared on a blocking thread.
 const MIN_BACKGROUND_WIPE_BYTES: usize = 1 << 20;
 
 /// One permit for each unit of [`TOTAL_SHARED_BYTES`], for all credentials: the number of requests in flight grows with
@@ -66,7 +66,7 @@ impl Reservation {
     }
 }
 
-/// The body of a response. Wiped when dropped: it can hold a key's full secret, or an access token.
+/// The body of a response. Cleared when dropped: it can hold a key's full secret, or an access token.
 #[derive(Default)]
 pub struct Body {
     bytes: Zeroizing<Vec<u8>>,

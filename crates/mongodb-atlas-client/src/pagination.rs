@@ -77,7 +77,7 @@ impl Pagination {
             };
         }
         self.empty_pages = 0;
-        // A page without new results says nothing about the other pages.
+        // A page without new results is no evidence for the size of the other pages.
         if page.duplicates < page.results {
             self.largest_page = self.largest_page.max(results);
             if let Some(previous) = self.previous_page.replace(results) {

@@ -42,7 +42,7 @@ pub struct Response {
     pub status: StatusCode,
     /// The headers.
     pub headers: HeaderMap,
-    /// The body. Wiped when dropped: it can hold a key's full secret, or an access token.
+    /// The body. Cleared when dropped: it can hold a key's full secret, or an access token.
     pub body: Body,
 }
 

@@ -37,7 +37,7 @@ fn families_by_label(label: &str) -> Vec<String> {
 
 #[test]
 fn remove_org_removes_every_series_of_one_organization() {
-    let metrics = ExporterMetrics::new().expect("the catalogue is sound");
+    let metrics = ExporterMetrics::new().expect("the list of families is valid");
     let at = Timestamp::UNIX_EPOCH;
     for org in [&org(1), &org(2)] {
         let inventory = Inventory::from_records(org.clone(), at, []);
@@ -84,7 +84,7 @@ fn client_secret(n: u32) -> ClientSecret {
 
 #[test]
 fn client_secrets_of_a_credential_are_replaced_completely() {
-    let metrics = ExporterMetrics::new().expect("the catalogue is sound");
+    let metrics = ExporterMetrics::new().expect("the list of families is valid");
     for credential in ["c1", "c2"] {
         metrics.init_credential(credential);
     }
@@ -115,7 +115,7 @@ fn client_secrets_of_a_credential_are_replaced_completely() {
 
 #[test]
 fn remove_credential_removes_every_series_of_one_credential() {
-    let metrics = ExporterMetrics::new().expect("the catalogue is sound");
+    let metrics = ExporterMetrics::new().expect("the list of families is valid");
     for credential in ["c1", "c2"] {
         metrics.init_credential(credential);
         metrics.token_expiry_changed(credential, Timestamp::UNIX_EPOCH);
@@ -139,7 +139,7 @@ fn remove_credential_removes_every_series_of_one_credential() {
 
 #[test]
 fn last_poll_failed_is_set_for_at_most_one_reason() {
-    let metrics = ExporterMetrics::new().expect("the catalogue is sound");
+    let metrics = ExporterMetrics::new().expect("the list of families is valid");
     let org = org(1);
     metrics.init_org(&org);
     let failed = || -> Vec<String> {

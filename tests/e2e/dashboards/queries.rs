@@ -230,7 +230,7 @@ fn assert_names_exist(scrape: &Scrape) {
             let exists = exposed.contains(metric.as_str())
                 || prometheus_metrics.contains(&metric.as_str())
                 || recorded.contains(&metric);
-            // The catalogue also has the names of counters without an event yet.
+            // The list of families also has the names of counters without an event yet.
             let exists = exists || families::ALL.iter().any(|family| family.name == metric);
             assert!(exists, "{what}: unknown metric {metric}: {expression}");
             // The reference has a query for every metric, used or not.

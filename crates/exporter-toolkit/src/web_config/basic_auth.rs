@@ -225,7 +225,7 @@ fn verify_password(password: &[u8], hash: Option<&str>, decoy_costs: Range<u32>)
     false
 }
 
-/// The user name and the password of a request. Wiped on drop.
+/// The user name and the password of a request. Cleared on drop.
 pub(super) struct BasicCredentials {
     user: Zeroizing<String>,
     password: Zeroizing<String>,

@@ -258,7 +258,7 @@ impl<'a> ConfigReader<'a> {
     }
 }
 
-/// The bytes of certificates or of a key, and their field or file. Wiped on drop.
+/// The bytes of certificates or of a key, and their field or file. Cleared on drop.
 pub(super) struct PemSource {
     pub(super) path: String,
     pub(super) bytes: Zeroizing<Vec<u8>>,
