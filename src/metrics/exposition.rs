@@ -309,7 +309,7 @@ mod tests {
     }
 
     #[test]
-    fn max_keys_exports_the_most_idle_and_counts_the_rest() {
+    fn max_keys_exports_the_longest_idle_and_counts_the_rest() {
         let selection = KeySeriesOptions {
             max_keys: 12,
             ..selection()

@@ -298,7 +298,7 @@ async fn personal_data_is_exported_and_stored_only_when_enabled() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn max_keys_retains_the_most_idle_keys_across_polls() {
+async fn max_keys_retains_the_longest_idle_keys_across_polls() {
     let sim = in_process_sim(&SimConfig {
         orgs: 3,
         keys: 400,

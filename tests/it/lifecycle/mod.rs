@@ -21,7 +21,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 
 const UP: &str = "atlas_ai_keys_exporter_org_up";
 
-/// Maximum duration of the shutdown of a process on a loaded machine. The promised five seconds are measured in
+/// Maximum duration of the shutdown of a process on a loaded machine. The documented five seconds are measured in
 /// simulated time.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(20);
 
