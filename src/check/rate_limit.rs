@@ -68,7 +68,7 @@ impl RequestDemand {
         topic.warning(
             format!("{cost}; rate limit allows {allowed:.0}; effective poll interval: {sustainable}"),
             format!(
-                "raise --atlas.poll-interval to at least {sustainable}, set --atlas.page-size to 500, or request a higher rate limit from MongoDB"
+                "increase --atlas.poll-interval to at least {sustainable}, set --atlas.page-size to 500, or request a higher rate limit from MongoDB"
             ),
         )
     }

@@ -208,7 +208,7 @@ impl CredentialChecker<'_> {
             self.exemptions.set_incomplete();
             topic.warning(
                 format!("{message}, above the limit of {}", orgs.len()),
-                "raise --atlas.max-orgs, or split the organizations with --atlas.shard",
+                "increase --atlas.max-orgs, or split the organizations with --atlas.shard",
             )
         } else if orgs.is_empty() && self.credential.org_ids.is_empty() {
             let hint = "add the credential to an organization, or set --atlas.org-id";

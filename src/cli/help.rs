@@ -43,7 +43,7 @@ pub(super) fn short_help_end(
 
 /// End of `--help`.
 pub(super) const EXIT_STATUS: &str =
-    "Exit status: 0 success, 1 failure, 2 invalid command line or configuration.";
+    "Exit code: 0 success, 1 failure, 2 invalid command line or configuration.";
 
 /// Returns the end of `--help` with all names of credential fields.
 pub(super) fn credential_help() -> String {

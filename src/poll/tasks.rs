@@ -145,7 +145,7 @@ pub(super) async fn fetch_details(
 fn ok_or_log<T>(org: &OrgId, response: Result<T, Error>) -> Option<T> {
     response
         .inspect_err(|error| {
-            debug!(%org, operation = %error.endpoint, reason = %error.kind.reason(), "details unavailable; keeping previous values");
+            debug!(%org, operation = %error.endpoint, reason = %error.kind.reason(), "names or limits unavailable; keeping previous values");
         })
         .ok()
 }

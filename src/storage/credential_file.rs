@@ -142,7 +142,7 @@ impl TokenFile {
         let result = bounded_file::run_blocking(&self.path, move || access(&file)).await;
         result
             .inspect_err(|error| {
-                warn!(credential = &*self.credential, path = %self.path.display(), %error, "token file inaccessible");
+                warn!(credential = &*self.credential, path = %self.path.display(), %error, "failed to access token file");
             })
             .ok()
     }

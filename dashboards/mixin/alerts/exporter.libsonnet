@@ -114,8 +114,8 @@ local util = import '../util.libsonnet';
           labels: util.orgLabels,
           summary: util.count('AI model API key') + ' of organization ' + util.orgName + ' without per-key series',
           description: |||
-            %s: %s without per-key series. Either there are more keys than --metrics.max-keys, or Atlas returned an invalid id or date, which
-            the exporter's log names. Roll-ups and alerts per project count these keys; dashboards and per-key alerts do not show them.
+            %s: %s without per-key series. Either there are more keys than --metrics.max-keys, or Atlas returned a missing id or an
+            invalid timestamp, which the exporter's log names. Roll-ups and alerts per project count these keys; dashboards and per-key alerts do not show them.
           ||| % [util.capital(util.org), util.count('AI model API key')],
         }) +
         util.alert(config, 'AtlasTokenTrouble', {

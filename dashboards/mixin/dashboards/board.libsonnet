@@ -125,7 +125,7 @@ function(config) {
     annotations: { list: [] },
     local boards = { Keys: 'fleet', Exporter: 'exporter', Report: 'report' },
     links: [toBoard(other, boards[other]) for other in ['Keys', 'Exporter', 'Report'] if boards[other] != name] + [
-      link("Exporter's page", '${exporter}/', { tooltip: 'State of each organization, and every key' }),
+      link('Status page', '${exporter}/', { tooltip: 'State of each organization, and every key' }),
       link('Failure modes', '${exporter}/-/docs/failure-modes', { tooltip: 'What is exported when something fails' }),
     ],
     templating: { list: [$.variables[variable] for variable in variables] },

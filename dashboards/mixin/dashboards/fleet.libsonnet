@@ -64,7 +64,7 @@ function(config) {
 
   local mostIdle = queries.mostIdle(50),
   local idleTable = panels.table(
-    'Most idle keys',
+    'Longest-idle keys',
     'The 50 longest-idle keys without an exemption. Idle time of never-used keys starts at the creation. Ask the owner, then delete the key in Atlas.',
     'No keys, or no per-key series (--metrics.per-key none).',
     [

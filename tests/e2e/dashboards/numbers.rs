@@ -77,7 +77,7 @@ async fn exporters_of_one_organization_count_once() {
     );
     // Each key has one row, with its names.
     let idle = prometheus
-        .query(&query_text(&expression_of("fleet: Most idle keys")))
+        .query(&query_text(&expression_of("fleet: Longest-idle keys")))
         .await;
     assert_eq!(idle.len(), 50);
     for sample in idle {

@@ -196,7 +196,7 @@ fn table_columns_are_hidden_in_grafana_10_to_13() {
 fn links_open_atlas_the_page_and_runbooks() {
     let idle = all_panels()
         .into_iter()
-        .find(|(what, _)| what == "fleet: Most idle keys")
+        .find(|(what, _)| what == "fleet: Longest-idle keys")
         .unwrap()
         .1;
     let columns = column_overrides(&idle);

@@ -321,6 +321,6 @@ async fn long_help_lists_all_flags_variables_and_credentials() {
                 "{command:?}: {long}"
             );
         }
-        assert!(long.contains("\nExit status: 0 "), "{command:?}: {long}");
+        assert!(long.contains("\nExit code: 0 "), "{command:?}: {long}");
     }
 }
