@@ -229,7 +229,7 @@ impl Exporter {
     }
 
     /// Polls and serves until `shutdown`, then completes running scrapes and revokes the access tokens. The shutdown takes
-    /// at most [`SHUTDOWN_TIMEOUT`], even if Atlas or a file system hangs.
+    /// at most `SHUTDOWN_TIMEOUT`, even if Atlas or a file system hangs.
     pub async fn run(self, shutdown: CancellationToken) {
         let heartbeat = self.liveness.register("scheduler");
         let scheduler = self.scheduler;
