@@ -294,10 +294,18 @@ fn documented_commands_name_existing_files() {
     assert!(missing.is_empty(), "{missing:?}");
 }
 
-fn promtool(subcommand: &str, file: &Path) -> (Option<i32>, String, String) {
+/// Asserts that `promtool check` accepts the file made from a block.
+fn assert_promtool_accepts(subcommand: &str, file: &Path, block: &CodeBlock) {
     let mut command = Command::new("promtool");
     command.args(["check", subcommand]).arg(file);
-    run_command(&mut command, &[])
+    let (code, output, error) = run_command(&mut command, &[]);
+    assert_eq!(
+        code,
+        Some(0),
+        "{}:{}: {output}{error}",
+        block.path,
+        block.line
+    );
 }
 
 #[test]
@@ -310,14 +318,7 @@ fn documented_prometheus_configurations_pass_promtool() {
             .replace("/usr/share/atlas-ai-keys-exporter/rules", &rules);
         let file = dir.path().join("prometheus.yml");
         write(&file, &text);
-        let (code, output, error) = promtool("config", &file);
-        assert_eq!(
-            code,
-            Some(0),
-            "{}:{}: {output}{error}",
-            block.path,
-            block.line
-        );
+        assert_promtool_accepts("config", &file, &block);
     }
 }
 
@@ -352,14 +353,7 @@ fn documented_web_configurations_pass_promtool() {
         let text = text.replace("$2y$10$…", &bcrypt_hash("password"));
         pki.write("clients-ca.pem", &pki.read("ca.pem"));
         let file: PathBuf = pki.write("web.yml", &text);
-        let (code, output, error) = promtool("web-config", &file);
-        assert_eq!(
-            code,
-            Some(0),
-            "{}:{}: {output}{error}",
-            block.path,
-            block.line
-        );
+        assert_promtool_accepts("web-config", &file, &block);
     }
 }
 
