@@ -85,7 +85,7 @@ impl ExemptionMatches {
     pub(super) async fn add_org(
         &self,
         config: &Config,
-        client: &Client,
+        client: &Arc<Client>,
         clock: &Clock,
         org: &OrgId,
         projects: Option<Vec<Project>>,

@@ -90,7 +90,7 @@ fn create_client(
     transport_factory: &TransportFactory,
     rate_limiter: &Arc<RateLimiter>,
     observer: &Arc<CheckObserver>,
-) -> Result<Client, String> {
+) -> Result<Arc<Client>, String> {
     let client_config = ClientConfig {
         max_retry_wait: RETRY_TIMEOUT,
         ..config.client_config(credential)
@@ -103,14 +103,14 @@ fn create_client(
         observer: Arc::clone(observer) as Arc<dyn ClientObserver>,
         clock: observer.clock.clone(),
     };
-    Client::new(client_config, deps)
+    Client::new(client_config, deps).map(Arc::new)
 }
 
 /// Checks a credential and its organizations.
 struct CredentialChecker<'a> {
     config: &'a Config,
     credential: &'a CredentialConfig,
-    client: Client,
+    client: Arc<Client>,
     observer: &'a CheckObserver,
     exemptions: &'a ExemptionMatches,
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 
-use super::builder::InventoryBuilder;
+use super::builder::{InventoryBuilder, id_at};
 use super::escape::write_escaped;
 use super::key::KeyEntry;
 use super::{Inventory, InventoryInfo, ProjectKeys, StatusCount};
@@ -53,7 +53,7 @@ impl InventoryBuilder {
     }
 
     /// Returns the indexes of the keys, sorted by project and id.
-    fn sorted_order(&self) -> Vec<u32> {
+    fn sorted_order(&self) -> impl Iterator<Item = u32> {
         let mut by_id: Vec<u32> = (0..).take(self.projects.len()).collect();
         by_id.sort_unstable_by_key(|project| self.projects.get_index(*project as usize));
         let mut ranks = vec![0_u32; by_id.len()];
@@ -62,15 +62,39 @@ impl InventoryBuilder {
                 *slot = rank;
             }
         }
-        let mut order: Vec<u32> = (0..).take(self.keys.len()).collect();
-        order.sort_unstable_by_key(|index| {
-            self.keys.get(*index as usize).map(|(key, project)| {
-                let rank = ranks.get(*project as usize).copied();
-                (rank, key.texts(&self.arena)[0])
-            })
+        let mut order: Vec<SortEntry> = Vec::with_capacity(self.keys.len());
+        for (index, (key, project)) in (0..).zip(&self.keys) {
+            order.push(SortEntry {
+                project_rank: ranks.get(*project as usize).copied().unwrap_or_default(),
+                id_prefix: prefix(key.texts(&self.arena)[0]),
+                index,
+            });
+        }
+        let id = |entry: &SortEntry| id_at(&self.keys, &self.arena, entry.index);
+        order.sort_unstable_by(|a, b| {
+            (a.project_rank, a.id_prefix)
+                .cmp(&(b.project_rank, b.id_prefix))
+                .then_with(|| id(a).cmp(id(b)))
         });
-        order
+        order.into_iter().map(|entry| entry.index)
     }
+}
+
+/// A key to sort. Most comparisons need no access to the key and its texts, which are far apart in memory.
+struct SortEntry {
+    project_rank: u32,
+    id_prefix: u64,
+    /// The index of the key.
+    index: u32,
+}
+
+/// Returns the first bytes of an id. If two prefixes differ, they have the same order as the ids.
+fn prefix(id: &str) -> u64 {
+    let mut bytes = [0; 8];
+    for (to, from) in bytes.iter_mut().zip(id.bytes()) {
+        *to = from;
+    }
+    u64::from_be_bytes(bytes)
 }
 
 /// Copies a key, with its texts escaped, into another arena; `None` if they do not fit.
@@ -109,11 +133,14 @@ fn count_by_status(
         .map(|count| ((&count.project, count.status.as_str()), 0))
         .collect();
     for project in projects {
+        let mut by_status: BTreeMap<&str, u64> = BTreeMap::new();
         for key in keys.get(project.range.clone()).unwrap_or_default() {
             let attributes = attributes.get(key.attributes_index as usize);
             let status = attributes.map_or("", |attributes| &attributes.status);
-            *counts.entry((&project.project, status)).or_default() += 1;
+            *by_status.entry(status).or_default() += 1;
         }
+        let by_status = by_status.into_iter();
+        counts.extend(by_status.map(|(status, keys)| ((&project.project, status), keys)));
     }
     counts
         .into_iter()
@@ -171,12 +198,13 @@ mod tests {
 
     #[test]
     fn keys_are_sorted_and_their_texts_escaped() {
-        let records = ["c", "a", "b"].map(|id| record(id, "p", "ACTIVE", ApiTime::Missing));
-        let mut records = records.to_vec();
+        let sorted = ["a", "a\0", "abcdefgh", "abcdefgh1", "abcdefgh2", "b", "é"];
+        let records = sorted.map(|id| record(id, "p", "ACTIVE", ApiTime::Missing));
+        let mut records: Vec<_> = records.into_iter().rev().collect();
         records.push(record("z", "o", "ACTIVE", ApiTime::Missing));
         let inventory = inventory(&records, &[]);
         let ids: Vec<_> = inventory.keys().map(|key| key.id()).collect();
-        assert_eq!(ids, ["z", "a", "b", "c"]);
+        assert_eq!(ids, [&["z"], &sorted[..]].concat());
         let key = inventory.keys().next().expect("a key");
         assert_eq!(key.name(), r#"a \"quoted\" \\ name\nof two lines"#);
         assert_eq!((key.was_used(), key.project.as_str()), (Some(false), "o"));

@@ -148,7 +148,7 @@ fn intern<T: Clone + Eq + Hash>(values: &mut IndexSet<T>, value: &T) -> Option<u
     u32::try_from(index).ok()
 }
 
-fn id_at<'a>(keys: &[(KeyEntry, u32)], arena: &'a str, index: u32) -> &'a str {
+pub(super) fn id_at<'a>(keys: &[(KeyEntry, u32)], arena: &'a str, index: u32) -> &'a str {
     keys.get(index as usize)
         .map_or("", |(key, _)| key.texts(arena)[0])
 }

@@ -75,7 +75,7 @@ pub struct PollReport {
 /// # Errors
 /// [`WalkError`] when a page fails; there is no partial result.
 pub async fn collect(
-    client: &Client,
+    client: &Arc<Client>,
     org: &OrgId,
     options: &PollOptions,
     previous: Option<Arc<Inventory>>,
@@ -123,7 +123,7 @@ pub async fn collect(
 }
 
 struct Collector<'a> {
-    client: &'a Client,
+    client: &'a Arc<Client>,
     org: &'a OrgId,
     options: &'a PollOptions,
     pages: u32,
@@ -135,12 +135,16 @@ struct Collector<'a> {
 impl Collector<'_> {
     async fn walk_once(&mut self) -> Result<KeyWalk, WalkError> {
         let (page_size, fields) = (self.options.page_size, self.options.optional_fields);
-        let fetch = |page| {
-            self.client
-                .list_keys_page(self.org, page, page_size, fields)
+        let request = |page| {
+            let (client, org) = (Arc::clone(self.client), self.org.clone());
+            async move {
+                client
+                    .request_keys_page(&org, page, page_size, fields)
+                    .await
+            }
         };
         let timeout = self.options.walk_timeout;
-        let walk = walk_pages(fetch, page_size, MAX_CONCURRENT_PAGES, timeout).await?;
+        let walk = walk_pages(request, page_size, MAX_CONCURRENT_PAGES, timeout).await?;
         self.pages += walk.pages;
         self.requests += walk.pages;
         Ok(walk)

@@ -2,14 +2,19 @@
 //!
 //! Page 1 is fetched first, because it contains the expected number of pages; then a few pages concurrently. A walk is
 //! complete with the page that [`Pagination`] considers the last one.
+//!
+//! Requests do not wait for the pages before them: while a page is parsed and added, the next requests are in flight.
 
 use std::future::Future;
 use std::mem::take;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesOrdered;
+use tokio::sync::Semaphore;
 use tokio::time::Instant;
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::humanize::exact;
 use crate::inventory::{Inserted, InventoryBuilder};
@@ -105,39 +110,46 @@ const BLOCKING_ADD_MIN_KEYS: usize = 20_000;
 /// Maximum number of invalid items that are logged; the others are counted.
 const MAX_LOGGED_ITEMS: usize = 5;
 
-/// Fetches every page with `fetch`, which takes a page number; `page_size` is the size that it requests. At most
-/// `concurrency` requests are in flight. Time in which requests wait for their rate limit does not count for `timeout`.
+/// Maximum number of pages that are requested, parsed, or waiting for an earlier page, relative to the concurrency: while
+/// the requests of one half are in flight, the other half is parsed.
+const QUEUED_PAGES_PER_REQUEST: usize = 2;
+
+/// Fetches every page. `request` takes a page number, and its output parses the response; `page_size` is the size that it
+/// requests. At most `concurrency` requests are in flight. Time in which requests wait for their rate limit does not count
+/// for `timeout`.
 ///
 /// # Errors
 /// [`WalkError`] when a page fails, the pages do not end, or the timeout expires; a partial result is never returned.
-pub async fn walk_pages<F, P>(
-    fetch: F,
+pub async fn walk_pages<F, R, P>(
+    request: F,
     page_size: u32,
     concurrency: usize,
     timeout: Duration,
 ) -> Result<KeyWalk, WalkError>
 where
-    F: Fn(u32) -> P,
-    P: Future<Output = Result<KeyPage, Error>>,
+    F: Fn(u32) -> R,
+    R: Future<Output = Result<P, Error>> + Send + 'static,
+    P: Future<Output = Result<KeyPage, Error>> + Send,
 {
     let mut state = WalkState::new(page_size);
-    let mut in_flight = FuturesOrdered::new();
+    let slots = Arc::new(Semaphore::new(concurrency));
+    let mut queued = FuturesOrdered::new();
     let mut next = 1;
     let (mut elapsed, mut previous_at) = (Duration::ZERO, Instant::now());
     while !state.is_complete {
         // Past the expected last page, fetch sequentially, to avoid spending rate limit on pages that may not exist.
-        while in_flight.is_empty()
-            || (in_flight.len() < concurrency
+        while queued.is_empty()
+            || (queued.len() < QUEUED_PAGES_PER_REQUEST * concurrency
                 && state.walk.pages > 0
                 && next <= state.pagination.expected_pages())
         {
-            let (page, response) = (next, fetch(next));
-            in_flight.push_back(async move { (page, response.await) });
+            queued.push_back(spawn_fetch(next, request(next), Arc::clone(&slots)));
             next += 1;
         }
-        let Some((page, response)) = in_flight.next().await else {
+        let Some(fetched) = queued.next().await else {
             continue;
         };
+        let (page, response) = fetched.map_err(|_| WalkError::panicked())?;
         let response = response.map_err(|error| WalkError { page, error })?;
         elapsed += previous_at
             .elapsed()
@@ -158,6 +170,30 @@ where
         }
     }
     state.finish()
+}
+
+/// Spawns a task that sends the request of `page` when one of `slots` is free, and parses the response. The task is
+/// cancelled when the handle is dropped.
+fn spawn_fetch<R, P>(
+    page: u32,
+    request: R,
+    slots: Arc<Semaphore>,
+) -> AbortOnDropHandle<(u32, Result<KeyPage, Error>)>
+where
+    R: Future<Output = Result<P, Error>> + Send + 'static,
+    P: Future<Output = Result<KeyPage, Error>> + Send,
+{
+    AbortOnDropHandle::new(tokio::spawn(async move {
+        // The semaphore is never closed.
+        let slot = slots.acquire().await.ok();
+        let response = request.await;
+        drop(slot);
+        let parsed = match response {
+            Ok(parse) => parse.await,
+            Err(error) => Err(error),
+        };
+        (page, parsed)
+    }))
 }
 
 /// The pages so far.

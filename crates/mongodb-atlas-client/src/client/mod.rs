@@ -156,13 +156,32 @@ impl Client {
         size: u32,
         optional: OptionalFields,
     ) -> Result<KeyPage, Error> {
+        let parse = self.request_keys_page(org, page, size, optional).await?;
+        parse.await
+    }
+
+    /// Requests the same page as [`Client::list_keys_page`], and returns a future that parses the response. While it runs,
+    /// the caller can send the next request.
+    ///
+    /// # Errors
+    /// Returns the [`Error`] of the last attempt. A status other than 2xx is an error of the returned future.
+    pub async fn request_keys_page(
+        &self,
+        org: &OrgId,
+        page: u32,
+        size: u32,
+        optional: OptionalFields,
+    ) -> Result<impl Future<Output = Result<KeyPage, Error>> + Send + use<>, Error> {
         let target = self.target(Endpoint::AiModelApiKeys, Some(org));
         let url = page_url(&self.url(target, &[org.as_str()]), page, size);
-        let parse = move |body: &str| wire::parse_key_page(body, size as usize, optional);
-        let fetched = self.fetch(target, &url, parse).await?;
-        Ok(KeyPage {
-            rate_limit_wait: fetched.rate_limit_wait,
-            ..fetched.value
+        let response = self.get(target, &url).await?;
+        Ok(async move {
+            let parse = move |body: &str| wire::parse_key_page(body, size as usize, optional);
+            let fetched = response.parse(Endpoint::AiModelApiKeys, parse).await?;
+            Ok(KeyPage {
+                rate_limit_wait: fetched.rate_limit_wait,
+                ..fetched.value
+            })
         })
     }
 

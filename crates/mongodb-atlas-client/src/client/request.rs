@@ -41,6 +41,21 @@ pub(super) struct Fetched<T> {
     pub(super) rate_limit_wait: Duration,
 }
 
+impl Fetched<Response> {
+    /// Parses the response.
+    pub(super) async fn parse<T: Send + 'static>(
+        self,
+        endpoint: Endpoint,
+        parse: impl FnOnce(&str) -> Result<T, ErrorKind> + Send + 'static,
+    ) -> Result<Fetched<T>, Error> {
+        let value = self.value.parse(parse).await;
+        Ok(Fetched {
+            value: value.map_err(|kind| kind.with_endpoint(endpoint))?,
+            rate_limit_wait: self.rate_limit_wait,
+        })
+    }
+}
+
 impl Client {
     /// Requests `url`, and parses the response.
     pub(super) async fn fetch<T: Send + 'static>(
@@ -49,17 +64,17 @@ impl Client {
         url: &Url,
         parse: impl FnOnce(&str) -> Result<T, ErrorKind> + Send + 'static,
     ) -> Result<Fetched<T>, Error> {
-        let fetched = self.get(target, url).await?;
-        let value = fetched.value.parse(parse).await;
-        Ok(Fetched {
-            value: value.map_err(|kind| kind.with_endpoint(target.endpoint))?,
-            rate_limit_wait: fetched.rate_limit_wait,
-        })
+        let response = self.get(target, url).await?;
+        response.parse(target.endpoint, parse).await
     }
 
     /// Requests `url` within the rate limit, and returns the response of any status. Retries if
     /// a retry can succeed.
-    async fn get(&self, target: RequestTarget<'_>, url: &Url) -> Result<Fetched<Response>, Error> {
+    pub(super) async fn get(
+        &self,
+        target: RequestTarget<'_>,
+        url: &Url,
+    ) -> Result<Fetched<Response>, Error> {
         let endpoint = target.endpoint;
         let observer = &self.deps.observer;
         let (mut may_retry, mut rejected_for) = (true, Duration::ZERO);
