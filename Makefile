@@ -40,11 +40,11 @@ docs: ## generate docs/metrics.md and the flags in docs/configuration.md from th
 	WRITE_DOCS=1 $(CARGO) test --locked --test it docs_in_sync
 
 deb: ## build the Debian package in target/debian
-	RUSTFLAGS="$$(packages/remap)" $(CARGO) build --release --locked
+	CARGO_ENCODED_RUSTFLAGS="$$(packages/remap)" $(CARGO) build --release --locked
 	packages/deb target/release/atlas-ai-keys-exporter target/debian
 
 rpm: ## build the RPM package in target/generate-rpm
-	RUSTFLAGS="$$(packages/remap)" $(CARGO) build --release --locked
+	CARGO_ENCODED_RUSTFLAGS="$$(packages/remap)" $(CARGO) build --release --locked
 	packages/rpm target/release/atlas-ai-keys-exporter target/generate-rpm
 	@! command -v rpm >/dev/null || rpm -qlp target/generate-rpm/*.rpm
 

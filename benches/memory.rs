@@ -45,10 +45,7 @@ fn main() {
             std::thread::sleep(Duration::from_mins(1));
             let cpu = exporter.cpu_time().saturating_sub(before).as_secs_f64() / 60.0 * 100.0;
             nothing = exporter.resident_mib();
-            row(
-                &format!("idle for a minute: {cpu:.2} % of a processor"),
-                0.0,
-            );
+            row(&format!("idle for a minute: {cpu:.2} % of a CPU"), 0.0);
             continue;
         }
         row("polled", nothing);

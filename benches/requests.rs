@@ -1,4 +1,4 @@
-//! A whole scrape, from the request to the last byte: elapsed time, processor time and memory of the exporter compared with
+//! A whole scrape, from the request to the last byte: elapsed time, CPU time and memory of the exporter compared with
 //! `client_golang` with the same series, alternating in one run.
 #![allow(
     missing_docs,
@@ -78,7 +78,7 @@ fn main() {
             "ms",
         );
         row(
-            &format!("{coding:?}, processor"),
+            &format!("{coding:?}, CPU"),
             as_millis_f64(ours.cpu),
             as_millis_f64(theirs.cpu),
             "ms",

@@ -132,7 +132,7 @@ impl BenchProcess {
         self.proc_status("VmHWM:") as f64 / 1024.0
     }
 
-    /// Returns the processor time used so far by all threads.
+    /// Returns the CPU time used so far by all threads.
     pub fn cpu_time(&self) -> Duration {
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id())).unwrap();
         let fields: Vec<&str> = stat

@@ -45,7 +45,8 @@ pub(super) async fn check_all(
         let topic = Topic::new(Component::Token, &credential.name);
         if !credential.credential.validate().is_empty() {
             exemptions.set_incomplete();
-            let message = "skipped: the credential cannot be read";
+            // The check of the credential reports the cause.
+            let message = "skipped: the credential has errors";
             return (vec![topic.skipped(message)], Vec::new());
         }
         match create_client(

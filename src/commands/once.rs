@@ -45,7 +45,7 @@ pub(super) async fn run(args: Args, environment: &Environment) -> Result<(), Com
             write_exposition(&result, io::stdout().lock(), &stop).map_err(CommandError::stdout())
         }
         Some(path) => write_file(&result, &path, &stop).map_err(CommandError::io(format!(
-            "cannot write {} (--output)",
+            "{} (--output): cannot be written",
             path.display()
         ))),
     })
@@ -98,12 +98,20 @@ fn write_file_atomically(
         Some(directory) if !directory.as_os_str().is_empty() => directory,
         _ => Path::new("."),
     };
-    let mut file = NamedTempFile::new_in(directory)?;
-    write_exposition(result, io::BufWriter::new(&mut file), stop)?;
+    let file = create_temp_file(directory)?;
+    // `NamedTempFile` adds the random name to every error of a write, its file does not.
+    write_exposition(result, io::BufWriter::new(file.as_file()), stop)?;
     set_owner_and_mode(file.as_file(), existing)?;
     file.as_file().sync_all()?;
     file.persist(path)?;
     Ok(())
+}
+
+fn create_temp_file(directory: &Path) -> io::Result<NamedTempFile> {
+    let mut options = File::options();
+    options.write(true).create_new(true).mode(0o600);
+    // `tempfile_in` adds the random name to the error.
+    tempfile::Builder::new().make_in(directory, |path| options.open(path))
 }
 
 fn set_owner_and_mode(file: &File, existing: Option<&Metadata>) -> io::Result<()> {

@@ -49,7 +49,8 @@ pub(super) fn resolve(resolver: &mut Resolver<'_>) -> Vec<CredentialConfig> {
     let discover_all = resolver.get_bool("atlas.discover-orgs") == Some(true);
     for credential in &mut credentials {
         credential.discover_orgs |= discover_all;
-        if credential.org_ids.is_empty() && !credential.discover_orgs {
+        let has_orgs = !credential.org_ids.is_empty() || credential.discover_orgs;
+        if !has_orgs && !resolver.is_file_unusable {
             let message = format!(
                 "no organization to watch with credential {}",
                 credential.name
@@ -68,8 +69,13 @@ fn from_env(resolver: &mut Resolver<'_>) -> Option<CredentialConfig> {
     match credentials::from_env(resolver.environment) {
         Ok(credential) => Some(validated(resolver, DEFAULT_NAME, credential)),
         Err(errors) => {
-            let errors = errors.into_iter().map(|error| to_diagnostic("", &error));
-            resolver.diagnostics.extend(errors);
+            for error in errors {
+                let is_consequence =
+                    resolver.is_file_unusable && matches!(error, CredentialError::Missing);
+                if !is_consequence {
+                    resolver.diagnostics.push(to_diagnostic("", &error));
+                }
+            }
             // Errors in the organizations are reported too.
             let org_ids = resolver.lookup("atlas.org-id");
             parse_org_ids(resolver, &org_ids, &mut Vec::new());
@@ -83,11 +89,14 @@ fn to_diagnostic(path: &str, error: &CredentialError) -> Diagnostic {
     Diagnostic::new(path, error.to_string()).with_help(error.help())
 }
 
-/// Creates the configuration of a credential without organizations. Reports each field that cannot be read.
+/// Creates the configuration of a credential without organizations. Reports each field that cannot be read, unless the
+/// caller of the resolver reads the credentials.
 fn validated(resolver: &mut Resolver<'_>, name: &str, credential: Credential) -> CredentialConfig {
-    let errors = credential.validate().into_iter();
-    let errors = errors.map(|error| Diagnostic::new("", error.to_string()));
-    resolver.diagnostics.extend(errors);
+    if resolver.validates_credentials {
+        let errors = credential.validate().into_iter();
+        let errors = errors.map(|error| Diagnostic::new("", error.to_string()));
+        resolver.diagnostics.extend(errors);
+    }
     CredentialConfig {
         name: name.into(),
         credential,
@@ -169,8 +178,7 @@ fn from_file(
             Some(name) if !name.is_empty() => name,
             _ if values.len() == 1 => DEFAULT_NAME,
             _ => {
-                let source = file.source(&entry.path);
-                resolver.error(&source, "missing name: required with several credentials");
+                entry.reject_name(resolver);
                 continue;
             }
         };
@@ -205,6 +213,24 @@ impl CredentialEntry<'_> {
     fn source(&self, key: &str) -> ValueSource {
         self.file
             .source(format!("{}.{}", self.path, redact_key(key)))
+    }
+
+    /// Reports a name that is missing, empty or not a text. With several credentials, each needs a name.
+    fn reject_name(&self, resolver: &mut Resolver<'_>) {
+        let expected = "expected a text (required with several credentials)";
+        let got = match self.value.get("name") {
+            None if self.value.as_mapping().is_none() => {
+                let message = format!("expected fields, got {}", self.value.type_name());
+                return resolver.error(&self.file.source(&self.path), message);
+            }
+            None => {
+                let message = format!("missing field \"name\": {expected}");
+                return resolver.error(&self.file.source(&self.path), message);
+            }
+            Some(YamlValue::Scalar(_)) => "an empty text",
+            Some(other) => other.type_name(),
+        };
+        resolver.error(&self.source("name"), format!("{expected}, got {got}"));
     }
 
     /// Reports unknown fields, and values with an invalid type. Such a value would count as missing, and a secret from another

@@ -20,20 +20,21 @@ const CREDENTIALS_KEY: &str = "credentials";
 const LIST_SECTIONS: [&str; 3] = [CREDENTIALS_KEY, "exemptions", "owners"];
 
 impl ConfigFile {
-    pub(super) fn load(path: PathBuf) -> Result<Self, String> {
-        let shown = path.display();
-        let root = yaml::load_file(&path).map_err(|error| format!("{shown}: {error}"))?;
+    pub(super) fn load(path: PathBuf) -> Result<Self, Diagnostic> {
+        // The location is the file, not the flag that names it: the value of the flag is valid.
+        let error = |message: String| Diagnostic::new(path.display().to_string(), message);
+        let root = yaml::load_file(&path).map_err(error)?;
         match &root {
             YamlValue::Mapping(_) => Ok(Self { path, root }),
             // A truncated file can be empty.
-            YamlValue::Null => Err(format!(
-                "{shown}: file is empty: expected fields, or {{}} for none"
+            YamlValue::Null => Err(error(
+                "file is empty: expected fields, or {} for none".to_owned(),
             )),
-            other => Err(format!(
-                "{shown}: expected fields ({}), got {}",
+            other => Err(error(format!(
+                "expected fields ({}), got {}",
                 sections().join(", "),
                 other.type_name()
-            )),
+            ))),
         }
     }
 

@@ -14,6 +14,8 @@ use crate::key_policy::{
 /// Maximum length of an owner and of a reason; the same as for the value of a tag in Atlas.
 const MAX_TEXT_CHARS: usize = 255;
 
+const EXPECTED_PROJECTS: &str = "a list of project globs or ids";
+
 /// Reads both sections. Collects errors in `resolver`.
 pub(super) fn resolve(resolver: &mut Resolver<'_>) -> KeyPolicy {
     let Some(file) = resolver.file.clone() else {
@@ -45,6 +47,11 @@ impl PolicyReader<'_, '_> {
         self.resolver.error(&self.file.source(path), message);
     }
 
+    /// Reports that the entry at `path` has no field `name`.
+    fn missing_field(&mut self, path: &str, name: &str, expected: &str) {
+        self.error(path, format!("missing field {name:?}: expected {expected}"));
+    }
+
     /// Parses each entry of a section; `parse` receives the entry and its path. Skips invalid entries.
     fn entries<T>(
         &mut self,
@@ -71,25 +78,17 @@ impl PolicyReader<'_, '_> {
         let projects_path = format!("{path}.projects");
         let texts = match entry.get("projects") {
             Some(YamlValue::Sequence(items)) if items.is_empty() => {
-                self.error(
-                    &projects_path,
-                    "expected a list of project globs or ids, got an empty list",
-                );
+                let message = format!("expected {EXPECTED_PROJECTS}, got an empty list");
+                self.error(&projects_path, message);
                 return None;
             }
             Some(YamlValue::Sequence(items)) => items.as_slice(),
-            Some(YamlValue::Null) | None => {
-                self.error(
-                    &projects_path,
-                    "expected a list of project globs or ids, got nothing",
-                );
+            Some(other) => {
+                self.error(&projects_path, expected(EXPECTED_PROJECTS, other));
                 return None;
             }
-            Some(other) => {
-                self.error(
-                    &projects_path,
-                    expected("a list of project globs or ids", other),
-                );
+            None => {
+                self.missing_field(path, "projects", EXPECTED_PROJECTS);
                 return None;
             }
         };
@@ -161,7 +160,7 @@ impl PolicyReader<'_, '_> {
             (None, None, _) => {
                 self.error(
                     path,
-                    "expected `key` (an id) or `name` (a glob), got neither",
+                    "missing field \"key\" or \"name\": expected an id in `key` or a glob in `name`",
                 );
                 None
             }
@@ -220,13 +219,16 @@ impl PolicyReader<'_, '_> {
         entry: &'v YamlValue,
         name: &str,
     ) -> Option<&'v str> {
-        let value = entry.get(name);
-        let text = value.and_then(YamlValue::as_str).map(str::trim);
+        let Some(value) = entry.get(name) else {
+            self.missing_field(path, name, "a text");
+            return None;
+        };
+        let text = value.as_str().map(str::trim);
         let text = text.filter(|text| !text.is_empty());
         if text.is_none() {
             let got = match value {
-                Some(YamlValue::Scalar(_)) => "an empty text",
-                other => other.map_or("nothing", YamlValue::type_name),
+                YamlValue::Scalar(_) => "an empty text",
+                other => other.type_name(),
             };
             self.error(
                 &format!("{path}.{name}"),

@@ -117,9 +117,11 @@ impl Config {
         Resolver::new(args, environment).resolve(Self::resolve)
     }
 
-    /// Loads the configuration, with defaults in place of invalid values. Returns the configuration and all errors.
+    /// Loads the configuration, with defaults in place of invalid values. Returns the configuration and all errors, without
+    /// those of [`Credential::validate`](crate::credentials::Credential::validate).
     pub fn load_lenient(args: &Args, environment: &Environment) -> (Option<Self>, Vec<Diagnostic>) {
         let mut resolver = Resolver::new(args, environment);
+        resolver.validates_credentials = false;
         let config = Self::resolve(&mut resolver);
         (config, resolver.diagnostics)
     }

@@ -56,7 +56,11 @@ pub(super) struct Resolver<'a> {
     args: &'a Args,
     pub(super) environment: &'a Environment,
     pub(super) file: Option<Rc<ConfigFile>>,
+    /// Whether there is a configuration file that cannot be used. Values that are missing may be in that file.
+    pub(super) is_file_unusable: bool,
     pub(super) diagnostics: Vec<Diagnostic>,
+    /// Whether each credential is read, so that a field that cannot be read is an error.
+    pub(super) validates_credentials: bool,
 }
 
 impl<'a> Resolver<'a> {
@@ -66,17 +70,26 @@ impl<'a> Resolver<'a> {
             args,
             environment,
             file: None,
+            is_file_unusable: false,
             diagnostics: Vec::new(),
+            validates_credentials: true,
         }
     }
 
     pub(super) fn new(args: &'a Args, environment: &'a Environment) -> Self {
         let mut resolver = Self::without_file(args, environment);
-        let source = resolver.lookup("config.file").source;
         if let Some(path) = resolver.path("config.file") {
+            if path.as_os_str().is_empty() {
+                let source = resolver.lookup("config.file").source;
+                resolver.reject(&source, "", "a file path");
+                return resolver;
+            }
             match ConfigFile::load(path) {
                 Ok(file) => resolver.file = Some(Rc::new(file)),
-                Err(error) => resolver.error(&source, error),
+                Err(error) => {
+                    resolver.is_file_unusable = true;
+                    resolver.diagnostics.push(error);
+                }
             }
         }
         resolver

@@ -24,9 +24,9 @@ use mongodb_atlas_client::OrgId;
 
 /// A failed operation on the state directory.
 #[derive(Debug, thiserror::Error)]
-#[error("{operation} {}: {cause}", path.display())]
+#[error("{}: {failure}: {cause}", path.display())]
 pub struct StorageError {
-    operation: &'static str,
+    failure: &'static str,
     path: PathBuf,
     cause: io::Error,
 }
@@ -38,7 +38,7 @@ impl StorageError {
             FileError::TimedOut(_) => io::ErrorKind::TimedOut,
             _ => io::ErrorKind::Other,
         };
-        io_error("cannot use", dir)(io::Error::new(kind, error.to_string()))
+        io_error("cannot be used", dir)(io::Error::new(kind, error.to_string()))
     }
 
     /// Returns whether the file system did not respond in time.
@@ -48,11 +48,11 @@ impl StorageError {
 }
 
 fn io_error<'a>(
-    operation: &'static str,
+    failure: &'static str,
     path: &'a Path,
 ) -> impl FnOnce(io::Error) -> StorageError + use<'a> {
     move |cause| StorageError {
-        operation,
+        failure,
         path: path.to_owned(),
         cause,
     }
@@ -95,12 +95,14 @@ impl From<FileError> for LoadError {
 pub(super) fn create_directory(dir: &Path) -> Result<(), StorageError> {
     let mut builder = fs::DirBuilder::new();
     builder.recursive(true).mode(0o700);
-    builder.create(dir).map_err(io_error("cannot create", dir))
+    builder
+        .create(dir)
+        .map_err(io_error("cannot be created", dir))
 }
 
 /// Returns the names of the files in a directory.
 pub(super) fn file_names(dir: &Path) -> Result<Vec<String>, StorageError> {
-    let entries = fs::read_dir(dir).map_err(io_error("cannot read", dir))?;
+    let entries = fs::read_dir(dir).map_err(io_error("cannot be read", dir))?;
     let names = entries.flatten().map(|entry| entry.file_name());
     Ok(names.filter_map(|name| name.into_string().ok()).collect())
 }
@@ -171,7 +173,7 @@ pub(super) fn probe_writable(dir: &Path) -> Result<(), StorageError> {
     let path = dir.join(PROBE_STEM);
     let written = write_temp_file(&path, |output| output.write_all(b"probe\n"));
     let removed = written.and_then(NamedTempFile::close);
-    removed.map_err(io_error("cannot write", &path))
+    removed.map_err(io_error("cannot be written", &path))
 }
 
 /// Replaces `path` with the output of `write`: a temporary file in the same directory, renamed after its content is
@@ -182,12 +184,12 @@ pub(super) fn write_atomically(
 ) -> Result<(), StorageError> {
     write_temp_file(path, write)
         .and_then(|file| Ok(file.persist(path)?))
-        .map_err(io_error("cannot write", path))?;
+        .map_err(io_error("cannot be written", path))?;
     // Until the directory is synced, a crash of the machine could restore the old file.
     let dir = parent(path);
     open_directory(dir)
         .and_then(|dir| dir.sync_all())
-        .map_err(io_error("cannot write", dir))
+        .map_err(io_error("cannot be written", dir))
 }
 
 fn parent(path: &Path) -> &Path {
@@ -231,7 +233,7 @@ fn write_temp_file(
 pub(super) fn remove_if_exists(path: &Path) -> Result<(), StorageError> {
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            Err(io_error("cannot remove", path)(error))
+            Err(io_error("cannot be removed", path)(error))
         }
         _ => Ok(()),
     }

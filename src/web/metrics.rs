@@ -29,7 +29,7 @@ const MAX_WAITING_PER_CLIENT: usize = 64;
 /// The state that concurrent scrapes share.
 pub struct ScrapeState {
     limiter: Arc<RequestLimiter>,
-    /// Limits the chunks that are compressed concurrently to one per processor.
+    /// Limits the chunks that are compressed concurrently to one per CPU.
     compression_permits: Arc<Semaphore>,
     /// The latest compressed body of each format.
     bodies: Mutex<HashMap<Format, (BodyKey, Arc<SharedBody>)>>,
@@ -37,10 +37,10 @@ pub struct ScrapeState {
 
 impl Default for ScrapeState {
     fn default() -> Self {
-        let processors = std::thread::available_parallelism().map_or(1, usize::from);
+        let cpus = std::thread::available_parallelism().map_or(1, usize::from);
         Self {
             limiter: RequestLimiter::new(MAX_WAITING_PER_CLIENT, WAIT_TIMEOUT),
-            compression_permits: Arc::new(Semaphore::new(processors)),
+            compression_permits: Arc::new(Semaphore::new(cpus)),
             bodies: Mutex::default(),
         }
     }

@@ -1,6 +1,9 @@
 //! Release files: the Debian package and the container image of one binary are the same bytes in any folder, lintian
-//! finds no error in the package, and the image has the files and the settings of the Dockerfile.
+//! finds no error in the package, the RPM package has the same documents, and the image has the files and the settings of
+//! the Dockerfile.
 
+use std::collections::BTreeSet;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -20,7 +23,7 @@ const SOURCES: [&str; 9] = [
     "systemd",
 ];
 
-/// A copy of the sources in a separate folder, without a git repository.
+/// A copy of the sources in a separate folder, without a git repository. The names of all folders contain a space.
 struct SourceCopy {
     dir: tempfile::TempDir,
 }
@@ -30,27 +33,32 @@ impl SourceCopy {
     fn new(mode: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-        for folder in ["source", "out", "tmp"] {
+        for folder in ["source tree", "out dir", "tmp dir"] {
             std::fs::create_dir(dir.path().join(folder)).unwrap();
         }
         let mut copy = Command::new("cp");
         copy.arg("-r")
             .args(SOURCES.map(|name| root.join(name)))
-            .arg(dir.path().join("source"));
+            .arg(dir.path().join("source tree"));
         assert_success(&mut copy);
+        let copy = Self { dir };
         let mut change = Command::new("chmod");
-        assert_success(change.args(["-R", mode]).arg(dir.path().join("source")));
-        Self { dir }
+        assert_success(change.args(["-R", mode]).arg(copy.source()));
+        copy
+    }
+
+    fn source(&self) -> PathBuf {
+        self.dir.path().join("source tree")
     }
 
     /// Returns a command that runs a script of the copy with the given binary and an empty output folder.
     fn command(&self, script: &str, binary: &Path) -> Command {
-        let mut command = Command::new(self.dir.path().join("source/packages").join(script));
+        let mut command = Command::new(self.source().join("packages").join(script));
         command
             .arg(binary)
             .arg(self.out())
             .env("SOURCE_DATE_EPOCH", "1700000000")
-            .env("TMPDIR", self.dir.path().join("tmp"))
+            .env("TMPDIR", self.dir.path().join("tmp dir"))
             .env_remove("BUILD_REVISION")
             .env_remove("DEBEMAIL")
             .env_remove("DEBFULLNAME")
@@ -59,7 +67,7 @@ impl SourceCopy {
     }
 
     fn out(&self) -> PathBuf {
-        self.dir.path().join("out")
+        self.dir.path().join("out dir")
     }
 
     /// Returns the path of the only file in the output folder.
@@ -118,6 +126,7 @@ fn debian_package_is_reproducible_and_passes_lintian() {
     }
     let package = copies[0].output_file();
     assert_same_file(&package, &copies[1].output_file());
+    assert_eq!(debian_documents(&package), rpm_documents());
     let mut fields = Command::new("dpkg-deb");
     let control = assert_success(fields.arg("--field").arg(&package));
     assert!(
@@ -128,10 +137,11 @@ fn debian_package_is_reproducible_and_passes_lintian() {
     let mut lintian = Command::new("lintian");
     let found = assert_success(lintian.args(["--fail-on", "error"]).arg(&package));
     assert!(!found.contains("E: "), "{found}");
-    // Lintian does find errors: an address of this machine is one.
+    // Lintian does find errors: a maintainer with the name root is one.
     let mut wrong = deb_command(&copies[0]);
     wrong
-        .env("DEBEMAIL", "root@localhost")
+        .env("DEBFULLNAME", "root")
+        .env("DEBEMAIL", "root@debian.org")
         .env("SOURCE_URL", "https://example.org/exporter");
     assert_success(&mut wrong);
     let mut fields = Command::new("dpkg-deb");
@@ -139,10 +149,112 @@ fn debian_package_is_reproducible_and_passes_lintian() {
     assert_eq!(homepage.trim(), "https://example.org/exporter");
     let mut lintian = Command::new("lintian");
     lintian
-        .args(["--fail-on", "error", "--tags", "bogus-mail-host"])
+        .args(["--fail-on", "error", "--tags", "root-in-contact"])
         .arg(&package);
     let (code, found, error) = run_command(&mut lintian, &[]);
     assert_eq!(code, Some(2), "{found}{error}");
+}
+
+#[test]
+fn debian_package_requires_a_public_address() {
+    let copy = SourceCopy::new("u+rwX");
+    for address in [
+        "root@localhost",
+        "root@localhost.localdomain",
+        "ada@host",
+        "ada.lovelace@host",
+        "ada@debian.org>",
+        "debian.org",
+    ] {
+        let mut command = deb_command(&copy);
+        let (code, _, error) = run_command(command.env("DEBEMAIL", address), &[]);
+        assert_eq!(code, Some(1), "{address}: {error}");
+        let expected = format!("packages/deb: invalid address in DEBEMAIL: {address}: expected");
+        assert!(error.contains(&expected), "{error}");
+        assert!(error.contains("\nhelp: set DEBEMAIL"), "{error}");
+    }
+}
+
+const DOCUMENTS: &str = "/usr/share/doc/atlas-ai-keys-exporter/";
+
+/// Returns the documents in a Debian package, with their names in the source tree.
+fn debian_documents(package: &Path) -> BTreeSet<String> {
+    let mut contents = Command::new("dpkg-deb");
+    let contents = assert_success(contents.arg("--contents").arg(package));
+    let paths = contents
+        .lines()
+        .filter_map(|line| line.rsplit_once(" .")?.1.strip_prefix(DOCUMENTS));
+    paths
+        .filter(|path| !path.is_empty() && !path.ends_with('/'))
+        .filter_map(|path| match path {
+            // Debian requires these names.
+            "changelog.gz" => Some("CHANGELOG.md"),
+            "changelog.Debian.gz" => None,
+            "copyright" => Some("LICENSE"),
+            path => Some(path),
+        })
+        .map(str::to_owned)
+        .collect()
+}
+
+/// Returns the documents that Cargo.toml lists for the RPM package.
+fn rpm_documents() -> BTreeSet<String> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let script = include_str!("../../packages/rpm");
+    let copied = script.lines().find(|line| line.starts_with("cp -r "));
+    let copied: Vec<&str> = copied.unwrap().split(' ').collect();
+    let mut documents = BTreeSet::new();
+    for asset in include_str!("../../Cargo.toml").lines() {
+        let field = |name: &str| {
+            asset
+                .split_once(&format!("{name} = \""))?
+                .1
+                .split('"')
+                .next()
+        };
+        let (Some(source), Some(dest)) = (field("source"), field("dest")) else {
+            continue;
+        };
+        let Some(folder) = dest.strip_prefix(DOCUMENTS) else {
+            continue;
+        };
+        assert!(asset.contains("doc = true"), "{asset}");
+        let top = source.split('/').next().unwrap();
+        assert!(copied.contains(&top), "packages/rpm does not copy {top}");
+        let names = match source.strip_suffix("/*.md") {
+            None => vec![source.to_owned()],
+            Some(parent) => std::fs::read_dir(root.join(parent))
+                .unwrap()
+                .map(|entry| entry.unwrap().path())
+                .filter(|path| path.extension().is_some_and(|it| it == "md"))
+                .map(|path| path.file_name().unwrap().to_str().unwrap().to_owned())
+                .collect(),
+        };
+        documents.extend(names.into_iter().map(|name| folder.to_owned() + &name));
+    }
+    documents
+}
+
+#[test]
+fn static_build_passes_flags_with_spaces() {
+    let copy = SourceCopy::new("u+rwX");
+    let stub = copy.dir.path().join("cargo");
+    let script = "#!/bin/sh\nprintf '%s' \"$CARGO_ENCODED_RUSTFLAGS\"\n";
+    std::fs::write(&stub, script).unwrap();
+    std::fs::set_permissions(&stub, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let mut command = Command::new(copy.source().join("packages/static"));
+    command.env("CARGO", &stub).env("CARGO_HOME", "/cargo home");
+    let flags = assert_success(&mut command);
+    let source = format!("--remap-path-prefix={}=.", copy.source().display());
+    assert_eq!(
+        flags.split('\x1f').collect::<Vec<_>>(),
+        [
+            "-C",
+            "target-feature=+crt-static",
+            &source,
+            "--remap-path-prefix=/cargo home=cargo",
+        ]
+    );
 }
 
 /// An OCI archive, unpacked.

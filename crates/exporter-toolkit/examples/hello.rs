@@ -5,7 +5,7 @@
 //!   cert_file: server.pem
 //!   key_file: server.key
 //! basic_auth_users:
-//!   prometheus: $2y$10$…  # htpasswd -nBC 10 ""
+//!   prometheus: $2y$10$…  # htpasswd -nBC 10 "" | tr -d ':\n'
 //! ```
 
 use std::error::Error;

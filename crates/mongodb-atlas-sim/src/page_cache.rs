@@ -1,4 +1,4 @@
-//! Caches the serialized keys of pages: serializing takes most of the processor time of a page, and a benchmark of a
+//! Caches the serialized keys of pages: serializing takes most of the CPU time of a page, and a benchmark of a
 //! client must not measure the simulator.
 
 use std::collections::HashMap;

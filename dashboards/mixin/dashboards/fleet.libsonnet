@@ -26,7 +26,7 @@ function(config) {
       thresholds: panels.steps('green', [[1, 'yellow']]),
       links: [panels.runbook('AtlasExemptionUnmatched')],
     })],
-    [3, panels.stat('Data age', 'Time since the last successful poll of the organization with the oldest data. The exporter dashboard shows why polls fail.', 'max(%s)' % queries.dataAge, {
+    [3, panels.stat('Oldest data', 'Time since the last successful poll of the organization with the oldest data. The exporter dashboard shows why polls fail.', 'max(%s)' % queries.dataAge, {
       unit: 's',
       noValue: 'No poll yet',
       thresholds: panels.steps('green', [[6 * 3600, 'yellow'], [2 * 86400, 'red']]),

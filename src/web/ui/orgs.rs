@@ -28,7 +28,7 @@ crate::closed_list::closed_list! {
         /// No poll has succeeded for longer than two intervals.
         Stale = "Stale",
         /// No poll has finished yet.
-        Waiting = "Waiting",
+        NotPolled = "No poll yet",
         /// A stored inventory is exported.
         Restored = "Restored",
         /// The last poll succeeded.
@@ -42,7 +42,7 @@ impl OrgHealth {
             |age: Duration| !status.poll_interval.is_zero() && age > status.poll_interval * 2;
         match (status.up, age) {
             (Some(false), _) => Self::Failing,
-            (_, None) => Self::Waiting,
+            (_, None) => Self::NotPolled,
             (_, Some(_)) if status.restored => Self::Restored,
             (_, Some(age)) if late(age) => Self::Stale,
             _ => Self::Fresh,
@@ -53,7 +53,7 @@ impl OrgHealth {
     pub(super) fn class(self) -> &'static str {
         match self {
             Self::Failing => "error",
-            Self::Stale | Self::Waiting | Self::Restored => "warn",
+            Self::Stale | Self::NotPolled | Self::Restored => "warn",
             Self::Fresh => "ok",
         }
     }
@@ -66,7 +66,7 @@ impl OrgHealth {
             (Self::Stale, _) => {
                 "Polls are late. The most frequent reason is the rate limit; see the exporter's log."
             }
-            (Self::Waiting, _) => "No poll of this organization has finished yet.",
+            (Self::NotPolled, _) => "No poll of this organization has finished yet.",
             (Self::Restored, _) => {
                 "The data was restored after a restart of the exporter. The next successful poll replaces it."
             }

@@ -273,6 +273,17 @@ fn dashboards_use_the_variables_that_they_define() {
 }
 
 #[test]
+fn panels_with_the_same_query_have_the_same_title() {
+    let mut titles: BTreeMap<String, String> = BTreeMap::new();
+    for (_, panel) in all_panels() {
+        let title = str_field(&panel, "title");
+        let query = format!("{} {}", str_field(&panel, "type"), panel["targets"]);
+        let first = titles.entry(query).or_insert_with(|| title.to_owned());
+        assert_eq!(first, title);
+    }
+}
+
+#[test]
 fn titles_use_the_words_of_the_page() {
     let titles: BTreeSet<String> = all_panels()
         .iter()

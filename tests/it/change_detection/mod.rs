@@ -11,8 +11,8 @@ use crate::common::sim_harness::{SimHarness, in_process_sim};
 use crate::common::{Scrape, expected_sim_keys, exposed_keys, static_sim};
 use jiff::{SignedDuration, Timestamp};
 use mongodb_atlas_sim::{
-    BucketConfig, ChangeKind, Effect, ErrorBodyFormat, Fault, LoggedChange, LoggedRequest,
-    SimConfig, SimEndpoint, World,
+    BucketConfig, ChangeKind, Effect, ErrorBodyFormat, Fault, LoggedChange, SimConfig, SimEndpoint,
+    World,
 };
 
 const KEYS: SimEndpoint = SimEndpoint::AiModelApiKeys;
@@ -167,6 +167,7 @@ async fn stale_inventory_is_served_until_max_staleness() {
     exporter.advance(Duration::from_secs(30)).await;
     let before = exporter.scrape();
     sim.add_fault(outage_fault().for_org(&orgs[0]));
+    let outage_start = sim.now();
     let label: &[(&str, &str)] = &[("org_id", &orgs[0])];
     let success = "atlas_ai_keys_exporter_org_last_success_timestamp_seconds";
     exporter.advance(Duration::from_mins(90)).await;
@@ -210,13 +211,19 @@ async fn stale_inventory_is_served_until_max_staleness() {
     );
     assert_eq!(of_org(&scrape, CHANGES), 6);
     assert_eq!(of_org(&scrape, "mongodbatlas_organization_info"), 1);
-    let attempts = exporter.requests_to(KEYS);
-    let of_org = |request: &&LoggedRequest| request.org.as_ref() == Some(&orgs[0]);
+    // The number of attempts depends on the random factor of the backoff, the longest wait does not: 10 minutes after
+    // repeated responses with 503, times at most 1.25.
+    let attempts = exporter.requests_to(KEYS).into_iter();
     let failed = attempts
-        .iter()
-        .filter(of_org)
-        .filter(|request| request.status == 503);
-    assert!(failed.count() > 20, "at least one attempt per interval");
+        .filter(|request| request.org.as_ref() == Some(&orgs[0]) && request.status == 503)
+        .map(|request| request.at);
+    let times: Vec<Timestamp> = [outage_start].into_iter().chain(failed).collect();
+    let longest = SignedDuration::from_mins(13);
+    let ends = times.iter().skip(1).copied().chain([sim.now()]);
+    for (start, end) in times.iter().zip(ends) {
+        let wait = end.duration_since(*start);
+        assert!(wait < longest, "{wait} without an attempt: {times:?}");
+    }
     sim.clear_faults();
     let healed = exporter.wait_polled(2).await;
     assert_eq!(exposed_keys(&healed), expected_sim_keys(&sim));

@@ -57,6 +57,38 @@ fn truncated_configuration_file_is_rejected_without_secrets() {
     }
 }
 
+#[test]
+fn unusable_configuration_file_is_a_configuration_error() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name);
+    write_private(&at("empty.yml"), "");
+    write_private(&at("list.yml"), "- x\n");
+    write_private(&at("invalid.yml"), "web: [\n");
+    for (name, cause) in [
+        ("missing.yml", "cannot be read: file not found"),
+        ("", "cannot be read: expected a regular file"),
+        ("empty.yml", "file is empty: expected fields"),
+        ("list.yml", "expected fields (atlas, "),
+        ("invalid.yml", "invalid YAML"),
+    ] {
+        let file = at(name).display().to_string();
+        for command in [&[][..], &["once"], &["keys", "--from-storage"]] {
+            let flags = [command, &["--storage.path=/x", "--config.file", &file]].concat();
+            let expected = format!("invalid configuration (1 error):\n  - {file}: {cause}");
+            // The missing values may be in the file, so only the file is reported.
+            for environment in [VALID_ENV, &VALID_ENV[..1], &VALID_ENV[1..], &[]] {
+                let (code, output) = expect_failure(&flags, environment);
+                assert_eq!(code, Some(2), "{flags:?}: {output}");
+                assert!(output.contains(&expected), "{flags:?}: {output}");
+            }
+        }
+    }
+    let (code, output) = expect_failure(&["--config.file="], VALID_ENV);
+    assert_eq!(code, Some(2), "{output}");
+    let expected = "invalid command line (1 error):\n  - --config.file: invalid value \"\": expected a file path\n";
+    assert!(output.contains(expected), "{output}");
+}
+
 #[tokio::test(start_paused = true)]
 async fn reload_of_truncated_configuration_file_changes_nothing() {
     const RELOADED: &str = "atlas_ai_keys_exporter_config_last_reload_successful";

@@ -77,11 +77,19 @@ fn all_errors_in_owners_and_exemptions_are_listed() {
         ),
         (
             "owners: [{projects: [a]}]\n",
-            "owners[0].owner: expected a text, got nothing",
+            "owners[0]: missing field \"owner\": expected a text",
         ),
         (
             "owners: [{owner: a}]\n",
+            "owners[0]: missing field \"projects\": expected a list of project globs or ids",
+        ),
+        (
+            "owners: [{projects: , owner: }]\n",
             "owners[0].projects: expected a list of project globs or ids, got nothing",
+        ),
+        (
+            "owners: [{projects: [a], owner: }]\n",
+            "owners[0].owner: expected a text, got nothing",
         ),
         (
             "owners: [{projects: [], owner: a}]\n",
@@ -117,11 +125,11 @@ fn all_errors_in_owners_and_exemptions_are_listed() {
         ),
         (
             "exemptions: [{key: a, until: 2027-06-30}]\n",
-            "exemptions[0].reason: expected a text, got nothing",
+            "exemptions[0]: missing field \"reason\": expected a text",
         ),
         (
             "exemptions: [{key: a, reason: b}]\n",
-            "exemptions[0].until: expected a text, got nothing",
+            "exemptions[0]: missing field \"until\": expected a text",
         ),
         (
             "exemptions: [{key: a, reason: b, until: 2027-02-30}]\n",
@@ -137,7 +145,7 @@ fn all_errors_in_owners_and_exemptions_are_listed() {
         ),
         (
             "exemptions: [{reason: b, until: 2027-06-30}]\n",
-            "exemptions[0]: expected `key` (an id) or `name` (a glob), got neither",
+            "exemptions[0]: missing field \"key\" or \"name\": expected an id in `key`",
         ),
         (
             "exemptions: [{key: a, name: b, reason: b, until: 2027-06-30}]\n",

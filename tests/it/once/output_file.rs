@@ -125,6 +125,36 @@ async fn special_output_files_are_written_in_place() {
     sim.stop().await;
 }
 
+#[cfg(target_os = "linux")]
+#[tokio::test(flavor = "multi_thread")]
+async fn error_of_the_output_names_the_file_as_given() {
+    let sim = start_sim_with_orgs(1).await;
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name).display().to_string();
+    fs::write(at("file"), "").unwrap();
+    // Even root cannot create a file in /proc.
+    for (path, cause) in [
+        (
+            at("missing/keys.prom"),
+            "No such file or directory (os error 2)",
+        ),
+        (at("file/keys.prom"), "Not a directory (os error 20)"),
+        (at("."), "is a directory"),
+        (
+            "/proc/keys.prom".to_owned(),
+            "No such file or directory (os error 2)",
+        ),
+    ] {
+        let output = run_exporter(&["once", "--output", &path], sim_env(&sim)).await;
+        let error = stderr_text(&output);
+        assert_eq!(output.status.code(), Some(1), "{path}: {error}");
+        let expected =
+            format!("atlas-ai-keys-exporter: {path} (--output): cannot be written: {cause}");
+        assert_eq!(error.lines().last(), Some(&*expected));
+    }
+    sim.stop().await;
+}
+
 #[cfg(unix)]
 #[tokio::test(flavor = "multi_thread")]
 async fn failed_write_leaves_the_output_file_unchanged() {
@@ -159,10 +189,13 @@ async fn failed_write_leaves_the_output_file_unchanged() {
         .await
         .unwrap();
     assert_eq!(output.status.code(), Some(1), "{output:?}");
-    assert!(
-        stderr_text(&output).contains("keys.prom (--output)"),
-        "{output:?}"
+    // The name of the temporary file is not shown.
+    let expected = format!(
+        "{} (--output): cannot be written: File too large (os error 27)\n",
+        path.display()
     );
+    let error = stderr_text(&output);
+    assert!(error.ends_with(&expected), "{error}");
     unchanged("full");
     // The command is stopped while Atlas does not respond.
     let slow = Effect::Delay { seconds: 60.0 };

@@ -65,7 +65,7 @@ async fn page_shows_the_simulator_state() {
     let page = wait_page_contains(
         &exporter,
         "/",
-        "Organizations fresh</dt><dd class=\"ok\">3<",
+        "Organizations: fresh</dt><dd class=\"ok\">3<",
     )
     .await;
     assert_eq!(texts_after(&page, "id=\"all-keys\""), ["1,200"]);
@@ -184,7 +184,7 @@ async fn page_explains_failures_with_remedies() {
     let page = wait_page_contains(
         &exporter,
         "/",
-        "Organizations failing</dt><dd class=\"error\">2<",
+        "Organizations: failing</dt><dd class=\"error\">2<",
     )
     .await;
     assert!(
@@ -260,11 +260,18 @@ async fn page_renders_before_the_first_poll() {
     ));
     let variables = crate::common::sim_env(&sim);
     let exporter = TestExporter::start_with(sim, variables, &[]).await;
-    let page = wait_page_contains(&exporter, "/", "<strong class=\"warn\">Waiting</strong>").await;
+    let page = wait_page_contains(
+        &exporter,
+        "/",
+        "<strong class=\"warn\">No poll yet</strong>",
+    )
+    .await;
     assert!(
         page.contains("Data age</dt><dd>no data") && page.contains("Next poll</dt><dd>in progress"),
         "{page}"
     );
+    let summary = "Organizations: no poll yet</dt><dd class=\"warn\">1<";
+    assert!(page.contains(summary), "{page}");
     assert_eq!(row_ids(&page).len(), 0);
     exporter.stop().await.stop().await;
 }

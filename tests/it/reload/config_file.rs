@@ -66,6 +66,9 @@ credentials:
   client_secret_file: nowhere
   colour: red
 - access_token_file: secret
+- name: ''
+  access_token_file: secret
+- a text
 atlas:
   poll_interval: soon
   colour: red
@@ -90,7 +93,11 @@ web: 7
         "conflict with client_id_file\n    help: remove client_id or client_id_file",
         "credentials[4].colour in",
         "credentials[5] in",
-        "missing name: required with several credentials",
+        "missing field \"name\": expected a text (required with several credentials)",
+        "credentials[6].name in",
+        "expected a text (required with several credentials), got an empty text",
+        "credentials[7] in",
+        "expected fields, got a string",
         "atlas.poll_interval in",
         "invalid value \"soon\": expected a duration",
         "atlas.colour in",

@@ -29,7 +29,7 @@ fn web_config_errors_are_reported_without_secrets() {
         "invalid value \"perhaps\": expected true or false",
         "http_server_config.headers.Server: unknown field: expected one of",
         "invalid value \"none\": expected deny or sameorigin",
-        "basic_auth_users.ada: invalid bcrypt hash: expected the prefix $2a$, $2b$ or $2y$\n    help: create the hash with `htpasswd",
+        "basic_auth_users.ada: invalid bcrypt hash: expected the prefix $2a$, $2b$ or $2y$\n    help: create the hash with `htpasswd -nBC 10 \"\" | tr -d ':\\n'`",
         "invalid value \"5\": expected a duration (for example",
     ] {
         assert!(error_text.contains(part), "{part} in\n{error_text}");

@@ -24,7 +24,7 @@ const MIN_COST: u32 = 4;
 const SLOW_COST: u32 = 15;
 
 /// The help of an error about a bcrypt hash.
-pub(super) const CREATE_HASH: &str = "create the hash with `htpasswd -nBC 10 \"\"`";
+pub(super) const CREATE_HASH: &str = "create the hash with `htpasswd -nBC 10 \"\" | tr -d ':\\n'`";
 
 /// The bcrypt hash of a password.
 #[derive(Clone)]

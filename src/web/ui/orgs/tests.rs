@@ -8,7 +8,7 @@ use std::sync::Arc;
 fn health_follows_the_last_poll_and_its_age() {
     let minute = Duration::from_mins(1);
     for (up, restored, age, expected) in [
-        (None, false, None, OrgHealth::Waiting),
+        (None, false, None, OrgHealth::NotPolled),
         (Some(true), false, Some(minute), OrgHealth::Fresh),
         (Some(true), false, Some(2 * minute), OrgHealth::Fresh),
         (Some(true), false, Some(3 * minute), OrgHealth::Stale),
