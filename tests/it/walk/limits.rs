@@ -1,12 +1,13 @@
 //! Limits of a walk: pages, bytes, keys, time, and the size of one key.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use crate::common::sim_harness::{SimHarness, in_process_sim};
 use crate::common::static_sim;
 
-use super::{TIMEOUT, keys_page, numbered_key, walk_pages};
+use super::{keys_page, numbered_key, walk_fetched, walk_pages};
 use atlas_ai_keys_exporter::inventory::InventoryInfo;
 use atlas_ai_keys_exporter::poll::{self, WalkError};
 use jiff::Timestamp;
@@ -15,10 +16,11 @@ use mongodb_atlas_sim::{BucketConfig, Effect, Fault, SimConfig, SimEndpoint};
 
 /// Walks pages that never end, each full and different from the others.
 async fn walk_endless_pages(size: u32, bytes: usize, response_delay: Duration) -> (WalkError, u32) {
-    let sent = AtomicU32::new(0);
+    let sent = Arc::new(AtomicU32::new(0));
     let fetch = |number: u32| {
-        sent.fetch_add(1, Ordering::Relaxed);
+        let sent = Arc::clone(&sent);
         async move {
+            sent.fetch_add(1, Ordering::Relaxed);
             tokio::time::sleep(response_delay).await;
             let ids = number * size..(number + 1) * size;
             Ok(KeyPage {
@@ -27,8 +29,8 @@ async fn walk_endless_pages(size: u32, bytes: usize, response_delay: Duration) -
             })
         }
     };
-    let error = poll::walk_pages(fetch, size, 4, TIMEOUT).await.unwrap_err();
-    (error, sent.into_inner())
+    let error = walk_fetched(fetch, size).await.unwrap_err();
+    (error, sent.load(Ordering::Relaxed))
 }
 
 #[tokio::test]
@@ -53,7 +55,7 @@ async fn endless_pages_stop_at_key_and_byte_limits() {
             ..one
         })
     };
-    let error = poll::walk_pages(fetch, 500, 4, TIMEOUT).await.unwrap_err();
+    let error = walk_fetched(fetch, 500).await.unwrap_err();
     let text = error.to_string();
     assert!(
         error.page == 4001 && text.contains("2000000 keys"),
@@ -81,10 +83,7 @@ async fn slow_walk_times_out() {
             ..keys_page([number], next, None)
         })
     };
-    assert_eq!(
-        poll::walk_pages(fetch, 2, 4, TIMEOUT).await.unwrap().pages,
-        200
-    );
+    assert_eq!(walk_fetched(fetch, 2).await.unwrap().pages, 200);
 }
 
 /// Texts of more than 64 KiB, with or without escapes, cannot be stored. The key is omitted and counted.

@@ -11,6 +11,7 @@ use crate::common::{TestExporter, expected_sim_keys, exposed_keys, static_sim};
 use atlas_ai_keys_exporter::poll::{self, KeyWalk, WalkError};
 use mongodb_atlas_client::{ApiKey, Endpoint, Error, ErrorKind, KeyId, KeyPage, NextLink};
 use mongodb_atlas_sim::{Effect, Fault, SimEndpoint};
+use tokio::sync::Notify;
 
 /// Returns the number of page requests of a walk of `keys` keys, 10 per page; all keys must be read.
 async fn walk_requests(keys: usize, effect: Option<Effect>) -> usize {
@@ -118,21 +119,33 @@ fn keys_page(ids: impl IntoIterator<Item = u32>, next: NextLink, total: Option<u
 /// Longer than any walk in these tests.
 const TIMEOUT: Duration = Duration::from_hours(1);
 
+/// Walks the pages that `fetch` returns, with four concurrent requests.
+async fn walk_fetched<R>(fetch: impl Fn(u32) -> R, size: u32) -> Result<KeyWalk, WalkError>
+where
+    R: Future<Output = Result<KeyPage, Error>> + Send + 'static,
+{
+    let request = |number| {
+        let response = fetch(number);
+        async move { response.await.map(|page| ready(Ok(page))) }
+    };
+    poll::walk_pages(request, size, 4, TIMEOUT).await
+}
+
 async fn walk_pages(
     pages: Vec<Result<KeyPage, Error>>,
     size: u32,
 ) -> (Result<KeyWalk, WalkError>, u32) {
     let sent = Arc::new(AtomicU32::new(0));
-    let request = |number: u32| {
+    let fetch = |number: u32| {
         let sent = Arc::clone(&sent);
         let last = keys_page([], NextLink::Absent, None);
         let response = pages.get(number as usize - 1).cloned().unwrap_or(Ok(last));
         async move {
             sent.fetch_add(1, Ordering::Relaxed);
-            response.map(|page| ready(Ok(page)))
+            response
         }
     };
-    let result = poll::walk_pages(request, size, 4, TIMEOUT).await;
+    let result = walk_fetched(fetch, size).await;
     (result, sent.load(Ordering::Relaxed))
 }
 
@@ -213,7 +226,7 @@ async fn changing_total_is_inconsistent_and_constant_incorrect_total_is_not() {
 #[tokio::test]
 async fn at_most_four_pages_are_requested_concurrently() {
     let (now, max) = (Arc::new(AtomicU32::new(0)), Arc::new(AtomicU32::new(0)));
-    let request = |number: u32| {
+    let fetch = |number: u32| {
         let (now, max) = (Arc::clone(&now), Arc::clone(&max));
         async move {
             max.fetch_max(now.fetch_add(1, Ordering::Relaxed) + 1, Ordering::Relaxed);
@@ -224,15 +237,43 @@ async fn at_most_four_pages_are_requested_concurrently() {
             } else {
                 NextLink::Present
             };
-            Ok(ready(Ok(keys_page([number], next, Some(20)))))
+            Ok(keys_page([number], next, Some(20)))
         }
     };
-    let walk = poll::walk_pages(request, 1, 4, TIMEOUT).await.unwrap();
+    let walk = walk_fetched(fetch, 1).await.unwrap();
     assert_eq!(
         (walk.pages, walk.keys.len(), walk.consistent),
         (20, 20, true)
     );
     assert_eq!(max.load(Ordering::Relaxed), 4);
+}
+
+/// With one request at a time, the parser of page 2 waits for the request of page 3.
+#[tokio::test(start_paused = true)]
+async fn next_page_is_requested_while_a_page_is_parsed() {
+    let requested = Arc::new(Notify::new());
+    let request = |number: u32| {
+        let requested = Arc::clone(&requested);
+        async move {
+            if number == 3 {
+                requested.notify_one();
+            }
+            Ok(async move {
+                if number == 2 {
+                    requested.notified().await;
+                }
+                let next = if number == 4 {
+                    NextLink::Absent
+                } else {
+                    NextLink::Present
+                };
+                Ok(keys_page([number], next, Some(4)))
+            })
+        }
+    };
+    let walk = poll::walk_pages(request, 1, 1, TIMEOUT);
+    let walk = tokio::time::timeout(TIMEOUT, walk).await.unwrap().unwrap();
+    assert_eq!((walk.pages, walk.consistent), (4, true));
 }
 
 #[tokio::test]
