@@ -85,7 +85,7 @@ impl ExemptionMatches {
     pub(super) async fn add_org(
         &self,
         config: &Config,
-        client: &Arc<Client>,
+        client: &Client,
         clock: &Clock,
         org: &OrgId,
         projects: Option<Vec<Project>>,

@@ -91,7 +91,7 @@ fn create_client(
     transport_factory: &TransportFactory,
     rate_limiter: &Arc<RateLimiter>,
     observer: &Arc<CheckObserver>,
-) -> Result<Arc<Client>, String> {
+) -> Result<Client, String> {
     let client_config = ClientConfig {
         max_retry_wait: RETRY_TIMEOUT,
         ..config.client_config(credential)
@@ -104,14 +104,14 @@ fn create_client(
         observer: Arc::clone(observer) as Arc<dyn ClientObserver>,
         clock: observer.clock.clone(),
     };
-    Client::new(client_config, deps).map(Arc::new)
+    Client::new(client_config, deps)
 }
 
 /// Checks a credential and its organizations.
 struct CredentialChecker<'a> {
     config: &'a Config,
     credential: &'a CredentialConfig,
-    client: Arc<Client>,
+    client: Client,
     observer: &'a CheckObserver,
     exemptions: &'a ExemptionMatches,
 }

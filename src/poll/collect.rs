@@ -75,7 +75,7 @@ pub struct PollReport {
 /// # Errors
 /// [`WalkError`] when a page fails; there is no partial result.
 pub async fn collect(
-    client: &Arc<Client>,
+    client: &Client,
     org: &OrgId,
     options: &PollOptions,
     previous: Option<Arc<Inventory>>,
@@ -123,7 +123,7 @@ pub async fn collect(
 }
 
 struct Collector<'a> {
-    client: &'a Arc<Client>,
+    client: &'a Client,
     org: &'a OrgId,
     options: &'a PollOptions,
     pages: u32,
@@ -136,17 +136,13 @@ impl Collector<'_> {
     async fn walk_once(&mut self) -> Result<KeyWalk, WalkError> {
         let (page_size, fields) = (self.options.page_size, self.options.optional_fields);
         let request = |page| {
-            let (client, org) = (Arc::clone(self.client), self.org.clone());
-            async move {
-                client
-                    .request_keys_page(&org, page, page_size, fields)
-                    .await
-            }
+            self.client
+                .request_keys_page(self.org, page, page_size, fields)
         };
         let timeout = self.options.walk_timeout;
         let walk = walk_pages(request, page_size, MAX_CONCURRENT_PAGES, timeout).await?;
         self.pages += walk.pages;
-        self.requests += walk.pages;
+        self.requests += walk.requests;
         Ok(walk)
     }
 

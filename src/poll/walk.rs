@@ -7,14 +7,12 @@
 
 use std::future::Future;
 use std::mem::take;
-use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesOrdered;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::Instant;
-use tokio_util::task::AbortOnDropHandle;
 
 use crate::humanize::exact;
 use crate::inventory::{Inserted, InventoryBuilder};
@@ -44,6 +42,8 @@ pub struct KeyWalk {
     pub invalid_keys: u64,
     /// Number of pages.
     pub pages: u32,
+    /// Number of requested pages: more than [`KeyWalk::pages`] if the expected number of pages was too large.
+    pub requests: u32,
     /// Whether the pages are consistent: no duplicates, the same `totalCount`, and no short page except the last one.
     pub consistent: bool,
     /// Set when there are fewer keys than `totalCount`.
@@ -110,8 +110,8 @@ const BLOCKING_ADD_MIN_KEYS: usize = 20_000;
 /// Maximum number of invalid items that are logged; the others are counted.
 const MAX_LOGGED_ITEMS: usize = 5;
 
-/// Maximum number of pages that are requested, parsed, or waiting for an earlier page, relative to the concurrency: while
-/// the requests of one half are in flight, the other half is parsed.
+/// Maximum number of pages that are requested, parsed, or waiting for an earlier page, as a multiple of the concurrency:
+/// while one half is requested, the other half is parsed.
 const QUEUED_PAGES_PER_REQUEST: usize = 2;
 
 /// Fetches every page. `request` takes a page number, and its output parses the response; `page_size` is the size that it
@@ -128,28 +128,31 @@ pub async fn walk_pages<F, R, P>(
 ) -> Result<KeyWalk, WalkError>
 where
     F: Fn(u32) -> R,
-    R: Future<Output = Result<P, Error>> + Send + 'static,
-    P: Future<Output = Result<KeyPage, Error>> + Send,
+    R: Future<Output = Result<P, Error>>,
+    P: Future<Output = Result<KeyPage, Error>>,
 {
     let mut state = WalkState::new(page_size);
-    let slots = Arc::new(Semaphore::new(concurrency));
+    let slots = Semaphore::new(concurrency);
     let mut queued = FuturesOrdered::new();
     let mut next = 1;
     let (mut elapsed, mut previous_at) = (Duration::ZERO, Instant::now());
     while !state.is_complete {
         // Past the expected last page, fetch sequentially, to avoid spending rate limit on pages that may not exist.
-        while queued.is_empty()
+        let may_request = queued.is_empty()
             || (queued.len() < QUEUED_PAGES_PER_REQUEST * concurrency
                 && state.walk.pages > 0
-                && next <= state.pagination.expected_pages())
-        {
-            queued.push_back(spawn_fetch(next, request(next), Arc::clone(&slots)));
-            next += 1;
-        }
-        let Some(fetched) = queued.next().await else {
-            continue;
+                && next <= state.pagination.expected_pages());
+        let (page, response) = tokio::select! {
+            biased;
+            Ok(slot) = slots.acquire(), if may_request => {
+                queued.push_back(fetch_page(next, request(next), slot));
+                state.walk.requests += 1;
+                next += 1;
+                continue;
+            }
+            Some(fetched) = queued.next() => fetched,
+            else => continue,
         };
-        let (page, response) = fetched.map_err(|_| WalkError::panicked())?;
         let response = response.map_err(|error| WalkError { page, error })?;
         elapsed += previous_at
             .elapsed()
@@ -172,28 +175,22 @@ where
     state.finish()
 }
 
-/// Spawns a task that sends the request of `page` when one of `slots` is free, and parses the response. The task is
-/// cancelled when the handle is dropped.
-fn spawn_fetch<R, P>(
+/// Sends the request of `page`, frees its slot, and parses the response.
+async fn fetch_page<P>(
     page: u32,
-    request: R,
-    slots: Arc<Semaphore>,
-) -> AbortOnDropHandle<(u32, Result<KeyPage, Error>)>
+    request: impl Future<Output = Result<P, Error>>,
+    slot: SemaphorePermit<'_>,
+) -> (u32, Result<KeyPage, Error>)
 where
-    R: Future<Output = Result<P, Error>> + Send + 'static,
-    P: Future<Output = Result<KeyPage, Error>> + Send,
+    P: Future<Output = Result<KeyPage, Error>>,
 {
-    AbortOnDropHandle::new(tokio::spawn(async move {
-        // The semaphore is never closed.
-        let slot = slots.acquire().await.ok();
-        let response = request.await;
-        drop(slot);
-        let parsed = match response {
-            Ok(parse) => parse.await,
-            Err(error) => Err(error),
-        };
-        (page, parsed)
-    }))
+    let response = request.await;
+    drop(slot);
+    let parsed = match response {
+        Ok(parse) => parse.await,
+        Err(error) => Err(error),
+    };
+    (page, parsed)
 }
 
 /// The pages so far.

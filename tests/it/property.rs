@@ -230,7 +230,7 @@ async fn run_history(
     let sim = Arc::new(sim_at(&static_sim(1, keys), &clock));
     let org = sim.org_ids()[0].clone();
     let org_id = OrgId::parse(&org).unwrap();
-    let client = Arc::new(sim_client(&sim, clock.clone()));
+    let client = sim_client(&sim, clock.clone());
     let mut previous: Option<Arc<Inventory>> = None;
     for (number, plan) in rounds.into_iter().enumerate() {
         sim.clear_faults();

@@ -1,6 +1,5 @@
 //! Limits of a walk: pages, bytes, keys, time, and the size of one key.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
@@ -16,11 +15,10 @@ use mongodb_atlas_sim::{BucketConfig, Effect, Fault, SimConfig, SimEndpoint};
 
 /// Walks pages that never end, each full and different from the others.
 async fn walk_endless_pages(size: u32, bytes: usize, response_delay: Duration) -> (WalkError, u32) {
-    let sent = Arc::new(AtomicU32::new(0));
+    let sent = AtomicU32::new(0);
     let fetch = |number: u32| {
-        let sent = Arc::clone(&sent);
+        sent.fetch_add(1, Ordering::Relaxed);
         async move {
-            sent.fetch_add(1, Ordering::Relaxed);
             tokio::time::sleep(response_delay).await;
             let ids = number * size..(number + 1) * size;
             Ok(KeyPage {
@@ -30,7 +28,7 @@ async fn walk_endless_pages(size: u32, bytes: usize, response_delay: Duration) -
         }
     };
     let error = walk_fetched(fetch, size).await.unwrap_err();
-    (error, sent.load(Ordering::Relaxed))
+    (error, sent.into_inner())
 }
 
 #[tokio::test]

@@ -3,7 +3,7 @@
 mod limits;
 
 use std::future::ready;
-use std::sync::Arc;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
@@ -122,7 +122,7 @@ const TIMEOUT: Duration = Duration::from_hours(1);
 /// Walks the pages that `fetch` returns, with four concurrent requests.
 async fn walk_fetched<R>(fetch: impl Fn(u32) -> R, size: u32) -> Result<KeyWalk, WalkError>
 where
-    R: Future<Output = Result<KeyPage, Error>> + Send + 'static,
+    R: Future<Output = Result<KeyPage, Error>>,
 {
     let request = |number| {
         let response = fetch(number);
@@ -135,18 +135,19 @@ async fn walk_pages(
     pages: Vec<Result<KeyPage, Error>>,
     size: u32,
 ) -> (Result<KeyWalk, WalkError>, u32) {
-    let sent = Arc::new(AtomicU32::new(0));
+    let sent = AtomicU32::new(0);
     let fetch = |number: u32| {
-        let sent = Arc::clone(&sent);
+        sent.fetch_add(1, Ordering::Relaxed);
         let last = keys_page([], NextLink::Absent, None);
         let response = pages.get(number as usize - 1).cloned().unwrap_or(Ok(last));
-        async move {
-            sent.fetch_add(1, Ordering::Relaxed);
-            response
-        }
+        async move { response }
     };
     let result = walk_fetched(fetch, size).await;
-    (result, sent.load(Ordering::Relaxed))
+    let sent = sent.into_inner();
+    if let Ok(walk) = &result {
+        assert_eq!(walk.requests, sent);
+    }
+    (result, sent)
 }
 
 #[tokio::test]
@@ -224,11 +225,13 @@ async fn changing_total_is_inconsistent_and_constant_incorrect_total_is_not() {
 }
 
 #[tokio::test]
-async fn at_most_four_pages_are_requested_concurrently() {
-    let (now, max) = (Arc::new(AtomicU32::new(0)), Arc::new(AtomicU32::new(0)));
+async fn at_most_four_pages_are_requested_concurrently_and_in_order() {
+    let (now, max) = (AtomicU32::new(0), AtomicU32::new(0));
+    let requested = Mutex::new(Vec::new());
     let fetch = |number: u32| {
-        let (now, max) = (Arc::clone(&now), Arc::clone(&max));
+        let (now, max, requested) = (&now, &max, &requested);
         async move {
+            requested.lock().unwrap().push(number);
             max.fetch_max(now.fetch_add(1, Ordering::Relaxed) + 1, Ordering::Relaxed);
             tokio::task::yield_now().await;
             now.fetch_sub(1, Ordering::Relaxed);
@@ -245,15 +248,16 @@ async fn at_most_four_pages_are_requested_concurrently() {
         (walk.pages, walk.keys.len(), walk.consistent),
         (20, 20, true)
     );
-    assert_eq!(max.load(Ordering::Relaxed), 4);
+    assert_eq!(max.into_inner(), 4);
+    assert_eq!(requested.into_inner().unwrap(), Vec::from_iter(1..=20));
 }
 
 /// With one request at a time, the parser of page 2 waits for the request of page 3.
 #[tokio::test(start_paused = true)]
 async fn next_page_is_requested_while_a_page_is_parsed() {
-    let requested = Arc::new(Notify::new());
+    let requested = Notify::new();
     let request = |number: u32| {
-        let requested = Arc::clone(&requested);
+        let requested = &requested;
         async move {
             if number == 3 {
                 requested.notify_one();
@@ -296,7 +300,7 @@ async fn unmet_total_is_reported_and_the_walk_completes() {
         assert_eq!(walk.keys.len(), all.len(), "{name}");
         assert!(walk.consistent, "{name}");
         assert_eq!(walk.shortfall.is_some(), shortfall, "{name}");
-        // After a full page, at most seven more pages are queued.
+        // At most seven more pages have been requested when a page that is not full ends the walk.
         assert!(sent <= 9, "{name}: {sent} requests");
     }
 }
