@@ -10,7 +10,12 @@ import { pathToFileURL } from 'node:url';
 const modules = path.resolve(process.argv[2]);
 const require = createRequire(path.join(modules, 'x.js'));
 const YAML = require('yaml');
-const objects = YAML.parseAllDocuments(fs.readFileSync(0, 'utf8')).map((document) => document.toJS()).filter(Boolean);
+// `fs.readFileSync(0)` fails with EAGAIN in Node.js 18, the version of Debian 12, if the input is not there yet.
+let input = '';
+for await (const chunk of process.stdin.setEncoding('utf8')) {
+  input += chunk;
+}
+const objects = YAML.parseAllDocuments(input).map((document) => document.toJS()).filter(Boolean);
 const directory = fs.mkdtempSync(path.join(modules, '..', 'manifests-'));
 const errors = [];
 let lines = '';
