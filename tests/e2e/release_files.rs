@@ -163,7 +163,20 @@ fn debian_package_requires_a_public_address() {
         "root@localhost.localdomain",
         "ada@host",
         "ada.lovelace@host",
+        "root@LocalHost.LocalDomain",
+        "ada@host.local",
+        "ADA@HOST.LOCAL",
+        "ada@vm.internal",
+        "ada@nas.lan",
+        "ada@nas.home.arpa",
+        "ada@home.arpa",
+        "ada@10.0.0.1",
+        "ada@[10.0.0.1]",
+        "ada@debian.org.",
+        "ada@debian..org",
         "ada@debian.org>",
+        "ada@host@debian.org",
+        "@debian.org",
         "debian.org",
     ] {
         let mut command = deb_command(&copy);
@@ -173,6 +186,43 @@ fn debian_package_requires_a_public_address() {
         assert!(error.contains(&expected), "{error}");
         assert!(error.contains("\nhelp: set DEBEMAIL"), "{error}");
     }
+    // Other addresses with parts that look similar.
+    for address in ["Ada@Local.Debian.ORG", "ada@10.0.0.1.debian.org"] {
+        let script = ". packages/source; require_maintainer test; printf %s \"$maintainer\"";
+        let mut source = Command::new("bash");
+        source.args(["-euc", script]).current_dir(copy.source());
+        source
+            .env("DEBFULLNAME", "Ada Lovelace")
+            .env("DEBEMAIL", address);
+        assert_eq!(
+            assert_success(&mut source),
+            format!("Ada Lovelace <{address}>")
+        );
+    }
+}
+
+/// A release takes long to build, so `packages/release` validates the maintainer first.
+#[test]
+fn release_requires_a_maintainer_before_it_builds() {
+    let copy = SourceCopy::new("u+rwX");
+    let binary = copy.dir.path().join("binary");
+    let (code, output, error) = run_command(&mut copy.command("release", &binary), &[]);
+    assert_eq!((code, output.as_str()), (Some(1), ""), "{error}");
+    let expected = "packages/release: no maintainer: DEBEMAIL is not set";
+    assert!(error.starts_with(expected), "{error}");
+    let mut command = copy.command("release", &binary);
+    let (code, _, error) = run_command(command.env("DEBEMAIL", "ada@host.local"), &[]);
+    assert_eq!(code, Some(1), "{error}");
+    let expected = "packages/release: invalid address in DEBEMAIL: ada@host.local: expected";
+    assert!(error.starts_with(expected), "{error}");
+    let mut command = copy.command("release", &binary);
+    command
+        .env("DEBFULLNAME", "Lovelace, Ada")
+        .env("DEBEMAIL", "ada@debian.org");
+    let (code, _, error) = run_command(&mut command, &[]);
+    assert_eq!(code, Some(1), "{error}");
+    let expected = "packages/release: invalid name in DEBFULLNAME: Lovelace, Ada: expected";
+    assert!(error.starts_with(expected), "{error}");
 }
 
 const DOCUMENTS: &str = "/usr/share/doc/atlas-ai-keys-exporter/";
