@@ -94,8 +94,11 @@ fn assert_same_file(one: &Path, other: &Path) {
 }
 
 fn deb_command(copy: &SourceCopy) -> Command {
-    let binary = Path::new(env!("CARGO_BIN_EXE_atlas-ai-keys-exporter"));
-    let mut command = copy.command("deb", binary);
+    deb_command_with(copy, env!("CARGO_BIN_EXE_atlas-ai-keys-exporter"))
+}
+
+fn deb_command_with(copy: &SourceCopy, binary: &str) -> Command {
+    let mut command = copy.command("deb", Path::new(binary));
     // Strong compression of a debug build takes half a minute.
     command
         .env("DPKG_DEB_COMPRESSOR_TYPE", "gzip")
@@ -223,6 +226,29 @@ fn release_requires_a_maintainer_before_it_builds() {
     assert_eq!(code, Some(1), "{error}");
     let expected = "packages/release: invalid name in DEBFULLNAME: Lovelace, Ada: expected";
     assert!(error.starts_with(expected), "{error}");
+}
+
+/// `make release` checks the size of the packaged program.
+#[test]
+fn size_of_the_packaged_program_is_limited() {
+    let copy = SourceCopy::new("u+rwX");
+    let check = |binary: &str| {
+        let mut package = deb_command_with(&copy, binary);
+        assert_success(package.env("DEBEMAIL", "ada@debian.org"));
+        let mut check_size = Command::new(copy.source().join("packages/check-size"));
+        run_command(check_size.arg(copy.output_file()), &[])
+    };
+    let (code, output, error) = check("/bin/true");
+    assert_eq!(code, Some(0), "{output}{error}");
+    // A debug build is too large.
+    if cfg!(target_arch = "x86_64") {
+        let (code, output, error) = check(env!("CARGO_BIN_EXE_atlas-ai-keys-exporter"));
+        assert_eq!((code, output.as_str()), (Some(1), ""), "{error}");
+        assert!(
+            error.contains(": expected less than 11000000 bytes, got "),
+            "{error}"
+        );
+    }
 }
 
 const DOCUMENTS: &str = "/usr/share/doc/atlas-ai-keys-exporter/";
