@@ -333,6 +333,48 @@ fn static_build_passes_flags_with_spaces() {
     );
 }
 
+/// Cargo encodes some characters of a path in package ids, and others are special in a regular expression.
+#[test]
+fn bill_of_materials_has_relative_paths() {
+    let dir = tempfile::tempdir().unwrap();
+    let tree = dir.path().join("source |tree[1]*.&^$%");
+    for folder in ["packages", "src"] {
+        std::fs::create_dir_all(tree.join(folder)).unwrap();
+    }
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("packages/relative-paths");
+    std::fs::copy(script, tree.join("packages/relative-paths")).unwrap();
+    let manifest = "[workspace]\n[package]\nname = \"exporter\"\nversion = \"0.1.0\"\n";
+    std::fs::write(tree.join("Cargo.toml"), manifest).unwrap();
+    std::fs::write(tree.join("src/lib.rs"), "").unwrap();
+    let cargo = |subcommand: &str| {
+        let mut cargo = Command::new(env!("CARGO"));
+        cargo.args([subcommand, "--offline"]).current_dir(&tree);
+        assert_success(&mut cargo)
+    };
+    cargo("generate-lockfile");
+    let id = cargo("pkgid");
+    let url = id.split_once('#').unwrap().0;
+    assert!(url.contains("source%20") && url.ends_with("%25"), "{url}");
+    let relative_paths = |text: &str| {
+        std::fs::write(tree.join("sbom.json"), text).unwrap();
+        let mut command = Command::new(tree.join("packages/relative-paths"));
+        command
+            .arg(tree.join("sbom.json"))
+            .env("CARGO", env!("CARGO"));
+        run_command(&mut command, &[])
+    };
+    let text = |url: &str| {
+        format!(
+            "[\"{url}#exporter@0.1.0\", \"{url}/crates/toolkit#0.1.0\",\n\"pkg:cargo/a@1?download_url=file://.\"]\n"
+        )
+    };
+    let relative = (Some(0), text("path+file://."), String::new());
+    assert_eq!(relative_paths(&text(url)), relative);
+    let (code, output, error) = relative_paths(&text(&format!("{url}-other")));
+    assert_eq!((code, output.as_str()), (Some(1), ""), "{error}");
+    assert!(error.contains("contains a path of this machine"), "{error}");
+}
+
 /// An OCI archive, unpacked.
 struct Image {
     dir: tempfile::TempDir,
