@@ -467,8 +467,21 @@ fn image_is_reproducible_and_matches_dockerfile() {
     let dockerfile = include_str!("../../packages/Dockerfile");
     let (build, last) = dockerfile.split_once("\nFROM scratch\n").unwrap();
     assert!(build.contains(
-        "RUN packages/static && packages/image-root \"$(packages/static --where)\" /image\n"
+        "RUN BUILD_REVISION=$(printf %.12s \"$BUILD_REVISION\") packages/static && \
+         packages/image-root \"$(packages/static --where)\" /image\n"
     ));
+    // The labels above have values from build arguments, which a user of a container engine must know.
+    let arguments: BTreeSet<&str> = dockerfile
+        .lines()
+        .filter_map(|line| line.strip_prefix("ARG ")?.split('=').next())
+        .collect();
+    let manual = include_str!("../../docs/install.md");
+    let documented: BTreeSet<&str> = manual
+        .split("--build-arg ")
+        .skip(1)
+        .filter_map(|rest| rest.split('=').next())
+        .collect();
+    assert_eq!(arguments, documented);
     let copied: Vec<&str> = last
         .lines()
         .filter(|line| line.starts_with("COPY "))
