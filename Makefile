@@ -58,8 +58,8 @@ release: ## build and check all release files in target/release-files (needs sko
 bench: ## run the benchmarks of scrapes and walks
 	$(CARGO) bench --locked --benches
 
-memory: ## check that 1,200 keys need at most 16 MiB (release build)
-	$(CARGO) test --release --locked --features real-programs --test e2e resident_memory -- --ignored
+memory: ## check that 1,200 keys need at most 16 MiB (release build, or EXPORTER="path of a binary")
+	$(CARGO) test $(if $(EXPORTER),,--release) --locked --features real-programs --test e2e resident_memory -- --ignored
 
 fuzz: ## fuzz each target for FUZZ_SECONDS (needs cargo-fuzz and a nightly compiler)
 	@cd fuzz && for target in $$($(CARGO) +nightly fuzz list); do \

@@ -304,6 +304,12 @@ fn documented_kustomization_combines_operator_and_shards() {
     let objects = valid_objects(&[&build_kustomization(dir.path())]).remove(0);
     only(&objects, "PodMonitor");
     only(&objects, "PrometheusRule");
+    let policy = only(&objects, "NetworkPolicy");
+    let scraper = &policy["spec"]["ingress"][0]["from"][0]["namespaceSelector"];
+    assert_eq!(
+        scraper["matchLabels"]["kubernetes.io/metadata.name"],
+        "observability"
+    );
     let set = only(&objects, "StatefulSet");
     let pod = &set["spec"]["template"]["spec"];
     let image = pod["containers"][0]["image"].as_str().unwrap();

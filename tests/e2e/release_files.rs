@@ -94,8 +94,11 @@ fn assert_same_file(one: &Path, other: &Path) {
 }
 
 fn deb_command(copy: &SourceCopy) -> Command {
-    let binary = Path::new(env!("CARGO_BIN_EXE_atlas-ai-keys-exporter"));
-    let mut command = copy.command("deb", binary);
+    deb_command_with(copy, env!("CARGO_BIN_EXE_atlas-ai-keys-exporter"))
+}
+
+fn deb_command_with(copy: &SourceCopy, binary: &str) -> Command {
+    let mut command = copy.command("deb", Path::new(binary));
     // Strong compression of a debug build takes half a minute.
     command
         .env("DPKG_DEB_COMPRESSOR_TYPE", "gzip")
@@ -163,7 +166,20 @@ fn debian_package_requires_a_public_address() {
         "root@localhost.localdomain",
         "ada@host",
         "ada.lovelace@host",
+        "root@LocalHost.LocalDomain",
+        "ada@host.local",
+        "ADA@HOST.LOCAL",
+        "ada@vm.internal",
+        "ada@nas.lan",
+        "ada@nas.home.arpa",
+        "ada@home.arpa",
+        "ada@10.0.0.1",
+        "ada@[10.0.0.1]",
+        "ada@debian.org.",
+        "ada@debian..org",
         "ada@debian.org>",
+        "ada@host@debian.org",
+        "@debian.org",
         "debian.org",
     ] {
         let mut command = deb_command(&copy);
@@ -172,6 +188,66 @@ fn debian_package_requires_a_public_address() {
         let expected = format!("packages/deb: invalid address in DEBEMAIL: {address}: expected");
         assert!(error.contains(&expected), "{error}");
         assert!(error.contains("\nhelp: set DEBEMAIL"), "{error}");
+    }
+    // Other addresses with parts that look similar.
+    for address in ["Ada@Local.Debian.ORG", "ada@10.0.0.1.debian.org"] {
+        let script = ". packages/source; require_maintainer test; printf %s \"$maintainer\"";
+        let mut source = Command::new("bash");
+        source.args(["-euc", script]).current_dir(copy.source());
+        source
+            .env("DEBFULLNAME", "Ada Lovelace")
+            .env("DEBEMAIL", address);
+        assert_eq!(
+            assert_success(&mut source),
+            format!("Ada Lovelace <{address}>")
+        );
+    }
+}
+
+/// A release takes long to build, so `packages/release` validates the maintainer first.
+#[test]
+fn release_requires_a_maintainer_before_it_builds() {
+    let copy = SourceCopy::new("u+rwX");
+    let binary = copy.dir.path().join("binary");
+    let (code, output, error) = run_command(&mut copy.command("release", &binary), &[]);
+    assert_eq!((code, output.as_str()), (Some(1), ""), "{error}");
+    let expected = "packages/release: no maintainer: DEBEMAIL is not set";
+    assert!(error.starts_with(expected), "{error}");
+    let mut command = copy.command("release", &binary);
+    let (code, _, error) = run_command(command.env("DEBEMAIL", "ada@host.local"), &[]);
+    assert_eq!(code, Some(1), "{error}");
+    let expected = "packages/release: invalid address in DEBEMAIL: ada@host.local: expected";
+    assert!(error.starts_with(expected), "{error}");
+    let mut command = copy.command("release", &binary);
+    command
+        .env("DEBFULLNAME", "Lovelace, Ada")
+        .env("DEBEMAIL", "ada@debian.org");
+    let (code, _, error) = run_command(&mut command, &[]);
+    assert_eq!(code, Some(1), "{error}");
+    let expected = "packages/release: invalid name in DEBFULLNAME: Lovelace, Ada: expected";
+    assert!(error.starts_with(expected), "{error}");
+}
+
+/// `make release` checks the size of the packaged program.
+#[test]
+fn size_of_the_packaged_program_is_limited() {
+    let copy = SourceCopy::new("u+rwX");
+    let check = |binary: &str| {
+        let mut package = deb_command_with(&copy, binary);
+        assert_success(package.env("DEBEMAIL", "ada@debian.org"));
+        let mut check_size = Command::new(copy.source().join("packages/check-size"));
+        run_command(check_size.arg(copy.output_file()), &[])
+    };
+    let (code, output, error) = check("/bin/true");
+    assert_eq!(code, Some(0), "{output}{error}");
+    // A debug build is too large.
+    if cfg!(target_arch = "x86_64") {
+        let (code, output, error) = check(env!("CARGO_BIN_EXE_atlas-ai-keys-exporter"));
+        assert_eq!((code, output.as_str()), (Some(1), ""), "{error}");
+        assert!(
+            error.contains(": expected less than 11000000 bytes, got "),
+            "{error}"
+        );
     }
 }
 
@@ -255,6 +331,48 @@ fn static_build_passes_flags_with_spaces() {
             "--remap-path-prefix=/cargo home=cargo",
         ]
     );
+}
+
+/// Cargo encodes some characters of a path in package ids, and others are special in a regular expression.
+#[test]
+fn bill_of_materials_has_relative_paths() {
+    let dir = tempfile::tempdir().unwrap();
+    let tree = dir.path().join("source |tree[1]*.&^$%");
+    for folder in ["packages", "src"] {
+        std::fs::create_dir_all(tree.join(folder)).unwrap();
+    }
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("packages/relative-paths");
+    std::fs::copy(script, tree.join("packages/relative-paths")).unwrap();
+    let manifest = "[workspace]\n[package]\nname = \"exporter\"\nversion = \"0.1.0\"\n";
+    std::fs::write(tree.join("Cargo.toml"), manifest).unwrap();
+    std::fs::write(tree.join("src/lib.rs"), "").unwrap();
+    let cargo = |subcommand: &str| {
+        let mut cargo = Command::new(env!("CARGO"));
+        cargo.args([subcommand, "--offline"]).current_dir(&tree);
+        assert_success(&mut cargo)
+    };
+    cargo("generate-lockfile");
+    let id = cargo("pkgid");
+    let url = id.split_once('#').unwrap().0;
+    assert!(url.contains("source%20") && url.ends_with("%25"), "{url}");
+    let relative_paths = |text: &str| {
+        std::fs::write(tree.join("sbom.json"), text).unwrap();
+        let mut command = Command::new(tree.join("packages/relative-paths"));
+        command
+            .arg(tree.join("sbom.json"))
+            .env("CARGO", env!("CARGO"));
+        run_command(&mut command, &[])
+    };
+    let text = |url: &str| {
+        format!(
+            "[\"{url}#exporter@0.1.0\", \"{url}/crates/toolkit#0.1.0\",\n\"pkg:cargo/a@1?download_url=file://.\"]\n"
+        )
+    };
+    let relative = (Some(0), text("path+file://."), String::new());
+    assert_eq!(relative_paths(&text(url)), relative);
+    let (code, output, error) = relative_paths(&text(&format!("{url}-other")));
+    assert_eq!((code, output.as_str()), (Some(1), ""), "{error}");
+    assert!(error.contains("contains a path of this machine"), "{error}");
 }
 
 /// An OCI archive, unpacked.
@@ -349,8 +467,21 @@ fn image_is_reproducible_and_matches_dockerfile() {
     let dockerfile = include_str!("../../packages/Dockerfile");
     let (build, last) = dockerfile.split_once("\nFROM scratch\n").unwrap();
     assert!(build.contains(
-        "RUN packages/static && packages/image-root \"$(packages/static --where)\" /image\n"
+        "RUN BUILD_REVISION=$(printf %.12s \"$BUILD_REVISION\") packages/static && \
+         packages/image-root \"$(packages/static --where)\" /image\n"
     ));
+    // The labels above have values from build arguments, which a user of a container engine must know.
+    let arguments: BTreeSet<&str> = dockerfile
+        .lines()
+        .filter_map(|line| line.strip_prefix("ARG ")?.split('=').next())
+        .collect();
+    let manual = include_str!("../../docs/install.md");
+    let documented: BTreeSet<&str> = manual
+        .split("--build-arg ")
+        .skip(1)
+        .filter_map(|rest| rest.split('=').next())
+        .collect();
+    assert_eq!(arguments, documented);
     let copied: Vec<&str> = last
         .lines()
         .filter(|line| line.starts_with("COPY "))

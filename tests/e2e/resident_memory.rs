@@ -1,4 +1,6 @@
-//! Memory of the release binary. `make memory` runs this, and so does `make release`.
+//! Memory of the release binary. `make memory` measures a release build with the features of the tests, and `make release` measures the
+//! packaged static binary.
+use std::ffi::OsString;
 use std::process::Command;
 
 use crate::common::{ChildProcess, eventually, get, sim_env};
@@ -13,11 +15,18 @@ fn memory_kib(pid: u32, field: &str) -> u64 {
     line.split_whitespace().nth(1).unwrap().parse().unwrap()
 }
 
+/// Returns the path of the binary to measure: the variable `EXPORTER`, otherwise the build of this test.
+fn binary_path() -> OsString {
+    std::env::var_os("EXPORTER")
+        .filter(|path| !path.is_empty())
+        .unwrap_or_else(|| env!("CARGO_BIN_EXE_atlas-ai-keys-exporter").into())
+}
+
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs the release binary, which takes minutes to build; run by `make memory`"]
 async fn memory_for_1200_keys_is_below_16_mib() {
     let sim = crate::common::start_sim(SimConfig::default()).await;
-    let mut command = Command::new(env!("CARGO_BIN_EXE_atlas-ai-keys-exporter"));
+    let mut command = Command::new(binary_path());
     command
         .args([
             "--web.listen-address=127.0.0.1:0",

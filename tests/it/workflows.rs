@@ -217,6 +217,9 @@ fn dependabot_updates_crates_actions_and_base_images() {
         let ecosystem = text(update, "package-ecosystem").unwrap();
         let cooldown = update.get("cooldown").unwrap();
         assert_eq!(text(cooldown, "default-days"), Some("7"), "{ecosystem}");
+        if ecosystem == "cargo" {
+            assert_unicode_tables_are_ignored(update);
+        }
         let several = update.get("directories").and_then(YamlValue::as_sequence);
         let several = several.into_iter().flatten().filter_map(YamlValue::as_str);
         for folder in several.chain(text(update, "directory")) {
@@ -233,6 +236,17 @@ fn dependabot_updates_crates_actions_and_base_images() {
     for path in ["Cargo.lock", "fuzz/Cargo.lock", "packages/Dockerfile"] {
         assert!(repo_path(path).exists(), "{path}");
     }
+}
+
+/// An update of the requirement in Cargo.toml would add Unicode tables to the binary.
+fn assert_unicode_tables_are_ignored(update: &YamlValue) {
+    assert!(read_repo_file("Cargo.toml").contains("\nidna_adapter = \"~1.0\"\n"));
+    let ignored = update.get("ignore").unwrap().as_sequence().unwrap();
+    let is_adapter = |it: &&YamlValue| text(it, "dependency-name") == Some("idna_adapter");
+    let adapter = ignored.iter().find(is_adapter).unwrap();
+    let versions = adapter.get("versions").unwrap().as_sequence().unwrap();
+    let versions: Vec<_> = versions.iter().map(YamlValue::as_str).collect();
+    assert_eq!(versions, [Some(">=1.1")]);
 }
 
 #[test]
