@@ -24,7 +24,7 @@ local short(alert) = {
   perKey: {
     createdWindow: '12s',
     revivedWindow: '12s',
-    // Each step of the history is evaluated for every key: longer steps save most of the processor time of the drill.
+    // Each step of the history is evaluated for every key: longer steps save most of the CPU time of the drill.
     quiet: { period: '8s', history: '6s', step: '3s', interval: '3s' },
   },
 }

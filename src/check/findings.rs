@@ -92,6 +92,10 @@ impl Topic {
         }
     }
 
+    pub(super) fn subject(&self) -> &str {
+        &self.subject
+    }
+
     fn finding(&self, severity: Severity, message: impl ToString, hint: Option<String>) -> Finding {
         Finding {
             severity,

@@ -20,15 +20,19 @@ const TIMEOUT: Duration = Duration::from_secs(4);
 /// address.
 pub async fn probe_running_exporter(args: &Args, environment: &Environment) -> Vec<Finding> {
     // Other errors in the configuration are ignored: the health of the running exporter is independent of them.
-    let (config, errors) = Config::load_lenient(args, environment);
-    let Some(config) = config else {
-        return super::local::check_configuration(None, &errors);
+    let loaded = Config::load_lenient(args, environment);
+    let Some(config) = &loaded.config else {
+        return super::local::check_configuration(&loaded);
     };
     let address = config
         .probe_address
         .as_ref()
         .or(config.listen_addresses.first());
     let Some(address) = address else {
+        // The address may be in the file that cannot be used.
+        if loaded.is_file_unusable {
+            return super::local::check_configuration(&loaded);
+        }
         let topic = Topic::new(Component::Listener, "systemd's sockets");
         let hint = "set --web.probe-address";
         return vec![topic.error("no address to query", hint)];

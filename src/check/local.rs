@@ -1,27 +1,34 @@
 //! Checks that send no request: configuration, files and listen addresses.
 
-use std::path::Path;
-
 use exporter_toolkit::address::ListenAddress;
 use exporter_toolkit::bounded_file;
 use exporter_toolkit::web_config::WebConfig;
 use mongodb_atlas_client::ProxyRoute;
 
 use super::findings::{Component, Finding, Topic};
-use crate::config::{self, Config, CredentialConfig, Diagnostic};
+use crate::config::{self, Config, CredentialConfig, Diagnostic, LenientConfig};
 use crate::credentials::SecretLocation;
 use crate::humanize::exact;
 use crate::storage::Storage;
 
+/// Message of a check of values that may be in a configuration file that cannot be used.
+pub(super) const FILE_UNUSABLE: &str = "skipped: the configuration file cannot be used";
+/// Subject of such a check.
+const UNKNOWN: &str = "unknown";
+/// Hint for a file that cannot be used.
+const FILE_HINT: &str = "check that the file exists, contains valid YAML, and is readable for the user of the exporter; the exporter will not start";
+
 /// Reports the errors of flags, environment variables and the configuration file.
-pub(super) fn check_configuration(config: Option<&Config>, errors: &[Diagnostic]) -> Vec<Finding> {
+pub(super) fn check_configuration(loaded: &LenientConfig) -> Vec<Finding> {
+    let LenientConfig { config, errors, .. } = loaded;
+    let config = config.as_ref();
     let file = config.and_then(|config| config.config_file.as_deref());
     let subject = file.map_or_else(
         || "flags and environment".to_owned(),
         |file| file.display().to_string(),
     );
     let topic = Topic::new(Component::Configuration, subject);
-    if let (Some(config), []) = (config, errors) {
+    if let (Some(config), []) = (config, &errors[..]) {
         let credentials = &config.credentials;
         let orgs: usize = credentials.iter().map(|it| it.org_ids.len()).sum();
         let is_discovering = credentials.iter().any(|it| it.discover_orgs);
@@ -45,12 +52,20 @@ pub(super) fn check_configuration(config: Option<&Config>, errors: &[Diagnostic]
 
 /// Returns the finding for an error. The remedy of the error takes precedence over `hint`.
 fn error_finding(topic: &Topic, error: &Diagnostic, hint: &str) -> Finding {
-    let hint = error.help.as_deref().unwrap_or(hint);
-    topic.error(config::describe(error), hint)
+    let is_whole_file = error.path == topic.subject();
+    let (message, hint) = if is_whole_file {
+        (error.message.clone(), FILE_HINT)
+    } else {
+        (config::describe(error), hint)
+    };
+    topic.error(message, error.help.as_deref().unwrap_or(hint))
 }
 
 /// Reports the proxy in use, or why a proxy from the environment is not used.
-pub(super) fn check_proxy(config: &Config) -> Option<Finding> {
+pub(super) fn check_proxy(loaded: &LenientConfig) -> Option<Finding> {
+    let config = loaded.config.as_ref();
+    // Without the base URL, it is unknown whether the proxy is used.
+    let config = config.filter(|_| !loaded.is_file_unusable)?;
     let host = config.base_url.host_str().unwrap_or_default();
     let topic = |variable| Topic::new(Component::Configuration, variable);
     match &config.route {
@@ -67,8 +82,12 @@ pub(super) fn check_proxy(config: &Config) -> Option<Finding> {
 }
 
 /// Checks the web configuration file and the certificates in it.
-pub(super) async fn check_web_config(file: Option<&Path>) -> Vec<Finding> {
-    let Some(file) = file else {
+pub(super) async fn check_web_config(loaded: &LenientConfig) -> Vec<Finding> {
+    let config = loaded.config.as_ref();
+    let Some(file) = config.and_then(|config| config.web_config_file.as_deref()) else {
+        if loaded.is_file_unusable {
+            return vec![Topic::new(Component::WebConfiguration, UNKNOWN).skipped(FILE_UNUSABLE)];
+        }
         let message = "/metrics has no TLS and no authentication (see --web.config.file)";
         return vec![Topic::new(Component::WebConfiguration, "none").ok(message)];
     };
@@ -84,10 +103,16 @@ pub(super) async fn check_web_config(file: Option<&Path>) -> Vec<Finding> {
         }
         Err(error) => {
             let hint = "fix the value at the location above; the exporter will not start";
-            let errors = error.errors.iter();
-            errors
-                .map(|error| error_finding(&topic, error, hint))
-                .collect()
+            let errors = error.errors.iter().map(|error| {
+                // Without a location, the error is about the whole file.
+                let hint = if error.path.is_empty() {
+                    FILE_HINT
+                } else {
+                    hint
+                };
+                error_finding(&topic, error, hint)
+            });
+            errors.collect()
         }
     }
 }
@@ -103,7 +128,7 @@ pub(super) fn check_credentials(config: &Config) -> Vec<Finding> {
 
 fn check_credential(config: &CredentialConfig) -> Vec<Finding> {
     let topic = Topic::new(Component::Credential, &config.name);
-    let hint = "check that the location exists, contains only the value, and is readable for the user of the exporter";
+    let hint = "check that the location exists, contains only the value, and is readable for the user of the exporter; the exporter will not start";
     let errors = config.credential.validate();
     let mut findings: Vec<_> = errors
         .iter()
@@ -132,8 +157,12 @@ fn check_credential(config: &CredentialConfig) -> Vec<Finding> {
 }
 
 /// Checks the state directory.
-pub(super) async fn check_storage(dir: Option<&Path>) -> Finding {
-    let Some(dir) = dir else {
+pub(super) async fn check_storage(loaded: &LenientConfig) -> Finding {
+    let config = loaded.config.as_ref();
+    let Some(dir) = config.and_then(|config| config.storage_path.as_deref()) else {
+        if loaded.is_file_unusable {
+            return Topic::new(Component::Storage, UNKNOWN).skipped(FILE_UNUSABLE);
+        }
         return Topic::new(Component::Storage, "none").warning(
             "no state directory: after a restart, metrics are empty until the first poll and change counters restart at 0",
             "set --storage.path, or StateDirectory= in the systemd unit",
@@ -161,12 +190,18 @@ pub(super) async fn check_storage(dir: Option<&Path>) -> Finding {
 }
 
 /// Checks that the listen addresses are free. The running exporter may use them.
-pub(super) async fn check_listeners(config: &Config) -> Vec<Finding> {
+pub(super) async fn check_listeners(loaded: &LenientConfig) -> Vec<Finding> {
+    let Some(config) = &loaded.config else {
+        return Vec::new();
+    };
     if config.systemd_socket {
         let topic = Topic::new(Component::Listener, "systemd's sockets");
         return vec![topic.skipped("skipped: the .socket unit contains the addresses")];
     }
     let mut findings = Vec::new();
+    if loaded.is_file_unusable && config.listen_addresses.is_empty() {
+        findings.push(Topic::new(Component::Listener, UNKNOWN).skipped(FILE_UNUSABLE));
+    }
     for address in &config.listen_addresses {
         findings.push(check_listener(address, "--web.listen-address").await);
     }

@@ -24,7 +24,7 @@ pub use findings::{Component, Finding, Severity};
 pub use health::probe_running_exporter;
 
 use crate::cli::Args;
-use crate::config::{self, Config, Diagnostic};
+use crate::config::Config;
 use crate::credentials::Environment;
 use findings::Topic;
 
@@ -38,35 +38,29 @@ pub struct CheckContext {
 
 /// Checks the configuration from these arguments and this environment. Continues after an error, and returns all findings.
 pub async fn run(args: &Args, environment: &Environment, context: &CheckContext) -> Vec<Finding> {
-    let (config, errors) = Config::load_lenient(args, environment);
-    let mut findings = local::check_configuration(config.as_ref(), &errors);
-    let Some(config) = config else {
+    let loaded = Config::load_lenient(args, environment);
+    let mut findings = local::check_configuration(&loaded);
+    let Some(config) = &loaded.config else {
         return findings;
     };
-    findings.extend(local::check_proxy(&config));
-    findings.extend(local::check_web_config(config.web_config_file.as_deref()).await);
-    findings.extend(local::check_credentials(&config));
-    findings.extend(exemptions::check_ends(&config, context.clock.now()));
-    findings.push(local::check_storage(config.storage_path.as_deref()).await);
-    findings.extend(local::check_listeners(&config).await);
+    findings.extend(local::check_proxy(&loaded));
+    findings.extend(local::check_web_config(&loaded).await);
+    findings.extend(local::check_credentials(config));
+    findings.extend(exemptions::check_ends(config, context.clock.now()));
+    findings.push(local::check_storage(&loaded).await);
+    findings.extend(local::check_listeners(&loaded).await);
     let topic = Topic::new(Component::Organization, "all");
     match &context.transport_factory {
         None => findings.push(topic.skipped("skipped: --offline is set")),
-        // With an invalid base URL, the default base URL would receive the credential.
-        Some(_) if errors.iter().any(concerns_atlas_address) => {
-            findings.push(topic.skipped("skipped: the base URL or the proxy is invalid"));
+        // The default base URL would receive a credential that is for another base URL.
+        Some(_) if loaded.is_file_unusable => findings.push(topic.skipped(local::FILE_UNUSABLE)),
+        Some(_) if loaded.is_atlas_address_unknown => {
+            findings
+                .push(topic.skipped("skipped: the base URL or the proxy is invalid or unknown"));
         }
         Some(factory) => {
-            findings.extend(remote::check_all(&config, factory, &context.clock).await);
+            findings.extend(remote::check_all(config, factory, &context.clock).await);
         }
     }
     findings
-}
-
-/// Returns whether an error concerns the base URL of Atlas or the proxy.
-fn concerns_atlas_address(error: &Diagnostic) -> bool {
-    let error = config::describe(error).to_ascii_lowercase();
-    ["base-url", "base_url", "proxy"]
-        .iter()
-        .any(|name| error.contains(name))
 }

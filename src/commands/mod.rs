@@ -117,7 +117,7 @@ impl CommandError {
     }
 
     fn stdout() -> impl FnOnce(io::Error) -> Self {
-        Self::io("cannot write to standard output")
+        Self::io("standard output: cannot be written")
     }
 }
 

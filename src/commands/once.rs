@@ -7,6 +7,7 @@
 
 use std::fs::{File, Metadata, Permissions};
 use std::io::{self, Write};
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{
     FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _, fchown,
 };
@@ -26,6 +27,11 @@ use crate::credentials::Environment;
 pub(super) async fn run(args: Args, environment: &Environment) -> Result<(), CommandError> {
     let output = config::parse_once_output(&args, environment)?;
     let shutdown = signals::shutdown_token()?;
+    if let Some(path) = output.clone() {
+        // An unusable output is reported before all organizations are polled.
+        let check = move || check_output(&path).map_err(output_error(&path));
+        write_unless_stopped(&shutdown, check).await?;
+    }
     let (config, result) = poll_once(args, environment, &shutdown, |_| {}).await?;
     if let Some(dir) = &config.storage_path {
         result.add_stored_inventories(dir).await;
@@ -44,10 +50,7 @@ pub(super) async fn run(args: Args, environment: &Environment) -> Result<(), Com
         None => {
             write_exposition(&result, io::stdout().lock(), &stop).map_err(CommandError::stdout())
         }
-        Some(path) => write_file(&result, &path, &stop).map_err(CommandError::io(format!(
-            "{} (--output): cannot be written",
-            path.display()
-        ))),
+        Some(path) => write_file(&result, &path, &stop).map_err(output_error(&path)),
     })
     .await?;
     if failed.is_empty() {
@@ -55,6 +58,10 @@ pub(super) async fn run(args: Args, environment: &Environment) -> Result<(), Com
     } else {
         Err(CommandError::Stale(failed))
     }
+}
+
+fn output_error(path: &Path) -> impl FnOnce(io::Error) -> CommandError + use<> {
+    CommandError::io(format!("{} (--output): cannot be written", path.display()))
 }
 
 fn write_exposition(
@@ -72,17 +79,48 @@ fn write_exposition(
     to.flush()
 }
 
+/// The file to which the metrics are written.
+enum Target {
+    /// A regular file, which is replaced; `existing` is the previous one.
+    Regular {
+        path: PathBuf,
+        existing: Option<Metadata>,
+    },
+    /// A pipe or a character device.
+    Special,
+}
+
+impl Target {
+    fn find(path: &Path) -> io::Result<Self> {
+        let existing = match path.metadata() {
+            Ok(existing) if existing.is_file() => Some(existing),
+            Ok(existing) => return check_special(&existing).map(|()| Self::Special),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(error) => return Err(error),
+        };
+        let path = follow_links(path)?;
+        if path.as_os_str().as_bytes().ends_with(b"/") {
+            return Err(rustix::io::Errno::NOTDIR.into());
+        }
+        Ok(Self::Regular { path, existing })
+    }
+}
+
+/// Checks that the output can be written. Does not open a pipe, because its reader would see the end of the file.
+fn check_output(path: &Path) -> io::Result<()> {
+    match Target::find(path)? {
+        Target::Regular { path, .. } => create_temp_file(&path).map(drop),
+        Target::Special => Ok(()),
+    }
+}
+
 /// Replaces a regular file atomically. Writes to special files, such as a pipe or a device, in place.
 fn write_file(result: &OneShotResult, path: &Path, stop: &CancellationToken) -> io::Result<()> {
-    match path.metadata() {
-        Ok(existing) if existing.is_file() => {
-            write_file_atomically(result, &follow_links(path)?, Some(&existing), stop)
+    match Target::find(path)? {
+        Target::Regular { path, existing } => {
+            write_file_atomically(result, &path, existing.as_ref(), stop)
         }
-        Ok(existing) => write_exposition(result, open_special(path, &existing)?, stop),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            write_file_atomically(result, &follow_links(path)?, None, stop)
-        }
-        Err(error) => Err(error),
+        Target::Special => write_exposition(result, open_special(path)?, stop),
     }
 }
 
@@ -94,11 +132,7 @@ fn write_file_atomically(
     existing: Option<&Metadata>,
     stop: &CancellationToken,
 ) -> io::Result<()> {
-    let directory = match path.parent() {
-        Some(directory) if !directory.as_os_str().is_empty() => directory,
-        _ => Path::new("."),
-    };
-    let file = create_temp_file(directory)?;
+    let file = create_temp_file(path)?;
     // `NamedTempFile` adds the random name to every error of a write, its file does not.
     write_exposition(result, io::BufWriter::new(file.as_file()), stop)?;
     set_owner_and_mode(file.as_file(), existing)?;
@@ -107,7 +141,12 @@ fn write_file_atomically(
     Ok(())
 }
 
-fn create_temp_file(directory: &Path) -> io::Result<NamedTempFile> {
+/// Creates a temporary file in the directory of `path`.
+fn create_temp_file(path: &Path) -> io::Result<NamedTempFile> {
+    let directory = match path.parent() {
+        Some(directory) if !directory.as_os_str().is_empty() => directory,
+        _ => Path::new("."),
+    };
     let mut options = File::options();
     options.write(true).create_new(true).mode(0o600);
     // `tempfile_in` adds the random name to the error.
@@ -117,8 +156,10 @@ fn create_temp_file(directory: &Path) -> io::Result<NamedTempFile> {
 fn set_owner_and_mode(file: &File, existing: Option<&Metadata>) -> io::Result<()> {
     let mode = existing.map_or(0o644, |existing| existing.mode() & 0o777);
     if let Some(existing) = existing {
-        // Only root can change the owner. Otherwise the current user owns the new file.
-        let _ = fchown(file, Some(existing.uid()), Some(existing.gid()));
+        // Only root can change the owner. Otherwise the current user owns the new file, and can set its group to any group
+        // of this user.
+        let gid = Some(existing.gid());
+        let _ = fchown(file, Some(existing.uid()), gid).or_else(|_| fchown(file, None, gid));
     }
     file.set_permissions(Permissions::from_mode(mode))
 }
@@ -141,8 +182,8 @@ fn follow_links(path: &Path) -> io::Result<PathBuf> {
     Err(io::Error::other("too many levels of symbolic links"))
 }
 
-/// Opens a pipe or a character device. Fails if a pipe has no reader.
-fn open_special(path: &Path, existing: &Metadata) -> io::Result<File> {
+/// Checks that a file that is not regular is a pipe or a character device.
+fn check_special(existing: &Metadata) -> io::Result<()> {
     let kind = existing.file_type();
     if kind.is_dir() {
         return Err(io::ErrorKind::IsADirectory.into());
@@ -152,6 +193,11 @@ fn open_special(path: &Path, existing: &Metadata) -> io::Result<File> {
             "expected a file, a pipe or a character device",
         ));
     }
+    Ok(())
+}
+
+/// Opens a pipe or a character device. Fails if a pipe has no reader.
+fn open_special(path: &Path) -> io::Result<File> {
     let flags = OFlags::NONBLOCK | OFlags::NOCTTY;
     let file = File::options()
         .write(true)

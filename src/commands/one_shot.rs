@@ -42,5 +42,5 @@ pub(super) async fn write_unless_stopped<T: Send + 'static>(
     let writing = tokio::task::spawn_blocking(write);
     let written = shutdown.run_until_cancelled(writing).await;
     let written = written.ok_or(CommandError::Interrupted)?;
-    written.map_err(|error| CommandError::io("cannot write the output")(error.into()))?
+    written.map_err(|error| CommandError::io("output: cannot be written")(error.into()))?
 }

@@ -22,7 +22,7 @@ pub(super) async fn run_demo(args: Args, environment: &Environment) -> Result<()
     let listener = TcpListener::bind("127.0.0.1:0")
         .await
         .map_err(CommandError::io(
-            "cannot open a port for the simulated Atlas",
+            "port of the simulated Atlas: cannot be opened",
         ))?;
     let scenario = sim_config.scenario;
     let sim = start_sim(listener, &sim_config)?;

@@ -1,6 +1,6 @@
 //! Options of single commands.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -184,12 +184,7 @@ pub fn parse_once_output(
 ) -> Result<Option<PathBuf>, ConfigError> {
     Resolver::without_file(args, environment).resolve(|resolver| {
         let path = resolver.path("output");
-        let path = path.filter(|path| !STDOUT_NAMES.iter().any(|name| path == Path::new(name)));
-        if path.as_deref() == Some(Path::new("")) {
-            let source = resolver.lookup("output").source;
-            resolver.reject(&source, "", "a file path, or - for standard output");
-        }
-        Some(path)
+        Some(path.filter(|path| !STDOUT_NAMES.iter().any(|name| path.as_os_str() == *name)))
     })
 }
 
@@ -206,7 +201,9 @@ fn resolve_storage_source(resolver: &mut Resolver<'_>) -> Option<StorageSource> 
         }
     }
     let dir = resolver.storage_path();
-    if dir.is_none() {
+    let is_set = !resolver.lookup("storage.path").values.is_empty();
+    // The directory may be in a file that cannot be used; an invalid value is reported already.
+    if dir.is_none() && !is_set && !resolver.is_file_unusable {
         resolver.diagnostics.push(
             Diagnostic::new("--from-storage", "no state directory").with_help(
                 "set --storage.path to the state directory of the exporter, such as /var/lib/atlas-ai-keys-exporter",

@@ -1,5 +1,6 @@
 //! Credentials and their organizations: one credential from the environment, or those of the configuration file.
 
+use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -10,7 +11,9 @@ use super::file::{ConfigFile, redact_key};
 use super::parse::parse_bool;
 use super::resolver::Resolver;
 use crate::cli::{FlagValues, ValueSource};
-use crate::credentials::{self, Credential, CredentialError, Environment, FIELDS, SecretLocation};
+use crate::credentials::{
+    self, Credential, CredentialError, CredentialField, Environment, FIELDS, SecretLocation,
+};
 use exporter_toolkit::diagnostic::Diagnostic;
 
 /// A credential and the organizations that are polled with it.
@@ -66,15 +69,19 @@ pub(super) fn resolve(resolver: &mut Resolver<'_>) -> Vec<CredentialConfig> {
 }
 
 fn from_env(resolver: &mut Resolver<'_>) -> Option<CredentialConfig> {
-    match credentials::from_env(resolver.environment) {
-        Ok(credential) => Some(validated(resolver, DEFAULT_NAME, credential)),
+    let environment = resolver.environment;
+    match credentials::from_env(environment) {
+        Ok(credential) => Some(validated(
+            resolver,
+            DEFAULT_NAME,
+            credential,
+            |field, path| path_variable(environment, field, path),
+        )),
         Err(errors) => {
-            for error in errors {
-                let is_consequence =
-                    resolver.is_file_unusable && matches!(error, CredentialError::Missing);
-                if !is_consequence {
-                    resolver.diagnostics.push(to_diagnostic("", &error));
-                }
+            // Missing fields may be in a file that cannot be used.
+            if !resolver.is_file_unusable {
+                let errors = errors.iter().map(|error| to_diagnostic("", error));
+                resolver.diagnostics.extend(errors);
             }
             // Errors in the organizations are reported too.
             let org_ids = resolver.lookup("atlas.org-id");
@@ -90,11 +97,26 @@ fn to_diagnostic(path: &str, error: &CredentialError) -> Diagnostic {
 }
 
 /// Creates the configuration of a credential without organizations. Reports each field that cannot be read, unless the
-/// caller of the resolver reads the credentials.
-fn validated(resolver: &mut Resolver<'_>, name: &str, credential: Credential) -> CredentialConfig {
+/// caller of the resolver reads the credentials. `find_setting` returns the setting that names the file of a field.
+fn validated(
+    resolver: &mut Resolver<'_>,
+    name: &str,
+    credential: Credential,
+    find_setting: impl Fn(&CredentialField, &Path) -> String,
+) -> CredentialConfig {
     if resolver.validates_credentials {
-        let errors = credential.validate().into_iter();
-        let errors = errors.map(|error| Diagnostic::new("", error.to_string()));
+        let errors = credential
+            .unreadable_fields()
+            .map(|(field, location, error)| {
+                let setting = match location {
+                    SecretLocation::File(path) => find_setting(field, path),
+                    // The message contains the location.
+                    SecretLocation::EnvVar { .. } | SecretLocation::ConfigKey { .. } => {
+                        String::new()
+                    }
+                };
+                Diagnostic::new(setting, error.to_string())
+            });
         resolver.diagnostics.extend(errors);
     }
     CredentialConfig {
@@ -102,6 +124,17 @@ fn validated(resolver: &mut Resolver<'_>, name: &str, credential: Credential) ->
         credential,
         org_ids: Vec::new(),
         discover_orgs: false,
+    }
+}
+
+/// Returns the environment variable that names the file of a field.
+fn path_variable(environment: &Environment, field: &CredentialField, path: &Path) -> String {
+    let variable = format!("{}_FILE", field.env);
+    let value = environment.get(&variable);
+    if value.is_some_and(|value| Path::new(&value) == path) {
+        format!("environment variable {variable}")
+    } else {
+        "environment variable CREDENTIALS_DIRECTORY".to_owned()
     }
 }
 
@@ -189,11 +222,14 @@ fn from_file(
         entry.check_keys(resolver);
         let org_ids = entry.org_ids(resolver, &mut seen);
         let discover_orgs = entry.discover_orgs(resolver);
-        match entry.credential(resolver.environment, name) {
+        let environment = resolver.environment;
+        match entry.credential(environment, name) {
             Ok(credential) => credentials.push(CredentialConfig {
                 org_ids,
                 discover_orgs,
-                ..validated(resolver, name, credential)
+                ..validated(resolver, name, credential, |field, path| {
+                    entry.path_setting(environment, field, path)
+                })
             }),
             Err(errors) => resolver.diagnostics.extend(errors),
         }
@@ -213,6 +249,20 @@ impl CredentialEntry<'_> {
     fn source(&self, key: &str) -> ValueSource {
         self.file
             .source(format!("{}.{}", self.path, redact_key(key)))
+    }
+
+    /// Returns the setting that names the file of a field.
+    fn path_setting(
+        &self,
+        environment: &Environment,
+        field: &CredentialField,
+        path: &Path,
+    ) -> String {
+        let key = format!("{}_file", field.config_key);
+        match self.value.get(&key) {
+            Some(_) => self.source(&key).to_string(),
+            None => path_variable(environment, field, path),
+        }
     }
 
     /// Reports a name that is missing, empty or not a text. With several credentials, each needs a name.
@@ -251,6 +301,7 @@ impl CredentialEntry<'_> {
                     fields.join(", ")
                 );
                 resolver.error(&self.source(key), message);
+                resolver.has_unknown_fields = true;
             }
             if value.as_str().is_none() && ![ORG_IDS, DISCOVER_ORGS].contains(&key.as_str()) {
                 let message = format!("expected a text, got {}", value.type_name());

@@ -103,6 +103,19 @@ pub struct Config {
     pub config_file: Option<PathBuf>,
 }
 
+/// The configuration with defaults in place of invalid values.
+#[derive(Debug)]
+pub struct LenientConfig {
+    /// The configuration; `None` if an invalid value has no default.
+    pub config: Option<Config>,
+    /// All errors.
+    pub errors: Vec<Diagnostic>,
+    /// Whether there is a configuration file that cannot be used. Values that are missing may be in that file.
+    pub is_file_unusable: bool,
+    /// Whether the base URL or the proxy is invalid, or the base URL may be in an unknown field of the configuration file.
+    pub is_atlas_address_unknown: bool,
+}
+
 /// Maximum of `--atlas.poll-interval`.
 const MAX_POLL_INTERVAL: Duration = Duration::from_hours(7 * 24);
 /// Maximum of ages: staleness, idle time and thresholds.
@@ -117,13 +130,18 @@ impl Config {
         Resolver::new(args, environment).resolve(Self::resolve)
     }
 
-    /// Loads the configuration, with defaults in place of invalid values. Returns the configuration and all errors, without
-    /// those of [`Credential::validate`](crate::credentials::Credential::validate).
-    pub fn load_lenient(args: &Args, environment: &Environment) -> (Option<Self>, Vec<Diagnostic>) {
+    /// Loads the configuration, with defaults in place of invalid values. The errors are without those of
+    /// [`Credential::validate`](crate::credentials::Credential::validate). If the configuration file cannot be used, the
+    /// default listen address is left out.
+    pub fn load_lenient(args: &Args, environment: &Environment) -> LenientConfig {
         let mut resolver = Resolver::new(args, environment);
         resolver.validates_credentials = false;
-        let config = Self::resolve(&mut resolver);
-        (config, resolver.diagnostics)
+        LenientConfig {
+            config: Self::resolve(&mut resolver),
+            is_file_unusable: resolver.is_file_unusable,
+            is_atlas_address_unknown: resolver.is_atlas_address_unknown(),
+            errors: resolver.diagnostics,
+        }
     }
 
     /// Resolves every value, with defaults in place of invalid values. Collects errors in `resolver`.
@@ -174,7 +192,7 @@ impl Config {
             enable_lifecycle: resolver.get_bool("web.enable-lifecycle")?,
             log_level,
             log_format,
-            config_file: resolver.path("config.file"),
+            config_file: resolver.config_file.clone(),
         };
         config.check_listeners(resolver);
         Some(config)
@@ -182,16 +200,17 @@ impl Config {
 
     /// Checks that the listen addresses do not conflict. With systemd sockets there are none.
     fn check_listeners(&mut self, resolver: &mut Resolver<'_>) {
-        if self.systemd_socket {
+        let source = resolver.lookup("web.listen-address").source;
+        let is_default = matches!(source, ValueSource::Default(_));
+        // The default does not apply if the address is in a file that cannot be used.
+        if self.systemd_socket || (is_default && resolver.is_file_unusable) {
             self.listen_addresses.clear();
-            let source = resolver.lookup("web.listen-address").source;
-            if !matches!(source, ValueSource::Default(_)) {
-                let message = "conflict with --web.systemd-socket";
-                let error = Diagnostic::new(source.to_string(), message).with_help(
-                    "remove the listen address; the .socket unit contains the addresses",
-                );
-                resolver.diagnostics.push(error);
-            }
+        }
+        if self.systemd_socket && !is_default {
+            let message = "conflict with --web.systemd-socket";
+            let error = Diagnostic::new(source.to_string(), message)
+                .with_help("remove the listen address; the .socket unit contains the addresses");
+            resolver.diagnostics.push(error);
         }
         if let Some(probe) = &self.probe_address
             && probe.port != 0

@@ -26,8 +26,14 @@ where
 /// Parses a base URL. Removes the path of the API, because examples in the documentation of Atlas include that path.
 pub(super) fn parse_base_url(text: &str) -> Result<Url, &'static str> {
     const EXPECTED: &str = "an https URL without user, query or fragment, such as https://cloud.mongodb.com (plain http for loopback hosts only)";
+    const ASCII_HOST: &str = "an https URL with an ASCII host name (xn--… for others), such as https://cloud.mongodb.com";
     const WITHOUT_API_PATH: &str = "a URL without the path of an API endpoint, such as https://cloud.mongodb.com (the exporter appends /api/atlas/v2)";
-    let mut url = Url::parse(text.trim()).map_err(|_| EXPECTED)?;
+    let expected = if text.is_ascii() {
+        EXPECTED
+    } else {
+        ASCII_HOST
+    };
+    let mut url = Url::parse(text.trim()).map_err(|_| expected)?;
     let is_loopback = match url.host() {
         Some(url::Host::Domain(name)) => name == "localhost",
         Some(url::Host::Ipv4(address)) => address.is_loopback(),
@@ -224,6 +230,7 @@ mod tests {
             "http://localhost:1",
             "http://[::1]:1",
             "https://proxy.example/atlas",
+            "https://xn--bcher-kva.example",
         ] {
             let url = parse_base_url(valid).expect(valid);
             assert!(url.path().ends_with('/'), "{url}");
@@ -302,6 +309,8 @@ mod tests {
         ] {
             assert!(parse_base_url(bad).is_err(), "{bad}");
         }
+        let error = parse_base_url("https://b\u{fc}cher.example").expect_err("not ASCII");
+        assert!(error.contains("ASCII host name (xn--"), "{error}");
     }
 
     #[test]

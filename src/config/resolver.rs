@@ -8,7 +8,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use exporter_toolkit::address::ListenAddress;
-use mongodb_atlas_client::ProxyRoute;
+use mongodb_atlas_client::{ProxyError, ProxyRoute};
 use reqwest::Url;
 
 use super::file::ConfigFile;
@@ -56,8 +56,14 @@ pub(super) struct Resolver<'a> {
     args: &'a Args,
     pub(super) environment: &'a Environment,
     pub(super) file: Option<Rc<ConfigFile>>,
+    /// Path of the configuration file.
+    pub(super) config_file: Option<PathBuf>,
     /// Whether there is a configuration file that cannot be used. Values that are missing may be in that file.
     pub(super) is_file_unusable: bool,
+    /// The error of the variable that names the proxy.
+    proxy_error: Option<ProxyError>,
+    /// Whether the configuration file has unknown fields, which may be misspelled.
+    pub(super) has_unknown_fields: bool,
     pub(super) diagnostics: Vec<Diagnostic>,
     /// Whether each credential is read, so that a field that cannot be read is an error.
     pub(super) validates_credentials: bool,
@@ -70,7 +76,10 @@ impl<'a> Resolver<'a> {
             args,
             environment,
             file: None,
+            config_file: None,
             is_file_unusable: false,
+            proxy_error: None,
+            has_unknown_fields: false,
             diagnostics: Vec::new(),
             validates_credentials: true,
         }
@@ -78,12 +87,10 @@ impl<'a> Resolver<'a> {
 
     pub(super) fn new(args: &'a Args, environment: &'a Environment) -> Self {
         let mut resolver = Self::without_file(args, environment);
-        if let Some(path) = resolver.path("config.file") {
-            if path.as_os_str().is_empty() {
-                let source = resolver.lookup("config.file").source;
-                resolver.reject(&source, "", "a file path");
-                return resolver;
-            }
+        let path = resolver.path("config.file");
+        resolver.is_file_unusable = !resolver.diagnostics.is_empty();
+        if let Some(path) = path {
+            resolver.config_file = Some(path.clone());
             match ConfigFile::load(path) {
                 Ok(file) => resolver.file = Some(Rc::new(file)),
                 Err(error) => {
@@ -101,17 +108,46 @@ impl<'a> Resolver<'a> {
         flags.find(|flag| flag.name == name)
     }
 
-    pub(super) fn path(&self, name: &str) -> Option<PathBuf> {
-        let values = self.lookup(name).values;
-        values.into_iter().next().map(PathBuf::from)
+    /// Returns the path in a flag. Rejects an empty path, which would name the current directory.
+    pub(super) fn path(&mut self, name: &str) -> Option<PathBuf> {
+        let FlagValues { values, source } = self.lookup(name);
+        let value = values.into_iter().next()?;
+        if value.is_empty() {
+            let is_dir = self.find_flag(name)?.value_name == "DIR";
+            let expected = if is_dir {
+                "a directory path"
+            } else {
+                "a file path"
+            };
+            self.reject(&source, &value, expected);
+            return None;
+        }
+        Some(PathBuf::from(value))
     }
 
     /// Returns the state directory: `--storage.path`, or the one from systemd.
-    pub(super) fn storage_path(&self) -> Option<PathBuf> {
+    pub(super) fn storage_path(&mut self) -> Option<PathBuf> {
         self.path("storage.path").or_else(|| {
             let directories = self.environment.get("STATE_DIRECTORY")?;
-            directories.split(':').next().map(PathBuf::from)
+            let mut directories = directories.split(':');
+            directories.find(|dir| !dir.is_empty()).map(PathBuf::from)
         })
+    }
+
+    /// Returns whether the value of a flag was rejected, or may be in an unknown field of the configuration file.
+    fn is_uncertain(&self, name: &str) -> bool {
+        let source = self.lookup(name).source;
+        if matches!(source, ValueSource::Default(_)) {
+            return self.has_unknown_fields;
+        }
+        let path = source.to_string();
+        self.diagnostics.iter().any(|error| error.path == path)
+    }
+
+    /// Returns whether the address of Atlas is unknown, so that requests to the default address could disclose the
+    /// credential.
+    pub(super) fn is_atlas_address_unknown(&self) -> bool {
+        self.proxy_error.is_some() || self.is_uncertain("atlas.base-url")
     }
 
     /// Returns the route to `base`; a direct one if the variable of the proxy is invalid.
@@ -119,6 +155,7 @@ impl<'a> Resolver<'a> {
         ProxyRoute::from_env(|name| self.environment.get(name), base).unwrap_or_else(|error| {
             self.diagnostics
                 .push(Diagnostic::new("", error.to_string()));
+            self.proxy_error = Some(error);
             ProxyRoute::Direct
         })
     }
@@ -126,7 +163,9 @@ impl<'a> Resolver<'a> {
     /// Reports every unknown field of the configuration file, and every value with an invalid type.
     pub(super) fn check_unknown_keys(&mut self) {
         if let Some(file) = &self.file {
-            self.diagnostics.extend(file.unknown_keys());
+            let errors = file.unknown_keys();
+            self.has_unknown_fields |= !errors.is_empty();
+            self.diagnostics.extend(errors);
         }
     }
 

@@ -97,26 +97,38 @@ impl Credential {
         }
     }
 
-    /// Returns the locations of all fields, with the public field first.
-    fn locations(&self) -> impl Iterator<Item = &SecretLocation> {
+    /// Returns all fields with their locations, the public field first.
+    fn fields(&self) -> impl Iterator<Item = (&'static CredentialField, &SecretLocation)> {
         let identity = match self {
             Self::ServiceAccount { id, .. } => Some(id),
             Self::ApiKey { public, .. } => Some(public),
             Self::AccessToken { .. } => None,
         };
-        identity.into_iter().chain([self.secret()])
+        let kind = self.kind();
+        let all: &'static [CredentialField] = &FIELDS;
+        let fields = all.iter().filter(move |field| field.kind == kind);
+        let locations = identity.into_iter().chain([self.secret()]);
+        fields.zip(locations)
     }
 
     /// Returns the files that contain fields of the credential.
     pub fn files(&self) -> impl Iterator<Item = &Path> {
-        self.locations().filter_map(SecretLocation::file)
+        self.fields().filter_map(|(_, location)| location.file())
     }
 
     /// Returns the error of each field that cannot be read.
     pub fn validate(&self) -> Vec<SecretError> {
-        self.locations()
-            .filter_map(|location| location.read().err())
+        self.unreadable_fields()
+            .map(|(_, _, error)| error)
             .collect()
+    }
+
+    /// Returns each field that cannot be read, with its location and its error.
+    pub fn unreadable_fields(
+        &self,
+    ) -> impl Iterator<Item = (&'static CredentialField, &SecretLocation, SecretError)> {
+        self.fields()
+            .filter_map(|(field, location)| Some((field, location, location.read().err()?)))
     }
 }
 

@@ -65,7 +65,7 @@ impl YamlValue {
     pub fn type_name(&self) -> &'static str {
         match self {
             Self::Null => "nothing",
-            Self::Scalar(_) => "a string",
+            Self::Scalar(_) => "a text",
             Self::Sequence(_) => "a list",
             Self::Mapping(_) => "a mapping",
         }

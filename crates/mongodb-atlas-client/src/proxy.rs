@@ -140,6 +140,9 @@ impl Proxy {
         }
         // The password is removed before the URL is parsed, so that the URL has no copy of it.
         let (user, host) = authority.rsplit_once('@').unwrap_or(("", authority));
+        if !host.is_ascii() {
+            return Err("a non-ASCII host name (use its xn--… form)");
+        }
         let url = Url::parse(&format!("{scheme}://{host}/")).map_err(|_| "an invalid URL")?;
         let name = url.host_str().unwrap_or_default();
         let is_valid = |byte: u8| byte.is_ascii_alphanumeric() || b".-_".contains(&byte);

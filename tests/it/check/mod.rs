@@ -3,6 +3,7 @@
 mod client_secrets;
 mod exemptions;
 mod remote;
+mod unusable_file;
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
@@ -187,6 +188,10 @@ async fn check_reports_all_errors_with_hints() {
         says(Component::Credential, "missing", "/nowhere"),
         Severity::Error
     );
+    // The row of the configuration is without this error, which also prevents the start.
+    let missing = single_finding(&findings, Component::Credential, "missing");
+    let hint = missing.hint.as_deref().unwrap();
+    assert!(hint.ends_with("the exporter will not start"), "{hint}");
     assert_eq!(
         says(Component::Storage, "/dev/null/state", "cannot be created"),
         Severity::Error

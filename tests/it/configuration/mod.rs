@@ -1,5 +1,6 @@
 //! Invalid configuration: all errors at once, each with its source, the value and the expected value.
 
+mod locations;
 mod truncated;
 
 use std::path::Path;

@@ -69,8 +69,8 @@ fn owners_and_exemptions_are_read_from_the_config_file() {
 #[test]
 fn all_errors_in_owners_and_exemptions_are_listed() {
     let cases = [
-        ("owners: me\n", "owners: expected a list, got a string"),
-        ("owners: [x]\n", "owners[0]: expected fields, got a string"),
+        ("owners: me\n", "owners: expected a list, got a text"),
+        ("owners: [x]\n", "owners[0]: expected fields, got a text"),
         (
             "owners: [{projects: [a], owner: ''}]\n",
             "owners[0].owner: expected a text, got an empty text",
@@ -97,7 +97,7 @@ fn all_errors_in_owners_and_exemptions_are_listed() {
         ),
         (
             "owners: [{projects: a, owner: a}]\n",
-            "owners[0].projects: expected a list of project globs or ids, got a string",
+            "owners[0].projects: expected a list of project globs or ids, got a text",
         ),
         (
             "owners: [{projects: ['a['], owner: a}]\n",

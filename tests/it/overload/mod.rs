@@ -323,9 +323,9 @@ async fn aborted_gzip_scrapes_leak_nothing() {
     .await;
     let threads = most_threads.load(Ordering::Relaxed);
     println!("{aborted:?} aborted, {threads} threads");
-    // The runtime has a fixed number of threads, and a few per processor.
-    let processors = std::thread::available_parallelism().unwrap().get();
-    assert!(threads < 12 + 4 * processors, "{threads} threads");
+    // The runtime has a fixed number of threads, and a few per CPU.
+    let cpus = std::thread::available_parallelism().unwrap().get();
+    assert!(threads < 12 + 4 * cpus, "{threads} threads");
     aborting.shutdown().await;
     pair.stop().await;
 }

@@ -227,7 +227,7 @@ async fn scrapers_authenticate_when_bcrypt_queue_is_full() {
                     if response.status() == 401 {
                         checked_tx.take();
                     } else {
-                        // The other clients keep the queue full; leave processor time for bcrypt.
+                        // The other clients keep the queue full; leave CPU time for bcrypt.
                         tokio::time::sleep(Duration::from_millis(20)).await;
                     }
                 }

@@ -28,8 +28,8 @@ const ALLOWED_HEADERS: [(&str, &[&str]); 5] = [
 /// The maximum size of the web configuration file.
 const MAX_BYTES: u64 = 4 << 20;
 
-/// The path in errors about the whole file.
-const FILE: &str = "the file";
+/// The path in errors about the whole file, which the header of the errors names.
+const FILE: &str = "";
 
 pub(super) fn load(path: &Path) -> WebConfigLoad {
     let mut reader = ConfigReader::new(path);

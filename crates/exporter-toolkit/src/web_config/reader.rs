@@ -185,7 +185,7 @@ impl<'a> ConfigReader<'a> {
 
     /// Returns the string of a field; `None` if it is not set or empty.
     pub(super) fn string<'n>(&mut self, field: &Field<'n>) -> Option<&'n str> {
-        self.convert(&field.path, field.value, "a string", YamlValue::as_str)
+        self.convert(&field.path, field.value, "a text", YamlValue::as_str)
             .filter(|text| !text.is_empty())
     }
 
@@ -194,7 +194,7 @@ impl<'a> ConfigReader<'a> {
         let items = self.convert(&field.path, field.value, "a list", YamlValue::as_sequence)?;
         let strings = items.iter().enumerate().filter_map(|(index, item)| {
             let path = format!("{}[{index}]", field.path);
-            self.convert(&path, Some(item), "a string", YamlValue::as_str)
+            self.convert(&path, Some(item), "a text", YamlValue::as_str)
         });
         Some(strings.collect())
     }

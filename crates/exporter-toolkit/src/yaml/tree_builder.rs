@@ -176,7 +176,7 @@ impl<'a> TreeBuilder<'a> {
             }
             _ => {}
         }
-        Err(self.error("expected a string as a key"))
+        Err(self.error("expected a text as a key"))
     }
 
     /// Returns a copy of the value of an anchor.

@@ -31,6 +31,7 @@ fn proxy_url_is_trimmed_and_displayed_without_password() {
         ("proxy", "http://proxy:80"),
         ("HTTPS://Proxy.Example/", "https://proxy.example:443"),
         ("http://[::1]:3128", "http://[::1]:3128"),
+        ("xn--bcher-kva.example", "http://xn--bcher-kva.example:80"),
         ("http://me:secret-word@proxy:1", "http://proxy:1"),
         ("me:secret-word@proxy:1", "http://proxy:1"),
     ] {
@@ -87,6 +88,12 @@ fn invalid_proxy_url_error_names_only_the_variable() {
             assert!(!text.contains("secret-word"), "{text}");
         }
     }
+    let error = route(&[("HTTPS_PROXY", "http://b\u{fc}cher.example:1")], &base());
+    let error = error.expect_err("not ASCII").to_string();
+    assert!(
+        error.contains("a non-ASCII host name (use its xn--"),
+        "{error}"
+    );
     // An invalid value is an error even if no proxy is used, but a SOCKS proxy may be set for other programs.
     let loopback = Url::parse("http://127.0.0.1:1/").expect("a URL");
     assert!(route(&[("HTTPS_PROXY", "::::")], &loopback).is_err());
