@@ -58,8 +58,9 @@ release: ## build and check all release files in target/release-files (needs sko
 bench: ## run the benchmarks of scrapes and walks
 	$(CARGO) bench --locked --benches
 
-memory: ## check that 1,200 keys need at most 16 MiB (release build, or EXPORTER="path of a binary")
-	$(CARGO) test $(if $(EXPORTER),,--release) --locked --features real-programs --test e2e resident_memory -- --ignored
+memory: ## check that 1,200 keys need at most 16 MiB (static release build, or EXPORTER="path of a binary")
+	$(if $(EXPORTER),,packages/static)
+	EXPORTER="$${EXPORTER:-$$(packages/static --where)}" $(CARGO) test --locked --features real-programs --test e2e resident_memory -- --ignored
 
 fuzz: ## fuzz each target for FUZZ_SECONDS (needs cargo-fuzz and a nightly compiler)
 	@cd fuzz && for target in $$($(CARGO) +nightly fuzz list); do \

@@ -48,6 +48,8 @@ impl BenchProcess {
             .arg("--web.listen-address=127.0.0.1:0")
             .args(flags)
             .env_clear()
+            // As in the unit and the image.
+            .env("MALLOC_MMAP_THRESHOLD_", "1048576")
             .env("MONGODB_ATLAS_BASE_URL", sim.base_url())
             .env("MONGODB_ATLAS_ORG_ID", sim.org_ids().join(","))
             .env("MONGODB_ATLAS_CLIENT_ID", account.client_id)

@@ -11,7 +11,7 @@ pub const STATE_DIR: &str = "/var/lib/atlas-ai-keys-exporter";
 pub const SERVICE: &str = "atlas-ai-keys-exporter.service";
 
 /// Returns a command that runs as root.
-fn root_command(program: &str) -> Command {
+pub fn root_command(program: &str) -> Command {
     if rustix::process::geteuid().is_root() {
         return Command::new(program);
     }

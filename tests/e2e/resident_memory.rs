@@ -1,6 +1,5 @@
-//! Memory of the release binary. `make memory` measures a release build with the features of the tests, and `make release` measures the
-//! packaged static binary.
-use std::ffi::OsString;
+//! Memory of the static release binary, which the environment variable `EXPORTER` names. `make memory` builds it, and `make release`
+//! measures the packaged one.
 use std::process::Command;
 
 use crate::common::{ChildProcess, eventually, get, sim_env};
@@ -15,18 +14,12 @@ fn memory_kib(pid: u32, field: &str) -> u64 {
     line.split_whitespace().nth(1).unwrap().parse().unwrap()
 }
 
-/// Returns the path of the binary to measure: the variable `EXPORTER`, otherwise the build of this test.
-fn binary_path() -> OsString {
-    std::env::var_os("EXPORTER")
-        .filter(|path| !path.is_empty())
-        .unwrap_or_else(|| env!("CARGO_BIN_EXE_atlas-ai-keys-exporter").into())
-}
-
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "needs the release binary, which takes minutes to build; run by `make memory`"]
+#[ignore = "needs the static binary, which takes minutes to build; run by `make memory`"]
 async fn memory_for_1200_keys_is_below_16_mib() {
     let sim = crate::common::start_sim(SimConfig::default()).await;
-    let mut command = Command::new(binary_path());
+    let binary = std::env::var_os("EXPORTER").expect("EXPORTER, the binary to measure");
+    let mut command = Command::new(binary);
     command
         .args([
             "--web.listen-address=127.0.0.1:0",

@@ -158,39 +158,6 @@ async fn error_of_the_output_names_the_file_as_given() {
     sim.stop().await;
 }
 
-#[cfg(target_os = "linux")]
-#[tokio::test(flavor = "multi_thread")]
-async fn group_of_the_output_file_is_retained_without_its_owner() {
-    use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
-    // Only root can create a file of another user.
-    if !rustix::process::geteuid().is_root() {
-        return;
-    }
-    let sim = start_sim_with_orgs(1).await;
-    let dir = tempfile::tempdir().unwrap();
-    let at = |name: &str| dir.path().join(name);
-    fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o777)).unwrap();
-    // Another user may be unable to read the build directory.
-    fs::copy(env!("CARGO_BIN_EXE_atlas-ai-keys-exporter"), at("binary")).unwrap();
-    fs::write(at("keys.prom"), "before\n").unwrap();
-    fs::set_permissions(at("keys.prom"), fs::Permissions::from_mode(0o640)).unwrap();
-    chown(at("keys.prom"), Some(0), Some(1234)).unwrap();
-    let mut command = Command::new("setpriv");
-    command
-        .args(["--reuid=65534", "--regid=65534", "--groups=1234"])
-        .arg(at("binary"))
-        .args(["once", "--output"])
-        .arg(at("keys.prom"))
-        .envs(sim_env(&sim));
-    let output = tokio::task::spawn_blocking(move || command.output().unwrap());
-    let output = output.await.unwrap();
-    assert_eq!(output.status.code(), Some(0), "{}", stderr_text(&output));
-    let file = fs::metadata(at("keys.prom")).unwrap();
-    assert_eq!((file.uid(), file.gid()), (65534, 1234));
-    assert_eq!(file.mode() & 0o777, 0o640);
-    sim.stop().await;
-}
-
 #[cfg(unix)]
 #[tokio::test(flavor = "multi_thread")]
 async fn failed_write_leaves_the_output_file_unchanged() {

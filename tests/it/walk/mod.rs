@@ -249,7 +249,10 @@ async fn at_most_four_pages_are_requested_concurrently_and_in_order() {
         (20, 20, true)
     );
     assert_eq!(max.into_inner(), 4);
-    assert_eq!(requested.into_inner().unwrap(), Vec::from_iter(1..=20));
+    assert_eq!(
+        requested.into_inner().unwrap(),
+        (1..=20).collect::<Vec<_>>()
+    );
 }
 
 /// With one request at a time, the parser of page 2 waits for the request of page 3.
