@@ -44,7 +44,7 @@ async fn node_exporter_reads_the_textfile() {
     sim.stop().await;
 }
 
-/// The collector may read the file as a member of its group, and a user who is not root can change only the group.
+/// The collector may read the file only because of its group, and a user who is not root can change only the group.
 #[tokio::test(flavor = "multi_thread")]
 async fn group_of_the_output_file_is_retained_without_its_owner() {
     let sim = crate::common::start_sim(static_sim(1, 10)).await;
